@@ -1,0 +1,36 @@
+//! What the filter and the sidecar say to each other, and nothing else: wire types, header names, the
+//! dedupe key. Both sides depend on this crate, so neither can drift; it knows serde only.
+//!
+//! A conversation about one webhook:
+//!
+//! ```text
+//! filter  -> sidecar   POST /edge/v1/claims        [Claim]       "may I forward this one?"
+//! sidecar -> filter    200                         [Verdict]     "yes" | "seen" | "someone is on it"
+//! filter  -> sidecar   POST /edge/v1/settlements   [Settlement]  "the backend took it" | "it did not"
+//! sidecar -> filter    200                         [Settled]
+//! ```
+//!
+//! Every request is a batch, is authorized by `Authorization: Bearer <edge token>`, and is idempotent by
+//! (key, claim_id): sending the same batch again changes nothing and answers the same.
+
+pub mod headers;
+mod wire;
+
+pub use wire::{
+    Claim, ClaimsReply, ClaimsRequest, Class, Decision, Identity, Opt, Outcome, SavedAnswer,
+    Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest, Unclaimed,
+    Verdict,
+};
+
+/// Version of the wire format; every request and reply carries it as `v`. A reply without it did not come
+/// from a sidecar: Envoy answers 502, 503 and 504 itself when a callout fails.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Path of [`ClaimsRequest`].
+pub const CLAIMS_PATH: &str = "/edge/v1/claims";
+
+/// Path of [`SettlementsRequest`].
+pub const SETTLEMENTS_PATH: &str = "/edge/v1/settlements";
+
+/// Most claims or settlements one request may carry; a sidecar answers 413 to more.
+pub const MAX_BATCH: usize = 256;

@@ -1,0 +1,303 @@
+//! The JSON of both endpoints. Enums are snake_case; unknown fields are ignored, so that an older side
+//! understands a newer one that only says more.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of webhook it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A message somebody sent us.
+    Inbound,
+    /// Where a message we sent has got to.
+    Status,
+    /// Signed by Twilio, but neither of the two: proven and forwarded, never deduplicated.
+    Other,
+}
+
+impl Class {
+    /// The word used in headers, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Inbound => "inbound",
+            Class::Status => "status",
+            Class::Other => "other",
+        }
+    }
+}
+
+/// The named parts that make two requests the same webhook.
+///
+/// Twilio sends no timestamp and does not sign its idempotency header, so neither is part of it
+/// (facts: twilio.com/docs/messaging/guides/webhook-request, /docs/messaging/guides/track-outbound-message-status).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Inbound or status; `Other` is never claimed.
+    pub class: Class,
+    /// `AccountSid`.
+    pub account_sid: String,
+    /// `MessageSid`, the same on every retry, on the fallback URL and on all callbacks of a message.
+    pub message_sid: String,
+    /// `MessageStatus`; none for inbound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// `ErrorCode` of a failed status; none for inbound, where it only tells that the fallback URL was called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+}
+
+impl Identity {
+    /// The dedupe key: the parts in a fixed order. No part can hold a `:` once the filter's shape check let
+    /// it pass, so two identities share a key only if they are equal.
+    pub fn dedupe_key(&self) -> String {
+        let mut key = String::with_capacity(96);
+        key.push_str(self.class.as_str());
+        for part in [&self.account_sid, &self.message_sid] {
+            key.push(':');
+            key.push_str(part);
+        }
+        if self.class == Class::Status {
+            for part in [&self.status, &self.error_code] {
+                key.push(':');
+                key.push_str(part.as_deref().unwrap_or_default());
+            }
+        }
+        key
+    }
+}
+
+/// One webhook, proven to be Twilio's, on its way to the backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Made by the filter, unique per request: the owner's token for the lease.
+    pub claim_id: String,
+    /// What is claimed.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Path of the route, without query.
+    pub route: String,
+    /// The signed parameters as received, `application/x-www-form-urlencoded` (the query of a GET).
+    pub form: String,
+}
+
+/// Body of `POST /edge/v1/claims`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimsRequest {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub v: u32,
+    /// 1 to [`crate::MAX_BATCH`] claims.
+    pub claims: Vec<Claim>,
+}
+
+/// What the sidecar decided about one claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The lease is yours: forward, then settle.
+    Proceed,
+    /// The backend already accepted this webhook: answer Twilio with a 2xx, forward nothing.
+    Duplicate,
+    /// Another request holds the lease: ask again until it is settled.
+    InFlight,
+    /// A release of this claim id came before the claim: its client is gone, no lease was taken.
+    Released,
+    /// The stores could not answer for this claim: the class's policy decides, as if there were no reply.
+    Unavailable,
+}
+
+/// An opt-out keyword, by `OptOutType` or by the message's one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opt {
+    /// STOP and its synonyms: the sender is suppressed from now on.
+    Stop,
+    /// START and its synonyms: the suppression ends.
+    Start,
+    /// HELP: changes nothing.
+    Help,
+}
+
+impl Opt {
+    /// The word used in headers, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Opt::Stop => "stop",
+            Opt::Start => "start",
+            Opt::Help => "help",
+        }
+    }
+}
+
+/// What the backend answered the first time, small enough to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedAnswer {
+    /// HTTP status, 2xx.
+    pub status: u16,
+    /// Content type as the backend sent it.
+    pub content_type: String,
+    /// Body as text.
+    pub body: String,
+}
+
+/// The sidecar's answer to one [`Claim`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The claim this answers.
+    pub claim_id: String,
+    /// What the filter is to do.
+    pub decision: Decision,
+    /// With `proceed`: how many times this webhook was claimed, this time included, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Inbound only: the message was an opt-out, an opt-in or a call for help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt: Option<Opt>,
+    /// Inbound only: the sender is on the suppression list, after this message was taken into account.
+    #[serde(default)]
+    pub suppressed: bool,
+    /// Inbound only: when the 24-hour window ends, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_expires: Option<String>,
+    /// With `duplicate`: what the backend answered the first time, if it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<SavedAnswer>,
+}
+
+/// Body of the reply to `POST /edge/v1/claims`: one verdict per claim, in the order of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimsReply {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub v: u32,
+    /// One per claim.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// How a forwarded webhook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The backend accepted it: from now on it is a duplicate.
+    Commit,
+    /// The backend did not: the next attempt is a first one.
+    Release,
+}
+
+/// The end of one claim.
+///
+/// A filter that got no verdict but forwarded all the same (policy `forward`) settles too, with the form:
+/// so an opt-out is recorded as soon as a sidecar is back, and what the backend took is not sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// The claim to settle.
+    pub claim_id: String,
+    /// What was claimed.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Route and form of a webhook for which no verdict arrived; none when the sidecar has them already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclaimed: Option<Unclaimed>,
+    /// With `commit`: the backend's answer, if it is small and worth giving to duplicates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<SavedAnswer>,
+}
+
+/// What a [`Claim`] says beyond its identity, for a webhook that was forwarded without a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unclaimed {
+    /// Path of the route, without query.
+    pub route: String,
+    /// The signed parameters as received.
+    pub form: String,
+}
+
+/// Body of `POST /edge/v1/settlements`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettlementsRequest {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub v: u32,
+    /// 1 to [`crate::MAX_BATCH`] settlements.
+    pub settlements: Vec<Settlement>,
+}
+
+/// What became of one settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettlementResult {
+    /// Done as asked, now or by an earlier copy of the same settlement.
+    Settled,
+    /// A release of a claim never seen: kept, so that the claim finds it when it comes.
+    Tombstoned,
+    /// The lease had ended and belongs to another claim by now: nothing was changed.
+    Superseded,
+    /// The stores could not take it: send it again.
+    Unavailable,
+}
+
+/// The sidecar's answer to one [`Settlement`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The claim this answers.
+    pub claim_id: String,
+    /// What became of it.
+    pub result: SettlementResult,
+}
+
+/// Body of the reply to `POST /edge/v1/settlements`, in the order of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettlementsReply {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub v: u32,
+    /// One per settlement.
+    pub results: Vec<Settled>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: &str, error_code: Option<&str>) -> Identity {
+        Identity {
+            class: Class::Status,
+            account_sid: "AC1".into(),
+            message_sid: "SM1".into(),
+            status: Some(status.into()),
+            error_code: error_code.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn statuses_of_one_message_are_different_webhooks() {
+        let keys = [
+            status("sent", None).dedupe_key(),
+            status("delivered", None).dedupe_key(),
+            status("undelivered", Some("30003")).dedupe_key(),
+            status("undelivered", Some("30008")).dedupe_key(),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[i + 1..].contains(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_fallback_url_carries_the_same_inbound_message() {
+        let first = Identity { class: Class::Inbound, status: None, ..status("", None) };
+        let fallback = Identity { error_code: Some("11200".into()), ..first.clone() };
+        assert_eq!(first.dedupe_key(), "inbound:AC1:SM1");
+        assert_eq!(first.dedupe_key(), fallback.dedupe_key());
+    }
+
+    #[test]
+    fn the_wire_format_is_flat_and_tolerates_news() {
+        let claim: Claim = serde_json::from_str(
+            r#"{"claim_id":"c1","class":"inbound","account_sid":"AC1","message_sid":"SM1","route":"/in","form":"Body=hi","news":1}"#,
+        )
+        .unwrap();
+        assert_eq!(claim.identity.dedupe_key(), "inbound:AC1:SM1");
+        let verdict: Verdict =
+            serde_json::from_str(r#"{"claim_id":"c1","decision":"in_flight"}"#).unwrap();
+        assert_eq!(verdict.decision, Decision::InFlight);
+        assert!(!verdict.suppressed);
+    }
+}

@@ -1,0 +1,2 @@
+//! twilio-edge.
+fn main() {}
