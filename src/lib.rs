@@ -1,1 +1,3 @@
 //! twilio-edge filter.
+pub mod form;
+pub mod signature;

@@ -1,0 +1,414 @@
+//! `application/x-www-form-urlencoded` as Twilio sends it, and the typed view of what it says.
+//!
+//! Decides: how bytes become ordered, possibly repeated parameters; what kind of webhook they describe; and
+//! whether the parse can be believed. The last is not pedantry: Twilio signs names and values run together
+//! without delimiters, so `Body`+`hello` and `Bodyh`+`ello` have the same signature, and one captured request
+//! can be re-cut into others. [`Webhook::read`] accepts only the cut that has every required field, well
+//! formed, once.
+//!
+//! Must not know: keys, HTTP, the host.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use twilio_edge_contract::{Class, Identity};
+
+/// Most parameters a form may have. Twilio sends about twenty; its Node SDK stops at 1000 too.
+pub const MAX_PARAMETERS: usize = 1000;
+
+/// Longest value of a field that names somebody (`From`, `To`), in bytes.
+const MAX_ADDRESS_BYTES: usize = 256;
+
+/// Parameters Twilio documents, each of which it sends once. A second one can only come from re-cutting.
+/// Source: twilio.com/docs/messaging/guides/webhook-request and .../track-outbound-message-status.
+const SINGLE_VALUED: [&str; 22] = [
+    "AccountSid",
+    "ApiVersion",
+    "Body",
+    "ButtonPayload",
+    "ButtonText",
+    "ChannelPrefix",
+    "ChannelToAddress",
+    "ErrorCode",
+    "EventType",
+    "From",
+    "MessageSid",
+    "MessageStatus",
+    "MessagingServiceSid",
+    "NumMedia",
+    "NumSegments",
+    "OptOutType",
+    "ProfileName",
+    "SmsMessageSid",
+    "SmsSid",
+    "SmsStatus",
+    "To",
+    "WaId",
+];
+
+/// One decoded parameter, borrowed from the body where nothing had to be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Parameter<'a>(
+    /// Name.
+    #[serde(borrow)]
+    pub Cow<'a, str>,
+    /// Value.
+    #[serde(borrow)]
+    pub Cow<'a, str>,
+);
+
+/// The parameters in the order received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form<'a> {
+    parameters: Vec<Parameter<'a>>,
+}
+
+/// More than [`MAX_PARAMETERS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyParameters;
+
+impl<'a> Form<'a> {
+    /// Decodes `&`-separated pairs: `+` is a space, `%XX` a byte, a malformed escape stays as it is, bytes
+    /// that are no UTF-8 become U+FFFD. All of it as both of Twilio's validators do.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, TooManyParameters> {
+        let separators = bytes.iter().filter(|byte| **byte == b'&').count();
+        if separators >= MAX_PARAMETERS {
+            return Err(TooManyParameters);
+        }
+        // The decoder is total: strings come out of any bytes, so there is no error to tell of.
+        let parameters = serde_urlencoded::from_bytes(bytes).unwrap_or_default();
+        Ok(Self { parameters })
+    }
+
+    /// The parameters in the order received.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().map(|Parameter(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// Number of parameters.
+    pub fn len(&self) -> usize {
+        self.parameters.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.parameters.is_empty()
+    }
+
+    /// The first value of `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(have, _)| *have == name).map(|(_, value)| value)
+    }
+
+    /// The parameters as Twilio signs them: by name, then value, in byte order, equal pairs once.
+    pub fn canonical(&self) -> Vec<&Parameter<'a>> {
+        let mut sorted: Vec<_> = self.parameters.iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        sorted
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.iter().filter(|(have, _)| *have == name).count()
+    }
+}
+
+/// Why signed parameters are not the webhook their route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misshape {
+    /// A required field is absent or empty.
+    Missing(&'static str),
+    /// A field is not of the form Twilio documents.
+    Malformed(&'static str),
+    /// A single-valued field came more than once.
+    Repeated(&'static str),
+    /// A value is not UTF-8. Twilio never sends that, and different bytes would share one signature.
+    NotUtf8,
+    /// A status callback on a route for messages, or the other way round.
+    WrongClass,
+}
+
+/// A proven and believable webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// What makes it the same webhook as another; none for [`Class::Other`].
+    pub identity: Option<Identity>,
+    /// Class of the route it came on.
+    pub class: Class,
+    /// Sender, without channel prefix.
+    pub from: Option<String>,
+    /// Recipient, without channel prefix.
+    pub to: Option<String>,
+    /// `sms`, or the channel prefix of the addresses.
+    pub channel: Option<String>,
+}
+
+impl Webhook {
+    /// Reads the webhook a route of class `class` expects out of `form`, whose undecoded bytes are `raw`.
+    pub fn read(class: Class, form: &Form<'_>, raw: &[u8]) -> Result<Self, Misshape> {
+        if !is_utf8_once_decoded(form, raw) {
+            return Err(Misshape::NotUtf8);
+        }
+        if let Some(name) = SINGLE_VALUED.iter().find(|name| form.count(name) > 1) {
+            return Err(Misshape::Repeated(name));
+        }
+        if class == Class::Other {
+            return Ok(Self { identity: None, class, from: None, to: None, channel: None });
+        }
+        let account_sid = required(form, "AccountSid", is_account_sid)?;
+        let message_sid = required(form, "MessageSid", is_message_sid)?;
+        let from = required(form, "From", is_address)?;
+        let to = required(form, "To", is_address)?;
+        // Of the two, only a status callback has MessageStatus. An inbound message may carry an ErrorCode:
+        // that is how Twilio calls the fallback URL.
+        let status = match (class, form.get("MessageStatus")) {
+            (Class::Status, Some(_)) => {
+                Some(required(form, "MessageStatus", is_status)?.to_owned())
+            }
+            (Class::Status, None) => return Err(Misshape::WrongClass),
+            (_, Some(_)) => return Err(Misshape::WrongClass),
+            (_, None) => None,
+        };
+        let error_code = match form.get("ErrorCode") {
+            Some(code) if !code.is_empty() && class == Class::Status => {
+                Some(required(form, "ErrorCode", is_error_code)?.to_owned())
+            }
+            _ => None,
+        };
+        let (channel, from) = split_address(from);
+        let (_, to) = split_address(to);
+        Ok(Self {
+            identity: Some(Identity {
+                class,
+                account_sid: account_sid.to_owned(),
+                message_sid: message_sid.to_owned(),
+                status,
+                error_code,
+            }),
+            class,
+            from: Some(from.to_owned()),
+            to: Some(to.to_owned()),
+            channel: Some(channel.to_owned()),
+        })
+    }
+}
+
+/// Splits `whatsapp:+14155550123` into channel and address; an address without a prefix is SMS (or MMS).
+pub fn split_address(address: &str) -> (&str, &str) {
+    address.split_once(':').unwrap_or(("sms", address))
+}
+
+/// `AC` and 32 hexadecimal digits.
+pub fn is_account_sid(text: &str) -> bool {
+    is_sid(text, &["AC"])
+}
+
+fn is_message_sid(text: &str) -> bool {
+    is_sid(text, &["SM", "MM"])
+}
+
+fn is_sid(text: &str, prefixes: &[&str]) -> bool {
+    prefixes
+        .iter()
+        .filter_map(|prefix| text.strip_prefix(prefix))
+        .any(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+/// Statuses are a closed list today, but Twilio adds to it: any lower-case word will do.
+fn is_status(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+fn is_error_code(text: &str) -> bool {
+    (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Phone numbers, short codes, alphanumeric senders, `channel:` addresses: printable, no line breaks, bounded.
+fn is_address(text: &str) -> bool {
+    let (channel, address) = split_address(text);
+    !address.is_empty()
+        && text.len() <= MAX_ADDRESS_BYTES
+        && channel
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && !channel.is_empty()
+        && address.chars().all(|character| !character.is_control())
+}
+
+fn required<'f>(
+    form: &'f Form<'_>,
+    name: &'static str,
+    well_formed: fn(&str) -> bool,
+) -> Result<&'f str, Misshape> {
+    match form.get(name) {
+        None | Some("") => Err(Misshape::Missing(name)),
+        Some(value) if well_formed(value) => Ok(value),
+        Some(_) => Err(Misshape::Malformed(name)),
+    }
+}
+
+fn is_utf8_once_decoded(form: &Form<'_>, raw: &[u8]) -> bool {
+    let suspicious = form.iter().any(|(name, value)| {
+        name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER)
+    });
+    // A person may really have typed U+FFFD, so look at the bytes. Separators are ASCII and cannot be part
+    // of a sequence, so the whole body can be judged at once.
+    !suspicious || percent_encoding::percent_decode(raw).decode_utf8().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
+    const MESSAGE: &str = "SM00112233445566778899aabbccddeeff";
+
+    fn pairs(body: &str) -> Vec<(String, String)> {
+        let form = Form::parse(body.as_bytes()).unwrap();
+        form.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn decodes_as_twilios_validators_do() {
+        let cases: [(&str, &[(&str, &str)]); 10] = [
+            ("a=1&b=2", &[("a", "1"), ("b", "2")]),
+            ("a=1&a=0", &[("a", "1"), ("a", "0")]),
+            ("a=+b+", &[("a", " b ")]),
+            ("a=%2B%2b", &[("a", "++")]),
+            ("a=&b&=c", &[("a", ""), ("b", ""), ("", "c")]),
+            ("&&a=1&&", &[("a", "1")]),
+            ("a=%&b=%zz&c=%4", &[("a", "%"), ("b", "%zz"), ("c", "%4")]),
+            ("a=b=c", &[("a", "b=c")]),
+            ("a;b=c;d", &[("a;b", "c;d")]),
+            ("%C3%A9=%ff", &[("é", "\u{fffd}")]),
+        ];
+        for (body, want) in cases {
+            let want: Vec<_> =
+                want.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            assert_eq!(pairs(body), want, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_parameters_is_refused() {
+        assert!(Form::parse("a&".repeat(MAX_PARAMETERS - 1).as_bytes()).is_ok());
+        assert_eq!(Form::parse("a&".repeat(MAX_PARAMETERS).as_bytes()), Err(TooManyParameters));
+    }
+
+    #[test]
+    fn signed_order_is_by_name_then_value_in_bytes_and_equal_pairs_count_once() {
+        let form = Form::parse(b"b=2&B=1&a=2&a=10&a=2&ab=0").unwrap();
+        let order: Vec<_> = form.canonical().iter().map(|p| format!("{}{}", p.0, p.1)).collect();
+        assert_eq!(order, ["B1", "a10", "a2", "ab0", "b2"]);
+    }
+
+    fn inbound(extra: &str) -> String {
+        format!(
+            "AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=whatsapp%3A%2B14155550123&To=whatsapp%3A%2B14155238886{extra}"
+        )
+    }
+
+    fn read(class: Class, body: &str) -> Result<Webhook, Misshape> {
+        Webhook::read(class, &Form::parse(body.as_bytes()).unwrap(), body.as_bytes())
+    }
+
+    #[test]
+    fn an_inbound_message_is_known_by_account_and_message() {
+        let webhook =
+            read(Class::Inbound, &inbound("&Body=hi&ErrorCode=11200&ErrorUrl=x")).unwrap();
+        assert_eq!(webhook.identity.unwrap().dedupe_key(), format!("inbound:{ACCOUNT}:{MESSAGE}"));
+        assert_eq!(webhook.from.as_deref(), Some("+14155550123"));
+        assert_eq!(webhook.to.as_deref(), Some("+14155238886"));
+        assert_eq!(webhook.channel.as_deref(), Some("whatsapp"));
+    }
+
+    #[test]
+    fn a_status_is_known_by_its_status_and_error_too() {
+        let webhook =
+            read(Class::Status, &inbound("&MessageStatus=undelivered&ErrorCode=30003")).unwrap();
+        assert_eq!(
+            webhook.identity.unwrap().dedupe_key(),
+            format!("status:{ACCOUNT}:{MESSAGE}:undelivered:30003")
+        );
+    }
+
+    #[test]
+    fn a_recut_request_is_not_believed() {
+        let cases = [
+            (Class::Inbound, inbound("&From=%2B1"), Misshape::Repeated("From")),
+            (Class::Inbound, inbound("&Body=a&Body=b"), Misshape::Repeated("Body")),
+            (
+                Class::Inbound,
+                format!("AccountSid={ACCOUNT}MessageSid{MESSAGE}"),
+                Misshape::Malformed("AccountSid"),
+            ),
+            (
+                Class::Inbound,
+                format!("MessageSid={MESSAGE}&From=1&To=2"),
+                Misshape::Missing("AccountSid"),
+            ),
+            (
+                Class::Inbound,
+                format!("AccountSid={ACCOUNT}&From=1&To=2"),
+                Misshape::Missing("MessageSid"),
+            ),
+            (
+                Class::Inbound,
+                format!("AccountSid={ACCOUNT}&MessageSid=SM1&From=1&To=2"),
+                Misshape::Malformed("MessageSid"),
+            ),
+            (
+                Class::Inbound,
+                format!("AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=&To=2"),
+                Misshape::Missing("From"),
+            ),
+            (
+                Class::Inbound,
+                format!("AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=1%0D%0A&To=2"),
+                Misshape::Malformed("From"),
+            ),
+            (Class::Inbound, inbound("&MessageStatus=sent"), Misshape::WrongClass),
+            (Class::Status, inbound("&SmsStatus=received"), Misshape::WrongClass),
+            (
+                Class::Status,
+                inbound("&MessageStatus=Se%3Ant"),
+                Misshape::Malformed("MessageStatus"),
+            ),
+            (
+                Class::Status,
+                inbound("&MessageStatus=failed&ErrorCode=1:2"),
+                Misshape::Malformed("ErrorCode"),
+            ),
+            (Class::Inbound, inbound("&Body=%ff"), Misshape::NotUtf8),
+            (Class::Other, "a=%fe".to_owned(), Misshape::NotUtf8),
+        ];
+        for (class, body, want) in cases {
+            assert_eq!(read(class, &body), Err(want), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_character_somebody_typed_is_text() {
+        assert!(read(Class::Inbound, &inbound("&Body=%EF%BF%BD")).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_and_read_without_panicking(raw in proptest::collection::vec(any::<u8>(), 0..2048)) {
+            if let Ok(form) = Form::parse(&raw) {
+                prop_assert!(form.canonical().len() <= form.len());
+                for class in [Class::Inbound, Class::Status, Class::Other] {
+                    let _ = Webhook::read(class, &form, &raw);
+                }
+            }
+        }
+
+        #[test]
+        fn what_an_encoder_writes_is_what_we_read(want in proptest::collection::vec((".{0,20}", ".{0,40}"), 0..20)) {
+            let body = serde_urlencoded::to_string(&want).unwrap();
+            prop_assert_eq!(pairs(&body), want);
+        }
+    }
+}

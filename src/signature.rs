@@ -1,0 +1,373 @@
+//! Is this request Twilio's? <https://www.twilio.com/docs/usage/security#validating-requests>
+//!
+//! Decides: which URLs Twilio may have signed, what string that makes with the parameters, and whether one
+//! of an account's keys signed it. Everything is over the bytes as received: a URL that is parsed and
+//! printed again is another URL (twilio-node issues 1059 and 1183 are what comes of it).
+//!
+//! Must not know: routes, accounts, HTTP phases, the host.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::form::Form;
+
+/// Query parameter by which Twilio binds a body that is no form to the signed URL.
+const BODY_HASH: &str = "bodySHA256";
+
+/// Base64 of an HMAC-SHA1: 20 bytes, 28 characters.
+const SIGNATURE_CHARACTERS: usize = 28;
+
+/// A key that may have signed: an auth token, with both HMAC pads hashed already.
+#[derive(Clone)]
+pub struct Key {
+    label: String,
+    hmac: Hmac<Sha1>,
+}
+
+impl Key {
+    /// `label` is what logs, headers and metrics may say; the token itself never appears again.
+    pub fn auth_token(label: impl Into<String>, token: &str) -> Option<Self> {
+        let hmac = Hmac::new_from_slice(token.as_bytes()).ok()?;
+        Some(Self { label: label.into(), hmac })
+    }
+
+    /// The name to show.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Key").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// What was signed besides the URL.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// Nothing: a GET, whose parameters are in the URL.
+    Empty,
+    /// The parameters of an `application/x-www-form-urlencoded` body.
+    Form(&'a Form<'a>),
+    /// Any other body, bound to the URL by its hash.
+    Opaque(&'a [u8]),
+}
+
+/// Which of a URL's two forms was signed: Twilio's back end is inconsistent about the port, so every
+/// official SDK tries both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Candidate {
+    /// `https://host/path`
+    WithoutPort,
+    /// `https://host:443/path`
+    WithPort,
+}
+
+/// Proof that a key signed the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// Index into the keys given.
+    pub key: usize,
+    /// Which form of the URL.
+    pub candidate: Candidate,
+}
+
+/// Why there is no proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// No `X-Twilio-Signature`, or an empty one.
+    NoSignature,
+    /// No key signed this URL and these parameters.
+    WrongSignature,
+    /// The body is no form and the URL has no `bodySHA256`: nothing binds the body to the signature.
+    NoBodyHash,
+    /// The body is not the one whose hash the URL has.
+    WrongBodyHash,
+}
+
+/// Checks `signature`, the header's value, against every key and both forms of `url`.
+///
+/// Comparison is of the base64 text in constant time: decoding first would accept encodings Twilio never
+/// sends. The hash of an opaque body is compared as text too; Twilio sends lower-case hex.
+pub fn verify(
+    url: &str,
+    payload: Payload<'_>,
+    signature: Option<&[u8]>,
+    keys: &[Key],
+) -> Result<Match, Mismatch> {
+    let signature = signature.filter(|text| !text.is_empty()).ok_or(Mismatch::NoSignature)?;
+    if let Payload::Opaque(body) = payload {
+        let claimed = body_hash(url).ok_or(Mismatch::NoBodyHash)?;
+        if !same(claimed.as_bytes(), hex(&Sha256::digest(body)).as_bytes()) {
+            return Err(Mismatch::WrongBodyHash);
+        }
+    }
+    if signature.len() != SIGNATURE_CHARACTERS {
+        return Err(Mismatch::WrongSignature);
+    }
+    let candidates = Candidates::of(url);
+    let parameters = match payload {
+        Payload::Form(form) => form.canonical(),
+        Payload::Empty | Payload::Opaque(_) => Vec::new(),
+    };
+    for (index, key) in keys.iter().enumerate() {
+        for candidate in [Candidate::WithoutPort, Candidate::WithPort] {
+            let mut hmac = key.hmac.clone();
+            for part in candidates.parts(candidate) {
+                hmac.update(part.as_bytes());
+            }
+            for parameter in &parameters {
+                // Each value of a repeated name is preceded by the name: nothing to group.
+                hmac.update(parameter.0.as_bytes());
+                hmac.update(parameter.1.as_bytes());
+            }
+            let computed = STANDARD.encode(hmac.finalize().into_bytes());
+            if same(computed.as_bytes(), signature) {
+                return Ok(Match { key: index, candidate });
+            }
+        }
+    }
+    Err(Mismatch::WrongSignature)
+}
+
+/// The signature Twilio would send for `url`, exactly as written, and `payload`.
+pub fn sign(url: &str, payload: Payload<'_>, key: &Key) -> String {
+    let mut hmac = key.hmac.clone();
+    hmac.update(url.as_bytes());
+    if let Payload::Form(form) = payload {
+        for parameter in form.canonical() {
+            hmac.update(parameter.0.as_bytes());
+            hmac.update(parameter.1.as_bytes());
+        }
+    }
+    STANDARD.encode(hmac.finalize().into_bytes())
+}
+
+/// The URLs Twilio may have signed when it requested `url`: without port, and with it.
+pub fn candidate_urls(url: &str) -> [String; 2] {
+    let candidates = Candidates::of(url);
+    [Candidate::WithoutPort, Candidate::WithPort]
+        .map(|candidate| candidates.parts(candidate).concat())
+}
+
+/// The value of `bodySHA256` for a body, lower-case hex.
+pub fn hash_body(body: &[u8]) -> String {
+    hex(&Sha256::digest(body))
+}
+
+/// A URL cut around its port, so that both candidates are concatenations of pieces of it.
+struct Candidates<'u> {
+    /// Scheme, userinfo and host.
+    head: &'u str,
+    /// Port with its colon; the scheme's own where the URL names none.
+    port: &'u str,
+    /// Path, query and whatever follows, untouched: a bare `?` stays.
+    tail: &'u str,
+}
+
+impl<'u> Candidates<'u> {
+    fn of(url: &'u str) -> Self {
+        let (scheme, rest) = match url.split_once("://") {
+            Some((scheme, rest)) => (scheme, rest),
+            None => ("", url),
+        };
+        let authority_bytes = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, tail) = rest.split_at_checked(authority_bytes).unwrap_or((rest, ""));
+        // A colon is the port's only after userinfo (which may hold one) and outside of an IPv6 literal.
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let port_colon = host.rfind(':').filter(|colon| {
+            !host.get(*colon..).is_some_and(|after| after.contains(']'))
+                && host.get(colon + 1..).is_some_and(is_port)
+        });
+        let port_bytes = port_colon.map_or(0, |colon| host.len() - colon);
+        let head_bytes = url.len() - tail.len() - port_bytes;
+        let (head, port) = match url.split_at_checked(head_bytes) {
+            Some((head, after)) => (head, after.get(..port_bytes).unwrap_or_default()),
+            None => (url, ""),
+        };
+        let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        Self { head, port: if port.is_empty() { default_port } else { port }, tail }
+    }
+
+    fn parts(&self, candidate: Candidate) -> [&'u str; 3] {
+        match candidate {
+            Candidate::WithoutPort => [self.head, "", self.tail],
+            Candidate::WithPort => [self.head, self.port, self.tail],
+        }
+    }
+}
+
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The first `bodySHA256` of the query that has a value.
+fn body_hash(url: &str) -> Option<String> {
+    let (_, query) = url.split_once('?')?;
+    let query = query.split_once('#').map_or(query, |(query, _)| query);
+    let form = Form::parse(query.as_bytes()).ok()?;
+    form.iter()
+        .find(|(name, value)| *name == BODY_HASH && !value.is_empty())
+        .map(|(_, value)| value.to_owned())
+}
+
+/// Constant-time in the contents; lengths are no secret.
+fn same(left: &[u8], right: &[u8]) -> bool {
+    left.ct_eq(right).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The triple in Twilio's documentation, which every official SDK tests with.
+    const TOKEN: &str = "12345";
+    const URL: &str = "https://mycompany.com/myapp.php?foo=1&bar=2";
+    const FORM: &[u8] =
+        b"CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212";
+    const SIGNATURE: &str = "RSOYDt4T1cUTdK1PDd93/VVr8B8=";
+
+    fn key(token: &str) -> Key {
+        Key::auth_token("test", token).unwrap()
+    }
+
+    fn check(url: &str, body: &[u8], signature: &str, token: &str) -> Result<Match, Mismatch> {
+        let form = Form::parse(body).unwrap();
+        verify(url, Payload::Form(&form), Some(signature.as_bytes()), &[key(token)])
+    }
+
+    #[test]
+    fn twilios_published_form_vector_verifies() {
+        assert_eq!(
+            check(URL, FORM, SIGNATURE, TOKEN),
+            Ok(Match { key: 0, candidate: Candidate::WithoutPort })
+        );
+    }
+
+    #[test]
+    fn twilios_published_body_hash_vector_verifies() {
+        let body = br#"{"property": "value", "boolean": true}"#;
+        let url = "https://mycompany.com/myapp.php?foo=1&bar=2&bodySHA256=0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
+        let signature = "a9nBmqA0ju/hNViExpshrM61xv4=";
+        let verdict = |url: &str, body: &[u8]| {
+            verify(url, Payload::Opaque(body), Some(signature.as_bytes()), &[key(TOKEN)])
+        };
+        assert!(verdict(url, body).is_ok());
+        assert_eq!(verdict(url, b"{}"), Err(Mismatch::WrongBodyHash));
+        assert_eq!(verdict(URL, body), Err(Mismatch::NoBodyHash));
+        let upper = url.replace("0a1ff", "0A1FF");
+        assert_eq!(verdict(&upper, body), Err(Mismatch::WrongBodyHash));
+    }
+
+    #[test]
+    fn both_forms_of_the_port_are_tried_and_nothing_else() {
+        let cases = [
+            ("https://h/p", ["https://h/p", "https://h:443/p"]),
+            ("http://h/p?q", ["http://h/p?q", "http://h:80/p?q"]),
+            ("https://h:8443/p", ["https://h/p", "https://h:8443/p"]),
+            ("https://h:443", ["https://h", "https://h:443"]),
+            ("https://h?a=b:1", ["https://h?a=b:1", "https://h:443?a=b:1"]),
+            ("https://u:p@h/p", ["https://u:p@h/p", "https://u:p@h:443/p"]),
+            ("https://u:p@h:1/p", ["https://u:p@h/p", "https://u:p@h:1/p"]),
+            ("https://[::1]/p", ["https://[::1]/p", "https://[::1]:443/p"]),
+            ("https://[::1]:9/p", ["https://[::1]/p", "https://[::1]:9/p"]),
+            ("https://h/p?", ["https://h/p?", "https://h:443/p?"]),
+            ("https://h//a/../b%2f", ["https://h//a/../b%2f", "https://h:443//a/../b%2f"]),
+            ("HTTPS://H/p", ["HTTPS://H/p", "HTTPS://H:443/p"]),
+        ];
+        for (url, want) in cases {
+            assert_eq!(candidate_urls(url), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_key_that_signed_is_named() {
+        let form = Form::parse(FORM).unwrap();
+        let keys = [key("other"), key(TOKEN)];
+        let found = verify(URL, Payload::Form(&form), Some(SIGNATURE.as_bytes()), &keys);
+        assert_eq!(found, Ok(Match { key: 1, candidate: Candidate::WithoutPort }));
+        assert!(!format!("{keys:?}").contains(TOKEN), "a key must not print its token");
+    }
+
+    #[test]
+    fn only_the_exact_text_of_the_signature_will_do() {
+        let form = Form::parse(FORM).unwrap();
+        let wrong: [&[u8]; 8] = [
+            b"RSOYDt4T1cUTdK1PDd93/VVr8B9=",
+            b"RSOYDt4T1cUTdK1PDd93_VVr8B8=",
+            b"RSOYDt4T1cUTdK1PDd93/VVr8B8",
+            b"RSOYDt4T1cUTdK1PDd93/VVr8B8==",
+            b" RSOYDt4T1cUTdK1PDd93/VVr8B8=",
+            b"rsoydt4t1cutdk1pdd93/vvr8b8=",
+            b"\xff\xfe",
+            b"44e3980ede13d5c51374ad4f0ddf77fd556bf01f",
+        ];
+        for signature in wrong {
+            assert_eq!(
+                verify(URL, Payload::Form(&form), Some(signature), &[key(TOKEN)]),
+                Err(Mismatch::WrongSignature),
+                "{}",
+                String::from_utf8_lossy(signature)
+            );
+        }
+        for absent in [None, Some(&b""[..])] {
+            assert_eq!(
+                verify(URL, Payload::Form(&form), absent, &[key(TOKEN)]),
+                Err(Mismatch::NoSignature)
+            );
+        }
+    }
+
+    #[test]
+    fn a_form_body_never_falls_back_to_the_url_alone() {
+        let url_only = sign(URL, Payload::Empty, &key(TOKEN));
+        assert_eq!(check(URL, FORM, &url_only, TOKEN), Err(Mismatch::WrongSignature));
+        assert!(check(URL, b"", &url_only, TOKEN).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn what_we_sign_verifies_and_a_changed_byte_does_not(
+            path in "(/[ -~&&[^#]]{0,20}){1,3}",
+            parameters in proptest::collection::vec((".{0,12}", ".{0,30}"), 1..12),
+            token in "[0-9a-f]{32}",
+            flip in any::<prop::sample::Index>(),
+        ) {
+            let url = format!("https://hooks.example.com{path}");
+            let body = serde_urlencoded::to_string(&parameters).unwrap();
+            let form = Form::parse(body.as_bytes()).unwrap();
+            let signature = sign(&url, Payload::Form(&form), &key(&token));
+            prop_assert!(check(&url, body.as_bytes(), &signature, &token).is_ok());
+            let with_port = sign(&candidate_urls(&url)[1], Payload::Form(&form), &key(&token));
+            let found = check(&url, body.as_bytes(), &with_port, &token);
+            prop_assert_eq!(found, Ok(Match { key: 0, candidate: Candidate::WithPort }));
+
+            let mut tampered = signature.into_bytes();
+            let at = flip.index(tampered.len() - 1);
+            tampered[at] = if tampered[at] == b'A' { b'B' } else { b'A' };
+            let tampered = String::from_utf8(tampered).unwrap();
+            prop_assert_eq!(check(&url, body.as_bytes(), &tampered, &token), Err(Mismatch::WrongSignature));
+        }
+
+        #[test]
+        fn any_url_has_candidates(url in ".{0,80}") {
+            let [without, with] = candidate_urls(&url);
+            prop_assert!(with.len() > without.len());
+        }
+    }
+}
