@@ -1,1 +1,3 @@
 //! The twilio-edge sidecar.
+
+pub mod demo;
