@@ -18,6 +18,9 @@ use crate::form::Form;
 /// Query parameter by which Twilio binds a body that is no form to the signed URL.
 const BODY_HASH: &str = "bodySHA256";
 
+/// The one media type whose parameters are signed.
+const FORM_MEDIA_TYPE: &[u8] = b"application/x-www-form-urlencoded";
+
 /// Base64 of an HMAC-SHA1: 20 bytes, 28 characters.
 const SIGNATURE_CHARACTERS: usize = 28;
 
@@ -56,6 +59,54 @@ pub enum Payload<'a> {
     Form(&'a Form<'a>),
     /// Any other body, bound to the URL by its hash.
     Opaque(&'a [u8]),
+}
+
+/// How the body of a request takes part in its signature. Only its method, its content type and whether
+/// there is a body decide, never the URL, so that nobody can choose the weaker rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyRule {
+    /// Not at all, because there is none: a GET, whose parameters are in the URL.
+    None,
+    /// By its parameters.
+    Form,
+    /// By its hash in the URL.
+    Hash,
+}
+
+impl BodyRule {
+    /// The rule for a request. Methods are case-sensitive, media types are not; their parameters (`charset`)
+    /// do not count, and no content type is not a form. A GET or HEAD with a body is judged by the hash too:
+    /// ignoring the body would hand a backend bytes that nobody signed.
+    pub fn of(method: &[u8], content_type: Option<&[u8]>, body: &[u8]) -> Self {
+        if matches!(method, b"GET" | b"HEAD") {
+            return if body.is_empty() { Self::None } else { Self::Hash };
+        }
+        let media_type = content_type
+            .and_then(|value| value.split(|byte| *byte == b';').next())
+            .map(<[u8]>::trim_ascii);
+        match media_type {
+            Some(media_type) if media_type.eq_ignore_ascii_case(FORM_MEDIA_TYPE) => Self::Form,
+            _ => Self::Hash,
+        }
+    }
+
+    /// Where the parameters of the webhook are, undecoded: nowhere, if the body is no form.
+    pub fn parameters<'a>(self, url: &'a str, body: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::None => query(url).unwrap_or_default().as_bytes(),
+            Self::Form => body,
+            Self::Hash => b"",
+        }
+    }
+
+    /// What was signed besides the URL; `form` is [`Self::parameters`], parsed.
+    pub fn payload<'a>(self, form: &'a Form<'a>, body: &'a [u8]) -> Payload<'a> {
+        match self {
+            Self::None => Payload::Empty,
+            Self::Form => Payload::Form(form),
+            Self::Hash => Payload::Opaque(body),
+        }
+    }
 }
 
 /// Which of a URL's two forms was signed: Twilio's back end is inconsistent about the port, so every
@@ -101,12 +152,7 @@ pub fn verify(
     keys: &[Key],
 ) -> Result<Match, Mismatch> {
     let signature = signature.filter(|text| !text.is_empty()).ok_or(Mismatch::NoSignature)?;
-    if let Payload::Opaque(body) = payload {
-        let claimed = body_hash(url).ok_or(Mismatch::NoBodyHash)?;
-        if !same(claimed.as_bytes(), hex(&Sha256::digest(body)).as_bytes()) {
-            return Err(Mismatch::WrongBodyHash);
-        }
-    }
+    check_body_hash(url, payload)?;
     if signature.len() != SIGNATURE_CHARACTERS {
         return Err(Mismatch::WrongSignature);
     }
@@ -206,14 +252,35 @@ fn is_port(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Whether the body is the one the URL was signed with. Parameters are signed themselves. Of anything else,
+/// a hash in the URL must be the body's, even when there is no body: it may have been cut off. Without a hash
+/// there may be no body: then there is nothing to bind.
+fn check_body_hash(url: &str, payload: Payload<'_>) -> Result<(), Mismatch> {
+    let body = match payload {
+        Payload::Form(form) if !form.is_empty() => return Ok(()),
+        Payload::Form(_) | Payload::Empty => b"",
+        Payload::Opaque(body) => body,
+    };
+    match body_hash(url) {
+        Some(claimed) if same(claimed.as_bytes(), hash_body(body).as_bytes()) => Ok(()),
+        Some(_) => Err(Mismatch::WrongBodyHash),
+        None if body.is_empty() => Ok(()),
+        None => Err(Mismatch::NoBodyHash),
+    }
+}
+
 /// The first `bodySHA256` of the query that has a value.
 fn body_hash(url: &str) -> Option<String> {
-    let (_, query) = url.split_once('?')?;
-    let query = query.split_once('#').map_or(query, |(query, _)| query);
-    let form = Form::parse(query.as_bytes()).ok()?;
-    form.iter()
-        .find(|(name, value)| *name == BODY_HASH && !value.is_empty())
-        .map(|(_, value)| value.to_owned())
+    query(url)?.split('&').find_map(|pair| {
+        let form = Form::parse(pair.as_bytes()).ok()?;
+        form.get(BODY_HASH).filter(|value| !value.is_empty()).map(str::to_owned)
+    })
+}
+
+/// What is between the first `?` and the fragment.
+fn query(url: &str) -> Option<&str> {
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
+    url.split_once('?').map(|(_, query)| query)
 }
 
 /// Constant-time in the contents; lengths are no secret.
@@ -272,6 +339,63 @@ mod tests {
         assert_eq!(verdict(URL, body), Err(Mismatch::NoBodyHash));
         let upper = url.replace("0a1ff", "0A1FF");
         assert_eq!(verdict(&upper, body), Err(Mismatch::WrongBodyHash));
+    }
+
+    #[test]
+    fn method_and_content_type_choose_the_rule() {
+        let form = "application/x-www-form-urlencoded";
+        let cases = [
+            ("POST", Some(form), "a=b", BodyRule::Form),
+            ("POST", Some(form), "", BodyRule::Form),
+            ("PUT", Some("Application/X-WWW-Form-Urlencoded ; charset=UTF-8"), "a", BodyRule::Form),
+            ("POST", Some("application/x-www-form-urlencoded2"), "a=b", BodyRule::Hash),
+            ("POST", Some("application/x-www-form-urlencoded, text/plain"), "a=b", BodyRule::Hash),
+            ("POST", Some("application/json"), "{}", BodyRule::Hash),
+            ("POST", Some(""), "a=b", BodyRule::Hash),
+            ("POST", None, "a=b", BodyRule::Hash),
+            ("POST", None, "", BodyRule::Hash),
+            ("GET", None, "", BodyRule::None),
+            ("HEAD", Some(form), "", BodyRule::None),
+            ("GET", Some(form), "a=b", BodyRule::Hash),
+            ("get", None, "", BodyRule::Hash),
+        ];
+        for (method, content_type, body, want) in cases {
+            let content_type = content_type.map(str::as_bytes);
+            let got = BodyRule::of(method.as_bytes(), content_type, body.as_bytes());
+            assert_eq!(got, want, "{method} {content_type:?} {body}");
+        }
+    }
+
+    #[test]
+    fn a_get_has_its_parameters_in_the_query() {
+        let url = "https://h/p?a=1&b#c?d";
+        assert_eq!(BodyRule::None.parameters(url, b""), b"a=1&b");
+        assert_eq!(BodyRule::None.parameters("https://h/p", b""), b"");
+        assert_eq!(BodyRule::Form.parameters(url, b"e=2"), b"e=2");
+        assert_eq!(BodyRule::Hash.parameters(url, b"{}"), b"");
+    }
+
+    #[test]
+    fn a_body_can_neither_be_cut_off_nor_slipped_in() {
+        let empty = Form::parse(b"").unwrap();
+        let payloads = [Payload::Opaque(b""), Payload::Form(&empty), Payload::Empty];
+        let verdict = |url: &str, payload| {
+            let signature = sign(url, Payload::Empty, &key(TOKEN));
+            verify(url, payload, Some(signature.as_bytes()), &[key(TOKEN)])
+        };
+        let with_hash = |body: &[u8]| format!("{URL}&{BODY_HASH}={}", hash_body(body));
+        for payload in payloads {
+            assert!(verdict(URL, payload).is_ok(), "{payload:?}");
+            assert!(verdict(&with_hash(b""), payload).is_ok(), "{payload:?}");
+            assert_eq!(verdict(&with_hash(b"{}"), payload), Err(Mismatch::WrongBodyHash));
+        }
+        assert_eq!(verdict(URL, Payload::Opaque(b"{}")), Err(Mismatch::NoBodyHash));
+        assert!(verdict(&with_hash(b"{}"), Payload::Opaque(b"{}")).is_ok());
+        let padded = format!("{URL}{}&{BODY_HASH}={}", "&a=b".repeat(2000), hash_body(b"{}"));
+        assert!(
+            verdict(&padded, Payload::Opaque(b"{}")).is_ok(),
+            "a long query still has its hash"
+        );
     }
 
     #[test]
