@@ -1,2 +1,7 @@
-//! twilio-edge.
-fn main() {}
+//! The `twilio-edge` binary: everything it does is a command of [`twilio_edge::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    twilio_edge::cli::main()
+}

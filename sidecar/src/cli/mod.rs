@@ -1,0 +1,28 @@
+//! The commands of `twilio-edge`, one file each: its arguments and its `run`. Nothing else is decided here.
+
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Proven webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
+#[derive(Debug, Parser)]
+#[command(name = "twilio-edge", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar
+    Serve(serve::Args),
+}
+
+/// Parses the command line and runs the command it names.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+    }
+}
