@@ -90,7 +90,7 @@ pub struct ClaimsRequest {
 }
 
 /// What the sidecar decided about one claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The lease is yours: forward, then settle.
@@ -173,7 +173,7 @@ pub struct ClaimsReply {
 }
 
 /// How a forwarded webhook ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The backend accepted it: from now on it is a duplicate.

@@ -1,0 +1,616 @@
+//! One request from its headers to its settlement: `step(Event) -> Effects`.
+//!
+//! Decides everything the filter decides: what is refused, what is asked of the sidecar, what the backend is
+//! told, when a response may go. It is a value that is told what happened and says what to do about it, so
+//! every path through it can be tested without a proxy.
+//!
+//! ```text
+//! Idle --Head--> Passing                                    a route we do not guard
+//!            \-> Receiving --Complete--> [judge] --bad--> Answered
+//!                                           \--ok--> Deciding --Verdict(duplicate)--> Answered
+//!                                                        |  ^--in flight: asks again
+//!                            Verdict(proceed) or policy  v
+//!                                                    Forwarded --Response 2xx--> Done       (commit)
+//!                                                        \--anything else--> Settling --Settled--> Done
+//! any --Gone--> Done, releasing what it holds
+//! ```
+//!
+//! An event that does not belong to a state changes nothing. Must not know: the host, callouts, clocks.
+
+use std::rc::Rc;
+
+use twilio_edge_contract::{
+    Claim, Class, Decision, Opt, Outcome, Settlement, Unclaimed, Verdict, headers,
+};
+
+use crate::config::{Account, Config, OnUnavailable, Route};
+use crate::form::{Form, Misshape, TooManyParameters, Webhook};
+use crate::metrics::Counter;
+use crate::reply::{Answer, Reason};
+use crate::signature::{self, BodyRule, Mismatch, Payload};
+
+/// Longest a response waits for its release to be acknowledged. Twilio's retry comes later than that.
+const RELEASE_HOLD_MS: u64 = 250;
+
+/// First and longest pause before asking again about a copy in flight.
+const ASK_AGAIN_MS: u64 = 25;
+const ASK_AGAIN_MOST_MS: u64 = 400;
+
+/// What the request's headers say, read once: they cannot be read again in every phase.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Head {
+    /// `:method`
+    pub method: Vec<u8>,
+    /// `:path`, query included, as received.
+    pub target: Vec<u8>,
+    /// `content-type`
+    pub content_type: Option<Vec<u8>>,
+    /// `content-length`, if it is a number.
+    pub content_length: Option<u64>,
+    /// `x-twilio-signature`
+    pub signature: Option<Vec<u8>>,
+    /// `x-request-id`, to find the request in other logs.
+    pub request_id: Option<Vec<u8>>,
+    /// Names of headers a client may not send.
+    pub forged: Vec<String>,
+    /// A header of the above came more than once.
+    pub ambiguous: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// Request headers.
+    Head(Head),
+    /// Part of the body: bytes received so far. More will come.
+    Body {
+        /// Size of everything received.
+        received: usize,
+    },
+    /// The request has ended, in whichever of the three ways requests end.
+    Complete {
+        /// The whole body.
+        body: &'a [u8],
+    },
+    /// The sidecar's answer.
+    Verdict(Verdict),
+    /// There will be no answer.
+    NoVerdict,
+    /// Response headers, the backend's or the proxy's own.
+    Response {
+        /// HTTP status.
+        status: u16,
+        /// Whether a backend sent it, rather than Envoy itself.
+        from_backend: bool,
+    },
+    /// The sidecar has taken the release.
+    Settled,
+    /// Time has passed.
+    Tick,
+    /// The stream is over.
+    Gone,
+}
+
+/// What to do about it, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Remove a request header, all of its values.
+    Remove(String),
+    /// Set a request header, replacing what is there.
+    Set(&'static str, String),
+    /// Answer the client; nothing is forwarded.
+    Answer(Answer),
+    /// Let the paused request go to the backend.
+    Forward,
+    /// Let the paused response go to the client.
+    Respond,
+    /// Ask the sidecar for a verdict.
+    Ask(Rc<Claim>),
+    /// Nobody waits for the verdict any more.
+    Withdraw,
+    /// Tell the sidecar how it ended; `urgent` if a response waits for it.
+    Settle {
+        /// What to tell.
+        settlement: Box<Settlement>,
+        /// Whether to tell it now rather than with the next batch.
+        urgent: bool,
+    },
+    /// The word for the access log.
+    Note(&'static str),
+    /// Count it.
+    Count(Counter),
+    /// Tell the operator; never a secret, body or phone number.
+    Warn(String),
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Exchange {
+    config: Rc<Config>,
+    /// Prefix no other worker or VM has, and the stream's number within it.
+    claim_id: (u64, u32),
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No request headers yet. Streams that Envoy refuses itself end here.
+    Idle,
+    /// Not ours: never touched again.
+    Passing,
+    /// The body is on its way; nothing has been forwarded.
+    Receiving(Box<Head>),
+    /// Proven and paused until there is a verdict.
+    Deciding(Box<Deciding>),
+    /// The backend has it. What is held must be settled exactly once.
+    Forwarded(Option<Box<Held>>),
+    /// The response waits for its release to be acknowledged.
+    Settling { until_ms: u64 },
+    /// The client has an answer that is not the backend's; the request goes nowhere.
+    Answered,
+    /// Over.
+    Done,
+}
+
+#[derive(Debug)]
+struct Deciding {
+    claim: Rc<Claim>,
+    proof: Proof,
+    on_unavailable: OnUnavailable,
+    since_ms: u64,
+    /// When to ask about a copy in flight again, and how long to pause the time after.
+    ask_again: Option<u64>,
+    pause_ms: u64,
+}
+
+/// A lease, or what stands for one.
+#[derive(Debug)]
+struct Held {
+    claim: Rc<Claim>,
+    /// No verdict arrived: the settlement must say what the claim would have said.
+    unclaimed: bool,
+}
+
+/// What is known for certain about a request.
+#[derive(Debug)]
+struct Proof {
+    webhook: Webhook,
+    account_sid: String,
+    key: String,
+}
+
+impl Exchange {
+    /// `worker` must differ between all workers that share a sidecar, `stream` within one.
+    pub fn new(config: Rc<Config>, worker: u64, stream: u32) -> Self {
+        Self { config, claim_id: (worker, stream), state: State::Idle }
+    }
+
+    /// Whether the request must stay paused. A callback that says Continue while a verdict is awaited would
+    /// forward the request, so this is asked after every event.
+    pub fn holds_request(&self) -> bool {
+        match self.state {
+            State::Idle | State::Receiving(_) | State::Deciding(_) | State::Answered => true,
+            State::Passing | State::Forwarded(_) | State::Settling { .. } | State::Done => false,
+        }
+    }
+
+    /// Whether the response must stay paused.
+    pub fn holds_response(&self) -> bool {
+        matches!(self.state, State::Settling { .. })
+    }
+
+    /// Whether time passing may change anything.
+    pub fn waits(&self) -> bool {
+        matches!(self.state, State::Deciding(_) | State::Settling { .. })
+    }
+
+    /// Takes in what happened at `now_ms` (any monotonic clock) and says what to do.
+    pub fn step(&mut self, event: Event<'_>, now_ms: u64) -> Vec<Effect> {
+        let state = std::mem::replace(&mut self.state, State::Done);
+        let mut effects = Vec::new();
+        self.state = match (state, event) {
+            (State::Idle, Event::Head(head)) => self.begin(head, &mut effects),
+            (State::Receiving(head), Event::Body { received }) => {
+                if received > self.config.max_body_bytes {
+                    self.refuse(Refusal::of(Reason::BodyTooLarge), &head, &mut effects)
+                } else {
+                    State::Receiving(head)
+                }
+            }
+            (State::Receiving(head), Event::Complete { body }) => {
+                self.complete(&head, body, now_ms, &mut effects)
+            }
+            (State::Deciding(deciding), Event::Verdict(verdict)) => {
+                self.decide(deciding, &verdict, now_ms, &mut effects)
+            }
+            (State::Deciding(deciding), Event::NoVerdict) => no_verdict(*deciding, &mut effects),
+            (State::Deciding(deciding), Event::Tick) => ask_again(deciding, now_ms, &mut effects),
+            (State::Forwarded(held), Event::Response { status, from_backend }) => {
+                respond(held, status, from_backend, now_ms, &mut effects)
+            }
+            (State::Settling { .. }, Event::Settled) => {
+                effects.push(Effect::Respond);
+                State::Done
+            }
+            (State::Settling { until_ms }, Event::Tick) if now_ms >= until_ms => {
+                effects.push(Effect::Count(Counter::ReleaseUnacknowledged));
+                effects.push(Effect::Respond);
+                State::Done
+            }
+            // The proxy answered a request we still hold: too slow an upload, too long a wait.
+            (State::Receiving(_), Event::Response { .. }) => State::Answered,
+            (State::Deciding(deciding), Event::Response { .. }) => {
+                withdraw(&deciding.claim, &mut effects);
+                State::Answered
+            }
+            (State::Deciding(deciding), Event::Gone) => {
+                withdraw(&deciding.claim, &mut effects);
+                State::Done
+            }
+            (State::Forwarded(Some(held)), Event::Gone) => {
+                settle(*held, Outcome::Release, false, &mut effects);
+                State::Done
+            }
+            (_, Event::Gone) => State::Done,
+            (unchanged, _) => unchanged,
+        };
+        effects
+    }
+
+    fn begin(&self, head: Head, effects: &mut Vec<Effect>) -> State {
+        if !head.forged.is_empty() {
+            effects.push(Effect::Count(Counter::Forged));
+            effects.extend(head.forged.iter().cloned().map(Effect::Remove));
+        }
+        if head.route(&self.config).is_none() {
+            effects.push(Effect::Count(Counter::Passed));
+            return State::Passing;
+        }
+        effects.push(Effect::Count(Counter::Webhook));
+        let most = u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX);
+        let reason = if head.method != b"GET" && head.method != b"POST" {
+            Some(Reason::MethodNotAllowed)
+        } else if head.ambiguous {
+            Some(Reason::AmbiguousRequest)
+        } else if head.content_length.is_some_and(|length| length > most) {
+            Some(Reason::BodyTooLarge)
+        } else {
+            None
+        };
+        match reason {
+            Some(reason) => self.refuse(Refusal::of(reason), &head, effects),
+            None => State::Receiving(Box::new(head)),
+        }
+    }
+
+    fn complete(&self, head: &Head, body: &[u8], now_ms: u64, effects: &mut Vec<Effect>) -> State {
+        let judged = if body.len() > self.config.max_body_bytes {
+            Err(Refusal::of(Reason::BodyTooLarge))
+        } else {
+            judge(&self.config, head, body)
+        };
+        let Judged { route, proof, form } = match judged {
+            Ok(judged) => judged,
+            Err(refusal) => return self.refuse(refusal, head, effects),
+        };
+        effects.push(Effect::Count(Counter::Verified));
+        let (Some(identity), Some(_)) = (proof.webhook.identity.clone(), &self.config.sidecar)
+        else {
+            // Nothing to remember, or nobody to remember it.
+            tell_backend(&proof, None, effects);
+            return State::Forwarded(None);
+        };
+        let (worker, stream) = self.claim_id;
+        let claim = Rc::new(Claim {
+            claim_id: format!("{worker:016x}{stream:08x}"),
+            identity,
+            route: route.path.clone(),
+            form: form.to_owned(),
+        });
+        effects.push(Effect::Ask(Rc::clone(&claim)));
+        State::Deciding(Box::new(Deciding {
+            claim,
+            proof,
+            on_unavailable: route.on_unavailable,
+            since_ms: now_ms,
+            ask_again: None,
+            pause_ms: ASK_AGAIN_MS,
+        }))
+    }
+
+    fn decide(
+        &self,
+        mut deciding: Box<Deciding>,
+        verdict: &Verdict,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        if verdict.claim_id != deciding.claim.claim_id {
+            return State::Deciding(deciding);
+        }
+        effects.push(Effect::Count(Counter::Verdict(verdict.decision)));
+        match verdict.decision {
+            Decision::Proceed => {
+                tell_backend(&deciding.proof, Some(verdict), effects);
+                effects.push(Effect::Forward);
+                let held = Held { claim: deciding.claim, unclaimed: false };
+                State::Forwarded(Some(Box::new(held)))
+            }
+            Decision::Duplicate => {
+                effects.push(Effect::Note("duplicate"));
+                effects.push(Effect::Answer(Answer::duplicate(deciding.proof.webhook.class)));
+                State::Answered
+            }
+            Decision::InFlight => {
+                let most = self.config.sidecar.as_ref().map_or(0, |it| it.in_flight_wait_ms);
+                if now_ms.saturating_sub(deciding.since_ms) >= most {
+                    let refusal = Refusal::of(Reason::StillInFlight);
+                    refusal.answer(&deciding.claim.route, None, effects);
+                    return State::Answered;
+                }
+                deciding.ask_again = Some(now_ms.saturating_add(deciding.pause_ms));
+                deciding.pause_ms = (deciding.pause_ms * 2).min(ASK_AGAIN_MOST_MS);
+                State::Deciding(deciding)
+            }
+            Decision::Released | Decision::Unavailable => no_verdict(*deciding, effects),
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, head: &Head, effects: &mut Vec<Effect>) -> State {
+        let route = head.route(&self.config).map_or("", |route| route.path.as_str());
+        refusal.answer(route, head.request_id.as_deref(), effects);
+        State::Answered
+    }
+}
+
+impl Head {
+    /// Path without query, if it is text.
+    fn path(&self) -> Option<&str> {
+        let path = self.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        std::str::from_utf8(path).ok()
+    }
+
+    fn route<'c>(&self, config: &'c Config) -> Option<&'c Route> {
+        config.route(self.path()?)
+    }
+}
+
+/// A request that is Twilio's and says what its route expects.
+struct Judged<'a> {
+    route: &'a Route,
+    proof: Proof,
+    /// The signed parameters, undecoded.
+    form: &'a str,
+}
+
+/// Why not, and which field: names only, values are the sender's.
+struct Refusal {
+    reason: Reason,
+    field: Option<&'static str>,
+    account_sid: Option<String>,
+}
+
+impl Refusal {
+    fn of(reason: Reason) -> Self {
+        Self { reason, field: None, account_sid: None }
+    }
+
+    fn answer(self, route: &str, request_id: Option<&[u8]>, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Count(Counter::Rejected(self.reason)));
+        effects.push(Effect::Note(self.reason.slug()));
+        let mut line = format!("webhook rejected: reason={} route={route}", self.reason.slug());
+        for (name, value) in [("field", self.field), ("account.sid", self.account_sid.as_deref())] {
+            if let Some(value) = value {
+                line.push_str(&format!(" {name}={value}"));
+            }
+        }
+        if let Some(id) = request_id.and_then(|id| std::str::from_utf8(id).ok()) {
+            // The client may have chosen it: no line break, and not endless.
+            let id: String = id.chars().filter(char::is_ascii_graphic).take(64).collect();
+            line.push_str(&format!(" request_id={id}"));
+        }
+        line.push_str(&format!(": {}", self.reason.advice()));
+        effects.push(Effect::Warn(line));
+        effects.push(Effect::Answer(Answer::refusal(self.reason, self.field)));
+    }
+}
+
+/// The whole judgement of a complete request: route, signature, shape. Fails closed.
+fn judge<'a>(config: &'a Config, head: &'a Head, body: &'a [u8]) -> Result<Judged<'a>, Refusal> {
+    let ambiguous = || Refusal::of(Reason::AmbiguousRequest);
+    let target = std::str::from_utf8(&head.target).map_err(|_| ambiguous())?;
+    let route = head.route(config).ok_or_else(ambiguous)?;
+    if head.method == b"GET" && !body.is_empty() {
+        return Err(Refusal::of(Reason::UnexpectedBody));
+    }
+    let rule = BodyRule::of(&head.method, head.content_type.as_deref(), body);
+    let raw = rule.parameters(target, body);
+    let form =
+        Form::parse(raw).map_err(|TooManyParameters| Refusal::of(Reason::TooManyParameters))?;
+    let payload = rule.payload(&form, body);
+    if head.signature.as_deref().unwrap_or_default().is_empty() {
+        return Err(Refusal::of(Reason::MissingSignature));
+    }
+    let (account, key) = prove(config, route, target, payload, &form, head)?;
+    let in_account =
+        |refusal: Refusal| Refusal { account_sid: Some(account.sid.clone()), ..refusal };
+    let webhook = Webhook::read(route.class, &form, raw).map_err(|why| in_account(why.into()))?;
+    let form = std::str::from_utf8(raw).map_err(|_| in_account(Misshape::NotUtf8.into()))?;
+    let proof = Proof { webhook, account_sid: account.sid.clone(), key };
+    Ok(Judged { route, proof, form })
+}
+
+/// Finds the account and the key that signed. The account a request names only selects the keys to try.
+fn prove<'c>(
+    config: &'c Config,
+    route: &Route,
+    target: &str,
+    payload: Payload<'_>,
+    form: &Form<'_>,
+    head: &Head,
+) -> Result<(&'c Account, String), Refusal> {
+    let named = form.get("AccountSid");
+    let accounts = match named {
+        Some(sid) => std::slice::from_ref(
+            config.account(sid).ok_or_else(|| Refusal::of(Reason::UnknownAccount))?,
+        ),
+        // A body that is no form may name nobody; every account's keys are tried then.
+        None if route.class == Class::Other => config.accounts.as_slice(),
+        None => return Err(Misshape::Missing("AccountSid").into()),
+    };
+    let mut why = Mismatch::WrongSignature;
+    for origin in &config.origins {
+        let url = format!("{origin}{target}");
+        for account in accounts {
+            match signature::verify(&url, payload, head.signature.as_deref(), &account.keys) {
+                Ok(found) => {
+                    let key = account.keys.get(found.key).map(|key| key.label().to_owned());
+                    return Ok((account, key.unwrap_or_default()));
+                }
+                Err(mismatch) => why = mismatch,
+            }
+        }
+    }
+    let account_sid = named.and_then(|sid| config.account(sid)).map(|account| account.sid.clone());
+    let reason = match why {
+        Mismatch::NoSignature => Reason::MissingSignature,
+        Mismatch::WrongSignature => Reason::InvalidSignature,
+        Mismatch::NoBodyHash => Reason::MissingBodyHash,
+        Mismatch::WrongBodyHash => Reason::InvalidBodyHash,
+    };
+    Err(Refusal { reason, field: None, account_sid })
+}
+
+impl From<Misshape> for Refusal {
+    fn from(misshape: Misshape) -> Self {
+        let (reason, field) = match misshape {
+            Misshape::Missing(field) => (Reason::MissingField, Some(field)),
+            Misshape::Malformed(field) => (Reason::MalformedField, Some(field)),
+            Misshape::Repeated(field) => (Reason::RepeatedField, Some(field)),
+            Misshape::NotUtf8 => (Reason::InvalidUtf8, None),
+            Misshape::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
+        };
+        Self { reason, field, account_sid: None }
+    }
+}
+
+/// The sidecar said nothing useful: the route's policy decides.
+fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
+    effects.push(Effect::Count(Counter::NoVerdict));
+    match deciding.on_unavailable {
+        OnUnavailable::Forward => {
+            tell_backend(&deciding.proof, None, effects);
+            effects.push(Effect::Forward);
+            let held = Held { claim: deciding.claim, unclaimed: true };
+            State::Forwarded(Some(Box::new(held)))
+        }
+        OnUnavailable::Reject => {
+            // The claim may have arrived although its answer did not: the next attempt must not find it held.
+            let held = Held { claim: Rc::clone(&deciding.claim), unclaimed: false };
+            settle(held, Outcome::Release, false, effects);
+            let refusal = Refusal {
+                account_sid: Some(deciding.proof.account_sid),
+                ..Refusal::of(Reason::SidecarUnavailable)
+            };
+            refusal.answer(&deciding.claim.route, None, effects);
+            State::Answered
+        }
+    }
+}
+
+fn ask_again(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> State {
+    if deciding.ask_again.is_some_and(|at| now_ms >= at) {
+        deciding.ask_again = None;
+        effects.push(Effect::Ask(Rc::clone(&deciding.claim)));
+    }
+    State::Deciding(deciding)
+}
+
+/// The client is gone before there was a verdict. The claim may be on its way, so its release must be told
+/// all the same; a sidecar that sees the release first keeps it for the claim.
+fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Withdraw);
+    let held = Held { claim: Rc::clone(claim), unclaimed: false };
+    settle(held, Outcome::Release, false, effects);
+}
+
+/// Only a backend's 2xx means that the webhook was accepted. After anything else the next attempt, the
+/// fallback URL's included (it has the same MessageSid), must reach the backend again: a redirect makes
+/// Twilio request the new URL, a 4xx the fallback, and neither may be swallowed as a duplicate.
+fn respond(
+    held: Option<Box<Held>>,
+    status: u16,
+    from_backend: bool,
+    now_ms: u64,
+    effects: &mut Vec<Effect>,
+) -> State {
+    let Some(held) = held else { return State::Done };
+    if from_backend && (200..300).contains(&status) {
+        settle(*held, Outcome::Commit, false, effects);
+        return State::Done;
+    }
+    settle(*held, Outcome::Release, true, effects);
+    State::Settling { until_ms: now_ms.saturating_add(RELEASE_HOLD_MS) }
+}
+
+fn settle(held: Held, outcome: Outcome, urgent: bool, effects: &mut Vec<Effect>) {
+    let Held { claim, unclaimed } = held;
+    let unclaimed =
+        unclaimed.then(|| Unclaimed { route: claim.route.clone(), form: claim.form.clone() });
+    effects.push(Effect::Count(Counter::Settled(outcome)));
+    effects.push(Effect::Settle {
+        settlement: Box::new(Settlement {
+            claim_id: claim.claim_id.clone(),
+            identity: claim.identity.clone(),
+            outcome,
+            unclaimed,
+            answer: None,
+        }),
+        urgent,
+    });
+}
+
+/// Sets the trusted headers: what was proven, and what the sidecar knows.
+fn tell_backend(proof: &Proof, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
+    let mut set = |name, value: &str| effects.push(Effect::Set(name, header_safe(value)));
+    set(headers::VERIFIED, &proof.account_sid);
+    set(headers::KEY, &proof.key);
+    let webhook = &proof.webhook;
+    set(headers::CLASS, webhook.class.as_str());
+    let identity = webhook.identity.as_ref();
+    for (name, value) in [
+        (headers::MESSAGE_SID, identity.map(|identity| identity.message_sid.as_str())),
+        (headers::STATUS, identity.and_then(|identity| identity.status.as_deref())),
+        (headers::FROM, webhook.from.as_deref()),
+        (headers::TO, webhook.to.as_deref()),
+        (headers::CHANNEL, webhook.channel.as_deref()),
+        (headers::OPT, verdict.and_then(|verdict| verdict.opt).map(Opt::as_str)),
+        (headers::WINDOW_EXPIRES, verdict.and_then(|verdict| verdict.window_expires.as_deref())),
+    ] {
+        if let Some(value) = value {
+            set(name, value);
+        }
+    }
+    let dedupe = if let Some(verdict) = verdict {
+        if webhook.class == Class::Inbound {
+            set(headers::SUPPRESSED, if verdict.suppressed { "true" } else { "false" });
+        }
+        if let Some(attempt) = verdict.attempt {
+            set(headers::ATTEMPT, &attempt.to_string());
+        }
+        "first"
+    } else {
+        "unknown"
+    };
+    set(headers::DEDUPE, dedupe);
+    effects.push(Effect::Note(dedupe));
+}
+
+/// Header values are visible ASCII and spaces; an address that is not (some channels allow it) is
+/// percent-escaped.
+fn header_safe(value: &str) -> String {
+    if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return value.to_owned();
+    }
+    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

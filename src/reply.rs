@@ -1,0 +1,248 @@
+//! Everything the filter may answer instead of the backend, in one list.
+//!
+//! Decides: status, content type, body and slug of each. Slugs are API: they are in the answer's
+//! `x-twilio-edge-reason`, in the log line, in the access log and in the name of a counter, and are never
+//! renamed silently. A duplicate is always answered 2xx: anything else makes Twilio call the fallback URL.
+
+use twilio_edge_contract::{Class, headers};
+
+/// Why a request was refused. One counter each: `twilio_edge.rejected.<slug>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Neither GET nor POST.
+    MethodNotAllowed,
+    /// The body is over the cap.
+    BodyTooLarge,
+    /// A GET or HEAD came with a body, which no signature covers.
+    UnexpectedBody,
+    /// A header that must be unique came twice, or the path is no text.
+    AmbiguousRequest,
+    /// More parameters than any webhook has.
+    TooManyParameters,
+    /// No `X-Twilio-Signature`.
+    MissingSignature,
+    /// No key of the account signed this request.
+    InvalidSignature,
+    /// A body that is no form, and no `bodySHA256` in the URL.
+    MissingBodyHash,
+    /// The body is not the one whose hash was signed.
+    InvalidBodyHash,
+    /// The account is not configured, or there is none.
+    UnknownAccount,
+    /// Signed, but a required field is absent.
+    MissingField,
+    /// Signed, but a field is not of the form Twilio documents.
+    MalformedField,
+    /// Signed, but a single-valued field came twice.
+    RepeatedField,
+    /// Signed, but not UTF-8.
+    InvalidUtf8,
+    /// Signed, but a status callback on a route for messages or the other way round.
+    WrongClass,
+    /// The sidecar gave no verdict, and the policy is to reject.
+    SidecarUnavailable,
+    /// Another copy of this webhook is still being worked on.
+    StillInFlight,
+}
+
+impl Reason {
+    /// All of them, so that counters can be defined and documents checked.
+    pub const ALL: [Reason; 17] = [
+        Reason::MethodNotAllowed,
+        Reason::BodyTooLarge,
+        Reason::UnexpectedBody,
+        Reason::AmbiguousRequest,
+        Reason::TooManyParameters,
+        Reason::MissingSignature,
+        Reason::InvalidSignature,
+        Reason::MissingBodyHash,
+        Reason::InvalidBodyHash,
+        Reason::UnknownAccount,
+        Reason::MissingField,
+        Reason::MalformedField,
+        Reason::RepeatedField,
+        Reason::InvalidUtf8,
+        Reason::WrongClass,
+        Reason::SidecarUnavailable,
+        Reason::StillInFlight,
+    ];
+
+    /// The stable name.
+    pub fn slug(self) -> &'static str {
+        self.row().0
+    }
+
+    /// HTTP status.
+    pub fn status(self) -> u16 {
+        self.row().1
+    }
+
+    /// One sentence: what is wrong and who must act.
+    pub fn advice(self) -> &'static str {
+        self.row().2
+    }
+
+    fn row(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Reason::MethodNotAllowed => (
+                "method-not-allowed",
+                405,
+                "Twilio calls webhooks with GET or POST; check the caller.",
+            ),
+            Reason::BodyTooLarge => (
+                "body-too-large",
+                413,
+                "The body is over max_body_bytes of the filter's configuration.",
+            ),
+            Reason::UnexpectedBody => {
+                ("unexpected-body", 400, "A GET webhook has no body; check the caller.")
+            }
+            Reason::AmbiguousRequest => (
+                "ambiguous-request",
+                400,
+                "A header that must be unique came twice, or the path is no text; check the caller and the proxies before this one.",
+            ),
+            Reason::TooManyParameters => (
+                "too-many-parameters",
+                400,
+                "No webhook has that many parameters; check the caller.",
+            ),
+            Reason::MissingSignature => (
+                "missing-signature",
+                403,
+                "There is no X-Twilio-Signature: the request is not Twilio's, or a proxy dropped the header.",
+            ),
+            Reason::InvalidSignature => (
+                "invalid-signature",
+                403,
+                "No auth token of the account signed this URL with these parameters: check the filter's origins and auth_tokens; `twilio-edge explain` tells which.",
+            ),
+            Reason::MissingBodyHash => (
+                "missing-body-hash",
+                403,
+                "The body is no form and the URL has no bodySHA256, so nothing proves the body; check the content type.",
+            ),
+            Reason::InvalidBodyHash => (
+                "invalid-body-hash",
+                403,
+                "The body is not the one Twilio signed; a proxy changed it.",
+            ),
+            Reason::UnknownAccount => (
+                "unknown-account",
+                403,
+                "The AccountSid is not among the accounts of the filter's configuration.",
+            ),
+            Reason::MissingField => (
+                "missing-field",
+                403,
+                "The request is signed but lacks a field every webhook of this class has.",
+            ),
+            Reason::MalformedField => (
+                "malformed-field",
+                403,
+                "The request is signed but a field is not as Twilio documents it.",
+            ),
+            Reason::RepeatedField => (
+                "repeated-field",
+                403,
+                "The request is signed but a field that Twilio sends once came twice.",
+            ),
+            Reason::InvalidUtf8 => (
+                "invalid-utf8",
+                403,
+                "The request is signed but is not UTF-8; Twilio never sends that.",
+            ),
+            Reason::WrongClass => (
+                "wrong-class",
+                403,
+                "A status callback came on a route for messages, or the other way round: check the URLs in the Twilio console or the class of the route.",
+            ),
+            Reason::SidecarUnavailable => (
+                "sidecar-unavailable",
+                503,
+                "The sidecar gave no verdict and on_unavailable is reject: check the sidecar.",
+            ),
+            Reason::StillInFlight => (
+                "still-in-flight",
+                503,
+                "Another copy of this webhook is still at the backend: check the backend's latency.",
+            ),
+        }
+    }
+}
+
+/// A response of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, content type included.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The refusal for `reason`; `detail` names the field, never a value.
+    pub fn refusal(reason: Reason, detail: Option<&str>) -> Self {
+        let mut headers = vec![
+            ("content-type", "text/plain; charset=utf-8".to_owned()),
+            (headers::REASON, reason.slug().to_owned()),
+        ];
+        match reason {
+            Reason::MethodNotAllowed => headers.push(("allow", "GET, POST".to_owned())),
+            Reason::SidecarUnavailable | Reason::StillInFlight => {
+                headers.push(("retry-after", "1".to_owned()));
+            }
+            _ => {}
+        }
+        let detail = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let body = format!("twilio-edge: {}{detail}\n{}\n", reason.slug(), reason.advice());
+        Self { status: reason.status(), headers, body }
+    }
+
+    /// What Twilio is told about a webhook the backend has accepted before: empty TwiML for a message
+    /// (another content type would be error 12300), nothing for a status.
+    pub fn duplicate(class: Class) -> Self {
+        let reason = (headers::DEDUPE, "duplicate".to_owned());
+        match class {
+            Class::Inbound => Self {
+                status: 200,
+                headers: vec![("content-type", "text/xml".to_owned()), reason],
+                body: "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>".to_owned(),
+            },
+            Class::Status | Class::Other => {
+                Self { status: 204, headers: vec![reason], body: String::new() }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_has_its_own_slug_and_is_a_refusal() {
+        let slugs: HashSet<_> = Reason::ALL.iter().map(|reason| reason.slug()).collect();
+        assert_eq!(slugs.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            let answer = Answer::refusal(reason, Some("From"));
+            assert!((400..=503).contains(&answer.status), "{reason:?}");
+            assert!(answer.body.contains(reason.slug()) && answer.body.contains("(From)"));
+            assert!(answer.headers.contains(&(headers::REASON, reason.slug().to_owned())));
+            assert_eq!(
+                answer.headers.iter().any(|(name, _)| *name == "retry-after"),
+                answer.status == 503,
+                "{reason:?}: a refusal that may be retried says so"
+            );
+        }
+    }
+
+    #[test]
+    fn a_duplicate_is_always_a_success() {
+        assert_eq!(Answer::duplicate(Class::Inbound).status, 200);
+        assert_eq!(Answer::duplicate(Class::Status).status, 204);
+    }
+}
