@@ -1,0 +1,67 @@
+# Everything starts here: `make` lists what there is. The scripts in setup/ find or install what is missing, so
+# no target asks for preparation by hand.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+CARGO := setup/cargo.sh
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+WASM := target/wasm/twilio_edge_filter.wasm
+WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
+
+.PHONY: help setup setup-test build wasm run test e2e lint fmt clean
+
+help: ## This list
+	@echo "make run     Envoy, sidecar and a demo backend on this machine"
+	@echo "make test    everything proven, on the real parts"
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Find or install what `make run` needs (Rust, std for wasm, Envoy)
+	@setup/setup.sh run
+
+setup-test: ## The same for `make test` (also the oldest Envoy, Redis, PostgreSQL, Twilio's SDKs)
+	@setup/setup.sh test
+
+# One profile for running and testing: what one has built the other does not build again. The sidecar waits for
+# disks and sockets; nothing in a demo or a test is faster for an optimized one.
+build: setup ## The sidecar and command line: target/debug/twilio-edge
+	@$(CARGO) build --package twilio-edge
+
+wasm: setup ## The filter: target/wasm/twilio_edge_filter.wasm
+	$(WASM_BUILD)
+
+run: build wasm ## Envoy with the filter, the sidecar and a demo backend; Ctrl-C stops all
+	@exec $(TARGET)/debug/twilio-edge demo
+
+test: setup-test ## All tests: unit, sidecar on real stores, the filter in the real Envoys
+	$(WASM_BUILD)
+	@$(CARGO) test --workspace
+
+e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its options
+	$(WASM_BUILD)
+	@$(CARGO) build --package twilio-edge
+	@$(CARGO) test --package twilio-edge-wasm-tests --test e2e -- $(ARGS)
+
+lint: ## Format, clippy natively and for wasm, licences and sources of dependencies
+	@setup/setup.sh lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
+	$(CARGO) --wasm clippy --quiet --package twilio-edge-filter --lib -- --deny warnings
+	.tools/deny/bin/cargo-deny --log-level warn check bans licenses sources
+
+fmt: ## Format all Rust code
+	@$(CARGO) fmt --all
+
+clean: ## Remove what was built (not what setup installed: .venv*, .tools)
+	rm -rf target
+
+# Cargo decides whether there is anything to do. The copy has one name whatever toolchain built it, and its time
+# changes only when it does.
+define WASM_BUILD
+@$(CARGO) --wasm build --profile wasm --package twilio-edge-filter --lib
+@mkdir -p $(dir $(WASM))
+@cmp -s $(WASM_BUILT) $(WASM) || cp $(WASM_BUILT) $(WASM)
+@echo "$(WASM): $$(stat -c %s $(WASM)) bytes, $$(gzip -9c $(WASM) | wc -c) gzipped"
+endef

