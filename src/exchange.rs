@@ -199,6 +199,16 @@ impl Exchange {
         matches!(self.state, State::Settling { .. })
     }
 
+    /// Whether the body is still wanted.
+    pub fn receives(&self) -> bool {
+        matches!(self.state, State::Receiving(_))
+    }
+
+    /// Whether the status of the response matters.
+    pub fn awaits_response(&self) -> bool {
+        matches!(self.state, State::Receiving(_) | State::Deciding(_) | State::Forwarded(Some(_)))
+    }
+
     /// Whether time passing may change anything.
     pub fn waits(&self) -> bool {
         matches!(self.state, State::Deciding(_) | State::Settling { .. })

@@ -1,7 +1,42 @@
-//! twilio-edge filter.
+//! The twilio-edge filter: proves at the edge that a webhook is Twilio's, before a proxy transforms it or a
+//! backend sees it.
+//!
+//! The path of a webhook, file by file:
+//!
+//! 1. [`filter`](self) receives Envoy's callbacks and turns each into an [`exchange::Event`].
+//! 2. [`exchange`] is one request as a state machine. It strips headers in our name, finds the route in the
+//!    [`config`], waits for the end of the body, and judges:
+//!    [`form`] parses, [`signature`] verifies, [`form::Webhook`] checks the shape.
+//! 3. A proven webhook is claimed: `root` owns the letters in [`callouts`] and sends them to the sidecar in
+//!    shared requests (`twilio_edge_contract` is the wire format).
+//! 4. The verdict comes back to the exchange: forward with trusted headers, answer a duplicate, ask again
+//!    about a copy in flight, or, without a verdict, what the route's policy says.
+//! 5. The backend's answer settles the claim: commit on 2xx, release otherwise.
+//! 6. Whatever is refused is a [`reply::Reason`]; whatever happens is a [`metrics::Counter`].
+//!
+//! `host` is the only file that talks to the proxy. Outside of Envoy (tests, the command line) the crate is
+//! the pure modules alone.
+
+pub mod callouts;
 pub mod config;
 pub mod exchange;
 pub mod form;
 pub mod metrics;
 pub mod reply;
 pub mod signature;
+
+#[cfg(target_arch = "wasm32")]
+mod filter;
+#[cfg(target_arch = "wasm32")]
+mod host;
+#[cfg(target_arch = "wasm32")]
+mod root;
+
+#[cfg(target_arch = "wasm32")]
+mod entry {
+    proxy_wasm::main! {{
+        // Also installs a panic hook that logs, should there ever be a panic.
+        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
+        proxy_wasm::set_root_context(|id| Box::new(super::root::Root::new(id)));
+    }}
+}

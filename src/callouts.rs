@@ -1,0 +1,255 @@
+//! Callouts shared by many requests: a callout costs as much as proxying a request again, so what is waiting
+//! when one is sent goes with it.
+//!
+//! Decides: when a batch goes, how large it is, how many are under way, when to try again and when to give
+//! up. A letter goes at once when nothing is under way; otherwise it waits for the answer that is due, but
+//! not for a slow one: after [`PATIENCE_MS`] another callout is opened, up to [`MOST_FLIGHTS`].
+//!
+//! Must not know: what is in a letter, the host, clocks.
+
+use std::collections::VecDeque;
+
+use twilio_edge_contract::MAX_BATCH;
+
+/// How long a letter waits for a callout under way before it gets one of its own.
+const PATIENCE_MS: u64 = 5;
+/// Most callouts of one kind under way per worker.
+const MOST_FLIGHTS: usize = 4;
+/// A batch is closed when it has this many bytes; a single larger letter still goes, alone.
+const BATCH_BYTES: usize = 512 * 1024;
+/// First and longest pause after a failure.
+const RETRY_MS: u64 = 100;
+const RETRY_MOST_MS: u64 = 2_000;
+
+/// One request's part of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter<T> {
+    /// Who is waiting for the answer.
+    pub sender: T,
+    /// The JSON to send.
+    pub json: String,
+    /// When it was posted.
+    pub posted_ms: u64,
+}
+
+/// Letters of one kind, waiting and under way.
+#[derive(Debug)]
+pub struct Callouts<T> {
+    waiting: VecDeque<Letter<T>>,
+    waiting_bytes: usize,
+    most_bytes: usize,
+    flights: Vec<Flight<T>>,
+    retry_at_ms: u64,
+    retry_pause_ms: u64,
+}
+
+#[derive(Debug)]
+struct Flight<T> {
+    token: u32,
+    since_ms: u64,
+    letters: Vec<Letter<T>>,
+}
+
+impl<T> Callouts<T> {
+    /// `most_bytes` bounds what may wait; what is under way is bounded by [`MOST_FLIGHTS`].
+    pub fn new(most_bytes: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            most_bytes,
+            flights: Vec::new(),
+            retry_at_ms: 0,
+            retry_pause_ms: RETRY_MS,
+        }
+    }
+
+    /// Adds a letter; gives it back when there is no room.
+    pub fn post(&mut self, letter: Letter<T>) -> Result<(), Letter<T>> {
+        let bytes = self.waiting_bytes.saturating_add(letter.json.len());
+        if bytes > self.most_bytes {
+            return Err(letter);
+        }
+        self.waiting_bytes = bytes;
+        self.waiting.push_back(letter);
+        Ok(())
+    }
+
+    /// The next batch to send now, if one may go.
+    pub fn next_batch(&mut self, now_ms: u64) -> Option<Vec<Letter<T>>> {
+        let patience_is_over = || {
+            let latest = self.flights.iter().map(|flight| flight.since_ms).max();
+            latest.is_none_or(|since| now_ms.saturating_sub(since) >= PATIENCE_MS)
+        };
+        if self.waiting.is_empty()
+            || now_ms < self.retry_at_ms
+            || self.flights.len() >= MOST_FLIGHTS
+            || !patience_is_over()
+        {
+            return None;
+        }
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < MAX_BATCH {
+            let Some(next) = self.waiting.front() else { break };
+            if !batch.is_empty() && bytes + next.json.len() > BATCH_BYTES {
+                break;
+            }
+            bytes += next.json.len();
+            batch.extend(self.waiting.pop_front());
+        }
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
+        Some(batch)
+    }
+
+    /// The batch left under `token`.
+    pub fn sent(&mut self, token: u32, letters: Vec<Letter<T>>, now_ms: u64) {
+        self.flights.push(Flight { token, since_ms: now_ms, letters });
+    }
+
+    /// The letters that left under `token`, whose answer has come or will not.
+    pub fn landed(&mut self, token: u32) -> Option<Vec<Letter<T>>> {
+        let at = self.flights.iter().position(|flight| flight.token == token)?;
+        Some(self.flights.swap_remove(at).letters)
+    }
+
+    /// Puts letters back to the front, to be sent again after a pause that grows with each failure.
+    pub fn retry(&mut self, letters: Vec<Letter<T>>, now_ms: u64) {
+        for letter in letters.into_iter().rev() {
+            self.waiting_bytes = self.waiting_bytes.saturating_add(letter.json.len());
+            self.waiting.push_front(letter);
+        }
+        self.retry_at_ms = now_ms.saturating_add(self.retry_pause_ms);
+        self.retry_pause_ms = (self.retry_pause_ms * 2).min(RETRY_MOST_MS);
+    }
+
+    /// The other side answers: no pauses any more.
+    pub fn succeeded(&mut self) {
+        self.retry_at_ms = 0;
+        self.retry_pause_ms = RETRY_MS;
+    }
+
+    /// Takes out the waiting letters for which `leaves` holds.
+    pub fn take(&mut self, mut leaves: impl FnMut(&Letter<T>) -> bool) -> Vec<Letter<T>> {
+        let (taken, kept): (Vec<_>, _) = self.waiting.drain(..).partition(|letter| leaves(letter));
+        self.waiting = kept.into();
+        let bytes: usize = taken.iter().map(|letter| letter.json.len()).sum();
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
+        taken
+    }
+
+    /// Number of letters waiting.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none is waiting.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// The request body of a batch: `{"v":1,"<field>":[..]}`.
+pub fn envelope<T>(field: &str, letters: &[Letter<T>]) -> String {
+    let bytes: usize = letters.iter().map(|letter| letter.json.len() + 1).sum();
+    let mut body = String::with_capacity(bytes + 32);
+    body.push_str(&format!("{{\"v\":{},\"{field}\":[", twilio_edge_contract::PROTOCOL_VERSION));
+    for (index, letter) in letters.iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        body.push_str(&letter.json);
+    }
+    body.push_str("]}");
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(sender: u32) -> Letter<u32> {
+        Letter { sender, json: format!("{{\"n\":{sender}}}"), posted_ms: 0 }
+    }
+
+    fn senders(batch: Option<Vec<Letter<u32>>>) -> Vec<u32> {
+        batch.into_iter().flatten().map(|letter| letter.sender).collect()
+    }
+
+    #[test]
+    fn the_first_goes_alone_and_those_who_wait_go_together() {
+        let mut callouts = Callouts::new(1000);
+        callouts.post(letter(1)).unwrap();
+        let batch = callouts.next_batch(0).unwrap();
+        callouts.sent(7, batch, 0);
+        callouts.post(letter(2)).unwrap();
+        callouts.post(letter(3)).unwrap();
+        assert_eq!(senders(callouts.next_batch(1)), [0u32; 0]);
+        assert_eq!(senders(callouts.landed(7)), [1]);
+        assert_eq!(senders(callouts.next_batch(1)), [2, 3]);
+        assert_eq!(callouts.landed(7), None);
+    }
+
+    #[test]
+    fn a_slow_answer_does_not_hold_the_others() {
+        let mut callouts = Callouts::new(1000);
+        for (token, now_ms) in [(1, 0), (2, 5), (3, 10), (4, 15)] {
+            callouts.post(letter(token)).unwrap();
+            let batch = callouts.next_batch(now_ms).expect("another callout after some patience");
+            callouts.sent(token, batch, now_ms);
+        }
+        callouts.post(letter(5)).unwrap();
+        assert_eq!(callouts.next_batch(10_000), None, "but not without bound");
+        callouts.landed(2);
+        assert_eq!(senders(callouts.next_batch(10_000)), [5]);
+    }
+
+    #[test]
+    fn batches_and_queues_are_bounded() {
+        let mut callouts = Callouts::new(usize::MAX);
+        for sender in 0..600 {
+            callouts.post(letter(sender)).unwrap();
+        }
+        assert_eq!(callouts.next_batch(0).unwrap().len(), MAX_BATCH);
+        let large = || Letter { sender: 0, json: "x".repeat(BATCH_BYTES), posted_ms: 0 };
+        let mut callouts = Callouts::new(BATCH_BYTES * 2);
+        callouts.post(large()).unwrap();
+        callouts.post(large()).unwrap();
+        assert!(callouts.post(letter(1)).is_err());
+        assert_eq!(callouts.next_batch(0).unwrap().len(), 1);
+        callouts.post(letter(1)).unwrap();
+    }
+
+    #[test]
+    fn failures_are_retried_in_order_after_growing_pauses() {
+        let mut callouts = Callouts::new(1000);
+        callouts.post(letter(1)).unwrap();
+        let batch = callouts.next_batch(0).unwrap();
+        callouts.post(letter(2)).unwrap();
+        callouts.retry(batch, 0);
+        assert_eq!(callouts.next_batch(RETRY_MS - 1), None);
+        let batch = callouts.next_batch(RETRY_MS).unwrap();
+        assert_eq!(senders(Some(batch.clone())), [1, 2]);
+        callouts.retry(batch, RETRY_MS);
+        assert_eq!(callouts.next_batch(RETRY_MS * 2), None);
+        callouts.succeeded();
+        assert_eq!(senders(callouts.next_batch(RETRY_MS * 2)), [1, 2]);
+    }
+
+    #[test]
+    fn a_withdrawn_letter_is_not_sent() {
+        let mut callouts = Callouts::new(1000);
+        callouts.post(letter(1)).unwrap();
+        callouts.post(letter(2)).unwrap();
+        assert_eq!(senders(Some(callouts.take(|letter| letter.sender == 1))), [1]);
+        assert_eq!(senders(callouts.next_batch(0)), [2]);
+        assert!(callouts.is_empty());
+    }
+
+    #[test]
+    fn the_envelope_is_the_wire_format() {
+        assert_eq!(
+            envelope("claims", &[letter(1), letter(2)]),
+            r#"{"v":1,"claims":[{"n":1},{"n":2}]}"#
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Host callbacks in, host calls out: each callback of a stream becomes an [`Event`], each [`Effect`] a call.
+//! No business decision is made here.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use twilio_edge_contract::headers;
+
+use crate::exchange::{Effect, Event, Exchange, Head};
+use crate::host;
+use crate::root::Shared;
+
+/// One request's context.
+pub(crate) struct Stream {
+    id: u32,
+    exchange: Rc<RefCell<Exchange>>,
+    shared: Shared,
+}
+
+impl Stream {
+    pub(crate) fn new(id: u32, exchange: Exchange, shared: Shared) -> Self {
+        Self { id, exchange: Rc::new(RefCell::new(exchange)), shared }
+    }
+
+    fn tell(&self, event: Event<'_>) {
+        tell(&self.shared, self.id, &self.exchange, event);
+    }
+
+    fn is(&self, question: fn(&Exchange) -> bool) -> bool {
+        self.exchange.try_borrow().is_ok_and(|exchange| question(&exchange))
+    }
+
+    /// The one end of a request. Envoy has three: `end_of_stream` with the headers, with the body, or, when
+    /// there are trailers, neither: then only the trailers callback tells.
+    fn complete(&self, has_body: bool) {
+        let body = match has_body && self.is(Exchange::receives) {
+            // One byte over the cap is enough to know that it is over.
+            true => host::request_body(self.shared.max_body_bytes().saturating_add(1)),
+            false => Vec::new(),
+        };
+        self.tell(Event::Complete { body: &body });
+    }
+
+    fn request_action(&self) -> Action {
+        if self.is(|exchange| !exchange.holds_request()) { Action::Continue } else { Action::Pause }
+    }
+
+    fn response_action(&self) -> Action {
+        if self.is(Exchange::holds_response) { Action::Pause } else { Action::Continue }
+    }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        self.tell(Event::Head(read_head(host::request_headers())));
+        if end_of_stream {
+            self.complete(false);
+        }
+        self.request_action()
+    }
+
+    fn on_http_request_body(&mut self, received: usize, end_of_stream: bool) -> Action {
+        // While the request is paused `received` counts everything so far, not this chunk.
+        self.tell(Event::Body { received });
+        if end_of_stream {
+            self.complete(received > 0);
+        }
+        self.request_action()
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.complete(true);
+        self.request_action()
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if self.is(Exchange::awaits_response) {
+            let from_backend = host::response_is_the_backends();
+            let status = host::response_status().unwrap_or_default();
+            self.tell(Event::Response { status, from_backend });
+        }
+        self.response_action()
+    }
+
+    fn on_http_response_body(&mut self, _: usize, _: bool) -> Action {
+        self.response_action()
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.response_action()
+    }
+
+    fn on_log(&mut self) {
+        self.tell(Event::Gone);
+        self.shared.forget(self.id);
+    }
+}
+
+/// Steps one exchange and does what it says. The calls go to the stream the host has in focus, which must be
+/// `id`.
+pub(crate) fn tell(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
+    let Ok(mut stepping) = exchange.try_borrow_mut() else { return };
+    let effects = stepping.step(event, host::now_ms());
+    let waits = stepping.waits();
+    drop(stepping);
+    if waits {
+        shared.remember(id, exchange);
+    } else {
+        shared.forget(id);
+    }
+    for effect in effects {
+        match effect {
+            Effect::Remove(name) => host::set_request_header(&name, None),
+            Effect::Set(name, value) => host::set_request_header(name, Some(&value)),
+            Effect::Answer(answer) => host::answer(&answer),
+            Effect::Forward => host::forward(),
+            Effect::Respond => host::respond(),
+            Effect::Ask(claim) => shared.ask(id, &claim),
+            Effect::Withdraw => shared.withdraw(id),
+            Effect::Settle { settlement, urgent } => shared.settle(id, &settlement, urgent),
+            Effect::Note(word) => host::note(word),
+            Effect::Count(counter) => shared.count(counter),
+            Effect::Warn(line) => shared.warn(&line),
+        }
+    }
+}
+
+fn read_head(pairs: Vec<(String, Vec<u8>)>) -> Head {
+    let mut head = Head::default();
+    for (name, value) in pairs {
+        if headers::is_reserved(name.as_bytes()) {
+            head.forged.push(name);
+            continue;
+        }
+        let field = match name.as_str() {
+            ":method" => {
+                head.method = value;
+                continue;
+            }
+            ":path" => {
+                head.target = value;
+                continue;
+            }
+            "content-length" => {
+                head.content_length =
+                    std::str::from_utf8(&value).ok().and_then(|length| length.parse().ok());
+                continue;
+            }
+            "content-type" => &mut head.content_type,
+            "x-twilio-signature" => &mut head.signature,
+            "x-request-id" => {
+                head.request_id = Some(value);
+                continue;
+            }
+            _ => continue,
+        };
+        head.ambiguous |= field.replace(value).is_some();
+    }
+    head
+}

@@ -1,0 +1,200 @@
+//! The only file that talks to the proxy.
+//!
+//! Nothing here may panic on what a client, a backend or a sidecar sends: a panic kills the worker's VM, and
+//! with it every request the worker holds. So: only the `_bytes` calls (the String ones unwrap UTF-8), only in
+//! phases in which the map asked for exists (the SDK panics on any other status), errors turned into absence.
+
+use std::collections::HashMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
+
+use crate::metrics::Counter;
+use crate::reply::Answer;
+
+/// Largest reply of the sidecar that is read.
+const MOST_REPLY_BYTES: usize = 1 << 20;
+
+/// Request headers. Only in the request headers callback.
+pub(crate) fn request_headers() -> Vec<(String, Vec<u8>)> {
+    hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+}
+
+/// Replaces a request header, or removes all of its values. Only while the request is paused by us.
+pub(crate) fn set_request_header(name: &str, value: Option<&str>) {
+    let value = value.map(str::as_bytes);
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value);
+}
+
+/// What is buffered of the request body, at most `most` bytes. Only in body and trailers callbacks.
+pub(crate) fn request_body(most: usize) -> Vec<u8> {
+    match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, most) {
+        Ok(Some(body)) => body,
+        Ok(None) | Err(_) => Vec::new(),
+    }
+}
+
+/// Status of the response. Only in the response headers callback.
+pub(crate) fn response_status() -> Option<u16> {
+    number(&hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status").ok()??)
+}
+
+/// Whether the response came from an upstream, rather than from Envoy (a timeout, a reset, a redirect or
+/// direct_response route). Only in response callbacks.
+pub(crate) fn response_is_the_backends() -> bool {
+    let details = hostcalls::get_property(vec!["response", "code_details"]);
+    matches!(details, Ok(Some(details)) if details == b"via_upstream")
+}
+
+/// Ends the request with an answer of our own. At most once per request.
+pub(crate) fn answer(answer: &Answer) {
+    let headers = answer.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let body = (!answer.body.is_empty()).then_some(answer.body.as_bytes());
+    let _ = hostcalls::send_http_response(u32::from(answer.status), headers, body);
+}
+
+/// Lets a paused request go.
+pub(crate) fn forward() {
+    let _ = hostcalls::resume_http_request();
+}
+
+/// Lets a paused response go.
+pub(crate) fn respond() {
+    let _ = hostcalls::resume_http_response();
+}
+
+/// Makes the calls above mean the stream `context`. Only ids of streams that still exist.
+pub(crate) fn focus(context: u32) -> bool {
+    hostcalls::set_effective_context(context).is_ok()
+}
+
+/// Posts `body` to the sidecar; the token under which [`reply`] will come, or none if it cannot even leave.
+/// Must be called in a root callback: a reply to a stream that has ended is lost.
+pub(crate) fn post(
+    cluster: &str,
+    path: &str,
+    authorization: &str,
+    body: &str,
+    timeout_ms: u64,
+) -> Option<u32> {
+    let headers = vec![
+        (":method", "POST"),
+        (":path", path),
+        (":authority", cluster),
+        ("content-type", "application/json"),
+        ("authorization", authorization),
+        // All verbs are idempotent, so a connection that died under us may be tried again at once.
+        ("x-envoy-retry-on", "connect-failure,refused-stream,reset"),
+        ("x-envoy-max-retries", "1"),
+    ];
+    let timeout = Duration::from_millis(timeout_ms);
+    hostcalls::dispatch_http_call(cluster, headers, Some(body.as_bytes()), vec![], timeout).ok()
+}
+
+/// The body of a callout's reply, if it can be the sidecar's: 200 and JSON. Only in the reply callback.
+pub(crate) fn reply(headers: usize, body_bytes: usize) -> Option<Vec<u8>> {
+    // A reset half-way or a reply over Envoy's limit has no headers at all, and asking for one is fatal.
+    if headers == 0 || body_bytes > MOST_REPLY_BYTES {
+        return None;
+    }
+    let value = |name| hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name);
+    let is_200 = matches!(value(":status"), Ok(Some(status)) if status == b"200");
+    let is_json =
+        matches!(value("content-type"), Ok(Some(kind)) if kind.starts_with(b"application/json"));
+    if !is_200 || !is_json {
+        return None;
+    }
+    hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body_bytes).ok()?
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> u64 {
+    hostcalls::get_current_time()
+        .ok()
+        .and_then(|now| now.duration_since(UNIX_EPOCH).ok())
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        .unwrap_or_default()
+}
+
+/// Calls `on_tick` every `period_ms`.
+pub(crate) fn tick_every(period_ms: u64) {
+    let _ = hostcalls::set_tick_period(Duration::from_millis(period_ms));
+}
+
+/// The plugin configuration. Only in `on_configure`.
+pub(crate) fn plugin_configuration() -> Vec<u8> {
+    match hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX) {
+        Ok(Some(json)) => json,
+        Ok(None) | Err(_) => Vec::new(),
+    }
+}
+
+/// The word for the access log: `%FILTER_STATE(wasm.twilio_edge.verdict:PLAIN)%`.
+pub(crate) fn note(word: &str) {
+    let _ = hostcalls::set_property(vec!["twilio_edge.verdict"], Some(word.as_bytes()));
+}
+
+/// For the operator, at level warning.
+pub(crate) fn warn(line: &str) {
+    let _ = hostcalls::log(LogLevel::Warn, line);
+}
+
+/// For the operator, once per start.
+pub(crate) fn info(line: &str) {
+    let _ = hostcalls::log(LogLevel::Info, line);
+}
+
+/// For the operator: nothing works until this is mended.
+pub(crate) fn error(line: &str) {
+    let _ = hostcalls::log(LogLevel::Error, line);
+}
+
+/// A bell that wakes the root context of this worker, and of no other.
+///
+/// Envoy hands a shared queue's events to the thread that registered it last, so each worker has a queue
+/// under a name of its own. It is the one way from a stream callback into a root callback without waiting
+/// for the tick.
+pub(crate) struct Bell(u32);
+
+impl Bell {
+    /// `worker` names the worker.
+    pub(crate) fn new(worker: u64) -> Option<Self> {
+        hostcalls::register_shared_queue(&format!("twilio-edge.{worker:016x}")).ok().map(Self)
+    }
+
+    /// Calls `on_queue_ready` soon.
+    pub(crate) fn ring(&self) {
+        let _ = hostcalls::enqueue_shared_queue(self.0, Some(b"."));
+    }
+
+    /// Empties the queue, so that it can ring again.
+    pub(crate) fn answer(&self) {
+        while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(self.0) {}
+    }
+}
+
+/// The counters of this VM.
+pub(crate) struct Counters(HashMap<Counter, u32>);
+
+impl Counters {
+    /// Defines every counter, so that all of them show from the start.
+    pub(crate) fn define() -> Self {
+        let define = |counter: Counter| {
+            let id = hostcalls::define_metric(MetricType::Counter, &counter.name()).ok()?;
+            Some((counter, id))
+        };
+        Self(Counter::all().into_iter().filter_map(define).collect())
+    }
+
+    /// Adds one.
+    pub(crate) fn count(&self, counter: Counter) {
+        if let Some(id) = self.0.get(&counter) {
+            let _ = hostcalls::increment_metric(*id, 1);
+        }
+    }
+}
+
+fn number(text: &[u8]) -> Option<u16> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
