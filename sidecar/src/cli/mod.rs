@@ -1,6 +1,8 @@
 //! The commands of `twilio-edge`, one file each: its arguments and its `run`. Nothing else is decided here.
 
+mod captured;
 mod serve;
+mod vectors;
 
 use std::process::ExitCode;
 
@@ -18,11 +20,14 @@ struct Cli {
 enum Command {
     /// Run the sidecar
     Serve(serve::Args),
+    /// Compare the filter's verdicts with a file of signed requests
+    Vectors(vectors::Args),
 }
 
 /// Parses the command line and runs the command it names.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Vectors(args) => vectors::run(args),
     }
 }

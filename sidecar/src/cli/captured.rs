@@ -1,0 +1,136 @@
+//! A request as it reached the edge, held for inspection, and the filter's judgement of it.
+//!
+//! Decides: how one JSON line of a vector file becomes a request. The judgement itself is the filter's: the
+//! functions called here are the ones that run in Envoy, in the same order.
+//!
+//! Must not know: where the request came from, what is printed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use twilio_edge_filter::form::{Form, MAX_PARAMETERS};
+use twilio_edge_filter::signature::{BodyRule, Key, Match, Mismatch, verify};
+
+/// Header with the signature; names are compared without regard to case.
+pub(super) const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
+
+/// A request, its URL as the public sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Captured {
+    /// Method, in its own case.
+    pub(super) method: String,
+    /// Public URL: the configured origin and the path and query received.
+    pub(super) url: String,
+    /// Headers in the order received.
+    pub(super) headers: Vec<(String, String)>,
+    /// The body's bytes.
+    pub(super) body: Vec<u8>,
+}
+
+/// Why the filter would not let a request pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rejection {
+    /// The form has more parameters than the filter reads.
+    TooManyParameters,
+    /// The signature proves nothing.
+    Mismatch(Mismatch),
+}
+
+impl Rejection {
+    /// Stable word for programs.
+    pub(super) fn slug(self) -> &'static str {
+        match self {
+            Self::TooManyParameters => "too_many_parameters",
+            Self::Mismatch(Mismatch::NoSignature) => "no_signature",
+            Self::Mismatch(Mismatch::WrongSignature) => "wrong_signature",
+            Self::Mismatch(Mismatch::NoBodyHash) => "no_body_hash",
+            Self::Mismatch(Mismatch::WrongBodyHash) => "wrong_body_hash",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::TooManyParameters => {
+                return write!(formatter, "the form has more than {MAX_PARAMETERS} parameters");
+            }
+            Self::Mismatch(Mismatch::NoSignature) => {
+                "there is no X-Twilio-Signature header, or it is empty"
+            }
+            Self::Mismatch(Mismatch::WrongSignature) => {
+                "no key given signed this URL, with or without its port, and these parameters"
+            }
+            Self::Mismatch(Mismatch::NoBodyHash) => {
+                "the body is no form and the URL has no bodySHA256: nothing binds the body to the signature"
+            }
+            Self::Mismatch(Mismatch::WrongBodyHash) => {
+                "bodySHA256 in the URL is not the hash of the body"
+            }
+        })
+    }
+}
+
+impl Captured {
+    /// The first value of a header, by name without regard to case.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(have, _)| have.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// How its body takes part in the signature.
+    pub(super) fn body_rule(&self) -> BodyRule {
+        let content_type = self.header("Content-Type").map(str::as_bytes);
+        BodyRule::of(self.method.as_bytes(), content_type, &self.body)
+    }
+
+    /// The filter's judgement of the signature.
+    pub(super) fn judge(&self, keys: &[Key]) -> Result<Match, Rejection> {
+        let rule = self.body_rule();
+        let form = Form::parse(rule.parameters(&self.url, &self.body))
+            .map_err(|_| Rejection::TooManyParameters)?;
+        let signature = self.header(SIGNATURE_HEADER).map(str::as_bytes);
+        verify(&self.url, rule.payload(&form, &self.body), signature, keys)
+            .map_err(Rejection::Mismatch)
+    }
+}
+
+/// One line of a vector file, or as much of it as was written down.
+#[derive(Debug, Deserialize)]
+pub(super) struct JsonLine {
+    method: String,
+    url: String,
+    headers: BTreeMap<String, String>,
+    content_type: Option<String>,
+    body: Option<String>,
+    body_b64: Option<String>,
+    /// The key it was signed with; who captures a request for `explain` keeps it out of the file.
+    pub(super) auth_token: Option<String>,
+}
+
+impl JsonLine {
+    /// The request.
+    pub(super) fn into_captured(self) -> Result<Captured, String> {
+        let body = match (self.body, self.body_b64) {
+            (Some(body), None) => body.into_bytes(),
+            (None, Some(encoded)) => STANDARD
+                .decode(encoded)
+                .map_err(|error| format!("`body_b64` is not base64: {error}"))?,
+            (None, None) => Vec::new(),
+            (Some(_), Some(_)) => return Err("both `body` and `body_b64`: give one".to_owned()),
+        };
+        let headers = self.headers.into_iter().collect();
+        let mut captured = Captured { method: self.method, url: self.url, headers, body };
+        if let Some(content_type) = self.content_type
+            && captured.header("Content-Type").is_none()
+        {
+            captured.headers.push(("Content-Type".to_owned(), content_type));
+        }
+        Ok(captured)
+    }
+}
