@@ -516,7 +516,8 @@ fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
         }
         OnUnavailable::Reject => {
             // The claim may have arrived although its answer did not: the next attempt must not find it held.
-            let held = Held { claim: Rc::clone(&deciding.claim), unclaimed: false };
+            // If it did not, a STOP in it must still be recorded: Twilio does not send it again.
+            let held = Held { claim: Rc::clone(&deciding.claim), unclaimed: true };
             settle(held, Outcome::Release, false, effects);
             let refusal = Refusal {
                 account_sid: Some(deciding.proof.account_sid),
@@ -537,10 +538,11 @@ fn ask_again(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>
 }
 
 /// The client is gone before there was a verdict. The claim may be on its way, so its release must be told
-/// all the same; a sidecar that sees the release first keeps it for the claim.
+/// all the same; a sidecar that sees the release first keeps it for the claim. It may also never have left,
+/// so the release says what the claim would have said: a verified STOP counts, delivered or not.
 fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
     effects.push(Effect::Withdraw);
-    let held = Held { claim: Rc::clone(claim), unclaimed: false };
+    let held = Held { claim: Rc::clone(claim), unclaimed: true };
     settle(held, Outcome::Release, false, effects);
 }
 
@@ -624,3 +626,6 @@ fn header_safe(value: &str) -> String {
     }
     percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
+
+#[cfg(test)]
+mod tests;

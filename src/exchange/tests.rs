@@ -1,0 +1,518 @@
+//! What the backend, the client and the sidecar see of one request, path by path; and what holds for any
+//! sequence of events at all.
+
+use proptest::prelude::*;
+use twilio_edge_contract::{Class, Decision, Opt, Outcome, Settlement, Verdict, headers};
+
+use super::*;
+use crate::signature::{Key, sign};
+
+const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const BODY: &str = "AccountSid=AC00112233445566778899aabbccddeeff&MessageSid=SM00112233445566778899aabbccddeeff&From=whatsapp%3A%2B14155550123&To=whatsapp%3A%2B14155238886&Body=zebra";
+
+fn config(edit: impl FnOnce(&mut serde_json::Value)) -> Rc<Config> {
+    let mut json = serde_json::json!({
+        "origins": ["https://other.example.com", "https://hooks.example.com"],
+        "accounts": [
+            {"sid": "AC99999999999999999999999999999999", "auth_tokens": ["another"]},
+            {"sid": ACCOUNT, "auth_tokens": ["old", TOKEN]},
+        ],
+        "routes": [
+            {"path": "/in", "class": "inbound"},
+            {"path": "/strict", "class": "inbound", "on_unavailable": "reject"},
+            {"path": "/status", "class": "status"},
+            {"path": "/other", "class": "other"},
+        ],
+        "sidecar": {"cluster": "sidecar", "token": "t", "in_flight_wait_ms": 1000},
+        "max_body_bytes": 1024,
+    });
+    edit(&mut json);
+    Rc::new(Config::parse(json.to_string().as_bytes(), &|_| None).unwrap())
+}
+
+fn signature(target: &str, body: &str) -> Option<Vec<u8>> {
+    let form = Form::parse(body.as_bytes()).unwrap();
+    let payload = if body.is_empty() { Payload::Empty } else { Payload::Form(&form) };
+    let key = Key::auth_token("", TOKEN).unwrap();
+    Some(sign(&format!("https://hooks.example.com{target}"), payload, &key).into_bytes())
+}
+
+fn post(target: &str, body: &str) -> Head {
+    Head {
+        method: b"POST".to_vec(),
+        target: target.as_bytes().to_vec(),
+        content_type: Some(b"application/x-www-form-urlencoded; charset=utf-8".to_vec()),
+        content_length: Some(body.len() as u64),
+        signature: signature(target, body),
+        ..Head::default()
+    }
+}
+
+/// A request under way and everything that was said about it.
+struct Case {
+    exchange: Exchange,
+    effects: Vec<Effect>,
+    now_ms: u64,
+}
+
+impl Case {
+    fn new(config: Rc<Config>) -> Self {
+        Self { exchange: Exchange::new(config, 0xa, 7), effects: Vec::new(), now_ms: 1_000_000 }
+    }
+
+    fn of(head: Head, body: &str) -> Self {
+        let mut case = Self::new(config(|_| {}));
+        case.tell(Event::Head(head));
+        case.tell(Event::Complete { body: body.as_bytes() });
+        case
+    }
+
+    /// A proven message waiting for its verdict.
+    fn asking(route: &str) -> Self {
+        let case = Self::of(post(route, BODY), BODY);
+        assert_eq!(case.asked().len(), 1, "{:?}", case.effects);
+        case
+    }
+
+    fn forwarded(route: &str) -> Self {
+        let mut case = Self::asking(route);
+        case.decide(Decision::Proceed);
+        assert!(case.was_forwarded());
+        case
+    }
+
+    fn tell(&mut self, event: Event<'_>) {
+        let effects = self.exchange.step(event, self.now_ms);
+        self.effects.extend(effects);
+    }
+
+    fn decide(&mut self, decision: Decision) {
+        let claim_id = self.asked().last().unwrap().claim_id.clone();
+        self.tell(Event::Verdict(verdict(&claim_id, decision)));
+    }
+
+    fn asked(&self) -> Vec<Rc<Claim>> {
+        let claims = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Ask(claim) => Some(Rc::clone(claim)),
+            _ => None,
+        });
+        claims.collect()
+    }
+
+    fn settled(&self) -> Vec<(&Settlement, bool)> {
+        let settlements = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Settle { settlement, urgent } => Some((settlement.as_ref(), *urgent)),
+            _ => None,
+        });
+        settlements.collect()
+    }
+
+    fn answer(&self) -> Option<&Answer> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Answer(answer) => Some(answer),
+            _ => None,
+        })
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Set(set, value) if *set == name => Some(value.as_str()),
+            _ => None,
+        })
+    }
+
+    fn was_forwarded(&self) -> bool {
+        !self.exchange.holds_request()
+    }
+
+    fn refused_for(&self) -> Option<&str> {
+        let (_, slug) = self.answer()?.headers.iter().find(|(name, _)| *name == headers::REASON)?;
+        Some(slug)
+    }
+}
+
+fn verdict(claim_id: &str, decision: Decision) -> Verdict {
+    Verdict {
+        claim_id: claim_id.to_owned(),
+        decision,
+        attempt: Some(1),
+        opt: None,
+        suppressed: false,
+        window_expires: None,
+        answer: None,
+    }
+}
+
+#[test]
+fn a_proven_message_is_forwarded_after_the_verdict_with_what_is_known() {
+    let mut case = Case::asking("/in?tenant=7");
+    assert!(!case.was_forwarded(), "not before the verdict");
+    let claim = case.asked().remove(0);
+    assert_eq!(claim.claim_id, "000000000000000a00000007");
+    assert_eq!((claim.route.as_str(), claim.form.as_str()), ("/in", BODY));
+    case.tell(Event::Verdict(Verdict {
+        opt: Some(Opt::Stop),
+        suppressed: true,
+        window_expires: Some("2026-11-24T12:00:00Z".to_owned()),
+        attempt: Some(2),
+        ..verdict(&claim.claim_id, Decision::Proceed)
+    }));
+    assert!(case.was_forwarded() && case.effects.contains(&Effect::Forward));
+    for (name, want) in [
+        (headers::VERIFIED, ACCOUNT),
+        (headers::KEY, "next"),
+        (headers::CLASS, "inbound"),
+        (headers::MESSAGE_SID, "SM00112233445566778899aabbccddeeff"),
+        (headers::FROM, "+14155550123"),
+        (headers::TO, "+14155238886"),
+        (headers::CHANNEL, "whatsapp"),
+        (headers::OPT, "stop"),
+        (headers::SUPPRESSED, "true"),
+        (headers::WINDOW_EXPIRES, "2026-11-24T12:00:00Z"),
+        (headers::DEDUPE, "first"),
+        (headers::ATTEMPT, "2"),
+    ] {
+        assert_eq!(case.header(name), Some(want), "{name}");
+    }
+    assert_eq!(case.header(headers::STATUS), None);
+}
+
+#[test]
+fn a_get_has_its_parameters_in_the_query() {
+    let target = format!("/in?{BODY}");
+    let head = Head { method: b"GET".to_vec(), content_type: None, ..post(&target, "") };
+    let case = Case::of(head.clone(), "");
+    assert_eq!(case.asked().remove(0).form, BODY);
+    let case = Case::of(head, "x=1");
+    assert_eq!(case.refused_for(), Some("unexpected-body"));
+}
+
+#[test]
+fn another_signed_request_is_proven_and_forwarded_without_a_claim() {
+    let body = r#"{"event":"x"}"#;
+    let target = format!("/other?bodySHA256={}", signature::hash_body(body.as_bytes()));
+    let json = |target: &str| Head {
+        content_type: Some(b"application/json".to_vec()),
+        signature: signature(target, ""),
+        ..post(target, "")
+    };
+    let case = Case::of(json(&target), body);
+    assert!(case.was_forwarded());
+    assert_eq!(case.header(headers::VERIFIED), Some(ACCOUNT));
+    assert_eq!(case.header(headers::CLASS), Some("other"));
+    assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
+    assert!(case.asked().is_empty());
+    assert_eq!(Case::of(json(&target), "{}").refused_for(), Some("invalid-body-hash"));
+    assert_eq!(Case::of(json("/other"), body).refused_for(), Some("missing-body-hash"));
+}
+
+#[test]
+fn a_route_that_is_not_ours_passes_without_headers_in_our_name() {
+    let mut case = Case::new(config(|_| {}));
+    let forged = vec!["x-twilio-edge-verified".to_owned(), "x_twilio_edge_key".to_owned()];
+    case.tell(Event::Head(Head { forged: forged.clone(), ..post("/in/", BODY) }));
+    assert!(case.was_forwarded());
+    let removed: Vec<_> = forged.into_iter().map(Effect::Remove).collect();
+    assert!(removed.iter().all(|effect| case.effects.contains(effect)));
+    assert_eq!(case.header(headers::VERIFIED), None);
+}
+
+#[test]
+fn every_refusal_has_its_reason() {
+    let unsigned = Head { signature: None, ..post("/in", BODY) };
+    let other_sid = BODY.replace("AC0011", "AC1111");
+    let no_sid = BODY.replace("AccountSid", "Account");
+    let status = format!("{BODY}&MessageStatus=sent");
+    let long = format!("{BODY}&Body2={}", "x".repeat(1024));
+    let flood = "a&".repeat(1001);
+    let cases = [
+        (Head { method: b"PUT".to_vec(), ..post("/in", BODY) }, BODY, "method-not-allowed"),
+        (Head { method: b"HEAD".to_vec(), ..post("/in", "") }, "", "method-not-allowed"),
+        (Head { ambiguous: true, ..post("/in", BODY) }, BODY, "ambiguous-request"),
+        (Head { target: b"/in?\xff".to_vec(), ..post("/in", BODY) }, BODY, "ambiguous-request"),
+        (post("/in", &long), &long, "body-too-large"),
+        (Head { content_length: None, ..post("/in", &long) }, &long, "body-too-large"),
+        (unsigned, BODY, "missing-signature"),
+        (post("/in", "Body=other"), BODY, "invalid-signature"),
+        (Head { content_type: None, ..post("/in", BODY) }, BODY, "missing-field"),
+        (post("/in", &other_sid), &other_sid, "unknown-account"),
+        (post("/in", &no_sid), &no_sid, "missing-field"),
+        (post("/in", &status), &status, "wrong-class"),
+        (post("/status", BODY), BODY, "wrong-class"),
+    ];
+    for (head, body, want) in cases {
+        let case = Case::of(head.clone(), body);
+        assert_eq!(case.refused_for(), Some(want), "{head:?}");
+        assert!(!case.was_forwarded() && case.header(headers::VERIFIED).is_none());
+        assert!(case.asked().is_empty() && case.settled().is_empty());
+    }
+    let wide = config(|json| json["max_body_bytes"] = 65_536.into());
+    let mut case = Case::new(wide);
+    case.tell(Event::Head(post("/in", BODY)));
+    case.tell(Event::Complete { body: flood.as_bytes() });
+    assert_eq!(case.refused_for(), Some("too-many-parameters"));
+}
+
+#[test]
+fn a_body_over_the_cap_is_refused_before_it_ends() {
+    let mut case = Case::new(config(|_| {}));
+    case.tell(Event::Head(Head { content_length: None, ..post("/in", BODY) }));
+    case.tell(Event::Body { received: 1024 });
+    assert_eq!(case.answer(), None);
+    case.tell(Event::Body { received: 1025 });
+    assert_eq!(case.refused_for(), Some("body-too-large"));
+}
+
+#[test]
+fn no_log_line_holds_what_was_said_or_who_said_it() {
+    let request_id = Some(b"id\r\n-7".to_vec());
+    let case = Case::of(Head { request_id, ..post("/in", "Body=other") }, BODY);
+    let warning = case.effects.iter().find_map(|effect| match effect {
+        Effect::Warn(line) => Some(line.clone()),
+        _ => None,
+    });
+    let warning = warning.unwrap();
+    assert!(warning.contains("reason=invalid-signature route=/in account.sid=AC0011"), "{warning}");
+    assert!(warning.contains("request_id=id-7:"), "{warning}");
+    for private in ["4155550123", "zebra", TOKEN] {
+        assert!(!warning.contains(private), "{private} in {warning}");
+    }
+}
+
+#[test]
+fn a_duplicate_is_answered_with_success_and_not_forwarded() {
+    let mut case = Case::asking("/in");
+    case.decide(Decision::Duplicate);
+    let answer = case.answer().unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.headers.contains(&("content-type", "text/xml".to_owned())));
+    assert!(answer.body.ends_with("<Response/>"));
+    assert!(!case.was_forwarded() && case.settled().is_empty());
+}
+
+#[test]
+fn a_copy_in_flight_is_asked_about_until_it_is_settled() {
+    let mut case = Case::asking("/in");
+    case.decide(Decision::InFlight);
+    case.tell(Event::Tick);
+    assert_eq!(case.asked().len(), 1, "not at once");
+    case.now_ms += 25;
+    case.tell(Event::Tick);
+    case.tell(Event::Tick);
+    assert_eq!(case.asked().len(), 2, "once per pause");
+    case.decide(Decision::Duplicate);
+    assert_eq!(case.answer().unwrap().status, 200);
+
+    let mut case = Case::asking("/in");
+    case.decide(Decision::InFlight);
+    case.now_ms += 1000;
+    case.tell(Event::Tick);
+    case.decide(Decision::InFlight);
+    assert_eq!(case.refused_for(), Some("still-in-flight"), "but not for ever");
+}
+
+#[test]
+fn without_a_verdict_the_policy_decides() {
+    for fail in [
+        |case: &mut Case| case.tell(Event::NoVerdict),
+        |case: &mut Case| case.decide(Decision::Unavailable),
+        |case: &mut Case| case.decide(Decision::Released),
+    ] {
+        let mut case = Case::asking("/in");
+        fail(&mut case);
+        assert!(case.was_forwarded());
+        assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
+        case.tell(Event::Response { status: 200, from_backend: true });
+        let (settlement, _) = case.settled()[0];
+        assert_eq!(settlement.outcome, Outcome::Commit);
+        assert_eq!(settlement.unclaimed.as_ref().unwrap().form, BODY, "told when it is back");
+
+        let mut case = Case::asking("/strict");
+        fail(&mut case);
+        assert_eq!(case.refused_for(), Some("sidecar-unavailable"));
+        let (settlement, _) = case.settled()[0];
+        assert_eq!(settlement.outcome, Outcome::Release, "the claim may have arrived");
+        assert!(settlement.unclaimed.is_some(), "a STOP counts although it was not delivered");
+    }
+}
+
+#[test]
+fn without_a_sidecar_webhooks_are_verified_and_forwarded() {
+    let mut case = Case::new(config(|json| json["sidecar"] = serde_json::Value::Null));
+    case.tell(Event::Head(post("/strict", BODY)));
+    case.tell(Event::Complete { body: BODY.as_bytes() });
+    assert!(case.was_forwarded());
+    assert_eq!(case.header(headers::VERIFIED), Some(ACCOUNT));
+    assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
+    case.tell(Event::Response { status: 500, from_backend: true });
+    assert!(!case.exchange.holds_response());
+}
+
+#[test]
+fn only_a_backends_2xx_commits() {
+    for status in [200, 204, 299] {
+        let mut case = Case::forwarded("/in");
+        case.tell(Event::Response { status, from_backend: true });
+        let settled = case.settled();
+        assert_eq!((settled[0].0.outcome, settled[0].1), (Outcome::Commit, false), "{status}");
+        assert!(!case.exchange.holds_response(), "a commit costs no latency");
+        assert!(settled[0].0.unclaimed.is_none());
+    }
+    let others = [301, 307, 400, 404, 408, 425, 429, 500, 503, 504];
+    for (status, from_backend) in others.map(|s| (s, true)).into_iter().chain([(200, false)]) {
+        let mut case = Case::forwarded("/in");
+        case.tell(Event::Response { status, from_backend });
+        let settled = case.settled();
+        assert_eq!((settled[0].0.outcome, settled[0].1), (Outcome::Release, true), "{status}");
+        assert!(case.exchange.holds_response(), "a retry must not overtake the release");
+        case.tell(Event::Settled);
+        assert!(!case.exchange.holds_response() && case.effects.contains(&Effect::Respond));
+    }
+}
+
+#[test]
+fn a_release_nobody_acknowledges_holds_the_response_a_quarter_of_a_second() {
+    let mut case = Case::forwarded("/in");
+    case.tell(Event::Response { status: 500, from_backend: true });
+    case.now_ms += RELEASE_HOLD_MS - 1;
+    case.tell(Event::Tick);
+    assert!(case.exchange.holds_response());
+    case.now_ms += 1;
+    case.tell(Event::Tick);
+    assert!(!case.exchange.holds_response() && case.effects.contains(&Effect::Respond));
+}
+
+#[test]
+fn a_client_that_vanishes_releases_what_it_held() {
+    let mut case = Case::asking("/in");
+    case.tell(Event::Gone);
+    assert!(case.effects.contains(&Effect::Withdraw));
+    assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
+    assert!(case.settled()[0].0.unclaimed.is_some());
+
+    let mut case = Case::forwarded("/in");
+    case.tell(Event::Gone);
+    assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
+
+    let mut case = Case::forwarded("/in");
+    case.tell(Event::Response { status: 200, from_backend: true });
+    case.tell(Event::Gone);
+    assert_eq!(case.settled().len(), 1, "the backend had answered: it stays committed");
+}
+
+#[test]
+fn what_the_proxy_answers_itself_is_not_the_backends_answer() {
+    let mut case = Case::new(config(|_| {}));
+    case.tell(Event::Head(post("/in", BODY)));
+    case.tell(Event::Response { status: 408, from_backend: false });
+    case.tell(Event::Complete { body: BODY.as_bytes() });
+    assert!(case.asked().is_empty() && case.answer().is_none() && !case.was_forwarded());
+
+    let mut case = Case::asking("/in");
+    case.tell(Event::Response { status: 504, from_backend: false });
+    case.decide(Decision::Proceed);
+    assert!(!case.was_forwarded(), "a late verdict forwards nothing");
+    assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Head(u8),
+    Body(usize),
+    Complete(bool),
+    Decide(u8, bool),
+    NoVerdict,
+    Response(u16, bool),
+    Settled,
+    Tick(u64),
+    Gone,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        2 => (0u8..5).prop_map(Act::Head),
+        1 => (0usize..3000).prop_map(Act::Body),
+        3 => any::<bool>().prop_map(Act::Complete),
+        3 => (0u8..5, any::<bool>()).prop_map(|(decision, ours)| Act::Decide(decision, ours)),
+        1 => Just(Act::NoVerdict),
+        2 => (prop_oneof![Just(200u16), Just(500), 100u16..600], any::<bool>())
+            .prop_map(|(status, backend)| Act::Response(status, backend)),
+        1 => Just(Act::Settled),
+        2 => (0u64..2000).prop_map(Act::Tick),
+        1 => Just(Act::Gone),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens in whatever order: nothing reaches the backend unproven or before a verdict, the
+    /// client gets at most one answer of ours, nothing is resumed twice, a lease is settled exactly once
+    /// by the end.
+    #[test]
+    fn any_sequence_of_events_keeps_the_laws(acts in proptest::collection::vec(act(), 0..24)) {
+        let mut case = Case::new(config(|_| {}));
+        let mut proceeded = false;
+        let (mut unclaimed_forward, mut guarded, mut complete) = (false, false, false);
+        for act in acts.into_iter().chain([Act::Gone, Act::Gone]) {
+            let before = case.effects.len();
+            match &act {
+                Act::Head(kind) => {
+                    let target = ["/in", "/strict", "/status", "/elsewhere", "/other"][usize::from(*kind)];
+                    case.tell(Event::Head(post(target, BODY)));
+                }
+                Act::Body(received) => case.tell(Event::Body { received: *received }),
+                Act::Complete(whole) => {
+                    case.tell(Event::Complete { body: if *whole { BODY.as_bytes() } else { b"x" } });
+                }
+                Act::Decide(which, ours) => {
+                    let decision = [
+                        Decision::Proceed, Decision::Duplicate, Decision::InFlight,
+                        Decision::Released, Decision::Unavailable,
+                    ][usize::from(*which)];
+                    let claim_id = if *ours { "000000000000000a00000007" } else { "another" };
+                    case.tell(Event::Verdict(verdict(claim_id, decision)));
+                    proceeded |= *ours && decision == Decision::Proceed;
+                }
+                Act::NoVerdict => case.tell(Event::NoVerdict),
+                Act::Response(status, from_backend) => {
+                    case.tell(Event::Response { status: *status, from_backend: *from_backend });
+                }
+                Act::Settled => case.tell(Event::Settled),
+                Act::Tick(ms) => {
+                    case.now_ms += ms;
+                    case.tell(Event::Tick);
+                }
+                Act::Gone => case.tell(Event::Gone),
+            }
+            guarded |= case.effects.contains(&Effect::Count(Counter::Webhook));
+            complete |= case.effects.contains(&Effect::Count(Counter::Verified));
+            unclaimed_forward |= case.effects.contains(&Effect::Count(Counter::NoVerdict));
+            let new = &case.effects[before..];
+            if new.contains(&Effect::Forward) {
+                prop_assert!(complete && (proceeded || unclaimed_forward), "{act:?} {:?}", case.effects);
+            }
+            if guarded && !complete {
+                prop_assert!(case.header(headers::VERIFIED).is_none());
+            }
+        }
+        let count = |wanted: fn(&Effect) -> bool| case.effects.iter().filter(|e| wanted(e)).count();
+        let answers = count(|effect| matches!(effect, Effect::Answer(_)));
+        let forwards = count(|effect| matches!(effect, Effect::Forward));
+        prop_assert!(answers + forwards <= 1, "{:?}", case.effects);
+        prop_assert!(count(|effect| matches!(effect, Effect::Respond)) <= 1);
+        prop_assert!(case.settled().len() <= 1);
+        if forwards == 1 {
+            prop_assert_eq!(case.settled().len(), 1, "a forwarded claim is settled: {:?}", case.effects);
+        }
+        prop_assert!(!case.exchange.waits() && !case.exchange.holds_response());
+    }
+}
+
+#[test]
+fn an_address_that_is_no_header_value_is_escaped() {
+    assert_eq!(header_safe("+1 415"), "+1 415");
+    assert_eq!(header_safe("é\r\n"), "%C3%A9%0D%0A");
+    assert_eq!(Class::Other.as_str(), "other");
+}
