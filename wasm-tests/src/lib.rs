@@ -1,1 +1,24 @@
-//! Tests of the compiled filter.
+//! The bench on which the compiled filter and the sidecar are tested, all parts real: Envoy, the sidecar, Redis, and
+//! Twilio's own SDKs to sign. A backend that writes everything down stands behind them, clients that can misbehave in
+//! front.
+//!
+//! [`stack::Stack`] puts them together. A scenario makes a [`webhook::Form`], has it signed, sends it, and then asks what the
+//! client got ([`client::Response`]), what the backend saw ([`recorder::Seen`]) and what the sidecar keeps
+//! ([`ledger::Ledger`]).
+
+pub mod client;
+pub mod envoy;
+pub mod http1;
+pub mod ledger;
+pub mod process;
+pub mod recorder;
+pub mod redis;
+pub mod sidecar;
+pub mod signers;
+pub mod stack;
+pub mod webhook;
+
+/// The root of the repository.
+pub fn repository() -> &'static std::path::Path {
+    std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

@@ -1,0 +1,98 @@
+//! Processes under test: started on ports nobody else has, their output kept for the day a scenario fails,
+//! ended by their pid and by nothing else. Knows nothing of what the processes do.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+
+/// How long anything may take before the scenario is called failed. Far above what a busy two-core machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One child process. Killed when dropped.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with both its outputs appended to `<logs>/<name>.log`.
+    pub fn start(name: &'static str, mut command: Command, logs: &Path) -> Result<Self> {
+        let log = logs.join(format!("{name}.log"));
+        let out = OpenOptions::new().create(true).append(true).open(&log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {name}: {command:?}"))?;
+        Ok(Self { name, child, log })
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// An error that shows the end of its log if the process has ended by itself.
+    pub fn check_alive(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} ended by itself ({status}):\n{}", self.name, tail(&self.log, 20));
+        }
+        Ok(())
+    }
+}
+
+/// The last `lines` lines of a log, none of them endless.
+pub fn tail(log: &Path, lines: usize) -> String {
+    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    let last = all.iter().skip(all.len().saturating_sub(lines));
+    last.map(|line| line.chars().take(300).collect::<String>()).collect::<Vec<_>>().join("\n")
+}
+
+/// Asks again and again until `probe` has a value, at most [`PATIENCE`] long.
+pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = probe().await? {
+            return Ok(value);
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} in vain for: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Runs `work`, but not longer than [`PATIENCE`].
+pub async fn bounded<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done.with_context(|| what.to_owned()),
+        Err(_) => bail!("took longer than {PATIENCE:?}: {what}"),
+    }
+}
+
+/// A port on 127.0.0.1 that nobody listens on. Taken below the ephemeral range, so that no outgoing
+/// connection of a load scenario can sit on it by the time the server binds, or binds again.
+pub fn free_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 18_000;
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (start.wrapping_add(offset)) % COUNT;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on 127.0.0.1")
+}

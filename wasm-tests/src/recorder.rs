@@ -1,0 +1,283 @@
+//! A server that writes down what it is sent, byte for byte, from the first header line on, and answers as a
+//! scenario scripted it. It is the backend behind Envoy, and where a scenario wants a sidecar that misbehaves, that
+//! too. Requests are told apart by the `x-case` header every client of this crate sends.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use twilio_edge_contract::headers;
+
+use crate::http1::{Body, Head, Reader};
+use crate::process::until;
+
+/// The header that names the scenario's request.
+pub const CASE: &str = "x-case";
+
+/// One request as it arrived. Written down when its head was read; `body` follows when that was read too.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Which connection it came on, from 0.
+    pub connection: usize,
+    /// Request line and header lines.
+    pub head: Head,
+    /// None while it is still arriving, or if it never arrived whole.
+    pub body: Option<Body>,
+    /// The peer closed the connection before it was answered.
+    pub abandoned: bool,
+}
+
+impl Seen {
+    /// The only value of a header.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.head.one(name)
+    }
+
+    /// The body's bytes; empty while there is none.
+    pub fn bytes(&self) -> &[u8] {
+        self.body.as_ref().map_or(&[], |body| &body.bytes)
+    }
+
+    /// All headers that a backend could take for trusted ones, named as they were spelled but for the prefix
+    /// `x-twilio-edge-`; the values of a repeated one are joined.
+    pub fn trusted(&self) -> BTreeMap<String, String> {
+        let mut trusted = BTreeMap::<String, String>::new();
+        for (name, value) in &self.head.lines {
+            if !headers::is_reserved(name.as_bytes()) {
+                continue;
+            }
+            let name = name.strip_prefix(headers::PREFIX).unwrap_or(name);
+            let value = String::from_utf8_lossy(value);
+            trusted
+                .entry(name.to_owned())
+                .and_modify(|have| have.push_str(&format!(", {value}")))
+                .or_insert_with(|| value.into_owned());
+        }
+        trusted
+    }
+}
+
+/// What to answer to one request.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A whole response.
+    Reply {
+        /// Its status code.
+        status: u16,
+        /// Its content type; left out together with the body where a status allows none.
+        content_type: &'static str,
+        /// Its bytes.
+        body: Vec<u8>,
+    },
+    /// The answer, once the gate is open.
+    After(Gate, Box<Answer>),
+    /// None, for as long as the peer waits.
+    Never,
+    /// The connection is closed before the first header line.
+    Close,
+    /// The connection is closed after the headers of a 200 and half of its body.
+    CloseInBody,
+    /// Bytes that are not HTTP at all.
+    Noise(Vec<u8>),
+}
+
+impl Answer {
+    /// A response without a body.
+    pub fn status(status: u16) -> Self {
+        Answer::Reply { status, content_type: "text/plain", body: Vec::new() }
+    }
+
+    /// 200 with a body.
+    pub fn ok(content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Answer::Reply { status: 200, content_type, body: body.into() }
+    }
+}
+
+/// Holds answers back until a scenario opens it.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<watch::Sender<bool>>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate(Arc::new(watch::Sender::new(false)))
+    }
+}
+
+impl Gate {
+    /// Lets all that wait go, and all that come later pass.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// `answer`, once this gate is open.
+    pub fn then(&self, answer: Answer) -> Answer {
+        Answer::After(self.clone(), Box::new(answer))
+    }
+
+    async fn opened(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let mut gate = self.0.subscribe();
+        let _open = gate.wait_for(|open| *open).await;
+    }
+}
+
+#[derive(Default)]
+struct Notes {
+    seen: Mutex<Vec<Seen>>,
+    scripts: Mutex<HashMap<String, VecDeque<Answer>>>,
+    otherwise: Mutex<Option<Answer>>,
+    connections: AtomicUsize,
+}
+
+/// The server. Stops listening when dropped.
+pub struct Recorder {
+    address: SocketAddr,
+    notes: Arc<Notes>,
+    accepting: JoinHandle<()>,
+}
+
+impl Recorder {
+    /// Listens on a free port.
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", crate::process::free_port()?)).await?;
+        let address = listener.local_addr()?;
+        let notes = Arc::new(Notes::default());
+        let accepting = tokio::spawn(accept(listener, notes.clone()));
+        Ok(Self { address, notes, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers to the requests of `case`, in the order they come; when they are used up, the usual answer follows.
+    pub fn script(&self, case: &str, answers: impl IntoIterator<Item = Answer>) {
+        lock(&self.notes.scripts).insert(case.to_owned(), answers.into_iter().collect());
+    }
+
+    /// The usual answer, instead of an empty 200.
+    pub fn usually(&self, answer: Answer) {
+        *lock(&self.notes.otherwise) = Some(answer);
+    }
+
+    /// Everything seen of `case`, in order of arrival.
+    pub fn seen(&self, case: &str) -> Vec<Seen> {
+        let seen = lock(&self.notes.seen);
+        seen.iter().filter(|seen| seen.head.one(CASE).as_deref() == Some(case)).cloned().collect()
+    }
+
+    /// Everything seen.
+    pub fn all(&self) -> Vec<Seen> {
+        lock(&self.notes.seen).clone()
+    }
+
+    /// Waits until `count` requests of `case` have arrived whole.
+    pub async fn wait(&self, case: &str, count: usize) -> Result<Vec<Seen>> {
+        until(&format!("{count} requests of {case} at {}", self.address), async || {
+            let whole: Vec<Seen> =
+                self.seen(case).into_iter().filter(|seen| seen.body.is_some()).collect();
+            Ok((whole.len() >= count).then_some(whole))
+        })
+        .await
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, notes: Arc<Notes>) {
+    // The set ends its connections when the accept loop is aborted.
+    let mut serving = tokio::task::JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let number = notes.connections.fetch_add(1, Ordering::Relaxed);
+        let notes = notes.clone();
+        serving.spawn(async move {
+            // A peer that breaks off is what many scenarios are about.
+            let _broken_off = serve(stream, number, &notes).await;
+        });
+        while serving.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = Reader::default();
+    while let Some(head) = reader.head(&mut stream).await? {
+        let index = {
+            let mut seen = lock(&notes.seen);
+            seen.push(Seen { connection, head: head.clone(), body: None, abandoned: false });
+            seen.len() - 1
+        };
+        let note = |change: &dyn Fn(&mut Seen)| {
+            if let Some(seen) = lock(&notes.seen).get_mut(index) {
+                change(seen);
+            }
+        };
+        let body = reader.request_body(&mut stream, &head).await?;
+        note(&|seen| seen.body = Some(body.clone()));
+        let mut answer = next_answer(notes, &head);
+        loop {
+            answer = match answer {
+                Answer::After(gate, then) => tokio::select! {
+                    () = gate.opened() => *then,
+                    _ = stream.read_u8() => {
+                        note(&|seen| seen.abandoned = true);
+                        return Ok(());
+                    }
+                },
+                Answer::Never => {
+                    let _closed = stream.read_u8().await;
+                    note(&|seen| seen.abandoned = true);
+                    return Ok(());
+                }
+                Answer::Close => return Ok(()),
+                Answer::CloseInBody => {
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nhalf of it")
+                        .await?;
+                    return Ok(());
+                }
+                Answer::Noise(bytes) => {
+                    stream.write_all(&bytes).await?;
+                    return Ok(());
+                }
+                Answer::Reply { status, content_type, body } => {
+                    let framing = match status {
+                        204 | 304 => String::new(),
+                        _ => format!(
+                            "content-type: {content_type}\r\ncontent-length: {}\r\n",
+                            body.len()
+                        ),
+                    };
+                    let head = format!("HTTP/1.1 {status} Scripted\r\n{framing}\r\n");
+                    stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+                    break;
+                }
+            };
+        }
+    }
+    Ok(())
+}
+
+fn next_answer(notes: &Notes, head: &Head) -> Answer {
+    let scripted = head.one(CASE).and_then(|case| {
+        let mut scripts = lock(&notes.scripts);
+        scripts.get_mut(&case).and_then(VecDeque::pop_front)
+    });
+    scripted.or_else(|| lock(&notes.otherwise).clone()).unwrap_or_else(|| Answer::status(200))
+}
+
+/// A scenario that panicked while it held the lock has failed already; the others may go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

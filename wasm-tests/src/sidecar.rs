@@ -1,0 +1,82 @@
+//! The real sidecar, `twilio-edge serve`, on data that outlives it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+use tokio::sync::Mutex;
+
+use crate::client::get;
+use crate::process::{Process, until};
+
+/// A running sidecar.
+pub struct Sidecar {
+    address: SocketAddr,
+    folder: PathBuf,
+    environment: Vec<(String, String)>,
+    process: Mutex<Process>,
+}
+
+impl Sidecar {
+    /// Starts one that listens on `address` and waits until it is ready.
+    pub async fn start(
+        address: SocketAddr,
+        environment: Vec<(String, String)>,
+        folder: &Path,
+    ) -> Result<Self> {
+        let process = Mutex::new(launch(address, &environment, folder)?);
+        let sidecar = Self { address, folder: folder.to_owned(), environment, process };
+        sidecar.until_ready().await?;
+        Ok(sidecar)
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&self) -> Result<()> {
+        self.process.lock().await.kill().await
+    }
+
+    /// Starts it again on the same data, at the same address.
+    pub async fn restart(&self) -> Result<()> {
+        *self.process.lock().await = launch(self.address, &self.environment, &self.folder)?;
+        self.until_ready().await
+    }
+
+    /// An error if it ended by itself.
+    pub async fn check_alive(&self) -> Result<()> {
+        self.process.lock().await.check_alive()
+    }
+
+    /// Its SQLite file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.join("twilio-edge.sqlite")
+    }
+
+    async fn until_ready(&self) -> Result<()> {
+        until("the sidecar to be ready", async || {
+            self.process.lock().await.check_alive()?;
+            let page = get(self.address, "/readyz").await;
+            Ok(page.is_ok_and(|page| page.status == 200).then_some(()))
+        })
+        .await
+    }
+}
+
+fn launch(address: SocketAddr, environment: &[(String, String)], folder: &Path) -> Result<Process> {
+    let mut command = Command::new(binary()?);
+    command.arg("serve").envs(environment.iter().cloned());
+    command.env("SIDECAR_ADDR", address.to_string());
+    Process::start("sidecar", command, folder)
+}
+
+/// Built beside this test: `target/<profile>/deps/e2e-..` and `target/<profile>/twilio-edge`.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TWILIO_EDGE_BIN") {
+        return Ok(path.into());
+    }
+    let test = std::env::current_exe()?;
+    let profile = test.parent().and_then(Path::parent).context("no target directory")?;
+    let binary = profile.join("twilio-edge");
+    ensure!(binary.exists(), "there is no {}: run `make e2e`", binary.display());
+    Ok(binary)
+}

@@ -1,0 +1,255 @@
+//! All parts together: the filter in Envoy, the sidecar behind it, the recording backend. Also the words scenarios
+//! are told in: sign, send, and nothing reached the backend.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tempfile::TempDir;
+use twilio_edge::demo::{BACKEND_CLUSTER, EnvoyConfig, SIDECAR_CLUSTER};
+
+use crate::client::{Response, send};
+use crate::envoy::{Envoy, Version};
+use crate::ledger::Ledger;
+use crate::process::{free_port, tail};
+use crate::recorder::Recorder;
+use crate::redis::Redis;
+use crate::repository;
+use crate::sidecar::Sidecar;
+use crate::signers::{Sdk, Signers};
+use crate::webhook::{ACCOUNT, Form, Request};
+
+/// What Twilio calls.
+pub const ORIGIN: &str = "https://hooks.example.com";
+/// What Twilio calls as well, on a port of its own.
+pub const ORIGIN_WITH_PORT: &str = "https://hooks.example.com:8443";
+/// The account's auth token.
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// The token the account is rotating to.
+pub const NEXT_TOKEN: &str = "fedcba9876543210fedcba9876543210";
+/// A path that reaches the backend without being a webhook's.
+pub const PASS_THROUGH: &str = "/app/orders";
+
+const EDGE_TOKEN: &str = "the-token-between-filter-and-sidecar";
+
+/// What all stacks share.
+pub struct Bench {
+    signers: Signers,
+}
+
+impl Bench {
+    /// Starts Twilio's SDKs.
+    pub fn start() -> Result<Self> {
+        let python = std::env::var_os("TWILIO_EDGE_PYTHON")
+            .map_or_else(|| repository().join(".venv/bin/python"), Into::into);
+        let signers = Signers::start(&python, &repository().join("wasm-tests/signers"))?;
+        Ok(Self { signers })
+    }
+}
+
+/// Who answers the filter's claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SidecarPlan {
+    /// Nobody: the filter is configured without a sidecar.
+    Absent,
+    /// The real one on SQLite alone.
+    Sqlite,
+    /// The real one on Redis and SQLite.
+    Redis,
+    /// A [`Recorder`] that answers what the scenario scripts.
+    Scripted,
+}
+
+/// What a stack is made of, where it differs from the shipped configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Who answers claims.
+    pub sidecar: SidecarPlan,
+    /// Changes to Envoy's configuration and the filter's.
+    pub adapt: fn(&mut EnvoyConfig) -> Result<()>,
+}
+
+impl Plan {
+    /// The shipped configuration.
+    pub const fn new(sidecar: SidecarPlan) -> Self {
+        Self { sidecar, adapt: |_| Ok(()) }
+    }
+
+    /// The shipped configuration with changes.
+    pub const fn adapted(sidecar: SidecarPlan, adapt: fn(&mut EnvoyConfig) -> Result<()>) -> Self {
+        Self { sidecar, adapt }
+    }
+}
+
+/// How a webhook is signed.
+#[derive(Debug, Clone, Copy)]
+pub struct Signing<'a> {
+    /// By whom; by the two in turns if none is named.
+    pub sdk: Option<Sdk>,
+    /// With which auth token.
+    pub token: &'a str,
+    /// For which origin.
+    pub origin: &'a str,
+}
+
+impl Default for Signing<'_> {
+    fn default() -> Self {
+        Self { sdk: None, token: TOKEN, origin: ORIGIN }
+    }
+}
+
+/// The processes of one or many scenarios.
+pub struct Stack {
+    /// The edge.
+    pub envoy: Envoy,
+    /// What the application behind it sees.
+    pub backend: Recorder,
+    sidecar: Option<Sidecar>,
+    scripted: Option<Recorder>,
+    redis: Option<Redis>,
+    bench: Arc<Bench>,
+    folder: TempDir,
+}
+
+impl Stack {
+    /// Starts everything and waits until it is ready.
+    pub async fn start(bench: &Arc<Bench>, version: Version, plan: Plan) -> Result<Self> {
+        let folder = TempDir::with_prefix("twilio-edge-e2e-")?;
+        let backend = Recorder::start().await?;
+        let redis = match plan.sidecar {
+            SidecarPlan::Redis => Some(Redis::start(folder.path()).await?),
+            _ => None,
+        };
+        let (mut sidecar, mut scripted) = (None, None);
+        let sidecar_address = match plan.sidecar {
+            SidecarPlan::Scripted => scripted.insert(Recorder::start().await?).address(),
+            _ => SocketAddr::from(([127, 0, 0, 1], free_port()?)),
+        };
+        if matches!(plan.sidecar, SidecarPlan::Sqlite | SidecarPlan::Redis) {
+            let mut environment = vec![("TWILIO_EDGE_TOKEN".to_owned(), EDGE_TOKEN.to_owned())];
+            environment.extend(redis.iter().map(|redis| ("REDIS_URL".to_owned(), redis.url())));
+            sidecar = Some(Sidecar::start(sidecar_address, environment, folder.path()).await?);
+        }
+        let mut config = EnvoyConfig::load(&repository().join("envoy/envoy.yaml"))?;
+        config.set_cluster(BACKEND_CLUSTER, backend.address())?;
+        config.set_cluster(SIDECAR_CLUSTER, sidecar_address)?;
+        config.routes()?.insert(
+            0,
+            json!({ "match": { "prefix": "/app/" }, "route": { "cluster": BACKEND_CLUSTER } }),
+        );
+        let plugin = config.plugin.as_object_mut().context("the filter's configuration")?;
+        plugin.insert("origins".into(), json!([{ "env": "PUBLIC_ORIGIN" }, ORIGIN_WITH_PORT]));
+        match plugin.get_mut("sidecar").and_then(|sidecar| sidecar.get_mut("timeout_ms")) {
+            _ if plan.sidecar == SidecarPlan::Absent => {
+                plugin.remove("sidecar");
+            }
+            // Far above what it takes: an outage is what a scenario makes, not what a busy machine makes.
+            Some(timeout) => *timeout = json!(5_000),
+            None => ensure!(false, "the filter's configuration has no sidecar.timeout_ms"),
+        }
+        (plan.adapt)(&mut config)?;
+        let environment = [
+            ("TWILIO_ACCOUNT_SID", ACCOUNT),
+            ("TWILIO_AUTH_TOKEN", TOKEN),
+            ("TWILIO_AUTH_TOKEN_NEXT", NEXT_TOKEN),
+            ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
+            ("PUBLIC_ORIGIN", ORIGIN),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let envoy = Envoy::start(version, config, environment.to_vec(), folder.path()).await?;
+        Ok(Self { envoy, backend, sidecar, scripted, redis, bench: bench.clone(), folder })
+    }
+
+    /// The real sidecar of the plan.
+    pub fn sidecar(&self) -> Result<&Sidecar> {
+        self.sidecar.as_ref().context("this stack has no real sidecar")
+    }
+
+    /// The scripted sidecar of the plan.
+    pub fn scripted(&self) -> Result<&Recorder> {
+        self.scripted.as_ref().context("this stack has no scripted sidecar")
+    }
+
+    /// The Redis of the plan.
+    pub fn redis(&self) -> Result<&Redis> {
+        self.redis.as_ref().context("this stack has no Redis")
+    }
+
+    /// What the sidecar keeps.
+    pub async fn ledger(&self) -> Result<Ledger> {
+        Ledger::open(&self.sidecar()?.database()).await
+    }
+
+    /// A signed POST of `form`.
+    pub async fn post(&self, form: &Form) -> Result<Request> {
+        self.post_as(form, Signing::default()).await
+    }
+
+    /// A POST of `form`, signed in a certain way.
+    pub async fn post_as(&self, form: &Form, signing: Signing<'_>) -> Result<Request> {
+        let sdk = signing.sdk.unwrap_or_else(|| self.bench.signers.either());
+        let url = format!("{}{}", signing.origin, form.target);
+        let signed = self.bench.signers.form(sdk, signing.token, &url, &form.params).await?;
+        Ok(Request::new("POST", &form.target, form.encoded())
+            .header("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8")
+            .header("X-Twilio-Signature", signed.signature))
+    }
+
+    /// A GET with `form` in the query, signed in a certain way.
+    pub async fn get_as(&self, form: &Form, signing: Signing<'_>) -> Result<Request> {
+        let sdk = signing.sdk.unwrap_or_else(|| self.bench.signers.either());
+        let target = format!("{}?{}", form.target, form.encoded());
+        let url = format!("{}{target}", signing.origin);
+        let signed = self.bench.signers.form(sdk, signing.token, &url, &[]).await?;
+        Ok(Request::new("GET", &target, "").header("X-Twilio-Signature", signed.signature))
+    }
+
+    /// A POST of JSON, whose hash is in the URL, signed in a certain way.
+    pub async fn json_as(&self, target: &str, body: &str, signing: Signing<'_>) -> Result<Request> {
+        let sdk = signing.sdk.unwrap_or_else(|| self.bench.signers.either());
+        let url = format!("{}{target}", signing.origin);
+        let signed = self.bench.signers.body(sdk, signing.token, &url, body).await?;
+        let target = signed.url.strip_prefix(signing.origin).context("another origin")?.to_owned();
+        Ok(Request::new("POST", &target, body)
+            .header("Content-Type", "application/json")
+            .header("X-Twilio-Signature", signed.signature))
+    }
+
+    /// Sends a request to the edge, on a connection of its own.
+    pub async fn send(&self, request: &Request) -> Result<Response> {
+        send(self.envoy.address(), request).await
+    }
+
+    /// An error if anything of `request` ever arrived at the backend. A later request that does arrive bounds the time
+    /// in which it could have.
+    pub async fn nothing_reached(&self, request: &Request) -> Result<()> {
+        let later = Request::new("GET", PASS_THROUGH, "");
+        self.send(&later).await?;
+        self.backend.wait(&later.case, 1).await?;
+        let seen = self.backend.seen(&request.case);
+        ensure!(seen.is_empty(), "the backend saw what was not to be forwarded: {seen:?}");
+        Ok(())
+    }
+
+    /// An error if the filter's VM ever trapped, or Envoy or the sidecar ended by itself.
+    pub async fn judge(&self) -> Result<()> {
+        if let Some(sidecar) = &self.sidecar {
+            sidecar.check_alive().await?;
+        }
+        // A VM that trapped is counted when the next request finds it so, on each worker.
+        for _ in 0..8 {
+            self.send(&Request::new("GET", PASS_THROUGH, "")).await?;
+        }
+        self.envoy.check_no_trap().await
+    }
+
+    /// The ends of all logs, for a failed scenario.
+    pub fn logs(&self) -> String {
+        let logs = ["envoy", "sidecar", "redis"].map(|name| {
+            let end = tail(&self.folder.path().join(format!("{name}.log")), 12);
+            if end.is_empty() { end } else { format!("--- {name}\n{end}\n") }
+        });
+        logs.concat()
+    }
+}

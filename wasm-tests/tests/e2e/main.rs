@@ -1,0 +1,28 @@
+//! The end-to-end suite: signed webhooks through the real Envoy, the filter, the sidecar, to a backend. Each scenario
+//! says what the client, the backend and the sidecar's ledger saw; one file per subject.
+//!
+//! `cargo test -p twilio-edge-wasm-tests --test e2e -- newest/dedupe` runs those with that in their name.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
+)]
+
+mod dedupe;
+mod load;
+mod outage;
+mod settle;
+mod suite;
+mod verify;
+mod wire;
+
+fn main() -> std::process::ExitCode {
+    let subjects = [
+        ("verify", verify::scenarios()),
+        ("dedupe", dedupe::scenarios()),
+        ("settle", settle::scenarios()),
+        ("outage", outage::scenarios()),
+        ("wire", wire::scenarios()),
+        ("load", load::scenarios()),
+    ];
+    suite::run(subjects)
+}

@@ -1,0 +1,171 @@
+//! Runs scenarios: on which Envoys, on a stack shared with others or on one of their own, and what is checked after all
+//! of them. Knows no scenario.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+use twilio_edge_wasm_tests::envoy::Version;
+use twilio_edge_wasm_tests::stack::{Bench, Plan, SidecarPlan, Stack};
+
+/// Longer than any scenario takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A story with assertions.
+pub(crate) type Story = fn(&Stack) -> Pin<Box<dyn Future<Output = Result<()>> + '_>>;
+
+/// A story, and what it is told on.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// The function's name.
+    pub(crate) name: &'static str,
+    /// What it asserts.
+    pub(crate) story: Story,
+    /// Where it runs.
+    pub(crate) setting: Setting,
+}
+
+/// Where a scenario runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Setting {
+    /// Among others, told apart by their MessageSids; on every Envoy.
+    Shared,
+    /// On a stack of its own, on every Envoy.
+    Own(Plan),
+    /// On a stack of its own, on the newest Envoy: it is about the sidecar, or about the filter's own logic.
+    Newest(Plan),
+    /// As [`Setting::Newest`], with the machine to itself.
+    Alone(Plan),
+}
+
+/// Scenarios in one setting, by the names of their functions.
+macro_rules! told {
+    ($setting:expr; $($name:ident),+ $(,)?) => {
+        [$($crate::suite::Scenario {
+            name: stringify!($name),
+            story: |stack| Box::pin($name(stack)),
+            setting: $setting,
+        }),+]
+    };
+}
+pub(crate) use told;
+
+/// What scenarios have in common, started when the first needs it.
+struct Theatre {
+    runtime: Runtime,
+    bench: OnceCell<Arc<Bench>>,
+    shared: HashMap<Version, OnceCell<Stack>>,
+    /// Held for reading by all, for writing by who must be alone.
+    machine: RwLock<()>,
+}
+
+/// Runs what the command line asks for.
+pub(crate) fn run(subjects: impl IntoIterator<Item = (&'static str, Vec<Scenario>)>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Scenarios wait more than they work.
+    arguments.test_threads.get_or_insert(4);
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let theatre = Arc::new(Theatre {
+        runtime,
+        bench: OnceCell::new(),
+        shared: [Version::Newest, Version::Oldest].map(|version| (version, OnceCell::new())).into(),
+        machine: RwLock::new(()),
+    });
+    let mut trials = Vec::new();
+    for (subject, scenarios) in subjects {
+        for scenario in scenarios {
+            let versions: &[Version] = match scenario.setting {
+                Setting::Shared | Setting::Own(_) => &[Version::Newest, Version::Oldest],
+                Setting::Newest(_) | Setting::Alone(_) => &[Version::Newest],
+            };
+            for &version in versions {
+                let name = format!("{}/{subject}/{}", version.as_str(), scenario.name);
+                let theatre = theatre.clone();
+                trials.push(Trial::test(name, move || theatre.play(scenario, version)));
+            }
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let judged = theatre.close();
+    if let Err(error) = &judged {
+        eprintln!("error: {error:#}");
+    }
+    if conclusion.has_failed() || judged.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+impl Theatre {
+    fn play(&self, scenario: Scenario, version: Version) -> Result<(), Failed> {
+        let turn = self.machine.read().unwrap_or_else(PoisonError::into_inner);
+        let told = match scenario.setting {
+            Setting::Shared => self.on_shared_stack(scenario.story, version),
+            Setting::Own(plan) | Setting::Newest(plan) => {
+                self.on_own_stack(scenario.story, version, plan)
+            }
+            Setting::Alone(plan) => {
+                drop(turn);
+                let _alone = self.machine.write().unwrap_or_else(PoisonError::into_inner);
+                self.on_own_stack(scenario.story, version, plan)
+            }
+        };
+        // The causes alone: a backtrace would be the runner's.
+        told.map_err(|error| format!("{error:#}").into())
+    }
+
+    fn on_shared_stack(&self, story: Story, version: Version) -> Result<()> {
+        let cell = self.shared.get(&version).context("no such Envoy")?;
+        let plan = Plan::new(SidecarPlan::Sqlite);
+        let stack = self.runtime.block_on(cell.get_or_try_init(|| self.set_up(version, plan)))?;
+        self.tell(story, stack).map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
+    }
+
+    fn on_own_stack(&self, story: Story, version: Version, plan: Plan) -> Result<()> {
+        let stack = self.runtime.block_on(self.set_up(version, plan))?;
+        let told = self.tell(story, &stack).and_then(|()| self.runtime.block_on(stack.judge()));
+        told.map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
+    }
+
+    async fn set_up(&self, version: Version, plan: Plan) -> Result<Stack> {
+        let bench = self.bench.get_or_try_init(async || anyhow::Ok(Arc::new(Bench::start()?)));
+        Stack::start(bench.await?, version, plan).await
+    }
+
+    /// A panic is a failed assertion; where it was is on stderr already.
+    fn tell(&self, story: Story, stack: &Stack) -> Result<()> {
+        let telling = || self.runtime.block_on(async { timeout(PATIENCE, story(stack)).await });
+        match catch_unwind(AssertUnwindSafe(telling)) {
+            Ok(told) => told.with_context(|| format!("took longer than {PATIENCE:?}"))?,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                bail!("{}", text.unwrap_or("panicked"))
+            }
+        }
+    }
+
+    /// Judges the shared stacks. What broke them is in the scenarios' output above.
+    fn close(&self) -> Result<()> {
+        for (version, stack) in &self.shared {
+            if let Some(stack) = stack.get() {
+                let judged = self.runtime.block_on(stack.judge());
+                judged.map_err(|error| {
+                    anyhow!("{}: {error:#}\n{}", version.as_str(), stack.logs())
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
