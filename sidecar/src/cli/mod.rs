@@ -1,6 +1,8 @@
 //! The commands of `twilio-edge`, one file each: its arguments and its `run`. Nothing else is decided here.
 
+mod backend;
 mod captured;
+mod demo;
 mod serve;
 mod vectors;
 
@@ -20,6 +22,10 @@ struct Cli {
 enum Command {
     /// Run the sidecar
     Serve(serve::Args),
+    /// Run Envoy with the filter, the sidecar and a demo backend on this machine
+    Demo(demo::Args),
+    /// Run the demo's application: it shows each webhook it gets
+    Backend(backend::Args),
     /// Compare the filter's verdicts with a file of signed requests
     Vectors(vectors::Args),
 }
@@ -28,6 +34,8 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Backend(args) => backend::run(args),
         Command::Vectors(args) => vectors::run(args),
     }
 }

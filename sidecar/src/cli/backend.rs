@@ -1,0 +1,43 @@
+//! `twilio-edge backend`: the demo's application, until it is told to stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use crate::demo::backend::{Answer, router};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:8084")]
+    listen: SocketAddr,
+    /// Answer every webhook with this status instead of 200 and 204
+    #[arg(long, env = "BACKEND_STATUS")]
+    status: Option<StatusCode>,
+    /// Take so many milliseconds over each webhook
+    #[arg(long, env = "BACKEND_DELAY_MS", default_value_t = 0)]
+    delay_ms: u64,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let served = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(serve(args)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("twilio-edge backend: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: Args) -> io::Result<()> {
+    let answer = Answer { status: args.status, delay: Duration::from_millis(args.delay_ms) };
+    let listener = tokio::net::TcpListener::bind(args.listen).await?;
+    axum::serve(listener, router(answer)).await
+}

@@ -1,0 +1,298 @@
+//! `twilio-edge demo`, which is `make run`: Envoy with the filter, the sidecar on its embedded defaults and the
+//! demo backend, from the first check to the last process ended. What each of them does is their own business.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use std::{env, fs};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::demo::ports::{self, Place};
+use crate::demo::processes::{Processes, ready};
+use crate::demo::{self, BACKEND_CLUSTER, EnvoyConfig, EnvoyConfigError, SIDECAR_CLUSTER};
+
+/// How long the parts may take until all of them are ready. They take about a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Port of Envoy on 127.0.0.1, where webhooks are sent
+    #[arg(long, env = "EDGE_PORT", default_value_t = demo::EDGE_PORT)]
+    edge_port: u16,
+    /// Port of the sidecar
+    #[arg(long, env = "SIDECAR_PORT", default_value_t = 8081)]
+    sidecar_port: u16,
+    /// Port of the demo backend
+    #[arg(long, env = "BACKEND_PORT", default_value_t = 8084)]
+    backend_port: u16,
+    /// Port of Envoy's admin interface
+    #[arg(long, env = "ADMIN_PORT", default_value_t = 9901)]
+    admin_port: u16,
+    /// Folder of what the sidecar remembers; the next run carries on from it
+    #[arg(long, default_value = "data")]
+    data: PathBuf,
+    /// Envoy's program
+    #[arg(long, default_value = ".venv/bin/envoy")]
+    envoy: PathBuf,
+    /// Envoy's configuration, of the shape of the shipped one
+    #[arg(long, default_value = "envoy/envoy.yaml")]
+    config: PathBuf,
+    /// The compiled filter
+    #[arg(long, default_value = "target/wasm/twilio_edge_filter.wasm")]
+    wasm: PathBuf,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    // One thread: the processes end with the thread that started them (`Processes::start`).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ran = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        let demo = Demo::prepare(args)?;
+        runtime.block_on(demo.run())
+    });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("twilio-edge demo: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything checked, nothing started yet.
+struct Demo {
+    args: Args,
+    account: Account,
+    envoy_config: PathBuf,
+}
+
+impl Demo {
+    /// All that is in the way, at once.
+    fn prepare(args: Args) -> Result<Self, String> {
+        let mut problems = Vec::new();
+        for (file, remedy) in [
+            (&args.envoy, "make setup"),
+            (&args.wasm, "make wasm"),
+            (&args.config, "run this from the repository's root"),
+        ] {
+            if !file.exists() {
+                problems.push(format!("there is no {}: {remedy}", file.display()));
+            }
+        }
+        problems.extend(ports::taken(&args.places()));
+        let account = Account::from_environment(args.edge_port)
+            .map_err(|problem| problems.push(problem))
+            .ok();
+        let envoy_config = fs::create_dir_all(&args.data)
+            .map_err(|error| problems.push(format!("{}: {error}", args.data.display())))
+            .and_then(|()| args.envoy_config().map_err(|error| problems.push(error.to_string())))
+            .ok();
+        match (account, envoy_config) {
+            (Some(account), Some(envoy_config)) if problems.is_empty() => {
+                Ok(Self { args, account, envoy_config })
+            }
+            _ => Err(problems.join("\n  ")),
+        }
+    }
+
+    async fn run(self) -> Result<(), String> {
+        let mut asked_to_stop = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        let [Ok(interrupt), Ok(terminate)] = &mut asked_to_stop else {
+            return Err("cannot listen for signals".to_owned());
+        };
+        let mut processes = Processes::default();
+        let started = self.start(&mut processes);
+        let lived = match started {
+            Err(problem) => Err(problem),
+            Ok(()) => tokio::select! {
+                _ = interrupt.recv() => Ok(()),
+                _ = terminate.recv() => Ok(()),
+                ended = processes.first_to_end() => Err(match ended.status {
+                    Ok(status) => format!("the {} ended by itself ({status}), see its last lines", ended.name),
+                    Err(error) => format!("the {} is lost: {error}", ended.name),
+                }),
+                problem = self.greet_when_ready() => Err(problem),
+            },
+        };
+        say("\nstopping");
+        processes.stop().await;
+        lived
+    }
+
+    fn start(&self, processes: &mut Processes) -> Result<(), String> {
+        let mut start = |name, command: Command| {
+            let program = command.get_program().to_owned();
+            processes
+                .start(name, command)
+                .map_err(|error| format!("cannot start {}: {error}", Path::new(&program).display()))
+        };
+        let us =
+            env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+
+        let mut sidecar = Command::new(&us);
+        sidecar.arg("serve").env("TWILIO_EDGE_TOKEN", &self.account.edge_token);
+        sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
+        if env::var_os("DATABASE_URL").is_none() {
+            let database = self.args.data.join("twilio-edge.db");
+            sidecar.env("DATABASE_URL", format!("sqlite://{}", database.display()));
+        }
+        start("sidecar", sidecar)?;
+
+        let mut backend = Command::new(&us);
+        backend.args(["backend", "--listen", &self.args.backend().to_string()]);
+        start("backend", backend)?;
+
+        let mut envoy = Command::new(&self.args.envoy);
+        envoy.args(["--disable-hot-restart", "--log-level", "warning", "--log-format", "%l: %v"]);
+        // Access log lines at once, not when ten seconds are over: somebody is watching.
+        envoy.args(["--file-flush-interval-msec", "50"]).arg("-c").arg(&self.envoy_config);
+        envoy.envs(self.account.environment());
+        start("envoy", envoy)
+    }
+
+    /// Prints the banner as soon as all parts are ready, and returns only with what went wrong.
+    async fn greet_when_ready(&self) -> String {
+        for (part, address, path) in [
+            ("sidecar", self.args.sidecar(), "/readyz"),
+            ("backend", self.args.backend(), "/healthz"),
+            ("envoy", self.args.admin(), "/ready"),
+        ] {
+            if !ready(address, path, PATIENCE).await {
+                return format!(
+                    "the {part} is not ready after {PATIENCE:?} (http://{address}{path})"
+                );
+            }
+        }
+        say(&self.banner());
+        std::future::pending().await
+    }
+
+    fn banner(&self) -> String {
+        let Args { data, .. } = &self.args;
+        let sign = env::args().next().unwrap_or_else(|| "twilio-edge".to_owned()) + " sign";
+        let sid = fresh_message_sid();
+        let mut text = "\ntwilio-edge is running; Ctrl-C stops all of it.\n\n".to_owned();
+        for (part, address, what) in [
+            (
+                "edge",
+                self.args.edge(),
+                "Envoy with the filter: /twilio/inbound, /twilio/status, /twilio/other".to_owned(),
+            ),
+            ("sidecar", self.args.sidecar(), format!("remembers in {}", data.display())),
+            (
+                "backend",
+                self.args.backend(),
+                "shows here what reaches it; PUT /answer/500 makes it fail".to_owned(),
+            ),
+            ("admin", self.args.admin(), "Envoy's own: /stats?filter=twilio_edge".to_owned()),
+        ] {
+            let _ = writeln!(text, "  {part:<9} http://{address}   {what}");
+        }
+        let _ = write!(
+            text,
+            "
+webhooks of account {} to {}, signed as Twilio signs them. In another terminal:
+
+  {sign} inbound --message-sid {sid} --body \"Where is my order?\" --send
+      arrives once, verified
+  {sign} inbound --message-sid {sid} --body \"Where is my order?\" --send
+      the same message again: answered, and the backend sees nothing
+  {sign} stop --send
+      an opt-out, on record before the backend hears of it
+",
+            self.account.sid, self.account.origin
+        );
+        text
+    }
+}
+
+impl Args {
+    fn edge(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.edge_port).into()
+    }
+
+    fn sidecar(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.sidecar_port).into()
+    }
+
+    fn backend(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.backend_port).into()
+    }
+
+    fn admin(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.admin_port).into()
+    }
+
+    fn places(&self) -> [Place; 4] {
+        [
+            Place { part: "edge", address: self.edge(), variable: "EDGE_PORT" },
+            Place { part: "sidecar", address: self.sidecar(), variable: "SIDECAR_PORT" },
+            Place { part: "backend", address: self.backend(), variable: "BACKEND_PORT" },
+            Place { part: "Envoy admin", address: self.admin(), variable: "ADMIN_PORT" },
+        ]
+    }
+
+    /// The shipped configuration with this run's addresses, written beside the data.
+    fn envoy_config(&self) -> Result<PathBuf, EnvoyConfigError> {
+        let mut config = EnvoyConfig::load(&self.config)?;
+        config.set_listener(self.edge())?;
+        config.set_admin(self.admin())?;
+        config.set_cluster(BACKEND_CLUSTER, self.backend())?;
+        config.set_cluster(SIDECAR_CLUSTER, self.sidecar())?;
+        config.set_module(&self.wasm)?;
+        let path = self.data.join("envoy.json");
+        config.write(&path)?;
+        Ok(path)
+    }
+}
+
+/// Whose webhooks are proven, from the environment or the demo's own.
+struct Account {
+    sid: String,
+    auth_token: String,
+    edge_token: String,
+    origin: String,
+}
+
+impl Account {
+    fn from_environment(edge_port: u16) -> Result<Self, String> {
+        let given = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let (sid, auth_token) = match (given("TWILIO_ACCOUNT_SID"), given("TWILIO_AUTH_TOKEN")) {
+            (Some(sid), Some(auth_token)) => (sid, auth_token),
+            (None, None) => (demo::ACCOUNT_SID.to_owned(), demo::AUTH_TOKEN.to_owned()),
+            _ => {
+                return Err("of TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN only one is set: set both, or none for the demo's account".to_owned());
+            }
+        };
+        Ok(Self {
+            sid,
+            auth_token,
+            edge_token: given("TWILIO_EDGE_TOKEN").unwrap_or_else(|| demo::EDGE_TOKEN.to_owned()),
+            origin: given("PUBLIC_ORIGIN")
+                .unwrap_or_else(|| format!("http://127.0.0.1:{edge_port}")),
+        })
+    }
+
+    fn environment(&self) -> [(&str, &str); 4] {
+        [
+            ("TWILIO_ACCOUNT_SID", &self.sid),
+            ("TWILIO_AUTH_TOKEN", &self.auth_token),
+            ("TWILIO_EDGE_TOKEN", &self.edge_token),
+            ("PUBLIC_ORIGIN", &self.origin),
+        ]
+    }
+}
+
+/// A message nobody has seen yet: with a fixed one, the second `make run` would call the first message a duplicate.
+fn fresh_message_sid() -> String {
+    let now = jiff::Timestamp::now().as_nanosecond();
+    format!("SM{now:032x}")
+}
+
+/// Prints; a closed output is no reason to fail.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}

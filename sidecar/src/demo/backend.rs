@@ -1,0 +1,174 @@
+//! An application behind the edge that does nothing but show what reaches it: method, path, the headers it may
+//! trust, the decoded form. Also what an application has to do with them, in a few lines: refuse what is not
+//! proven, answer 2xx once a webhook is taken.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use twilio_edge_contract::headers;
+
+/// What the edge lets through is far smaller; this bounds what comes from elsewhere.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// How webhooks are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// This status, or if none what fits the webhook: 200 with TwiML, 204 to a status.
+    pub status: Option<StatusCode>,
+    /// So long the backend takes over it.
+    pub delay: Duration,
+}
+
+/// The backend: every path is a webhook, but for `/healthz` and `PUT /answer/{status}`, which changes the answer
+/// (`default` for what fits the webhook).
+pub fn router(answer: Answer) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/answer/{status}", put(change))
+        .fallback(webhook)
+        .with_state(Arc::new(Mutex::new(answer)))
+}
+
+type Shared = Arc<Mutex<Answer>>;
+
+async fn change(State(shared): State<Shared>, Path(status): Path<String>) -> Response {
+    let status = match status.parse() {
+        Ok(status) => Some(status),
+        Err(_) if status == "default" => None,
+        Err(_) => return (StatusCode::BAD_REQUEST, "a status, or default\n").into_response(),
+    };
+    shared.lock().unwrap_or_else(PoisonError::into_inner).status = status;
+    let now = status.map_or_else(|| "what fits them".to_owned(), |status| status.to_string());
+    print(&format!("from now on webhooks are answered with {now}"));
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn webhook(State(shared): State<Shared>, request: Request<Body>) -> Response {
+    let answer = *shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    tokio::time::sleep(answer.delay).await;
+    let reply = reply(&head.headers, answer);
+    print(&shown(&head, &body, reply.status()));
+    reply
+}
+
+/// In one piece: webhooks arrive side by side, their lines must not mix. A closed output is no reason to fail.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+fn reply(trusted: &HeaderMap, answer: Answer) -> Response {
+    if !trusted.contains_key(headers::VERIFIED) {
+        return (StatusCode::FORBIDDEN, "not proven to be Twilio's\n").into_response();
+    }
+    if let Some(status) = answer.status {
+        return status.into_response();
+    }
+    let has = |name, value| trusted.get(name).is_some_and(|header| header == value);
+    if !has(headers::CLASS, "inbound") {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    // Twilio tells who says STOP what that means; another message would not reach them anyway.
+    let twiml = if has(headers::OPT, "stop") {
+        "<Response/>"
+    } else {
+        "<Response><Message>Thank you, we are looking into it.</Message></Response>"
+    };
+    ([(header::CONTENT_TYPE, "text/xml")], twiml).into_response()
+}
+
+/// The block that is printed. Values are escaped: a message must not be able to write to the terminal.
+fn shown(head: &Parts, body: &[u8], status: StatusCode) -> String {
+    let mut block = format!("\n{} {}\n", head.method, head.uri.path());
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(block, "  {:<30} {}", name.escape_debug(), value.escape_debug());
+    };
+    for (name, value) in &head.headers {
+        if name.as_str().starts_with(headers::PREFIX) {
+            line(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
+        }
+    }
+    let form = if body.is_empty() { head.uri.query().unwrap_or("").as_bytes() } else { body };
+    let is_form = head.headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        value.to_str().is_ok_and(|value| value.starts_with("application/x-www-form-urlencoded"))
+    });
+    if is_form {
+        for (name, value) in form_urlencoded::parse(form) {
+            line(&name, &value);
+        }
+    } else {
+        line("(body)", &String::from_utf8_lossy(body));
+    }
+    let _ = writeln!(block, "  -> {status}");
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn started() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router(Answer::default())).await });
+        url
+    }
+
+    async fn send(url: &str, trusted: &[(&str, &str)]) -> (u16, String) {
+        let mut request = reqwest::Client::new().post(format!("{url}/twilio/inbound"));
+        for (name, value) in trusted {
+            request = request.header(*name, *value);
+        }
+        let response = request.body("Body=hi").send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_answers_as_an_application_should() {
+        let url = started().await;
+        let proven = (headers::VERIFIED, "AC1");
+        assert_eq!(send(&url, &[]).await.0, 403);
+        let (status, body) = send(&url, &[proven, (headers::CLASS, "inbound")]).await;
+        assert!(status == 200 && body.contains("<Message>"), "{status} {body}");
+        let stop = [proven, (headers::CLASS, "inbound"), (headers::OPT, "stop")];
+        assert_eq!(send(&url, &stop).await, (200, "<Response/>".to_owned()));
+        assert_eq!(send(&url, &[proven, (headers::CLASS, "status")]).await.0, 204);
+    }
+
+    #[tokio::test]
+    async fn its_answer_can_be_changed_while_it_runs() {
+        let url = started().await;
+        let proven = [(headers::VERIFIED, "AC1"), (headers::CLASS, "inbound")];
+        let put = async |answer: &str| {
+            let request = reqwest::Client::new().put(format!("{url}/answer/{answer}"));
+            request.send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(put("503").await, 204);
+        assert_eq!(send(&url, &proven).await.0, 503);
+        assert_eq!(put("default").await, 204);
+        assert_eq!(send(&url, &proven).await.0, 200);
+        assert_eq!(put("gladly").await, 400);
+    }
+
+    #[test]
+    fn a_message_cannot_write_to_the_terminal() {
+        let request = Request::post("/twilio/inbound").header(headers::VERIFIED, "AC1");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let block = shown(&head, b"Body=%1B%5B2J%0A-%3E+204", StatusCode::OK);
+        assert!(block.contains(r"\u{1b}[2J\n-> 204"), "{block}");
+        assert_eq!(block.matches("\n  -> ").count(), 1, "{block}");
+    }
+}

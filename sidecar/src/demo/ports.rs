@@ -1,0 +1,110 @@
+//! Whether the demo's addresses are free, asked before anything starts, so that a taken one is one clear line
+//! and not a half-started demo.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+
+/// An address one of the demo's processes will listen on.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// What will listen there.
+    pub part: &'static str,
+    /// Where.
+    pub address: SocketAddr,
+    /// The environment variable that moves it elsewhere.
+    pub variable: &'static str,
+}
+
+/// One line for each place that cannot be had: who has it, and what to do.
+pub fn taken(places: &[Place]) -> Vec<String> {
+    let mut ours: HashMap<SocketAddr, (&str, TcpListener)> = HashMap::new();
+    let mut problems = Vec::new();
+    for Place { part, address, variable } in places {
+        let holder = match ours.get(address) {
+            Some((other, _)) => format!("the {other} of this demo"),
+            None => match TcpListener::bind(address) {
+                Ok(listener) => {
+                    ours.insert(*address, (part, listener));
+                    continue;
+                }
+                Err(error) => holder(*address)
+                    .map_or_else(|| format!("somebody else ({error})"), |name| format!("`{name}`")),
+            },
+        };
+        problems.push(format!(
+            "{address}, for the {part}, is taken by {holder}: stop that, or choose another port with {variable}=.."
+        ));
+    }
+    problems
+}
+
+/// The process that listens on `address`, as Linux tells it; none where it cannot be known.
+fn holder(address: SocketAddr) -> Option<String> {
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    let socket = format!("socket:[{}]", listening_inode(&table, address.port())?);
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(open_files) = fs::read_dir(process.path().join("fd")) else { continue };
+        let has_it = open_files
+            .flatten()
+            .any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*socket));
+        if has_it {
+            let name = fs::read_to_string(process.path().join("comm")).ok()?;
+            return Some(format!(
+                "{} (pid {})",
+                name.trim(),
+                process.file_name().to_string_lossy()
+            ));
+        }
+    }
+    None
+}
+
+/// The inode of the socket that listens on `port`, out of `/proc/net/tcp`
+/// (man 5 proc: local_address is the second column, st the fourth, inode the tenth).
+fn listening_inode(table: &str, port: u16) -> Option<&str> {
+    const LISTENING: &str = "0A";
+    let port = format!(":{port:04X}");
+    table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let listens = columns.get(3) == Some(&LISTENING);
+        (listens && columns.get(1)?.ends_with(&port)).then(|| columns.get(9).copied())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(part: &'static str, address: SocketAddr) -> Place {
+        Place { part, address, variable: "SOME_PORT" }
+    }
+
+    #[test]
+    fn a_taken_port_names_its_holder_and_the_way_out() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let problems = taken(&[place("edge", held.local_addr().unwrap())]);
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert!(problem.contains("SOME_PORT"), "{problem}");
+        #[cfg(target_os = "linux")]
+        assert!(problem.contains(&format!("pid {}", std::process::id())), "{problem}");
+    }
+
+    #[test]
+    fn two_parts_on_one_port_are_found_and_free_ones_are_fine() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(taken(&[place("edge", free)]), Vec::<String>::new());
+        let problems = taken(&[place("edge", free), place("backend", free)]);
+        assert!(problems.concat().contains("the edge of this demo"), "{problems:?}");
+    }
+
+    #[test]
+    fn only_listening_sockets_hold_a_port() {
+        let table = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 0100007F:A0B2 01 00000000:00000000 00:00000000 00000000     0        0 11 1
+   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 22 1";
+        assert_eq!(listening_inode(table, 8080), Some("22"));
+        assert_eq!(listening_inode(table, 8081), None);
+    }
+}

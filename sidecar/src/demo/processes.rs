@@ -1,0 +1,221 @@
+//! Processes that live and die together: started side by side, their output told apart by a name in front of
+//! each line, all of them ended as soon as one ends or somebody asks. None outlives the program that started
+//! it, not even when that is killed. Knows nothing of what they do.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long a process may take to end when asked to, before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Between two questions whether a process is ready.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A process that ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its name, as given to [`Processes::start`].
+    pub name: &'static str,
+    /// How it ended; an error if that could not be learnt.
+    pub status: io::Result<ExitStatus>,
+}
+
+/// The processes that are running.
+#[derive(Debug)]
+pub struct Processes {
+    tasks: JoinSet<Ended>,
+    stop: watch::Sender<bool>,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) }
+    }
+}
+
+impl Processes {
+    /// Starts `command`. To be called on the program's main thread: the system ends the process when the thread
+    /// that started it is gone.
+    pub fn start(&mut self, name: &'static str, command: std::process::Command) -> io::Result<()> {
+        let mut child = Command::from(with_parent(command))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A Ctrl-C in the terminal is for us; what it means for them is our business.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut output = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            output.spawn(print_lines(name, stdout));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            output.spawn(print_lines(name, stderr));
+        }
+        let mut stop = self.stop.subscribe();
+        self.tasks.spawn(async move {
+            let asked = async { stop.wait_for(|stop| *stop).await.is_ok() };
+            let ended = tokio::select! {
+                status = child.wait() => Some(status),
+                _ = asked => None,
+            };
+            let status = match ended {
+                Some(status) => status,
+                None => end(&mut child).await,
+            };
+            // Its last words, unless something it left behind still holds its output open.
+            let _ = timeout(GRACE, output.join_all()).await;
+            Ended { name, status }
+        });
+        Ok(())
+    }
+
+    /// The first one that ends by itself; never returns while all of them run.
+    pub async fn first_to_end(&mut self) -> Ended {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(ended)) => return ended,
+                // A task that panicked has dropped its child, which killed it: some other one will tell.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Asks all to end, kills those that do not within five seconds.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The same command through `setpriv`, which has the system tell it to end when we are gone without a word.
+/// Where there is no `setpriv` (it is Linux's), that one promise is not kept.
+fn with_parent(command: std::process::Command) -> std::process::Command {
+    let has_setpriv = std::process::Command::new("setpriv")
+        .args(["--pdeathsig", "TERM", "true"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !has_setpriv {
+        return command;
+    }
+    let mut wrapped = std::process::Command::new("setpriv");
+    wrapped.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
+}
+
+/// Asks the process and what it started (they are a process group), then stops asking.
+async fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    let Some(group) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
+        return child.wait().await;
+    };
+    let _ = kill_process_group(group, Signal::TERM);
+    if let Ok(status) = timeout(GRACE, child.wait()).await {
+        return status;
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+    child.wait().await
+}
+
+async fn print_lines(name: &str, output: impl AsyncRead + Unpin) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        let text = String::from_utf8_lossy(&line);
+        // Where nobody reads any more there is nothing to do about it but to go on reading.
+        let _ = writeln!(io::stdout(), "{name:>8} | {}", text.trim_end());
+        line.clear();
+    }
+}
+
+/// Waits until `GET path` at `address` is answered with 200, at most `patience` long. False if it never was.
+pub async fn ready(address: SocketAddr, path: &str, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        if timeout(Duration::from_secs(1), answers_ok(address, path)).await.is_ok_and(|ok| ok) {
+            return true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    false
+}
+
+async fn answers_ok(address: SocketAddr, path: &str) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut status_line = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut status_line).await?;
+        io::Result::Ok(&status_line == b"HTTP/1.1 200")
+    };
+    ask.await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> std::process::Command {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_is_told_with_its_name_and_status() {
+        let mut processes = Processes::default();
+        processes.start("patient", shell("sleep 60")).unwrap();
+        processes.start("hasty", shell("exit 3")).unwrap();
+        let ended = processes.first_to_end().await;
+        assert_eq!((ended.name, ended.status.unwrap().code()), ("hasty", Some(3)));
+        let before = Instant::now();
+        processes.stop().await;
+        assert!(before.elapsed() < GRACE, "sleep ends when asked to");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_end_when_asked_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid_file = folder.path().join("pid");
+        let mut processes = Processes::default();
+        let script =
+            format!("trap '' TERM; echo $$ >'{}'; while :; do sleep 1; done", pid_file.display());
+        processes.start("deaf", shell(&script)).unwrap();
+        let deadline = Instant::now() + GRACE;
+        let pid = loop {
+            assert!(Instant::now() < deadline, "the shell has not started");
+            match std::fs::read_to_string(&pid_file) {
+                Ok(text) if text.ends_with('\n') => break text.trim().to_owned(),
+                _ => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        processes.stop().await;
+        let alive = shell(&format!("kill -0 {pid}")).stderr(Stdio::null()).status().unwrap();
+        assert!(!alive.success(), "{pid} is still there");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_not_ready() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(!ready(free, "/readyz", PAUSE * 3).await);
+    }
+}
