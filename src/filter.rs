@@ -10,6 +10,7 @@ use twilio_edge_contract::headers;
 
 use crate::exchange::{Effect, Event, Exchange, Head};
 use crate::host;
+use crate::metrics::Counter;
 use crate::root::Shared;
 
 /// One request's context.
@@ -73,6 +74,13 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        // Some servers add trailers to the headers, so ours may not come this way either.
+        for name in host::request_trailers() {
+            if headers::is_reserved(name.as_bytes()) {
+                self.shared.count(Counter::Forged);
+                host::remove_request_trailer(&name);
+            }
+        }
         self.complete(true);
         self.request_action()
     }

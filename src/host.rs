@@ -27,6 +27,17 @@ pub(crate) fn set_request_header(name: &str, value: Option<&str>) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value);
 }
 
+/// Names of the request trailers. Only in the request trailers callback.
+pub(crate) fn request_trailers() -> Vec<String> {
+    let pairs = hostcalls::get_map_bytes(MapType::HttpRequestTrailers).unwrap_or_default();
+    pairs.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Removes a request trailer, all of its values. Only in the request trailers callback.
+pub(crate) fn remove_request_trailer(name: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestTrailers, name, None);
+}
+
 /// What is buffered of the request body, at most `most` bytes. Only in body and trailers callbacks.
 pub(crate) fn request_body(most: usize) -> Vec<u8> {
     match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, most) {
