@@ -10,8 +10,8 @@
 //!                                           \--ok--> Deciding --Verdict(duplicate)--> Answered
 //!                                                        |  ^--in flight: asks again
 //!                            Verdict(proceed) or policy  v
-//!                                                    Forwarded --Response 2xx--> Done       (commit)
-//!                                                        \--anything else--> Settling --Settled--> Done
+//!                                                    Forwarded --2xx--> (Answering) --> Done      commit
+//!                                                        \--anything else--> Settling --> Done   release
 //! any --Gone--> Done, releasing what it holds
 //! ```
 //!
@@ -20,7 +20,7 @@
 use std::rc::Rc;
 
 use twilio_edge_contract::{
-    Claim, Class, Decision, Opt, Outcome, Settlement, Unclaimed, Verdict, headers,
+    Claim, Class, Decision, Opt, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict, headers,
 };
 
 use crate::config::{Account, Config, OnUnavailable, Route};
@@ -31,6 +31,9 @@ use crate::signature::{self, BodyRule, Mismatch, Payload};
 
 /// Longest a response waits for its release to be acknowledged. Twilio's retry comes later than that.
 const RELEASE_HOLD_MS: u64 = 250;
+
+/// Largest answer that is kept for duplicates, in bytes.
+const MOST_SAVED_BYTES: usize = 4096;
 
 /// First and longest pause before asking again about a copy in flight.
 const ASK_AGAIN_MS: u64 = 25;
@@ -57,6 +60,19 @@ pub struct Head {
     pub ambiguous: bool,
 }
 
+/// What the response's headers say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// `:status`
+    pub status: u16,
+    /// Whether a backend sent it, rather than Envoy itself.
+    pub from_backend: bool,
+    /// `content-type`, if the body is text as it stands: no content-encoding.
+    pub content_type: Option<Vec<u8>>,
+    /// There is no body.
+    pub ends: bool,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
@@ -77,11 +93,13 @@ pub enum Event<'a> {
     /// There will be no answer.
     NoVerdict,
     /// Response headers, the backend's or the proxy's own.
-    Response {
-        /// HTTP status.
-        status: u16,
-        /// Whether a backend sent it, rather than Envoy itself.
-        from_backend: bool,
+    Response(ResponseHead),
+    /// Part of the response body, on its way to the client.
+    ResponseBody {
+        /// This part alone.
+        part: &'a [u8],
+        /// Nothing follows.
+        ends: bool,
     },
     /// The sidecar has taken the release.
     Settled,
@@ -144,6 +162,8 @@ enum State {
     Deciding(Box<Deciding>),
     /// The backend has it. What is held must be settled exactly once.
     Forwarded(Option<Box<Held>>),
+    /// The backend's 2xx is on its way to the client; its body is copied, to be given to duplicates.
+    Answering(Box<Answering>),
     /// The response waits for its release to be acknowledged.
     Settling { until_ms: u64 },
     /// The client has an answer that is not the backend's; the request goes nowhere.
@@ -171,6 +191,14 @@ struct Held {
     unclaimed: bool,
 }
 
+#[derive(Debug)]
+struct Answering {
+    held: Held,
+    status: u16,
+    content_type: String,
+    body: Vec<u8>,
+}
+
 /// What is known for certain about a request.
 #[derive(Debug)]
 struct Proof {
@@ -190,7 +218,11 @@ impl Exchange {
     pub fn holds_request(&self) -> bool {
         match self.state {
             State::Idle | State::Receiving(_) | State::Deciding(_) | State::Answered => true,
-            State::Passing | State::Forwarded(_) | State::Settling { .. } | State::Done => false,
+            State::Passing
+            | State::Forwarded(_)
+            | State::Answering(_)
+            | State::Settling { .. }
+            | State::Done => false,
         }
     }
 
@@ -207,6 +239,11 @@ impl Exchange {
     /// Whether the status of the response matters.
     pub fn awaits_response(&self) -> bool {
         matches!(self.state, State::Receiving(_) | State::Deciding(_) | State::Forwarded(Some(_)))
+    }
+
+    /// Whether the body of the response is wanted.
+    pub fn copies_response(&self) -> bool {
+        matches!(self.state, State::Answering(_))
     }
 
     /// Whether time passing may change anything.
@@ -235,8 +272,11 @@ impl Exchange {
             }
             (State::Deciding(deciding), Event::NoVerdict) => no_verdict(*deciding, &mut effects),
             (State::Deciding(deciding), Event::Tick) => ask_again(deciding, now_ms, &mut effects),
-            (State::Forwarded(held), Event::Response { status, from_backend }) => {
-                respond(held, status, from_backend, now_ms, &mut effects)
+            (State::Forwarded(held), Event::Response(head)) => {
+                respond(held, head, now_ms, &mut effects)
+            }
+            (State::Answering(answering), Event::ResponseBody { part, ends }) => {
+                copy(answering, part, ends, &mut effects)
             }
             (State::Settling { .. }, Event::Settled) => {
                 effects.push(Effect::Respond);
@@ -248,8 +288,8 @@ impl Exchange {
                 State::Done
             }
             // The proxy answered a request we still hold: too slow an upload, too long a wait.
-            (State::Receiving(_), Event::Response { .. }) => State::Answered,
-            (State::Deciding(deciding), Event::Response { .. }) => {
+            (State::Receiving(_), Event::Response(_)) => State::Answered,
+            (State::Deciding(deciding), Event::Response(_)) => {
                 withdraw(&deciding.claim, &mut effects);
                 State::Answered
             }
@@ -259,6 +299,11 @@ impl Exchange {
             }
             (State::Forwarded(Some(held)), Event::Gone) => {
                 settle(*held, Outcome::Release, false, &mut effects);
+                State::Done
+            }
+            // The backend had accepted it, however much of the answer arrived.
+            (State::Answering(answering), Event::Gone) => {
+                settle(answering.held, Outcome::Commit, false, &mut effects);
                 State::Done
             }
             (_, Event::Gone) => State::Done,
@@ -348,7 +393,9 @@ impl Exchange {
             }
             Decision::Duplicate => {
                 effects.push(Effect::Note("duplicate"));
-                effects.push(Effect::Answer(Answer::duplicate(deciding.proof.webhook.class)));
+                let class = deciding.proof.webhook.class;
+                let answer = Answer::duplicate(class, verdict.answer.as_ref());
+                effects.push(Effect::Answer(answer));
                 State::Answered
             }
             Decision::InFlight => {
@@ -551,21 +598,76 @@ fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
 /// Twilio request the new URL, a 4xx the fallback, and neither may be swallowed as a duplicate.
 fn respond(
     held: Option<Box<Held>>,
-    status: u16,
-    from_backend: bool,
+    head: ResponseHead,
     now_ms: u64,
     effects: &mut Vec<Effect>,
 ) -> State {
     let Some(held) = held else { return State::Done };
-    if from_backend && (200..300).contains(&status) {
-        settle(*held, Outcome::Commit, false, effects);
-        return State::Done;
+    if !head.from_backend || !(200..300).contains(&head.status) {
+        settle(*held, Outcome::Release, true, effects);
+        return State::Settling { until_ms: now_ms.saturating_add(RELEASE_HOLD_MS) };
     }
-    settle(*held, Outcome::Release, true, effects);
-    State::Settling { until_ms: now_ms.saturating_add(RELEASE_HOLD_MS) }
+    match head.content_type.and_then(twiml_type) {
+        Some(content_type) if !head.ends && held.claim.identity.class == Class::Inbound => {
+            let status = head.status;
+            State::Answering(Box::new(Answering {
+                held: *held,
+                status,
+                content_type,
+                body: vec![],
+            }))
+        }
+        _ => {
+            settle(*held, Outcome::Commit, false, effects);
+            State::Done
+        }
+    }
+}
+
+/// Copies the answer as it passes. What is too large to keep, or no text, is not kept: a duplicate then gets
+/// an empty answer.
+fn copy(
+    mut answering: Box<Answering>,
+    part: &[u8],
+    ends: bool,
+    effects: &mut Vec<Effect>,
+) -> State {
+    answering.body.extend_from_slice(part);
+    let fits = answering.body.len() <= MOST_SAVED_BYTES;
+    if fits && !ends {
+        return State::Answering(answering);
+    }
+    let Answering { held, status, content_type, body } = *answering;
+    let answer = String::from_utf8(body).ok().filter(|_| fits).map(|body| SavedAnswer {
+        status,
+        content_type,
+        body,
+    });
+    settle_with(held, Outcome::Commit, false, answer, effects);
+    State::Done
+}
+
+/// The content types in which Twilio takes an answer to a message.
+fn twiml_type(content_type: Vec<u8>) -> Option<String> {
+    let content_type = String::from_utf8(content_type).ok()?;
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let known = ["text/xml", "application/xml", "text/plain"];
+    let is_text = content_type.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    (is_text && known.iter().any(|known| media_type.eq_ignore_ascii_case(known)))
+        .then_some(content_type)
 }
 
 fn settle(held: Held, outcome: Outcome, urgent: bool, effects: &mut Vec<Effect>) {
+    settle_with(held, outcome, urgent, None, effects);
+}
+
+fn settle_with(
+    held: Held,
+    outcome: Outcome,
+    urgent: bool,
+    answer: Option<SavedAnswer>,
+    effects: &mut Vec<Effect>,
+) {
     let Held { claim, unclaimed } = held;
     let unclaimed =
         unclaimed.then(|| Unclaimed { route: claim.route.clone(), form: claim.form.clone() });
@@ -576,7 +678,7 @@ fn settle(held: Held, outcome: Outcome, urgent: bool, effects: &mut Vec<Effect>)
             identity: claim.identity.clone(),
             outcome,
             unclaimed,
-            answer: None,
+            answer,
         }),
         urgent,
     });

@@ -8,7 +8,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use twilio_edge_contract::headers;
 
-use crate::exchange::{Effect, Event, Exchange, Head};
+use crate::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use crate::host;
 use crate::metrics::Counter;
 use crate::root::Shared;
@@ -85,20 +85,25 @@ impl HttpContext for Stream {
         self.request_action()
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if self.is(Exchange::awaits_response) {
             let from_backend = host::response_is_the_backends();
-            let status = host::response_status().unwrap_or_default();
-            self.tell(Event::Response { status, from_backend });
+            let head = read_response(host::response_headers(), from_backend, end_of_stream);
+            self.tell(Event::Response(head));
         }
         self.response_action()
     }
 
-    fn on_http_response_body(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_response_body(&mut self, bytes: usize, end_of_stream: bool) -> Action {
+        if self.is(Exchange::copies_response) {
+            let part = host::response_body(bytes);
+            self.tell(Event::ResponseBody { part: &part, ends: end_of_stream });
+        }
         self.response_action()
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.tell(Event::ResponseBody { part: b"", ends: true });
         self.response_action()
     }
 
@@ -168,5 +173,23 @@ fn read_head(pairs: Vec<(String, Vec<u8>)>) -> Head {
         };
         head.ambiguous |= field.replace(value).is_some();
     }
+    head
+}
+
+fn read_response(pairs: Vec<(String, Vec<u8>)>, from_backend: bool, ends: bool) -> ResponseHead {
+    let mut head = ResponseHead { from_backend, ends, ..ResponseHead::default() };
+    let mut encoded = false;
+    for (name, value) in pairs {
+        match name.as_str() {
+            ":status" => {
+                let status = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                head.status = status.unwrap_or_default();
+            }
+            "content-type" => head.content_type = Some(value),
+            "content-encoding" => encoded = true,
+            _ => {}
+        }
+    }
+    head.content_type = head.content_type.filter(|_| !encoded);
     head
 }

@@ -46,9 +46,17 @@ pub(crate) fn request_body(most: usize) -> Vec<u8> {
     }
 }
 
-/// Status of the response. Only in the response headers callback.
-pub(crate) fn response_status() -> Option<u16> {
-    number(&hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status").ok()??)
+/// Response headers. Only in the response headers callback.
+pub(crate) fn response_headers() -> Vec<(String, Vec<u8>)> {
+    hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default()
+}
+
+/// The part of the response body that is passing. Only in the response body callback.
+pub(crate) fn response_body(bytes: usize) -> Vec<u8> {
+    match hostcalls::get_buffer(BufferType::HttpResponseBody, 0, bytes) {
+        Ok(Some(part)) => part,
+        Ok(None) | Err(_) => Vec::new(),
+    }
 }
 
 /// Whether the response came from an upstream, rather than from Envoy (a timeout, a reset, a redirect or
@@ -204,8 +212,4 @@ impl Counters {
             let _ = hostcalls::increment_metric(*id, 1);
         }
     }
-}
-
-fn number(text: &[u8]) -> Option<u16> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }

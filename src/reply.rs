@@ -4,7 +4,7 @@
 //! `x-twilio-edge-reason`, in the log line, in the access log and in the name of a counter, and are never
 //! renamed silently. A duplicate is always answered 2xx: anything else makes Twilio call the fallback URL.
 
-use twilio_edge_contract::{Class, headers};
+use twilio_edge_contract::{Class, SavedAnswer, headers};
 
 /// Why a request was refused. One counter each: `twilio_edge.rejected.<slug>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -201,18 +201,26 @@ impl Answer {
         Self { status: reason.status(), headers, body }
     }
 
-    /// What Twilio is told about a webhook the backend has accepted before: empty TwiML for a message
-    /// (another content type would be error 12300), nothing for a status.
-    pub fn duplicate(class: Class) -> Self {
-        let reason = (headers::DEDUPE, "duplicate".to_owned());
+    /// What Twilio is told about a webhook the backend has accepted before: what the backend said then, if
+    /// that was kept; else empty TwiML for a message (another content type would be error 12300), and nothing
+    /// for a status.
+    pub fn duplicate(class: Class, saved: Option<&SavedAnswer>) -> Self {
+        let mark = (headers::DEDUPE, "duplicate".to_owned());
+        if let Some(saved) = saved.filter(|saved| (200..300).contains(&saved.status)) {
+            return Self {
+                status: saved.status,
+                headers: vec![("content-type", saved.content_type.clone()), mark],
+                body: saved.body.clone(),
+            };
+        }
         match class {
             Class::Inbound => Self {
                 status: 200,
-                headers: vec![("content-type", "text/xml".to_owned()), reason],
+                headers: vec![("content-type", "text/xml".to_owned()), mark],
                 body: "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>".to_owned(),
             },
             Class::Status | Class::Other => {
-                Self { status: 204, headers: vec![reason], body: String::new() }
+                Self { status: 204, headers: vec![mark], body: String::new() }
             }
         }
     }
@@ -242,7 +250,14 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_always_a_success() {
-        assert_eq!(Answer::duplicate(Class::Inbound).status, 200);
-        assert_eq!(Answer::duplicate(Class::Status).status, 204);
+        assert_eq!(Answer::duplicate(Class::Inbound, None).status, 200);
+        assert_eq!(Answer::duplicate(Class::Status, None).status, 204);
+        let saved = |status| SavedAnswer {
+            status,
+            content_type: "text/xml".to_owned(),
+            body: "<Response><Message>hi</Message></Response>".to_owned(),
+        };
+        assert_eq!(Answer::duplicate(Class::Inbound, Some(&saved(201))).status, 201);
+        assert_eq!(Answer::duplicate(Class::Inbound, Some(&saved(500))).status, 200);
     }
 }

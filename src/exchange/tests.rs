@@ -132,6 +132,10 @@ impl Case {
     }
 }
 
+fn response(status: u16, from_backend: bool) -> Event<'static> {
+    Event::Response(ResponseHead { status, from_backend, ..ResponseHead::default() })
+}
+
 fn verdict(claim_id: &str, decision: Decision) -> Verdict {
     Verdict {
         claim_id: claim_id.to_owned(),
@@ -323,7 +327,7 @@ fn without_a_verdict_the_policy_decides() {
         fail(&mut case);
         assert!(case.was_forwarded());
         assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
-        case.tell(Event::Response { status: 200, from_backend: true });
+        case.tell(response(200, true));
         let (settlement, _) = case.settled()[0];
         assert_eq!(settlement.outcome, Outcome::Commit);
         assert_eq!(settlement.unclaimed.as_ref().unwrap().form, BODY, "told when it is back");
@@ -345,7 +349,7 @@ fn without_a_sidecar_webhooks_are_verified_and_forwarded() {
     assert!(case.was_forwarded());
     assert_eq!(case.header(headers::VERIFIED), Some(ACCOUNT));
     assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
-    case.tell(Event::Response { status: 500, from_backend: true });
+    case.tell(response(500, true));
     assert!(!case.exchange.holds_response());
 }
 
@@ -353,7 +357,7 @@ fn without_a_sidecar_webhooks_are_verified_and_forwarded() {
 fn only_a_backends_2xx_commits() {
     for status in [200, 204, 299] {
         let mut case = Case::forwarded("/in");
-        case.tell(Event::Response { status, from_backend: true });
+        case.tell(response(status, true));
         let settled = case.settled();
         assert_eq!((settled[0].0.outcome, settled[0].1), (Outcome::Commit, false), "{status}");
         assert!(!case.exchange.holds_response(), "a commit costs no latency");
@@ -362,7 +366,7 @@ fn only_a_backends_2xx_commits() {
     let others = [301, 307, 400, 404, 408, 425, 429, 500, 503, 504];
     for (status, from_backend) in others.map(|s| (s, true)).into_iter().chain([(200, false)]) {
         let mut case = Case::forwarded("/in");
-        case.tell(Event::Response { status, from_backend });
+        case.tell(response(status, from_backend));
         let settled = case.settled();
         assert_eq!((settled[0].0.outcome, settled[0].1), (Outcome::Release, true), "{status}");
         assert!(case.exchange.holds_response(), "a retry must not overtake the release");
@@ -374,7 +378,7 @@ fn only_a_backends_2xx_commits() {
 #[test]
 fn a_release_nobody_acknowledges_holds_the_response_a_quarter_of_a_second() {
     let mut case = Case::forwarded("/in");
-    case.tell(Event::Response { status: 500, from_backend: true });
+    case.tell(response(500, true));
     case.now_ms += RELEASE_HOLD_MS - 1;
     case.tell(Event::Tick);
     assert!(case.exchange.holds_response());
@@ -396,21 +400,63 @@ fn a_client_that_vanishes_releases_what_it_held() {
     assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
 
     let mut case = Case::forwarded("/in");
-    case.tell(Event::Response { status: 200, from_backend: true });
+    case.tell(response(200, true));
     case.tell(Event::Gone);
     assert_eq!(case.settled().len(), 1, "the backend had answered: it stays committed");
+}
+
+#[test]
+fn the_first_answer_is_kept_for_duplicates() {
+    let twiml = b"<Response><Message>hi</Message></Response>";
+    let answered = |content_type: &[u8], parts: &[&[u8]]| {
+        let mut case = Case::forwarded("/in");
+        case.tell(Event::Response(ResponseHead {
+            status: 200,
+            from_backend: true,
+            content_type: Some(content_type.to_vec()),
+            ends: false,
+        }));
+        for (index, part) in parts.iter().enumerate() {
+            case.tell(Event::ResponseBody { part, ends: index + 1 == parts.len() });
+        }
+        assert!(!case.exchange.holds_response());
+        case.tell(Event::Gone);
+        let settled = case.settled();
+        assert_eq!(settled.len(), 1);
+        assert_eq!(settled[0].0.outcome, Outcome::Commit);
+        settled[0].0.answer.clone()
+    };
+    let saved = answered(b"text/xml; charset=utf-8", &[&twiml[..9], &twiml[9..], b""]).unwrap();
+    assert_eq!((saved.status, saved.body.as_bytes()), (200, &twiml[..]));
+    assert_eq!(saved.content_type, "text/xml; charset=utf-8");
+    for (content_type, parts) in [
+        (&b"application/json"[..], &[&b"{}"[..]][..]),
+        (b"text/xml", &[&[b'x'; MOST_SAVED_BYTES][..], b"x"]),
+        (b"text/xml", &[b"\xff\xfe"]),
+        (b"text/xml\r\nx: y", &[b"<Response/>"]),
+    ] {
+        assert_eq!(answered(content_type, parts), None, "{content_type:?}");
+    }
+
+    let mut case = Case::asking("/in");
+    let claim_id = case.asked()[0].claim_id.clone();
+    case.tell(Event::Verdict(Verdict {
+        answer: Some(saved.clone()),
+        ..verdict(&claim_id, Decision::Duplicate)
+    }));
+    assert_eq!(case.answer().unwrap().body, saved.body);
 }
 
 #[test]
 fn what_the_proxy_answers_itself_is_not_the_backends_answer() {
     let mut case = Case::new(config(|_| {}));
     case.tell(Event::Head(post("/in", BODY)));
-    case.tell(Event::Response { status: 408, from_backend: false });
+    case.tell(response(408, false));
     case.tell(Event::Complete { body: BODY.as_bytes() });
     assert!(case.asked().is_empty() && case.answer().is_none() && !case.was_forwarded());
 
     let mut case = Case::asking("/in");
-    case.tell(Event::Response { status: 504, from_backend: false });
+    case.tell(response(504, false));
     case.decide(Decision::Proceed);
     assert!(!case.was_forwarded(), "a late verdict forwards nothing");
     assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
@@ -424,6 +470,7 @@ enum Act {
     Decide(u8, bool),
     NoVerdict,
     Response(u16, bool),
+    ResponseBody(usize, bool),
     Settled,
     Tick(u64),
     Gone,
@@ -438,6 +485,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::NoVerdict),
         2 => (prop_oneof![Just(200u16), Just(500), 100u16..600], any::<bool>())
             .prop_map(|(status, backend)| Act::Response(status, backend)),
+        2 => (0usize..5000, any::<bool>()).prop_map(|(bytes, ends)| Act::ResponseBody(bytes, ends)),
         1 => Just(Act::Settled),
         2 => (0u64..2000).prop_map(Act::Tick),
         1 => Just(Act::Gone),
@@ -477,7 +525,16 @@ proptest! {
                 }
                 Act::NoVerdict => case.tell(Event::NoVerdict),
                 Act::Response(status, from_backend) => {
-                    case.tell(Event::Response { status: *status, from_backend: *from_backend });
+                    let content_type = (status % 2 == 0).then(|| b"text/xml".to_vec());
+                    case.tell(Event::Response(ResponseHead {
+                        status: *status,
+                        from_backend: *from_backend,
+                        content_type,
+                        ends: status % 3 == 0,
+                    }));
+                }
+                Act::ResponseBody(bytes, ends) => {
+                    case.tell(Event::ResponseBody { part: &vec![b'x'; *bytes], ends: *ends });
                 }
                 Act::Settled => case.tell(Event::Settled),
                 Act::Tick(ms) => {
