@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use twilio_edge_filter::form::{Form, MAX_PARAMETERS};
+use twilio_edge_filter::reply::Reason;
 use twilio_edge_filter::signature::{BodyRule, Key, Match, Mismatch, verify};
 
 /// Header with the signature; names are compared without regard to case.
@@ -40,14 +41,14 @@ pub(super) enum Rejection {
 }
 
 impl Rejection {
-    /// Stable word for programs.
-    pub(super) fn slug(self) -> &'static str {
+    /// The filter's own name for it, and what it tells the client.
+    pub(super) fn reason(self) -> Reason {
         match self {
-            Self::TooManyParameters => "too_many_parameters",
-            Self::Mismatch(Mismatch::NoSignature) => "no_signature",
-            Self::Mismatch(Mismatch::WrongSignature) => "wrong_signature",
-            Self::Mismatch(Mismatch::NoBodyHash) => "no_body_hash",
-            Self::Mismatch(Mismatch::WrongBodyHash) => "wrong_body_hash",
+            Self::TooManyParameters => Reason::TooManyParameters,
+            Self::Mismatch(Mismatch::NoSignature) => Reason::MissingSignature,
+            Self::Mismatch(Mismatch::WrongSignature) => Reason::InvalidSignature,
+            Self::Mismatch(Mismatch::NoBodyHash) => Reason::MissingBodyHash,
+            Self::Mismatch(Mismatch::WrongBodyHash) => Reason::InvalidBodyHash,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! The commands of `twilio-edge`, one file each: its arguments and its `run`. Nothing else is decided here.
 
-mod backend;
-mod captured;
-mod demo;
+mod migrate;
+mod print_config;
 mod serve;
-mod vectors;
 
-use std::process::ExitCode;
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
+
+use crate::config::Merged;
 
 /// Proven webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
 #[derive(Debug, Parser)]
@@ -22,20 +25,37 @@ struct Cli {
 enum Command {
     /// Run the sidecar
     Serve(serve::Args),
-    /// Run Envoy with the filter, the sidecar and a demo backend on this machine
-    Demo(demo::Args),
-    /// Run the demo's application: it shows each webhook it gets
-    Backend(backend::Args),
-    /// Compare the filter's verdicts with a file of signed requests
-    Vectors(vectors::Args),
+    /// Bring the database up to date and stop; `serve` does the same when it starts
+    Migrate(migrate::Args),
+    /// Print the settings in effect, without secrets
+    PrintConfig(print_config::Args),
 }
 
 /// Parses the command line and runs the command it names.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
-        Command::Demo(args) => demo::run(args),
-        Command::Backend(args) => backend::run(args),
-        Command::Vectors(args) => vectors::run(args),
+        Command::Migrate(args) => migrate::run(args),
+        Command::PrintConfig(args) => print_config::run(args),
     }
+}
+
+/// Where the sidecar's settings come from.
+#[derive(Debug, clap::Args)]
+struct Sources {
+    /// Settings that differ from the defaults, as TOML; the environment wins over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Sources {
+    fn read(&self) -> Merged {
+        Merged::read(self.config.as_deref(), std::env::vars_os())
+    }
+}
+
+/// One line on what went wrong, and a failure.
+fn fail(problem: impl std::fmt::Display) -> ExitCode {
+    eprintln!("twilio-edge: {problem}");
+    ExitCode::FAILURE
 }

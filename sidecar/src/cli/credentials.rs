@@ -1,0 +1,102 @@
+//! Whose webhooks are signed or examined: the account and its auth tokens, from the environment or from files.
+//!
+//! There is no flag for a token: it would be in the process list and in the shell's history.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use twilio_edge_filter::form::is_account_sid;
+
+use crate::demo;
+
+/// Variables that hold auth tokens; the second while they are being rotated.
+pub(super) const TOKEN_VARIABLES: [&str; 2] = ["TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_NEXT"];
+
+/// Longest file of tokens, in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 10;
+
+/// An auth token and where it came from.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Token {
+    /// What may be printed.
+    pub(super) label: String,
+    /// What may not.
+    pub(super) secret: String,
+}
+
+/// An account that signs.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    /// `AC..`
+    pub(super) sid: String,
+    /// Its auth token.
+    pub(super) token: Token,
+}
+
+/// A variable that is set to something.
+pub(super) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The account to sign as: given wholly, or the demo's. Half of one is a mistake, not a wish for the demo.
+pub(super) fn account(sid: Option<&str>, token_file: Option<&Path>) -> Result<Account, String> {
+    let sid = sid.map(str::to_owned).or_else(|| variable("TWILIO_ACCOUNT_SID"));
+    let token = match token_file {
+        Some(file) => tokens_in(&[file.to_owned()])?.into_iter().next(),
+        None => tokens_in_environment().into_iter().next(),
+    };
+    match (sid, token) {
+        (Some(sid), _) if !is_account_sid(&sid) => {
+            Err(format!("{sid} is no account SID: AC and 32 hexadecimal digits"))
+        }
+        (Some(sid), Some(token)) => Ok(Account { sid, token }),
+        (None, None) => Ok(Account {
+            sid: demo::ACCOUNT_SID.to_owned(),
+            token: Token {
+                label: "the demo's auth token".to_owned(),
+                secret: demo::AUTH_TOKEN.to_owned(),
+            },
+        }),
+        (Some(sid), None) => Err(format!(
+            "there is no auth token for {sid}: set TWILIO_AUTH_TOKEN or name a --token-file"
+        )),
+        (None, Some(token)) => Err(format!(
+            "whose is {}? Set TWILIO_ACCOUNT_SID or --account too, or neither for the demo's account",
+            token.label
+        )),
+    }
+}
+
+/// The tokens of the environment, the current one first.
+pub(super) fn tokens_in_environment() -> Vec<Token> {
+    TOKEN_VARIABLES
+        .iter()
+        .filter_map(|name| variable(name).map(|secret| Token { label: (*name).to_owned(), secret }))
+        .collect()
+}
+
+/// The tokens of files, one a line; blank lines and lines that begin with `#` are none.
+pub(super) fn tokens_in(files: &[PathBuf]) -> Result<Vec<Token>, String> {
+    let mut tokens = Vec::new();
+    for file in files {
+        let name = file.display();
+        let size = fs::metadata(file).map_err(|error| format!("{name}: {error}"))?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(format!("{name}: too large for a file of tokens ({size} bytes)"));
+        }
+        let text = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
+        let before = tokens.len();
+        for (number, line) in (1..).zip(text.lines()) {
+            let secret = line.trim();
+            if !secret.is_empty() && !secret.starts_with('#') {
+                let label = format!("{name}:{number}");
+                tokens.push(Token { label, secret: secret.to_owned() });
+            }
+        }
+        if tokens.len() == before {
+            return Err(format!("{name}: there is no token in it"));
+        }
+    }
+    Ok(tokens)
+}

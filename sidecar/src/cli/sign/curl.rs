@@ -1,0 +1,42 @@
+//! A signed request as a curl command that sends exactly these bytes.
+
+use std::fmt::Write as _;
+
+use super::webhook::Signed;
+
+/// One command, ready to paste into a shell. `host` when the edge's own would not be the signed one.
+pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String {
+    // Without these two, curl tidies up `..` and expands `[]` and `{}`: another URL than the signed one.
+    let mut command = String::from("curl --include --path-as-is --globoff");
+    let _ = write!(command, " {}", quoted(&format!("{edge}{}", signed.target)));
+    let host = host.map(|host| ("Host", host));
+    let headers = signed.headers.iter().map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in headers.chain(host) {
+        let _ = write!(command, " \\\n  --header {}", quoted(&format!("{name}: {value}")));
+    }
+    if signed.method == "POST" {
+        let _ = write!(command, " \\\n  --data-raw {}", quoted(&signed.body));
+    }
+    command
+}
+
+/// For a POSIX shell: nothing means anything between single quotes, but there can be none of them.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_every_text_as_it_is() {
+        for text in ["", "a b", "it's", "$(x) `y` \\ \"", "line\nbreak", "''"] {
+            let echoed = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quoted(text))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(echoed.stdout).unwrap(), text);
+        }
+    }
+}
