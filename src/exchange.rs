@@ -20,14 +20,14 @@
 use std::rc::Rc;
 
 use twilio_edge_contract::{
-    Claim, Class, Decision, Opt, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict, headers,
+    Claim, Class, Decision, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict,
 };
 
-use crate::config::{Account, Config, OnUnavailable, Route};
-use crate::form::{Form, Misshape, TooManyParameters, Webhook};
+use crate::config::{Config, OnUnavailable};
+pub use crate::judgement::Head;
+use crate::judgement::{Judged, Proof, Refusal, judge};
 use crate::metrics::Counter;
 use crate::reply::{Answer, Reason};
-use crate::signature::{self, BodyRule, Mismatch, Payload};
 
 /// Longest a response waits for its release to be acknowledged. Twilio's retry comes later than that.
 const RELEASE_HOLD_MS: u64 = 250;
@@ -38,27 +38,6 @@ const MOST_SAVED_BYTES: usize = 4096;
 /// First and longest pause before asking again about a copy in flight.
 const ASK_AGAIN_MS: u64 = 25;
 const ASK_AGAIN_MOST_MS: u64 = 400;
-
-/// What the request's headers say, read once: they cannot be read again in every phase.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Head {
-    /// `:method`
-    pub method: Vec<u8>,
-    /// `:path`, query included, as received.
-    pub target: Vec<u8>,
-    /// `content-type`
-    pub content_type: Option<Vec<u8>>,
-    /// `content-length`, if it is a number.
-    pub content_length: Option<u64>,
-    /// `x-twilio-signature`
-    pub signature: Option<Vec<u8>>,
-    /// `x-request-id`, to find the request in other logs.
-    pub request_id: Option<Vec<u8>>,
-    /// Names of headers a client may not send.
-    pub forged: Vec<String>,
-    /// A header of the above came more than once.
-    pub ambiguous: bool,
-}
 
 /// What the response's headers say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -197,14 +176,6 @@ struct Answering {
     status: u16,
     content_type: String,
     body: Vec<u8>,
-}
-
-/// What is known for certain about a request.
-#[derive(Debug)]
-struct Proof {
-    webhook: Webhook,
-    account_sid: String,
-    key: String,
 }
 
 impl Exchange {
@@ -402,8 +373,7 @@ impl Exchange {
                 let most = self.config.sidecar.as_ref().map_or(0, |it| it.in_flight_wait_ms);
                 if now_ms.saturating_sub(deciding.since_ms) >= most {
                     let refusal = Refusal::of(Reason::StillInFlight);
-                    refusal.answer(&deciding.claim.route, None, effects);
-                    return State::Answered;
+                    return refuse(&refusal, &deciding.claim.route, None, effects);
                 }
                 deciding.ask_again = Some(now_ms.saturating_add(deciding.pause_ms));
                 deciding.pause_ms = (deciding.pause_ms * 2).min(ASK_AGAIN_MOST_MS);
@@ -415,140 +385,27 @@ impl Exchange {
 
     fn refuse(&self, refusal: Refusal, head: &Head, effects: &mut Vec<Effect>) -> State {
         let route = head.route(&self.config).map_or("", |route| route.path.as_str());
-        refusal.answer(route, head.request_id.as_deref(), effects);
-        State::Answered
+        refuse(&refusal, route, head.request_id.as_deref(), effects)
     }
 }
 
-impl Head {
-    /// Path without query, if it is text.
-    fn path(&self) -> Option<&str> {
-        let path = self.target.split(|byte| *byte == b'?').next().unwrap_or_default();
-        std::str::from_utf8(path).ok()
-    }
-
-    fn route<'c>(&self, config: &'c Config) -> Option<&'c Route> {
-        config.route(self.path()?)
-    }
+fn refuse(
+    refusal: &Refusal,
+    route: &str,
+    request_id: Option<&[u8]>,
+    effects: &mut Vec<Effect>,
+) -> State {
+    effects.push(Effect::Count(Counter::Rejected(refusal.reason)));
+    effects.push(Effect::Note(refusal.reason.slug()));
+    effects.push(Effect::Warn(refusal.log_line(route, request_id)));
+    effects.push(Effect::Answer(refusal.answer()));
+    State::Answered
 }
 
-/// A request that is Twilio's and says what its route expects.
-struct Judged<'a> {
-    route: &'a Route,
-    proof: Proof,
-    /// The signed parameters, undecoded.
-    form: &'a str,
-}
-
-/// Why not, and which field: names only, values are the sender's.
-struct Refusal {
-    reason: Reason,
-    field: Option<&'static str>,
-    account_sid: Option<String>,
-}
-
-impl Refusal {
-    fn of(reason: Reason) -> Self {
-        Self { reason, field: None, account_sid: None }
-    }
-
-    fn answer(self, route: &str, request_id: Option<&[u8]>, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Count(Counter::Rejected(self.reason)));
-        effects.push(Effect::Note(self.reason.slug()));
-        let mut line = format!("webhook rejected: reason={} route={route}", self.reason.slug());
-        for (name, value) in [("field", self.field), ("account.sid", self.account_sid.as_deref())] {
-            if let Some(value) = value {
-                line.push_str(&format!(" {name}={value}"));
-            }
-        }
-        if let Some(id) = request_id.and_then(|id| std::str::from_utf8(id).ok()) {
-            // The client may have chosen it: no line break, and not endless.
-            let id: String = id.chars().filter(char::is_ascii_graphic).take(64).collect();
-            line.push_str(&format!(" request_id={id}"));
-        }
-        line.push_str(&format!(": {}", self.reason.advice()));
-        effects.push(Effect::Warn(line));
-        effects.push(Effect::Answer(Answer::refusal(self.reason, self.field)));
-    }
-}
-
-/// The whole judgement of a complete request: route, signature, shape. Fails closed.
-fn judge<'a>(config: &'a Config, head: &'a Head, body: &'a [u8]) -> Result<Judged<'a>, Refusal> {
-    let ambiguous = || Refusal::of(Reason::AmbiguousRequest);
-    let target = std::str::from_utf8(&head.target).map_err(|_| ambiguous())?;
-    let route = head.route(config).ok_or_else(ambiguous)?;
-    if head.method == b"GET" && !body.is_empty() {
-        return Err(Refusal::of(Reason::UnexpectedBody));
-    }
-    let rule = BodyRule::of(&head.method, head.content_type.as_deref(), body);
-    let raw = rule.parameters(target, body);
-    let form =
-        Form::parse(raw).map_err(|TooManyParameters| Refusal::of(Reason::TooManyParameters))?;
-    let payload = rule.payload(&form, body);
-    if head.signature.as_deref().unwrap_or_default().is_empty() {
-        return Err(Refusal::of(Reason::MissingSignature));
-    }
-    let (account, key) = prove(config, route, target, payload, &form, head)?;
-    let in_account =
-        |refusal: Refusal| Refusal { account_sid: Some(account.sid.clone()), ..refusal };
-    let webhook = Webhook::read(route.class, &form, raw).map_err(|why| in_account(why.into()))?;
-    let form = std::str::from_utf8(raw).map_err(|_| in_account(Misshape::NotUtf8.into()))?;
-    let proof = Proof { webhook, account_sid: account.sid.clone(), key };
-    Ok(Judged { route, proof, form })
-}
-
-/// Finds the account and the key that signed. The account a request names only selects the keys to try.
-fn prove<'c>(
-    config: &'c Config,
-    route: &Route,
-    target: &str,
-    payload: Payload<'_>,
-    form: &Form<'_>,
-    head: &Head,
-) -> Result<(&'c Account, String), Refusal> {
-    let named = form.get("AccountSid");
-    let accounts = match named {
-        Some(sid) => std::slice::from_ref(
-            config.account(sid).ok_or_else(|| Refusal::of(Reason::UnknownAccount))?,
-        ),
-        // A body that is no form may name nobody; every account's keys are tried then.
-        None if route.class == Class::Other => config.accounts.as_slice(),
-        None => return Err(Misshape::Missing("AccountSid").into()),
-    };
-    let mut why = Mismatch::WrongSignature;
-    for origin in &config.origins {
-        let url = format!("{origin}{target}");
-        for account in accounts {
-            match signature::verify(&url, payload, head.signature.as_deref(), &account.keys) {
-                Ok(found) => {
-                    let key = account.keys.get(found.key).map(|key| key.label().to_owned());
-                    return Ok((account, key.unwrap_or_default()));
-                }
-                Err(mismatch) => why = mismatch,
-            }
-        }
-    }
-    let account_sid = named.and_then(|sid| config.account(sid)).map(|account| account.sid.clone());
-    let reason = match why {
-        Mismatch::NoSignature => Reason::MissingSignature,
-        Mismatch::WrongSignature => Reason::InvalidSignature,
-        Mismatch::NoBodyHash => Reason::MissingBodyHash,
-        Mismatch::WrongBodyHash => Reason::InvalidBodyHash,
-    };
-    Err(Refusal { reason, field: None, account_sid })
-}
-
-impl From<Misshape> for Refusal {
-    fn from(misshape: Misshape) -> Self {
-        let (reason, field) = match misshape {
-            Misshape::Missing(field) => (Reason::MissingField, Some(field)),
-            Misshape::Malformed(field) => (Reason::MalformedField, Some(field)),
-            Misshape::Repeated(field) => (Reason::RepeatedField, Some(field)),
-            Misshape::NotUtf8 => (Reason::InvalidUtf8, None),
-            Misshape::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
-        };
-        Self { reason, field, account_sid: None }
-    }
+fn tell_backend(proof: &Proof, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
+    effects
+        .extend(proof.headers(verdict).into_iter().map(|(name, value)| Effect::Set(name, value)));
+    effects.push(Effect::Note(Proof::dedupe(verdict)));
 }
 
 /// The sidecar said nothing useful: the route's policy decides.
@@ -566,12 +423,9 @@ fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
             // If it did not, a STOP in it must still be recorded: Twilio does not send it again.
             let held = Held { claim: Rc::clone(&deciding.claim), unclaimed: true };
             settle(held, Outcome::Release, false, effects);
-            let refusal = Refusal {
-                account_sid: Some(deciding.proof.account_sid),
-                ..Refusal::of(Reason::SidecarUnavailable)
-            };
-            refusal.answer(&deciding.claim.route, None, effects);
-            State::Answered
+            let refusal =
+                Refusal::of(Reason::SidecarUnavailable).of_account(&deciding.proof.account_sid);
+            refuse(&refusal, &deciding.claim.route, None, effects)
         }
     }
 }
@@ -682,51 +536,6 @@ fn settle_with(
         }),
         urgent,
     });
-}
-
-/// Sets the trusted headers: what was proven, and what the sidecar knows.
-fn tell_backend(proof: &Proof, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
-    let mut set = |name, value: &str| effects.push(Effect::Set(name, header_safe(value)));
-    set(headers::VERIFIED, &proof.account_sid);
-    set(headers::KEY, &proof.key);
-    let webhook = &proof.webhook;
-    set(headers::CLASS, webhook.class.as_str());
-    let identity = webhook.identity.as_ref();
-    for (name, value) in [
-        (headers::MESSAGE_SID, identity.map(|identity| identity.message_sid.as_str())),
-        (headers::STATUS, identity.and_then(|identity| identity.status.as_deref())),
-        (headers::FROM, webhook.from.as_deref()),
-        (headers::TO, webhook.to.as_deref()),
-        (headers::CHANNEL, webhook.channel.as_deref()),
-        (headers::OPT, verdict.and_then(|verdict| verdict.opt).map(Opt::as_str)),
-        (headers::WINDOW_EXPIRES, verdict.and_then(|verdict| verdict.window_expires.as_deref())),
-    ] {
-        if let Some(value) = value {
-            set(name, value);
-        }
-    }
-    let dedupe = if let Some(verdict) = verdict {
-        if webhook.class == Class::Inbound {
-            set(headers::SUPPRESSED, if verdict.suppressed { "true" } else { "false" });
-        }
-        if let Some(attempt) = verdict.attempt {
-            set(headers::ATTEMPT, &attempt.to_string());
-        }
-        "first"
-    } else {
-        "unknown"
-    };
-    set(headers::DEDUPE, dedupe);
-    effects.push(Effect::Note(dedupe));
-}
-
-/// Header values are visible ASCII and spaces; an address that is not (some channels allow it) is
-/// percent-escaped.
-fn header_safe(value: &str) -> String {
-    if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return value.to_owned();
-    }
-    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 #[cfg(test)]

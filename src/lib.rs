@@ -5,14 +5,15 @@
 //!
 //! 1. [`filter`](self) receives Envoy's callbacks and turns each into an [`exchange::Event`].
 //! 2. [`exchange`] is one request as a state machine. It strips headers in our name, finds the route in the
-//!    [`config`], waits for the end of the body, and judges:
-//!    [`form`] parses, [`signature`] verifies, [`form::Webhook`] checks the shape.
-//! 3. A proven webhook is claimed: `root` owns the letters in [`callouts`] and sends them to the sidecar in
+//!    [`config`], and waits for the end of the body.
+//! 3. `judgement` decides whether it is Twilio's: [`form`] parses, [`signature`] verifies, [`form::Webhook`]
+//!    checks the shape.
+//! 4. A proven webhook is claimed: `root` owns the letters in [`callouts`] and sends them to the sidecar in
 //!    shared requests (`twilio_edge_contract` is the wire format).
-//! 4. The verdict comes back to the exchange: forward with trusted headers, answer a duplicate, ask again
+//! 5. The verdict comes back to the exchange: forward with trusted headers, answer a duplicate, ask again
 //!    about a copy in flight, or, without a verdict, what the route's policy says.
-//! 5. The backend's answer settles the claim: commit on 2xx, release otherwise.
-//! 6. Whatever is refused is a [`reply::Reason`]; whatever happens is a [`metrics::Counter`].
+//! 6. The backend's answer settles the claim: commit on 2xx, release otherwise.
+//! 7. Whatever is refused is a [`reply::Reason`]; whatever happens is a [`metrics::Counter`].
 //!
 //! `host` is the only file that talks to the proxy. Outside of Envoy (tests, the command line) the crate is
 //! the pure modules alone.
@@ -21,6 +22,7 @@ pub mod callouts;
 pub mod config;
 pub mod exchange;
 pub mod form;
+mod judgement;
 pub mod metrics;
 pub mod reply;
 pub mod signature;

@@ -2,10 +2,12 @@
 //! sequence of events at all.
 
 use proptest::prelude::*;
-use twilio_edge_contract::{Class, Decision, Opt, Outcome, Settlement, Verdict, headers};
+use twilio_edge_contract::{Decision, Opt, headers};
 
 use super::*;
-use crate::signature::{Key, sign};
+use crate::form::Form;
+use crate::judgement::header_safe;
+use crate::signature::{self, Key, Payload, sign};
 
 const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";

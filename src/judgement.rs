@@ -1,0 +1,229 @@
+//! Is this complete request a webhook of Twilio's, and what is known for certain about it?
+//!
+//! Decides: route, then signature, then shape, in this order, and fails closed. What comes out is a [`Proof`],
+//! and with it the headers a backend may trust, or a [`Refusal`].
+//!
+//! Must not know: states, callouts, the host.
+
+use twilio_edge_contract::{Class, Opt, Verdict, headers};
+
+use crate::config::{Account, Config, Route};
+use crate::form::{Form, Misshape, TooManyParameters, Webhook};
+use crate::reply::{Answer, Reason};
+use crate::signature::{self, BodyRule, Mismatch, Payload};
+
+/// What the request's headers say, read once: they cannot be read again in every phase.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Head {
+    /// `:method`
+    pub method: Vec<u8>,
+    /// `:path`, query included, as received.
+    pub target: Vec<u8>,
+    /// `content-type`
+    pub content_type: Option<Vec<u8>>,
+    /// `content-length`, if it is a number.
+    pub content_length: Option<u64>,
+    /// `x-twilio-signature`
+    pub signature: Option<Vec<u8>>,
+    /// `x-request-id`, to find the request in other logs.
+    pub request_id: Option<Vec<u8>>,
+    /// Names of headers a client may not send.
+    pub forged: Vec<String>,
+    /// A header of the above came more than once.
+    pub ambiguous: bool,
+}
+
+/// What is known for certain about a request.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) webhook: Webhook,
+    pub(crate) account_sid: String,
+    key: String,
+}
+
+impl Head {
+    /// Path without query, if it is text.
+    fn path(&self) -> Option<&str> {
+        let path = self.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        std::str::from_utf8(path).ok()
+    }
+
+    /// The route of this request, if it is one the filter guards.
+    pub(crate) fn route<'c>(&self, config: &'c Config) -> Option<&'c Route> {
+        config.route(self.path()?)
+    }
+}
+
+/// A request that is Twilio's and says what its route expects.
+pub(crate) struct Judged<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) proof: Proof,
+    /// The signed parameters, undecoded.
+    pub(crate) form: &'a str,
+}
+
+/// Why not, and which field: names only, values are the sender's.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    field: Option<&'static str>,
+    account_sid: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn of(reason: Reason) -> Self {
+        Self { reason, field: None, account_sid: None }
+    }
+
+    /// `sid` must be one of the configured accounts.
+    pub(crate) fn of_account(self, sid: &str) -> Self {
+        Self { account_sid: Some(sid.to_owned()), ..self }
+    }
+
+    /// What the client is told.
+    pub(crate) fn answer(&self) -> Answer {
+        Answer::refusal(self.reason, self.field)
+    }
+
+    /// What the operator is told.
+    pub(crate) fn log_line(&self, route: &str, request_id: Option<&[u8]>) -> String {
+        let mut line = format!("webhook rejected: reason={} route={route}", self.reason.slug());
+        for (name, value) in [("field", self.field), ("account.sid", self.account_sid.as_deref())] {
+            if let Some(value) = value {
+                line.push_str(&format!(" {name}={value}"));
+            }
+        }
+        if let Some(id) = request_id.and_then(|id| std::str::from_utf8(id).ok()) {
+            // The client may have chosen it: no line break, and not endless.
+            let id: String = id.chars().filter(char::is_ascii_graphic).take(64).collect();
+            line.push_str(&format!(" request_id={id}"));
+        }
+        line.push_str(&format!(": {}", self.reason.advice()));
+        line
+    }
+}
+
+/// The whole judgement of a complete request: route, signature, shape. Fails closed.
+pub(crate) fn judge<'a>(
+    config: &'a Config,
+    head: &'a Head,
+    body: &'a [u8],
+) -> Result<Judged<'a>, Refusal> {
+    let ambiguous = || Refusal::of(Reason::AmbiguousRequest);
+    let target = std::str::from_utf8(&head.target).map_err(|_| ambiguous())?;
+    let route = head.route(config).ok_or_else(ambiguous)?;
+    if head.method == b"GET" && !body.is_empty() {
+        return Err(Refusal::of(Reason::UnexpectedBody));
+    }
+    let rule = BodyRule::of(&head.method, head.content_type.as_deref(), body);
+    let raw = rule.parameters(target, body);
+    let form =
+        Form::parse(raw).map_err(|TooManyParameters| Refusal::of(Reason::TooManyParameters))?;
+    let payload = rule.payload(&form, body);
+    if head.signature.as_deref().unwrap_or_default().is_empty() {
+        return Err(Refusal::of(Reason::MissingSignature));
+    }
+    let (account, key) = prove(config, route, target, payload, &form, head)?;
+    let misshapen = |why: Misshape| Refusal::from(why).of_account(&account.sid);
+    let webhook = Webhook::read(route.class, &form, raw).map_err(misshapen)?;
+    let form = std::str::from_utf8(raw).map_err(|_| misshapen(Misshape::NotUtf8))?;
+    let proof = Proof { webhook, account_sid: account.sid.clone(), key };
+    Ok(Judged { route, proof, form })
+}
+
+/// Finds the account and the key that signed. The account a request names only selects the keys to try.
+fn prove<'c>(
+    config: &'c Config,
+    route: &Route,
+    target: &str,
+    payload: Payload<'_>,
+    form: &Form<'_>,
+    head: &Head,
+) -> Result<(&'c Account, String), Refusal> {
+    let named = form.get("AccountSid");
+    let accounts = match named {
+        Some(sid) => std::slice::from_ref(
+            config.account(sid).ok_or_else(|| Refusal::of(Reason::UnknownAccount))?,
+        ),
+        // A body that is no form may name nobody; every account's keys are tried then.
+        None if route.class == Class::Other => config.accounts.as_slice(),
+        None => return Err(Misshape::Missing("AccountSid").into()),
+    };
+    let mut why = Mismatch::WrongSignature;
+    for origin in &config.origins {
+        let url = format!("{origin}{target}");
+        for account in accounts {
+            match signature::verify(&url, payload, head.signature.as_deref(), &account.keys) {
+                Ok(found) => {
+                    let key = account.keys.get(found.key).map(|key| key.label().to_owned());
+                    return Ok((account, key.unwrap_or_default()));
+                }
+                Err(mismatch) => why = mismatch,
+            }
+        }
+    }
+    let reason = match why {
+        Mismatch::NoSignature => Reason::MissingSignature,
+        Mismatch::WrongSignature => Reason::InvalidSignature,
+        Mismatch::NoBodyHash => Reason::MissingBodyHash,
+        Mismatch::WrongBodyHash => Reason::InvalidBodyHash,
+    };
+    let refusal = Refusal::of(reason);
+    Err(named.map_or(refusal, |sid| refusal.of_account(sid)))
+}
+
+impl From<Misshape> for Refusal {
+    fn from(misshape: Misshape) -> Self {
+        let (reason, field) = match misshape {
+            Misshape::Missing(field) => (Reason::MissingField, Some(field)),
+            Misshape::Malformed(field) => (Reason::MalformedField, Some(field)),
+            Misshape::Repeated(field) => (Reason::RepeatedField, Some(field)),
+            Misshape::NotUtf8 => (Reason::InvalidUtf8, None),
+            Misshape::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
+        };
+        Self { reason, field, account_sid: None }
+    }
+}
+
+impl Proof {
+    /// The trusted headers: what was proven, and what the sidecar knows. The last is `dedupe`.
+    pub(crate) fn headers(&self, verdict: Option<&Verdict>) -> Vec<(&'static str, String)> {
+        let webhook = &self.webhook;
+        let identity = webhook.identity.as_ref();
+        let suppressed = verdict
+            .filter(|_| webhook.class == Class::Inbound)
+            .map(|verdict| if verdict.suppressed { "true" } else { "false" });
+        let attempt =
+            verdict.and_then(|verdict| verdict.attempt).map(|attempt| attempt.to_string());
+        let known = [
+            (headers::VERIFIED, Some(self.account_sid.as_str())),
+            (headers::KEY, Some(self.key.as_str())),
+            (headers::CLASS, Some(webhook.class.as_str())),
+            (headers::MESSAGE_SID, identity.map(|identity| identity.message_sid.as_str())),
+            (headers::STATUS, identity.and_then(|identity| identity.status.as_deref())),
+            (headers::FROM, webhook.from.as_deref()),
+            (headers::TO, webhook.to.as_deref()),
+            (headers::CHANNEL, webhook.channel.as_deref()),
+            (headers::OPT, verdict.and_then(|verdict| verdict.opt).map(Opt::as_str)),
+            (headers::SUPPRESSED, suppressed),
+            (headers::WINDOW_EXPIRES, verdict.and_then(|it| it.window_expires.as_deref())),
+            (headers::ATTEMPT, attempt.as_deref()),
+            (headers::DEDUPE, Some(Self::dedupe(verdict))),
+        ];
+        known.into_iter().filter_map(|(name, value)| Some((name, header_safe(value?)))).collect()
+    }
+
+    /// Whether anybody could say that this is the first time.
+    pub(crate) fn dedupe(verdict: Option<&Verdict>) -> &'static str {
+        if verdict.is_some() { "first" } else { "unknown" }
+    }
+}
+
+/// Header values are visible ASCII and spaces; an address that is not (some channels allow it) is
+/// percent-escaped.
+pub(crate) fn header_safe(value: &str) -> String {
+    if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return value.to_owned();
+    }
+    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
