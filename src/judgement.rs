@@ -168,8 +168,10 @@ fn prove<'c>(
         Mismatch::NoBodyHash => Reason::MissingBodyHash,
         Mismatch::WrongBodyHash => Reason::InvalidBodyHash,
     };
-    let refusal = Refusal::of(reason);
-    Err(named.map_or(refusal, |sid| refusal.of_account(sid)))
+    Err(match named {
+        Some(sid) => Refusal::of(reason).of_account(sid),
+        None => Refusal::of(reason),
+    })
 }
 
 impl From<Misshape> for Refusal {
