@@ -3,11 +3,17 @@
 //! The path of a webhook through the sidecar, file by file:
 //!
 //! ```text
-//! http/claims.rs  ->  claims.rs  ->  domain/*   what does it say, who may have it        pure
-//!                                ->  store/*    opt-outs, leases, windows                 durable
-//!                                ->  events.rs  the ledger, right behind the answer
-//! http/settlements.rs  ->  the same files, once the backend has answered
+//! http/claims.rs       ->  claims.rs  ->  domain/    what it says, who may have it       pure
+//! http/settlements.rs  ->             ->  store/     opt-outs, leases, windows           before the answer
+//!                                     ->  events.rs  the ledger                          right behind it
 //! ```
 
+pub mod claims;
 pub mod cli;
+pub mod config;
 pub mod demo;
+pub mod domain;
+pub mod events;
+pub mod http;
+pub mod metrics;
+pub mod store;

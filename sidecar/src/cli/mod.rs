@@ -1,13 +1,16 @@
 //! The commands of `twilio-edge`, one file each: its arguments and its `run`. Nothing else is decided here.
 
+mod backend;
+mod captured;
+mod credentials;
+mod demo;
 mod migrate;
 mod print_config;
 mod serve;
+mod sign;
+mod vectors;
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -29,6 +32,14 @@ enum Command {
     Migrate(migrate::Args),
     /// Print the settings in effect, without secrets
     PrintConfig(print_config::Args),
+    /// Run Envoy with the filter, the sidecar and a demo backend on this machine
+    Demo(demo::Args),
+    /// Run the demo's application: it shows each webhook it gets
+    Backend(backend::Args),
+    /// Make a webhook signed as Twilio signs it: print it as curl, or send it
+    Sign(sign::Args),
+    /// Compare the filter's verdicts with a file of signed requests
+    Vectors(vectors::Args),
 }
 
 /// Parses the command line and runs the command it names.
@@ -37,6 +48,10 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::PrintConfig(args) => print_config::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Backend(args) => backend::run(args),
+        Command::Sign(args) => sign::run(args),
+        Command::Vectors(args) => vectors::run(args),
     }
 }
 

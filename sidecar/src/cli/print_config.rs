@@ -1,0 +1,20 @@
+//! `twilio-edge print-config`: the settings in effect, without secrets; and what is wrong with them.
+
+use std::process::ExitCode;
+
+use super::{Sources, fail};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    sources: Sources,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let merged = args.sources.read();
+    print!("{}", merged.redacted());
+    match merged.check(false) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(problems) => fail(problems),
+    }
+}

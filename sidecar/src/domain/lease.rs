@@ -1,0 +1,323 @@
+//! Who may have a webhook: the one place that decides it. A [`Record`] is what is known about one dedupe key; the
+//! three verbs change it, and the stores only fetch and keep what they decide.
+//!
+//! A lease has two clocks: its *period* (a claim that nobody settles frees the webhook by itself) and the
+//! *result's time to live* (for how long an accepted webhook is known as a duplicate).
+//!
+//! ```text
+//!             claim                 commit
+//!   (unknown) ------> held by c1 ----------> done, until its time to live ends
+//!      free  <------                          ^
+//!             release, or the period ends     commit counts even when another claim holds the lease by then:
+//!                                             the backend did accept it
+//! ```
+
+use std::collections::BTreeMap;
+
+use twilio_edge_contract::SettlementResult;
+
+/// The two clocks, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Periods {
+    /// How long an unsettled claim keeps others away.
+    pub lease_ms: i64,
+    /// How long a result, an attempt count or a tombstone is remembered.
+    pub result_ms: i64,
+}
+
+/// Where a webhook is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// Nobody has it: never claimed, or given back.
+    Free,
+    /// A claim has it until a time; after that the next claim may take it.
+    Held {
+        /// The owner.
+        claim_id: String,
+        /// Milliseconds since 1970.
+        until_ms: i64,
+    },
+    /// The backend accepted it.
+    Done {
+        /// The claim that was told so.
+        claim_id: String,
+        /// What to answer duplicates with, as the store keeps it.
+        answer: Option<String>,
+    },
+}
+
+/// What is remembered about one webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// How often it was handed out; 0 while it was only heard of.
+    pub attempt: u32,
+    /// When it was first heard of, in milliseconds since 1970: when its message really came.
+    pub first_seen_ms: i64,
+    /// Who has it.
+    pub hold: Hold,
+    /// From when on all of this is as if it had never been.
+    pub forget_at_ms: i64,
+}
+
+/// How one claim ended, kept so that late and repeated messages about it are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its owner gave it back.
+    Freed,
+    /// A release came before the claim, or instead of it.
+    Tombstone,
+    /// Its period ended, and the webhook went to another claim.
+    Superseded,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// The lease is the claim's.
+    Proceed {
+        /// From 1.
+        attempt: u32,
+        /// When the webhook was first heard of.
+        first_seen_ms: i64,
+    },
+    /// Accepted before, with this answer.
+    Duplicate(Option<String>),
+    /// Another claim has it.
+    InFlight,
+    /// This claim was released already.
+    Released,
+}
+
+/// Everything known about one dedupe key, as far as the claims at hand are concerned, and what the verbs changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    lease: Option<Lease>,
+    endings: BTreeMap<String, Ending>,
+    lease_changed: bool,
+    new_endings: BTreeMap<String, Ending>,
+}
+
+impl Record {
+    /// What the store found. A forgotten lease is none.
+    pub fn new(lease: Option<Lease>, now_ms: i64) -> Record {
+        Record { lease: lease.filter(|lease| lease.forget_at_ms > now_ms), ..Record::default() }
+    }
+
+    /// Adds how a claim at hand ended, as the store found it.
+    pub fn found_ending(&mut self, claim_id: String, ending: Ending) {
+        self.endings.insert(claim_id, ending);
+    }
+
+    /// When the webhook was first heard of, if it ever was.
+    pub fn first_seen_ms(&self) -> Option<i64> {
+        self.lease.as_ref().map(|lease| lease.first_seen_ms)
+    }
+
+    /// The lease, if a verb changed it.
+    pub fn changed_lease(&self) -> Option<&Lease> {
+        self.lease.as_ref().filter(|_| self.lease_changed)
+    }
+
+    /// The endings the verbs added.
+    pub fn new_endings(&self) -> impl Iterator<Item = (&str, Ending)> {
+        self.new_endings.iter().map(|(claim_id, ending)| (claim_id.as_str(), *ending))
+    }
+
+    /// May this claim have the webhook? Asked again by its owner, the answer is the same.
+    pub fn claim(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> Claimed {
+        if matches!(self.endings.get(claim_id), Some(Ending::Freed | Ending::Tombstone)) {
+            return Claimed::Released;
+        }
+        let mut lease = self.lease_or_new(now_ms);
+        match &lease.hold {
+            Hold::Done { answer, .. } => return Claimed::Duplicate(answer.clone()),
+            Hold::Held { claim_id: owner, .. } if owner == claim_id => {}
+            Hold::Held { until_ms, .. } if *until_ms > now_ms => return Claimed::InFlight,
+            Hold::Held { claim_id: owner, .. } => {
+                let owner = owner.clone();
+                lease.attempt = lease.attempt.saturating_add(1);
+                self.end(owner, Ending::Superseded);
+            }
+            Hold::Free => lease.attempt = lease.attempt.saturating_add(1),
+        }
+        let until_ms = now_ms.saturating_add(periods.lease_ms);
+        lease.hold = Hold::Held { claim_id: claim_id.to_owned(), until_ms };
+        lease.forget_at_ms = until_ms.saturating_add(periods.result_ms);
+        let claimed =
+            Claimed::Proceed { attempt: lease.attempt, first_seen_ms: lease.first_seen_ms };
+        self.keep(lease);
+        claimed
+    }
+
+    /// The backend accepted the webhook: it is done, whoever holds it by now.
+    pub fn commit(
+        &mut self,
+        claim_id: &str,
+        answer: Option<String>,
+        now_ms: i64,
+        periods: Periods,
+    ) -> SettlementResult {
+        let mut lease = self.lease_or_new(now_ms);
+        match &lease.hold {
+            Hold::Done { .. } => return SettlementResult::Settled,
+            Hold::Held { claim_id: owner, .. } if owner != claim_id => {
+                let owner = owner.clone();
+                self.end(owner, Ending::Superseded);
+            }
+            Hold::Held { .. } | Hold::Free => {}
+        }
+        lease.hold = Hold::Done { claim_id: claim_id.to_owned(), answer };
+        lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
+        self.keep(lease);
+        SettlementResult::Settled
+    }
+
+    /// The backend did not accept it: the next claim may have it. Never touches what another claim owns.
+    pub fn release(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> SettlementResult {
+        match self.lease.as_ref().map(|lease| &lease.hold) {
+            Some(Hold::Held { claim_id: owner, .. }) if owner == claim_id => {
+                let mut lease = self.lease_or_new(now_ms);
+                lease.hold = Hold::Free;
+                lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
+                self.keep(lease);
+                self.end(claim_id.to_owned(), Ending::Freed);
+                SettlementResult::Settled
+            }
+            Some(Hold::Done { claim_id: owner, .. }) if owner == claim_id => {
+                SettlementResult::Settled
+            }
+            _ => match self.endings.get(claim_id) {
+                Some(Ending::Freed) => SettlementResult::Settled,
+                Some(Ending::Tombstone) => SettlementResult::Tombstoned,
+                Some(Ending::Superseded) => SettlementResult::Superseded,
+                None => {
+                    self.end(claim_id.to_owned(), Ending::Tombstone);
+                    SettlementResult::Tombstoned
+                }
+            },
+        }
+    }
+
+    fn lease_or_new(&self, now_ms: i64) -> Lease {
+        let new = Lease { attempt: 0, first_seen_ms: now_ms, hold: Hold::Free, forget_at_ms: 0 };
+        self.lease.clone().unwrap_or(new)
+    }
+
+    fn keep(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+        self.lease_changed = true;
+    }
+
+    fn end(&mut self, claim_id: String, ending: Ending) {
+        self.endings.insert(claim_id.clone(), ending);
+        self.new_endings.insert(claim_id, ending);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIODS: Periods = Periods { lease_ms: 30, result_ms: 1000 };
+
+    fn proceed(attempt: u32) -> Claimed {
+        Claimed::Proceed { attempt, first_seen_ms: 0 }
+    }
+
+    fn held_by(claim_id: &str) -> Record {
+        let mut record = Record::default();
+        assert_eq!(record.claim(claim_id, 0, PERIODS), proceed(1));
+        record
+    }
+
+    #[test]
+    fn one_claim_proceeds_and_hears_the_same_again() {
+        let mut record = held_by("c1");
+        assert_eq!(record.claim("c1", 1, PERIODS), proceed(1));
+        assert_eq!(record.claim("c2", 1, PERIODS), Claimed::InFlight);
+    }
+
+    #[test]
+    fn what_the_backend_accepted_is_a_duplicate_with_its_first_answer() {
+        let mut record = held_by("c1");
+        for answer in ["first", "second"] {
+            let answer = Some(answer.to_owned());
+            assert_eq!(record.commit("c1", answer, 1, PERIODS), SettlementResult::Settled);
+        }
+        for claim_id in ["c1", "c2"] {
+            let claimed = record.claim(claim_id, 2, PERIODS);
+            assert_eq!(claimed, Claimed::Duplicate(Some("first".into())));
+        }
+    }
+
+    #[test]
+    fn a_released_webhook_is_handed_out_again_but_not_to_the_same_claim() {
+        let mut record = held_by("c1");
+        for _ in 0..2 {
+            assert_eq!(record.release("c1", 1, PERIODS), SettlementResult::Settled);
+        }
+        assert_eq!(record.claim("c1", 2, PERIODS), Claimed::Released);
+        assert_eq!(record.claim("c2", 2, PERIODS), proceed(2));
+    }
+
+    #[test]
+    fn a_release_that_overtakes_its_claim_is_a_tombstone_and_frees_nobody_elses_lease() {
+        let mut record = held_by("c1");
+        for _ in 0..2 {
+            assert_eq!(record.release("c2", 1, PERIODS), SettlementResult::Tombstoned);
+        }
+        assert_eq!(record.claim("c2", 2, PERIODS), Claimed::Released);
+        assert_eq!(record.claim("c3", 2, PERIODS), Claimed::InFlight);
+    }
+
+    #[test]
+    fn an_expired_lease_goes_to_the_next_claim_and_the_first_one_cannot_take_it_away() {
+        let mut record = held_by("c1");
+        assert_eq!(record.claim("c2", 29, PERIODS), Claimed::InFlight);
+        assert_eq!(record.claim("c2", 30, PERIODS), proceed(2));
+        assert_eq!(record.release("c1", 31, PERIODS), SettlementResult::Superseded);
+        assert_eq!(record.claim("c3", 32, PERIODS), Claimed::InFlight);
+        assert_eq!(record.release("c2", 33, PERIODS), SettlementResult::Settled);
+    }
+
+    #[test]
+    fn an_expired_lease_nobody_took_is_still_its_owners() {
+        let mut record = held_by("c1");
+        assert_eq!(record.claim("c1", 100, PERIODS), proceed(1));
+        assert_eq!(record.claim("c2", 101, PERIODS), Claimed::InFlight);
+    }
+
+    #[test]
+    fn a_late_commit_counts_whoever_holds_the_lease() {
+        let mut record = held_by("c1");
+        assert_eq!(record.claim("c2", 30, PERIODS), proceed(2));
+        assert_eq!(record.commit("c1", None, 31, PERIODS), SettlementResult::Settled);
+        assert_eq!(record.release("c2", 32, PERIODS), SettlementResult::Superseded);
+        assert_eq!(record.claim("c3", 33, PERIODS), Claimed::Duplicate(None));
+    }
+
+    #[test]
+    fn nothing_undoes_what_is_done() {
+        let mut record = held_by("c1");
+        record.commit("c1", None, 1, PERIODS);
+        assert_eq!(record.release("c1", 2, PERIODS), SettlementResult::Settled);
+        assert_eq!(record.release("c2", 2, PERIODS), SettlementResult::Tombstoned);
+        assert_eq!(record.claim("c3", 3, PERIODS), Claimed::Duplicate(None));
+    }
+
+    #[test]
+    fn a_result_is_forgotten_by_the_second_clock() {
+        let mut record = held_by("c1");
+        record.commit("c1", None, 1, PERIODS);
+        let kept = record.changed_lease().cloned();
+        assert_eq!(kept.as_ref().unwrap().forget_at_ms, 1001);
+        assert_eq!(
+            Record::new(kept.clone(), 1000).claim("c2", 1000, PERIODS),
+            Claimed::Duplicate(None)
+        );
+        assert_eq!(
+            Record::new(kept, 1001).claim("c2", 1001, PERIODS),
+            Claimed::Proceed { attempt: 1, first_seen_ms: 1001 }
+        );
+    }
+}

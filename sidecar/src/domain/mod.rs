@@ -1,0 +1,8 @@
+//! What the sidecar decides, as plain functions over plain values: no store, no clock, no network. Time comes in
+//! as an argument, in milliseconds since 1970, so that every decision can be replayed and tested.
+
+pub mod address;
+pub mod lease;
+pub mod optout;
+pub mod webhook;
+pub mod window;

@@ -1,0 +1,221 @@
+//! One proven webhook, as the rest of the sidecar sees it: a [`Claim`] (or a settlement that stands in for one)
+//! checked for what the stores rely on and read for what it says. Whether Twilio sent it is the filter's business
+//! and settled by the time it comes here.
+
+use twilio_edge_contract::{Claim, Class, Identity, Opt, Settlement};
+
+use crate::domain::{
+    address::Address,
+    optout::{Cause, Keywords},
+};
+
+/// Longest claim id or identity part, in bytes; Twilio's own are 34.
+const MAX_PART_BYTES: usize = 255;
+
+/// A webhook to claim, or to record because nobody could be asked when it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// The claim's owner token.
+    pub claim_id: String,
+    /// What makes it this webhook and no other.
+    pub identity: Identity,
+    /// [`Identity::dedupe_key`].
+    pub key: String,
+    /// Path of the route.
+    pub route: String,
+    /// The signed parameters, without any byte a text column refuses.
+    pub form: String,
+    /// Set for a message somebody sent us from an address that can be answered.
+    pub inbound: Option<Inbound>,
+}
+
+/// What an inbound message says to us, before anybody reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbound {
+    /// Whose window it opens.
+    pub pair: Pair,
+    /// Set when it is an opt-out, an opt-in or a call for help.
+    pub opt: Option<(Opt, Cause)>,
+}
+
+/// Two ends of one conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pair {
+    /// The account, which is the tenant.
+    pub account_sid: String,
+    /// The person's address, with the channel.
+    pub theirs: Address,
+    /// Our number or sender on that channel.
+    pub ours: String,
+}
+
+impl Webhook {
+    /// Reads a claim. The error says what is wrong with which field.
+    pub fn from_claim(claim: Claim, keywords: &Keywords) -> Result<Webhook, String> {
+        check(&claim.claim_id, &claim.identity)?;
+        check_route(&claim.route)?;
+        Ok(Webhook::read(claim.claim_id, claim.identity, claim.route, claim.form, keywords))
+    }
+
+    /// Reads what a settlement carries of a webhook that was forwarded unclaimed; none when it was claimed.
+    pub fn from_settlement(
+        settlement: &Settlement,
+        keywords: &Keywords,
+    ) -> Result<Option<Webhook>, String> {
+        check(&settlement.claim_id, &settlement.identity)?;
+        let Some(unclaimed) = &settlement.unclaimed else { return Ok(None) };
+        check_route(&unclaimed.route)?;
+        Ok(Some(Webhook::read(
+            settlement.claim_id.clone(),
+            settlement.identity.clone(),
+            unclaimed.route.clone(),
+            unclaimed.form.clone(),
+            keywords,
+        )))
+    }
+
+    /// What the message says about being written to, if anything.
+    pub fn opt(&self) -> Option<Opt> {
+        self.inbound.as_ref()?.opt.map(|(opt, _)| opt)
+    }
+
+    fn read(
+        claim_id: String,
+        identity: Identity,
+        route: String,
+        form: String,
+        keywords: &Keywords,
+    ) -> Webhook {
+        // A NUL is what PostgreSQL's text cannot hold; in a form its escape says the same.
+        let form = if form.contains('\0') { form.replace('\0', "%00") } else { form };
+        let inbound = (identity.class == Class::Inbound)
+            .then(|| Inbound::read(&identity.account_sid, &form, keywords))
+            .flatten();
+        Webhook { key: identity.dedupe_key(), claim_id, identity, route, form, inbound }
+    }
+}
+
+impl Inbound {
+    fn read(account_sid: &str, form: &str, keywords: &Keywords) -> Option<Inbound> {
+        let (mut from, mut to, mut body, mut opt_out_type) = (None, None, None, None);
+        for (name, value) in form_urlencoded::parse(form.as_bytes()) {
+            let field = match name.as_ref() {
+                "From" => &mut from,
+                "To" => &mut to,
+                "Body" => &mut body,
+                "OptOutType" => &mut opt_out_type,
+                _ => continue,
+            };
+            // The filter lets no single-valued field pass twice; the first is the one it judged.
+            field.get_or_insert(value);
+        }
+        let theirs = Address::parse(&from?)?;
+        let ours = Address::parse(&to.unwrap_or_default()).map(|ours| ours.number);
+        Some(Inbound {
+            pair: Pair {
+                account_sid: account_sid.to_owned(),
+                theirs,
+                ours: ours.unwrap_or_default(),
+            },
+            opt: keywords.classify(&body.unwrap_or_default(), opt_out_type.as_deref()),
+        })
+    }
+}
+
+fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
+    if identity.class == Class::Other {
+        return Err("class: `other` is forwarded without a claim".into());
+    }
+    part("claim_id", claim_id)?;
+    part("account_sid", &identity.account_sid)?;
+    part("message_sid", &identity.message_sid)?;
+    match (identity.class, &identity.status) {
+        (Class::Status, None) => {
+            return Err("status: missing, and a status callback has one".into());
+        }
+        (_, Some(status)) => part("status", status)?,
+        (_, None) => {}
+    }
+    identity.error_code.as_deref().map_or(Ok(()), |code| part("error_code", code))
+}
+
+/// A `:` would let two identities share a dedupe key.
+fn part(name: &str, value: &str) -> Result<(), String> {
+    if value.is_empty() || value.len() > MAX_PART_BYTES {
+        return Err(format!("{name}: must have 1 to {MAX_PART_BYTES} bytes"));
+    }
+    match value.chars().find(|c| *c == ':' || c.is_control()) {
+        Some(c) => Err(format!("{name}: must not hold {c:?}")),
+        None => Ok(()),
+    }
+}
+
+fn check_route(route: &str) -> Result<(), String> {
+    match route.chars().any(char::is_control) {
+        true => Err("route: must not hold control characters".into()),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(form: &str) -> Claim {
+        Claim {
+            claim_id: "c1".into(),
+            identity: Identity {
+                class: Class::Inbound,
+                account_sid: "AC1".into(),
+                message_sid: "SM1".into(),
+                status: None,
+                error_code: None,
+            },
+            route: "/in".into(),
+            form: form.into(),
+        }
+    }
+
+    fn read(form: &str) -> Webhook {
+        Webhook::from_claim(claim(form), &crate::config::defaults().optout).unwrap()
+    }
+
+    #[test]
+    fn a_whatsapp_stop_is_read_from_its_form() {
+        let webhook = read("From=whatsapp%3A%2B15551234567&To=whatsapp%3A%2B15559&Body=+Stop%21");
+        let inbound = webhook.inbound.unwrap();
+        assert_eq!(inbound.pair.theirs, Address::parse("whatsapp:+15551234567").unwrap());
+        assert_eq!(inbound.pair.ours, "+15559");
+        assert_eq!(inbound.opt, Some((Opt::Stop, Cause::Keyword)));
+        assert_eq!(webhook.key, "inbound:AC1:SM1");
+    }
+
+    #[test]
+    fn a_form_nobody_can_be_answered_from_is_kept_all_the_same() {
+        let webhook = read("Body=STOP");
+        assert_eq!(webhook.inbound, None);
+        assert_eq!(webhook.form, "Body=STOP");
+    }
+
+    #[test]
+    fn no_form_can_hold_what_a_text_column_refuses() {
+        assert_eq!(read("From=%2B1&Body=a\0b").form, "From=%2B1&Body=a%00b");
+    }
+
+    #[test]
+    fn what_the_stores_rely_on_is_checked_with_the_name_of_the_field() {
+        let keywords = Keywords::default();
+        let refused = |change: fn(&mut Claim)| {
+            let mut claim = claim("Body=hi");
+            change(&mut claim);
+            Webhook::from_claim(claim, &keywords).unwrap_err()
+        };
+        assert!(refused(|c| c.claim_id.clear()).starts_with("claim_id:"));
+        assert!(refused(|c| c.claim_id = "x".repeat(256)).starts_with("claim_id:"));
+        assert!(refused(|c| c.identity.account_sid = "AC:1".into()).starts_with("account_sid:"));
+        assert!(refused(|c| c.identity.message_sid = "SM\0".into()).starts_with("message_sid:"));
+        assert!(refused(|c| c.identity.class = Class::Other).starts_with("class:"));
+        assert!(refused(|c| c.identity.class = Class::Status).starts_with("status:"));
+        assert!(refused(|c| c.route = "/\n".into()).starts_with("route:"));
+    }
+}

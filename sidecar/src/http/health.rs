@@ -1,0 +1,54 @@
+//! What orchestrators and Prometheus ask: is the process alive, do its stores answer, what has it counted. Needs no token
+//! and tells no secret.
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+
+use super::App;
+use crate::store::StoreError;
+
+/// What Prometheus negotiates for OpenMetrics text.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    database: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<&'static str>,
+}
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+/// Ready while the database answers. Without Redis it is slower, not unready: taking every sidecar out of service
+/// because Redis is away would turn a delay into an outage.
+async fn ready(State(app): State<App>) -> Response {
+    let health = app.claims.stores.health().await;
+    let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "away" };
+    let readiness = Readiness {
+        ready: health.ledger.is_ok(),
+        database: word(&health.ledger),
+        redis: health.redis.as_ref().map(word),
+    };
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = serde_json::to_vec(&readiness).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, OPENMETRICS)], app.claims.metrics.text()).into_response()
+}

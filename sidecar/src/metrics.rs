@@ -1,0 +1,194 @@
+//! What the sidecar counts. Every name and every label value is fixed here, so nothing from outside can name a metric
+//! and every series is there, at zero, from the first scrape.
+
+use std::{fmt::Write as _, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use twilio_edge_contract::{Decision, Opt, Outcome, SettlementResult};
+
+/// Upper bounds in seconds: a claim is answered in about a millisecond, and not at all after a few hundred.
+const CLAIM_BUCKETS: [f64; 11] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+
+const DECISIONS: [Decision; 5] = [
+    Decision::Proceed,
+    Decision::Duplicate,
+    Decision::InFlight,
+    Decision::Released,
+    Decision::Unavailable,
+];
+const OUTCOMES: [Outcome; 2] = [Outcome::Commit, Outcome::Release];
+const RESULTS: [SettlementResult; 4] = [
+    SettlementResult::Settled,
+    SettlementResult::Tombstoned,
+    SettlementResult::Superseded,
+    SettlementResult::Unavailable,
+];
+const OPTS: [Opt; 3] = [Opt::Stop, Opt::Start, Opt::Help];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabel {
+    decision: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SettlementLabel {
+    outcome: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OptLabel {
+    opt: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabel {
+    store: &'static str,
+}
+
+/// All metrics of one sidecar.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    claims: Family<DecisionLabel, Counter>,
+    settlements: Family<SettlementLabel, Counter>,
+    opts: Family<OptLabel, Counter>,
+    fallthroughs: Family<StoreLabel, Counter>,
+    claim_seconds: Histogram,
+    queue_depth: Gauge,
+    events_written: Counter,
+    events_refused: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut registry = Registry::with_prefix("twilio_edge");
+        let metrics = Metrics {
+            claims: Family::default(),
+            settlements: Family::default(),
+            opts: Family::default(),
+            fallthroughs: Family::default(),
+            claim_seconds: Histogram::new(CLAIM_BUCKETS),
+            queue_depth: Gauge::default(),
+            events_written: Counter::default(),
+            events_refused: Counter::default(),
+            registry: Registry::default(),
+        };
+        registry.register("claims", "Claims answered, by decision", metrics.claims.clone());
+        registry.register(
+            "settlements",
+            "Settlements answered, by outcome and result",
+            metrics.settlements.clone(),
+        );
+        registry.register("opt_events", "STOP, START and HELP heard", metrics.opts.clone());
+        registry.register(
+            "store_fallthroughs",
+            "Batches that went past a store that was away",
+            metrics.fallthroughs.clone(),
+        );
+        registry.register(
+            "claim_duration_seconds",
+            "Time to answer a batch of claims",
+            metrics.claim_seconds.clone(),
+        );
+        registry.register(
+            "event_queue_depth",
+            "Events waiting to be written",
+            metrics.queue_depth.clone(),
+        );
+        registry.register("events_written", "Events written", metrics.events_written.clone());
+        registry.register(
+            "events_refused",
+            "Events the database refused to take",
+            metrics.events_refused.clone(),
+        );
+        for decision in DECISIONS {
+            metrics.claims.get_or_create(&label_of(decision)).inc_by(0);
+        }
+        for outcome in OUTCOMES {
+            for result in RESULTS {
+                metrics.settlements.get_or_create(&settlement_label(outcome, result)).inc_by(0);
+            }
+        }
+        for opt in OPTS {
+            metrics.opts.get_or_create(&OptLabel { opt: opt.as_str() }).inc_by(0);
+        }
+        metrics.fallthroughs.get_or_create(&StoreLabel { store: "redis" }).inc_by(0);
+        Metrics { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn claimed(&self, decision: Decision) {
+        self.claims.get_or_create(&label_of(decision)).inc();
+    }
+
+    pub(crate) fn claims_took(&self, time: Duration) {
+        self.claim_seconds.observe(time.as_secs_f64());
+    }
+
+    pub(crate) fn settled(&self, outcome: Outcome, result: SettlementResult) {
+        self.settlements.get_or_create(&settlement_label(outcome, result)).inc();
+    }
+
+    pub(crate) fn opt_heard(&self, opt: Opt) {
+        self.opts.get_or_create(&OptLabel { opt: opt.as_str() }).inc();
+    }
+
+    pub(crate) fn redis_fell_through(&self) {
+        self.fallthroughs.get_or_create(&StoreLabel { store: "redis" }).inc();
+    }
+
+    pub(crate) fn queued(&self, waiting: usize) {
+        self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn events_written(&self, count: usize) {
+        self.events_written.inc_by(count as u64);
+    }
+
+    pub(crate) fn event_refused(&self) {
+        self.events_refused.inc();
+    }
+
+    /// All of it, as OpenMetrics text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            let _ = writeln!(text, "# incomplete");
+        }
+        text
+    }
+}
+
+fn label_of(decision: Decision) -> DecisionLabel {
+    DecisionLabel {
+        decision: match decision {
+            Decision::Proceed => "proceed",
+            Decision::Duplicate => "duplicate",
+            Decision::InFlight => "in_flight",
+            Decision::Released => "released",
+            Decision::Unavailable => "unavailable",
+        },
+    }
+}
+
+fn settlement_label(outcome: Outcome, result: SettlementResult) -> SettlementLabel {
+    SettlementLabel {
+        outcome: match outcome {
+            Outcome::Commit => "commit",
+            Outcome::Release => "release",
+        },
+        result: match result {
+            SettlementResult::Settled => "settled",
+            SettlementResult::Tombstoned => "tombstoned",
+            SettlementResult::Superseded => "superseded",
+            SettlementResult::Unavailable => "unavailable",
+        },
+    }
+}

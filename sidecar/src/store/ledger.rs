@@ -1,0 +1,395 @@
+//! The truth, in SQL: leases, opt-outs, windows, events. Each operation is one transaction over one batch: what is
+//! known is read and locked, the domain decides, what it decided is kept. Which database it is, and how a statement
+//! is spelled, is not known here.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    future::Future,
+    time::Duration,
+};
+
+use twilio_edge_contract::{Opt, Outcome, SettlementResult};
+
+use super::{
+    rows::{
+        EndingRow, EventRow, LeaseRow, OptRow, RecordedOpt, SuppressionRow, WantedEnding,
+        WantedLease, WindowRow,
+    },
+    sql::{Database, Durability, StoreError, Transaction},
+};
+use crate::{
+    config,
+    domain::{
+        address::Address,
+        lease::{Claimed, Periods, Record},
+        webhook::{Pair, Webhook},
+    },
+};
+
+/// What the ledger answers to one claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose the webhook is.
+    pub claimed: Claimed,
+    /// With `Proceed` of a message: the last inbound message of its pair, this one included.
+    pub last_inbound_ms: Option<i64>,
+    /// With `Proceed` of a message: its sender must not be written to.
+    pub suppressed: bool,
+}
+
+/// One settlement, as the stores see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// The dedupe key.
+    pub key: String,
+    /// The claim to settle.
+    pub claim_id: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What to answer duplicates with, as JSON.
+    pub answer: Option<String>,
+    /// Of a message forwarded without a verdict: whose window it opens.
+    pub opens: Option<Pair>,
+}
+
+/// A STOP or START that changed something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptChange {
+    /// What it was.
+    pub opt: Opt,
+    /// Whose tenant.
+    pub account_sid: String,
+    /// The message that said so.
+    pub message_sid: String,
+    /// Who said it.
+    pub address: Address,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Ledger {
+    database: Database,
+    timeout: Duration,
+    periods: Periods,
+}
+
+type Records = BTreeMap<String, Record>;
+
+impl Ledger {
+    pub(super) async fn open(
+        settings: &config::Database,
+        periods: Periods,
+    ) -> Result<Ledger, StoreError> {
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        Ok(Ledger { database: Database::open(settings).await?, timeout, periods })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.database.name()
+    }
+
+    /// Decides each claim, in order; opens the windows of those that proceed and says who is suppressed.
+    pub(super) async fn claim(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<Grant>, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let asked = webhooks.iter().map(|w| (w.key.as_str(), w.claim_id.as_str()));
+            let mut records = self.lock(&mut tx, asked, now_ms).await?;
+            let mut grants = Vec::with_capacity(webhooks.len());
+            let mut opened = BTreeMap::new();
+            for webhook in webhooks {
+                let record = records.entry(webhook.key.clone()).or_default();
+                let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
+                if let (Claimed::Proceed { first_seen_ms, .. }, Some(inbound)) =
+                    (&claimed, &webhook.inbound)
+                {
+                    let last = opened.entry(inbound.pair.clone()).or_insert(*first_seen_ms);
+                    *last = (*last).max(*first_seen_ms);
+                }
+                grants.push(Grant { claimed, last_inbound_ms: None, suppressed: false });
+            }
+            self.keep(&mut tx, &records, now_ms).await?;
+            let windows = self.open_windows(&mut tx, &opened).await?;
+            let suppressed = self.suppressed(&mut tx, opened.keys()).await?;
+            tx.commit().await?;
+            for (grant, webhook) in grants.iter_mut().zip(webhooks) {
+                if let (Claimed::Proceed { .. }, Some(inbound)) = (&grant.claimed, &webhook.inbound)
+                {
+                    grant.last_inbound_ms = windows.get(&inbound.pair).copied();
+                    grant.suppressed = suppressed
+                        .contains(&(inbound.pair.account_sid.clone(), inbound.pair.theirs.clone()));
+                }
+            }
+            Ok(grants)
+        })
+        .await
+    }
+
+    /// Settles each claim, in order. Survives the loss of power: what the backend accepted is not sent to it again.
+    pub(super) async fn settle(
+        &self,
+        settles: &[Settle],
+        now_ms: i64,
+    ) -> Result<Vec<SettlementResult>, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let asked = settles.iter().map(|s| (s.key.as_str(), s.claim_id.as_str()));
+            let mut records = self.lock(&mut tx, asked, now_ms).await?;
+            let mut results = Vec::with_capacity(settles.len());
+            let mut opened = BTreeMap::new();
+            for settle in settles {
+                let record = records.entry(settle.key.clone()).or_default();
+                if let Some(pair) = &settle.opens {
+                    opened.insert(pair.clone(), record.first_seen_ms().unwrap_or(now_ms));
+                }
+                results.push(match settle.outcome {
+                    Outcome::Commit => {
+                        let answer = settle.answer.clone();
+                        record.commit(&settle.claim_id, answer, now_ms, self.periods)
+                    }
+                    Outcome::Release => record.release(&settle.claim_id, now_ms, self.periods),
+                });
+            }
+            self.keep(&mut tx, &records, now_ms).await?;
+            self.open_windows(&mut tx, &opened).await?;
+            tx.commit().await?;
+            Ok(results)
+        })
+        .await
+    }
+
+    /// Records each STOP and START, once by its message, and what it changes. Survives the loss of power.
+    pub(super) async fn record_opts(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<OptChange>, StoreError> {
+        let said: Vec<OptRow<'_>> = webhooks
+            .iter()
+            .filter_map(|webhook| {
+                let inbound = webhook.inbound.as_ref()?;
+                let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
+                Some(OptRow {
+                    account_sid: &webhook.identity.account_sid,
+                    message_sid: &webhook.identity.message_sid,
+                    channel: &inbound.pair.theirs.channel,
+                    number: &inbound.pair.theirs.number,
+                    opt: opt.as_str(),
+                    cause: cause.as_str(),
+                    route: &webhook.route,
+                    recorded_at_ms: now_ms,
+                })
+            })
+            .collect();
+        if said.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.bounded(async {
+            let statements = self.database.statements();
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let new: Vec<RecordedOpt> = tx.fetch(statements.record_opts, &said).await?;
+            let mut new: HashSet<(&str, &str)> =
+                new.iter().map(|n| (n.account_sid.as_str(), n.message_sid.as_str())).collect();
+            let mut wanted = BTreeMap::new();
+            for row in said.iter().filter(|row| new.remove(&(row.account_sid, row.message_sid))) {
+                // Later messages of one batch came later: the last word of a number counts.
+                wanted.insert((row.account_sid, row.channel, row.number), row);
+            }
+            let wanted: Vec<SuppressionRow> = wanted
+                .into_values()
+                .map(|row| SuppressionRow {
+                    tenant: row.account_sid.to_owned(),
+                    channel: row.channel.to_owned(),
+                    number: row.number.to_owned(),
+                    suppressed: row.opt == Opt::Stop.as_str(),
+                    message_sid: row.message_sid.to_owned(),
+                    changed_at_ms: now_ms,
+                })
+                .collect();
+            let before: Vec<SuppressionRow> =
+                tx.fetch(statements.lock_suppressions, &wanted).await?;
+            let before: HashSet<(String, String, String)> = before
+                .into_iter()
+                .filter(|row| row.suppressed)
+                .map(|row| (row.tenant, row.channel, row.number))
+                .collect();
+            let changed: Vec<SuppressionRow> = wanted
+                .into_iter()
+                .filter(|row| {
+                    let known = (row.tenant.clone(), row.channel.clone(), row.number.clone());
+                    row.suppressed != before.contains(&known)
+                })
+                .collect();
+            tx.execute(statements.keep_suppressions, &changed).await?;
+            tx.commit().await?;
+            Ok(changed.into_iter().map(OptChange::of).collect())
+        })
+        .await
+    }
+
+    /// Writes events; the same event again changes nothing.
+    pub(super) async fn keep_events(&self, events: Vec<EventRow>) -> Result<(), StoreError> {
+        let mut merged: BTreeMap<String, EventRow> = BTreeMap::new();
+        for event in events {
+            match merged.get_mut(&event.dedupe_key) {
+                Some(known) => known.merge(event),
+                None => {
+                    merged.insert(event.dedupe_key.clone(), event);
+                }
+            }
+        }
+        let rows: Vec<EventRow> = merged.into_values().collect();
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            tx.execute(self.database.statements().keep_events, &rows).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Deletes what both clocks have left behind, a bounded number of rows at a time; how many.
+    pub(super) async fn forget(&self, now_ms: i64) -> Result<u64, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let mut forgotten = 0;
+            for statement in self.database.statements().forget {
+                forgotten += tx.execute_at(statement, now_ms).await?;
+            }
+            tx.commit().await?;
+            Ok(forgotten)
+        })
+        .await
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.bounded(self.database.ping()).await
+    }
+
+    pub(super) async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// What is known about the asked keys, locked until the transaction ends.
+    async fn lock(
+        &self,
+        tx: &mut Transaction,
+        asked: impl Iterator<Item = (&str, &str)> + Clone,
+        now_ms: i64,
+    ) -> Result<Records, StoreError> {
+        let statements = self.database.statements();
+        let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
+        let keys: BTreeMap<&str, WantedLease<'_>> = asked
+            .clone()
+            .map(|(dedupe_key, _)| (dedupe_key, WantedLease { dedupe_key, now_ms, forget_at_ms }))
+            .collect();
+        let keys: Vec<WantedLease<'_>> = keys.into_values().collect();
+        let leases: Vec<LeaseRow> = tx.fetch(statements.lock_leases, &keys).await?;
+        let mut records: Records = leases
+            .into_iter()
+            .map(|row| (row.dedupe_key.clone(), Record::new(Some(row.lease()), now_ms)))
+            .collect();
+        // Only now: before the lock, another batch may have been adding to them.
+        let claims: Vec<WantedEnding<'_>> = asked
+            .map(|(dedupe_key, claim_id)| WantedEnding { dedupe_key, claim_id, now_ms })
+            .collect();
+        let endings: Vec<EndingRow> = tx.fetch(statements.find_endings, &claims).await?;
+        for row in endings {
+            let ending = row.ending()?;
+            records.entry(row.dedupe_key).or_default().found_ending(row.claim_id, ending);
+        }
+        Ok(records)
+    }
+
+    async fn keep(
+        &self,
+        tx: &mut Transaction,
+        records: &Records,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
+        let leases: Vec<LeaseRow> = records
+            .iter()
+            .filter_map(|(key, record)| {
+                record.changed_lease().map(|lease| LeaseRow::of(key, lease))
+            })
+            .collect();
+        let endings: Vec<EndingRow> = records
+            .iter()
+            .flat_map(|(key, record)| {
+                record
+                    .new_endings()
+                    .map(|(claim_id, ending)| EndingRow::of(key, claim_id, ending, forget_at_ms))
+            })
+            .collect();
+        tx.execute(self.database.statements().keep_leases, &leases).await?;
+        tx.execute(self.database.statements().keep_endings, &endings).await
+    }
+
+    /// Opens or refreshes windows; a window never moves back. The last message of each pair.
+    async fn open_windows(
+        &self,
+        tx: &mut Transaction,
+        opened: &BTreeMap<Pair, i64>,
+    ) -> Result<HashMap<Pair, i64>, StoreError> {
+        let rows: Vec<WindowRow> =
+            opened.iter().map(|(pair, last)| WindowRow::of(pair, *last)).collect();
+        let rows: Vec<WindowRow> = tx.fetch(self.database.statements().open_windows, &rows).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let last = row.last_inbound_ms;
+                (row.pair(), last)
+            })
+            .collect())
+    }
+
+    async fn suppressed(
+        &self,
+        tx: &mut Transaction,
+        pairs: impl Iterator<Item = &Pair>,
+    ) -> Result<HashSet<(String, Address)>, StoreError> {
+        #[derive(serde::Serialize)]
+        struct Wanted<'a> {
+            tenant: &'a str,
+            channel: &'a str,
+            number: &'a str,
+        }
+        let wanted: Vec<Wanted<'_>> = pairs
+            .map(|pair| Wanted {
+                tenant: &pair.account_sid,
+                channel: &pair.theirs.channel,
+                number: &pair.theirs.number,
+            })
+            .collect();
+        let found: Vec<SuppressionRow> =
+            tx.fetch(self.database.statements().find_suppressions, &wanted).await?;
+        Ok(found
+            .into_iter()
+            .filter(|row| row.suppressed)
+            .map(|row| (row.tenant, Address { channel: row.channel, number: row.number }))
+            .collect())
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}
+
+impl OptChange {
+    fn of(row: SuppressionRow) -> OptChange {
+        OptChange {
+            opt: if row.suppressed { Opt::Stop } else { Opt::Start },
+            account_sid: row.tenant,
+            message_sid: row.message_sid,
+            address: Address { channel: row.channel, number: row.number },
+        }
+    }
+}

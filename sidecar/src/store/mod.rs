@@ -1,0 +1,177 @@
+//! The stores as one thing: the ledger (SQL, the truth) and, if there is one, Redis in front of it. What a claim costs
+//! and what happens when one of them is away is decided here; what a claim means is not.
+//!
+//! ```text
+//! claim    Redis: done? held? released? --no--> SQL: decide   (--disagrees--> tell Redis)
+//!          Redis away -----------------------> SQL: decide
+//! settle   SQL first, then Redis
+//! ```
+
+mod ledger;
+mod postgres;
+mod redis;
+mod rows;
+mod scripts;
+mod sql;
+mod sqlite;
+
+use std::sync::Arc;
+
+use self::{
+    ledger::Ledger,
+    redis::{Hint, Redis},
+};
+pub use self::{
+    ledger::{Grant, OptChange, Settle},
+    rows::EventRow,
+    sql::StoreError,
+};
+use crate::{
+    config::Config,
+    domain::{
+        lease::{Claimed, Periods},
+        webhook::Webhook,
+    },
+    metrics::Metrics,
+};
+use twilio_edge_contract::SettlementResult;
+
+/// The stores a sidecar runs on.
+#[derive(Clone)]
+pub struct Stores {
+    ledger: Ledger,
+    redis: Option<Redis>,
+    metrics: Arc<Metrics>,
+}
+
+/// Whether each store answers, for `/readyz`.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Without it nothing works.
+    pub ledger: Result<(), StoreError>,
+    /// None when there is no Redis; without it everything works, slower.
+    pub redis: Option<Result<(), StoreError>>,
+}
+
+impl Stores {
+    /// Reaches the database, brings its tables up to date and prepares Redis, which may be away.
+    pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Stores, StoreError> {
+        let periods = Periods {
+            lease_ms: i64::from(config.leases.period_ms),
+            result_ms: i64::from(config.leases.result_ttl_s).saturating_mul(1000),
+        };
+        let redis = match config.redis.url.is_empty() {
+            true => None,
+            false => Some(Redis::open(&config.redis, periods)?),
+        };
+        Ok(Stores { ledger: Ledger::open(&config.database, periods).await?, redis, metrics })
+    }
+
+    /// What it runs on, for people: `sqlite`, `redis+postgres`, ..
+    pub fn describe(&self) -> String {
+        let front = if self.redis.is_some() { "redis+" } else { "" };
+        format!("{front}{}", self.ledger.name())
+    }
+
+    /// Decides each claim, in order.
+    pub async fn claim(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<Result<Grant, StoreError>> {
+        let hints = self.hints(webhooks, now_ms).await;
+        let asked = || {
+            let pairs = webhooks.iter().zip(&hints);
+            pairs.filter(|(_, hint)| **hint == Hint::AskLedger).map(|(webhook, _)| webhook)
+        };
+        let asking: Vec<&Webhook> = asked().collect();
+        let decided = match asking.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.ledger.claim(&asking, now_ms).await,
+        };
+        if let Some(redis) = &self.redis {
+            let grants = decided.as_deref().unwrap_or_default();
+            let unconfirmed: Vec<_> = asking
+                .iter()
+                .enumerate()
+                .map(|(i, webhook)| (*webhook, grants.get(i).map(|grant| &grant.claimed)))
+                .filter(|(_, claimed)| !matches!(claimed, Some(Claimed::Proceed { .. })))
+                .collect();
+            if !unconfirmed.is_empty() {
+                // Best effort: what is not taken back expires, and what is not told is asked again.
+                let _ = redis.correct(&unconfirmed, now_ms).await;
+            }
+        }
+        let mut decided = decided.map(Vec::into_iter);
+        hints
+            .into_iter()
+            .map(|hint| match (hint, &mut decided) {
+                (Hint::Known(claimed), _) => {
+                    Ok(Grant { claimed, last_inbound_ms: None, suppressed: false })
+                }
+                (Hint::AskLedger, Ok(grants)) => grants
+                    .next()
+                    .ok_or_else(|| StoreError::Refused("the ledger left out a claim".into())),
+                (Hint::AskLedger, Err(error)) => Err(error.clone()),
+            })
+            .collect()
+    }
+
+    /// Settles each claim, in order: in the ledger, and then in Redis as far as it is there.
+    pub async fn settle(
+        &self,
+        settles: &[Settle],
+        now_ms: i64,
+    ) -> Result<Vec<SettlementResult>, StoreError> {
+        let results = self.ledger.settle(settles, now_ms).await?;
+        if let Some(redis) = &self.redis {
+            // What Redis misses it asks the ledger about once the lease it knows has ended.
+            if redis.settle(settles, now_ms).await.is_err() {
+                self.metrics.redis_fell_through();
+            }
+        }
+        Ok(results)
+    }
+
+    /// Records every STOP and START among the webhooks before it returns.
+    pub async fn record_opts(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<OptChange>, StoreError> {
+        self.ledger.record_opts(webhooks, now_ms).await
+    }
+
+    /// Writes events; the same event again changes nothing.
+    pub async fn keep_events(&self, events: Vec<EventRow>) -> Result<(), StoreError> {
+        self.ledger.keep_events(events).await
+    }
+
+    /// Deletes what need not be remembered any longer, a bounded number of rows; how many.
+    pub async fn forget(&self, now_ms: i64) -> Result<u64, StoreError> {
+        self.ledger.forget(now_ms).await
+    }
+
+    /// Asks each store whether it is there.
+    pub async fn health(&self) -> Health {
+        let redis = async {
+            match &self.redis {
+                Some(redis) => Some(redis.ping().await),
+                None => None,
+            }
+        };
+        let (ledger, redis) = tokio::join!(self.ledger.ping(), redis);
+        Health { ledger, redis }
+    }
+
+    /// Ends all connections, orderly.
+    pub async fn close(&self) {
+        self.ledger.close().await;
+    }
+
+    async fn hints(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<Hint> {
+        if let Some(redis) = &self.redis {
+            match redis.claim(webhooks, now_ms).await {
+                Ok(hints) => return hints,
+                Err(_) => self.metrics.redis_fell_through(),
+            }
+        }
+        vec![Hint::AskLedger; webhooks.len()]
+    }
+}
