@@ -171,41 +171,52 @@ impl Demo {
     }
 
     fn banner(&self) -> String {
-        let Args { data, .. } = &self.args;
-        let sign = env::args().next().unwrap_or_else(|| "twilio-edge".to_owned()) + " sign";
-        let sid = fresh_message_sid();
         let mut text = "\ntwilio-edge is running; Ctrl-C stops all of it.\n\n".to_owned();
         for (part, address, what) in [
-            (
-                "edge",
-                self.args.edge(),
-                "Envoy with the filter: /twilio/inbound, /twilio/status, /twilio/other".to_owned(),
-            ),
-            ("sidecar", self.args.sidecar(), format!("remembers in {}", data.display())),
+            ("edge", self.args.edge(), "Envoy with the filter: /twilio/inbound, status and other"),
+            ("sidecar", self.args.sidecar(), "leases, opt-outs and the ledger; remembers them"),
             (
                 "backend",
                 self.args.backend(),
-                "shows here what reaches it; PUT /answer/500 makes it fail".to_owned(),
+                "shows here what reaches it; PUT /answer/500 makes it fail",
             ),
-            ("admin", self.args.admin(), "Envoy's own: /stats?filter=twilio_edge".to_owned()),
+            ("admin", self.args.admin(), "Envoy's own: /stats?filter=twilio_edge"),
         ] {
-            let _ = writeln!(text, "  {part:<9} http://{address}   {what}");
+            let _ = writeln!(text, "  {part:<9}http://{address}  {what}");
         }
+        let Account { sid, origin, .. } = &self.account;
+        let _ = writeln!(text, "\nIt takes webhooks of {sid} signed for {origin}.");
+        if *sid != demo::ACCOUNT_SID {
+            text.push_str("To sign some yourself, set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN there as here.\n");
+        }
+        let sign = self.sign_command();
+        let message = format!("{sign} inbound --send --message-sid {}", fresh_message_sid());
         let _ = write!(
             text,
-            "
-webhooks of account {} to {}, signed as Twilio signs them. In another terminal:
+            "\
+Try in another terminal:
 
-  {sign} inbound --message-sid {sid} --body \"Where is my order?\" --send
-      arrives once, verified
-  {sign} inbound --message-sid {sid} --body \"Where is my order?\" --send
-      the same message again: answered, and the backend sees nothing
+  {message}
+      a message: arrives once, verified
+  {message}
+      the same message again: answered, but the backend sees nothing
   {sign} stop --send
-      an opt-out, on record before the backend hears of it
-",
-            self.account.sid, self.account.origin
+      an opt-out: on record before the backend hears of it
+"
         );
         text
+    }
+
+    /// How `sign` is called so that it signs and sends to this demo and not to one with other addresses.
+    fn sign_command(&self) -> String {
+        let mut command = String::new();
+        if self.args.edge_port != demo::EDGE_PORT {
+            let _ = write!(command, "EDGE_PORT={} ", self.args.edge_port);
+        }
+        if self.account.origin != format!("http://{}", self.args.edge()) {
+            let _ = write!(command, "PUBLIC_ORIGIN={} ", self.account.origin);
+        }
+        command + &env::args().next().unwrap_or_else(|| "twilio-edge".to_owned()) + " sign"
     }
 }
 
