@@ -96,7 +96,7 @@ impl Reader {
     ) -> Result<Body> {
         let framed = head.says("transfer-encoding", b"chunked")
             || !head.all("content-length").is_empty()
-            || head.word(1) == "204";
+            || ["204", "304"].contains(&head.word(1));
         if framed {
             return self.request_body(stream, head).await;
         }

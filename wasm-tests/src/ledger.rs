@@ -1,19 +1,102 @@
-//! What the sidecar keeps, read from its SQLite file while it runs, and never written.
+//! What the sidecar keeps, read from its SQLite file while it runs, and never written. What is written behind an
+//! answer is waited for; what must be durable before the answer is not.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+
+use crate::process::until;
+use crate::webhook::ACCOUNT;
 
 /// The sidecar's tables.
 pub struct Ledger {
     pool: SqlitePool,
 }
 
+/// One webhook, however often it came.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Event {
+    /// `inbound` or `status`.
+    pub class: String,
+    /// Of a status callback.
+    pub status: Option<String>,
+    /// The signed parameters as received.
+    pub form: Option<String>,
+    /// How often it was handed to the backend.
+    pub attempts: i64,
+    /// `accepted` or `refused`; none before it is settled.
+    pub outcome: Option<String>,
+}
+
+/// How many attempts a scenario expects: a number, or a range where two outcomes are right.
+pub struct Attempts(RangeInclusive<i64>);
+
+impl From<i64> for Attempts {
+    fn from(exactly: i64) -> Self {
+        Attempts(exactly..=exactly)
+    }
+}
+
+impl From<RangeInclusive<i64>> for Attempts {
+    fn from(range: RangeInclusive<i64>) -> Self {
+        Attempts(range)
+    }
+}
+
 impl Ledger {
-    /// Opens the file read-only.
+    /// Opens the file.
     pub async fn open(database: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new().filename(database).read_only(true);
         Ok(Self { pool: SqlitePool::connect_with(options).await? })
+    }
+
+    /// The webhooks of a message, oldest first.
+    pub async fn events(&self, message_sid: &str) -> Result<Vec<Event>> {
+        let query = "SELECT class, status, form, attempts, outcome FROM events WHERE message_sid = $1 ORDER BY id";
+        Ok(sqlx::query_as(query).bind(message_sid).fetch_all(&self.pool).await?)
+    }
+
+    /// Waits until a message is known by exactly one webhook, which ended with `outcome` after so many attempts.
+    pub async fn settled(
+        &self,
+        message_sid: &str,
+        outcome: &str,
+        attempts: impl Into<Attempts>,
+    ) -> Result<Event> {
+        let Attempts(attempts) = attempts.into();
+        let mut last = Vec::new();
+        let what = format!("{message_sid} {outcome} after {attempts:?}");
+        let found = until(&what, async || {
+            last = self.events(message_sid).await?;
+            Ok(match last.as_slice() {
+                [event] if event.outcome.as_deref() == Some(outcome) => {
+                    attempts.contains(&event.attempts).then(|| event.clone())
+                }
+                _ => None,
+            })
+        })
+        .await;
+        found.with_context(|| format!("the ledger has {last:?}"))
+    }
+
+    /// Number of webhooks that ended with `outcome`.
+    pub async fn count(&self, outcome: &str) -> Result<i64> {
+        let query = "SELECT count(*) FROM events WHERE outcome = $1";
+        Ok(sqlx::query_scalar(query).bind(outcome).fetch_one(&self.pool).await?)
+    }
+
+    /// Whether a message was recorded as `stop` or `start`.
+    pub async fn opt(&self, message_sid: &str) -> Result<Option<String>> {
+        let query = "SELECT opt FROM opt_events WHERE message_sid = $1";
+        Ok(sqlx::query_scalar(query).bind(message_sid).fetch_optional(&self.pool).await?)
+    }
+
+    /// Whether nobody may write to `number` by SMS.
+    pub async fn suppressed(&self, number: &str) -> Result<bool> {
+        let query = "SELECT suppressed FROM suppressions WHERE tenant = $1 AND channel = 'sms' AND number = $2";
+        let row = sqlx::query_scalar(query).bind(ACCOUNT).bind(number);
+        Ok(row.fetch_optional(&self.pool).await?.unwrap_or(false))
     }
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, Command};
 
 /// How long anything may take before the scenario is called failed. Far above what a busy two-core machine needs.
@@ -38,6 +38,14 @@ impl Process {
     /// `kill -9`, and waits until it is gone.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// Sends it a signal, by name.
+    pub async fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        let sent = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().await?;
+        ensure!(sent.success(), "cannot signal {}", self.name);
+        Ok(())
     }
 
     /// An error that shows the end of its log if the process has ended by itself.

@@ -1,6 +1,7 @@
 //! A server that writes down what it is sent, byte for byte, from the first header line on, and answers as a
 //! scenario scripted it. It is the backend behind Envoy, and where a scenario wants a sidecar that misbehaves, that
-//! too. Requests are told apart by the `x-case` header every client of this crate sends.
+//! too. Requests are told apart by the `x-case` header that every client of this crate sends, or, where there is none,
+//! by their path.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -75,6 +76,8 @@ pub enum Answer {
         /// Its bytes.
         body: Vec<u8>,
     },
+    /// An answer that depends on the request's body.
+    By(fn(&[u8]) -> Answer),
     /// The answer, once the gate is open.
     After(Gate, Box<Answer>),
     /// None, for as long as the peer waits.
@@ -170,7 +173,7 @@ impl Recorder {
     /// Everything seen of `case`, in order of arrival.
     pub fn seen(&self, case: &str) -> Vec<Seen> {
         let seen = lock(&self.notes.seen);
-        seen.iter().filter(|seen| seen.head.one(CASE).as_deref() == Some(case)).cloned().collect()
+        seen.iter().filter(|seen| case_of(&seen.head) == case).cloned().collect()
     }
 
     /// Everything seen.
@@ -235,6 +238,7 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
                         return Ok(());
                     }
                 },
+                Answer::By(answer) => answer(&body.bytes),
                 Answer::Never => {
                     let _closed = stream.read_u8().await;
                     note(&|seen| seen.abandoned = true);
@@ -252,15 +256,18 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
                     return Ok(());
                 }
                 Answer::Reply { status, content_type, body } => {
-                    let framing = match status {
-                        204 | 304 => String::new(),
-                        _ => format!(
-                            "content-type: {content_type}\r\ncontent-length: {}\r\n",
-                            body.len()
-                        ),
+                    let head = format!("HTTP/1.1 {status} Scripted\r\n");
+                    let response = match status {
+                        204 | 304 => format!("{head}\r\n").into_bytes(),
+                        _ => {
+                            let length = body.len();
+                            let framing = format!(
+                                "content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+                            );
+                            [head.as_bytes(), framing.as_bytes(), &body].concat()
+                        }
                     };
-                    let head = format!("HTTP/1.1 {status} Scripted\r\n{framing}\r\n");
-                    stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+                    stream.write_all(&response).await?;
                     break;
                 }
             };
@@ -269,11 +276,13 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
     Ok(())
 }
 
+fn case_of(head: &Head) -> String {
+    head.one(CASE).unwrap_or_else(|| head.word(1).to_owned())
+}
+
 fn next_answer(notes: &Notes, head: &Head) -> Answer {
-    let scripted = head.one(CASE).and_then(|case| {
-        let mut scripts = lock(&notes.scripts);
-        scripts.get_mut(&case).and_then(VecDeque::pop_front)
-    });
+    let mut scripts = lock(&notes.scripts);
+    let scripted = scripts.get_mut(&case_of(head)).and_then(VecDeque::pop_front);
     scripted.or_else(|| lock(&notes.otherwise).clone()).unwrap_or_else(|| Answer::status(200))
 }
 

@@ -10,6 +10,8 @@ use tokio::sync::Mutex;
 use crate::client::get;
 use crate::process::{Process, until};
 
+const DATABASE: &str = "ledger.db";
+
 /// A running sidecar.
 pub struct Sidecar {
     address: SocketAddr,
@@ -42,6 +44,16 @@ impl Sidecar {
         self.until_ready().await
     }
 
+    /// Stops it where it is (SIGSTOP): it takes connections and answers nothing.
+    pub async fn pause(&self) -> Result<()> {
+        self.process.lock().await.signal("STOP").await
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub async fn resume(&self) -> Result<()> {
+        self.process.lock().await.signal("CONT").await
+    }
+
     /// An error if it ended by itself.
     pub async fn check_alive(&self) -> Result<()> {
         self.process.lock().await.check_alive()
@@ -49,7 +61,7 @@ impl Sidecar {
 
     /// Its SQLite file.
     pub fn database(&self) -> PathBuf {
-        self.folder.join("twilio-edge.sqlite")
+        self.folder.join(DATABASE)
     }
 
     async fn until_ready(&self) -> Result<()> {
@@ -64,8 +76,9 @@ impl Sidecar {
 
 fn launch(address: SocketAddr, environment: &[(String, String)], folder: &Path) -> Result<Process> {
     let mut command = Command::new(binary()?);
-    command.arg("serve").envs(environment.iter().cloned());
-    command.env("SIDECAR_ADDR", address.to_string());
+    let database = format!("sqlite://{}", folder.join(DATABASE).display());
+    command.arg("serve").env("TWILIO_EDGE_LISTEN", address.to_string());
+    command.env("DATABASE_URL", database).envs(environment.iter().cloned());
     Process::start("sidecar", command, folder)
 }
 

@@ -127,8 +127,13 @@ impl Stack {
             _ => SocketAddr::from(([127, 0, 0, 1], free_port()?)),
         };
         if matches!(plan.sidecar, SidecarPlan::Sqlite | SidecarPlan::Redis) {
-            let mut environment = vec![("TWILIO_EDGE_TOKEN".to_owned(), EDGE_TOKEN.to_owned())];
-            environment.extend(redis.iter().map(|redis| ("REDIS_URL".to_owned(), redis.url())));
+            let redis_url = redis.as_ref().map(Redis::url).unwrap_or_default();
+            let environment = pairs([
+                ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
+                ("REDIS_URL", &redis_url),
+                // As the filter's timeout below: a busy machine is no outage.
+                ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "4000"),
+            ]);
             sidecar = Some(Sidecar::start(sidecar_address, environment, folder.path()).await?);
         }
         let mut config = EnvoyConfig::load(&repository().join("envoy/envoy.yaml"))?;
@@ -149,15 +154,14 @@ impl Stack {
             None => ensure!(false, "the filter's configuration has no sidecar.timeout_ms"),
         }
         (plan.adapt)(&mut config)?;
-        let environment = [
+        let environment = pairs([
             ("TWILIO_ACCOUNT_SID", ACCOUNT),
             ("TWILIO_AUTH_TOKEN", TOKEN),
             ("TWILIO_AUTH_TOKEN_NEXT", NEXT_TOKEN),
             ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
             ("PUBLIC_ORIGIN", ORIGIN),
-        ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let envoy = Envoy::start(version, config, environment.to_vec(), folder.path()).await?;
+        ]);
+        let envoy = Envoy::start(version, config, environment, folder.path()).await?;
         Ok(Self { envoy, backend, sidecar, scripted, redis, bench: bench.clone(), folder })
     }
 
@@ -252,4 +256,8 @@ impl Stack {
         });
         logs.concat()
     }
+}
+
+fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }

@@ -1,5 +1,270 @@
-//! x
-use crate::suite::Scenario;
+//! Parts die, hang or talk nonsense. What was proven is still delivered or refused as the policy says, nobody waits for
+//! ever, nothing that counts is forgotten, and all goes on when the part is back.
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use twilio_edge_contract::CLAIMS_PATH;
+use twilio_edge_wasm_tests::process::until;
+use twilio_edge_wasm_tests::recorder::Answer;
+use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
+use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
+
+use crate::suite::{Scenario, Setting, told};
+
+/// Messages are rejected, statuses forwarded while there is no verdict; and it is not waited for long.
+const MIXED: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
+    config.plugin["on_unavailable"] = json!({ "inbound": "reject", "status": "forward" });
+    config.plugin["sidecar"]["timeout_ms"] = 1_000.into();
+    Ok(())
+});
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    Vec::new()
+    let forwarding = told![Setting::Own(Plan::new(SidecarPlan::Sqlite));
+        while_the_sidecar_is_away_webhooks_are_forwarded,
+    ];
+    let mixed = told![Setting::Own(MIXED);
+        while_the_sidecar_is_away_the_policy_of_the_class_decides,
+        while_the_sidecar_hangs_the_policy_of_the_class_decides,
+    ];
+    let scripted = told![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..MIXED });
+        a_sidecar_that_talks_nonsense_is_no_sidecar,
+    ];
+    let absent = told![Setting::Own(Plan::new(SidecarPlan::Absent));
+        without_a_sidecar_webhooks_are_proven_and_forwarded,
+    ];
+    let redis = told![Setting::Newest(Plan::new(SidecarPlan::Redis));
+        redis_may_die_and_come_back_empty,
+    ];
+    [forwarding.as_slice(), &mixed, &scripted, &absent, &redis].concat()
+}
+
+async fn while_the_sidecar_is_away_webhooks_are_forwarded(stack: &Stack) -> Result<()> {
+    let before = stack.post(&Form::inbound("before")).await?;
+    assert_eq!(stack.send(&before).await?.status, 200);
+
+    stack.sidecar()?.kill().await?;
+    let from = fresh_phone();
+    let forms = [
+        Form::inbound("meanwhile"),
+        Form::status("delivered"),
+        Form::inbound("STOP").set("From", &from),
+    ];
+    let failing = Form::inbound("STOP");
+    let mut requests = Vec::new();
+    for form in &forms {
+        let request = stack.post(form).await?;
+        assert_eq!(stack.send(&request).await?.status, 200);
+        let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
+        assert_eq!(told["dedupe"], "unknown");
+        assert_eq!((told.get("suppressed"), told.get("attempt")), (None, None));
+        assert_eq!(told["message-sid"], form.get("MessageSid"));
+        requests.push(request);
+    }
+    let failed = stack.post(&failing).await?;
+    stack.backend.script(&failed.case, [Answer::status(500)]);
+    assert_eq!(stack.send(&failed).await?.status, 500);
+
+    stack.sidecar()?.restart().await?;
+    let ledger = stack.ledger().await?;
+    for (form, request) in forms.iter().zip(&requests) {
+        let event = ledger.settled(form.get("MessageSid"), "accepted", 1).await?;
+        assert_eq!(event.form.as_deref(), Some(form.encoded().as_str()), "told after the fact");
+        assert!((200..300).contains(&stack.send(request).await?.status));
+        assert_eq!(stack.backend.seen(&request.case).len(), 1, "what the backend took is known");
+    }
+    assert!(ledger.suppressed(&from).await?, "the STOP of the outage counts");
+    until("the STOP that the backend refused", async || {
+        Ok(ledger.suppressed(failing.get("From")).await?.then_some(()))
+    })
+    .await?;
+    assert_eq!(stack.send(&failed).await?.status, 200);
+    assert_eq!(stack.backend.wait(&failed.case, 2).await?.len(), 2, "what it refused comes again");
+
+    assert_eq!(stack.send(&before).await?.status, 200);
+    assert_eq!(stack.backend.seen(&before.case).len(), 1, "known from before the outage");
+    let after = stack.post(&Form::inbound("after").set("From", &from)).await?;
+    assert_eq!(stack.send(&after).await?.status, 200);
+    let told = stack.backend.wait(&after.case, 1).await?[0].trusted();
+    assert_eq!((told["dedupe"].as_str(), told["suppressed"].as_str()), ("first", "true"));
+    Ok(())
+}
+
+/// With [`MIXED`]: a message is refused in words Twilio's log shows, a status and everything unclaimed goes through.
+async fn policy_decides(stack: &Stack, what: &str) -> Result<Form> {
+    let stop = Form::inbound("STOP");
+    let refused = stack.post(&stop).await?;
+    let response = stack.send(&refused).await?;
+    assert_eq!(response.status, 503, "{what}: {}", response.text());
+    assert_eq!(
+        response.header("x-twilio-edge-reason").as_deref(),
+        Some("sidecar-unavailable"),
+        "{what}"
+    );
+    assert!(response.header("retry-after").is_some());
+    stack.nothing_reached(&refused).await?;
+    for form in [Form::status("delivered"), Form::other()] {
+        let request = stack.post(&form).await?;
+        assert_eq!(stack.send(&request).await?.status, 200, "{what}");
+        let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
+        assert_eq!(told["dedupe"], "unknown", "{what}");
+    }
+    let forged = stack.post(&Form::status("delivered")).await?;
+    let forged = forged.without_header("x-twilio-signature");
+    assert_eq!(
+        stack.send(&forged).await?.status,
+        403,
+        "{what}: the signature is no matter of policy"
+    );
+    stack.nothing_reached(&forged).await?;
+    Ok(stop)
+}
+
+/// The sidecar is back: a STOP that was refused counts nevertheless, as its sender was told nothing went wrong.
+async fn all_goes_on(stack: &Stack, stop: &Form) -> Result<()> {
+    let ledger = stack.ledger().await?;
+    until("the refused STOP to count", async || {
+        Ok(ledger.suppressed(stop.get("From")).await?.then_some(()))
+    })
+    .await?;
+    let request = stack.post(&Form::inbound("again").set("From", stop.get("From"))).await?;
+    assert_eq!(stack.send(&request).await?.status, 200);
+    let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
+    assert_eq!((told["dedupe"].as_str(), told["suppressed"].as_str()), ("first", "true"));
+    let retried = stack.post(stop).await?;
+    assert_eq!(stack.send(&retried).await?.status, 200);
+    assert_eq!(stack.backend.wait(&retried.case, 1).await?.len(), 1, "it was never delivered");
+    Ok(())
+}
+
+async fn while_the_sidecar_is_away_the_policy_of_the_class_decides(stack: &Stack) -> Result<()> {
+    stack.sidecar()?.kill().await?;
+    let stop = policy_decides(stack, "killed").await?;
+    stack.sidecar()?.restart().await?;
+    all_goes_on(stack, &stop).await
+}
+
+async fn while_the_sidecar_hangs_the_policy_of_the_class_decides(stack: &Stack) -> Result<()> {
+    stack.sidecar()?.pause().await?;
+    let stop = policy_decides(stack, "stopped").await?;
+    stack.sidecar()?.resume().await?;
+    all_goes_on(stack, &stop).await
+}
+
+async fn a_sidecar_that_talks_nonsense_is_no_sidecar(stack: &Stack) -> Result<()> {
+    let json = |text: &str| Answer::ok("application/json", text);
+    let verdict =
+        |id: &str| format!(r#"{{"v":1,"verdicts":[{{"claim_id":"{id}","decision":"proceed"}}]}}"#);
+    for (what, answer) in [
+        ("silence", Answer::Never),
+        ("close", Answer::Close),
+        ("half a reply", Answer::CloseInBody),
+        ("not HTTP", Answer::Noise(b"\x16\x03\x01 hello \xff\xfe\r\n\r\n".to_vec())),
+        (
+            "endless headers",
+            Answer::Noise([b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'x'; 200_000]].concat()),
+        ),
+        ("500", Answer::status(500)),
+        ("401", Answer::status(401)),
+        ("204", Answer::status(204)),
+        ("empty", Answer::status(200)),
+        ("HTML", Answer::ok("text/html", "<html>welcome to the captive portal</html>")),
+        (
+            "not UTF-8",
+            Answer::ok("application/json", b"{\"v\":1,\"verdicts\":\xff\xfe}".as_slice()),
+        ),
+        ("half of the JSON", json(r#"{"v":1,"verdicts":[{"claim_id":"#)),
+        ("another version", json(r#"{"v":2,"verdicts":[]}"#)),
+        ("no version", json(r#"{"verdicts":[]}"#)),
+        ("no verdict", json(r#"{"v":1,"verdicts":[]}"#)),
+        ("a verdict for somebody else", json(&verdict("0123"))),
+        ("verdicts of another type", json(r#"{"v":1,"verdicts":{"a":1}}"#)),
+        ("an unknown decision", Answer::By(undecided)),
+        ("deep nesting", json(&"[".repeat(100_000))),
+        ("a huge reply", Answer::ok("application/json", vec![b' '; 3_000_000])),
+        (
+            "a status of three thousand",
+            Answer::Noise(b"HTTP/1.1 3000 X\r\ncontent-length: 0\r\n\r\n".to_vec()),
+        ),
+    ] {
+        stack.scripted()?.usually(answer);
+        policy_decides(stack, what).await.context(what)?;
+    }
+    stack.scripted()?.wait(CLAIMS_PATH, 21).await?;
+    Ok(())
+}
+
+/// A verdict on the right claim, with a word no filter knows.
+fn undecided(body: &[u8]) -> Answer {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let verdict = json!({ "claim_id": body["claims"][0]["claim_id"], "decision": "perhaps" });
+    Answer::ok("application/json", json!({ "v": 1, "verdicts": [verdict] }).to_string())
+}
+
+async fn without_a_sidecar_webhooks_are_proven_and_forwarded(stack: &Stack) -> Result<()> {
+    for form in [Form::inbound("hello"), Form::status("sent"), Form::other()] {
+        let request = stack.post(&form).await?;
+        for count in 1..=2 {
+            assert_eq!(stack.send(&request).await?.status, 200);
+            let seen = stack.backend.wait(&request.case, count).await?;
+            assert_eq!(seen.len(), count, "nobody remembers the first");
+            let told = seen[count - 1].trusted();
+            assert_eq!(told["dedupe"], "unknown");
+            assert!(told.contains_key("verified") && told.contains_key("class"));
+        }
+        let refused = stack.post(&form).await?;
+        stack.backend.script(&refused.case, [Answer::status(500)]);
+        assert_eq!(stack.send(&refused).await?.status, 500);
+        let forged = request.as_new_case().without_header("x-twilio-signature");
+        assert_eq!(stack.send(&forged).await?.status, 403);
+        stack.nothing_reached(&forged).await?;
+    }
+    Ok(())
+}
+
+async fn redis_may_die_and_come_back_empty(stack: &Stack) -> Result<()> {
+    let redis = stack.redis()?;
+    let ledger = stack.ledger().await?;
+    let (before, stop) = (Form::inbound("before"), Form::inbound("STOP"));
+    let refused = Form::status("sent");
+    let mut known = Vec::new();
+    for form in [&before, &stop] {
+        let request = stack.post(form).await?;
+        assert_eq!(stack.send(&request).await?.status, 200);
+        ledger.settled(form.get("MessageSid"), "accepted", 1).await?;
+        known.push(request);
+    }
+    let retried = stack.post(&refused).await?;
+    stack.backend.script(&retried.case, [Answer::status(500)]);
+    assert_eq!(stack.send(&retried).await?.status, 500);
+
+    for (moment, act) in [("killed", true), ("back, empty", false)] {
+        if act {
+            redis.kill().await?
+        } else {
+            redis.restart().await?
+        }
+        for request in &known {
+            assert_eq!(stack.send(request).await?.status, 200, "{moment}");
+            assert_eq!(stack.backend.seen(&request.case).len(), 1, "{moment}: still a duplicate");
+        }
+        let form = Form::inbound(moment).set("From", stop.get("From"));
+        let request = stack.post(&form).await?;
+        for _ in 0..2 {
+            assert_eq!(stack.send(&request).await?.status, 200, "{moment}");
+        }
+        let seen = stack.backend.seen(&request.case);
+        assert_eq!(seen.len(), 1, "{moment}: claims go on");
+        let told = seen[0].trusted();
+        assert_eq!(
+            (told["dedupe"].as_str(), told["suppressed"].as_str()),
+            ("first", "true"),
+            "{moment}"
+        );
+        ledger.settled(form.get("MessageSid"), "accepted", 1).await?;
+        known.push(request);
+    }
+    assert_eq!(stack.send(&retried).await?.status, 200);
+    assert_eq!(stack.backend.wait(&retried.case, 2).await?.len(), 2);
+    ledger.settled(refused.get("MessageSid"), "accepted", 2).await?;
+    Ok(())
 }

@@ -359,11 +359,6 @@ async fn recut_parameters_are_rejected(stack: &Stack) -> Result<()> {
         ("a value moves into its name", Reason::MissingField, moved),
         ("the text takes in the sender", Reason::MissingField, swallow("Body", "From")),
         (
-            "the name of the text grows",
-            Reason::MissingField,
-            form.clone().without("Body").add("Bodyhel", "lo"),
-        ),
-        (
             "the account takes in the version",
             Reason::UnknownAccount,
             swallow("AccountSid", "ApiVersion"),
