@@ -87,6 +87,12 @@ impl Ledger {
         Ok(sqlx::query_scalar(query).bind(outcome).fetch_one(&self.pool).await?)
     }
 
+    /// Number of webhooks whose copies are duplicates.
+    pub async fn done(&self) -> Result<i64> {
+        let query = "SELECT count(*) FROM leases WHERE state = 'done'";
+        Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
+    }
+
     /// Whether a message was recorded as `stop` or `start`.
     pub async fn opt(&self, message_sid: &str) -> Result<Option<String>> {
         let query = "SELECT opt FROM opt_events WHERE message_sid = $1";

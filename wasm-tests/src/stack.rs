@@ -68,17 +68,19 @@ pub struct Plan {
     pub sidecar: SidecarPlan,
     /// Changes to Envoy's configuration and the filter's.
     pub adapt: fn(&mut EnvoyConfig) -> Result<()>,
+    /// Changes to the sidecar's, as variables.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 impl Plan {
     /// The shipped configuration.
     pub const fn new(sidecar: SidecarPlan) -> Self {
-        Self { sidecar, adapt: |_| Ok(()) }
+        Self { sidecar, adapt: |_| Ok(()), settings: &[] }
     }
 
     /// The shipped configuration with changes.
     pub const fn adapted(sidecar: SidecarPlan, adapt: fn(&mut EnvoyConfig) -> Result<()>) -> Self {
-        Self { sidecar, adapt }
+        Self { sidecar, adapt, settings: &[] }
     }
 }
 
@@ -128,12 +130,13 @@ impl Stack {
         };
         if matches!(plan.sidecar, SidecarPlan::Sqlite | SidecarPlan::Redis) {
             let redis_url = redis.as_ref().map(Redis::url).unwrap_or_default();
-            let environment = pairs([
+            let ours = [
                 ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
                 ("REDIS_URL", &redis_url),
                 // As the filter's timeout below: a busy machine is no outage.
                 ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "4000"),
-            ]);
+            ];
+            let environment = pairs(&[&ours, plan.settings].concat());
             sidecar = Some(Sidecar::start(sidecar_address, environment, folder.path()).await?);
         }
         let mut config = EnvoyConfig::load(&repository().join("envoy/envoy.yaml"))?;
@@ -154,7 +157,7 @@ impl Stack {
             None => ensure!(false, "the filter's configuration has no sidecar.timeout_ms"),
         }
         (plan.adapt)(&mut config)?;
-        let environment = pairs([
+        let environment = pairs(&[
             ("TWILIO_ACCOUNT_SID", ACCOUNT),
             ("TWILIO_AUTH_TOKEN", TOKEN),
             ("TWILIO_AUTH_TOKEN_NEXT", NEXT_TOKEN),
@@ -258,6 +261,6 @@ impl Stack {
     }
 }
 
-fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

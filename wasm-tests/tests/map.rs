@@ -1,0 +1,89 @@
+//! The documents name what is there, and the filter keeps its one border: maps that nobody checks go stale in weeks.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use twilio_edge_wasm_tests::repository;
+
+/// Words of a document that look like a path of a file: they hold a slash or a well-known ending, and no placeholder.
+fn named_files(markdown: &str) -> BTreeSet<String> {
+    const ENDINGS: [&str; 9] =
+        [".rs", ".toml", ".md", ".yaml", ".yml", ".sql", ".json", ".py", ".mjs"];
+    let words = markdown.split(|c: char| c.is_whitespace() || "`()[]{}<>\"'|,;:*".contains(c));
+    let words = words.map(|word| word.trim_end_matches(['.', '/']));
+    let paths = words.filter(|word| ENDINGS.iter().any(|ending| word.ends_with(ending)));
+    paths
+        .filter(|word| !word.starts_with(['.', '/']) && !word.contains(".."))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(repository().join(path)).with_context(|| path.to_owned())
+}
+
+/// Every Rust file under `folder`, by its path from the root of the repository.
+fn rust_files(folder: &str) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(repository().join(folder)).with_context(|| folder.to_owned())? {
+        let entry = entry?;
+        let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            files.extend(rust_files(&path)?);
+        } else if path.ends_with(".rs") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+#[test]
+fn the_architecture_names_only_what_is_there() -> Result<()> {
+    let named = named_files(&read("docs/ARCHITECTURE.md")?);
+    assert!(named.len() > 10, "the map must name files, it names {named:?}");
+    let missing: Vec<_> = named.iter().filter(|path| !repository().join(path).exists()).collect();
+    assert!(missing.is_empty(), "docs/ARCHITECTURE.md names what is not there: {missing:?}");
+    Ok(())
+}
+
+#[test]
+fn the_architecture_names_every_file_of_the_filter() -> Result<()> {
+    let named = named_files(&read("docs/ARCHITECTURE.md")?);
+    let forgotten: Vec<_> = rust_files("src")?
+        .into_iter()
+        .filter(|path| !named.contains(path) && !path.ends_with("tests.rs"))
+        .collect();
+    assert!(forgotten.is_empty(), "docs/ARCHITECTURE.md says nothing of {forgotten:?}");
+    Ok(())
+}
+
+#[test]
+fn only_the_border_of_the_filter_names_the_host() -> Result<()> {
+    const BORDER: [&str; 4] = ["src/host.rs", "src/filter.rs", "src/root.rs", "src/lib.rs"];
+    let (mut named, mut strangers) = (0, Vec::new());
+    for path in
+        ["src", "contract/src", "sidecar/src"].map(rust_files).into_iter().flatten().flatten()
+    {
+        let source = read(&path)?;
+        let mut code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+        if !code.any(|line| line.contains("proxy_wasm")) {
+            continue;
+        }
+        named += 1;
+        if !BORDER.contains(&path.as_str()) {
+            strangers.push(path);
+        }
+    }
+    assert!(strangers.is_empty(), "{strangers:?} name proxy_wasm");
+    assert!(named > 0, "nobody names proxy_wasm: is this still the filter?");
+    Ok(())
+}
+
+#[test]
+fn the_readme_has_the_two_commands() -> Result<()> {
+    let readme = read("README.md")?;
+    for command in ["make run", "make test"] {
+        assert!(readme.contains(command), "README.md does not name `{command}`");
+    }
+    Ok(())
+}
