@@ -4,6 +4,7 @@ mod backend;
 mod captured;
 mod credentials;
 mod demo;
+mod explain;
 mod migrate;
 mod print_config;
 mod serve;
@@ -38,6 +39,8 @@ enum Command {
     Backend(backend::Args),
     /// Make a webhook signed as Twilio signs it: print it as curl, or send it
     Sign(sign::Args),
+    /// Tell why a request was refused, and what would make its signature match
+    Explain(explain::Args),
     /// Compare the filter's verdicts with a file of signed requests
     Vectors(vectors::Args),
 }
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Backend(args) => backend::run(args),
         Command::Sign(args) => sign::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Vectors(args) => vectors::run(args),
     }
 }

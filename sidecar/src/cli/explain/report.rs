@@ -1,0 +1,160 @@
+//! What `explain` found out, as sentences and as JSON.
+//!
+//! The JSON's fields are API: a field is added, never renamed or given another meaning without raising `schema`.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::change::Change;
+
+/// Version of the JSON.
+pub(super) const SCHEMA: u32 = 1;
+
+/// Everything there is to say.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) schema: u32,
+    /// Whether the filter would take it for Twilio's as it stands.
+    pub(super) matches: bool,
+    /// If not: the filter's reason.
+    pub(super) reason: Option<&'static str>,
+    pub(super) method: String,
+    /// What Twilio may have signed, as configured.
+    pub(super) candidates: Vec<String>,
+    /// `form`, `hash` or `none`.
+    pub(super) body_rule: &'static str,
+    pub(super) body_bytes: usize,
+    /// Signed parameters, if the body is a form.
+    pub(super) parameters: usize,
+    /// The keys tried, by name.
+    pub(super) keys: Vec<String>,
+    /// The request that was signed; with `matches` it is this one.
+    pub(super) signed: Option<Signed>,
+    /// Signatures computed.
+    pub(super) tried: usize,
+    /// Whether the search was finished, or given up at its bounds.
+    pub(super) complete: bool,
+    pub(super) shape: Shape,
+    /// What else is worth knowing.
+    pub(super) notes: Vec<String>,
+    /// On demand only: who has them can send this request as Twilio.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) signatures: Vec<Computed>,
+}
+
+/// The request that was signed.
+#[derive(Debug, Serialize)]
+pub(super) struct Signed {
+    pub(super) key: String,
+    pub(super) url: String,
+    /// How it differs from the one that arrived.
+    pub(super) changes: Vec<Change>,
+}
+
+/// What the filter would say of the parameters, once the signature is right.
+#[derive(Debug, Serialize)]
+pub(super) struct Shape {
+    pub(super) class: &'static str,
+    pub(super) accepted: bool,
+    pub(super) reason: Option<&'static str>,
+    pub(super) field: Option<&'static str>,
+}
+
+/// A signature that would match.
+#[derive(Debug, Serialize)]
+pub(super) struct Computed {
+    pub(super) key: String,
+    pub(super) url: String,
+    pub(super) signature: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let content = match self.body_rule {
+            "form" if self.parameters == 1 => "1 parameter of a form".to_owned(),
+            "form" => format!("{} parameters of a form", self.parameters),
+            "hash" => format!("the hash of a body of {} bytes, in the URL", self.body_bytes),
+            _ => "nothing else: a GET has its parameters in the URL".to_owned(),
+        };
+        match (&self.reason, &self.signed) {
+            (None, Some(signed)) => {
+                writeln!(
+                    out,
+                    "It is Twilio's: {} signed\n    {}\nand {content}.",
+                    signed.key, signed.url
+                )?;
+            }
+            (reason, signed) => {
+                writeln!(out, "The filter would refuse it: {}.\n", reason.unwrap_or("no reason"))?;
+                let mut label = "tried";
+                for url in &self.candidates {
+                    writeln!(out, "  {label:<6} {url}")?;
+                    label = "";
+                }
+                writeln!(out, "  and    {content}")?;
+                writeln!(out, "  by     {}\n", self.keys.join(", "))?;
+                match signed {
+                    Some(signed) => self.differences(signed, out)?,
+                    None => self.nothing_found(out)?,
+                }
+            }
+        }
+        self.shape(out)?;
+        for note in &self.notes {
+            writeln!(out, "Note: {note}")?;
+        }
+        for Computed { key, url, signature } in &self.signatures {
+            writeln!(out, "{signature} would be {key}'s signature of {url}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn differences(&self, signed: &Signed, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "Twilio did sign it, but it is not as it was when signed:")?;
+        for Change { finding, fix, .. } in &signed.changes {
+            writeln!(out, "  - {finding}\n    {fix}")?;
+        }
+        writeln!(out, "Signed by {}:\n    {}\n", signed.key, signed.url)
+    }
+
+    fn nothing_found(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tried == 0 {
+            return writeln!(out, "There is nothing to compare with.\n");
+        }
+        let end = if self.complete { "" } else { "; there are more, but that is the bound" };
+        writeln!(
+            out,
+            "Nothing near it has this signature ({} variants tried{end}). The likeliest causes:\n\
+             \x20 - The token is not this account's. A subaccount signs with its own; a secondary token\n\
+             \x20   does not sign until it is promoted; API key secrets never sign.\n\
+             \x20 - The URL in the Twilio console is quite another one: give it with --try-url.\n\
+             \x20 - A parameter with a value nobody can guess was changed or dropped.\n\
+             \x20 - It is not Twilio's.\n",
+            self.tried
+        )
+    }
+
+    fn shape(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shape { class, accepted, reason, field } = self.shape;
+        match (accepted, reason) {
+            (true, _) if class == "other" => {
+                writeln!(
+                    out,
+                    "On a route of class other the filter asks no more of its parameters."
+                )
+            }
+            (true, _) => writeln!(out, "Its parameters are what a route of class {class} takes."),
+            (false, reason) => {
+                let field = field.map(|field| format!(" ({field})")).unwrap_or_default();
+                let reason = reason.unwrap_or_default();
+                writeln!(
+                    out,
+                    "A route of class {class} would refuse its parameters, signed or not: {reason}{field}."
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Which request, close to the one that arrived, has the signature that arrived?
+//!
+//! Decides: in which order variants are tried, and when to give up. A found one is proof, not a guess: nobody
+//! makes another request with the same HMAC. What the variants are is in `url.rs` and `body.rs`.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use form_urlencoded::Serializer;
+use twilio_edge_filter::form::Form;
+use twilio_edge_filter::signature::{Key, Payload, candidate_urls, sign};
+
+use super::body::{self, Signed};
+use super::change::Change;
+use super::url::{self, Clues, Url};
+use crate::cli::captured::Captured;
+
+/// Most signatures computed.
+const MAX_TRIED: usize = 400_000;
+
+/// Most bytes signed: what bounds the time when the body is long.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Most bytes of URLs held at once.
+const MAX_URL_BYTES: usize = 16 << 20;
+
+/// A key that may have signed.
+pub(super) struct Suspect {
+    /// What may be printed.
+    pub(super) label: String,
+    pub(super) key: Key,
+    /// What is wrong with the token, if this is not the one given.
+    pub(super) change: Option<Change>,
+}
+
+/// A text that the signature may have been.
+pub(super) struct Claim {
+    pub(super) text: String,
+    pub(super) fit: Fit,
+    /// What is wrong with the header, if this is not its value.
+    pub(super) change: Option<Change>,
+}
+
+/// How closely a signature must be the claimed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    Exact,
+    /// Letters may have lost their case: there is still no other signature like it.
+    AnyCase,
+    /// The end may be missing: 16 characters are 96 bits.
+    Beginning,
+}
+
+/// The request that was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// How it differs from the one that arrived, outermost first; empty if it does not.
+    pub(super) changes: Vec<Change>,
+    /// The key's label.
+    pub(super) key: String,
+    /// The URL, exactly as signed.
+    pub(super) url: String,
+}
+
+/// How the search ended.
+pub(super) struct Outcome {
+    pub(super) found: Option<Found>,
+    /// Signatures computed.
+    pub(super) tried: usize,
+    /// Whether all variants were tried.
+    pub(super) complete: bool,
+}
+
+/// A bounded search.
+pub(super) struct Search<'a> {
+    suspects: &'a [Suspect],
+    claims: &'a [Claim],
+    tried: usize,
+    bytes: usize,
+    left_out: bool,
+}
+
+/// A URL and what had to be changed to get to it.
+type Reached = (Vec<Change>, Url);
+
+impl<'a> Search<'a> {
+    pub(super) fn new(suspects: &'a [Suspect], claims: &'a [Claim]) -> Self {
+        Self { suspects, claims, tried: 0, bytes: 0, left_out: false }
+    }
+
+    /// From the request itself outwards: first what needs the fewest changes. `urls` are the ones it may have
+    /// been sent to as configured.
+    pub(super) fn run(mut self, request: &Captured, urls: &[String], clues: &Clues) -> Outcome {
+        let found = self.find(request, urls, clues);
+        Outcome { found, tried: self.tried, complete: !self.is_over() && !self.left_out }
+    }
+
+    fn find(&mut self, request: &Captured, urls: &[String], clues: &Clues) -> Option<Found> {
+        let origins: Vec<Reached> =
+            urls.iter().filter_map(|url| Some((Vec::new(), Url::parse(url)?))).collect();
+        let received = body::received(request)?;
+        if let Some(found) = self.among(&origins, &[], &received) {
+            return Some(found);
+        }
+        let near = self.spread(&origins, clues);
+        if let Some(found) = self.among(&near, &[], &received) {
+            return Some(found);
+        }
+        for (change, url, signed) in origins.iter().flat_map(|(_, url)| body::moved(url, request)) {
+            if let Some(found) = self.among(&[(Vec::new(), url)], &[change], &signed) {
+                return Some(found);
+            }
+        }
+        if let Some(found) = self.among_contents(&origins, request) {
+            return Some(found);
+        }
+        let far = self.spread(&near, clues);
+        if let Some(found) = self.among(&far, &[], &received) {
+            return Some(found);
+        }
+        if let Some(found) = self.among_contents(&near, request) {
+            return Some(found);
+        }
+        let any_port = origins.iter().flat_map(|(_, url)| url::any_port(url));
+        let any_port: Vec<Reached> = any_port.map(|(change, url)| (vec![change], url)).collect();
+        self.among(&any_port, &[], &received)
+    }
+
+    /// These URLs, each with all contents near the one that was received.
+    fn among_contents(&mut self, urls: &[Reached], request: &Captured) -> Option<Found> {
+        let ended = body::variants(request, &mut |change, signed| match self.among(
+            urls,
+            &[change],
+            &signed,
+        ) {
+            Some(found) => ControlFlow::Break(Some(found)),
+            None if self.is_over() => ControlFlow::Break(None),
+            None => ControlFlow::Continue(()),
+        });
+        ended.break_value().flatten()
+    }
+
+    fn is_over(&self) -> bool {
+        self.tried >= MAX_TRIED || self.bytes >= MAX_BYTES
+    }
+
+    fn among(&mut self, urls: &[Reached], changes: &[Change], signed: &Signed) -> Option<Found> {
+        let encoded = match signed {
+            Signed::Nothing => String::new(),
+            Signed::Parameters(pairs) => {
+                Serializer::new(String::new()).extend_pairs(pairs).finish()
+            }
+        };
+        let form = Form::parse(encoded.as_bytes()).ok()?;
+        let payload = match signed {
+            Signed::Nothing => Payload::Empty,
+            Signed::Parameters(_) => Payload::Form(&form),
+        };
+        let mut before = String::new();
+        for (url_changes, url) in urls {
+            let [without_port, with_port] = candidate_urls(&url.to_string());
+            // Of neighbours that differ in their port only, this one is the same.
+            let without_port = (without_port != before).then_some(without_port);
+            before = without_port.clone().unwrap_or(before);
+            for candidate in without_port.into_iter().chain([with_port]) {
+                for suspect in self.suspects {
+                    if self.is_over() {
+                        return None;
+                    }
+                    self.tried += 1;
+                    self.bytes += candidate.len() + encoded.len();
+                    let computed = sign(&candidate, payload, &suspect.key);
+                    if let Some(claim) = self.claims.iter().find(|claim| claim.fits(&computed)) {
+                        let changes = url_changes
+                            .iter()
+                            .chain(changes)
+                            .chain(&suspect.change)
+                            .chain(&claim.change);
+                        return Some(Found {
+                            changes: changes.cloned().collect(),
+                            key: suspect.label.clone(),
+                            url: candidate,
+                        });
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The URLs one change away from these, each once.
+    fn spread(&mut self, from: &[Reached], clues: &Clues) -> Vec<Reached> {
+        let mut seen: HashSet<String> = from.iter().map(|(_, url)| url.to_string()).collect();
+        let mut all = Vec::new();
+        let mut bytes = 0;
+        for (changes, url) in from {
+            for (change, variant) in url::variants(url, clues) {
+                if bytes >= MAX_URL_BYTES {
+                    self.left_out = true;
+                    return all;
+                }
+                // Two of a kind undo each other, or are one change badly described.
+                let is_new_kind = changes.iter().all(|before| before.what != change.what);
+                let text = variant.to_string();
+                if is_new_kind && !seen.contains(&text) {
+                    bytes += 2 * text.len();
+                    seen.insert(text);
+                    all.push((changes.iter().cloned().chain([change]).collect(), variant));
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Claim {
+    fn fits(&self, computed: &str) -> bool {
+        match self.fit {
+            Fit::Exact => self.text == computed,
+            Fit::AnyCase => self.text.eq_ignore_ascii_case(computed),
+            Fit::Beginning => self.text.len() >= 16 && computed.starts_with(&self.text),
+        }
+    }
+}
