@@ -37,7 +37,7 @@ run: build wasm ## Envoy with the filter, the sidecar and a demo backend; Ctrl-C
 
 test: setup-test ## All tests: unit, sidecar on real stores, the filter in the real Envoys
 	$(WASM_BUILD)
-	@$(CARGO) test --workspace
+	@$(CARGO) test --workspace --no-fail-fast
 
 e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its options
 	$(WASM_BUILD)

@@ -307,3 +307,82 @@ fn fresh_message_sid() -> String {
 fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const README: &str = include_str!("../../../README.md");
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn demo(arguments: &[&str]) -> Demo {
+        let args = Program::parse_from([&["demo"], arguments].concat()).args;
+        let account = Account {
+            sid: demo::ACCOUNT_SID.to_owned(),
+            auth_token: demo::AUTH_TOKEN.to_owned(),
+            edge_token: demo::EDGE_TOKEN.to_owned(),
+            origin: format!("http://127.0.0.1:{}", args.edge_port),
+        };
+        Demo { args, account, envoy_config: PathBuf::new() }
+    }
+
+    /// The commands in `text` that call this program with `sign`, without what a shell would take off them.
+    fn sign_commands(text: &str) -> Vec<Vec<String>> {
+        text.lines()
+            .filter_map(|line| line.split_once(" sign ").map(|(_, command)| command))
+            .map(|command| command.split(" #").next().unwrap().replace("Where is my order?", "hi"))
+            .map(|command| {
+                let words =
+                    command.split_whitespace().map(|word| word.trim_matches('"').to_owned());
+                ["twilio-edge", "sign"].map(str::to_owned).into_iter().chain(words).collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_commands_of_banner_and_readme_exist() {
+        for (text, at_least) in [(demo(&[]).banner(), 3), (README.to_owned(), 3)] {
+            let commands = sign_commands(&text);
+            assert!(commands.len() >= at_least, "{text}");
+            for command in commands {
+                let parsed = super::super::Cli::try_parse_from(&command);
+                assert!(parsed.is_ok(), "{command:?}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_shows_the_banner_as_it_is() {
+        let banner = demo(&[]).banner();
+        let places: Vec<_> = banner.lines().filter(|line| line.contains("  http://")).collect();
+        assert_eq!(places.len(), 4, "{banner}");
+        for line in places {
+            assert!(README.lines().any(|shown| shown == line), "README.md lacks: {line}");
+        }
+    }
+
+    #[test]
+    fn what_the_readme_links_to_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let links: Vec<_> =
+            README.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+        assert!(links.len() > 5, "{links:?}");
+        for link in links {
+            assert!(root.join(link).exists(), "README.md links to {link}");
+        }
+    }
+
+    #[test]
+    fn commands_for_another_edge_say_so() {
+        let banner = demo(&["--edge-port", "18080"]).banner();
+        assert!(banner.contains("EDGE_PORT=18080 "), "{banner}");
+        assert!(!banner.contains("PUBLIC_ORIGIN="), "{banner}");
+    }
+}

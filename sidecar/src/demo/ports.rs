@@ -43,7 +43,9 @@ pub fn taken(places: &[Place]) -> Vec<String> {
 fn holder(address: SocketAddr) -> Option<String> {
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     let socket = format!("socket:[{}]", listening_inode(&table, address.port())?);
-    for process in fs::read_dir("/proc").ok()?.flatten() {
+    let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    for process in entries.filter(|entry| entry.file_name().to_str().is_some_and(is_pid)) {
         let Ok(open_files) = fs::read_dir(process.path().join("fd")) else { continue };
         let has_it = open_files
             .flatten()
