@@ -1,7 +1,7 @@
 //! Which request, close to the one that arrived, has the signature that arrived?
 //!
 //! Decides: in which order variants are tried, and when to give up. A found one is proof, not a guess: nobody
-//! makes another request with the same HMAC. What the variants are is in `url.rs` and `body.rs`.
+//! makes another request with the same HMAC. The variants are in `url_changes.rs` and `body_changes.rs`.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -10,9 +10,10 @@ use form_urlencoded::Serializer;
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, candidate_urls, sign};
 
-use super::body::{self, Signed};
+use super::body_changes::{self, Signed};
 use super::change::Change;
-use super::url::{self, Clues, Url};
+use super::url::{Clues, Url};
+use super::url_changes;
 use crate::cli::captured::Captured;
 
 /// Most signatures computed.
@@ -98,7 +99,7 @@ impl<'a> Search<'a> {
     fn find(&mut self, request: &Captured, urls: &[String], clues: &Clues) -> Option<Found> {
         let origins: Vec<Reached> =
             urls.iter().filter_map(|url| Some((Vec::new(), Url::parse(url)?))).collect();
-        let received = body::received(request)?;
+        let received = body_changes::received(request)?;
         if let Some(found) = self.among(&origins, &[], &received) {
             return Some(found);
         }
@@ -106,7 +107,9 @@ impl<'a> Search<'a> {
         if let Some(found) = self.among(&near, &[], &received) {
             return Some(found);
         }
-        for (change, url, signed) in origins.iter().flat_map(|(_, url)| body::moved(url, request)) {
+        for (change, url, signed) in
+            origins.iter().flat_map(|(_, url)| body_changes::moved(url, request))
+        {
             if let Some(found) = self.among(&[(Vec::new(), url)], &[change], &signed) {
                 return Some(found);
             }
@@ -121,14 +124,14 @@ impl<'a> Search<'a> {
         if let Some(found) = self.among_contents(&near, request) {
             return Some(found);
         }
-        let any_port = origins.iter().flat_map(|(_, url)| url::any_port(url));
+        let any_port = origins.iter().flat_map(|(_, url)| url_changes::any_port(url));
         let any_port: Vec<Reached> = any_port.map(|(change, url)| (vec![change], url)).collect();
         self.among(&any_port, &[], &received)
     }
 
     /// These URLs, each with all contents near the one that was received.
     fn among_contents(&mut self, urls: &[Reached], request: &Captured) -> Option<Found> {
-        let ended = body::variants(request, &mut |change, signed| match self.among(
+        let ended = body_changes::variants(request, &mut |change, signed| match self.among(
             urls,
             &[change],
             &signed,
@@ -194,7 +197,7 @@ impl<'a> Search<'a> {
         let mut all = Vec::new();
         let mut bytes = 0;
         for (changes, url) in from {
-            for (change, variant) in url::variants(url, clues) {
+            for (change, variant) in url_changes::variants(url, clues) {
                 if bytes >= MAX_URL_BYTES {
                     self.left_out = true;
                     return all;
