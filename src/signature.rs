@@ -363,6 +363,11 @@ fn check_body_hash(url: &str, payload: Payload<'_>) -> Result<(), Mismatch> {
     }
 }
 
+/// Whether a URL can prove a body that is no form.
+pub fn has_body_hash(url: &str) -> bool {
+    body_hash(url).is_some()
+}
+
 /// The first `bodySHA256` of the query that has a value.
 fn body_hash(url: &str) -> Option<String> {
     query(url)?.split('&').find_map(|pair| {
