@@ -5,20 +5,25 @@
 //!
 //! Must not know: the host; the environment is a function it is given.
 
+mod reading;
+
 use std::cell::RefCell;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use twilio_edge_contract::Class;
 
+pub use self::reading::Problem;
+use self::reading::{Reading, field};
 use crate::form::is_account_sid;
-use crate::signature::Key;
+use crate::signature::{Algorithm, Key, Settings};
 
 /// Largest `max_body_bytes`: bodies are held in memory, and the HTTP/1 codec stops at 1 MiB by itself.
 const MAX_BODY_LIMIT: u64 = 1 << 20;
 const MAX_ORIGINS: usize = 16;
 const MAX_ACCOUNTS: usize = 1024;
-const MAX_TOKENS: usize = 8;
+const MAX_KEYS: usize = 8;
+const DEFAULT_TIMEOUT_MS: u64 = 500;
 const MAX_ROUTES: usize = 256;
 
 /// A valid configuration.
@@ -43,17 +48,62 @@ pub struct Account {
     pub sid: String,
     /// Tokens that may sign, the current one first.
     pub keys: Vec<Key>,
+    /// Keys that sign when a request names them.
+    pub shared_keys: Vec<SharedKey>,
 }
 
-/// One guarded path.
+impl Account {
+    /// The keys that may have signed a request with these settings; none when it names one we do not have.
+    pub fn keys_for(&self, settings: Settings<'_>) -> &[Key] {
+        match settings {
+            Settings::AuthToken => &self.keys,
+            Settings::Shared { id, algorithm } => self
+                .shared_keys
+                .iter()
+                .find(|shared| shared.id == id && shared.key.algorithm() == algorithm)
+                .map_or(&[], |shared| std::slice::from_ref(&shared.key)),
+            Settings::Unsupported => &[],
+        }
+    }
+}
+
+/// A key a Webhook Rule signs with instead of the auth token.
+#[derive(Debug, Clone)]
+pub struct SharedKey {
+    /// `webhooks_sharedkey_..`
+    pub id: String,
+    /// Its secret, with its algorithm.
+    pub key: Key,
+}
+
+/// A guarded path, or everything below one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Exact path, without query.
+    /// Path without query: all of it, or its beginning.
     pub path: String,
+    /// Whether `path` is the beginning of paths; it ends with a slash then.
+    pub is_prefix: bool,
     /// What arrives there.
     pub class: Class,
+    /// What is done about what was decided.
+    pub mode: Mode,
+    /// Whose webhooks are accepted here; none means every account's.
+    pub accounts: Option<Vec<String>>,
     /// What to do when the sidecar gives no verdict.
     pub on_unavailable: OnUnavailable,
+    /// Longest wait for a verdict, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// How far a route's decisions go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Refuse what is not proven, answer duplicates.
+    Enforce,
+    /// Decide, count and log all of it, but forward everything: for finding out what would happen.
+    Shadow,
+    /// Only remove headers in our name.
+    Off,
 }
 
 /// The policy for a missing verdict.
@@ -89,25 +139,6 @@ impl fmt::Debug for Sidecar {
     }
 }
 
-/// One thing wrong with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Where, as `routes[1].class`.
-    pub path: String,
-    /// What, and what to write instead.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            formatter.write_str(&self.message)
-        } else {
-            write!(formatter, "{}: {}", self.path, self.message)
-        }
-    }
-}
-
 impl Config {
     /// Reads the plugin configuration. `environment` looks a variable up in Envoy's environment, of which the
     /// plugin sees what `host_env_keys` lists.
@@ -130,9 +161,14 @@ impl Config {
         }
     }
 
-    /// The route of `path`, which is without query.
+    /// The route of `path`, which is without query: the exact one, else the longest prefix.
     pub fn route(&self, path: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.path == path)
+        let exact = self.routes.iter().find(|route| !route.is_prefix && route.path == path);
+        exact.or_else(|| {
+            let prefixes =
+                self.routes.iter().filter(|it| it.is_prefix && path.starts_with(&it.path));
+            prefixes.max_by_key(|route| route.path.len())
+        })
     }
 
     /// The account of `sid`.
@@ -141,23 +177,11 @@ impl Config {
     }
 }
 
-/// One pass over the JSON that collects problems instead of stopping at the first.
-struct Reading<'a> {
-    environment: &'a dyn Fn(&str) -> Option<String>,
-    problems: RefCell<Vec<Problem>>,
-}
-
 impl Reading<'_> {
-    fn problem(&self, path: &str, message: impl Into<String>) {
-        let problem = Problem { path: path.to_owned(), message: message.into() };
-        self.problems.borrow_mut().push(problem);
-    }
-
     fn config(&self, value: &Value) -> Config {
         const FIELDS: &[&str] =
             &["origins", "accounts", "routes", "on_unavailable", "sidecar", "max_body_bytes"];
         let root = self.object("", value, FIELDS);
-        let defaults = self.on_unavailable_by_class(field(root, "on_unavailable"));
         let origins = self
             .list("origins", field(root, "origins"), MAX_ORIGINS)
             .filter_map(|(path, value)| self.origin(&path, value))
@@ -166,16 +190,28 @@ impl Reading<'_> {
             .list("accounts", field(root, "accounts"), MAX_ACCOUNTS)
             .filter_map(|(path, value)| self.account(&path, value))
             .collect();
-        let routes: Vec<_> = self
-            .list("routes", field(root, "routes"), MAX_ROUTES)
-            .filter_map(|(path, value)| self.route(&path, value, defaults))
-            .collect();
-        self.refuse_repeats("accounts", accounts.iter().map(|account| account.sid.as_str()));
-        self.refuse_repeats("routes", routes.iter().map(|route| route.path.as_str()));
-        let sidecar = match field(root, "sidecar") {
+        let mut sidecar = match field(root, "sidecar") {
             None | Some(Value::Null) => None,
             Some(value) => Some(self.sidecar(value)),
         };
+        let defaults = RouteDefaults {
+            on_unavailable: self.on_unavailable_by_class(field(root, "on_unavailable")),
+            timeout_ms: sidecar.as_ref().map_or(DEFAULT_TIMEOUT_MS, |sidecar| sidecar.timeout_ms),
+            accounts: &accounts,
+        };
+        let routes: Vec<_> = self
+            .list("routes", field(root, "routes"), MAX_ROUTES)
+            .filter_map(|(path, value)| self.route(&path, value, &defaults))
+            .collect();
+        self.refuse_repeats("accounts", accounts.iter().map(|account| &account.sid));
+        let shown =
+            |route: &Route| format!("{}{}", route.path, if route.is_prefix { "*" } else { "" });
+        self.refuse_repeats("routes", routes.iter().map(shown));
+        if let Some(sidecar) = &mut sidecar {
+            // Callouts are shared by routes, so they wait as long as the most patient of them.
+            let longest = routes.iter().map(|route| route.timeout_ms).max();
+            sidecar.timeout_ms = sidecar.timeout_ms.max(longest.unwrap_or_default());
+        }
         let max_body_bytes = self.integer(
             "max_body_bytes",
             field(root, "max_body_bytes"),
@@ -214,22 +250,24 @@ impl Reading<'_> {
     }
 
     fn account(&self, path: &str, value: &Value) -> Option<Account> {
-        let account = self.object(path, value, &["sid", "auth_tokens"]);
-        let sid_path = format!("{path}.sid");
-        let sid = match field(account, "sid") {
-            Some(sid) => self.text(&sid_path, sid),
-            None => {
-                self.problem(&sid_path, "is required: AC and 32 hexadecimal digits");
-                None
-            }
-        };
+        let account = self.object(path, value, &["sid", "auth_tokens", "shared_keys"]);
+        let sid = self.required_text(path, account, "sid", "AC and 32 hexadecimal digits");
         if let Some(sid) = sid.as_deref().filter(|sid| !is_account_sid(sid)) {
-            self.problem(&sid_path, format!("{sid:?} is not AC and 32 hexadecimal digits"));
+            let problem = format!("{sid:?} is not AC and 32 hexadecimal digits");
+            self.problem(&format!("{path}.sid"), problem);
         }
+        let shared_keys: Vec<_> = self
+            .optional_list(&format!("{path}.shared_keys"), field(account, "shared_keys"), MAX_KEYS)
+            .filter_map(|(path, value)| self.shared_key(&path, value))
+            .collect();
+        self.refuse_repeats(
+            &format!("{path}.shared_keys"),
+            shared_keys.iter().map(|shared| &shared.id),
+        );
         let tokens_path = format!("{path}.auth_tokens");
         let mut keys = Vec::new();
         for (token_path, value) in
-            self.list(&tokens_path, field(account, "auth_tokens"), MAX_TOKENS)
+            self.optional_list(&tokens_path, field(account, "auth_tokens"), MAX_KEYS)
         {
             let Some(token) = self.secret(&token_path, value) else { continue };
             let label = match keys.len() {
@@ -239,73 +277,115 @@ impl Reading<'_> {
             };
             keys.extend(Key::auth_token(label, &token));
         }
-        if keys.is_empty() {
-            self.problem(&tokens_path, "hold no token: without one nothing can be proven");
+        if keys.is_empty() && shared_keys.is_empty() {
+            let problem = "hold no token, and there is no shared key: nothing can be proven";
+            self.problem(&tokens_path, problem);
         }
-        Some(Account { sid: sid?, keys })
+        Some(Account { sid: sid?, keys, shared_keys })
     }
 
-    fn route(&self, path: &str, value: &Value, defaults: [OnUnavailable; 3]) -> Option<Route> {
-        let route = self.object(path, value, &["path", "class", "on_unavailable"]);
-        let class_path = format!("{path}.class");
+    fn shared_key(&self, path: &str, value: &Value) -> Option<SharedKey> {
+        let shared = self.object(path, value, &["id", "secret", "algorithm"]);
+        let id = self.required_text(path, shared, "id", "webhooks_sharedkey_..");
+        let secret_path = format!("{path}.secret");
+        let secret = match field(shared, "secret") {
+            Some(secret) => self.secret(&secret_path, secret),
+            None => {
+                self.problem(&secret_path, "is required");
+                None
+            }
+        };
+        let algorithm = match field(shared, "algorithm") {
+            None => Some(Algorithm::HmacSha256),
+            Some(name) => name.as_str().and_then(Algorithm::named),
+        };
+        if algorithm.is_none() {
+            let problem = "must be \"HMAC_SHA256\" or \"HMAC_SHA1\"";
+            self.problem(&format!("{path}.algorithm"), problem);
+        }
+        let id = id?;
+        let key = Key::shared(id.clone(), &secret?, algorithm?)?;
+        Some(SharedKey { id, key })
+    }
+
+    fn route(&self, path: &str, value: &Value, defaults: &RouteDefaults<'_>) -> Option<Route> {
+        const FIELDS: &[&str] =
+            &["path", "prefix", "class", "mode", "accounts", "on_unavailable", "timeout_ms"];
+        let route = self.object(path, value, FIELDS);
+        let at = |field: &str| format!("{path}.{field}");
         let class = match field(route, "class").and_then(Value::as_str) {
             Some("inbound") => Some(Class::Inbound),
             Some("status") => Some(Class::Status),
             Some("other") => Some(Class::Other),
             _ => {
-                self.problem(&class_path, "is required: \"inbound\", \"status\" or \"other\"");
+                self.problem(&at("class"), "is required: \"inbound\", \"status\" or \"other\"");
                 None
             }
         };
-        let policy_path = format!("{path}.on_unavailable");
-        let [inbound, status, other] = defaults;
-        let default = match class {
-            Some(Class::Inbound) => inbound,
-            Some(Class::Status) => status,
-            Some(Class::Other) | None => other,
-        };
-        let on_unavailable = match field(route, "on_unavailable") {
-            Some(value) => self.on_unavailable(&policy_path, value),
-            None => default,
-        };
-        let path_path = format!("{path}.path");
-        let text = match field(route, "path") {
-            Some(value) => self.text(&path_path, value),
-            None => {
-                self.problem(&path_path, "is required, as \"/twilio/inbound\"");
-                None
+        let mode = match field(route, "mode").map(Value::as_str) {
+            None | Some(Some("enforce")) => Mode::Enforce,
+            Some(Some("shadow")) => Mode::Shadow,
+            Some(Some("off")) => Mode::Off,
+            Some(_) => {
+                self.problem(&at("mode"), "must be \"enforce\", \"shadow\" or \"off\"");
+                Mode::Enforce
             }
         };
-        if let Some(text) = &text {
-            let complaint = if !text.starts_with('/') {
-                Some("must start with /")
-            } else if text.contains(['?', '#']) {
-                Some("is a path: the query is not part of it")
-            } else if text.split('/').any(|segment| segment == "." || segment == "..") {
-                Some(
-                    "holds a dot segment, which proxies remove: no signature over it can be reproduced",
-                )
-            } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                Some("must be written as it is requested: visible ASCII, the rest percent-escaped")
-            } else {
-                None
-            };
-            if let Some(complaint) = complaint {
-                self.problem(&path_path, format!("{text:?} {complaint}"));
+        let [inbound, status] = defaults.on_unavailable;
+        let on_unavailable = match (field(route, "on_unavailable"), class) {
+            (Some(value), _) => self.on_unavailable(&at("on_unavailable"), value),
+            (None, Some(Class::Inbound)) => inbound,
+            (None, Some(Class::Status)) => status,
+            (None, Some(Class::Other) | None) => OnUnavailable::Forward,
+        };
+        let timeout_ms = self.integer(
+            &at("timeout_ms"),
+            field(route, "timeout_ms"),
+            defaults.timeout_ms,
+            1..=10_000,
+        );
+        let accounts = field(route, "accounts").map(|list| {
+            let accounts_path = at("accounts");
+            let sids = self.list(&accounts_path, Some(list), MAX_ACCOUNTS);
+            let sids =
+                sids.filter_map(|(path, value)| self.text(&path, value).map(|sid| (path, sid)));
+            let known = |sid: &str| defaults.accounts.iter().any(|account| account.sid == sid);
+            sids.inspect(|(path, sid)| {
+                if !known(sid) {
+                    self.problem(path, format!("{sid:?} is not among the accounts"));
+                }
+            })
+            .map(|(_, sid)| sid)
+            .collect()
+        });
+        let (is_prefix, name) = match (field(route, "path"), field(route, "prefix")) {
+            (Some(_), None) => (false, "path"),
+            (None, Some(_)) => (true, "prefix"),
+            _ => {
+                let problem =
+                    "needs either \"path\", as \"/twilio/inbound\", or \"prefix\", as \"/twilio/\"";
+                self.problem(path, problem);
+                return None;
             }
+        };
+        let text = self.text(&at(name), field(route, name)?);
+        if let Some(complaint) = text.as_deref().and_then(|text| path_complaint(text, is_prefix)) {
+            self.problem(&at(name), complaint);
         }
-        Some(Route { path: text?, class: class?, on_unavailable })
+        let path = text?;
+        let class = class?;
+        Some(Route { path, is_prefix, class, mode, accounts, on_unavailable, timeout_ms })
     }
 
-    fn on_unavailable_by_class(&self, value: Option<&Value>) -> [OnUnavailable; 3] {
-        let Some(value) = value else { return [OnUnavailable::Forward; 3] };
+    /// For messages and for statuses. What is neither is never claimed.
+    fn on_unavailable_by_class(&self, value: Option<&Value>) -> [OnUnavailable; 2] {
+        let Some(value) = value else { return [OnUnavailable::Forward; 2] };
         let by_class = self.object("on_unavailable", value, &["inbound", "status"]);
-        let [inbound, status] = ["inbound", "status"].map(|class| {
+        ["inbound", "status"].map(|class| {
             field(by_class, class).map_or(OnUnavailable::Forward, |value| {
                 self.on_unavailable(&format!("on_unavailable.{class}"), value)
             })
-        });
-        [inbound, status, OnUnavailable::Forward]
+        })
     }
 
     fn on_unavailable(&self, path: &str, value: &Value) -> OnUnavailable {
@@ -322,16 +402,8 @@ impl Reading<'_> {
     fn sidecar(&self, value: &Value) -> Sidecar {
         const FIELDS: &[&str] = &["cluster", "token", "timeout_ms", "in_flight_wait_ms"];
         let sidecar = self.object("sidecar", value, FIELDS);
-        let cluster = match field(sidecar, "cluster") {
-            Some(cluster) => self.text("sidecar.cluster", cluster),
-            None => {
-                self.problem(
-                    "sidecar.cluster",
-                    "is required: the name of the sidecar's Envoy cluster",
-                );
-                None
-            }
-        };
+        let cluster =
+            self.required_text("sidecar", sidecar, "cluster", "the name of the sidecar's cluster");
         let token = match field(sidecar, "token") {
             Some(token) => self.secret("sidecar.token", token),
             None => {
@@ -342,8 +414,12 @@ impl Reading<'_> {
                 None
             }
         };
-        let timeout_ms =
-            self.integer("sidecar.timeout_ms", field(sidecar, "timeout_ms"), 500, 1..=10_000);
+        let timeout_ms = self.integer(
+            "sidecar.timeout_ms",
+            field(sidecar, "timeout_ms"),
+            DEFAULT_TIMEOUT_MS,
+            1..=10_000,
+        );
         let in_flight_wait_ms = self.integer(
             "sidecar.in_flight_wait_ms",
             field(sidecar, "in_flight_wait_ms"),
@@ -357,230 +433,37 @@ impl Reading<'_> {
             in_flight_wait_ms,
         }
     }
-
-    fn refuse_repeats<'s>(&self, list: &str, names: impl Iterator<Item = &'s str>) {
-        let mut seen = std::collections::HashSet::new();
-        for name in names {
-            if !seen.insert(name) {
-                self.problem(list, format!("{name:?} is there twice"));
-            }
-        }
-    }
-
-    fn object<'v>(
-        &self,
-        path: &str,
-        value: &'v Value,
-        known: &[&str],
-    ) -> Option<&'v Map<String, Value>> {
-        let Some(object) = value.as_object() else {
-            self.problem(path, format!("must be an object with {}", known.join(", ")));
-            return None;
-        };
-        for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            self.problem(&path, format!("is not known here; known are {}", known.join(", ")));
-        }
-        Some(object)
-    }
-
-    fn list<'v>(
-        &self,
-        path: &str,
-        value: Option<&'v Value>,
-        most: usize,
-    ) -> impl Iterator<Item = (String, &'v Value)> {
-        let items = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        if items.is_empty() {
-            self.problem(path, "is required: a list with at least one entry");
-        } else if items.len() > most {
-            self.problem(path, format!("has {} entries; {most} is the most", items.len()));
-        }
-        let path = path.to_owned();
-        items.iter().take(most).enumerate().map(move |(i, value)| (format!("{path}[{i}]"), value))
-    }
-
-    fn integer(
-        &self,
-        path: &str,
-        value: Option<&Value>,
-        default: u64,
-        range: std::ops::RangeInclusive<u64>,
-    ) -> u64 {
-        let Some(value) = value else { return default };
-        match whole(value).filter(|number| range.contains(number)) {
-            Some(number) => number,
-            None => {
-                let (least, most) = (range.start(), range.end());
-                self.problem(path, format!("must be a whole number from {least} to {most}"));
-                default
-            }
-        }
-    }
-
-    /// Text inline or from the environment; absent optional variables are no text and no problem.
-    fn text(&self, path: &str, value: &Value) -> Option<String> {
-        match value {
-            Value::String(text) if !text.is_empty() => Some(text.clone()),
-            Value::Object(object) => {
-                let source = self.object(path, value, &["env", "optional"]);
-                let optional = match field(source, "optional") {
-                    None => false,
-                    Some(Value::Bool(optional)) => *optional,
-                    Some(_) => {
-                        self.problem(&format!("{path}.optional"), "must be true or false");
-                        false
-                    }
-                };
-                let Some(name) = object.get("env").and_then(Value::as_str) else {
-                    self.problem(&format!("{path}.env"), "is required: the name of a variable");
-                    return None;
-                };
-                let found = (self.environment)(name).filter(|text| !text.is_empty());
-                if found.is_none() && !optional {
-                    self.problem(
-                        path,
-                        format!(
-                            "{name} is not set: put it into Envoy's environment and list it in vm_config.environment_variables.host_env_keys"
-                        ),
-                    );
-                }
-                found
-            }
-            _ => {
-                self.problem(path, "must be text, or {\"env\": \"NAME\"}");
-                None
-            }
-        }
-    }
-
-    /// As [`Self::text`], but a secret with a stray space or line break is a mistake worth a word.
-    fn secret(&self, path: &str, value: &Value) -> Option<String> {
-        let secret = self.text(path, value)?;
-        if secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Some(secret);
-        }
-        self.problem(path, "holds a space, line break or other character no token has");
-        None
-    }
 }
 
-fn field<'v>(object: Option<&'v Map<String, Value>>, name: &str) -> Option<&'v Value> {
-    object.and_then(|object| object.get(name))
+/// A path that no proxy in between changes, and no reader takes for another.
+fn path_complaint(path: &str, is_prefix: bool) -> Option<String> {
+    let complaint = if !path.starts_with('/') {
+        "must start with /"
+    } else if is_prefix && !path.ends_with('/') {
+        "must end with /: a prefix is a folder, not the beginning of a name"
+    } else if path.contains(['?', '#']) {
+        "is a path: the query is not part of it"
+    } else if path.split('/').any(is_dot_segment) {
+        "holds a dot segment, which proxies remove: no signature over it can be reproduced"
+    } else if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "must be written as it is requested: visible ASCII, the rest percent-escaped"
+    } else {
+        return None;
+    };
+    Some(format!("{path:?} {complaint}"))
 }
 
-/// A whole number: Envoy hands a Struct configuration over as JSON in which every number may be a double.
-fn whole(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| {
-        let number = value.as_f64()?;
-        // Exact below 2^53; anything larger is out of every range here.
-        (number.fract() == 0.0 && (0.0..9.0e15).contains(&number)).then_some(number as u64)
-    })
+/// `.` and `..`, escaped or not: proxies that normalize paths decode `%2e` first.
+fn is_dot_segment(segment: &str) -> bool {
+    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+}
+
+/// What a route has when it does not say otherwise.
+struct RouteDefaults<'a> {
+    on_unavailable: [OnUnavailable; 2],
+    timeout_ms: u64,
+    accounts: &'a [Account],
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const SID: &str = "AC00112233445566778899aabbccddeeff";
-
-    fn environment(name: &str) -> Option<String> {
-        match name {
-            "TOKEN" => Some("0123456789abcdef".to_owned()),
-            "ORIGIN" => Some("http://127.0.0.1:8080".to_owned()),
-            _ => None,
-        }
-    }
-
-    fn parse(json: &str) -> Result<Config, Vec<String>> {
-        Config::parse(json.as_bytes(), &environment)
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
-    }
-
-    fn complete() -> String {
-        format!(
-            r#"{{"origins": ["https://hooks.example.com", {{"env": "ORIGIN"}}],
-                "accounts": [{{"sid": "{SID}", "auth_tokens": [{{"env": "TOKEN"}}, {{"env": "NEXT", "optional": true}}, "abc"]}}],
-                "routes": [{{"path": "/twilio/inbound", "class": "inbound"}},
-                           {{"path": "/twilio/status", "class": "status", "on_unavailable": "forward"}}],
-                "on_unavailable": {{"inbound": "reject", "status": "reject"}},
-                "sidecar": {{"cluster": "sidecar", "token": {{"env": "TOKEN"}}, "timeout_ms": 250.0}}}}"#
-        )
-    }
-
-    #[test]
-    fn a_complete_configuration_is_read() {
-        let config = parse(&complete()).unwrap();
-        assert_eq!(config.origins, ["https://hooks.example.com", "http://127.0.0.1:8080"]);
-        let labels: Vec<_> = config.account(SID).unwrap().keys.iter().map(Key::label).collect();
-        assert_eq!(labels, ["current", "next"]);
-        assert_eq!(config.route("/twilio/inbound").unwrap().on_unavailable, OnUnavailable::Reject);
-        assert_eq!(config.route("/twilio/status").unwrap().on_unavailable, OnUnavailable::Forward);
-        assert_eq!(config.route("/twilio/status/"), None);
-        let sidecar = config.sidecar.as_ref().unwrap();
-        assert_eq!((sidecar.timeout_ms, sidecar.in_flight_wait_ms), (250, 8_000));
-        assert_eq!(config.max_body_bytes, 65_536);
-        assert!(!format!("{config:?}").contains("0123456789abcdef"), "no secret in Debug");
-    }
-
-    #[test]
-    fn the_smallest_configuration_has_no_sidecar() {
-        let json = format!(
-            r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
-                "routes": [{{"path": "/in", "class": "inbound"}}]}}"#
-        );
-        assert!(parse(&json).unwrap().sidecar.is_none());
-    }
-
-    #[test]
-    fn every_problem_is_told_at_once_with_its_path() {
-        let problems = parse(
-            r#"{"origins": ["hooks.example.com", "https://h/"], "accounts": [{"sid": "AC1", "auth_tokens": [{"env": "GONE"}, "a b"]}],
-                "routes": [{"path": "x", "class": "voice"}, {"path": "/a/../b", "class": "other", "retries": 3}],
-                "on_unavailable": {"inbound": "fail"}, "sidecar": {"timeout_ms": 0}, "max_body_bytes": 1.5, "colour": 1}"#,
-        )
-        .unwrap_err();
-        for path in [
-            "colour:",
-            "origins[0]:",
-            "origins[1]:",
-            "accounts[0].sid:",
-            "accounts[0].auth_tokens[0]: GONE is not set",
-            "accounts[0].auth_tokens[1]:",
-            "routes[0].path:",
-            "routes[0].class:",
-            "routes[1].path:",
-            "routes[1].retries:",
-            "on_unavailable.inbound:",
-            "sidecar.cluster:",
-            "sidecar.token:",
-            "sidecar.timeout_ms:",
-            "max_body_bytes:",
-        ] {
-            assert!(
-                problems.iter().any(|problem| problem.starts_with(path)),
-                "{path} in {problems:#?}"
-            );
-        }
-        assert_eq!(problems.len(), 16, "{problems:#?}");
-    }
-
-    #[test]
-    fn what_would_be_ambiguous_is_refused() {
-        let twice = complete().replace("/twilio/status", "/twilio/inbound");
-        assert_eq!(parse(&twice).unwrap_err(), ["routes: \"/twilio/inbound\" is there twice"]);
-        for nothing in ["", "null", "[]", "{", "\"x\"", "{}"] {
-            assert!(parse(nothing).is_err(), "{nothing}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_configuration_or_have_a_problem(json in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Err(problems) = Config::parse(&json, &environment) {
-                prop_assert!(!problems.is_empty());
-            }
-        }
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ use twilio_edge_contract::{
     Claim, Class, Decision, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict,
 };
 
-use crate::config::{Config, OnUnavailable};
+use crate::config::{Config, Mode, OnUnavailable};
 pub use crate::judgement::Head;
 use crate::judgement::{Judged, Proof, Refusal, judge};
 use crate::metrics::Counter;
@@ -155,11 +155,22 @@ enum State {
 struct Deciding {
     claim: Rc<Claim>,
     proof: Proof,
+    mode: Mode,
     on_unavailable: OnUnavailable,
+    timeout_ms: u64,
     since_ms: u64,
-    /// When to ask about a copy in flight again, and how long to pause the time after.
-    ask_again: Option<u64>,
+    next: Next,
+    /// How long to wait before asking again the next time.
     pause_ms: u64,
+}
+
+/// What a deciding request waits for.
+#[derive(Debug)]
+enum Next {
+    /// An answer, which is too late from a time on.
+    Answer { late_ms: u64 },
+    /// The time to ask about a copy in flight again.
+    Asking { at_ms: u64 },
 }
 
 /// A lease, or what stands for one.
@@ -242,7 +253,7 @@ impl Exchange {
                 self.decide(deciding, &verdict, now_ms, &mut effects)
             }
             (State::Deciding(deciding), Event::NoVerdict) => no_verdict(*deciding, &mut effects),
-            (State::Deciding(deciding), Event::Tick) => ask_again(deciding, now_ms, &mut effects),
+            (State::Deciding(deciding), Event::Tick) => wait(deciding, now_ms, &mut effects),
             (State::Forwarded(held), Event::Response(head)) => {
                 respond(held, head, now_ms, &mut effects)
             }
@@ -288,7 +299,7 @@ impl Exchange {
             effects.push(Effect::Count(Counter::Forged));
             effects.extend(head.forged.iter().cloned().map(Effect::Remove));
         }
-        if head.route(&self.config).is_none() {
+        if head.route(&self.config).is_none_or(|route| route.mode == Mode::Off) {
             effects.push(Effect::Count(Counter::Passed));
             return State::Passing;
         }
@@ -337,9 +348,11 @@ impl Exchange {
         State::Deciding(Box::new(Deciding {
             claim,
             proof,
+            mode: route.mode,
             on_unavailable: route.on_unavailable,
+            timeout_ms: route.timeout_ms,
             since_ms: now_ms,
-            ask_again: None,
+            next: Next::Answer { late_ms: now_ms.saturating_add(route.timeout_ms) },
             pause_ms: ASK_AGAIN_MS,
         }))
     }
@@ -362,42 +375,61 @@ impl Exchange {
                 let held = Held { claim: deciding.claim, unclaimed: false };
                 State::Forwarded(Some(Box::new(held)))
             }
-            Decision::Duplicate => {
+            Decision::Duplicate if deciding.mode == Mode::Enforce => {
                 effects.push(Effect::Note("duplicate"));
                 let class = deciding.proof.webhook.class;
                 let answer = Answer::duplicate(class, verdict.answer.as_ref());
                 effects.push(Effect::Answer(answer));
                 State::Answered
             }
-            Decision::InFlight => {
+            Decision::InFlight if deciding.mode == Mode::Enforce => {
                 let most = self.config.sidecar.as_ref().map_or(0, |it| it.in_flight_wait_ms);
                 if now_ms.saturating_sub(deciding.since_ms) >= most {
                     let refusal = Refusal::of(Reason::StillInFlight);
-                    return refuse(&refusal, &deciding.claim.route, None, effects);
+                    return refuse(&refusal, Mode::Enforce, &deciding.claim.route, None, effects);
                 }
-                deciding.ask_again = Some(now_ms.saturating_add(deciding.pause_ms));
+                let at_ms = now_ms.saturating_add(deciding.pause_ms);
+                deciding.next = Next::Asking { at_ms };
                 deciding.pause_ms = (deciding.pause_ms * 2).min(ASK_AGAIN_MOST_MS);
                 State::Deciding(deciding)
+            }
+            // In shadow mode a copy is counted as one, and forwarded as if nobody had looked.
+            Decision::Duplicate | Decision::InFlight => {
+                tell_backend(&deciding.proof, Some(verdict), effects);
+                effects.push(Effect::Forward);
+                State::Forwarded(None)
             }
             Decision::Released | Decision::Unavailable => no_verdict(*deciding, effects),
         }
     }
 
     fn refuse(&self, refusal: Refusal, head: &Head, effects: &mut Vec<Effect>) -> State {
-        let route = head.route(&self.config).map_or("", |route| route.path.as_str());
-        refuse(&refusal, route, head.request_id.as_deref(), effects)
+        let route = head.route(&self.config);
+        let mode = route.map_or(Mode::Enforce, |route| route.mode);
+        let route = route.map_or("", |route| route.path.as_str());
+        refuse(&refusal, mode, route, head.request_id.as_deref(), effects)
     }
 }
 
+/// In shadow mode the request goes on, unproven and without a trusted header; a request that is still in its
+/// callback goes by itself.
 fn refuse(
     refusal: &Refusal,
+    mode: Mode,
     route: &str,
     request_id: Option<&[u8]>,
     effects: &mut Vec<Effect>,
 ) -> State {
+    let line = refusal.log_line(route, request_id);
+    if mode == Mode::Shadow {
+        effects.push(Effect::Count(Counter::Shadowed(refusal.reason)));
+        effects.push(Effect::Note("shadow"));
+        effects.push(Effect::Warn(format!("shadow mode, forwarded all the same: {line}")));
+        return State::Forwarded(None);
+    }
     effects.push(Effect::Count(Counter::Rejected(refusal.reason)));
     effects.push(Effect::Note(refusal.reason.slug()));
-    effects.push(Effect::Warn(refusal.log_line(route, request_id)));
+    effects.push(Effect::Warn(line));
     effects.push(Effect::Answer(refusal.answer()));
     State::Answered
 }
@@ -410,32 +442,41 @@ fn tell_backend(proof: &Proof, verdict: Option<&Verdict>, effects: &mut Vec<Effe
 
 /// The sidecar said nothing useful: the route's policy decides.
 fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
+    let Deciding { claim, proof, mode, on_unavailable, .. } = deciding;
     effects.push(Effect::Count(Counter::NoVerdict));
-    match deciding.on_unavailable {
-        OnUnavailable::Forward => {
-            tell_backend(&deciding.proof, None, effects);
-            effects.push(Effect::Forward);
-            let held = Held { claim: deciding.claim, unclaimed: true };
-            State::Forwarded(Some(Box::new(held)))
-        }
-        OnUnavailable::Reject => {
+    let refusal = Refusal::of(Reason::SidecarUnavailable).of_account(&proof.account_sid);
+    match (on_unavailable, mode) {
+        (OnUnavailable::Reject, Mode::Enforce | Mode::Off) => {
             // The claim may have arrived although its answer did not: the next attempt must not find it held.
             // If it did not, a STOP in it must still be recorded: Twilio does not send it again.
-            let held = Held { claim: Rc::clone(&deciding.claim), unclaimed: true };
+            let held = Held { claim: Rc::clone(&claim), unclaimed: true };
             settle(held, Outcome::Release, false, effects);
-            let refusal =
-                Refusal::of(Reason::SidecarUnavailable).of_account(&deciding.proof.account_sid);
-            refuse(&refusal, &deciding.claim.route, None, effects)
+            return refuse(&refusal, mode, &claim.route, None, effects);
         }
+        (OnUnavailable::Reject, Mode::Shadow) => {
+            refuse(&refusal, mode, &claim.route, None, effects);
+        }
+        (OnUnavailable::Forward, _) => {}
     }
+    tell_backend(&proof, None, effects);
+    effects.push(Effect::Forward);
+    State::Forwarded(Some(Box::new(Held { claim, unclaimed: true })))
 }
 
-fn ask_again(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> State {
-    if deciding.ask_again.is_some_and(|at| now_ms >= at) {
-        deciding.ask_again = None;
-        effects.push(Effect::Ask(Rc::clone(&deciding.claim)));
+/// Time has passed for a request without a verdict.
+fn wait(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> State {
+    match deciding.next {
+        Next::Answer { late_ms } if now_ms >= late_ms => {
+            effects.push(Effect::Withdraw);
+            no_verdict(*deciding, effects)
+        }
+        Next::Asking { at_ms } if now_ms >= at_ms => {
+            deciding.next = Next::Answer { late_ms: now_ms.saturating_add(deciding.timeout_ms) };
+            effects.push(Effect::Ask(Rc::clone(&deciding.claim)));
+            State::Deciding(deciding)
+        }
+        Next::Answer { .. } | Next::Asking { .. } => State::Deciding(deciding),
     }
-    State::Deciding(deciding)
 }
 
 /// The client is gone before there was a verdict. The claim may be on its way, so its release must be told

@@ -165,13 +165,16 @@ fn read_head(pairs: Vec<(String, Vec<u8>)>) -> Head {
             }
             "content-type" => &mut head.content_type,
             "x-twilio-signature" => &mut head.signature,
+            "x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
             "x-request-id" => {
                 head.request_id = Some(value);
                 continue;
             }
             _ => continue,
         };
-        head.ambiguous |= field.replace(value).is_some();
+        // Envoy joins the lines of this header with a comma; a single content type holds none.
+        let joined = name == "content-type" && value.contains(&b',');
+        head.ambiguous |= joined | field.replace(value).is_some();
     }
     head
 }

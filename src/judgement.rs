@@ -5,12 +5,12 @@
 //!
 //! Must not know: states, callouts, the host.
 
-use twilio_edge_contract::{Class, Opt, Verdict, headers};
+use twilio_edge_contract::{Class, Decision, Opt, Verdict, headers};
 
 use crate::config::{Account, Config, Route};
 use crate::form::{Form, Misshape, TooManyParameters, Webhook};
 use crate::reply::{Answer, Reason};
-use crate::signature::{self, BodyRule, Mismatch, Payload};
+use crate::signature::{self, BodyRule, Key, Mismatch, Payload, Settings};
 
 /// What the request's headers say, read once: they cannot be read again in every phase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Head {
     pub content_length: Option<u64>,
     /// `x-twilio-signature`
     pub signature: Option<Vec<u8>>,
+    /// `x-twilio-webhooks-signature-settings`
+    pub signature_settings: Option<Vec<u8>>,
     /// `x-request-id`, to find the request in other logs.
     pub request_id: Option<Vec<u8>>,
     /// Names of headers a client may not send.
@@ -123,6 +125,10 @@ pub(crate) fn judge<'a>(
     if head.signature.as_deref().unwrap_or_default().is_empty() {
         return Err(Refusal::of(Reason::MissingSignature));
     }
+    // Before the account is looked for: that it is not found where nobody looks is not what is wrong.
+    if rule == BodyRule::Hash && !body.is_empty() && !signature::has_body_hash(target) {
+        return Err(Refusal::of(Reason::MissingBodyHash));
+    }
     let (account, key) = prove(config, route, target, payload, &form, head)?;
     let misshapen = |why: Misshape| Refusal::from(why).of_account(&account.sid);
     let webhook = Webhook::read(route.class, &form, raw).map_err(misshapen)?;
@@ -131,7 +137,7 @@ pub(crate) fn judge<'a>(
     Ok(Judged { route, proof, form })
 }
 
-/// Finds the account and the key that signed. The account a request names only selects the keys to try.
+/// Finds the account and the key that signed. What a request says of either only selects the keys to try.
 fn prove<'c>(
     config: &'c Config,
     route: &Route,
@@ -141,37 +147,50 @@ fn prove<'c>(
     head: &Head,
 ) -> Result<(&'c Account, String), Refusal> {
     let named = form.get("AccountSid");
-    let accounts = match named {
-        Some(sid) => std::slice::from_ref(
-            config.account(sid).ok_or_else(|| Refusal::of(Reason::UnknownAccount))?,
-        ),
+    let accepted = |account: &&Account| {
+        route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
+    };
+    let accounts: Vec<&Account> = match named {
+        Some(sid) => config.account(sid).filter(accepted).into_iter().collect(),
         // A body that is no form may name nobody; every account's keys are tried then.
-        None if route.class == Class::Other => config.accounts.as_slice(),
+        None if route.class == Class::Other => config.accounts.iter().filter(accepted).collect(),
         None => return Err(Misshape::Missing("AccountSid").into()),
     };
+    if accounts.is_empty() {
+        return Err(Refusal::of(Reason::UnknownAccount));
+    }
+    let refusal = |reason| match named {
+        Some(sid) => Refusal::of(reason).of_account(sid),
+        None => Refusal::of(reason),
+    };
+    let settings = Settings::of(head.signature_settings.as_deref());
+    let keys: Vec<(&Account, &[Key])> = accounts
+        .into_iter()
+        .map(|account| (account, account.keys_for(settings)))
+        .filter(|(_, keys)| !keys.is_empty())
+        .collect();
+    if keys.is_empty() && settings != Settings::AuthToken {
+        return Err(refusal(Reason::UnknownKey));
+    }
     let mut why = Mismatch::WrongSignature;
     for origin in &config.origins {
         let url = format!("{origin}{target}");
-        for account in accounts {
-            match signature::verify(&url, payload, head.signature.as_deref(), &account.keys) {
+        for (account, keys) in &keys {
+            match signature::verify(&url, payload, head.signature.as_deref(), keys) {
                 Ok(found) => {
-                    let key = account.keys.get(found.key).map(|key| key.label().to_owned());
+                    let key = keys.get(found.key).map(|key| key.label().to_owned());
                     return Ok((account, key.unwrap_or_default()));
                 }
                 Err(mismatch) => why = mismatch,
             }
         }
     }
-    let reason = match why {
+    Err(refusal(match why {
         Mismatch::NoSignature => Reason::MissingSignature,
         Mismatch::WrongSignature => Reason::InvalidSignature,
         Mismatch::NoBodyHash => Reason::MissingBodyHash,
         Mismatch::WrongBodyHash => Reason::InvalidBodyHash,
-    };
-    Err(match named {
-        Some(sid) => Refusal::of(reason).of_account(sid),
-        None => Refusal::of(reason),
-    })
+    }))
 }
 
 impl From<Misshape> for Refusal {
@@ -188,15 +207,15 @@ impl From<Misshape> for Refusal {
 }
 
 impl Proof {
-    /// The trusted headers: what was proven, and what the sidecar knows. The last is `dedupe`.
+    /// The trusted headers: what was proven, and, of a webhook that is the sidecar's to know, what it knows.
     pub(crate) fn headers(&self, verdict: Option<&Verdict>) -> Vec<(&'static str, String)> {
         let webhook = &self.webhook;
         let identity = webhook.identity.as_ref();
-        let suppressed = verdict
+        let granted = verdict.filter(|verdict| verdict.decision == Decision::Proceed);
+        let suppressed = granted
             .filter(|_| webhook.class == Class::Inbound)
-            .map(|verdict| if verdict.suppressed { "true" } else { "false" });
-        let attempt =
-            verdict.and_then(|verdict| verdict.attempt).map(|attempt| attempt.to_string());
+            .map(|granted| if granted.suppressed { "true" } else { "false" });
+        let attempt = granted.and_then(|granted| granted.attempt).map(|n| n.to_string());
         let known = [
             (headers::VERIFIED, Some(self.account_sid.as_str())),
             (headers::KEY, Some(self.key.as_str())),
@@ -206,18 +225,22 @@ impl Proof {
             (headers::FROM, webhook.from.as_deref()),
             (headers::TO, webhook.to.as_deref()),
             (headers::CHANNEL, webhook.channel.as_deref()),
-            (headers::OPT, verdict.and_then(|verdict| verdict.opt).map(Opt::as_str)),
+            (headers::OPT, granted.and_then(|granted| granted.opt).map(Opt::as_str)),
             (headers::SUPPRESSED, suppressed),
-            (headers::WINDOW_EXPIRES, verdict.and_then(|it| it.window_expires.as_deref())),
+            (headers::WINDOW_EXPIRES, granted.and_then(|it| it.window_expires.as_deref())),
             (headers::ATTEMPT, attempt.as_deref()),
             (headers::DEDUPE, Some(Self::dedupe(verdict))),
         ];
         known.into_iter().filter_map(|(name, value)| Some((name, header_safe(value?)))).collect()
     }
 
-    /// Whether anybody could say that this is the first time.
+    /// Whether this is the first time, as far as anybody could say. Only shadow mode forwards a duplicate.
     pub(crate) fn dedupe(verdict: Option<&Verdict>) -> &'static str {
-        if verdict.is_some() { "first" } else { "unknown" }
+        match verdict.map(|verdict| verdict.decision) {
+            Some(Decision::Proceed) => "first",
+            Some(Decision::Duplicate | Decision::InFlight) => "duplicate",
+            Some(Decision::Released | Decision::Unavailable) | None => "unknown",
+        }
     }
 }
 

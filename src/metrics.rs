@@ -20,6 +20,8 @@ pub enum Counter {
     Verified,
     /// A refusal.
     Rejected(Reason),
+    /// What would have been a refusal, had the route not been in shadow mode.
+    Shadowed(Reason),
     /// A verdict of the sidecar.
     Verdict(Decision),
     /// A claim that got no verdict: the policy decided.
@@ -51,6 +53,7 @@ impl Counter {
             Counter::ReleaseUnacknowledged,
         ];
         all.extend(Reason::ALL.map(Counter::Rejected));
+        all.extend(Reason::ALL.map(Counter::Shadowed));
         all.extend(
             [
                 Decision::Proceed,
@@ -73,6 +76,7 @@ impl Counter {
             Counter::Forged => "twilio_edge.forged_headers".to_owned(),
             Counter::Verified => "twilio_edge.verified".to_owned(),
             Counter::Rejected(reason) => format!("twilio_edge.rejected.{}", reason.slug()),
+            Counter::Shadowed(reason) => format!("twilio_edge.shadowed.{}", reason.slug()),
             Counter::Verdict(decision) => {
                 let decision = match decision {
                     Decision::Proceed => "proceed",

@@ -27,8 +27,10 @@ pub enum Reason {
     MissingBodyHash,
     /// The body is not the one whose hash was signed.
     InvalidBodyHash,
-    /// The account is not configured, or there is none.
+    /// The account is not configured, or not for this route.
     UnknownAccount,
+    /// The request names a SharedKey that is not configured, or an algorithm that is not the key's.
+    UnknownKey,
     /// Signed, but a required field is absent.
     MissingField,
     /// Signed, but a field is not of the form Twilio documents.
@@ -47,7 +49,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, so that counters can be defined and documents checked.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::MethodNotAllowed,
         Reason::BodyTooLarge,
         Reason::UnexpectedBody,
@@ -58,6 +60,7 @@ impl Reason {
         Reason::MissingBodyHash,
         Reason::InvalidBodyHash,
         Reason::UnknownAccount,
+        Reason::UnknownKey,
         Reason::MissingField,
         Reason::MalformedField,
         Reason::RepeatedField,
@@ -130,7 +133,12 @@ impl Reason {
             Reason::UnknownAccount => (
                 "unknown-account",
                 403,
-                "The AccountSid is not among the accounts of the filter's configuration.",
+                "The AccountSid is not among the accounts of the filter's configuration, or not among those of the route.",
+            ),
+            Reason::UnknownKey => (
+                "unknown-key",
+                403,
+                "X-Twilio-Webhooks-Signature-Settings names a SharedKey that is not in the account's shared_keys, or not its algorithm.",
             ),
             Reason::MissingField => (
                 "missing-field",

@@ -13,7 +13,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::form::Form;
+use crate::form::{Form, Parameter};
 
 /// Query parameter by which Twilio binds a body that is no form to the signed URL.
 const BODY_HASH: &str = "bodySHA256";
@@ -21,20 +21,52 @@ const BODY_HASH: &str = "bodySHA256";
 /// The one media type whose parameters are signed.
 const FORM_MEDIA_TYPE: &[u8] = b"application/x-www-form-urlencoded";
 
-/// Base64 of an HMAC-SHA1: 20 bytes, 28 characters.
-const SIGNATURE_CHARACTERS: usize = 28;
-
-/// A key that may have signed: an auth token, with both HMAC pads hashed already.
+/// A key that may have signed, with both HMAC pads hashed already. The algorithm belongs to the key: a request
+/// may name a key, never choose what is done with it.
 #[derive(Clone)]
 pub struct Key {
     label: String,
-    hmac: Hmac<Sha1>,
+    hmac: KeyedHash,
+}
+
+#[derive(Clone)]
+enum KeyedHash {
+    Sha1(Hmac<Sha1>),
+    Sha256(Hmac<Sha256>),
+}
+
+/// The two algorithms Twilio signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Of auth tokens, always.
+    HmacSha1,
+    /// Of SharedKeys, by default.
+    HmacSha256,
+}
+
+impl Algorithm {
+    /// As in `X-Twilio-Webhooks-Signature-Settings`, in any letter case.
+    pub fn named(name: &str) -> Option<Self> {
+        [(Self::HmacSha1, "HMAC_SHA1"), (Self::HmacSha256, "HMAC_SHA256")]
+            .into_iter()
+            .find(|(_, known)| known.eq_ignore_ascii_case(name))
+            .map(|(algorithm, _)| algorithm)
+    }
 }
 
 impl Key {
     /// `label` is what logs, headers and metrics may say; the token itself never appears again.
     pub fn auth_token(label: impl Into<String>, token: &str) -> Option<Self> {
-        let hmac = Hmac::new_from_slice(token.as_bytes()).ok()?;
+        Self::shared(label, token, Algorithm::HmacSha1)
+    }
+
+    /// A SharedKey (twilio.com/docs/usage/webhooks/webhook-shared-keys).
+    pub fn shared(label: impl Into<String>, secret: &str, algorithm: Algorithm) -> Option<Self> {
+        let secret = secret.as_bytes();
+        let hmac = match algorithm {
+            Algorithm::HmacSha1 => KeyedHash::Sha1(Hmac::new_from_slice(secret).ok()?),
+            Algorithm::HmacSha256 => KeyedHash::Sha256(Hmac::new_from_slice(secret).ok()?),
+        };
         Some(Self { label: label.into(), hmac })
     }
 
@@ -42,11 +74,79 @@ impl Key {
     pub fn label(&self) -> &str {
         &self.label
     }
+
+    /// What the key is for.
+    pub fn algorithm(&self) -> Algorithm {
+        match self.hmac {
+            KeyedHash::Sha1(_) => Algorithm::HmacSha1,
+            KeyedHash::Sha256(_) => Algorithm::HmacSha256,
+        }
+    }
+
+    /// Characters of a signature: 20 or 32 bytes in base64.
+    fn signature_characters(&self) -> usize {
+        match self.hmac {
+            KeyedHash::Sha1(_) => 28,
+            KeyedHash::Sha256(_) => 44,
+        }
+    }
+
+    fn sign<'a>(&self, parts: impl Iterator<Item = &'a str>) -> String {
+        match &self.hmac {
+            KeyedHash::Sha1(hmac) => finish(hmac.clone(), parts),
+            KeyedHash::Sha256(hmac) => finish(hmac.clone(), parts),
+        }
+    }
+}
+
+fn finish<'a>(mut hmac: impl Mac, parts: impl Iterator<Item = &'a str>) -> String {
+    parts.for_each(|part| hmac.update(part.as_bytes()));
+    STANDARD.encode(hmac.finalize().into_bytes())
 }
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Key").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// Which key a request says it was signed with: the header `X-Twilio-Webhooks-Signature-Settings`, as
+/// `key=webhooks_sharedkey_..,algorithm=HMAC_SHA256`. It is not signed itself, so it may select a key by
+/// name and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settings<'a> {
+    /// The account's auth token: no header, or one that names no algorithm.
+    AuthToken,
+    /// A SharedKey.
+    Shared {
+        /// Its id.
+        id: &'a str,
+        /// What the header says it was used with.
+        algorithm: Algorithm,
+    },
+    /// An algorithm nobody knows, or one that is no auth token's, without a key.
+    Unsupported,
+}
+
+impl<'a> Settings<'a> {
+    /// Reads the header's value.
+    pub fn of(header: Option<&'a [u8]>) -> Self {
+        let Ok(header) = std::str::from_utf8(header.unwrap_or_default()) else {
+            return Self::Unsupported;
+        };
+        let value = |wanted: &str| {
+            header
+                .split(',')
+                .filter_map(|part| part.split_once('='))
+                .find(|(name, value)| name.trim() == wanted && !value.trim().is_empty())
+                .map(|(_, value)| value.trim())
+        };
+        let Some(algorithm) = value("algorithm") else { return Self::AuthToken };
+        match (Algorithm::named(algorithm), value("key")) {
+            (Some(algorithm), Some(id)) => Self::Shared { id, algorithm },
+            (Some(Algorithm::HmacSha1), None) => Self::AuthToken,
+            (Some(Algorithm::HmacSha256) | None, _) => Self::Unsupported,
+        }
     }
 }
 
@@ -59,6 +159,15 @@ pub enum Payload<'a> {
     Form(&'a Form<'a>),
     /// Any other body, bound to the URL by its hash.
     Opaque(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    fn canonical(self) -> Vec<&'a Parameter<'a>> {
+        match self {
+            Payload::Form(form) => form.canonical(),
+            Payload::Empty | Payload::Opaque(_) => Vec::new(),
+        }
+    }
 }
 
 /// How the body of a request takes part in its signature. Only its method, its content type and whether
@@ -153,27 +262,15 @@ pub fn verify(
 ) -> Result<Match, Mismatch> {
     let signature = signature.filter(|text| !text.is_empty()).ok_or(Mismatch::NoSignature)?;
     check_body_hash(url, payload)?;
-    if signature.len() != SIGNATURE_CHARACTERS {
-        return Err(Mismatch::WrongSignature);
-    }
     let candidates = Candidates::of(url);
-    let parameters = match payload {
-        Payload::Form(form) => form.canonical(),
-        Payload::Empty | Payload::Opaque(_) => Vec::new(),
-    };
+    let parameters = payload.canonical();
     for (index, key) in keys.iter().enumerate() {
+        if signature.len() != key.signature_characters() {
+            continue;
+        }
         for candidate in [Candidate::WithoutPort, Candidate::WithPort] {
-            let mut hmac = key.hmac.clone();
-            for part in candidates.parts(candidate) {
-                hmac.update(part.as_bytes());
-            }
-            for parameter in &parameters {
-                // Each value of a repeated name is preceded by the name: nothing to group.
-                hmac.update(parameter.0.as_bytes());
-                hmac.update(parameter.1.as_bytes());
-            }
-            let computed = STANDARD.encode(hmac.finalize().into_bytes());
-            if same(computed.as_bytes(), signature) {
+            let parts = candidates.parts(candidate).into_iter().chain(texts(&parameters));
+            if same(key.sign(parts).as_bytes(), signature) {
                 return Ok(Match { key: index, candidate });
             }
         }
@@ -183,15 +280,12 @@ pub fn verify(
 
 /// The signature Twilio would send for `url`, exactly as written, and `payload`.
 pub fn sign(url: &str, payload: Payload<'_>, key: &Key) -> String {
-    let mut hmac = key.hmac.clone();
-    hmac.update(url.as_bytes());
-    if let Payload::Form(form) = payload {
-        for parameter in form.canonical() {
-            hmac.update(parameter.0.as_bytes());
-            hmac.update(parameter.1.as_bytes());
-        }
-    }
-    STANDARD.encode(hmac.finalize().into_bytes())
+    key.sign(std::iter::once(url).chain(texts(&payload.canonical())))
+}
+
+/// Names and values run together. Each value of a repeated name is preceded by the name: nothing to group.
+fn texts<'p>(parameters: &'p [&Parameter<'_>]) -> impl Iterator<Item = &'p str> {
+    parameters.iter().flat_map(|parameter| [parameter.0.as_ref(), parameter.1.as_ref()])
 }
 
 /// The URLs Twilio may have signed when it requested `url`: without port, and with it.
@@ -267,6 +361,11 @@ fn check_body_hash(url: &str, payload: Payload<'_>) -> Result<(), Mismatch> {
         None if body.is_empty() => Ok(()),
         None => Err(Mismatch::NoBodyHash),
     }
+}
+
+/// Whether a URL can prove a body that is no form.
+pub fn has_body_hash(url: &str) -> bool {
+    body_hash(url).is_some()
 }
 
 /// The first `bodySHA256` of the query that has a value.
@@ -462,6 +561,43 @@ mod tests {
         let url_only = sign(URL, Payload::Empty, &key(TOKEN));
         assert_eq!(check(URL, FORM, &url_only, TOKEN), Err(Mismatch::WrongSignature));
         assert!(check(URL, b"", &url_only, TOKEN).is_ok());
+    }
+
+    #[test]
+    fn a_shared_key_signs_with_its_own_algorithm() {
+        let form = Form::parse(FORM).unwrap();
+        let keys = [key("secret"), Key::shared("shared", "secret", Algorithm::HmacSha256).unwrap()];
+        // Computed with PyPI twilio 9.13.0: compute_signature(url, params, "HMAC_SHA256").
+        let signature = "URweRwxe8s99gM7bKJ2P7Q0dplvm0Oi0SIeBzkJ7akI=";
+        assert_eq!(sign(URL, Payload::Form(&form), &keys[1]), signature);
+        let found = verify(URL, Payload::Form(&form), Some(signature.as_bytes()), &keys);
+        assert_eq!(found, Ok(Match { key: 1, candidate: Candidate::WithoutPort }));
+        let sha1 = sign(URL, Payload::Form(&form), &keys[0]);
+        let only_shared = &keys[1..];
+        assert!(verify(URL, Payload::Form(&form), Some(sha1.as_bytes()), only_shared).is_err());
+    }
+
+    #[test]
+    fn the_settings_header_names_a_key_and_no_more() {
+        let shared = |algorithm| Settings::Shared { id: "webhooks_sharedkey_1", algorithm };
+        for (header, want) in [
+            ("", Settings::AuthToken),
+            ("key=webhooks_sharedkey_1", Settings::AuthToken),
+            ("algorithm=", Settings::AuthToken),
+            ("algorithm=HMAC_SHA1", Settings::AuthToken),
+            ("algorithm=HMAC_SHA256", Settings::Unsupported),
+            ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA512", Settings::Unsupported),
+            ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", shared(Algorithm::HmacSha256)),
+            (
+                " algorithm = hmac_sha256 , key = webhooks_sharedkey_1 ",
+                shared(Algorithm::HmacSha256),
+            ),
+            ("algorithm=HMAC_SHA1,key=webhooks_sharedkey_1", shared(Algorithm::HmacSha1)),
+        ] {
+            assert_eq!(Settings::of(Some(header.as_bytes())), want, "{header}");
+        }
+        assert_eq!(Settings::of(None), Settings::AuthToken);
+        assert_eq!(Settings::of(Some(b"key=\xff")), Settings::Unsupported);
     }
 
     proptest! {

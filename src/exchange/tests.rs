@@ -7,7 +7,7 @@ use twilio_edge_contract::{Decision, Opt, headers};
 use super::*;
 use crate::form::Form;
 use crate::judgement::header_safe;
-use crate::signature::{self, Key, Payload, sign};
+use crate::signature::{self, Algorithm, Key, Payload, sign};
 
 const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -18,13 +18,19 @@ fn config(edit: impl FnOnce(&mut serde_json::Value)) -> Rc<Config> {
         "origins": ["https://other.example.com", "https://hooks.example.com"],
         "accounts": [
             {"sid": "AC99999999999999999999999999999999", "auth_tokens": ["another"]},
-            {"sid": ACCOUNT, "auth_tokens": ["old", TOKEN]},
+            {"sid": ACCOUNT, "auth_tokens": ["old", TOKEN], "shared_keys": [
+                {"id": "webhooks_sharedkey_1", "secret": "shared"},
+            ]},
         ],
         "routes": [
             {"path": "/in", "class": "inbound"},
             {"path": "/strict", "class": "inbound", "on_unavailable": "reject"},
             {"path": "/status", "class": "status"},
             {"path": "/other", "class": "other"},
+            {"path": "/shadow", "class": "inbound", "mode": "shadow", "on_unavailable": "reject"},
+            {"path": "/off", "class": "inbound", "mode": "off"},
+            {"prefix": "/all/", "class": "inbound", "timeout_ms": 100},
+            {"path": "/tenant", "class": "inbound", "accounts": ["AC99999999999999999999999999999999"]},
         ],
         "sidecar": {"cluster": "sidecar", "token": "t", "in_flight_wait_ms": 1000},
         "max_body_bytes": 1024,
@@ -241,7 +247,7 @@ fn every_refusal_has_its_reason() {
         (Head { content_length: None, ..post("/in", &long) }, &long, "body-too-large"),
         (unsigned, BODY, "missing-signature"),
         (post("/in", "Body=other"), BODY, "invalid-signature"),
-        (Head { content_type: None, ..post("/in", BODY) }, BODY, "missing-field"),
+        (Head { content_type: None, ..post("/in", BODY) }, BODY, "missing-body-hash"),
         (post("/in", &other_sid), &other_sid, "unknown-account"),
         (post("/in", &no_sid), &no_sid, "missing-field"),
         (post("/in", &status), &status, "wrong-class"),
@@ -258,6 +264,79 @@ fn every_refusal_has_its_reason() {
     case.tell(Event::Head(post("/in", BODY)));
     case.tell(Event::Complete { body: flood.as_bytes() });
     assert_eq!(case.refused_for(), Some("too-many-parameters"));
+}
+
+#[test]
+fn a_shared_key_proves_what_names_it_and_nothing_else() {
+    let form = Form::parse(BODY.as_bytes()).unwrap();
+    let shared = Key::shared("", "shared", Algorithm::HmacSha256).unwrap();
+    let signed = sign("https://hooks.example.com/in", Payload::Form(&form), &shared).into_bytes();
+    let head = |settings: &str| Head {
+        signature: Some(signed.clone()),
+        signature_settings: Some(settings.as_bytes().to_vec()),
+        ..post("/in", BODY)
+    };
+    let mut case = Case::of(head("key=webhooks_sharedkey_1,algorithm=HMAC_SHA256"), BODY);
+    case.decide(Decision::Proceed);
+    assert_eq!(case.header(headers::KEY), Some("webhooks_sharedkey_1"));
+    for (settings, want) in [
+        ("", "invalid-signature"),
+        ("key=webhooks_sharedkey_2,algorithm=HMAC_SHA256", "unknown-key"),
+        ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA1", "unknown-key"),
+        ("algorithm=HMAC_SHA256", "unknown-key"),
+        ("key=webhooks_sharedkey_1,algorithm=none", "unknown-key"),
+    ] {
+        assert_eq!(Case::of(head(settings), BODY).refused_for(), Some(want), "{settings}");
+    }
+    let mut token = post("/in", BODY);
+    token.signature_settings = Some(b"key=webhooks_sharedkey_1,algorithm=HMAC_SHA256".to_vec());
+    assert_eq!(Case::of(token, BODY).refused_for(), Some("invalid-signature"));
+}
+
+#[test]
+fn in_shadow_mode_everything_is_decided_and_nothing_blocked() {
+    let case = Case::of(Head { signature: None, ..post("/shadow", BODY) }, BODY);
+    assert!(case.was_forwarded() && case.answer().is_none());
+    assert_eq!(case.header(headers::VERIFIED), None, "nothing was proven");
+    assert!(case.effects.contains(&Effect::Count(Counter::Shadowed(Reason::MissingSignature))));
+
+    let case = Case::of(Head { content_length: Some(9999), ..post("/shadow", BODY) }, BODY);
+    assert!(case.was_forwarded() && case.answer().is_none());
+
+    for decision in [Decision::Duplicate, Decision::InFlight, Decision::Unavailable] {
+        let mut case = Case::asking("/shadow");
+        case.decide(decision);
+        assert!(case.was_forwarded() && case.answer().is_none(), "{decision:?}");
+        assert_eq!(case.header(headers::VERIFIED), Some(ACCOUNT), "this was proven");
+        let dedupe = if decision == Decision::Unavailable { "unknown" } else { "duplicate" };
+        assert_eq!(case.header(headers::DEDUPE), Some(dedupe));
+        assert_eq!(case.header(headers::SUPPRESSED), None, "this was not asked");
+    }
+
+    let case = Case::of(Head { forged: vec!["x-twilio-edge-key".into()], ..post("/off", "") }, "");
+    assert!(case.was_forwarded() && case.header(headers::VERIFIED).is_none());
+    assert_eq!(case.effects[1], Effect::Remove("x-twilio-edge-key".into()));
+}
+
+#[test]
+fn routes_are_exact_or_folders_and_may_belong_to_some_accounts() {
+    assert_eq!(Case::asking("/all/of/these").asked()[0].route, "/all/");
+    let mut case = Case::new(config(|_| {}));
+    case.tell(Event::Head(post("/all", BODY)));
+    assert!(case.was_forwarded(), "no folder, not guarded");
+    assert_eq!(Case::of(post("/tenant", BODY), BODY).refused_for(), Some("unknown-account"));
+}
+
+#[test]
+fn a_route_waits_no_longer_than_it_says() {
+    let mut case = Case::asking("/all/");
+    case.now_ms += 99;
+    case.tell(Event::Tick);
+    assert!(!case.was_forwarded());
+    case.now_ms += 1;
+    case.tell(Event::Tick);
+    assert!(case.was_forwarded() && case.effects.contains(&Effect::Withdraw));
+    assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
 }
 
 #[test]
@@ -480,7 +559,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        2 => (0u8..5).prop_map(Act::Head),
+        2 => (0u8..7).prop_map(Act::Head),
         1 => (0usize..3000).prop_map(Act::Body),
         3 => any::<bool>().prop_map(Act::Complete),
         3 => (0u8..5, any::<bool>()).prop_map(|(decision, ours)| Act::Decide(decision, ours)),
@@ -503,13 +582,13 @@ proptest! {
     #[test]
     fn any_sequence_of_events_keeps_the_laws(acts in proptest::collection::vec(act(), 0..24)) {
         let mut case = Case::new(config(|_| {}));
-        let mut proceeded = false;
+        let (mut proceeded, mut shadowed) = (false, false);
         let (mut unclaimed_forward, mut guarded, mut complete) = (false, false, false);
         for act in acts.into_iter().chain([Act::Gone, Act::Gone]) {
             let before = case.effects.len();
             match &act {
                 Act::Head(kind) => {
-                    let target = ["/in", "/strict", "/status", "/elsewhere", "/other"][usize::from(*kind)];
+                    let target = ["/in", "/strict", "/status", "/elsewhere", "/other", "/shadow", "/off"][usize::from(*kind)];
                     case.tell(Event::Head(post(target, BODY)));
                 }
                 Act::Body(received) => case.tell(Event::Body { received: *received }),
@@ -523,7 +602,10 @@ proptest! {
                     ][usize::from(*which)];
                     let claim_id = if *ours { "000000000000000a00000007" } else { "another" };
                     case.tell(Event::Verdict(verdict(claim_id, decision)));
+                    let is_shadow = case.asked().last().is_some_and(|claim| claim.route == "/shadow");
+                    let copy = matches!(decision, Decision::Duplicate | Decision::InFlight);
                     proceeded |= *ours && decision == Decision::Proceed;
+                    shadowed |= *ours && copy && is_shadow;
                 }
                 Act::NoVerdict => case.tell(Event::NoVerdict),
                 Act::Response(status, from_backend) => {
@@ -550,7 +632,7 @@ proptest! {
             unclaimed_forward |= case.effects.contains(&Effect::Count(Counter::NoVerdict));
             let new = &case.effects[before..];
             if new.contains(&Effect::Forward) {
-                prop_assert!(complete && (proceeded || unclaimed_forward), "{act:?} {:?}", case.effects);
+                prop_assert!(complete && (proceeded || shadowed || unclaimed_forward), "{act:?} {:?}", case.effects);
             }
             if guarded && !complete {
                 prop_assert!(case.header(headers::VERIFIED).is_none());
@@ -562,7 +644,7 @@ proptest! {
         prop_assert!(answers + forwards <= 1, "{:?}", case.effects);
         prop_assert!(count(|effect| matches!(effect, Effect::Respond)) <= 1);
         prop_assert!(case.settled().len() <= 1);
-        if forwards == 1 {
+        if forwards == 1 && !shadowed {
             prop_assert_eq!(case.settled().len(), 1, "a forwarded claim is settled: {:?}", case.effects);
         }
         prop_assert!(!case.exchange.waits() && !case.exchange.holds_response());

@@ -1,0 +1,193 @@
+//! Reading JSON so that every problem is found in one pass: each reader notes what is wrong under its path and
+//! goes on with something harmless. What a plugin configuration must hold is not known here.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as `routes[1].class`.
+    pub path: String,
+    /// What, and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            formatter.write_str(&self.message)
+        } else {
+            write!(formatter, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+/// One pass over the JSON that collects problems instead of stopping at the first.
+pub(super) struct Reading<'a> {
+    pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) problems: RefCell<Vec<Problem>>,
+}
+
+impl Reading<'_> {
+    pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
+        let problem = Problem { path: path.to_owned(), message: message.into() };
+        self.problems.borrow_mut().push(problem);
+    }
+
+    pub(super) fn refuse_repeats(&self, list: &str, names: impl Iterator<Item = impl AsRef<str>>) {
+        let mut seen = HashSet::new();
+        for name in names {
+            if !seen.insert(name.as_ref().to_owned()) {
+                self.problem(list, format!("{:?} is there twice", name.as_ref()));
+            }
+        }
+    }
+
+    pub(super) fn object<'v>(
+        &self,
+        path: &str,
+        value: &'v Value,
+        known: &[&str],
+    ) -> Option<&'v Map<String, Value>> {
+        let Some(object) = value.as_object() else {
+            self.problem(path, format!("must be an object with {}", known.join(", ")));
+            return None;
+        };
+        for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            self.problem(&path, format!("is not known here; known are {}", known.join(", ")));
+        }
+        Some(object)
+    }
+
+    pub(super) fn list<'v>(
+        &self,
+        path: &str,
+        value: Option<&'v Value>,
+        most: usize,
+    ) -> impl Iterator<Item = (String, &'v Value)> {
+        if value.and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            self.problem(path, "is required: a list with at least one entry");
+        }
+        self.optional_list(path, value, most)
+    }
+
+    pub(super) fn optional_list<'v>(
+        &self,
+        path: &str,
+        value: Option<&'v Value>,
+        most: usize,
+    ) -> impl Iterator<Item = (String, &'v Value)> {
+        let items = match value {
+            None => &[][..],
+            Some(Value::Array(items)) => items.as_slice(),
+            Some(_) => {
+                self.problem(path, "must be a list");
+                &[]
+            }
+        };
+        if items.len() > most {
+            self.problem(path, format!("has {} entries; {most} is the most", items.len()));
+        }
+        let path = path.to_owned();
+        items.iter().take(most).enumerate().map(move |(i, value)| (format!("{path}[{i}]"), value))
+    }
+
+    pub(super) fn required_text(
+        &self,
+        path: &str,
+        object: Option<&Map<String, Value>>,
+        name: &str,
+        what: &str,
+    ) -> Option<String> {
+        let path = format!("{path}.{name}");
+        match field(object, name) {
+            Some(value) => self.text(&path, value),
+            None => {
+                self.problem(&path, format!("is required: {what}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn integer(
+        &self,
+        path: &str,
+        value: Option<&Value>,
+        default: u64,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> u64 {
+        let Some(value) = value else { return default };
+        match whole(value).filter(|number| range.contains(number)) {
+            Some(number) => number,
+            None => {
+                let (least, most) = (range.start(), range.end());
+                self.problem(path, format!("must be a whole number from {least} to {most}"));
+                default
+            }
+        }
+    }
+
+    /// Text inline or from the environment; absent optional variables are no text and no problem.
+    pub(super) fn text(&self, path: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Object(object) => {
+                let source = self.object(path, value, &["env", "optional"]);
+                let optional = match field(source, "optional") {
+                    None => false,
+                    Some(Value::Bool(optional)) => *optional,
+                    Some(_) => {
+                        self.problem(&format!("{path}.optional"), "must be true or false");
+                        false
+                    }
+                };
+                let Some(name) = object.get("env").and_then(Value::as_str) else {
+                    self.problem(&format!("{path}.env"), "is required: the name of a variable");
+                    return None;
+                };
+                let found = (self.environment)(name).filter(|text| !text.is_empty());
+                if found.is_none() && !optional {
+                    self.problem(
+                        path,
+                        format!(
+                            "{name} is not set: put it into Envoy's environment and list it in vm_config.environment_variables.host_env_keys"
+                        ),
+                    );
+                }
+                found
+            }
+            _ => {
+                self.problem(path, "must be text, or {\"env\": \"NAME\"}");
+                None
+            }
+        }
+    }
+
+    /// As [`Self::text`], but a secret with a stray space or line break is a mistake worth a word.
+    pub(super) fn secret(&self, path: &str, value: &Value) -> Option<String> {
+        let secret = self.text(path, value)?;
+        if secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Some(secret);
+        }
+        self.problem(path, "holds a space, line break or other character no token has");
+        None
+    }
+}
+
+pub(super) fn field<'v>(object: Option<&'v Map<String, Value>>, name: &str) -> Option<&'v Value> {
+    object.and_then(|object| object.get(name))
+}
+
+/// A whole number: Envoy hands a Struct configuration over as JSON in which every number may be a double.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        // Exact below 2^53; anything larger is out of every range here.
+        (number.fract() == 0.0 && (0.0..9.0e15).contains(&number)).then_some(number as u64)
+    })
+}

@@ -1,0 +1,158 @@
+//! What is read, what is refused, and with which words.
+
+use super::*;
+use proptest::prelude::*;
+
+const SID: &str = "AC00112233445566778899aabbccddeeff";
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "TOKEN" => Some("0123456789abcdef".to_owned()),
+        "ORIGIN" => Some("http://127.0.0.1:8080".to_owned()),
+        _ => None,
+    }
+}
+
+fn parse(json: &str) -> Result<Config, Vec<String>> {
+    Config::parse(json.as_bytes(), &environment)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn complete() -> String {
+    format!(
+        r#"{{"origins": ["https://hooks.example.com", {{"env": "ORIGIN"}}],
+            "accounts": [{{"sid": "{SID}", "auth_tokens": [{{"env": "TOKEN"}}, {{"env": "NEXT", "optional": true}}, "abc"]}}],
+            "routes": [{{"path": "/twilio/inbound", "class": "inbound"}},
+                       {{"path": "/twilio/status", "class": "status", "on_unavailable": "forward"}}],
+            "on_unavailable": {{"inbound": "reject", "status": "reject"}},
+            "sidecar": {{"cluster": "sidecar", "token": {{"env": "TOKEN"}}, "timeout_ms": 250.0}}}}"#
+    )
+}
+
+#[test]
+fn a_complete_configuration_is_read() {
+    let config = parse(&complete()).unwrap();
+    assert_eq!(config.origins, ["https://hooks.example.com", "http://127.0.0.1:8080"]);
+    let labels: Vec<_> = config.account(SID).unwrap().keys.iter().map(Key::label).collect();
+    assert_eq!(labels, ["current", "next"]);
+    assert_eq!(config.route("/twilio/inbound").unwrap().on_unavailable, OnUnavailable::Reject);
+    assert_eq!(config.route("/twilio/status").unwrap().on_unavailable, OnUnavailable::Forward);
+    assert_eq!(config.route("/twilio/status/"), None);
+    let sidecar = config.sidecar.as_ref().unwrap();
+    assert_eq!((sidecar.timeout_ms, sidecar.in_flight_wait_ms), (250, 8_000));
+    assert_eq!(config.max_body_bytes, 65_536);
+    assert!(!format!("{config:?}").contains("0123456789abcdef"), "no secret in Debug");
+}
+
+#[test]
+fn the_smallest_configuration_has_no_sidecar() {
+    let json = format!(
+        r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
+            "routes": [{{"path": "/in", "class": "inbound"}}]}}"#
+    );
+    assert!(parse(&json).unwrap().sidecar.is_none());
+}
+
+#[test]
+fn routes_keys_and_modes_are_read() {
+    let json = format!(
+        r#"{{"origins": ["https://h"],
+            "accounts": [{{"sid": "{SID}", "shared_keys": [
+                {{"id": "webhooks_sharedkey_1", "secret": {{"env": "TOKEN"}}}},
+                {{"id": "webhooks_sharedkey_2", "secret": "s", "algorithm": "hmac_sha1"}}]}}],
+            "routes": [{{"prefix": "/", "class": "other", "mode": "off"}},
+                       {{"prefix": "/twilio/", "class": "inbound", "mode": "shadow", "timeout_ms": 900}},
+                       {{"path": "/twilio/status", "class": "status", "accounts": ["{SID}"]}}],
+            "sidecar": {{"cluster": "sidecar", "token": "t"}}}}"#
+    );
+    let config = parse(&json).unwrap();
+    let algorithms: Vec<_> =
+        config.accounts[0].shared_keys.iter().map(|shared| shared.key.algorithm()).collect();
+    assert_eq!(algorithms, [Algorithm::HmacSha256, Algorithm::HmacSha1]);
+    let mode = |path| config.route(path).map(|route| (route.class, route.mode, route.timeout_ms));
+    assert_eq!(mode("/x"), Some((Class::Other, Mode::Off, 500)));
+    assert_eq!(mode("/twilio/x"), Some((Class::Inbound, Mode::Shadow, 900)));
+    assert_eq!(mode("/twilio/status"), Some((Class::Status, Mode::Enforce, 500)));
+    assert_eq!(config.sidecar.unwrap().timeout_ms, 900, "a callout waits as long as any route");
+}
+
+#[test]
+fn what_a_route_cannot_mean_is_refused() {
+    let with = |route: &str| {
+        let json = format!(
+            r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
+                "routes": [{route}]}}"#
+        );
+        parse(&json).unwrap_err().join("; ")
+    };
+    for (route, want) in [
+        (r#"{"class": "other"}"#, "routes[0]: needs either"),
+        (r#"{"class": "other", "path": "/", "prefix": "/"}"#, "routes[0]: needs either"),
+        (
+            r#"{"class": "other", "prefix": "/twilio"}"#,
+            "routes[0].prefix: \"/twilio\" must end with /",
+        ),
+        (
+            r#"{"class": "other", "path": "/a/%2E%2e/b"}"#,
+            "routes[0].path: \"/a/%2E%2e/b\" holds a dot",
+        ),
+        (r#"{"class": "other", "path": "/a?b"}"#, "the query is not part of it"),
+        (r#"{"class": "other", "path": "/", "mode": "on"}"#, "routes[0].mode: must be"),
+        (r#"{"class": "other", "path": "/", "accounts": ["AC1"]}"#, "is not among the accounts"),
+        (r#"{"class": "other", "path": "/", "accounts": []}"#, "routes[0].accounts: is required"),
+    ] {
+        let problems = with(route);
+        assert!(problems.contains(want), "{route}: {problems}");
+    }
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_path() {
+    let problems = parse(
+        r#"{"origins": ["hooks.example.com", "https://h/"], "accounts": [{"sid": "AC1", "auth_tokens": [{"env": "GONE"}, "a b"]}],
+            "routes": [{"path": "x", "class": "voice"}, {"path": "/a/../b", "class": "other", "retries": 3}],
+            "on_unavailable": {"inbound": "fail"}, "sidecar": {"timeout_ms": 0}, "max_body_bytes": 1.5, "colour": 1}"#,
+    )
+    .unwrap_err();
+    for path in [
+        "colour:",
+        "origins[0]:",
+        "origins[1]:",
+        "accounts[0].sid:",
+        "accounts[0].auth_tokens[0]: GONE is not set",
+        "accounts[0].auth_tokens[1]:",
+        "routes[0].path:",
+        "routes[0].class:",
+        "routes[1].path:",
+        "routes[1].retries:",
+        "on_unavailable.inbound:",
+        "sidecar.cluster:",
+        "sidecar.token:",
+        "sidecar.timeout_ms:",
+        "max_body_bytes:",
+    ] {
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(path)),
+            "{path} in {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), 16, "{problems:#?}");
+}
+
+#[test]
+fn what_would_be_ambiguous_is_refused() {
+    let twice = complete().replace("/twilio/status", "/twilio/inbound");
+    assert_eq!(parse(&twice).unwrap_err(), ["routes: \"/twilio/inbound\" is there twice"]);
+    for nothing in ["", "null", "[]", "{", "\"x\"", "{}"] {
+        assert!(parse(nothing).is_err(), "{nothing}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_configuration_or_have_a_problem(json in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Err(problems) = Config::parse(&json, &environment) {
+            prop_assert!(!problems.is_empty());
+        }
+    }
+}
