@@ -76,14 +76,14 @@ pub(super) fn variants<F>(request: &Captured, visit: Visit<'_, F>) -> ControlFlo
     match request.body_rule() {
         BodyRule::Form => {
             let found = pairs(&request.body).unwrap_or_default();
-            whole_form_variants(&found, &request.body, visit)?;
-            value_variants(&found, visit)?;
-            lost_variants(&found, visit)?;
-            added_variants(&found, visit)?;
             let finding =
                 "Twilio signed the URL alone: the request had no form when it was signed.";
             let fix = "Check what sets the body and its Content-Type: a JSON webhook is signed by bodySHA256, a GET by its URL.";
-            visit(Change::new(What::ContentType, finding, fix), Signed::Nothing)
+            visit(Change::new(What::ContentType, finding, fix), Signed::Nothing)?;
+            whole_form_variants(&found, &request.body, visit)?;
+            value_variants(&found, visit)?;
+            lost_variants(&found, visit)?;
+            added_variants(&found, visit)
         }
         BodyRule::Hash => {
             let found = pairs(&request.body).unwrap_or_default();
@@ -154,15 +154,11 @@ fn whole_form_variants<F>(found: &Pairs, body: &[u8], visit: Visit<'_, F>) -> Co
         ("The form was decoded and not encoded again: + was a plus, not a space.", &|text| {
             text.replace(' ', "+")
         }),
-        ("Twilio's + in phone numbers became a space.", &|text| {
-            text.strip_prefix(' ')
-                .map_or(text.to_owned(), |digits| format!("+{digits}"))
-                .replace(": ", ":+")
-        }),
-        ("Line breaks became single line feeds.", &|text| {
+        ("The + of phone numbers became a space.", &phone_number),
+        ("Line breaks were CR LF and are line feeds now.", &|text| {
             text.replace("\r\n", "\n").replace('\n', "\r\n")
         }),
-        ("Line breaks became CR LF.", &|text| text.replace("\r\n", "\n")),
+        ("Line breaks were line feeds and are CR LF now.", &|text| text.replace("\r\n", "\n")),
         ("The form was escaped for HTML.", &unescape_html),
         ("UTF-8 was taken for ISO-8859-1 and encoded again.", &misread_latin1),
         ("The values were given white space at their ends.", &|text| text.trim().to_owned()),
@@ -376,6 +372,19 @@ fn decode(text: &str) -> String {
 
 fn encode(text: &str, space: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', space)
+}
+
+/// ` 1415..` and `whatsapp: 1415..`, as they are after a raw + was decoded.
+fn phone_number(text: &str) -> String {
+    match text.rsplit_once(' ') {
+        Some((channel, digits))
+            if digits.bytes().all(|byte| byte.is_ascii_digit())
+                && (channel.is_empty() || channel.ends_with(':')) =>
+        {
+            format!("{channel}+{digits}")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn unescape_html(text: &str) -> String {
