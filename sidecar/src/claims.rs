@@ -12,7 +12,7 @@ use crate::{
     domain::{lease::Claimed, optout::Keywords, webhook::Webhook, window},
     events::Events,
     metrics::Metrics,
-    store::{EventRow, Grant, OptChange, Settle, Stores},
+    store::{EventRow, Grant, OptSaid, Settle, StoreError, Stores},
 };
 
 /// Answers claims and settlements.
@@ -79,6 +79,9 @@ impl Claims {
         // What was forwarded without a verdict is recorded first, as its claim would have been.
         let unclaimed = self.read_unclaimed(&settlements)?;
         let unrecorded = self.record_opts(unclaimed.iter().flatten(), now_ms).await;
+        for opt in unclaimed.iter().flatten().filter_map(Webhook::opt) {
+            self.metrics.opt_heard(opt);
+        }
         let arrivals = unclaimed.iter().flatten().map(|w| EventRow::received(w, 1, now_ms));
         let recorded = self.events.record(arrivals.collect()).await.is_ok();
 
@@ -94,8 +97,8 @@ impl Claims {
             .collect();
         let results = match settles.is_empty() {
             true => Vec::new(),
-            false => self.stores.settle(&settles, now_ms).await.unwrap_or_else(|reason| {
-                tracing::warn!(%reason, count = settles.len(), "settlements could not be kept");
+            false => self.stores.settle(settles, now_ms).await.unwrap_or_else(|reason| {
+                tracing::warn!(%reason, "settlements could not be kept, the filter sends them again");
                 Vec::new()
             }),
         };
@@ -146,24 +149,22 @@ impl Claims {
         webhooks: impl Iterator<Item = &Webhook>,
         now_ms: i64,
     ) -> HashSet<String> {
-        let said: Vec<&Webhook> = webhooks.filter(|webhook| webhook.opt().is_some()).collect();
-        for opt in said.iter().filter_map(|webhook| webhook.opt()) {
-            self.metrics.opt_heard(opt);
-        }
-        let binding: Vec<&Webhook> =
-            said.into_iter().filter(|webhook| webhook.opt() != Some(Opt::Help)).collect();
-        if binding.is_empty() {
+        let (claim_ids, said): (Vec<String>, Vec<OptSaid>) = webhooks
+            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptSaid::of(webhook)?)))
+            .unzip();
+        if said.is_empty() {
             return HashSet::new();
         }
-        match self.stores.record_opts(&binding, now_ms).await {
-            Ok(changes) => {
-                changes.iter().for_each(log_change);
+        match self.stores.record_opts(said.clone(), now_ms).await {
+            Ok(changed) => {
+                let changes = said.iter().zip(changed).filter(|(_, changed)| *changed);
+                changes.for_each(|(said, _)| log_change(said));
                 HashSet::new()
             }
             Err(reason) => {
-                let count = binding.len();
+                let count = said.len();
                 tracing::error!(%reason, count, "opt-outs could not be recorded, their webhooks wait");
-                binding.into_iter().map(|webhook| webhook.claim_id.clone()).collect()
+                claim_ids.into_iter().collect()
             }
         }
     }
@@ -188,6 +189,9 @@ impl Claims {
 
     fn counted(&self, verdict: Verdict) -> Verdict {
         self.metrics.claimed(verdict.decision);
+        if let (Some(1), Some(opt)) = (verdict.attempt, verdict.opt) {
+            self.metrics.opt_heard(opt);
+        }
         verdict
     }
 }
@@ -234,7 +238,7 @@ fn verdict(webhook: &Webhook, grant: Option<Grant>) -> Verdict {
     verdict
 }
 
-fn log_change(change: &OptChange) {
+fn log_change(change: &OptSaid) {
     tracing::info!(
         webhook.sid = %change.message_sid,
         account.sid = %change.account_sid,
@@ -244,7 +248,7 @@ fn log_change(change: &OptChange) {
     );
 }
 
-fn warn_unclaimed(webhook: &Webhook, reason: &crate::store::StoreError) {
+fn warn_unclaimed(webhook: &Webhook, reason: &StoreError) {
     tracing::warn!(
         webhook.sid = %webhook.identity.message_sid,
         account.sid = %webhook.identity.account_sid,

@@ -88,13 +88,14 @@ impl Flush {
     async fn run(self, mut waiting: mpsc::Receiver<EventRow>) {
         let mut batch = Vec::new();
         while waiting.recv_many(&mut batch, self.batch).await > 0 {
-            if batch.len() < self.batch && !waiting.is_closed() {
-                tokio::time::sleep(self.linger).await;
+            // Company for the first one, until the batch is full, the time is over or nobody is left to come.
+            let company = async {
                 while batch.len() < self.batch {
-                    let Ok(event) = waiting.try_recv() else { break };
+                    let Some(event) = waiting.recv().await else { break };
                     batch.push(event);
                 }
-            }
+            };
+            let _ = tokio::time::timeout(self.linger, company).await;
             self.metrics.queued(waiting.len() + batch.len());
             self.write(std::mem::take(&mut batch)).await;
             self.metrics.queued(waiting.len());

@@ -125,12 +125,14 @@ impl Record {
 
     /// May this claim have the webhook? Asked again by its owner, the answer is the same.
     pub fn claim(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> Claimed {
+        let mut lease = self.lease_or_new(now_ms);
+        if let Hold::Done { answer, .. } = lease.hold {
+            return Claimed::Duplicate(answer);
+        }
         if matches!(self.endings.get(claim_id), Some(Ending::Freed | Ending::Tombstone)) {
             return Claimed::Released;
         }
-        let mut lease = self.lease_or_new(now_ms);
         match &lease.hold {
-            Hold::Done { answer, .. } => return Claimed::Duplicate(answer.clone()),
             Hold::Held { claim_id: owner, .. } if owner == claim_id => {}
             Hold::Held { until_ms, .. } if *until_ms > now_ms => return Claimed::InFlight,
             Hold::Held { claim_id: owner, .. } => {
@@ -138,7 +140,7 @@ impl Record {
                 lease.attempt = lease.attempt.saturating_add(1);
                 self.end(owner, Ending::Superseded);
             }
-            Hold::Free => lease.attempt = lease.attempt.saturating_add(1),
+            Hold::Free | Hold::Done { .. } => lease.attempt = lease.attempt.saturating_add(1),
         }
         let until_ms = now_ms.saturating_add(periods.lease_ms);
         lease.hold = Hold::Held { claim_id: claim_id.to_owned(), until_ms };

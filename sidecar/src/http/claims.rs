@@ -22,7 +22,7 @@ async fn claim(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let request: ClaimsRequest = read(body)?;
-    check_batch(request.v, request.claims.len())?;
+    check_batch(request.claims.len())?;
     let asked = Instant::now();
     let verdicts = app.claims.claim(request.claims, now_ms()).await;
     let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;

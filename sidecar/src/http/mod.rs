@@ -95,14 +95,22 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> 
         }
         other => Problem::unreadable(&other.body_text()),
     })?;
-    serde_json::from_slice(&body).map_err(|error| Problem::unreadable(&error.to_string()))
+    let unreadable = |error: serde_json::Error| Problem::unreadable(&error.to_string());
+    // First of all: another version may look different in every other respect.
+    let Versioned { v } = serde_json::from_slice(&body).map_err(unreadable)?;
+    if v != u64::from(twilio_edge_contract::PROTOCOL_VERSION) {
+        return Err(Problem::unknown_version(v));
+    }
+    serde_json::from_slice(&body).map_err(unreadable)
 }
 
-/// The version and size every batch is checked for.
-fn check_batch(version: u32, size: usize) -> Result<(), Problem> {
-    if version != twilio_edge_contract::PROTOCOL_VERSION {
-        return Err(Problem::unknown_version(version));
-    }
+#[derive(serde::Deserialize)]
+struct Versioned {
+    v: u64,
+}
+
+/// The size every batch is checked for.
+fn check_batch(size: usize) -> Result<(), Problem> {
     if size > twilio_edge_contract::MAX_BATCH {
         return Err(Problem::batch_too_large(size));
     }

@@ -61,7 +61,7 @@ impl Problem {
         Problem::new(StatusCode::BAD_REQUEST, "unreadable", title, CALLER, problem.into())
     }
 
-    pub(super) fn unknown_version(version: u32) -> Problem {
+    pub(super) fn unknown_version(version: u64) -> Problem {
         let detail = format!(
             "The request has v {version}, this sidecar speaks v {PROTOCOL_VERSION}: deploy a filter and a sidecar of the same release."
         );

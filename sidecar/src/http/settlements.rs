@@ -22,7 +22,7 @@ async fn settle(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let request: SettlementsRequest = read(body)?;
-    check_batch(request.v, request.settlements.len())?;
+    check_batch(request.settlements.len())?;
     let results = app.claims.settle(request.settlements, now_ms()).await;
     let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     Ok(json(&SettlementsReply { v: PROTOCOL_VERSION, results }))

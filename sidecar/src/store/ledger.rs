@@ -13,7 +13,7 @@ use twilio_edge_contract::{Opt, Outcome, SettlementResult};
 use super::{
     rows::{
         EndingRow, EventRow, LeaseRow, OptRow, RecordedOpt, SuppressionRow, WantedEnding,
-        WantedLease, WindowRow,
+        WantedLease, WantedSuppression, WindowRow,
     },
     sql::{Database, Durability, StoreError, Transaction},
 };
@@ -22,9 +22,29 @@ use crate::{
     domain::{
         address::Address,
         lease::{Claimed, Periods, Record},
+        optout::Cause,
         webhook::{Pair, Webhook},
     },
 };
+
+/// One claim, as the stores see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ask {
+    key: String,
+    claim_id: String,
+    /// Of a message: whose window it opens if it proceeds, and whose suppression it wants to know.
+    pair: Option<Pair>,
+}
+
+impl Ask {
+    pub(super) fn of(webhook: &Webhook) -> Ask {
+        Ask {
+            key: webhook.key.clone(),
+            claim_id: webhook.claim_id.clone(),
+            pair: webhook.inbound.as_ref().map(|inbound| inbound.pair.clone()),
+        }
+    }
+}
 
 /// What the ledger answers to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,17 +72,37 @@ pub struct Settle {
     pub opens: Option<Pair>,
 }
 
-/// A STOP or START that changed something.
+/// A STOP or START, as it was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OptChange {
+pub struct OptSaid {
     /// What it was.
     pub opt: Opt,
+    /// What made it one.
+    pub cause: Cause,
     /// Whose tenant.
     pub account_sid: String,
     /// The message that said so.
     pub message_sid: String,
     /// Who said it.
     pub address: Address,
+    /// On which route it came.
+    pub route: String,
+}
+
+impl OptSaid {
+    /// What a webhook says; none when it says nothing that binds us.
+    pub fn of(webhook: &Webhook) -> Option<OptSaid> {
+        let inbound = webhook.inbound.as_ref()?;
+        let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
+        Some(OptSaid {
+            opt,
+            cause,
+            account_sid: webhook.identity.account_sid.clone(),
+            message_sid: webhook.identity.message_sid.clone(),
+            address: inbound.pair.theirs.clone(),
+            route: webhook.route.clone(),
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -88,41 +128,35 @@ impl Ledger {
     }
 
     /// Decides each claim, in order; opens the windows of those that proceed and says who is suppressed.
-    pub(super) async fn claim(
-        &self,
-        webhooks: &[&Webhook],
-        now_ms: i64,
-    ) -> Result<Vec<Grant>, StoreError> {
+    pub(super) async fn claim(&self, asks: &[Ask], now_ms: i64) -> Result<Vec<Grant>, StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Process).await?;
-            let asked = webhooks.iter().map(|w| (w.key.as_str(), w.claim_id.as_str()));
+            let asked = asks.iter().map(|ask| (ask.key.as_str(), ask.claim_id.as_str()));
             let mut records = self.lock(&mut tx, asked, now_ms).await?;
-            let mut grants = Vec::with_capacity(webhooks.len());
+            let mut claimed = Vec::with_capacity(asks.len());
             let mut opened = BTreeMap::new();
-            for webhook in webhooks {
-                let record = records.entry(webhook.key.clone()).or_default();
-                let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
-                if let (Claimed::Proceed { first_seen_ms, .. }, Some(inbound)) =
-                    (&claimed, &webhook.inbound)
-                {
-                    let last = opened.entry(inbound.pair.clone()).or_insert(*first_seen_ms);
+            for ask in asks {
+                let record = records.entry(ask.key.clone()).or_default();
+                let answer = record.claim(&ask.claim_id, now_ms, self.periods);
+                if let (Claimed::Proceed { first_seen_ms, .. }, Some(pair)) = (&answer, &ask.pair) {
+                    let last = opened.entry(pair.clone()).or_insert(*first_seen_ms);
                     *last = (*last).max(*first_seen_ms);
                 }
-                grants.push(Grant { claimed, last_inbound_ms: None, suppressed: false });
+                claimed.push(answer);
             }
             self.keep(&mut tx, &records, now_ms).await?;
             let windows = self.open_windows(&mut tx, &opened).await?;
             let suppressed = self.suppressed(&mut tx, opened.keys()).await?;
             tx.commit().await?;
-            for (grant, webhook) in grants.iter_mut().zip(webhooks) {
-                if let (Claimed::Proceed { .. }, Some(inbound)) = (&grant.claimed, &webhook.inbound)
-                {
-                    grant.last_inbound_ms = windows.get(&inbound.pair).copied();
-                    grant.suppressed = suppressed
-                        .contains(&(inbound.pair.account_sid.clone(), inbound.pair.theirs.clone()));
+            let grants = asks.iter().zip(claimed).map(|(ask, claimed)| {
+                let pair = ask.pair.as_ref().filter(|_| matches!(claimed, Claimed::Proceed { .. }));
+                Grant {
+                    last_inbound_ms: pair.and_then(|pair| windows.get(pair)).copied(),
+                    suppressed: pair.is_some_and(|pair| suppressed.contains(&person(pair))),
+                    claimed,
                 }
-            }
-            Ok(grants)
+            });
+            Ok(grants.collect())
         })
         .await
     }
@@ -160,71 +194,43 @@ impl Ledger {
         .await
     }
 
-    /// Records each STOP and START, once by its message, and what it changes. Survives the loss of power.
+    /// Records each STOP and START, once by its message; of each, whether it changed who is suppressed. Survives the
+    /// loss of power.
     pub(super) async fn record_opts(
         &self,
-        webhooks: &[&Webhook],
+        said: &[OptSaid],
         now_ms: i64,
-    ) -> Result<Vec<OptChange>, StoreError> {
-        let said: Vec<OptRow<'_>> = webhooks
-            .iter()
-            .filter_map(|webhook| {
-                let inbound = webhook.inbound.as_ref()?;
-                let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
-                Some(OptRow {
-                    account_sid: &webhook.identity.account_sid,
-                    message_sid: &webhook.identity.message_sid,
-                    channel: &inbound.pair.theirs.channel,
-                    number: &inbound.pair.theirs.number,
-                    opt: opt.as_str(),
-                    cause: cause.as_str(),
-                    route: &webhook.route,
-                    recorded_at_ms: now_ms,
-                })
-            })
-            .collect();
-        if said.is_empty() {
-            return Ok(Vec::new());
-        }
+    ) -> Result<Vec<bool>, StoreError> {
         self.bounded(async {
             let statements = self.database.statements();
             let mut tx = self.database.begin(Durability::Power).await?;
-            let new: Vec<RecordedOpt> = tx.fetch(statements.record_opts, &said).await?;
-            let mut new: HashSet<(&str, &str)> =
-                new.iter().map(|n| (n.account_sid.as_str(), n.message_sid.as_str())).collect();
-            let mut wanted = BTreeMap::new();
-            for row in said.iter().filter(|row| new.remove(&(row.account_sid, row.message_sid))) {
-                // Later messages of one batch came later: the last word of a number counts.
-                wanted.insert((row.account_sid, row.channel, row.number), row);
+            let rows: Vec<OptRow<'_>> = said.iter().map(|said| OptRow::of(said, now_ms)).collect();
+            let new: Vec<RecordedOpt> = tx.fetch(statements.record_opts, &rows).await?;
+            let mut new: HashSet<RecordedOpt> = new.into_iter().collect();
+            let mut last_words = BTreeMap::new();
+            for (place, said) in
+                said.iter().enumerate().filter(|(_, s)| new.remove(&RecordedOpt::of(s)))
+            {
+                // Who comes later in a batch came later: the last word of a number counts.
+                last_words.insert((&said.account_sid, &said.address), (place, said));
             }
-            let wanted: Vec<SuppressionRow> = wanted
+            let (places, wanted): (Vec<usize>, Vec<SuppressionRow>) = last_words
                 .into_values()
-                .map(|row| SuppressionRow {
-                    tenant: row.account_sid.to_owned(),
-                    channel: row.channel.to_owned(),
-                    number: row.number.to_owned(),
-                    suppressed: row.opt == Opt::Stop.as_str(),
-                    message_sid: row.message_sid.to_owned(),
-                    changed_at_ms: now_ms,
-                })
-                .collect();
-            let before: Vec<SuppressionRow> =
-                tx.fetch(statements.lock_suppressions, &wanted).await?;
-            let before: HashSet<(String, String, String)> = before
-                .into_iter()
-                .filter(|row| row.suppressed)
-                .map(|row| (row.tenant, row.channel, row.number))
-                .collect();
-            let changed: Vec<SuppressionRow> = wanted
-                .into_iter()
-                .filter(|row| {
-                    let known = (row.tenant.clone(), row.channel.clone(), row.number.clone());
-                    row.suppressed != before.contains(&known)
-                })
-                .collect();
-            tx.execute(statements.keep_suppressions, &changed).await?;
+                .map(|(place, said)| (place, SuppressionRow::of(said, now_ms)))
+                .unzip();
+            let before = tx.fetch(statements.lock_suppressions, &wanted).await?;
+            let before = suppressed_among(before);
+            let mut changed = vec![false; said.len()];
+            let mut changes = Vec::new();
+            for (place, row) in places.into_iter().zip(wanted) {
+                if row.suppressed != before.contains(&row.person()) {
+                    changed.get_mut(place).into_iter().for_each(|changed| *changed = true);
+                    changes.push(row);
+                }
+            }
+            tx.execute(statements.keep_suppressions, &changes).await?;
             tx.commit().await?;
-            Ok(changed.into_iter().map(OptChange::of).collect())
+            Ok(changed)
         })
         .await
     }
@@ -349,27 +355,10 @@ impl Ledger {
         &self,
         tx: &mut Transaction,
         pairs: impl Iterator<Item = &Pair>,
-    ) -> Result<HashSet<(String, Address)>, StoreError> {
-        #[derive(serde::Serialize)]
-        struct Wanted<'a> {
-            tenant: &'a str,
-            channel: &'a str,
-            number: &'a str,
-        }
-        let wanted: Vec<Wanted<'_>> = pairs
-            .map(|pair| Wanted {
-                tenant: &pair.account_sid,
-                channel: &pair.theirs.channel,
-                number: &pair.theirs.number,
-            })
-            .collect();
-        let found: Vec<SuppressionRow> =
-            tx.fetch(self.database.statements().find_suppressions, &wanted).await?;
-        Ok(found
-            .into_iter()
-            .filter(|row| row.suppressed)
-            .map(|row| (row.tenant, Address { channel: row.channel, number: row.number }))
-            .collect())
+    ) -> Result<HashSet<Person>, StoreError> {
+        let wanted: Vec<WantedSuppression<'_>> = pairs.map(WantedSuppression::of).collect();
+        let found = tx.fetch(self.database.statements().find_suppressions, &wanted).await?;
+        Ok(suppressed_among(found))
     }
 
     async fn bounded<T>(
@@ -383,13 +372,13 @@ impl Ledger {
     }
 }
 
-impl OptChange {
-    fn of(row: SuppressionRow) -> OptChange {
-        OptChange {
-            opt: if row.suppressed { Opt::Stop } else { Opt::Start },
-            account_sid: row.tenant,
-            message_sid: row.message_sid,
-            address: Address { channel: row.channel, number: row.number },
-        }
-    }
+/// Whom a suppression is about: the tenant, and the address with its channel.
+pub(super) type Person = (String, Address);
+
+fn person(pair: &Pair) -> Person {
+    (pair.account_sid.clone(), pair.theirs.clone())
+}
+
+fn suppressed_among(rows: Vec<SuppressionRow>) -> HashSet<Person> {
+    rows.into_iter().filter(|row| row.suppressed).map(|row| row.person()).collect()
 }

@@ -7,6 +7,7 @@
 //! settle   SQL first, then Redis
 //! ```
 
+mod group;
 mod ledger;
 mod postgres;
 mod redis;
@@ -15,14 +16,15 @@ mod scripts;
 mod sql;
 mod sqlite;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use self::{
-    ledger::Ledger,
+    group::Group,
+    ledger::{Ask, Ledger},
     redis::{Hint, Redis},
 };
 pub use self::{
-    ledger::{Grant, OptChange, Settle},
+    ledger::{Grant, OptSaid, Settle},
     rows::EventRow,
     sql::StoreError,
 };
@@ -39,7 +41,10 @@ use twilio_edge_contract::SettlementResult;
 /// The stores a sidecar runs on.
 #[derive(Clone)]
 pub struct Stores {
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
+    claims: Group<Ask, Grant>,
+    settles: Group<Settle, SettlementResult>,
+    opts: Group<OptSaid, bool>,
     redis: Option<Redis>,
     metrics: Arc<Metrics>,
 }
@@ -64,7 +69,26 @@ impl Stores {
             true => None,
             false => Some(Redis::open(&config.redis, periods)?),
         };
-        Ok(Stores { ledger: Ledger::open(&config.database, periods).await?, redis, metrics })
+        let timeout = Duration::from_millis(config.database.timeout_ms);
+        let ledger = Arc::new(Ledger::open(&config.database, periods).await?);
+        let (claiming, settling, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
+        Ok(Stores {
+            claims: Group::start(timeout, move |asks: Vec<Ask>, now_ms| {
+                let ledger = claiming.clone();
+                async move { ledger.claim(&asks, now_ms).await }
+            }),
+            settles: Group::start(timeout, move |settles: Vec<Settle>, now_ms| {
+                let ledger = settling.clone();
+                async move { ledger.settle(&settles, now_ms).await }
+            }),
+            opts: Group::start(timeout, move |said: Vec<OptSaid>, now_ms| {
+                let ledger = recording.clone();
+                async move { ledger.record_opts(&said, now_ms).await }
+            }),
+            ledger,
+            redis,
+            metrics,
+        })
     }
 
     /// What it runs on, for people: `sqlite`, `redis+postgres`, ..
@@ -83,7 +107,10 @@ impl Stores {
         let asking: Vec<&Webhook> = asked().collect();
         let decided = match asking.is_empty() {
             true => Ok(Vec::new()),
-            false => self.ledger.claim(&asking, now_ms).await,
+            false => {
+                let asks = asking.iter().map(|webhook| Ask::of(webhook)).collect();
+                self.claims.ask(asks, now_ms).await
+            }
         };
         if let Some(redis) = &self.redis {
             let grants = decided.as_deref().unwrap_or_default();
@@ -116,26 +143,26 @@ impl Stores {
     /// Settles each claim, in order: in the ledger, and then in Redis as far as it is there.
     pub async fn settle(
         &self,
-        settles: &[Settle],
+        settles: Vec<Settle>,
         now_ms: i64,
     ) -> Result<Vec<SettlementResult>, StoreError> {
-        let results = self.ledger.settle(settles, now_ms).await?;
+        let results = self.settles.ask(settles.clone(), now_ms).await?;
         if let Some(redis) = &self.redis {
             // What Redis misses it asks the ledger about once the lease it knows has ended.
-            if redis.settle(settles, now_ms).await.is_err() {
+            if redis.settle(&settles, &results, now_ms).await.is_err() {
                 self.metrics.redis_fell_through();
             }
         }
         Ok(results)
     }
 
-    /// Records every STOP and START among the webhooks before it returns.
+    /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
     pub async fn record_opts(
         &self,
-        webhooks: &[&Webhook],
+        said: Vec<OptSaid>,
         now_ms: i64,
-    ) -> Result<Vec<OptChange>, StoreError> {
-        self.ledger.record_opts(webhooks, now_ms).await
+    ) -> Result<Vec<bool>, StoreError> {
+        self.opts.ask(said, now_ms).await
     }
 
     /// Writes events; the same event again changes nothing.

@@ -17,7 +17,7 @@ use redis::{
     Client, Pipeline, Script,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use twilio_edge_contract::Outcome;
+use twilio_edge_contract::{Outcome, SettlementResult};
 
 use super::{StoreError, ledger::Settle, scripts};
 use crate::{
@@ -125,11 +125,22 @@ impl Redis {
         self.send(pipeline, answers.len(), now_ms).await.map(|_| ())
     }
 
-    /// Tells Redis what the ledger has settled.
-    pub(super) async fn settle(&self, settles: &[Settle], now_ms: i64) -> Result<(), StoreError> {
+    /// Tells Redis what the ledger has settled. A claim that was overtaken has changed nothing, here neither.
+    pub(super) async fn settle(
+        &self,
+        settles: &[Settle],
+        results: &[SettlementResult],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let told: Vec<&Settle> = settles
+            .iter()
+            .zip(results)
+            .filter(|(_, result)| **result != SettlementResult::Superseded)
+            .map(|(settle, _)| settle)
+            .collect();
         let mut pipeline = pipeline(&self.scripts.commit);
         pipeline.load_script(&self.scripts.release).ignore();
-        for settle in settles {
+        for settle in &told {
             let key = key(&settle.key);
             match settle.outcome {
                 Outcome::Commit => self.add_commit(&mut pipeline, key, settle.answer.as_deref()),
@@ -140,7 +151,7 @@ impl Redis {
                 }
             }
         }
-        self.send(pipeline, settles.len(), now_ms).await.map(|_| ())
+        self.send(pipeline, told.len(), now_ms).await.map(|_| ())
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 use sqlx::FromRow;
-use twilio_edge_contract::{Class, Identity, Outcome};
+use twilio_edge_contract::{Class, Identity, Opt, Outcome};
 
-use super::sql::StoreError;
+use super::{
+    ledger::{OptSaid, Person},
+    sql::StoreError,
+};
 use crate::domain::{
     address::Address,
     lease::{Ending, Hold, Lease},
@@ -139,32 +142,88 @@ impl WindowRow {
     }
 }
 
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Serialize)]
+pub(super) struct WantedSuppression<'a> {
+    tenant: &'a str,
+    channel: &'a str,
+    number: &'a str,
+}
+
+impl<'a> WantedSuppression<'a> {
+    pub(super) fn of(pair: &'a Pair) -> WantedSuppression<'a> {
+        WantedSuppression {
+            tenant: &pair.account_sid,
+            channel: &pair.theirs.channel,
+            number: &pair.theirs.number,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, FromRow)]
 pub(super) struct SuppressionRow {
-    pub(super) tenant: String,
-    pub(super) channel: String,
-    pub(super) number: String,
+    tenant: String,
+    channel: String,
+    number: String,
     pub(super) suppressed: bool,
-    pub(super) message_sid: String,
-    pub(super) changed_at_ms: i64,
+    message_sid: String,
+    changed_at_ms: i64,
+}
+
+impl SuppressionRow {
+    pub(super) fn of(said: &OptSaid, now_ms: i64) -> SuppressionRow {
+        SuppressionRow {
+            tenant: said.account_sid.clone(),
+            channel: said.address.channel.clone(),
+            number: said.address.number.clone(),
+            suppressed: said.opt == Opt::Stop,
+            message_sid: said.message_sid.clone(),
+            changed_at_ms: now_ms,
+        }
+    }
+
+    pub(super) fn person(&self) -> Person {
+        let address = Address { channel: self.channel.clone(), number: self.number.clone() };
+        (self.tenant.clone(), address)
+    }
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct OptRow<'a> {
-    pub(super) account_sid: &'a str,
-    pub(super) message_sid: &'a str,
-    pub(super) channel: &'a str,
-    pub(super) number: &'a str,
-    pub(super) opt: &'static str,
-    pub(super) cause: &'static str,
-    pub(super) route: &'a str,
-    pub(super) recorded_at_ms: i64,
+    account_sid: &'a str,
+    message_sid: &'a str,
+    channel: &'a str,
+    number: &'a str,
+    opt: &'static str,
+    cause: &'static str,
+    route: &'a str,
+    recorded_at_ms: i64,
 }
 
-#[derive(Debug, FromRow)]
+impl<'a> OptRow<'a> {
+    pub(super) fn of(said: &'a OptSaid, now_ms: i64) -> OptRow<'a> {
+        OptRow {
+            account_sid: &said.account_sid,
+            message_sid: &said.message_sid,
+            channel: &said.address.channel,
+            number: &said.address.number,
+            opt: said.opt.as_str(),
+            cause: said.cause.as_str(),
+            route: &said.route,
+            recorded_at_ms: now_ms,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash, FromRow)]
 pub(super) struct RecordedOpt {
-    pub(super) account_sid: String,
-    pub(super) message_sid: String,
+    account_sid: String,
+    message_sid: String,
+}
+
+impl RecordedOpt {
+    pub(super) fn of(said: &OptSaid) -> RecordedOpt {
+        RecordedOpt { account_sid: said.account_sid.clone(), message_sid: said.message_sid.clone() }
+    }
 }
 
 /// What the ledger is to know of one webhook: that it came, how it ended, or both.

@@ -20,8 +20,8 @@
 /// claim asks meanwhile, but only SQL can say that this webhook may proceed.
 pub(super) const CLAIM: &str = r"
 local known = redis.call('HMGET', KEYS[1], 'state', 'claim', 'until', 'answer', 'x:' .. ARGV[1])
-if known[5] then return {'released'} end
 if known[1] == 'done' then return {'duplicate', known[4]} end
+if known[5] then return {'released'} end
 if known[1] == 'held' and known[2] ~= ARGV[1] and tonumber(known[3]) > tonumber(ARGV[2]) then
   return {'in_flight'}
 end

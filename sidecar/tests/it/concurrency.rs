@@ -1,0 +1,97 @@
+//! Many at once: at any moment at most one claim has a webhook, and no webhook is left over.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use twilio_edge_contract::Decision;
+
+use crate::{
+    sidecar::{Sidecar, message},
+    world::{World, on_every_store},
+};
+
+on_every_store!(
+    of_a_thousand_claims_one_at_a_time_has_each_webhook,
+    claims_at_two_sidecars_never_both_proceed,
+);
+
+const KEYS: usize = 50;
+const CLAIMS: usize = 1000;
+
+/// The backend's view: who is at work on what, and what was accepted.
+#[derive(Default)]
+pub(crate) struct Backend {
+    at_work: HashMap<usize, usize>,
+    pub(crate) accepted: HashMap<usize, usize>,
+    pub(crate) together: usize,
+}
+
+async fn of_a_thousand_claims_one_at_a_time_has_each_webhook(world: World) {
+    let sidecar = Arc::new(world.sidecar().await);
+    let backend = storm(vec![sidecar]).await;
+    assert_eq!(backend.together, 0, "a webhook was with the backend twice at once");
+    assert_eq!(backend.accepted, (0..KEYS).map(|key| (key, 1)).collect(), "accepted once each");
+}
+
+async fn claims_at_two_sidecars_never_both_proceed(world: World) {
+    let (one, two) = tokio::join!(world.sidecar(), world.sidecar());
+    let backend = storm(vec![Arc::new(one), Arc::new(two)]).await;
+    assert_eq!(backend.together, 0, "a webhook was with the backend twice at once");
+    assert_eq!(backend.accepted, (0..KEYS).map(|key| (key, 1)).collect(), "accepted once each");
+}
+
+/// A thousand requests for fifty webhooks. Each asks until it may proceed or hears that it is a duplicate; of those
+/// that proceed, the first two find a backend that fails, so that the webhook is handed on.
+async fn storm(sidecars: Vec<Arc<Sidecar>>) -> Backend {
+    let backend = Arc::new(Mutex::new(Backend::default()));
+    let requests = (0..CLAIMS).map(|i| {
+        let (sidecar, backend) = (sidecars[i % sidecars.len()].clone(), backend.clone());
+        tokio::spawn(async move { one_request(&sidecar, &backend, i % KEYS, i).await })
+    });
+    for request in requests.collect::<Vec<_>>() {
+        request.await.unwrap();
+    }
+    Arc::into_inner(backend).unwrap().into_inner().unwrap()
+}
+
+pub(crate) async fn one_request(
+    sidecar: &Sidecar,
+    backend: &Mutex<Backend>,
+    key: usize,
+    number: usize,
+) {
+    let claim = message(&format!("c{number}"), &format!("SM{key}"));
+    let attempt = loop {
+        let verdict = sidecar.claim(claim.clone()).await;
+        match verdict.decision {
+            Decision::Proceed => break verdict.attempt.unwrap(),
+            Decision::Duplicate => return,
+            Decision::InFlight => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            other => panic!("{other:?} for {claim:?}"),
+        }
+    };
+    {
+        let mut backend = backend.lock().unwrap();
+        let at_work = backend.at_work.entry(key).or_default();
+        *at_work += 1;
+        backend.together += usize::from(*at_work > 1);
+    }
+    tokio::task::yield_now().await;
+    let accept = attempt > 2;
+    {
+        let mut backend = backend.lock().unwrap();
+        *backend.at_work.get_mut(&key).unwrap() -= 1;
+        if accept {
+            *backend.accepted.entry(key).or_default() += 1;
+        }
+    }
+    if accept {
+        sidecar.commit(&claim).await
+    } else {
+        sidecar.release(&claim).await
+    };
+}

@@ -1,0 +1,184 @@
+//! Any history of claims, commits, releases and time going by, against a model that knows the promises and nothing of how
+//! they are kept. On SQLite alone and with Redis in front, straight at the stores, where time can be told to go by.
+
+use std::{collections::BTreeMap, ffi::OsString, sync::Arc};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use tempfile::TempDir;
+use twilio_edge::{
+    config::Merged,
+    domain::{lease::Claimed, optout::Keywords, webhook::Webhook},
+    metrics::Metrics,
+    store::{Settle, Stores},
+};
+use twilio_edge_contract::{Outcome, SettlementResult};
+
+use crate::{servers::Redis, sidecar::message, world::sqlite_url};
+
+const PERIOD_MS: i64 = 1000;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Claim(u8, u8),
+    Commit(u8, u8),
+    Release(u8, u8),
+    Pass(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (key, claim) = (0..2u8, 0..4u8);
+    prop_oneof![
+        5 => (key.clone(), claim.clone()).prop_map(|(key, claim)| Step::Claim(key, claim)),
+        1 => (key.clone(), claim.clone()).prop_map(|(key, claim)| Step::Commit(key, claim)),
+        3 => (key, claim).prop_map(|(key, claim)| Step::Release(key, claim)),
+        3 => (1..PERIOD_MS * 3 / 2).prop_map(Step::Pass),
+    ]
+}
+
+/// What was promised about one webhook, told from everything that happened to it.
+#[derive(Default)]
+struct Promise {
+    accepted_from: Option<u8>,
+    holder: Option<(u8, i64)>,
+    handed_out: u32,
+    /// What a release of a claim that holds nothing is told.
+    told: BTreeMap<u8, SettlementResult>,
+}
+
+impl Promise {
+    fn claim(&mut self, claim: u8, now: i64) -> &'static str {
+        use SettlementResult::{Settled, Tombstoned};
+        if self.accepted_from.is_some() {
+            return "duplicate";
+        }
+        if matches!(self.told.get(&claim), Some(Settled | Tombstoned)) {
+            return "released";
+        }
+        match self.holder {
+            Some((holder, until)) if holder != claim && now < until => return "in flight",
+            Some((holder, _)) if holder == claim => {}
+            overtaken => {
+                self.handed_out += 1;
+                self.told.extend(overtaken.map(|(late, _)| (late, SettlementResult::Superseded)));
+            }
+        }
+        self.holder = Some((claim, now + PERIOD_MS));
+        "proceed"
+    }
+
+    fn commit(&mut self, claim: u8) -> SettlementResult {
+        if self.accepted_from.is_none() {
+            self.accepted_from = Some(claim);
+            let overtaken = self.holder.take().filter(|(holder, _)| *holder != claim);
+            self.told.extend(overtaken.map(|(late, _)| (late, SettlementResult::Superseded)));
+        }
+        SettlementResult::Settled
+    }
+
+    fn release(&mut self, claim: u8) -> SettlementResult {
+        if self.holder.is_some_and(|(holder, _)| holder == claim) {
+            self.holder = None;
+            self.told.insert(claim, SettlementResult::Settled);
+        }
+        if self.accepted_from == Some(claim) {
+            return SettlementResult::Settled;
+        }
+        *self.told.entry(claim).or_insert(SettlementResult::Tombstoned)
+    }
+}
+
+async fn stores(directory: &TempDir, redis: Option<&Redis>) -> Stores {
+    let redis = redis.map(Redis::url).unwrap_or_default();
+    let period = PERIOD_MS.to_string();
+    let settings = [
+        ("DATABASE_URL", sqlite_url(directory.path())),
+        ("REDIS_URL", redis),
+        ("TWILIO_EDGE_LEASES_PERIOD_MS", period),
+        ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "5000".into()),
+        ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "5000".into()),
+    ];
+    let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let config = Merged::read(None, settings.into_iter()).check(false).unwrap();
+    Stores::open(&config, Arc::new(Metrics::default())).await.unwrap()
+}
+
+/// Plays a history; where the stores first break a promise.
+async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
+    let mut promises = BTreeMap::<u8, Promise>::new();
+    let mut now = 1_000_000;
+    for (place, step) in steps.iter().enumerate() {
+        let webhook = |key: u8, claim: u8| {
+            let claim = message(&format!("c{claim}"), &format!("SM{run}-{key}"));
+            Webhook::from_claim(claim, &Keywords::default()).unwrap()
+        };
+        let settle = |key, claim, outcome| {
+            let Webhook { key, claim_id, .. } = webhook(key, claim);
+            vec![Settle { key, claim_id, outcome, answer: None, opens: None }]
+        };
+        let (promised, happened) = match *step {
+            Step::Pass(time) => {
+                now += time;
+                continue;
+            }
+            Step::Claim(key, claim) => {
+                let promise = promises.entry(key).or_default();
+                let promised = match promise.claim(claim, now) {
+                    "proceed" => format!("proceed {}", promise.handed_out),
+                    other => other.to_owned(),
+                };
+                let grant = stores.claim(&[webhook(key, claim)], now).await.remove(0).unwrap();
+                let happened = match grant.claimed {
+                    Claimed::Proceed { attempt, .. } => format!("proceed {attempt}"),
+                    Claimed::Duplicate(_) => "duplicate".into(),
+                    Claimed::InFlight => "in flight".into(),
+                    Claimed::Released => "released".into(),
+                };
+                (promised, happened)
+            }
+            Step::Commit(key, claim) => {
+                let promised = promises.entry(key).or_default().commit(claim);
+                let happened = stores.settle(settle(key, claim, Outcome::Commit), now).await;
+                (format!("{promised:?}"), format!("{:?}", happened.unwrap()[0]))
+            }
+            Step::Release(key, claim) => {
+                let promised = promises.entry(key).or_default().release(claim);
+                let happened = stores.settle(settle(key, claim, Outcome::Release), now).await;
+                (format!("{promised:?}"), format!("{:?}", happened.unwrap()[0]))
+            }
+        };
+        if promised != happened {
+            return Err(format!("step {place}, {step:?}: promised {promised}, got {happened}"));
+        }
+    }
+    Ok(())
+}
+
+fn every_history_keeps_its_promises(with_redis: bool) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let directory = TempDir::new().unwrap();
+    let redis = with_redis.then(|| runtime.block_on(Redis::start()));
+    let stores = runtime.block_on(stores(&directory, redis.as_ref()));
+    let mut runs = 0;
+    let runs = std::cell::RefCell::new(&mut runs);
+    let histories = prop::collection::vec(step(), 1..40);
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) };
+    let played = TestRunner::new(config).run(&histories, |steps| {
+        let run = {
+            let mut runs = runs.borrow_mut();
+            **runs += 1;
+            **runs
+        };
+        runtime.block_on(play(&stores, run, &steps)).map_err(TestCaseError::fail)
+    });
+    played.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn every_history_keeps_its_promises_on_sqlite() {
+    every_history_keeps_its_promises(false);
+}
+
+#[test]
+fn every_history_keeps_its_promises_behind_redis() {
+    every_history_keeps_its_promises(true);
+}

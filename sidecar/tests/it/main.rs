@@ -1,0 +1,12 @@
+//! The sidecar as its users meet it: the real binary, over HTTP, on real SQLite, PostgreSQL and Redis servers that these
+//! tests start for themselves and may kill.
+
+mod behaviour;
+mod concurrency;
+mod endpoints;
+mod history;
+mod outages;
+mod servers;
+mod settings;
+mod sidecar;
+mod world;

@@ -1,0 +1,266 @@
+//! Throw-away servers on free ports of 127.0.0.1. Each runs under a small shell that ends it, and removes its files, as
+//! soon as this process is gone: however the tests end, nothing stays behind.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection, Executor};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+const STARTUP: Duration = Duration::from_secs(30);
+
+/// Starts "$@", tells its process id, waits for the end of its own input, then kills with $SIGNAL and removes $REMOVE.
+const GUARD: &str = r#"
+exec 3<&0
+"$@" </dev/null &
+pid=$!
+echo $pid
+exec 2>/dev/null
+read _ <&3
+kill -$SIGNAL $pid 2>/dev/null
+wait $pid 2>/dev/null
+[ -z "$REMOVE" ] || rm -rf "$REMOVE"
+"#;
+
+/// A process that does not outlive this one.
+pub(crate) struct Guarded {
+    guard: Child,
+    pub(crate) pid: u32,
+}
+
+impl Guarded {
+    pub(crate) fn start(
+        program: &Path,
+        args: &[&str],
+        envs: &[(&str, &str)],
+        signal: &str,
+        remove: Option<&Path>,
+        stderr: Stdio,
+    ) -> Guarded {
+        let mut guard = Command::new("sh")
+            .args(["-c", GUARD, "guard"])
+            .arg(program)
+            .args(args)
+            .envs(envs.iter().copied())
+            .env("SIGNAL", signal)
+            .env("REMOVE", remove.unwrap_or(Path::new("")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Guarded { pid: line.trim().parse().unwrap(), guard }
+    }
+
+    pub(crate) fn stderr(&mut self) -> std::process::ChildStderr {
+        self.guard.stderr.take().unwrap()
+    }
+
+    /// Sends a signal to the process itself.
+    pub(crate) fn signal(&self, signal: &str) {
+        let status =
+            Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status();
+        assert!(status.unwrap().success(), "kill -{signal} {}", self.pid);
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Asks until the answer is yes; `what` was expected when it never is.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let deadline = Instant::now() + STARTUP;
+    while !ask().await {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A Redis that keeps nothing on disk.
+pub(crate) struct Redis {
+    server: Option<Guarded>,
+    port: u16,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Redis {
+        let mut redis = Redis { server: None, port: free_port() };
+        redis.start_again().await;
+        redis
+    }
+
+    pub(crate) async fn start_again(&mut self) {
+        let program = find("redis-server", &[PathBuf::from("/usr/bin")]);
+        let port = self.port.to_string();
+        let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let quiet = ["--loglevel", "warning", "--logfile", "/dev/null"];
+        let args = [&args[..], &quiet[..]].concat();
+        self.server = Some(Guarded::start(&program, &args, &[], "KILL", None, Stdio::null()));
+        eventually("redis answers", || async { self.ask("PING").await.is_some() }).await;
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`: everything it knew is gone.
+    pub(crate) fn kill(&mut self) {
+        let server = self.server.take().unwrap();
+        server.signal("KILL");
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        self.server.as_ref().unwrap().signal(signal);
+    }
+
+    pub(crate) async fn ask(&self, command: &str) -> Option<redis::Value> {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        redis::cmd(command).query_async(&mut connection).await.ok()
+    }
+}
+
+/// A PostgreSQL whose data directory goes with it.
+pub(crate) struct Postgres {
+    server: Option<Guarded>,
+    port: u16,
+    directory: PathBuf,
+    /// Of a server that one test has for itself and may restart.
+    own: Option<TempDir>,
+}
+
+static SHARED: OnceCell<Postgres> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+impl Postgres {
+    /// The one that all tests share, each with a database of its own.
+    pub(crate) async fn shared() -> &'static Postgres {
+        SHARED.get_or_init(|| Postgres::start_in(TempDir::new().unwrap().keep(), None)).await
+    }
+
+    pub(crate) async fn start() -> Postgres {
+        let own = TempDir::new().unwrap();
+        Postgres::start_in(own.path().to_owned(), Some(own)).await
+    }
+
+    async fn start_in(directory: PathBuf, own: Option<TempDir>) -> Postgres {
+        let data = directory.join("data");
+        let mut initdb = match is_root() {
+            // PostgreSQL refuses to run as root.
+            true => {
+                run(Command::new("chmod").arg("755").arg(&directory));
+                run(Command::new("install").args(["-d", "-o", "postgres"]).arg(&data));
+                let mut setpriv = Command::new("setpriv");
+                setpriv.args(AS_POSTGRES).arg(postgres_program("initdb"));
+                setpriv
+            }
+            false => Command::new(postgres_program("initdb")),
+        };
+        run(initdb
+            .current_dir("/")
+            .args(["--no-sync", "-A", "trust", "-U", "edge", "-E", "UTF8", "-D"])
+            .arg(&data));
+        let mut postgres = Postgres { server: None, port: free_port(), directory, own };
+        postgres.start_again().await;
+        postgres
+    }
+
+    pub(crate) async fn start_again(&mut self) {
+        let data = self.directory.join("data").display().to_string();
+        let program = postgres_program("postgres").display().to_string();
+        let port = self.port.to_string();
+        let postgres = [
+            program.as_str(),
+            "-D",
+            &data,
+            "-p",
+            &port,
+            "-h",
+            "127.0.0.1",
+            "-k",
+            "",
+            "-F",
+            "-c",
+            "max_connections=300",
+            "-c",
+            "log_min_messages=panic",
+        ];
+        let (program, args) = match is_root() {
+            true => (PathBuf::from("setpriv"), [&AS_POSTGRES[..], &postgres[..]].concat()),
+            false => (PathBuf::from(postgres[0]), postgres[1..].to_vec()),
+        };
+        let _ = std::fs::remove_file(self.directory.join("data/postmaster.pid"));
+        // A static is never dropped: there the guard removes the files.
+        let remove = self.own.is_none().then_some(self.directory.as_path());
+        let server = Guarded::start(&program, &args, &[], "QUIT", remove, Stdio::null());
+        self.server = Some(server);
+        let url = self.url("postgres");
+        eventually("postgres answers", || async {
+            sqlx::PgConnection::connect(&url).await.is_ok()
+        })
+        .await;
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://edge:not-checked@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// A new, empty database.
+    pub(crate) async fn database(&self) -> String {
+        let name = format!("edge_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let mut connection = sqlx::PgConnection::connect(&self.url("postgres")).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        connection.execute(sqlx::query(create)).await.unwrap();
+        self.url(&name)
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        self.server.as_ref().unwrap().signal(signal);
+    }
+}
+
+const AS_POSTGRES: [&str; 3] = ["--reuid=postgres", "--regid=postgres", "--init-groups"];
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout.trim_ascii() == b"0"
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn postgres_program(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    folders.reverse();
+    find(name, &folders)
+}
+
+fn find(name: &str, folders: &[PathBuf]) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let known = folders.iter().cloned().chain(std::env::split_paths(&path));
+    let mut candidates = known.map(|folder| folder.join(name));
+    candidates
+        .find(|candidate| candidate.exists())
+        .unwrap_or_else(|| panic!("{name} is not installed: run `make setup`"))
+}

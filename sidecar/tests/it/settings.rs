@@ -1,0 +1,193 @@
+//! Configuration and start, as the person who deploys it meets them: what is refused, in which words, and what is shown.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    servers::{Postgres, free_port},
+    world::sqlite_url,
+};
+
+/// Runs the binary in a folder with nothing but these variables.
+fn twilio_edge(folder: &Path, args: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+    command.args(args).current_dir(folder).env_clear().envs(settings.iter().copied());
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn every_problem_of_every_source_is_told_at_once() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("edge.toml");
+    std::fs::write(
+        &file,
+        "listn = \"x\"\n[leases]\nperiod_ms = \"soon\"\n[redis]\nurl = \"localhost\"\n[extra]\na = 1\n\
+         [optout]\nstop = [\"STOP\", \"stop it\"]\nstart = [\"stop\"]\n[events]\nqueue = 0\n",
+    )
+    .unwrap();
+    let settings = [
+        ("TWILIO_EDGE_LISTEN", "8081"),
+        ("TWILIO_EDGE_HTTP_MAX_BODY_BYTES", "lots"),
+        ("DATABASE_URL", "mysql://db"),
+        ("TWILIO_EDGE_LOG_LEVEL", "loud"),
+    ];
+    let output = twilio_edge(folder.path(), &["serve", "--config", "edge.toml"], &settings);
+    assert!(!output.status.success());
+    let said = stderr(&output);
+    for problem in [
+        "listn: there is no such setting",
+        "extra: there is no such setting",
+        "leases.period_ms: must be a whole number, not a text",
+        "TWILIO_EDGE_HTTP_MAX_BODY_BYTES: must be a whole number",
+        "listen: must be ADDRESS:PORT",
+        "token: missing; set TWILIO_EDGE_TOKEN",
+        "database.url: must start with sqlite: or postgres://",
+        "redis.url: must start with redis:// or rediss://",
+        "log.level: must be",
+        "optout.stop: \"stop it\" is not one word",
+        "optout.start: \"stop\" is in optout.stop too",
+        "events.queue: must be at least 1",
+    ] {
+        assert!(said.contains(problem), "{problem:?} is not in:\n{said}");
+    }
+    assert!(said.starts_with("twilio-edge: the configuration has 12 problem(s):"), "{said}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = TempDir::new().unwrap();
+    let output = twilio_edge(folder.path(), &["print-config", "--config", "none.toml"], &[]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("none.toml: No such file"), "{}", stderr(&output));
+
+    std::fs::write(folder.path().join("bad.toml"), "listen = \"x\"\nlisten = \"y\"\n").unwrap();
+    let output = twilio_edge(folder.path(), &["print-config", "--config", "bad.toml"], &[]);
+    assert!(stderr(&output).contains("line 2 of the file: duplicate key"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+    let folder = TempDir::new().unwrap();
+    let file = "[leases]\nperiod_ms = 5000\nresult_ttl_s = 60\n[optout]\nhelp = [\"HILFE\"]\n";
+    std::fs::write(folder.path().join("edge.toml"), file).unwrap();
+    let settings = [
+        ("TWILIO_EDGE_LEASES_PERIOD_MS", "700"),
+        ("TWILIO_EDGE_LEASES_RESULT_TTL_S", ""),
+        ("TWILIO_EDGE_OPTOUT_STOP", "STOP, ARRET"),
+        ("UNRELATED", "x"),
+    ];
+    let output = twilio_edge(folder.path(), &["print-config", "--config", "edge.toml"], &settings);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let shown: toml::Table = stdout(&output).parse().unwrap();
+    assert_eq!(shown["leases"]["period_ms"].as_integer(), Some(700));
+    assert_eq!(shown["leases"]["result_ttl_s"].as_integer(), Some(60));
+    assert_eq!(shown["leases"]["max_answer_bytes"].as_integer(), Some(16384));
+    assert_eq!(shown["optout"]["stop"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["optout"]["help"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let folder = TempDir::new().unwrap();
+    for (variable, value, shown) in [
+        ("TWILIO_EDGE_TOKEN", "hush", "token = \"***\""),
+        (
+            "DATABASE_URL",
+            "postgres://u:hush@db/edge?sslmode=require",
+            "postgres://u:***@db/edge?sslmode=require",
+        ),
+        ("DATABASE_URL", "postgres://u:hu@sh/hush@db/edge", "postgres://u:***@db/edge"),
+        (
+            "DATABASE_URL",
+            "postgres://db/edge?user=u&password=hush",
+            "postgres://db/edge?user=u&password=***",
+        ),
+        ("REDIS_URL", "rediss://:hush@cache:6380/1", "rediss://:***@cache:6380/1"),
+        ("REDIS_URL", "redis://hush@cache", "redis://***@cache"),
+    ] {
+        let output = twilio_edge(folder.path(), &["print-config"], &[(variable, value)]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = stdout(&output) + &stderr(&output);
+        assert!(said.contains(shown) && !said.contains("hush"), "{value}:\n{said}");
+    }
+}
+
+#[test]
+fn secrets_come_from_files_too() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("token"), "from-a-file\n").unwrap();
+    std::fs::write(folder.path().join("database"), "postgres://u:hush@db/edge\n").unwrap();
+    let files = [("TWILIO_EDGE_TOKEN_FILE", "token"), ("DATABASE_URL_FILE", "database")];
+    let output = twilio_edge(folder.path(), &["print-config"], &files);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("token = \"***\""), "{}", stdout(&output));
+    assert!(stdout(&output).contains("postgres://u:***@db/edge"), "{}", stdout(&output));
+
+    let both = [("TWILIO_EDGE_TOKEN", "x"), ("TWILIO_EDGE_TOKEN_FILE", "token")];
+    let output = twilio_edge(folder.path(), &["print-config"], &both);
+    assert!(stderr(&output).contains("set it or TWILIO_EDGE_TOKEN_FILE, not both"));
+    let output = twilio_edge(folder.path(), &["serve"], &[("TWILIO_EDGE_TOKEN_FILE", "nowhere")]);
+    assert!(stderr(&output).contains("TWILIO_EDGE_TOKEN_FILE: nowhere: No such file"));
+}
+
+#[test]
+fn a_start_that_cannot_be_is_one_clear_line() {
+    let folder = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let nobody = format!("postgres://u:hush@127.0.0.1:{}/edge", free_port());
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    for (settings, expected) in [
+        (
+            vec![("TWILIO_EDGE_LISTEN", address.as_str())],
+            format!("cannot listen on {address}: Address already in use"),
+        ),
+        (
+            vec![("DATABASE_URL", &nobody), ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "300")],
+            "the database postgres://u:***@127.0.0.1".into(),
+        ),
+        (
+            vec![("DATABASE_URL", "sqlite://file/edge.db")],
+            "the database sqlite://file/edge.db is away: cannot create file".into(),
+        ),
+    ] {
+        let always = [("TWILIO_EDGE_TOKEN", "t"), ("TWILIO_EDGE_LISTEN", "127.0.0.1:0")];
+        let output = twilio_edge(folder.path(), &["serve"], &[&always[..], &settings].concat());
+        let said = stderr(&output);
+        assert!(!output.status.success(), "{said}");
+        assert!(said.starts_with(&format!("twilio-edge: {expected}")), "{said}");
+        assert!(said.lines().count() == 1 && !said.contains("hush"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn many_may_migrate_one_database_at_once() {
+    let folder = TempDir::new().unwrap();
+    for url in [sqlite_url(folder.path()), Postgres::shared().await.database().await] {
+        let runs: Vec<_> = (0..6)
+            .map(|_| {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+                command.arg("migrate").env_clear().env("DATABASE_URL", &url);
+                command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+                command.spawn().unwrap()
+            })
+            .collect();
+        for run in runs {
+            let output = run.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", stderr(&output));
+            assert!(stdout(&output).ends_with("is up to date\n"), "{}", stdout(&output));
+        }
+    }
+}

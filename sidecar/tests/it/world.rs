@@ -1,0 +1,91 @@
+//! One combination of stores with a database of its own, and a look behind the sidecar's back: what is really stored.
+
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Connection};
+use tempfile::TempDir;
+
+use crate::{
+    servers::{Postgres, Redis},
+    sidecar::Sidecar,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+    RedisSqlite,
+    RedisPostgres,
+}
+
+/// Makes one test of each named behaviour for each combination of stores.
+macro_rules! on_every_store {
+    ($($behaviour:ident),* $(,)?) => {
+        $crate::world::on_every_store!(@ sqlite Sqlite $($behaviour)*);
+        $crate::world::on_every_store!(@ postgres Postgres $($behaviour)*);
+        $crate::world::on_every_store!(@ redis_sqlite RedisSqlite $($behaviour)*);
+        $crate::world::on_every_store!(@ redis_postgres RedisPostgres $($behaviour)*);
+    };
+    (@ $module:ident $kind:ident $($behaviour:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $behaviour() {
+                    super::$behaviour($crate::world::World::new($crate::world::Kind::$kind).await)
+                        .await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_every_store;
+
+pub(crate) struct World {
+    pub(crate) directory: TempDir,
+    pub(crate) database_url: String,
+    pub(crate) redis: Option<Redis>,
+}
+
+impl World {
+    pub(crate) async fn new(kind: Kind) -> World {
+        let directory = TempDir::new().unwrap();
+        let database_url = match kind {
+            Kind::Sqlite | Kind::RedisSqlite => sqlite_url(directory.path()),
+            Kind::Postgres | Kind::RedisPostgres => Postgres::shared().await.database().await,
+        };
+        let redis = match kind {
+            Kind::Sqlite | Kind::Postgres => None,
+            Kind::RedisSqlite | Kind::RedisPostgres => Some(Redis::start().await),
+        };
+        World { directory, database_url, redis }
+    }
+
+    pub(crate) async fn sidecar(&self) -> Sidecar {
+        self.sidecar_with(&[]).await
+    }
+
+    /// Starts a sidecar on these stores, with more settings from the environment.
+    pub(crate) async fn sidecar_with(&self, settings: &[(&str, &str)]) -> Sidecar {
+        let redis_url = self.redis.as_ref().map(Redis::url).unwrap_or_default();
+        let stores = [("DATABASE_URL", self.database_url.as_str()), ("REDIS_URL", &redis_url)];
+        Sidecar::start(self.directory.path(), &[&stores[..], settings].concat()).await
+    }
+
+    /// What a query finds: its one column, as text.
+    pub(crate) async fn stored(&self, query: &str) -> Vec<String> {
+        let query = query.to_owned();
+        let rows: Vec<(String,)> = if self.database_url.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(&self.database_url).await.unwrap();
+            sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.database_url).await.unwrap();
+            sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap()
+        };
+        rows.into_iter().map(|(text,)| text).collect()
+    }
+}
+
+/// In a folder that does not exist yet, as on a first start.
+pub(crate) fn sqlite_url(directory: &Path) -> String {
+    format!("sqlite://{}/data/edge.db", directory.display())
+}
