@@ -1,5 +1,13 @@
 //! The commands of `twilio-edge`, run as a user runs them: the real executable, its output and its exit code.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that meets the unexpected fails, and so do the functions it calls"
+)]
+
 mod explain;
 mod oracle;
 mod program;
