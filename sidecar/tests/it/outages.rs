@@ -9,7 +9,7 @@ use sqlx::{Connection, Executor};
 use twilio_edge_contract::{Decision, Outcome, SettlementResult};
 
 use crate::{
-    concurrency::{Backend, one_request},
+    concurrency::{Backend, PATIENT, one_request},
     servers::{Postgres, Redis, eventually},
     sidecar::{Sidecar, inbound, message, unclaimed},
     world::{Kind, World},
@@ -25,8 +25,9 @@ const SOON: Duration = Duration::from_millis(450);
 async fn redis_killed_and_back_in_the_middle_of_a_storm_hands_nothing_out_twice() {
     for kind in [Kind::RedisSqlite, Kind::RedisPostgres] {
         let mut world = World::new(kind).await;
-        let sidecar =
-            Arc::new(world.sidecar_with(&[("TWILIO_EDGE_REDIS_RETRY_AFTER_MS", "50")]).await);
+        let sidecar = Arc::new(
+            world.sidecar_with(&[PATIENT, ("TWILIO_EDGE_REDIS_RETRY_AFTER_MS", "50")]).await,
+        );
         let backend = Arc::new(Mutex::new(Backend::default()));
         let mut requests = Vec::new();
         for wave in 0..5 {
