@@ -27,7 +27,7 @@ setup-test: ## The same for `make test` (also the oldest Envoy, Redis, PostgreSQ
 # One profile for running and testing: what one has built the other does not build again. The sidecar waits for
 # disks and sockets; nothing in a demo or a test is faster for an optimized one.
 build: setup ## The sidecar and command line: target/debug/twilio-edge
-	@$(CARGO) build --package twilio-edge
+	@$(CARGO) build --workspace --bin twilio-edge
 
 wasm: setup ## The filter: target/wasm/twilio_edge_filter.wasm
 	$(WASM_BUILD)
@@ -41,7 +41,7 @@ test: setup-test ## All tests: unit, sidecar on real stores, the filter in the r
 
 e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its options
 	$(WASM_BUILD)
-	@$(CARGO) build --package twilio-edge
+	@$(CARGO) build --workspace --bin twilio-edge
 	@$(CARGO) test --package twilio-edge-wasm-tests --test e2e -- $(ARGS)
 
 lint: ## Format, clippy natively and for wasm, licences and sources of dependencies
