@@ -6,12 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tokio::process::Command;
 use tokio::sync::Mutex;
 use twilio_edge::demo::EnvoyConfig;
 
 use crate::client::get;
-use crate::process::{Process, free_port, until};
+use crate::process::{Process, free_port, isolated, until};
 use crate::repository;
 
 /// Which Envoy: what works with these two works with those between.
@@ -121,6 +120,11 @@ impl Envoy {
         Ok(stats.values().copied().next().unwrap_or_default())
     }
 
+    /// What Prometheus would scrape.
+    pub async fn prometheus(&self) -> Result<String> {
+        Ok(get(self.admin, "/stats/prometheus").await?.text())
+    }
+
     /// An error if a VM of the filter ever trapped: by Envoy's statistics, and by its log, which remembers those of
     /// a process that was killed since.
     pub async fn check_no_trap(&self) -> Result<()> {
@@ -157,7 +161,7 @@ fn launch(
     environment: &[(String, String)],
     folder: &Path,
 ) -> Result<Process> {
-    let mut command = Command::new(binary);
+    let mut command = isolated(binary);
     // Two workers: what one of them knows, the other does not.
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
     command.arg("-c").arg(config).envs(environment.iter().cloned());

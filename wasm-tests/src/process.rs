@@ -1,13 +1,15 @@
 //! Processes under test: started on ports nobody else has, their output kept for the day a scenario fails,
 //! ended by their pid and by nothing else. Knows nothing of what the processes do.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 /// How long anything may take before the scenario is called failed. Far above what a busy two-core machine needs.
@@ -40,12 +42,11 @@ impl Process {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
-    /// Sends it a signal, by name.
-    pub async fn signal(&self, signal: &str) -> Result<()> {
-        let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
-        let sent = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().await?;
-        ensure!(sent.success(), "cannot signal {}", self.name);
-        Ok(())
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        let pid = pid.with_context(|| format!("{} has ended", self.name))?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
     /// An error that shows the end of its log if the process has ended by itself.
@@ -55,6 +56,13 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// A command with an environment of its own: what a developer has set must not reach what is tested.
+pub fn isolated(binary: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(binary);
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command
 }
 
 /// The last `lines` lines of a log, none of them endless.

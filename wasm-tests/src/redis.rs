@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use crate::process::{Process, free_port, until};
+use crate::process::{Process, free_port, isolated, until};
 
 /// A running redis-server.
 pub struct Redis {
@@ -59,7 +58,7 @@ impl Redis {
 }
 
 fn launch(port: u16, folder: &Path) -> Result<Process> {
-    let mut command = Command::new("redis-server");
+    let mut command = isolated("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
     command.arg(port.to_string()).arg("--dir").arg(folder);
     Process::start("redis", command, folder).context("redis-server: run `make setup-test`")

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tokio::process::Command;
+use rustix::process::Signal;
 use tokio::sync::Mutex;
 
 use crate::client::get;
-use crate::process::{Process, until};
+use crate::process::{Process, isolated, until};
 
 const DATABASE: &str = "ledger.db";
 
@@ -46,12 +46,12 @@ impl Sidecar {
 
     /// Stops it where it is (SIGSTOP): it takes connections and answers nothing.
     pub async fn pause(&self) -> Result<()> {
-        self.process.lock().await.signal("STOP").await
+        self.process.lock().await.signal(Signal::STOP)
     }
 
     /// Lets it go on after [`Self::pause`].
     pub async fn resume(&self) -> Result<()> {
-        self.process.lock().await.signal("CONT").await
+        self.process.lock().await.signal(Signal::CONT)
     }
 
     /// An error if it ended by itself.
@@ -75,7 +75,7 @@ impl Sidecar {
 }
 
 fn launch(address: SocketAddr, environment: &[(String, String)], folder: &Path) -> Result<Process> {
-    let mut command = Command::new(binary()?);
+    let mut command = isolated(binary()?);
     let database = format!("sqlite://{}", folder.join(DATABASE).display());
     command.arg("serve").env("TWILIO_EDGE_LISTEN", address.to_string());
     command.env("DATABASE_URL", database).envs(environment.iter().cloned());

@@ -2,14 +2,17 @@
 //! says what the client, the backend and the sidecar's ledger saw; one file per subject.
 //!
 //! `cargo test -p twilio-edge-wasm-tests --test e2e -- newest/dedupe` runs those with that in their name.
-#![allow(
+#![expect(
     clippy::indexing_slicing,
     reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
 )]
 
 mod dedupe;
+mod disguise;
+mod expect;
 mod load;
 mod outage;
+mod reject;
 mod settle;
 mod suite;
 mod verify;
@@ -18,10 +21,12 @@ mod wire;
 fn main() -> std::process::ExitCode {
     let subjects = [
         ("verify", verify::scenarios()),
+        ("reject", reject::scenarios()),
         ("dedupe", dedupe::scenarios()),
         ("settle", settle::scenarios()),
         ("outage", outage::scenarios()),
         ("wire", wire::scenarios()),
+        ("disguise", disguise::scenarios()),
         ("load", load::scenarios()),
     ];
     suite::run(subjects)

@@ -32,10 +32,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let absent = told![Setting::Own(Plan::new(SidecarPlan::Absent));
         without_a_sidecar_webhooks_are_proven_and_forwarded,
     ];
+    let crash = told![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
+        a_stop_survives_a_sidecar_killed_right_after,
+    ];
     let redis = told![Setting::Newest(Plan::new(SidecarPlan::Redis));
         redis_may_die_and_come_back_empty,
     ];
-    [forwarding.as_slice(), &mixed, &scripted, &absent, &redis].concat()
+    [forwarding.as_slice(), &mixed, &scripted, &absent, &crash, &redis].concat()
 }
 
 async fn while_the_sidecar_is_away_webhooks_are_forwarded(stack: &Stack) -> Result<()> {
@@ -218,6 +221,25 @@ async fn without_a_sidecar_webhooks_are_proven_and_forwarded(stack: &Stack) -> R
         assert_eq!(stack.send(&forged).await?.status, 403);
         stack.nothing_reached(&forged).await?;
     }
+    Ok(())
+}
+
+/// Nothing had time to be written behind the answer: what counts was there before it.
+async fn a_stop_survives_a_sidecar_killed_right_after(stack: &Stack) -> Result<()> {
+    let stop = Form::inbound("STOP");
+    let request = stack.post(&stop).await?;
+    stack.backend.script(&request.case, [Answer::Close]);
+    assert_eq!(stack.send(&request).await?.status, 503);
+    stack.sidecar()?.kill().await?;
+    stack.sidecar()?.restart().await?;
+    let ledger = stack.ledger().await?;
+    assert!(ledger.suppressed(stop.get("From")).await?);
+    assert_eq!(ledger.opt(stop.get("MessageSid")).await?.as_deref(), Some("stop"));
+    let next = stack.post(&Form::inbound("hello?").set("From", stop.get("From"))).await?;
+    assert_eq!(stack.send(&next).await?.status, 200);
+    assert_eq!(stack.backend.wait(&next.case, 1).await?[0].trusted()["suppressed"], "true");
+    assert_eq!(stack.send(&request).await?.status, 200);
+    assert_eq!(stack.backend.wait(&request.case, 2).await?.len(), 2, "and it is delivered yet");
     Ok(())
 }
 

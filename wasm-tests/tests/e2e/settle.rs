@@ -325,6 +325,8 @@ async fn a_verdict_that_comes_too_late_reaches_nobody(stack: &Stack) -> Result<(
         (&release["claim_id"], &release["outcome"]),
         (&claim["claim_id"], &json!("release"))
     );
+    // The claim may never have left: the release says what it would have said.
+    assert_eq!(release["unclaimed"]["form"], stop.encoded());
     gate.open();
     stack.nothing_reached(&request).await?;
     Ok(())

@@ -1,0 +1,210 @@
+//! What looks like the filter's own word, or like a webhook, and is neither: forged headers, bytes that are no text, paths
+//! that only resemble. Whatever the filter did not prove carries none of its headers.
+
+use anyhow::{Result, ensure};
+use twilio_edge_filter::reply::Reason;
+use twilio_edge_wasm_tests::client::{Framing, send_bytes, send_h2};
+use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Stack};
+use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, fresh_sid};
+
+use crate::expect::{arrived, refused};
+use crate::suite::{Scenario, Setting, told};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let shared = told![Setting::Shared;
+        header_bytes_that_are_no_text_harm_nobody,
+        forged_headers_never_reach_the_backend,
+        what_is_no_webhook_passes_without_our_headers,
+        paths_are_matched_as_written,
+    ];
+    let strict = told![Setting::Own(Plan::adapted(SidecarPlan::Absent, |config| {
+            // As shipped: no route of ours.
+            config.routes()?.remove(0);
+            Ok(())
+        }));
+        the_shipped_configuration_forwards_nothing_else,
+    ];
+    [shared.as_slice(), &strict].concat()
+}
+
+async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    let odd: [&[u8]; 4] = [b"a\xff\xfe", b"\xc3\x28", b"\x80", b"caf\xe9"];
+    for value in odd {
+        for name in
+            ["x-custom", "user-agent", "x-request-id", "i-twilio-idempotency-token", "traceparent"]
+        {
+            let request = stack.post(&Form::inbound("odd headers")).await?.header(name, value);
+            assert_eq!(stack.send(&request).await?.status, 200, "{name}: {value:?}");
+            arrived(stack, &request).await?;
+            let request = request.as_new_case();
+            let copy = send_h2(edge, &request, Framing::default()).await?;
+            assert_eq!(copy.status, 200, "{name}: {value:?}, a copy over HTTP/2");
+            let passing = Request::new("POST", PASS_THROUGH, "x").header(name, value);
+            assert_eq!(stack.send(&passing).await?.status, 200);
+        }
+        let signed = stack.post(&Form::inbound("odd headers")).await?;
+        let unsigned = signed.clone().without_header("x-twilio-signature");
+        refused(
+            stack,
+            &unsigned.clone().header("X-Twilio-Signature", value),
+            Reason::InvalidSignature,
+        )
+        .await?;
+        let untyped = signed.clone().as_new_case().without_header("content-type");
+        // Not a form then, and nothing binds the body.
+        refused(stack, &untyped.header("Content-Type", value), Reason::MissingBodyHash).await?;
+        let forged = signed.header("X-Twilio-Edge-Verified", value);
+        assert_eq!(stack.send(&forged).await?.status, 200);
+        arrived(stack, &forged).await?;
+    }
+    // Names with bytes no name has are the proxy's to refuse; that it does is all that matters.
+    for name in [&b"x-\xff\xfe"[..], b"x twilio edge key", b"x-twilio-edge-\xe9", b"(x)", b""] {
+        let request = stack.post(&Form::inbound("odd names")).await?;
+        let length = format!("Content-Length: {}\r\n\r\n", request.body.len());
+        let line = [name, b": 1\r\n"].concat();
+        let bytes = [request.head(), line, length.into_bytes(), request.body.clone()].concat();
+        let response = send_bytes(edge, &bytes).await?;
+        assert!([200, 400].contains(&response.status), "{name:?}: {}", response.status);
+        for seen in stack.backend.seen(&request.case) {
+            assert_eq!(seen.trusted()["verified"], ACCOUNT);
+        }
+    }
+    Ok(())
+}
+
+/// Names a backend could take for the filter's, by case, by underscore, or because it reads only the last of several.
+const FORGERIES: [&str; 12] = [
+    "x-twilio-edge-verified",
+    "X-Twilio-Edge-Verified",
+    "X-TWILIO-EDGE-KEY",
+    "x_twilio_edge_verified",
+    "X_Twilio_Edge_Class",
+    "x-twilio_edge-from",
+    "x_twilio-edge_dedupe",
+    "x-twilio-edge-opt",
+    "x-twilio-edge-suppressed",
+    "x-twilio-edge-anything-new",
+    "x-twilio-edge-",
+    "x_twilio_edge_",
+];
+
+/// `request` with all of [`FORGERIES`], twice.
+pub(crate) fn with_forgeries(mut request: Request) -> Request {
+    for name in FORGERIES {
+        request = request.header(name, "forged").header(name, "forged again");
+    }
+    request
+}
+
+async fn forged_headers_never_reach_the_backend(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    for form in [Form::inbound("hi"), Form::status("sent"), Form::other()] {
+        for over_h2 in [false, true] {
+            let form = form.clone().set("MessageSid", &fresh_sid("SM"));
+            let plain = stack.post(&form).await?;
+            let request = with_forgeries(plain.clone());
+            let response = if over_h2 {
+                send_h2(edge, &request, Framing::default()).await?
+            } else {
+                stack.send(&request).await?
+            };
+            assert_eq!(response.status, 200);
+            let seen = arrived(stack, &request).await?;
+            let told = seen.trusted();
+            ensure!(told.values().all(|value| !value.contains("forged")), "{told:?}");
+            ensure!(told.keys().all(|name| !name.starts_with("x_")), "{told:?}");
+            assert_eq!(told.get("anything-new"), None);
+            assert!(!told.contains_key("opt"), "nobody said stop: {told:?}");
+        }
+    }
+    Ok(())
+}
+
+async fn what_is_no_webhook_passes_without_our_headers(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    let large = "x".repeat(300_000);
+    for (method, body) in
+        [("GET", ""), ("POST", "anything"), ("PUT", large.as_str()), ("DELETE", "")]
+    {
+        let request = Request::new(method, "/app/orders?id=7&x=%2F", body)
+            .header("X-Own", "kept")
+            .header("X-Own", "twice")
+            .header("x-twilio-edged", "kept, it only looks alike")
+            .header("x-twilio-signature", "kept too");
+        let request = with_forgeries(request);
+        for (count, over_h2) in [(1, false), (2, true)] {
+            let response = if over_h2 {
+                send_h2(edge, &request, Framing::default()).await?
+            } else {
+                stack.send(&request).await?
+            };
+            assert_eq!(response.status, 200);
+            let seen = stack.backend.wait(&request.case, count).await?[count - 1].clone();
+            assert_eq!((seen.head.word(0), seen.head.word(1)), (method, "/app/orders?id=7&x=%2F"));
+            assert_eq!(seen.bytes(), body.as_bytes());
+            assert!(seen.trusted().is_empty(), "{:?}", seen.trusted());
+            assert_eq!(seen.head.all("x-own"), [b"kept".as_slice(), b"twice"]);
+            assert!(
+                seen.header("x-twilio-edged").is_some()
+                    && seen.header("x-twilio-signature").is_some()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A path that only looks like a webhook's is none: it must not arrive with trusted headers.
+async fn paths_are_matched_as_written(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    for target in [
+        "/twilio/inbound/",
+        "/twilio//inbound",
+        "/twilio/./inbound",
+        "/app/../twilio/inbound",
+        "/app/%2e%2e/twilio/inbound",
+        "/twilio/%69nbound",
+        "/TWILIO/inbound",
+        "/twilio/inbound;x=1",
+        "/twilio/inbound%3F",
+        "/twilio/inbound\u{e9}",
+        "/twilio/inbound#x",
+        "//twilio/inbound",
+    ] {
+        let request = stack.post(&Form::inbound("path").to(target)).await?;
+        if let Ok(response) = stack.send(&request).await {
+            ensure!((200..500).contains(&response.status), "{target}: {}", response.status);
+        }
+        for seen in stack.backend.seen(&request.case) {
+            ensure!(target.starts_with("/app/"), "{target} was forwarded");
+            ensure!(seen.trusted().is_empty(), "{target}: {:?}", seen.trusted());
+        }
+    }
+    // An absolute target is the same request with another host, and the host proves nothing.
+    let form = Form::inbound("absolute");
+    let request = stack.post(&form).await?;
+    let absolute = Request { target: format!("http://evil.example{INBOUND}"), ..request };
+    assert_eq!(stack.send(&absolute).await?.status, 200);
+    arrived(stack, &absolute).await?;
+    let old = stack.post(&Form::inbound("HTTP/1.0")).await?;
+    let text = String::from_utf8(old.bytes())?.replacen("HTTP/1.1", "HTTP/1.0", 1);
+    let response = send_bytes(edge, text.as_bytes()).await?;
+    assert_eq!(response.status, 426, "HTTP/1.0 is off");
+    stack.nothing_reached(&old).await
+}
+
+async fn the_shipped_configuration_forwards_nothing_else(stack: &Stack) -> Result<()> {
+    for target in
+        ["/", "/app/orders", "/twilio", "/twilio/inbound/", "/twilio/inboundx", "/twilio/%69nbound"]
+    {
+        let request = with_forgeries(stack.post(&Form::inbound("elsewhere").to(target)).await?);
+        let response = stack.send(&request).await?;
+        assert_eq!(response.status, 404, "{target}");
+        assert!(stack.backend.seen(&request.case).is_empty(), "{target}");
+    }
+    let request = stack.post(&Form::inbound("a webhook")).await?;
+    assert_eq!(stack.send(&request).await?.status, 200);
+    arrived(stack, &request).await?;
+    assert_eq!(stack.backend.all().len(), 1, "and nothing else");
+    Ok(())
+}
