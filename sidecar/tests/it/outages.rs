@@ -46,7 +46,7 @@ async fn redis_killed_and_back_in_the_middle_of_a_storm_hands_nothing_out_twice(
         for request in requests {
             request.await.unwrap();
         }
-        let backend = backend.lock().unwrap();
+        let backend = Arc::into_inner(backend).unwrap().into_inner().unwrap();
         assert_eq!(backend.together, 0, "a webhook was with the backend twice at once");
         assert_eq!(backend.accepted, (0..20).map(|key| (key, 1)).collect(), "accepted once each");
         assert!(sidecar.metric(FELL_THROUGH).await >= 1.0);
