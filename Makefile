@@ -49,7 +49,7 @@ lint: ## Format, clippy natively and for wasm, licences and sources of dependenc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 	$(CARGO) --wasm clippy --quiet --package twilio-edge-filter --lib -- --deny warnings
-	.tools/deny/bin/cargo-deny --log-level warn check bans licenses sources
+	.tools/deny/bin/cargo-deny --workspace --log-level warn check bans licenses sources
 
 fmt: ## Format all Rust code
 	@$(CARGO) fmt --all
