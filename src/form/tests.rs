@@ -1,0 +1,188 @@
+//! What bytes decode to, and which cuts of a signed request are not believed.
+
+use super::*;
+use proptest::prelude::*;
+
+const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
+const MESSAGE: &str = "SM00112233445566778899aabbccddeeff";
+
+fn pairs(body: &str) -> Vec<(String, String)> {
+    let form = Form::parse(body.as_bytes()).unwrap();
+    form.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn decodes_as_twilios_validators_do() {
+    let cases: [(&str, &[(&str, &str)]); 10] = [
+        ("a=1&b=2", &[("a", "1"), ("b", "2")]),
+        ("a=1&a=0", &[("a", "1"), ("a", "0")]),
+        ("a=+b+", &[("a", " b ")]),
+        ("a=%2B%2b", &[("a", "++")]),
+        ("a=&b&=c", &[("a", ""), ("b", ""), ("", "c")]),
+        ("&&a=1&&", &[("a", "1")]),
+        ("a=%&b=%zz&c=%4", &[("a", "%"), ("b", "%zz"), ("c", "%4")]),
+        ("a=b=c", &[("a", "b=c")]),
+        ("a;b=c;d", &[("a;b", "c;d")]),
+        ("%C3%A9=%ff", &[("é", "\u{fffd}")]),
+    ];
+    for (body, want) in cases {
+        let want: Vec<_> = want.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        assert_eq!(pairs(body), want, "{body}");
+    }
+}
+
+#[test]
+fn raw_bytes_are_decoded_before_escapes() {
+    let form = Form::parse(b"a=\xc3%A9&\xff=b").unwrap();
+    let pairs: Vec<_> = form.iter().collect();
+    assert_eq!(pairs, [("a", "\u{fffd}\u{fffd}"), ("\u{fffd}", "b")]);
+}
+
+#[test]
+fn a_flood_of_parameters_is_refused() {
+    assert!(Form::parse("a&".repeat(MAX_PARAMETERS - 1).as_bytes()).is_ok());
+    assert_eq!(Form::parse("a&".repeat(MAX_PARAMETERS).as_bytes()), Err(TooManyParameters));
+}
+
+#[test]
+fn signed_order_is_by_name_then_value_in_bytes_and_equal_pairs_count_once() {
+    let form = Form::parse(b"b=2&B=1&a=2&a=10&a=2&ab=0").unwrap();
+    let order: Vec<_> = form.canonical().iter().map(|p| format!("{}{}", p.0, p.1)).collect();
+    assert_eq!(order, ["B1", "a10", "a2", "ab0", "b2"]);
+}
+
+fn inbound(extra: &str) -> String {
+    format!(
+        "AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=whatsapp%3A%2B14155550123&To=whatsapp%3A%2B14155238886{extra}"
+    )
+}
+
+fn read(class: Class, body: &str) -> Result<Webhook, Misshape> {
+    Webhook::read(class, &Form::parse(body.as_bytes()).unwrap(), body.as_bytes())
+}
+
+#[test]
+fn an_inbound_message_is_known_by_account_and_message() {
+    let webhook = read(Class::Inbound, &inbound("&Body=hi&ErrorCode=11200&ErrorUrl=x")).unwrap();
+    assert_eq!(webhook.identity.unwrap().dedupe_key(), format!("inbound:{ACCOUNT}:{MESSAGE}"));
+    assert_eq!(webhook.from.as_deref(), Some("+14155550123"));
+    assert_eq!(webhook.to.as_deref(), Some("+14155238886"));
+    assert_eq!(webhook.channel.as_deref(), Some("whatsapp"));
+}
+
+#[test]
+fn a_status_is_known_by_its_status_and_error_too() {
+    let webhook =
+        read(Class::Status, &inbound("&MessageStatus=undelivered&ErrorCode=30003")).unwrap();
+    assert_eq!(
+        webhook.identity.unwrap().dedupe_key(),
+        format!("status:{ACCOUNT}:{MESSAGE}:undelivered:30003")
+    );
+}
+
+#[test]
+fn a_recut_request_is_not_believed() {
+    let cases = [
+        (Class::Inbound, inbound("&From=%2B1"), Misshape::Repeated("From")),
+        (Class::Inbound, inbound("&Body=a&Body=b"), Misshape::Repeated("Body")),
+        (
+            Class::Inbound,
+            format!("AccountSid={ACCOUNT}MessageSid{MESSAGE}"),
+            Misshape::Malformed("AccountSid"),
+        ),
+        (
+            Class::Inbound,
+            format!("MessageSid={MESSAGE}&From=123&To=%2B4512345678"),
+            Misshape::Missing("AccountSid"),
+        ),
+        (
+            Class::Inbound,
+            format!("AccountSid={ACCOUNT}&From=123&To=%2B4512345678"),
+            Misshape::Missing("MessageSid"),
+        ),
+        (
+            Class::Inbound,
+            format!("AccountSid={ACCOUNT}&MessageSid=SM1&From=123&To=%2B4512345678"),
+            Misshape::Malformed("MessageSid"),
+        ),
+        (
+            Class::Inbound,
+            format!("AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=&To=123"),
+            Misshape::Missing("From"),
+        ),
+        (
+            Class::Inbound,
+            format!("AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=123%0D%0A&To=123"),
+            Misshape::Malformed("From"),
+        ),
+        (Class::Inbound, inbound("&MessageStatus=sent"), Misshape::WrongClass),
+        (Class::Status, inbound("&SmsStatus=received"), Misshape::WrongClass),
+        (Class::Status, inbound("&MessageStatus=Se%3Ant"), Misshape::Malformed("MessageStatus")),
+        (
+            Class::Status,
+            inbound("&MessageStatus=failed&ErrorCode=1:2"),
+            Misshape::Malformed("ErrorCode"),
+        ),
+        (Class::Inbound, inbound("&Body=%ff"), Misshape::NotUtf8),
+        (Class::Other, "a=%fe".to_owned(), Misshape::NotUtf8),
+    ];
+    for (class, body, want) in cases {
+        assert_eq!(read(class, &body), Err(want), "{body}");
+    }
+}
+
+#[test]
+fn addresses_are_as_narrow_as_twilio_documents_them() {
+    for good in [
+        "+14155550123",
+        "12345",
+        "447700900123",
+        "Google",
+        "My Shop 24",
+        "whatsapp:+14155550123",
+        "whatsapp:US.13491208655302741918",
+        "messenger:1234567890123456789",
+        "rcs:brand_agent",
+    ] {
+        assert!(is_address(good), "{good}");
+    }
+    for bad in [
+        "",
+        "+",
+        "12",
+        "+14155550123FromCityX",
+        "+1415555012345678",
+        "whatsapp:",
+        ":+14155550123",
+        "whatsapp:+14155550123FromCityX",
+        "whatsapp:+1 415",
+        "a b c d e f g",
+        "...",
+        "WhatsApp:+14155550123",
+    ] {
+        assert!(!is_address(bad), "{bad}");
+    }
+}
+
+#[test]
+fn a_replacement_character_somebody_typed_is_text() {
+    assert!(read(Class::Inbound, &inbound("&Body=%EF%BF%BD")).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_parse_and_read_without_panicking(raw in proptest::collection::vec(any::<u8>(), 0..2048)) {
+        if let Ok(form) = Form::parse(&raw) {
+            prop_assert!(form.canonical().len() <= form.len());
+            for class in [Class::Inbound, Class::Status, Class::Other] {
+                let _ = Webhook::read(class, &form, &raw);
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_encoder_writes_is_what_we_read(want in proptest::collection::vec((".{0,20}", ".{0,40}"), 0..20)) {
+        let body = serde_urlencoded::to_string(&want).unwrap();
+        prop_assert_eq!(pairs(&body), want);
+    }
+}
