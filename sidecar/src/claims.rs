@@ -9,10 +9,15 @@ use twilio_edge_contract::{
 };
 
 use crate::{
-    domain::{lease::Claimed, optout::Keywords, webhook::Webhook, window},
+    domain::{
+        lease::Claimed,
+        optout::{Arrival, Keywords},
+        webhook::Webhook,
+        window,
+    },
     events::Events,
     metrics::Metrics,
-    store::{EventRow, Grant, OptSaid, Settle, StoreError, Stores},
+    store::{EventRow, Grant, OptSaid, Settle, Stores},
 };
 
 /// Answers claims and settlements.
@@ -40,34 +45,30 @@ impl Claims {
         let webhooks = self.read_claims(claims)?;
 
         // A STOP counts from now on, whoever gets the webhook; while it cannot be recorded, nobody does.
-        let unrecorded = self.record_opts(webhooks.iter(), now_ms).await;
-        let (lost, webhooks): (Vec<_>, Vec<_>) =
-            webhooks.into_iter().enumerate().partition(|(_, w)| unrecorded.contains(&w.claim_id));
-        let (places, webhooks): (Vec<usize>, Vec<Webhook>) = webhooks.into_iter().unzip();
-
-        let mut grants = Vec::with_capacity(webhooks.len());
-        for (webhook, grant) in webhooks.iter().zip(self.stores.claim(&webhooks, now_ms).await) {
-            grants.push(grant.map_err(|reason| warn_unclaimed(webhook, &reason)).ok());
-        }
+        let unrecorded = self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await;
+        let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
+        let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
+        let mut granted = self.stores.claim(&claimable, now_ms).await.into_iter();
+        let mut grants: Vec<Option<Grant>> = webhooks
+            .iter()
+            .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
+            .collect();
 
         let events = webhooks.iter().zip(&grants);
         let events =
             events.filter_map(|(webhook, grant)| arrival(webhook, grant.as_ref()?, now_ms));
         if let Err(reason) = self.events.record(events.collect()).await {
-            // The lease stands; without an event, though, nobody could tell later that it came.
-            tracing::warn!(%reason, "the queue is full and the database is away");
+            // The leases stand; but without the events nobody could tell later what came.
+            tracing::warn!(%reason, "the queue is full and events could not be written");
             grants.fill(None);
         }
 
-        let mut verdicts: Vec<(usize, Verdict)> =
-            lost.iter()
-                .map(|(place, webhook)| (*place, verdict(webhook, None)))
-                .chain(places.into_iter().zip(
-                    webhooks.iter().zip(grants).map(|(webhook, grant)| verdict(webhook, grant)),
-                ))
-                .collect();
-        verdicts.sort_by_key(|(place, _)| *place);
-        Ok(verdicts.into_iter().map(|(_, verdict)| self.counted(verdict)).collect())
+        let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {
+            let verdict = verdict(webhook, grant);
+            self.report(webhook, &verdict);
+            verdict
+        });
+        Ok(verdicts.collect())
     }
 
     /// One result per settlement, in order.
@@ -78,50 +79,37 @@ impl Claims {
     ) -> Result<Vec<Settled>, Unreadable> {
         // What was forwarded without a verdict is recorded first, as its claim would have been.
         let unclaimed = self.read_unclaimed(&settlements)?;
-        let unrecorded = self.record_opts(unclaimed.iter().flatten(), now_ms).await;
-        for opt in unclaimed.iter().flatten().filter_map(Webhook::opt) {
-            self.metrics.opt_heard(opt);
-        }
-        let arrivals = unclaimed.iter().flatten().map(|w| EventRow::received(w, 1, now_ms));
-        let recorded = self.events.record(arrivals.collect()).await.is_ok();
-
-        let settleable = |settlement: &Settlement| {
+        let came = || unclaimed.iter().flatten();
+        let unrecorded = self.record_opts(came(), Arrival::Late, now_ms).await;
+        let events = came().map(|webhook| EventRow::received(webhook, 1, now_ms)).collect();
+        let written = self.events.record(events).await.is_ok();
+        let recorded = |settlement: &Settlement| {
             settlement.unclaimed.is_none()
-                || (recorded && !unrecorded.contains(&settlement.claim_id))
-        };
-        let settles: Vec<Settle> = settlements
-            .iter()
-            .zip(&unclaimed)
-            .filter(|(settlement, _)| settleable(settlement))
-            .map(|(settlement, webhook)| self.settle_of(settlement, webhook.as_ref()))
-            .collect();
-        let results = match settles.is_empty() {
-            true => Vec::new(),
-            false => self.stores.settle(settles, now_ms).await.unwrap_or_else(|reason| {
-                tracing::warn!(%reason, "settlements could not be kept, the filter sends them again");
-                Vec::new()
-            }),
+                || (written && !unrecorded.contains(&settlement.claim_id))
         };
 
-        let mut results = results.into_iter();
-        let mut settled = Vec::with_capacity(settlements.len());
-        let mut events = Vec::with_capacity(settlements.len());
-        for settlement in settlements {
-            let result = match settleable(&settlement) {
-                true => results.next().unwrap_or(SettlementResult::Unavailable),
-                false => SettlementResult::Unavailable,
-            };
-            self.metrics.settled(settlement.outcome, result);
-            if result == SettlementResult::Settled {
-                events.push(EventRow::settled(&settlement.identity, settlement.outcome, now_ms));
-            }
-            settled.push(Settled { claim_id: settlement.claim_id, result });
-        }
-        if let Err(reason) = self.events.record(events).await {
+        let settles = settlements.iter().zip(&unclaimed);
+        let settles = settles.filter(|(settlement, _)| recorded(settlement));
+        let settles =
+            settles.map(|(settlement, webhook)| self.settle_of(settlement, webhook.as_ref()));
+        let mut results = self.stores.settle(settles.collect(), now_ms).await.into_iter();
+        let results: Vec<SettlementResult> = settlements
+            .iter()
+            .map(|settlement| if recorded(settlement) { results.next() } else { None })
+            .map(|result| result.unwrap_or(SettlementResult::Unavailable))
+            .collect();
+
+        let ends = settlements.iter().zip(&results);
+        let ends = ends.filter_map(|(settlement, result)| end(settlement, *result, now_ms));
+        if let Err(reason) = self.events.record(ends.collect()).await {
             // The lease has the outcome; what is lost is only its copy beside the event.
-            tracing::warn!(%reason, "outcomes could not be written to the ledger");
+            tracing::warn!(%reason, "outcomes could not be written beside their events");
         }
-        Ok(settled)
+        let settled = settlements.into_iter().zip(results).map(|(settlement, result)| {
+            self.metrics.settled(settlement.outcome, result);
+            Settled { claim_id: settlement.claim_id, result }
+        });
+        Ok(settled.collect())
     }
 
     fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, Unreadable> {
@@ -147,10 +135,11 @@ impl Claims {
     async fn record_opts(
         &self,
         webhooks: impl Iterator<Item = &Webhook>,
+        arrival: Arrival,
         now_ms: i64,
     ) -> HashSet<String> {
         let (claim_ids, said): (Vec<String>, Vec<OptSaid>) = webhooks
-            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptSaid::of(webhook)?)))
+            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptSaid::of(webhook, arrival)?)))
             .unzip();
         if said.is_empty() {
             return HashSet::new();
@@ -187,12 +176,20 @@ impl Claims {
         }
     }
 
-    fn counted(&self, verdict: Verdict) -> Verdict {
+    fn report(&self, webhook: &Webhook, verdict: &Verdict) {
         self.metrics.claimed(verdict.decision);
         if let (Some(1), Some(opt)) = (verdict.attempt, verdict.opt) {
             self.metrics.opt_heard(opt);
         }
-        verdict
+        tracing::debug!(
+            webhook.sid = %webhook.identity.message_sid,
+            webhook.class = webhook.identity.class.as_str(),
+            account.sid = %webhook.identity.account_sid,
+            claim.id = %webhook.claim_id,
+            decision = ?verdict.decision,
+            attempt = verdict.attempt,
+            "claim answered",
+        );
     }
 }
 
@@ -205,6 +202,16 @@ fn arrival(webhook: &Webhook, grant: &Grant, now_ms: i64) -> Option<EventRow> {
         Claimed::Released => Some(EventRow::received(webhook, 0, now_ms)),
         Claimed::Duplicate(_) | Claimed::InFlight => None,
     }
+}
+
+/// The event of a settlement that ended something: not of a claim that was overtaken or never forwarded.
+fn end(settlement: &Settlement, result: SettlementResult, now_ms: i64) -> Option<EventRow> {
+    let forwarded = match result {
+        SettlementResult::Settled => true,
+        SettlementResult::Tombstoned => settlement.unclaimed.is_some(),
+        SettlementResult::Superseded | SettlementResult::Unavailable => false,
+    };
+    forwarded.then(|| EventRow::settled(&settlement.identity, settlement.outcome, now_ms))
 }
 
 /// What the filter is told; without a grant, that the stores could not say.
@@ -245,14 +252,5 @@ fn log_change(change: &OptSaid) {
         address = %change.address,
         "suppression {}",
         if change.opt == Opt::Stop { "recorded" } else { "lifted" },
-    );
-}
-
-fn warn_unclaimed(webhook: &Webhook, reason: &StoreError) {
-    tracing::warn!(
-        webhook.sid = %webhook.identity.message_sid,
-        account.sid = %webhook.identity.account_sid,
-        %reason,
-        "the stores could not answer for a claim",
     );
 }

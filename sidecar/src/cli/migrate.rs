@@ -27,6 +27,6 @@ pub(super) fn run(args: Args) -> ExitCode {
             println!("{database} is up to date");
             ExitCode::SUCCESS
         }
-        Err(error) => fail(format_args!("the database {database} is {error}")),
+        Err(error) => fail(format_args!("the database {database} {error}")),
     }
 }

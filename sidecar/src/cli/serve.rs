@@ -54,7 +54,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let metrics = Arc::new(Metrics::default());
     let stores = Stores::open(&config, metrics.clone()).await.map_err(|error| {
-        format!("the database {} is {error}", without_password(config.database.url.expose()))
+        format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
     let (events, writer) = Events::start(&config.events, stores.clone(), metrics.clone());

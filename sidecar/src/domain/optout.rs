@@ -41,6 +41,24 @@ impl Cause {
     }
 }
 
+/// When we hear of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// When it came: what was recorded before it was said before it.
+    OnTime,
+    /// Up to [`LATE_MS`] after it came, because no sidecar could be asked then.
+    Late,
+}
+
+/// How long a filter keeps what it forwarded without a verdict.
+const LATE_MS: i64 = 60 * 60 * 1000;
+
+/// Whether a START ends a suppression recorded at `suppressed_at_ms`. A late one may have been said before that STOP;
+/// where the order is not known, STOP wins.
+pub fn lifts(arrival: Arrival, suppressed_at_ms: i64, now_ms: i64) -> bool {
+    arrival == Arrival::OnTime || now_ms.saturating_sub(suppressed_at_ms) > LATE_MS
+}
+
 impl Keywords {
     /// The lists with their meaning, the strictest first: a word in two lists is an opt-out.
     pub fn lists(&self) -> [(Opt, &[String]); 3] {
@@ -149,6 +167,14 @@ mod tests {
         // one we do not know says nothing, so the word still counts
         assert_eq!(with("stop", ""), Some((Opt::Stop, Cause::Keyword)));
         assert_eq!(with("stop", "SNOOZE"), Some((Opt::Stop, Cause::Keyword)));
+    }
+
+    #[test]
+    fn a_late_start_does_not_undo_a_stop_it_may_have_come_before() {
+        assert!(lifts(Arrival::OnTime, 1000, 1001));
+        assert!(!lifts(Arrival::Late, 1000, 1001));
+        assert!(!lifts(Arrival::Late, 1000, 1000 + LATE_MS));
+        assert!(lifts(Arrival::Late, 1000, 1001 + LATE_MS));
     }
 
     proptest! {

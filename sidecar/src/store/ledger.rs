@@ -22,7 +22,7 @@ use crate::{
     domain::{
         address::Address,
         lease::{Claimed, Periods, Record},
-        optout::Cause,
+        optout::{self, Arrival, Cause},
         webhook::{Pair, Webhook},
     },
 };
@@ -57,6 +57,13 @@ pub struct Grant {
     pub suppressed: bool,
 }
 
+impl Grant {
+    /// An answer that needs nobody's address, because nothing is forwarded.
+    pub(super) fn without_person(claimed: Claimed) -> Grant {
+        Grant { claimed, last_inbound_ms: None, suppressed: false }
+    }
+}
+
 /// One settlement, as the stores see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settle {
@@ -87,11 +94,13 @@ pub struct OptSaid {
     pub address: Address,
     /// On which route it came.
     pub route: String,
+    /// Whether it comes in its turn.
+    pub arrival: Arrival,
 }
 
 impl OptSaid {
     /// What a webhook says; none when it says nothing that binds us.
-    pub fn of(webhook: &Webhook) -> Option<OptSaid> {
+    pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<OptSaid> {
         let inbound = webhook.inbound.as_ref()?;
         let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
         Some(OptSaid {
@@ -101,6 +110,7 @@ impl OptSaid {
             message_sid: webhook.identity.message_sid.clone(),
             address: inbound.pair.theirs.clone(),
             route: webhook.route.clone(),
+            arrival,
         })
     }
 }
@@ -152,7 +162,7 @@ impl Ledger {
                 let pair = ask.pair.as_ref().filter(|_| matches!(claimed, Claimed::Proceed { .. }));
                 Grant {
                     last_inbound_ms: pair.and_then(|pair| windows.get(pair)).copied(),
-                    suppressed: pair.is_some_and(|pair| suppressed.contains(&person(pair))),
+                    suppressed: pair.is_some_and(|pair| suppressed.contains_key(&person(pair))),
                     claimed,
                 }
             });
@@ -214,16 +224,20 @@ impl Ledger {
                 // Who comes later in a batch came later: the last word of a number counts.
                 last_words.insert((&said.account_sid, &said.address), (place, said));
             }
-            let (places, wanted): (Vec<usize>, Vec<SuppressionRow>) = last_words
-                .into_values()
-                .map(|(place, said)| (place, SuppressionRow::of(said, now_ms)))
-                .unzip();
+            let last_words: Vec<(usize, &OptSaid)> = last_words.into_values().collect();
+            let wanted: Vec<SuppressionRow> =
+                last_words.iter().map(|(_, said)| SuppressionRow::of(said, now_ms)).collect();
             let before = tx.fetch(statements.lock_suppressions, &wanted).await?;
             let before = suppressed_among(before);
             let mut changed = vec![false; said.len()];
             let mut changes = Vec::new();
-            for (place, row) in places.into_iter().zip(wanted) {
-                if row.suppressed != before.contains(&row.person()) {
+            for ((place, said), row) in last_words.into_iter().zip(wanted) {
+                let since_ms = before.get(&row.person());
+                let changes_it = match said.opt {
+                    Opt::Stop => since_ms.is_none(),
+                    _ => since_ms.is_some_and(|ms| optout::lifts(said.arrival, *ms, now_ms)),
+                };
+                if changes_it {
                     changed.get_mut(place).into_iter().for_each(|changed| *changed = true);
                     changes.push(row);
                 }
@@ -355,7 +369,7 @@ impl Ledger {
         &self,
         tx: &mut Transaction,
         pairs: impl Iterator<Item = &Pair>,
-    ) -> Result<HashSet<Person>, StoreError> {
+    ) -> Result<HashMap<Person, i64>, StoreError> {
         let wanted: Vec<WantedSuppression<'_>> = pairs.map(WantedSuppression::of).collect();
         let found = tx.fetch(self.database.statements().find_suppressions, &wanted).await?;
         Ok(suppressed_among(found))
@@ -379,6 +393,8 @@ fn person(pair: &Pair) -> Person {
     (pair.account_sid.clone(), pair.theirs.clone())
 }
 
-fn suppressed_among(rows: Vec<SuppressionRow>) -> HashSet<Person> {
-    rows.into_iter().filter(|row| row.suppressed).map(|row| row.person()).collect()
+/// Who is suppressed, and since when.
+fn suppressed_among(rows: Vec<SuppressionRow>) -> HashMap<Person, i64> {
+    let suppressed = rows.into_iter().filter(|row| row.suppressed);
+    suppressed.map(|row| (row.person(), row.changed_at_ms)).collect()
 }

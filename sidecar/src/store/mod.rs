@@ -97,63 +97,54 @@ impl Stores {
         format!("{front}{}", self.ledger.name())
     }
 
-    /// Decides each claim, in order.
-    pub async fn claim(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<Result<Grant, StoreError>> {
+    /// Decides each claim, in order; none where no store could say.
+    pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
         let hints = self.hints(webhooks, now_ms).await;
-        let asked = || {
-            let pairs = webhooks.iter().zip(&hints);
-            pairs.filter(|(_, hint)| **hint == Hint::AskLedger).map(|(webhook, _)| webhook)
-        };
-        let asking: Vec<&Webhook> = asked().collect();
-        let decided = match asking.is_empty() {
-            true => Ok(Vec::new()),
-            false => {
-                let asks = asking.iter().map(|webhook| Ask::of(webhook)).collect();
-                self.claims.ask(asks, now_ms).await
-            }
-        };
+        let asked = webhooks.iter().zip(&hints).filter(|(_, hint)| **hint == Hint::AskLedger);
+        let asked: Vec<&Webhook> = asked.map(|(webhook, _)| *webhook).collect();
+        let decided = self.decide(&asked, now_ms).await;
+
         if let Some(redis) = &self.redis {
-            let grants = decided.as_deref().unwrap_or_default();
-            let unconfirmed: Vec<_> = asking
+            let claimed = decided.iter().map(|grant| grant.as_ref().map(|grant| &grant.claimed));
+            let disagreed: Vec<(&Webhook, Option<&Claimed>)> = asked
                 .iter()
-                .enumerate()
-                .map(|(i, webhook)| (*webhook, grants.get(i).map(|grant| &grant.claimed)))
+                .copied()
+                .zip(claimed)
                 .filter(|(_, claimed)| !matches!(claimed, Some(Claimed::Proceed { .. })))
                 .collect();
-            if !unconfirmed.is_empty() {
-                // Best effort: what is not taken back expires, and what is not told is asked again.
-                let _ = redis.correct(&unconfirmed, now_ms).await;
+            if !disagreed.is_empty() {
+                // Best effort: what is not taken back ends by itself, what is not told is asked again.
+                let _ = redis.correct(&disagreed, now_ms).await;
             }
         }
-        let mut decided = decided.map(Vec::into_iter);
-        hints
-            .into_iter()
-            .map(|hint| match (hint, &mut decided) {
-                (Hint::Known(claimed), _) => {
-                    Ok(Grant { claimed, last_inbound_ms: None, suppressed: false })
-                }
-                (Hint::AskLedger, Ok(grants)) => grants
-                    .next()
-                    .ok_or_else(|| StoreError::Refused("the ledger left out a claim".into())),
-                (Hint::AskLedger, Err(error)) => Err(error.clone()),
-            })
-            .collect()
+        let mut decided = decided.into_iter();
+        let grants = hints.into_iter().map(|hint| match hint {
+            Hint::Known(claimed) => Some(Grant::without_person(claimed)),
+            Hint::AskLedger => decided.next().flatten(),
+        });
+        grants.collect()
     }
 
-    /// Settles each claim, in order: in the ledger, and then in Redis as far as it is there.
-    pub async fn settle(
-        &self,
-        settles: Vec<Settle>,
-        now_ms: i64,
-    ) -> Result<Vec<SettlementResult>, StoreError> {
-        let results = self.settles.ask(settles.clone(), now_ms).await?;
+    /// Settles each claim, in order: in the ledger, and then in Redis as far as it is there. Nothing at all when the
+    /// ledger cannot.
+    pub async fn settle(&self, settles: Vec<Settle>, now_ms: i64) -> Vec<SettlementResult> {
+        if settles.is_empty() {
+            return Vec::new();
+        }
+        let results = match self.settles.ask(settles.clone(), now_ms).await {
+            Ok(results) => results,
+            Err(reason) => {
+                tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
+                return Vec::new();
+            }
+        };
         if let Some(redis) = &self.redis {
             // What Redis misses it asks the ledger about once the lease it knows has ended.
             if redis.settle(&settles, &results, now_ms).await.is_err() {
                 self.metrics.redis_fell_through();
             }
         }
-        Ok(results)
+        results
     }
 
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
@@ -192,7 +183,7 @@ impl Stores {
         self.ledger.close().await;
     }
 
-    async fn hints(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<Hint> {
+    async fn hints(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Hint> {
         if let Some(redis) = &self.redis {
             match redis.claim(webhooks, now_ms).await {
                 Ok(hints) => return hints,
@@ -200,5 +191,19 @@ impl Stores {
             }
         }
         vec![Hint::AskLedger; webhooks.len()]
+    }
+
+    async fn decide(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+        if webhooks.is_empty() {
+            return Vec::new();
+        }
+        let asks = webhooks.iter().map(|webhook| Ask::of(webhook)).collect();
+        match self.claims.ask(asks, now_ms).await {
+            Ok(grants) => grants.into_iter().map(Some).collect(),
+            Err(reason) => {
+                tracing::warn!(%reason, count = webhooks.len(), "claims could not be decided");
+                vec![None; webhooks.len()]
+            }
+        }
     }
 }

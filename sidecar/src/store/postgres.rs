@@ -35,7 +35,7 @@ impl Postgres {
         sqlx::migrate!("migrations/postgres")
             .run(&mut connection)
             .await
-            .map_err(|error| StoreError::Refused(format!("cannot migrate: {error}")))?;
+            .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
         let _ = connection.close().await;
         let durable = (settings.max_connections / 3).max(1);
         let quick = settings.max_connections.saturating_sub(durable).max(1);

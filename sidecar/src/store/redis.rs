@@ -81,7 +81,7 @@ impl Redis {
     /// Asks for each claim's lease, in order.
     pub(super) async fn claim(
         &self,
-        webhooks: &[Webhook],
+        webhooks: &[&Webhook],
         now_ms: i64,
     ) -> Result<Vec<Hint>, StoreError> {
         let script = &self.scripts.claim;

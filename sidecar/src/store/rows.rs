@@ -166,7 +166,7 @@ pub(super) struct SuppressionRow {
     number: String,
     pub(super) suppressed: bool,
     message_sid: String,
-    changed_at_ms: i64,
+    pub(super) changed_at_ms: i64,
 }
 
 impl SuppressionRow {

@@ -1,7 +1,7 @@
 //! One database, whichever it is: a transaction, and a statement by name with its rows as JSON. The only file that
 //! knows there are two kinds; it knows nothing of what the statements are for.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use serde::Serialize;
 use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
@@ -48,8 +48,8 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Away(reason) => write!(f, "away: {reason}"),
-            StoreError::Refused(reason) => write!(f, "refused: {reason}"),
+            StoreError::Away(reason) => write!(f, "cannot be reached: {reason}"),
+            StoreError::Refused(reason) => write!(f, "refuses: {reason}"),
         }
     }
 }
@@ -81,9 +81,8 @@ pub(super) enum Database {
 impl Database {
     /// Reaches the database and brings its tables up to date.
     pub(super) async fn open(settings: &config::Database) -> Result<Database, StoreError> {
-        let timeout = Duration::from_millis(settings.timeout_ms);
         match settings.url.expose().starts_with("sqlite:") {
-            true => Sqlite::open(settings.url.expose(), timeout).await.map(Database::Sqlite),
+            true => Sqlite::open(settings).await.map(Database::Sqlite),
             false => Postgres::open(settings).await.map(Database::Postgres),
         }
     }

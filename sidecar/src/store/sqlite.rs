@@ -1,14 +1,25 @@
 //! The ledger in one SQLite file: how it is opened, and every statement. Each statement takes one JSON array of
 //! rows, so that a batch is one statement whatever its size. What the rows mean is the ledger's business.
 
-use std::{fs::File, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs::{DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    },
 };
 use tokio::sync::Mutex;
 
 use super::sql::{Statements, StoreError};
+use crate::config;
 
 /// The two ways to write, and whose turn it is: SQLite has one writer at a time, and waiting for it in a queue
 /// of ours is fair and wakes at once, where SQLite's own busy handler sleeps.
@@ -22,18 +33,26 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) async fn open(url: &str, timeout: Duration) -> Result<Sqlite, StoreError> {
-        let options = SqliteConnectOptions::from_str(url)
+    pub(super) async fn open(settings: &config::Database) -> Result<Sqlite, StoreError> {
+        let patience = Duration::from_millis(settings.connect_timeout_ms);
+        let options = SqliteConnectOptions::from_str(settings.url.expose())
             .map_err(|error| StoreError::Away(error.to_string()))?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .busy_timeout(timeout);
+            .busy_timeout(patience);
         let path = options.get_filename().to_path_buf();
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(|error| {
+            // Numbers and messages of people are in it: a folder we make is ours alone.
+            let create = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            create.map_err(|error| {
                 StoreError::Away(format!("cannot create {}: {error}", directory.display()))
             })?;
         }
+        // The first of all connections makes the file and turns it to WAL.
+        let mut connection = options.connect().await?;
+        migrate(&mut connection, &path).await?;
+        connection.close().await?;
+        let timeout = Duration::from_millis(settings.timeout_ms);
         let pool = |synchronous| {
             SqlitePoolOptions::new()
                 .max_connections(1)
@@ -41,18 +60,18 @@ impl Sqlite {
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)
-                .connect_with(options.clone().synchronous(synchronous))
+                .connect_lazy_with(options.clone().busy_timeout(timeout).synchronous(synchronous))
         };
-        // One after the other: the first of all connections turns the file to WAL.
-        let durable = pool(SqliteSynchronous::Full).await?;
-        let quick = pool(SqliteSynchronous::Normal).await?;
-        migrate(&durable, &path).await?;
-        Ok(Sqlite { quick, durable, turn: Arc::new(Mutex::new(())) })
+        Ok(Sqlite {
+            quick: pool(SqliteSynchronous::Normal),
+            durable: pool(SqliteSynchronous::Full),
+            turn: Arc::new(Mutex::new(())),
+        })
     }
 }
 
 /// Several processes may start on one file; SQLite has no lock that spans a run of migrations.
-async fn migrate(pool: &SqlitePool, database: &Path) -> Result<(), StoreError> {
+async fn migrate(connection: &mut SqliteConnection, database: &Path) -> Result<(), StoreError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".migrating");
     let lock = tokio::task::spawn_blocking(move || {
@@ -62,9 +81,9 @@ async fn migrate(pool: &SqlitePool, database: &Path) -> Result<(), StoreError> {
     let lock = lock.await.map_err(std::io::Error::other).and_then(|lock| lock);
     let _lock = lock.map_err(|error| StoreError::Away(format!("cannot lock: {error}")))?;
     sqlx::migrate!("migrations/sqlite")
-        .run(pool)
+        .run(connection)
         .await
-        .map_err(|error| StoreError::Refused(format!("cannot migrate: {error}")))
+        .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))
 }
 
 pub(super) const STATEMENTS: Statements = Statements {

@@ -29,6 +29,7 @@ on_every_store!(
     sidecars_on_the_same_stores_see_each_others_stop,
     a_window_lasts_a_day_from_the_first_receipt,
     what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled,
+    a_start_nobody_could_be_asked_about_does_not_undo_a_stop,
     the_ledger_has_every_webhook_with_its_outcome,
     what_waits_to_be_written_survives_a_stop,
     a_restart_forgets_nothing,
@@ -325,6 +326,16 @@ async fn what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled(wor
         world.stored(forms).await == [stop.form.as_str(), hello.form.as_str()]
     })
     .await;
+}
+
+async fn a_start_nobody_could_be_asked_about_does_not_undo_a_stop(world: World) {
+    let sidecar = world.sidecar().await;
+    sidecar.claim(inbound("c1", "SM1", ALICE, "STOP")).await;
+    // Forwarded while no sidecar answered, and told now: was it said before the STOP, or after?
+    let start = inbound("c2", "SM2", ALICE, "START");
+    assert_eq!(sidecar.settle(unclaimed(&start, Outcome::Commit)).await, SettlementResult::Settled);
+    assert!(sidecar.claim(inbound("c3", "SM3", ALICE, "hi")).await.suppressed);
+    assert!(!sidecar.claim(inbound("c4", "SM4", ALICE, "START")).await.suppressed);
 }
 
 async fn the_ledger_has_every_webhook_with_its_outcome(world: World) {

@@ -126,7 +126,7 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
                     "proceed" => format!("proceed {}", promise.handed_out),
                     other => other.to_owned(),
                 };
-                let grant = stores.claim(&[webhook(key, claim)], now).await.remove(0).unwrap();
+                let grant = stores.claim(&[&webhook(key, claim)], now).await.remove(0).unwrap();
                 let happened = match grant.claimed {
                     Claimed::Proceed { attempt, .. } => format!("proceed {attempt}"),
                     Claimed::Duplicate(_) => "duplicate".into(),
@@ -138,12 +138,12 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
             Step::Commit(key, claim) => {
                 let promised = promises.entry(key).or_default().commit(claim);
                 let happened = stores.settle(settle(key, claim, Outcome::Commit), now).await;
-                (format!("{promised:?}"), format!("{:?}", happened.unwrap()[0]))
+                (format!("{promised:?}"), format!("{:?}", happened[0]))
             }
             Step::Release(key, claim) => {
                 let promised = promises.entry(key).or_default().release(claim);
                 let happened = stores.settle(settle(key, claim, Outcome::Release), now).await;
-                (format!("{promised:?}"), format!("{:?}", happened.unwrap()[0]))
+                (format!("{promised:?}"), format!("{:?}", happened[0]))
             }
         };
         if promised != happened {

@@ -160,7 +160,7 @@ fn a_start_that_cannot_be_is_one_clear_line() {
         ),
         (
             vec![("DATABASE_URL", "sqlite://file/edge.db")],
-            "the database sqlite://file/edge.db is away: cannot create file".into(),
+            "the database sqlite://file/edge.db cannot be reached: cannot create file".into(),
         ),
     ] {
         let always = [("TWILIO_EDGE_TOKEN", "t"), ("TWILIO_EDGE_LISTEN", "127.0.0.1:0")];

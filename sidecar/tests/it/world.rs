@@ -64,10 +64,15 @@ impl World {
         self.sidecar_with(&[]).await
     }
 
-    /// Starts a sidecar on these stores, with more settings from the environment.
+    /// Starts a sidecar on these stores, with more settings from the environment. It waits long for its database: what
+    /// these tests ask is what is answered, not how fast a busy machine does it.
     pub(crate) async fn sidecar_with(&self, settings: &[(&str, &str)]) -> Sidecar {
         let redis_url = self.redis.as_ref().map(Redis::url).unwrap_or_default();
-        let stores = [("DATABASE_URL", self.database_url.as_str()), ("REDIS_URL", &redis_url)];
+        let stores = [
+            ("DATABASE_URL", self.database_url.as_str()),
+            ("REDIS_URL", &redis_url),
+            ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "20000"),
+        ];
         Sidecar::start(self.directory.path(), &[&stores[..], settings].concat()).await
     }
 
