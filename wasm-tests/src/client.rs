@@ -123,16 +123,9 @@ pub async fn send_h2(
         let stream = TcpStream::connect(address).await?;
         let (mut client, connection) = h2::client::handshake(stream).await?;
         let driving = tokio::spawn(connection);
-        let mut head = http::Request::builder()
-            .method(request.method.as_str())
-            .uri(format!("http://hooks.example.com{}", request.target))
-            .header(CASE, &request.case);
+        let mut head = h2_head(request)?;
         if framing.content_length {
             head = head.header("content-length", request.body.len());
-        }
-        for (name, value) in &request.headers {
-            let name = HeaderName::from_bytes(name.to_lowercase().as_bytes())?;
-            head = head.header(name, HeaderValue::from_bytes(value)?);
         }
         let bodiless = request.body.is_empty() && framing.trailers.is_empty();
         let (response, mut upload) = client.send_request(head.body(())?, bodiless)?;
@@ -163,6 +156,35 @@ pub async fn send_h2(
         Ok(Response { status: parts.status.as_u16(), head, body })
     })
     .await
+}
+
+/// Sends the head of a request over HTTP/2 and the first `bytes` of its body, then takes it back (RST_STREAM).
+pub async fn abandon_h2(address: SocketAddr, request: &Request, bytes: usize) -> Result<()> {
+    bounded("half an exchange over HTTP/2", async {
+        let (mut client, connection) =
+            h2::client::handshake(TcpStream::connect(address).await?).await?;
+        let driving = tokio::spawn(connection);
+        let (response, mut upload) = client.send_request(h2_head(request)?.body(())?, false)?;
+        let part = request.body.get(..bytes).context("more than the body")?;
+        upload.send_data(Bytes::copy_from_slice(part), false)?;
+        upload.send_reset(h2::Reason::CANCEL);
+        // The connection ends when all of it is written and both halves of the stream are gone.
+        drop((client, response, upload));
+        Ok(driving.await??)
+    })
+    .await
+}
+
+fn h2_head(request: &Request) -> Result<http::request::Builder> {
+    let mut head = http::Request::builder()
+        .method(request.method.as_str())
+        .uri(format!("http://hooks.example.com{}", request.target))
+        .header(CASE, &request.case);
+    for (name, value) in &request.headers {
+        let name = HeaderName::from_bytes(name.to_lowercase().as_bytes())?;
+        head = head.header(name, HeaderValue::from_bytes(value)?);
+    }
+    Ok(head)
 }
 
 async fn upload_body(

@@ -111,6 +111,7 @@ pub struct Stack {
     scripted: Option<Recorder>,
     redis: Option<Redis>,
     bench: Arc<Bench>,
+    version: Version,
     folder: TempDir,
 }
 
@@ -165,7 +166,12 @@ impl Stack {
             ("PUBLIC_ORIGIN", ORIGIN),
         ]);
         let envoy = Envoy::start(version, config, environment, folder.path()).await?;
-        Ok(Self { envoy, backend, sidecar, scripted, redis, bench: bench.clone(), folder })
+        Ok(Self { envoy, backend, sidecar, scripted, redis, bench: bench.clone(), version, folder })
+    }
+
+    /// Another stack, on the same version of Envoy.
+    pub async fn another(&self, plan: Plan) -> Result<Self> {
+        Self::start(&self.bench, self.version, plan).await
     }
 
     /// The real sidecar of the plan.

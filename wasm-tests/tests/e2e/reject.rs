@@ -1,9 +1,10 @@
 //! What is not Twilio's, or is signed but cannot be believed, does not reach the backend, and the answer says why.
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::signers::Sdk;
-use twilio_edge_wasm_tests::stack::{Signing, Stack};
+use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, STATUS, fresh_sid};
 
 use crate::expect::{arrives, is_refusal, refused};
@@ -17,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         only_the_signature_itself_proves,
         other_methods_are_refused,
         a_rejection_is_counted,
+        a_wrong_configuration_is_refused_with_all_its_problems,
     ]
     .to_vec()
 }
@@ -214,5 +216,22 @@ async fn a_rejection_is_counted(stack: &Stack) -> Result<()> {
     let page = stack.envoy.prometheus().await?;
     let line = r#"twilio_edge_rejected{reason="missing-signature"}"#;
     assert!(page.contains(line), "Prometheus is not told of {line}");
+    Ok(())
+}
+
+/// Better no listener than one that proves nothing; and whoever wrote it is told everything at once.
+async fn a_wrong_configuration_is_refused_with_all_its_problems(stack: &Stack) -> Result<()> {
+    let wrong = Plan::adapted(SidecarPlan::Absent, |config| {
+        config.plugin["routes"][0]["class"] = "voice".into();
+        config.plugin["accounts"][0]["auth_tokens"] = json!([{ "env": "NOT_THERE" }]);
+        config.plugin["colour"] = "blue".into();
+        Ok(())
+    });
+    let refused = stack.another(wrong).await.err().context("Envoy took it")?;
+    let told = format!("{refused:#}");
+    for problem in ["routes[0].class", "accounts[0].auth_tokens[0]: NOT_THERE is not set", "colour"]
+    {
+        assert!(told.contains(problem), "nothing of {problem} in:\n{told}");
+    }
     Ok(())
 }

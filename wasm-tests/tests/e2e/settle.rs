@@ -169,12 +169,13 @@ async fn a_client_that_leaves_before_the_verdict_gets_it_later(stack: &Stack) ->
     for form in &forms {
         let request = stack.post(form).await?;
         sidecar.pause().await?;
-        let asked = stack.envoy.stats("cluster.twilio_edge_sidecar.upstream_rq_total").await?;
+        let verified = stack.envoy.counter("verified").await?;
         let mut client = Connection::open(stack.envoy.address()).await?;
         client.write(&request.bytes()).await?;
         until("the sidecar to be asked", async || {
-            let now = stack.envoy.stats("cluster.twilio_edge_sidecar.upstream_rq_total").await?;
-            Ok((now > asked).then_some(()))
+            let proven = stack.envoy.counter("verified").await? > verified;
+            let calls = stack.envoy.stats("cluster.twilio_edge_sidecar.upstream_rq_active").await?;
+            Ok((proven && calls.values().sum::<u64>() > 0).then_some(()))
         })
         .await?;
         drop(client);

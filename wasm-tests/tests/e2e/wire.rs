@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::join;
 use twilio_edge_contract::headers;
 use twilio_edge_filter::reply::Reason;
-use twilio_edge_wasm_tests::client::{Connection, Framing, send_bytes, send_h2};
+use twilio_edge_wasm_tests::client::{Connection, Framing, abandon_h2, send_bytes, send_h2};
 use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, OTHER, Request, STATUS};
 
@@ -180,6 +180,9 @@ async fn half_requests_reach_nobody(stack: &Stack) -> Result<()> {
             client.write(&bytes[..(bytes.len() - 1) * part / 10]).await?;
             drop(client);
         }
+    }
+    for bytes in [0, 1, request.body.len()] {
+        abandon_h2(stack.envoy.address(), &request, bytes).await?;
     }
     stack.nothing_reached(&request).await?;
     assert_eq!(stack.send(&request).await?.status, 200);
