@@ -5,6 +5,9 @@
 //! [`stack::Stack`] puts them together. A scenario makes a [`webhook::Form`], has it signed, sends it, and then asks what the
 //! client got ([`client::Response`]), what the backend saw ([`recorder::Seen`]) and what the sidecar keeps
 //! ([`ledger::Ledger`]).
+//!
+//! `make setup-test` puts the parts where they are looked for; TWILIO_EDGE_ENVOY, TWILIO_EDGE_ENVOY_OLDEST,
+//! TWILIO_EDGE_WASM, TWILIO_EDGE_BIN and TWILIO_EDGE_PYTHON name others.
 
 pub mod client;
 pub mod envoy;

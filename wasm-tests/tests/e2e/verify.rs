@@ -152,7 +152,7 @@ async fn text_arrives_as_it_was_sent(stack: &Stack) -> Result<()> {
             arrives(stack, &stack.post_as(&form, signing).await?).await?;
         }
     }
-    // The SDKs sort emoji and the last characters of the basic plane differently in names; in values of one name too.
+    // What is not known to be single may be repeated: each different value is signed once.
     let repeated =
         Form::inbound("twice").add("MediaNote", "b").add("MediaNote", "a").add("MediaNote", "b");
     arrives(stack, &stack.post(&repeated).await?).await?;
