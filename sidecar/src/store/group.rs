@@ -63,9 +63,9 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
     pub(super) async fn ask(&self, items: Vec<T>, now_ms: i64) -> Answer<R> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            let gone = |_| StoreError::Away("stopping".into());
-            self.queue.send(Request { items, now_ms, answer }).await.map_err(|_| gone(()))?;
-            answered.await.map_err(|_| gone(()))?
+            let stopping = || StoreError::Away("the sidecar is stopping".into());
+            self.queue.send(Request { items, now_ms, answer }).await.map_err(|_| stopping())?;
+            answered.await.map_err(|_| stopping())?
         };
         match tokio::time::timeout(self.timeout, asked).await {
             Ok(answer) => answer,
@@ -100,5 +100,81 @@ async fn answer_all<T: Clone, R, F: Future<Output = Answer<R>>>(
                 let _ = request.answer.send(Err(error.clone()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const POISON: u32 = 13;
+
+    /// A group whose work waits for `gate`, doubles its items, and refuses batches with [`POISON`] in them.
+    fn doubling(gate: Arc<Semaphore>) -> (Group<u32, u32>, Arc<Mutex<Vec<Vec<u32>>>>) {
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let seen = batches.clone();
+        let group = Group::start(Duration::from_secs(10), move |items: Vec<u32>, _| {
+            seen.lock().unwrap().push(items.clone());
+            let gate = gate.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                match items.contains(&POISON) {
+                    true => Err(StoreError::Refused("poison".into())),
+                    false => Ok(items.iter().map(|item| item * 2).collect()),
+                }
+            }
+        });
+        (group, batches)
+    }
+
+    /// Asks in the background, and returns once the question is on its way.
+    async fn asked(group: &Group<u32, u32>, items: &[u32]) -> tokio::task::JoinHandle<Answer<u32>> {
+        let (group, items) = (group.clone(), items.to_vec());
+        let asking = tokio::spawn(async move { group.ask(items, 0).await });
+        tokio::task::yield_now().await;
+        asking
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_one_is_under_way_goes_together_in_the_next() {
+        let gate = Arc::new(Semaphore::new(0));
+        let (group, batches) = doubling(gate.clone());
+        let first = asked(&group, &[1]).await;
+        let (second, third) = (asked(&group, &[2, 3]).await, asked(&group, &[4]).await);
+        gate.add_permits(2);
+        assert_eq!(first.await.unwrap(), Ok(vec![2]));
+        assert_eq!(second.await.unwrap(), Ok(vec![4, 6]));
+        assert_eq!(third.await.unwrap(), Ok(vec![8]));
+        assert_eq!(*batches.lock().unwrap(), [vec![1], vec![2, 3, 4]]);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_to_one_is_not_refused_to_the_others() {
+        let gate = Arc::new(Semaphore::new(0));
+        let (group, _) = doubling(gate.clone());
+        let first = asked(&group, &[1]).await;
+        let (bad, good) = (asked(&group, &[POISON]).await, asked(&group, &[5]).await);
+        gate.add_permits(4);
+        assert_eq!(first.await.unwrap(), Ok(vec![2]));
+        assert!(matches!(bad.await.unwrap(), Err(StoreError::Refused(_))));
+        assert_eq!(good.await.unwrap(), Ok(vec![10]));
+    }
+
+    #[tokio::test]
+    async fn nobody_works_for_those_who_have_given_up() {
+        let gate = Arc::new(Semaphore::new(0));
+        let (group, batches) = doubling(gate.clone());
+        let first = asked(&group, &[1]).await;
+        let gone = asked(&group, &[2]).await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        let last = asked(&group, &[3]).await;
+        gate.add_permits(2);
+        assert_eq!((first.await.unwrap(), last.await.unwrap()), (Ok(vec![2]), Ok(vec![6])));
+        assert_eq!(*batches.lock().unwrap(), [vec![1], vec![3]]);
     }
 }

@@ -182,7 +182,9 @@ impl Redis {
         let query = pipeline.query_async::<Vec<Vec<Option<String>>>>(&mut connection);
         let failure = match tokio::time::timeout(self.timeout, query).await {
             Ok(Ok(replies)) if replies.len() == expected => {
-                self.away_until_ms.store(0, Ordering::Relaxed);
+                if self.away_until_ms.swap(0, Ordering::Relaxed) != 0 {
+                    tracing::info!("redis is back");
+                }
                 return Ok(replies);
             }
             Ok(Ok(replies)) => format!("{} replies to {expected} commands", replies.len()),
