@@ -91,6 +91,8 @@ rust() {
     [[ $(printf '%s\n' "$wanted" "$version" | sort -V | head -1) == "$wanted" ]] ||
         stop rust "Rust $version is too old: install $wanted or later"
     say rust "$version"
+    # Linking needs it, and so does the SQLite that is built in.
+    command -v cc >/dev/null || debian cc gcc libc6-dev
 }
 
 # --- std for wasm32-wasip1 ------------------------------------------------------------------------------------
