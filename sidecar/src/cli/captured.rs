@@ -13,10 +13,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use twilio_edge_filter::form::{Form, MAX_PARAMETERS};
 use twilio_edge_filter::reply::Reason;
-use twilio_edge_filter::signature::{BodyRule, Key, Match, Mismatch, verify};
+use twilio_edge_filter::signature::{BodyRule, Key, Match, Mismatch, Settings, verify};
 
 /// Header with the signature; names are compared without regard to case.
 pub(super) const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
+
+/// Header that names a SharedKey, where one signed.
+const SETTINGS_HEADER: &str = "X-Twilio-Webhooks-Signature-Settings";
 
 /// A request, its URL as the public sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(super) struct Captured {
 pub(super) enum Rejection {
     /// The form has more parameters than the filter reads.
     TooManyParameters,
+    /// The settings header asks for what no key does.
+    UnsupportedSettings,
     /// The signature proves nothing.
     Mismatch(Mismatch),
 }
@@ -45,6 +50,7 @@ impl Rejection {
     pub(super) fn reason(self) -> Reason {
         match self {
             Self::TooManyParameters => Reason::TooManyParameters,
+            Self::UnsupportedSettings => Reason::UnknownKey,
             Self::Mismatch(Mismatch::NoSignature) => Reason::MissingSignature,
             Self::Mismatch(Mismatch::WrongSignature) => Reason::InvalidSignature,
             Self::Mismatch(Mismatch::NoBodyHash) => Reason::MissingBodyHash,
@@ -58,6 +64,9 @@ impl fmt::Display for Rejection {
         formatter.write_str(match self {
             Self::TooManyParameters => {
                 return write!(formatter, "the form has more than {MAX_PARAMETERS} parameters");
+            }
+            Self::UnsupportedSettings => {
+                "X-Twilio-Webhooks-Signature-Settings names no SharedKey with an algorithm the filter has"
             }
             Self::Mismatch(Mismatch::NoSignature) => {
                 "there is no X-Twilio-Signature header, or it is empty"
@@ -84,6 +93,23 @@ impl Captured {
             .map(|(_, value)| value.as_str())
     }
 
+    /// `secret` as the key this request says it was signed with: an auth token, unless it names a SharedKey.
+    pub(super) fn key(&self, label: &str, secret: &str) -> Option<Key> {
+        match self.settings() {
+            Settings::Shared { algorithm, .. } => Key::shared(label, secret, algorithm),
+            Settings::AuthToken | Settings::Unsupported => Key::auth_token(label, secret),
+        }
+    }
+
+    /// Whether it says that a SharedKey signed it.
+    pub(super) fn names_shared_key(&self) -> bool {
+        matches!(self.settings(), Settings::Shared { .. })
+    }
+
+    fn settings(&self) -> Settings<'_> {
+        Settings::of(self.header(SETTINGS_HEADER).map(str::as_bytes))
+    }
+
     /// How its body takes part in the signature.
     pub(super) fn body_rule(&self) -> BodyRule {
         let content_type = self.header("Content-Type").map(str::as_bytes);
@@ -96,6 +122,9 @@ impl Captured {
         let form = Form::parse(rule.parameters(&self.url, &self.body))
             .map_err(|_| Rejection::TooManyParameters)?;
         let signature = self.header(SIGNATURE_HEADER).map(str::as_bytes);
+        if self.settings() == Settings::Unsupported {
+            return Err(Rejection::UnsupportedSettings);
+        }
         verify(&self.url, rule.payload(&form, &self.body), signature, keys)
             .map_err(Rejection::Mismatch)
     }

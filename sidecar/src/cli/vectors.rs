@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
-use twilio_edge_filter::signature::{Candidate, Key};
+use twilio_edge_filter::signature::Candidate;
 
 use super::captured::JsonLine;
 
@@ -120,8 +120,9 @@ fn judge(line: &[u8]) -> Result<Option<Disagreement>, String> {
     let vector: Vector = serde_json::from_slice(line)
         .map_err(|error| error.to_string().replace(" at line 1 column ", " at column "))?;
     let token = vector.request.auth_token.clone().ok_or("missing field `auth_token`")?;
-    let key = Key::auth_token("auth_token", &token).ok_or("`auth_token` cannot be a key")?;
-    let (got, why) = match vector.request.into_captured()?.judge(&[key]) {
+    let request = vector.request.into_captured()?;
+    let key = request.key("auth_token", &token).ok_or("`auth_token` cannot be a key")?;
+    let (got, why) = match request.judge(&[key]) {
         Ok(found) => (
             Verdict::Accept,
             match found.candidate {
@@ -160,6 +161,26 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn a_shared_key_is_used_as_the_request_says() {
+        // Computed with PyPI twilio 9.13.0, algorithm HMAC_SHA256.
+        let signed = |settings: &str| {
+            let settings = format!(r#""x-twilio-webhooks-signature-settings":"{settings}","#);
+            PUBLISHED
+                .replace(r#""x-twilio-signature""#, &format!(r#"{settings}"x-twilio-signature""#))
+                .replace(
+                    "RSOYDt4T1cUTdK1PDd93/VVr8B8=",
+                    "URweRwxe8s99gM7bKJ2P7Q0dplvm0Oi0SIeBzkJ7akI=",
+                )
+                .replace(r#""auth_token":"12345""#, r#""auth_token":"secret""#)
+        };
+        let agree = |line: String| judge_all(line.as_bytes()).unwrap().agree;
+        assert_eq!(agree(signed("key=webhooks_sharedkey_1,algorithm=HMAC_SHA256")), 1);
+        assert_eq!(agree(signed("key=webhooks_sharedkey_1,algorithm=HMAC_SHA1")), 0);
+        assert_eq!(agree(signed("key=webhooks_sharedkey_1,algorithm=HMAC_MD5")), 0);
+        assert_eq!(agree(signed("")), 0);
     }
 
     #[test]

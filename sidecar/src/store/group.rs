@@ -113,8 +113,11 @@ mod tests {
 
     const POISON: u32 = 13;
 
+    /// The batches the work was given, in order.
+    type Seen = Arc<Mutex<Vec<Vec<u32>>>>;
+
     /// A group whose work waits for `gate`, doubles its items, and refuses batches with [`POISON`] in them.
-    fn doubling(gate: Arc<Semaphore>) -> (Group<u32, u32>, Arc<Mutex<Vec<Vec<u32>>>>) {
+    fn doubling(gate: Arc<Semaphore>) -> (Group<u32, u32>, Seen) {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = batches.clone();
         let group = Group::start(Duration::from_secs(10), move |items: Vec<u32>, _| {

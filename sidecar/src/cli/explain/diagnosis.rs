@@ -34,7 +34,7 @@ pub(super) struct Case {
 impl Case {
     /// Judges, and searches if the verdict is no.
     pub(super) fn report(mut self) -> Result<Report, String> {
-        let suspects = suspects(&self.tokens)?;
+        let suspects = suspects(&self.request, &self.tokens)?;
         let given: Vec<Key> = suspects
             .iter()
             .filter(|suspect| suspect.change.is_none())
@@ -136,9 +136,14 @@ impl Case {
             self.notes.push(
                 "Without X-Twilio-Signature it is not Twilio's, or a proxy before the edge dropped the header.".to_owned(),
             );
+        } else if self.request.names_shared_key() {
+            self.notes.push(
+                "The request names a SharedKey: what was given was tried as its secret. The filter needs it among the account's shared_keys, under that id."
+                    .to_owned(),
+            );
         } else if signature.len() == 44 {
             self.notes.push(
-                "The signature is as long as an HMAC-SHA256: a Webhook Rule with a SharedKey makes those. The filter checks auth tokens."
+                "The signature is as long as an HMAC-SHA256, which a Webhook Rule with a SharedKey makes, but X-Twilio-Webhooks-Signature-Settings is missing: a proxy dropped it."
                     .to_owned(),
             );
         }
@@ -183,7 +188,7 @@ impl Case {
 }
 
 /// The tokens given, and what they may have been before they were copied badly.
-fn suspects(tokens: &[Token]) -> Result<Vec<Suspect>, String> {
+fn suspects(request: &Captured, tokens: &[Token]) -> Result<Vec<Suspect>, String> {
     const FIX: &str = "Give the filter the token exactly as the Twilio console shows it.";
     let mut all: Vec<Suspect> = Vec::new();
     for Token { label, secret } in tokens {
@@ -197,8 +202,7 @@ fn suspects(tokens: &[Token]) -> Result<Vec<Suspect>, String> {
             texts.push((&lower, Some(format!("{label} is in upper case."))));
         }
         for (text, finding) in texts {
-            let key =
-                Key::auth_token(label, text).ok_or_else(|| format!("{label} cannot be a key"))?;
+            let key = request.key(label, text).ok_or_else(|| format!("{label} cannot be a key"))?;
             let change = finding.map(|finding| Change::new(What::Token, finding, FIX));
             all.push(Suspect { label: label.clone(), key, change });
         }
