@@ -149,7 +149,9 @@ impl Config {
         let value: Value = match serde_json::from_slice(json) {
             Ok(value) => value,
             Err(error) => {
-                let message = format!("the plugin configuration is not JSON: {error}");
+                let message = format!(
+                    "the plugin configuration is not JSON: {error}. Write it as a google.protobuf.StringValue: a Struct arrives as protobuf"
+                );
                 return Err(vec![Problem { path: String::new(), message }]);
             }
         };

@@ -1,0 +1,22 @@
+//! Any bytes are a form or too many parameters; what is believed of them is consistent with what was parsed.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use twilio_edge_contract::Class;
+use twilio_edge_filter::form::{Form, Webhook};
+
+fuzz_target!(|raw: &[u8]| {
+    let Ok(form) = Form::parse(raw) else { return };
+    let canonical = form.canonical();
+    assert!(canonical.len() <= form.len());
+    assert!(canonical.is_sorted());
+    for class in [Class::Inbound, Class::Status, Class::Other] {
+        let Ok(webhook) = Webhook::read(class, &form, raw) else { continue };
+        assert!(std::str::from_utf8(raw).is_ok(), "what is believed is text");
+        let Some(identity) = webhook.identity else { continue };
+        assert_eq!(form.get("MessageSid"), Some(identity.message_sid.as_str()));
+        assert_eq!(form.iter().filter(|(name, _)| *name == "MessageSid").count(), 1);
+        let parts = if class == Class::Status { 4 } else { 2 };
+        assert_eq!(identity.dedupe_key().matches(':').count(), parts, "no part holds a colon");
+    }
+});
