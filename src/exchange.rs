@@ -32,6 +32,9 @@ use crate::reply::{Answer, Reason};
 /// Longest a response waits for its release to be acknowledged. Twilio's retry comes later than that.
 const RELEASE_HOLD_MS: u64 = 250;
 
+/// Longest wait for the first part of a body. Twilio sends it with the headers, and gives up after 15 s.
+const FIRST_PART_MS: u64 = 10_000;
+
 /// Largest answer that is kept for duplicates, in bytes.
 const MOST_SAVED_BYTES: usize = 4096;
 
@@ -136,7 +139,7 @@ enum State {
     /// Not ours: never touched again.
     Passing,
     /// The body is on its way; nothing has been forwarded.
-    Receiving(Box<Head>),
+    Receiving(Box<Receiving>),
     /// Proven and paused until there is a verdict.
     Deciding(Box<Deciding>),
     /// The backend has it. What is held must be settled exactly once.
@@ -149,6 +152,13 @@ enum State {
     Answered,
     /// Over.
     Done,
+}
+
+#[derive(Debug)]
+struct Receiving {
+    head: Head,
+    /// When to give up, unless part of the body has come by then.
+    first_part_by_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -230,7 +240,11 @@ impl Exchange {
 
     /// Whether time passing may change anything.
     pub fn waits(&self) -> bool {
-        matches!(self.state, State::Deciding(_) | State::Settling { .. })
+        match &self.state {
+            State::Receiving(receiving) => receiving.first_part_by_ms.is_some(),
+            State::Deciding(_) | State::Settling { .. } => true,
+            _ => false,
+        }
     }
 
     /// Takes in what happened at `now_ms` (any monotonic clock) and says what to do.
@@ -238,16 +252,17 @@ impl Exchange {
         let state = std::mem::replace(&mut self.state, State::Done);
         let mut effects = Vec::new();
         self.state = match (state, event) {
-            (State::Idle, Event::Head(head)) => self.begin(head, &mut effects),
-            (State::Receiving(head), Event::Body { received }) => {
-                if received > self.config.max_body_bytes {
-                    self.refuse(Refusal::of(Reason::BodyTooLarge), &head, &mut effects)
-                } else {
-                    State::Receiving(head)
-                }
+            (State::Idle, Event::Head(head)) => self.begin(head, now_ms, &mut effects),
+            (State::Receiving(receiving), Event::Body { received }) => {
+                self.receive(receiving, received, &mut effects)
             }
-            (State::Receiving(head), Event::Complete { body }) => {
-                self.complete(&head, body, now_ms, &mut effects)
+            (State::Receiving(receiving), Event::Complete { body }) => {
+                self.complete(&receiving.head, body, now_ms, &mut effects)
+            }
+            (State::Receiving(receiving), Event::Tick)
+                if receiving.first_part_by_ms.is_some_and(|by_ms| now_ms >= by_ms) =>
+            {
+                self.give_up(&receiving.head, &mut effects)
             }
             (State::Deciding(deciding), Event::Verdict(verdict)) => {
                 self.decide(deciding, &verdict, now_ms, &mut effects)
@@ -294,7 +309,7 @@ impl Exchange {
         effects
     }
 
-    fn begin(&self, head: Head, effects: &mut Vec<Effect>) -> State {
+    fn begin(&self, head: Head, now_ms: u64, effects: &mut Vec<Effect>) -> State {
         if !head.forged.is_empty() {
             effects.push(Effect::Count(Counter::Forged));
             effects.extend(head.forged.iter().cloned().map(Effect::Remove));
@@ -316,8 +331,35 @@ impl Exchange {
         };
         match reason {
             Some(reason) => self.refuse(Refusal::of(reason), &head, effects),
-            None => State::Receiving(Box::new(head)),
+            None => {
+                let first_part_by_ms = Some(now_ms.saturating_add(FIRST_PART_MS));
+                State::Receiving(Box::new(Receiving { head, first_part_by_ms }))
+            }
         }
+    }
+
+    fn receive(
+        &self,
+        mut receiving: Box<Receiving>,
+        received: usize,
+        effects: &mut Vec<Effect>,
+    ) -> State {
+        if received > self.config.max_body_bytes {
+            return self.refuse(Refusal::of(Reason::BodyTooLarge), &receiving.head, effects);
+        }
+        receiving.first_part_by_ms = None;
+        State::Receiving(receiving)
+    }
+
+    /// No part of the body has come. That is a client that sent none, or an Envoy that was not told to let
+    /// the filter wait for one: without allow_on_headers_stop_iteration the body never gets here, and the
+    /// request would hang until a timeout of Envoy's.
+    fn give_up(&self, head: &Head, effects: &mut Vec<Effect>) -> State {
+        let state = self.refuse(Refusal::of(Reason::NoBody), head, effects);
+        if let State::Forwarded(_) = state {
+            effects.push(Effect::Forward);
+        }
+        state
     }
 
     fn complete(&self, head: &Head, body: &[u8], now_ms: u64, effects: &mut Vec<Effect>) -> State {

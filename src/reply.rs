@@ -13,6 +13,8 @@ pub enum Reason {
     MethodNotAllowed,
     /// The body is over the cap.
     BodyTooLarge,
+    /// No part of the body came.
+    NoBody,
     /// A GET or HEAD came with a body, which no signature covers.
     UnexpectedBody,
     /// A header that must be unique came twice, or the path is no text.
@@ -49,9 +51,10 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, so that counters can be defined and documents checked.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::MethodNotAllowed,
         Reason::BodyTooLarge,
+        Reason::NoBody,
         Reason::UnexpectedBody,
         Reason::AmbiguousRequest,
         Reason::TooManyParameters,
@@ -96,6 +99,11 @@ impl Reason {
                 "body-too-large",
                 413,
                 "The body is over max_body_bytes of the filter's configuration.",
+            ),
+            Reason::NoBody => (
+                "no-body",
+                408,
+                "No part of the body came within 10 s. If this happens to every webhook, allow_on_headers_stop_iteration: true is missing in Envoy's configuration of the filter.",
             ),
             Reason::UnexpectedBody => {
                 ("unexpected-body", 400, "A GET webhook has no body; check the caller.")

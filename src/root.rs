@@ -25,6 +25,8 @@ use crate::metrics::Counter;
 
 /// Deadlines are looked at, and settlements sent, this often.
 const TICK_MS: u64 = 20;
+/// The same without a sidecar: there is only the wait for a body to look at.
+const IDLE_TICK_MS: u64 = 500;
 /// What may wait of each kind, per worker.
 const MOST_CLAIM_BYTES: usize = 8 << 20;
 const MOST_SETTLEMENT_BYTES: usize = 16 << 20;
@@ -183,19 +185,18 @@ impl Root {
         }
     }
 
-    fn meet_deadlines(&self, shared: &Shared, sidecar: &Sidecar) {
+    fn meet_deadlines(&self, shared: &Shared) {
         let now_ms = host::now_ms();
         let (late, streams) = shared
             .with(|worker| {
-                let expired = worker
-                    .settlements
-                    .take(|letter| now_ms.saturating_sub(letter.posted_ms) >= SETTLEMENT_LIFE_MS);
+                let timeout_ms = worker.config.sidecar.as_ref().map_or(0, |it| it.timeout_ms);
+                let is_old = |posted_ms: u64, most_ms| now_ms.saturating_sub(posted_ms) >= most_ms;
+                let expired =
+                    worker.settlements.take(|it| is_old(it.posted_ms, SETTLEMENT_LIFE_MS));
                 for _ in expired {
                     worker.counters.count(Counter::SettlementDropped);
                 }
-                let late = worker
-                    .claims
-                    .take(|letter| now_ms.saturating_sub(letter.posted_ms) >= sidecar.timeout_ms);
+                let late = worker.claims.take(|letter| is_old(letter.posted_ms, timeout_ms));
                 worker.warnings.tell_of_swallowed(now_ms);
                 (late, worker.streams.keys().copied().collect::<Vec<_>>())
             })
@@ -241,9 +242,7 @@ impl RootContext for Root {
         match Config::parse(&host::plugin_configuration(), &|name| std::env::var(name).ok()) {
             Ok(config) => {
                 host::info(&start_line(&config));
-                if config.sidecar.is_some() {
-                    host::tick_every(TICK_MS);
-                }
+                host::tick_every(if config.sidecar.is_some() { TICK_MS } else { IDLE_TICK_MS });
                 self.shared = Some(Shared::new(config));
                 true
             }
@@ -269,8 +268,8 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let Some(shared) = &self.shared else { return };
+        self.meet_deadlines(shared);
         let Some(sidecar) = shared.sidecar() else { return };
-        self.meet_deadlines(shared, &sidecar);
         self.send_claims(shared, &sidecar);
         self.send_settlements(shared, &sidecar);
     }

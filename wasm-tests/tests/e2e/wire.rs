@@ -6,15 +6,25 @@ use tokio::join;
 use twilio_edge_contract::headers;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::{Connection, Framing, abandon_h2, send_bytes, send_h2};
-use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Signing, Stack};
+use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, OTHER, Request, STATUS};
 
 use crate::disguise::with_forgeries;
 use crate::expect::{arrived, is_refusal, refused};
 use crate::suite::{Scenario, Setting, told};
 
+/// An Envoy that lets no filter wait for a body: what everybody forgets.
+const WITHOUT_THE_FLAG: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
+    let entry = config.plugin_entry()?.as_object_mut().context("the plugin's entry")?;
+    entry.remove("allow_on_headers_stop_iteration").context("the shipped configuration has it")?;
+    Ok(())
+});
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    told![Setting::Shared;
+    let forgotten = told![Setting::Own(WITHOUT_THE_FLAG);
+        where_no_body_can_arrive_nothing_hangs_and_the_reason_is_told,
+    ];
+    let shared = told![Setting::Shared;
         chunks_and_trailers_over_http1,
         frames_and_trailers_over_http2,
         nothing_unproven_passes_with_trailers,
@@ -25,8 +35,22 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         slow_and_pipelined_requests_arrive,
         broken_framing_reaches_nobody,
         requests_on_one_connection_do_not_mix,
-    ]
-    .to_vec()
+    ];
+    [forgotten.as_slice(), &shared].concat()
+}
+
+async fn where_no_body_can_arrive_nothing_hangs_and_the_reason_is_told(
+    stack: &Stack,
+) -> Result<()> {
+    let request = stack.post(&Form::inbound("hello?")).await?;
+    let response = stack.send(&request).await?;
+    assert_eq!(response.status, Reason::NoBody.status());
+    assert!(response.text().contains("allow_on_headers_stop_iteration"), "{}", response.text());
+    assert_eq!(stack.backend.seen(&request.case).len(), 0);
+    // What has no body to wait for is not affected.
+    let request = stack.get_as(&Form::inbound("by GET"), Signing::default()).await?;
+    assert_eq!(stack.send(&request).await?.status, 200);
+    Ok(())
 }
 
 async fn chunks_and_trailers_over_http1(stack: &Stack) -> Result<()> {
