@@ -265,6 +265,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_list_every_reason_in_these_words() {
+        let document = include_str!("../docs/FAILURE-MODES.md");
+        for reason in Reason::ALL {
+            let row =
+                format!("| `{}` | {} | {} |", reason.slug(), reason.status(), reason.advice());
+            assert!(document.contains(&row), "docs/FAILURE-MODES.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn a_duplicate_is_always_a_success() {
         assert_eq!(Answer::duplicate(Class::Inbound, None).status, 200);
         assert_eq!(Answer::duplicate(Class::Status, None).status, 204);
