@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
+use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use crate::metrics::Counter;
 use crate::reply::Answer;
@@ -156,17 +156,17 @@ pub(crate) fn note(word: &str) {
 
 /// For the operator, at level warning.
 pub(crate) fn warn(line: &str) {
-    let _ = hostcalls::log(LogLevel::Warn, line);
+    log::warn!("{line}");
 }
 
 /// For the operator, once per start.
 pub(crate) fn info(line: &str) {
-    let _ = hostcalls::log(LogLevel::Info, line);
+    log::info!("{line}");
 }
 
 /// For the operator: nothing works until this is mended.
 pub(crate) fn error(line: &str) {
-    let _ = hostcalls::log(LogLevel::Error, line);
+    log::error!("{line}");
 }
 
 /// A bell that wakes the root context of this worker, and of no other.
