@@ -1,0 +1,136 @@
+//! Sends webhooks over keep-alive connections: as fast as they are answered, or on a schedule that does not wait for
+//! answers. On a schedule, latency counts from when a request was due, not from when it could be sent: a stall is
+//! seen by all who waited for it, not only by the one it hit (coordinated omission).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::http1::{Reader, status};
+use crate::webhook::{Kind, Webhook};
+
+/// Connections, and so requests in flight.
+const CONNECTIONS: usize = 64;
+/// No answer takes longer; Envoy itself gives up after 14 s.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// When requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// The next as soon as an answer frees its connection, for so long.
+    Saturating(Duration),
+    /// One each interval, whatever becomes of the others.
+    Every(Duration),
+}
+
+/// What became of a load.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// From first to last.
+    pub(crate) elapsed: Duration,
+    /// Of each answered request, in no order.
+    pub(crate) latencies: Vec<Duration>,
+    /// New webhooks that were sent.
+    pub(crate) fresh: u64,
+    /// Repeats that were sent.
+    pub(crate) repeats: u64,
+    /// Forged webhooks that were sent.
+    pub(crate) forged: u64,
+    /// Proven webhooks that got no 2xx, and forged ones that got anything but 403 (2xx where nobody verifies).
+    pub(crate) wrong: u64,
+}
+
+/// Sends all of `webhooks`, or as many as there is time for.
+pub(crate) async fn send(
+    to: SocketAddr,
+    webhooks: Vec<Webhook>,
+    pace: Pace,
+    verified: bool,
+) -> Result<Outcome> {
+    let schedule = Arc::new(Mutex::new(Schedule { webhooks: webhooks.into_iter(), sent: 0 }));
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let stream = TcpStream::connect(to).await.context("connect to Envoy")?;
+        stream.set_nodelay(true)?;
+        connections.push(stream);
+    }
+    let mut senders = JoinSet::new();
+    let started = Instant::now();
+    for stream in connections {
+        senders.spawn(work(stream, schedule.clone(), pace, started, verified));
+    }
+    let mut total = Outcome::default();
+    while let Some(one) = senders.join_next().await {
+        let one = one??;
+        total.latencies.extend(one.latencies);
+        total.fresh += one.fresh;
+        total.repeats += one.repeats;
+        total.forged += one.forged;
+        total.wrong += one.wrong;
+    }
+    total.elapsed = started.elapsed();
+    Ok(total)
+}
+
+struct Schedule {
+    webhooks: std::vec::IntoIter<Webhook>,
+    sent: u32,
+}
+
+impl Schedule {
+    /// The next webhook when it is due, and that time. Whoever holds the schedule meanwhile is the only one who waits
+    /// on it. It waits awake: timers of the runtime are a millisecond coarse, and this core has nothing else to do.
+    async fn next(&mut self, pace: Pace, started: Instant) -> Option<(Webhook, Instant)> {
+        let due = match pace {
+            Pace::Saturating(period) if started.elapsed() >= period => return None,
+            Pace::Saturating(_) => Instant::now(),
+            Pace::Every(interval) => started + interval * self.sent,
+        };
+        let webhook = self.webhooks.next()?;
+        self.sent += 1;
+        while Instant::now() < due {
+            tokio::task::yield_now().await;
+        }
+        Some((webhook, due))
+    }
+}
+
+/// One connection.
+async fn work(
+    mut stream: TcpStream,
+    schedule: Arc<Mutex<Schedule>>,
+    pace: Pace,
+    started: Instant,
+    verified: bool,
+) -> Result<Outcome> {
+    let (from, mut to) = stream.split();
+    let mut reader = Reader::new(from);
+    let mut outcome = Outcome::default();
+    loop {
+        let next = schedule.lock().await.next(pace, started).await;
+        let Some((webhook, due)) = next else { return Ok(outcome) };
+        to.write_all(&webhook.request).await?;
+        let answer = tokio::time::timeout(PATIENCE, reader.next()).await;
+        let Some(response) = answer.context("no answer in time")?? else {
+            bail!("Envoy closed a connection in use");
+        };
+        outcome.latencies.push(due.elapsed());
+        let status = status(response)?;
+        let right = match webhook.kind {
+            Kind::Forged if verified => status == 403,
+            Kind::Fresh | Kind::Repeat | Kind::Forged => (200..300).contains(&status),
+        };
+        outcome.wrong += u64::from(!right);
+        match webhook.kind {
+            Kind::Fresh => outcome.fresh += 1,
+            Kind::Repeat => outcome.repeats += 1,
+            Kind::Forged => outcome.forged += 1,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What the filter and the sidecar cost: the same load on the same machine, in turns, with and without them.
+//! docs/PERFORMANCE.md tells how to read what comes out. All traffic is on 127.0.0.1 and bounded.
+
+mod backend;
+mod http1;
+mod load;
+mod process;
+mod report;
+mod target;
+mod webhook;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use tempfile::TempDir;
+
+use crate::backend::Backend;
+use crate::load::{Outcome, Pace, send};
+use crate::process::{Awake, Cores, Usage};
+use crate::report::{Cost, Measurement, Phase, Series, tables};
+use crate::target::{Parts, Plan, Target};
+use crate::webhook::Sequence;
+
+/// Webhooks made for each second of saturation; no target here takes as many.
+const MOST_PER_SECOND: u64 = 40_000;
+/// Before it is measured, each target runs so long: V8 compiles what is hot.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Measures what the filter and the sidecar cost, as ratios to Envoy without them.
+#[derive(Parser)]
+struct Options {
+    /// How often each target has its turn.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// How long each of the two loads of a turn lasts.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Requests per second of the open loop.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    rate: u32,
+    /// Envoy.
+    #[arg(long, env = "TWILIO_EDGE_ENVOY")]
+    envoy: Option<PathBuf>,
+    /// The compiled filter.
+    #[arg(long, env = "TWILIO_EDGE_WASM")]
+    wasm: Option<PathBuf>,
+    /// The sidecar; else the one built beside this program.
+    #[arg(long, env = "TWILIO_EDGE_BIN")]
+    sidecar: Option<PathBuf>,
+}
+
+// One thread, on one core: the other belongs to what is measured.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let parts = parts(&options)?;
+    let cores = Cores::divide()?;
+    let logs = TempDir::with_prefix("twilio-edge-bench-")?;
+    let backend = Backend::start().await?;
+    let mut turns =
+        Turns { options: &options, cores, logs: logs.path(), backend: &backend, last: nanos() };
+    let (mut targets, mut notes) = (Vec::new(), Vec::new());
+    for plan in Plan::ALL {
+        if let Some(part) = plan.lacks() {
+            notes.push(format!("{} was left out: there is no {part} here", plan.title()));
+            continue;
+        }
+        eprintln!("starting {}", plan.title());
+        let target = Target::start(plan, &parts, cores, &backend).await?;
+        turns.saturate(&target, WARM_UP).await?;
+        targets.push((target, Series { plan, rounds: Vec::new() }));
+    }
+    for round in 1..=options.rounds {
+        for (target, series) in &mut targets {
+            let measured = turns.measure(target).await?;
+            eprintln!(
+                "round {round} of {}: {:<38} {:>6.0} requests/s",
+                options.rounds,
+                target.plan.title(),
+                measured.saturated.rate
+            );
+            series.rounds.push(measured);
+        }
+    }
+    let series: Vec<Series> = targets.into_iter().map(|(_, series)| series).collect();
+    if !cores.are_two() {
+        notes.push(
+            "load and target shared the only core: rates and latencies say little".to_owned(),
+        );
+    }
+    if process::find("chrt", &[]).is_none() {
+        notes.push("no chrt (util-linux): latencies include waking a halted core".to_owned());
+    }
+    let size = std::fs::metadata(&parts.wasm)?.len();
+    println!("\n{}\nwasm: {size} bytes", tables(&series, options.rate));
+    notes.iter().for_each(|note| println!("note: {note}"));
+    let off = series.iter().flat_map(|s| s.rounds.iter().map(move |r| (s.plan, r)));
+    let off: Vec<String> = off
+        .map(|(plan, round)| (plan, round.saturated.off, round.scheduled.off))
+        .filter(|(_, saturated, scheduled)| saturated + scheduled > 0)
+        .map(|(plan, a, b)| format!("{}: {a} saturated, {b} scheduled", plan.title()))
+        .collect();
+    ensure!(
+        off.is_empty(),
+        "requests did not end as they had to, so this measured something else:\n{}",
+        off.join("\n")
+    );
+    Ok(())
+}
+
+fn parts(options: &Options) -> Result<Parts> {
+    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let or = |given: &Option<PathBuf>, usual: PathBuf| given.clone().unwrap_or(usual);
+    let this = std::env::current_exe()?;
+    let parts = Parts {
+        envoy: or(&options.envoy, repository.join(".venv/bin/envoy")),
+        wasm: or(&options.wasm, repository.join("target/wasm/twilio_edge_filter.wasm")),
+        sidecar: or(&options.sidecar, this.with_file_name("twilio-edge")),
+        config: repository.join("envoy/envoy.yaml"),
+    };
+    for part in [&parts.envoy, &parts.wasm, &parts.sidecar] {
+        ensure!(part.exists(), "there is no {}: run `make bench`", part.display());
+    }
+    Ok(parts)
+}
+
+/// Gives targets their turns.
+struct Turns<'a> {
+    options: &'a Options,
+    cores: Cores,
+    logs: &'a Path,
+    backend: &'a Backend,
+    /// Name of the last sequence of webhooks; every phase has its own.
+    last: u64,
+}
+
+impl Turns<'_> {
+    async fn measure(&mut self, target: &Target) -> Result<Measurement> {
+        let period = Duration::from_secs(self.options.seconds.into());
+        let saturated = self.saturate(target, period).await?;
+        let scheduled = {
+            let _awake = Awake::keep(self.cores, self.logs);
+            let count = u64::from(self.options.rate) * u64::from(self.options.seconds);
+            let interval = Duration::from_secs(1) / self.options.rate;
+            self.run(target, count, Pace::Every(interval)).await?
+        };
+        let usage = target.usage()?;
+        let bytes =
+            |parts: &[(&str, Usage)]| parts.iter().map(|(_, used)| used.resident_bytes).sum();
+        let (envoy, helpers) = usage.split_at_checked(1).context("no Envoy")?;
+        Ok(Measurement {
+            saturated,
+            scheduled,
+            envoy_bytes: bytes(envoy),
+            helper_bytes: bytes(helpers),
+        })
+    }
+
+    async fn saturate(&mut self, target: &Target, period: Duration) -> Result<Phase> {
+        let count = MOST_PER_SECOND * period.as_secs();
+        self.run(target, count, Pace::Saturating(period)).await
+    }
+
+    async fn run(&mut self, target: &Target, count: u64, pace: Pace) -> Result<Phase> {
+        self.last += 1;
+        let webhooks = Sequence::new(self.last)?.first(count)?;
+        let delivered = self.backend.delivered();
+        let before = target.usage()?;
+        let outcome = send(target.address, webhooks, pace, target.plan.verifies()).await?;
+        let after = settled(target).await?;
+        let delivered = self.backend.delivered() - delivered;
+        Ok(phase(target.plan, &before, &after, delivered, outcome))
+    }
+}
+
+/// The usage once nothing more is done: what is written behind the answers belongs to them.
+async fn settled(target: &Target) -> Result<Vec<(&'static str, Usage)>> {
+    const CALM: Duration = Duration::from_millis(100);
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let started = Instant::now();
+    let mut usage = target.usage()?;
+    loop {
+        tokio::time::sleep(CALM).await;
+        let now = target.usage()?;
+        let idle = usage.iter().zip(&now).all(|((_, one), (_, other))| one.cpu == other.cpu);
+        if idle || started.elapsed() > PATIENCE {
+            return Ok(now);
+        }
+        usage = now;
+    }
+}
+
+fn phase(
+    plan: Plan,
+    before: &[(&'static str, Usage)],
+    after: &[(&'static str, Usage)],
+    delivered: u64,
+    outcome: Outcome,
+) -> Phase {
+    let requests = (outcome.latencies.len() as f64).max(1.0);
+    let seconds = outcome.elapsed.as_secs_f64();
+    let used = before.iter().zip(after).map(|((name, before), (_, after))| {
+        (*name, after.cpu.saturating_sub(before.cpu).as_secs_f64())
+    });
+    let used: Vec<(&'static str, f64)> = used.collect();
+    let expected = outcome.fresh
+        + if plan.remembers() { 0 } else { outcome.repeats }
+        + if plan.verifies() { 0 } else { outcome.forged };
+    Phase {
+        rate: requests / seconds,
+        busy: used.iter().map(|(_, cpu)| cpu).sum::<f64>() / seconds,
+        costs: used.iter().map(|(name, cpu)| Cost { name, us: cpu * 1e6 / requests }).collect(),
+        latencies: outcome.latencies,
+        off: outcome.wrong + expected.abs_diff(delivered),
+    }
+}
+
+fn nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or_default()
+}

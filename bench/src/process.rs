@@ -1,0 +1,292 @@
+//! The processes that are measured: started on a core of their own, ended when this one ends, however it ends. What
+//! they and their children use is read from /proc. Knows nothing of what they do.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::http1::{Reader, status};
+
+/// How long anything may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts "$@", tells its process id, waits for the end of its own input, then ends it with $GUARD_SIGNAL. The input
+/// ends with the process that holds the other end, whatever kills that.
+const GUARD: &str = r#"
+exec 3<&0
+"$@" </dev/null >/dev/null 2>>"$GUARD_LOG" &
+pid=$!
+echo $pid
+read _ <&3
+kill -$GUARD_SIGNAL $pid 2>/dev/null
+wait $pid 2>/dev/null
+"#;
+
+/// Two cores: one for what is measured, one for the load. On a machine with one, all share it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cores {
+    measured: usize,
+    load: usize,
+}
+
+impl Cores {
+    /// The first two this process may use; moves it to the second.
+    pub(crate) fn divide() -> Result<Self> {
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+        let measured = cores.next().context("no core to run on")?;
+        let cores = Self { measured, load: cores.next().unwrap_or(measured) };
+        run_on(cores.load)?;
+        Ok(cores)
+    }
+
+    /// Whether the load has a core of its own.
+    pub(crate) fn are_two(self) -> bool {
+        self.measured != self.load
+    }
+
+    /// Starts something on the measured core: a child inherits where its parent is at that moment.
+    fn started_on_measured<T>(self, start: impl FnOnce() -> Result<T>) -> Result<T> {
+        run_on(self.measured)?;
+        let started = start();
+        run_on(self.load)?;
+        started
+    }
+}
+
+fn run_on(core: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(core);
+    sched_setaffinity(None, &only).with_context(|| format!("move to core {core}"))
+}
+
+/// What is to be started.
+pub(crate) struct Program<'a> {
+    /// For its log and the report.
+    pub(crate) name: &'static str,
+    /// Program and arguments.
+    pub(crate) command: Vec<&'a OsStr>,
+    /// Its whole environment, but for PATH.
+    pub(crate) environment: Vec<(&'a str, String)>,
+    /// What ends it at once.
+    pub(crate) signal: &'a str,
+}
+
+/// A process that does not outlive this one.
+pub(crate) struct Process {
+    name: &'static str,
+    guard: Child,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` on the measured core, with its errors in `logs`. Its output goes nowhere.
+    pub(crate) fn start(cores: Cores, program: Program<'_>, logs: &Path) -> Result<Self> {
+        let name = program.name;
+        let log = logs.join(format!("{name}.log"));
+        File::create(&log)?;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "guard"]).args(&program.command).env_clear();
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(program.environment).env("GUARD_LOG", &log);
+        command.env("GUARD_SIGNAL", program.signal).current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut guard = cores
+            .started_on_measured(|| Ok(command.spawn()?))
+            .with_context(|| format!("start {name}"))?;
+        let mut line = String::new();
+        if let Some(output) = guard.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        let pid = line.trim().parse().with_context(|| format!("no process id of {name}"))?;
+        Ok(Self { name, guard, pid, log })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// CPU used so far and memory held now, its children's with it.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let table = ProcessTable::read()?;
+        ensure!(table.has(self.pid), "{} ended by itself:\n{}", self.name, self.complaint());
+        Ok(table.family(self.pid))
+    }
+
+    /// Waits until `http://address/path` answers 200.
+    pub(crate) async fn until_ready(&self, port: u16, path: &str) -> Result<()> {
+        let started = Instant::now();
+        while !answers(port, path).await.unwrap_or(false) {
+            self.usage()?;
+            if started.elapsed() > PATIENCE {
+                bail!("{} is not ready after {PATIENCE:?}:\n{}", self.name, self.complaint());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    fn complaint(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let mut last: Vec<&str> = text.lines().rev().take(8).collect();
+        last.reverse();
+        last.join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
+}
+
+async fn answers(port: u16, path: &str) -> Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let (from, mut to) = stream.split();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    to.write_all(request.as_bytes()).await?;
+    // Envoy's admin answers in chunks, which are nobody's business here: the first bytes say it.
+    let mut reader = Reader::new(from);
+    let first = tokio::time::timeout(PATIENCE, reader.first_bytes()).await??;
+    Ok(status(first)? == 200)
+}
+
+/// A port on 127.0.0.1 that nobody listens on.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// What a process and its children use.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// User and system time since they started.
+    pub(crate) cpu: Duration,
+    /// Resident memory; what they share is counted as often as it is shared.
+    pub(crate) resident_bytes: u64,
+}
+
+/// One line of /proc/PID/stat.
+#[derive(Debug, PartialEq)]
+struct Entry {
+    pid: u32,
+    parent: u32,
+    ticks: u64,
+    pages: u64,
+}
+
+impl Entry {
+    fn parse(stat: &str) -> Option<Self> {
+        // The name of the program stands in parentheses and may hold anything, parentheses too.
+        let (pid, rest) = stat.split_once(" (")?;
+        let (_, rest) = rest.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // Counted as in proc(5), where the state is the third.
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        // User and system; of itself, and of children that are gone.
+        let ticks = [14, 15, 16, 17].map(number).into_iter().sum::<Option<u64>>()?;
+        Some(Self {
+            pid: pid.parse().ok()?,
+            parent: number(4)?.try_into().ok()?,
+            ticks,
+            pages: number(24)?,
+        })
+    }
+}
+
+struct ProcessTable(Vec<Entry>);
+
+impl ProcessTable {
+    fn read() -> Result<Self> {
+        let folders = std::fs::read_dir("/proc").context("/proc: this needs Linux")?;
+        let stats = folders.flatten().map(|folder| folder.path().join("stat"));
+        // What is no process, or has just ended, has no such file.
+        let texts = stats.filter_map(|stat| std::fs::read_to_string(stat).ok());
+        Ok(Self(texts.filter_map(|text| Entry::parse(&text)).collect()))
+    }
+
+    fn has(&self, pid: u32) -> bool {
+        self.0.iter().any(|entry| entry.pid == pid)
+    }
+
+    fn family(&self, head: u32) -> Usage {
+        let mut members = vec![head];
+        let (mut ticks, mut pages) = (0, 0);
+        while let Some(pid) = members.pop() {
+            members.extend(self.0.iter().filter(|e| e.parent == pid).map(|e| e.pid));
+            for entry in self.0.iter().filter(|entry| entry.pid == pid) {
+                ticks += entry.ticks;
+                pages += entry.pages;
+            }
+        }
+        let nanoseconds = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        Usage {
+            cpu: Duration::from_nanos(ticks * nanoseconds),
+            resident_bytes: pages * rustix::param::page_size() as u64,
+        }
+    }
+}
+
+/// Keeps the measured core awake with a process that runs only when nothing else wants to. A halted virtual core takes
+/// 50 to 300 us to wake, by the minute, and a comparison of latencies would be one of those.
+pub(crate) struct Awake(#[expect(dead_code, reason = "ends with this")] Process);
+
+impl Awake {
+    /// None where there is no `chrt` (util-linux) to ask for that priority.
+    pub(crate) fn keep(cores: Cores, logs: &Path) -> Option<Self> {
+        let command = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"];
+        let program = Program {
+            name: "spinner",
+            command: command.map(OsStr::new).to_vec(),
+            environment: Vec::new(),
+            signal: "KILL",
+        };
+        find("chrt", &[])?;
+        Process::start(cores, program, logs).ok().map(Self)
+    }
+}
+
+/// A program in `folders` or on PATH.
+pub(crate) fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let known = folders.iter().cloned().chain(std::env::split_paths(&path));
+    known.map(|folder| folder.join(name)).find(|candidate| candidate.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_includes_children_and_those_that_are_gone() {
+        let line = |pid, parent, ticks| {
+            format!(
+                "{pid} (a) b) (c) S {parent} 1 1 0 -1 0 0 0 0 0 {ticks} 1 20 300 20 0 1 0 9 9 7 0"
+            )
+        };
+        let texts =
+            [line(10, 1, 4000), line(11, 10, 50_000), line(12, 11, 600_000), line(13, 1, 9)];
+        let table = ProcessTable(texts.iter().filter_map(|text| Entry::parse(text)).collect());
+        assert_eq!(table.0.len(), 4);
+        let ticks = 4000 + 50_000 + 600_000 + 3 * 321;
+        let per_second = rustix::param::clock_ticks_per_second();
+        let usage = table.family(10);
+        assert_eq!(usage.cpu, Duration::from_nanos(ticks * (1_000_000_000 / per_second)));
+        assert_eq!(usage.resident_bytes, 21 * rustix::param::page_size() as u64);
+    }
+
+    #[test]
+    fn this_process_is_in_the_table() {
+        assert!(ProcessTable::read().unwrap().has(std::process::id()));
+    }
+}

@@ -1,0 +1,179 @@
+//! The load: webhooks as Twilio sends them, signed, as bytes on a wire. Number `n` of a sequence is always the same
+//! webhook, so a repeat is simply an earlier number again. Knows nothing of who sends them and where to.
+
+use anyhow::{Context, Result};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use twilio_edge::demo::{ACCOUNT_SID, AUTH_TOKEN};
+use twilio_edge_filter::form::Form;
+use twilio_edge_filter::signature::{Key, Payload, sign};
+
+/// What Twilio calls; the filter is told the same.
+pub(crate) const ORIGIN: &str = "https://hooks.example.com";
+/// How far back a repeat goes: its original was answered long ago, whatever is in flight.
+const REPEAT_DISTANCE: u64 = 500;
+
+const INBOUND: &str = "/twilio/inbound";
+const STATUS: &str = "/twilio/status";
+
+/// What a webhook is to the edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Signed and new: the backend must get it.
+    Fresh,
+    /// Signed and seen: the backend must not get it again, where anybody remembers.
+    Repeat,
+    /// Signed by somebody else.
+    Forged,
+}
+
+/// A whole HTTP/1.1 request.
+pub(crate) struct Webhook {
+    /// What is to become of it.
+    pub(crate) kind: Kind,
+    /// Head and body.
+    pub(crate) request: Vec<u8>,
+}
+
+/// An endless sequence of webhooks that no other sequence shares: of a hundred, 70 are status callbacks and 30
+/// inbound messages, 5 repeats, 1 forged.
+pub(crate) struct Sequence {
+    name: u64,
+    key: Key,
+    stranger: Key,
+}
+
+impl Sequence {
+    /// The sequence of this name; another name, other messages.
+    pub(crate) fn new(name: u64) -> Result<Self> {
+        let key = |token| Key::auth_token("bench", token).context("a key of any length will do");
+        Ok(Self { name, key: key(AUTH_TOKEN)?, stranger: key("not-the-token-of-this-account-00")? })
+    }
+
+    /// The first `count` webhooks.
+    pub(crate) fn first(&self, count: u64) -> Result<Vec<Webhook>> {
+        (0..count).map(|n| self.webhook(n)).collect()
+    }
+
+    fn webhook(&self, n: u64) -> Result<Webhook> {
+        let kind = match n % 100 {
+            99 => Kind::Forged,
+            // Their originals, one after a number that ends like theirs, are neither forged nor repeats.
+            13 | 33 | 53 | 73 | 93 if n >= REPEAT_DISTANCE => Kind::Repeat,
+            _ => Kind::Fresh,
+        };
+        let original = if kind == Kind::Repeat { n - REPEAT_DISTANCE + 1 } else { n };
+        let (path, body) = self.content(original);
+        let key = if kind == Kind::Forged { &self.stranger } else { &self.key };
+        let form = Form::parse(body.as_bytes()).ok().context("too many parameters")?;
+        let signature = sign(&format!("{ORIGIN}{path}"), Payload::Form(&form), key);
+        let token = sid("", self.name, n);
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: hooks.example.com\r\nUser-Agent: TwilioProxy/1.1\r\nAccept: */*\r\n\
+             Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\nContent-Length: {}\r\n\
+             I-Twilio-Idempotency-Token: {token}\r\nX-Home-Region: us1\r\nX-Twilio-Signature: {signature}\r\n\r\n{body}",
+            body.len(),
+        );
+        Ok(Webhook { kind, request: request.into_bytes() })
+    }
+
+    /// Path and body of message number `n`.
+    fn content(&self, n: u64) -> (&'static str, String) {
+        let message = sid("SM", self.name, n);
+        let messaging = sid("MG", 0, 7);
+        let phone = format!("+1{:03}{:07}", 200 + self.name % 800, n % 10_000_000);
+        // Spread over the hundred, so that phases of any length have the same mix.
+        if n % 10 < 3 {
+            let text = format!(
+                "Hello, is order #{n} on its way? We are at home until 6 pm & the bell works. Grüße"
+            );
+            let body = encoded(&[
+                ("ToCountry", "US"),
+                ("ToState", "CA"),
+                ("SmsMessageSid", &message),
+                ("NumMedia", "0"),
+                ("ToCity", "SAN FRANCISCO"),
+                ("FromZip", "94109"),
+                ("SmsSid", &message),
+                ("FromState", "CA"),
+                ("SmsStatus", "received"),
+                ("FromCity", "SAN FRANCISCO"),
+                ("Body", &text),
+                ("FromCountry", "US"),
+                ("To", "+15005550006"),
+                ("MessagingServiceSid", &messaging),
+                ("NumSegments", "1"),
+                ("MessageSid", &message),
+                ("AccountSid", ACCOUNT_SID),
+                ("From", &phone),
+                ("ApiVersion", "2010-04-01"),
+            ]);
+            return (INBOUND, body);
+        }
+        let status = if n.is_multiple_of(2) { "sent" } else { "delivered" };
+        let body = encoded(&[
+            ("ChannelPrefix", "whatsapp"),
+            ("ApiVersion", "2010-04-01"),
+            ("MessagingServiceSid", &messaging),
+            ("SmsSid", &message),
+            ("SmsStatus", status),
+            ("MessageStatus", status),
+            ("ChannelInstallSid", "XE5f1d2b3c4a5968778695a4b3c2d1e0f0"),
+            ("To", &format!("whatsapp:{phone}")),
+            ("From", "whatsapp:+15005550006"),
+            ("MessageSid", &message),
+            ("AccountSid", ACCOUNT_SID),
+            ("StructuredMessage", "false"),
+            ("ChannelToAddress", &phone),
+            ("RawDlrDoneDate", "2611231452"),
+        ]);
+        (STATUS, body)
+    }
+}
+
+fn sid(kind: &str, sequence: u64, n: u64) -> String {
+    format!("{kind}{sequence:016x}{n:016x}")
+}
+
+fn encoded(parameters: &[(&str, &str)]) -> String {
+    const ESCAPED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b' ');
+    let pair = |(name, value): &(&str, &str)| {
+        format!("{name}={}", utf8_percent_encode(value, ESCAPED).to_string().replace(' ', "+"))
+    };
+    parameters.iter().map(pair).collect::<Vec<_>>().join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mix_is_what_the_report_says() {
+        let all = Sequence::new(1).unwrap().first(10_500).unwrap();
+        let (_, later) = all.split_at(500);
+        let of = |kind| later.iter().filter(|webhook| webhook.kind == kind).count();
+        assert_eq!((of(Kind::Fresh), of(Kind::Repeat), of(Kind::Forged)), (9_400, 500, 100));
+        let inbound =
+            later.iter().filter(|w| w.request.starts_with(b"POST /twilio/inbound")).count();
+        assert!((2_800..3_200).contains(&inbound), "{inbound}");
+        let bytes = later.iter().map(|webhook| webhook.request.len()).sum::<usize>() / later.len();
+        assert!((800..1_300).contains(&bytes), "{bytes} bytes");
+    }
+
+    #[test]
+    fn a_repeat_is_one_that_was_new() {
+        let all = Sequence::new(1).unwrap().first(2_000).unwrap();
+        let body = |webhook: &Webhook| {
+            let text = String::from_utf8(webhook.request.clone()).unwrap();
+            text.split_once("\r\n\r\n").unwrap().1.to_owned()
+        };
+        let mut fresh = std::collections::HashSet::new();
+        for webhook in &all {
+            match webhook.kind {
+                Kind::Fresh => assert!(fresh.insert(body(webhook)), "not new"),
+                Kind::Repeat => assert!(fresh.contains(&body(webhook)), "never seen"),
+                Kind::Forged => {}
+            }
+        }
+    }
+}
