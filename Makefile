@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test e2e fuzz lint fmt clean
+.PHONY: help setup setup-test build wasm run test e2e fuzz bench lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -46,6 +46,11 @@ e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its opt
 
 fuzz: setup ## Fuzz what parses and decides; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
 	@fuzz/run.sh $(or $(SECONDS_EACH),60)
+# Redis and PostgreSQL are left out where they are not installed; `make setup-test` installs them.
+bench: setup ## What filter and sidecar cost; ARGS="--rounds 5 --seconds 4"
+	$(WASM_BUILD)
+	@$(CARGO) build --release --package twilio-edge --package twilio-edge-bench --bins
+	@$(TARGET)/release/twilio-edge-bench $(ARGS)
 
 lint: ## Format, clippy natively and for wasm, licences and sources of dependencies
 	@setup/setup.sh lint

@@ -167,11 +167,16 @@ impl Turns<'_> {
         self.last += 1;
         let webhooks = Sequence::new(self.last)?.first(count)?;
         let delivered = self.backend.delivered();
-        let before = target.usage()?;
+        let started = Instant::now();
+        let (core, before) = (self.cores.measured_busy()?, target.usage()?);
         let outcome = send(target.address, webhooks, pace, target.plan.verifies()).await?;
         let after = settled(target).await?;
+        let core = self.cores.measured_busy()?.saturating_sub(core);
         let delivered = self.backend.delivered() - delivered;
-        Ok(phase(target.plan, &before, &after, delivered, outcome))
+        let mut phase = phase(target.plan, &before, &after, delivered, outcome);
+        let ours = cpu(&after).saturating_sub(cpu(&before));
+        phase.others = core.saturating_sub(ours).as_secs_f64() / started.elapsed().as_secs_f64();
+        Ok(phase)
     }
 }
 
@@ -214,7 +219,12 @@ fn phase(
         costs: used.iter().map(|(name, cpu)| Cost { name, us: cpu * 1e6 / requests }).collect(),
         latencies: outcome.latencies,
         off: outcome.wrong + expected.abs_diff(delivered),
+        ..Phase::default()
     }
+}
+
+fn cpu(parts: &[(&str, Usage)]) -> Duration {
+    parts.iter().map(|(_, used)| used.cpu).sum()
 }
 
 fn nanos() -> u64 {

@@ -53,6 +53,18 @@ impl Cores {
         self.measured != self.load
     }
 
+    /// How long the measured core has worked since the machine started, for whomever; stolen time with it.
+    pub(crate) fn measured_busy(self) -> Result<Duration> {
+        let text = std::fs::read_to_string("/proc/stat")?;
+        let name = format!("cpu{}", self.measured);
+        let mut lines = text.lines().map(str::split_ascii_whitespace);
+        let fields = lines.find_map(|mut line| (line.next() == Some(&name)).then_some(line));
+        let fields = fields.with_context(|| format!("/proc/stat has no {name}"))?;
+        // User, nice, system, (idle, waiting for a disk), interrupts, steal.
+        let busy = fields.take(8).enumerate().filter(|(field, _)| !matches!(field, 3 | 4));
+        Ok(ticks(busy.filter_map(|(_, text)| text.parse::<u64>().ok()).sum()))
+    }
+
     /// Starts something on the measured core: a child inherits where its parent is at that moment.
     fn started_on_measured<T>(self, start: impl FnOnce() -> Result<T>) -> Result<T> {
         run_on(self.measured)?;
@@ -176,6 +188,11 @@ pub(crate) struct Usage {
     pub(crate) resident_bytes: u64,
 }
 
+/// The kernel counts time in these.
+fn ticks(count: u64) -> Duration {
+    Duration::from_nanos(count * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)))
+}
+
 /// One line of /proc/PID/stat.
 #[derive(Debug, PartialEq)]
 struct Entry {
@@ -221,19 +238,15 @@ impl ProcessTable {
 
     fn family(&self, head: u32) -> Usage {
         let mut members = vec![head];
-        let (mut ticks, mut pages) = (0, 0);
+        let (mut used, mut pages) = (0, 0);
         while let Some(pid) = members.pop() {
             members.extend(self.0.iter().filter(|e| e.parent == pid).map(|e| e.pid));
             for entry in self.0.iter().filter(|entry| entry.pid == pid) {
-                ticks += entry.ticks;
+                used += entry.ticks;
                 pages += entry.pages;
             }
         }
-        let nanoseconds = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        Usage {
-            cpu: Duration::from_nanos(ticks * nanoseconds),
-            resident_bytes: pages * rustix::param::page_size() as u64,
-        }
+        Usage { cpu: ticks(used), resident_bytes: pages * rustix::param::page_size() as u64 }
     }
 }
 

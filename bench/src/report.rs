@@ -22,6 +22,8 @@ pub(crate) struct Phase {
     pub(crate) rate: f64,
     /// Share of the measured core that the target used, 0 to 1.
     pub(crate) busy: f64,
+    /// Share of it that others used, this machine's noise.
+    pub(crate) others: f64,
     /// Envoy first.
     pub(crate) costs: Vec<Cost>,
     pub(crate) latencies: Vec<Duration>,
@@ -62,10 +64,11 @@ pub(crate) fn tables(all: &[Series], scheduled_rate: u32) -> String {
     let _ = writeln!(
         text,
         "Saturated: Envoy with one worker and all helpers on one core, CPU in us per request\n\n\
-         {:<38} {:>8} {:>5} {:>7} {:>8} {:>7}   {:<18} {:>9} {:>9}",
+         {:<38} {:>8} {:>5} {:>6} {:>7} {:>8} {:>7}   {:<18} {:>9} {:>9}",
         "target",
         "req/s",
         "busy",
+        "others",
         "Envoy",
         "helpers",
         "total",
@@ -80,10 +83,11 @@ pub(crate) fn tables(all: &[Series], scheduled_rate: u32) -> String {
         let helpers = of(|round| round.saturated.total_us() - round.saturated.envoy_us());
         let _ = writeln!(
             text,
-            "{:<38} {:>8.0} {:>4.0}% {envoy:>7.1} {helpers:>8.1} {total:>7.1}   {:<18} {:>6.0} MB {:>6.0} MB",
+            "{:<38} {:>8.0} {:>4.0}% {:>5.0}% {envoy:>7.1} {helpers:>8.1} {total:>7.1}   {:<18} {:>6.0} MB {:>6.0} MB",
             series.plan.title(),
             of(|round| round.saturated.rate),
             of(|round| 100.0 * round.saturated.busy),
+            of(|round| 100.0 * round.saturated.others),
             ratio(series, base, |round| round.saturated.total_us()),
             of(|round| round.envoy_bytes as f64 / 1e6),
             of(|round| round.helper_bytes as f64 / 1e6),
