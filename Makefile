@@ -46,6 +46,7 @@ e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its opt
 
 fuzz: setup ## Fuzz what parses and decides; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
 	@fuzz/run.sh $(or $(SECONDS_EACH),60)
+
 # Redis and PostgreSQL are left out where they are not installed; `make setup-test` installs them.
 bench: setup ## What filter and sidecar cost; ARGS="--rounds 10 --seconds 2"
 	$(WASM_BUILD)
