@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, SqliteConnection,
+    ConnectOptions, Connection,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
     },
@@ -48,10 +48,7 @@ impl Sqlite {
                 StoreError::Away(format!("cannot create {}: {error}", directory.display()))
             })?;
         }
-        // The first of all connections makes the file and turns it to WAL.
-        let mut connection = options.connect().await?;
-        migrate(&mut connection, &path).await?;
-        connection.close().await?;
+        prepare(&options, &path).await?;
         let timeout = Duration::from_millis(settings.timeout_ms);
         let pool = |synchronous| {
             SqlitePoolOptions::new()
@@ -70,8 +67,10 @@ impl Sqlite {
     }
 }
 
-/// Several processes may start on one file; SQLite has no lock that spans a run of migrations.
-async fn migrate(connection: &mut SqliteConnection, database: &Path) -> Result<(), StoreError> {
+/// Makes the file, turns it to WAL and brings its tables up to date, one process at a time: several may start on
+/// one file, SQLite has no lock that spans a run of migrations, and who finds the turn to WAL half done is told
+/// at once that the file is locked, whatever the busy timeout.
+async fn prepare(options: &SqliteConnectOptions, database: &Path) -> Result<(), StoreError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".migrating");
     let lock = tokio::task::spawn_blocking(move || {
@@ -80,10 +79,12 @@ async fn migrate(connection: &mut SqliteConnection, database: &Path) -> Result<(
     });
     let lock = lock.await.map_err(std::io::Error::other).and_then(|lock| lock);
     let _lock = lock.map_err(|error| StoreError::Away(format!("cannot lock: {error}")))?;
+    let mut connection = options.connect().await?;
     sqlx::migrate!("migrations/sqlite")
-        .run(connection)
+        .run(&mut connection)
         .await
-        .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))
+        .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
+    Ok(connection.close().await?)
 }
 
 pub(super) const STATEMENTS: Statements = Statements {
