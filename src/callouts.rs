@@ -137,11 +137,6 @@ impl<T> Callouts<T> {
         taken
     }
 
-    /// Number of letters waiting.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Whether none is waiting.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

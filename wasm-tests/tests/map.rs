@@ -47,6 +47,28 @@ fn the_architecture_names_only_what_is_there() -> Result<()> {
 }
 
 #[test]
+fn each_decision_lives_where_the_architecture_says() -> Result<()> {
+    let document = read("docs/ARCHITECTURE.md")?;
+    let mut decisions = 0;
+    for row in document.lines().filter(|line| line.starts_with('|')) {
+        let cells: Vec<_> =
+            row.trim_matches('|').split('|').map(|c| c.trim().trim_matches('`')).collect();
+        let [_, function, file] = cells.as_slice() else { continue };
+        if !file.ends_with(".rs") || function.contains(' ') {
+            continue;
+        }
+        let name = function.rsplit("::").next().unwrap_or_default();
+        let source = read(file)?;
+        let defined =
+            ["fn", "struct", "enum"].iter().any(|kind| source.contains(&format!("{kind} {name}")));
+        assert!(defined, "docs/ARCHITECTURE.md: {file} defines no {function}");
+        decisions += 1;
+    }
+    assert!(decisions > 8, "the table of decisions has gone");
+    Ok(())
+}
+
+#[test]
 fn the_architecture_names_every_file_of_the_filter() -> Result<()> {
     let named = named_files(&read("docs/ARCHITECTURE.md")?);
     let forgotten: Vec<_> = rust_files("src")?
