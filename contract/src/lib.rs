@@ -10,12 +10,21 @@
 //! sidecar -> filter    200                         [Settled]
 //! ```
 //!
-//! Every request is a batch, is authorized by `Authorization: Bearer <edge token>`, and is idempotent by
+//! And, of a filter that was given no keys of its own, now and then:
+//!
+//! ```text
+//! filter  -> sidecar   GET /edge/v1/config?have=.. "has anything changed?"
+//! sidecar -> filter    200                         [KeyRing]     "no" | "these are the keys now"
+//! ```
+//!
+//! Every request is authorized by `Authorization: Bearer <edge token>`. Every POST is a batch, and idempotent by
 //! (key, claim_id): sending the same batch again changes nothing and answers the same.
 
 pub mod headers;
+mod keys;
 mod wire;
 
+pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, SharedKeySecret};
 pub use wire::{
     Claim, ClaimsReply, ClaimsRequest, Class, Decision, Identity, Opt, Outcome, SavedAnswer,
     Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest, Unclaimed,
@@ -31,6 +40,9 @@ pub const CLAIMS_PATH: &str = "/edge/v1/claims";
 
 /// Path of [`SettlementsRequest`].
 pub const SETTLEMENTS_PATH: &str = "/edge/v1/settlements";
+
+/// Path of [`KeyRing`]; `?have=GENERATION` says which one the filter has.
+pub const EDGE_CONFIG_PATH: &str = "/edge/v1/config";
 
 /// Most claims or settlements one request may carry; a sidecar answers 413 to more.
 pub const MAX_BATCH: usize = 256;

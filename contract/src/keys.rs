@@ -1,0 +1,106 @@
+//! The JSON of `GET /edge/v1/config`: which keys the accounts sign with, handed by the sidecar to filters that were not
+//! given any. It decides what is never shown: `Debug` of these types tells how many keys there are, and no key. It must
+//! not know where a sidecar has them from, nor what a filter does with them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Body of the reply to `GET /edge/v1/config`, and to `GET /edge/v1/config?have=GENERATION`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRing {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub v: u32,
+    /// Names this content, on every sidecar that has the same: 16 hexadecimal digits. No secret.
+    pub generation: String,
+    /// All accounts; none if the generation is the one the filter has already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<Vec<AccountKeys>>,
+}
+
+/// The keys of one account.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountKeys {
+    /// `AC..`
+    pub sid: String,
+    /// The current one first; the others are tried after it, while a token is being rotated.
+    #[serde(default)]
+    pub auth_tokens: Vec<String>,
+    /// Of which a request names the one it was signed with.
+    #[serde(default)]
+    pub shared_keys: Vec<SharedKeySecret>,
+}
+
+/// A SharedKey (twilio.com/docs/usage/webhooks/webhook-shared-keys).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedKeySecret {
+    /// `webhooks_sharedkey_..`, as requests name it.
+    pub id: String,
+    /// What it signs with.
+    pub secret: String,
+    /// Belongs to the key: a request may name a key, never choose what is done with it.
+    pub algorithm: KeyAlgorithm,
+}
+
+/// What a SharedKey signs with, in Twilio's spelling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyAlgorithm {
+    /// Twilio's default.
+    #[serde(rename = "HMAC_SHA256")]
+    HmacSha256,
+    /// What auth tokens sign with.
+    #[serde(rename = "HMAC_SHA1")]
+    HmacSha1,
+}
+
+impl fmt::Debug for AccountKeys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AccountKeys")
+            .field("sid", &self.sid)
+            .field("auth_tokens", &self.auth_tokens.len())
+            .field("shared_keys", &self.shared_keys)
+            .finish()
+    }
+}
+
+impl fmt::Debug for SharedKeySecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SharedKeySecret")
+            .field("id", &self.id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIRE: &str = r#"{"v":1,"generation":"00112233aabbccdd","accounts":[{"sid":"AC1","auth_tokens":["hush-1","hush-2"],"shared_keys":[{"id":"webhooks_sharedkey_a","secret":"hush-3","algorithm":"HMAC_SHA256"}]}]}"#;
+
+    #[test]
+    fn the_wire_format_is_what_it_was() {
+        let ring: KeyRing = serde_json::from_str(WIRE).unwrap();
+        assert_eq!(serde_json::to_string(&ring).unwrap(), WIRE);
+        let unchanged = KeyRing { accounts: None, ..ring };
+        let text = serde_json::to_string(&unchanged).unwrap();
+        assert_eq!(text, r#"{"v":1,"generation":"00112233aabbccdd"}"#);
+        assert_eq!(serde_json::from_str::<KeyRing>(&text).unwrap(), unchanged);
+    }
+
+    #[test]
+    fn no_secret_is_ever_shown() {
+        let ring: KeyRing = serde_json::from_str(WIRE).unwrap();
+        for shown in [format!("{ring:?}"), format!("{ring:#?}")] {
+            assert!(!shown.contains("hush"), "{shown}");
+            assert!(shown.contains("webhooks_sharedkey_a") && shown.contains("AC1"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_algorithm_nobody_knows_is_an_error() {
+        assert!(serde_json::from_str::<KeyRing>(&WIRE.replace("HMAC_SHA256", "NONE")).is_err());
+    }
+}
