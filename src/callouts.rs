@@ -28,8 +28,20 @@ pub struct Letter<T> {
     pub sender: T,
     /// The JSON to send.
     pub json: String,
-    /// When it was posted.
-    pub posted_ms: u64,
+    /// When it was first seen waiting; streams that post have no clock.
+    seen_ms: Option<u64>,
+}
+
+impl<T> Letter<T> {
+    /// A new letter.
+    pub fn new(sender: T, json: String) -> Self {
+        Self { sender, json, seen_ms: None }
+    }
+
+    /// How long it has been under way, in milliseconds.
+    pub fn age_ms(&self, now_ms: u64) -> u64 {
+        self.seen_ms.map_or(0, |seen_ms| now_ms.saturating_sub(seen_ms))
+    }
 }
 
 /// Letters of one kind, waiting and under way.
@@ -72,6 +84,13 @@ impl<T> Callouts<T> {
         self.waiting_bytes = bytes;
         self.waiting.push_back(letter);
         Ok(())
+    }
+
+    /// Takes note of the time for the letters that came since this was last called.
+    pub fn see(&mut self, now_ms: u64) {
+        for letter in self.waiting.iter_mut().rev().take_while(|it| it.seen_ms.is_none()) {
+            letter.seen_ms = Some(now_ms);
+        }
     }
 
     /// The next batch to send now, if one may go.
@@ -137,9 +156,20 @@ impl<T> Callouts<T> {
         taken
     }
 
-    /// Whether none is waiting.
+    /// Letters that are waiting or under way.
+    pub fn len(&self) -> usize {
+        let flying: usize = self.flights.iter().map(|flight| flight.letters.len()).sum();
+        self.waiting.len() + flying
+    }
+
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
+    }
+
+    /// Whether an answer is due.
+    pub fn is_flying(&self) -> bool {
+        !self.flights.is_empty()
     }
 }
 
@@ -163,7 +193,7 @@ mod tests {
     use super::*;
 
     fn letter(sender: u32) -> Letter<u32> {
-        Letter { sender, json: format!("{{\"n\":{sender}}}"), posted_ms: 0 }
+        Letter::new(sender, format!("{{\"n\":{sender}}}"))
     }
 
     fn senders(batch: Option<Vec<Letter<u32>>>) -> Vec<u32> {
@@ -205,7 +235,7 @@ mod tests {
             callouts.post(letter(sender)).unwrap();
         }
         assert_eq!(callouts.next_batch(0).unwrap().len(), MAX_BATCH);
-        let large = || Letter { sender: 0, json: "x".repeat(BATCH_BYTES), posted_ms: 0 };
+        let large = || Letter::new(0, "x".repeat(BATCH_BYTES));
         let mut callouts = Callouts::new(BATCH_BYTES * 2);
         callouts.post(large()).unwrap();
         callouts.post(large()).unwrap();

@@ -20,12 +20,14 @@
 use std::rc::Rc;
 
 use twilio_edge_contract::{
-    Claim, Class, Decision, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict,
+    Claim, Class, Decision, Delivery, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict,
 };
 
-use crate::config::{Config, Mode, OnUnavailable};
+use crate::config::{BodyFormat, Config, Mode, OnUnavailable};
+pub use crate::handover::Handover;
+use crate::handover::dedupe;
 pub use crate::judgement::Head;
-use crate::judgement::{Judged, Proof, Refusal, judge};
+use crate::judgement::{Judged, Proof, Refusal, judge, visible};
 use crate::metrics::Counter;
 use crate::reply::{Answer, Reason};
 
@@ -85,8 +87,12 @@ pub enum Event<'a> {
     },
     /// The sidecar has taken the release.
     Settled,
-    /// Time has passed.
-    Tick,
+    /// Time has passed. The only event that says what time it is, by any monotonic clock: a request that does
+    /// not wait costs no reading of it.
+    Tick {
+        /// Now, in milliseconds.
+        now_ms: u64,
+    },
     /// The stream is over.
     Gone,
 }
@@ -96,8 +102,8 @@ pub enum Event<'a> {
 pub enum Effect {
     /// Remove a request header, all of its values.
     Remove(String),
-    /// Set a request header, replacing what is there.
-    Set(&'static str, String),
+    /// Tell the backend what is known: comes right before the request goes.
+    Tell(Handover),
     /// Answer the client; nothing is forwarded.
     Answer(Answer),
     /// Let the paused request go to the backend.
@@ -147,7 +153,7 @@ enum State {
     /// The backend's 2xx is on its way to the client; its body is copied, to be given to duplicates.
     Answering(Box<Answering>),
     /// The response waits for its release to be acknowledged.
-    Settling { until_ms: u64 },
+    Settling(Wait),
     /// The client has an answer that is not the backend's; the request goes nowhere.
     Answered,
     /// Over.
@@ -157,8 +163,8 @@ enum State {
 #[derive(Debug)]
 struct Receiving {
     head: Head,
-    /// When to give up, unless part of the body has come by then.
-    first_part_by_ms: Option<u64>,
+    /// How long the first part of the body may take; none once it is there.
+    first_part: Option<Wait>,
 }
 
 #[derive(Debug)]
@@ -166,10 +172,13 @@ struct Deciding {
     claim: Rc<Claim>,
     proof: Proof,
     mode: Mode,
+    body: BodyFormat,
+    form_is_body: bool,
     on_unavailable: OnUnavailable,
     timeout_ms: u64,
-    since_ms: u64,
     next: Next,
+    /// How long copies in flight are waited for.
+    patience: Wait,
     /// How long to wait before asking again the next time.
     pause_ms: u64,
 }
@@ -177,10 +186,31 @@ struct Deciding {
 /// What a deciding request waits for.
 #[derive(Debug)]
 enum Next {
-    /// An answer, which is too late from a time on.
-    Answer { late_ms: u64 },
+    /// An answer, for so long.
+    Answer(Wait),
     /// The time to ask about a copy in flight again.
-    Asking { at_ms: u64 },
+    Asking(Wait),
+}
+
+/// A wait. It begins with the first tick that sees it, so it lasts up to a tick longer than asked, never less.
+#[derive(Debug)]
+struct Wait {
+    length_ms: u64,
+    until_ms: Option<u64>,
+    over: bool,
+}
+
+impl Wait {
+    fn of(length_ms: u64) -> Self {
+        Self { length_ms, until_ms: None, over: length_ms == 0 }
+    }
+
+    /// Whether it is over by now.
+    fn at(&mut self, now_ms: u64) -> bool {
+        let until_ms = *self.until_ms.get_or_insert(now_ms.saturating_add(self.length_ms));
+        self.over |= now_ms >= until_ms;
+        self.over
+    }
 }
 
 /// A lease, or what stands for one.
@@ -213,14 +243,14 @@ impl Exchange {
             State::Passing
             | State::Forwarded(_)
             | State::Answering(_)
-            | State::Settling { .. }
+            | State::Settling(_)
             | State::Done => false,
         }
     }
 
     /// Whether the response must stay paused.
     pub fn holds_response(&self) -> bool {
-        matches!(self.state, State::Settling { .. })
+        matches!(self.state, State::Settling(_))
     }
 
     /// Whether the body is still wanted.
@@ -241,49 +271,53 @@ impl Exchange {
     /// Whether time passing may change anything.
     pub fn waits(&self) -> bool {
         match &self.state {
-            State::Receiving(receiving) => receiving.first_part_by_ms.is_some(),
-            State::Deciding(_) | State::Settling { .. } => true,
+            State::Receiving(receiving) => receiving.first_part.is_some(),
+            State::Deciding(_) | State::Settling(_) => true,
             _ => false,
         }
     }
 
-    /// Takes in what happened at `now_ms` (any monotonic clock) and says what to do.
-    pub fn step(&mut self, event: Event<'_>, now_ms: u64) -> Vec<Effect> {
+    /// Takes in what happened and says what to do.
+    pub fn step(&mut self, event: Event<'_>) -> Vec<Effect> {
         let state = std::mem::replace(&mut self.state, State::Done);
         let mut effects = Vec::new();
         self.state = match (state, event) {
-            (State::Idle, Event::Head(head)) => self.begin(head, now_ms, &mut effects),
+            (State::Idle, Event::Head(head)) => self.begin(head, &mut effects),
             (State::Receiving(receiving), Event::Body { received }) => {
                 self.receive(receiving, received, &mut effects)
             }
             (State::Receiving(receiving), Event::Complete { body }) => {
-                self.complete(&receiving.head, body, now_ms, &mut effects)
+                self.complete(&receiving.head, body, &mut effects)
             }
-            (State::Receiving(receiving), Event::Tick)
-                if receiving.first_part_by_ms.is_some_and(|by_ms| now_ms >= by_ms) =>
-            {
-                self.give_up(&receiving.head, &mut effects)
+            (State::Receiving(mut receiving), Event::Tick { now_ms }) => {
+                match receiving.first_part.as_mut().is_some_and(|wait| wait.at(now_ms)) {
+                    true => self.give_up(&receiving.head, &mut effects),
+                    false => State::Receiving(receiving),
+                }
             }
             (State::Deciding(deciding), Event::Verdict(verdict)) => {
-                self.decide(deciding, &verdict, now_ms, &mut effects)
+                self.decide(deciding, &verdict, &mut effects)
             }
             (State::Deciding(deciding), Event::NoVerdict) => no_verdict(*deciding, &mut effects),
-            (State::Deciding(deciding), Event::Tick) => wait(deciding, now_ms, &mut effects),
-            (State::Forwarded(held), Event::Response(head)) => {
-                respond(held, head, now_ms, &mut effects)
+            (State::Deciding(deciding), Event::Tick { now_ms }) => {
+                wait(deciding, now_ms, &mut effects)
             }
+            (State::Forwarded(held), Event::Response(head)) => respond(held, head, &mut effects),
             (State::Answering(answering), Event::ResponseBody { part, ends }) => {
                 copy(answering, part, ends, &mut effects)
             }
-            (State::Settling { .. }, Event::Settled) => {
+            (State::Settling(_), Event::Settled) => {
                 effects.push(Effect::Respond);
                 State::Done
             }
-            (State::Settling { until_ms }, Event::Tick) if now_ms >= until_ms => {
-                effects.push(Effect::Count(Counter::ReleaseUnacknowledged));
-                effects.push(Effect::Respond);
-                State::Done
-            }
+            (State::Settling(mut hold), Event::Tick { now_ms }) => match hold.at(now_ms) {
+                true => {
+                    effects.push(Effect::Count(Counter::ReleaseUnacknowledged));
+                    effects.push(Effect::Respond);
+                    State::Done
+                }
+                false => State::Settling(hold),
+            },
             // The proxy answered a request we still hold: too slow an upload, too long a wait.
             (State::Receiving(_), Event::Response(_)) => State::Answered,
             (State::Deciding(deciding), Event::Response(_)) => {
@@ -309,7 +343,7 @@ impl Exchange {
         effects
     }
 
-    fn begin(&self, head: Head, now_ms: u64, effects: &mut Vec<Effect>) -> State {
+    fn begin(&self, head: Head, effects: &mut Vec<Effect>) -> State {
         if !head.forged.is_empty() {
             effects.push(Effect::Count(Counter::Forged));
             effects.extend(head.forged.iter().cloned().map(Effect::Remove));
@@ -332,8 +366,8 @@ impl Exchange {
         match reason {
             Some(reason) => self.refuse(Refusal::of(reason), &head, effects),
             None => {
-                let first_part_by_ms = Some(now_ms.saturating_add(FIRST_PART_MS));
-                State::Receiving(Box::new(Receiving { head, first_part_by_ms }))
+                let first_part = Some(Wait::of(FIRST_PART_MS));
+                State::Receiving(Box::new(Receiving { head, first_part }))
             }
         }
     }
@@ -347,7 +381,7 @@ impl Exchange {
         if received > self.config.max_body_bytes {
             return self.refuse(Refusal::of(Reason::BodyTooLarge), &receiving.head, effects);
         }
-        receiving.first_part_by_ms = None;
+        receiving.first_part = None;
         State::Receiving(receiving)
     }
 
@@ -362,21 +396,24 @@ impl Exchange {
         state
     }
 
-    fn complete(&self, head: &Head, body: &[u8], now_ms: u64, effects: &mut Vec<Effect>) -> State {
+    fn complete(&self, head: &Head, body: &[u8], effects: &mut Vec<Effect>) -> State {
         let judged = if body.len() > self.config.max_body_bytes {
             Err(Refusal::of(Reason::BodyTooLarge))
         } else {
             judge(&self.config, head, body)
         };
-        let Judged { route, proof, form } = match judged {
+        let Judged { route, proof, form, form_is_body } = match judged {
             Ok(judged) => judged,
             Err(refusal) => return self.refuse(refusal, head, effects),
         };
         effects.push(Effect::Count(Counter::Verified));
-        let (Some(identity), Some(_)) = (proof.webhook.identity.clone(), &self.config.sidecar)
+        effects.push(Effect::Count(Counter::Matched(proof.slot)));
+        let (Some(identity), Some(sidecar)) =
+            (proof.webhook.identity.clone(), &self.config.sidecar)
         else {
             // Nothing to remember, or nobody to remember it.
-            tell_backend(&proof, None, effects);
+            let form = Some(form).filter(|_| form_is_body);
+            tell_backend(Handover::of(&proof, None, route.body, form), None, effects);
             return State::Forwarded(None);
         };
         let (worker, stream) = self.claim_id;
@@ -385,16 +422,22 @@ impl Exchange {
             identity,
             route: route.path.clone(),
             form: form.to_owned(),
+            // In shadow mode the backend goes on answering, so nobody else may deliver.
+            delivery: if route.mode == Mode::Shadow { Delivery::Forward } else { route.delivery },
+            request_id: head.request_id.as_deref().map(visible),
+            traceparent: head.traceparent.as_deref().map(visible),
         });
         effects.push(Effect::Ask(Rc::clone(&claim)));
         State::Deciding(Box::new(Deciding {
             claim,
             proof,
             mode: route.mode,
+            body: route.body,
+            form_is_body,
             on_unavailable: route.on_unavailable,
             timeout_ms: route.timeout_ms,
-            since_ms: now_ms,
-            next: Next::Answer { late_ms: now_ms.saturating_add(route.timeout_ms) },
+            next: Next::Answer(Wait::of(route.timeout_ms)),
+            patience: Wait::of(sidecar.in_flight_wait_ms),
             pause_ms: ASK_AGAIN_MS,
         }))
     }
@@ -403,7 +446,6 @@ impl Exchange {
         &self,
         mut deciding: Box<Deciding>,
         verdict: &Verdict,
-        now_ms: u64,
         effects: &mut Vec<Effect>,
     ) -> State {
         if verdict.claim_id != deciding.claim.claim_id {
@@ -412,8 +454,7 @@ impl Exchange {
         effects.push(Effect::Count(Counter::Verdict(verdict.decision)));
         match verdict.decision {
             Decision::Proceed => {
-                tell_backend(&deciding.proof, Some(verdict), effects);
-                effects.push(Effect::Forward);
+                deciding.tell_backend(Some(verdict), effects);
                 let held = Held { claim: deciding.claim, unclaimed: false };
                 State::Forwarded(Some(Box::new(held)))
             }
@@ -425,22 +466,25 @@ impl Exchange {
                 State::Answered
             }
             Decision::InFlight if deciding.mode == Mode::Enforce => {
-                let most = self.config.sidecar.as_ref().map_or(0, |it| it.in_flight_wait_ms);
-                if now_ms.saturating_sub(deciding.since_ms) >= most {
+                if deciding.patience.over {
                     let refusal = Refusal::of(Reason::StillInFlight);
                     return refuse(&refusal, Mode::Enforce, &deciding.claim.route, None, effects);
                 }
-                let at_ms = now_ms.saturating_add(deciding.pause_ms);
-                deciding.next = Next::Asking { at_ms };
+                deciding.next = Next::Asking(Wait::of(deciding.pause_ms));
                 deciding.pause_ms = (deciding.pause_ms * 2).min(ASK_AGAIN_MOST_MS);
                 State::Deciding(deciding)
             }
             // In shadow mode a copy is counted as one, and forwarded as if nobody had looked.
             Decision::Duplicate | Decision::InFlight => {
-                tell_backend(&deciding.proof, Some(verdict), effects);
-                effects.push(Effect::Forward);
+                deciding.tell_backend(Some(verdict), effects);
                 State::Forwarded(None)
             }
+            Decision::Accepted if deciding.claim.delivery == Delivery::Accept => {
+                effects.push(Effect::Note("accepted"));
+                effects.push(Effect::Answer(Answer::accepted(deciding.proof.webhook.class)));
+                State::Answered
+            }
+            Decision::Accepted => no_verdict(*deciding, effects),
             Decision::Released | Decision::Unavailable => no_verdict(*deciding, effects),
         }
     }
@@ -476,48 +520,60 @@ fn refuse(
     State::Answered
 }
 
-fn tell_backend(proof: &Proof, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
-    effects
-        .extend(proof.headers(verdict).into_iter().map(|(name, value)| Effect::Set(name, value)));
-    effects.push(Effect::Note(Proof::dedupe(verdict)));
+impl Deciding {
+    /// Says what is known, and lets the request go.
+    fn tell_backend(&self, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
+        let form = Some(self.claim.form.as_str()).filter(|_| self.form_is_body);
+        let handover = Handover::of(&self.proof, verdict, self.body, form);
+        tell_backend(handover, verdict, effects);
+        effects.push(Effect::Forward);
+    }
+}
+
+fn tell_backend(handover: Handover, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Tell(handover));
+    effects.push(Effect::Note(dedupe(verdict)));
 }
 
 /// The sidecar said nothing useful: the route's policy decides.
 fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
-    let Deciding { claim, proof, mode, on_unavailable, .. } = deciding;
+    let Deciding { claim, proof, mode, .. } = &deciding;
     effects.push(Effect::Count(Counter::NoVerdict));
     let refusal = Refusal::of(Reason::SidecarUnavailable).of_account(&proof.account_sid);
-    match (on_unavailable, mode) {
+    match (deciding.on_unavailable, *mode) {
         (OnUnavailable::Reject, Mode::Enforce | Mode::Off) => {
             // The claim may have arrived although its answer did not: the next attempt must not find it held.
             // If it did not, a STOP in it must still be recorded: Twilio does not send it again.
-            let held = Held { claim: Rc::clone(&claim), unclaimed: true };
+            let held = Held { claim: Rc::clone(claim), unclaimed: true };
             settle(held, Outcome::Release, false, effects);
-            return refuse(&refusal, mode, &claim.route, None, effects);
+            return refuse(&refusal, *mode, &claim.route, None, effects);
         }
         (OnUnavailable::Reject, Mode::Shadow) => {
-            refuse(&refusal, mode, &claim.route, None, effects);
+            refuse(&refusal, *mode, &claim.route, None, effects);
         }
         (OnUnavailable::Forward, _) => {}
     }
-    tell_backend(&proof, None, effects);
-    effects.push(Effect::Forward);
-    State::Forwarded(Some(Box::new(Held { claim, unclaimed: true })))
+    deciding.tell_backend(None, effects);
+    State::Forwarded(Some(Box::new(Held { claim: deciding.claim, unclaimed: true })))
 }
 
 /// Time has passed for a request without a verdict.
 fn wait(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> State {
+    deciding.patience.at(now_ms);
+    let (Next::Answer(wait) | Next::Asking(wait)) = &mut deciding.next;
+    if !wait.at(now_ms) {
+        return State::Deciding(deciding);
+    }
     match deciding.next {
-        Next::Answer { late_ms } if now_ms >= late_ms => {
+        Next::Answer(_) => {
             effects.push(Effect::Withdraw);
             no_verdict(*deciding, effects)
         }
-        Next::Asking { at_ms } if now_ms >= at_ms => {
-            deciding.next = Next::Answer { late_ms: now_ms.saturating_add(deciding.timeout_ms) };
+        Next::Asking(_) => {
+            deciding.next = Next::Answer(Wait::of(deciding.timeout_ms));
             effects.push(Effect::Ask(Rc::clone(&deciding.claim)));
             State::Deciding(deciding)
         }
-        Next::Answer { .. } | Next::Asking { .. } => State::Deciding(deciding),
     }
 }
 
@@ -533,16 +589,11 @@ fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
 /// Only a backend's 2xx means that the webhook was accepted. After anything else the next attempt, the
 /// fallback URL's included (it has the same MessageSid), must reach the backend again: a redirect makes
 /// Twilio request the new URL, a 4xx the fallback, and neither may be swallowed as a duplicate.
-fn respond(
-    held: Option<Box<Held>>,
-    head: ResponseHead,
-    now_ms: u64,
-    effects: &mut Vec<Effect>,
-) -> State {
+fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect>) -> State {
     let Some(held) = held else { return State::Done };
     if !head.from_backend || !(200..300).contains(&head.status) {
         settle(*held, Outcome::Release, true, effects);
-        return State::Settling { until_ms: now_ms.saturating_add(RELEASE_HOLD_MS) };
+        return State::Settling(Wait::of(RELEASE_HOLD_MS));
     }
     match head.content_type.and_then(twiml_type) {
         Some(content_type) if !head.ends && held.claim.identity.class == Class::Inbound => {

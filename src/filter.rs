@@ -11,7 +11,7 @@ use twilio_edge_contract::headers;
 use crate::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use crate::host;
 use crate::metrics::Counter;
-use crate::root::Shared;
+use crate::worker::Shared;
 
 /// One request's context.
 pub(crate) struct Stream {
@@ -21,8 +21,8 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(id: u32, exchange: Exchange, shared: Shared) -> Self {
-        Self { id, exchange: Rc::new(RefCell::new(exchange)), shared }
+    pub(crate) fn new(id: u32, exchange: Rc<RefCell<Exchange>>, shared: Shared) -> Self {
+        Self { id, exchange, shared }
     }
 
     fn tell(&self, event: Event<'_>) {
@@ -87,8 +87,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if self.is(Exchange::awaits_response) {
-            let from_backend = host::response_is_the_backends();
-            let head = read_response(host::response_headers(), from_backend, end_of_stream);
+            let head = read_response(host::response_headers(), end_of_stream);
             self.tell(Event::Response(head));
         }
         self.response_action()
@@ -115,9 +114,20 @@ impl HttpContext for Stream {
 
 /// Steps one exchange and does what it says. The calls go to the stream the host has in focus, which must be
 /// `id`.
-pub(crate) fn tell(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
-    let Ok(mut stepping) = exchange.try_borrow_mut() else { return };
-    let effects = stepping.step(event, host::now_ms());
+fn tell(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
+    let effects = step(shared, id, exchange, event);
+    carry_out(shared, id, effects);
+}
+
+/// Steps one exchange; its effects are still to be carried out.
+pub(crate) fn step(
+    shared: &Shared,
+    id: u32,
+    exchange: &Rc<RefCell<Exchange>>,
+    event: Event<'_>,
+) -> Vec<Effect> {
+    let Ok(mut stepping) = exchange.try_borrow_mut() else { return Vec::new() };
+    let effects = stepping.step(event);
     let waits = stepping.waits();
     drop(stepping);
     if waits {
@@ -125,10 +135,22 @@ pub(crate) fn tell(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, e
     } else {
         shared.forget(id);
     }
+    effects
+}
+
+/// Does what an exchange said, in the stream the host has in focus, which must be `id`.
+pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
     for effect in effects {
         match effect {
             Effect::Remove(name) => host::set_request_header(&name, None),
-            Effect::Set(name, value) => host::set_request_header(name, Some(&value)),
+            Effect::Tell(handover) => {
+                for (name, value) in &handover.headers {
+                    host::set_request_header(name, Some(value));
+                }
+                if let Some(body) = &handover.body {
+                    host::replace_request_body(body);
+                }
+            }
             Effect::Answer(answer) => host::answer(&answer),
             Effect::Forward => host::forward(),
             Effect::Respond => host::respond(),
@@ -170,6 +192,10 @@ fn read_head(pairs: Vec<(String, Vec<u8>)>) -> Head {
                 head.request_id = Some(value);
                 continue;
             }
+            "traceparent" => {
+                head.traceparent = Some(value);
+                continue;
+            }
             _ => continue,
         };
         // Envoy joins the lines of this header with a comma; a single content type holds none.
@@ -179,8 +205,8 @@ fn read_head(pairs: Vec<(String, Vec<u8>)>) -> Head {
     head
 }
 
-fn read_response(pairs: Vec<(String, Vec<u8>)>, from_backend: bool, ends: bool) -> ResponseHead {
-    let mut head = ResponseHead { from_backend, ends, ..ResponseHead::default() };
+fn read_response(pairs: Vec<(String, Vec<u8>)>, ends: bool) -> ResponseHead {
+    let mut head = ResponseHead { ends, ..ResponseHead::default() };
     let mut encoded = false;
     for (name, value) in pairs {
         match name.as_str() {
@@ -194,5 +220,7 @@ fn read_response(pairs: Vec<(String, Vec<u8>)>, from_backend: bool, ends: bool) 
         }
     }
     head.content_type = head.content_type.filter(|_| !encoded);
+    // Only of a success does it matter who said so.
+    head.from_backend = (200..300).contains(&head.status) && host::response_is_the_backends();
     head
 }

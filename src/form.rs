@@ -9,6 +9,7 @@
 //! Must not know: keys, HTTP, the host.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use twilio_edge_contract::{Class, Identity};
@@ -110,6 +111,15 @@ impl<'a> Form<'a> {
         sorted.sort_unstable();
         sorted.dedup();
         sorted
+    }
+
+    /// The values of each name, names in byte order, values in the order received.
+    pub fn by_name(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, value) in self.iter() {
+            by_name.entry(name).or_default().push(value);
+        }
+        by_name
     }
 
     fn count(&self, name: &str) -> usize {

@@ -4,13 +4,14 @@
 //! with it every request the worker holds. So: only the `_bytes` calls (the String ones unwrap UTF-8), only in
 //! phases in which the map asked for exists (the SDK panics on any other status), errors turned into absence.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
-use crate::metrics::Counter;
+use crate::config::Sidecar;
+use crate::metrics::{Counter, Gauge, Histogram, Tally};
 use crate::reply::Answer;
 
 /// Largest reply of the sidecar that is read.
@@ -44,6 +45,13 @@ pub(crate) fn request_body(most: usize) -> Vec<u8> {
         Ok(Some(body)) => body,
         Ok(None) | Err(_) => Vec::new(),
     }
+}
+
+/// Replaces the whole request body. Only while the request is paused by us, after its end; content-length is
+/// the caller's.
+pub(crate) fn replace_request_body(body: &str) {
+    let body = body.as_bytes();
+    let _ = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, body);
 }
 
 /// Response headers. Only in the response headers callback.
@@ -90,25 +98,27 @@ pub(crate) fn focus(context: u32) -> bool {
 
 /// Posts `body` to the sidecar; the token under which [`reply`] will come, or none if it cannot even leave.
 /// Must be called in a root callback: a reply to a stream that has ended is lost.
-pub(crate) fn post(
-    cluster: &str,
-    path: &str,
-    authorization: &str,
-    body: &str,
-    timeout_ms: u64,
-) -> Option<u32> {
-    let headers = vec![
-        (":method", "POST"),
-        (":path", path),
-        (":authority", cluster),
-        ("content-type", "application/json"),
-        ("authorization", authorization),
+pub(crate) fn post(sidecar: &Sidecar, path: &str, body: &str) -> Option<u32> {
+    let headers = [(":method", "POST"), (":path", path), ("content-type", "application/json")];
+    call(sidecar, &headers, Some(body.as_bytes()))
+}
+
+/// Gets `path` of the sidecar; as [`post`].
+pub(crate) fn get(sidecar: &Sidecar, path: &str) -> Option<u32> {
+    call(sidecar, &[(":method", "GET"), (":path", path)], None)
+}
+
+fn call(sidecar: &Sidecar, headers: &[(&str, &str)], body: Option<&[u8]>) -> Option<u32> {
+    let common = [
+        (":authority", sidecar.cluster.as_str()),
+        ("authorization", sidecar.authorization.as_str()),
         // All verbs are idempotent, so a connection that died under us may be tried again at once.
         ("x-envoy-retry-on", "connect-failure,refused-stream,reset"),
         ("x-envoy-max-retries", "1"),
     ];
-    let timeout = Duration::from_millis(timeout_ms);
-    hostcalls::dispatch_http_call(cluster, headers, Some(body.as_bytes()), vec![], timeout).ok()
+    let headers = headers.iter().copied().chain(common).collect();
+    let timeout = Duration::from_millis(sidecar.timeout_ms);
+    hostcalls::dispatch_http_call(&sidecar.cluster, headers, body, vec![], timeout).ok()
 }
 
 /// The body of a callout's reply, if it can be the sidecar's: 200 and JSON. Only in the reply callback.
@@ -193,23 +203,63 @@ impl Bell {
     }
 }
 
-/// The counters of this VM.
-pub(crate) struct Counters(HashMap<Counter, u32>);
+/// The metrics of this VM.
+pub(crate) struct Metrics {
+    counters: BTreeMap<Counter, u32>,
+    gauges: BTreeMap<Gauge, (u32, i64)>,
+    histograms: BTreeMap<Histogram, u32>,
+}
 
-impl Counters {
-    /// Defines every counter, so that all of them show from the start.
+impl Metrics {
+    /// Defines all of them, so that they show from the start.
     pub(crate) fn define() -> Self {
-        let define = |counter: Counter| {
-            let id = hostcalls::define_metric(MetricType::Counter, &counter.name()).ok()?;
-            Some((counter, id))
-        };
-        Self(Counter::all().into_iter().filter_map(define).collect())
+        let define = |kind, name: &str| hostcalls::define_metric(kind, name).ok();
+        let counters = Counter::all().into_iter();
+        let gauges = Gauge::ALL.into_iter();
+        let histograms = Histogram::ALL.into_iter();
+        Self {
+            counters: counters
+                .filter_map(|it| Some((it, define(MetricType::Counter, &it.name())?)))
+                .collect(),
+            gauges: gauges
+                .filter_map(|it| Some((it, (define(MetricType::Gauge, it.name())?, 0))))
+                .collect(),
+            histograms: histograms
+                .filter_map(|it| Some((it, define(MetricType::Histogram, it.name())?)))
+                .collect(),
+        }
     }
 
-    /// Adds one.
-    pub(crate) fn count(&self, counter: Counter) {
-        if let Some(id) = self.0.get(&counter) {
-            let _ = hostcalls::increment_metric(*id, 1);
+    /// Adds what was counted.
+    pub(crate) fn add(&self, tally: &mut Tally) {
+        for (counter, count) in tally.take() {
+            if let (Some(id), Ok(count)) = (self.counters.get(&counter), i64::try_from(count)) {
+                let _ = hostcalls::increment_metric(*id, count);
+            }
+        }
+    }
+
+    /// This worker's part of a gauge; Envoy adds the workers up.
+    pub(crate) fn part(&mut self, gauge: Gauge, value: usize) {
+        let Some((id, told)) = self.gauges.get_mut(&gauge) else { return };
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        let change = value.saturating_sub(*told);
+        if change != 0 && hostcalls::increment_metric(*id, change).is_ok() {
+            *told = value;
+        }
+    }
+
+    /// What all workers say alike.
+    pub(crate) fn set(&self, gauge: Gauge, value: u32) {
+        if let Some((id, _)) = self.gauges.get(&gauge) {
+            let _ = hostcalls::record_metric(*id, u64::from(value));
+        }
+    }
+
+    /// One value more.
+    pub(crate) fn record(&self, histogram: Histogram, value: u64) {
+        if let Some(id) = self.histograms.get(&histogram) {
+            let _ = hostcalls::record_metric(*id, value);
         }
     }
 }

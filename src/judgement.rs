@@ -1,14 +1,15 @@
 //! Is this complete request a webhook of Twilio's, and what is known for certain about it?
 //!
 //! Decides: route, then signature, then shape, in this order, and fails closed. What comes out is a [`Proof`],
-//! and with it the headers a backend may trust, or a [`Refusal`].
+//! and with it what a backend may be told, or a [`Refusal`].
 //!
 //! Must not know: states, callouts, the host.
 
-use twilio_edge_contract::{Class, Decision, Opt, Verdict, headers};
+use twilio_edge_contract::Class;
 
-use crate::config::{Account, Config, Route};
+use crate::config::{Config, Route};
 use crate::form::{Form, Misshape, TooManyParameters, Webhook};
+use crate::keys::{Account, KeySlot, slot};
 use crate::reply::{Answer, Reason};
 use crate::signature::{self, BodyRule, Key, Mismatch, Payload, Settings};
 
@@ -29,6 +30,8 @@ pub struct Head {
     pub signature_settings: Option<Vec<u8>>,
     /// `x-request-id`, to find the request in other logs.
     pub request_id: Option<Vec<u8>>,
+    /// `traceparent`, to go on with the trace of the request.
+    pub traceparent: Option<Vec<u8>>,
     /// Names of headers a client may not send.
     pub forged: Vec<String>,
     /// A header of the above came more than once.
@@ -40,7 +43,10 @@ pub struct Head {
 pub(crate) struct Proof {
     pub(crate) webhook: Webhook,
     pub(crate) account_sid: String,
-    key: String,
+    /// Label of the key that signed.
+    pub(crate) key: String,
+    /// Which of the account's keys that is.
+    pub(crate) slot: KeySlot,
 }
 
 impl Head {
@@ -62,6 +68,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) proof: Proof,
     /// The signed parameters, undecoded.
     pub(crate) form: &'a str,
+    /// Whether they are the body; else they are in the URL, or there are none.
+    pub(crate) form_is_body: bool,
 }
 
 /// Why not, and which field: names only, values are the sender's.
@@ -95,14 +103,18 @@ impl Refusal {
                 line.push_str(&format!(" {name}={value}"));
             }
         }
-        if let Some(id) = request_id.and_then(|id| std::str::from_utf8(id).ok()) {
-            // The client may have chosen it: no line break, and not endless.
-            let id: String = id.chars().filter(char::is_ascii_graphic).take(64).collect();
+        if let Some(id) = request_id.map(visible) {
             line.push_str(&format!(" request_id={id}"));
         }
         line.push_str(&format!(": {}", self.reason.advice()));
         line
     }
+}
+
+/// What may be written and passed on of a value the client may have chosen: no line break, and not endless.
+pub(crate) fn visible(value: &[u8]) -> String {
+    let graphic = value.iter().filter(|byte| byte.is_ascii_graphic());
+    graphic.take(64).map(|byte| char::from(*byte)).collect()
 }
 
 /// The whole judgement of a complete request: route, signature, shape. Fails closed.
@@ -114,6 +126,9 @@ pub(crate) fn judge<'a>(
     let ambiguous = || Refusal::of(Reason::AmbiguousRequest);
     let target = std::str::from_utf8(&head.target).map_err(|_| ambiguous())?;
     let route = head.route(config).ok_or_else(ambiguous)?;
+    if config.accounts.is_empty() {
+        return Err(Refusal::of(Reason::NoKeys));
+    }
     if head.method == b"GET" && !body.is_empty() {
         return Err(Refusal::of(Reason::UnexpectedBody));
     }
@@ -129,12 +144,12 @@ pub(crate) fn judge<'a>(
     if rule == BodyRule::Hash && !body.is_empty() && !signature::has_body_hash(target) {
         return Err(Refusal::of(Reason::MissingBodyHash));
     }
-    let (account, key) = prove(config, route, target, payload, &form, head)?;
+    let (account, key, slot) = prove(config, route, target, payload, &form, head)?;
     let misshapen = |why: Misshape| Refusal::from(why).of_account(&account.sid);
     let webhook = Webhook::read(route.class, &form, raw).map_err(misshapen)?;
     let form = std::str::from_utf8(raw).map_err(|_| misshapen(Misshape::NotUtf8))?;
-    let proof = Proof { webhook, account_sid: account.sid.clone(), key };
-    Ok(Judged { route, proof, form })
+    let proof = Proof { webhook, account_sid: account.sid.clone(), key, slot };
+    Ok(Judged { route, proof, form, form_is_body: rule == BodyRule::Form })
 }
 
 /// Finds the account and the key that signed. What a request says of either only selects the keys to try.
@@ -145,7 +160,7 @@ fn prove<'c>(
     payload: Payload<'_>,
     form: &Form<'_>,
     head: &Head,
-) -> Result<(&'c Account, String), Refusal> {
+) -> Result<(&'c Account, String, KeySlot), Refusal> {
     let named = form.get("AccountSid");
     let accepted = |account: &&Account| {
         route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
@@ -179,7 +194,7 @@ fn prove<'c>(
             match signature::verify(&url, payload, head.signature.as_deref(), keys) {
                 Ok(found) => {
                     let key = keys.get(found.key).map(|key| key.label().to_owned());
-                    return Ok((account, key.unwrap_or_default()));
+                    return Ok((account, key.unwrap_or_default(), slot(settings, found.key)));
                 }
                 Err(mismatch) => why = mismatch,
             }
@@ -204,51 +219,4 @@ impl From<Misshape> for Refusal {
         };
         Self { reason, field, account_sid: None }
     }
-}
-
-impl Proof {
-    /// The trusted headers: what was proven, and, of a webhook that is the sidecar's to know, what it knows.
-    pub(crate) fn headers(&self, verdict: Option<&Verdict>) -> Vec<(&'static str, String)> {
-        let webhook = &self.webhook;
-        let identity = webhook.identity.as_ref();
-        let granted = verdict.filter(|verdict| verdict.decision == Decision::Proceed);
-        let suppressed = granted
-            .filter(|_| webhook.class == Class::Inbound)
-            .map(|granted| if granted.suppressed { "true" } else { "false" });
-        let attempt = granted.and_then(|granted| granted.attempt).map(|n| n.to_string());
-        let known = [
-            (headers::VERIFIED, Some(self.account_sid.as_str())),
-            (headers::KEY, Some(self.key.as_str())),
-            (headers::CLASS, Some(webhook.class.as_str())),
-            (headers::MESSAGE_SID, identity.map(|identity| identity.message_sid.as_str())),
-            (headers::STATUS, identity.and_then(|identity| identity.status.as_deref())),
-            (headers::FROM, webhook.from.as_deref()),
-            (headers::TO, webhook.to.as_deref()),
-            (headers::CHANNEL, webhook.channel.as_deref()),
-            (headers::OPT, granted.and_then(|granted| granted.opt).map(Opt::as_str)),
-            (headers::SUPPRESSED, suppressed),
-            (headers::WINDOW_EXPIRES, granted.and_then(|it| it.window_expires.as_deref())),
-            (headers::ATTEMPT, attempt.as_deref()),
-            (headers::DEDUPE, Some(Self::dedupe(verdict))),
-        ];
-        known.into_iter().filter_map(|(name, value)| Some((name, header_safe(value?)))).collect()
-    }
-
-    /// Whether this is the first time, as far as anybody could say. Only shadow mode forwards a duplicate.
-    pub(crate) fn dedupe(verdict: Option<&Verdict>) -> &'static str {
-        match verdict.map(|verdict| verdict.decision) {
-            Some(Decision::Proceed) => "first",
-            Some(Decision::Duplicate | Decision::InFlight) => "duplicate",
-            Some(Decision::Released | Decision::Unavailable) | None => "unknown",
-        }
-    }
-}
-
-/// Header values are visible ASCII and spaces; an address that is not (some channels allow it) is
-/// percent-escaped.
-pub(crate) fn header_safe(value: &str) -> String {
-    if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return value.to_owned();
-    }
-    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

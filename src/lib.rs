@@ -22,8 +22,11 @@ pub mod callouts;
 pub mod config;
 pub mod exchange;
 pub mod form;
+mod handover;
 mod judgement;
+pub mod keys;
 pub mod metrics;
+pub mod refresh;
 pub mod reply;
 pub mod signature;
 
@@ -33,6 +36,8 @@ mod filter;
 mod host;
 #[cfg(target_arch = "wasm32")]
 mod root;
+#[cfg(target_arch = "wasm32")]
+mod worker;
 
 #[cfg(target_arch = "wasm32")]
 mod entry {

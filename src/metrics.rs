@@ -1,14 +1,18 @@
-//! The counters: a closed list, defined once per VM, never named by input.
+//! What can be measured: a closed list, defined once per VM, never named by input.
 //!
 //! In Envoy's `/stats` they are `wasmcustom.<name>`, in Prometheus `<name>` with `_` for every other
-//! character; the tag extraction in `envoy/envoy.yaml` turns the last word into a label.
+//! character; the tag extraction in `envoy/envoy.yaml` turns the last word into a label. docs/METRICS.md lists
+//! them all.
 
-use twilio_edge_contract::{Decision, Outcome};
+use std::collections::BTreeMap;
 
+use twilio_edge_contract::{Decision, Outcome, SettlementResult};
+
+use crate::keys::KeySlot;
 use crate::reply::Reason;
 
 /// What can be counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counter {
     /// A request on a guarded route.
     Webhook,
@@ -18,6 +22,8 @@ pub enum Counter {
     Forged,
     /// A request whose signature and shape were proven.
     Verified,
+    /// Which of its account's keys signed a proven request.
+    Matched(KeySlot),
     /// A refusal.
     Rejected(Reason),
     /// What would have been a refusal, had the route not been in shadow mode.
@@ -28,6 +34,8 @@ pub enum Counter {
     NoVerdict,
     /// A settlement handed to the outbox.
     Settled(Outcome),
+    /// What the sidecar said of a settlement.
+    Settlement(SettlementResult),
     /// A settlement given up: the outbox was full, or the sidecar away for too long. Its lease expires.
     SettlementDropped,
     /// A claims callout that failed.
@@ -36,6 +44,39 @@ pub enum Counter {
     SettlementsFailed,
     /// A response delivered before its release was acknowledged, because that took too long.
     ReleaseUnacknowledged,
+    /// What came of asking the sidecar for keys.
+    Refresh(Refresh),
+}
+
+/// What came of asking the sidecar for keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refresh {
+    /// New keys, in use from now on.
+    Updated,
+    /// The keys in use are the current ones.
+    Unchanged,
+    /// No answer, or one that could not be used: the last good keys stay.
+    Failed,
+}
+
+/// What goes up and down. Envoy adds the workers up, so a worker says by how much it changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gauge {
+    /// Requests that wait for a verdict, or a response for its release.
+    Waiting,
+    /// Settlements that have not been acknowledged.
+    Outbox,
+    /// The configuration and keys in use, as a number: it changes when they do. The last worker's.
+    Generation,
+}
+
+/// What is distributed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Histogram {
+    /// Milliseconds from a claim to its verdict, of the claim that waited longest in each callout.
+    ClaimMs,
+    /// Claims in a callout.
+    ClaimBatch,
 }
 
 impl Counter {
@@ -52,6 +93,7 @@ impl Counter {
             Counter::SettlementsFailed,
             Counter::ReleaseUnacknowledged,
         ];
+        all.extend(KeySlot::ALL.map(Counter::Matched));
         all.extend(Reason::ALL.map(Counter::Rejected));
         all.extend(Reason::ALL.map(Counter::Shadowed));
         all.extend(
@@ -61,22 +103,74 @@ impl Counter {
                 Decision::InFlight,
                 Decision::Released,
                 Decision::Unavailable,
+                Decision::Accepted,
             ]
             .map(Counter::Verdict),
         );
         all.extend([Outcome::Commit, Outcome::Release].map(Counter::Settled));
+        all.extend(
+            [
+                SettlementResult::Settled,
+                SettlementResult::Tombstoned,
+                SettlementResult::Superseded,
+                SettlementResult::Unavailable,
+            ]
+            .map(Counter::Settlement),
+        );
+        all.extend([Refresh::Updated, Refresh::Unchanged, Refresh::Failed].map(Counter::Refresh));
         all
     }
 
-    /// Its name.
-    pub fn name(self) -> String {
+    /// What it counts, and the label that tells its family apart.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn meaning(self) -> (&'static str, &'static str) {
         match self {
-            Counter::Webhook => "twilio_edge.webhooks".to_owned(),
-            Counter::Passed => "twilio_edge.passed".to_owned(),
-            Counter::Forged => "twilio_edge.forged_headers".to_owned(),
-            Counter::Verified => "twilio_edge.verified".to_owned(),
-            Counter::Rejected(reason) => format!("twilio_edge.rejected.{}", reason.slug()),
-            Counter::Shadowed(reason) => format!("twilio_edge.shadowed.{}", reason.slug()),
+            Counter::Webhook => ("", "requests on guarded routes"),
+            Counter::Passed => ("", "requests on routes the filter does not guard"),
+            Counter::Forged => {
+                ("", "requests from which headers or trailers in our name were removed")
+            }
+            Counter::Verified => ("", "requests whose signature and shape were proven"),
+            Counter::Matched(_) => (
+                "slot",
+                "which of its account's keys signed a proven request: `next` moves when Twilio starts to sign with the new token, and `current` stops",
+            ),
+            Counter::Rejected(_) => ("reason", "refusals (docs/FAILURE-MODES.md)"),
+            Counter::Shadowed(_) => {
+                ("reason", "what would have been refusals, on routes in shadow mode")
+            }
+            Counter::Verdict(_) | Counter::NoVerdict => (
+                "decision",
+                "the sidecar's verdicts; `none`: there was none, and the route's policy decided",
+            ),
+            Counter::Settled(_) => {
+                ("outcome", "how forwarded webhooks ended: taken by the backend, or not")
+            }
+            Counter::Settlement(_) => ("result", "what the sidecar said of settlements"),
+            Counter::SettlementDropped => (
+                "",
+                "settlements given up, because the sidecar was away for too long: their leases expire",
+            ),
+            Counter::ClaimsFailed | Counter::SettlementsFailed => {
+                ("callout", "callouts to the sidecar that failed; settlements are sent again")
+            }
+            Counter::ReleaseUnacknowledged => {
+                ("", "responses delivered after 250 ms without waiting longer for their release")
+            }
+            Counter::Refresh(_) => ("result", "what came of asking the sidecar for keys"),
+        }
+    }
+
+    /// Its family, and the word that tells it from the others of the family, if there are others.
+    fn words(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Counter::Webhook => ("webhooks", None),
+            Counter::Passed => ("passed", None),
+            Counter::Forged => ("forged_headers", None),
+            Counter::Verified => ("verified", None),
+            Counter::Matched(slot) => ("key", Some(slot.as_str())),
+            Counter::Rejected(reason) => ("rejected", Some(reason.slug())),
+            Counter::Shadowed(reason) => ("shadowed", Some(reason.slug())),
             Counter::Verdict(decision) => {
                 let decision = match decision {
                     Decision::Proceed => "proceed",
@@ -84,28 +178,193 @@ impl Counter {
                     Decision::InFlight => "in_flight",
                     Decision::Released => "released",
                     Decision::Unavailable => "unavailable",
+                    Decision::Accepted => "accepted",
                 };
-                format!("twilio_edge.verdict.{decision}")
+                ("verdict", Some(decision))
             }
-            Counter::NoVerdict => "twilio_edge.verdict.none".to_owned(),
-            Counter::Settled(Outcome::Commit) => "twilio_edge.settled.commit".to_owned(),
-            Counter::Settled(Outcome::Release) => "twilio_edge.settled.release".to_owned(),
-            Counter::SettlementDropped => "twilio_edge.settlements_dropped".to_owned(),
-            Counter::ClaimsFailed => "twilio_edge.callout_failed.claims".to_owned(),
-            Counter::SettlementsFailed => "twilio_edge.callout_failed.settlements".to_owned(),
-            Counter::ReleaseUnacknowledged => "twilio_edge.release_unacknowledged".to_owned(),
+            Counter::NoVerdict => ("verdict", Some("none")),
+            Counter::Settled(Outcome::Commit) => ("settled", Some("commit")),
+            Counter::Settled(Outcome::Release) => ("settled", Some("release")),
+            Counter::Settlement(result) => {
+                let result = match result {
+                    SettlementResult::Settled => "settled",
+                    SettlementResult::Tombstoned => "tombstoned",
+                    SettlementResult::Superseded => "superseded",
+                    SettlementResult::Unavailable => "unavailable",
+                };
+                ("settlement", Some(result))
+            }
+            Counter::SettlementDropped => ("settlements_dropped", None),
+            Counter::ClaimsFailed => ("callout_failed", Some("claims")),
+            Counter::SettlementsFailed => ("callout_failed", Some("settlements")),
+            Counter::ReleaseUnacknowledged => ("release_unacknowledged", None),
+            Counter::Refresh(refresh) => {
+                let refresh = match refresh {
+                    Refresh::Updated => "updated",
+                    Refresh::Unchanged => "unchanged",
+                    Refresh::Failed => "failed",
+                };
+                ("keys_refresh", Some(refresh))
+            }
         }
+    }
+
+    /// Its name.
+    pub fn name(self) -> String {
+        match self.words() {
+            (family, None) => format!("twilio_edge.{family}"),
+            (family, Some(word)) => format!("twilio_edge.{family}.{word}"),
+        }
+    }
+}
+
+impl Gauge {
+    /// Every gauge there is.
+    pub const ALL: [Gauge; 3] = [Gauge::Waiting, Gauge::Outbox, Gauge::Generation];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Gauge::Waiting => "twilio_edge.waiting",
+            Gauge::Outbox => "twilio_edge.outbox",
+            Gauge::Generation => "twilio_edge.generation",
+        }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Gauge {
+    fn meaning(self) -> &'static str {
+        match self {
+            Gauge::Waiting => {
+                "requests that wait for a body, a verdict, or their release, of all workers"
+            }
+            Gauge::Outbox => "settlements not yet acknowledged by the sidecar, of all workers",
+            Gauge::Generation => {
+                "a number that changes when the configuration or the keys in use do; of the worker that said it last"
+            }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Histogram {
+    fn meaning(self) -> &'static str {
+        match self {
+            Histogram::ClaimMs => {
+                "milliseconds from claim to verdict, of the claim that waited longest in each callout"
+            }
+            Histogram::ClaimBatch => "claims that shared a callout",
+        }
+    }
+}
+
+impl Histogram {
+    /// Every histogram there is.
+    pub const ALL: [Histogram; 2] = [Histogram::ClaimMs, Histogram::ClaimBatch];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Histogram::ClaimMs => "twilio_edge.claim_ms",
+            Histogram::ClaimBatch => "twilio_edge.claim_batch",
+        }
+    }
+}
+
+/// All of them as a table in Markdown, as Prometheus sees them with the shipped Envoy configuration.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn reference() -> String {
+    let mut rows: BTreeMap<(&str, &str), (&str, Vec<&str>)> = BTreeMap::new();
+    for counter in Counter::all() {
+        let (family, word) = counter.words();
+        let (label, meaning) = counter.meaning();
+        let row = rows.entry((family, label)).or_insert((meaning, Vec::new()));
+        row.1.extend(word);
+    }
+    let mut table = String::from("| metric | kind | counts |\n|---|---|---|\n");
+    for ((family, label), (meaning, words)) in rows {
+        let name = match label {
+            "" => format!("`twilio_edge_{family}`"),
+            label => format!("`twilio_edge_{family}{{{label}=\"..\"}}`"),
+        };
+        let words = match family {
+            "rejected" | "shadowed" => Vec::new(),
+            _ => words,
+        };
+        let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+        let words =
+            if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) };
+        table.push_str(&format!("| {name} | counter | {meaning}{words} |\n"));
+    }
+    let gauges = Gauge::ALL.map(|gauge| (gauge.name(), "gauge", gauge.meaning()));
+    let histograms = Histogram::ALL.map(|it| (it.name(), "histogram", it.meaning()));
+    for (name, kind, meaning) in gauges.into_iter().chain(histograms) {
+        table.push_str(&format!("| `{}` | {kind} | {meaning} |\n", name.replace('.', "_")));
+    }
+    table
+}
+
+/// What was counted since it was last told. Telling the host costs more than counting, so it is told on the tick.
+#[derive(Debug, Default)]
+pub struct Tally(BTreeMap<Counter, u64>);
+
+impl Tally {
+    /// Adds one.
+    pub fn count(&mut self, counter: Counter) {
+        *self.0.entry(counter).or_default() += 1;
+    }
+
+    /// Everything counted, and starts anew.
+    pub fn take(&mut self) -> impl Iterator<Item = (Counter, u64)> {
+        std::mem::take(&mut self.0).into_iter()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     #[test]
-    fn no_two_counters_share_a_name() {
-        let names: HashSet<_> = Counter::all().into_iter().map(Counter::name).collect();
-        assert_eq!(names.len(), Counter::all().len());
+    fn no_two_of_them_share_a_name() {
+        let counters = Counter::all().into_iter().map(Counter::name);
+        let gauges = Gauge::ALL.map(|gauge| gauge.name().to_owned());
+        let histograms = Histogram::ALL.map(|histogram| histogram.name().to_owned());
+        let names: Vec<_> = counters.chain(gauges).chain(histograms).collect();
+        let different: BTreeSet<_> = names.iter().collect();
+        assert_eq!(names.len(), different.len());
+    }
+
+    #[test]
+    fn the_document_holds_the_print() {
+        let document = include_str!("../docs/METRICS.md");
+        let told = "docs/METRICS.md: put in `twilio-edge reference metrics`";
+        assert!(document.contains(&reference()), "{told}");
+    }
+
+    #[test]
+    fn the_shipped_envoy_configuration_makes_labels_of_the_last_words() {
+        let config = include_str!("../envoy/envoy.yaml");
+        for counter in Counter::all() {
+            let (family, word) = counter.words();
+            let (label, _) = counter.meaning();
+            assert_eq!(word.is_some(), !label.is_empty(), "{family}");
+            let tag = config.lines().find(|line| {
+                line.contains(&format!("tag_name: {label},")) && line.contains(family)
+            });
+            assert!(label.is_empty() || tag.is_some(), "{family} has no tag {label}");
+        }
+    }
+
+    #[test]
+    fn what_was_counted_is_told_once() {
+        let mut tally = Tally::default();
+        tally.count(Counter::Webhook);
+        tally.count(Counter::Verified);
+        tally.count(Counter::Webhook);
+        let told: Vec<_> = tally.take().collect();
+        assert_eq!(told, [(Counter::Webhook, 2), (Counter::Verified, 1)]);
+        assert_eq!(tally.take().count(), 0);
     }
 }

@@ -7,7 +7,7 @@
 use twilio_edge_contract::{Class, SavedAnswer, headers};
 
 /// Why a request was refused. One counter each: `twilio_edge.rejected.<slug>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Neither GET nor POST.
     MethodNotAllowed,
@@ -47,11 +47,13 @@ pub enum Reason {
     SidecarUnavailable,
     /// Another copy of this webhook is still being worked on.
     StillInFlight,
+    /// The sidecar has not told the accounts' keys yet, and none are configured.
+    NoKeys,
 }
 
 impl Reason {
     /// All of them, so that counters can be defined and documents checked.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::MethodNotAllowed,
         Reason::BodyTooLarge,
         Reason::NoBody,
@@ -71,6 +73,7 @@ impl Reason {
         Reason::WrongClass,
         Reason::SidecarUnavailable,
         Reason::StillInFlight,
+        Reason::NoKeys,
     ];
 
     /// The stable name.
@@ -183,8 +186,25 @@ impl Reason {
                 503,
                 "Another copy of this webhook is still at the backend: check the backend's latency.",
             ),
+            Reason::NoKeys => (
+                "no-keys",
+                503,
+                "No key of any account is known yet: check that the sidecar answers /edge/v1/config and that its accounts file is there.",
+            ),
         }
     }
+}
+
+/// Every reason as a table in Markdown.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn reference() -> String {
+    let mut table =
+        String::from("| reason | status | what is wrong, and who must act |\n|---|---|---|\n");
+    for reason in Reason::ALL {
+        let (slug, status, advice) = reason.row();
+        table.push_str(&format!("| `{slug}` | {status} | {advice} |\n"));
+    }
+    table
 }
 
 /// A response of our own.
@@ -207,7 +227,7 @@ impl Answer {
         ];
         match reason {
             Reason::MethodNotAllowed => headers.push(("allow", "GET, POST".to_owned())),
-            Reason::SidecarUnavailable | Reason::StillInFlight => {
+            Reason::SidecarUnavailable | Reason::StillInFlight | Reason::NoKeys => {
                 headers.push(("retry-after", "1".to_owned()));
             }
             _ => {}
@@ -218,8 +238,7 @@ impl Answer {
     }
 
     /// What Twilio is told about a webhook the backend has accepted before: what the backend said then, if
-    /// that was kept; else empty TwiML for a message (another content type would be error 12300), and nothing
-    /// for a status.
+    /// that was kept; else as little as can be said.
     pub fn duplicate(class: Class, saved: Option<&SavedAnswer>) -> Self {
         let mark = (headers::DEDUPE, "duplicate".to_owned());
         if let Some(saved) = saved.filter(|saved| (200..300).contains(&saved.status)) {
@@ -229,14 +248,22 @@ impl Answer {
                 body: saved.body.clone(),
             };
         }
+        let mut answer = Self::accepted(class);
+        answer.headers.push(mark);
+        answer
+    }
+
+    /// What Twilio is told about a webhook somebody will take care of: empty TwiML for a message (another content
+    /// type would be error 12300), and nothing for a status.
+    pub fn accepted(class: Class) -> Self {
         match class {
             Class::Inbound => Self {
                 status: 200,
-                headers: vec![("content-type", "text/xml".to_owned()), mark],
+                headers: vec![("content-type", "text/xml".to_owned())],
                 body: "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>".to_owned(),
             },
             Class::Status | Class::Other => {
-                Self { status: 204, headers: vec![mark], body: String::new() }
+                Self { status: 204, headers: Vec::new(), body: String::new() }
             }
         }
     }
@@ -267,11 +294,8 @@ mod tests {
     #[test]
     fn the_documents_list_every_reason_in_these_words() {
         let document = include_str!("../docs/FAILURE-MODES.md");
-        for reason in Reason::ALL {
-            let row =
-                format!("| `{}` | {} | {} |", reason.slug(), reason.status(), reason.advice());
-            assert!(document.contains(&row), "docs/FAILURE-MODES.md lacks {row}");
-        }
+        let told = "docs/FAILURE-MODES.md: put in `twilio-edge reference refusals`";
+        assert!(document.contains(&reference()), "{told}");
     }
 
     #[test]

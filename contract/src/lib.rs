@@ -26,9 +26,9 @@ mod wire;
 
 pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, SharedKeySecret};
 pub use wire::{
-    Claim, ClaimsReply, ClaimsRequest, Class, Decision, Identity, Opt, Outcome, SavedAnswer,
-    Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest, Unclaimed,
-    Verdict,
+    Claim, ClaimsReply, ClaimsRequest, Class, Decision, Delivery, Identity, Opt, Outcome,
+    SavedAnswer, Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest,
+    Unclaimed, Verdict,
 };
 
 /// Version of the wire format; every request and reply carries it as `v`. A reply without it did not come

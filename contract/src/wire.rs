@@ -78,6 +78,41 @@ pub struct Claim {
     pub route: String,
     /// The signed parameters as received, `application/x-www-form-urlencoded` (the query of a GET).
     pub form: String,
+    /// What is to become of it.
+    #[serde(default, skip_serializing_if = "Delivery::is_forward")]
+    pub delivery: Delivery,
+    /// `x-request-id`, to find the request in the logs of both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// `traceparent` (W3C Trace Context), to go on with the trace of the request. Each claim has its own, because
+    /// one call carries the claims of many requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+impl Claim {
+    /// A claim for a lease, of a request nobody traces.
+    pub fn new(claim_id: String, identity: Identity, route: String, form: String) -> Self {
+        let delivery = Delivery::Forward;
+        Self { claim_id, identity, route, form, delivery, request_id: None, traceparent: None }
+    }
+}
+
+/// How a proven webhook gets to the backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// The filter's Envoy forwards it; the claim is for a lease.
+    #[default]
+    Forward,
+    /// The sidecar delivers it: the claim is answered `accepted` once it is durably recorded.
+    Accept,
+}
+
+impl Delivery {
+    fn is_forward(&self) -> bool {
+        *self == Delivery::Forward
+    }
 }
 
 /// Body of `POST /edge/v1/claims`.
@@ -90,7 +125,7 @@ pub struct ClaimsRequest {
 }
 
 /// What the sidecar decided about one claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The lease is yours: forward, then settle.
@@ -103,6 +138,9 @@ pub enum Decision {
     Released,
     /// The stores could not answer for this claim: the class's policy decides, as if there were no reply.
     Unavailable,
+    /// Only of a claim with `delivery: accept`: recorded durably, and the sidecar's to deliver. Answer Twilio now,
+    /// forward nothing, settle nothing.
+    Accepted,
 }
 
 /// An opt-out keyword, by `OptOutType` or by the message's one word.
@@ -173,7 +211,7 @@ pub struct ClaimsReply {
 }
 
 /// How a forwarded webhook ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The backend accepted it: from now on it is a duplicate.
@@ -222,7 +260,7 @@ pub struct SettlementsRequest {
 }
 
 /// What became of one settlement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SettlementResult {
     /// Done as asked, now or by an earlier copy of the same settlement.

@@ -9,7 +9,8 @@ use toml::{Table, Value};
 
 use crate::domain::optout::{self, Keywords};
 
-const DEFAULTS: &str = include_str!("../defaults.toml");
+/// Every setting with its default and what it means: the manual.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Settings whose variable is not `TWILIO_EDGE_` and their path.
 const OWN_NAMES: [(&str, &str); 2] = [("database.url", "DATABASE_URL"), ("redis.url", "REDIS_URL")];

@@ -174,6 +174,7 @@ fn label_of(decision: Decision) -> DecisionLabel {
             Decision::InFlight => "in_flight",
             Decision::Released => "released",
             Decision::Unavailable => "unavailable",
+            Decision::Accepted => "accepted",
         },
     }
 }

@@ -6,7 +6,7 @@ use twilio_edge_contract::{Decision, Opt, headers};
 
 use super::*;
 use crate::form::Form;
-use crate::judgement::header_safe;
+use crate::handover::header_safe;
 use crate::signature::{self, Algorithm, Key, Payload, sign};
 
 const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
@@ -91,8 +91,15 @@ impl Case {
     }
 
     fn tell(&mut self, event: Event<'_>) {
-        let effects = self.exchange.step(event, self.now_ms);
+        let effects = self.exchange.step(event);
         self.effects.extend(effects);
+    }
+
+    /// Lets time pass; a wait begins with the tick that first sees it.
+    fn after(&mut self, ms: u64) {
+        self.tell(Event::Tick { now_ms: self.now_ms });
+        self.now_ms += ms;
+        self.tell(Event::Tick { now_ms: self.now_ms });
     }
 
     fn decide(&mut self, decision: Decision) {
@@ -124,10 +131,11 @@ impl Case {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.effects.iter().find_map(|effect| match effect {
-            Effect::Set(set, value) if *set == name => Some(value.as_str()),
+        let told = self.effects.iter().find_map(|effect| match effect {
+            Effect::Tell(handover) => Some(handover),
             _ => None,
-        })
+        });
+        told?.headers.iter().find(|(set, _)| *set == name).map(|(_, value)| value.as_str())
     }
 
     fn was_forwarded(&self) -> bool {
@@ -330,11 +338,9 @@ fn routes_are_exact_or_folders_and_may_belong_to_some_accounts() {
 #[test]
 fn a_route_waits_no_longer_than_it_says() {
     let mut case = Case::asking("/all/");
-    case.now_ms += 99;
-    case.tell(Event::Tick);
+    case.after(99);
     assert!(!case.was_forwarded());
-    case.now_ms += 1;
-    case.tell(Event::Tick);
+    case.after(1);
     assert!(case.was_forwarded() && case.effects.contains(&Effect::Withdraw));
     assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
 }
@@ -353,24 +359,20 @@ fn a_body_over_the_cap_is_refused_before_it_ends() {
 fn a_body_that_never_comes_is_not_waited_for_for_ever() {
     let mut case = Case::new(config(|_| {}));
     case.tell(Event::Head(post("/in", BODY)));
-    case.now_ms += FIRST_PART_MS - 1;
-    case.tell(Event::Tick);
+    case.after(FIRST_PART_MS - 1);
     assert_eq!(case.answer(), None);
-    case.now_ms += 1;
-    case.tell(Event::Tick);
+    case.after(1);
     assert_eq!(case.refused_for(), Some("no-body"));
 
     let mut case = Case::new(config(|_| {}));
     case.tell(Event::Head(post("/in", BODY)));
     case.tell(Event::Body { received: 1 });
-    case.now_ms += FIRST_PART_MS;
-    case.tell(Event::Tick);
+    case.after(FIRST_PART_MS);
     assert_eq!(case.answer(), None, "a slow upload is Envoy's to bound");
 
     let mut case = Case::new(config(|_| {}));
     case.tell(Event::Head(post("/shadow", BODY)));
-    case.now_ms += FIRST_PART_MS;
-    case.tell(Event::Tick);
+    case.after(FIRST_PART_MS);
     assert!(case.was_forwarded() && case.effects.contains(&Effect::Forward));
 }
 
@@ -405,19 +407,17 @@ fn a_duplicate_is_answered_with_success_and_not_forwarded() {
 fn a_copy_in_flight_is_asked_about_until_it_is_settled() {
     let mut case = Case::asking("/in");
     case.decide(Decision::InFlight);
-    case.tell(Event::Tick);
+    case.after(0);
     assert_eq!(case.asked().len(), 1, "not at once");
-    case.now_ms += 25;
-    case.tell(Event::Tick);
-    case.tell(Event::Tick);
+    case.after(25);
+    case.after(0);
     assert_eq!(case.asked().len(), 2, "once per pause");
     case.decide(Decision::Duplicate);
     assert_eq!(case.answer().unwrap().status, 200);
 
     let mut case = Case::asking("/in");
     case.decide(Decision::InFlight);
-    case.now_ms += 1000;
-    case.tell(Event::Tick);
+    case.after(1000);
     case.decide(Decision::InFlight);
     assert_eq!(case.refused_for(), Some("still-in-flight"), "but not for ever");
 }
@@ -485,11 +485,9 @@ fn only_a_backends_2xx_commits() {
 fn a_release_nobody_acknowledges_holds_the_response_a_quarter_of_a_second() {
     let mut case = Case::forwarded("/in");
     case.tell(response(500, true));
-    case.now_ms += RELEASE_HOLD_MS - 1;
-    case.tell(Event::Tick);
+    case.after(RELEASE_HOLD_MS - 1);
     assert!(case.exchange.holds_response());
-    case.now_ms += 1;
-    case.tell(Event::Tick);
+    case.after(1);
     assert!(!case.exchange.holds_response() && case.effects.contains(&Effect::Respond));
 }
 
@@ -587,7 +585,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0u8..7).prop_map(Act::Head),
         1 => (0usize..3000).prop_map(Act::Body),
         3 => any::<bool>().prop_map(Act::Complete),
-        3 => (0u8..5, any::<bool>()).prop_map(|(decision, ours)| Act::Decide(decision, ours)),
+        3 => (0u8..6, any::<bool>()).prop_map(|(decision, ours)| Act::Decide(decision, ours)),
         1 => Just(Act::NoVerdict),
         2 => (prop_oneof![Just(200u16), Just(500), 100u16..600], any::<bool>())
             .prop_map(|(status, backend)| Act::Response(status, backend)),
@@ -623,7 +621,7 @@ proptest! {
                 Act::Decide(which, ours) => {
                     let decision = [
                         Decision::Proceed, Decision::Duplicate, Decision::InFlight,
-                        Decision::Released, Decision::Unavailable,
+                        Decision::Released, Decision::Unavailable, Decision::Accepted,
                     ][usize::from(*which)];
                     let claim_id = if *ours { "000000000000000a00000007" } else { "another" };
                     case.tell(Event::Verdict(verdict(claim_id, decision)));
@@ -647,8 +645,7 @@ proptest! {
                 }
                 Act::Settled => case.tell(Event::Settled),
                 Act::Tick(ms) => {
-                    case.now_ms += ms;
-                    case.tell(Event::Tick);
+                    case.after(*ms);
                 }
                 Act::Gone => case.tell(Event::Gone),
             }

@@ -7,6 +7,7 @@ mod demo;
 mod explain;
 mod migrate;
 mod print_config;
+mod reference;
 mod serve;
 mod sign;
 mod vectors;
@@ -33,6 +34,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Print the settings in effect, without secrets
     PrintConfig(print_config::Args),
+    /// Print a reference as Markdown: what may be configured, refused, measured
+    Reference(reference::Args),
     /// Run Envoy with the filter, the sidecar and a demo backend on this machine
     Demo(demo::Args),
     /// Run the demo's application: it shows each webhook it gets
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::PrintConfig(args) => print_config::run(args),
+        Command::Reference(args) => reference::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Backend(args) => backend::run(args),
         Command::Sign(args) => sign::run(args),

@@ -162,18 +162,14 @@ mod tests {
     use super::*;
 
     fn claim(form: &str) -> Claim {
-        Claim {
-            claim_id: "c1".into(),
-            identity: Identity {
-                class: Class::Inbound,
-                account_sid: "AC1".into(),
-                message_sid: "SM1".into(),
-                status: None,
-                error_code: None,
-            },
-            route: "/in".into(),
-            form: form.into(),
-        }
+        let identity = Identity {
+            class: Class::Inbound,
+            account_sid: "AC1".into(),
+            message_sid: "SM1".into(),
+            status: None,
+            error_code: None,
+        };
+        Claim::new("c1".into(), identity, "/in".into(), form.into())
     }
 
     fn read(form: &str) -> Webhook {

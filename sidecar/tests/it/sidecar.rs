@@ -172,7 +172,7 @@ pub(crate) fn inbound(claim_id: &str, message_sid: &str, from: &str, body: &str)
         status: None,
         error_code: None,
     };
-    Claim { claim_id: claim_id.into(), identity, route: "/twilio/inbound".into(), form }
+    Claim::new(claim_id.into(), identity, "/twilio/inbound".into(), form)
 }
 
 /// A claim for a message nobody in these tests looks into.
@@ -190,7 +190,7 @@ pub(crate) fn status(claim_id: &str, message_sid: &str, status: &str) -> Claim {
         error_code: None,
     };
     let form = format!("MessageSid={message_sid}&MessageStatus={status}");
-    Claim { claim_id: claim_id.into(), identity, route: "/twilio/status".into(), form }
+    Claim::new(claim_id.into(), identity, "/twilio/status".into(), form)
 }
 
 pub(crate) fn settlement(claim: &Claim, outcome: Outcome) -> Settlement {

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 use twilio_edge_filter::reply::Reason;
+use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::signers::Sdk;
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, STATUS, fresh_sid};
@@ -211,8 +212,9 @@ async fn a_rejection_is_counted(stack: &Stack) -> Result<()> {
     let counter = format!("rejected.{}", Reason::MissingSignature.slug());
     let before = stack.envoy.counter(&counter).await?;
     refused(stack, &forged, Reason::MissingSignature).await?;
-    let after = stack.envoy.counter(&counter).await?;
-    assert!(after > before, "{counter} was {before}, is {after}");
+    // Counts are told on the tick.
+    let counted = async || Ok((stack.envoy.counter(&counter).await? > before).then_some(()));
+    until(&format!("{counter} to be more than {before}"), counted).await?;
     let page = stack.envoy.prometheus().await?;
     let line = r#"twilio_edge_rejected{reason="missing-signature"}"#;
     assert!(page.contains(line), "Prometheus is not told of {line}");

@@ -1,0 +1,35 @@
+//! `twilio-edge reference`: the tables of the documents, printed by the code they describe.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use twilio_edge_filter::{config, metrics, reply};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Of what
+    subject: Subject,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Subject {
+    /// The filter's configuration (docs/CONFIG.md)
+    Filter,
+    /// Every refusal of the filter (docs/FAILURE-MODES.md)
+    Refusals,
+    /// The filter's metrics (docs/METRICS.md)
+    Metrics,
+    /// The sidecar's settings, with their defaults
+    Sidecar,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let text = match args.subject {
+        Subject::Filter => config::reference(),
+        Subject::Refusals => reply::reference(),
+        Subject::Metrics => metrics::reference(),
+        Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
+    };
+    print!("{text}");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,394 @@
+//! What a plugin configuration must hold: each object of it read into its type, every problem noted under its
+//! path. How a value is read, and how problems are gathered, is `reading`.
+
+use serde_json::Value;
+use twilio_edge_contract::{AccountKeys, Class, Delivery, KeyAlgorithm, SharedKeySecret};
+
+use super::reading::{Reading, field};
+use super::{BodyFormat, Config, Mode, OnUnavailable, Route, Sidecar};
+use crate::form::is_account_sid;
+use crate::keys::{Account, MAX_ACCOUNTS, MAX_KEYS};
+use crate::signature::Algorithm;
+
+/// Largest `max_body_bytes`: bodies are held in memory, and the HTTP/1 codec stops at 1 MiB by itself.
+const MAX_BODY_LIMIT: u64 = 1 << 20;
+const MAX_ORIGINS: usize = 16;
+const MAX_ROUTES: usize = 256;
+const DEFAULT_TIMEOUT_MS: u64 = 500;
+
+/// The fields of each object. `reference` documents every one of them, which a test sees to.
+pub(super) const ROOT: &[&str] =
+    &["origins", "accounts", "routes", "on_unavailable", "sidecar", "max_body_bytes"];
+pub(super) const ACCOUNT: &[&str] = &["sid", "auth_tokens", "shared_keys"];
+pub(super) const SHARED_KEY: &[&str] = &["id", "secret", "algorithm"];
+pub(super) const ROUTE: &[&str] = &[
+    "path",
+    "prefix",
+    "class",
+    "mode",
+    "delivery",
+    "body",
+    "accounts",
+    "on_unavailable",
+    "timeout_ms",
+];
+pub(super) const ON_UNAVAILABLE: &[&str] = &["inbound", "status"];
+pub(super) const SIDECAR: &[&str] =
+    &["cluster", "token", "timeout_ms", "in_flight_wait_ms", "accounts_refresh_ms"];
+
+impl Reading<'_> {
+    pub(super) fn config(&self, value: &Value) -> Config {
+        let root = self.object("", value, ROOT);
+        let origins = self
+            .list("origins", field(root, "origins"), MAX_ORIGINS)
+            .filter_map(|(path, value)| self.origin(&path, value))
+            .collect();
+        let mut sidecar = match field(root, "sidecar") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(self.sidecar(value)),
+        };
+        let elsewhere = sidecar.as_ref().is_some_and(|it| it.accounts_refresh_ms.is_some());
+        let accounts: Vec<_> = self
+            .accounts(field(root, "accounts"), elsewhere)
+            .filter_map(|(path, value)| self.account(&path, value))
+            .collect();
+        let defaults = RouteDefaults {
+            on_unavailable: self.on_unavailable_by_class(field(root, "on_unavailable")),
+            timeout_ms: sidecar.as_ref().map_or(DEFAULT_TIMEOUT_MS, |sidecar| sidecar.timeout_ms),
+            accounts: (!elsewhere).then_some(accounts.as_slice()),
+            has_sidecar: sidecar.is_some(),
+        };
+        let routes: Vec<_> = self
+            .list("routes", field(root, "routes"), MAX_ROUTES)
+            .filter_map(|(path, value)| self.route(&path, value, &defaults))
+            .collect();
+        self.refuse_repeats("accounts", accounts.iter().map(|account| &account.sid));
+        let shown =
+            |route: &Route| format!("{}{}", route.path, if route.is_prefix { "*" } else { "" });
+        self.refuse_repeats("routes", routes.iter().map(shown));
+        if let Some(sidecar) = &mut sidecar {
+            // Callouts are shared by routes, so they wait as long as the most patient of them.
+            let longest = routes.iter().map(|route| route.timeout_ms).max();
+            sidecar.timeout_ms = sidecar.timeout_ms.max(longest.unwrap_or_default());
+        }
+        let max_body_bytes = self.integer(
+            "max_body_bytes",
+            field(root, "max_body_bytes"),
+            65_536,
+            1..=MAX_BODY_LIMIT,
+        );
+        Config {
+            origins,
+            accounts,
+            routes,
+            sidecar,
+            max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// An origin is matched byte for byte, so only what Twilio could have requested is accepted.
+    fn origin(&self, path: &str, value: &Value) -> Option<String> {
+        let origin = self.text(path, value)?;
+        let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let complaint = match authority {
+            None => "must start with https:// or http://",
+            Some("") => "names no host",
+            Some(authority) if authority.contains(['/', '?', '#']) => {
+                "is an origin, so no path, query or slash may follow the host: Twilio's path is appended as received"
+            }
+            Some(authority)
+                if !authority.bytes().all(|byte| byte.is_ascii_graphic())
+                    || authority.contains(['"', '<', '>', '\\', '^', '`', '{', '|', '}']) =>
+            {
+                "holds a character no host has; write international names in punycode"
+            }
+            Some(_) => return Some(origin),
+        };
+        self.problem(path, format!("{origin:?} {complaint}"));
+        None
+    }
+
+    /// With a key ring of the sidecar's, none need be here.
+    fn accounts<'v>(
+        &self,
+        value: Option<&'v Value>,
+        elsewhere: bool,
+    ) -> impl Iterator<Item = (String, &'v Value)> {
+        if !elsewhere && value.and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            let problem = "is required: a list with at least one entry, unless sidecar.accounts_refresh_ms says to ask the sidecar for them";
+            self.problem("accounts", problem);
+        }
+        self.optional_list("accounts", value, MAX_ACCOUNTS)
+    }
+
+    fn account(&self, path: &str, value: &Value) -> Option<Account> {
+        let account = self.object(path, value, ACCOUNT);
+        let sid = self.required_text(path, account, "sid", "AC and 32 hexadecimal digits");
+        if let Some(sid) = sid.as_deref().filter(|sid| !is_account_sid(sid)) {
+            let problem = format!("{sid:?} is not AC and 32 hexadecimal digits");
+            self.problem(&format!("{path}.sid"), problem);
+        }
+        let before = self.problems.borrow().len();
+        let tokens_path = format!("{path}.auth_tokens");
+        let auth_tokens: Vec<String> = self
+            .optional_list(&tokens_path, field(account, "auth_tokens"), MAX_KEYS)
+            .filter_map(|(path, value)| self.secret(&path, value))
+            .collect();
+        let shared_path = format!("{path}.shared_keys");
+        let shared_keys: Vec<SharedKeySecret> = self
+            .optional_list(&shared_path, field(account, "shared_keys"), MAX_KEYS)
+            .filter_map(|(path, value)| self.shared_key(&path, value))
+            .collect();
+        let given = AccountKeys { sid: sid?, auth_tokens, shared_keys };
+        match Account::of(&given) {
+            Ok(account) => Some(account),
+            Err(complaints) => {
+                // What a value cannot be was said where it was read; what is left is about all of them.
+                let said = self.problems.borrow().len() > before;
+                for complaint in complaints.iter().filter(|it| it.at != "sid" && !said) {
+                    self.problem(&format!("{path}.{}", complaint.at), complaint.message.as_str());
+                }
+                None
+            }
+        }
+    }
+
+    fn shared_key(&self, path: &str, value: &Value) -> Option<SharedKeySecret> {
+        let shared = self.object(path, value, SHARED_KEY);
+        let id = self.required_text(path, shared, "id", "webhooks_sharedkey_..");
+        let secret_path = format!("{path}.secret");
+        let secret = match field(shared, "secret") {
+            Some(secret) => self.secret(&secret_path, secret),
+            None => {
+                self.problem(&secret_path, "is required");
+                None
+            }
+        };
+        let algorithm = match field(shared, "algorithm") {
+            None => Some(Algorithm::HmacSha256),
+            Some(name) => name.as_str().and_then(Algorithm::named),
+        };
+        let algorithm = match algorithm {
+            Some(Algorithm::HmacSha256) => KeyAlgorithm::HmacSha256,
+            Some(Algorithm::HmacSha1) => KeyAlgorithm::HmacSha1,
+            None => {
+                let problem = "must be \"HMAC_SHA256\" or \"HMAC_SHA1\"";
+                self.problem(&format!("{path}.algorithm"), problem);
+                return None;
+            }
+        };
+        Some(SharedKeySecret { id: id?, secret: secret?, algorithm })
+    }
+
+    fn route(&self, path: &str, value: &Value, defaults: &RouteDefaults<'_>) -> Option<Route> {
+        let route = self.object(path, value, ROUTE);
+        let at = |field: &str| format!("{path}.{field}");
+        let word = |name: &str| field(route, name).map(|value| value.as_str().unwrap_or_default());
+        let class = match word("class") {
+            Some("inbound") => Some(Class::Inbound),
+            Some("status") => Some(Class::Status),
+            Some("other") => Some(Class::Other),
+            _ => {
+                self.problem(&at("class"), "is required: \"inbound\", \"status\" or \"other\"");
+                None
+            }
+        };
+        let mode = match word("mode") {
+            None | Some("enforce") => Mode::Enforce,
+            Some("shadow") => Mode::Shadow,
+            Some("off") => Mode::Off,
+            Some(_) => {
+                self.problem(&at("mode"), "must be \"enforce\", \"shadow\" or \"off\"");
+                Mode::Enforce
+            }
+        };
+        let delivery = match word("delivery") {
+            None | Some("forward") => Delivery::Forward,
+            Some("accept") => Delivery::Accept,
+            Some(_) => {
+                self.problem(&at("delivery"), "must be \"forward\" or \"accept\"");
+                Delivery::Forward
+            }
+        };
+        if delivery == Delivery::Accept && !defaults.has_sidecar {
+            self.problem(&at("delivery"), "accept needs a sidecar: it delivers what is accepted");
+        }
+        if delivery == Delivery::Accept && class == Some(Class::Other) {
+            let problem = "accept is for messages and statuses: what is neither has no identity to accept it by";
+            self.problem(&at("delivery"), problem);
+        }
+        let body = match word("body") {
+            None | Some("form") => BodyFormat::Form,
+            Some("json") => BodyFormat::Json,
+            Some(_) => {
+                self.problem(&at("body"), "must be \"form\" or \"json\"");
+                BodyFormat::Form
+            }
+        };
+        let [inbound, status] = defaults.on_unavailable;
+        let on_unavailable = match (field(route, "on_unavailable"), class) {
+            (Some(value), _) => self.on_unavailable(&at("on_unavailable"), value),
+            (None, Some(Class::Inbound)) => inbound,
+            (None, Some(Class::Status)) => status,
+            (None, Some(Class::Other) | None) => OnUnavailable::Forward,
+        };
+        let timeout_ms = self.integer(
+            &at("timeout_ms"),
+            field(route, "timeout_ms"),
+            defaults.timeout_ms,
+            1..=10_000,
+        );
+        let accounts = field(route, "accounts").map(|list| {
+            let accounts_path = at("accounts");
+            let sids = self.list(&accounts_path, Some(list), MAX_ACCOUNTS);
+            let sids =
+                sids.filter_map(|(path, value)| self.text(&path, value).map(|sid| (path, sid)));
+            // Of accounts that only the sidecar knows, only the form can be judged here.
+            let known = |sid: &str| match defaults.accounts {
+                Some(accounts) => accounts.iter().any(|account| account.sid == sid),
+                None => is_account_sid(sid),
+            };
+            sids.inspect(|(path, sid)| {
+                if !known(sid) {
+                    self.problem(path, format!("{sid:?} is not among the accounts"));
+                }
+            })
+            .map(|(_, sid)| sid)
+            .collect()
+        });
+        let (is_prefix, name) = match (field(route, "path"), field(route, "prefix")) {
+            (Some(_), None) => (false, "path"),
+            (None, Some(_)) => (true, "prefix"),
+            _ => {
+                let problem =
+                    "needs either \"path\", as \"/twilio/inbound\", or \"prefix\", as \"/twilio/\"";
+                self.problem(path, problem);
+                return None;
+            }
+        };
+        let text = self.text(&at(name), field(route, name)?);
+        if let Some(complaint) = text.as_deref().and_then(|text| path_complaint(text, is_prefix)) {
+            self.problem(&at(name), complaint);
+        }
+        let path = text?;
+        let class = class?;
+        Some(Route {
+            path,
+            is_prefix,
+            class,
+            mode,
+            delivery,
+            body,
+            accounts,
+            on_unavailable,
+            timeout_ms,
+        })
+    }
+
+    /// For messages and for statuses. What is neither is never claimed.
+    fn on_unavailable_by_class(&self, value: Option<&Value>) -> [OnUnavailable; 2] {
+        let Some(value) = value else { return [OnUnavailable::Forward; 2] };
+        let by_class = self.object("on_unavailable", value, ON_UNAVAILABLE);
+        ["inbound", "status"].map(|class| {
+            field(by_class, class).map_or(OnUnavailable::Forward, |value| {
+                self.on_unavailable(&format!("on_unavailable.{class}"), value)
+            })
+        })
+    }
+
+    fn on_unavailable(&self, path: &str, value: &Value) -> OnUnavailable {
+        match value.as_str() {
+            Some("forward") => OnUnavailable::Forward,
+            Some("reject") => OnUnavailable::Reject,
+            _ => {
+                self.problem(path, "must be \"forward\" or \"reject\"");
+                OnUnavailable::Reject
+            }
+        }
+    }
+
+    fn sidecar(&self, value: &Value) -> Sidecar {
+        let sidecar = self.object("sidecar", value, SIDECAR);
+        let cluster =
+            self.required_text("sidecar", sidecar, "cluster", "the name of the sidecar's cluster");
+        let token = match field(sidecar, "token") {
+            Some(token) => self.secret("sidecar.token", token),
+            None => {
+                self.problem(
+                    "sidecar.token",
+                    "is required: the sidecar's TWILIO_EDGE_TOKEN, best as {\"env\": \"TWILIO_EDGE_TOKEN\"}",
+                );
+                None
+            }
+        };
+        let timeout_ms = self.integer(
+            "sidecar.timeout_ms",
+            field(sidecar, "timeout_ms"),
+            DEFAULT_TIMEOUT_MS,
+            1..=10_000,
+        );
+        let in_flight_wait_ms = self.integer(
+            "sidecar.in_flight_wait_ms",
+            field(sidecar, "in_flight_wait_ms"),
+            8_000,
+            0..=14_000,
+        );
+        let accounts_refresh_ms = field(sidecar, "accounts_refresh_ms").map(|value| {
+            let range = 1_000..=3_600_000;
+            self.integer("sidecar.accounts_refresh_ms", Some(value), 30_000, range)
+        });
+        Sidecar {
+            cluster: cluster.unwrap_or_default(),
+            authorization: format!("Bearer {}", token.unwrap_or_default()),
+            timeout_ms,
+            in_flight_wait_ms,
+            accounts_refresh_ms,
+        }
+    }
+}
+
+/// A path that no proxy in between changes, and no reader takes for another.
+fn path_complaint(path: &str, is_prefix: bool) -> Option<String> {
+    let complaint = if !path.starts_with('/') {
+        "must start with /"
+    } else if is_prefix && !path.ends_with('/') {
+        "must end with /: a prefix is a folder, not the beginning of a name"
+    } else if path.contains(['?', '#']) {
+        "is a path: the query is not part of it"
+    } else if path.split('/').any(is_dot_segment) {
+        "holds a dot segment, which proxies remove: no signature over it can be reproduced"
+    } else if path.contains("//") {
+        "holds an empty segment, which proxies merge: no signature over it can be reproduced"
+    } else if path.contains('\\') {
+        "holds a backslash, which proxies take for a slash"
+    } else if has_needless_escape(path) {
+        "escapes a letter, digit or one of -._~, which proxies decode: no signature over it can be reproduced"
+    } else if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "must be written as it is requested: visible ASCII, the rest percent-escaped"
+    } else {
+        return None;
+    };
+    Some(format!("{path:?} {complaint}"))
+}
+
+/// `.` and `..`, escaped or not: proxies that normalize paths decode `%2e` first.
+fn is_dot_segment(segment: &str) -> bool {
+    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+}
+
+/// Whether an escape stands for a character that needs none (RFC 3986, section 2.3).
+fn has_needless_escape(path: &str) -> bool {
+    path.split('%').skip(1).any(|after| {
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    })
+}
+
+/// What a route has when it does not say otherwise.
+struct RouteDefaults<'a> {
+    on_unavailable: [OnUnavailable; 2],
+    timeout_ms: u64,
+    /// None if the sidecar may know more of them.
+    accounts: Option<&'a [Account]>,
+    has_sidecar: bool,
+}

@@ -1,0 +1,190 @@
+//! What the backend is told about a proven webhook: the trusted headers and, where a route asks for it, the body
+//! as a JSON event.
+//!
+//! Decides: which facts go out and how they are spelled. Must not know: states, callouts, the host.
+
+use std::borrow::Cow;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use twilio_edge_contract::{Class, Decision, Opt, Verdict, headers};
+
+use crate::config::BodyFormat;
+use crate::form::Form;
+use crate::judgement::Proof;
+
+/// What a proven request goes on with, beside what it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handover {
+    /// Headers to set, each replacing what is there.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body that replaces the form, if the route wants one; content-length and content-type are among the
+    /// headers then. A proxy adjusts neither, and a wrong length lets the surplus pass as the next request.
+    pub body: Option<String>,
+}
+
+impl Handover {
+    /// `form` holds the signed parameters of a request whose body they are; none if they are elsewhere.
+    pub(crate) fn of(
+        proof: &Proof,
+        verdict: Option<&Verdict>,
+        format: BodyFormat,
+        form: Option<&str>,
+    ) -> Self {
+        let facts = Facts::of(proof, verdict);
+        let mut headers = facts.headers();
+        let body = form.filter(|_| format == BodyFormat::Json).and_then(|form| {
+            let form = Form::parse(form.as_bytes()).ok()?;
+            serde_json::to_string(&JsonEvent { facts: &facts, form: &form }).ok()
+        });
+        if let Some(body) = &body {
+            headers.push(("content-type", "application/json".to_owned()));
+            headers.push(("content-length", body.len().to_string()));
+        }
+        Self { headers, body }
+    }
+}
+
+/// Whether this is the first time, as far as anybody could say. Only shadow mode forwards a duplicate.
+pub(crate) fn dedupe(verdict: Option<&Verdict>) -> &'static str {
+    match verdict.map(|verdict| verdict.decision) {
+        Some(Decision::Proceed) => "first",
+        Some(Decision::Duplicate | Decision::InFlight) => "duplicate",
+        Some(Decision::Released | Decision::Unavailable | Decision::Accepted) | None => "unknown",
+    }
+}
+
+/// What was proven, and, of a webhook that is the sidecar's to know, what it knows.
+struct Facts<'a> {
+    proof: &'a Proof,
+    /// Of a claim that was granted.
+    granted: Option<&'a Verdict>,
+    dedupe: &'static str,
+}
+
+impl<'a> Facts<'a> {
+    fn of(proof: &'a Proof, verdict: Option<&'a Verdict>) -> Self {
+        let granted = verdict.filter(|verdict| verdict.decision == Decision::Proceed);
+        Self { proof, granted, dedupe: dedupe(verdict) }
+    }
+
+    fn message_sid(&self) -> Option<&str> {
+        self.proof.webhook.identity.as_ref().map(|identity| identity.message_sid.as_str())
+    }
+
+    fn status(&self) -> Option<&str> {
+        self.proof.webhook.identity.as_ref().and_then(|identity| identity.status.as_deref())
+    }
+
+    fn suppressed(&self) -> Option<bool> {
+        let inbound = self.proof.webhook.class == Class::Inbound;
+        self.granted.filter(|_| inbound).map(|granted| granted.suppressed)
+    }
+
+    fn opt(&self) -> Option<&'static str> {
+        self.granted.and_then(|granted| granted.opt).map(Opt::as_str)
+    }
+
+    fn window_expires(&self) -> Option<&str> {
+        self.granted.and_then(|granted| granted.window_expires.as_deref())
+    }
+
+    fn attempt(&self) -> Option<u32> {
+        self.granted.and_then(|granted| granted.attempt)
+    }
+
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let webhook = &self.proof.webhook;
+        let attempt = self.attempt().map(|attempt| attempt.to_string());
+        let known = [
+            (headers::VERIFIED, Some(self.proof.account_sid.as_str())),
+            (headers::KEY, Some(self.proof.key.as_str())),
+            (headers::CLASS, Some(webhook.class.as_str())),
+            (headers::MESSAGE_SID, self.message_sid()),
+            (headers::STATUS, self.status()),
+            (headers::FROM, webhook.from.as_deref()),
+            (headers::TO, webhook.to.as_deref()),
+            (headers::CHANNEL, webhook.channel.as_deref()),
+            (headers::OPT, self.opt()),
+            (headers::SUPPRESSED, self.suppressed().map(|yes| if yes { "true" } else { "false" })),
+            (headers::WINDOW_EXPIRES, self.window_expires()),
+            (headers::ATTEMPT, attempt.as_deref()),
+            (headers::DEDUPE, Some(self.dedupe)),
+        ];
+        let known = known.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        known.map(|(name, value)| (name, header_safe(value).into_owned())).collect()
+    }
+}
+
+/// The body of a route with `body: json`; docs/CONFIG.md describes it.
+struct JsonEvent<'a> {
+    facts: &'a Facts<'a>,
+    form: &'a Form<'a>,
+}
+
+impl Serialize for JsonEvent<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { facts, form } = self;
+        let mut event = serializer.serialize_map(None)?;
+        let event_type = match facts.proof.webhook.class {
+            Class::Inbound => "twilio_inbound",
+            Class::Status => "twilio_status",
+            Class::Other => "twilio_other",
+        };
+        let texts = [
+            ("event_type", Some(event_type)),
+            ("account_sid", Some(facts.proof.account_sid.as_str())),
+            ("message_sid", facts.message_sid()),
+            ("from", form.get("From")),
+            ("to", form.get("To")),
+            ("channel", facts.proof.webhook.channel.as_deref()),
+            ("status", facts.status()),
+            ("error_code", form.get("ErrorCode")),
+            ("body", form.get("Body")),
+            ("opt", facts.opt()),
+            ("window_expires", facts.window_expires()),
+            ("dedupe", Some(facts.dedupe)),
+            ("key", Some(facts.proof.key.as_str())),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                event.serialize_entry(name, text)?;
+            }
+        }
+        if let Some(media) = form.get("NumMedia").and_then(|count| count.parse::<u32>().ok()) {
+            event.serialize_entry("num_media", &media)?;
+        }
+        if let Some(suppressed) = facts.suppressed() {
+            event.serialize_entry("suppressed", &suppressed)?;
+        }
+        if let Some(attempt) = facts.attempt() {
+            event.serialize_entry("attempt", &attempt)?;
+        }
+        event.serialize_entry("raw", &Raw(form))?;
+        event.end()
+    }
+}
+
+/// Every parameter as it was signed: text, or the list of texts of a name that came more than once.
+struct Raw<'a>(&'a Form<'a>);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut raw = serializer.serialize_map(None)?;
+        for (name, values) in self.0.by_name() {
+            match values.as_slice() {
+                [only] => raw.serialize_entry(name, only)?,
+                all => raw.serialize_entry(name, all)?,
+            }
+        }
+        raw.end()
+    }
+}
+
+/// Header values are visible ASCII and spaces; an address that is not (some channels allow it) is
+/// percent-escaped.
+pub(crate) fn header_safe(value: &str) -> Cow<'_, str> {
+    if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Cow::Borrowed(value);
+    }
+    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).into()
+}

@@ -1,0 +1,209 @@
+//! What the streams of one worker share: the configuration in use, the letters to the sidecar, who waits for what,
+//! what was counted. Streams post here; the root context, woken by the bell or the tick, sends.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::rc::Rc;
+
+use twilio_edge_contract::{Claim, Settlement};
+
+use crate::callouts::{Callouts, Letter};
+use crate::config::Config;
+use crate::exchange::Exchange;
+use crate::host::{self, Bell, Metrics};
+use crate::metrics::{Counter, Gauge, Tally};
+use crate::refresh::KeyRefresh;
+
+/// What may wait of each kind, per worker, in bytes.
+const MOST_CLAIM_BYTES: usize = 8 << 20;
+const MOST_SETTLEMENT_BYTES: usize = 16 << 20;
+/// Warnings a worker may write per second; the rest is counted and told of in one line.
+const WARNINGS_PER_SECOND: u32 = 20;
+
+/// Who waits for a settlement to be acknowledged.
+pub(crate) struct Settling {
+    pub(crate) claim_id: String,
+    /// The stream whose response is held.
+    pub(crate) stream: Option<u32>,
+}
+
+/// Who waits for a verdict.
+pub(crate) struct Asking {
+    pub(crate) stream: u32,
+    pub(crate) claim_id: String,
+}
+
+/// The worker, as streams and root hold it.
+#[derive(Clone)]
+pub(crate) struct Shared(Rc<RefCell<Worker>>);
+
+pub(crate) struct Worker {
+    /// No other worker or VM has it.
+    id: u64,
+    pub(crate) config: Rc<Config>,
+    pub(crate) refresh: Option<KeyRefresh>,
+    pub(crate) metrics: Metrics,
+    tally: Tally,
+    bell: Option<Bell>,
+    /// The bell has been rung and not been answered yet.
+    rung: bool,
+    /// Streams that wait for a verdict, an acknowledgement or a deadline.
+    pub(crate) streams: HashMap<u32, Rc<RefCell<Exchange>>>,
+    pub(crate) claims: Callouts<Asking>,
+    /// Claims for which there was no room. Told so in a root callback, as any other failure is.
+    pub(crate) unasked: Vec<Letter<Asking>>,
+    pub(crate) settlements: Callouts<Settling>,
+    warnings: Warnings,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> Self {
+        // Fresh from the host's random source: no two VMs make the same claim ids.
+        let id = RandomState::new().build_hasher().finish();
+        let config = Rc::new(config);
+        Self(Rc::new(RefCell::new(Worker {
+            id,
+            bell: config.sidecar.is_some().then(|| Bell::new(id)).flatten(),
+            refresh: KeyRefresh::of(&config, id),
+            config,
+            metrics: Metrics::define(),
+            tally: Tally::default(),
+            rung: false,
+            streams: HashMap::new(),
+            claims: Callouts::new(MOST_CLAIM_BYTES),
+            unasked: Vec::new(),
+            settlements: Callouts::new(MOST_SETTLEMENT_BYTES),
+            warnings: Warnings::default(),
+        })))
+    }
+
+    /// Callbacks do not nest, so the worker is always free; if the host ever broke that, doing nothing is
+    /// better than a panic.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+        self.0.try_borrow_mut().ok().map(|mut worker| work(&mut worker))
+    }
+
+    /// A new request of this worker's.
+    pub(crate) fn begin(&self, stream: u32) -> Option<Exchange> {
+        self.with(|worker| Exchange::new(Rc::clone(&worker.config), worker.id, stream))
+    }
+
+    pub(crate) fn max_body_bytes(&self) -> usize {
+        self.with(|worker| worker.config.max_body_bytes).unwrap_or_default()
+    }
+
+    /// Keeps a stream that waits, so that replies and ticks find it.
+    pub(crate) fn remember(&self, stream: u32, exchange: &Rc<RefCell<Exchange>>) {
+        self.with(|worker| {
+            worker.streams.entry(stream).or_insert_with(|| Rc::clone(exchange));
+        });
+    }
+
+    pub(crate) fn forget(&self, stream: u32) {
+        self.with(|worker| worker.streams.remove(&stream));
+    }
+
+    pub(crate) fn ask(&self, stream: u32, claim: &Claim) {
+        // Serializing strings cannot fail; were it to, the request times out.
+        let json = serde_json::to_string(claim).unwrap_or_default();
+        let sender = Asking { stream, claim_id: claim.claim_id.clone() };
+        self.with(|worker| {
+            let alone = !worker.claims.is_flying();
+            if let Err(refused) = worker.claims.post(Letter::new(sender, json)) {
+                worker.unasked.push(refused);
+                worker.ring();
+            } else if alone {
+                worker.ring();
+            }
+            // Else it goes when the callout under way has landed, or after some patience.
+        });
+    }
+
+    pub(crate) fn withdraw(&self, stream: u32) {
+        self.with(|worker| worker.claims.take(|letter| letter.sender.stream == stream));
+    }
+
+    pub(crate) fn settle(&self, stream: u32, settlement: &Settlement, urgent: bool) {
+        let json = serde_json::to_string(settlement).unwrap_or_default();
+        let sender =
+            Settling { claim_id: settlement.claim_id.clone(), stream: urgent.then_some(stream) };
+        self.with(|worker| {
+            if worker.settlements.post(Letter::new(sender, json)).is_err() {
+                worker.count(Counter::SettlementDropped);
+            }
+            if urgent {
+                worker.ring();
+            }
+        });
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.with(|worker| worker.count(counter));
+    }
+
+    pub(crate) fn warn(&self, line: &str) {
+        self.with(|worker| worker.warnings.write(line));
+    }
+}
+
+impl Worker {
+    pub(crate) fn count(&mut self, counter: Counter) {
+        self.tally.count(counter);
+    }
+
+    /// Tells the host what was counted, and starts a new second of warnings if it is one.
+    pub(crate) fn report(&mut self, now_ms: u64) {
+        self.metrics.add(&mut self.tally);
+        self.metrics.part(Gauge::Waiting, self.streams.len());
+        self.metrics.part(Gauge::Outbox, self.settlements.len());
+        self.warnings.tell_of_swallowed(now_ms);
+    }
+
+    /// Takes note that the root has been woken.
+    pub(crate) fn answer_bell(&mut self) {
+        self.rung = false;
+        if let Some(bell) = &self.bell {
+            bell.answer();
+        }
+    }
+
+    fn ring(&mut self) {
+        if let Some(bell) = self.bell.as_ref().filter(|_| !self.rung) {
+            bell.ring();
+            self.rung = true;
+        }
+    }
+}
+
+/// A bounded number of warnings per second.
+#[derive(Default)]
+struct Warnings {
+    second: u64,
+    written: u32,
+    swallowed: u32,
+}
+
+impl Warnings {
+    fn write(&mut self, line: &str) {
+        if self.written < WARNINGS_PER_SECOND {
+            self.written += 1;
+            host::warn(line);
+        } else {
+            self.swallowed += 1;
+        }
+    }
+
+    fn tell_of_swallowed(&mut self, now_ms: u64) {
+        let second = now_ms / 1000;
+        if second == self.second {
+            return;
+        }
+        self.second = second;
+        self.written = 0;
+        if self.swallowed > 0 {
+            host::warn(&format!("{} more warnings of this kind were not written", self.swallowed));
+            self.swallowed = 0;
+        }
+    }
+}
