@@ -6,16 +6,16 @@
 //! 1. [`filter`](self) receives Envoy's callbacks and turns each into an [`exchange::Event`].
 //! 2. [`exchange`] is one request as a state machine. It strips headers in our name, finds the route in the
 //!    [`config`], and waits for the end of the body.
-//! 3. `judgement` decides whether it is Twilio's: [`form`] parses, [`signature`] verifies, [`form::Webhook`]
-//!    checks the shape.
-//! 4. A proven webhook is claimed: `root` owns the letters in [`callouts`] and sends them to the sidecar in
-//!    shared requests (`twilio_edge_contract` is the wire format).
-//! 5. The verdict comes back to the exchange: forward with trusted headers, answer a duplicate, ask again
+//! 3. `judgement` decides whether it is Twilio's: [`form`] parses, [`signature`] verifies with the [`keys`] of the
+//!    account, [`form::Webhook`] checks the shape.
+//! 4. A proven webhook is claimed: its letter waits in [`callouts`], which the streams of a `worker` share, and
+//!    `root` sends it to the sidecar together with others (`twilio_edge_contract` is the wire format).
+//! 5. The verdict comes back to the exchange: forward with what `handover` says, answer a duplicate, ask again
 //!    about a copy in flight, or, without a verdict, what the route's policy says.
 //! 6. The backend's answer settles the claim: commit on 2xx, release otherwise.
 //! 7. Whatever is refused is a [`reply::Reason`]; whatever happens is a [`metrics::Counter`].
 //!
-//! `host` is the only file that talks to the proxy. Outside of Envoy (tests, the command line) the crate is
+//! [`refresh`] keeps the keys fresh, if they are the sidecar's. `host` is the only file that talks to the proxy. Outside of Envoy (tests, the command line) the crate is
 //! the pure modules alone.
 
 pub mod callouts;
