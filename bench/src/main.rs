@@ -2,6 +2,8 @@
 //! docs/PERFORMANCE.md tells how to read what comes out. All traffic is on 127.0.0.1 and bounded.
 
 mod backend;
+mod chain;
+mod goals;
 mod http1;
 mod load;
 mod process;
@@ -46,7 +48,7 @@ struct Options {
     /// The compiled filter.
     #[arg(long, env = "TWILIO_EDGE_WASM")]
     wasm: Option<PathBuf>,
-    /// The sidecar; else the one built beside this program.
+    /// The sidecar; else the one built beside this program, as the service of (e) is.
     #[arg(long, env = "TWILIO_EDGE_BIN")]
     sidecar: Option<PathBuf>,
 }
@@ -85,6 +87,9 @@ async fn main() -> Result<()> {
         }
     }
     let series: Vec<Series> = targets.into_iter().map(|(_, series)| series).collect();
+    let folder = std::env::temp_dir();
+    let kind = process::file_system(&folder).unwrap_or_else(|| "unknown".to_owned());
+    notes.push(format!("databases were in {} (file system: {kind})", folder.display()));
     if !cores.are_two() {
         notes.push(
             "load and target shared the only core: rates and latencies say little".to_owned(),
@@ -93,8 +98,8 @@ async fn main() -> Result<()> {
     if process::find("chrt", &[]).is_none() {
         notes.push("no chrt (util-linux): latencies include waking a halted core".to_owned());
     }
-    let size = std::fs::metadata(&parts.wasm)?.len();
-    println!("\n{}\nwasm: {size} bytes", tables(&series, options.rate));
+    let wasm_bytes = std::fs::metadata(&parts.wasm)?.len();
+    println!("\n{}\n{}", tables(&series, options.rate), goals::table(&series, wasm_bytes));
     notes.iter().for_each(|note| println!("note: {note}"));
     let off = series.iter().flat_map(|s| s.rounds.iter().map(move |r| (s.plan, r)));
     let off: Vec<String> = off
@@ -118,9 +123,10 @@ fn parts(options: &Options) -> Result<Parts> {
         envoy: or(&options.envoy, repository.join(".venv/bin/envoy")),
         wasm: or(&options.wasm, repository.join("target/wasm/twilio_edge_filter.wasm")),
         sidecar: or(&options.sidecar, this.with_file_name("twilio-edge")),
+        ext_authz: this.with_file_name("twilio-edge-bench-ext-authz"),
         config: repository.join("envoy/envoy.yaml"),
     };
-    for part in [&parts.envoy, &parts.wasm, &parts.sidecar] {
+    for part in [&parts.envoy, &parts.wasm, &parts.sidecar, &parts.ext_authz] {
         ensure!(part.exists(), "there is no {}: run `make bench`", part.display());
     }
     Ok(parts)

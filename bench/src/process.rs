@@ -198,6 +198,8 @@ fn ticks(count: u64) -> Duration {
 struct Entry {
     pid: u32,
     parent: u32,
+    /// It ended, and its parent has not asked how.
+    ended: bool,
     ticks: u64,
     pages: u64,
 }
@@ -215,6 +217,7 @@ impl Entry {
         Some(Self {
             pid: pid.parse().ok()?,
             parent: number(4)?.try_into().ok()?,
+            ended: matches!(fields.first(), Some(&("Z" | "X"))),
             ticks,
             pages: number(24)?,
         })
@@ -233,7 +236,7 @@ impl ProcessTable {
     }
 
     fn has(&self, pid: u32) -> bool {
-        self.0.iter().any(|entry| entry.pid == pid)
+        self.0.iter().any(|entry| entry.pid == pid && !entry.ended)
     }
 
     fn family(&self, head: u32) -> Usage {
@@ -276,6 +279,19 @@ pub(crate) fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     known.map(|folder| folder.join(name)).find(|candidate| candidate.exists())
 }
 
+/// What kind of file system `folder` is on, in the kernel's word.
+pub(crate) fn file_system(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        Some((words.next()?, words.next()?))
+    });
+    // Of several mounted at one place, the last is the one that is seen.
+    let around = mounts.filter(|(place, _)| folder.starts_with(place));
+    around.max_by_key(|(place, _)| place.len()).map(|(_, kind)| kind.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,6 +312,15 @@ mod tests {
         let usage = table.family(10);
         assert_eq!(usage.cpu, Duration::from_nanos(ticks * (1_000_000_000 / per_second)));
         assert_eq!(usage.resident_bytes, 21 * rustix::param::page_size() as u64);
+        assert!(table.has(12));
+        let ended = line(12, 11, 0).replace(" S ", " Z ");
+        assert!(!ProcessTable(Entry::parse(&ended).into_iter().collect()).has(12));
+    }
+
+    #[test]
+    fn proc_is_on_proc() {
+        assert_eq!(file_system(Path::new("/proc/self")).as_deref(), Some("proc"));
+        assert_eq!(file_system(Path::new("/nowhere")), None);
     }
 
     #[test]

@@ -51,55 +51,134 @@ pub(crate) struct Measurement {
     pub(crate) helper_bytes: u64,
 }
 
+impl Measurement {
+    pub(crate) fn cpu_us(&self) -> f64 {
+        self.saturated.total_us()
+    }
+
+    fn scheduled_cpu_us(&self) -> f64 {
+        self.scheduled.total_us()
+    }
+
+    /// The median latency of the open loop, in microseconds.
+    pub(crate) fn p50_us(&self) -> f64 {
+        let mut latencies = self.scheduled.latencies.clone();
+        latencies.sort_unstable();
+        percentile(&latencies, 0.5)
+    }
+
+    pub(crate) fn envoy_megabytes(&self) -> f64 {
+        self.envoy_bytes as f64 / 1e6
+    }
+}
+
 /// All rounds of one target, in order.
 pub(crate) struct Series {
     pub(crate) plan: Plan,
     pub(crate) rounds: Vec<Measurement>,
 }
 
-/// The tables. The first series is what the others are compared with.
+impl Series {
+    pub(crate) fn median(&self, what: fn(&Measurement) -> f64) -> f64 {
+        median(self.rounds.iter().map(what))
+    }
+
+    /// What each round has of something, through what the same round of another series has.
+    pub(crate) fn ratios(&self, base: &Series, what: fn(&Measurement) -> f64) -> Spread {
+        self.against(base, |one, other| what(one) / what(other))
+    }
+
+    /// How much more each round has of something than the same round of another series.
+    pub(crate) fn excess(&self, base: &Series, what: fn(&Measurement) -> f64) -> Spread {
+        self.against(base, |one, other| what(one) - what(other))
+    }
+
+    fn against(
+        &self,
+        base: &Series,
+        compared: impl Fn(&Measurement, &Measurement) -> f64,
+    ) -> Spread {
+        Spread(
+            self.rounds.iter().zip(&base.rounds).map(|(one, other)| compared(one, other)).collect(),
+        )
+    }
+}
+
+/// One number of each round; written as their median and `[least-most]`.
+pub(crate) struct Spread(Vec<f64>);
+
+impl Spread {
+    pub(crate) fn median(&self) -> f64 {
+        median(self.0.iter().copied())
+    }
+
+    pub(crate) fn text(&self, digits: usize) -> String {
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        format!("{:.digits$} [{least:.digits$}-{most:.digits$}]", self.median())
+    }
+}
+
+/// The tables. The first series is what the others are compared with, and they are compared with (e) where it ran.
 pub(crate) fn tables(all: &[Series], scheduled_rate: u32) -> String {
     let Some(base) = all.first() else { return String::new() };
+    let service = all.iter().find(|series| series.plan == Plan::ExtAuthz);
+    let mut text = saturated_table(all, base, service);
+    text.push('\n');
+    text.push_str(&scheduled_table(all, base, scheduled_rate));
+    text
+}
+
+fn saturated_table(all: &[Series], base: &Series, service: Option<&Series>) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
         "Saturated: Envoy with one worker and all helpers on one core, CPU in us per request\n\n\
-         {:<38} {:>8} {:>5} {:>6} {:>7} {:>8} {:>7}   {:<18} {:>9} {:>9}",
+         {:<36} {:>6} {:>8} {:>5} {:>6} {:>6} {:>7} {:>6}   {:<18} {:<18} {:>9} {:>8}",
         "target",
         "req/s",
+        "per core",
         "busy",
         "others",
         "Envoy",
         "helpers",
         "total",
         "x (a) [min-max]",
+        "x (e) [min-max]",
         "Envoy RSS",
         "helpers"
     );
     for series in all {
-        let of = |what: fn(&Measurement) -> f64| median(series.rounds.iter().map(what));
-        let total = of(|round| round.saturated.total_us());
-        let envoy = of(|round| round.saturated.envoy_us());
-        let helpers = of(|round| round.saturated.total_us() - round.saturated.envoy_us());
+        let against_service = service.map(|service| series.ratios(service, Measurement::cpu_us));
         let _ = writeln!(
             text,
-            "{:<38} {:>8.0} {:>4.0}% {:>5.0}% {envoy:>7.1} {helpers:>8.1} {total:>7.1}   {:<18} {:>6.0} MB {:>6.0} MB",
+            "{:<36} {:>6.0} {:>8.0} {:>4.0}% {:>5.0}% {:>6.1} {:>7.1} {:>6.1}   {:<18} {:<18} {:>6.0} MB {:>5.0} MB",
             series.plan.title(),
-            of(|round| round.saturated.rate),
-            of(|round| 100.0 * round.saturated.busy),
-            of(|round| 100.0 * round.saturated.others),
-            ratio(series, base, |round| round.saturated.total_us()),
-            of(|round| round.envoy_bytes as f64 / 1e6),
-            of(|round| round.helper_bytes as f64 / 1e6),
+            series.median(|round| round.saturated.rate),
+            series.median(|round| 1e6 / round.cpu_us()),
+            series.median(|round| 100.0 * round.saturated.busy),
+            series.median(|round| 100.0 * round.saturated.others),
+            series.median(|round| round.saturated.envoy_us()),
+            series.median(|round| round.cpu_us() - round.saturated.envoy_us()),
+            series.median(Measurement::cpu_us),
+            series.ratios(base, Measurement::cpu_us).text(2),
+            against_service.map_or_else(String::new, |ratios| ratios.text(2)),
+            series.median(Measurement::envoy_megabytes),
+            series.median(|round| round.helper_bytes as f64 / 1e6),
         );
         if let Some(parts) = helper_costs(series) {
             let _ = writeln!(text, "    {parts}");
         }
     }
+    text
+}
+
+fn scheduled_table(all: &[Series], base: &Series, rate: u32) -> String {
+    let mut text = String::new();
     let _ = writeln!(
         text,
-        "\nOpen loop, {scheduled_rate} requests/s, latency in us from when a request was due, all rounds together\n\n\
-         {:<38} {:>8} {:>7} {:>7}   {:<18} {:>7} {:>7} {:>7} {:>7}  {:<14}",
+        "Open loop, {rate} requests/s, latency in us from when a request was due, all rounds together\n\n\
+         {:<36} {:>8} {:>7} {:>7}   {:<18} {:>7} {:>7} {:>7} {:>7}  {:<14}",
         "target",
         "samples",
         "Envoy",
@@ -112,41 +191,24 @@ pub(crate) fn tables(all: &[Series], scheduled_rate: u32) -> String {
         "p50 over (a)"
     );
     for series in all {
-        let of = |what: fn(&Measurement) -> f64| median(series.rounds.iter().map(what));
-        let latencies = sorted(series.rounds.iter());
+        let latencies = sorted(&series.rounds);
         let at = |share| percentile(&latencies, share);
-        let more = series.rounds.iter().zip(&base.rounds);
-        let more: Vec<f64> =
-            more.map(|(one, other)| p50(&one.scheduled) - p50(&other.scheduled)).collect();
         let _ = writeln!(
             text,
-            "{:<38} {:>8} {:>7.1} {:>7.1}   {:<18} {:>7.0} {:>7.0} {:>7.0} {:>7.0}  {:<14}",
+            "{:<36} {:>8} {:>7.1} {:>7.1}   {:<18} {:>7.0} {:>7.0} {:>7.0} {:>7.0}  {:<14}",
             series.plan.title(),
             latencies.len(),
-            of(|round| round.scheduled.envoy_us()),
-            of(|round| round.scheduled.total_us()),
-            ratio(series, base, |round| round.scheduled.total_us()),
+            series.median(|round| round.scheduled.envoy_us()),
+            series.median(Measurement::scheduled_cpu_us),
+            series.ratios(base, Measurement::scheduled_cpu_us).text(2),
             at(0.5),
             at(0.99),
             at(0.999),
             at(1.0),
-            spread(&more, 0),
+            series.excess(base, Measurement::p50_us).text(0),
         );
     }
     text
-}
-
-/// The ratio of what each round of two series has of something.
-fn ratio(series: &Series, base: &Series, what: fn(&Measurement) -> f64) -> String {
-    let pairs = series.rounds.iter().zip(&base.rounds);
-    let ratios: Vec<f64> = pairs.map(|(one, other)| what(one) / what(other)).collect();
-    spread(&ratios, 2)
-}
-
-fn spread(values: &[f64], digits: usize) -> String {
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    format!("{:.digits$} [{least:.digits$}-{most:.digits$}]", median(values.iter().copied()))
 }
 
 /// `sidecar 10.1 + redis 3.0 + postgres 6.2`, if there is more than Envoy.
@@ -161,15 +223,9 @@ fn helper_costs(series: &Series) -> Option<String> {
     (!parts.is_empty()).then_some(parts)
 }
 
-fn p50(phase: &Phase) -> f64 {
-    let mut latencies = phase.latencies.clone();
-    latencies.sort_unstable();
-    percentile(&latencies, 0.5)
-}
-
-fn sorted<'a>(rounds: impl Iterator<Item = &'a Measurement>) -> Vec<Duration> {
-    let mut all: Vec<Duration> =
-        rounds.flat_map(|round| round.scheduled.latencies.iter().copied()).collect();
+fn sorted(rounds: &[Measurement]) -> Vec<Duration> {
+    let latencies = rounds.iter().flat_map(|round| &round.scheduled.latencies);
+    let mut all: Vec<Duration> = latencies.copied().collect();
     all.sort_unstable();
     all
 }
@@ -226,6 +282,7 @@ mod tests {
         };
         let base = series(Plan::Passthrough, [30.0, 60.0, 30.0]);
         let filter = series(Plan::Filter, [36.0, 72.0, 39.0]);
-        assert_eq!(ratio(&filter, &base, |round| round.saturated.total_us()), "1.20 [1.20-1.30]");
+        assert_eq!(filter.ratios(&base, Measurement::cpu_us).text(2), "1.20 [1.20-1.30]");
+        assert_eq!(filter.excess(&base, Measurement::cpu_us).text(0), "9 [6-12]");
     }
 }

@@ -1,5 +1,6 @@
-//! What is compared: the shipped Envoy configuration without the filter, with it, and with a sidecar on either kind of
-//! store. All parts are real and run as their documents say; only addresses differ.
+//! What is compared: the shipped Envoy configuration without the filter, with it, with a sidecar on either kind of
+//! store, and with Envoy's own way to ask an authorization service instead. All parts are real and run as their
+//! documents say; only addresses differ.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -7,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use tempfile::TempDir;
 use twilio_edge::demo::{
     ACCOUNT_SID, AUTH_TOKEN, BACKEND_CLUSTER, EDGE_TOKEN, EnvoyConfig, SIDECAR_CLUSTER,
 };
 
 use crate::backend::Backend;
+use crate::chain;
 use crate::process::{Cores, Process, Program, Usage, find, free_port};
 use crate::webhook::ORIGIN;
 
@@ -28,11 +29,13 @@ pub(crate) enum Plan {
     Embedded,
     /// The filter and a sidecar on Redis and PostgreSQL.
     Stores,
+    /// No filter: Envoy asks a service that does the same check with Redis.
+    ExtAuthz,
 }
 
 impl Plan {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Passthrough, Self::Filter, Self::Embedded, Self::Stores];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Passthrough, Self::Filter, Self::Embedded, Self::Stores, Self::ExtAuthz];
 
     /// For the report.
     pub(crate) fn title(self) -> &'static str {
@@ -41,7 +44,23 @@ impl Plan {
             Self::Filter => "(b) filter",
             Self::Embedded => "(c) filter, sidecar, SQLite",
             Self::Stores => "(d) filter, sidecar, Redis, Postgres",
+            Self::ExtAuthz => "(e) ext_authz service, Redis",
         }
+    }
+
+    /// `(a)`, in a sentence about it.
+    pub(crate) fn letter(self) -> &'static str {
+        self.title().split_at_checked(3).map_or(self.title(), |(letter, _)| letter)
+    }
+
+    /// Whether the filter is in Envoy's chain.
+    pub(crate) fn filters(self) -> bool {
+        matches!(self, Self::Filter | Self::Embedded | Self::Stores)
+    }
+
+    /// Whether the filter asks a sidecar.
+    pub(crate) fn has_sidecar(self) -> bool {
+        matches!(self, Self::Embedded | Self::Stores)
     }
 
     /// Whether somebody checks signatures.
@@ -51,13 +70,15 @@ impl Plan {
 
     /// Whether somebody knows what was seen.
     pub(crate) fn remembers(self) -> bool {
-        matches!(self, Self::Embedded | Self::Stores)
+        matches!(self, Self::Embedded | Self::Stores | Self::ExtAuthz)
     }
 
     /// What this machine lacks for it.
     pub(crate) fn lacks(self) -> Option<&'static str> {
         match self {
-            Self::Stores if find("redis-server", &[]).is_none() => Some("redis-server"),
+            Self::Stores | Self::ExtAuthz if find("redis-server", &[]).is_none() => {
+                Some("redis-server")
+            }
             Self::Stores if postgres_program("initdb").is_none() => Some("PostgreSQL"),
             _ => None,
         }
@@ -69,6 +90,7 @@ pub(crate) struct Parts {
     pub(crate) envoy: PathBuf,
     pub(crate) wasm: PathBuf,
     pub(crate) sidecar: PathBuf,
+    pub(crate) ext_authz: PathBuf,
     pub(crate) config: PathBuf,
 }
 
@@ -77,7 +99,7 @@ pub(crate) struct Target {
     pub(crate) plan: Plan,
     pub(crate) address: SocketAddr,
     envoy: Process,
-    /// Sidecar and stores.
+    /// Sidecar or service, and stores.
     helpers: Vec<Process>,
     _folder: TempDir,
 }
@@ -91,66 +113,45 @@ impl Target {
         backend: &Backend,
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("twilio-edge-bench-")?;
-        let mut helpers = Vec::new();
-        let sidecar_port = free_port()?;
-        if plan.remembers() {
-            let (database, redis) = match plan {
-                Plan::Stores => {
-                    let (redis, redis_url) = start_redis(cores, folder.path())?;
-                    let (postgres, database) = start_postgres(cores, folder.path())?;
-                    helpers.extend([redis, postgres]);
-                    (database, redis_url)
-                }
-                _ => {
-                    (format!("sqlite://{}", folder.path().join("edge.db").display()), String::new())
-                }
-            };
-            let sidecar = Program {
-                name: "sidecar",
-                command: vec![parts.sidecar.as_os_str(), OsStr::new("serve")],
-                environment: vec![
-                    ("TWILIO_EDGE_LISTEN", format!("127.0.0.1:{sidecar_port}")),
-                    ("TWILIO_EDGE_TOKEN", EDGE_TOKEN.to_owned()),
-                    ("DATABASE_URL", database),
-                    ("REDIS_URL", redis),
-                    // A PostgreSQL that was just made takes its time.
-                    ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "30000".to_owned()),
-                ],
-                signal: "KILL",
-            };
-            let sidecar = Process::start(cores, sidecar, folder.path())?;
-            sidecar.until_ready(sidecar_port, "/readyz").await?;
-            helpers.insert(0, sidecar);
-        }
+        let place = Place { cores, folder: folder.path() };
+        let asked = free_port()?;
+        let helpers = match plan {
+            Plan::Passthrough | Plan::Filter => Vec::new(),
+            Plan::Embedded => {
+                let database = format!("sqlite://{}", folder.path().join("edge.db").display());
+                vec![place.start_sidecar(parts, asked, database, String::new()).await?]
+            }
+            Plan::Stores => {
+                let (redis, redis_url) = place.start_redis()?;
+                let (postgres, database) = place.start_postgres()?;
+                let sidecar = place.start_sidecar(parts, asked, database, redis_url).await?;
+                vec![sidecar, redis, postgres]
+            }
+            Plan::ExtAuthz => {
+                let (redis, redis_url) = place.start_redis()?;
+                vec![place.start_ext_authz(parts, asked, redis_url).await?, redis]
+            }
+        };
         let (edge, admin) = (free_port()?, free_port()?);
         let mut config = EnvoyConfig::load(&parts.config)?;
         config.set_listener(local(edge))?;
         config.set_admin(local(admin))?;
         config.set_module(&parts.wasm)?;
         config.set_cluster(BACKEND_CLUSTER, backend.address())?;
-        config.set_cluster(SIDECAR_CLUSTER, local(sidecar_port))?;
-        if !plan.remembers() {
-            let plugin = config.plugin.as_object_mut().context("the filter's configuration")?;
-            plugin.remove("sidecar").context("no sidecar in the filter's configuration")?;
-        }
-        let mut bootstrap: Value = serde_json::from_str(&config.to_json()?)?;
-        if !plan.verifies() {
-            remove_filter(&mut bootstrap)?;
-        }
+        config.set_cluster(SIDECAR_CLUSTER, local(asked))?;
+        let bootstrap = match plan {
+            Plan::Passthrough => chain::without_filter(&config)?,
+            Plan::Filter => chain::without_sidecar(config)?,
+            Plan::Embedded | Plan::Stores => config.to_json()?,
+            Plan::ExtAuthz => chain::with_ext_authz(&config)?,
+        };
         let path = folder.path().join("envoy.json");
-        std::fs::write(&path, bootstrap.to_string())?;
+        std::fs::write(&path, bootstrap)?;
         let flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "-c"];
         let mut command = vec![parts.envoy.as_os_str()];
         command.extend(flags.map(OsStr::new));
         command.push(path.as_os_str());
-        let environment = [
-            ("TWILIO_ACCOUNT_SID", ACCOUNT_SID),
-            ("TWILIO_AUTH_TOKEN", AUTH_TOKEN),
-            ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
-            ("PUBLIC_ORIGIN", ORIGIN),
-        ]
-        .map(|(name, value)| (name, value.to_owned()))
-        .to_vec();
+        let environment = owned(&[&SECRETS[..], &[("TWILIO_EDGE_TOKEN", EDGE_TOKEN)]].concat());
         let envoy = Program { name: "envoy", command, environment, signal: "KILL" };
         let envoy = Process::start(cores, envoy, folder.path())?;
         envoy.until_ready(admin, "/ready").await?;
@@ -164,62 +165,104 @@ impl Target {
     }
 }
 
+/// What whoever verifies must know.
+const SECRETS: [(&str, &str); 3] = [
+    ("TWILIO_ACCOUNT_SID", ACCOUNT_SID),
+    ("TWILIO_AUTH_TOKEN", AUTH_TOKEN),
+    ("PUBLIC_ORIGIN", ORIGIN),
+];
+
+fn owned(environment: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+}
+
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Takes the filter out of the chain; everything else stays as shipped.
-fn remove_filter(bootstrap: &mut Value) -> Result<()> {
-    let chain = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
-    let chain = bootstrap.pointer_mut(chain).and_then(Value::as_array_mut);
-    let chain = chain.context("the shipped configuration has no http_filters where they were")?;
-    let before = chain.len();
-    chain.retain(|filter| filter.get("name").is_none_or(|name| name != "twilio_edge"));
-    ensure!(chain.len() + 1 == before, "the shipped configuration has not one filter twilio_edge");
-    Ok(())
+/// Where helpers run and have their files.
+struct Place<'a> {
+    cores: Cores,
+    folder: &'a Path,
 }
 
-fn start_redis(cores: Cores, folder: &Path) -> Result<(Process, String)> {
-    let port = free_port()?.to_string();
-    let program = find("redis-server", &[]).context("no redis-server")?;
-    let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-    let mut command = vec![program.as_os_str()];
-    command.extend(args.map(OsStr::new));
-    let program = Program { name: "redis", command, environment: Vec::new(), signal: "KILL" };
-    Ok((Process::start(cores, program, folder)?, format!("redis://127.0.0.1:{port}")))
-}
-
-/// A new PostgreSQL as its packages make it, `fsync` and all.
-fn start_postgres(cores: Cores, folder: &Path) -> Result<(Process, String)> {
-    let data = folder.join("data");
-    let (initdb, server) = (postgres_program("initdb"), postgres_program("postgres"));
-    let (initdb, server) = initdb.zip(server).context("no PostgreSQL")?;
-    // It refuses to run as root.
-    let demoted = rustix::process::geteuid().is_root();
-    let demotion: &[&str] = match demoted {
-        true => &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"],
-        false => &[],
-    };
-    let demotion = demotion.iter().map(OsStr::new);
-    if demoted {
-        run(&["chmod".as_ref(), "755".as_ref(), folder.as_os_str()])?;
-        let install = ["install", "-d", "-m", "700", "-o", "postgres"].map(OsStr::new);
-        run(&[&install, [data.as_os_str()].as_slice()].concat())?;
+impl Place<'_> {
+    async fn start_sidecar(
+        &self,
+        parts: &Parts,
+        port: u16,
+        database: String,
+        redis: String,
+    ) -> Result<Process> {
+        let environment = vec![
+            ("TWILIO_EDGE_LISTEN", local(port).to_string()),
+            ("TWILIO_EDGE_TOKEN", EDGE_TOKEN.to_owned()),
+            ("DATABASE_URL", database),
+            ("REDIS_URL", redis),
+            // A PostgreSQL that was just made takes its time.
+            ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "30000".to_owned()),
+        ];
+        let command = vec![parts.sidecar.as_os_str(), OsStr::new("serve")];
+        let program = Program { name: "sidecar", command, environment, signal: "KILL" };
+        let sidecar = Process::start(self.cores, program, self.folder)?;
+        sidecar.until_ready(port, "/readyz").await?;
+        Ok(sidecar)
     }
-    let args = ["-A", "trust", "-U", "edge", "-E", "UTF8", "-D"].map(OsStr::new);
-    let mut command: Vec<&OsStr> = demotion.clone().collect();
-    command.push(initdb.as_os_str());
-    command.extend(args);
-    command.push(data.as_os_str());
-    run(&command)?;
-    let port = free_port()?.to_string();
-    let mut command: Vec<&OsStr> = demotion.collect();
-    command.extend([server.as_os_str(), OsStr::new("-D"), data.as_os_str()]);
-    command.extend(["-p", &port, "-h", "127.0.0.1", "-k", ""].map(OsStr::new));
-    // QUIT is its immediate shutdown, children included.
-    let program = Program { name: "postgres", command, environment: Vec::new(), signal: "QUIT" };
-    let url = format!("postgres://edge:not-checked@127.0.0.1:{port}/postgres");
-    Ok((Process::start(cores, program, folder)?, url))
+
+    async fn start_ext_authz(&self, parts: &Parts, port: u16, redis: String) -> Result<Process> {
+        let mut environment = owned(&SECRETS);
+        environment.extend([("LISTEN", local(port).to_string()), ("REDIS_URL", redis)]);
+        let command = vec![parts.ext_authz.as_os_str()];
+        let program = Program { name: "service", command, environment, signal: "KILL" };
+        let service = Process::start(self.cores, program, self.folder)?;
+        service.until_ready(port, "/readyz").await?;
+        Ok(service)
+    }
+
+    fn start_redis(&self) -> Result<(Process, String)> {
+        let port = free_port()?.to_string();
+        let program = find("redis-server", &[]).context("no redis-server")?;
+        let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let mut command = vec![program.as_os_str()];
+        command.extend(args.map(OsStr::new));
+        let program = Program { name: "redis", command, environment: Vec::new(), signal: "KILL" };
+        let redis = Process::start(self.cores, program, self.folder)?;
+        Ok((redis, format!("redis://127.0.0.1:{port}")))
+    }
+
+    /// A new PostgreSQL as its packages make it, `fsync` and all.
+    fn start_postgres(&self) -> Result<(Process, String)> {
+        let data = self.folder.join("data");
+        let (initdb, server) = (postgres_program("initdb"), postgres_program("postgres"));
+        let (initdb, server) = initdb.zip(server).context("no PostgreSQL")?;
+        // It refuses to run as root.
+        let demoted = rustix::process::geteuid().is_root();
+        let demotion: &[&str] = match demoted {
+            true => &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"],
+            false => &[],
+        };
+        let demotion = demotion.iter().map(OsStr::new);
+        if demoted {
+            run(&["chmod".as_ref(), "755".as_ref(), self.folder.as_os_str()])?;
+            let install = ["install", "-d", "-m", "700", "-o", "postgres"].map(OsStr::new);
+            run(&[&install, [data.as_os_str()].as_slice()].concat())?;
+        }
+        let args = ["-A", "trust", "-U", "edge", "-E", "UTF8", "-D"].map(OsStr::new);
+        let mut command: Vec<&OsStr> = demotion.clone().collect();
+        command.push(initdb.as_os_str());
+        command.extend(args);
+        command.push(data.as_os_str());
+        run(&command)?;
+        let port = free_port()?.to_string();
+        let mut command: Vec<&OsStr> = demotion.collect();
+        command.extend([server.as_os_str(), OsStr::new("-D"), data.as_os_str()]);
+        command.extend(["-p", &port, "-h", "127.0.0.1", "-k", ""].map(OsStr::new));
+        // QUIT is its immediate shutdown, children included.
+        let environment = Vec::new();
+        let program = Program { name: "postgres", command, environment, signal: "QUIT" };
+        let url = format!("postgres://edge:not-checked@127.0.0.1:{port}/postgres");
+        Ok((Process::start(self.cores, program, self.folder)?, url))
+    }
 }
 
 fn run(command: &[&OsStr]) -> Result<()> {

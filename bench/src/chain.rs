@@ -1,0 +1,64 @@
+//! The shipped Envoy configuration with something else in the filter's place: nothing, the filter without a sidecar, or
+//! Envoy's own filter for authorization services. All the rest of the file stays as it is shipped.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use twilio_edge::demo::{EnvoyConfig, SIDECAR_CLUSTER};
+
+const CHAIN: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+
+/// Envoy alone.
+pub(crate) fn without_filter(config: &EnvoyConfig) -> Result<String> {
+    with_instead(config, None)
+}
+
+/// The filter with nobody to ask.
+pub(crate) fn without_sidecar(mut config: EnvoyConfig) -> Result<String> {
+    let plugin = config.plugin.as_object_mut().context("the filter's configuration")?;
+    plugin.remove("sidecar").context("no sidecar in the filter's configuration")?;
+    Ok(config.to_json()?)
+}
+
+/// Envoy asks the service where the sidecar would be. The same limits as the filter's: the body up to 64 KiB, half a
+/// second, nothing let through that was not proven. Only what the service reads is sent to it, in its HTTP form, which
+/// takes a request as it came; the gRPC form would wrap all of it once more.
+pub(crate) fn with_ext_authz(config: &EnvoyConfig) -> Result<String> {
+    let filter = json!({
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "http_service": {
+                "server_uri": { "uri": "http://ext-authz", "cluster": SIDECAR_CLUSTER, "timeout": "0.5s" },
+                "path_prefix": "/check",
+                "authorization_response": {
+                    "allowed_upstream_headers": { "patterns": [{ "prefix": "x-twilio-edge-" }] }
+                }
+            },
+            "allowed_headers": {
+                "patterns": [{ "exact": "content-type" }, { "exact": "x-twilio-signature" }]
+            },
+            "with_request_body": {
+                "max_request_bytes": 65536,
+                "allow_partial_message": false,
+                "pack_as_bytes": true
+            },
+            "failure_mode_allow": false,
+            "status_on_error": { "code": "ServiceUnavailable" }
+        }
+    });
+    with_instead(config, Some(filter))
+}
+
+fn with_instead(config: &EnvoyConfig, filter: Option<Value>) -> Result<String> {
+    let mut bootstrap: Value = serde_json::from_str(&config.to_json()?)?;
+    let chain = bootstrap.pointer_mut(CHAIN).and_then(Value::as_array_mut);
+    let chain = chain.context("the shipped configuration has no http_filters where they were")?;
+    let ours = chain
+        .iter()
+        .position(|filter| filter.get("name").is_some_and(|name| name == "twilio_edge"))
+        .context("the shipped configuration has no filter twilio_edge")?;
+    chain.splice(ours..=ours, filter);
+    Ok(bootstrap.to_string())
+}

@@ -1,0 +1,153 @@
+//! What the project wants to cost at most, and whether this run did. Ratios, so that a slow machine is no excuse and a fast
+//! one no help; a goal whose two sides did not both run here is left out. Pure: numbers in, text out.
+
+use std::fmt::Write as _;
+
+use crate::report::{Measurement, Series};
+use crate::target::Plan;
+
+/// CPU of the filter alone, as a multiple of Envoy's without it.
+const FILTER_TO_ENVOY: f64 = 1.3;
+/// CPU of filter, sidecar and stores together, as a multiple of the same.
+const ALL_TO_ENVOY: f64 = 1.8;
+/// And as a multiple of Envoy with an authorization service.
+const ALL_TO_EXT_AUTHZ: f64 = 0.6;
+const ENVOY_MEGABYTES: f64 = 100.0;
+const WASM_BYTES: u64 = 300_000;
+
+/// One goal, measured.
+struct Goal {
+    what: String,
+    measured: String,
+    at_most: String,
+    met: bool,
+}
+
+/// The table of goals.
+pub(crate) fn table(all: &[Series], wasm_bytes: u64) -> String {
+    let mut text = format!("{:<44} {:<22} {:<12}\n", "Goal", "measured [min-max]", "at most");
+    for goal in goals(all, wasm_bytes) {
+        let verdict = if goal.met { "met" } else { "not met" };
+        let Goal { what, measured, at_most, .. } = goal;
+        let _ = writeln!(text, "{what:<44} {measured:<22} {at_most:<12} {verdict}");
+    }
+    text
+}
+
+fn goals(all: &[Series], wasm_bytes: u64) -> Vec<Goal> {
+    let of = |plan| all.iter().find(|series| series.plan == plan);
+    let ours = || all.iter().filter(|series| series.plan.filters());
+    let asking = || all.iter().filter(|series| series.plan.has_sidecar());
+    let mut goals = Vec::new();
+    if let Some(base) = of(Plan::Passthrough) {
+        goals.extend(ours().map(|series| {
+            let most = if series.plan.has_sidecar() { ALL_TO_ENVOY } else { FILTER_TO_ENVOY };
+            cpu(series, base, most)
+        }));
+    }
+    if let Some(service) = of(Plan::ExtAuthz) {
+        goals.extend(asking().map(|series| cpu(series, service, ALL_TO_EXT_AUTHZ)));
+        goals.extend(asking().map(|series| p50(series, service)));
+    }
+    goals.extend(ours().map(|series| {
+        let megabytes = series.median(Measurement::envoy_megabytes);
+        Goal {
+            what: format!("{} Envoy's resident memory", series.plan.letter()),
+            measured: format!("{megabytes:.0} MB"),
+            at_most: format!("{ENVOY_MEGABYTES:.0} MB"),
+            met: megabytes <= ENVOY_MEGABYTES,
+        }
+    }));
+    goals.push(Goal {
+        what: "the wasm file".to_owned(),
+        measured: format!("{wasm_bytes} bytes"),
+        at_most: format!("{WASM_BYTES} bytes"),
+        met: wasm_bytes <= WASM_BYTES,
+    });
+    goals
+}
+
+/// CPU when saturated.
+fn cpu(series: &Series, base: &Series, most: f64) -> Goal {
+    let ratios = series.ratios(base, Measurement::cpu_us);
+    Goal {
+        what: format!("{} CPU x {}", series.plan.letter(), base.plan.letter()),
+        measured: ratios.text(2),
+        at_most: format!("{most:.2}"),
+        met: ratios.median() <= most,
+    }
+}
+
+/// What both add to (a) has (a) in common: it is enough to compare them with each other.
+fn p50(series: &Series, service: &Series) -> Goal {
+    let excess = series.excess(service, Measurement::p50_us);
+    Goal {
+        what: format!(
+            "{} p50 of the open loop over {}, us",
+            series.plan.letter(),
+            service.plan.letter()
+        ),
+        measured: excess.text(0),
+        at_most: "0".to_owned(),
+        met: excess.median() <= 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::report::{Cost, Phase};
+
+    fn series(plan: Plan, us: f64, p50_us: u64, megabytes: u64) -> Series {
+        let cost = Phase { costs: vec![Cost { name: "envoy", us }], ..Phase::default() };
+        let latencies = vec![Duration::from_micros(p50_us)];
+        let round = Measurement {
+            saturated: cost,
+            scheduled: Phase { latencies, ..Phase::default() },
+            envoy_bytes: megabytes * 1_000_000,
+            helper_bytes: 0,
+        };
+        Series { plan, rounds: vec![round] }
+    }
+
+    fn met(all: &[Series], wasm_bytes: u64) -> Vec<(String, bool)> {
+        goals(all, wasm_bytes).into_iter().map(|goal| (goal.what, goal.met)).collect()
+    }
+
+    #[test]
+    fn a_goal_is_met_up_to_its_last_hundredth() {
+        let all = [
+            series(Plan::Passthrough, 100.0, 100, 70),
+            series(Plan::Filter, 130.0, 130, 100),
+            series(Plan::Embedded, 181.0, 251, 101),
+            series(Plan::Stores, 180.0, 250, 99),
+            series(Plan::ExtAuthz, 300.0, 250, 200),
+        ];
+        let wanted = [
+            ("(b) CPU x (a)", true),
+            ("(c) CPU x (a)", false),
+            ("(d) CPU x (a)", true),
+            ("(c) CPU x (e)", false),
+            ("(d) CPU x (e)", true),
+            ("(c) p50 of the open loop over (e), us", false),
+            ("(d) p50 of the open loop over (e), us", true),
+            ("(b) Envoy's resident memory", true),
+            ("(c) Envoy's resident memory", false),
+            ("(d) Envoy's resident memory", true),
+            ("the wasm file", true),
+        ]
+        .map(|(what, met)| (what.to_owned(), met));
+        assert_eq!(met(&all, 300_000), wanted);
+        let text = table(&all, 300_001);
+        assert!(text.ends_with("300001 bytes           300000 bytes not met\n"), "{text}");
+    }
+
+    #[test]
+    fn where_redis_is_not_installed_nothing_is_compared_with_it() {
+        let all = [series(Plan::Passthrough, 100.0, 100, 70), series(Plan::Filter, 120.0, 120, 90)];
+        let named: Vec<String> = met(&all, 1).into_iter().map(|(what, _)| what).collect();
+        assert_eq!(named, ["(b) CPU x (a)", "(b) Envoy's resident memory", "the wasm file"]);
+    }
+}
