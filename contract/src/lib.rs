@@ -24,7 +24,7 @@ pub mod headers;
 mod keys;
 mod wire;
 
-pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, SharedKeySecret};
+pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
 pub use wire::{
     Claim, ClaimsReply, ClaimsRequest, Class, Decision, Delivery, Identity, Opt, Outcome,
     SavedAnswer, Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest,

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::Path
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::domain::optout::{self, Keywords};
+use crate::{
+    accounts,
+    domain::optout::{self, Keywords},
+};
 
 /// Every setting with its default and what it means: the manual.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -25,6 +28,7 @@ const SECRETS: [&str; 3] = ["token", "database.url", "redis.url"];
 pub struct Config {
     pub listen: String,
     pub token: Secret,
+    pub accounts: Accounts,
     pub database: Database,
     pub redis: Redis,
     pub leases: Leases,
@@ -32,6 +36,13 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub optout: Keywords,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Accounts {
+    pub file: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -217,6 +228,11 @@ impl Config {
             self.token.expose().bytes().all(|byte| byte.is_ascii_graphic()),
             "token: must be visible ASCII without blanks, as a header has to carry it",
         );
+        if serving && !self.accounts.file.is_empty() {
+            for problem in accounts::problems(&self.accounts.file) {
+                check(false, &format!("accounts.file: {}: {problem}", self.accounts.file));
+            }
+        }
         let database = self.database.url.expose();
         check(
             database.starts_with("sqlite:")
@@ -276,7 +292,8 @@ impl Config {
     }
 }
 
-fn parse(text: &str) -> Result<Table, String> {
+/// TOML as a table, or which line is none. What that line holds is not told: it may be a secret.
+pub(crate) fn parse(text: &str) -> Result<Table, String> {
     text.parse::<Table>().map_err(|error| {
         let line = error.span().map_or(1, |span| {
             1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()

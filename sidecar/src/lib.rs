@@ -7,7 +7,10 @@
 //! http/settlements.rs  ->             ->  store/     opt-outs, leases, windows           before the answer
 //!                                     ->  events.rs  the ledger                          right behind it
 //! ```
+//!
+//! And beside it `http/keys.rs -> accounts.rs`: the keys of filters that were given none.
 
+pub mod accounts;
 pub mod claims;
 pub mod cli;
 pub mod config;

@@ -63,6 +63,7 @@ pub struct Metrics {
     queue_depth: Gauge,
     events_written: Counter,
     events_refused: Counter,
+    accounts_stale: Gauge,
 }
 
 impl Default for Metrics {
@@ -77,6 +78,7 @@ impl Default for Metrics {
             queue_depth: Gauge::default(),
             events_written: Counter::default(),
             events_refused: Counter::default(),
+            accounts_stale: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("claims", "Claims answered, by decision", metrics.claims.clone());
@@ -106,6 +108,11 @@ impl Default for Metrics {
             "events_refused",
             "Events the database refused to take",
             metrics.events_refused.clone(),
+        );
+        registry.register(
+            "accounts_stale",
+            "1 while the accounts file cannot be used and filters get the last good keys",
+            metrics.accounts_stale.clone(),
         );
         for decision in DECISIONS {
             metrics.claims.get_or_create(&label_of(decision)).inc_by(0);
@@ -154,6 +161,10 @@ impl Metrics {
 
     pub(crate) fn event_refused(&self) {
         self.events_refused.inc();
+    }
+
+    pub(crate) fn accounts_are_stale(&self, stale: bool) {
+        self.accounts_stale.set(stale.into());
     }
 
     /// All of it, as OpenMetrics text.

@@ -14,6 +14,7 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 
 use super::{Sources, fail};
 use crate::{
+    accounts::Accounts,
     claims::Claims,
     config::{Config, LogFormat, without_password},
     events::Events,
@@ -53,6 +54,13 @@ async fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let metrics = Arc::new(Metrics::default());
+    let accounts = match config.accounts.file.as_str() {
+        "" => None,
+        file => Some(
+            Accounts::open(file, metrics.clone())
+                .map_err(|problems| format!("accounts.file: {file}: {}", problems.join("; ")))?,
+        ),
+    };
     let stores = Stores::open(&config, metrics.clone()).await.map_err(|error| {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
@@ -75,7 +83,8 @@ async fn serve(config: Config) -> Result<(), String> {
         "twilio-edge is listening on http://{address}",
     );
     let limit = Duration::from_millis(config.http.shutdown_timeout_ms);
-    let deadline = until_stopped(listener, http::router(claims, &config), stop, limit).await?;
+    let deadline =
+        until_stopped(listener, http::router(claims, accounts, &config), stop, limit).await?;
 
     // The router is gone, and with it the last way into the queue: the writer ends when it has written everything.
     let left = deadline.saturating_duration_since(Instant::now());

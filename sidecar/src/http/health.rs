@@ -22,6 +22,8 @@ struct Readiness {
     database: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     redis: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accounts: Option<&'static str>,
 }
 
 pub(super) fn router() -> Router<App> {
@@ -32,7 +34,8 @@ pub(super) fn router() -> Router<App> {
 }
 
 /// Ready while the database answers. Without Redis it is slower, not unready: taking every sidecar out of service
-/// because Redis is away would turn a delay into an outage.
+/// because Redis is away would turn a delay into an outage. An unusable accounts file changes nothing until it is
+/// repaired; it is as old as the last look a filter caused.
 async fn ready(State(app): State<App>) -> Response {
     let health = app.claims.stores.health().await;
     let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "away" };
@@ -40,6 +43,7 @@ async fn ready(State(app): State<App>) -> Response {
         ready: health.ledger.is_ok(),
         database: word(&health.ledger),
         redis: health.redis.as_ref().map(word),
+        accounts: app.accounts.map(|accounts| if accounts.known().stale { "stale" } else { "ok" }),
     };
     let status = match readiness.ready {
         true => StatusCode::OK,

@@ -3,6 +3,7 @@
 
 mod claims;
 mod health;
+mod keys;
 mod problem;
 mod settlements;
 
@@ -26,25 +27,28 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use self::problem::Problem;
-use crate::{claims::Claims, config::Config};
+use crate::{accounts::Accounts, claims::Claims, config::Config};
 
 /// Everything a handler may use.
 #[derive(Clone)]
 pub(crate) struct App {
     claims: Claims,
+    accounts: Option<Accounts>,
     token: Arc<[u8; 32]>,
     request_timeout: Duration,
 }
 
 /// All of it.
-pub fn router(claims: Claims, config: &Config) -> Router {
+pub fn router(claims: Claims, accounts: Option<Accounts>, config: &Config) -> Router {
     let app = App {
         claims,
+        accounts,
         token: Arc::new(digest(config.token.expose().as_bytes())),
         request_timeout: Duration::from_millis(config.http.request_timeout_ms),
     };
     let edge = claims::router()
         .merge(settlements::router())
+        .merge(keys::router())
         .layer(DefaultBodyLimit::max(config.http.max_body_bytes))
         .layer(middleware::from_fn_with_state(app.clone(), authorized));
     edge.merge(health::router())

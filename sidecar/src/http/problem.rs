@@ -44,9 +44,14 @@ impl Problem {
     }
 
     pub(super) fn not_found() -> Problem {
-        let detail =
-            "There is /edge/v1/claims, /edge/v1/settlements, /healthz, /readyz and /metrics.";
+        let detail = "There is /edge/v1/claims, /edge/v1/settlements, /edge/v1/config, /healthz, /readyz and /metrics.";
         Problem::new(StatusCode::NOT_FOUND, "not_found", "No such path", CALLER, detail.into())
+    }
+
+    pub(super) fn no_accounts_file() -> Problem {
+        let detail = "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration.";
+        let title = "This sidecar has no keys to hand out";
+        Problem::new(StatusCode::NOT_FOUND, "no_accounts_file", title, OPERATOR, detail.into())
     }
 
     pub(super) fn method_not_allowed() -> Problem {

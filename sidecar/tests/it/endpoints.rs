@@ -22,7 +22,7 @@ async fn refusal(sidecar: &Sidecar, path: &str, body: impl Into<reqwest::Body>) 
     refused(sidecar.post(path, body).await).await
 }
 
-async fn refused(response: reqwest::Response) -> (u16, String) {
+pub(crate) async fn refused(response: reqwest::Response) -> (u16, String) {
     let status = response.status().as_u16();
     let kind = response.headers().get("content-type").cloned().unwrap();
     let problem: Value = response.json().await.unwrap();

@@ -12,6 +12,7 @@ mod behaviour;
 mod concurrency;
 mod endpoints;
 mod history;
+mod keys;
 mod outages;
 mod servers;
 mod settings;

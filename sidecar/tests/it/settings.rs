@@ -42,7 +42,10 @@ fn every_problem_of_every_source_is_told_at_once() {
         ("TWILIO_EDGE_HTTP_MAX_BODY_BYTES", "lots"),
         ("DATABASE_URL", "mysql://db"),
         ("TWILIO_EDGE_LOG_LEVEL", "loud"),
+        ("TWILIO_EDGE_ACCOUNTS_FILE", "accounts.toml"),
     ];
+    std::fs::write(folder.path().join("accounts.toml"), "[[account]]\nsid = \"hush\"\nkey = 1\n")
+        .unwrap();
     let output = twilio_edge(folder.path(), &["serve", "--config", "edge.toml"], &settings);
     assert!(!output.status.success());
     let said = stderr(&output);
@@ -52,6 +55,9 @@ fn every_problem_of_every_source_is_told_at_once() {
         "leases.period_ms: must be a whole number, not a text",
         "TWILIO_EDGE_HTTP_MAX_BODY_BYTES: must be a whole number",
         "listen: must be ADDRESS:PORT",
+        "accounts.file: accounts.toml: account[0].key: there is no such field",
+        "accounts.file: accounts.toml: account[0].sid: must be AC and 32 hexadecimal digits",
+        "accounts.file: accounts.toml: account[0]: has neither auth_tokens nor shared_keys",
         "token: missing; set TWILIO_EDGE_TOKEN",
         "database.url: must start with sqlite: or postgres://",
         "redis.url: must start with redis:// or rediss://",
@@ -62,7 +68,8 @@ fn every_problem_of_every_source_is_told_at_once() {
     ] {
         assert!(said.contains(problem), "{problem:?} is not in:\n{said}");
     }
-    assert!(said.starts_with("twilio-edge: the configuration has 12 problem(s):"), "{said}");
+    assert!(said.starts_with("twilio-edge: the configuration has 15 problem(s):"), "{said}");
+    assert!(!said.contains("hush"), "{said}");
 }
 
 #[test]
