@@ -1,17 +1,23 @@
 //! The real Envoy with the compiled filter, started from the shipped configuration. Other addresses, and what a
-//! scenario wants otherwise, are changes to that file; there is no second configuration for tests.
+//! scenario wants otherwise, are changes to that file; there is no second configuration for tests. A scenario that is
+//! about pushing configuration gets the same listener by LDS.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use twilio_edge::demo::EnvoyConfig;
 
 use crate::client::get;
 use crate::process::{Process, free_port, isolated, until};
 use crate::repository;
+use crate::sabotage::copy_trapping;
+
+const BOOTSTRAP: &str = "envoy.json";
+const DRAIN_SECONDS: &str = "3";
 
 /// Which Envoy: what works with these two works with those between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,10 +47,21 @@ impl Version {
     }
 }
 
+/// Which Envoy, and how the filter gets into it.
+#[derive(Debug, Clone, Copy)]
+pub struct Make {
+    /// Which Envoy.
+    pub version: Version,
+    /// Its listener comes by LDS, from a file, instead of with the bootstrap.
+    pub pushed: bool,
+    /// The export of the filter that traps.
+    pub trap_in: Option<&'static str>,
+}
+
 /// A running Envoy.
 pub struct Envoy {
-    binary: PathBuf,
-    config: PathBuf,
+    make: Make,
+    config: Mutex<EnvoyConfig>,
     folder: PathBuf,
     environment: Vec<(String, String)>,
     edge: SocketAddr,
@@ -55,29 +72,36 @@ pub struct Envoy {
 impl Envoy {
     /// Starts one in `folder` and waits until it takes requests.
     pub async fn start(
-        version: Version,
+        make: Make,
         mut config: EnvoyConfig,
         environment: Vec<(String, String)>,
         folder: &Path,
     ) -> Result<Self> {
-        let binary = version.binary();
-        let module = std::env::var_os("TWILIO_EDGE_WASM").map_or_else(
+        let binary = make.version.binary();
+        let built = std::env::var_os("TWILIO_EDGE_WASM").map_or_else(
             || repository().join("target/wasm/twilio_edge_filter.wasm"),
             PathBuf::from,
         );
         ensure!(binary.exists(), "there is no {}: run `make setup-test`", binary.display());
-        ensure!(module.exists(), "there is no {}: run `make wasm`", module.display());
+        ensure!(built.exists(), "there is no {}: run `make wasm`", built.display());
+        let module = match make.trap_in {
+            Some(export) => {
+                let trapping = folder.join("trapping.wasm");
+                copy_trapping(&built, &trapping, export)?;
+                trapping
+            }
+            None => built,
+        };
         let edge = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         config.set_listener(edge)?;
         config.set_admin(admin)?;
         config.set_module(&module)?;
-        let path = folder.join("envoy.json");
-        config.write(&path)?;
-        let process = launch(&binary, &path, &environment, folder)?;
+        write(&make, &config, folder, 0)?;
+        let process = launch(&make, &environment, folder)?;
         let envoy = Self {
-            binary,
-            config: path,
+            make,
+            config: Mutex::new(config),
             folder: folder.to_owned(),
             environment,
             edge,
@@ -100,9 +124,36 @@ impl Envoy {
 
     /// Starts it again after [`Self::kill`], at the same address with the same configuration.
     pub async fn restart(&self) -> Result<()> {
-        *self.process.lock().await =
-            launch(&self.binary, &self.config, &self.environment, &self.folder)?;
+        *self.process.lock().await = launch(&self.make, &self.environment, &self.folder)?;
         self.until_ready().await
+    }
+
+    /// Pushes a listener by LDS, changed by `change`, and waits until Envoy has taken or rejected it: whether it has
+    /// taken it. What it has rejected is not changed further by the next push.
+    pub async fn push(&self, change: impl FnOnce(&mut EnvoyConfig) -> Result<()>) -> Result<bool> {
+        ensure!(self.make.pushed, "this Envoy has its listener from the bootstrap");
+        let mut config = self.config.lock().await;
+        let mut changed = config.clone();
+        change(&mut changed)?;
+        let counts = async || {
+            let stats = self.stats("^listener_manager.lds.update_").await?;
+            let count = |name| stats.get(&format!("listener_manager.lds.update_{name}")).copied();
+            anyhow::Ok((count("success").unwrap_or(0), count("rejected").unwrap_or(0)))
+        };
+        let (taken, rejected) = counts().await?;
+        write(&self.make, &changed, &self.folder, taken + rejected + 1)?;
+        let is_taken = until("Envoy to take or reject a listener", async || {
+            Ok(match counts().await? {
+                (now, _) if now > taken => Some(true),
+                (_, now) if now > rejected => Some(false),
+                _ => None,
+            })
+        })
+        .await?;
+        if is_taken {
+            *config = changed;
+        }
+        Ok(is_taken)
     }
 
     /// The counters and gauges whose names match the regular expression `filter`.
@@ -126,9 +177,12 @@ impl Envoy {
     }
 
     /// An error if a VM of the filter ever trapped: by Envoy's statistics, and by its log, which remembers those of
-    /// a process that was killed since.
+    /// a process that was killed since. Not of a filter that was made to trap.
     pub async fn check_no_trap(&self) -> Result<()> {
         self.process.lock().await.check_alive()?;
+        if self.make.trap_in.is_some() {
+            return Ok(());
+        }
         let reloads = self.stats("vm_reload").await?;
         ensure!(
             reloads.values().all(|count| *count == 0),
@@ -155,15 +209,41 @@ impl Envoy {
     }
 }
 
-fn launch(
-    binary: &Path,
-    config: &Path,
-    environment: &[(String, String)],
-    folder: &Path,
-) -> Result<Process> {
-    let mut command = isolated(binary);
+/// Writes the bootstrap and, if it is not in there, the listener, as one atomic change.
+fn write(make: &Make, config: &EnvoyConfig, folder: &Path, version: u64) -> Result<()> {
+    let bootstrap = folder.join(BOOTSTRAP);
+    if !make.pushed {
+        return Ok(config.write(&bootstrap)?);
+    }
+    let mut json: Value = serde_json::from_str(&config.to_json()?)?;
+    let statics = json.get_mut("static_resources").and_then(Value::as_object_mut);
+    let mut listeners = statics.and_then(|all| all.remove("listeners")).context("no listeners")?;
+    for listener in listeners.as_array_mut().into_iter().flatten() {
+        let listener = listener.as_object_mut().context("a listener")?;
+        let kind = "type.googleapis.com/envoy.config.listener.v3.Listener";
+        listener.insert("@type".to_owned(), kind.into());
+    }
+    let (path, new) = (folder.join("listeners.json"), folder.join("listeners.new"));
+    let response = json!({ "version_info": version.to_string(), "resources": listeners });
+    std::fs::write(&new, response.to_string())?;
+    std::fs::rename(&new, &path)?;
+    if version == 0 {
+        let json = json.as_object_mut().context("a bootstrap")?;
+        json.insert("node".to_owned(), json!({ "id": "edge", "cluster": "edge" }));
+        let source =
+            json!({ "resource_api_version": "V3", "path_config_source": { "path": path } });
+        json.insert("dynamic_resources".to_owned(), json!({ "lds_config": source }));
+        std::fs::write(&bootstrap, serde_json::to_string(json)?)?;
+    }
+    Ok(())
+}
+
+fn launch(make: &Make, environment: &[(String, String)], folder: &Path) -> Result<Process> {
+    let mut command = isolated(make.version.binary());
     // Two workers: what one of them knows, the other does not.
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
-    command.arg("-c").arg(config).envs(environment.iter().cloned());
+    // What a pushed listener replaces is gone while a scenario still looks.
+    command.args(["--drain-strategy", "immediate", "--drain-time-s", DRAIN_SECONDS]);
+    command.arg("-c").arg(folder.join(BOOTSTRAP)).envs(environment.iter().cloned());
     Process::start("envoy", command, folder)
 }

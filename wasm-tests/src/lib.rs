@@ -9,13 +9,16 @@
 //! `make setup-test` puts the parts where they are looked for; TWILIO_EDGE_ENVOY, TWILIO_EDGE_ENVOY_OLDEST,
 //! TWILIO_EDGE_WASM, TWILIO_EDGE_BIN and TWILIO_EDGE_PYTHON name others.
 
+pub mod caller;
 pub mod client;
 pub mod envoy;
 pub mod http1;
+pub mod http2;
 pub mod ledger;
 pub mod process;
 pub mod recorder;
 pub mod redis;
+pub mod sabotage;
 pub mod sidecar;
 pub mod signers;
 pub mod stack;

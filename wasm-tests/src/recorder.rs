@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use twilio_edge_contract::headers;
 
 use crate::http1::{Body, Head, Reader};
-use crate::process::until;
+use crate::process::{free_port, until};
 
 /// The header that names the scenario's request.
 pub const CASE: &str = "x-case";
@@ -86,6 +87,10 @@ pub enum Answer {
     Close,
     /// The connection is closed after the headers of a 200 and half of its body.
     CloseInBody,
+    /// A 200 of this content type with half of its body; the other half once the gate is open.
+    Halves(Gate, &'static str),
+    /// The headers of a 200 with JSON, and blanks that come one by one, for as long as the peer waits.
+    Drops,
     /// Bytes that are not HTTP at all.
     Noise(Vec<u8>),
 }
@@ -148,7 +153,11 @@ pub struct Recorder {
 impl Recorder {
     /// Listens on a free port.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", crate::process::free_port()?)).await?;
+        // A free port may be somebody else's a moment later; there are others.
+        let listener = until("a port to listen on", async || {
+            Ok(TcpListener::bind(("127.0.0.1", free_port()?)).await.ok())
+        })
+        .await?;
         let address = listener.local_addr()?;
         let notes = Arc::new(Notes::default());
         let accepting = tokio::spawn(accept(listener, notes.clone()));
@@ -255,6 +264,20 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
                     stream.write_all(&bytes).await?;
                     return Ok(());
                 }
+                Answer::Halves(gate, content_type) => {
+                    let [first, second] = HALVES;
+                    let head = head_of_200(content_type, first.len() + second.len());
+                    stream.write_all(&[head.as_bytes(), first].concat()).await?;
+                    gate.then(Answer::Noise(second.to_vec()))
+                }
+                Answer::Drops => {
+                    stream.write_all(head_of_200("application/json", 1 << 20).as_bytes()).await?;
+                    // Ends with the peer's patience: then a write fails.
+                    loop {
+                        stream.write_all(b" ").await?;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
                 Answer::Reply { status, content_type, body } => {
                     let head = format!("HTTP/1.1 {status} Scripted\r\n");
                     let response = match status {
@@ -274,6 +297,13 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
         }
     }
     Ok(())
+}
+
+/// What [`Answer::Halves`] sends.
+const HALVES: [&[u8]; 2] = [b"<Response>", b"</Response>"];
+
+fn head_of_200(content_type: &str, length: usize) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n")
 }
 
 fn case_of(head: &Head) -> String {

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use twilio_edge::demo::{BACKEND_CLUSTER, EnvoyConfig, SIDECAR_CLUSTER};
 
 use crate::client::{Response, send};
-use crate::envoy::{Envoy, Version};
+use crate::envoy::{Envoy, Make, Version};
 use crate::ledger::Ledger;
 use crate::process::{free_port, tail};
 use crate::recorder::Recorder;
@@ -70,17 +70,21 @@ pub struct Plan {
     pub adapt: fn(&mut EnvoyConfig) -> Result<()>,
     /// Changes to the sidecar's, as variables.
     pub settings: &'static [(&'static str, &'static str)],
+    /// The listener comes by LDS, so that another can be pushed.
+    pub pushed: bool,
+    /// The callback of the filter, by the name of its export, in which its VM is made to trap.
+    pub trap_in: Option<&'static str>,
 }
 
 impl Plan {
     /// The shipped configuration.
     pub const fn new(sidecar: SidecarPlan) -> Self {
-        Self { sidecar, adapt: |_| Ok(()), settings: &[] }
+        Self::adapted(sidecar, |_| Ok(()))
     }
 
     /// The shipped configuration with changes.
     pub const fn adapted(sidecar: SidecarPlan, adapt: fn(&mut EnvoyConfig) -> Result<()>) -> Self {
-        Self { sidecar, adapt, settings: &[] }
+        Self { sidecar, adapt, settings: &[], pushed: false, trap_in: None }
     }
 }
 
@@ -118,6 +122,15 @@ pub struct Stack {
 impl Stack {
     /// Starts everything and waits until it is ready.
     pub async fn start(bench: &Arc<Bench>, version: Version, plan: Plan) -> Result<Self> {
+        Self::start_with(bench, version, plan, |_| Ok(())).await
+    }
+
+    async fn start_with(
+        bench: &Arc<Bench>,
+        version: Version,
+        plan: Plan,
+        adapt: impl FnOnce(&mut EnvoyConfig) -> Result<()>,
+    ) -> Result<Self> {
         let folder = TempDir::with_prefix("twilio-edge-e2e-")?;
         let backend = Recorder::start().await?;
         let redis = match plan.sidecar {
@@ -158,6 +171,7 @@ impl Stack {
             None => ensure!(false, "the filter's configuration has no sidecar.timeout_ms"),
         }
         (plan.adapt)(&mut config)?;
+        adapt(&mut config)?;
         let environment = pairs(&[
             ("TWILIO_ACCOUNT_SID", ACCOUNT),
             ("TWILIO_AUTH_TOKEN", TOKEN),
@@ -165,13 +179,23 @@ impl Stack {
             ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
             ("PUBLIC_ORIGIN", ORIGIN),
         ]);
-        let envoy = Envoy::start(version, config, environment, folder.path()).await?;
+        let make = Make { version, pushed: plan.pushed, trap_in: plan.trap_in };
+        let envoy = Envoy::start(make, config, environment, folder.path()).await?;
         Ok(Self { envoy, backend, sidecar, scripted, redis, bench: bench.clone(), version, folder })
     }
 
     /// Another stack, on the same version of Envoy.
     pub async fn another(&self, plan: Plan) -> Result<Self> {
         Self::start(&self.bench, self.version, plan).await
+    }
+
+    /// Another stack, on the same version of Envoy, with changes that a constant plan cannot hold.
+    pub async fn another_with(
+        &self,
+        plan: Plan,
+        adapt: impl FnOnce(&mut EnvoyConfig) -> Result<()>,
+    ) -> Result<Self> {
+        Self::start_with(&self.bench, self.version, plan, adapt).await
     }
 
     /// The real sidecar of the plan.
@@ -265,6 +289,12 @@ impl Stack {
         });
         logs.concat()
     }
+}
+
+/// The HTTP connection manager in the shipped configuration.
+pub fn connection_manager(config: &mut EnvoyConfig) -> Result<&mut Value> {
+    let place = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    config.bootstrap.pointer_mut(place).context(place)
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

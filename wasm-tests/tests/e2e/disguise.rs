@@ -2,13 +2,39 @@
 //! that only resemble. Whatever the filter did not prove carries none of its headers.
 
 use anyhow::{Result, ensure};
+use serde_json::json;
+use twilio_edge::demo::BACKEND_CLUSTER;
 use twilio_edge_filter::reply::Reason;
-use twilio_edge_wasm_tests::client::{Framing, send_bytes, send_h2};
-use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Stack};
+use twilio_edge_wasm_tests::client::send_bytes;
+use twilio_edge_wasm_tests::http2::{Framing, send_h2};
+use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Stack, connection_manager};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, fresh_sid};
 
 use crate::expect::{arrived, refused};
 use crate::suite::{Scenario, Setting, told};
+
+/// Routes that ask for the filter's word.
+const GATED: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
+    let proven = json!([{ "name": "x-twilio-edge-verified", "present_match": true }]);
+    for prefix in ["/app/gated", "/twilio/"] {
+        let refused = json!({ "status": 418 });
+        let (gate, wall) =
+            (json!({ "prefix": prefix, "headers": proven }), json!({ "prefix": prefix }));
+        let routes = config.routes()?;
+        routes.insert(0, json!({ "match": wall, "direct_response": refused }));
+        routes.insert(0, json!({ "match": gate, "route": { "cluster": BACKEND_CLUSTER } }));
+    }
+    Ok(())
+});
+
+/// What others do to paths before the filter sees them.
+const TIDIED: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
+    let manager = connection_manager(config)?;
+    manager["normalize_path"] = true.into();
+    manager["merge_slashes"] = true.into();
+    manager["path_with_escaped_slashes_action"] = "UNESCAPE_AND_FORWARD".into();
+    Ok(())
+});
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let shared = told![Setting::Shared;
@@ -16,6 +42,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         forged_headers_never_reach_the_backend,
         what_is_no_webhook_passes_without_our_headers,
         paths_are_matched_as_written,
+        headers_that_name_another_path_are_not_believed,
     ];
     let strict = told![Setting::Own(Plan::adapted(SidecarPlan::Absent, |config| {
             // As shipped: no route of ours.
@@ -24,7 +51,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         }));
         the_shipped_configuration_forwards_nothing_else,
     ];
-    [shared.as_slice(), &strict].concat()
+    let gated = told![Setting::Own(GATED); a_route_for_what_is_proven_takes_nothing_forged];
+    let tidied = told![Setting::Own(TIDIED); paths_that_envoy_tidies_up_are_guarded];
+    [shared.as_slice(), &strict, &gated, &tidied].concat()
 }
 
 async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> {
@@ -191,6 +220,79 @@ async fn paths_are_matched_as_written(stack: &Stack) -> Result<()> {
     let response = send_bytes(edge, text.as_bytes()).await?;
     assert_eq!(response.status, 426, "HTTP/1.0 is off");
     stack.nothing_reached(&old).await
+}
+
+/// Proxies in front of us may set these; so may anybody. Neither the route nor the signed URL comes from them.
+async fn headers_that_name_another_path_are_not_believed(stack: &Stack) -> Result<()> {
+    let names = ["x-envoy-original-path", "x-original-url", "x-rewrite-url", "x-forwarded-uri"];
+    let signed = stack.post(&Form::inbound("elsewhere")).await?;
+    for name in names {
+        let elsewhere = Request { target: "/twilio/status".to_owned(), ..signed.clone() };
+        let elsewhere = elsewhere.as_new_case().header(name, INBOUND);
+        refused(stack, &elsewhere, Reason::InvalidSignature).await?;
+        let passing = Request { target: PASS_THROUGH.to_owned(), ..signed.clone() };
+        let passing = passing.as_new_case().header(name, INBOUND);
+        assert_eq!(stack.send(&passing).await?.status, 200);
+        let seen = stack.backend.wait(&passing.case, 1).await?;
+        assert!(seen[0].trusted().is_empty(), "{name}: {:?}", seen[0].trusted());
+        let unsigned = signed.clone().as_new_case().without_header("x-twilio-signature");
+        refused(stack, &unsigned.header(name, PASS_THROUGH), Reason::MissingSignature).await?;
+    }
+    let claiming = names.iter().fold(signed, |request, name| request.header(name, "/nowhere"));
+    assert_eq!(stack.send(&claiming).await?.status, 200);
+    arrived(stack, &claiming).await?;
+    Ok(())
+}
+
+/// Envoy chooses the route before the filter has removed what a client forged, and again after.
+async fn a_route_for_what_is_proven_takes_nothing_forged(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    for request in [
+        Request::new("GET", "/app/gated", ""),
+        with_forgeries(Request::new("GET", "/app/gated", "")),
+        with_forgeries(Request::new("POST", "/app/gated/by/body", "x")),
+    ] {
+        assert_eq!(stack.send(&request).await?.status, 418);
+        assert_eq!(send_h2(edge, &request, Framing::default()).await?.status, 418);
+        stack.nothing_reached(&request).await?;
+    }
+    for form in [Form::inbound("gated"), Form::status("sent"), Form::other()] {
+        let request = with_forgeries(stack.post(&form).await?);
+        let unsigned = request.clone().as_new_case().without_header("x-twilio-signature");
+        refused(stack, &unsigned, Reason::MissingSignature).await?;
+        assert_eq!(stack.send(&request).await?.status, 200, "what is proven goes through");
+        arrived(stack, &request).await?;
+    }
+    Ok(())
+}
+
+async fn paths_that_envoy_tidies_up_are_guarded(stack: &Stack) -> Result<()> {
+    for target in [
+        "/app/../twilio/inbound",
+        "/app/%2e%2e/twilio/inbound",
+        "/twilio//inbound",
+        "/twilio/./inbound",
+        "/twilio/%69nbound",
+        "/twilio%2Finbound",
+        "/app%2F..%2Ftwilio%2Finbound",
+        "//twilio/inbound?x=/../",
+    ] {
+        let signed = stack.post(&Form::inbound("tidied").to(target)).await?;
+        for request in [signed.clone().without_header("x-twilio-signature"), signed] {
+            // What Twilio signed was another path: it cannot be proven, and must not pass for it.
+            let response = stack.send(&request).await?;
+            let refused = response.header("x-twilio-edge-reason").is_some();
+            for seen in stack.backend.seen(&request.case) {
+                let path = seen.head.word(1);
+                ensure!(!refused && path.starts_with("/app/"), "{target} was forwarded as {path}");
+                ensure!(seen.trusted().is_empty(), "{target}: {:?}", seen.trusted());
+            }
+        }
+    }
+    let plain = stack.post(&Form::inbound("plain").to("/twilio/inbound?a=%2F&b=//")).await?;
+    assert_eq!(stack.send(&plain).await?.status, 200);
+    arrived(stack, &plain).await?;
+    Ok(())
 }
 
 async fn the_shipped_configuration_forwards_nothing_else(stack: &Stack) -> Result<()> {

@@ -1,7 +1,11 @@
-//! What scenarios expect of one request: it arrives proven, or it is refused and nothing of it arrives.
+//! What scenarios expect of one request: it arrives proven, or it is refused and nothing of it arrives; and what the
+//! filter tells a scripted sidecar of it.
 
-use anyhow::{Result, ensure};
-use twilio_edge_contract::headers;
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, headers};
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::Response;
 use twilio_edge_wasm_tests::recorder::{Answer, Seen};
@@ -50,4 +54,46 @@ pub(crate) fn is_refusal(response: &Response, reason: Reason) -> Result<()> {
         response.text()
     );
     Ok(())
+}
+
+/// The messages that a scripted sidecar was asked about.
+pub(crate) fn claimed(stack: &Stack) -> Result<BTreeSet<String>> {
+    let mut messages = BTreeSet::new();
+    for seen in stack.scripted()?.seen(CLAIMS_PATH) {
+        let body: Value = serde_json::from_slice(seen.bytes())?;
+        for claim in body["claims"].as_array().context("no list")? {
+            messages.insert(claim["message_sid"].as_str().context("no message")?.to_owned());
+        }
+    }
+    Ok(messages)
+}
+
+/// The only item of a batch that a scripted sidecar got.
+pub(crate) fn sent(seen: &Seen, list: &str) -> Result<Value> {
+    let body: Value = serde_json::from_slice(seen.bytes())?;
+    assert_eq!(body["v"], PROTOCOL_VERSION);
+    let items = body[list].as_array().context("no list")?;
+    assert_eq!(items.len(), 1, "{body}");
+    Ok(items[0].clone())
+}
+
+/// A scripted sidecar that lets every claim proceed and takes every settlement.
+pub(crate) fn willing(body: &[u8]) -> Answer {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let (items, answers, answer) = match body["claims"].as_array() {
+        Some(claims) => (claims, "verdicts", json!({ "decision": "proceed", "attempt": 1 })),
+        None => {
+            let Some(settlements) = body["settlements"].as_array() else {
+                return Answer::status(400);
+            };
+            (settlements, "results", json!({ "result": "settled" }))
+        }
+    };
+    let items = items.iter().map(|item| {
+        let mut answer = answer.clone();
+        answer["claim_id"] = item["claim_id"].clone();
+        answer
+    });
+    let reply = json!({ "v": PROTOCOL_VERSION, answers: items.collect::<Vec<_>>() });
+    Answer::ok("application/json", reply.to_string())
 }

@@ -10,11 +10,16 @@
 mod dedupe;
 mod disguise;
 mod expect;
+mod flood;
+mod leave;
 mod load;
 mod outage;
+mod push;
 mod reject;
 mod settle;
 mod suite;
+mod trap;
+mod upload;
 mod verify;
 mod wire;
 
@@ -24,9 +29,14 @@ fn main() -> std::process::ExitCode {
         ("reject", reject::scenarios()),
         ("dedupe", dedupe::scenarios()),
         ("settle", settle::scenarios()),
+        ("leave", leave::scenarios()),
         ("outage", outage::scenarios()),
         ("wire", wire::scenarios()),
+        ("upload", upload::scenarios()),
+        ("flood", flood::scenarios()),
         ("disguise", disguise::scenarios()),
+        ("push", push::scenarios()),
+        ("trap", trap::scenarios()),
         ("load", load::scenarios()),
     ];
     suite::run(subjects)

@@ -2,13 +2,15 @@
 //! ever, nothing that counts is forgotten, and all goes on when the part is back.
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
+use twilio_edge::demo::SIDECAR_CLUSTER;
 use twilio_edge_contract::CLAIMS_PATH;
 use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::recorder::Answer;
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
 
+use crate::expect::willing;
 use crate::suite::{Scenario, Setting, told};
 
 /// Messages are rejected, statuses forwarded while there is no verdict; and it is not waited for long.
@@ -28,6 +30,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ];
     let scripted = told![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..MIXED });
         a_sidecar_that_talks_nonsense_is_no_sidecar,
+        a_reply_of_forty_megabytes_is_no_reply,
+        a_sidecar_that_cannot_be_called_is_no_sidecar,
     ];
     let absent = told![Setting::Own(Plan::new(SidecarPlan::Absent));
         without_a_sidecar_webhooks_are_proven_and_forwarded,
@@ -159,6 +163,7 @@ async fn a_sidecar_that_talks_nonsense_is_no_sidecar(stack: &Stack) -> Result<()
         |id: &str| format!(r#"{{"v":1,"verdicts":[{{"claim_id":"{id}","decision":"proceed"}}]}}"#);
     for (what, answer) in [
         ("silence", Answer::Never),
+        ("drop by drop", Answer::Drops),
         ("close", Answer::Close),
         ("half a reply", Answer::CloseInBody),
         ("not HTTP", Answer::Noise(b"\x16\x03\x01 hello \xff\xfe\r\n\r\n".to_vec())),
@@ -192,7 +197,53 @@ async fn a_sidecar_that_talks_nonsense_is_no_sidecar(stack: &Stack) -> Result<()
         stack.scripted()?.usually(answer);
         policy_decides(stack, what).await.context(what)?;
     }
-    stack.scripted()?.wait(CLAIMS_PATH, 21).await?;
+    stack.scripted()?.wait(CLAIMS_PATH, 22).await?;
+    Ok(())
+}
+
+/// More than Envoy takes: the filter is told of a reply without headers.
+async fn a_reply_of_forty_megabytes_is_no_reply(stack: &Stack) -> Result<()> {
+    let scripted = stack.scripted()?;
+    scripted.usually(Answer::By(willing));
+    let reply = Answer::ok("application/json", vec![b' '; 41 << 20]);
+    scripted.script(CLAIMS_PATH, vec![reply; 2]);
+    policy_decides(stack, "forty megabytes").await?;
+    let after = stack.post(&Form::inbound("after")).await?;
+    assert_eq!(stack.send(&after).await?.status, 200);
+    assert_eq!(stack.backend.wait(&after.case, 1).await?[0].trusted()["dedupe"], "first");
+    Ok(())
+}
+
+/// Claims that never leave Envoy, and those that another server takes for something else.
+async fn a_sidecar_that_cannot_be_called_is_no_sidecar(stack: &Stack) -> Result<()> {
+    let plans: [(&str, fn(&mut Value)); 4] = [
+        ("no such cluster", |cluster| cluster["name"] = "renamed".into()),
+        ("no endpoint", |cluster| cluster["load_assignment"]["endpoints"] = json!([])),
+        ("no room for a request", |cluster| {
+            cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = 0.into();
+            cluster["circuit_breakers"]["thresholds"][0]["max_pending_requests"] = 0.into();
+        }),
+        ("another protocol", |cluster| {
+            let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+            cluster["typed_extension_protocol_options"] = json!({ options: {
+                "@type": format!("type.googleapis.com/{options}"),
+                "explicit_http_config": { "http2_protocol_options": {} },
+            } });
+        }),
+    ];
+    for (what, change) in plans {
+        let plan = Plan { sidecar: SidecarPlan::Scripted, ..MIXED };
+        let unreachable = stack.another_with(plan, |config| {
+            let clusters = config.bootstrap["static_resources"]["clusters"].as_array_mut();
+            let sidecar =
+                clusters.context("clusters")?.iter_mut().find(|it| it["name"] == SIDECAR_CLUSTER);
+            change(sidecar.context("the sidecar's cluster")?);
+            Ok(())
+        });
+        let unreachable = unreachable.await.context(what)?;
+        policy_decides(&unreachable, what).await.context(what)?;
+        unreachable.judge().await.context(what)?;
+    }
     Ok(())
 }
 

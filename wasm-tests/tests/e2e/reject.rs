@@ -16,6 +16,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         what_was_tampered_with_is_rejected,
         what_is_signed_but_not_a_webhook_is_rejected,
         recut_parameters_are_rejected,
+        bytes_that_are_no_text_are_rejected,
+        broken_escapes_are_text,
         only_the_signature_itself_proves,
         other_methods_are_refused,
         a_rejection_is_counted,
@@ -146,6 +148,83 @@ async fn recut_parameters_are_rejected(stack: &Stack) -> Result<()> {
             stack.post_as(&recut, Signing { sdk: Some(Sdk::Node), ..Signing::default() }).await?;
         assert_eq!(request.headers, signed.headers, "{what}: has the same signature");
         refused(stack, &request, reason).await.with_context(|| what.to_owned())?;
+    }
+    Ok(())
+}
+
+/// The signature covers decoded text, in which all broken bytes are the same U+FFFD: it proves none of them.
+async fn bytes_that_are_no_text_are_rejected(stack: &Stack) -> Result<()> {
+    for broken in [
+        &b"%FF"[..],
+        b"%fe",
+        b"\xff",
+        b"%C0%AF",
+        b"\xc0\xaf",
+        b"%ED%A0%80",
+        b"%F5%80%80%80",
+        b"%E2%82",
+        b"\xc3",
+    ] {
+        let decoded = percent_decoded(broken);
+        let text = String::from_utf8_lossy(&decoded);
+        for form in [
+            Form::inbound(&text),
+            Form::inbound("in a name").add(&text, "1"),
+            Form::inbound("in a value nobody reads").add("Zz", &text),
+        ] {
+            let request = stack.post(&form).await?;
+            let mut body = form.encoded().into_bytes();
+            let escaped = "%EF%BF%BD".repeat(text.chars().count());
+            let at = body.windows(escaped.len()).position(|part| part == escaped.as_bytes());
+            let at = at.context("the replacement is in the body")?;
+            body.splice(at..at + escaped.len(), broken.iter().copied());
+            let request = Request { body, ..request };
+            refused(stack, &request, Reason::InvalidUtf8)
+                .await
+                .with_context(|| format!("{broken:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut rest = bytes;
+    while let Some((first, more)) = rest.split_first() {
+        let digits = more.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| *first == b'%').map(|digits| u8::from_str_radix(digits, 16)) {
+            Some(Ok(byte)) => {
+                decoded.push(byte);
+                rest = &more[2..];
+            }
+            _ => {
+                decoded.push(*first);
+                rest = more;
+            }
+        }
+    }
+    decoded
+}
+
+/// Both SDKs read an escape that is none as it stands, and so does what is signed.
+async fn broken_escapes_are_text(stack: &Stack) -> Result<()> {
+    for text in ["100%", "%", "%%", "%4", "%zz", "%u00e9", "50% off", "%25%", "a%0"] {
+        let form = Form::inbound("").set("Body", text);
+        let request = stack.post(&form).await?;
+        let escaped = text.replace('%', "%25").replace(' ', "+");
+        let body = form.encoded().replacen(
+            &format!("&Body={escaped}&"),
+            &format!("&Body={}&", text.replace(' ', "+")),
+            1,
+        );
+        assert_ne!(body, form.encoded());
+        let request = Request { body: body.into(), ..request };
+        if text == "%25%" {
+            // Here the first escape is one, so this is another text than was signed.
+            refused(stack, &request, Reason::InvalidSignature).await?;
+        } else {
+            arrives(stack, &request).await.context(text)?;
+        }
     }
     Ok(())
 }

@@ -3,16 +3,17 @@
 
 use std::cell::Cell;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
+use serde_json::json;
 use tokio::join;
-use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, SETTLEMENTS_PATH};
+use twilio_edge_contract::{CLAIMS_PATH, SETTLEMENTS_PATH};
 use twilio_edge_wasm_tests::client::Connection;
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::{Answer, Gate, Seen};
+use twilio_edge_wasm_tests::recorder::{Answer, Gate};
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
 
+use crate::expect::{sent, willing};
 use crate::suite::{Scenario, Setting, told};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -268,8 +269,8 @@ async fn a_failure_is_told_after_its_release_is_acknowledged(stack: &Stack) -> R
     let request = stack.post(&form).await?;
     stack.backend.script(&request.case, [Answer::status(500)]);
     let (scripted, gate) = (stack.scripted()?, Gate::default());
-    scripted.script(CLAIMS_PATH, [Answer::By(proceed)]);
-    scripted.script(SETTLEMENTS_PATH, [gate.then(Answer::By(settled))]);
+    scripted.script(CLAIMS_PATH, [Answer::By(willing)]);
+    scripted.script(SETTLEMENTS_PATH, [gate.then(Answer::By(willing))]);
     let answered = Cell::new(false);
     let sending = async {
         let response = stack.send(&request).await;
@@ -300,8 +301,8 @@ async fn a_failure_is_told_even_if_nobody_acknowledges_it(stack: &Stack) -> Resu
     let request = stack.post(&Form::inbound("fails")).await?;
     stack.backend.script(&request.case, [Answer::status(500)]);
     let scripted = stack.scripted()?;
-    scripted.script(CLAIMS_PATH, [Answer::By(proceed)]);
-    scripted.script(SETTLEMENTS_PATH, [Answer::Never, Answer::status(500), Answer::By(settled)]);
+    scripted.script(CLAIMS_PATH, [Answer::By(willing)]);
+    scripted.script(SETTLEMENTS_PATH, [Answer::Never, Answer::status(500), Answer::By(willing)]);
     assert_eq!(stack.send(&request).await?.status, 500);
     assert_eq!(stack.envoy.counter("release_unacknowledged").await?, 1);
     let tries = scripted.wait(SETTLEMENTS_PATH, 3).await?;
@@ -315,8 +316,8 @@ async fn a_verdict_that_comes_too_late_reaches_nobody(stack: &Stack) -> Result<(
     let stop = Form::inbound("STOP");
     let request = stack.post(&stop).await?;
     let (scripted, gate) = (stack.scripted()?, Gate::default());
-    scripted.script(CLAIMS_PATH, [gate.then(Answer::By(proceed))]);
-    scripted.script(SETTLEMENTS_PATH, [Answer::By(settled)]);
+    scripted.script(CLAIMS_PATH, [gate.then(Answer::By(willing))]);
+    scripted.script(SETTLEMENTS_PATH, [Answer::By(willing)]);
     let mut client = Connection::open(stack.envoy.address()).await?;
     client.write(&request.bytes()).await?;
     let claim = sent(&scripted.wait(CLAIMS_PATH, 1).await?[0], "claims")?;
@@ -331,34 +332,4 @@ async fn a_verdict_that_comes_too_late_reaches_nobody(stack: &Stack) -> Result<(
     gate.open();
     stack.nothing_reached(&request).await?;
     Ok(())
-}
-
-/// The only item of a batch.
-fn sent(seen: &Seen, list: &str) -> Result<Value> {
-    let body: Value = serde_json::from_slice(seen.bytes())?;
-    assert_eq!(body["v"], PROTOCOL_VERSION);
-    let items = body[list].as_array().context("no list")?;
-    assert_eq!(items.len(), 1, "{body}");
-    Ok(items[0].clone())
-}
-
-/// What a sidecar says to claims it has never seen.
-fn proceed(body: &[u8]) -> Answer {
-    reply(body, "claims", "verdicts", json!({ "decision": "proceed", "attempt": 1 }))
-}
-
-/// What a sidecar says to settlements.
-fn settled(body: &[u8]) -> Answer {
-    reply(body, "settlements", "results", json!({ "result": "settled" }))
-}
-
-fn reply(body: &[u8], list: &str, answers: &str, answer: Value) -> Answer {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let items = body[list].as_array().cloned().unwrap_or_default().into_iter().map(|item| {
-        let mut answer = answer.clone();
-        answer["claim_id"] = item["claim_id"].clone();
-        answer
-    });
-    let reply = json!({ "v": PROTOCOL_VERSION, answers: items.collect::<Vec<_>>() });
-    Answer::ok("application/json", reply.to_string())
 }

@@ -5,7 +5,8 @@ use anyhow::{Context, Result, ensure};
 use tokio::join;
 use twilio_edge_contract::headers;
 use twilio_edge_filter::reply::Reason;
-use twilio_edge_wasm_tests::client::{Connection, Framing, abandon_h2, send_bytes, send_h2};
+use twilio_edge_wasm_tests::client::{Connection, send_bytes};
+use twilio_edge_wasm_tests::http2::{Framing, abandon_h2, send_h2};
 use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, OTHER, Request, STATUS};
 

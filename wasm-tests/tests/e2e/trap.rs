@@ -1,0 +1,95 @@
+//! The filter's VM dies under its requests, which no request can make it do: here a callback of the module itself is
+//! broken. Nothing unproven passes, nobody waits for ever, a new VM takes over, and what was under way comes again.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use twilio_edge_filter::reply::Reason;
+use twilio_edge_wasm_tests::http2::{Connection, Framing, send_h2};
+use twilio_edge_wasm_tests::process::until;
+use twilio_edge_wasm_tests::recorder::{Answer, Gate};
+use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack, connection_manager};
+use twilio_edge_wasm_tests::webhook::Form;
+
+use crate::expect::{arrives, is_refusal};
+use crate::suite::{Scenario, Setting, told};
+
+/// A request with trailers takes the VM down; Envoy and the sidecar clean up soon.
+const FRAGILE: Plan = Plan {
+    trap_in: Some("proxy_on_request_trailers"),
+    settings: &[("TWILIO_EDGE_LEASES_PERIOD_MS", "2000")],
+    ..Plan::adapted(SidecarPlan::Sqlite, |config| {
+        connection_manager(config)?["stream_idle_timeout"] = json!("2s");
+        Ok(())
+    })
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    told![Setting::Own(FRAGILE); a_dead_vm_lets_nothing_through_and_is_replaced].to_vec()
+}
+
+async fn a_dead_vm_lets_nothing_through_and_is_replaced(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    arrives(stack, &stack.post(&Form::inbound("before")).await?).await?;
+
+    // All on one connection, so that one VM has them all.
+    let mut connection = Connection::open(edge).await?;
+    let (at_backend, deciding) = (Form::inbound("at the backend"), Form::inbound("undecided"));
+    let working = stack.post(&at_backend).await?;
+    let gate = Gate::default();
+    stack.backend.script(&working.case, [gate.then(Answer::status(200))]);
+    let first = connection.call(&working, Framing::default()).await?;
+    stack.backend.wait(&working.case, 1).await?;
+    stack.sidecar()?.pause().await?;
+    let paused = stack.post(&deciding).await?;
+    let verified = stack.envoy.counter("verified").await?;
+    let second = connection.call(&paused, Framing::default()).await?;
+    until("the second to be proven", async || {
+        Ok((stack.envoy.counter("verified").await? > verified).then_some(()))
+    })
+    .await?;
+
+    let deadly = stack.post(&Form::inbound("with trailers")).await?;
+    let framing = Framing { trailers: &[("x-checksum", b"1")], ..Framing::default() };
+    let third = connection.call(&deadly, framing).await?;
+    for (what, stream) in [("who killed it", third), ("who waited for the backend", first)] {
+        let answered = stream.begun().await;
+        ensure!(answered.is_err() || answered.is_ok_and(|it| it.status >= 500), "{what}");
+    }
+    // Nobody is left to go on with it, but Envoy's own patience ends.
+    let stranded = second.begun().await;
+    ensure!(stranded.is_err() || stranded.is_ok_and(|it| it.status >= 400), "who was undecided");
+
+    // Until there is a new VM nothing passes, forged or not; then all is as before.
+    let forged = stack.post(&Form::status("sent")).await?.without_header("x-twilio-signature");
+    let mut in_a_row = 0;
+    until("a new VM on every worker", async || {
+        let response = send_h2(edge, &forged, Framing::default()).await?;
+        if response.status == 503 {
+            in_a_row = 0;
+        } else {
+            is_refusal(&response, Reason::MissingSignature)?;
+            in_a_row += 1;
+        }
+        Ok((in_a_row >= 16).then_some(()))
+    })
+    .await?;
+    let reloads = stack.envoy.stats("vm_reload_success").await?.values().sum::<u64>();
+    ensure!(reloads >= 1, "nothing was reloaded: was anything killed?");
+    ensure!(stack.backend.seen(&forged.case).is_empty(), "forged, and forwarded");
+
+    // What was under way was settled by nobody: its lease ends, and the next copy is delivered.
+    gate.open();
+    stack.sidecar()?.resume().await?;
+    let ledger = stack.ledger().await?;
+    for (form, request, attempts) in [(&at_backend, &working, 2), (&deciding, &paused, 1)] {
+        until("the copy to be delivered", async || {
+            let response = stack.send(request).await?;
+            Ok((response.status == 200).then_some(()))
+        })
+        .await?;
+        assert_eq!(stack.backend.seen(&request.case).len(), attempts);
+        ledger.settled(form.get("MessageSid"), "accepted", 1..=2).await?;
+    }
+    arrives(stack, &stack.post(&Form::inbound("after")).await?).await?;
+    stack.nothing_reached(&deadly).await
+}
