@@ -137,6 +137,11 @@ pub(crate) fn reply(headers: usize, body_bytes: usize) -> Option<Vec<u8>> {
     hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body_bytes).ok()?
 }
 
+/// Lets go of a root context that asked to stay in `on_done`. Only once, and only then: the SDK panics at a refusal.
+pub(crate) fn leave() {
+    let _ = hostcalls::done();
+}
+
 /// Milliseconds since the epoch.
 pub(crate) fn now_ms() -> u64 {
     hostcalls::get_current_time()

@@ -40,11 +40,13 @@ pub(crate) struct Root {
     shared: Option<Shared>,
     /// Of the configuration, to tell one from another without showing it.
     digest: String,
+    /// Replaced by another configuration, and kept by Envoy until the outbox is empty.
+    is_leaving: bool,
 }
 
 impl Root {
     pub(crate) fn new(id: u32) -> Self {
-        Self { id, shared: None, digest: String::new() }
+        Self { id, shared: None, digest: String::new(), is_leaving: false }
     }
 
     /// Tells streams what happened to them, those that still wait, and comes back.
@@ -241,18 +243,21 @@ impl Context for Root {
         }
     }
 
+    /// The streams are gone. If Envoy is going away as well, what does not arrive now ends with its lease. If it
+    /// only has another configuration, callouts would end with this context: so it asks to stay until they are
+    /// answered.
     fn on_done(&mut self) -> bool {
         if let Some(shared) = &self.shared {
             let now_ms = host::now_ms();
             if let Some(config) = shared.with(|worker| Rc::clone(&worker.config))
                 && let Some(sidecar) = &config.sidecar
             {
-                // Best effort: Envoy is going away. What does not arrive ends with its lease.
                 self.send_settlements(shared, sidecar, now_ms);
             }
             shared.with(|worker| worker.report(now_ms));
+            self.is_leaving = shared.owes_settlements();
         }
-        true
+        !self.is_leaving
     }
 }
 
@@ -306,6 +311,11 @@ impl RootContext for Root {
             self.ask_for_keys(shared, sidecar, now_ms);
         }
         shared.with(|worker| worker.report(now_ms));
+        if self.is_leaving && !shared.owes_settlements() {
+            // Once: at a second time the SDK panics.
+            self.is_leaving = false;
+            host::leave();
+        }
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {

@@ -138,6 +138,11 @@ impl Shared {
         });
     }
 
+    /// Whether the sidecar has not taken all of them yet.
+    pub(crate) fn owes_settlements(&self) -> bool {
+        self.with(|worker| !worker.settlements.is_empty()).unwrap_or_default()
+    }
+
     pub(crate) fn count(&self, counter: Counter) {
         self.with(|worker| worker.count(counter));
     }

@@ -24,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     told![Setting::Own(PUSHED);
         a_push_under_load_loses_nothing,
         what_began_before_a_push_ends_and_is_settled,
+        what_outlasts_the_drain_is_cut_off_and_comes_again,
         a_wrong_push_changes_nothing,
     ]
     .to_vec()
@@ -155,6 +156,34 @@ async fn what_began_before_a_push_ends_and_is_settled(stack: &Stack) -> Result<(
         assert_eq!(stack.send(&copy).await?.status, 200);
         let delivered = stack.backend.seen(&copy.case).len();
         assert_eq!(delivered, usize::from(status != 200));
+    }
+    Ok(())
+}
+
+/// Envoy does not wait for ever. Nobody knows what became of the webhook then, so the next copy is delivered.
+async fn what_outlasts_the_drain_is_cut_off_and_comes_again(stack: &Stack) -> Result<()> {
+    let mut held = Vec::new();
+    for leaving in [Leaving::Close, Leaving::TakeBack] {
+        let form = Form::inbound("too long");
+        let request = stack.post(&form).await?;
+        stack.backend.script(&request.case, [Answer::Never, Answer::status(200)]);
+        let caller = Caller::call(stack.envoy.address(), &request, leaving).await?;
+        stack.backend.wait(&request.case, 1).await?;
+        held.push((form, request, caller));
+    }
+    ensure!(push_route(stack, "/twilio/new").await?);
+    is_live(stack, "/twilio/new").await?;
+    // That the sidecar is away just then is told to those who are left of the old configuration.
+    stack.sidecar()?.kill().await?;
+    is_drained(stack).await?;
+    stack.sidecar()?.restart().await?;
+    let ledger = stack.ledger().await?;
+    for (form, request, caller) in held {
+        ensure!(caller.answered().await.is_err(), "there is nobody to answer");
+        ledger.settled(form.get("MessageSid"), "refused", 1).await?;
+        assert_eq!(stack.send(&request).await?.status, 200);
+        assert_eq!(stack.backend.seen(&request.case).len(), 2);
+        ledger.settled(form.get("MessageSid"), "accepted", 2).await?;
     }
     Ok(())
 }
