@@ -216,7 +216,8 @@ async fn a_reply_of_forty_megabytes_is_no_reply(stack: &Stack) -> Result<()> {
 
 /// Claims that never leave Envoy, and those that another server takes for something else.
 async fn a_sidecar_that_cannot_be_called_is_no_sidecar(stack: &Stack) -> Result<()> {
-    let plans: [(&str, fn(&mut Value)); 4] = [
+    type Change = fn(&mut Value);
+    let plans: [(&str, Change); 4] = [
         ("no such cluster", |cluster| cluster["name"] = "renamed".into()),
         ("no endpoint", |cluster| cluster["load_assignment"]["endpoints"] = json!([])),
         ("no room for a request", |cluster| {
