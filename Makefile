@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test e2e fuzz bench lint fmt clean
+.PHONY: help setup setup-test build wasm run test e2e differential fuzz bench lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -43,6 +43,11 @@ e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its opt
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
 	@$(CARGO) test --package twilio-edge-wasm-tests --test e2e -- $(ARGS)
+
+# `make test` does it as well, with other webhooks every time.
+differential: setup-test ## The filter against Twilio's SDKs on invented webhooks; COUNT=20000 SEED=1
+	@TWILIO_EDGE_DIFFERENTIAL_COUNT=$(COUNT) TWILIO_EDGE_DIFFERENTIAL_SEED=$(SEED) \
+		$(CARGO) test --package twilio-edge --test cli -- oracle::
 
 fuzz: setup ## Fuzz what parses and decides; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
 	@fuzz/run.sh $(or $(SECONDS_EACH),60)

@@ -15,6 +15,7 @@ The same seed prints the same bytes. Counts go to standard error.
 
 import argparse
 import base64
+import functools
 import hashlib
 import json
 import random
@@ -26,6 +27,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlparse
 from twilio.request_validator import RequestValidator, remove_port
 
 FORM = "application/x-www-form-urlencoded"
+BATCH = 500  # requests invented before they are judged; their verdicts fit into a pipe
 MAX_PARAMETERS = 1000  # body-parser's parameterLimit and Django's DATA_UPLOAD_MAX_NUMBER_FIELDS
 
 SCRIPTS = [
@@ -45,11 +47,17 @@ SCRIPTS = [
 class Parameters(list):
     """Ordered pairs, read the way Flask's MultiDict and Django's QueryDict are."""
 
+    def __init__(self, pairs):
+        super().__init__(pairs)
+        self.values = {}
+        for name, value in pairs:
+            self.values.setdefault(name, []).append(value)
+
     def __iter__(self):
         return (name for name, _ in super().__iter__())
 
     def getlist(self, name):
-        return [value for have, value in list.__iter__(self) if have == name]
+        return self.values.get(name, [])
 
 
 class Inventor:
@@ -63,12 +71,14 @@ class Inventor:
         return self.random.choice(choices)
 
     def hexadecimal(self, digits):
-        return "".join(self.pick("0123456789abcdef") for _ in range(digits))
+        return f"{self.random.getrandbits(4 * digits):0{digits}x}"
 
     def text(self, longest):
         scripts = self.random.sample(SCRIPTS, self.random.randint(1, 3))
         length = self.random.randint(0, longest)
-        text = "".join(self.pick(self.pick(scripts)) for _ in range(length))
+        # Each script as often as the others, however many characters it has.
+        weights = [1 / len(script) for script in scripts for _ in script]
+        text = "".join(self.random.choices("".join(scripts), weights, k=length))
         if self.chance(0.1):
             text = self.pick([" ", "  ", "\n", "\r\n", "\t"]) + text + self.pick([" ", "\n", ""])
         return text
@@ -220,6 +230,7 @@ def header(request, name):
     return next((value for have, value in request["headers"].items() if have.lower() == name), None)
 
 
+@functools.lru_cache(maxsize=2 * BATCH)  # each body is read to sign it, to tamper with it, and to judge it
 def parsed_form(body):
     return Parameters(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
@@ -478,40 +489,58 @@ def vector(request, identity, note, kind, accepts):
     return line | {"expect": "accept" if accepts else "reject"}
 
 
-def node_verdicts(requests, node_modules):
-    lines = []
-    for request in requests:
-        body = base64.b64encode(request["body"]).decode()
-        lines.append(json.dumps({key: request[key] for key in ("token", "method", "url", "headers")} | {"body": body}))
-    command = ["node", str(Path(__file__).with_name("validate.mjs")), node_modules]
-    answer = subprocess.run(command, input="\n".join(lines) + "\n", stdout=subprocess.PIPE, check=True, text=True)
-    return [verdict == "accept" for verdict in answer.stdout.split()]
+class Node:
+    """The Node SDK in a process of its own, for as long as there are requests."""
+
+    def __init__(self, node_modules):
+        command = ["node", str(Path(__file__).with_name("validate.mjs")), node_modules]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, requests):
+        """It works while we do; its short answers wait in the pipe."""
+        for request in requests:
+            body = base64.b64encode(request["body"]).decode()
+            line = {key: request[key] for key in ("token", "method", "url", "headers")} | {"body": body}
+            self.process.stdin.write(json.dumps(line) + "\n")
+        self.process.stdin.flush()
+
+    def verdict(self):
+        answer = self.process.stdout.readline().strip()
+        if answer not in ("accept", "reject"):
+            sys.exit(f"the Node SDK's process says {answer!r}")
+        return answer == "accept"
+
+    def end(self):
+        self.process.stdin.close()
+        if self.process.wait() != 0:
+            sys.exit(f"the Node SDK's process ended with {self.process.returncode}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--count", type=int, default=1000, help="vectors to invent; fewer are printed")
+    parser.add_argument("--count", type=int, default=1000, help="vectors to print; more are invented")
     parser.add_argument("--longest", type=int, default=1 << 20, help="leave out bodies and URLs longer than this, in bytes")
     parser.add_argument("--node-modules", required=True, help="folder that npm installed `twilio` into")
     arguments = parser.parse_args()
 
-    inventor = Inventor(arguments.seed)
-    made = [make(inventor) for _ in range(arguments.count)]
-    node = node_verdicts([request for request, _, _ in made], arguments.node_modules)
-    if len(node) != len(made):
-        sys.exit(f"the Node SDK judged {len(node)} of {len(made)} requests")
+    inventor, node = Inventor(arguments.seed), Node(arguments.node_modules)
     counts = {"accept": 0, "reject": 0, "dropped": 0}
-    for number, ((request, note, kind), node_accepts) in enumerate(zip(made, node)):
-        accepts = python_accepts(request)
-        if accepts != node_accepts or (not accepts and python_misreads(request["url"])):
-            counts["dropped"] += 1
-            continue
-        if len(request["body"]) + len(request["url"]) > arguments.longest:
-            continue
-        line = vector(request, f"r{arguments.seed}-{number}", note, kind, accepts)
-        counts[line["expect"]] += 1
-        print(json.dumps(line, ensure_ascii=False))
+    number = printed = 0
+    while printed < arguments.count:
+        made = [make(inventor) for _ in range(BATCH)]
+        node.ask([request for request, _, _ in made])
+        for request, note, kind in made:
+            number += 1
+            accepts, node_accepts = python_accepts(request), node.verdict()
+            if accepts != node_accepts or (not accepts and python_misreads(request["url"])):
+                counts["dropped"] += 1
+            elif printed < arguments.count and len(request["body"]) + len(request["url"]) <= arguments.longest:
+                line = vector(request, f"r{arguments.seed}-{number}", note, kind, accepts)
+                counts[line["expect"]] += 1
+                printed += 1
+                print(json.dumps(line, ensure_ascii=False))
+    node.end()
     print(f"seed {arguments.seed}: {counts}", file=sys.stderr)
 
 
