@@ -25,7 +25,7 @@ struct Goal {
 
 /// The table of goals.
 pub(crate) fn table(all: &[Series], wasm_bytes: u64) -> String {
-    let mut text = format!("{:<44} {:<22} {:<12}\n", "Goal", "measured [min-max]", "at most");
+    let mut text = format!("{:<44} {:<22} {:<12}\n", "Goal", "measured [min..max]", "at most");
     for goal in goals(all, wasm_bytes) {
         let verdict = if goal.met { "met" } else { "not met" };
         let Goal { what, measured, at_most, .. } = goal;

@@ -104,7 +104,7 @@ impl Series {
     }
 }
 
-/// One number of each round; written as their median and `[least-most]`.
+/// One number of each round; written as their median and `[least..most]`.
 pub(crate) struct Spread(Vec<f64>);
 
 impl Spread {
@@ -115,7 +115,7 @@ impl Spread {
     pub(crate) fn text(&self, digits: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        format!("{:.digits$} [{least:.digits$}-{most:.digits$}]", self.median())
+        format!("{:.digits$} [{least:.digits$}..{most:.digits$}]", self.median())
     }
 }
 
@@ -143,8 +143,8 @@ fn saturated_table(all: &[Series], base: &Series, service: Option<&Series>) -> S
         "Envoy",
         "helpers",
         "total",
-        "x (a) [min-max]",
-        "x (e) [min-max]",
+        "x (a) [min..max]",
+        "x (e) [min..max]",
         "Envoy RSS",
         "helpers"
     );
@@ -183,7 +183,7 @@ fn scheduled_table(all: &[Series], base: &Series, rate: u32) -> String {
         "samples",
         "Envoy",
         "total",
-        "x (a) [min-max]",
+        "x (a) [min..max]",
         "p50",
         "p99",
         "p99.9",
@@ -282,7 +282,7 @@ mod tests {
         };
         let base = series(Plan::Passthrough, [30.0, 60.0, 30.0]);
         let filter = series(Plan::Filter, [36.0, 72.0, 39.0]);
-        assert_eq!(filter.ratios(&base, Measurement::cpu_us).text(2), "1.20 [1.20-1.30]");
-        assert_eq!(filter.excess(&base, Measurement::cpu_us).text(0), "9 [6-12]");
+        assert_eq!(filter.ratios(&base, Measurement::cpu_us).text(2), "1.20 [1.20..1.30]");
+        assert_eq!(filter.excess(&base, Measurement::cpu_us).text(0), "9 [6..12]");
     }
 }
