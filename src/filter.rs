@@ -127,13 +127,14 @@ pub(crate) fn step(
     event: Event<'_>,
 ) -> Vec<Effect> {
     let Ok(mut stepping) = exchange.try_borrow_mut() else { return Vec::new() };
+    let waited = stepping.waits();
     let effects = stepping.step(event);
     let waits = stepping.waits();
     drop(stepping);
-    if waits {
-        shared.remember(id, exchange);
-    } else {
-        shared.forget(id);
+    match (waited, waits) {
+        (false, true) => shared.remember(id, exchange),
+        (true, false) => shared.forget(id),
+        _ => {}
     }
     effects
 }

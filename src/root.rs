@@ -6,7 +6,7 @@
 //! something posts a letter and rings the bell.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -122,10 +122,10 @@ impl Root {
             let claims = u64::try_from(letters.len()).unwrap_or(u64::MAX);
             worker.metrics.record(Histogram::ClaimBatch, claims);
         });
-        let mut verdicts: HashMap<_, _> =
-            reply.verdicts.into_iter().map(|verdict| (verdict.claim_id.clone(), verdict)).collect();
+        // In the order of the claims, each with its id.
+        let mut verdicts = reply.verdicts.into_iter();
         let events = letters.into_iter().map(|Letter { sender, .. }| {
-            let verdict = verdicts.remove(&sender.claim_id);
+            let verdict = verdicts.next().filter(|verdict| verdict.claim_id == sender.claim_id);
             (sender.stream, verdict.map_or(Event::NoVerdict, Event::Verdict))
         });
         self.deliver(shared, events);
@@ -138,7 +138,7 @@ impl Root {
         reply: Option<&[u8]>,
         now_ms: u64,
     ) {
-        let results: HashMap<_, _> = reply
+        let results: BTreeMap<_, _> = reply
             .and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok())
             .filter(|reply| reply.v == PROTOCOL_VERSION)
             .map(|reply| reply.results)

@@ -2,7 +2,7 @@
 //! what was counted. Streams post here; the root context, woken by the bell or the tick, sends.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
@@ -49,7 +49,7 @@ pub(crate) struct Worker {
     /// The bell has been rung and not been answered yet.
     rung: bool,
     /// Streams that wait for a verdict, an acknowledgement or a deadline.
-    pub(crate) streams: HashMap<u32, Rc<RefCell<Exchange>>>,
+    pub(crate) streams: BTreeMap<u32, Rc<RefCell<Exchange>>>,
     pub(crate) claims: Callouts<Asking>,
     /// Claims for which there was no room. Told so in a root callback, as any other failure is.
     pub(crate) unasked: Vec<Letter<Asking>>,
@@ -70,7 +70,7 @@ impl Shared {
             metrics: Metrics::define(),
             tally: Tally::default(),
             rung: false,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
             claims: Callouts::new(MOST_CLAIM_BYTES),
             unasked: Vec::new(),
             settlements: Callouts::new(MOST_SETTLEMENT_BYTES),
@@ -95,9 +95,7 @@ impl Shared {
 
     /// Keeps a stream that waits, so that replies and ticks find it.
     pub(crate) fn remember(&self, stream: u32, exchange: &Rc<RefCell<Exchange>>) {
-        self.with(|worker| {
-            worker.streams.entry(stream).or_insert_with(|| Rc::clone(exchange));
-        });
+        self.with(|worker| worker.streams.insert(stream, Rc::clone(exchange)));
     }
 
     pub(crate) fn forget(&self, stream: u32) {

@@ -186,3 +186,24 @@ proptest! {
         prop_assert_eq!(pairs(&body), want);
     }
 }
+
+proptest! {
+    /// What is lent as it stands is what decoding would have made of it.
+    #[test]
+    fn a_form_is_decoded_pair_by_pair_as_if_it_were_decoded_whole(
+        body in "([a-z%+=&0-9A-F]|%[0-9A-F]{2}|é|&)*",
+    ) {
+        let whole: Vec<(String, String)> = serde_urlencoded::from_str(&body).unwrap();
+        prop_assert_eq!(pairs(&body), whole);
+    }
+
+    /// The shortcut for plain ASCII never disagrees with looking at every byte.
+    #[test]
+    fn utf8_is_judged_alike_with_and_without_the_shortcut(body in "([a-z&=]|%[0-9A-F]{2}|%[0-9A-F]?|\u{fffd})*") {
+        let form = Form::parse(body.as_bytes()).unwrap();
+        let decoded: Vec<u8> = percent_encoding::percent_decode(body.as_bytes()).collect();
+        let invented = form.iter().any(|(n, v)| n.contains('\u{fffd}') || v.contains('\u{fffd}'));
+        let want = !invented || std::str::from_utf8(&decoded).is_ok();
+        prop_assert_eq!(is_utf8_once_decoded(&form, body.as_bytes()), want);
+    }
+}
