@@ -11,6 +11,7 @@ use twilio_edge_contract::headers;
 use crate::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use crate::host;
 use crate::metrics::Counter;
+use crate::pairs::Pairs;
 use crate::worker::Shared;
 
 /// One request's context.
@@ -57,7 +58,7 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        self.tell(Event::Head(read_head(host::request_headers())));
+        self.tell(Event::Head(read_head(Pairs::of(&host::request_headers()))));
         if end_of_stream {
             self.complete(false);
         }
@@ -75,10 +76,10 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         // Some servers add trailers to the headers, so ours may not come this way either.
-        for name in host::request_trailers() {
-            if headers::is_reserved(name.as_bytes()) {
+        for (name, _) in Pairs::of(&host::request_trailers()) {
+            if headers::is_reserved(name) {
                 self.shared.count(Counter::Forged);
-                host::remove_request_trailer(&name);
+                host::remove_request_trailer(&String::from_utf8_lossy(name));
             }
         }
         self.complete(true);
@@ -87,7 +88,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if self.is(Exchange::awaits_response) {
-            let head = read_response(host::response_headers(), end_of_stream);
+            let head = read_response(Pairs::of(&host::response_headers()), end_of_stream);
             self.tell(Event::Response(head));
         }
         self.response_action()
@@ -165,62 +166,62 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
     }
 }
 
-fn read_head(pairs: Vec<(String, Vec<u8>)>) -> Head {
+fn read_head(pairs: Pairs<'_>) -> Head {
     let mut head = Head::default();
     for (name, value) in pairs {
-        if headers::is_reserved(name.as_bytes()) {
-            head.forged.push(name);
+        if headers::is_reserved(name) {
+            head.forged.push(String::from_utf8_lossy(name).into_owned());
             continue;
         }
-        let field = match name.as_str() {
-            ":method" => {
-                head.method = value;
+        let field = match name {
+            b":method" => {
+                head.method = value.to_vec();
                 continue;
             }
-            ":path" => {
-                head.target = value;
+            b":path" => {
+                head.target = value.to_vec();
                 continue;
             }
-            "content-length" => {
+            b"content-length" => {
                 head.content_length =
-                    std::str::from_utf8(&value).ok().and_then(|length| length.parse().ok());
+                    std::str::from_utf8(value).ok().and_then(|length| length.parse().ok());
                 continue;
             }
-            "content-type" => &mut head.content_type,
-            "x-twilio-signature" => &mut head.signature,
-            "x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
-            "x-request-id" => {
-                head.request_id = Some(value);
+            b"content-type" => &mut head.content_type,
+            b"x-twilio-signature" => &mut head.signature,
+            b"x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
+            b"x-request-id" => {
+                head.request_id = Some(value.to_vec());
                 continue;
             }
-            "traceparent" => {
-                head.traceparent = Some(value);
+            b"traceparent" => {
+                head.traceparent = Some(value.to_vec());
                 continue;
             }
             _ => continue,
         };
         // Envoy joins the lines of this header with a comma; a single content type holds none.
-        let joined = name == "content-type" && value.contains(&b',');
-        head.ambiguous |= joined | field.replace(value).is_some();
+        let joined = name == b"content-type" && value.contains(&b',');
+        head.ambiguous |= joined | field.replace(value.to_vec()).is_some();
     }
     head
 }
 
-fn read_response(pairs: Vec<(String, Vec<u8>)>, ends: bool) -> ResponseHead {
+fn read_response(pairs: Pairs<'_>, ends: bool) -> ResponseHead {
     let mut head = ResponseHead { ends, ..ResponseHead::default() };
-    let mut encoded = false;
+    let (mut content_type, mut encoded) = (None, false);
     for (name, value) in pairs {
-        match name.as_str() {
-            ":status" => {
-                let status = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+        match name {
+            b":status" => {
+                let status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 head.status = status.unwrap_or_default();
             }
-            "content-type" => head.content_type = Some(value),
-            "content-encoding" => encoded = true,
+            b"content-type" => content_type = Some(value),
+            b"content-encoding" => encoded = true,
             _ => {}
         }
     }
-    head.content_type = head.content_type.filter(|_| !encoded);
+    head.content_type = content_type.filter(|_| !encoded).map(<[u8]>::to_vec);
     // Only of a success does it matter who said so.
     head.from_backend = (200..300).contains(&head.status) && host::response_is_the_backends();
     head

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, MetricType};
+use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 
 use crate::config::Sidecar;
 use crate::metrics::{Counter, Gauge, Histogram, Tally};
@@ -17,9 +17,30 @@ use crate::reply::Answer;
 /// Largest reply of the sidecar that is read.
 const MOST_REPLY_BYTES: usize = 1 << 20;
 
+/// A header map, read by [`Pairs`]; empty where the host has none.
+///
+/// The SDK's own calls allocate twice for each header, and panic where there is no such map.
+#[expect(unsafe_code, reason = "the host allocates the map through the SDK and hands it over")]
+fn map(kind: MapType) -> Vec<u8> {
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        fn proxy_get_header_map_pairs(kind: MapType, map: *mut *mut u8, size: *mut usize)
+        -> Status;
+    }
+    let (mut map, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: both point to live variables of the types the ABI writes to.
+    let status = unsafe { proxy_get_header_map_pairs(kind, &raw mut map, &raw mut size) };
+    if status != Status::Ok || map.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the host got the buffer from `proxy_on_memory_allocate`, which is the SDK's: a Vec<u8> of this
+    // capacity, forgotten. The host has filled it and keeps no pointer to it.
+    unsafe { Vec::from_raw_parts(map, size, size) }
+}
+
 /// Request headers. Only in the request headers callback.
-pub(crate) fn request_headers() -> Vec<(String, Vec<u8>)> {
-    hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+pub(crate) fn request_headers() -> Vec<u8> {
+    map(MapType::HttpRequestHeaders)
 }
 
 /// Replaces a request header, or removes all of its values. Only while the request is paused by us.
@@ -28,10 +49,9 @@ pub(crate) fn set_request_header(name: &str, value: Option<&str>) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value);
 }
 
-/// Names of the request trailers. Only in the request trailers callback.
-pub(crate) fn request_trailers() -> Vec<String> {
-    let pairs = hostcalls::get_map_bytes(MapType::HttpRequestTrailers).unwrap_or_default();
-    pairs.into_iter().map(|(name, _)| name).collect()
+/// Request trailers. Only in the request trailers callback.
+pub(crate) fn request_trailers() -> Vec<u8> {
+    map(MapType::HttpRequestTrailers)
 }
 
 /// Removes a request trailer, all of its values. Only in the request trailers callback.
@@ -55,8 +75,8 @@ pub(crate) fn replace_request_body(body: &str) {
 }
 
 /// Response headers. Only in the response headers callback.
-pub(crate) fn response_headers() -> Vec<(String, Vec<u8>)> {
-    hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default()
+pub(crate) fn response_headers() -> Vec<u8> {
+    map(MapType::HttpResponseHeaders)
 }
 
 /// The part of the response body that is passing. Only in the response body callback.

@@ -5,14 +5,10 @@
 
 use std::fmt;
 
-use twilio_edge_contract::{AccountKeys, KeyAlgorithm};
+use twilio_edge_contract::{AccountKeys, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS};
 
 use crate::form::is_account_sid;
 use crate::signature::{Algorithm, Key, Settings};
-
-/// Most accounts, and most keys of each kind an account may have.
-pub(crate) const MAX_ACCOUNTS: usize = 1024;
-pub(crate) const MAX_KEYS: usize = 8;
 
 /// One Twilio account or subaccount. A subaccount signs with its own token.
 #[derive(Debug, Clone)]

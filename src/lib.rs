@@ -26,6 +26,7 @@ mod handover;
 mod judgement;
 pub mod keys;
 pub mod metrics;
+pub mod pairs;
 pub mod refresh;
 pub mod reply;
 pub mod signature;

@@ -2,12 +2,14 @@
 //! path. How a value is read, and how problems are gathered, is `reading`.
 
 use serde_json::Value;
-use twilio_edge_contract::{AccountKeys, Class, Delivery, KeyAlgorithm, SharedKeySecret};
+use twilio_edge_contract::{
+    AccountKeys, Class, Delivery, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret,
+};
 
 use super::reading::{Reading, field};
 use super::{BodyFormat, Config, Mode, OnUnavailable, Route, Sidecar};
 use crate::form::is_account_sid;
-use crate::keys::{Account, MAX_ACCOUNTS, MAX_KEYS};
+use crate::keys::Account;
 use crate::signature::Algorithm;
 
 /// Largest `max_body_bytes`: bodies are held in memory, and the HTTP/1 codec stops at 1 MiB by itself.
