@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fuzzes every target for a bounded time: fuzz/run.sh [SECONDS] [TARGET..]. What it finds is kept under
-# fuzz/artifacts/; a finding becomes a test beside the code it broke.
+# Fuzzes every target for a bounded time: fuzz/run.sh [SECONDS] [TARGET..]. Each starts from fuzz/seeds/ and from what
+# earlier runs found interesting (fuzz/corpus/). What it finds is kept under fuzz/artifacts/; a finding becomes a test
+# beside the code it broke.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${1:-60}
@@ -12,16 +13,22 @@ export PATH="$PWD/.tools/cargo-fuzz/bin:$PATH"
 rustup run nightly rustc --version >/dev/null 2>&1 ||
     { echo "libFuzzer needs a nightly compiler: rustup toolchain install nightly" >&2; exit 1; }
 command -v cargo-fuzz >/dev/null || cargo install --quiet --locked --version 0.13.2 --root .tools/cargo-fuzz cargo-fuzz
+cargo +nightly fuzz build
 
+summary=$(printf '%-10s %6s %12s %9s' target seeds runs findings)
+found=0
 for target in "${targets[@]}"; do
-    printf '\n=== %s for %d s\n' "$target" "$seconds"
-    mkdir -p "fuzz/corpus/$target" "fuzz/seeds/$target" "fuzz/artifacts/$target"
-    log="fuzz/artifacts/$target/log"
-    if ! cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
-        -max_total_time="$seconds" -timeout=10 -max_len=8192 >"$log" 2>&1; then
-        tail -n 40 "$log" >&2
-        echo "$target: a finding, or no build; all of it in $log" >&2
-        exit 1
-    fi
-    grep '^Done' "$log"
+    seeds=fuzz/seeds/$target corpus=fuzz/corpus/$target artifacts=fuzz/artifacts/$target
+    mkdir -p "$corpus" "$artifacts"
+    log=$artifacts/log
+    printf '=== %s for %d s\n' "$target" "$seconds"
+    before=$(find "$artifacts" -type f ! -name log | wc -l)
+    cargo +nightly fuzz run "$target" "$corpus" "$seeds" -- \
+        -max_total_time="$seconds" -timeout=10 -max_len=8192 -print_final_stats=1 >"$log" 2>&1 ||
+        { tail -n 40 "$log" >&2; echo "$target: all of it in $log" >&2; found=1; }
+    runs=$(awk '/^stat::number_of_executed_units:/ { print $2 }' "$log")
+    findings=$(($(find "$artifacts" -type f ! -name log | wc -l) - before))
+    summary+=$(printf '\n%-10s %6d %12s %9d' "$target" "$(find "$seeds" -type f | wc -l)" "${runs:-?}" "$findings")
 done
+printf '\n%s\n' "$summary"
+exit "$found"

@@ -1,10 +1,27 @@
-//! Any events in any order: nothing reaches the backend unproven or before a verdict, at most one answer, at
-//! most one resume, a lease is settled exactly once.
+//! Any events in any order: nothing reaches the backend unproven or before a verdict, at most one answer, at most one
+//! resume, a lease is settled exactly once, and a body that replaces another has its length.
+//!
+//! An input is a script, one event a line: a letter, and what it needs, apart by tabs. Other lines are skipped.
+//!
+//! ```text
+//! s 2                                              headers of a signed POST to the path of that number
+//! h METHOD TARGET TYPE LENGTH SIGNATURE SETTINGS   any headers; what is missing or empty was not sent
+//! b 100                                            part of the body: so many bytes by now
+//! w                                                the end: the signed body
+//! c BODY                                           the end: another body
+//! v p | d | i | r | u | a  STATUS TYPE BODY        proceed, duplicate (with the answer), in flight, released, unavailable, accepted
+//! V ..                                             the same, for somebody else's claim
+//! n                                                no verdict will come
+//! r STATUS FLAGS TYPE                              response headers; flags: b the backend's, e no body
+//! p PART / q PART                                  part of the response's body / the last one
+//! k                                                the release was taken
+//! t 25                                             so many milliseconds have passed
+//! g                                                the stream is over
+//! ```
 #![no_main]
 
 use std::rc::Rc;
 
-use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use twilio_edge_contract::{Decision, SavedAnswer, Verdict, headers};
 use twilio_edge_filter::config::Config;
@@ -19,140 +36,148 @@ const CONFIG: &str = r#"{"origins": ["https://h"], "max_body_bytes": 4096,
     "routes": [{"path": "/in", "class": "inbound"},
                {"path": "/strict", "class": "inbound", "on_unavailable": "reject"},
                {"path": "/status", "class": "status"},
-               {"path": "/other", "class": "other"},
-               {"prefix": "/shadow/", "class": "inbound", "mode": "shadow"}],
+               {"path": "/other", "class": "other", "body": "json"},
+               {"prefix": "/shadow/", "class": "inbound", "mode": "shadow"},
+               {"path": "/json", "class": "inbound", "body": "json"},
+               {"path": "/accept", "class": "inbound", "delivery": "accept"}],
     "sidecar": {"cluster": "sidecar", "token": "t", "in_flight_wait_ms": 500}}"#;
 const FORM: &[u8] = b"AccountSid=AC00112233445566778899aabbccddeeff&MessageSid=SM00112233445566778899aabbccddeeff&From=%2B14155550123&To=12345&Body=hi";
-const TARGETS: [&str; 6] = ["/in", "/strict", "/status", "/other", "/shadow/x", "/elsewhere"];
-const CLAIM: &str = "00000000000000010000000000000002";
+const TARGETS: [&str; 8] =
+    ["/in", "/strict", "/status", "/other", "/shadow/x", "/elsewhere", "/json", "/accept"];
+thread_local! {
+    static PARSED: Rc<Config> = Rc::new(Config::parse(CONFIG.as_bytes(), &|_| None).unwrap());
+}
+const SOMEBODY_ELSE: &str = "000000000000000100000003";
 
-#[derive(Debug, Arbitrary)]
-enum Act {
-    Signed(u8),
-    Head {
-        method: Vec<u8>,
-        target: Vec<u8>,
-        content_type: Option<Vec<u8>>,
-        content_length: Option<u64>,
-        signature: Option<Vec<u8>>,
-        settings: Option<Vec<u8>>,
-    },
-    Body(usize),
-    Whole,
-    Complete(Vec<u8>),
-    Verdict {
-        ours: bool,
-        decision: u8,
-        answer: Option<(u16, String, String)>,
-    },
-    NoVerdict,
-    Response {
-        status: u16,
-        from_backend: bool,
-        content_type: Option<Vec<u8>>,
-        ends: bool,
-    },
-    ResponseBody(Vec<u8>, bool),
-    Settled,
-    Tick(u16),
-    Gone,
+/// A line of the script, and what comes of it.
+struct Line<'a> {
+    letter: u8,
+    fields: Vec<&'a [u8]>,
 }
 
-fuzz_target!(|acts: Vec<Act>| {
-    let config = Rc::new(Config::parse(CONFIG.as_bytes(), &|_| None).unwrap());
-    let mut exchange = Exchange::new(config, 1, 2);
+impl<'a> Line<'a> {
+    fn read(line: &'a [u8]) -> Self {
+        let (letter, rest) = line.split_first().unwrap_or((&b' ', b""));
+        let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+        Self { letter: *letter, fields: rest.split(|byte| *byte == b'\t').collect() }
+    }
+
+    fn bytes(&self, field: usize) -> &'a [u8] {
+        self.fields.get(field).copied().unwrap_or_default()
+    }
+
+    fn sent(&self, field: usize) -> Option<Vec<u8>> {
+        Some(self.bytes(field).to_vec()).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, field: usize) -> String {
+        String::from_utf8_lossy(self.bytes(field)).into_owned()
+    }
+
+    fn number(&self, field: usize) -> Option<u64> {
+        self.text(field).trim().parse().ok()
+    }
+
+    fn event(&'a self, now_ms: &mut u64, ours: Option<String>) -> Option<Event<'a>> {
+        Some(match self.letter {
+            b's' => Event::Head(signed(self.number(0)?)),
+            b'h' => Event::Head(Head {
+                method: self.bytes(0).to_vec(),
+                target: self.bytes(1).to_vec(),
+                content_type: self.sent(2),
+                content_length: self.number(3),
+                signature: self.sent(4),
+                signature_settings: self.sent(5),
+                ..Head::default()
+            }),
+            b'b' => Event::Body { received: usize::try_from(self.number(0)?).ok()? },
+            b'w' => Event::Complete { body: FORM },
+            b'c' => Event::Complete { body: self.bytes(0) },
+            b'v' => Event::Verdict(self.verdict(ours?)?),
+            b'V' => Event::Verdict(self.verdict(SOMEBODY_ELSE.to_owned())?),
+            b'n' => Event::NoVerdict,
+            b'r' => Event::Response(ResponseHead {
+                status: u16::try_from(self.number(0)?).ok()?,
+                from_backend: self.bytes(1).contains(&b'b'),
+                content_type: self.sent(2),
+                ends: self.bytes(1).contains(&b'e'),
+            }),
+            b'p' | b'q' => Event::ResponseBody { part: self.bytes(0), ends: self.letter == b'q' },
+            b'k' => Event::Settled,
+            b't' => {
+                *now_ms += self.number(0)?.min(60_000);
+                Event::Tick { now_ms: *now_ms }
+            }
+            b'g' => Event::Gone,
+            _ => return None,
+        })
+    }
+
+    fn verdict(&self, claim_id: String) -> Option<Verdict> {
+        let decision = match self.bytes(0) {
+            b"p" => Decision::Proceed,
+            b"d" => Decision::Duplicate,
+            b"i" => Decision::InFlight,
+            b"r" => Decision::Released,
+            b"u" => Decision::Unavailable,
+            b"a" => Decision::Accepted,
+            _ => return None,
+        };
+        let answer = self
+            .number(1)
+            .and_then(|status| u16::try_from(status).ok())
+            .map(|status| SavedAnswer { status, content_type: self.text(2), body: self.text(3) });
+        Some(Verdict {
+            claim_id,
+            decision,
+            attempt: Some(1),
+            opt: None,
+            suppressed: true,
+            window_expires: None,
+            answer,
+        })
+    }
+}
+
+fn signed(which: u64) -> Head {
+    let target = TARGETS[which as usize % TARGETS.len()];
+    let form = Form::parse(FORM).unwrap();
+    let key = Key::auth_token("", "token").unwrap();
+    let signature = sign(&format!("https://h{target}"), Payload::Form(&form), &key);
+    Head {
+        method: b"POST".to_vec(),
+        target: target.as_bytes().to_vec(),
+        content_type: Some(b"application/x-www-form-urlencoded".to_vec()),
+        signature: Some(signature.into_bytes()),
+        ..Head::default()
+    }
+}
+
+fuzz_target!(|script: &[u8]| {
+    let mut exchange = Exchange::new(PARSED.with(Rc::clone), 1, 2);
     let mut all = Vec::new();
     let mut now_ms = 1_000_000;
     let mut shadowed = false;
-    for act in acts.into_iter().chain([Act::Gone]) {
-        let effects = match act {
-            Act::Signed(which) => {
-                let target = TARGETS[usize::from(which) % TARGETS.len()];
-                let form = Form::parse(FORM).unwrap();
-                let key = Key::auth_token("", "token").unwrap();
-                let signature = sign(&format!("https://h{target}"), Payload::Form(&form), &key);
-                let head = Head {
-                    method: b"POST".to_vec(),
-                    target: target.as_bytes().to_vec(),
-                    content_type: Some(b"application/x-www-form-urlencoded".to_vec()),
-                    signature: Some(signature.into_bytes()),
-                    ..Head::default()
-                };
-                exchange.step(Event::Head(head), now_ms)
-            }
-            Act::Head { method, target, content_type, content_length, signature, settings } => {
-                let signature_settings = settings;
-                let head = Head {
-                    method,
-                    target,
-                    content_type,
-                    content_length,
-                    signature,
-                    signature_settings,
-                    ..Head::default()
-                };
-                exchange.step(Event::Head(head), now_ms)
-            }
-            Act::Body(received) => exchange.step(Event::Body { received }, now_ms),
-            Act::Whole => exchange.step(Event::Complete { body: FORM }, now_ms),
-            Act::Complete(body) => exchange.step(Event::Complete { body: &body }, now_ms),
-            Act::Verdict { ours, decision, answer } => {
-                let decision = [
-                    Decision::Proceed,
-                    Decision::Duplicate,
-                    Decision::InFlight,
-                    Decision::Released,
-                    Decision::Unavailable,
-                ][usize::from(decision) % 5];
-                let answer = answer.map(|(status, content_type, body)| SavedAnswer {
-                    status,
-                    content_type,
-                    body,
-                });
-                let claim_id = all.iter().find_map(|effect| match effect {
-                    Effect::Ask(claim) if ours => Some(claim.claim_id.clone()),
-                    _ => None,
-                });
-                let claim_id = claim_id.unwrap_or_else(|| CLAIM.to_owned());
-                let verdict = Verdict {
-                    claim_id,
-                    decision,
-                    attempt: Some(1),
-                    opt: None,
-                    suppressed: true,
-                    window_expires: None,
-                    answer,
-                };
-                let held = exchange.waits();
-                let effects = exchange.step(Event::Verdict(verdict), now_ms);
-                shadowed |=
-                    held && effects.contains(&Effect::Forward) && decision != Decision::Proceed;
-                effects
-            }
-            Act::NoVerdict => exchange.step(Event::NoVerdict, now_ms),
-            Act::Response { status, from_backend, content_type, ends } => exchange.step(
-                Event::Response(ResponseHead { status, from_backend, content_type, ends }),
-                now_ms,
-            ),
-            Act::ResponseBody(part, ends) => {
-                exchange.step(Event::ResponseBody { part: &part, ends }, now_ms)
-            }
-            Act::Settled => exchange.step(Event::Settled, now_ms),
-            Act::Tick(ms) => {
-                now_ms += u64::from(ms);
-                exchange.step(Event::Tick, now_ms)
-            }
-            Act::Gone => exchange.step(Event::Gone, now_ms),
-        };
+    for line in script.split(|byte| *byte == b'\n').chain([&b"g"[..]]).map(Line::read) {
+        let ours = all.iter().find_map(|effect| match effect {
+            Effect::Ask(claim) => Some(claim.claim_id.clone()),
+            _ => None,
+        });
+        let Some(event) = line.event(&mut now_ms, ours) else { continue };
+        let copy = [Decision::Duplicate, Decision::InFlight];
+        let copy = matches!(&event, Event::Verdict(verdict) if copy.contains(&verdict.decision));
+        let effects = exchange.step(event);
+        // Shadow mode forwards a copy, which holds no lease.
+        shadowed |= copy && effects.contains(&Effect::Forward);
         let verified = |effects: &[Effect]| effects.contains(&Effect::Count(Counter::Verified));
-        if effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Set(name, _) if *name == headers::VERIFIED))
-        {
-            assert!(
-                verified(&all) || verified(&effects),
-                "a trusted header on what was not proven"
-            );
+        for effect in &effects {
+            let Effect::Tell(handover) = effect else { continue };
+            assert!(verified(&all) || verified(&effects), "told of what was not proven");
+            let told = |wanted| handover.headers.iter().filter(move |(name, _)| *name == wanted);
+            assert_eq!(told(headers::VERIFIED).count(), 1);
+            let lengths: Vec<_> = told("content-length").map(|(_, value)| value.clone()).collect();
+            let body = handover.body.iter().map(|body| body.len().to_string());
+            assert_eq!(lengths, body.collect::<Vec<_>>(), "a body and its length");
         }
         if effects.contains(&Effect::Forward) {
             let gave_up = effects.contains(&Effect::Count(Counter::Shadowed(Reason::NoBody)));
