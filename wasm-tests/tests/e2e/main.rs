@@ -16,6 +16,7 @@ mod load;
 mod outage;
 mod push;
 mod reject;
+mod rewrite;
 mod settle;
 mod suite;
 mod trap;
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
         ("upload", upload::scenarios()),
         ("flood", flood::scenarios()),
         ("disguise", disguise::scenarios()),
+        ("rewrite", rewrite::scenarios()),
         ("push", push::scenarios()),
         ("trap", trap::scenarios()),
         ("load", load::scenarios()),
