@@ -12,6 +12,7 @@
 pub mod caller;
 pub mod client;
 pub mod envoy;
+pub mod host;
 pub mod http1;
 pub mod http2;
 pub mod ledger;

@@ -1,0 +1,421 @@
+//! A proxy-wasm host of our own, in the image of Envoy: for what the real one cannot be made to do at a given moment,
+//! such as a reply that comes a millisecond after its stream has gone, and for thousands of absurd histories.
+//!
+//! It behaves as Envoy 1.36 to 1.40 were seen to behave, with `allow_on_headers_stop_iteration` on: header maps are
+//! null once a message was let go, a paused body is reported cumulatively, Continue from a body lets the held headers go,
+//! a request with trailers never says that its body has ended, callouts belong to the root context and outlive the
+//! stream, a reply may have no headers at all, on_log comes before on_done. A filter that does what Envoy punishes gets
+//! the status Envoy gives, at which the SDK panics; what makes Envoy crash or hang is an [`Proxy::offences`].
+//!
+//! [`stream`] is one stream, [`proxy`] what host calls act on, [`Host`] the order of callbacks, [`vm`] the compiled
+//! module. [`Host`] drives any [`Filter`], so the native build can stand in for the module.
+
+mod calls;
+mod proxy;
+mod stream;
+mod vm;
+mod wasi;
+
+pub use self::proxy::{Answer, BufferKind, Callout, Cluster, MapKind, Pairs, Proxy, Reply, Status};
+pub use self::stream::{Passed, Stream};
+pub use self::vm::Compiled;
+
+use anyhow::{Context, Result, ensure};
+
+use self::proxy::Deferred;
+
+/// What a callback returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Let go what is here, and what was held.
+    Continue,
+    /// Hold it.
+    Pause,
+}
+
+/// What the host calls in a filter. Contexts are named by their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names and arguments of the ABI")]
+pub enum Callback {
+    Create { context: u32, root: u32 },
+    VmStart { root: u32 },
+    Configure { root: u32, bytes: usize },
+    RequestHeaders { stream: u32, count: usize, ends: bool },
+    RequestBody { stream: u32, bytes: usize, ends: bool },
+    RequestTrailers { stream: u32, count: usize },
+    ResponseHeaders { stream: u32, count: usize, ends: bool },
+    ResponseBody { stream: u32, bytes: usize, ends: bool },
+    ResponseTrailers { stream: u32, count: usize },
+    CallResponse { root: u32, token: u32, headers: usize, bytes: usize },
+    QueueReady { root: u32, queue: u32 },
+    Tick { root: u32 },
+    Log { context: u32 },
+    Done { context: u32 },
+    Delete { context: u32 },
+}
+
+impl Callback {
+    /// The context it is about, on which host calls act until the filter names another.
+    fn context(self) -> u32 {
+        match self {
+            Callback::Create { context, .. }
+            | Callback::Log { context }
+            | Callback::Done { context }
+            | Callback::Delete { context } => context,
+            Callback::VmStart { root }
+            | Callback::Configure { root, .. }
+            | Callback::CallResponse { root, .. }
+            | Callback::QueueReady { root, .. }
+            | Callback::Tick { root } => root,
+            Callback::RequestHeaders { stream, .. }
+            | Callback::RequestBody { stream, .. }
+            | Callback::RequestTrailers { stream, .. }
+            | Callback::ResponseHeaders { stream, .. }
+            | Callback::ResponseBody { stream, .. }
+            | Callback::ResponseTrailers { stream, .. } => stream,
+        }
+    }
+}
+
+/// A filter, compiled or native.
+pub trait Filter {
+    /// The host's side of it.
+    fn proxy(&mut self) -> &mut Proxy;
+
+    /// Calls it. Returns its answer, an error if it trapped.
+    fn call(&mut self, callback: Callback) -> Result<u32>;
+
+    /// Bytes of memory it has taken from the machine; none if that cannot be told.
+    fn memory_bytes(&mut self) -> Option<usize>;
+}
+
+/// Drives a filter as Envoy's filter manager does, on one worker.
+pub struct Host<F> {
+    filter: F,
+    /// Roots in the order of their configuration; the last one gets new streams.
+    roots: Vec<u32>,
+}
+
+impl<F: Filter> Host<F> {
+    /// Takes a filter that has not been called yet.
+    pub fn new(filter: F) -> Self {
+        Self { filter, roots: Vec::new() }
+    }
+
+    /// What host calls act on.
+    pub fn proxy(&mut self) -> &mut Proxy {
+        self.filter.proxy()
+    }
+
+    /// Bytes of memory the filter has taken.
+    pub fn memory_bytes(&mut self) -> Option<usize> {
+        self.filter.memory_bytes()
+    }
+
+    /// A plugin configuration arrives, at start or by a push: a root context is made for it, beside those there are.
+    /// Returns whether the filter took it; new streams are its only then.
+    pub fn configure(&mut self, json: &str) -> Result<bool> {
+        let root = self.proxy().add_root(json.as_bytes());
+        self.call(Callback::Create { context: root, root: 0 })?;
+        if self.roots.is_empty() {
+            ensure!(self.call(Callback::VmStart { root })? != 0, "the VM did not start");
+        }
+        let bytes = json.len();
+        let taken = self.call(Callback::Configure { root, bytes })? != 0;
+        self.proxy().configured();
+        if taken {
+            self.roots.push(root);
+        }
+        Ok(taken)
+    }
+
+    /// The oldest configuration is drained; its streams are over. Its root goes, with the callouts it owns, at once or,
+    /// if it asks to stay, when it says that it is done.
+    pub fn retire(&mut self) -> Result<()> {
+        ensure!(self.roots.len() > 1, "the only configuration is never drained");
+        let root = self.roots.remove(0);
+        match self.call(Callback::Done { context: root })? {
+            0 => {
+                self.proxy().await_done(root);
+                Ok(())
+            }
+            _ => self.delete_root(root),
+        }
+    }
+
+    /// Envoy stops: whoever asks to stay goes all the same. Streams are over by then.
+    pub fn shut_down(&mut self) -> Result<()> {
+        for root in std::mem::take(&mut self.roots) {
+            self.call(Callback::Done { context: root })?;
+        }
+        for root in self.proxy().roots() {
+            self.delete_root(root)?;
+        }
+        Ok(())
+    }
+
+    fn delete_root(&mut self, root: u32) -> Result<()> {
+        self.call(Callback::Delete { context: root })?;
+        self.proxy().remove_root(root);
+        Ok(())
+    }
+
+    /// A request begins. Returns the stream's number.
+    pub fn request(&mut self, headers: Pairs, ends: bool) -> Result<u32> {
+        let root = *self.roots.last().context("no configuration was taken")?;
+        let stream = self.proxy().add_stream(root);
+        self.call(Callback::Create { context: stream, root })?;
+        let count = headers.len();
+        self.stream(stream).request.offer_headers(headers, ends);
+        let callback = Callback::RequestHeaders { stream, count, ends };
+        self.pass_request(stream, callback)?;
+        Ok(stream)
+    }
+
+    /// Part of a request's body.
+    pub fn request_body(&mut self, stream: u32, part: &[u8], ends: bool) -> Result<()> {
+        if !self.stream(stream).takes_request() {
+            return Ok(());
+        }
+        let bytes = self.stream(stream).request.offer_body(part, ends);
+        self.pass_request(stream, Callback::RequestBody { stream, bytes, ends })
+    }
+
+    /// A request's trailers, which end it.
+    pub fn request_trailers(&mut self, stream: u32, trailers: Pairs) -> Result<()> {
+        if !self.stream(stream).takes_request() {
+            return Ok(());
+        }
+        let count = trailers.len();
+        self.stream(stream).request.offer_trailers(trailers);
+        self.pass_request(stream, Callback::RequestTrailers { stream, count })
+    }
+
+    /// A request so broken that the connection manager refuses it: the filter hears of it when it is logged.
+    pub fn broken_request(&mut self) -> Result<u32> {
+        let root = *self.roots.last().context("no configuration was taken")?;
+        let stream = self.proxy().add_stream(root);
+        self.call(Callback::Create { context: stream, root })?;
+        self.finish(stream)?;
+        Ok(stream)
+    }
+
+    /// The backend's response begins. Only a backend that has the request can answer it.
+    pub fn response(&mut self, stream: u32, headers: Pairs, ends: bool) -> Result<()> {
+        if !self.stream(stream).takes_response() {
+            return Ok(());
+        }
+        self.begin_response(stream, b"via_upstream", headers, ends)
+    }
+
+    /// Part of the response's body.
+    pub fn response_body(&mut self, stream: u32, part: &[u8], ends: bool) -> Result<()> {
+        if !self.stream(stream).continues_response() {
+            return Ok(());
+        }
+        let bytes = self.stream(stream).response.offer_body(part, ends);
+        self.pass_response(stream, Callback::ResponseBody { stream, bytes, ends })
+    }
+
+    /// The response's trailers, which end it.
+    pub fn response_trailers(&mut self, stream: u32, trailers: Pairs) -> Result<()> {
+        if !self.stream(stream).continues_response() {
+            return Ok(());
+        }
+        let count = trailers.len();
+        self.stream(stream).response.offer_trailers(trailers);
+        self.pass_response(stream, Callback::ResponseTrailers { stream, count })
+    }
+
+    /// Envoy answers by itself: a timeout, a reset upstream, a limit. `details` are `response.code_details`.
+    pub fn own_response(&mut self, stream: u32, status: u16, details: &str) -> Result<()> {
+        if !self.stream(stream).takes_own_response() {
+            return Ok(());
+        }
+        self.stream(stream).close_request();
+        let headers = vec![
+            (":status".to_owned(), status.to_string().into_bytes()),
+            ("content-type".to_owned(), b"text/plain".to_vec()),
+        ];
+        self.begin_response(stream, details.as_bytes(), headers, false)?;
+        self.response_body(stream, details.as_bytes(), true)
+    }
+
+    /// The backend's connection breaks: before its response Envoy answers instead, in the middle of it the client's
+    /// stream breaks too.
+    pub fn reset_by_backend(&mut self, stream: u32) -> Result<()> {
+        if self.stream(stream).takes_response() {
+            let details = "upstream_reset_before_response_started{connection_termination}";
+            return self.own_response(stream, 503, details);
+        }
+        match self.stream(stream).continues_response() {
+            true => self.finish(stream),
+            false => Ok(()),
+        }
+    }
+
+    /// The client goes away.
+    pub fn client_gone(&mut self, stream: u32) -> Result<()> {
+        match self.stream(stream).is_over() {
+            true => Ok(()),
+            false => self.finish(stream),
+        }
+    }
+
+    /// A reply to a callout. False if it comes too late: its root is gone, or Envoy has given up waiting.
+    pub fn reply(&mut self, token: u32, reply: Reply) -> Result<bool> {
+        let Some(callout) = self.proxy().take_callout(token) else { return Ok(false) };
+        let (headers, bytes) = (reply.headers.len(), reply.body.len());
+        self.proxy().begin_reply(reply);
+        self.call(Callback::CallResponse { root: callout.root, token, headers, bytes })?;
+        self.proxy().end_reply();
+        Ok(true)
+    }
+
+    /// Wakes the roots for which a queue was filled, as the event loop does once the present callback is over.
+    pub fn wake(&mut self) -> Result<()> {
+        while let Some((root, queue)) = self.proxy().next_wake() {
+            self.call(Callback::QueueReady { root, queue })?;
+        }
+        Ok(())
+    }
+
+    /// When something happens by itself next: a tick, or a callout that has taken too long.
+    pub fn next_ms(&mut self) -> Option<u64> {
+        self.proxy().next_ms()
+    }
+
+    /// Turns the clock to `now_ms` and does what is due.
+    pub fn turn_to(&mut self, now_ms: u64) -> Result<()> {
+        self.proxy().set_clock(now_ms);
+        while let Some(token) = self.proxy().overdue_callout() {
+            self.reply(token, Reply::made_by_envoy(504, "upstream request timeout"))?;
+        }
+        while let Some(root) = self.proxy().due_tick() {
+            self.call(Callback::Tick { root })?;
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, stream: u32) -> &mut Stream {
+        self.proxy().stream(stream)
+    }
+
+    fn call(&mut self, callback: Callback) -> Result<u32> {
+        let answer = self.call_only(callback)?;
+        self.do_deferred()?;
+        while let Some(root) = self.proxy().next_done() {
+            self.delete_root(root)?;
+        }
+        Ok(answer)
+    }
+
+    /// Without what the host does after a callback.
+    fn call_only(&mut self, callback: Callback) -> Result<u32> {
+        self.proxy().focus(callback.context());
+        let answer = self.filter.call(callback).with_context(|| format!("{callback:?}"));
+        answer.with_context(|| format!("the filter's log:\n{}", self.proxy().log_tail()))
+    }
+
+    fn pass_request(&mut self, stream: u32, callback: Callback) -> Result<()> {
+        let action = action(self.call_only(callback)?);
+        // A stream that is answered is decoded no further, whatever the filter says.
+        if !self.proxy().is_answering(stream) {
+            self.let_go(stream, action, |it| &mut it.request);
+        }
+        self.do_deferred()
+    }
+
+    fn begin_response(
+        &mut self,
+        id: u32,
+        details: &[u8],
+        headers: Pairs,
+        ends: bool,
+    ) -> Result<()> {
+        let count = headers.len();
+        let stream = self.stream(id);
+        stream.begin_response(details);
+        stream.response.offer_headers(headers, ends);
+        self.pass_response(id, Callback::ResponseHeaders { stream: id, count, ends })
+    }
+
+    fn pass_response(&mut self, stream: u32, callback: Callback) -> Result<()> {
+        let action = action(self.call_only(callback)?);
+        self.let_go(stream, action, |it| &mut it.response);
+        self.do_deferred()?;
+        self.finish_if_answered(stream)
+    }
+
+    fn let_go(&mut self, stream: u32, action: Action, flow: fn(&mut Stream) -> &mut stream::Flow) {
+        let moment = self.proxy().moment();
+        let flow = flow(self.stream(stream));
+        match action {
+            Action::Continue => flow.pass(moment),
+            Action::Pause => flow.hold(),
+        }
+    }
+
+    fn finish_if_answered(&mut self, stream: u32) -> Result<()> {
+        let stream_ends = self.stream(stream).is_answered() && !self.stream(stream).is_over();
+        if stream_ends { self.finish(stream) } else { Ok(()) }
+    }
+
+    fn finish(&mut self, context: u32) -> Result<()> {
+        self.stream(context).begin_log();
+        self.call(Callback::Log { context })?;
+        self.stream(context).end_log();
+        self.call(Callback::Done { context })?;
+        self.call(Callback::Delete { context })?;
+        self.stream(context).close();
+        Ok(())
+    }
+
+    /// What the filter asked for during a callback happens after it.
+    fn do_deferred(&mut self) -> Result<()> {
+        while let Some((id, deferred)) = self.proxy().next_deferred() {
+            if self.stream(id).is_ending() {
+                continue;
+            }
+            match deferred {
+                Deferred::ResumeRequest => self.resume(id, |it| &mut it.request)?,
+                Deferred::ResumeResponse => {
+                    self.resume(id, |it| &mut it.response)?;
+                    self.finish_if_answered(id)?;
+                }
+                Deferred::Answer { headers, body } => self.answer(id, headers, &body)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, id: u32, flow: fn(&mut Stream) -> &mut stream::Flow) -> Result<()> {
+        let moment = self.proxy().moment();
+        let stream = self.stream(id);
+        let can = flow(stream).is_held();
+        if can {
+            flow(stream).pass(moment);
+        } else {
+            self.proxy().offend("resumed what was not paused");
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, id: u32, headers: Pairs, body: &[u8]) -> Result<()> {
+        let stream = self.stream(id);
+        if stream.has_response() {
+            self.proxy().offend("answered a request that had a response already");
+            return Ok(());
+        }
+        if stream.request.passed().is_some() {
+            self.proxy().offend("answered a request that the backend had already");
+        }
+        self.stream(id).close_request();
+        self.begin_response(id, b"", headers, body.is_empty())?;
+        if body.is_empty() { Ok(()) } else { self.response_body(id, body, true) }
+    }
+}
+
+fn action(answer: u32) -> Action {
+    if answer == 0 { Action::Continue } else { Action::Pause }
+}

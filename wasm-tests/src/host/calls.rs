@@ -1,0 +1,446 @@
+//! The ABI's host calls (proxy-wasm 0.2.1), between a guest's memory and [`Proxy`]: pointers, lengths and the encoding of
+//! maps. Decides nothing.
+
+use anyhow::{Context, Result};
+use wasmtime::{Caller, Extern, Linker, Memory};
+
+use super::proxy::{Answer, BufferKind, MapKind, Pairs, Proxy, Status};
+
+/// A guest during a host call.
+pub(super) struct Guest<'a> {
+    caller: Caller<'a, Proxy>,
+    memory: Option<Memory>,
+}
+
+impl<'a> Guest<'a> {
+    pub(super) fn new(mut caller: Caller<'a, Proxy>) -> Self {
+        let memory = caller.get_export("memory").and_then(Extern::into_memory);
+        Self { caller, memory }
+    }
+
+    pub(super) fn proxy(&mut self) -> &mut Proxy {
+        self.caller.data_mut()
+    }
+
+    pub(super) fn get(&mut self, from: u32, length: u32) -> Result<Vec<u8>> {
+        let bytes = self.memory.context("no memory")?.data(&self.caller);
+        let (from, length) = (usize::try_from(from)?, usize::try_from(length)?);
+        let end = from.checked_add(length).context("out of memory")?;
+        Ok(bytes.get(from..end).context("out of memory")?.to_vec())
+    }
+
+    pub(super) fn get_u32(&mut self, from: u32) -> Result<u32> {
+        let bytes = self.get(from, 4)?;
+        Ok(u32::from_le_bytes(bytes.as_slice().try_into()?))
+    }
+
+    pub(super) fn put(&mut self, to: u32, bytes: &[u8]) -> Result<()> {
+        let memory = self.memory.context("no memory")?;
+        Ok(memory.write(&mut self.caller, usize::try_from(to)?, bytes)?)
+    }
+
+    pub(super) fn put_u32(&mut self, to: u32, value: u32) -> Result<()> {
+        self.put(to, &value.to_le_bytes())
+    }
+
+    pub(super) fn put_size(&mut self, to: u32, value: usize) -> Result<()> {
+        self.put_u32(to, u32::try_from(value)?)
+    }
+
+    fn text(&mut self, from: u32, length: u32) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.get(from, length)?).into_owned())
+    }
+
+    fn pairs(&mut self, from: u32, length: u32) -> Result<Pairs> {
+        let bytes = self.get(from, length)?;
+        decode(&bytes).context("not an encoded map")
+    }
+
+    /// Gives bytes to the guest, in memory it allocates for them. Nothing is a null pointer.
+    fn give(&mut self, bytes: &[u8], to_pointer: u32, to_size: u32) -> Result<()> {
+        let mut pointer = 0;
+        if !bytes.is_empty() {
+            let allocate = self.caller.get_export("proxy_on_memory_allocate");
+            let allocate = allocate.and_then(Extern::into_func).context("no allocator")?;
+            let allocate = allocate.typed::<u32, u32>(&self.caller).map_err(told)?;
+            let length = u32::try_from(bytes.len())?;
+            pointer = allocate.call(&mut self.caller, length).map_err(told)?;
+            self.put(pointer, bytes)?;
+        }
+        self.put_u32(to_pointer, pointer)?;
+        self.put_size(to_size, bytes.len())
+    }
+
+    fn give_answer(&mut self, answer: Answer<Vec<u8>>, pointer: u32, size: u32) -> Result<Status> {
+        match answer {
+            Ok(bytes) => self.give(&bytes, pointer, size).map(|()| Status::Ok),
+            Err(status) => Ok(status),
+        }
+    }
+}
+
+/// A pointer that leads nowhere is told apart from what Envoy refuses.
+fn code(status: Result<Status>) -> u32 {
+    status.unwrap_or(Status::InvalidMemoryAccess) as u32
+}
+
+fn of(answer: Answer<()>) -> Status {
+    answer.err().unwrap_or(Status::Ok)
+}
+
+fn map_kind(number: u32) -> Answer<MapKind> {
+    match number {
+        0 => Ok(MapKind::RequestHeaders),
+        1 => Ok(MapKind::RequestTrailers),
+        2 => Ok(MapKind::ResponseHeaders),
+        3 => Ok(MapKind::ResponseTrailers),
+        6 => Ok(MapKind::CallResponseHeaders),
+        7 => Ok(MapKind::CallResponseTrailers),
+        _ => Err(Status::BadArgument),
+    }
+}
+
+fn buffer_kind(number: u32) -> Answer<BufferKind> {
+    match number {
+        0 => Ok(BufferKind::RequestBody),
+        1 => Ok(BufferKind::ResponseBody),
+        4 => Ok(BufferKind::CallResponseBody),
+        7 => Ok(BufferKind::PluginConfiguration),
+        _ => Err(Status::NotFound),
+    }
+}
+
+pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+    link_maps(linker)?;
+    link_streams(linker)?;
+    link_metrics(linker)?;
+    link_queues(linker)?;
+    linker.func_wrap("env", "proxy_log", |caller: Caller<'_, Proxy>, level, text, length| {
+        let mut guest = Guest::new(caller);
+        code(guest.text(text, length).map(|line| {
+            guest.proxy().write_log(level, line);
+            Status::Ok
+        }))
+    })?;
+    linker.func_wrap("env", "proxy_get_log_level", |caller: Caller<'_, Proxy>, to: u32| {
+        let mut guest = Guest::new(caller);
+        code(guest.put_u32(to, 0).map(|()| Status::Ok))
+    })?;
+    linker.func_wrap(
+        "env",
+        "proxy_get_current_time_nanoseconds",
+        |caller: Caller<'_, Proxy>, to: u32| {
+            let mut guest = Guest::new(caller);
+            let nanoseconds = guest.proxy().wall_clock_ms() * 1_000_000;
+            code(guest.put(to, &nanoseconds.to_le_bytes()).map(|()| Status::Ok))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_tick_period_milliseconds",
+        |mut caller: Caller<'_, Proxy>, period: u32| {
+            caller.data_mut().set_tick_period(period.into());
+            Status::Ok as u32
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_effective_context",
+        |mut caller: Caller<'_, Proxy>, context: u32| {
+            of(caller.data_mut().set_effective_context(context)) as u32
+        },
+    )?;
+    linker.func_wrap("env", "proxy_done", |mut caller: Caller<'_, Proxy>| {
+        of(caller.data_mut().done()) as u32
+    })?;
+    Ok(())
+}
+
+fn link_maps(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_get_header_map_pairs",
+        |caller: Caller<'_, Proxy>, map, pointer, size| {
+            let mut guest = Guest::new(caller);
+            let pairs = map_kind(map).and_then(|kind| guest.proxy().map(kind));
+            code(guest.give_answer(pairs.map(|pairs| encode(&pairs)), pointer, size))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_header_map_pairs",
+        |caller: Caller<'_, Proxy>, map, from, length| {
+            let mut guest = Guest::new(caller);
+            code(
+                guest.pairs(from, length).map(|pairs| {
+                    of(map_kind(map).and_then(|kind| guest.proxy().set_map(kind, pairs)))
+                }),
+            )
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_get_header_map_value",
+        |caller: Caller<'_, Proxy>, map, name, name_length, pointer, size| {
+            let mut guest = Guest::new(caller);
+            code(guest.text(name, name_length).and_then(|name| {
+                let value = map_kind(map).and_then(|kind| guest.proxy().map_value(kind, &name));
+                guest.give_answer(value, pointer, size)
+            }))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_remove_header_map_value",
+        |caller: Caller<'_, Proxy>, map, name, name_length| {
+            let mut guest = Guest::new(caller);
+            code(guest.text(name, name_length).map(|name| {
+                of(map_kind(map).and_then(|kind| guest.proxy().remove_map_value(kind, &name)))
+            }))
+        },
+    )?;
+    type Change = fn(&mut Proxy, MapKind, &str, &[u8]) -> Answer<()>;
+    let changes: [(&str, Change); 2] = [
+        ("proxy_add_header_map_value", Proxy::add_map_value),
+        ("proxy_replace_header_map_value", Proxy::replace_map_value),
+    ];
+    for (name, change) in changes {
+        linker.func_wrap(
+            "env",
+            name,
+            move |caller: Caller<'_, Proxy>, map, name, name_length, value, value_length| {
+                let mut guest = Guest::new(caller);
+                code(guest.text(name, name_length).and_then(|name| {
+                    let value = guest.get(value, value_length)?;
+                    let done =
+                        map_kind(map).and_then(|it| change(guest.proxy(), it, &name, &value));
+                    Ok(of(done))
+                }))
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn link_streams(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_get_buffer_bytes",
+        |caller: Caller<'_, Proxy>, buffer, start: u32, most: u32, pointer, size| {
+            let mut guest = Guest::new(caller);
+            let (start, most) = (start as usize, most as usize);
+            let bytes = buffer_kind(buffer).and_then(|it| guest.proxy().buffer(it, start, most));
+            code(guest.give_answer(bytes, pointer, size))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_buffer_bytes",
+        |caller: Caller<'_, Proxy>, buffer, start: u32, size: u32, from, length| {
+            let mut guest = Guest::new(caller);
+            let (start, size) = (start as usize, size as usize);
+            code(guest.get(from, length).map(|bytes| {
+                of(buffer_kind(buffer)
+                    .and_then(|kind| guest.proxy().set_buffer(kind, start, size, &bytes)))
+            }))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_get_property",
+        |caller: Caller<'_, Proxy>, path, path_length, pointer, size| {
+            let mut guest = Guest::new(caller);
+            code(guest.text(path, path_length).and_then(|path| {
+                let parts: Vec<_> = path.split('\0').collect();
+                let value = guest.proxy().property(&parts);
+                guest.give_answer(value, pointer, size)
+            }))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_property",
+        |caller: Caller<'_, Proxy>, path, path_length, value, value_length| {
+            let mut guest = Guest::new(caller);
+            code(guest.text(path, path_length).and_then(|path| {
+                let value = guest.get(value, value_length)?;
+                Ok(of(guest.proxy().set_property(&path, &value)))
+            }))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_continue_stream",
+        |mut caller: Caller<'_, Proxy>, kind: u32| {
+            match kind {
+                0 => caller.data_mut().resume_request(),
+                1 => caller.data_mut().resume_response(),
+                _ => return Status::BadArgument as u32,
+            }
+            Status::Ok as u32
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_send_local_response",
+        |caller: Caller<'_, Proxy>,
+         status: u32,
+         _details: u32,
+         _details_length: u32,
+         body: u32,
+         body_length: u32,
+         headers: u32,
+         headers_length: u32,
+         _grpc_status: i32| {
+            let mut guest = Guest::new(caller);
+            code(guest.get(body, body_length).and_then(|body| {
+                let headers = guest.pairs(headers, headers_length)?;
+                guest.proxy().send_local_response(status, headers, &body);
+                Ok(Status::Ok)
+            }))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_http_call",
+        |caller: Caller<'_, Proxy>,
+         cluster: u32,
+         cluster_length: u32,
+         headers: u32,
+         headers_length: u32,
+         body: u32,
+         body_length: u32,
+         _trailers: u32,
+         _trailers_length: u32,
+         timeout_ms: u32,
+         to_token: u32| {
+            let mut guest = Guest::new(caller);
+            code(guest.text(cluster, cluster_length).and_then(|cluster| {
+                let headers = guest.pairs(headers, headers_length)?;
+                let body = guest.get(body, body_length)?;
+                match guest.proxy().call(&cluster, headers, &body, timeout_ms.into()) {
+                    Ok(token) => guest.put_u32(to_token, token).map(|()| Status::Ok),
+                    Err(status) => Ok(status),
+                }
+            }))
+        },
+    )?;
+    Ok(())
+}
+
+fn link_metrics(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_define_metric",
+        |caller: Caller<'_, Proxy>, kind, name, name_length, to| {
+            let mut guest = Guest::new(caller);
+            code(guest.text(name, name_length).and_then(|name| {
+                let id = guest.proxy().define_metric(kind, &name);
+                guest.put_u32(to, id).map(|()| Status::Ok)
+            }))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_increment_metric",
+        |mut caller: Caller<'_, Proxy>, metric: u32, by: i64| {
+            of(caller.data_mut().increment_metric(metric, by)) as u32
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_record_metric",
+        |mut caller: Caller<'_, Proxy>, metric: u32, value: u64| {
+            of(caller.data_mut().record_metric(metric, value)) as u32
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_get_metric",
+        |caller: Caller<'_, Proxy>, metric: u32, to: u32| {
+            let mut guest = Guest::new(caller);
+            match guest.proxy().metric_value(metric) {
+                Ok(value) => code(guest.put(to, &value.to_le_bytes()).map(|()| Status::Ok)),
+                Err(status) => status as u32,
+            }
+        },
+    )?;
+    Ok(())
+}
+
+fn link_queues(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_register_shared_queue",
+        |caller: Caller<'_, Proxy>, name, name_length, to| {
+            let mut guest = Guest::new(caller);
+            code(guest.get(name, name_length).and_then(|name| {
+                let id = guest.proxy().register_queue(&name);
+                guest.put_u32(to, id).map(|()| Status::Ok)
+            }))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_enqueue_shared_queue",
+        |caller: Caller<'_, Proxy>, queue: u32, item, length| {
+            let mut guest = Guest::new(caller);
+            code(guest.get(item, length).map(|item| of(guest.proxy().enqueue(queue, &item))))
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_dequeue_shared_queue",
+        |caller: Caller<'_, Proxy>, queue: u32, pointer, size| {
+            let mut guest = Guest::new(caller);
+            let item = guest.proxy().dequeue(queue);
+            code(guest.give_answer(item, pointer, size))
+        },
+    )?;
+    Ok(())
+}
+
+/// Count, then all lengths, then all texts, each followed by a zero.
+fn encode(pairs: &Pairs) -> Vec<u8> {
+    let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes = number(pairs.len()).to_vec();
+    for (name, value) in pairs {
+        bytes.extend(number(name.len()));
+        bytes.extend(number(value.len()));
+    }
+    for (name, value) in pairs {
+        bytes.extend(name.as_bytes());
+        bytes.push(0);
+        bytes.extend(value);
+        bytes.push(0);
+    }
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Pairs> {
+    if bytes.is_empty() {
+        return Some(Pairs::new());
+    }
+    let number = |at: usize| {
+        let bytes = bytes.get(at..at.checked_add(4)?)?;
+        usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+    };
+    let count = number(0)?;
+    let mut at = count.checked_mul(8)?.checked_add(4)?;
+    let mut text = |length: usize| {
+        let text = bytes.get(at..at.checked_add(length)?)?;
+        at = at.checked_add(length)?.checked_add(1)?;
+        Some(text.to_vec())
+    };
+    let pairs = (0..count).map(|index| {
+        let name = text(number(4 + index * 8)?)?;
+        let value = text(number(8 + index * 8)?)?;
+        Some((String::from_utf8_lossy(&name).into_owned(), value))
+    });
+    pairs.collect()
+}
+
+/// wasmtime's errors are no `std::error::Error`.
+pub(super) fn told(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:?}")
+}

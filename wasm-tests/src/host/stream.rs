@@ -1,0 +1,254 @@
+//! One HTTP stream as Envoy's filter manager keeps it, with one filter in it: what was received, what the filter may see
+//! of it, and what was let go to the other side.
+
+use std::collections::BTreeMap;
+
+use super::Pairs;
+
+/// When something happened: the clock, and the order of what happened at the same time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Milliseconds since the start.
+    pub ms: u64,
+    /// Rises with everything that is let go.
+    pub order: u64,
+}
+
+/// What was let go: what a backend got of a request, or a client of a response.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// All headers.
+    pub headers: Pairs,
+    /// The body so far.
+    pub body: Vec<u8>,
+    /// Trailers.
+    pub trailers: Pairs,
+    /// Nothing follows.
+    pub ended: bool,
+    /// When the headers went.
+    pub since: Moment,
+}
+
+impl Passed {
+    /// The values of a header, joined.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let values = self.headers.iter().filter(|(have, _)| have == name);
+        let values: Vec<_> =
+            values.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    }
+
+    /// `:status`
+    pub fn status(&self) -> Option<u16> {
+        self.header(":status")?.parse().ok()
+    }
+}
+
+/// A message on its way through the filter.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// Received, not let go.
+    headers: Option<Pairs>,
+    body: Vec<u8>,
+    trailers: Option<Pairs>,
+    ended: bool,
+    held: bool,
+    /// Maps and buffers exist for the filter from a callback until the message is let go; after that they are null.
+    shows: Shows,
+    passed: Option<Passed>,
+}
+
+#[derive(Debug, Default)]
+struct Shows {
+    headers: bool,
+    body: bool,
+    trailers: bool,
+}
+
+impl Flow {
+    pub(super) fn offer_headers(&mut self, headers: Pairs, ends: bool) {
+        self.headers = Some(headers);
+        self.shows.headers = true;
+        self.ended |= ends;
+    }
+
+    /// Returns what the filter is told of the size: everything that is held, not this part.
+    pub(super) fn offer_body(&mut self, part: &[u8], ends: bool) -> usize {
+        self.body.extend_from_slice(part);
+        self.shows.body = true;
+        self.ended |= ends;
+        self.body.len()
+    }
+
+    pub(super) fn offer_trailers(&mut self, trailers: Pairs) {
+        self.trailers = Some(trailers);
+        self.shows.trailers = true;
+        self.ended = true;
+    }
+
+    /// Everything that is here goes: headers first, however long they have waited.
+    pub(super) fn pass(&mut self, moment: Moment) {
+        self.held = false;
+        self.hide();
+        if let Some(headers) = self.headers.take() {
+            self.passed = Some(Passed { headers, since: moment, ..Passed::default() });
+        }
+        if let Some(passed) = &mut self.passed {
+            passed.body.append(&mut self.body);
+            passed.trailers.extend(self.trailers.take().unwrap_or_default());
+            passed.ended = self.ended;
+        }
+    }
+
+    pub(super) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    pub(super) fn hide(&mut self) {
+        self.shows = Shows::default();
+    }
+
+    pub(super) fn passed(&self) -> Option<&Passed> {
+        self.passed.as_ref()
+    }
+
+    pub(super) fn headers(&mut self) -> Option<&mut Pairs> {
+        self.headers.as_mut().filter(|_| self.shows.headers)
+    }
+
+    pub(super) fn body(&mut self) -> Option<&mut Vec<u8>> {
+        self.shows.body.then_some(&mut self.body)
+    }
+
+    pub(super) fn trailers(&mut self) -> Option<&mut Pairs> {
+        self.trailers.as_mut().filter(|_| self.shows.trailers)
+    }
+
+    /// What an access log is shown.
+    fn logged_headers(&self) -> Option<Pairs> {
+        let passed = self.passed.as_ref().map(|passed| &passed.headers);
+        self.headers.as_ref().or(passed).cloned()
+    }
+}
+
+/// How far a stream has come to its end.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    Open,
+    /// on_log: headers can be read once more, and nothing else be done.
+    Logging,
+    /// After on_log.
+    Ending,
+    Over,
+}
+
+/// A stream.
+#[derive(Debug, Default)]
+pub struct Stream {
+    pub(super) root: u32,
+    pub(super) request: Flow,
+    pub(super) response: Flow,
+    pub(super) log_headers: [Option<Pairs>; 2],
+    /// An answer is on its way: nothing more of the request is looked at.
+    request_closed: bool,
+    code_details: Option<Vec<u8>>,
+    filter_state: BTreeMap<String, Vec<u8>>,
+    end: End,
+}
+
+impl Stream {
+    pub(super) fn of(root: u32) -> Self {
+        Self { root, ..Self::default() }
+    }
+
+    /// What the backend got; none while it knows nothing of the request.
+    pub fn to_backend(&self) -> Option<&Passed> {
+        self.request.passed()
+    }
+
+    /// What the client got.
+    pub fn to_client(&self) -> Option<&Passed> {
+        self.response.passed()
+    }
+
+    /// Filter state, by its name in access log formats.
+    pub fn filter_state(&self, name: &str) -> Option<String> {
+        self.filter_state.get(name).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// Whether the client has sent everything.
+    pub fn request_has_ended(&self) -> bool {
+        self.request.ended
+    }
+
+    /// Whether it is gone.
+    pub fn is_over(&self) -> bool {
+        self.end == End::Over
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.end != End::Open
+    }
+
+    pub(super) fn takes_request(&self) -> bool {
+        !self.is_ending() && !self.request_closed && !self.request.ended
+    }
+
+    /// Whether a backend has it and has not answered.
+    pub fn takes_response(&self) -> bool {
+        self.takes_own_response() && self.request.passed.is_some()
+    }
+
+    pub(super) fn takes_own_response(&self) -> bool {
+        !self.is_ending() && !self.has_response()
+    }
+
+    pub(super) fn continues_response(&self) -> bool {
+        !self.is_ending() && self.has_response() && !self.response.ended
+    }
+
+    pub(super) fn has_response(&self) -> bool {
+        self.code_details.is_some()
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.response.passed.as_ref().is_some_and(|passed| passed.ended)
+    }
+
+    pub(super) fn close_request(&mut self) {
+        self.request_closed = true;
+    }
+
+    pub(super) fn begin_response(&mut self, details: &[u8]) {
+        self.code_details = Some(details.to_vec());
+    }
+
+    pub(super) fn code_details(&self) -> Option<&[u8]> {
+        self.code_details.as_deref()
+    }
+
+    pub(super) fn set_filter_state(&mut self, name: String, value: Vec<u8>) {
+        self.filter_state.insert(name, value);
+    }
+
+    pub(super) fn begin_log(&mut self) {
+        self.end = End::Logging;
+        self.request.hide();
+        self.response.hide();
+        self.log_headers = [self.request.logged_headers(), self.response.logged_headers()];
+    }
+
+    pub(super) fn end_log(&mut self) {
+        self.end = End::Ending;
+        self.log_headers = [None, None];
+    }
+
+    pub(super) fn close(&mut self) {
+        self.end = End::Over;
+    }
+}

@@ -1,0 +1,122 @@
+//! The compiled filter in a VM. The module is compiled once per process; each [`Compiled`] is an instance with a memory of
+//! its own, as each of Envoy's workers has one.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use anyhow::{Result, anyhow, ensure};
+use wasmtime::{
+    Config, Engine, Instance, InstancePre, Linker, Module, Store, WasmParams, WasmResults,
+};
+
+use super::calls::told;
+use super::proxy::Proxy;
+use super::{Callback, Filter, calls, wasi};
+use crate::repository;
+
+/// Instructions one callback may take: far more than any needs, and an end of a loop that has none.
+const FUEL: u64 = 2_000_000_000;
+
+/// An instance of the compiled filter.
+pub struct Compiled {
+    store: Store<Proxy>,
+    instance: Instance,
+}
+
+impl Compiled {
+    /// Starts a VM on `proxy`.
+    pub fn start(proxy: Proxy) -> Result<Self> {
+        static MODULE: OnceLock<Result<InstancePre<Proxy>, String>> = OnceLock::new();
+        let module = MODULE.get_or_init(|| load().map_err(|error| format!("{error:?}")));
+        let module = module.as_ref().map_err(|error| anyhow!("{error}"))?;
+        let mut store = Store::new(module.module().engine(), proxy);
+        store.set_fuel(FUEL).map_err(told)?;
+        let instance = module.instantiate(&mut store).map_err(told)?;
+        let mut vm = Self { store, instance };
+        vm.run::<_, ()>("_initialize", ())?;
+        Ok(vm)
+    }
+
+    fn run<P: WasmParams, R: WasmResults>(&mut self, name: &str, arguments: P) -> Result<R> {
+        self.store.set_fuel(FUEL).map_err(told)?;
+        let function = self.instance.get_typed_func::<P, R>(&mut self.store, name);
+        function.and_then(|it| it.call(&mut self.store, arguments)).map_err(told)
+    }
+
+    fn tell<P: WasmParams>(&mut self, name: &str, arguments: P) -> Result<u32> {
+        self.run::<P, ()>(name, arguments).map(|()| 0)
+    }
+}
+
+impl Filter for Compiled {
+    fn proxy(&mut self) -> &mut Proxy {
+        self.store.data_mut()
+    }
+
+    fn memory_bytes(&mut self) -> Option<usize> {
+        let memory = self.instance.get_memory(&mut self.store, "memory")?;
+        Some(memory.data_size(&self.store))
+    }
+
+    fn call(&mut self, callback: Callback) -> Result<u32> {
+        let size = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        match callback {
+            Callback::Create { context, root } => {
+                self.tell("proxy_on_context_create", (context, root))
+            }
+            Callback::VmStart { root } => self.run("proxy_on_vm_start", (root, 0)),
+            Callback::Configure { root, bytes } => {
+                self.run("proxy_on_configure", (root, size(bytes)))
+            }
+            Callback::RequestHeaders { stream, count, ends } => {
+                self.run("proxy_on_request_headers", (stream, size(count), u32::from(ends)))
+            }
+            Callback::RequestBody { stream, bytes, ends } => {
+                self.run("proxy_on_request_body", (stream, size(bytes), u32::from(ends)))
+            }
+            Callback::RequestTrailers { stream, count } => {
+                self.run("proxy_on_request_trailers", (stream, size(count)))
+            }
+            Callback::ResponseHeaders { stream, count, ends } => {
+                self.run("proxy_on_response_headers", (stream, size(count), u32::from(ends)))
+            }
+            Callback::ResponseBody { stream, bytes, ends } => {
+                self.run("proxy_on_response_body", (stream, size(bytes), u32::from(ends)))
+            }
+            Callback::ResponseTrailers { stream, count } => {
+                self.run("proxy_on_response_trailers", (stream, size(count)))
+            }
+            Callback::CallResponse { root, token, headers, bytes } => {
+                let arguments = (root, token, size(headers), size(bytes), 0);
+                self.tell("proxy_on_http_call_response", arguments)
+            }
+            Callback::QueueReady { root, queue } => {
+                self.tell("proxy_on_queue_ready", (root, queue))
+            }
+            Callback::Tick { root } => self.tell("proxy_on_tick", (root,)),
+            Callback::Log { context } => self.tell("proxy_on_log", (context,)),
+            Callback::Done { context } => self.run("proxy_on_done", (context,)),
+            Callback::Delete { context } => self.tell("proxy_on_delete", (context,)),
+        }
+    }
+}
+
+fn load() -> Result<InstancePre<Proxy>> {
+    let path = std::env::var_os("TWILIO_EDGE_WASM")
+        .map_or_else(|| repository().join("target/wasm/twilio_edge_filter.wasm"), PathBuf::from);
+    ensure!(path.exists(), "there is no {}: run `make wasm`", path.display());
+    let engine = Engine::new(&configuration()).map_err(told)?;
+    let module = Module::from_file(&engine, &path).map_err(told)?;
+    let mut linker = Linker::new(&engine);
+    calls::link(&mut linker).and_then(|()| wasi::link(&mut linker)).map_err(told)?;
+    // What the filter never calls is imported all the same; should it call one, that is a trap with a name.
+    linker.define_unknown_imports_as_traps(&module).map_err(told)?;
+    linker.instantiate_pre(&module).map_err(told)
+}
+
+/// Made for compiling the module once and running it for a few seconds.
+fn configuration() -> Config {
+    let mut configuration = Config::new();
+    configuration.consume_fuel(true);
+    configuration
+}

@@ -1,0 +1,536 @@
+//! The native build of the filter's decisions behind the callbacks of a proxy: what `filter.rs` and `root.rs` are to the
+//! compiled one, as simply as it can be said. Where both builds tell the same story, what is left between them (the SDK,
+//! the encoding of host calls, clocks, batches of counts) has changed nothing.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, anyhow};
+use twilio_edge_contract::{
+    CLAIMS_PATH, ClaimsReply, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementResult,
+    SettlementsReply, headers,
+};
+use twilio_edge_filter::callouts::{Callouts, Letter, envelope};
+use twilio_edge_filter::config::Config;
+use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head, ResponseHead};
+use twilio_edge_filter::metrics::Counter;
+use twilio_edge_filter::refresh::{Answered, KeyRefresh};
+use twilio_edge_wasm_tests::host::{
+    Action, BufferKind, Callback, Filter, MapKind, Pairs, Proxy, Status,
+};
+
+/// As in `root.rs`; the two builds are compared by the millisecond.
+const TICK_MS: u64 = 10;
+const IDLE_TICK_MS: u64 = 250;
+const MOST_BYTES: usize = 16 << 20;
+
+struct Root {
+    number: u32,
+    config: Rc<Config>,
+    refresh: Option<KeyRefresh>,
+    queue: u32,
+    /// Its configuration is drained, but the sidecar has not taken everything yet.
+    is_leaving: bool,
+    claims: Callouts<(u32, String)>,
+    settlements: Callouts<(Option<u32>, String)>,
+}
+
+struct Request {
+    root: u32,
+    exchange: Rc<RefCell<Exchange>>,
+}
+
+/// The filter, without a VM.
+pub(crate) struct Native {
+    proxy: Proxy,
+    roots: BTreeMap<u32, Root>,
+    requests: BTreeMap<u32, Request>,
+}
+
+impl Filter for Native {
+    fn proxy(&mut self) -> &mut Proxy {
+        &mut self.proxy
+    }
+
+    fn memory_bytes(&mut self) -> Option<usize> {
+        None
+    }
+
+    fn call(&mut self, callback: Callback) -> Result<u32> {
+        match callback {
+            Callback::Create { root: 0, .. } | Callback::VmStart { .. } => Ok(1),
+            Callback::Create { context, root } => self.begin(context, root).map(|()| 1),
+            Callback::Configure { root, .. } => self.configure(root),
+            Callback::RequestHeaders { stream, ends, .. } => {
+                let head = read_head(self.map(MapKind::RequestHeaders)?);
+                self.tell(stream, Event::Head(head))?;
+                if ends {
+                    self.tell(stream, Event::Complete { body: b"" })?;
+                }
+                self.request_action(stream)
+            }
+            Callback::RequestBody { stream, bytes, ends } => {
+                self.tell(stream, Event::Body { received: bytes })?;
+                if ends {
+                    self.complete(stream)?;
+                }
+                self.request_action(stream)
+            }
+            Callback::RequestTrailers { stream, .. } => {
+                for (name, _) in self.map(MapKind::RequestTrailers)? {
+                    if headers::is_reserved(name.as_bytes()) {
+                        self.count(Counter::Forged)?;
+                        let removed = self.proxy.remove_map_value(MapKind::RequestTrailers, &name);
+                        done(removed)?;
+                    }
+                }
+                self.complete(stream)?;
+                self.request_action(stream)
+            }
+            Callback::ResponseHeaders { stream, ends, .. } => {
+                if self.is(stream, Exchange::awaits_response) {
+                    let head = self.read_response(ends)?;
+                    self.tell(stream, Event::Response(head))?;
+                }
+                self.response_action(stream)
+            }
+            Callback::ResponseBody { stream, bytes, ends } => {
+                if self.is(stream, Exchange::copies_response) {
+                    let part = done(self.proxy.buffer(BufferKind::ResponseBody, 0, bytes))?;
+                    self.tell(stream, Event::ResponseBody { part: &part, ends })?;
+                }
+                self.response_action(stream)
+            }
+            Callback::ResponseTrailers { stream, .. } => {
+                self.tell(stream, Event::ResponseBody { part: b"", ends: true })?;
+                self.response_action(stream)
+            }
+            Callback::CallResponse { root, token, headers, bytes } => {
+                self.replied(root, token, headers, bytes).map(|()| 0)
+            }
+            Callback::QueueReady { root, queue } => {
+                while self.proxy.dequeue(queue).is_ok() {}
+                self.see(root);
+                self.send(root).map(|()| 0)
+            }
+            Callback::Tick { root } => self.tick(root).map(|()| 0),
+            Callback::Log { context } => self.tell(context, Event::Gone).map(|()| 0),
+            Callback::Done { context } if self.roots.contains_key(&context) => {
+                self.send_settlements(context)?;
+                let root = self.root(context)?;
+                root.is_leaving = !root.settlements.is_empty();
+                Ok(u32::from(!root.is_leaving))
+            }
+            Callback::Done { .. } => Ok(1),
+            Callback::Delete { context } => {
+                self.requests.remove(&context);
+                self.roots.remove(&context);
+                Ok(0)
+            }
+        }
+    }
+}
+
+impl Native {
+    pub(crate) fn start(proxy: Proxy) -> Self {
+        Self { proxy, roots: BTreeMap::new(), requests: BTreeMap::new() }
+    }
+
+    fn configure(&mut self, number: u32) -> Result<u32> {
+        let json = done(self.proxy.buffer(BufferKind::PluginConfiguration, 0, usize::MAX))?;
+        let environment = self.proxy.environment().to_vec();
+        let look_up = |name: &str| {
+            let mut variables = environment.iter();
+            variables.find(|(have, _)| have == name).map(|(_, value)| value.clone())
+        };
+        let config = match Config::parse(&json, &look_up) {
+            Ok(config) => Rc::new(config),
+            Err(problems) => {
+                for problem in problems {
+                    self.proxy.write_log(4, problem.to_string());
+                }
+                return Ok(0);
+            }
+        };
+        let period_ms = if config.sidecar.is_some() { TICK_MS } else { IDLE_TICK_MS };
+        self.proxy.set_tick_period(period_ms);
+        for counter in Counter::all() {
+            self.proxy.define_metric(0, &counter.name());
+        }
+        let root = Root {
+            number,
+            refresh: KeyRefresh::of(&config, number.into()),
+            config,
+            queue: self.proxy.register_queue(format!("native.{number}").as_bytes()),
+            is_leaving: false,
+            claims: Callouts::new(MOST_BYTES),
+            settlements: Callouts::new(MOST_BYTES),
+        };
+        self.roots.insert(number, root);
+        Ok(1)
+    }
+
+    fn begin(&mut self, stream: u32, root: u32) -> Result<()> {
+        let config = Rc::clone(&self.root(root)?.config);
+        let exchange = Rc::new(RefCell::new(Exchange::new(config, root.into(), stream)));
+        self.requests.insert(stream, Request { root, exchange });
+        Ok(())
+    }
+
+    fn root(&mut self, root: u32) -> Result<&mut Root> {
+        self.roots.get_mut(&root).context("no such root")
+    }
+
+    fn is(&self, stream: u32, question: fn(&Exchange) -> bool) -> bool {
+        self.requests.get(&stream).is_some_and(|request| question(&request.exchange.borrow()))
+    }
+
+    fn request_action(&self, stream: u32) -> Result<u32> {
+        Ok(action(self.is(stream, Exchange::holds_request)))
+    }
+
+    fn response_action(&self, stream: u32) -> Result<u32> {
+        Ok(action(self.is(stream, Exchange::holds_response)))
+    }
+
+    fn map(&mut self, kind: MapKind) -> Result<Pairs> {
+        done(self.proxy.map(kind))
+    }
+
+    fn complete(&mut self, stream: u32) -> Result<()> {
+        let body = match self.is(stream, Exchange::receives) {
+            // There is none if no part of it came.
+            true => self.proxy.buffer(BufferKind::RequestBody, 0, usize::MAX).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        self.tell(stream, Event::Complete { body: &body })
+    }
+
+    fn read_response(&mut self, ends: bool) -> Result<ResponseHead> {
+        let pairs = self.map(MapKind::ResponseHeaders)?;
+        let value = |name| pairs.iter().find(|(have, _)| have == name).map(|(_, it)| it.clone());
+        let status = value(":status").and_then(|it| std::str::from_utf8(&it).ok()?.parse().ok());
+        let details = self.proxy.property(&["response", "code_details"]);
+        Ok(ResponseHead {
+            status: status.unwrap_or_default(),
+            from_backend: details.is_ok_and(|details| details == b"via_upstream"),
+            content_type: value("content-type").filter(|_| value("content-encoding").is_none()),
+            ends,
+        })
+    }
+
+    /// Steps one exchange and does what it says, in its stream.
+    fn tell(&mut self, stream: u32, event: Event<'_>) -> Result<()> {
+        let Some(request) = self.requests.get(&stream) else { return Ok(()) };
+        let root = request.root;
+        let effects = request.exchange.borrow_mut().step(event);
+        if effects.is_empty() {
+            return Ok(());
+        }
+        done(self.proxy.set_effective_context(stream))?;
+        for effect in effects {
+            self.carry_out(root, stream, effect)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, root: u32, stream: u32, effect: Effect) -> Result<()> {
+        let kind = MapKind::RequestHeaders;
+        match effect {
+            Effect::Remove(name) => done(self.proxy.remove_map_value(kind, &name)),
+            Effect::Tell(handover) => {
+                for (name, value) in &handover.headers {
+                    done(self.proxy.replace_map_value(kind, name, value.as_bytes()))?;
+                }
+                match &handover.body {
+                    Some(body) => {
+                        let bytes = body.as_bytes();
+                        done(self.proxy.set_buffer(BufferKind::RequestBody, 0, usize::MAX, bytes))
+                    }
+                    None => Ok(()),
+                }
+            }
+            Effect::Answer(answer) => {
+                let lines = answer.headers.into_iter();
+                let lines = lines.map(|(name, value)| (name.to_owned(), value.into_bytes()));
+                let status = answer.status.into();
+                self.proxy.send_local_response(status, lines.collect(), answer.body.as_bytes());
+                Ok(())
+            }
+            Effect::Forward => {
+                self.proxy.resume_request();
+                Ok(())
+            }
+            Effect::Respond => {
+                self.proxy.resume_response();
+                Ok(())
+            }
+            Effect::Ask(claim) => {
+                let json = serde_json::to_string(&*claim)?;
+                let letter = Letter::new((stream, claim.claim_id.clone()), json);
+                let root = self.root(root)?;
+                root.claims.post(letter).map_err(|_| anyhow!("no room for a claim"))?;
+                let (queue, alone) = (root.queue, !root.claims.is_flying());
+                if alone { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
+            }
+            Effect::Withdraw => {
+                self.root(root)?.claims.take(|letter| letter.sender.0 == stream);
+                Ok(())
+            }
+            Effect::Settle { settlement, urgent } => {
+                let json = serde_json::to_string(&*settlement)?;
+                let sender = (urgent.then_some(stream), settlement.claim_id.clone());
+                let root = self.root(root)?;
+                let posted = root.settlements.post(Letter::new(sender, json));
+                posted.map_err(|_| anyhow!("no room for a settlement"))?;
+                let queue = root.queue;
+                if urgent { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
+            }
+            Effect::Note(word) => {
+                done(self.proxy.set_property("twilio_edge.verdict", word.as_bytes()))
+            }
+            Effect::Count(counter) => self.count(counter),
+            Effect::Warn(line) => {
+                self.proxy.write_log(3, line);
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, counter: Counter) -> Result<()> {
+        let metric = self.proxy.define_metric(0, &counter.name());
+        done(self.proxy.increment_metric(metric, 1))
+    }
+
+    fn see(&mut self, root: u32) {
+        let now_ms = self.proxy.wall_clock_ms();
+        if let Some(root) = self.roots.get_mut(&root) {
+            root.claims.see(now_ms);
+            root.settlements.see(now_ms);
+        }
+    }
+
+    fn tick(&mut self, root: u32) -> Result<()> {
+        self.see(root);
+        let now_ms = self.proxy.wall_clock_ms();
+        let waiting = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.root == root && request.exchange.borrow().waits());
+        for stream in waiting.map(|(stream, _)| *stream).collect::<Vec<_>>() {
+            self.tell(stream, Event::Tick { now_ms })?;
+        }
+        self.send(root)?;
+        self.ask_for_keys(root)?;
+        let state = self.root(root)?;
+        if state.is_leaving && state.settlements.is_empty() {
+            state.is_leaving = false;
+            done(self.proxy.set_effective_context(root))?;
+            done(self.proxy.done())?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, root: u32) -> Result<()> {
+        self.send_claims(root)?;
+        self.send_settlements(root)
+    }
+
+    fn send_claims(&mut self, root: u32) -> Result<()> {
+        let now_ms = self.proxy.wall_clock_ms();
+        while let Some(batch) = self.root(root)?.claims.next_batch(now_ms) {
+            let body = envelope("claims", &batch);
+            match self.call_sidecar(root, "POST", CLAIMS_PATH, body.as_bytes())? {
+                Some(token) => self.root(root)?.claims.sent(token, batch, now_ms),
+                None => self.claims_failed(batch)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn send_settlements(&mut self, root: u32) -> Result<()> {
+        let now_ms = self.proxy.wall_clock_ms();
+        while let Some(batch) = self.root(root)?.settlements.next_batch(now_ms) {
+            let body = envelope("settlements", &batch);
+            match self.call_sidecar(root, "POST", SETTLEMENTS_PATH, body.as_bytes())? {
+                Some(token) => self.root(root)?.settlements.sent(token, batch, now_ms),
+                None => {
+                    self.count(Counter::SettlementsFailed)?;
+                    self.root(root)?.settlements.retry(batch, now_ms);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_for_keys(&mut self, root: u32) -> Result<()> {
+        let now_ms = self.proxy.wall_clock_ms();
+        let Some(refresh) = &mut self.root(root)?.refresh else { return Ok(()) };
+        let Some(path) = refresh.due(now_ms) else { return Ok(()) };
+        match self.call_sidecar(root, "GET", &path, b"")? {
+            Some(token) => {
+                let refresh = self.root(root)?.refresh.as_mut();
+                refresh.into_iter().for_each(|refresh| refresh.sent(token));
+                Ok(())
+            }
+            None => self.keys_answered(root, None),
+        }
+    }
+
+    fn call_sidecar(
+        &mut self,
+        root: u32,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Option<u32>> {
+        let Root { number, config, .. } = self.root(root)?;
+        let (number, config) = (*number, Rc::clone(config));
+        let Some(sidecar) = &config.sidecar else { return Ok(None) };
+        done(self.proxy.set_effective_context(number))?;
+        let lines = [
+            (":method", method),
+            (":path", path),
+            (":authority", &sidecar.cluster),
+            ("authorization", &sidecar.authorization),
+        ];
+        let lines = lines.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        Ok(self.proxy.call(&sidecar.cluster, lines.to_vec(), body, sidecar.timeout_ms).ok())
+    }
+
+    fn claims_failed(&mut self, letters: Vec<Letter<(u32, String)>>) -> Result<()> {
+        self.count(Counter::ClaimsFailed)?;
+        letters.iter().try_for_each(|letter| self.tell(letter.sender.0, Event::NoVerdict))
+    }
+
+    fn replied(&mut self, root: u32, token: u32, headers: usize, bytes: usize) -> Result<()> {
+        let reply = if headers == 0 { None } else { self.read_reply(bytes)? };
+        if let Some(letters) = self.root(root)?.claims.landed(token) {
+            self.send_claims(root)?;
+            self.claims_answered(letters, reply.as_deref())
+        } else if let Some(letters) = self.root(root)?.settlements.landed(token) {
+            self.settlements_answered(root, letters, reply.as_deref())
+        } else {
+            self.keys_answered(root, reply.as_deref())
+        }
+    }
+
+    fn read_reply(&mut self, bytes: usize) -> Result<Option<Vec<u8>>> {
+        let pairs = self.map(MapKind::CallResponseHeaders)?;
+        let has = |name, value: &[u8]| pairs.iter().any(|(have, it)| have == name && it == value);
+        let is_ours = has(":status", b"200") && has("content-type", b"application/json");
+        let body = done(self.proxy.buffer(BufferKind::CallResponseBody, 0, bytes))?;
+        Ok(is_ours.then_some(body))
+    }
+
+    fn claims_answered(
+        &mut self,
+        letters: Vec<Letter<(u32, String)>>,
+        reply: Option<&[u8]>,
+    ) -> Result<()> {
+        let reply = reply.and_then(|json| serde_json::from_slice::<ClaimsReply>(json).ok());
+        let Some(reply) = reply.filter(|reply| reply.v == PROTOCOL_VERSION) else {
+            return self.claims_failed(letters);
+        };
+        for letter in letters {
+            let (stream, claim_id) = letter.sender;
+            let verdict = reply.verdicts.iter().find(|verdict| verdict.claim_id == claim_id);
+            self.tell(stream, verdict.cloned().map_or(Event::NoVerdict, Event::Verdict))?;
+        }
+        Ok(())
+    }
+
+    fn settlements_answered(
+        &mut self,
+        root: u32,
+        letters: Vec<Letter<(Option<u32>, String)>>,
+        reply: Option<&[u8]>,
+    ) -> Result<()> {
+        let reply = reply.and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok());
+        let reply = reply.filter(|reply| reply.v == PROTOCOL_VERSION);
+        let results = reply.map(|reply| reply.results).unwrap_or_default();
+        for settled in &results {
+            self.count(Counter::Settlement(settled.result))?;
+        }
+        let is_taken = |letter: &Letter<(Option<u32>, String)>| {
+            results.iter().any(|settled| {
+                settled.claim_id == letter.sender.1
+                    && settled.result != SettlementResult::Unavailable
+            })
+        };
+        let (taken, again): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_taken);
+        let now_ms = self.proxy.wall_clock_ms();
+        if again.is_empty() {
+            self.root(root)?.settlements.succeeded();
+        } else {
+            self.count(Counter::SettlementsFailed)?;
+            self.root(root)?.settlements.retry(again, now_ms);
+        }
+        let held = taken.into_iter().filter_map(|letter| letter.sender.0);
+        held.into_iter().try_for_each(|stream| self.tell(stream, Event::Settled))
+    }
+
+    fn keys_answered(&mut self, root: u32, reply: Option<&[u8]>) -> Result<()> {
+        let now_ms = self.proxy.wall_clock_ms();
+        let root = self.root(root)?;
+        let Some(refresh) = &mut root.refresh else { return Ok(()) };
+        let answered = refresh.answered(reply, now_ms);
+        let outcome = answered.outcome();
+        if let Answered::Updated { config, .. } = answered {
+            root.config = Rc::new(config);
+        }
+        self.count(Counter::Refresh(outcome))
+    }
+}
+
+/// A status the SDK would panic at.
+fn done<T>(answer: Result<T, Status>) -> Result<T> {
+    answer.map_err(|status| anyhow!("a host call gave {status:?}"))
+}
+
+fn action(holds: bool) -> u32 {
+    match if holds { Action::Pause } else { Action::Continue } {
+        Action::Continue => 0,
+        Action::Pause => 1,
+    }
+}
+
+fn read_head(pairs: Pairs) -> Head {
+    let mut head = Head::default();
+    for (name, value) in pairs {
+        if headers::is_reserved(name.as_bytes()) {
+            head.forged.push(name);
+            continue;
+        }
+        let once = match name.as_str() {
+            ":method" => {
+                head.method = value;
+                continue;
+            }
+            ":path" => {
+                head.target = value;
+                continue;
+            }
+            "content-length" => {
+                head.content_length =
+                    std::str::from_utf8(&value).ok().and_then(|it| it.parse().ok());
+                continue;
+            }
+            "x-request-id" => {
+                head.request_id = Some(value);
+                continue;
+            }
+            "traceparent" => {
+                head.traceparent = Some(value);
+                continue;
+            }
+            "content-type" => &mut head.content_type,
+            "x-twilio-signature" => &mut head.signature,
+            "x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
+            _ => continue,
+        };
+        head.ambiguous |= once.replace(value).is_some();
+    }
+    head
+}
