@@ -6,6 +6,8 @@
 //! client got ([`client::Response`]), what the backend saw ([`recorder::Seen`]) and what the sidecar keeps
 //! ([`ledger::Ledger`]).
 //!
+//! What the real Envoy cannot be made to do at will is done by [`host`], which runs the same compiled filter.
+//!
 //! `make setup-test` puts the parts where they are looked for; TWILIO_EDGE_ENVOY, TWILIO_EDGE_ENVOY_OLDEST,
 //! TWILIO_EDGE_WASM, TWILIO_EDGE_BIN and TWILIO_EDGE_PYTHON name others.
 

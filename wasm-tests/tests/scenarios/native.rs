@@ -449,15 +449,14 @@ impl Native {
     ) -> Result<()> {
         let reply = reply.and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok());
         let reply = reply.filter(|reply| reply.v == PROTOCOL_VERSION);
-        let results = reply.map(|reply| reply.results).unwrap_or_default();
-        for settled in &results {
-            self.count(Counter::Settlement(settled.result))?;
+        let results = reply.map(|reply| reply.results).unwrap_or_default().into_iter();
+        let results: BTreeMap<_, _> = results.map(|it| (it.claim_id, it.result)).collect();
+        for result in results.values() {
+            self.count(Counter::Settlement(*result))?;
         }
         let is_taken = |letter: &Letter<(Option<u32>, String)>| {
-            results.iter().any(|settled| {
-                settled.claim_id == letter.sender.1
-                    && settled.result != SettlementResult::Unavailable
-            })
+            let result = results.get(&letter.sender.1);
+            result.is_some_and(|result| *result != SettlementResult::Unavailable)
         };
         let (taken, again): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_taken);
         let now_ms = self.proxy.wall_clock_ms();

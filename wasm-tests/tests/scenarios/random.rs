@@ -18,7 +18,7 @@ use crate::table::{alone, configuration, rejecting, shadow};
 use crate::world::{Backend, Setting, Step, Story};
 use crate::{compiled, laws, native};
 
-const CASES: u32 = 200;
+const CASES: u32 = 150;
 
 /// The laws hold in the compiled filter, and it tells the same story as the native one.
 pub(crate) fn both_builds_agree() -> Result<()> {
@@ -33,7 +33,7 @@ pub(crate) fn both_builds_agree() -> Result<()> {
 
 /// The laws hold in the native build, which can be asked more often.
 pub(crate) fn laws_hold() -> Result<()> {
-    run(CASES * 4, |(setting, script)| laws::check(&native(setting, script)?))
+    run(CASES * 3, |(setting, script)| laws::check(&native(setting, script)?))
 }
 
 type History = (Setting, Vec<Step>);
