@@ -11,6 +11,7 @@
 //! module. [`Host`] drives any [`Filter`], so the native build can stand in for the module.
 
 mod calls;
+mod guest;
 mod proxy;
 mod stream;
 mod vm;
@@ -419,3 +420,6 @@ impl<F: Filter> Host<F> {
 fn action(answer: u32) -> Action {
     if answer == 0 { Action::Continue } else { Action::Pause }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use wasmtime::{
     Config, Engine, Instance, InstancePre, Linker, Module, Store, WasmParams, WasmResults,
 };
 
-use super::calls::told;
+use super::guest::told;
 use super::proxy::Proxy;
 use super::{Callback, Filter, calls, wasi};
 use crate::repository;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use wasmtime::{Caller, Linker};
 
-use super::calls::Guest;
+use super::guest::Guest;
 use super::proxy::Proxy;
 
 const MODULE: &str = "wasi_snapshot_preview1";

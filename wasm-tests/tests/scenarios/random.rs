@@ -112,7 +112,8 @@ fn settings() -> impl Strategy<Value = Setting> {
         |(change, claims, settlements, backend, cluster)| {
             let mut configuration = configuration();
             change(&mut configuration);
-            Setting { configuration, claims, settlements, backend, cluster }
+            let keys = Vec::new();
+            Setting { configuration, claims, settlements, keys, backend, cluster }
         },
     )
 }

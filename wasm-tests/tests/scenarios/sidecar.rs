@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Context, Result, bail, ensure};
 use twilio_edge_contract::{
-    CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Decision, MAX_BATCH, Outcome, PROTOCOL_VERSION,
-    SETTLEMENTS_PATH, SavedAnswer, Settled, Settlement, SettlementResult, SettlementsReply,
-    SettlementsRequest, Verdict,
+    AccountKeys, CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Decision, Delivery,
+    EDGE_CONFIG_PATH, KeyRing, MAX_BATCH, Outcome, PROTOCOL_VERSION, SETTLEMENTS_PATH, SavedAnswer,
+    Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest, Verdict,
 };
 use twilio_edge_wasm_tests::host::{Callout, Reply};
+use twilio_edge_wasm_tests::stack::TOKEN;
+use twilio_edge_wasm_tests::webhook::ACCOUNT;
+
+use crate::world::Setting;
 
 /// What it does about one callout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +75,7 @@ pub(crate) struct Sidecar {
     /// For the next callouts; then it works.
     claims_plan: VecDeque<Does>,
     settlements_plan: VecDeque<Does>,
+    keys_plan: VecDeque<Does>,
     held: BTreeMap<String, String>,
     committed: BTreeMap<String, Option<SavedAnswer>>,
     tombstones: BTreeSet<String>,
@@ -85,10 +90,11 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     /// One that does this about the first callouts of each kind.
-    pub(crate) fn planning(claims: &[Does], settlements: &[Does]) -> Self {
+    pub(crate) fn planning(setting: &Setting) -> Self {
         Self {
-            claims_plan: claims.to_vec().into(),
-            settlements_plan: settlements.to_vec().into(),
+            claims_plan: setting.claims.clone().into(),
+            settlements_plan: setting.settlements.clone().into(),
+            keys_plan: setting.keys.clone().into(),
             ..Self::default()
         }
     }
@@ -102,6 +108,7 @@ impl Sidecar {
     pub(crate) fn recover(&mut self) {
         self.claims_plan.clear();
         self.settlements_plan.clear();
+        self.keys_plan.clear();
     }
 
     /// Takes a callout in. None: there will be no answer.
@@ -119,27 +126,28 @@ impl Sidecar {
         let plan = match path {
             CLAIMS_PATH => &mut self.claims_plan,
             SETTLEMENTS_PATH => &mut self.settlements_plan,
+            _ if path.starts_with(EDGE_CONFIG_PATH) => &mut self.keys_plan,
             _ => bail!("the sidecar has no {path}"),
         };
         let does = plan.pop_front().unwrap_or(Does::Works);
-        let is_claims = path == CLAIMS_PATH;
-        self.act(does, is_claims, callout, now_ms)
+        self.act(does, path, callout, now_ms)
     }
 
     fn act(
         &mut self,
         does: Does,
-        is_claims: bool,
+        path: &str,
         callout: &Callout,
         now_ms: u64,
     ) -> Result<Option<Due>> {
         if let Does::Late(after_ms, does) = does {
-            let due = self.act(*does, is_claims, callout, now_ms)?;
+            let due = self.act(*does, path, callout, now_ms)?;
             return Ok(due.map(|due| Due { after_ms: after_ms + due.after_ms, ..due }));
         }
-        let json = match is_claims {
-            true => self.answer_claims(&does, &callout.body, now_ms)?,
-            false => self.answer_settlements(&does, callout, now_ms)?,
+        let json = match path {
+            CLAIMS_PATH => self.answer_claims(&does, &callout.body, now_ms)?,
+            SETTLEMENTS_PATH => self.answer_settlements(&does, callout, now_ms)?,
+            _ => serde_json::to_vec(&key_ring(path))?,
         };
         let reply = match does {
             Does::Half => json_reply(json.get(..json.len() / 2).unwrap_or_default()),
@@ -156,18 +164,18 @@ impl Sidecar {
     fn answer_claims(&mut self, does: &Does, body: &[u8], now_ms: u64) -> Result<Vec<u8>> {
         let request: ClaimsRequest = serde_json::from_slice(body).context("claims")?;
         check(request.v, request.claims.len())?;
-        let unreachable = matches!(does, Does::Fails(_) | Does::Garbage);
-        let mut verdicts = Vec::new();
-        // They all came at once; the order in which they are looked at is nobody's promise.
-        let mut claims = request.claims;
-        claims.sort_by(|one, other| one.claim_id.cmp(&other.claim_id));
-        for claim in claims {
-            if unreachable {
-                continue;
-            }
-            self.asked.push((now_ms, claim.clone()));
-            verdicts.push(self.verdict(does, &claim));
+        if matches!(does, Does::Fails(_) | Does::Garbage) {
+            return Ok(Vec::new());
         }
+        // They came at once, so who is first is not said by their order in the request; that of the answer is.
+        let mut claims: Vec<_> = request.claims.into_iter().enumerate().collect();
+        claims.sort_by(|(_, one), (_, other)| one.claim_id.cmp(&other.claim_id));
+        let mut verdicts = BTreeMap::new();
+        for (place, claim) in claims {
+            verdicts.insert(place, self.verdict(does, &claim));
+            self.asked.push((now_ms, claim));
+        }
+        let verdicts = verdicts.into_values().collect();
         Ok(serde_json::to_vec(&ClaimsReply { v: version(does), verdicts })?)
     }
 
@@ -177,6 +185,7 @@ impl Sidecar {
             Does::Says(decision) => (*decision, None),
             Does::Knows(answer) => (Decision::Duplicate, Some(answer.clone())),
             _ if self.tombstones.contains(&claim.claim_id) => (Decision::Released, None),
+            _ if claim.delivery == Delivery::Accept => (Decision::Accepted, None),
             _ => match (self.committed.get(&key), self.held.get(&key)) {
                 (Some(answer), _) => (Decision::Duplicate, answer.clone()),
                 (None, Some(holder)) if *holder != claim.claim_id => (Decision::InFlight, None),
@@ -259,6 +268,18 @@ fn check(version: u32, entries: usize) -> Result<()> {
 
 fn version(does: &Does) -> u32 {
     if *does == Does::WrongVersion { PROTOCOL_VERSION + 1 } else { PROTOCOL_VERSION }
+}
+
+/// One account with one token; nothing to a filter that has it.
+fn key_ring(path: &str) -> KeyRing {
+    let generation = "0123456789abcdef".to_owned();
+    let is_known = path.ends_with(&generation);
+    let account = AccountKeys {
+        sid: ACCOUNT.to_owned(),
+        auth_tokens: vec![TOKEN.to_owned()],
+        shared_keys: Vec::new(),
+    };
+    KeyRing { v: PROTOCOL_VERSION, generation, accounts: (!is_known).then(|| vec![account]) }
 }
 
 fn json_reply(body: &[u8]) -> Reply {

@@ -101,6 +101,8 @@ pub(crate) struct Setting {
     pub(crate) configuration: Value,
     pub(crate) claims: Vec<Does>,
     pub(crate) settlements: Vec<Does>,
+    /// What it does about questions for keys.
+    pub(crate) keys: Vec<Does>,
     pub(crate) backend: Vec<Backend>,
     /// None: Envoy knows no such cluster.
     pub(crate) cluster: Option<Cluster>,
@@ -190,7 +192,7 @@ impl<F: Filter> World<F> {
     pub(crate) fn tell(filter: F, setting: &Setting, script: &[Step]) -> Result<Story> {
         let mut world = Self {
             host: Host::new(filter),
-            sidecar: Sidecar::planning(&setting.claims, &setting.settlements),
+            sidecar: Sidecar::planning(setting),
             backend: setting.backend.clone().into(),
             configuration: Rc::default(),
             streams: Vec::new(),

@@ -3,6 +3,7 @@
 mod dedupe;
 mod disguise;
 mod end;
+mod options;
 mod outage;
 mod settle;
 mod wire;
@@ -41,6 +42,7 @@ pub(crate) fn scenarios() -> Vec<(String, Plot)> {
         ("dedupe", dedupe::scenarios()),
         ("settle", settle::scenarios()),
         ("outage", outage::scenarios()),
+        ("options", options::scenarios()),
     ];
     let named = subjects.into_iter().flat_map(|(subject, scenarios)| {
         scenarios.into_iter().map(move |(name, plot)| (format!("{subject}/{name}"), plot))
@@ -91,6 +93,7 @@ impl Scenario {
             configuration: configuration(),
             claims: Vec::new(),
             settlements: Vec::new(),
+            keys: Vec::new(),
             backend: Vec::new(),
             cluster: Some(Cluster::Up),
         };
@@ -109,6 +112,11 @@ impl Scenario {
 
     fn settlements(mut self, plan: impl Into<Vec<Does>>) -> Self {
         self.setting.settlements = plan.into();
+        self
+    }
+
+    fn keys(mut self, plan: impl Into<Vec<Does>>) -> Self {
+        self.setting.keys = plan.into();
         self
     }
 
