@@ -186,6 +186,8 @@ impl Claims {
             webhook.class = webhook.identity.class.as_str(),
             account.sid = %webhook.identity.account_sid,
             claim.id = %webhook.claim_id,
+            request.id = webhook.trace.request_id.as_deref(),
+            trace.id = webhook.trace.trace_id(),
             decision = ?verdict.decision,
             attempt = verdict.attempt,
             "claim answered",

@@ -4,5 +4,6 @@
 pub mod address;
 pub mod lease;
 pub mod optout;
+pub mod trace;
 pub mod webhook;
 pub mod window;

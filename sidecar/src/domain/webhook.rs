@@ -7,6 +7,7 @@ use twilio_edge_contract::{Claim, Class, Identity, Opt, Settlement};
 use crate::domain::{
     address::Address,
     optout::{Cause, Keywords},
+    trace::Trace,
 };
 
 /// Longest claim id or identity part, in bytes; Twilio's own are 34.
@@ -27,6 +28,8 @@ pub struct Webhook {
     pub form: String,
     /// Set for a message somebody sent us from an address that can be answered.
     pub inbound: Option<Inbound>,
+    /// How to find its request elsewhere.
+    pub trace: Trace,
 }
 
 /// What an inbound message says to us, before anybody reads it.
@@ -54,7 +57,9 @@ impl Webhook {
     pub fn from_claim(claim: Claim, keywords: &Keywords) -> Result<Webhook, String> {
         check(&claim.claim_id, &claim.identity)?;
         check_route(&claim.route)?;
-        Ok(Webhook::read(claim.claim_id, claim.identity, claim.route, claim.form, keywords))
+        let trace = Trace::of(&claim);
+        let Claim { claim_id, identity, route, form, .. } = claim;
+        Ok(Webhook { trace, ..Webhook::read(claim_id, identity, route, form, keywords) })
     }
 
     /// Reads what a settlement carries of a webhook that was forwarded unclaimed; none when it was claimed.
@@ -91,7 +96,8 @@ impl Webhook {
         let inbound = (identity.class == Class::Inbound)
             .then(|| Inbound::read(&identity.account_sid, &form, keywords))
             .flatten();
-        Webhook { key: identity.dedupe_key(), claim_id, identity, route, form, inbound }
+        let (key, trace) = (identity.dedupe_key(), Trace::default());
+        Webhook { claim_id, identity, key, route, form, inbound, trace }
     }
 }
 
