@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use twilio_edge::demo::BACKEND_CLUSTER;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::{Connection, send_bytes};
 use twilio_edge_wasm_tests::http2::{Framing, send_h2};
@@ -21,7 +22,7 @@ const JSON: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
         route["body"] = "json".into();
     }
     let clusters = config.bootstrap["static_resources"]["clusters"].as_array_mut();
-    let backend = clusters.context("clusters")?.iter_mut().find(|it| it["name"] == "backend");
+    let backend = clusters.context("clusters")?.iter_mut().find(|it| it["name"] == BACKEND_CLUSTER);
     backend.context("the backend's cluster")?["circuit_breakers"] =
         json!({ "thresholds": [{ "max_connections": 1 }] });
     Ok(())
