@@ -1,5 +1,5 @@
-//! The path of a claim, and of its settlement, through the sidecar: what is recorded before the answer, who may have
-//! the webhook, what is written behind the answer. It puts the domain and the stores in order and adds no rule of its
+//! The path of a claim, and of its settlement, through the sidecar: what is recorded before the answer, and who may
+//! have the webhook. It puts the domain and the stores in order and adds no rule of its
 //! own; it knows neither HTTP nor SQL.
 
 use std::{collections::HashSet, sync::Arc};
@@ -15,9 +15,8 @@ use crate::{
         webhook::Webhook,
         window,
     },
-    events::Events,
     metrics::Metrics,
-    store::{EventRow, Grant, OptSaid, Settle, Stores},
+    store::{Grant, OptSaid, Settle, Stores},
 };
 
 /// Answers claims and settlements.
@@ -25,8 +24,6 @@ use crate::{
 pub struct Claims {
     /// Where everything is kept.
     pub stores: Stores,
-    /// Where events go.
-    pub events: Events,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What makes a message an opt-out.
@@ -49,19 +46,10 @@ impl Claims {
         let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
         let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
         let mut granted = self.stores.claim(&claimable, now_ms).await.into_iter();
-        let mut grants: Vec<Option<Grant>> = webhooks
+        let grants: Vec<Option<Grant>> = webhooks
             .iter()
             .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
             .collect();
-
-        let events = webhooks.iter().zip(&grants);
-        let events =
-            events.filter_map(|(webhook, grant)| arrival(webhook, grant.as_ref()?, now_ms));
-        if let Err(reason) = self.events.record(events.collect()).await {
-            // The leases stand; but without the events nobody could tell later what came.
-            tracing::warn!(%reason, "the queue is full and events could not be written");
-            grants.fill(None);
-        }
 
         let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {
             let verdict = verdict(webhook, grant);
@@ -79,32 +67,21 @@ impl Claims {
     ) -> Result<Vec<Settled>, Unreadable> {
         // What was forwarded without a verdict is recorded first, as its claim would have been.
         let unclaimed = self.read_unclaimed(&settlements)?;
-        let came = || unclaimed.iter().flatten();
-        let unrecorded = self.record_opts(came(), Arrival::Late, now_ms).await;
-        let events = came().map(|webhook| EventRow::received(webhook, 1, now_ms)).collect();
-        let written = self.events.record(events).await.is_ok();
+        let unrecorded = self.record_opts(unclaimed.iter().flatten(), Arrival::Late, now_ms).await;
         let recorded = |settlement: &Settlement| {
-            settlement.unclaimed.is_none()
-                || (written && !unrecorded.contains(&settlement.claim_id))
+            settlement.unclaimed.is_none() || !unrecorded.contains(&settlement.claim_id)
         };
 
-        let settles = settlements.iter().zip(&unclaimed);
+        let settles = settlements.iter().zip(unclaimed);
         let settles = settles.filter(|(settlement, _)| recorded(settlement));
-        let settles =
-            settles.map(|(settlement, webhook)| self.settle_of(settlement, webhook.as_ref()));
+        let settles = settles.map(|(settlement, webhook)| self.settle_of(settlement, webhook));
         let mut results = self.stores.settle(settles.collect(), now_ms).await.into_iter();
         let results: Vec<SettlementResult> = settlements
             .iter()
-            .map(|settlement| if recorded(settlement) { results.next() } else { None })
+            .map(|settlement| if recorded(settlement) { results.next().flatten() } else { None })
             .map(|result| result.unwrap_or(SettlementResult::Unavailable))
             .collect();
 
-        let ends = settlements.iter().zip(&results);
-        let ends = ends.filter_map(|(settlement, result)| end(settlement, *result, now_ms));
-        if let Err(reason) = self.events.record(ends.collect()).await {
-            // The lease has the outcome; what is lost is only its copy beside the event.
-            tracing::warn!(%reason, "outcomes could not be written beside their events");
-        }
         let settled = settlements.into_iter().zip(results).map(|(settlement, result)| {
             self.metrics.settled(settlement.outcome, result);
             Settled { claim_id: settlement.claim_id, result }
@@ -158,21 +135,20 @@ impl Claims {
         }
     }
 
-    fn settle_of(&self, settlement: &Settlement, unclaimed: Option<&Webhook>) -> Settle {
+    fn settle_of(&self, settlement: &Settlement, unclaimed: Option<Webhook>) -> Settle {
         let answer = settlement.answer.as_ref().filter(|answer| {
             let bytes = answer.body.len().saturating_add(answer.content_type.len());
             bytes <= self.max_answer_bytes && (200..300).contains(&answer.status)
         });
         Settle {
+            identity: settlement.identity.clone(),
             key: settlement.identity.dedupe_key(),
             claim_id: settlement.claim_id.clone(),
             outcome: settlement.outcome,
             answer: answer
                 .filter(|_| settlement.outcome == Outcome::Commit)
                 .and_then(|answer| serde_json::to_string(answer).ok()),
-            opens: unclaimed
-                .and_then(|webhook| webhook.inbound.as_ref())
-                .map(|inbound| inbound.pair.clone()),
+            unclaimed,
         }
     }
 
@@ -193,27 +169,6 @@ impl Claims {
             "claim answered",
         );
     }
-}
-
-/// The event of a claim that has something new to say: it goes to the backend, or its client did not wait.
-fn arrival(webhook: &Webhook, grant: &Grant, now_ms: i64) -> Option<EventRow> {
-    match grant.claimed {
-        Claimed::Proceed { attempt, first_seen_ms } => {
-            Some(EventRow::received(webhook, attempt, first_seen_ms))
-        }
-        Claimed::Released => Some(EventRow::received(webhook, 0, now_ms)),
-        Claimed::Duplicate(_) | Claimed::InFlight => None,
-    }
-}
-
-/// The event of a settlement that ended something: not of a claim that was overtaken or never forwarded.
-fn end(settlement: &Settlement, result: SettlementResult, now_ms: i64) -> Option<EventRow> {
-    let forwarded = match result {
-        SettlementResult::Settled => true,
-        SettlementResult::Tombstoned => settlement.unclaimed.is_some(),
-        SettlementResult::Superseded | SettlementResult::Unavailable => false,
-    };
-    forwarded.then(|| EventRow::settled(&settlement.identity, settlement.outcome, now_ms))
 }
 
 /// What the filter is told; without a grant, that the stores could not say.

@@ -70,6 +70,7 @@ pub struct Redis {
 pub struct Leases {
     pub period_ms: u32,
     pub result_ttl_s: u32,
+    pub recall_s: u32,
     pub max_answer_bytes: usize,
 }
 
@@ -256,6 +257,7 @@ impl Config {
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("leases.period_ms", u64::from(self.leases.period_ms), 1),
             ("leases.result_ttl_s", u64::from(self.leases.result_ttl_s), 1),
+            ("leases.recall_s", u64::from(self.leases.recall_s), 1),
             ("events.queue", self.events.queue as u64, 1),
             ("events.batch", self.events.batch as u64, 1),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1024),

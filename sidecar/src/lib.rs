@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! http/claims.rs       ->  claims.rs  ->  domain/    what it says, who may have it       pure
-//! http/settlements.rs  ->             ->  store/     opt-outs, leases, windows           before the answer
-//!                                     ->  events.rs  the ledger                          right behind it
+//! http/settlements.rs  ->             ->  store/     opt-outs, leases, results           before the answer
+//!                                                    and who has what, in the ledger     right behind it
 //! ```
 //!
 //! And beside it `http/keys.rs -> accounts.rs`: the keys of filters that were given none.
@@ -16,7 +16,6 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;
-pub mod events;
 pub mod http;
 pub mod metrics;
 pub mod store;

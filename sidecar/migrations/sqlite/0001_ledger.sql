@@ -1,19 +1,32 @@
 -- Times are milliseconds since 1970, UTC. Text keys are compared byte by byte (SQLite's default).
 
--- Who has which webhook. One row per dedupe key; forgotten after forget_at_ms.
-CREATE TABLE leases (
-    dedupe_key     TEXT    NOT NULL PRIMARY KEY,
-    state          TEXT    NOT NULL CHECK (state IN ('free', 'held', 'done')),
-    claim_id       TEXT,              -- who holds it, or whose commit made it done
-    attempt        INTEGER NOT NULL,  -- how often it was handed out
-    first_seen_ms  INTEGER NOT NULL,
-    lease_until_ms INTEGER,           -- held only
-    answer         TEXT,              -- done only: the backend's answer, as JSON
-    forget_at_ms   INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX leases_forget ON leases (forget_at_ms);
+-- The ledger: every webhook once, as received, with who has it or how it ended. One insert in its life when the backend
+-- answers soon. form is empty only when nothing but the end of it was heard.
+CREATE TABLE events (
+    dedupe_key     TEXT    NOT NULL PRIMARY KEY,  -- class, account and message first: finds a message's webhooks too
+    class          TEXT    NOT NULL,
+    account_sid    TEXT    NOT NULL,
+    message_sid    TEXT    NOT NULL,
+    status         TEXT,
+    error_code     TEXT,
+    route          TEXT,
+    form           TEXT,
+    channel        TEXT,              -- inbound only, as theirs and ours: sms, whatsapp, ..
+    theirs         TEXT,              -- the person: E.164, or the channel's own id
+    ours           TEXT,
+    received_at_ms INTEGER,           -- first heard of: from here the conversation window counts
+    attempts       INTEGER NOT NULL,  -- how often it was handed out; whoever knows of more is ahead
+    claim_id       TEXT,              -- who holds it, or whose end of it this is
+    held_until_ms  INTEGER,           -- while a claim holds it
+    outcome        TEXT CHECK (outcome IN ('accepted', 'refused')),
+    settled_at_ms  INTEGER,
+    answer         TEXT               -- accepted only: the backend's answer, as JSON
+);
+CREATE INDEX events_received ON events (received_at_ms);
+-- The last message of each pair of addresses: the conversation window.
+CREATE INDEX events_pair ON events (theirs, ours, account_sid, channel, received_at_ms) WHERE theirs IS NOT NULL;
 
--- How claims ended that may still be asked about: given back, released before they came, or overtaken.
+-- How claims ended that were decided here, not in Redis or in memory: given back, released before they came, overtaken.
 CREATE TABLE endings (
     dedupe_key   TEXT    NOT NULL,
     claim_id     TEXT    NOT NULL,
@@ -47,32 +60,3 @@ CREATE TABLE opt_events (
     PRIMARY KEY (account_sid, message_sid)
 ) WITHOUT ROWID;
 CREATE INDEX opt_events_number ON opt_events (account_sid, channel, number, recorded_at_ms);
-
--- The last message of each pair of addresses.
-CREATE TABLE windows (
-    account_sid     TEXT    NOT NULL,
-    channel         TEXT    NOT NULL,
-    theirs          TEXT    NOT NULL,
-    ours            TEXT    NOT NULL,
-    last_inbound_ms INTEGER NOT NULL,
-    PRIMARY KEY (account_sid, channel, theirs, ours)
-) WITHOUT ROWID;
-
--- The ledger: every webhook once, as received. form is empty only when nothing but the end of it was heard.
-CREATE TABLE events (
-    id             INTEGER PRIMARY KEY,
-    dedupe_key     TEXT    NOT NULL UNIQUE,
-    class          TEXT    NOT NULL,
-    account_sid    TEXT    NOT NULL,
-    message_sid    TEXT    NOT NULL,
-    status         TEXT,
-    error_code     TEXT,
-    route          TEXT,
-    form           TEXT,
-    received_at_ms INTEGER,
-    attempts       INTEGER NOT NULL,
-    outcome        TEXT CHECK (outcome IN ('accepted', 'refused')),
-    settled_at_ms  INTEGER
-);
-CREATE INDEX events_message ON events (message_sid);
-CREATE INDEX events_received ON events (received_at_ms);

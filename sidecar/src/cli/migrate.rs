@@ -1,6 +1,6 @@
 //! `twilio-edge migrate`: brings the database up to date, so that a deployment can do it before any sidecar starts.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use super::{Sources, fail};
 use crate::{config::without_password, metrics::Metrics, store::Stores};
@@ -23,7 +23,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let database = without_password(config.database.url.expose());
     match runtime.block_on(Stores::open(&config, Arc::new(Metrics::default()))) {
         Ok(stores) => {
-            runtime.block_on(stores.close());
+            runtime.block_on(stores.close(Duration::from_secs(1)));
             println!("{database} is up to date");
             ExitCode::SUCCESS
         }

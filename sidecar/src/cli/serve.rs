@@ -17,7 +17,6 @@ use crate::{
     accounts::Accounts,
     claims::Claims,
     config::{Config, LogFormat, without_password},
-    events::Events,
     http,
     metrics::Metrics,
     store::Stores,
@@ -65,12 +64,10 @@ async fn serve(config: Config) -> Result<(), String> {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
-    let (events, writer) = Events::start(&config.events, stores.clone(), metrics.clone());
     tokio::spawn(forget(stores.clone()));
 
     let claims = Claims {
         stores: stores.clone(),
-        events,
         metrics,
         keywords: Arc::new(config.optout.clone()),
         max_answer_bytes: config.leases.max_answer_bytes,
@@ -86,12 +83,11 @@ async fn serve(config: Config) -> Result<(), String> {
     let deadline =
         until_stopped(listener, http::router(claims, accounts, &config), stop, limit).await?;
 
-    // The router is gone, and with it the last way into the queue: the writer ends when it has written everything.
+    // The router is gone, and with it the last who claims or settles.
     let left = deadline.saturating_duration_since(Instant::now());
-    if !writer.finish(left.max(Duration::from_secs(1))).await {
+    if !stores.close(left.max(Duration::from_secs(1))).await {
         tracing::error!("stopped before every event was written");
     }
-    stores.close().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -11,22 +11,28 @@
 //!             release, or the period ends     commit counts even when another claim holds the lease by then:
 //!                                             the backend did accept it
 //! ```
+//!
+//! A record may be lost or out of date where it is kept for speed; what the ledger remembers is then taken in by
+//! [`Record::learn`]. The attempt counts hand-outs and so tells who is ahead.
 
-use std::collections::BTreeMap;
-
+use serde::{Deserialize, Serialize};
 use twilio_edge_contract::SettlementResult;
 
-/// The two clocks, in milliseconds.
+/// Most endings remembered of one webhook; far more than it has copies under way.
+const MOST_ENDINGS: usize = 32;
+
+/// The clocks, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Periods {
     /// How long an unsettled claim keeps others away.
     pub lease_ms: i64,
-    /// How long a result, an attempt count or a tombstone is remembered.
+    /// How long a result or an attempt count is remembered.
     pub result_ms: i64,
 }
 
 /// Where a webhook is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Hold {
     /// Nobody has it: never claimed, or given back.
     Free,
@@ -47,7 +53,7 @@ pub enum Hold {
 }
 
 /// What is remembered about one webhook.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// How often it was handed out; 0 while it was only heard of.
     pub attempt: u32,
@@ -60,7 +66,8 @@ pub struct Lease {
 }
 
 /// How one claim ended, kept so that late and repeated messages about it are understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Its owner gave it back.
     Freed,
@@ -88,39 +95,55 @@ pub enum Claimed {
     Released,
 }
 
-/// Everything known about one dedupe key, as far as the claims at hand are concerned, and what the verbs changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Everything known about one dedupe key, as far as the claims at hand are concerned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     lease: Option<Lease>,
-    endings: BTreeMap<String, Ending>,
-    lease_changed: bool,
-    new_endings: BTreeMap<String, Ending>,
+    /// Oldest first.
+    endings: Vec<(String, Ending)>,
 }
 
 impl Record {
-    /// What the store found. A forgotten lease is none.
-    pub fn new(lease: Option<Lease>, now_ms: i64) -> Record {
-        Record { lease: lease.filter(|lease| lease.forget_at_ms > now_ms), ..Record::default() }
+    /// What a store found.
+    pub fn new(lease: Option<Lease>, endings: Vec<(String, Ending)>) -> Record {
+        Record { lease, endings }
     }
 
-    /// Adds how a claim at hand ended, as the store found it.
-    pub fn found_ending(&mut self, claim_id: String, ending: Ending) {
-        self.endings.insert(claim_id, ending);
+    /// Takes in what the ledger remembers, if it is ahead: the webhook is done, or was handed out more often than this
+    /// record knows. True when it was.
+    pub fn learn(&mut self, remembered: Lease) -> bool {
+        let ahead = match &self.lease {
+            None => true,
+            Some(Lease { hold: Hold::Done { .. }, .. }) => false,
+            Some(lease) => {
+                matches!(remembered.hold, Hold::Done { .. }) || remembered.attempt > lease.attempt
+            }
+        };
+        if ahead {
+            self.lease = Some(remembered);
+        }
+        ahead
     }
 
-    /// When the webhook was first heard of, if it ever was.
-    pub fn first_seen_ms(&self) -> Option<i64> {
-        self.lease.as_ref().map(|lease| lease.first_seen_ms)
+    /// What is known of the lease.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
     }
 
-    /// The lease, if a verb changed it.
-    pub fn changed_lease(&self) -> Option<&Lease> {
-        self.lease.as_ref().filter(|_| self.lease_changed)
+    /// How its claims ended, oldest first.
+    pub fn endings(&self) -> &[(String, Ending)] {
+        &self.endings
     }
 
-    /// The endings the verbs added.
-    pub fn new_endings(&self) -> impl Iterator<Item = (&str, Ending)> {
-        self.new_endings.iter().map(|(claim_id, ending)| (claim_id.as_str(), *ending))
+    /// Whether a claim has it now.
+    pub fn is_held(&self, now_ms: i64) -> bool {
+        let hold = self.lease.as_ref().map(|lease| &lease.hold);
+        matches!(hold, Some(Hold::Held { until_ms, .. }) if *until_ms > now_ms)
+    }
+
+    /// Whether the backend accepted it.
+    pub fn is_done(&self) -> bool {
+        matches!(self.lease, Some(Lease { hold: Hold::Done { .. }, .. }))
     }
 
     /// May this claim have the webhook? Asked again by its owner, the answer is the same.
@@ -129,16 +152,15 @@ impl Record {
         if let Hold::Done { answer, .. } = lease.hold {
             return Claimed::Duplicate(answer);
         }
-        if matches!(self.endings.get(claim_id), Some(Ending::Freed | Ending::Tombstone)) {
+        if matches!(self.ending(claim_id), Some(Ending::Freed | Ending::Tombstone)) {
             return Claimed::Released;
         }
         match &lease.hold {
             Hold::Held { claim_id: owner, .. } if owner == claim_id => {}
             Hold::Held { until_ms, .. } if *until_ms > now_ms => return Claimed::InFlight,
             Hold::Held { claim_id: owner, .. } => {
-                let owner = owner.clone();
                 lease.attempt = lease.attempt.saturating_add(1);
-                self.end(owner, Ending::Superseded);
+                self.end(owner.clone(), Ending::Superseded);
             }
             Hold::Free | Hold::Done { .. } => lease.attempt = lease.attempt.saturating_add(1),
         }
@@ -147,11 +169,11 @@ impl Record {
         lease.forget_at_ms = until_ms.saturating_add(periods.result_ms);
         let claimed =
             Claimed::Proceed { attempt: lease.attempt, first_seen_ms: lease.first_seen_ms };
-        self.keep(lease);
+        self.lease = Some(lease);
         claimed
     }
 
-    /// The backend accepted the webhook: it is done, whoever holds it by now.
+    /// The backend accepted the webhook: it is done, whoever holds it by now, and the first answer stays.
     pub fn commit(
         &mut self,
         claim_id: &str,
@@ -160,35 +182,30 @@ impl Record {
         periods: Periods,
     ) -> SettlementResult {
         let mut lease = self.lease_or_new(now_ms);
-        match &lease.hold {
-            Hold::Done { .. } => return SettlementResult::Settled,
-            Hold::Held { claim_id: owner, .. } if owner != claim_id => {
-                let owner = owner.clone();
-                self.end(owner, Ending::Superseded);
-            }
-            Hold::Held { .. } | Hold::Free => {}
+        if !matches!(lease.hold, Hold::Done { .. }) {
+            lease.hold = Hold::Done { claim_id: claim_id.to_owned(), answer };
+            lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
+            self.lease = Some(lease);
+            // How the other claims ended is told by this from now on.
+            self.endings.clear();
         }
-        lease.hold = Hold::Done { claim_id: claim_id.to_owned(), answer };
-        lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
-        self.keep(lease);
         SettlementResult::Settled
     }
 
     /// The backend did not accept it: the next claim may have it. Never touches what another claim owns.
     pub fn release(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> SettlementResult {
-        match self.lease.as_ref().map(|lease| &lease.hold) {
-            Some(Hold::Held { claim_id: owner, .. }) if owner == claim_id => {
-                let mut lease = self.lease_or_new(now_ms);
+        let mut lease = self.lease_or_new(now_ms);
+        match &lease.hold {
+            Hold::Held { claim_id: owner, .. } if owner == claim_id => {
                 lease.hold = Hold::Free;
                 lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
-                self.keep(lease);
+                self.lease = Some(lease);
                 self.end(claim_id.to_owned(), Ending::Freed);
                 SettlementResult::Settled
             }
-            Some(Hold::Done { claim_id: owner, .. }) if owner == claim_id => {
-                SettlementResult::Settled
-            }
-            _ => match self.endings.get(claim_id) {
+            Hold::Done { claim_id: owner, .. } if owner == claim_id => SettlementResult::Settled,
+            Hold::Done { .. } => SettlementResult::Superseded,
+            Hold::Held { .. } | Hold::Free => match self.ending(claim_id) {
                 Some(Ending::Freed) => SettlementResult::Settled,
                 Some(Ending::Tombstone) => SettlementResult::Tombstoned,
                 Some(Ending::Superseded) => SettlementResult::Superseded,
@@ -200,19 +217,22 @@ impl Record {
         }
     }
 
+    /// What is not forgotten by now.
     fn lease_or_new(&self, now_ms: i64) -> Lease {
         let new = Lease { attempt: 0, first_seen_ms: now_ms, hold: Hold::Free, forget_at_ms: 0 };
-        self.lease.clone().unwrap_or(new)
+        self.lease.clone().filter(|lease| lease.forget_at_ms > now_ms).unwrap_or(new)
     }
 
-    fn keep(&mut self, lease: Lease) {
-        self.lease = Some(lease);
-        self.lease_changed = true;
+    fn ending(&self, claim_id: &str) -> Option<Ending> {
+        self.endings.iter().find(|(ended, _)| ended == claim_id).map(|(_, ending)| *ending)
     }
 
     fn end(&mut self, claim_id: String, ending: Ending) {
-        self.endings.insert(claim_id.clone(), ending);
-        self.new_endings.insert(claim_id, ending);
+        self.endings.retain(|(ended, _)| *ended != claim_id);
+        if self.endings.len() >= MOST_ENDINGS {
+            self.endings.remove(0);
+        }
+        self.endings.push((claim_id, ending));
     }
 }
 
@@ -303,7 +323,7 @@ mod tests {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
         assert_eq!(record.release("c1", 2, PERIODS), SettlementResult::Settled);
-        assert_eq!(record.release("c2", 2, PERIODS), SettlementResult::Tombstoned);
+        assert_eq!(record.release("c2", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.claim("c3", 3, PERIODS), Claimed::Duplicate(None));
     }
 
@@ -311,15 +331,45 @@ mod tests {
     fn a_result_is_forgotten_by_the_second_clock() {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
-        let kept = record.changed_lease().cloned();
-        assert_eq!(kept.as_ref().unwrap().forget_at_ms, 1001);
-        assert_eq!(
-            Record::new(kept.clone(), 1000).claim("c2", 1000, PERIODS),
-            Claimed::Duplicate(None)
-        );
-        assert_eq!(
-            Record::new(kept, 1001).claim("c2", 1001, PERIODS),
-            Claimed::Proceed { attempt: 1, first_seen_ms: 1001 }
-        );
+        let mut later = record.clone();
+        assert_eq!(record.claim("c2", 1000, PERIODS), Claimed::Duplicate(None));
+        let anew = Claimed::Proceed { attempt: 1, first_seen_ms: 1001 };
+        assert_eq!(later.claim("c2", 1001, PERIODS), anew);
+    }
+
+    #[test]
+    fn what_the_ledger_remembers_counts_when_it_is_ahead() {
+        let held = |claim_id: &str, attempt| Lease {
+            attempt,
+            first_seen_ms: 0,
+            hold: Hold::Held { claim_id: claim_id.into(), until_ms: 30 },
+            forget_at_ms: 1030,
+        };
+        // Lost: whoever had it has it still, and is the owner.
+        let mut lost = Record::default();
+        assert!(lost.learn(held("c1", 1)));
+        assert_eq!(lost.clone().claim("c2", 1, PERIODS), Claimed::InFlight);
+        assert_eq!(lost.claim("c1", 1, PERIODS), proceed(1));
+        // Behind: it was handed out once more while this record could not be reached.
+        let mut behind = held_by("c1");
+        behind.release("c1", 1, PERIODS);
+        assert!(behind.learn(held("c2", 2)));
+        assert_eq!(behind.claim("c3", 2, PERIODS), Claimed::InFlight);
+        // Ahead: what was given back a moment ago is not written yet.
+        let mut ahead = held_by("c1");
+        ahead.release("c1", 1, PERIODS);
+        assert!(!ahead.learn(held("c1", 1)));
+        assert_eq!(ahead.claim("c2", 2, PERIODS), proceed(2));
+    }
+
+    #[test]
+    fn endings_are_bounded_and_the_latest_stay() {
+        let mut record = Record::default();
+        for claim in 0..100 {
+            record.release(&format!("c{claim}"), 0, PERIODS);
+        }
+        assert_eq!(record.endings().len(), MOST_ENDINGS);
+        assert_eq!(record.claim("c99", 1, PERIODS), Claimed::Released);
+        assert_eq!(record.claim("c0", 1, PERIODS), proceed(1));
     }
 }

@@ -1,19 +1,21 @@
-//! The truth, in SQL: leases, opt-outs, windows, events. Each operation is one transaction over one batch: what is
-//! known is read and locked, the domain decides, what it decided is kept. Which database it is, and how a statement
+//! The truth, in SQL: every webhook and what became of it, and who opted out. Which database it is, and how a statement
 //! is spelled, is not known here.
+//!
+//! Leases are decided here only when there is nothing faster, or it is away: one transaction over one batch, in which
+//! what is known is read under a lock, the domain decides, and what it decided is kept.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     time::Duration,
 };
 
-use twilio_edge_contract::{Opt, Outcome, SettlementResult};
+use twilio_edge_contract::{Identity, Opt, Outcome, SettlementResult};
 
 use super::{
     rows::{
-        EndingRow, EventRow, LeaseRow, OptRow, RecordedOpt, SuppressionRow, WantedEnding,
-        WantedLease, WantedSuppression, WindowRow,
+        EndingRow, EventRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, SuppressionRow,
+        WantedEnding, WantedPair,
     },
     sql::{Database, Durability, StoreError, Transaction},
 };
@@ -21,32 +23,13 @@ use crate::{
     config,
     domain::{
         address::Address,
-        lease::{Claimed, Periods, Record},
+        lease::{Claimed, Lease, Periods, Record},
         optout::{self, Arrival, Cause},
         webhook::{Pair, Webhook},
     },
 };
 
-/// One claim, as the stores see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ask {
-    key: String,
-    claim_id: String,
-    /// Of a message: whose window it opens if it proceeds, and whose suppression it wants to know.
-    pair: Option<Pair>,
-}
-
-impl Ask {
-    pub(super) fn of(webhook: &Webhook) -> Ask {
-        Ask {
-            key: webhook.key.clone(),
-            claim_id: webhook.claim_id.clone(),
-            pair: webhook.inbound.as_ref().map(|inbound| inbound.pair.clone()),
-        }
-    }
-}
-
-/// What the ledger answers to one claim.
+/// What the stores answer to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// Whose the webhook is.
@@ -57,17 +40,12 @@ pub struct Grant {
     pub suppressed: bool,
 }
 
-impl Grant {
-    /// An answer that needs nobody's address, because nothing is forwarded.
-    pub(super) fn without_person(claimed: Claimed) -> Grant {
-        Grant { claimed, last_inbound_ms: None, suppressed: false }
-    }
-}
-
 /// One settlement, as the stores see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settle {
-    /// The dedupe key.
+    /// What was claimed.
+    pub identity: Identity,
+    /// [`Identity::dedupe_key`].
     pub key: String,
     /// The claim to settle.
     pub claim_id: String,
@@ -75,8 +53,21 @@ pub struct Settle {
     pub outcome: Outcome,
     /// What to answer duplicates with, as JSON.
     pub answer: Option<String>,
-    /// Of a message forwarded without a verdict: whose window it opens.
-    pub opens: Option<Pair>,
+    /// Set when it was forwarded without a verdict: all of it.
+    pub unclaimed: Option<Webhook>,
+}
+
+/// What SQL knows of the webhooks and people of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) leases: HashMap<String, Lease>,
+    suppressed: HashSet<Person>,
+}
+
+impl Known {
+    pub(super) fn is_suppressed(&self, pair: &Pair) -> bool {
+        !self.suppressed.is_empty() && self.suppressed.contains(&person(pair))
+    }
 }
 
 /// A STOP or START, as it was said.
@@ -122,8 +113,6 @@ pub(super) struct Ledger {
     periods: Periods,
 }
 
-type Records = BTreeMap<String, Record>;
-
 impl Ledger {
     pub(super) async fn open(
         settings: &config::Database,
@@ -137,71 +126,109 @@ impl Ledger {
         self.database.name()
     }
 
-    /// Decides each claim, in order; opens the windows of those that proceed and says who is suppressed.
-    pub(super) async fn claim(&self, asks: &[Ask], now_ms: i64) -> Result<Vec<Grant>, StoreError> {
+    /// Whether no other sidecar can be on it.
+    pub(super) fn is_ours_alone(&self) -> bool {
+        matches!(self.database, Database::Sqlite(_))
+    }
+
+    /// What is known of these webhooks, and whether their senders are suppressed.
+    pub(super) async fn look_up(&self, webhooks: &[&Webhook]) -> Result<Known, StoreError> {
+        let (keys, people) = asked(webhooks);
         self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let asked = asks.iter().map(|ask| (ask.key.as_str(), ask.claim_id.as_str()));
-            let mut records = self.lock(&mut tx, asked, now_ms).await?;
-            let mut claimed = Vec::with_capacity(asks.len());
-            let mut opened = BTreeMap::new();
-            for ask in asks {
-                let record = records.entry(ask.key.clone()).or_default();
-                let answer = record.claim(&ask.claim_id, now_ms, self.periods);
-                if let (Claimed::Proceed { first_seen_ms, .. }, Some(pair)) = (&answer, &ask.pair) {
-                    let last = opened.entry(pair.clone()).or_insert(*first_seen_ms);
-                    *last = (*last).max(*first_seen_ms);
-                }
-                claimed.push(answer);
-            }
-            self.keep(&mut tx, &records, now_ms).await?;
-            let windows = self.open_windows(&mut tx, &opened).await?;
-            let suppressed = self.suppressed(&mut tx, opened.keys()).await?;
-            tx.commit().await?;
-            let grants = asks.iter().zip(claimed).map(|(ask, claimed)| {
-                let pair = ask.pair.as_ref().filter(|_| matches!(claimed, Claimed::Proceed { .. }));
-                Grant {
-                    last_inbound_ms: pair.and_then(|pair| windows.get(pair)).copied(),
-                    suppressed: pair.is_some_and(|pair| suppressed.contains_key(&person(pair))),
-                    claimed,
-                }
-            });
-            Ok(grants.collect())
+            let rows = self.database.look_up(&keys, &people).await?;
+            Ok(self.known(rows))
         })
         .await
     }
 
-    /// Settles each claim, in order. Survives the loss of power: what the backend accepted is not sent to it again.
-    pub(super) async fn settle(
+    /// Of these webhooks only what their leases are.
+    pub(super) async fn leases(&self, keys: &[&str]) -> Result<HashMap<String, Lease>, StoreError> {
+        self.bounded(async {
+            let rows = self.database.look_up(keys, &[]).await?;
+            Ok(self.known(rows).leases)
+        })
+        .await
+    }
+
+    /// The last message of each pair, as far as it is written.
+    pub(super) async fn last_inbound(
+        &self,
+        pairs: &BTreeSet<&Pair>,
+    ) -> Result<HashMap<Pair, i64>, StoreError> {
+        self.bounded(async {
+            let wanted: Vec<WantedPair<'_>> = pairs.iter().map(|pair| WantedPair::of(pair)).collect();
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let rows: Vec<PairRow> =
+                tx.fetch(self.database.statements().last_inbound, &wanted).await?;
+            let last = rows.into_iter().map(|row| (row.last_inbound_ms, row.pair()));
+            Ok(last.map(|(last, pair)| (pair, last)).collect())
+        })
+        .await
+    }
+
+    /// Decides each claim here, in order, and says who is suppressed. Survives the end of any process.
+    pub(super) async fn claim(
+        &self,
+        webhooks: &[Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<(Claimed, bool)>, StoreError> {
+        self.bounded(async {
+            let webhooks: Vec<&Webhook> = webhooks.iter().collect();
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let claims = webhooks.iter().map(|w| (w.key.as_str(), w.claim_id.as_str()));
+            let (before, known) = self.lock(&mut tx, claims, &webhooks, now_ms).await?;
+            let mut records = before.clone();
+            let mut rows = BTreeMap::new();
+            let mut claimed = Vec::with_capacity(webhooks.len());
+            for webhook in &webhooks {
+                let record = records.entry(webhook.key.clone()).or_default();
+                let answer = record.claim(&webhook.claim_id, now_ms, self.periods);
+                if let Some(row) = arrival(webhook, &answer, now_ms, self.periods) {
+                    add(&mut rows, row);
+                }
+                let suppressed = webhook.inbound.as_ref().map(|i| known.is_suppressed(&i.pair));
+                claimed.push((answer, suppressed.unwrap_or_default()));
+            }
+            self.keep(&mut tx, &before, &records, rows, now_ms).await?;
+            tx.commit().await?;
+            Ok(claimed)
+        })
+        .await
+    }
+
+    /// Gives back each claim here, in order. Survives the end of any process.
+    pub(super) async fn release(
         &self,
         settles: &[Settle],
         now_ms: i64,
     ) -> Result<Vec<SettlementResult>, StoreError> {
         self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let asked = settles.iter().map(|s| (s.key.as_str(), s.claim_id.as_str()));
-            let mut records = self.lock(&mut tx, asked, now_ms).await?;
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let claims = settles.iter().map(|s| (s.key.as_str(), s.claim_id.as_str()));
+            let (before, _) = self.lock(&mut tx, claims, &[], now_ms).await?;
+            let mut records = before.clone();
+            let mut rows = BTreeMap::new();
             let mut results = Vec::with_capacity(settles.len());
-            let mut opened = BTreeMap::new();
             for settle in settles {
                 let record = records.entry(settle.key.clone()).or_default();
-                if let Some(pair) = &settle.opens {
-                    opened.insert(pair.clone(), record.first_seen_ms().unwrap_or(now_ms));
+                let result = record.release(&settle.claim_id, now_ms, self.periods);
+                if let Some(row) = refusal(settle, result, record, now_ms) {
+                    add(&mut rows, row);
                 }
-                results.push(match settle.outcome {
-                    Outcome::Commit => {
-                        let answer = settle.answer.clone();
-                        record.commit(&settle.claim_id, answer, now_ms, self.periods)
-                    }
-                    Outcome::Release => record.release(&settle.claim_id, now_ms, self.periods),
-                });
+                results.push(result);
             }
-            self.keep(&mut tx, &records, now_ms).await?;
-            self.open_windows(&mut tx, &opened).await?;
+            self.keep(&mut tx, &before, &records, rows, now_ms).await?;
             tx.commit().await?;
             Ok(results)
         })
         .await
+    }
+
+    /// Writes events, each key once. Survives the loss of power; the same event again changes nothing.
+    pub(super) async fn keep_events(&self, rows: &[EventRow]) -> Result<(), StoreError> {
+        let Some(now_ms) = rows.iter().map(|row| row.noted_at_ms).max() else { return Ok(()) };
+        let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
+        self.bounded(self.database.keep_events(rows, forgotten_ms)).await
     }
 
     /// Records each STOP and START, once by its message; of each, whether it changed who is suppressed. Survives the
@@ -249,26 +276,6 @@ impl Ledger {
         .await
     }
 
-    /// Writes events; the same event again changes nothing.
-    pub(super) async fn keep_events(&self, events: Vec<EventRow>) -> Result<(), StoreError> {
-        let mut merged: BTreeMap<String, EventRow> = BTreeMap::new();
-        for event in events {
-            match merged.get_mut(&event.dedupe_key) {
-                Some(known) => known.merge(event),
-                None => {
-                    merged.insert(event.dedupe_key.clone(), event);
-                }
-            }
-        }
-        let rows: Vec<EventRow> = merged.into_values().collect();
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            tx.execute(self.database.statements().keep_events, &rows).await?;
-            tx.commit().await
-        })
-        .await
-    }
-
     /// Deletes what both clocks have left behind, a bounded number of rows at a time; how many.
     pub(super) async fn forget(&self, now_ms: i64) -> Result<u64, StoreError> {
         self.bounded(async {
@@ -291,88 +298,71 @@ impl Ledger {
         self.database.close().await;
     }
 
-    /// What is known about the asked keys, locked until the transaction ends.
+    /// What is known about the asked keys, locked until the transaction ends, and about the people of `webhooks`.
     async fn lock(
         &self,
         tx: &mut Transaction,
-        asked: impl Iterator<Item = (&str, &str)> + Clone,
+        claims: impl Iterator<Item = (&str, &str)> + Clone,
+        webhooks: &[&Webhook],
         now_ms: i64,
-    ) -> Result<Records, StoreError> {
+    ) -> Result<(BTreeMap<String, Record>, Known), StoreError> {
         let statements = self.database.statements();
-        let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
-        let keys: BTreeMap<&str, WantedLease<'_>> = asked
-            .clone()
-            .map(|(dedupe_key, _)| (dedupe_key, WantedLease { dedupe_key, now_ms, forget_at_ms }))
-            .collect();
-        let keys: Vec<WantedLease<'_>> = keys.into_values().collect();
-        let leases: Vec<LeaseRow> = tx.fetch(statements.lock_leases, &keys).await?;
-        let mut records: Records = leases
-            .into_iter()
-            .map(|row| (row.dedupe_key.clone(), Record::new(Some(row.lease()), now_ms)))
-            .collect();
-        // Only now: before the lock, another batch may have been adding to them.
-        let claims: Vec<WantedEnding<'_>> = asked
+        let keys: BTreeSet<&str> = claims.clone().map(|(key, _)| key).collect();
+        let keys: Vec<&str> = keys.into_iter().collect();
+        tx.execute(statements.lock_keys, &keys).await?;
+        // Only now: before the lock, another batch may have been changing it.
+        let (_, people) = asked(webhooks);
+        let rows = tx.look_up(&keys, &people).await?;
+        let known = self.known(rows);
+        let wanted: Vec<WantedEnding<'_>> = claims
             .map(|(dedupe_key, claim_id)| WantedEnding { dedupe_key, claim_id, now_ms })
             .collect();
-        let endings: Vec<EndingRow> = tx.fetch(statements.find_endings, &claims).await?;
-        for row in endings {
+        let mut endings: HashMap<String, Vec<_>> = HashMap::new();
+        for row in tx.fetch::<EndingRow>(statements.find_endings, &wanted).await? {
             let ending = row.ending()?;
-            records.entry(row.dedupe_key).or_default().found_ending(row.claim_id, ending);
+            endings.entry(row.dedupe_key).or_default().push((row.claim_id, ending));
         }
-        Ok(records)
+        let records = keys.into_iter().map(|key| {
+            let endings = endings.remove(key).unwrap_or_default();
+            (key.to_owned(), Record::new(known.leases.get(key).cloned(), endings))
+        });
+        Ok((records.collect(), known))
     }
 
     async fn keep(
         &self,
         tx: &mut Transaction,
-        records: &Records,
+        before: &BTreeMap<String, Record>,
+        after: &BTreeMap<String, Record>,
+        rows: BTreeMap<String, EventRow>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
-        let leases: Vec<LeaseRow> = records
-            .iter()
-            .filter_map(|(key, record)| {
-                record.changed_lease().map(|lease| LeaseRow::of(key, lease))
-            })
-            .collect();
-        let endings: Vec<EndingRow> = records
-            .iter()
-            .flat_map(|(key, record)| {
-                record
-                    .new_endings()
-                    .map(|(claim_id, ending)| EndingRow::of(key, claim_id, ending, forget_at_ms))
-            })
-            .collect();
-        tx.execute(self.database.statements().keep_leases, &leases).await?;
+        let endings = after.iter().flat_map(|(key, record)| {
+            let known = before.get(key).map(Record::endings).unwrap_or_default();
+            let new = record.endings().iter().filter(|ending| !known.contains(ending));
+            new.map(|(claim_id, ending)| EndingRow::of(key, claim_id, *ending, forget_at_ms))
+        });
+        let endings: Vec<EndingRow> = endings.collect();
+        let rows: Vec<EventRow> = rows.into_values().collect();
+        tx.keep_events(&rows, now_ms.saturating_sub(self.periods.result_ms)).await?;
         tx.execute(self.database.statements().keep_endings, &endings).await
     }
 
-    /// Opens or refreshes windows; a window never moves back. The last message of each pair.
-    async fn open_windows(
-        &self,
-        tx: &mut Transaction,
-        opened: &BTreeMap<Pair, i64>,
-    ) -> Result<HashMap<Pair, i64>, StoreError> {
-        let rows: Vec<WindowRow> =
-            opened.iter().map(|(pair, last)| WindowRow::of(pair, *last)).collect();
-        let rows: Vec<WindowRow> = tx.fetch(self.database.statements().open_windows, &rows).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| {
-                let last = row.last_inbound_ms;
-                (row.pair(), last)
-            })
-            .collect())
-    }
-
-    async fn suppressed(
-        &self,
-        tx: &mut Transaction,
-        pairs: impl Iterator<Item = &Pair>,
-    ) -> Result<HashMap<Person, i64>, StoreError> {
-        let wanted: Vec<WantedSuppression<'_>> = pairs.map(WantedSuppression::of).collect();
-        let found = tx.fetch(self.database.statements().find_suppressions, &wanted).await?;
-        Ok(suppressed_among(found))
+    fn known(&self, rows: Vec<KnownRow>) -> Known {
+        let mut known = Known::default();
+        for row in rows {
+            match row.read(self.periods.result_ms) {
+                Found::Webhook(key, lease) => {
+                    known.leases.insert(key, lease);
+                }
+                Found::Suppressed(person) => {
+                    known.suppressed.insert(person);
+                }
+                Found::Nothing => {}
+            }
+        }
+        known
     }
 
     async fn bounded<T>(
@@ -384,6 +374,67 @@ impl Ledger {
             Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
         }
     }
+}
+
+/// The event of a claim that has something new to say: it goes to the backend, or its client did not wait.
+pub(super) fn arrival(
+    webhook: &Webhook,
+    claimed: &Claimed,
+    now_ms: i64,
+    periods: Periods,
+) -> Option<EventRow> {
+    match claimed {
+        Claimed::Proceed { attempt, first_seen_ms } => {
+            let until_ms = now_ms.saturating_add(periods.lease_ms);
+            Some(EventRow::handed_out(webhook, *attempt, *first_seen_ms, until_ms, now_ms))
+        }
+        Claimed::Released => Some(EventRow::came(webhook, now_ms, now_ms)),
+        Claimed::Duplicate(_) | Claimed::InFlight => None,
+    }
+}
+
+/// The event of a release that ended something: not of a claim that was overtaken or never forwarded.
+pub(super) fn refusal(
+    settle: &Settle,
+    result: SettlementResult,
+    record: &Record,
+    now_ms: i64,
+) -> Option<EventRow> {
+    let forwarded = match result {
+        SettlementResult::Settled => !record.is_done(),
+        SettlementResult::Tombstoned => settle.unclaimed.is_some(),
+        SettlementResult::Superseded | SettlementResult::Unavailable => false,
+    };
+    match (forwarded, &settle.unclaimed) {
+        (true, _) => {
+            // A tombstone's attempt is not the one that holds the lease.
+            let own = result == SettlementResult::Settled;
+            let attempt = record.lease().filter(|_| own).map(|lease| lease.attempt);
+            Some(EventRow::refused(settle, attempt.unwrap_or_default(), now_ms))
+        }
+        (false, Some(webhook)) => Some(EventRow::came(webhook, now_ms, now_ms)),
+        (false, None) => None,
+    }
+}
+
+/// Adds a row to those of one statement.
+pub(super) fn add(rows: &mut BTreeMap<String, EventRow>, row: EventRow) {
+    match rows.get_mut(&row.dedupe_key) {
+        Some(known) => known.merge(row),
+        None => {
+            rows.insert(row.dedupe_key.clone(), row);
+        }
+    }
+}
+
+/// Each key and each person once.
+fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<(&'a str, &'a Address)>) {
+    let keys: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.key.as_str()).collect();
+    let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
+    let people: BTreeSet<(&str, &Address)> = inbound
+        .map(|inbound| (inbound.pair.account_sid.as_str(), &inbound.pair.theirs))
+        .collect();
+    (keys.into_iter().collect(), people.into_iter().collect())
 }
 
 /// Whom a suppression is about: the tenant, and the address with its channel.

@@ -1,14 +1,21 @@
-//! The stores as one thing: the ledger (SQL, the truth) and, if there is one, Redis in front of it. What a claim costs
-//! and what happens when one of them is away is decided here; what a claim means is not.
+//! The stores as one thing: the ledger (SQL, the truth), the journal that writes it, and where leases are kept for speed.
+//! What a claim costs and what happens when one of them is away is decided here; what a claim means is not.
 //!
 //! ```text
-//! claim    Redis: done? held? released? --no--> SQL: decide   (--disagrees--> tell Redis)
-//!          Redis away -----------------------> SQL: decide
-//! settle   SQL first, then Redis
+//! claim    leases: take it --somebody has it, it is done--> answer
+//!            |  taken                                  away, or none: one transaction in SQL decides
+//!          ledger: anything known of it? (one read)    known: decide again with that, put the lease right
+//!            v
+//!          journal: who has it, behind the answer
+//! commit   journal, at once, with what waits of the same webhook; then tell the leases
+//! release  leases, then the journal behind the answer
 //! ```
 
 mod group;
+mod journal;
 mod ledger;
+mod leases;
+mod memory;
 mod postgres;
 mod redis;
 mod rows;
@@ -16,36 +23,48 @@ mod scripts;
 mod sql;
 mod sqlite;
 
-use std::{sync::Arc, time::Duration};
-
-use self::{
-    group::Group,
-    ledger::{Ask, Ledger},
-    redis::{Hint, Redis},
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
 };
+
+use twilio_edge_contract::{Outcome, SettlementResult};
+
 pub use self::{
     ledger::{Grant, OptSaid, Settle},
-    rows::EventRow,
     sql::StoreError,
+};
+use self::{
+    group::Group,
+    journal::{Journal, Writer},
+    ledger::{Known, Ledger, arrival, refusal},
+    leases::{Leases, Taken},
+    memory::Memory,
+    redis::Redis,
+    rows::EventRow,
 };
 use crate::{
     config::Config,
     domain::{
-        lease::{Claimed, Periods},
-        webhook::Webhook,
+        lease::{Claimed, Periods, Record},
+        webhook::{Pair, Webhook},
     },
     metrics::Metrics,
 };
-use twilio_edge_contract::SettlementResult;
 
 /// The stores a sidecar runs on.
 #[derive(Clone)]
 pub struct Stores {
     ledger: Arc<Ledger>,
-    claims: Group<Ask, Grant>,
-    settles: Group<Settle, SettlementResult>,
+    leases: Leases,
+    journal: Journal,
+    writer: Arc<tokio::sync::Mutex<Option<Writer>>>,
+    /// Claims and releases the ledger decides, because no quick store can.
+    claims: Group<Webhook, (Claimed, bool)>,
+    releases: Group<Settle, SettlementResult>,
     opts: Group<OptSaid, bool>,
-    redis: Option<Redis>,
+    periods: Periods,
     metrics: Arc<Metrics>,
 }
 
@@ -65,86 +84,73 @@ impl Stores {
             lease_ms: i64::from(config.leases.period_ms),
             result_ms: i64::from(config.leases.result_ttl_s).saturating_mul(1000),
         };
-        let redis = match config.redis.url.is_empty() {
-            true => None,
-            false => Some(Redis::open(&config.redis, periods)?),
-        };
+        let recall_ms = i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
         let timeout = Duration::from_millis(config.database.timeout_ms);
         let ledger = Arc::new(Ledger::open(&config.database, periods).await?);
-        let (claiming, settling, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
+        let leases = match (config.redis.url.is_empty(), ledger.is_ours_alone()) {
+            (false, _) => Leases::Redis(Redis::open(&config.redis, periods, recall_ms)?),
+            (true, true) => Leases::Memory(Memory::new(periods, recall_ms)),
+            (true, false) => Leases::Sql,
+        };
+        let (journal, writer) =
+            Journal::start(&config.events, timeout, ledger.clone(), metrics.clone());
+        let (claiming, releasing, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
         Ok(Stores {
-            claims: Group::start(timeout, move |asks: Vec<Ask>, now_ms| {
+            claims: Group::start(timeout, move |webhooks: Vec<Webhook>, now_ms| {
                 let ledger = claiming.clone();
-                async move { ledger.claim(&asks, now_ms).await }
+                async move { ledger.claim(&webhooks, now_ms).await }
             }),
-            settles: Group::start(timeout, move |settles: Vec<Settle>, now_ms| {
-                let ledger = settling.clone();
-                async move { ledger.settle(&settles, now_ms).await }
+            releases: Group::start(timeout, move |settles: Vec<Settle>, now_ms| {
+                let ledger = releasing.clone();
+                async move { ledger.release(&settles, now_ms).await }
             }),
             opts: Group::start(timeout, move |said: Vec<OptSaid>, now_ms| {
                 let ledger = recording.clone();
                 async move { ledger.record_opts(&said, now_ms).await }
             }),
+            writer: Arc::new(tokio::sync::Mutex::new(Some(writer))),
             ledger,
-            redis,
+            leases,
+            journal,
+            periods,
             metrics,
         })
     }
 
     /// What it runs on, for people: `sqlite`, `redis+postgres`, ..
     pub fn describe(&self) -> String {
-        let front = if self.redis.is_some() { "redis+" } else { "" };
+        let front = if matches!(self.leases, Leases::Redis(_)) { "redis+" } else { "" };
         format!("{front}{}", self.ledger.name())
     }
 
     /// Decides each claim, in order; none where no store could say.
     pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
-        let hints = self.hints(webhooks, now_ms).await;
-        let asked = webhooks.iter().zip(&hints).filter(|(_, hint)| **hint == Hint::AskLedger);
-        let asked: Vec<&Webhook> = asked.map(|(webhook, _)| *webhook).collect();
-        let decided = self.decide(&asked, now_ms).await;
-
-        if let Some(redis) = &self.redis {
-            let claimed = decided.iter().map(|grant| grant.as_ref().map(|grant| &grant.claimed));
-            let disagreed: Vec<(&Webhook, Option<&Claimed>)> = asked
-                .iter()
-                .copied()
-                .zip(claimed)
-                .filter(|(_, claimed)| !matches!(claimed, Some(Claimed::Proceed { .. })))
-                .collect();
-            if !disagreed.is_empty() {
-                // Best effort: what is not taken back ends by itself, what is not told is asked again.
-                let _ = redis.correct(&disagreed, now_ms).await;
-            }
-        }
-        let mut decided = decided.into_iter();
-        let grants = hints.into_iter().map(|hint| match hint {
-            Hint::Known(claimed) => Some(Grant::without_person(claimed)),
-            Hint::AskLedger => decided.next().flatten(),
-        });
-        grants.collect()
-    }
-
-    /// Settles each claim, in order: in the ledger, and then in Redis as far as it is there. Nothing at all when the
-    /// ledger cannot.
-    pub async fn settle(&self, settles: Vec<Settle>, now_ms: i64) -> Vec<SettlementResult> {
-        if settles.is_empty() {
+        if webhooks.is_empty() {
             return Vec::new();
         }
-        let results = match self.settles.ask(settles.clone(), now_ms).await {
-            Ok(results) => results,
-            Err(reason) => {
-                tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
-                return Vec::new();
-            }
-        };
-        if let Some(redis) = &self.redis {
-            // What Redis misses it asks the ledger about once the lease it knows has ended.
-            if redis.settle(&settles, &results, now_ms).await.is_err() {
+        let mut grants = match self.leases.claim(webhooks, now_ms).await {
+            Some(Ok(taken)) => self.confirm(webhooks, taken, now_ms).await,
+            Some(Err(_)) => {
                 self.metrics.redis_fell_through();
+                self.decide(webhooks, now_ms).await
             }
-        }
-        results
+            None => self.decide(webhooks, now_ms).await,
+        };
+        self.tell_windows(webhooks, &mut grants, now_ms).await;
+        grants
+    }
+
+    /// Settles each claim, in order; none where the ledger could not take it.
+    pub async fn settle(&self, settles: Vec<Settle>, now_ms: i64) -> Vec<Option<SettlementResult>> {
+        let (commits, releases): (Vec<&Settle>, Vec<&Settle>) =
+            settles.iter().partition(|settle| settle.outcome == Outcome::Commit);
+        let committed = self.commit(&commits, now_ms).await;
+        let mut released = self.release(&releases, now_ms).await.into_iter();
+        let result = |settle: &Settle| match settle.outcome {
+            Outcome::Commit => committed.then_some(SettlementResult::Settled),
+            Outcome::Release => released.next().flatten(),
+        };
+        settles.iter().map(result).collect()
     }
 
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
@@ -156,11 +162,6 @@ impl Stores {
         self.opts.ask(said, now_ms).await
     }
 
-    /// Writes events; the same event again changes nothing.
-    pub async fn keep_events(&self, events: Vec<EventRow>) -> Result<(), StoreError> {
-        self.ledger.keep_events(events).await
-    }
-
     /// Deletes what need not be remembered any longer, a bounded number of rows; how many.
     pub async fn forget(&self, now_ms: i64) -> Result<u64, StoreError> {
         self.ledger.forget(now_ms).await
@@ -169,41 +170,262 @@ impl Stores {
     /// Asks each store whether it is there.
     pub async fn health(&self) -> Health {
         let redis = async {
-            match &self.redis {
-                Some(redis) => Some(redis.ping().await),
-                None => None,
+            match &self.leases {
+                Leases::Redis(redis) => Some(redis.ping().await),
+                Leases::Memory(_) | Leases::Sql => None,
             }
         };
         let (ledger, redis) = tokio::join!(self.ledger.ping(), redis);
         Health { ledger, redis }
     }
 
-    /// Ends all connections, orderly.
-    pub async fn close(&self) {
+    /// Writes what waits and ends all connections, orderly; false when that took longer than `limit`. To be called
+    /// when nobody claims or settles any more.
+    pub async fn close(&self, limit: Duration) -> bool {
+        let written = match self.writer.lock().await.take() {
+            Some(writer) => writer.finish(limit).await,
+            None => true,
+        };
         self.ledger.close().await;
+        written
     }
 
-    async fn hints(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Hint> {
-        if let Some(redis) = &self.redis {
-            match redis.claim(webhooks, now_ms).await {
-                Ok(hints) => return hints,
-                Err(_) => self.metrics.redis_fell_through(),
+    /// What the quick store decided, held against what the ledger knows, and noted.
+    async fn confirm(
+        &self,
+        webhooks: &[&Webhook],
+        mut taken: Vec<Taken>,
+        now_ms: i64,
+    ) -> Vec<Option<Grant>> {
+        let proceeds = |taken: &Taken| matches!(taken.claimed, Claimed::Proceed { .. });
+        let asked: Vec<&Webhook> = webhooks
+            .iter()
+            .zip(&taken)
+            .filter(|(_, taken)| proceeds(taken))
+            .map(|(webhook, _)| *webhook)
+            .collect();
+        let known = match asked.is_empty() {
+            true => Ok(Known::default()),
+            false => self.ledger.look_up(&asked).await,
+        };
+        let known = match known {
+            Ok(known) => known,
+            Err(reason) => {
+                tracing::warn!(%reason, count = asked.len(), "claims could not be decided");
+                self.give_back(webhooks, &taken, now_ms).await;
+                let grant = |taken: Taken| (!proceeds(&taken)).then(|| Grant::of(taken.claimed));
+                return taken.into_iter().map(grant).collect();
+            }
+        };
+        if !known.leases.is_empty() {
+            self.reconsider(webhooks, &mut taken, &known, now_ms).await;
+        }
+        let rows = webhooks.iter().zip(&taken);
+        let rows: Vec<EventRow> = rows
+            .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
+            .collect();
+        if let Err(reason) = self.journal.note(rows).await {
+            // The leases stand; but without the events nobody could tell later what came.
+            tracing::warn!(%reason, "the queue is full and events could not be written");
+            return vec![None; webhooks.len()];
+        }
+        let grants = webhooks.iter().zip(taken).map(|(webhook, taken)| {
+            let inbound = webhook.inbound.as_ref().filter(|_| proceeds(&taken));
+            let suppressed = inbound.is_some_and(|inbound| known.is_suppressed(&inbound.pair));
+            Some(Grant { suppressed, ..Grant::of(taken.claimed) })
+        });
+        grants.collect()
+    }
+
+    /// Decides again where the ledger is ahead of the quick store, and puts that right.
+    async fn reconsider(
+        &self,
+        webhooks: &[&Webhook],
+        taken: &mut [Taken],
+        known: &Known,
+        now_ms: i64,
+    ) {
+        let (mut changes, mut places) = (Vec::new(), Vec::new());
+        for (place, (webhook, taken)) in webhooks.iter().zip(taken.iter()).enumerate() {
+            let remembered = match &taken.claimed {
+                Claimed::Proceed { .. } => known.leases.get(&webhook.key),
+                _ => None,
+            };
+            let mut record = taken.before.clone();
+            if !remembered.is_some_and(|lease| record.learn(lease.clone())) {
+                continue;
+            }
+            let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
+            changes.push((webhook.key.as_str(), taken.after.clone(), record));
+            places.push((place, claimed));
+        }
+        let swaps = changes.iter().map(|(key, before, after)| (*key, before, after.clone()));
+        let amended = self.leases.amend(swaps.collect(), now_ms).await;
+        for (nth, (place, claimed)) in places.into_iter().enumerate() {
+            let amended = amended.as_ref().is_ok_and(|amended| amended.get(nth) == Some(&true));
+            if let Some(taken) = taken.get_mut(place) {
+                // A lease that could not be put right is not handed out: it is asked for again.
+                let proceeds = matches!(claimed, Claimed::Proceed { .. });
+                taken.claimed = if proceeds && !amended { Claimed::InFlight } else { claimed };
             }
         }
-        vec![Hint::AskLedger; webhooks.len()]
     }
 
+    /// Undoes claims that cannot be answered. Best effort: what is not given back ends by itself.
+    async fn give_back(&self, webhooks: &[&Webhook], taken: &[Taken], now_ms: i64) {
+        let undone = webhooks.iter().zip(taken).filter(|(_, taken)| taken.before != taken.after);
+        let undone =
+            undone.map(|(webhook, taken)| (webhook.key.as_str(), &taken.after, taken.before.clone()));
+        let _ = self.leases.amend(undone.collect(), now_ms).await;
+    }
+
+    /// Lets the ledger decide.
     async fn decide(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
-        if webhooks.is_empty() {
-            return Vec::new();
-        }
-        let asks = webhooks.iter().map(|webhook| Ask::of(webhook)).collect();
-        match self.claims.ask(asks, now_ms).await {
-            Ok(grants) => grants.into_iter().map(Some).collect(),
+        // What this sidecar handed out a moment ago is not in the ledger yet.
+        let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
+        let decided = match self.journal.flush().await {
+            Ok(()) => self.claims.ask(asks, now_ms).await,
+            Err(reason) => Err(reason),
+        };
+        match decided {
+            Ok(decided) => decided
+                .into_iter()
+                .map(|(claimed, suppressed)| {
+                    let proceeds = matches!(claimed, Claimed::Proceed { .. });
+                    Some(Grant { suppressed: suppressed && proceeds, ..Grant::of(claimed) })
+                })
+                .collect(),
             Err(reason) => {
                 tracing::warn!(%reason, count = webhooks.len(), "claims could not be decided");
                 vec![None; webhooks.len()]
             }
         }
+    }
+
+    /// Adds when each proceeding message's window was last opened: now, unless it is a message of before, which may not
+    /// be the latest any more.
+    async fn tell_windows(
+        &self,
+        webhooks: &[&Webhook],
+        grants: &mut [Option<Grant>],
+        now_ms: i64,
+    ) {
+        let mut of_before = BTreeSet::new();
+        for (webhook, grant) in webhooks.iter().zip(grants.iter_mut()) {
+            let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
+            let Claimed::Proceed { first_seen_ms, .. } = grant.claimed else { continue };
+            grant.last_inbound_ms = Some(first_seen_ms);
+            if first_seen_ms < now_ms {
+                of_before.insert(&inbound.pair);
+            }
+        }
+        if of_before.is_empty() {
+            return;
+        }
+        // Best effort: without it the window is told to end earlier than it does.
+        let _ = self.journal.flush().await;
+        let last: HashMap<Pair, i64> = self.ledger.last_inbound(&of_before).await.unwrap_or_default();
+        for (webhook, grant) in webhooks.iter().zip(grants) {
+            let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
+            let last = last.get(&inbound.pair).copied();
+            grant.last_inbound_ms = grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
+        }
+    }
+
+    /// Whether all of it is durable.
+    async fn commit(&self, settles: &[&Settle], now_ms: i64) -> bool {
+        if settles.is_empty() {
+            return true;
+        }
+        let rows = settles.iter().map(|settle| EventRow::accepted(settle, now_ms)).collect();
+        if let Err(reason) = self.journal.write(rows).await {
+            tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
+            return false;
+        }
+        if self.leases.commit(settles, now_ms).await.is_err() {
+            // What Redis misses it is told when the lease it knows has ended.
+            self.metrics.redis_fell_through();
+        }
+        true
+    }
+
+    async fn release(&self, settles: &[&Settle], now_ms: i64) -> Vec<Option<SettlementResult>> {
+        if settles.is_empty() {
+            return Vec::new();
+        }
+        let given_back = match self.leases.release(settles, now_ms).await {
+            Some(Ok(given_back)) => self.recollect(settles, given_back, now_ms).await,
+            Some(Err(reason)) => {
+                self.metrics.redis_fell_through();
+                Err(reason)
+            }
+            None => Err(StoreError::Away(String::new())),
+        };
+        let Ok(given_back) = given_back else {
+            return self.release_in_ledger(settles, now_ms).await;
+        };
+        let rows = settles.iter().zip(&given_back);
+        let rows = rows.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
+        if self.journal.note(rows.collect()).await.is_err() {
+            return vec![None; settles.len()];
+        }
+        given_back.into_iter().map(|(result, _)| Some(result)).collect()
+    }
+
+    /// A release of a claim the quick store never heard of may be of one the ledger remembers.
+    async fn recollect(
+        &self,
+        settles: &[&Settle],
+        given_back: Vec<(SettlementResult, Record, Record)>,
+        now_ms: i64,
+    ) -> Result<Vec<(SettlementResult, Record)>, StoreError> {
+        let unknown = |result: SettlementResult| result == SettlementResult::Tombstoned;
+        let asked = settles.iter().zip(&given_back).filter(|(_, (result, ..))| unknown(*result));
+        let keys: Vec<&str> = asked.map(|(settle, _)| settle.key.as_str()).collect();
+        let known = match keys.is_empty() {
+            true => HashMap::new(),
+            false => self.ledger.leases(&keys).await?,
+        };
+        let mut changes = Vec::new();
+        let mut results = Vec::with_capacity(settles.len());
+        for (settle, (result, before, after)) in settles.iter().zip(given_back) {
+            let mut record = before;
+            let remembered = known.get(&settle.key).filter(|_| unknown(result));
+            if remembered.is_some_and(|lease| record.learn(lease.clone())) {
+                let result = record.release(&settle.claim_id, now_ms, self.periods);
+                changes.push((settle.key.as_str(), after, record.clone()));
+                results.push((result, record));
+            } else {
+                results.push((result, after));
+            }
+        }
+        let changes = changes.iter().map(|(key, before, after)| (*key, before, after.clone()));
+        self.leases.amend(changes.collect(), now_ms).await?;
+        Ok(results)
+    }
+
+    async fn release_in_ledger(
+        &self,
+        settles: &[&Settle],
+        now_ms: i64,
+    ) -> Vec<Option<SettlementResult>> {
+        let asks = settles.iter().map(|settle| (*settle).clone()).collect();
+        let released = match self.journal.flush().await {
+            Ok(()) => self.releases.ask(asks, now_ms).await,
+            Err(reason) => Err(reason),
+        };
+        match released {
+            Ok(results) => results.into_iter().map(Some).collect(),
+            Err(reason) => {
+                tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
+                vec![None; settles.len()]
+            }
+        }
+    }
+}
+
+impl Grant {
+    fn of(claimed: Claimed) -> Grant {
+        Grant { claimed, last_inbound_ms: None, suppressed: false }
     }
 }

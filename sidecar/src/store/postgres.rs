@@ -1,20 +1,26 @@
-//! The ledger in PostgreSQL: how it is reached, and every statement. Each statement takes one JSON array of rows, so
-//! that a batch is one statement whatever its size; rows are always locked in the order of their key, so that
-//! two batches cannot wait for each other. What the rows mean is the ledger's business.
+//! The ledger in PostgreSQL: how it is reached, and every statement. Rows are always locked
+//! in the order of their key, so that two batches cannot wait for each other. What the rows mean is the ledger's
+//! business.
 
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection,
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 use tokio::time::Instant;
 
-use super::sql::{Statements, StoreError};
-use crate::config;
+use super::{
+    rows::{EventRow, KnownRow},
+    sql::{Statements, StoreError, event_columns, merge},
+};
+use crate::{config, domain::address::Address};
 
 /// How long to leave a server alone that is not up yet.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// A connection nobody used for so long is asked whether it is still there before it is relied on.
+const IDLE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
@@ -74,11 +80,21 @@ fn pool(
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(Duration::from_millis(timeout_ms))
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                Ok(metadata.idle_for < IDLE || connection.ping().await.is_ok())
+            })
+        })
         .after_connect(move |connection, _| {
             Box::pin(async move {
+                // Every statement here looks rows up by a key. Its plan must not be made again for each batch, nor be
+                // a scan because the table was small when it was made.
                 let settings = format!(
                     "SET synchronous_commit = {synchronous_commit}; SET statement_timeout = {limit_ms}; \
-                     SET idle_in_transaction_session_timeout = {limit_ms}"
+                     SET idle_in_transaction_session_timeout = {limit_ms}; \
+                     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+                     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
                 );
                 sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await.map(|_| ())
             })
@@ -86,25 +102,94 @@ fn pool(
         .connect_lazy_with(options.clone())
 }
 
+const LOOK_UP: &str = "
+    SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer,
+        NULL AS tenant, NULL AS channel, NULL AS number
+    FROM events WHERE dedupe_key = ANY($1)
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
+    FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
+        JOIN suppressions USING (tenant, channel, number)
+    WHERE suppressed";
+
+pub(super) async fn look_up(
+    executor: impl PgExecutor<'_>,
+    keys: &[&str],
+    people: &[(&str, &Address)],
+) -> Result<Vec<KnownRow>, StoreError> {
+    let of = |part: fn(&Address) -> &String| -> Vec<&str> {
+        people.iter().map(|(_, address)| part(address).as_str()).collect()
+    };
+    let tenants: Vec<&str> = people.iter().map(|(tenant, _)| *tenant).collect();
+    let query = sqlx::query_as(LOOK_UP)
+        .bind(keys)
+        .bind(tenants)
+        .bind(of(|address| &address.channel))
+        .bind(of(|address| &address.number));
+    Ok(query.fetch_all(executor).await?)
+}
+
+const KEEP_EVENTS: &str = concat!(
+    "INSERT INTO events AS kept (",
+    event_columns!(),
+    ") SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
+     $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], \
+     $16::text[], $17::bigint[], $18::text[])",
+    merge!("least", "greatest", "$19")
+);
+
+/// The rows come in the order of their keys, and are locked in it.
+pub(super) async fn keep_events(
+    executor: impl PgExecutor<'_>,
+    rows: &[EventRow],
+    forgotten_ms: i64,
+) -> Result<(), StoreError> {
+    let text = |column: fn(&EventRow) -> Option<&str>| -> Vec<Option<&str>> {
+        rows.iter().map(column).collect()
+    };
+    let number = |column: fn(&EventRow) -> Option<i64>| -> Vec<Option<i64>> {
+        rows.iter().map(column).collect()
+    };
+    let query = sqlx::query(KEEP_EVENTS)
+        .bind(text(|row| Some(&row.dedupe_key)))
+        .bind(text(|row| Some(row.class)))
+        .bind(text(|row| Some(&row.account_sid)))
+        .bind(text(|row| Some(&row.message_sid)))
+        .bind(text(|row| row.status.as_deref()))
+        .bind(text(|row| row.error_code.as_deref()))
+        .bind(text(|row| row.route.as_deref()))
+        .bind(text(|row| row.form.as_deref()))
+        .bind(text(|row| row.channel.as_deref()))
+        .bind(text(|row| row.theirs.as_deref()))
+        .bind(text(|row| row.ours.as_deref()))
+        .bind(number(|row| row.received_at_ms))
+        .bind(number(|row| Some(row.attempts)))
+        .bind(text(|row| row.claim_id.as_deref()))
+        .bind(number(|row| row.held_until_ms))
+        .bind(text(|row| row.outcome))
+        .bind(number(|row| row.settled_at_ms))
+        .bind(text(|row| row.answer.as_deref()))
+        .bind(forgotten_ms);
+    query.execute(executor).await.map(|_| ())?;
+    Ok(())
+}
+
 pub(super) const STATEMENTS: Statements = Statements {
     begin: "BEGIN",
 
-    // Inserts what is missing, so that there is a row to lock, and locks what is there.
-    lock_leases: "
-        INSERT INTO leases AS kept (dedupe_key, state, attempt, first_seen_ms, forget_at_ms)
-        SELECT dedupe_key, 'free', 0, now_ms, forget_at_ms
-        FROM json_to_recordset($1::json) AS r(dedupe_key text, now_ms bigint, forget_at_ms bigint)
-        ORDER BY dedupe_key COLLATE \"C\"
-        ON CONFLICT (dedupe_key) DO UPDATE SET dedupe_key = kept.dedupe_key
-        RETURNING dedupe_key, state, claim_id, attempt, first_seen_ms, lease_until_ms, answer, forget_at_ms",
+    // There may be no row yet to lock, so the key itself is locked, in one order for all.
+    lock_keys: "
+        SELECT count(pg_advisory_xact_lock(hash)) FROM (
+            SELECT hashtextextended(key, 0) AS hash FROM json_array_elements_text($1::json) AS key ORDER BY 1
+        ) AS hashes",
 
-    keep_leases: "
-        UPDATE leases SET state = r.state, claim_id = r.claim_id, attempt = r.attempt,
-            first_seen_ms = r.first_seen_ms, lease_until_ms = r.lease_until_ms, answer = r.answer,
-            forget_at_ms = r.forget_at_ms
-        FROM json_to_recordset($1::json) AS r(dedupe_key text, state text, claim_id text, attempt bigint,
-            first_seen_ms bigint, lease_until_ms bigint, answer text, forget_at_ms bigint)
-        WHERE leases.dedupe_key = r.dedupe_key",
+    last_inbound: "
+        SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
+        FROM events JOIN json_to_recordset($1::json)
+            AS r(account_sid text, channel text, theirs text, ours text)
+            USING (theirs, ours, account_sid, channel)
+        WHERE received_at_ms IS NOT NULL
+        GROUP BY account_sid, channel, theirs, ours",
 
     find_endings: "
         SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms
@@ -119,22 +204,6 @@ pub(super) const STATEMENTS: Statements = Statements {
             AS r(dedupe_key text, claim_id text, ending text, forget_at_ms bigint)
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
             SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
-
-    open_windows: "
-        INSERT INTO windows AS kept (account_sid, channel, theirs, ours, last_inbound_ms)
-        SELECT account_sid, channel, theirs, ours, last_inbound_ms
-        FROM json_to_recordset($1::json)
-            AS r(account_sid text, channel text, theirs text, ours text, last_inbound_ms bigint)
-        ORDER BY account_sid COLLATE \"C\", channel COLLATE \"C\", theirs COLLATE \"C\", ours COLLATE \"C\"
-        ON CONFLICT (account_sid, channel, theirs, ours) DO UPDATE
-            SET last_inbound_ms = greatest(kept.last_inbound_ms, excluded.last_inbound_ms)
-        RETURNING account_sid, channel, theirs, ours, last_inbound_ms",
-
-    find_suppressions: "
-        SELECT tenant, channel, number, suppressed, message_sid, changed_at_ms
-        FROM suppressions WHERE (tenant, channel, number) IN (
-            SELECT tenant, channel, number
-            FROM json_to_recordset($1::json) AS r(tenant text, channel text, number text))",
 
     lock_suppressions: "
         SELECT tenant, channel, number, suppressed, message_sid, changed_at_ms
@@ -162,29 +231,7 @@ pub(super) const STATEMENTS: Statements = Statements {
         ON CONFLICT (account_sid, message_sid) DO NOTHING
         RETURNING account_sid, message_sid",
 
-    // In whatever order a webhook's arrival and its end are written, the row ends up the same.
-    keep_events: "
-        INSERT INTO events AS kept (dedupe_key, class, account_sid, message_sid, status, error_code, route,
-            form, received_at_ms, attempts, outcome, settled_at_ms)
-        SELECT dedupe_key, class, account_sid, message_sid, status, error_code, route, form,
-            received_at_ms, attempts, outcome, settled_at_ms
-        FROM json_to_recordset($1::json) AS r(dedupe_key text, class text, account_sid text,
-            message_sid text, status text, error_code text, route text, form text, received_at_ms bigint,
-            attempts bigint, outcome text, settled_at_ms bigint)
-        ORDER BY dedupe_key COLLATE \"C\"
-        ON CONFLICT (dedupe_key) DO UPDATE SET
-            route = coalesce(kept.route, excluded.route),
-            form = coalesce(kept.form, excluded.form),
-            received_at_ms = least(kept.received_at_ms, excluded.received_at_ms),
-            attempts = greatest(kept.attempts, excluded.attempts),
-            outcome = CASE WHEN kept.outcome = 'accepted' THEN kept.outcome
-                ELSE coalesce(excluded.outcome, kept.outcome) END,
-            settled_at_ms = CASE WHEN kept.outcome = 'accepted' THEN kept.settled_at_ms
-                ELSE coalesce(excluded.settled_at_ms, kept.settled_at_ms) END",
-
     forget: &[
-        "DELETE FROM leases WHERE dedupe_key IN (SELECT dedupe_key FROM leases
-            WHERE forget_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)",
         "DELETE FROM endings WHERE (dedupe_key, claim_id) IN (SELECT dedupe_key, claim_id FROM endings
             WHERE forget_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)",
     ],

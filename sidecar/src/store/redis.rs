@@ -1,11 +1,12 @@
-//! The fast path: Redis in front of the ledger. It answers what needs no second opinion (somebody has it, it is done,
-//! it was released) and lets one claim of a webhook through to SQL. It never decides alone that a webhook may
-//! proceed, so an empty, restarted or outdated Redis forgets nothing.
+//! Leases in Redis, for many sidecars. A key holds the record of one webhook as text; the domain reads it, decides, and
+//! what it decided is written back if nobody else was faster. Nearly every claim is of a webhook nobody has heard of, and
+//! for that one plain command does both: set it if there is none, else tell what is there.
 //!
-//! Each batch is one pipeline with one short time limit. After a failure Redis is left alone for a while:
+//! Each batch is a few pipelines with one short time limit. After a failure Redis is left alone for a while:
 //! otherwise each batch of a long outage would wait for the limit again.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -14,25 +15,26 @@ use std::{
 };
 
 use redis::{
-    Client, Pipeline, Script,
+    Client, ErrorKind, Pipeline, Script, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use twilio_edge_contract::{Outcome, SettlementResult};
 
-use super::{StoreError, ledger::Settle, scripts};
+use super::{
+    Settle, StoreError,
+    leases::{GivenBack, Taken},
+    scripts,
+};
 use crate::{
     config,
-    domain::{lease::Claimed, lease::Periods, webhook::Webhook},
+    domain::{lease::Claimed, lease::Periods, lease::Record, webhook::Webhook},
 };
 
-/// What Redis says about one claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Hint {
-    /// Final.
-    Known(Claimed),
-    /// The ledger decides.
-    AskLedger,
-}
+/// How often a record may change under our hands before we leave the webhook to those who change it.
+const TRIES: usize = 8;
+
+/// How the text of a record begins: done, or not.
+const DONE: &str = "done ";
+const OPEN: &str = "open ";
 
 #[derive(Clone)]
 pub(super) struct Redis {
@@ -43,18 +45,28 @@ pub(super) struct Redis {
     /// Left alone until then, in milliseconds since 1970; 0 while all is well.
     away_until_ms: Arc<AtomicI64>,
     periods: Periods,
+    keep_ms: i64,
 }
 
 struct Scripts {
-    claim: Script,
-    concede: Script,
+    amend: Script,
     commit: Script,
-    release: Script,
+}
+
+/// What a webhook's key holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Found {
+    text: String,
+    record: Record,
 }
 
 impl Redis {
     /// Does not wait for Redis to be there: it may come and go at any time.
-    pub(super) fn open(settings: &config::Redis, periods: Periods) -> Result<Redis, StoreError> {
+    pub(super) fn open(
+        settings: &config::Redis,
+        periods: Periods,
+        recall_ms: i64,
+    ) -> Result<Redis, StoreError> {
         let timeout = Duration::from_millis(settings.timeout_ms);
         // No retries and no queueing inside the client: what it cannot do now, SQL does.
         let limits = ConnectionManagerConfig::new()
@@ -66,92 +78,113 @@ impl Redis {
         Ok(Redis {
             connection: ConnectionManager::new_lazy_with_config(client, limits).map_err(refused)?,
             scripts: Arc::new(Scripts {
-                claim: Script::new(scripts::CLAIM),
-                concede: Script::new(scripts::CONCEDE),
+                amend: Script::new(scripts::AMEND),
                 commit: Script::new(scripts::COMMIT),
-                release: Script::new(scripts::RELEASE),
             }),
             timeout,
             retry_after_ms: i64::try_from(settings.retry_after_ms).unwrap_or(i64::MAX),
             away_until_ms: Arc::new(AtomicI64::new(0)),
             periods,
+            keep_ms: periods.lease_ms.saturating_add(recall_ms),
         })
     }
 
-    /// Asks for each claim's lease, in order.
+    /// Takes each lease as far as Redis knows, in order.
     pub(super) async fn claim(
         &self,
         webhooks: &[&Webhook],
         now_ms: i64,
-    ) -> Result<Vec<Hint>, StoreError> {
-        let script = &self.scripts.claim;
-        let until_ms = now_ms.saturating_add(self.periods.lease_ms);
-        let keep_ms = self.periods.lease_ms.saturating_add(self.periods.result_ms);
-        let mut pipeline = pipeline(script);
+    ) -> Result<Vec<Taken>, StoreError> {
+        let decide = |webhook: &Webhook, record: &mut Record| {
+            record.claim(&webhook.claim_id, now_ms, self.periods)
+        };
+        let mut pipeline = Pipeline::with_capacity(webhooks.len());
+        let mut taken = Vec::with_capacity(webhooks.len());
         for webhook in webhooks {
-            pipeline.invoke_script(
-                script
-                    .key(key(&webhook.key))
-                    .arg(&webhook.claim_id)
-                    .arg(now_ms)
-                    .arg(until_ms)
-                    .arg(keep_ms),
-            );
+            let mut after = Record::default();
+            let claimed = decide(webhook, &mut after);
+            let set = pipeline.cmd("SET").arg(key(&webhook.key)).arg(text(&after)?);
+            set.arg("NX").arg("GET").arg("PX").arg(self.keep_ms);
+            taken.push(Taken { claimed, before: Record::default(), after });
         }
-        let replies = self.send(pipeline, webhooks.len(), now_ms).await?;
-        Ok(replies.into_iter().map(hint).collect())
+        let found: Vec<Option<String>> = self.send(&pipeline, webhooks.len(), now_ms).await?;
+        let known = found.into_iter().enumerate();
+        let known = known.filter_map(|(place, found)| Some((place, found?)));
+        let known: Vec<(usize, Found)> =
+            known.map(|(place, text)| (place, Found::read(text))).collect();
+        let change = |place: usize, record: &mut Record| {
+            webhooks.get(place).map_or(Claimed::InFlight, |webhook| decide(webhook, record))
+        };
+        let key_of = |place: usize| webhooks.get(place).map_or("", |webhook| &webhook.key);
+        let changed = self.change(known, key_of, change, now_ms).await?;
+        for (place, answer) in changed {
+            let Some(slot) = taken.get_mut(place) else { continue };
+            *slot = match answer {
+                Some((claimed, before, after)) => Taken { claimed, before, after },
+                // Others are at it: ask again.
+                None => Taken {
+                    claimed: Claimed::InFlight,
+                    before: Record::default(),
+                    after: Record::default(),
+                },
+            };
+        }
+        Ok(taken)
     }
 
-    /// Takes back claims the ledger did not confirm, and tells Redis what it did not know to be done.
-    pub(super) async fn correct(
+    /// Gives each lease back as far as Redis knows, in order.
+    pub(super) async fn release(
         &self,
-        answers: &[(&Webhook, Option<&Claimed>)],
+        settles: &[&Settle],
         now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let mut pipeline = pipeline(&self.scripts.concede);
-        pipeline.load_script(&self.scripts.commit).ignore();
-        for (webhook, claimed) in answers {
-            let key = key(&webhook.key);
-            match claimed {
-                Some(Claimed::Duplicate(answer)) => {
-                    self.add_commit(&mut pipeline, key, answer.as_deref());
-                }
-                _ => {
-                    let mut concede = self.scripts.concede.key(key);
-                    pipeline.invoke_script(concede.arg(&webhook.claim_id));
-                }
-            }
-        }
-        self.send(pipeline, answers.len(), now_ms).await.map(|_| ())
+    ) -> Result<Vec<GivenBack>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(settles.len());
+        settles.iter().for_each(|settle| {
+            pipeline.cmd("GET").arg(key(&settle.key));
+        });
+        let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
+        let found = found.into_iter().map(|text| text.map(Found::read).unwrap_or_default());
+        let change = |place: usize, record: &mut Record| {
+            settles
+                .get(place)
+                .map(|settle| record.release(&settle.claim_id, now_ms, self.periods))
+        };
+        let key_of = |place: usize| settles.get(place).map_or("", |settle| &settle.key);
+        let found = found.enumerate().collect();
+        let mut changed = self.change(found, key_of, change, now_ms).await?;
+        let given_back = (0..settles.len()).map(|place| {
+            let (result, before, after) = changed.remove(&place).flatten()?;
+            Some((result?, before, after))
+        });
+        let given_back: Option<Vec<GivenBack>> = given_back.collect();
+        given_back.ok_or_else(|| StoreError::Away("too many change one webhook".into()))
     }
 
-    /// Tells Redis what the ledger has settled. A claim that was overtaken has changed nothing, here neither.
-    pub(super) async fn settle(
+    /// Puts each record's new version where the old one is; which of them it was.
+    pub(super) async fn amend(
         &self,
-        settles: &[Settle],
-        results: &[SettlementResult],
+        changes: &[(&str, &Record, Record)],
         now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let told: Vec<&Settle> = settles
-            .iter()
-            .zip(results)
-            .filter(|(_, result)| **result != SettlementResult::Superseded)
-            .map(|(settle, _)| settle)
-            .collect();
-        let mut pipeline = pipeline(&self.scripts.commit);
-        pipeline.load_script(&self.scripts.release).ignore();
-        for settle in &told {
-            let key = key(&settle.key);
-            match settle.outcome {
-                Outcome::Commit => self.add_commit(&mut pipeline, key, settle.answer.as_deref()),
-                Outcome::Release => {
-                    let mut release = self.scripts.release.key(key);
-                    pipeline
-                        .invoke_script(release.arg(&settle.claim_id).arg(self.periods.result_ms));
-                }
-            }
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut swaps = Vec::with_capacity(changes.len());
+        for (key, before, after) in changes {
+            swaps.push((*key, text(before)?, text(after)?));
         }
-        self.send(pipeline, told.len(), now_ms).await.map(|_| ())
+        let found = self.swap(&swaps, now_ms).await?;
+        Ok(found.into_iter().map(|found| found.is_none()).collect())
+    }
+
+    /// Tells Redis what the ledger knows to be done.
+    pub(super) async fn commit(&self, settles: &[&Settle], now_ms: i64) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(settles.len());
+        for settle in settles {
+            let mut done = Record::default();
+            done.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods);
+            let mut commit = self.scripts.commit.key(key(&settle.key));
+            pipeline.invoke_script(commit.arg(text(&done)?).arg(self.keep_ms).arg(DONE));
+        }
+        let script = &self.scripts.commit;
+        self.send_scripts(script, &pipeline, settles.len(), now_ms).await.map(|_| ())
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
@@ -164,60 +197,159 @@ impl Redis {
         }
     }
 
-    fn add_commit(&self, pipeline: &mut Pipeline, key: String, answer: Option<&str>) {
-        let mut commit = self.scripts.commit.key(key);
-        pipeline.invoke_script(commit.arg(self.periods.result_ms).arg(answer.unwrap_or_default()));
+    /// Reads records, lets `change` decide on each and writes it back, until nobody else was faster. By place: what was
+    /// decided, on what, and what is there now; none where others were faster too often.
+    async fn change<'a, T>(
+        &self,
+        mut found: Vec<(usize, Found)>,
+        key_of: impl Fn(usize) -> &'a str,
+        change: impl Fn(usize, &mut Record) -> T,
+        now_ms: i64,
+    ) -> Result<HashMap<usize, Option<(T, Record, Record)>>, StoreError> {
+        let mut decided = HashMap::with_capacity(found.len());
+        for _ in 0..TRIES {
+            let (mut swaps, mut changes) = (Vec::new(), Vec::new());
+            for (place, before) in found {
+                let mut after = before.record.clone();
+                let answer = change(place, &mut after);
+                if after == before.record {
+                    decided.insert(place, Some((answer, before.record, after)));
+                } else {
+                    swaps.push((key_of(place), before.text, text(&after)?));
+                    changes.push((place, answer, before.record, after));
+                }
+            }
+            if swaps.is_empty() {
+                return Ok(decided);
+            }
+            let others = self.swap(&swaps, now_ms).await?;
+            found = Vec::new();
+            for ((place, answer, before, after), other) in changes.into_iter().zip(others) {
+                match other {
+                    None => {
+                        decided.insert(place, Some((answer, before, after)));
+                    }
+                    Some(text) => found.push((place, Found::read(text))),
+                }
+            }
+        }
+        decided.extend(found.into_iter().map(|(place, _)| (place, None)));
+        Ok(decided)
+    }
+
+    /// Writes each new text where the old one is; what is there instead.
+    async fn swap(
+        &self,
+        swaps: &[(&str, String, String)],
+        now_ms: i64,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(swaps.len());
+        for (name, before, after) in swaps {
+            let mut amend = self.scripts.amend.key(key(name));
+            pipeline.invoke_script(amend.arg(before).arg(after).arg(self.keep_ms));
+        }
+        self.send_scripts(&self.scripts.amend, &pipeline, swaps.len(), now_ms).await
+    }
+
+    /// A restarted Redis knows no script: it is told, and asked again. To do either twice changes nothing.
+    async fn send_scripts(
+        &self,
+        script: &Script,
+        pipeline: &Pipeline,
+        expected: usize,
+        now_ms: i64,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        match self.query(pipeline, now_ms).await? {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut load = Pipeline::new();
+                load.load_script(script).ignore();
+                self.judge(self.query::<()>(&load, now_ms).await?, now_ms)?;
+                self.send(pipeline, expected, now_ms).await
+            }
+            answer => counted(self.judge(answer, now_ms)?, expected),
+        }
     }
 
     async fn send(
         &self,
-        pipeline: Pipeline,
+        pipeline: &Pipeline,
         expected: usize,
         now_ms: i64,
-    ) -> Result<Vec<Vec<Option<String>>>, StoreError> {
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        if expected == 0 {
+            return Ok(Vec::new());
+        }
+        let answer = self.query(pipeline, now_ms).await?;
+        counted(self.judge(answer, now_ms)?, expected)
+    }
+
+    /// What Redis answers in time, unless it is left alone.
+    async fn query<T: redis::FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+        now_ms: i64,
+    ) -> Result<redis::RedisResult<T>, StoreError> {
         if now_ms < self.away_until_ms.load(Ordering::Relaxed) {
             return Err(StoreError::Away("left alone after a failure".into()));
         }
         let mut connection = self.connection.clone();
-        let query = pipeline.query_async::<Vec<Vec<Option<String>>>>(&mut connection);
-        let failure = match tokio::time::timeout(self.timeout, query).await {
-            Ok(Ok(replies)) if replies.len() == expected => {
-                if self.away_until_ms.swap(0, Ordering::Relaxed) != 0 {
+        match tokio::time::timeout(self.timeout, pipeline.query_async(&mut connection)).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(self.leave_alone(format!("no answer within {:?}", self.timeout), now_ms)),
+        }
+    }
+
+    fn judge<T>(&self, answer: redis::RedisResult<T>, now_ms: i64) -> Result<T, StoreError> {
+        match answer {
+            Ok(replies) => {
+                if self.away_until_ms.load(Ordering::Relaxed) != 0
+                    && self.away_until_ms.swap(0, Ordering::Relaxed) != 0
+                {
                     tracing::info!("redis is back");
                 }
-                return Ok(replies);
+                Ok(replies)
             }
-            Ok(Ok(replies)) => format!("{} replies to {expected} commands", replies.len()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {:?}", self.timeout),
-        };
+            Err(error) => Err(self.leave_alone(error.to_string(), now_ms)),
+        }
+    }
+
+    fn leave_alone(&self, failure: String, now_ms: i64) -> StoreError {
         let until = now_ms.saturating_add(self.retry_after_ms);
         if self.away_until_ms.swap(until, Ordering::Relaxed) == 0 {
             tracing::warn!(reason = %failure, "redis is away, claims go to the database alone");
         }
-        Err(StoreError::Away(failure))
+        StoreError::Away(failure)
     }
 }
 
-/// A pipeline that brings its script along: a restarted Redis knows none.
-fn pipeline(script: &Script) -> Pipeline {
-    let mut pipeline = Pipeline::new();
-    pipeline.load_script(script).ignore();
-    pipeline
+impl Found {
+    /// A text that says nothing to us is of another version, and stands for no record.
+    fn read(text: String) -> Found {
+        let json = text.strip_prefix(DONE).or_else(|| text.strip_prefix(OPEN));
+        let record = json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        Found { text, record }
+    }
+}
+
+fn text(record: &Record) -> Result<String, StoreError> {
+    if *record == Record::default() {
+        return Ok(String::new());
+    }
+    let json = serde_json::to_string(record);
+    let json = json.map_err(|error| StoreError::Refused(error.to_string()))?;
+    Ok([if record.is_done() { DONE } else { OPEN }, &json].concat())
+}
+
+fn counted(
+    replies: Vec<Option<String>>,
+    expected: usize,
+) -> Result<Vec<Option<String>>, StoreError> {
+    match replies.len() == expected {
+        true => Ok(replies),
+        false => Err(StoreError::Away(format!("{} replies to {expected} commands", replies.len()))),
+    }
 }
 
 fn key(dedupe_key: &str) -> String {
     format!("twilio-edge:{{{dedupe_key}}}")
-}
-
-fn hint(reply: Vec<Option<String>>) -> Hint {
-    let mut reply = reply.into_iter().map(Option::unwrap_or_default);
-    match reply.next().as_deref() {
-        Some("released") => Hint::Known(Claimed::Released),
-        Some("in_flight") => Hint::Known(Claimed::InFlight),
-        Some("duplicate") => {
-            Hint::Known(Claimed::Duplicate(reply.next().filter(|answer| !answer.is_empty())))
-        }
-        _ => Hint::AskLedger,
-    }
 }

@@ -7,25 +7,89 @@ use serde::Serialize;
 use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{postgres, postgres::Postgres, sqlite, sqlite::Sqlite};
-use crate::config;
+use super::{
+    postgres,
+    postgres::Postgres,
+    rows::{EventRow, KnownRow},
+    sqlite,
+    sqlite::Sqlite,
+};
+use crate::{config, domain::address::Address};
 
-/// Every statement of the ledger, as each database spells it. All take one JSON array of rows, except `forget`,
-/// which takes the time.
+/// Every statement of the ledger off the main path, as each database spells it. All take one JSON array of rows, except
+/// `forget`, which takes the time. The two of the main path, [`Database::look_up`] and [`Database::keep_events`], bind
+/// their values one by one, because there JSON would cost more than the database.
 pub(super) struct Statements {
     pub(super) begin: &'static str,
-    pub(super) lock_leases: &'static str,
-    pub(super) keep_leases: &'static str,
+    pub(super) lock_keys: &'static str,
     pub(super) find_endings: &'static str,
     pub(super) keep_endings: &'static str,
-    pub(super) open_windows: &'static str,
-    pub(super) find_suppressions: &'static str,
+    pub(super) last_inbound: &'static str,
     pub(super) lock_suppressions: &'static str,
     pub(super) keep_suppressions: &'static str,
     pub(super) record_opts: &'static str,
-    pub(super) keep_events: &'static str,
     pub(super) forget: &'static [&'static str],
 }
+
+/// The columns of `events`, in the order both databases bind them.
+macro_rules! event_columns {
+    () => {
+        "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
+         received_at_ms, attempts, claim_id, held_until_ms, outcome, settled_at_ms, answer"
+    };
+}
+pub(super) use event_columns;
+
+/// In whatever order a webhook's arrivals and ends are written, the row ends up the same. `excluded` wins the hold if the
+/// backend took the webhook, if it was handed out more often than `kept` knows, or if it ends the very hold `kept` has.
+/// What is forgotten (nothing happened since `$forgotten`) begins anew. Written for both databases, which call the
+/// smaller and the greater of two by different names.
+macro_rules! merge {
+    (@wins) => {
+        "coalesce(kept.outcome, '') <> 'accepted' AND (excluded.outcome = 'accepted' \
+         OR excluded.attempts > kept.attempts OR (excluded.attempts = kept.attempts \
+         AND excluded.claim_id = kept.claim_id AND excluded.outcome IS NOT NULL))"
+    };
+    (@forgotten $forgotten:literal) => {
+        concat!(
+            "coalesce(kept.held_until_ms, kept.settled_at_ms, kept.received_at_ms, 0) <= ",
+            $forgotten
+        )
+    };
+    (@settled $column:literal, $forgotten:literal) => {
+        concat!(
+            $column, " = CASE WHEN ", merge!(@forgotten $forgotten), " THEN excluded.", $column,
+            " WHEN ", merge!(@wins), " THEN coalesce(excluded.", $column, ", kept.", $column,
+            ") ELSE coalesce(kept.", $column, ", excluded.", $column, ") END"
+        )
+    };
+    (@held $column:literal, $forgotten:literal, $otherwise:literal) => {
+        concat!(
+            $column, " = CASE WHEN ", merge!(@forgotten $forgotten), " OR (", merge!(@wins),
+            ") THEN excluded.", $column, " ELSE ", $otherwise, " END"
+        )
+    };
+    ($least:literal, $greatest:literal, $forgotten:literal) => {
+        concat!(
+            " ON CONFLICT (dedupe_key) DO UPDATE SET route = coalesce(kept.route, excluded.route), \
+             form = coalesce(kept.form, excluded.form), channel = coalesce(kept.channel, excluded.channel), \
+             theirs = coalesce(kept.theirs, excluded.theirs), ours = coalesce(kept.ours, excluded.ours), \
+             received_at_ms = coalesce(", $least, "(kept.received_at_ms, excluded.received_at_ms), \
+             kept.received_at_ms, excluded.received_at_ms), attempts = CASE WHEN ",
+            merge!(@forgotten $forgotten), " THEN excluded.attempts ELSE ", $greatest,
+            "(kept.attempts, excluded.attempts) END, ",
+            merge!(@held "claim_id", $forgotten, "kept.claim_id"), ", ",
+            merge!(@held "answer", $forgotten, "kept.answer"), ", ",
+            merge!(@held "held_until_ms", $forgotten,
+                "CASE WHEN excluded.claim_id = kept.claim_id AND excluded.attempts = kept.attempts \
+                 AND excluded.held_until_ms > kept.held_until_ms THEN excluded.held_until_ms \
+                 ELSE kept.held_until_ms END"), ", ",
+            merge!(@settled "outcome", $forgotten), ", ",
+            merge!(@settled "settled_at_ms", $forgotten)
+        )
+    };
+}
+pub(super) use merge;
 
 /// What a commit has to survive before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +185,37 @@ impl Database {
         })
     }
 
+    /// What is known of these webhooks, and who of these people is suppressed. Reads only, and waits for no writer.
+    pub(super) async fn look_up(
+        &self,
+        keys: &[&str],
+        people: &[(&str, &Address)],
+    ) -> Result<Vec<KnownRow>, StoreError> {
+        match self {
+            Database::Sqlite(sqlite) => sqlite::look_up(&sqlite.quick, keys, people).await,
+            Database::Postgres(postgres) => postgres::look_up(&postgres.quick, keys, people).await,
+        }
+    }
+
+    /// Writes rows, each key once. Durable when it returns.
+    pub(super) async fn keep_events(
+        &self,
+        rows: &[EventRow],
+        forgotten_ms: i64,
+    ) -> Result<(), StoreError> {
+        match self {
+            Database::Sqlite(_) => {
+                let mut tx = self.begin(Durability::Power).await?;
+                tx.keep_events(rows, forgotten_ms).await?;
+                tx.commit().await
+            }
+            // One statement is its own transaction, in one round trip instead of three.
+            Database::Postgres(postgres) => {
+                postgres::keep_events(&postgres.durable, rows, forgotten_ms).await
+            }
+        }
+    }
+
     /// Answers when the database can be read.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         const PING: &str = "SELECT 1";
@@ -200,6 +295,30 @@ impl Transaction {
         Ok(())
     }
 
+    /// As [`Database::look_up`], within this transaction.
+    pub(super) async fn look_up(
+        &mut self,
+        keys: &[&str],
+        people: &[(&str, &Address)],
+    ) -> Result<Vec<KnownRow>, StoreError> {
+        match self {
+            Transaction::Sqlite(tx, _) => sqlite::look_up(&mut **tx, keys, people).await,
+            Transaction::Postgres(tx) => postgres::look_up(&mut **tx, keys, people).await,
+        }
+    }
+
+    /// As [`Database::keep_events`], within this transaction.
+    pub(super) async fn keep_events(
+        &mut self,
+        rows: &[EventRow],
+        forgotten_ms: i64,
+    ) -> Result<(), StoreError> {
+        match self {
+            Transaction::Sqlite(tx, _) => sqlite::keep_events(tx, rows, forgotten_ms).await,
+            Transaction::Postgres(tx) => postgres::keep_events(&mut **tx, rows, forgotten_ms).await,
+        }
+    }
+
     /// Runs a statement that takes only the time; how many rows it changed.
     pub(super) async fn execute_at(
         &mut self,
@@ -225,6 +344,6 @@ impl Transaction {
     }
 }
 
-fn json(rows: &[impl Serialize]) -> Result<String, StoreError> {
+pub(super) fn json(rows: &[impl Serialize]) -> Result<String, StoreError> {
     serde_json::to_string(rows).map_err(|error| StoreError::Refused(error.to_string()))
 }

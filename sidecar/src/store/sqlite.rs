@@ -1,25 +1,34 @@
-//! The ledger in one SQLite file: how it is opened, and every statement. Each statement takes one JSON array of
-//! rows, so that a batch is one statement whatever its size. What the rows mean is the ledger's business.
+//! The ledger in one SQLite file: how it is opened, that no other sidecar has it open, and every statement. What the
+//! rows mean is the ledger's business.
 
 use std::{
-    fs::{DirBuilder, File},
+    fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::Path,
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use sqlx::{
-    ConnectOptions, Connection,
+    ConnectOptions, Connection, SqliteConnection, SqliteExecutor,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
     },
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
-use super::sql::{Statements, StoreError};
-use crate::config;
+use super::{
+    rows::{EventRow, KnownRow},
+    sql::{Statements, StoreError, event_columns, merge},
+};
+use crate::{config, domain::address::Address};
+
+/// How long to leave a file alone that somebody else has open.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Rows one INSERT takes; each number of them is a statement of its own, kept prepared.
+const ROWS: usize = 64;
 
 /// The two ways to write, and whose turn it is: SQLite has one writer at a time, and waiting for it in a queue
 /// of ours is fair and wakes at once, where SQLite's own busy handler sleeps.
@@ -30,6 +39,8 @@ pub(super) struct Sqlite {
     /// A commit survives the loss of power: it is synced before it is answered.
     pub(super) durable: SqlitePool,
     pub(super) turn: Arc<Mutex<()>>,
+    /// Held as long as this lives: leases are in the memory of one sidecar, so a second one must not be.
+    _only: Arc<File>,
 }
 
 impl Sqlite {
@@ -48,7 +59,8 @@ impl Sqlite {
                 StoreError::Away(format!("cannot create {}: {error}", directory.display()))
             })?;
         }
-        prepare(&options, &path).await?;
+        let only = take_alone(&path, Instant::now() + patience).await?;
+        prepare(&options).await?;
         let timeout = Duration::from_millis(settings.timeout_ms);
         let pool = |synchronous| {
             SqlitePoolOptions::new()
@@ -57,28 +69,49 @@ impl Sqlite {
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)
-                .connect_lazy_with(options.clone().busy_timeout(timeout).synchronous(synchronous))
+                .connect_lazy_with(
+                    options
+                        .clone()
+                        .busy_timeout(timeout)
+                        .statement_cache_capacity(ROWS * 2)
+                        .synchronous(synchronous),
+                )
         };
         Ok(Sqlite {
             quick: pool(SqliteSynchronous::Normal),
             durable: pool(SqliteSynchronous::Full),
             turn: Arc::new(Mutex::new(())),
+            _only: Arc::new(only),
         })
     }
 }
 
-/// Makes the file, turns it to WAL and brings its tables up to date, one process at a time: several may start on
-/// one file, SQLite has no lock that spans a run of migrations, and who finds the turn to WAL half done is told
-/// at once that the file is locked, whatever the busy timeout.
-async fn prepare(options: &SqliteConnectOptions, database: &Path) -> Result<(), StoreError> {
+/// The file beside the database that its one sidecar has locked; the kernel frees it when that ends, however it ends.
+/// Whoever is about to end is waited for.
+async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreError> {
     let mut path = database.as_os_str().to_owned();
-    path.push(".migrating");
-    let lock = tokio::task::spawn_blocking(move || {
-        let file = File::create(&path)?;
-        file.lock().map(|()| file)
-    });
-    let lock = lock.await.map_err(std::io::Error::other).and_then(|lock| lock);
-    let _lock = lock.map_err(|error| StoreError::Away(format!("cannot lock: {error}")))?;
+    path.push(".lock");
+    let file = File::create(&path);
+    let file = file.map_err(|error| StoreError::Away(format!("cannot create its lock: {error}")))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() + RETRY < deadline => {
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason = "another sidecar has it open; stop that one, or use PostgreSQL";
+                return Err(StoreError::Away(reason.into()));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(StoreError::Away(format!("cannot lock it: {error}")));
+            }
+        }
+    }
+}
+
+/// Makes the file, turns it to WAL and brings its tables up to date.
+async fn prepare(options: &SqliteConnectOptions) -> Result<(), StoreError> {
     let mut connection = options.connect().await?;
     sqlx::migrate!("migrations/sqlite")
         .run(&mut connection)
@@ -87,24 +120,94 @@ async fn prepare(options: &SqliteConnectOptions, database: &Path) -> Result<(), 
     Ok(connection.close().await?)
 }
 
+const LOOK_UP: &str = "
+    SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer,
+        NULL AS tenant, NULL AS channel, NULL AS number
+    FROM events WHERE dedupe_key IN (SELECT value FROM json_each(?1))
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
+    FROM suppressions WHERE suppressed AND (tenant, channel, number) IN (
+        SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?2))";
+
+pub(super) async fn look_up(
+    executor: impl SqliteExecutor<'_>,
+    keys: &[&str],
+    people: &[(&str, &Address)],
+) -> Result<Vec<KnownRow>, StoreError> {
+    let people: Vec<[&str; 3]> = people
+        .iter()
+        .map(|(tenant, address)| [*tenant, address.channel.as_str(), address.number.as_str()])
+        .collect();
+    let (keys, people) = (super::sql::json(keys)?, super::sql::json(&people)?);
+    Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(people).fetch_all(executor).await?)
+}
+
+/// The INSERT of one row, of two rows, ..: made once, so that each is prepared once.
+static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    const COLUMNS: usize = 18;
+    // The first parameter is the time before which everything is forgotten.
+    let row = |row: usize| {
+        let places = (0..COLUMNS).map(|column| format!("?{}", 2 + row * COLUMNS + column));
+        format!("({})", places.collect::<Vec<_>>().join(","))
+    };
+    let insert = |rows: usize| {
+        let rows: Vec<String> = (0..rows).map(row).collect();
+        [
+            concat!("INSERT INTO events AS kept (", event_columns!(), ") VALUES "),
+            &rows.join(","),
+            merge!("min", "max", "?1"),
+        ]
+        .concat()
+    };
+    (1..=ROWS).map(insert).collect()
+});
+
+pub(super) async fn keep_events(
+    connection: &mut SqliteConnection,
+    rows: &[EventRow],
+    forgotten_ms: i64,
+) -> Result<(), StoreError> {
+    for rows in rows.chunks(ROWS) {
+        let Some(statement) = KEEP_EVENTS.get(rows.len() - 1) else { continue };
+        let mut query = sqlx::query(statement.as_str()).bind(forgotten_ms);
+        for row in rows {
+            query = query
+                .bind(row.dedupe_key.as_str())
+                .bind(row.class)
+                .bind(row.account_sid.as_str())
+                .bind(row.message_sid.as_str())
+                .bind(row.status.as_deref())
+                .bind(row.error_code.as_deref())
+                .bind(row.route.as_deref())
+                .bind(row.form.as_deref())
+                .bind(row.channel.as_deref())
+                .bind(row.theirs.as_deref())
+                .bind(row.ours.as_deref())
+                .bind(row.received_at_ms)
+                .bind(row.attempts)
+                .bind(row.claim_id.as_deref())
+                .bind(row.held_until_ms)
+                .bind(row.outcome)
+                .bind(row.settled_at_ms)
+                .bind(row.answer.as_deref());
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 pub(super) const STATEMENTS: Statements = Statements {
     begin: "BEGIN IMMEDIATE",
 
-    // BEGIN IMMEDIATE has the only write lock already: nothing to lock row by row.
-    lock_leases: "
-        SELECT dedupe_key, state, claim_id, attempt, first_seen_ms, lease_until_ms, answer, forget_at_ms
-        FROM leases WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
+    // BEGIN IMMEDIATE has the only write lock already: nothing to lock key by key.
+    lock_keys: "SELECT 1 FROM json_each($1) LIMIT 0",
 
-    keep_leases: "
-        INSERT INTO leases
-            (dedupe_key, state, claim_id, attempt, first_seen_ms, lease_until_ms, answer, forget_at_ms)
-        SELECT value ->> 'dedupe_key', value ->> 'state', value ->> 'claim_id', value ->> 'attempt',
-            value ->> 'first_seen_ms', value ->> 'lease_until_ms', value ->> 'answer', value ->> 'forget_at_ms'
-        FROM json_each($1) WHERE true
-        ON CONFLICT (dedupe_key) DO UPDATE SET state = excluded.state, claim_id = excluded.claim_id,
-            attempt = excluded.attempt, first_seen_ms = excluded.first_seen_ms,
-            lease_until_ms = excluded.lease_until_ms, answer = excluded.answer,
-            forget_at_ms = excluded.forget_at_ms",
+    last_inbound: "
+        SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
+        FROM events WHERE (theirs, ours, account_sid, channel) IN (
+            SELECT value ->> 'theirs', value ->> 'ours', value ->> 'account_sid', value ->> 'channel'
+            FROM json_each($1))
+        GROUP BY account_sid, channel, theirs, ours",
 
     find_endings: "
         SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms
@@ -118,20 +221,6 @@ pub(super) const STATEMENTS: Statements = Statements {
         FROM json_each($1) WHERE true
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
             SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
-
-    open_windows: "
-        INSERT INTO windows (account_sid, channel, theirs, ours, last_inbound_ms)
-        SELECT value ->> 'account_sid', value ->> 'channel', value ->> 'theirs', value ->> 'ours',
-            value ->> 'last_inbound_ms'
-        FROM json_each($1) WHERE true
-        ON CONFLICT (account_sid, channel, theirs, ours) DO UPDATE
-            SET last_inbound_ms = max(windows.last_inbound_ms, excluded.last_inbound_ms)
-        RETURNING account_sid, channel, theirs, ours, last_inbound_ms",
-
-    find_suppressions: "
-        SELECT tenant, channel, number, suppressed, message_sid, changed_at_ms
-        FROM suppressions WHERE (tenant, channel, number) IN (
-            SELECT value ->> 'tenant', value ->> 'channel', value ->> 'number' FROM json_each($1))",
 
     lock_suppressions: "
         SELECT tenant, channel, number, suppressed, message_sid, changed_at_ms
@@ -155,28 +244,7 @@ pub(super) const STATEMENTS: Statements = Statements {
         ON CONFLICT (account_sid, message_sid) DO NOTHING
         RETURNING account_sid, message_sid",
 
-    // In whatever order a webhook's arrival and its end are written, the row ends up the same.
-    keep_events: "
-        INSERT INTO events (dedupe_key, class, account_sid, message_sid, status, error_code, route, form,
-            received_at_ms, attempts, outcome, settled_at_ms)
-        SELECT value ->> 'dedupe_key', value ->> 'class', value ->> 'account_sid', value ->> 'message_sid',
-            value ->> 'status', value ->> 'error_code', value ->> 'route', value ->> 'form',
-            value ->> 'received_at_ms', value ->> 'attempts', value ->> 'outcome', value ->> 'settled_at_ms'
-        FROM json_each($1) WHERE true
-        ON CONFLICT (dedupe_key) DO UPDATE SET
-            route = coalesce(events.route, excluded.route),
-            form = coalesce(events.form, excluded.form),
-            received_at_ms = coalesce(min(events.received_at_ms, excluded.received_at_ms),
-                events.received_at_ms, excluded.received_at_ms),
-            attempts = max(events.attempts, excluded.attempts),
-            outcome = CASE WHEN events.outcome = 'accepted' THEN events.outcome
-                ELSE coalesce(excluded.outcome, events.outcome) END,
-            settled_at_ms = CASE WHEN events.outcome = 'accepted' THEN events.settled_at_ms
-                ELSE coalesce(excluded.settled_at_ms, events.settled_at_ms) END",
-
     forget: &[
-        "DELETE FROM leases WHERE dedupe_key IN
-            (SELECT dedupe_key FROM leases WHERE forget_at_ms <= $1 LIMIT 1000)",
         "DELETE FROM endings WHERE (dedupe_key, claim_id) IN
             (SELECT dedupe_key, claim_id FROM endings WHERE forget_at_ms <= $1 LIMIT 1000)",
     ],

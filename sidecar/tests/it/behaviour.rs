@@ -7,7 +7,7 @@ use twilio_edge_contract::{Decision, Opt, Outcome, SettlementResult};
 use crate::{
     servers::eventually,
     sidecar::{inbound, message, settlement, status, twiml, unclaimed},
-    world::{World, on_every_store},
+    world::{World, on_every_shared_store, on_every_store},
 };
 
 const ALICE: &str = "whatsapp:+15551230001";
@@ -26,7 +26,6 @@ on_every_store!(
     an_old_stop_that_is_retried_does_not_undo_a_later_start,
     within_a_batch_the_last_word_counts,
     a_suppression_holds_for_one_account_channel_and_number,
-    sidecars_on_the_same_stores_see_each_others_stop,
     a_window_lasts_a_day_from_the_first_receipt,
     what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled,
     a_start_nobody_could_be_asked_about_does_not_undo_a_stop,
@@ -34,6 +33,7 @@ on_every_store!(
     what_waits_to_be_written_survives_a_stop,
     a_restart_forgets_nothing,
 );
+on_every_shared_store!(sidecars_on_the_same_stores_see_each_others_stop);
 
 async fn a_webhook_goes_to_the_backend_once(world: World) {
     let sidecar = world.sidecar().await;
@@ -80,7 +80,7 @@ async fn a_release_that_overtakes_its_claim_is_kept_for_it(world: World) {
 
     // Nor does it undo what is done.
     assert_eq!(sidecar.commit(&message("c2", "SM1")).await, SettlementResult::Settled);
-    assert_eq!(sidecar.release(&message("c5", "SM1")).await, SettlementResult::Tombstoned);
+    assert_eq!(sidecar.release(&message("c5", "SM1")).await, SettlementResult::Superseded);
     assert_eq!(sidecar.decide(message("c6", "SM1")).await, Decision::Duplicate);
 }
 
@@ -311,7 +311,7 @@ async fn what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled(wor
     let settled = sidecar.settle(unclaimed(&stop, Outcome::Commit)).await;
     assert_eq!(settled, SettlementResult::Settled);
     assert_eq!(world.stored("SELECT message_sid FROM opt_events").await, ["SM1"]);
-    let opened = "SELECT theirs || ' ' || ours FROM windows";
+    let opened = "SELECT theirs || ' ' || ours FROM events WHERE received_at_ms IS NOT NULL";
     assert_eq!(world.stored(opened).await, ["+15551230001 +15550001111"]);
     assert_eq!(sidecar.decide(inbound("c2", "SM1", ALICE, "STOP")).await, Decision::Duplicate);
     assert!(sidecar.claim(inbound("c3", "SM2", ALICE, "hi")).await.suppressed);
@@ -377,6 +377,12 @@ async fn a_restart_forgets_nothing(world: World) {
     sidecar.claim_all(vec![held.clone(), freed.clone(), done.clone()]).await;
     sidecar.release(&freed).await;
     sidecar.commit(&done).await;
+    let written = "SELECT message_sid || ' ' || coalesce(outcome, 'held by ' || claim_id) FROM events
+        ORDER BY message_sid";
+    eventually("it is written who has what", || async {
+        world.stored(written).await == ["SM1 held by c1", "SM2 refused", "SM3 accepted"]
+    })
+    .await;
     sidecar.kill();
 
     let sidecar = world.sidecar().await;

@@ -9,13 +9,11 @@ use twilio_edge_contract::Decision;
 
 use crate::{
     sidecar::{Sidecar, message},
-    world::{World, on_every_store},
+    world::{World, on_every_shared_store, on_every_store},
 };
 
-on_every_store!(
-    of_a_thousand_claims_one_at_a_time_has_each_webhook,
-    claims_at_two_sidecars_never_both_proceed,
-);
+on_every_store!(of_a_thousand_claims_one_at_a_time_has_each_webhook);
+on_every_shared_store!(claims_at_two_sidecars_never_both_proceed);
 
 const KEYS: usize = 50;
 const CLAIMS: usize = 1000;

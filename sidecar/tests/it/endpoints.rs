@@ -109,7 +109,8 @@ async fn what_cannot_be_read_is_refused_whole() {
     // Not even the good half of a batch was done.
     let claim = sidecar.claim(message("c1", "SM1")).await;
     assert_eq!(claim.attempt, Some(1));
-    assert_eq!(world.stored("SELECT dedupe_key FROM leases").await.len(), 1);
+    sidecar.stop();
+    assert_eq!(world.stored("SELECT dedupe_key FROM events").await.len(), 1);
 }
 
 #[tokio::test]

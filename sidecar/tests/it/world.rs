@@ -40,6 +40,18 @@ macro_rules! on_every_store {
 }
 pub(crate) use on_every_store;
 
+/// The same for the stores that several sidecars may share.
+macro_rules! on_every_shared_store {
+    ($($behaviour:ident),* $(,)?) => {
+        mod shared {
+            $crate::world::on_every_store!(@ postgres Postgres $($behaviour)*);
+            $crate::world::on_every_store!(@ redis_postgres RedisPostgres $($behaviour)*);
+            $(use super::$behaviour;)*
+        }
+    };
+}
+pub(crate) use on_every_shared_store;
+
 pub(crate) struct World {
     pub(crate) directory: TempDir,
     pub(crate) database_url: String,
