@@ -54,7 +54,7 @@ impl Ledger {
 
     /// The webhooks of a message, oldest first.
     pub async fn events(&self, message_sid: &str) -> Result<Vec<Event>> {
-        let query = "SELECT class, status, form, attempts, outcome FROM events WHERE message_sid = $1 ORDER BY id";
+        let query = "SELECT class, status, form, attempts, outcome FROM events WHERE message_sid = $1 ORDER BY received_at_ms";
         Ok(sqlx::query_as(query).bind(message_sid).fetch_all(&self.pool).await?)
     }
 
@@ -89,7 +89,7 @@ impl Ledger {
 
     /// Number of webhooks whose copies are duplicates.
     pub async fn done(&self) -> Result<i64> {
-        let query = "SELECT count(*) FROM leases WHERE state = 'done'";
+        let query = "SELECT count(*) FROM events WHERE outcome = 'accepted'";
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 

@@ -65,6 +65,16 @@ pub struct Lease {
     pub forget_at_ms: i64,
 }
 
+impl Lease {
+    /// Whether this claim holds it, or was told that it is done.
+    pub fn is_of(&self, claim: &str) -> bool {
+        match &self.hold {
+            Hold::Held { claim_id, .. } | Hold::Done { claim_id, .. } => claim_id == claim,
+            Hold::Free => false,
+        }
+    }
+}
+
 /// How one claim ended, kept so that late and repeated messages about it are understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,15 +119,20 @@ impl Record {
         Record { lease, endings }
     }
 
-    /// Takes in what the ledger remembers, if it is ahead: the webhook is done, or was handed out more often than this
-    /// record knows. True when it was.
+    /// Takes in what the ledger remembers, if it is ahead: the webhook is done, was handed out more often than this record
+    /// knows, or is held by a claim it never heard of. True when it was.
     pub fn learn(&mut self, remembered: Lease) -> bool {
         let ahead = match &self.lease {
             None => true,
             Some(Lease { hold: Hold::Done { .. }, .. }) => false,
-            Some(lease) => {
-                matches!(remembered.hold, Hold::Done { .. }) || remembered.attempt > lease.attempt
-            }
+            Some(lease) => match &remembered.hold {
+                Hold::Done { .. } => true,
+                _ if remembered.attempt != lease.attempt => remembered.attempt > lease.attempt,
+                Hold::Held { claim_id, .. } => {
+                    !lease.is_of(claim_id) && self.ending(claim_id).is_none()
+                }
+                Hold::Free => false,
+            },
         };
         if ahead {
             self.lease = Some(remembered);
@@ -203,7 +218,7 @@ impl Record {
                 self.end(claim_id.to_owned(), Ending::Freed);
                 SettlementResult::Settled
             }
-            Hold::Done { claim_id: owner, .. } if owner == claim_id => SettlementResult::Settled,
+            // Nothing undoes what is done.
             Hold::Done { .. } => SettlementResult::Superseded,
             Hold::Held { .. } | Hold::Free => match self.ending(claim_id) {
                 Some(Ending::Freed) => SettlementResult::Settled,
@@ -322,7 +337,7 @@ mod tests {
     fn nothing_undoes_what_is_done() {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
-        assert_eq!(record.release("c1", 2, PERIODS), SettlementResult::Settled);
+        assert_eq!(record.release("c1", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.release("c2", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.claim("c3", 3, PERIODS), Claimed::Duplicate(None));
     }
@@ -355,6 +370,8 @@ mod tests {
         behind.release("c1", 1, PERIODS);
         assert!(behind.learn(held("c2", 2)));
         assert_eq!(behind.claim("c3", 2, PERIODS), Claimed::InFlight);
+        let mut parted = held_by("c1");
+        assert!(parted.learn(held("c2", 1)));
         // Ahead: what was given back a moment ago is not written yet.
         let mut ahead = held_by("c1");
         ahead.release("c1", 1, PERIODS);

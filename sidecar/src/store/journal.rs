@@ -71,6 +71,7 @@ struct Urgent {
 #[derive(Default)]
 struct Batch {
     urgent: Vec<Urgent>,
+    /// What waited.
     rows: Vec<EventRow>,
 }
 
@@ -125,17 +126,12 @@ impl Journal {
         if rest.is_empty() { Ok(()) } else { self.write(rest).await }
     }
 
-    /// Writes rows, each together with what waits of the same webhook. Durable when it returns.
-    pub(super) async fn write(&self, mut rows: Vec<EventRow>) -> Result<(), StoreError> {
+    /// Writes rows, each together with what waits of the same webhook. Durable when it returns; when it fails, what
+    /// waited goes on waiting.
+    pub(super) async fn write(&self, rows: Vec<EventRow>) -> Result<(), StoreError> {
         let (written, answered) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting();
-            for row in &mut rows {
-                if let Some(mut known) = waiting.rows.remove(&row.dedupe_key) {
-                    std::mem::swap(row, &mut known);
-                    row.merge(known);
-                }
-            }
             waiting.urgent.push(Urgent { rows, written });
         }
         self.shared.changed.notify_one();
@@ -180,6 +176,9 @@ impl Shared {
         let may_retry = asked_for_all || waiting.retry_at.is_none_or(|at| at <= now);
         let full = waiting.rows.len() >= self.batch.min(self.queue);
         let mut rows = Vec::new();
+        for row in urgent.iter().flat_map(|urgent| &urgent.rows) {
+            rows.extend(waiting.rows.remove(&row.dedupe_key));
+        }
         while may_retry {
             let most = if all { usize::MAX } else { self.batch };
             let Some((due, _)) = waiting.due.front() else { break };
@@ -202,7 +201,8 @@ impl Shared {
 
     async fn write(&self, batch: Batch) -> bool {
         let mut together = BTreeMap::new();
-        let all = batch.urgent.iter().flat_map(|urgent| &urgent.rows).chain(&batch.rows);
+        let urgent = batch.urgent.iter().flat_map(|urgent| &urgent.rows);
+        let all = batch.rows.iter().chain(urgent);
         all.for_each(|row| add(&mut together, row.clone()));
         match self.keep(together).await {
             Ok(()) => {
@@ -235,14 +235,11 @@ impl Shared {
                 there
             }
             Err(reason) => {
-                let mut rows = batch.rows;
-                for urgent in batch.urgent {
-                    // Its settlement is sent again; what came with it waits on here.
-                    rows.extend(urgent.rows.into_iter().filter(|row| row.form.is_some()));
+                batch.urgent.into_iter().for_each(|urgent| {
                     let _ = urgent.written.send(Err(reason.clone()));
-                }
-                tracing::warn!(%reason, count = rows.len(), "events wait for the database");
-                self.put_back(rows);
+                });
+                tracing::warn!(%reason, count = batch.rows.len(), "events wait for the database");
+                self.put_back(batch.rows);
                 false
             }
         }

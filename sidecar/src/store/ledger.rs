@@ -156,10 +156,10 @@ impl Ledger {
         pairs: &BTreeSet<&Pair>,
     ) -> Result<HashMap<Pair, i64>, StoreError> {
         self.bounded(async {
-            let wanted: Vec<WantedPair<'_>> = pairs.iter().map(|pair| WantedPair::of(pair)).collect();
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let rows: Vec<PairRow> =
-                tx.fetch(self.database.statements().last_inbound, &wanted).await?;
+            let wanted: Vec<WantedPair<'_>> =
+                pairs.iter().map(|pair| WantedPair::of(pair)).collect();
+            let statement = self.database.statements().last_inbound;
+            let rows: Vec<PairRow> = self.database.read(statement, &wanted).await?;
             let last = rows.into_iter().map(|row| (row.last_inbound_ms, row.pair()));
             Ok(last.map(|(last, pair)| (pair, last)).collect())
         })
@@ -401,7 +401,7 @@ pub(super) fn refusal(
     now_ms: i64,
 ) -> Option<EventRow> {
     let forwarded = match result {
-        SettlementResult::Settled => !record.is_done(),
+        SettlementResult::Settled => true,
         SettlementResult::Tombstoned => settle.unclaimed.is_some(),
         SettlementResult::Superseded | SettlementResult::Unavailable => false,
     };
@@ -431,9 +431,8 @@ pub(super) fn add(rows: &mut BTreeMap<String, EventRow>, row: EventRow) {
 fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<(&'a str, &'a Address)>) {
     let keys: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.key.as_str()).collect();
     let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
-    let people: BTreeSet<(&str, &Address)> = inbound
-        .map(|inbound| (inbound.pair.account_sid.as_str(), &inbound.pair.theirs))
-        .collect();
+    let people: BTreeSet<(&str, &Address)> =
+        inbound.map(|inbound| (inbound.pair.account_sid.as_str(), &inbound.pair.theirs)).collect();
     (keys.into_iter().collect(), people.into_iter().collect())
 }
 

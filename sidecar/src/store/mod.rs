@@ -10,11 +10,14 @@
 //! commit   journal, at once, with what waits of the same webhook; then tell the leases
 //! release  leases, then the journal behind the answer
 //! ```
+//!
+//! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL takes the lease
+//! there, waits until what others were handing out must be written, and looks whether it is still the owner.
 
 mod group;
 mod journal;
-mod ledger;
 mod leases;
+mod ledger;
 mod memory;
 mod postgres;
 mod redis;
@@ -29,20 +32,21 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{Mutex, RwLock};
 use twilio_edge_contract::{Outcome, SettlementResult};
 
-pub use self::{
-    ledger::{Grant, OptSaid, Settle},
-    sql::StoreError,
-};
 use self::{
     group::Group,
     journal::{Journal, Writer},
-    ledger::{Known, Ledger, arrival, refusal},
     leases::{Leases, Taken},
+    ledger::{Known, Ledger, arrival, refusal},
     memory::Memory,
     redis::Redis,
     rows::EventRow,
+};
+pub use self::{
+    ledger::{Grant, OptSaid, Settle},
+    sql::StoreError,
 };
 use crate::{
     config::Config,
@@ -59,11 +63,15 @@ pub struct Stores {
     ledger: Arc<Ledger>,
     leases: Leases,
     journal: Journal,
-    writer: Arc<tokio::sync::Mutex<Option<Writer>>>,
+    writer: Arc<Mutex<Option<Writer>>>,
     /// Claims and releases the ledger decides, because no quick store can.
     claims: Group<Webhook, (Claimed, bool)>,
     releases: Group<Settle, SettlementResult>,
     opts: Group<OptSaid, bool>,
+    /// Shared by those who hand out by the quick store and have not noted it yet.
+    handing_out: Arc<RwLock<()>>,
+    /// How long others may take to write what they handed out.
+    linger: Duration,
     periods: Periods,
     metrics: Arc<Metrics>,
 }
@@ -84,7 +92,8 @@ impl Stores {
             lease_ms: i64::from(config.leases.period_ms),
             result_ms: i64::from(config.leases.result_ttl_s).saturating_mul(1000),
         };
-        let recall_ms = i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
+        let recall_ms =
+            i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
         let timeout = Duration::from_millis(config.database.timeout_ms);
         let ledger = Arc::new(Ledger::open(&config.database, periods).await?);
         let leases = match (config.redis.url.is_empty(), ledger.is_ours_alone()) {
@@ -108,10 +117,12 @@ impl Stores {
                 let ledger = recording.clone();
                 async move { ledger.record_opts(&said, now_ms).await }
             }),
-            writer: Arc::new(tokio::sync::Mutex::new(Some(writer))),
+            writer: Arc::new(Mutex::new(Some(writer))),
             ledger,
             leases,
             journal,
+            handing_out: Arc::default(),
+            linger: Duration::from_millis(config.events.linger_ms).min(timeout / 8),
             periods,
             metrics,
         })
@@ -128,11 +139,15 @@ impl Stores {
         if webhooks.is_empty() {
             return Vec::new();
         }
+        let handing_out = self.handing_out.read().await;
         let mut grants = match self.leases.claim(webhooks, now_ms).await {
             Some(Ok(taken)) => self.confirm(webhooks, taken, now_ms).await,
             Some(Err(_)) => {
+                drop(handing_out);
                 self.metrics.redis_fell_through();
-                self.decide(webhooks, now_ms).await
+                let mut grants = self.decide(webhooks, now_ms).await;
+                self.look_again(webhooks, &mut grants).await;
+                grants
             }
             None => self.decide(webhooks, now_ms).await,
         };
@@ -274,8 +289,8 @@ impl Stores {
     /// Undoes claims that cannot be answered. Best effort: what is not given back ends by itself.
     async fn give_back(&self, webhooks: &[&Webhook], taken: &[Taken], now_ms: i64) {
         let undone = webhooks.iter().zip(taken).filter(|(_, taken)| taken.before != taken.after);
-        let undone =
-            undone.map(|(webhook, taken)| (webhook.key.as_str(), &taken.after, taken.before.clone()));
+        let undone = undone
+            .map(|(webhook, taken)| (webhook.key.as_str(), &taken.after, taken.before.clone()));
         let _ = self.leases.amend(undone.collect(), now_ms).await;
     }
 
@@ -302,14 +317,41 @@ impl Stores {
         }
     }
 
+    /// Takes back what somebody else was handing out by Redis meanwhile.
+    async fn look_again(&self, webhooks: &[&Webhook], grants: &mut [Option<Grant>]) {
+        let proceeds = |grant: &Option<Grant>| {
+            matches!(grant, Some(Grant { claimed: Claimed::Proceed { .. }, .. }))
+        };
+        let granted = webhooks.iter().zip(grants.iter()).filter(|(_, grant)| proceeds(grant));
+        let keys: Vec<&str> = granted.map(|(webhook, _)| webhook.key.as_str()).collect();
+        if keys.is_empty() {
+            return;
+        }
+        // This sidecar's own are written then, and others' very likely.
+        drop(self.handing_out.write().await);
+        let flushed = self.journal.flush().await;
+        tokio::time::sleep(self.linger * 2).await;
+        let leases = match flushed {
+            Ok(()) => self.ledger.leases(&keys).await,
+            Err(reason) => Err(reason),
+        };
+        for (webhook, grant) in webhooks.iter().zip(grants) {
+            match &leases {
+                Err(_) if proceeds(grant) => *grant = None,
+                Ok(leases) if proceeds(grant) => {
+                    let lease = leases.get(&webhook.key);
+                    if !lease.is_some_and(|lease| lease.is_of(&webhook.claim_id)) {
+                        *grant = Some(Grant::of(Claimed::InFlight));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Adds when each proceeding message's window was last opened: now, unless it is a message of before, which may not
     /// be the latest any more.
-    async fn tell_windows(
-        &self,
-        webhooks: &[&Webhook],
-        grants: &mut [Option<Grant>],
-        now_ms: i64,
-    ) {
+    async fn tell_windows(&self, webhooks: &[&Webhook], grants: &mut [Option<Grant>], now_ms: i64) {
         let mut of_before = BTreeSet::new();
         for (webhook, grant) in webhooks.iter().zip(grants.iter_mut()) {
             let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
@@ -324,11 +366,13 @@ impl Stores {
         }
         // Best effort: without it the window is told to end earlier than it does.
         let _ = self.journal.flush().await;
-        let last: HashMap<Pair, i64> = self.ledger.last_inbound(&of_before).await.unwrap_or_default();
+        let last: HashMap<Pair, i64> =
+            self.ledger.last_inbound(&of_before).await.unwrap_or_default();
         for (webhook, grant) in webhooks.iter().zip(grants) {
             let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
             let last = last.get(&inbound.pair).copied();
-            grant.last_inbound_ms = grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
+            grant.last_inbound_ms =
+                grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
         }
     }
 
@@ -365,7 +409,8 @@ impl Stores {
             return self.release_in_ledger(settles, now_ms).await;
         };
         let rows = settles.iter().zip(&given_back);
-        let rows = rows.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
+        let rows =
+            rows.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
         if self.journal.note(rows.collect()).await.is_err() {
             return vec![None; settles.len()];
         }

@@ -32,25 +32,16 @@ use crate::{
 /// How often a record may change under our hands before we leave the webhook to those who change it.
 const TRIES: usize = 8;
 
-/// How the text of a record begins: done, or not.
-const DONE: &str = "done ";
-const OPEN: &str = "open ";
-
 #[derive(Clone)]
 pub(super) struct Redis {
     connection: ConnectionManager,
-    scripts: Arc<Scripts>,
+    amend: Arc<Script>,
     timeout: Duration,
     retry_after_ms: i64,
     /// Left alone until then, in milliseconds since 1970; 0 while all is well.
     away_until_ms: Arc<AtomicI64>,
     periods: Periods,
     keep_ms: i64,
-}
-
-struct Scripts {
-    amend: Script,
-    commit: Script,
 }
 
 /// What a webhook's key holds.
@@ -77,10 +68,7 @@ impl Redis {
         let client = Client::open(settings.url.expose()).map_err(refused)?;
         Ok(Redis {
             connection: ConnectionManager::new_lazy_with_config(client, limits).map_err(refused)?,
-            scripts: Arc::new(Scripts {
-                amend: Script::new(scripts::AMEND),
-                commit: Script::new(scripts::COMMIT),
-            }),
+            amend: Arc::new(Script::new(scripts::AMEND)),
             timeout,
             retry_after_ms: i64::try_from(settings.retry_after_ms).unwrap_or(i64::MAX),
             away_until_ms: Arc::new(AtomicI64::new(0)),
@@ -145,9 +133,7 @@ impl Redis {
         let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
         let found = found.into_iter().map(|text| text.map(Found::read).unwrap_or_default());
         let change = |place: usize, record: &mut Record| {
-            settles
-                .get(place)
-                .map(|settle| record.release(&settle.claim_id, now_ms, self.periods))
+            settles.get(place).map(|settle| record.release(&settle.claim_id, now_ms, self.periods))
         };
         let key_of = |place: usize| settles.get(place).map_or("", |settle| &settle.key);
         let found = found.enumerate().collect();
@@ -174,17 +160,17 @@ impl Redis {
         Ok(found.into_iter().map(|found| found.is_none()).collect())
     }
 
-    /// Tells Redis what the ledger knows to be done.
+    /// Tells Redis what the ledger knows to be done. Whatever it knew is over, so nothing has to be read first.
     pub(super) async fn commit(&self, settles: &[&Settle], now_ms: i64) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(settles.len());
         for settle in settles {
             let mut done = Record::default();
             done.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods);
-            let mut commit = self.scripts.commit.key(key(&settle.key));
-            pipeline.invoke_script(commit.arg(text(&done)?).arg(self.keep_ms).arg(DONE));
+            let set = pipeline.cmd("SET").arg(key(&settle.key)).arg(text(&done)?);
+            set.arg("PX").arg(self.keep_ms).ignore();
         }
-        let script = &self.scripts.commit;
-        self.send_scripts(script, &pipeline, settles.len(), now_ms).await.map(|_| ())
+        let answer = self.query::<()>(&pipeline, now_ms).await?;
+        self.judge(answer, now_ms)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
@@ -245,16 +231,15 @@ impl Redis {
     ) -> Result<Vec<Option<String>>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(swaps.len());
         for (name, before, after) in swaps {
-            let mut amend = self.scripts.amend.key(key(name));
+            let mut amend = self.amend.key(key(name));
             pipeline.invoke_script(amend.arg(before).arg(after).arg(self.keep_ms));
         }
-        self.send_scripts(&self.scripts.amend, &pipeline, swaps.len(), now_ms).await
+        self.send_scripts(&pipeline, swaps.len(), now_ms).await
     }
 
     /// A restarted Redis knows no script: it is told, and asked again. To do either twice changes nothing.
     async fn send_scripts(
         &self,
-        script: &Script,
         pipeline: &Pipeline,
         expected: usize,
         now_ms: i64,
@@ -262,7 +247,7 @@ impl Redis {
         match self.query(pipeline, now_ms).await? {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 let mut load = Pipeline::new();
-                load.load_script(script).ignore();
+                load.load_script(&self.amend).ignore();
                 self.judge(self.query::<()>(&load, now_ms).await?, now_ms)?;
                 self.send(pipeline, expected, now_ms).await
             }
@@ -325,8 +310,7 @@ impl Redis {
 impl Found {
     /// A text that says nothing to us is of another version, and stands for no record.
     fn read(text: String) -> Found {
-        let json = text.strip_prefix(DONE).or_else(|| text.strip_prefix(OPEN));
-        let record = json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        let record = serde_json::from_str(&text).unwrap_or_default();
         Found { text, record }
     }
 }
@@ -335,9 +319,7 @@ fn text(record: &Record) -> Result<String, StoreError> {
     if *record == Record::default() {
         return Ok(String::new());
     }
-    let json = serde_json::to_string(record);
-    let json = json.map_err(|error| StoreError::Refused(error.to_string()))?;
-    Ok([if record.is_done() { DONE } else { OPEN }, &json].concat())
+    serde_json::to_string(record).map_err(|error| StoreError::Refused(error.to_string()))
 }
 
 fn counted(

@@ -286,9 +286,7 @@ impl EventRow {
     fn ended(settle: &Settle, outcome: &'static str, attempt: u32, now_ms: i64) -> EventRow {
         let known = match &settle.unclaimed {
             // It was with the backend without ever being handed out by a claim.
-            Some(webhook) => {
-                EventRow { attempts: 1, ..EventRow::came(webhook, now_ms, now_ms) }
-            }
+            Some(webhook) => EventRow { attempts: 1, ..EventRow::came(webhook, now_ms, now_ms) },
             None => EventRow::known(settle.key.clone(), &settle.identity, now_ms),
         };
         EventRow {
@@ -331,7 +329,11 @@ impl EventRow {
         let wins = self.outcome != Some(ACCEPTED)
             && (later.outcome == Some(ACCEPTED)
                 || later.attempts > self.attempts
-                || (same_hold && later.outcome.is_some()));
+                || (same_hold && later.outcome.is_some())
+                || (later.attempts == self.attempts
+                    && !same_hold
+                    && self.held_until_ms.is_some()
+                    && later.held_until_ms.is_some()));
         if wins {
             (self.claim_id, self.held_until_ms) = (later.claim_id, later.held_until_ms);
             self.answer = later.answer;

@@ -1,6 +1,6 @@
-//! Every Lua script of the Redis front. None of them decides anything: a key holds a record, written by the domain, and a
-//! script only makes sure that the record written over is the one that was read. Each takes one key, so any slot of
-//! a Redis Cluster will do.
+//! Every Lua script of the Redis front: one, and it decides nothing. A key holds a record, written by the domain; the
+//! script only makes sure that the record written over is the one that was read. It takes one key, so any slot of a
+//! Redis Cluster will do.
 
 /// Puts a new record where the expected one is.
 ///
@@ -16,15 +16,4 @@ if (found or '') == ARGV[1] then
 end
 if found == ARGV[2] then return false end
 return found or ''
-";
-
-/// The webhook is done, whoever holds it; the first answer stays.
-///
-/// KEYS[1] the webhook; ARGV[1] the record that says so, ARGV[2] milliseconds to keep it, ARGV[3] how such a record begins.
-pub(super) const COMMIT: &str = r"
-local found = redis.call('GET', KEYS[1])
-if not found or string.sub(found, 1, #ARGV[3]) ~= ARGV[3] then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-end
-return false
 ";

@@ -41,14 +41,17 @@ macro_rules! event_columns {
 pub(super) use event_columns;
 
 /// In whatever order a webhook's arrivals and ends are written, the row ends up the same. `excluded` wins the hold if the
-/// backend took the webhook, if it was handed out more often than `kept` knows, or if it ends the very hold `kept` has.
+/// backend took the webhook, if it was handed out more often than `kept` knows, if it ends the very hold `kept` has, or if
+/// two claims got the same attempt, one of them by a store that could not reach the other's: that one looks again.
 /// What is forgotten (nothing happened since `$forgotten`) begins anew. Written for both databases, which call the
 /// smaller and the greater of two by different names.
 macro_rules! merge {
     (@wins) => {
         "coalesce(kept.outcome, '') <> 'accepted' AND (excluded.outcome = 'accepted' \
          OR excluded.attempts > kept.attempts OR (excluded.attempts = kept.attempts \
-         AND excluded.claim_id = kept.claim_id AND excluded.outcome IS NOT NULL))"
+         AND excluded.claim_id = kept.claim_id AND excluded.outcome IS NOT NULL) \
+         OR (excluded.attempts = kept.attempts AND excluded.claim_id <> kept.claim_id \
+         AND excluded.held_until_ms IS NOT NULL AND kept.held_until_ms IS NOT NULL))"
     };
     (@forgotten $forgotten:literal) => {
         concat!(
@@ -181,6 +184,26 @@ impl Database {
             }
             (Database::Postgres(postgres), Durability::Power) => {
                 Transaction::Postgres(postgres.durable.begin_with(begin).await?)
+            }
+        })
+    }
+
+    /// Runs a statement over `rows` that changes nothing, and returns what it found. Waits for no writer.
+    pub(super) async fn read<R>(
+        &self,
+        statement: &'static str,
+        rows: &[impl Serialize],
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let query = json(rows)?;
+        Ok(match self {
+            Database::Sqlite(sqlite) => {
+                sqlx::query_as(statement).bind(query).fetch_all(&sqlite.quick).await?
+            }
+            Database::Postgres(postgres) => {
+                sqlx::query_as(statement).bind(query).fetch_all(&postgres.quick).await?
             }
         })
     }

@@ -92,7 +92,8 @@ async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreErr
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     let file = File::create(&path);
-    let file = file.map_err(|error| StoreError::Away(format!("cannot create its lock: {error}")))?;
+    let file =
+        file.map_err(|error| StoreError::Away(format!("cannot create its lock: {error}")))?;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -145,17 +146,14 @@ pub(super) async fn look_up(
 /// The INSERT of one row, of two rows, ..: made once, so that each is prepared once.
 static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     const COLUMNS: usize = 18;
-    // The first parameter is the time before which everything is forgotten.
-    let row = |row: usize| {
-        let places = (0..COLUMNS).map(|column| format!("?{}", 2 + row * COLUMNS + column));
-        format!("({})", places.collect::<Vec<_>>().join(","))
-    };
+    // Parameters without a name, because SQLite searches the names for each of them.
+    let row = format!("({})", vec!["?"; COLUMNS].join(","));
     let insert = |rows: usize| {
-        let rows: Vec<String> = (0..rows).map(row).collect();
+        let forgotten = format!("?{}", rows * COLUMNS + 1);
         [
             concat!("INSERT INTO events AS kept (", event_columns!(), ") VALUES "),
-            &rows.join(","),
-            merge!("min", "max", "?1"),
+            &vec![row.as_str(); rows].join(","),
+            &merge!("min", "max", "?forgotten").replace("?forgotten", &forgotten),
         ]
         .concat()
     };
@@ -169,7 +167,7 @@ pub(super) async fn keep_events(
 ) -> Result<(), StoreError> {
     for rows in rows.chunks(ROWS) {
         let Some(statement) = KEEP_EVENTS.get(rows.len() - 1) else { continue };
-        let mut query = sqlx::query(statement.as_str()).bind(forgotten_ms);
+        let mut query = sqlx::query(statement.as_str());
         for row in rows {
             query = query
                 .bind(row.dedupe_key.as_str())
@@ -191,7 +189,7 @@ pub(super) async fn keep_events(
                 .bind(row.settled_at_ms)
                 .bind(row.answer.as_deref());
         }
-        query.execute(&mut *connection).await?;
+        query.bind(forgotten_ms).execute(&mut *connection).await?;
     }
     Ok(())
 }

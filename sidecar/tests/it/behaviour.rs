@@ -7,7 +7,7 @@ use twilio_edge_contract::{Decision, Opt, Outcome, SettlementResult};
 use crate::{
     servers::eventually,
     sidecar::{inbound, message, settlement, status, twiml, unclaimed},
-    world::{World, on_every_shared_store, on_every_store},
+    world::{Kind, World, on_every_shared_store, on_every_store},
 };
 
 const ALICE: &str = "whatsapp:+15551230001";
@@ -363,7 +363,10 @@ async fn what_waits_to_be_written_survives_a_stop(world: World) {
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")]).await;
     let claims: Vec<_> = (0..100).map(|i| message(&format!("c{i}"), &format!("SM{i}"))).collect();
     sidecar.claim_all(claims.clone()).await;
-    assert_eq!(world.stored("SELECT message_sid FROM events").await.len(), 0);
+    if world.kind != Kind::Postgres {
+        // There the row is the lease, and nothing else knows of it.
+        assert_eq!(world.stored("SELECT message_sid FROM events").await.len(), 0);
+    }
     let stopping = std::time::Instant::now();
     let log = sidecar.stop();
     assert!(stopping.elapsed() < Duration::from_secs(10), "a stop does not wait for the linger");
@@ -377,7 +380,8 @@ async fn a_restart_forgets_nothing(world: World) {
     sidecar.claim_all(vec![held.clone(), freed.clone(), done.clone()]).await;
     sidecar.release(&freed).await;
     sidecar.commit(&done).await;
-    let written = "SELECT message_sid || ' ' || coalesce(outcome, 'held by ' || claim_id) FROM events
+    let written =
+        "SELECT message_sid || ' ' || coalesce(outcome, 'held by ' || claim_id) FROM events
         ORDER BY message_sid";
     eventually("it is written who has what", || async {
         world.stored(written).await == ["SM1 held by c1", "SM2 refused", "SM3 accepted"]

@@ -41,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// What was promised about one webhook, told from everything that happened to it.
 #[derive(Default)]
 struct Promise {
-    accepted_from: Option<u8>,
+    accepted: bool,
     holder: Option<(u8, i64)>,
     handed_out: u32,
     /// What a release of a claim that holds nothing is told.
@@ -51,7 +51,7 @@ struct Promise {
 impl Promise {
     fn claim(&mut self, claim: u8, now: i64) -> &'static str {
         use SettlementResult::{Settled, Tombstoned};
-        if self.accepted_from.is_some() {
+        if self.accepted {
             return "duplicate";
         }
         if matches!(self.told.get(&claim), Some(Settled | Tombstoned)) {
@@ -69,17 +69,14 @@ impl Promise {
         "proceed"
     }
 
-    fn commit(&mut self, claim: u8) -> SettlementResult {
-        self.accepted_from.get_or_insert(claim);
+    fn commit(&mut self) -> SettlementResult {
+        self.accepted = true;
         SettlementResult::Settled
     }
 
     fn release(&mut self, claim: u8) -> SettlementResult {
-        if let Some(accepted_from) = self.accepted_from {
-            return match accepted_from == claim {
-                true => SettlementResult::Settled,
-                false => SettlementResult::Superseded,
-            };
+        if self.accepted {
+            return SettlementResult::Superseded;
         }
         if self.holder.is_some_and(|(holder, _)| holder == claim) {
             self.holder = None;
@@ -140,7 +137,7 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
                 (promised, happened)
             }
             Step::Commit(key, claim) => {
-                let promised = promises.entry(key).or_default().commit(claim);
+                let promised = promises.entry(key).or_default().commit();
                 let happened = stores.settle(settle(key, claim, Outcome::Commit), now).await;
                 (format!("{promised:?}"), format!("{:?}", happened[0].unwrap()))
             }

@@ -84,7 +84,8 @@ async fn an_emptied_redis_forgets_nothing() {
     sidecar.release(&freed).await;
     sidecar.commit(&done).await;
     // In flight at the moment of the loss, it might be handed out once more; who has what is written soon after.
-    let written = "SELECT message_sid || ' ' || coalesce(outcome, 'held by ' || claim_id) FROM events
+    let written =
+        "SELECT message_sid || ' ' || coalesce(outcome, 'held by ' || claim_id) FROM events
         ORDER BY message_sid";
     eventually("it is written who has what", || async {
         world.stored(written).await == ["SM1 held by c1", "SM2 refused", "SM3 accepted"]
@@ -110,7 +111,7 @@ async fn an_emptied_redis_forgets_nothing() {
 #[tokio::test]
 async fn a_redis_that_hangs_costs_one_short_wait() {
     let world = World::new(Kind::RedisSqlite).await;
-    let sidecar = world.sidecar().await;
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_REDIS_TIMEOUT_MS", "150")]).await;
     sidecar.claim(message("c0", "SM0")).await;
     world.redis.as_ref().unwrap().signal("STOP");
     for i in 1..20 {
@@ -145,7 +146,8 @@ async fn without_its_database_a_sidecar_says_so_in_time_and_recovers() {
     let mut postgres = Postgres::start().await;
     for redis in [None, Some(Redis::start().await)] {
         let directory = tempfile::TempDir::new().unwrap();
-        let world = World { directory, database_url: postgres.database().await, redis };
+        let kind = if redis.is_some() { Kind::RedisPostgres } else { Kind::Postgres };
+        let world = World { kind, directory, database_url: postgres.database().await, redis };
         let sidecar = world.sidecar_with(&[IMPATIENT]).await;
         sidecar.claim(message("c1", "SM1")).await;
         sidecar.claim(message("c2", "SM2")).await;

@@ -53,6 +53,7 @@ macro_rules! on_every_shared_store {
 pub(crate) use on_every_shared_store;
 
 pub(crate) struct World {
+    pub(crate) kind: Kind,
     pub(crate) directory: TempDir,
     pub(crate) database_url: String,
     pub(crate) redis: Option<Redis>,
@@ -69,14 +70,14 @@ impl World {
             Kind::Sqlite | Kind::Postgres => None,
             Kind::RedisSqlite | Kind::RedisPostgres => Some(Redis::start().await),
         };
-        World { directory, database_url, redis }
+        World { kind, directory, database_url, redis }
     }
 
     pub(crate) async fn sidecar(&self) -> Sidecar {
         self.sidecar_with(&[]).await
     }
 
-    /// Starts a sidecar on these stores, with more settings from the environment. It waits long for its database: what
+    /// Starts a sidecar on these stores, with more settings from the environment. It waits long for its stores: what
     /// these tests ask is what is answered, not how fast a busy machine does it.
     pub(crate) async fn sidecar_with(&self, settings: &[(&str, &str)]) -> Sidecar {
         let redis_url = self.redis.as_ref().map(Redis::url).unwrap_or_default();
@@ -84,6 +85,8 @@ impl World {
             ("DATABASE_URL", self.database_url.as_str()),
             ("REDIS_URL", &redis_url),
             ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "20000"),
+            ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "10000"),
+            ("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "25000"),
         ];
         Sidecar::start(self.directory.path(), &[&stores[..], settings].concat()).await
     }
