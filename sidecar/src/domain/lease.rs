@@ -387,6 +387,9 @@ mod tests {
         }
         assert_eq!(record.endings().len(), MOST_ENDINGS);
         assert_eq!(record.claim("c99", 1, PERIODS), Claimed::Released);
-        assert_eq!(record.claim("c0", 1, PERIODS), proceed(1));
+        assert_eq!(
+            record.claim("c0", 1, PERIODS),
+            Claimed::Proceed { attempt: 1, first_seen_ms: 1 }
+        );
     }
 }
