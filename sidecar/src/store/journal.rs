@@ -160,6 +160,21 @@ impl Writer {
     }
 }
 
+impl Waiting {
+    /// Takes up to `most` rows, the oldest first: those due until then, or any.
+    fn take_due(&mut self, until: Option<Instant>, most: usize, rows: &mut Vec<EventRow>) {
+        let most = most.saturating_add(rows.len());
+        while let Some((due, key)) = self.due.pop_front() {
+            let is_due = until.is_none_or(|until| due <= until);
+            if self.rows.contains_key(&key) && (rows.len() >= most || !is_due) {
+                self.due.push_front((due, key));
+                return;
+            }
+            rows.extend(self.rows.remove(&key));
+        }
+    }
+}
+
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // Nothing panics while it holds this.
@@ -179,15 +194,10 @@ impl Shared {
         for row in urgent.iter().flat_map(|urgent| &urgent.rows) {
             rows.extend(waiting.rows.remove(&row.dedupe_key));
         }
-        while may_retry {
+        if may_retry {
             let most = if all { usize::MAX } else { self.batch };
-            let Some((due, _)) = waiting.due.front() else { break };
-            let gone = waiting.due.front().is_some_and(|(_, key)| !waiting.rows.contains_key(key));
-            if !gone && (rows.len() >= most || !(all || full || *due <= now)) {
-                break;
-            }
-            let key = waiting.due.pop_front().map(|(_, key)| key);
-            rows.extend(key.and_then(|key| waiting.rows.remove(&key)));
+            let due_until = if all || full { None } else { Some(now) };
+            waiting.take_due(due_until, most, &mut rows);
         }
         if !urgent.is_empty() || !rows.is_empty() {
             return Some(Ok(Batch { urgent, rows }));

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     servers::{Postgres, free_port},
-    world::sqlite_url,
+    world::{Kind, World, sqlite_url},
 };
 
 /// Runs the binary in a folder with nothing but these variables.
@@ -177,6 +177,23 @@ fn a_start_that_cannot_be_is_one_clear_line() {
         assert!(said.starts_with(&format!("twilio-edge: {expected}")), "{said}");
         assert!(said.lines().count() == 1 && !said.contains("hush"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_second_sidecar_on_one_file_is_refused_while_the_first_one_lives() {
+    let world = World::new(Kind::Sqlite).await;
+    let first = world.sidecar().await;
+    let settings = [
+        ("TWILIO_EDGE_TOKEN", "t"),
+        ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
+        ("DATABASE_URL", world.database_url.as_str()),
+        ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "100"),
+    ];
+    let output = twilio_edge(world.directory.path(), &["serve"], &settings);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("another sidecar has it open"), "{}", stderr(&output));
+    first.kill();
+    world.sidecar().await;
 }
 
 #[tokio::test]
