@@ -4,7 +4,6 @@
 //! with it every request the worker holds. So: only the `_bytes` calls (the String ones unwrap UTF-8), only in
 //! phases in which the map asked for exists (the SDK panics on any other status), errors turned into absence.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
@@ -230,35 +229,39 @@ impl Bell {
 
 /// The metrics of this VM.
 pub(crate) struct Metrics {
-    counters: BTreeMap<Counter, u32>,
-    gauges: BTreeMap<Gauge, (u32, i64)>,
-    histograms: BTreeMap<Histogram, u32>,
+    counters: Vec<(Counter, u32)>,
+    gauges: Vec<Part>,
+    histograms: Vec<(Histogram, u32)>,
+}
+
+/// This worker's part of a gauge.
+struct Part {
+    gauge: Gauge,
+    id: u32,
+    told: i64,
 }
 
 impl Metrics {
     /// Defines all of them, so that they show from the start.
     pub(crate) fn define() -> Self {
         let define = |kind, name: &str| hostcalls::define_metric(kind, name).ok();
-        let counters = Counter::all().into_iter();
-        let gauges = Gauge::ALL.into_iter();
-        let histograms = Histogram::ALL.into_iter();
+        let counter = |it: Counter| Some((it, define(MetricType::Counter, &it.name())?));
+        let gauge = |gauge: Gauge| {
+            Some(Part { gauge, id: define(MetricType::Gauge, gauge.name())?, told: 0 })
+        };
+        let histogram = |it: Histogram| Some((it, define(MetricType::Histogram, it.name())?));
         Self {
-            counters: counters
-                .filter_map(|it| Some((it, define(MetricType::Counter, &it.name())?)))
-                .collect(),
-            gauges: gauges
-                .filter_map(|it| Some((it, (define(MetricType::Gauge, it.name())?, 0))))
-                .collect(),
-            histograms: histograms
-                .filter_map(|it| Some((it, define(MetricType::Histogram, it.name())?)))
-                .collect(),
+            counters: Counter::all().into_iter().filter_map(counter).collect(),
+            gauges: Gauge::ALL.into_iter().filter_map(gauge).collect(),
+            histograms: Histogram::ALL.into_iter().filter_map(histogram).collect(),
         }
     }
 
     /// Adds what was counted.
     pub(crate) fn add(&self, tally: &mut Tally) {
         for (counter, count) in tally.take() {
-            if let (Some(id), Ok(count)) = (self.counters.get(&counter), i64::try_from(count)) {
+            let defined = self.counters.iter().find(|(defined, _)| *defined == counter);
+            if let (Some((_, id)), Ok(count)) = (defined, i64::try_from(count)) {
                 let _ = hostcalls::increment_metric(*id, count);
             }
         }
@@ -266,24 +269,24 @@ impl Metrics {
 
     /// This worker's part of a gauge; Envoy adds the workers up.
     pub(crate) fn part(&mut self, gauge: Gauge, value: usize) {
-        let Some((id, told)) = self.gauges.get_mut(&gauge) else { return };
+        let Some(part) = self.gauges.iter_mut().find(|part| part.gauge == gauge) else { return };
         let value = i64::try_from(value).unwrap_or(i64::MAX);
-        let change = value.saturating_sub(*told);
-        if change != 0 && hostcalls::increment_metric(*id, change).is_ok() {
-            *told = value;
+        let change = value.saturating_sub(part.told);
+        if change != 0 && hostcalls::increment_metric(part.id, change).is_ok() {
+            part.told = value;
         }
     }
 
     /// What all workers say alike.
     pub(crate) fn set(&self, gauge: Gauge, value: u32) {
-        if let Some((id, _)) = self.gauges.get(&gauge) {
-            let _ = hostcalls::record_metric(*id, u64::from(value));
+        if let Some(part) = self.gauges.iter().find(|part| part.gauge == gauge) {
+            let _ = hostcalls::record_metric(part.id, u64::from(value));
         }
     }
 
     /// One value more.
     pub(crate) fn record(&self, histogram: Histogram, value: u64) {
-        if let Some(id) = self.histograms.get(&histogram) {
+        if let Some((_, id)) = self.histograms.iter().find(|(defined, _)| *defined == histogram) {
             let _ = hostcalls::record_metric(*id, value);
         }
     }

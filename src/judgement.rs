@@ -13,6 +13,9 @@ use crate::keys::{Account, KeySlot, slot};
 use crate::reply::{Answer, Reason};
 use crate::signature::{self, BodyRule, Key, Mismatch, Payload, Settings};
 
+/// Most accounts whose keys are tried for a request that names none.
+const MOST_UNNAMED: usize = 64;
+
 /// What the request's headers say, read once: they cannot be read again in every phase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
@@ -165,10 +168,18 @@ fn prove<'c>(
     let accepted = |account: &&Account| {
         route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
     };
+    // A body that is no form names nobody; every account's keys are tried on the URL then. Not so without bound,
+    // and not over a form: whoever can reach the route makes us do it.
+    let may_be_unnamed = route.class == Class::Other && matches!(payload, Payload::Opaque(_));
     let accounts: Vec<&Account> = match named {
         Some(sid) => config.account(sid).filter(accepted).into_iter().collect(),
-        // A body that is no form may name nobody; every account's keys are tried then.
-        None if route.class == Class::Other => config.accounts.iter().filter(accepted).collect(),
+        None if may_be_unnamed => {
+            let accounts: Vec<_> = config.accounts.iter().filter(accepted).collect();
+            if accounts.len() > MOST_UNNAMED {
+                return Err(Misshape::Missing("AccountSid").into());
+            }
+            accounts
+        }
         None => return Err(Misshape::Missing("AccountSid").into()),
     };
     if accounts.is_empty() {

@@ -4,6 +4,7 @@
 //! character; the tag extraction in `envoy/envoy.yaml` turns the last word into a label. docs/METRICS.md lists
 //! them all.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::collections::BTreeMap;
 
 use twilio_edge_contract::{Decision, Outcome, SettlementResult};
@@ -307,12 +308,15 @@ pub fn reference() -> String {
 
 /// What was counted since it was last told. Telling the host costs more than counting, so it is told on the tick.
 #[derive(Debug, Default)]
-pub struct Tally(BTreeMap<Counter, u64>);
+pub struct Tally(Vec<(Counter, u64)>);
 
 impl Tally {
     /// Adds one.
     pub fn count(&mut self, counter: Counter) {
-        *self.0.entry(counter).or_default() += 1;
+        match self.0.iter_mut().find(|(counted, _)| *counted == counter) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((counter, 1)),
+        }
     }
 
     /// Everything counted, and starts anew.

@@ -6,14 +6,13 @@
 //! something posts a letter and rings the bell.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use twilio_edge_contract::{
-    CLAIMS_PATH, ClaimsReply, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementResult,
-    SettlementsReply,
+    CLAIMS_PATH, ClaimsReply, PROTOCOL_VERSION, SETTLEMENTS_PATH, Settled, SettlementResult,
+    SettlementsReply, Verdict,
 };
 
 use crate::callouts::{Letter, envelope};
@@ -122,10 +121,12 @@ impl Root {
             let claims = u64::try_from(letters.len()).unwrap_or(u64::MAX);
             worker.metrics.record(Histogram::ClaimBatch, claims);
         });
-        // In the order of the claims, each with its id.
-        let mut verdicts = reply.verdicts.into_iter();
-        let events = letters.into_iter().map(|Letter { sender, .. }| {
-            let verdict = verdicts.next().filter(|verdict| verdict.claim_id == sender.claim_id);
+        let mut verdicts: Vec<Option<Verdict>> = reply.verdicts.into_iter().map(Some).collect();
+        let events = letters.into_iter().enumerate().map(|(place, Letter { sender, .. })| {
+            let is_its = |it: &Option<Verdict>| {
+                it.as_ref().is_some_and(|verdict| verdict.claim_id == sender.claim_id)
+            };
+            let verdict = answer_to(place, &mut verdicts, is_its).and_then(Option::take);
             (sender.stream, verdict.map_or(Event::NoVerdict, Event::Verdict))
         });
         self.deliver(shared, events);
@@ -138,22 +139,24 @@ impl Root {
         reply: Option<&[u8]>,
         now_ms: u64,
     ) {
-        let results: BTreeMap<_, _> = reply
+        let mut results = reply
             .and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok())
             .filter(|reply| reply.v == PROTOCOL_VERSION)
             .map(|reply| reply.results)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|settled| (settled.claim_id, settled.result))
-            .collect();
-        let (done, again): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| {
-            let result = results.get(&letter.sender.claim_id);
-            result.is_some_and(|result| *result != SettlementResult::Unavailable)
-        });
-        shared.with(|worker| {
-            for result in results.values() {
-                worker.count(Counter::Settlement(*result));
+            .unwrap_or_default();
+        let (mut done, mut again) = (Vec::new(), Vec::new());
+        for (place, letter) in letters.into_iter().enumerate() {
+            let is_its = |it: &Settled| it.claim_id == letter.sender.claim_id;
+            let result = answer_to(place, &mut results, is_its).map(|settled| settled.result);
+            if let Some(result) = result {
+                shared.count(Counter::Settlement(result));
             }
+            match result {
+                None | Some(SettlementResult::Unavailable) => again.push(letter),
+                Some(_) => done.push(letter),
+            }
+        }
+        shared.with(|worker| {
             if again.is_empty() {
                 worker.settlements.succeeded();
             } else {
@@ -328,6 +331,15 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+/// The answer to the letter at `place`: answers come in the order of the letters, and each says whose it is.
+fn answer_to<A>(place: usize, answers: &mut [A], is_its: impl Fn(&A) -> bool) -> Option<&mut A> {
+    let place = match answers.get(place).is_some_and(&is_its) {
+        true => Some(place),
+        false => answers.iter().position(is_its),
+    };
+    answers.get_mut(place?)
 }
 
 /// One line that tells which build runs with which configuration.

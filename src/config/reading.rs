@@ -2,7 +2,6 @@
 //! goes on with something harmless. What a plugin configuration must hold is not known here.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -39,10 +38,12 @@ impl Reading<'_> {
     }
 
     pub(super) fn refuse_repeats(&self, list: &str, names: impl Iterator<Item = impl AsRef<str>>) {
-        let mut seen = HashSet::new();
+        let mut seen: Vec<String> = Vec::new();
         for name in names {
-            if !seen.insert(name.as_ref().to_owned()) {
-                self.problem(list, format!("{:?} is there twice", name.as_ref()));
+            let name = name.as_ref();
+            match seen.iter().any(|seen| seen == name) {
+                true => self.problem(list, format!("{name:?} is there twice")),
+                false => seen.push(name.to_owned()),
             }
         }
     }

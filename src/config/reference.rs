@@ -107,7 +107,12 @@ pub const FIELDS: &[Field] = &[
         "`form`",
         "What the backend gets of a form: the bytes Twilio sent, or the JSON event below. Bodies that are no form are never touched",
     ),
-    field("routes[].accounts", "list of account SIDs", "all", "Whose webhooks are accepted here"),
+    field(
+        "routes[].accounts",
+        "list of account SIDs",
+        "all",
+        "Whose webhooks are accepted here. A body that is no form names no account: all of these are tried then, if they are at most 64",
+    ),
     field(
         "routes[].on_unavailable",
         "`forward` or `reject`",

@@ -227,6 +227,32 @@ fn another_signed_request_is_proven_and_forwarded_without_a_claim() {
     assert_eq!(Case::of(json("/other"), body).refused_for(), Some("missing-body-hash"));
 }
 
+/// Who can reach a route decides how often it is asked: what one request may cost is bounded.
+#[test]
+fn a_request_that_names_no_account_is_not_tried_on_all_of_very_many() {
+    let body = "{}";
+    let target = format!("/other?bodySHA256={}", signature::hash_body(body.as_bytes()));
+    let head = Head {
+        content_type: Some(b"application/json".to_vec()),
+        signature: signature(&target, ""),
+        ..post(&target, "")
+    };
+    for (others, refused) in [(63, None), (64, Some("missing-field"))] {
+        let mut case = Case::new(config(|json| {
+            let accounts = json["accounts"].as_array_mut().unwrap();
+            accounts.remove(0);
+            accounts.extend((0..others).map(
+                |n| serde_json::json!({"sid": format!("AC{n:032x}"), "auth_tokens": ["another"]}),
+            ));
+            json["routes"].as_array_mut().unwrap().retain(|route| route["path"] != "/tenant");
+        }));
+        case.tell(Event::Head(head.clone()));
+        case.tell(Event::Complete { body: body.as_bytes() });
+        assert_eq!(case.refused_for(), refused);
+    }
+    assert_eq!(Case::of(post("/other", "a=1"), "a=1").refused_for(), Some("missing-field"));
+}
+
 #[test]
 fn a_route_that_is_not_ours_passes_without_headers_in_our_name() {
     let mut case = Case::new(config(|_| {}));

@@ -451,8 +451,10 @@ impl Native {
         let reply = reply.filter(|reply| reply.v == PROTOCOL_VERSION);
         let results = reply.map(|reply| reply.results).unwrap_or_default().into_iter();
         let results: BTreeMap<_, _> = results.map(|it| (it.claim_id, it.result)).collect();
-        for result in results.values() {
-            self.count(Counter::Settlement(*result))?;
+        for letter in &letters {
+            if let Some(result) = results.get(&letter.sender.1) {
+                self.count(Counter::Settlement(*result))?;
+            }
         }
         let is_taken = |letter: &Letter<(Option<u32>, String)>| {
             let result = results.get(&letter.sender.1);
