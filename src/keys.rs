@@ -134,8 +134,8 @@ impl Account {
             at: format!("accounts[{i}].{}", complaint.at),
             ..complaint
         };
-        if given.len() > MAX_ACCOUNTS {
-            let message = "has more than 1024 entries".to_owned();
+        if given.is_empty() || given.len() > MAX_ACCOUNTS {
+            let message = "has no entry, or more than 1024".to_owned();
             return Err(Complaint { at: "accounts".to_owned(), message });
         }
         let mut accounts: Vec<Self> = Vec::with_capacity(given.len());

@@ -120,7 +120,10 @@ impl KeyRefresh {
 
     fn read(&self, reply: Option<&[u8]>) -> Answered {
         let Some(reply) = reply else {
-            return Answered::Failed("the sidecar did not answer".to_owned());
+            return Answered::Failed(
+                "the sidecar did not answer with keys; is it there, and has it an accounts file?"
+                    .to_owned(),
+            );
         };
         let ring = serde_json::from_slice::<KeyRing>(reply).ok();
         let Some(ring) = ring.filter(|ring| ring.v == PROTOCOL_VERSION) else {
@@ -207,6 +210,7 @@ mod tests {
             Some(&b"<html>"[..]),
             Some(br#"{"v":2,"generation":"g2","accounts":[]}"#),
             Some(br#"{"v":1,"generation":"g7"}"#),
+            Some(br#"{"v":1,"generation":"g2","accounts":[]}"#),
             Some(br#"{"v":1,"generation":"g2","accounts":[{"sid":"AC1","auth_tokens":["x"]}]}"#),
         ] {
             let answered = refresh.answered(reply, 20_000);

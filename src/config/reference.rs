@@ -157,7 +157,7 @@ pub const FIELDS: &[Field] = &[
         "sidecar.accounts_refresh_ms",
         "1000 to 3600000",
         "never",
-        "How often to ask the sidecar for the accounts' keys (`TWILIO_EDGE_ACCOUNTS_FILE` there), give or take a tenth. A rotation is live within one period; the last good keys stay while it does not answer, and until the first answer webhooks are told 503 with Retry-After",
+        "How often to ask the sidecar for the accounts' keys (`TWILIO_EDGE_ACCOUNTS_FILE` there), give or take a tenth. A rotation is live within that and a second; the last good keys stay while it does not answer, and until the first answer webhooks are told 503 with Retry-After",
     ),
     field(
         "max_body_bytes",
