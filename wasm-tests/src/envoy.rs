@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use twilio_edge::demo::EnvoyConfig;
 
-use crate::client::get;
+use crate::client::{Connection, get};
 use crate::process::{Process, free_port, isolated, until};
 use crate::repository;
 use crate::sabotage::copy_trapping;
+use crate::webhook::Request;
 
 const BOOTSTRAP: &str = "envoy.json";
 const DRAIN_SECONDS: &str = "3";
@@ -176,6 +177,43 @@ impl Envoy {
         Ok(get(self.admin, "/stats/prometheus").await?.text())
     }
 
+    /// Its configuration, as whoever reaches the admin interface can read it.
+    pub async fn config_dump(&self) -> Result<String> {
+        Ok(get(self.admin, "/config_dump?include_eds").await?.text())
+    }
+
+    /// What it has logged since it was first started, its access log among it.
+    pub fn log(&self) -> Result<String> {
+        let log = std::fs::read(self.folder.join("envoy.log")).context("read Envoy's log")?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// A connection to each worker, in no order: what one of them knows, the other does not. Only while nobody else
+    /// connects.
+    pub async fn workers(&self) -> Result<Vec<Connection>> {
+        let mut workers = BTreeMap::new();
+        let mut before = self.accepted().await?;
+        until("a connection to each worker", async || {
+            let mut connection = Connection::open(self.edge).await?;
+            // Once it answers, somebody has accepted the connection.
+            connection.write(&Request::new("GET", "/", "").bytes()).await?;
+            connection.response().await?;
+            let now = self.accepted().await?;
+            let grown = now.iter().find(|(name, count)| before.get(*name) != Some(count));
+            let worker = grown.context("nobody accepted a connection")?.0.clone();
+            workers.insert(worker, connection);
+            before = now;
+            Ok((workers.len() == before.len()).then_some(()))
+        })
+        .await?;
+        Ok(workers.into_values().collect())
+    }
+
+    /// Connections that each worker has accepted.
+    async fn accepted(&self) -> Result<BTreeMap<String, u64>> {
+        self.stats("^listener\\..*\\.worker_[0-9]\\.downstream_cx_total$").await
+    }
+
     /// An error if a VM of the filter ever trapped: by Envoy's statistics, and by its log, which remembers those of
     /// a process that was killed since. Not of a filter that was made to trap.
     pub async fn check_no_trap(&self) -> Result<()> {
@@ -188,8 +226,7 @@ impl Envoy {
             reloads.values().all(|count| *count == 0),
             "the filter's VM was reloaded: {reloads:?}"
         );
-        let log = std::fs::read(self.folder.join("envoy.log")).context("read Envoy's log")?;
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log()?;
         let trap = log.lines().find(|line| {
             ["panicked at", "RuntimeError", "Proxy-Wasm plugin in-VM backtrace"]
                 .iter()
@@ -242,6 +279,8 @@ fn launch(make: &Make, environment: &[(String, String)], folder: &Path) -> Resul
     let mut command = isolated(make.version.binary());
     // Two workers: what one of them knows, the other does not.
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
+    // What the filter says when it starts, and the access log at once.
+    command.args(["--component-log-level", "wasm:info", "--file-flush-interval-msec", "50"]);
     // What a pushed listener replaces is gone while a scenario still looks.
     command.args(["--drain-strategy", "immediate", "--drain-time-s", DRAIN_SECONDS]);
     command.arg("-c").arg(folder.join(BOOTSTRAP)).envs(environment.iter().cloned());

@@ -59,6 +59,17 @@ impl Sidecar {
         self.process.lock().await.check_alive()
     }
 
+    /// What it has logged since it was first started.
+    pub fn log(&self) -> Result<String> {
+        let log = std::fs::read(self.folder.join("sidecar.log")).context("read its log")?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// Puts another accounts file in the place of the one it was started with, at once, as a deployment does.
+    pub fn replace_accounts(&self, text: &str) -> Result<()> {
+        write_accounts(&self.folder, text).map(drop)
+    }
+
     /// Its SQLite file.
     pub fn database(&self) -> PathBuf {
         self.folder.join(DATABASE)
@@ -72,6 +83,14 @@ impl Sidecar {
         })
         .await
     }
+}
+
+/// Writes the accounts file of the sidecar that is started in `folder`; its path.
+pub fn write_accounts(folder: &Path, text: &str) -> Result<PathBuf> {
+    let (path, new) = (folder.join("accounts.toml"), folder.join("accounts.new"));
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, &path)?;
+    Ok(path)
 }
 
 fn launch(address: SocketAddr, environment: &[(String, String)], folder: &Path) -> Result<Process> {

@@ -16,7 +16,7 @@ use crate::process::{free_port, tail};
 use crate::recorder::Recorder;
 use crate::redis::Redis;
 use crate::repository;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{Sidecar, write_accounts};
 use crate::signers::{Sdk, Signers};
 use crate::webhook::{ACCOUNT, Form, Request};
 
@@ -31,7 +31,8 @@ pub const NEXT_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 /// A path that reaches the backend without being a webhook's.
 pub const PASS_THROUGH: &str = "/app/orders";
 
-const EDGE_TOKEN: &str = "the-token-between-filter-and-sidecar";
+/// What the filter shows to the sidecar.
+pub const EDGE_TOKEN: &str = "the-token-between-filter-and-sidecar";
 
 /// What all stacks share.
 pub struct Bench {
@@ -70,6 +71,8 @@ pub struct Plan {
     pub adapt: fn(&mut EnvoyConfig) -> Result<()>,
     /// Changes to the sidecar's, as variables.
     pub settings: &'static [(&'static str, &'static str)],
+    /// What the sidecar's accounts file holds at first; none: it has no such file.
+    pub accounts: Option<&'static str>,
     /// The listener comes by LDS, so that another can be pushed.
     pub pushed: bool,
     /// The callback of the filter, by the name of its export, in which its VM is made to trap.
@@ -84,7 +87,7 @@ impl Plan {
 
     /// The shipped configuration with changes.
     pub const fn adapted(sidecar: SidecarPlan, adapt: fn(&mut EnvoyConfig) -> Result<()>) -> Self {
-        Self { sidecar, adapt, settings: &[], pushed: false, trap_in: None }
+        Self { sidecar, adapt, settings: &[], accounts: None, pushed: false, trap_in: None }
     }
 }
 
@@ -150,7 +153,11 @@ impl Stack {
                 // As the filter's timeout below: a busy machine is no outage.
                 ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "4000"),
             ];
-            let environment = pairs(&[&ours, plan.settings].concat());
+            let mut environment = pairs(&[&ours, plan.settings].concat());
+            if let Some(accounts) = plan.accounts {
+                let file = write_accounts(folder.path(), accounts)?.display().to_string();
+                environment.push(("TWILIO_EDGE_ACCOUNTS_FILE".to_owned(), file));
+            }
             sidecar = Some(Sidecar::start(sidecar_address, environment, folder.path()).await?);
         }
         let mut config = EnvoyConfig::load(&repository().join("envoy/envoy.yaml"))?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, headers};
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::Response;
+use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::recorder::{Answer, Seen};
 use twilio_edge_wasm_tests::stack::Stack;
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Request};
@@ -54,6 +55,17 @@ pub(crate) fn is_refusal(response: &Response, reason: Reason) -> Result<()> {
         response.text()
     );
     Ok(())
+}
+
+/// Waits until a counter or gauge of the filter is `value`: it is told some time after it changed.
+pub(crate) async fn counts(stack: &Stack, name: &str, value: u64) -> Result<()> {
+    let mut last = 0;
+    let told = until(name, async || {
+        last = stack.envoy.counter(name).await?;
+        Ok((last == value).then_some(()))
+    })
+    .await;
+    told.with_context(|| format!("{name} is {last}, not {value}"))
 }
 
 /// The messages that a scripted sidecar was asked about.

@@ -7,17 +7,22 @@
     reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
 )]
 
+mod accept;
 mod dedupe;
 mod disguise;
+mod event;
 mod expect;
 mod flood;
+mod keys;
 mod leave;
 mod load;
+mod observe;
 mod outage;
 mod push;
 mod reject;
 mod rewrite;
 mod settle;
+mod start;
 mod suite;
 mod trap;
 mod upload;
@@ -39,6 +44,11 @@ fn main() -> std::process::ExitCode {
         ("rewrite", rewrite::scenarios()),
         ("push", push::scenarios()),
         ("trap", trap::scenarios()),
+        ("keys", keys::scenarios()),
+        ("event", event::scenarios()),
+        ("accept", accept::scenarios()),
+        ("observe", observe::scenarios()),
+        ("start", start::scenarios()),
         ("load", load::scenarios()),
     ];
     suite::run(subjects)

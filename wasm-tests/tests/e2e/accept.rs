@@ -1,0 +1,181 @@
+//! Routes whose webhooks the sidecar delivers: Twilio has its answer as soon as the sidecar has the webhook, and the
+//! backend behind Envoy hears nothing of it. The sidecar is a scripted one.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, SETTLEMENTS_PATH};
+use twilio_edge_filter::reply::Reason;
+use twilio_edge_wasm_tests::client::Response;
+use twilio_edge_wasm_tests::process::until;
+use twilio_edge_wasm_tests::recorder::Answer;
+use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
+use twilio_edge_wasm_tests::webhook::{Form, Request};
+
+use crate::expect::{arrives, claimed, counts, refused, sent, willing};
+use crate::suite::{Scenario, Setting, told};
+
+/// A route beside the shipped ones, whose webhooks Envoy forwards.
+const FORWARDED: &str = "/app/forwarded";
+
+/// Messages are refused without a verdict, statuses forwarded.
+const ACCEPT: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
+    config.plugin["on_unavailable"] = json!({ "inbound": "reject", "status": "forward" });
+    let routes = config.plugin["routes"].as_array_mut().context("routes")?;
+    for route in routes.iter_mut().filter(|route| route["class"] != "other") {
+        route["delivery"] = "accept".into();
+    }
+    routes.push(json!({ "path": FORWARDED, "class": "inbound", "on_unavailable": "forward" }));
+    Ok(())
+});
+
+const SHADOW: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
+    for route in config.plugin["routes"].as_array_mut().context("routes")? {
+        if route["class"] != "other" {
+            route["delivery"] = "accept".into();
+        }
+        route["mode"] = "shadow".into();
+    }
+    Ok(())
+});
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let accept = told![Setting::Own(ACCEPT);
+        what_is_accepted_is_answered_and_goes_nowhere,
+        without_a_verdict_the_policy_decides,
+        who_did_not_ask_is_not_accepted,
+    ];
+    let shadow = told![Setting::Newest(SHADOW); in_shadow_mode_the_backend_delivers];
+    [accept.as_slice(), &shadow].concat()
+}
+
+/// A sidecar that accepts what it is asked to, knows messages that say "again", and lets the rest proceed.
+fn accepting(body: &[u8]) -> Answer {
+    deciding(body, |claim| match (claim["delivery"].as_str(), claim["form"].as_str()) {
+        (_, Some(form)) if form.contains("Body=again") => "duplicate",
+        (Some("accept"), _) => "accepted",
+        _ => "proceed",
+    })
+}
+
+/// A sidecar that accepts whatever it is shown.
+fn accepting_all(body: &[u8]) -> Answer {
+    deciding(body, |_| "accepted")
+}
+
+fn deciding(body: &[u8], decision: fn(&Value) -> &'static str) -> Answer {
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let Some(claims) = request["claims"].as_array() else { return willing(body) };
+    let verdicts = claims
+        .iter()
+        .map(|claim| json!({ "claim_id": claim["claim_id"], "decision": decision(claim) }));
+    let reply = json!({ "v": PROTOCOL_VERSION, "verdicts": verdicts.collect::<Vec<_>>() });
+    Answer::ok("application/json", reply.to_string())
+}
+
+/// What Twilio is told: nothing to say to whoever wrote, and nothing that calls the fallback URL.
+fn is_thanks(response: &Response, form: &Form) -> Result<()> {
+    ensure!(response.header("x-twilio-edge-reason").is_none(), "{}", response.text());
+    if form.get("MessageStatus").is_empty() {
+        assert_eq!(
+            (response.status, response.header("content-type").as_deref()),
+            (200, Some("text/xml"))
+        );
+        ensure!(response.text().ends_with("<Response/>"), "{}", response.text());
+    } else {
+        assert_eq!((response.status, response.body.len()), (204, 0));
+    }
+    Ok(())
+}
+
+/// The ids of all claims about which the sidecar was told an outcome, once there are `count`.
+async fn outcomes(stack: &Stack, count: usize) -> Result<Vec<Value>> {
+    let sidecar = stack.scripted()?;
+    until(&format!("{count} outcomes"), async || {
+        let mut all = Vec::new();
+        for seen in sidecar.seen(SETTLEMENTS_PATH) {
+            let body: Value = serde_json::from_slice(seen.bytes()).unwrap_or_default();
+            all.extend(body["settlements"].as_array().into_iter().flatten().cloned());
+        }
+        Ok((all.len() >= count).then_some(all))
+    })
+    .await
+}
+
+async fn what_is_accepted_is_answered_and_goes_nowhere(stack: &Stack) -> Result<()> {
+    let sidecar = stack.scripted()?;
+    sidecar.usually(Answer::By(accepting));
+    let mut gone: Vec<Request> = Vec::new();
+    for form in [Form::inbound("hello"), Form::status("delivered"), Form::inbound("again")] {
+        let request = stack.post(&form).await?;
+        is_thanks(&stack.send(&request).await?, &form)?;
+        let asked = sidecar.seen(CLAIMS_PATH);
+        let claim = sent(asked.last().context("nobody asked")?, "claims")?;
+        assert_eq!(claim["delivery"], "accept");
+        assert_eq!(claim["form"], form.encoded());
+        assert_eq!(claim["message_sid"], form.get("MessageSid"));
+        gone.push(request);
+    }
+    // What is forwarded is claimed for a lease and settled, and bounds the time in which the others could have been.
+    let form = Form::inbound("forwarded").to(FORWARDED);
+    arrives(stack, &stack.post(&form).await?).await?;
+    let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("nobody asked")?, "claims")?;
+    assert_eq!(claim["delivery"], Value::Null, "{claim}");
+    let outcomes = outcomes(stack, 1).await?;
+    assert_eq!(outcomes.len(), 1, "{outcomes:?}");
+    assert_eq!(outcomes[0]["message_sid"], form.get("MessageSid"));
+    for request in &gone {
+        stack.nothing_reached(request).await?;
+    }
+    counts(stack, "verdict.accepted", 2).await?;
+    assert_eq!(stack.envoy.counter("verdict.none").await?, 0);
+    // A forged one is nobody's to accept.
+    let forged = stack.post(&Form::inbound("forged")).await?.without_header("x-twilio-signature");
+    refused(stack, &forged, Reason::MissingSignature).await?;
+    assert_eq!(claimed(stack)?.len(), 4);
+    Ok(())
+}
+
+async fn without_a_verdict_the_policy_decides(stack: &Stack) -> Result<()> {
+    let sidecar = stack.scripted()?;
+    for answer in [Answer::status(500), Answer::Close] {
+        sidecar.usually(answer);
+        refused(stack, &stack.post(&Form::inbound("hello")).await?, Reason::SidecarUnavailable)
+            .await?;
+        let request = stack.post(&Form::status("delivered")).await?;
+        assert_eq!(arrives(stack, &request).await?.trusted()["dedupe"], "unknown");
+    }
+    // Once it is back it is told what became of each, and what each was.
+    sidecar.usually(Answer::By(accepting));
+    counts(stack, "outbox", 0).await?;
+    for outcome in outcomes(stack, 4).await? {
+        let expected = if outcome["class"] == "status" { "commit" } else { "release" };
+        assert_eq!(outcome["outcome"], expected, "{outcome}");
+        ensure!(outcome["unclaimed"]["form"].is_string(), "{outcome}");
+    }
+    let form = Form::inbound("hello");
+    is_thanks(&stack.send(&stack.post(&form).await?).await?, &form)
+}
+
+async fn who_did_not_ask_is_not_accepted(stack: &Stack) -> Result<()> {
+    let sidecar = stack.scripted()?;
+    sidecar.usually(Answer::By(accepting_all));
+    let form = Form::inbound("mine").to(FORWARDED);
+    let seen = arrives(stack, &stack.post(&form).await?).await?;
+    assert_eq!(seen.trusted()["dedupe"], "unknown");
+    let outcomes = outcomes(stack, 1).await?;
+    assert_eq!(outcomes[0]["outcome"], "commit");
+    assert_eq!(outcomes[0]["unclaimed"]["form"], form.encoded());
+    counts(stack, "verdict.none", 1).await
+}
+
+async fn in_shadow_mode_the_backend_delivers(stack: &Stack) -> Result<()> {
+    let sidecar = stack.scripted()?;
+    sidecar.usually(Answer::By(accepting));
+    for form in [Form::inbound("hello"), Form::status("delivered")] {
+        let seen = arrives(stack, &stack.post(&form).await?).await?;
+        assert_eq!(seen.trusted()["dedupe"], "first");
+        let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("nobody asked")?, "claims")?;
+        assert_eq!(claim["delivery"], Value::Null);
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! A configuration that nobody could follow: Envoy does not start with it, and says everything that is wrong with it at
+//! once.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack, TOKEN};
+
+use crate::suite::{Scenario, Setting, told};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    told![Setting::Own(Plan::new(SidecarPlan::Absent)); what_no_signature_could_cover_is_refused]
+        .to_vec()
+}
+
+/// Twilio signs the URL it was given, proxies before this one tidy it up, and then nothing could be proven.
+async fn what_no_signature_could_cover_is_refused(stack: &Stack) -> Result<()> {
+    let wrong = [
+        ("path", "/twilio/../inbound", "holds a dot segment"),
+        ("prefix", "/twilio/%2e/", "holds a dot segment"),
+        ("path", "/twilio//inbound", "holds an empty segment"),
+        ("path", "/twilio/%69nbound", "escapes a letter, digit or one of -._~"),
+        ("path", "/twilio\\inbound", "holds a backslash"),
+        ("path", "/twilio/inbound?x=1", "the query is not part of it"),
+        ("prefix", "/twilio", "must end with /"),
+    ];
+    let plan = Plan::new(SidecarPlan::Absent);
+    let started = stack.another_with(plan, |config| {
+        let routes = wrong.map(|(kind, path, _)| json!({ kind: path, "class": "inbound" }));
+        config.plugin["routes"] = json!(routes);
+        config.plugin["origins"] = json!(["https://hooks.example.com/twilio"]);
+        Ok(())
+    });
+    let refused = match started.await {
+        Ok(_) => anyhow::bail!("Envoy has started"),
+        Err(refused) => format!("{refused:#}"),
+    };
+    ensure!(refused.contains("envoy ended by itself"), "{refused}");
+    for (n, (kind, path, what)) in wrong.iter().enumerate() {
+        let line = refused.lines().find(|line| line.contains(&format!(" routes[{n}].{kind}: ")));
+        let line = line.with_context(|| format!("nothing about {path} in {refused}"))?;
+        ensure!(line.contains(&format!("{path:?}")) && line.contains(what), "{path}: {line}");
+    }
+    ensure!(refused.contains(" origins[0]: \"https://hooks.example.com/twilio\" "), "{refused}");
+    ensure!(!refused.contains(TOKEN), "a problem shows a secret");
+    Ok(())
+}
