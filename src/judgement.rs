@@ -168,9 +168,9 @@ fn prove<'c>(
     let accepted = |account: &&Account| {
         route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
     };
-    // A body that is no form names nobody; every account's keys are tried on the URL then. Not so without bound,
-    // and not over a form: whoever can reach the route makes us do it.
-    let may_be_unnamed = route.class == Class::Other && matches!(payload, Payload::Opaque(_));
+    // Who sends no form names nobody; every account's keys are tried on the URL then. Not so without bound, and not
+    // over parameters: whoever can reach the route makes us do it.
+    let may_be_unnamed = route.class == Class::Other && form.is_empty();
     let accounts: Vec<&Account> = match named {
         Some(sid) => config.account(sid).filter(accepted).into_iter().collect(),
         None if may_be_unnamed => {
