@@ -61,6 +61,8 @@ pub struct Parameter<'a>(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form<'a> {
     parameters: Vec<Parameter<'a>>,
+    /// Neither a byte nor an escape of one is beyond ASCII, so it is UTF-8 however it is looked at.
+    is_ascii: bool,
 }
 
 /// More than [`MAX_PARAMETERS`].
@@ -76,11 +78,56 @@ impl<'a> Form<'a> {
         if separators >= MAX_PARAMETERS {
             return Err(TooManyParameters);
         }
-        let parameters = match std::str::from_utf8(bytes) {
-            Ok(text) => decode(text),
-            Err(_) => owned(decode(&String::from_utf8_lossy(bytes))),
+        let mut form = Self { parameters: Vec::with_capacity(separators + 1), is_ascii: true };
+        match std::str::from_utf8(bytes) {
+            Ok(text) => form.decode(text),
+            Err(_) => {
+                let mut lossy = Form { parameters: Vec::new(), is_ascii: false };
+                let text = String::from_utf8_lossy(bytes);
+                lossy.decode(&text);
+                form = Self { parameters: owned(lossy.parameters), is_ascii: false };
+            }
+        }
+        Ok(form)
+    }
+
+    /// Reads every byte once. Most pairs hold nothing escaped and are lent as they stand; the decoder of the others
+    /// is total: text comes out of any text, so there is no error to tell of.
+    fn decode(&mut self, text: &'a str) {
+        let bytes = text.as_bytes();
+        let mut pair = Pair::from(0);
+        for (at, byte) in bytes.iter().copied().enumerate() {
+            match byte {
+                b'&' => {
+                    self.push(text, pair, at);
+                    pair = Pair::from(at + 1);
+                }
+                b'=' if pair.equals.is_none() => pair.equals = Some(at),
+                b'+' => pair.is_escaped = true,
+                b'%' => {
+                    pair.is_escaped = true;
+                    let digit = bytes.get(at + 1).copied().unwrap_or_default();
+                    self.is_ascii &= (b'0'..=b'7').contains(&digit);
+                }
+                byte => self.is_ascii &= byte.is_ascii(),
+            }
+        }
+        self.push(text, pair, bytes.len());
+    }
+
+    fn push(&mut self, text: &'a str, pair: Pair, end: usize) {
+        let Some(whole) = text.get(pair.start..end).filter(|whole| !whole.is_empty()) else {
+            return;
         };
-        Ok(Self { parameters })
+        if pair.is_escaped {
+            let decoded: Vec<Parameter<'a>> = serde_urlencoded::from_str(whole).unwrap_or_default();
+            self.parameters.extend(decoded);
+            return;
+        }
+        let equals = pair.equals.unwrap_or(end);
+        let name = text.get(pair.start..equals).unwrap_or_default();
+        let value = text.get(equals + 1..end).unwrap_or_default();
+        self.parameters.push(Parameter(name.into(), value.into()));
     }
 
     /// The parameters in the order received.
@@ -126,21 +173,40 @@ impl<'a> Form<'a> {
 
     /// A name of `names` that is there more than once.
     fn repeated(&self, names: &[&'static str]) -> Option<&'static str> {
-        let mut seen = Vec::with_capacity(self.parameters.len());
-        let mut twice = self.iter().map(|(name, _)| name).filter(|name| !insert(&mut seen, *name));
-        twice.find_map(|twice| names.iter().find(|name| **name == twice).copied())
+        let mut seen: Vec<&str> = Vec::with_capacity(self.parameters.len());
+        for (name, _) in self.iter() {
+            if seen.contains(&name)
+                && let Some(name) = names.iter().find(|single| **single == name)
+            {
+                return Some(name);
+            }
+            seen.push(name);
+        }
+        None
+    }
+}
+
+/// A pair of which the end has not been seen yet.
+#[derive(Clone, Copy)]
+struct Pair {
+    start: usize,
+    equals: Option<usize>,
+    is_escaped: bool,
+}
+
+impl Pair {
+    fn from(start: usize) -> Self {
+        Self { start, equals: None, is_escaped: false }
     }
 }
 
 /// Inserts into what is sorted, unless it is there. A webhook has about twenty parameters and never more than
 /// [`MAX_PARAMETERS`]; the library's sorts are several times the code.
-fn insert<T: Ord>(sorted: &mut Vec<T>, item: T) -> bool {
+fn insert<T: Ord>(sorted: &mut Vec<T>, item: T) {
     let at = sorted.partition_point(|other| *other < item);
-    let is_new = sorted.get(at) != Some(&item);
-    if is_new {
+    if sorted.get(at) != Some(&item) {
         sorted.insert(at, item);
     }
-    is_new
 }
 
 /// Why signed parameters are not the webhook their route is for.
@@ -301,22 +367,6 @@ fn required<'f>(
     }
 }
 
-/// The pairs of a form, decoded. Most hold nothing escaped and are lent as they stand, which spares two thirds of
-/// the work. The decoder of the others is total: text comes out of any text, so there is no error to tell of.
-fn decode(text: &str) -> Vec<Parameter<'_>> {
-    let mut parameters = Vec::new();
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        if pair.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
-            let decoded: Vec<Parameter<'_>> = serde_urlencoded::from_str(pair).unwrap_or_default();
-            parameters.extend(decoded);
-        } else {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            parameters.push(Parameter(name.into(), value.into()));
-        }
-    }
-    parameters
-}
-
 fn owned(parameters: Vec<Parameter<'_>>) -> Vec<Parameter<'static>> {
     parameters
         .into_iter()
@@ -327,10 +377,8 @@ fn owned(parameters: Vec<Parameter<'_>>) -> Vec<Parameter<'static>> {
 }
 
 fn is_utf8_once_decoded(form: &Form<'_>, raw: &[u8]) -> bool {
-    // Nearly every webhook: no byte beyond ASCII, and no escape of one.
-    let escapes = || raw.split(|byte| *byte == b'%').skip(1);
-    let is_low = |after: &[u8]| after.first().is_some_and(|digit| (b'0'..=b'7').contains(digit));
-    if raw.is_ascii() && escapes().all(is_low) {
+    // Nearly every webhook.
+    if form.is_ascii {
         return true;
     }
     let suspicious = form.iter().any(|(name, value)| {
