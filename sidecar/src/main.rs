@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A sidecar makes and drops some hundred small pieces per webhook, on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     twilio_edge::cli::main()
 }
