@@ -88,6 +88,18 @@ pub trait Filter {
 
     /// Bytes of memory it has taken from the machine; none if that cannot be told.
     fn memory_bytes(&mut self) -> Option<usize>;
+
+    /// What it has used so far; none if that cannot be told.
+    fn cost(&mut self) -> Option<Cost>;
+}
+
+/// What a filter has used: no times, so any machine tells the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Instructions of WebAssembly.
+    pub instructions: u64,
+    /// Calls to the host.
+    pub host_calls: u64,
 }
 
 /// Drives a filter as Envoy's filter manager does, on one worker.
@@ -111,6 +123,11 @@ impl<F: Filter> Host<F> {
     /// Bytes of memory the filter has taken.
     pub fn memory_bytes(&mut self) -> Option<usize> {
         self.filter.memory_bytes()
+    }
+
+    /// What the filter has used so far.
+    pub fn cost(&mut self) -> Option<Cost> {
+        self.filter.cost()
     }
 
     /// A plugin configuration arrives, at start or by a push: a root context is made for it, beside those there are.

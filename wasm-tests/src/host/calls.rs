@@ -66,7 +66,7 @@ pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
         "env",
         "proxy_set_tick_period_milliseconds",
         |mut caller: Caller<'_, Proxy>, period: u32| {
-            caller.data_mut().set_tick_period(period.into());
+            caller.data_mut().called().set_tick_period(period.into());
             Status::Ok as u32
         },
     )?;
@@ -74,11 +74,11 @@ pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
         "env",
         "proxy_set_effective_context",
         |mut caller: Caller<'_, Proxy>, context: u32| {
-            of(caller.data_mut().set_effective_context(context)) as u32
+            of(caller.data_mut().called().set_effective_context(context)) as u32
         },
     )?;
     linker.func_wrap("env", "proxy_done", |mut caller: Caller<'_, Proxy>| {
-        of(caller.data_mut().done()) as u32
+        of(caller.data_mut().called().done()) as u32
     })?;
     Ok(())
 }
@@ -200,8 +200,8 @@ fn link_streams(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
         "proxy_continue_stream",
         |mut caller: Caller<'_, Proxy>, kind: u32| {
             match kind {
-                0 => caller.data_mut().resume_request(),
-                1 => caller.data_mut().resume_response(),
+                0 => caller.data_mut().called().resume_request(),
+                1 => caller.data_mut().called().resume_response(),
                 _ => return Status::BadArgument as u32,
             }
             Status::Ok as u32
@@ -271,14 +271,14 @@ fn link_metrics(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
         "env",
         "proxy_increment_metric",
         |mut caller: Caller<'_, Proxy>, metric: u32, by: i64| {
-            of(caller.data_mut().increment_metric(metric, by)) as u32
+            of(caller.data_mut().called().increment_metric(metric, by)) as u32
         },
     )?;
     linker.func_wrap(
         "env",
         "proxy_record_metric",
         |mut caller: Caller<'_, Proxy>, metric: u32, value: u64| {
-            of(caller.data_mut().record_metric(metric, value)) as u32
+            of(caller.data_mut().called().record_metric(metric, value)) as u32
         },
     )?;
     linker.func_wrap(

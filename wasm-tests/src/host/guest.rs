@@ -13,6 +13,7 @@ pub(super) struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     pub(super) fn new(mut caller: Caller<'a, Proxy>) -> Self {
+        caller.data_mut().called();
         let memory = caller.get_export("memory").and_then(Extern::into_memory);
         Self { caller, memory }
     }

@@ -166,6 +166,7 @@ pub struct Proxy {
     metrics: Vec<Metric>,
     log: Vec<(u32, String)>,
     offences: Vec<String>,
+    host_calls: u64,
 }
 
 impl Proxy {
@@ -177,6 +178,17 @@ impl Proxy {
             clusters: clusters.iter().map(|(name, it)| ((*name).to_owned(), *it)).collect(),
             ..Self::default()
         }
+    }
+
+    /// Calls the filter has made.
+    pub fn host_calls(&self) -> u64 {
+        self.host_calls
+    }
+
+    /// The filter makes another.
+    pub fn called(&mut self) -> &mut Self {
+        self.host_calls += 1;
+        self
     }
 
     /// A stream, over or not; an empty one if there never was one of this number.

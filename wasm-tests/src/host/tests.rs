@@ -24,6 +24,10 @@ impl Filter for Scripted {
         })
     }
 
+    fn cost(&mut self) -> Option<Cost> {
+        None
+    }
+
     fn memory_bytes(&mut self) -> Option<usize> {
         None
     }

@@ -11,7 +11,7 @@ use wasmtime::{
 
 use super::guest::told;
 use super::proxy::Proxy;
-use super::{Callback, Filter, calls, wasi};
+use super::{Callback, Cost, Filter, calls, wasi};
 use crate::repository;
 
 /// Instructions one callback may take: far more than any needs, and an end of a loop that has none.
@@ -21,6 +21,7 @@ const FUEL: u64 = 2_000_000_000;
 pub struct Compiled {
     store: Store<Proxy>,
     instance: Instance,
+    instructions: u64,
 }
 
 impl Compiled {
@@ -32,7 +33,7 @@ impl Compiled {
         let mut store = Store::new(module.module().engine(), proxy);
         store.set_fuel(FUEL).map_err(told)?;
         let instance = module.instantiate(&mut store).map_err(told)?;
-        let mut vm = Self { store, instance };
+        let mut vm = Self { store, instance, instructions: 0 };
         vm.run::<_, ()>("_initialize", ())?;
         Ok(vm)
     }
@@ -40,7 +41,9 @@ impl Compiled {
     fn run<P: WasmParams, R: WasmResults>(&mut self, name: &str, arguments: P) -> Result<R> {
         self.store.set_fuel(FUEL).map_err(told)?;
         let function = self.instance.get_typed_func::<P, R>(&mut self.store, name);
-        function.and_then(|it| it.call(&mut self.store, arguments)).map_err(told)
+        let answer = function.and_then(|it| it.call(&mut self.store, arguments)).map_err(told)?;
+        self.instructions += FUEL - self.store.get_fuel().map_err(told)?;
+        Ok(answer)
     }
 
     fn tell<P: WasmParams>(&mut self, name: &str, arguments: P) -> Result<u32> {
@@ -56,6 +59,11 @@ impl Filter for Compiled {
     fn memory_bytes(&mut self) -> Option<usize> {
         let memory = self.instance.get_memory(&mut self.store, "memory")?;
         Some(memory.data_size(&self.store))
+    }
+
+    fn cost(&mut self) -> Option<Cost> {
+        let host_calls = self.store.data().host_calls();
+        Some(Cost { instructions: self.instructions, host_calls })
     }
 
     fn call(&mut self, callback: Callback) -> Result<u32> {

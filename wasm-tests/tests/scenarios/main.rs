@@ -9,6 +9,7 @@
     reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
 )]
 
+mod cost;
 mod laws;
 mod native;
 mod random;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || play(plot, build)));
         }
     }
+    trials.extend(cost::trials());
     let both = || random::both_builds_agree().map_err(failed);
     trials.push(Trial::test("random/both_builds_agree", both));
     trials.push(Trial::test("random/laws_hold", || random::laws_hold().map_err(failed)));

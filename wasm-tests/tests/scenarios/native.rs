@@ -17,7 +17,7 @@ use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use twilio_edge_filter::metrics::Counter;
 use twilio_edge_filter::refresh::{Answered, KeyRefresh};
 use twilio_edge_wasm_tests::host::{
-    Action, BufferKind, Callback, Filter, MapKind, Pairs, Proxy, Status,
+    Action, BufferKind, Callback, Cost, Filter, MapKind, Pairs, Proxy, Status,
 };
 
 /// As in `root.rs`; the two builds are compared by the millisecond.
@@ -51,6 +51,10 @@ pub(crate) struct Native {
 impl Filter for Native {
     fn proxy(&mut self) -> &mut Proxy {
         &mut self.proxy
+    }
+
+    fn cost(&mut self) -> Option<Cost> {
+        None
     }
 
     fn memory_bytes(&mut self) -> Option<usize> {

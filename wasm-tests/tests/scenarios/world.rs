@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde_json::Value;
 use twilio_edge_contract::Claim;
-use twilio_edge_wasm_tests::host::{Cluster, Filter, Host, Pairs, Passed, Proxy, Reply};
+use twilio_edge_wasm_tests::host::{Cluster, Cost, Filter, Host, Pairs, Passed, Proxy, Reply};
 use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, ORIGIN, TOKEN};
 use twilio_edge_wasm_tests::webhook::ACCOUNT;
 
@@ -141,6 +141,7 @@ pub(crate) struct Story {
     pub(crate) offences: Vec<String>,
     pub(crate) taken: Vec<bool>,
     pub(crate) memory_bytes: Option<usize>,
+    pub(crate) cost: Option<Cost>,
     /// Callouts without the sidecar's token.
     pub(crate) unauthorized: usize,
 }
@@ -457,6 +458,7 @@ impl<F: Filter> World<F> {
         self.pass(AFTERMATH_MS)?;
         ensure!(self.host.proxy().callouts().next().is_none(), "a callout is still under way");
         let memory_bytes = self.host.memory_bytes();
+        let cost = self.host.cost();
         self.host.shut_down()?;
         let Self { mut host, sidecar, streams, taken, .. } = self;
         let proxy = host.proxy();
@@ -486,6 +488,7 @@ impl<F: Filter> World<F> {
             offences: proxy.offences().to_vec(),
             taken,
             memory_bytes,
+            cost,
         })
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn on_every_route(configuration: &mut Value, field: &str, value: Valu
 
 impl Scenario {
     /// The usual setting: a sidecar that works, a backend that says 200.
-    fn new(script: impl Into<Vec<Step>>, then: fn(&Story) -> Result<()>) -> Self {
+    pub(crate) fn new(script: impl Into<Vec<Step>>, then: fn(&Story) -> Result<()>) -> Self {
         let setting = Setting {
             configuration: configuration(),
             claims: Vec::new(),

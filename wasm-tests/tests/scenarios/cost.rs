@@ -1,0 +1,82 @@
+//! What a webhook costs the compiled filter, in instructions and in calls to the host: numbers that are the same on every
+//! machine, so that what makes them grow is noticed where it happens. docs/PERFORMANCE.md tells what they mean in time.
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use twilio_edge_wasm_tests::host::Cost;
+use twilio_edge_wasm_tests::webhook::Form;
+
+use super::{compiled, failed};
+use crate::request::Request;
+use crate::table::{Scenario, alone};
+use crate::world::{Setting, Step};
+
+/// Webhooks over which it is taken.
+const WEBHOOKS: u64 = 64;
+
+/// At most so much per webhook. Raise it with a reason.
+struct Budget {
+    name: &'static str,
+    /// How many come at once.
+    together: usize,
+    sidecar: bool,
+    most: Cost,
+}
+
+const BUDGETS: [Budget; 3] = [
+    Budget {
+        name: "proven, without a sidecar",
+        together: 1,
+        sidecar: false,
+        most: Cost { instructions: 120_000, host_calls: 13 },
+    },
+    Budget {
+        name: "claimed and settled, one at a time",
+        together: 1,
+        sidecar: true,
+        most: Cost { instructions: 200_000, host_calls: 41 },
+    },
+    Budget {
+        name: "claimed and settled, 64 at once",
+        together: 64,
+        sidecar: true,
+        most: Cost { instructions: 180_000, host_calls: 21 },
+    },
+];
+
+pub(crate) fn trials() -> impl Iterator<Item = Trial> {
+    BUDGETS.into_iter().map(|budget| {
+        let name = format!("cost/{}", budget.name.replace([' ', ','], "_"));
+        Trial::test(name, move || keep(&budget).map_err(failed))
+    })
+}
+
+fn keep(budget: &Budget) -> Result<()> {
+    let webhook = || Ok(Step::Send(Request::post(&Form::inbound("Where is my order?"))?));
+    let all: Vec<Step> = (0..WEBHOOKS).map(|_| webhook()).collect::<Result<_>>()?;
+    let script: Vec<Step> =
+        all.chunks(budget.together).map(|some| Step::AtOnce(some.to_vec())).collect();
+    let mut scenario = Scenario::new(script, |_| Ok(()));
+    if !budget.sidecar {
+        alone(&mut scenario.setting.configuration);
+    }
+    let spent = spent(&scenario.setting, &scenario.script)?;
+    let nothing = self::spent(&scenario.setting, &[])?;
+    let each = Cost {
+        instructions: (spent.instructions - nothing.instructions) / WEBHOOKS,
+        host_calls: (spent.host_calls - nothing.host_calls).div_ceil(WEBHOOKS),
+    };
+    eprintln!("{}: {each:?} per webhook", budget.name);
+    let Cost { instructions, host_calls } = budget.most;
+    ensure!(
+        each.instructions <= instructions && each.host_calls <= host_calls,
+        "a webhook {} costs {each:?}, which is more than {:?}",
+        budget.name,
+        budget.most
+    );
+    Ok(())
+}
+
+fn spent(setting: &Setting, script: &[Step]) -> Result<Cost> {
+    compiled(setting, script)?.cost.context("the compiled filter tells no cost")
+}
