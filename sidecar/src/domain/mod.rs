@@ -4,6 +4,7 @@
 pub mod address;
 pub mod lease;
 pub mod optout;
+pub mod status;
 pub mod trace;
 pub mod webhook;
 pub mod window;
