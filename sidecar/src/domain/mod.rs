@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod lease;
+pub mod message;
 pub mod optout;
 pub mod status;
 pub mod trace;

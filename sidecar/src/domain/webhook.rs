@@ -28,6 +28,8 @@ pub struct Webhook {
     pub form: String,
     /// Set for a message somebody sent us from an address that can be answered.
     pub inbound: Option<Inbound>,
+    /// Set for the status of a message we sent to an address that can be named: whom it went to, and from what.
+    pub outbound: Option<Pair>,
     /// How to find its request elsewhere.
     pub trace: Trace,
 }
@@ -84,6 +86,11 @@ impl Webhook {
         self.inbound.as_ref()?.opt.map(|(opt, _)| opt)
     }
 
+    /// The two ends of the message it is about, if they can be named.
+    pub fn pair(&self) -> Option<&Pair> {
+        self.inbound.as_ref().map(|inbound| &inbound.pair).or(self.outbound.as_ref())
+    }
+
     fn read(
         claim_id: String,
         identity: Identity,
@@ -93,11 +100,14 @@ impl Webhook {
     ) -> Webhook {
         // A NUL is what PostgreSQL's text cannot hold; in a form its escape says the same.
         let form = if form.contains('\0') { form.replace('\0', "%00") } else { form };
-        let inbound = (identity.class == Class::Inbound)
-            .then(|| Inbound::read(&identity.account_sid, &form, keywords))
-            .flatten();
+        let account_sid = &identity.account_sid;
+        let (inbound, outbound) = match identity.class {
+            Class::Inbound => (Inbound::read(account_sid, &form, keywords), None),
+            Class::Status => (None, sent(account_sid, &form)),
+            Class::Other => (None, None),
+        };
         let (key, trace) = (identity.dedupe_key(), Trace::default());
-        Webhook { claim_id, identity, key, route, form, inbound, trace }
+        Webhook { claim_id, identity, key, route, form, inbound, outbound, trace }
     }
 }
 
@@ -115,17 +125,32 @@ impl Inbound {
             // The filter lets no single-valued field pass twice; the first is the one it judged.
             field.get_or_insert(value);
         }
-        let theirs = Address::parse(&from?)?;
-        let ours = Address::parse(&to.unwrap_or_default()).map(|ours| ours.number);
         Some(Inbound {
-            pair: Pair {
-                account_sid: account_sid.to_owned(),
-                theirs,
-                ours: ours.unwrap_or_default(),
-            },
+            pair: Pair::read(account_sid, &from?, &to.unwrap_or_default())?,
             opt: keywords.classify(&body.unwrap_or_default(), opt_out_type.as_deref()),
         })
     }
+}
+
+impl Pair {
+    fn read(account_sid: &str, theirs: &str, ours: &str) -> Option<Pair> {
+        let theirs = Address::parse(theirs)?;
+        let ours = Address::parse(ours).map(|ours| ours.number).unwrap_or_default();
+        Some(Pair { account_sid: account_sid.to_owned(), theirs, ours })
+    }
+}
+
+/// The two ends of a message we sent.
+fn sent(account_sid: &str, form: &str) -> Option<Pair> {
+    let (mut from, mut to) = (None, None);
+    for (name, value) in form_urlencoded::parse(form.as_bytes()) {
+        match name.as_ref() {
+            "From" => from.get_or_insert(value),
+            "To" => to.get_or_insert(value),
+            _ => continue,
+        };
+    }
+    Pair::read(account_sid, &to?, &from.unwrap_or_default())
 }
 
 fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
@@ -190,6 +215,18 @@ mod tests {
         assert_eq!(inbound.pair.ours, "+15559");
         assert_eq!(inbound.opt, Some((Opt::Stop, Cause::Keyword)));
         assert_eq!(webhook.key, "inbound:AC1:SM1");
+    }
+
+    #[test]
+    fn a_status_is_about_whom_we_wrote_to() {
+        let form = "MessageStatus=sent&To=whatsapp%3A%2B15551234567&From=whatsapp%3A%2B15559";
+        let mut claim = claim(form);
+        (claim.identity.class, claim.identity.status) = (Class::Status, Some("sent".into()));
+        let webhook = Webhook::from_claim(claim, &Keywords::default()).unwrap();
+        assert_eq!(webhook.inbound, None, "it opens no window");
+        let pair = webhook.pair().unwrap();
+        assert_eq!(pair.theirs, Address::parse("whatsapp:+15551234567").unwrap());
+        assert_eq!(pair.ours, "+15559");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! there, waits until what others were handing out must be written, and looks whether it is still the owner.
 
 mod group;
+pub mod histories;
 mod journal;
 mod leases;
 mod ledger;

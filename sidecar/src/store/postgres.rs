@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     rows::{EventRow, KnownRow},
-    sql::{Statements, StoreError, event_columns, merge},
+    sql::{Statements, StoreError, event_columns, heard_columns, merge},
 };
 use crate::{config, domain::address::Address};
 
@@ -50,6 +50,16 @@ impl Postgres {
         };
         Ok(Postgres { quick: pool(quick, "off"), durable: pool(durable, "on") })
     }
+}
+
+/// A connection that can only look, for as long as its operator waits.
+pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgConnection, StoreError> {
+    let options = PgConnectOptions::from_str(settings.url.expose())
+        .map_err(|error| StoreError::Away(error.to_string()))?
+        .application_name("twilio-edge reading")
+        .options([("default_transaction_read_only", "on"), ("jit", "off")]);
+    let timeout = Duration::from_millis(settings.connect_timeout_ms);
+    reach(&options, Instant::now() + timeout).await
 }
 
 /// The first connection: a server that is still starting is waited for, one that refuses us is not.
@@ -188,8 +198,15 @@ pub(super) const STATEMENTS: Statements = Statements {
         FROM events JOIN json_to_recordset($1::json)
             AS r(account_sid text, channel text, theirs text, ours text)
             USING (theirs, ours, account_sid, channel)
-        WHERE received_at_ms IS NOT NULL
+        WHERE class = 'inbound' AND received_at_ms IS NOT NULL
         GROUP BY account_sid, channel, theirs, ours",
+
+    histories: concat!(
+        "SELECT ",
+        heard_columns!(),
+        " FROM json_to_recordset($1::json) AS asked(first text, last text) \
+            JOIN events ON dedupe_key BETWEEN asked.first AND asked.last"
+    ),
 
     find_endings: "
         SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms

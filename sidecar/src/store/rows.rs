@@ -245,7 +245,7 @@ pub(super) struct EventRow {
 impl EventRow {
     /// It came, and nobody has it.
     pub(super) fn came(webhook: &Webhook, received_at_ms: i64, now_ms: i64) -> EventRow {
-        let pair = webhook.inbound.as_ref().map(|inbound| &inbound.pair);
+        let pair = webhook.pair();
         EventRow {
             route: Some(webhook.route.clone()),
             form: Some(webhook.form.clone()),

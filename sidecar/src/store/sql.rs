@@ -4,10 +4,11 @@
 use std::fmt;
 
 use serde::Serialize;
-use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{FromRow, PgConnection, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
+    histories::{HeardRow, Range, WALK, WALK_NUMBER, Walk},
     postgres,
     postgres::Postgres,
     rows::{EventRow, KnownRow},
@@ -22,6 +23,7 @@ use crate::{config, domain::address::Address};
 pub(super) struct Statements {
     pub(super) begin: &'static str,
     pub(super) lock_keys: &'static str,
+    pub(super) histories: &'static str,
     pub(super) find_endings: &'static str,
     pub(super) keep_endings: &'static str,
     pub(super) last_inbound: &'static str,
@@ -39,6 +41,15 @@ macro_rules! event_columns {
     };
 }
 pub(super) use event_columns;
+
+/// The columns of `events` that tell what became of a message.
+macro_rules! heard_columns {
+    () => {
+        "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
+         coalesce(received_at_ms, settled_at_ms, 0) AS heard_ms, attempts, outcome, settled_at_ms"
+    };
+}
+pub(super) use heard_columns;
 
 /// In whatever order a webhook's arrivals and ends are written, the row ends up the same. `excluded` wins the hold if the
 /// backend took the webhook, if it was handed out more often than `kept` knows, if it ends the very hold `kept` has, or if
@@ -264,6 +275,64 @@ impl Database {
                 postgres.durable.close().await;
             }
         }
+    }
+}
+
+/// A database open for looking only, beside whoever writes it.
+#[derive(Debug)]
+pub(super) enum Reader {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Reader {
+    pub(super) async fn open(settings: &config::Database) -> Result<Reader, StoreError> {
+        match settings.url.expose().starts_with("sqlite:") {
+            true => sqlite::open_to_read(settings).await.map(Reader::Sqlite),
+            false => postgres::open_to_read(settings).await.map(Reader::Postgres),
+        }
+    }
+
+    /// The next webhooks on a walk.
+    pub(super) async fn walk(&mut self, walk: &Walk<'_>) -> Result<Vec<HeardRow>, StoreError> {
+        let statement = if walk.number.is_some() { WALK_NUMBER } else { WALK };
+        macro_rules! bound {
+            ($connection:expr) => {{
+                let query = sqlx::query_as(statement)
+                    .bind(walk.account_sid)
+                    .bind(walk.since_ms)
+                    .bind(walk.before_ms)
+                    .bind(walk.before_key)
+                    .bind(walk.limit);
+                let query = match walk.number {
+                    Some(number) => query.bind(number),
+                    None => query,
+                };
+                query.fetch_all($connection).await?
+            }};
+        }
+        Ok(match self {
+            Reader::Sqlite(connection) => bound!(connection),
+            Reader::Postgres(connection) => bound!(connection),
+        })
+    }
+
+    /// The webhooks whose keys are in these ranges.
+    pub(super) async fn histories(
+        &mut self,
+        ranges: &[Range],
+    ) -> Result<Vec<HeardRow>, StoreError> {
+        let ranges = json(ranges)?;
+        Ok(match self {
+            Reader::Sqlite(connection) => {
+                let query = sqlx::query_as(sqlite::STATEMENTS.histories);
+                query.bind(ranges).fetch_all(connection).await?
+            }
+            Reader::Postgres(connection) => {
+                let query = sqlx::query_as(postgres::STATEMENTS.histories);
+                query.bind(ranges).fetch_all(connection).await?
+            }
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     rows::{EventRow, KnownRow},
-    sql::{Statements, StoreError, event_columns, merge},
+    sql::{Statements, StoreError, event_columns, heard_columns, merge},
 };
 use crate::{config, domain::address::Address};
 
@@ -84,6 +84,21 @@ impl Sqlite {
             _only: Arc::new(only),
         })
     }
+}
+
+/// The file as it is, to look into beside the sidecar that has it: nothing is made, locked or changed.
+pub(super) async fn open_to_read(
+    settings: &config::Database,
+) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::from_str(settings.url.expose())
+        .map_err(|error| StoreError::Away(error.to_string()))?
+        .read_only(true)
+        .create_if_missing(false)
+        .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
+    if !options.get_filename().exists() {
+        return Err(StoreError::Away("there is no such file; has a sidecar run here?".into()));
+    }
+    Ok(options.connect().await?)
 }
 
 /// The file beside the database that its one sidecar has locked; the kernel frees it when that ends, however it ends.
@@ -202,10 +217,17 @@ pub(super) const STATEMENTS: Statements = Statements {
 
     last_inbound: "
         SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
-        FROM events WHERE (theirs, ours, account_sid, channel) IN (
+        FROM events WHERE class = 'inbound' AND (theirs, ours, account_sid, channel) IN (
             SELECT value ->> 'theirs', value ->> 'ours', value ->> 'account_sid', value ->> 'channel'
             FROM json_each($1))
         GROUP BY account_sid, channel, theirs, ours",
+
+    histories: concat!(
+        "SELECT ",
+        heard_columns!(),
+        " FROM json_each($1) AS asked \
+            JOIN events ON dedupe_key BETWEEN asked.value ->> 'first' AND asked.value ->> 'last'"
+    ),
 
     find_endings: "
         SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms

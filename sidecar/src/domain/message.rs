@@ -1,0 +1,166 @@
+//! One message, put together from every webhook that was heard of it: where it went, where it has got to, and its whole
+//! story. There is no record of messages beside the webhooks, so nothing can disagree with them.
+
+use serde::Serialize;
+
+use crate::domain::{
+    address::Address,
+    status::{Said, standing},
+};
+
+/// One webhook, as it was heard and as it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// What makes it this webhook and no other.
+    pub key: String,
+    /// Who sent the message it is about.
+    pub direction: Direction,
+    /// The account.
+    pub account_sid: String,
+    /// The message.
+    pub message_sid: String,
+    /// Twilio's word; `received` for a message that came.
+    pub status: String,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// Path of the route; none when only its end was heard.
+    pub route: Option<String>,
+    /// Every parameter, as it came.
+    pub form: Option<String>,
+    /// The person's address.
+    pub theirs: Option<Address>,
+    /// Our number or sender.
+    pub ours: Option<String>,
+    /// When, in milliseconds since 1970.
+    pub heard_ms: i64,
+    /// How often it was handed to the backend.
+    pub attempts: i64,
+    /// `accepted` or `refused` by the backend; none while it has it, or when it never said.
+    pub outcome: Option<String>,
+    /// When it said so, in milliseconds since 1970.
+    pub settled_ms: Option<i64>,
+}
+
+/// Who sent a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Somebody, to us.
+    Inbound,
+    /// We did.
+    Outbound,
+}
+
+impl Direction {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+    }
+}
+
+/// A number somebody looks for; on any channel when none is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Number {
+    /// `sms`, `whatsapp`, ..
+    pub channel: Option<String>,
+    /// E.164, a short code or the channel's own id.
+    pub number: String,
+}
+
+impl Number {
+    /// Reads `+15551234567` or `whatsapp:+15551234567`; none when it is no address.
+    pub fn parse(raw: &str) -> Option<Number> {
+        let Address { channel, number } = Address::parse(raw)?;
+        Some(Number { channel: raw.contains(':').then_some(channel), number })
+    }
+}
+
+impl Heard {
+    /// Who the message is from.
+    pub fn from(&self) -> Option<&str> {
+        match self.direction {
+            Direction::Inbound => self.theirs.as_ref().map(|theirs| theirs.number.as_str()),
+            Direction::Outbound => self.ours.as_deref(),
+        }
+    }
+
+    /// Who it is to.
+    pub fn to(&self) -> Option<&str> {
+        match self.direction {
+            Direction::Inbound => self.ours.as_deref(),
+            Direction::Outbound => self.theirs.as_ref().map(|theirs| theirs.number.as_str()),
+        }
+    }
+
+    /// The channel it went through.
+    pub fn channel(&self) -> Option<&str> {
+        self.theirs.as_ref().map(|theirs| theirs.channel.as_str())
+    }
+
+    /// Whether it is from one and to the other, as far as these are asked for.
+    pub fn goes(&self, from: Option<&Number>, to: Option<&Number>) -> bool {
+        let is = |wanted: Option<&Number>, end: Option<&str>| {
+            wanted.is_none_or(|wanted| {
+                end == Some(&wanted.number)
+                    && (wanted.channel.is_none() || wanted.channel.as_deref() == self.channel())
+            })
+        };
+        is(from, self.from()) && is(to, self.to())
+    }
+
+    /// Whether one of its ends is this number.
+    pub fn concerns(&self, number: &Number) -> bool {
+        self.goes(Some(number), None) || self.goes(None, Some(number))
+    }
+}
+
+/// A message and its story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where it has got to ([`standing`]).
+    pub status: String,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// The earliest of its webhooks, which names it.
+    pub first: Heard,
+    /// The others, in the order in which they were heard.
+    pub later: Vec<Heard>,
+}
+
+impl Message {
+    /// Puts a message together from its webhooks, in any order; none when there are none.
+    pub fn of(mut heard: Vec<Heard>) -> Option<Message> {
+        heard.sort_by(|a, b| (a.heard_ms, &a.key).cmp(&(b.heard_ms, &b.key)));
+        let said = |heard: &Heard| (heard.status.clone(), heard.error_code.clone());
+        let said: Vec<_> = heard.iter().map(said).collect();
+        let said = said.iter().map(|(word, code)| Said { word, error_code: code.as_deref() });
+        let standing = standing(said)?;
+        // Of a webhook whose end alone was heard nobody knows the number: one that has it speaks for it.
+        let named = heard.iter().find(|heard| heard.theirs.is_some());
+        let (theirs, ours) = named.map(|n| (n.theirs.clone(), n.ours.clone())).unwrap_or_default();
+        let mut heard = heard.into_iter().map(|heard| Heard {
+            theirs: heard.theirs.or_else(|| theirs.clone()),
+            ours: heard.ours.or_else(|| ours.clone()),
+            ..heard
+        });
+        Some(Message {
+            status: standing.word.to_owned(),
+            error_code: standing.error_code.map(str::to_owned),
+            first: heard.next()?,
+            later: heard.collect(),
+        })
+    }
+
+    /// All of its webhooks, in the order in which they were heard.
+    pub fn story(&self) -> impl Iterator<Item = &Heard> {
+        std::iter::once(&self.first).chain(&self.later)
+    }
+
+    /// When something was last heard of it, in milliseconds since 1970.
+    pub fn last_heard_ms(&self) -> i64 {
+        self.later.last().unwrap_or(&self.first).heard_ms
+    }
+}

@@ -1,0 +1,320 @@
+//! What the ledger tells of messages: one, or those of an account by number, time and status, page by page, the latest
+//! first. Reads only, and beside a running sidecar. An index leads to the webhooks of a person, of one of our numbers or
+//! of an account; whether a message is what was asked for is decided on the message, all of whose webhooks are one range of the
+//! ledger's key. Every question is about one account, and no answer has anything of another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::sql::{Reader, StoreError, heard_columns};
+use crate::{
+    config,
+    domain::{
+        address::Address,
+        message::{Direction, Heard, Message, Number},
+    },
+};
+
+/// Webhooks read at a time.
+const STEP: i64 = 200;
+
+/// Webhooks looked at for one page: a status that is rare must not make one question read a whole ledger.
+const LOOKED_AT: usize = 10_000;
+
+/// The ledger, open for questions.
+#[derive(Debug)]
+pub struct Histories {
+    reader: Reader,
+}
+
+/// Which messages or webhooks are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// The account, whose they all are.
+    pub account_sid: String,
+    /// Who sent the message.
+    pub from: Option<Number>,
+    /// Who it was sent to.
+    pub to: Option<Number>,
+    /// Either of the two.
+    pub number: Option<Number>,
+    /// Not heard of before, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Heard of before, in milliseconds since 1970.
+    pub until_ms: i64,
+    /// Where a message has got to; of a webhook, what it says.
+    pub status: Option<String>,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A place in what is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    heard_ms: i64,
+    key: String,
+}
+
+/// Some of what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The latest first. May be fewer than asked for, though there are more.
+    pub found: Vec<T>,
+    /// Where to go on; none when there is no more.
+    pub next: Option<Cursor>,
+}
+
+impl Histories {
+    /// Opens the ledger for reading: changes nothing, and does not mind the sidecar that has it.
+    pub async fn open(settings: &config::Database) -> Result<Histories, StoreError> {
+        Ok(Histories { reader: Reader::open(settings).await? })
+    }
+
+    /// One message of an account.
+    pub async fn message(
+        &mut self,
+        account_sid: &str,
+        message_sid: &str,
+    ) -> Result<Option<Message>, StoreError> {
+        let mut found = self.read_all(account_sid, [message_sid].into()).await?;
+        Ok(found.remove(message_sid).and_then(Message::of))
+    }
+
+    /// Messages, by when they were first heard of.
+    pub async fn messages(&mut self, search: &Search) -> Result<Page<Message>, StoreError> {
+        let mut page = Page { found: Vec::new(), next: Some(search.start()) };
+        let mut looked_at = 0;
+        while let Some(from) = page.next.take() {
+            let step = self.walk(search, &from).await?;
+            let sids = step.iter().map(|heard| heard.message_sid.as_str()).collect();
+            let mut stories = self.read_all(&search.account_sid, sids).await?;
+            let more = step.len() == usize::try_from(STEP).unwrap_or_default();
+            looked_at += step.len();
+            for heard in step {
+                let place = Cursor { heard_ms: heard.heard_ms, key: heard.key };
+                let more_here = |page: &Page<Message>| page.found.len() >= search.limit;
+                if more_here(&page) {
+                    return Ok(page);
+                }
+                page.next = Some(place.clone());
+                let Some(story) = stories.get(&heard.message_sid) else { continue };
+                // A message is listed where its first webhook is, not at each of them.
+                if search.first_of(story) == Some(&place.key) {
+                    let message = stories.remove(&heard.message_sid).and_then(Message::of);
+                    page.found.extend(message.filter(|message| search.wants(message)));
+                }
+            }
+            if !more {
+                page.next = None;
+            }
+            if looked_at >= LOOKED_AT || page.found.len() >= search.limit {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Webhooks, by when they were heard.
+    pub async fn events(&mut self, search: &Search) -> Result<Page<Heard>, StoreError> {
+        let mut page = Page { found: Vec::new(), next: Some(search.start()) };
+        let mut looked_at = 0;
+        while let Some(from) = page.next.take() {
+            let step = self.walk(search, &from).await?;
+            let more = step.len() == usize::try_from(STEP).unwrap_or_default();
+            looked_at += step.len();
+            for heard in step {
+                if page.found.len() >= search.limit {
+                    return Ok(page);
+                }
+                page.next = Some(Cursor { heard_ms: heard.heard_ms, key: heard.key.clone() });
+                let said = search.status.as_ref().is_none_or(|status| *status == heard.status);
+                page.found.extend(Some(heard).filter(|heard| said && search.is_about(heard)));
+            }
+            if !more {
+                page.next = None;
+            }
+            if looked_at >= LOOKED_AT || page.found.len() >= search.limit {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Webhooks that may be what is asked for, from a place on.
+    async fn walk(&mut self, search: &Search, from: &Cursor) -> Result<Vec<Heard>, StoreError> {
+        let number = [&search.to, &search.from, &search.number].into_iter().flatten().next();
+        let walk = Walk {
+            account_sid: &search.account_sid,
+            since_ms: search.since_ms,
+            before_ms: from.heard_ms,
+            before_key: &from.key,
+            limit: STEP,
+            number: number.map(|number| number.number.as_str()),
+        };
+        let rows: Vec<HeardRow> = self.reader.walk(&walk).await?;
+        Ok(rows.into_iter().map(HeardRow::read).collect())
+    }
+
+    /// Everything heard of these messages.
+    async fn read_all(
+        &mut self,
+        account_sid: &str,
+        message_sids: BTreeSet<&str>,
+    ) -> Result<BTreeMap<String, Vec<Heard>>, StoreError> {
+        // What has the key's own separator in it is nobody's id, and must not reach into another's range.
+        let sids = message_sids.into_iter().filter(|sid| !sid.contains(':'));
+        let ranges: Vec<Range> = match account_sid.contains(':') {
+            true => Vec::new(),
+            false => sids.flat_map(|sid| Range::of(account_sid, sid)).collect(),
+        };
+        let rows: Vec<HeardRow> = self.reader.histories(&ranges).await?;
+        let mut found = BTreeMap::<String, Vec<Heard>>::new();
+        for row in rows {
+            let heard = row.read();
+            found.entry(heard.message_sid.clone()).or_default().push(heard);
+        }
+        Ok(found)
+    }
+}
+
+impl Search {
+    /// Everything of an account.
+    pub fn of(account_sid: &str, limit: usize) -> Search {
+        Search {
+            account_sid: account_sid.to_owned(),
+            from: None,
+            to: None,
+            number: None,
+            since_ms: i64::MIN,
+            until_ms: i64::MAX,
+            status: None,
+            after: None,
+            limit,
+        }
+    }
+
+    fn start(&self) -> Cursor {
+        let start = || Cursor { heard_ms: self.until_ms, key: String::new() };
+        self.after.clone().unwrap_or_else(start)
+    }
+
+    fn is_about(&self, heard: &Heard) -> bool {
+        heard.goes(self.from.as_ref(), self.to.as_ref())
+            && self.number.as_ref().is_none_or(|number| heard.concerns(number))
+    }
+
+    /// The earliest of a message's webhooks that a walk comes by.
+    fn first_of<'a>(&self, story: &'a [Heard]) -> Option<&'a String> {
+        let about = story.iter().filter(|heard| heard.route.is_some() && self.is_about(heard));
+        about.map(|heard| (heard.heard_ms, &heard.key)).min().map(|(_, key)| key)
+    }
+
+    fn wants(&self, message: &Message) -> bool {
+        self.status.as_ref().is_none_or(|status| *status == message.status)
+    }
+}
+
+/// One step through an index, as both databases bind it.
+pub(super) struct Walk<'a> {
+    pub(super) account_sid: &'a str,
+    pub(super) since_ms: i64,
+    pub(super) before_ms: i64,
+    pub(super) before_key: &'a str,
+    pub(super) limit: i64,
+    pub(super) number: Option<&'a str>,
+}
+
+/// `$1` account, `$2` since, `$3` and `$4` the place to go on from, `$5` how many. The same in both databases.
+macro_rules! walk {
+    ($which:literal) => {
+        concat!(
+            "SELECT ",
+            heard_columns!(),
+            " FROM events WHERE ",
+            $which,
+            " AND account_sid = $1 AND received_at_ms >= $2 AND received_at_ms <= $3 \
+             AND (received_at_ms < $3 OR dedupe_key < $4) \
+             ORDER BY received_at_ms DESC, dedupe_key DESC LIMIT $5"
+        )
+    };
+}
+
+/// Of an account.
+pub(super) const WALK: &str = walk!("received_at_ms IS NOT NULL");
+
+/// Of a number `$6`, theirs or ours.
+pub(super) const WALK_NUMBER: &str = concat!(
+    "SELECT * FROM (SELECT * FROM (",
+    walk!("theirs = $6"),
+    ") AS of_theirs UNION ALL SELECT * FROM (",
+    walk!("ours = $6 AND (theirs IS NULL OR theirs <> $6)"),
+    ") AS of_ours) AS both_ends ORDER BY heard_ms DESC, dedupe_key DESC LIMIT $5"
+);
+
+/// Keys, from the first to the last.
+#[derive(Debug, Serialize)]
+pub(super) struct Range {
+    first: String,
+    last: String,
+}
+
+impl Range {
+    /// All keys a message can have (`Identity::dedupe_key`). `;` comes right after `:`.
+    fn of(account_sid: &str, message_sid: &str) -> [Range; 2] {
+        let inbound = format!("inbound:{account_sid}:{message_sid}");
+        let status = format!("status:{account_sid}:{message_sid}");
+        [
+            Range { first: inbound.clone(), last: inbound },
+            Range { first: format!("{status}:"), last: format!("{status};") },
+        ]
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub(super) struct HeardRow {
+    dedupe_key: String,
+    class: String,
+    account_sid: String,
+    message_sid: String,
+    status: Option<String>,
+    error_code: Option<String>,
+    route: Option<String>,
+    form: Option<String>,
+    channel: Option<String>,
+    theirs: Option<String>,
+    ours: Option<String>,
+    heard_ms: i64,
+    attempts: i64,
+    outcome: Option<String>,
+    settled_at_ms: Option<i64>,
+}
+
+impl HeardRow {
+    fn read(self) -> Heard {
+        let (direction, default) = match self.class.as_str() {
+            "inbound" => (Direction::Inbound, "received"),
+            _ => (Direction::Outbound, "unknown"),
+        };
+        let theirs = self.channel.zip(self.theirs);
+        Heard {
+            key: self.dedupe_key,
+            direction,
+            account_sid: self.account_sid,
+            message_sid: self.message_sid,
+            status: self.status.unwrap_or_else(|| default.to_owned()),
+            error_code: self.error_code,
+            route: self.route,
+            form: self.form,
+            theirs: theirs.map(|(channel, number)| Address { channel, number }),
+            ours: self.ours.filter(|ours| !ours.is_empty()),
+            heard_ms: self.heard_ms,
+            attempts: self.attempts,
+            outcome: self.outcome,
+            settled_ms: self.settled_at_ms,
+        }
+    }
+}
