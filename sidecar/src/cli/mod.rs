@@ -4,7 +4,11 @@ mod backend;
 mod captured;
 mod credentials;
 mod demo;
+mod events;
 mod explain;
+mod ledger;
+mod listing;
+mod messages;
 mod migrate;
 mod print_config;
 mod reference;
@@ -32,6 +36,10 @@ enum Command {
     Serve(serve::Args),
     /// Bring the database up to date and stop; `serve` does the same when it starts
     Migrate(migrate::Args),
+    /// What is known of messages: list them, tell the whole story of one
+    Messages(messages::Args),
+    /// The webhooks that came, with every parameter
+    Events(events::Args),
     /// Print the settings in effect, without secrets
     PrintConfig(print_config::Args),
     /// Print a reference as Markdown: what may be configured, refused, measured
@@ -53,6 +61,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Messages(args) => messages::run(args),
+        Command::Events(args) => events::run(args),
         Command::PrintConfig(args) => print_config::run(args),
         Command::Reference(args) => reference::run(args),
         Command::Demo(args) => demo::run(args),

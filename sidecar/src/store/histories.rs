@@ -95,11 +95,10 @@ impl Histories {
             let more = step.len() == usize::try_from(STEP).unwrap_or_default();
             looked_at += step.len();
             for heard in step {
-                let place = Cursor { heard_ms: heard.heard_ms, key: heard.key };
-                let more_here = |page: &Page<Message>| page.found.len() >= search.limit;
-                if more_here(&page) {
+                if page.found.len() >= search.limit {
                     return Ok(page);
                 }
+                let place = Cursor { heard_ms: heard.heard_ms, key: heard.key };
                 page.next = Some(place.clone());
                 let Some(story) = stories.get(&heard.message_sid) else { continue };
                 // A message is listed where its first webhook is, not at each of them.
@@ -315,6 +314,37 @@ impl HeardRow {
             attempts: self.attempts,
             outcome: self.outcome,
             settled_ms: self.settled_at_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+    use crate::store::sqlite;
+
+    #[tokio::test]
+    async fn sqlite_finds_everything_by_an_index() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+        for (statement, index) in [
+            (WALK, "events_account (account_sid=? AND received_at_ms>? AND received_at_ms<?)"),
+            (WALK_NUMBER, "events_theirs (theirs=? AND received_at_ms>? AND received_at_ms<?)"),
+            (WALK_NUMBER, "events_ours (ours=? AND received_at_ms>? AND received_at_ms<?)"),
+            (sqlite::STATEMENTS.histories, "(dedupe_key>? AND dedupe_key<?)"),
+            (
+                sqlite::STATEMENTS.last_inbound,
+                "events_pair (theirs=? AND ours=? AND account_sid=? AND channel=?)",
+            ),
+        ] {
+            let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:#?}");
+            assert!(!plan.iter().any(|step| step.contains("SCAN events")), "{plan:#?}");
         }
     }
 }

@@ -215,11 +215,12 @@ pub(super) const STATEMENTS: Statements = Statements {
     // BEGIN IMMEDIATE has the only write lock already: nothing to lock key by key.
     lock_keys: "SELECT 1 FROM json_each($1) LIMIT 0",
 
+    // Compared one by one: the index is only of rows that have an address, and SQLite sees no such promise in a list.
     last_inbound: "
         SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
-        FROM events WHERE class = 'inbound' AND (theirs, ours, account_sid, channel) IN (
-            SELECT value ->> 'theirs', value ->> 'ours', value ->> 'account_sid', value ->> 'channel'
-            FROM json_each($1))
+        FROM json_each($1) AS asked JOIN events ON class = 'inbound'
+            AND theirs = asked.value ->> 'theirs' AND ours = asked.value ->> 'ours'
+            AND account_sid = asked.value ->> 'account_sid' AND channel = asked.value ->> 'channel'
         GROUP BY account_sid, channel, theirs, ours",
 
     histories: concat!(

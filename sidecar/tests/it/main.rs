@@ -11,6 +11,7 @@
 mod behaviour;
 mod concurrency;
 mod endpoints;
+mod histories;
 mod history;
 mod keys;
 mod outages;

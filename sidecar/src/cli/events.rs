@@ -1,0 +1,73 @@
+//! `twilio-edge events`: the webhooks themselves, as they came.
+
+use std::process::ExitCode;
+
+use super::{
+    ledger::{self, Place},
+    listing::{self, Format, Period},
+};
+use crate::{domain::message::Number, store::histories::Search};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Webhooks, the latest first; those of one message in the order in which they came
+    List(List),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only those about a message from or to this number
+    #[arg(long, value_parser = ledger::number)]
+    number: Option<Number>,
+    /// Only those of this message
+    #[arg(long, conflicts_with_all = ["number", "date_sent", "since", "until", "limit"])]
+    sid: Option<String>,
+    #[command(flatten)]
+    period: Period,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    format: Format,
+}
+
+const COLUMNS: [&str; 8] =
+    ["heard", "sid", "direction", "from", "to", "status", "error_code", "backend"];
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let Verb::List(List { number, sid, period, limit, place, format }) = args.verb;
+    let (since_ms, until_ms) = period.bounds();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    place.ask(
+        async |histories, account| {
+            if let Some(sid) = sid {
+                let message = histories.message(account, &sid).await?;
+                return Ok(message.iter().flat_map(|m| m.story()).cloned().collect());
+            }
+            let all = Search::of(account, limit);
+            let mut search = Search { number, since_ms, until_ms, ..all };
+            let mut found = Vec::new();
+            loop {
+                search.limit = limit.saturating_sub(found.len());
+                let page = histories.events(&search).await?;
+                found.extend(page.found);
+                if page.next.is_none() || found.len() >= limit {
+                    return Ok(found);
+                }
+                search.after = page.next;
+            }
+        },
+        |found| {
+            let rows: Vec<_> = found.iter().map(ledger::event).collect();
+            listing::print(format.output(), &COLUMNS, &rows)
+        },
+    )
+}

@@ -1,0 +1,163 @@
+//! How what the ledger knows is shown: as a table for people, as JSON or tab-separated for programs; and which times may be
+//! asked for. Knows nothing of where it comes from.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use jiff::{Timestamp, civil::Date};
+use serde_json::{Map, Value};
+
+use super::fail;
+use crate::domain::window::rfc3339;
+
+/// One day.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Output {
+    /// In columns, for people.
+    Table,
+    /// An array of objects.
+    Json,
+    /// Tab-separated, with a line of names.
+    Tsv,
+}
+
+/// The choice of one.
+#[derive(Debug, clap::Args)]
+pub(super) struct Format {
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    output: Output,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+impl Format {
+    pub(super) fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
+}
+
+/// Prints rows that all have the same fields, in the order of `columns`; JSON has every field.
+pub(super) fn print(output: Output, columns: &[&str], rows: &[Map<String, Value>]) -> ExitCode {
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(rows).unwrap_or_default() + "\n",
+        Output::Tsv => lines(columns, rows, |cells| cells.join("\t")),
+        Output::Table => table(columns, rows),
+    };
+    write(&text)
+}
+
+/// Writes to standard output; who stops reading (`| head`) has seen enough.
+pub(super) fn write(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(error),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn lines(
+    columns: &[&str],
+    rows: &[Map<String, Value>],
+    line: impl Fn(&[String]) -> String,
+) -> String {
+    let titles: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
+    let cells =
+        rows.iter().map(|row| columns.iter().map(|column| cell(row.get(*column))).collect());
+    let all: Vec<Vec<String>> = std::iter::once(titles).chain(cells).collect();
+    all.iter().map(|cells| line(cells) + "\n").collect()
+}
+
+fn table(columns: &[&str], rows: &[Map<String, Value>]) -> String {
+    let width = |column: &&str| {
+        let cells = rows.iter().map(|row| cell(row.get(*column)).chars().count());
+        cells.max().unwrap_or_default().max(column.len())
+    };
+    let widths: Vec<usize> = columns.iter().map(width).collect();
+    lines(columns, rows, |cells| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    })
+}
+
+/// As one cell has it: what somebody else wrote must not start a new line, nor reach the terminal as a command.
+fn cell(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A time as it is printed.
+pub(super) fn time(ms: i64) -> Value {
+    rfc3339(ms).map_or(Value::Null, Value::String)
+}
+
+/// From when to when, in milliseconds since 1970: the first is in it, the last is not.
+#[derive(Debug, clap::Args)]
+pub(super) struct Period {
+    /// Heard of on this day (UTC)
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day, conflicts_with_all = ["since", "until"])]
+    date_sent: Option<i64>,
+    /// Not before: a day (UTC) or a time as in 2026-11-23T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    since: Option<i64>,
+    /// Before: a day (UTC) or a time
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    until: Option<i64>,
+}
+
+impl Period {
+    pub(super) fn bounds(&self) -> (i64, i64) {
+        match self.date_sent {
+            Some(day) => (day, day.saturating_add(DAY_MS)),
+            None => (self.since.unwrap_or(i64::MIN), self.until.unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+fn day(text: &str) -> Result<i64, String> {
+    let problem = || format!("{text} is no day: YYYY-MM-DD");
+    let day: Date = text.parse().map_err(|_| problem())?;
+    let start: Timestamp = format!("{day}T00:00:00Z").parse().map_err(|_| problem())?;
+    Ok(start.as_millisecond())
+}
+
+fn instant(text: &str) -> Result<i64, String> {
+    match text.parse::<Timestamp>() {
+        Ok(at) => Ok(at.as_millisecond()),
+        // A time without its zone would be read as a day, and its hours lost.
+        Err(_) if text.contains(['T', 't', ' ', ':']) => {
+            Err(format!("{text} is no time: 2026-11-23T12:00:00Z, with its zone"))
+        }
+        Err(_) => day(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_24_hours_of_utc() {
+        assert_eq!(day("2026-11-23"), Ok(1_795_392_000_000));
+        assert_eq!(instant("2026-11-23"), day("2026-11-23"));
+        assert_eq!(instant("2026-11-23T01:00:00+01:00"), day("2026-11-23"));
+        for bad in ["yesterday", "2026-11-31", "2026-11-23T12:00:00", "2026-11-23 12:00"] {
+            assert!(instant(bad).unwrap_err().starts_with(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_cell_breaks_its_line_or_speaks_to_the_terminal() {
+        let hostile = Value::String("a\tb\nc\u{1b}[2Jd".into());
+        let row = Map::from_iter([("body".to_owned(), hostile)]);
+        let text = lines(&["body"], &[row], |cells| cells.join("\t"));
+        assert_eq!(text, "BODY\na\u{fffd}b\u{fffd}c\u{fffd}[2Jd\n");
+    }
+}

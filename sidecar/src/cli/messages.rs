@@ -1,0 +1,123 @@
+//! `twilio-edge messages`: what the sidecar knows of an account's messages, and the whole story of one.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::{
+    fail,
+    ledger::{self, Place},
+    listing::{self, Format, Output, Period},
+};
+use crate::{
+    domain::message::{Message, Number},
+    store::histories::Search,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Messages, the latest first
+    List(List),
+    /// One message, with everything that was heard of it
+    Fetch {
+        /// The message
+        sid: String,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only those to this number: +15551234567 on every channel, whatsapp:+15551234567 on one
+    #[arg(long, value_parser = ledger::number)]
+    to: Option<Number>,
+    /// Only those from this number
+    #[arg(long, value_parser = ledger::number)]
+    from: Option<Number>,
+    #[command(flatten)]
+    period: Period,
+    /// Only those that have got this far: delivered, undelivered, ..
+    #[arg(long)]
+    status: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    format: Format,
+}
+
+const COLUMNS: [&str; 7] =
+    ["sid", "direction", "from", "to", "status", "error_code", "first_heard"];
+
+const STORY: [&str; 6] = ["heard", "status", "error_code", "backend", "attempts", "route"];
+
+pub(super) fn run(args: Args) -> ExitCode {
+    match args.verb {
+        Verb::List(list) => run_list(list),
+        Verb::Fetch { sid, place, format } => {
+            let account = place.account.clone();
+            place.ask(
+                async |histories, account| histories.message(account, &sid).await,
+                |message| match message {
+                    Some(message) => show(&message, format.output()),
+                    None => fail(format_args!("nothing was heard of {sid} in {account}")),
+                },
+            )
+        }
+    }
+}
+
+fn run_list(list: List) -> ExitCode {
+    let List { to, from, period, status, limit, place, format } = list;
+    let (since_ms, until_ms) = period.bounds();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    place.ask(
+        async |histories, account| {
+            let all = Search::of(account, limit);
+            let mut search = Search { to, from, since_ms, until_ms, status, ..all };
+            let mut found = Vec::new();
+            loop {
+                search.limit = limit.saturating_sub(found.len());
+                let page = histories.messages(&search).await?;
+                found.extend(page.found);
+                if page.next.is_none() || found.len() >= limit {
+                    return Ok(found);
+                }
+                search.after = page.next;
+            }
+        },
+        |found| {
+            let rows: Vec<_> = found.iter().map(ledger::message).collect();
+            listing::print(format.output(), &COLUMNS, &rows)
+        },
+    )
+}
+
+fn show(message: &Message, output: Output) -> ExitCode {
+    let story: Vec<_> = message.story().map(ledger::event).collect();
+    let mut about = ledger::message(message);
+    match output {
+        Output::Json => {
+            let story = story.into_iter().map(Value::Object).collect();
+            about.insert("story".to_owned(), Value::Array(story));
+            listing::write(&(serde_json::to_string_pretty(&about).unwrap_or_default() + "\n"))
+        }
+        Output::Tsv => listing::print(output, &STORY, &story),
+        Output::Table => {
+            listing::print(output, &COLUMNS, &[about]);
+            listing::write("\n");
+            listing::print(output, &STORY, &story)
+        }
+    }
+}
