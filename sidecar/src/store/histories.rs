@@ -23,6 +23,12 @@ const STEP: i64 = 200;
 /// Webhooks looked at for one page: a status that is rare must not make one question read a whole ledger.
 const LOOKED_AT: usize = 10_000;
 
+/// The migration that made what is asked for here.
+const NEEDED: i64 = 3;
+
+const MIGRATE: &str =
+    "to tell: its tables are not up to date; run `twilio-edge migrate`, or start a sidecar on it";
+
 /// The ledger, open for questions.
 #[derive(Debug)]
 pub struct Histories {
@@ -71,7 +77,12 @@ pub struct Page<T> {
 impl Histories {
     /// Opens the ledger for reading: changes nothing, and does not mind the sidecar that has it.
     pub async fn open(settings: &config::Database) -> Result<Histories, StoreError> {
-        Ok(Histories { reader: Reader::open(settings).await? })
+        let mut reader = Reader::open(settings).await?;
+        match reader.migrated(NEEDED).await {
+            Ok(true) => Ok(Histories { reader }),
+            Ok(false) => Err(StoreError::Refused(MIGRATE.to_owned())),
+            Err(error) => Err(error),
+        }
     }
 
     /// One message of an account.

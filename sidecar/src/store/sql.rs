@@ -293,6 +293,24 @@ impl Reader {
         }
     }
 
+    /// Whether a migration has been made; also false when none ever was.
+    pub(super) async fn migrated(&mut self, version: i64) -> Result<bool, StoreError> {
+        const MADE: &str = "SELECT count(*) FROM _sqlx_migrations WHERE success AND version = $1";
+        let made: Result<(i64,), sqlx::Error> = match self {
+            Reader::Sqlite(connection) => {
+                sqlx::query_as(MADE).bind(version).fetch_one(connection).await
+            }
+            Reader::Postgres(connection) => {
+                sqlx::query_as(MADE).bind(version).fetch_one(connection).await
+            }
+        };
+        match made {
+            Ok((made,)) => Ok(made > 0),
+            Err(error) if is_no_table(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The next webhooks on a walk.
     pub(super) async fn walk(&mut self, walk: &Walk<'_>) -> Result<Vec<HeardRow>, StoreError> {
         let statement = if walk.number.is_some() { WALK_NUMBER } else { WALK };
@@ -334,6 +352,14 @@ impl Reader {
             }
         })
     }
+}
+
+fn is_no_table(error: &sqlx::Error) -> bool {
+    // PostgreSQL has a code for it, SQLite only says so.
+    error.as_database_error().is_some_and(|error| {
+        error.code().is_some_and(|code| code == "42P01")
+            || error.message().starts_with("no such table")
+    })
 }
 
 /// A transaction under way; rolled back when dropped. SQLite's also holds its turn as the writer.

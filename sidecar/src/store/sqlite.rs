@@ -96,7 +96,10 @@ pub(super) async fn open_to_read(
         .create_if_missing(false)
         .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
     if !options.get_filename().exists() {
-        return Err(StoreError::Away("there is no such file; has a sidecar run here?".into()));
+        return Err(StoreError::Away(
+            "there is no such file; start a sidecar on it first, or run `twilio-edge migrate`"
+                .into(),
+        ));
     }
     Ok(options.connect().await?)
 }

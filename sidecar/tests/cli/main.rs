@@ -9,6 +9,7 @@
 )]
 
 mod explain;
+mod ledger;
 mod oracle;
 mod program;
 mod sign;

@@ -17,10 +17,10 @@ use crate::{
     world::{Kind, World, on_every_store},
 };
 
-const OTHER: &str = "ACffffffffffffffffffffffffffffffff";
-const ALICE: &str = "+15551230001";
-const BOB: &str = "+15551230002";
-const OURS: &str = "+15550001111";
+pub(crate) const OTHER: &str = "ACffffffffffffffffffffffffffffffff";
+pub(crate) const ALICE: &str = "+15551230001";
+pub(crate) const BOB: &str = "+15551230002";
+pub(crate) const OURS: &str = "+15550001111";
 
 on_every_store!(
     a_message_has_one_status_and_its_whole_story,
@@ -31,7 +31,7 @@ on_every_store!(
 );
 
 /// A status callback as Twilio sends it, with both ends.
-fn told(message_sid: &str, word: &str, error_code: Option<&str>, to: &str) -> Claim {
+pub(crate) fn told(message_sid: &str, word: &str, error_code: Option<&str>, to: &str) -> Claim {
     let claim = status(&format!("{message_sid}-{word}"), message_sid, word);
     let form = form_urlencoded::Serializer::new(claim.form)
         .append_pair("To", &format!("whatsapp:{to}"))
@@ -47,17 +47,17 @@ fn told(message_sid: &str, word: &str, error_code: Option<&str>, to: &str) -> Cl
     }
 }
 
-fn from(message_sid: &str, number: &str) -> Claim {
+pub(crate) fn from(message_sid: &str, number: &str) -> Claim {
     inbound(message_sid, message_sid, &format!("whatsapp:{number}"), "hello")
 }
 
-fn of_other(mut claim: Claim) -> Claim {
+pub(crate) fn of_other(mut claim: Claim) -> Claim {
     claim.identity.account_sid = OTHER.into();
     claim
 }
 
 /// Accepted one after the other, so that no two are heard of in one millisecond.
-async fn accepted(sidecar: &Sidecar, claims: &[Claim]) {
+pub(crate) async fn accepted(sidecar: &Sidecar, claims: &[Claim]) {
     for claim in claims {
         let now = jiff::Timestamp::now().as_millisecond();
         eventually("time goes by", || async { jiff::Timestamp::now().as_millisecond() > now })

@@ -15,6 +15,7 @@ mod histories;
 mod history;
 mod keys;
 mod outages;
+mod reading;
 mod servers;
 mod settings;
 mod sidecar;
