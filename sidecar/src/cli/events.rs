@@ -52,18 +52,8 @@ pub(super) fn run(args: Args) -> ExitCode {
                 let message = histories.message(account, &sid).await?;
                 return Ok(message.iter().flat_map(|m| m.story()).cloned().collect());
             }
-            let all = Search::of(account, limit);
-            let mut search = Search { number, since_ms, until_ms, ..all };
-            let mut found = Vec::new();
-            loop {
-                search.limit = limit.saturating_sub(found.len());
-                let page = histories.events(&search).await?;
-                found.extend(page.found);
-                if page.next.is_none() || found.len() >= limit {
-                    return Ok(found);
-                }
-                search.after = page.next;
-            }
+            let search = Search { number, since_ms, until_ms, ..Search::of(account, limit) };
+            ledger::gather(search, async |search| histories.events(search).await).await
         },
         |found| {
             let rows: Vec<_> = found.iter().map(ledger::event).collect();

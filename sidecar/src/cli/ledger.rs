@@ -10,7 +10,10 @@ use super::{Sources, fail, listing::time};
 use crate::{
     config::without_password,
     domain::message::{Heard, Message, Number},
-    store::{StoreError, histories::Histories},
+    store::{
+        StoreError,
+        histories::{Histories, Page, Search},
+    },
 };
 
 /// Whose ledger, and where it is.
@@ -62,6 +65,24 @@ impl Place {
                 fail(format_args!("the database {database} {error}"))
             }
         }
+    }
+}
+
+/// What is found on every page, up to the limit.
+pub(super) async fn gather<T>(
+    mut search: Search,
+    mut ask: impl AsyncFnMut(&Search) -> Result<Page<T>, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let limit = search.limit;
+    let mut found = Vec::new();
+    loop {
+        let page = ask(&search).await?;
+        found.extend(page.found);
+        search.limit = limit.saturating_sub(found.len());
+        if page.next.is_none() || search.limit == 0 {
+            return Ok(found);
+        }
+        search.after = page.next;
     }
 }
 

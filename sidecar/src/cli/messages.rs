@@ -84,18 +84,9 @@ fn run_list(list: List) -> ExitCode {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     place.ask(
         async |histories, account| {
-            let all = Search::of(account, limit);
-            let mut search = Search { to, from, since_ms, until_ms, status, ..all };
-            let mut found = Vec::new();
-            loop {
-                search.limit = limit.saturating_sub(found.len());
-                let page = histories.messages(&search).await?;
-                found.extend(page.found);
-                if page.next.is_none() || found.len() >= limit {
-                    return Ok(found);
-                }
-                search.after = page.next;
-            }
+            let search =
+                Search { to, from, since_ms, until_ms, status, ..Search::of(account, limit) };
+            ledger::gather(search, async |search| histories.messages(search).await).await
         },
         |found| {
             let rows: Vec<_> = found.iter().map(ledger::message).collect();

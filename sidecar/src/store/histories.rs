@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Webhooks read at a time.
-const STEP: i64 = 200;
+const STEP: usize = 200;
 
 /// Webhooks looked at for one page: a status that is rare must not make one question read a whole ledger.
 const LOOKED_AT: usize = 10_000;
@@ -97,54 +97,53 @@ impl Histories {
 
     /// Messages, by when they were first heard of.
     pub async fn messages(&mut self, search: &Search) -> Result<Page<Message>, StoreError> {
-        let mut page = Page { found: Vec::new(), next: Some(search.start()) };
-        let mut looked_at = 0;
-        while let Some(from) = page.next.take() {
-            let step = self.walk(search, &from).await?;
+        self.page(search, async |histories, step| {
             let sids = step.iter().map(|heard| heard.message_sid.as_str()).collect();
-            let mut stories = self.read_all(&search.account_sid, sids).await?;
-            let more = step.len() == usize::try_from(STEP).unwrap_or_default();
-            looked_at += step.len();
-            for heard in step {
-                if page.found.len() >= search.limit {
-                    return Ok(page);
-                }
-                let place = Cursor { heard_ms: heard.heard_ms, key: heard.key };
-                page.next = Some(place.clone());
-                let Some(story) = stories.get(&heard.message_sid) else { continue };
-                // A message is listed where its first webhook is, not at each of them.
-                if search.first_of(story) == Some(&place.key) {
-                    let message = stories.remove(&heard.message_sid).and_then(Message::of);
-                    page.found.extend(message.filter(|message| search.wants(message)));
-                }
-            }
-            if !more {
-                page.next = None;
-            }
-            if looked_at >= LOOKED_AT || page.found.len() >= search.limit {
-                break;
-            }
-        }
-        Ok(page)
+            let mut stories = histories.read_all(&search.account_sid, sids).await?;
+            // A message is listed where its first webhook is, not at each of them.
+            let message = |heard: Heard| {
+                let story = stories.get(&heard.message_sid)?;
+                let first = search.first_of(story) == Some(&heard.key);
+                let story = first.then(|| stories.remove(&heard.message_sid)).flatten()?;
+                Message::of(story).filter(|message| search.wants(&message.status))
+            };
+            Ok(step.into_iter().map(message).collect())
+        })
+        .await
     }
 
     /// Webhooks, by when they were heard.
     pub async fn events(&mut self, search: &Search) -> Result<Page<Heard>, StoreError> {
-        let mut page = Page { found: Vec::new(), next: Some(search.start()) };
+        let wanted = |heard: &Heard| search.is_about(heard) && search.wants(&heard.status);
+        self.page(search, async |_, step| {
+            Ok(step.into_iter().map(|heard| Some(heard).filter(wanted)).collect())
+        })
+        .await
+    }
+
+    /// Walks step by step until a page is full; `read` makes of each webhook what is listed in its place, if anything.
+    async fn page<T>(
+        &mut self,
+        search: &Search,
+        read: impl AsyncFn(&mut Self, Vec<Heard>) -> Result<Vec<Option<T>>, StoreError>,
+    ) -> Result<Page<T>, StoreError> {
+        let start = || Cursor { heard_ms: search.until_ms, key: String::new() };
+        let mut page =
+            Page { found: Vec::new(), next: Some(search.after.clone().unwrap_or_else(start)) };
         let mut looked_at = 0;
         while let Some(from) = page.next.take() {
             let step = self.walk(search, &from).await?;
-            let more = step.len() == usize::try_from(STEP).unwrap_or_default();
-            looked_at += step.len();
-            for heard in step {
+            let places: Vec<Cursor> = step.iter().map(Cursor::of).collect();
+            looked_at += places.len();
+            let is_last = places.len() < STEP;
+            for (place, found) in places.into_iter().zip(read(self, step).await?) {
                 if page.found.len() >= search.limit {
                     return Ok(page);
                 }
-                page.next = Some(Cursor { heard_ms: heard.heard_ms, key: heard.key.clone() });
-                let said = search.status.as_ref().is_none_or(|status| *status == heard.status);
-                page.found.extend(Some(heard).filter(|heard| said && search.is_about(heard)));
+                page.next = Some(place);
+                page.found.extend(found);
             }
-            if !more {
+            if is_last {
                 page.next = None;
             }
             if looked_at >= LOOKED_AT || page.found.len() >= search.limit {
@@ -162,7 +161,7 @@ impl Histories {
             since_ms: search.since_ms,
             before_ms: from.heard_ms,
             before_key: &from.key,
-            limit: STEP,
+            limit: i64::try_from(STEP).unwrap_or(i64::MAX),
             number: number.map(|number| number.number.as_str()),
         };
         let rows: Vec<HeardRow> = self.reader.walk(&walk).await?;
@@ -191,6 +190,12 @@ impl Histories {
     }
 }
 
+impl Cursor {
+    fn of(heard: &Heard) -> Cursor {
+        Cursor { heard_ms: heard.heard_ms, key: heard.key.clone() }
+    }
+}
+
 impl Search {
     /// Everything of an account.
     pub fn of(account_sid: &str, limit: usize) -> Search {
@@ -207,11 +212,6 @@ impl Search {
         }
     }
 
-    fn start(&self) -> Cursor {
-        let start = || Cursor { heard_ms: self.until_ms, key: String::new() };
-        self.after.clone().unwrap_or_else(start)
-    }
-
     fn is_about(&self, heard: &Heard) -> bool {
         heard.goes(self.from.as_ref(), self.to.as_ref())
             && self.number.as_ref().is_none_or(|number| heard.concerns(number))
@@ -223,8 +223,8 @@ impl Search {
         about.map(|heard| (heard.heard_ms, &heard.key)).min().map(|(_, key)| key)
     }
 
-    fn wants(&self, message: &Message) -> bool {
-        self.status.as_ref().is_none_or(|status| *status == message.status)
+    fn wants(&self, status: &str) -> bool {
+        self.status.as_ref().is_none_or(|wanted| wanted == status)
     }
 }
 
