@@ -196,6 +196,7 @@ impl Place<'_> {
     ) -> Result<Process> {
         let environment = vec![
             ("TWILIO_EDGE_LISTEN", local(port).to_string()),
+            ("TWILIO_EDGE_ADMIN_LISTEN", "off".to_owned()),
             ("TWILIO_EDGE_TOKEN", EDGE_TOKEN.to_owned()),
             ("DATABASE_URL", database),
             ("REDIS_URL", redis),

@@ -21,6 +21,9 @@ const OWN_NAMES: [(&str, &str); 2] = [("database.url", "DATABASE_URL"), ("redis.
 /// Settings that may also be read from a file, named by their variable and `_FILE`.
 const SECRETS: [&str; 3] = ["token", "database.url", "redis.url"];
 
+/// A listener that is not wanted. An empty variable counts as not set, so there has to be a word for it.
+const OFF: &str = "off";
+
 /// All settings; `defaults.toml` says what each means.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +31,8 @@ const SECRETS: [&str; 3] = ["token", "database.url", "redis.url"];
 pub struct Config {
     pub listen: String,
     pub token: Secret,
+    pub admin: Admin,
+    pub api: Api,
     pub accounts: Accounts,
     pub database: Database,
     pub redis: Redis,
@@ -36,6 +41,29 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub optout: Keywords,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Admin {
+    pub listen: String,
+}
+
+impl Admin {
+    /// Where, unless nowhere.
+    pub fn address(&self) -> Option<&str> {
+        Some(self.listen.as_str()).filter(|listen| !listen.is_empty() && *listen != OFF)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Api {
+    pub requests_per_second: u32,
+    pub burst: u32,
+    pub max_body_bytes: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -222,6 +250,10 @@ impl Config {
             "listen: must be ADDRESS:PORT, as in 127.0.0.1:8081 or [::1]:8081",
         );
         check(
+            self.admin.address().is_none_or(|address| address.parse::<SocketAddr>().is_ok()),
+            "admin.listen: must be ADDRESS:PORT, as in 127.0.0.1:8082, or off",
+        );
+        check(
             !serving || !self.token.is_empty(),
             "token: missing; set TWILIO_EDGE_TOKEN (or TWILIO_EDGE_TOKEN_FILE) to what the filter is configured with",
         );
@@ -260,6 +292,9 @@ impl Config {
             ("leases.recall_s", u64::from(self.leases.recall_s), 1),
             ("events.queue", self.events.queue as u64, 1),
             ("events.batch", self.events.batch as u64, 1),
+            ("api.requests_per_second", u64::from(self.api.requests_per_second), 1),
+            ("api.burst", u64::from(self.api.burst), 1),
+            ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1024),
             ("http.request_timeout_ms", self.http.request_timeout_ms, 1),
         ] {

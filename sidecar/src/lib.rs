@@ -8,7 +8,8 @@
 //!                                                    and who has what, in the ledger     right behind it
 //! ```
 //!
-//! And beside it `http/keys.rs -> accounts.rs`: the keys of filters that were given none.
+//! Beside it `http/keys.rs -> accounts.rs`: the keys of filters that were given none; and `http/access.rs`, `http/api_keys.rs`,
+//! `http/audit.rs -> keys.rs -> store/register.rs`: who may call, and what administrators did.
 
 pub mod accounts;
 pub mod claims;
@@ -17,5 +18,6 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod http;
+pub mod keys;
 pub mod metrics;
 pub mod store;

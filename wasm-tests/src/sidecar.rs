@@ -97,6 +97,7 @@ fn launch(address: SocketAddr, environment: &[(String, String)], folder: &Path) 
     let mut command = isolated(binary()?);
     let database = format!("sqlite://{}", folder.join(DATABASE).display());
     command.arg("serve").env("TWILIO_EDGE_LISTEN", address.to_string());
+    command.env("TWILIO_EDGE_ADMIN_LISTEN", "off");
     command.env("DATABASE_URL", database).envs(environment.iter().cloned());
     Process::start("sidecar", command, folder)
 }

@@ -135,6 +135,7 @@ impl Demo {
         let mut sidecar = Command::new(&us);
         sidecar.arg("serve").env("TWILIO_EDGE_TOKEN", &self.account.edge_token);
         sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
+        sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", "off");
         if env::var_os("DATABASE_URL").is_none() {
             let database = self.args.data.join("twilio-edge.db");
             sidecar.env("DATABASE_URL", format!("sqlite://{}", database.display()));

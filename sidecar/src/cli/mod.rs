@@ -6,6 +6,7 @@ mod credentials;
 mod demo;
 mod events;
 mod explain;
+mod keys;
 mod ledger;
 mod listing;
 mod messages;
@@ -40,6 +41,8 @@ enum Command {
     Messages(messages::Args),
     /// The webhooks that came, with every parameter
     Events(events::Args),
+    /// Make, list and revoke the keys of the API
+    Keys(keys::Args),
     /// Print the settings in effect, without secrets
     PrintConfig(print_config::Args),
     /// Print a reference as Markdown: what may be configured, refused, measured
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(args) => migrate::run(args),
         Command::Messages(args) => messages::run(args),
         Command::Events(args) => events::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::PrintConfig(args) => print_config::run(args),
         Command::Reference(args) => reference::run(args),
         Command::Demo(args) => demo::run(args),

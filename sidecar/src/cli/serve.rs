@@ -1,13 +1,20 @@
 //! `twilio-edge serve`: the sidecar, from its settings to its last written event. Puts the parts together and takes them
 //! apart in order; what they do is theirs.
 
-use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    future::{Future, IntoFuture},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::serve::ListenerExt;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinSet,
     time::Instant,
 };
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -48,10 +55,11 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), String> {
-    let listener = TcpListener::bind(&config.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let (listener, address) = bind("listen", &config.listen).await?;
+    let admin = match config.admin.address() {
+        Some(address) => Some(bind("admin.listen", address).await?),
+        None => None,
+    };
     let metrics = Arc::new(Metrics::default());
     let accounts = match config.accounts.file.as_str() {
         "" => None,
@@ -72,6 +80,13 @@ async fn serve(config: Config) -> Result<(), String> {
         keywords: Arc::new(config.optout.clone()),
         max_answer_bytes: config.leases.max_answer_bytes,
     };
+    let app = http::App::new(claims, accounts, &config);
+    let mut serving = vec![(listener, app.router())];
+    if let Some((listener, address)) = admin {
+        tracing::info!(admin = %address, "administrators are answered on http://{address}");
+        serving.push((listener, app.admin_router()));
+    }
+    drop(app);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         stores = stores.describe(),
@@ -80,10 +95,9 @@ async fn serve(config: Config) -> Result<(), String> {
         "twilio-edge is listening on http://{address}",
     );
     let limit = Duration::from_millis(config.http.shutdown_timeout_ms);
-    let deadline =
-        until_stopped(listener, http::router(claims, accounts, &config), stop, limit).await?;
+    let deadline = until_stopped(serving, stop, limit).await?;
 
-    // The router is gone, and with it the last who claims or settles.
+    // The routers are gone, and with them the last who claims or settles.
     let left = deadline.saturating_duration_since(Instant::now());
     if !stores.close(left.max(Duration::from_secs(1))).await {
         tracing::error!("stopped before every event was written");
@@ -92,24 +106,46 @@ async fn serve(config: Config) -> Result<(), String> {
     Ok(())
 }
 
+async fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr), String> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; change {setting}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    Ok((listener, address))
+}
+
 /// Serves until told to stop and then until requests under way are answered, but not beyond `limit`. The time at
 /// which that limit ends.
 async fn until_stopped(
-    listener: TcpListener,
-    router: axum::Router,
+    listeners: Vec<(TcpListener, axum::Router)>,
     stop: impl Future<Output = ()> + Send + 'static,
     limit: Duration,
 ) -> Result<Instant, String> {
-    // Small replies must not wait for the next packet.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
     let (stopping, mut stopped) = watch::channel(None);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let mut serving = JoinSet::new();
+    for (listener, router) in listeners {
+        // Small replies must not wait for the next packet.
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        let mut told = stopped.clone();
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+            let _ = told.wait_for(Option::is_some).await;
+        });
+        serving.spawn(server.into_future());
+    }
+    tokio::spawn(async move {
         stop.await;
         tracing::info!("stopping: requests under way are finished, events are written");
         let _ = stopping.send(Some(Instant::now() + limit));
     });
+    let served = async {
+        while let Some(ended) = serving.join_next().await {
+            ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        }
+        Ok::<(), String>(())
+    };
     let too_late = async {
         let deadline = match stopped.wait_for(Option::is_some).await {
             Ok(deadline) => deadline.unwrap_or_else(Instant::now),
@@ -119,7 +155,7 @@ async fn until_stopped(
         deadline
     };
     tokio::select! {
-        served = serving => served.map_err(|error| error.to_string())?,
+        served = served => served?,
         deadline = too_late => {
             tracing::warn!("requests were still under way when the time to stop was over");
             return Ok(deadline);

@@ -2,6 +2,7 @@
 //! as an argument, in milliseconds since 1970, so that every decision can be replayed and tested.
 
 pub mod address;
+pub mod api_key;
 pub mod lease;
 pub mod message;
 pub mod optout;

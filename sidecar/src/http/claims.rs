@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     response::Response,
@@ -12,6 +12,7 @@ use axum::{
 use twilio_edge_contract::{CLAIMS_PATH, ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
+use crate::keys::Caller;
 
 pub(super) fn router() -> Router<App> {
     Router::new().route(CLAIMS_PATH, post(claim))
@@ -19,10 +20,14 @@ pub(super) fn router() -> Router<App> {
 
 async fn claim(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let request: ClaimsRequest = read(body)?;
     check_batch(request.claims.len())?;
+    if !request.claims.iter().all(|claim| caller.sees(&claim.identity.account_sid)) {
+        return Err(Problem::other_account());
+    }
     let asked = Instant::now();
     let verdicts = app.claims.claim(request.claims, now_ms()).await;
     let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;

@@ -1,9 +1,13 @@
 //! The sidecar on the wire: which path is what, who may call it, how long and how large a request may be, and how a
 //! refusal looks. One file per noun has the rest.
 
+mod access;
+mod api_keys;
+mod audit;
 mod claims;
 mod health;
 mod keys;
+mod paging;
 mod problem;
 mod settlements;
 
@@ -19,43 +23,72 @@ use axum::{
         DefaultBodyLimit, Request, State,
         rejection::{BytesRejection, FailedToBufferBody},
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
-use self::problem::Problem;
-use crate::{accounts::Accounts, claims::Claims, config::Config};
+use self::{access::Limits, problem::Problem};
+use crate::{accounts::Accounts, claims::Claims, config::Config, keys::Keys};
 
 /// Everything a handler may use.
 #[derive(Clone)]
-pub(crate) struct App {
+pub struct App {
     claims: Claims,
     accounts: Option<Accounts>,
-    token: Arc<[u8; 32]>,
+    keys: Keys,
+    limits: Arc<Limits>,
     request_timeout: Duration,
+    /// Of claims and settlements, and of anything else.
+    max_body_bytes: (usize, usize),
 }
 
-/// All of it.
-pub fn router(claims: Claims, accounts: Option<Accounts>, config: &Config) -> Router {
-    let app = App {
-        claims,
-        accounts,
-        token: Arc::new(digest(config.token.expose().as_bytes())),
-        request_timeout: Duration::from_millis(config.http.request_timeout_ms),
-    };
-    let edge = claims::router()
-        .merge(settlements::router())
-        .merge(keys::router())
-        .layer(DefaultBodyLimit::max(config.http.max_body_bytes))
-        .layer(middleware::from_fn_with_state(app.clone(), authorized));
-    edge.merge(health::router())
-        .fallback(|| async { Problem::not_found() })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(middleware::from_fn_with_state(app.clone(), in_time))
-        .with_state(app)
+impl App {
+    /// What both listeners share.
+    pub fn new(claims: Claims, accounts: Option<Accounts>, config: &Config) -> App {
+        let keys = Keys::new(claims.stores.register(), config.token.expose());
+        App {
+            claims,
+            accounts,
+            keys,
+            limits: Arc::new(Limits::new(&config.api)),
+            request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+            max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
+        }
+    }
+
+    /// What filters, applications and orchestrators call.
+    pub fn router(&self) -> Router {
+        const PATHS: &str = "/edge/v1/claims, /edge/v1/settlements, /edge/v1/config, /v1/key, /healthz, /readyz and /metrics";
+        let edge = claims::router()
+            .merge(settlements::router())
+            .merge(keys::router())
+            .layer(DefaultBodyLimit::max(self.max_body_bytes.0))
+            .layer(middleware::from_fn_with_state(self.clone(), access::edge));
+        let application = api_keys::own_router()
+            .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
+            .layer(middleware::from_fn_with_state(self.clone(), access::application));
+        self.finish(edge.merge(application).merge(health::router()), PATHS)
+    }
+
+    /// What administrators call.
+    pub fn admin_router(&self) -> Router {
+        const PATHS: &str =
+            "/v1/keys, /v1/keys/{id} and /v1/audit; everything else is at the other listener";
+        let admin = api_keys::router()
+            .merge(audit::router())
+            .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
+            .layer(middleware::from_fn_with_state(self.clone(), access::administration));
+        self.finish(admin, PATHS)
+    }
+
+    fn finish(&self, router: Router<App>, paths: &'static str) -> Router {
+        router
+            .fallback(move || async move { Problem::not_found(paths) })
+            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+            .layer(middleware::from_fn_with_state(self.clone(), in_time))
+            .with_state(self.clone())
+    }
 }
 
 async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -65,40 +98,25 @@ async fn in_time(State(app): State<App>, request: Request, next: Next) -> Respon
     }
 }
 
-async fn authorized(State(app): State<App>, request: Request, next: Next) -> Response {
-    match shows_token(request.headers(), &app.token) {
-        true => next.run(request).await,
-        false => Problem::unauthorized().into_response(),
-    }
-}
-
-/// Digests are compared, not tokens: in constant time, and without telling the length.
-fn shows_token(headers: &HeaderMap, token: &[u8; 32]) -> bool {
-    let shown = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    let Some((scheme, shown)) = shown.and_then(|value| value.split_at_checked(7)) else {
-        return false;
-    };
-    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(digest(shown).ct_eq(token))
-}
-
-fn digest(token: &[u8]) -> [u8; 32] {
-    Sha256::digest(token).into()
-}
-
 /// The one place that reads the clock; from here on time is an argument.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The body as `T`, or why not.
-fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| match rejection {
+/// All of the body, or why not.
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
             Problem::body_too_large()
         }
         other => Problem::unreadable(&other.body_text()),
-    })?;
+    })
+}
+
+/// What a filter sent, as `T`, or why not.
+fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+    let body = whole(body)?;
     let unreadable = |error: serde_json::Error| Problem::unreadable(&error.to_string());
     // First of all: another version may look different in every other respect.
     let Versioned { v } = serde_json::from_slice(&body).map_err(unreadable)?;

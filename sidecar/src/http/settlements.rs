@@ -1,7 +1,7 @@
 //! `POST /edge/v1/settlements`: how forwarded webhooks ended.
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     response::Response,
@@ -12,6 +12,7 @@ use twilio_edge_contract::{
 };
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
+use crate::keys::Caller;
 
 pub(super) fn router() -> Router<App> {
     Router::new().route(SETTLEMENTS_PATH, post(settle))
@@ -19,10 +20,14 @@ pub(super) fn router() -> Router<App> {
 
 async fn settle(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let request: SettlementsRequest = read(body)?;
     check_batch(request.settlements.len())?;
+    if !request.settlements.iter().all(|settled| caller.sees(&settled.identity.account_sid)) {
+        return Err(Problem::other_account());
+    }
     let results = app.claims.settle(request.settlements, now_ms()).await;
     let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     Ok(json(&SettlementsReply { v: PROTOCOL_VERSION, results }))

@@ -13,6 +13,7 @@ use std::{
 use twilio_edge_contract::{Identity, Opt, Outcome, SettlementResult};
 
 use super::{
+    register::Register,
     rows::{
         EndingRow, EventRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, SuppressionRow,
         WantedEnding, WantedPair,
@@ -124,6 +125,11 @@ impl Ledger {
 
     pub(super) fn name(&self) -> &'static str {
         self.database.name()
+    }
+
+    /// The keys and the audit beside it, in the same database.
+    pub(super) fn register(&self) -> Register {
+        Register::of(self.database.clone(), self.timeout)
     }
 
     /// Whether no other sidecar can be on it.

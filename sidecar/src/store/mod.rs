@@ -22,6 +22,7 @@ mod ledger;
 mod memory;
 mod postgres;
 mod redis;
+mod register;
 mod rows;
 mod scripts;
 mod settling;
@@ -37,6 +38,7 @@ use std::{
 use tokio::sync::{Mutex, RwLock};
 use twilio_edge_contract::SettlementResult;
 
+pub(crate) use self::register::StoredKey;
 use self::{
     group::Group,
     journal::{Journal, Writer},
@@ -48,6 +50,7 @@ use self::{
 };
 pub use self::{
     ledger::{Grant, OptSaid, Settle},
+    register::{AuditEntry, Key, KeysPage, NewKey, Register},
     sql::StoreError,
 };
 use crate::{
@@ -134,6 +137,11 @@ impl Stores {
     pub fn describe(&self) -> String {
         let front = if matches!(self.leases, Leases::Redis(_)) { "redis+" } else { "" };
         format!("{front}{}", self.ledger.name())
+    }
+
+    /// The API keys and the audit, in the same database.
+    pub fn register(&self) -> Register {
+        self.ledger.register()
     }
 
     /// Decides each claim, in order; none where no store could say.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     rows::{EventRow, KnownRow},
-    sql::{Statements, StoreError, event_columns, heard_columns, merge},
+    sql::{RegisterStatements, Statements, StoreError, event_columns, heard_columns, merge},
 };
 use crate::{config, domain::address::Address};
 
@@ -252,4 +252,59 @@ pub(super) const STATEMENTS: Statements = Statements {
         "DELETE FROM endings WHERE (dedupe_key, claim_id) IN (SELECT dedupe_key, claim_id FROM endings
             WHERE forget_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)",
     ],
+
+    register: RegisterStatements {
+        add_key: "
+            INSERT INTO api_keys
+                (id, name, scope, account_sid, secret_sha256, created_at_ms, created_by)
+            SELECT id, name, scope, account_sid, secret_sha256, created_at_ms, created_by
+            FROM json_to_recordset($1::json) AS r(id text, name text, scope text, account_sid text,
+                secret_sha256 text, created_at_ms bigint, created_by text)",
+
+        find_key: "
+            SELECT api_keys.* FROM json_to_recordset($1::json) AS asked(id text, account_sid text)
+                JOIN api_keys ON api_keys.id = asked.id
+            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid",
+
+        find_scope: "
+            SELECT api_keys.* FROM json_to_recordset($1::json) AS asked(scope text)
+                JOIN api_keys ON api_keys.scope = asked.scope LIMIT 1",
+
+        list_keys: "
+            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(account_sid text, before_ms bigint, before_id text, most bigint))
+            SELECT api_keys.* FROM asked JOIN api_keys
+                ON (api_keys.created_at_ms, api_keys.id) < (asked.before_ms, asked.before_id)
+            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid
+            ORDER BY api_keys.created_at_ms DESC, api_keys.id DESC
+            LIMIT (SELECT most FROM asked)",
+
+        revoke_key: "
+            UPDATE api_keys SET revoked_at_ms = asked.now_ms
+            FROM json_to_recordset($1::json) AS asked(id text, account_sid text, now_ms bigint)
+            WHERE api_keys.id = asked.id AND revoked_at_ms IS NULL
+                AND (asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid)
+            RETURNING api_keys.*",
+
+        touch_key: "
+            UPDATE api_keys SET last_used_at_ms = asked.now_ms
+            FROM json_to_recordset($1::json) AS asked(id text, now_ms bigint)
+            WHERE api_keys.id = asked.id AND coalesce(last_used_at_ms, 0) < asked.now_ms",
+
+        // One writer at a time: ids become visible in their order, and a reader's cursor passes over none.
+        add_entry: "
+            WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(20019141, 1))
+            INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail)
+            SELECT at_ms, actor, source, action, subject, account_sid, detail
+            FROM turn CROSS JOIN json_to_recordset($1::json) AS r(at_ms bigint, actor text, source text,
+                action text, subject text, account_sid text, detail text)",
+
+        list_entries: "
+            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(account_sid text, before_id bigint, most bigint))
+            SELECT audit.* FROM asked JOIN audit ON audit.id < asked.before_id
+            WHERE asked.account_sid IS NULL OR audit.account_sid = asked.account_sid
+            ORDER BY audit.id DESC
+            LIMIT (SELECT most FROM asked)",
+    },
 };

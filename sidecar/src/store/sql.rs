@@ -31,6 +31,19 @@ pub(super) struct Statements {
     pub(super) keep_suppressions: &'static str,
     pub(super) record_opts: &'static str,
     pub(super) forget: &'static [&'static str],
+    pub(super) register: RegisterStatements,
+}
+
+/// The statements of the register of API keys and of the audit. Each takes one JSON array of rows too.
+pub(super) struct RegisterStatements {
+    pub(super) add_key: &'static str,
+    pub(super) find_key: &'static str,
+    pub(super) find_scope: &'static str,
+    pub(super) list_keys: &'static str,
+    pub(super) revoke_key: &'static str,
+    pub(super) touch_key: &'static str,
+    pub(super) add_entry: &'static str,
+    pub(super) list_entries: &'static str,
 }
 
 /// The columns of `events`, in the order both databases bind them.
@@ -161,6 +174,14 @@ impl Database {
     pub(super) async fn open(settings: &config::Database) -> Result<Database, StoreError> {
         match settings.url.expose().starts_with("sqlite:") {
             true => Sqlite::open(settings).await.map(Database::Sqlite),
+            false => Postgres::open(settings).await.map(Database::Postgres),
+        }
+    }
+
+    /// Reaches the database for a short while, beside whoever serves from it.
+    pub(super) async fn open_beside(settings: &config::Database) -> Result<Database, StoreError> {
+        match settings.url.expose().starts_with("sqlite:") {
+            true => Sqlite::open_beside(settings).await.map(Database::Sqlite),
             false => Postgres::open(settings).await.map(Database::Postgres),
         }
     }

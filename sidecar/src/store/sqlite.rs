@@ -4,7 +4,7 @@
 use std::{
     fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -20,7 +20,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     rows::{EventRow, KnownRow},
-    sql::{Statements, StoreError, event_columns, heard_columns, merge},
+    sql::{RegisterStatements, Statements, StoreError, event_columns, heard_columns, merge},
 };
 use crate::{config, domain::address::Address};
 
@@ -40,27 +40,39 @@ pub(super) struct Sqlite {
     pub(super) durable: SqlitePool,
     pub(super) turn: Arc<Mutex<()>>,
     /// Held as long as this lives: leases are in the memory of one sidecar, so a second one must not be.
-    _only: Arc<File>,
+    _only: Option<Arc<File>>,
 }
 
 impl Sqlite {
     pub(super) async fn open(settings: &config::Database) -> Result<Sqlite, StoreError> {
         let patience = Duration::from_millis(settings.connect_timeout_ms);
-        let options = SqliteConnectOptions::from_str(settings.url.expose())
-            .map_err(|error| StoreError::Away(error.to_string()))?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .busy_timeout(patience);
-        let path = options.get_filename().to_path_buf();
-        if let Some(directory) = path.parent() {
-            // Numbers and messages of people are in it: a folder we make is ours alone.
-            let create = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-            create.map_err(|error| {
-                StoreError::Away(format!("cannot create {}: {error}", directory.display()))
-            })?;
-        }
+        let (options, path) = located(settings)?;
         let only = take_alone(&path, Instant::now() + patience).await?;
         prepare(&options).await?;
+        Ok(Sqlite::of(&options, settings, Some(only)))
+    }
+
+    /// For a command beside the sidecar that has the file: what it keeps in memory is no business of the command. Who
+    /// finds the file alone brings its tables up to date.
+    pub(super) async fn open_beside(settings: &config::Database) -> Result<Sqlite, StoreError> {
+        let (options, path) = located(settings)?;
+        let file = lock_file(&path)?;
+        let only = match file.try_lock() {
+            Ok(()) => Some(file),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => return Err(cannot_lock(&error)),
+        };
+        if only.is_some() {
+            prepare(&options).await?;
+        }
+        Ok(Sqlite::of(&options, settings, only))
+    }
+
+    fn of(
+        options: &SqliteConnectOptions,
+        settings: &config::Database,
+        only: Option<File>,
+    ) -> Sqlite {
         let timeout = Duration::from_millis(settings.timeout_ms);
         let pool = |synchronous| {
             SqlitePoolOptions::new()
@@ -77,12 +89,12 @@ impl Sqlite {
                         .synchronous(synchronous),
                 )
         };
-        Ok(Sqlite {
+        Sqlite {
             quick: pool(SqliteSynchronous::Normal),
             durable: pool(SqliteSynchronous::Full),
             turn: Arc::new(Mutex::new(())),
-            _only: Arc::new(only),
-        })
+            _only: only.map(Arc::new),
+        }
     }
 }
 
@@ -104,14 +116,39 @@ pub(super) async fn open_to_read(
     Ok(options.connect().await?)
 }
 
+/// How the file is opened, and where it is; its directory is there then.
+fn located(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf), StoreError> {
+    let options = SqliteConnectOptions::from_str(settings.url.expose())
+        .map_err(|error| StoreError::Away(error.to_string()))?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
+    let path = options.get_filename().to_path_buf();
+    if let Some(directory) = path.parent() {
+        // Numbers and messages of people are in it: a folder we make is ours alone.
+        let create = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        create.map_err(|error| {
+            StoreError::Away(format!("cannot create {}: {error}", directory.display()))
+        })?;
+    }
+    Ok((options, path))
+}
+
+fn lock_file(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    File::create(&path)
+        .map_err(|error| StoreError::Away(format!("cannot create its lock: {error}")))
+}
+
+fn cannot_lock(error: &std::io::Error) -> StoreError {
+    StoreError::Away(format!("cannot lock it: {error}"))
+}
+
 /// The file beside the database that its one sidecar has locked; the kernel frees it when that ends, however it ends.
 /// Whoever is about to end is waited for.
 async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let file = File::create(&path);
-    let file =
-        file.map_err(|error| StoreError::Away(format!("cannot create its lock: {error}")))?;
+    let file = lock_file(database)?;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -122,9 +159,7 @@ async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreErr
                 let reason = "another sidecar has it open; stop that one, or use PostgreSQL";
                 return Err(StoreError::Away(reason.into()));
             }
-            Err(TryLockError::Error(error)) => {
-                return Err(StoreError::Away(format!("cannot lock it: {error}")));
-            }
+            Err(TryLockError::Error(error)) => return Err(cannot_lock(&error)),
         }
     }
 }
@@ -272,4 +307,57 @@ pub(super) const STATEMENTS: Statements = Statements {
         "DELETE FROM endings WHERE (dedupe_key, claim_id) IN
             (SELECT dedupe_key, claim_id FROM endings WHERE forget_at_ms <= $1 LIMIT 1000)",
     ],
+
+    register: RegisterStatements {
+        add_key: "
+            INSERT INTO api_keys
+                (id, name, scope, account_sid, secret_sha256, created_at_ms, created_by)
+            SELECT value ->> 'id', value ->> 'name', value ->> 'scope', value ->> 'account_sid',
+                value ->> 'secret_sha256', value ->> 'created_at_ms', value ->> 'created_by'
+            FROM json_each($1)",
+
+        find_key: "
+            SELECT api_keys.* FROM json_each($1) AS asked JOIN api_keys
+                ON api_keys.id = asked.value ->> 'id'
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR api_keys.account_sid = asked.value ->> 'account_sid'",
+
+        find_scope: "
+            SELECT * FROM api_keys WHERE scope IN (SELECT value ->> 'scope' FROM json_each($1)) LIMIT 1",
+
+        list_keys: "
+            SELECT api_keys.* FROM json_each($1) AS asked JOIN api_keys
+                ON (created_at_ms, api_keys.id) < (asked.value ->> 'before_ms', asked.value ->> 'before_id')
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR account_sid = asked.value ->> 'account_sid'
+            ORDER BY created_at_ms DESC, api_keys.id DESC
+            LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+
+        revoke_key: "
+            UPDATE api_keys SET revoked_at_ms = asked.value ->> 'now_ms' FROM json_each($1) AS asked
+            WHERE api_keys.id = asked.value ->> 'id' AND revoked_at_ms IS NULL
+                AND (asked.value ->> 'account_sid' IS NULL
+                    OR account_sid = asked.value ->> 'account_sid')
+            RETURNING api_keys.id, name, scope, account_sid, secret_sha256, created_at_ms, created_by,
+                last_used_at_ms, revoked_at_ms",
+
+        touch_key: "
+            UPDATE api_keys SET last_used_at_ms = asked.value ->> 'now_ms' FROM json_each($1) AS asked
+            WHERE api_keys.id = asked.value ->> 'id'
+                AND coalesce(last_used_at_ms, 0) < asked.value ->> 'now_ms'",
+
+        add_entry: "
+            INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail)
+            SELECT value ->> 'at_ms', value ->> 'actor', value ->> 'source', value ->> 'action',
+                value ->> 'subject', value ->> 'account_sid', value ->> 'detail'
+            FROM json_each($1)",
+
+        list_entries: "
+            SELECT audit.* FROM json_each($1) AS asked JOIN audit
+                ON audit.id < asked.value ->> 'before_id'
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR audit.account_sid = asked.value ->> 'account_sid'
+            ORDER BY audit.id DESC
+            LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+    },
 };

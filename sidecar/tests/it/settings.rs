@@ -162,6 +162,10 @@ fn a_start_that_cannot_be_is_one_clear_line() {
             format!("cannot listen on {address}: Address already in use"),
         ),
         (
+            vec![("TWILIO_EDGE_ADMIN_LISTEN", address.as_str())],
+            format!("cannot listen on {address}: Address already in use"),
+        ),
+        (
             vec![("DATABASE_URL", &nobody), ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "300")],
             "the database postgres://u:***@127.0.0.1".into(),
         ),
@@ -170,7 +174,11 @@ fn a_start_that_cannot_be_is_one_clear_line() {
             "the database sqlite://file/edge.db cannot be reached: cannot create file".into(),
         ),
     ] {
-        let always = [("TWILIO_EDGE_TOKEN", "t"), ("TWILIO_EDGE_LISTEN", "127.0.0.1:0")];
+        let always = [
+            ("TWILIO_EDGE_TOKEN", "t"),
+            ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
+            ("TWILIO_EDGE_ADMIN_LISTEN", "off"),
+        ];
         let output = twilio_edge(folder.path(), &["serve"], &[&always[..], &settings].concat());
         let said = stderr(&output);
         assert!(!output.status.success(), "{said}");
@@ -186,6 +194,7 @@ async fn a_second_sidecar_on_one_file_is_refused_while_the_first_one_lives() {
     let settings = [
         ("TWILIO_EDGE_TOKEN", "t"),
         ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
+        ("TWILIO_EDGE_ADMIN_LISTEN", "off"),
         ("DATABASE_URL", world.database_url.as_str()),
         ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "100"),
     ];

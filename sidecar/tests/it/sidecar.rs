@@ -33,7 +33,11 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     pub(crate) async fn start(directory: &Path, settings: &[(&str, &str)]) -> Sidecar {
-        let fixed = [("TWILIO_EDGE_LISTEN", "127.0.0.1:0"), ("TWILIO_EDGE_TOKEN", TOKEN)];
+        let fixed = [
+            ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
+            ("TWILIO_EDGE_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("TWILIO_EDGE_TOKEN", TOKEN),
+        ];
         let home = directory.display().to_string();
         let program = format!("cd '{home}' && exec \"$0\" serve");
         let mut process = Guarded::start(
@@ -63,6 +67,13 @@ impl Sidecar {
         let base = base.unwrap_or_else(|_| panic!("no start:\n{}", log.lock().unwrap()));
         let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Sidecar { process, base, client, log, reader }
+    }
+
+    /// Where administrators are answered.
+    pub(crate) fn admin(&self) -> String {
+        let log = self.log();
+        let (_, address) = log.split_once("administrators are answered on ").unwrap();
+        address.split_whitespace().next().unwrap().to_owned()
     }
 
     /// `kill -9`, and gone.

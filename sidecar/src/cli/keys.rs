@@ -1,0 +1,206 @@
+//! `twilio-edge keys`: API keys made, listed and revoked where the database is reached, beside a sidecar that runs. What
+//! it does is in the audit like any other change.
+
+use std::{fmt::Write as _, future::Future, process::ExitCode};
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{Sources, credentials::variable, fail};
+use crate::{
+    config::{Config, without_password},
+    domain::{api_key::Scope, window::rfc3339},
+    http::now_ms,
+    keys::{Caller, Keys, Refusal},
+    store::{Key, Register},
+};
+
+/// Keys asked for at a time.
+const PAGE: i64 = 500;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    sources: Sources,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a key, and show it: nobody can show it again
+    Create {
+        /// What it permits
+        #[arg(long)]
+        scope: ScopeName,
+        /// The only account it sees (AC..); without, all of them
+        #[arg(long, value_name = "SID")]
+        account: Option<String>,
+        /// What people call it
+        #[arg(long)]
+        name: String,
+    },
+    /// List the keys, the newest first
+    List {
+        /// Only those of this account (AC..)
+        #[arg(long, value_name = "SID")]
+        account: Option<String>,
+        /// Also those that were revoked
+        #[arg(long)]
+        all: bool,
+    },
+    /// Make a key invalid, for good: at once here, within a second at sidecars that run
+    Revoke {
+        /// Its id, as listed
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ScopeName {
+    /// A filter: claims, settlements, the accounts' keys
+    Edge,
+    /// An application
+    App,
+    /// An administrator: keys and audit
+    Admin,
+}
+
+impl From<ScopeName> for Scope {
+    fn from(name: ScopeName) -> Scope {
+        match name {
+            ScopeName::Edge => Scope::Edge,
+            ScopeName::App => Scope::App,
+            ScopeName::Admin => Scope::Admin,
+        }
+    }
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let config = match args.sources.read().check(false) {
+        Ok(config) => config,
+        Err(problems) => return fail(problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    match runtime.block_on(with_keys(&config, async |keys| args.verb.act(&keys, args.json).await)) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => fail(problem),
+    }
+}
+
+async fn with_keys<F: Future<Output = Result<String, Refusal>>>(
+    config: &Config,
+    act: impl FnOnce(Keys) -> F,
+) -> Result<String, String> {
+    let database = without_password(config.database.url.expose());
+    let told = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
+    let register = Register::open(&config.database).await.map_err(|reason| told(&reason))?;
+    let done = act(Keys::new(register.clone(), "")).await;
+    register.close().await;
+    done.map_err(|refusal| match refusal {
+        Refusal::Store(reason) => told(&reason),
+        Refusal::Invalid(problem) => problem.replacen("account_sid:", "--account:", 1),
+        Refusal::NoSuchKey => {
+            "there is no such key: `twilio-edge keys list --all` shows them".into()
+        }
+        other => format!("refused: {other:?}"),
+    })
+}
+
+impl Verb {
+    async fn act(self, keys: &Keys, as_json: bool) -> Result<String, Refusal> {
+        let user = variable("USER").unwrap_or_else(|| "unknown".into());
+        let by = Caller::command_line(&user);
+        match self {
+            Verb::Create { scope, account, name } => {
+                let (key, token) = keys.create(&by, scope.into(), account, &name, now_ms()).await?;
+                Ok(match as_json {
+                    true => line(&json!({"key": shown(&key), "token": token})),
+                    false => format!(
+                        "{}\n{token}\n\nThis is the only time it is shown. It is sent as\n  Authorization: Bearer {token}\n",
+                        table(&[key]),
+                    ),
+                })
+            }
+            Verb::List { account, all } => {
+                let mut found: Vec<Key> = Vec::new();
+                loop {
+                    let last = found.last().map(|key| (key.created_at_ms, key.id.clone()));
+                    let before = last.as_ref().map(|(ms, id)| (*ms, id.as_str()));
+                    let page = keys.list(&by, account.as_deref(), before, PAGE).await?;
+                    if page.is_empty() {
+                        break;
+                    }
+                    found.extend(page);
+                }
+                found.retain(|key| all || key.revoked_at_ms.is_none());
+                Ok(match as_json {
+                    true => line(&found.iter().map(shown).collect::<Value>()),
+                    false if found.is_empty() => "There is no key yet.\n".to_owned(),
+                    false => table(&found),
+                })
+            }
+            Verb::Revoke { id } => {
+                let key = keys.revoke(&by, &id, now_ms()).await?;
+                Ok(match as_json {
+                    true => line(&shown(&key)),
+                    false => format!("{} ({}) is revoked\n", key.id, key.name),
+                })
+            }
+        }
+    }
+}
+
+fn line(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+fn shown(key: &Key) -> Value {
+    json!({
+        "id": key.id,
+        "name": key.name,
+        "scope": key.scope,
+        "account_sid": key.account_sid,
+        "created_at": rfc3339(key.created_at_ms),
+        "created_by": key.created_by,
+        "last_used_at": key.last_used_at_ms.and_then(rfc3339),
+        "revoked_at": key.revoked_at_ms.and_then(rfc3339),
+    })
+}
+
+fn table(keys: &[Key]) -> String {
+    let mut rows =
+        vec![["ID", "SCOPE", "ACCOUNT", "CREATED", "LAST USED", "NAME"].map(String::from)];
+    let time = |ms: i64| rfc3339(ms).unwrap_or_default();
+    rows.extend(keys.iter().map(|key| {
+        let used = match (key.revoked_at_ms, key.last_used_at_ms) {
+            (Some(_), _) => "revoked".to_owned(),
+            (None, Some(ms)) => time(ms),
+            (None, None) => "never".to_owned(),
+        };
+        let account = key.account_sid.clone().unwrap_or_else(|| "all".into());
+        let scope = key.scope.to_string();
+        [key.id.clone(), scope, account, time(key.created_at_ms), used, key.name.clone()]
+    }));
+    let mut text = String::new();
+    let widths: Vec<usize> = (0..6)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        })
+        .collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}

@@ -1,0 +1,70 @@
+//! `GET /v1/audit`: every administrative change, the newest first.
+
+use axum::{
+    Extension, Router,
+    extract::{Query, State, rejection::QueryRejection},
+    response::Response,
+    routing::get,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{App, json, paging::Listing, problem::Problem};
+use crate::{
+    domain::{api_key::Scope, window::rfc3339},
+    keys::Caller,
+    store::AuditEntry,
+};
+
+/// One change: who did what to whose what, when and from where.
+#[derive(Serialize)]
+struct Change {
+    id: i64,
+    at: Option<String>,
+    actor: String,
+    source: String,
+    action: String,
+    subject: String,
+    account_sid: Option<String>,
+    detail: Value,
+}
+
+impl Change {
+    fn of(entry: AuditEntry) -> Change {
+        Change {
+            id: entry.id,
+            at: rfc3339(entry.at_ms),
+            actor: entry.actor,
+            source: entry.source,
+            action: entry.action,
+            subject: entry.subject,
+            account_sid: entry.account_sid,
+            detail: serde_json::from_str(&entry.detail).unwrap_or_default(),
+        }
+    }
+}
+
+/// A page of changes, the newest first.
+#[derive(Serialize)]
+struct ChangeList {
+    entries: Vec<Change>,
+    next_cursor: Option<String>,
+}
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route("/v1/audit", get(list))
+}
+
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let listing = Listing::read(query)?;
+    let before = listing.cursor(|cursor| cursor.parse().ok())?;
+    let account_sid = listing.account_sid.as_deref();
+    let found = app.keys.audit(&caller, account_sid, before, listing.most()).await;
+    let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
+    let next_cursor = listing.cut(&mut found, |entry| entry.id.to_string());
+    Ok(json(&ChangeList { entries: found.into_iter().map(Change::of).collect(), next_cursor }))
+}

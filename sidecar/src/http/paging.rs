@@ -1,0 +1,65 @@
+//! Lists a page at a time: what a caller may ask for, and the cursor that continues. A cursor is where the last page ended,
+//! not how many rows came before, so that nothing is skipped or shown twice when rows are added meanwhile.
+
+use axum::extract::{Query, rejection::QueryRejection};
+use serde::Deserialize;
+
+use super::problem::Problem;
+
+const USUAL: u32 = 50;
+const MOST: u32 = 200;
+
+/// The query of every list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listing {
+    /// Only what belongs to this account.
+    pub(super) account_sid: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+impl Listing {
+    pub(super) fn read(query: Result<Query<Listing>, QueryRejection>) -> Result<Listing, Problem> {
+        let Query(listing) = query.map_err(|error| Problem::unreadable(&error.body_text()))?;
+        match listing.limit {
+            Some(0) | Some(MOST_AND_ONE..) => {
+                Err(Problem::unreadable(&format!("limit: must be 1 to {MOST}")))
+            }
+            _ => Ok(listing),
+        }
+    }
+
+    /// How many to show.
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(USUAL) as usize
+    }
+
+    /// How many to ask for: one more, which tells whether there is a next page.
+    pub(super) fn most(&self) -> i64 {
+        i64::from(self.limit.unwrap_or(USUAL)).saturating_add(1)
+    }
+
+    /// Where to go on, read by `of`.
+    pub(super) fn cursor<T>(
+        &self,
+        of: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(cursor) = self.cursor.as_deref() else { return Ok(None) };
+        let unreadable = || Problem::unreadable("cursor: must be the next_cursor of a page before");
+        of(cursor).map(Some).ok_or_else(unreadable)
+    }
+
+    /// Cuts what was found to one page; the cursor behind its last row, if more follow.
+    pub(super) fn cut<T>(
+        &self,
+        found: &mut Vec<T>,
+        cursor: impl FnOnce(&T) -> String,
+    ) -> Option<String> {
+        let more = found.len() > self.limit();
+        found.truncate(self.limit());
+        found.last().filter(|_| more).map(cursor)
+    }
+}
+
+const MOST_AND_ONE: u32 = MOST + 1;
