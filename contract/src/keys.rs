@@ -14,6 +14,7 @@ pub const MAX_KEYS: usize = 8;
 
 /// Body of the reply to `GET /edge/v1/config`, and to `GET /edge/v1/config?have=GENERATION`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyRing {
     /// [`crate::PROTOCOL_VERSION`].
     pub v: u32,
@@ -26,6 +27,7 @@ pub struct KeyRing {
 
 /// The keys of one account.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AccountKeys {
     /// `AC..`
     pub sid: String,
@@ -39,6 +41,7 @@ pub struct AccountKeys {
 
 /// A SharedKey (twilio.com/docs/usage/webhooks/webhook-shared-keys).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SharedKeySecret {
     /// `webhooks_sharedkey_..`, as requests name it.
     pub id: String,
@@ -50,6 +53,7 @@ pub struct SharedKeySecret {
 
 /// What a SharedKey signs with, in Twilio's spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum KeyAlgorithm {
     /// Twilio's default.
     #[serde(rename = "HMAC_SHA256")]

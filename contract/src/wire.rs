@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What kind of webhook it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// A message somebody sent us.
@@ -31,6 +32,7 @@ impl Class {
 /// Twilio sends no timestamp and does not sign its idempotency header, so neither is part of it
 /// (facts: twilio.com/docs/messaging/guides/webhook-request, /docs/messaging/guides/track-outbound-message-status).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Identity {
     /// Inbound or status; `Other` is never claimed.
     pub class: Class,
@@ -68,6 +70,7 @@ impl Identity {
 
 /// One webhook, proven to be Twilio's, on its way to the backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Claim {
     /// Made by the filter, unique per request: the owner's token for the lease.
     pub claim_id: String,
@@ -100,6 +103,7 @@ impl Claim {
 
 /// How a proven webhook gets to the backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
     /// The filter's Envoy forwards it; the claim is for a lease.
@@ -117,6 +121,7 @@ impl Delivery {
 
 /// Body of `POST /edge/v1/claims`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClaimsRequest {
     /// [`crate::PROTOCOL_VERSION`].
     pub v: u32,
@@ -126,6 +131,7 @@ pub struct ClaimsRequest {
 
 /// What the sidecar decided about one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The lease is yours: forward, then settle.
@@ -145,6 +151,7 @@ pub enum Decision {
 
 /// An opt-out keyword, by `OptOutType` or by the message's one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Opt {
     /// STOP and its synonyms: the sender is suppressed from now on.
@@ -168,6 +175,7 @@ impl Opt {
 
 /// What the backend answered the first time, small enough to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SavedAnswer {
     /// HTTP status, 2xx.
     pub status: u16,
@@ -179,6 +187,7 @@ pub struct SavedAnswer {
 
 /// The sidecar's answer to one [`Claim`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Verdict {
     /// The claim this answers.
     pub claim_id: String,
@@ -203,6 +212,7 @@ pub struct Verdict {
 
 /// Body of the reply to `POST /edge/v1/claims`: one verdict per claim, in the order of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClaimsReply {
     /// [`crate::PROTOCOL_VERSION`].
     pub v: u32,
@@ -212,6 +222,7 @@ pub struct ClaimsReply {
 
 /// How a forwarded webhook ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The backend accepted it: from now on it is a duplicate.
@@ -225,6 +236,7 @@ pub enum Outcome {
 /// A filter that got no verdict but forwarded all the same (policy `forward`) settles too, with the form:
 /// so an opt-out is recorded as soon as a sidecar is back, and what the backend took is not sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Settlement {
     /// The claim to settle.
     pub claim_id: String,
@@ -243,6 +255,7 @@ pub struct Settlement {
 
 /// What a [`Claim`] says beyond its identity, for a webhook that was forwarded without a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Unclaimed {
     /// Path of the route, without query.
     pub route: String,
@@ -252,6 +265,7 @@ pub struct Unclaimed {
 
 /// Body of `POST /edge/v1/settlements`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SettlementsRequest {
     /// [`crate::PROTOCOL_VERSION`].
     pub v: u32,
@@ -261,6 +275,7 @@ pub struct SettlementsRequest {
 
 /// What became of one settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SettlementResult {
     /// Done as asked, now or by an earlier copy of the same settlement.
@@ -275,6 +290,7 @@ pub enum SettlementResult {
 
 /// The sidecar's answer to one [`Settlement`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Settled {
     /// The claim this answers.
     pub claim_id: String,
@@ -284,6 +300,7 @@ pub struct Settled {
 
 /// Body of the reply to `POST /edge/v1/settlements`, in the order of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SettlementsReply {
     /// [`crate::PROTOCOL_VERSION`].
     pub v: u32,

@@ -19,7 +19,7 @@ const SECRET_BYTES: usize = 32;
 pub const RANDOM_BYTES: usize = ID_BYTES + SECRET_BYTES;
 
 /// What a key permits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// A filter: claims, settlements, the accounts' keys.

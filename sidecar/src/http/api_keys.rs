@@ -1,7 +1,7 @@
 //! `/v1/keys`, for administrators: make, list and revoke API keys. `/v1/key`, for everybody: which key this is.
 
 use axum::{
-    Extension, Router,
+    Extension,
     body::Bytes,
     extract::{
         Path, Query, State,
@@ -9,9 +9,10 @@ use axum::{
     },
     http::{HeaderValue, StatusCode, header},
     response::Response,
-    routing::get,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, json, now_ms, paging::Listing, problem::Problem, whole};
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// An API key. Times are RFC 3339.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ApiKey {
     id: String,
     name: String,
@@ -49,40 +50,55 @@ impl ApiKey {
 }
 
 /// A key to be made.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedKey {
+    #[schema(min_length = 1, max_length = 100)]
     name: String,
     scope: Scope,
+    /// The only account it sees; that of the key that makes it, if that one is bound.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
 }
 
 /// A new key, with what its owner has to send: shown this once.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct CreatedKey {
     key: ApiKey,
     token: String,
 }
 
 /// A page of keys, the newest first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct KeyList {
     keys: Vec<ApiKey>,
     next_cursor: Option<String>,
 }
 
 /// For administrators.
-pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route("/v1/keys", get(list).post(create))
-        .route("/v1/keys/{id}", get(fetch).delete(revoke))
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(fetch, revoke))
 }
 
 /// For everybody who has a key.
-pub(super) fn own_router() -> Router<App> {
-    Router::new().route("/v1/key", get(own))
+pub(super) fn own_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(own))
 }
 
+/// Makes a key. Its token is in this answer and in no other.
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    tag = "keys",
+    operation_id = "create_key",
+    request_body = WantedKey,
+    responses(
+        (status = 201, description = "The key", body = CreatedKey),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -104,6 +120,20 @@ async fn create(
     Ok(response)
 }
 
+/// The keys, the newest first, revoked ones too.
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    tag = "keys",
+    params(Listing),
+    operation_id = "list_keys",
+    responses(
+        (status = 200, description = "A page of them", body = KeyList),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn list(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -122,6 +152,20 @@ async fn list(
     Ok(json(&KeyList { keys: found.into_iter().map(ApiKey::of).collect(), next_cursor }))
 }
 
+/// One key.
+#[utoipa::path(
+    get,
+    path = "/v1/keys/{id}",
+    tag = "keys",
+    params(("id" = String, Path, description = "The public part of the key")),
+    operation_id = "fetch_key",
+    responses(
+        (status = 200, description = "The key", body = ApiKey),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -132,6 +176,20 @@ async fn fetch(
     Ok(json(&ApiKey::of(key)))
 }
 
+/// Makes a key invalid, for good; doing it again changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{id}",
+    tag = "keys",
+    params(("id" = String, Path, description = "The public part of the key")),
+    operation_id = "revoke_key",
+    responses(
+        (status = 200, description = "The key, revoked", body = ApiKey),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn revoke(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -142,6 +200,19 @@ async fn revoke(
     Ok(json(&ApiKey::of(key)))
 }
 
+/// The key this request was sent with.
+#[utoipa::path(
+    get,
+    path = "/v1/key",
+    tag = "keys",
+    operation_id = "own_key",
+    responses(
+        (status = 200, description = "The key", body = ApiKey),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn own(Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
     let key = caller.key.ok_or_else(|| Problem::refused(Refusal::NoSuchKey, Scope::App))?;
     Ok(json(&ApiKey::of(key)))

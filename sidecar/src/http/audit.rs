@@ -1,13 +1,14 @@
 //! `GET /v1/audit`: every administrative change, the newest first.
 
 use axum::{
-    Extension, Router,
+    Extension,
     extract::{Query, State, rejection::QueryRejection},
     response::Response,
-    routing::get,
 };
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, json, paging::Listing, problem::Problem};
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// One change: who did what to whose what, when and from where.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Change {
     id: i64,
     at: Option<String>,
@@ -45,16 +46,30 @@ impl Change {
 }
 
 /// A page of changes, the newest first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ChangeList {
     entries: Vec<Change>,
     next_cursor: Option<String>,
 }
 
-pub(super) fn router() -> Router<App> {
-    Router::new().route("/v1/audit", get(list))
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
 }
 
+/// Every administrative change, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    tag = "audit",
+    params(Listing),
+    operation_id = "list_audit",
+    responses(
+        (status = 200, description = "A page of them", body = ChangeList),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn list(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,

@@ -3,21 +3,34 @@
 use std::time::Instant;
 
 use axum::{
-    Extension, Router,
+    Extension,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     response::Response,
-    routing::post,
 };
-use twilio_edge_contract::{CLAIMS_PATH, ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
+use twilio_edge_contract::{ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
 use crate::keys::Caller;
 
-pub(super) fn router() -> Router<App> {
-    Router::new().route(CLAIMS_PATH, post(claim))
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(claim))
 }
 
+/// May these webhooks be forwarded? One verdict per claim, in order.
+#[utoipa::path(
+    post,
+    path = "/edge/v1/claims",
+    tag = "edge",
+    request_body = ClaimsRequest,
+    responses(
+        (status = 200, description = "The verdicts", body = ClaimsReply),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn claim(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,

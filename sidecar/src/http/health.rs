@@ -2,13 +2,13 @@
 //! and tells no secret.
 
 use axum::{
-    Router,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::App;
 use crate::store::StoreError;
@@ -16,7 +16,8 @@ use crate::store::StoreError;
 /// What Prometheus negotiates for OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-#[derive(Serialize)]
+/// Which stores answer.
+#[derive(Serialize, ToSchema)]
 struct Readiness {
     ready: bool,
     database: &'static str,
@@ -26,16 +27,37 @@ struct Readiness {
     accounts: Option<&'static str>,
 }
 
-pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready)).routes(routes!(metrics))
+}
+
+/// Alive: the process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    responses(
+        (status = 200, description = "It does", body = str, content_type = "text/plain"),
+    ),
+    security(()),
+)]
+async fn alive() -> &'static str {
+    "ok\n"
 }
 
 /// Ready while the database answers. Without Redis it is slower, not unready: taking every sidecar out of service
 /// because Redis is away would turn a delay into an outage. An unusable accounts file changes nothing until it is
 /// repaired; it is as old as the last look a filter caused.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses(
+        (status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Not ready", body = Readiness),
+    ),
+    security(()),
+)]
 async fn ready(State(app): State<App>) -> Response {
     let health = app.claims.stores.health().await;
     let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "away" };
@@ -53,6 +75,16 @@ async fn ready(State(app): State<App>) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+/// What was counted, as OpenMetrics text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses(
+        (status = 200, description = "All series", body = str, content_type = "application/openmetrics-text"),
+    ),
+    security(()),
+)]
 async fn metrics(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, OPENMETRICS)], app.claims.metrics.text()).into_response()
 }

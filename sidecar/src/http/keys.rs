@@ -1,22 +1,34 @@
 //! `GET /edge/v1/config`: the keys of the accounts, for filters that were given none.
 
 use axum::{
-    Extension, Router,
+    Extension,
     extract::{RawQuery, State},
     http::{HeaderValue, header},
     response::Response,
-    routing::get,
 };
-use twilio_edge_contract::{AccountKeys, EDGE_CONFIG_PATH, KeyRing};
+use twilio_edge_contract::{AccountKeys, KeyRing};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, json, problem::Problem};
 use crate::keys::Caller;
 
-pub(super) fn router() -> Router<App> {
-    Router::new().route(EDGE_CONFIG_PATH, get(config))
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(config))
 }
 
 /// All keys the caller may have, or, to a filter that has this generation already, no more than its name.
+#[utoipa::path(
+    get,
+    path = "/edge/v1/config",
+    tag = "edge",
+    params(("have" = Option<String>, Query, description = "The generation the filter has already")),
+    responses(
+        (status = 200, description = "The keys of the accounts", body = KeyRing),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn config(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,

@@ -7,6 +7,7 @@ mod audit;
 mod claims;
 mod health;
 mod keys;
+mod openapi;
 mod paging;
 mod problem;
 mod settlements;
@@ -27,6 +28,9 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use self::{access::Limits, problem::Problem};
 use crate::{accounts::Accounts, claims::Claims, config::Config, keys::Keys};
@@ -59,7 +63,8 @@ impl App {
 
     /// What filters, applications and orchestrators call.
     pub fn router(&self) -> Router {
-        const PATHS: &str = "/edge/v1/claims, /edge/v1/settlements, /edge/v1/config, /v1/key, /healthz, /readyz and /metrics";
+        const ABOUT: &str = "What filters, applications and orchestrators call.";
+        const PATHS: &str = "/edge/v1/claims, /edge/v1/settlements, /edge/v1/config, /v1/key, /healthz, /readyz, /metrics, /openapi.json and /docs";
         let edge = claims::router()
             .merge(settlements::router())
             .merge(keys::router())
@@ -68,22 +73,26 @@ impl App {
         let application = api_keys::own_router()
             .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
-        self.finish(edge.merge(application).merge(health::router()), PATHS)
+        let router = edge.merge(application).merge(health::router());
+        self.finish(openapi::of("twilio-edge", ABOUT), router, PATHS)
     }
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
-        const PATHS: &str =
-            "/v1/keys, /v1/keys/{id} and /v1/audit; everything else is at the other listener";
+        const ABOUT: &str = "What administrators call: API keys and the audit.";
+        const PATHS: &str = "/v1/keys, /v1/keys/{id}, /v1/audit, /openapi.json and /docs; everything else is at the other listener";
         let admin = api_keys::router()
             .merge(audit::router())
             .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
             .layer(middleware::from_fn_with_state(self.clone(), access::administration));
-        self.finish(admin, PATHS)
+        self.finish(openapi::of("twilio-edge administration", ABOUT), admin, PATHS)
     }
 
-    fn finish(&self, router: Router<App>, paths: &'static str) -> Router {
+    fn finish(&self, document: OpenApi, router: OpenApiRouter<App>, paths: &'static str) -> Router {
+        let (router, document) =
+            OpenApiRouter::with_openapi(document).merge(router).split_for_parts();
         router
+            .merge(openapi::router(&document))
             .fallback(move || async move { Problem::not_found(paths) })
             .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
             .layer(middleware::from_fn_with_state(self.clone(), in_time))

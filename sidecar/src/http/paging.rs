@@ -3,6 +3,7 @@
 
 use axum::extract::{Query, rejection::QueryRejection};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::problem::Problem;
 
@@ -10,12 +11,16 @@ const USUAL: u32 = 50;
 const MOST: u32 = 200;
 
 /// The query of every list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Listing {
     /// Only what belongs to this account.
     pub(super) account_sid: Option<String>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
 }
 

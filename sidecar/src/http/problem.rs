@@ -9,14 +9,15 @@ use axum::{
 };
 use serde::Serialize;
 use twilio_edge_contract::{MAX_BATCH, PROTOCOL_VERSION};
+use utoipa::ToSchema;
 
 use crate::{domain::api_key::Scope, keys::Refusal};
 
 const CALLER: &str = "caller";
 const OPERATOR: &str = "operator";
 
-/// One refusal.
-#[derive(Debug, Serialize)]
+/// A refusal: `code` never changes its meaning, `actor` must act (`caller` or `operator`).
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(rename = "type")]
     kind: String,

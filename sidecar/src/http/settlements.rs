@@ -1,23 +1,34 @@
 //! `POST /edge/v1/settlements`: how forwarded webhooks ended.
 
 use axum::{
-    Extension, Router,
+    Extension,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     response::Response,
-    routing::post,
 };
-use twilio_edge_contract::{
-    PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementsReply, SettlementsRequest,
-};
+use twilio_edge_contract::{PROTOCOL_VERSION, SettlementsReply, SettlementsRequest};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
 use crate::keys::Caller;
 
-pub(super) fn router() -> Router<App> {
-    Router::new().route(SETTLEMENTS_PATH, post(settle))
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(settle))
 }
 
+/// How forwarded webhooks ended. One result per settlement, in order.
+#[utoipa::path(
+    post,
+    path = "/edge/v1/settlements",
+    tag = "edge",
+    request_body = SettlementsRequest,
+    responses(
+        (status = 200, description = "What became of each", body = SettlementsReply),
+        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = [])),
+)]
 async fn settle(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
