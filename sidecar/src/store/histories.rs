@@ -58,6 +58,9 @@ pub struct Search {
     pub limit: usize,
 }
 
+/// Everything heard of some messages, by message.
+type Stories = BTreeMap<String, Vec<Heard>>;
+
 /// A place in what is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
@@ -97,35 +100,21 @@ impl Histories {
 
     /// Messages, by when they were first heard of.
     pub async fn messages(&mut self, search: &Search) -> Result<Page<Message>, StoreError> {
-        self.page(search, async |histories, step| {
-            let sids = step.iter().map(|heard| heard.message_sid.as_str()).collect();
-            let mut stories = histories.read_all(&search.account_sid, sids).await?;
-            // A message is listed where its first webhook is, not at each of them.
-            let message = |heard: Heard| {
-                let story = stories.get(&heard.message_sid)?;
-                let first = search.first_of(story) == Some(&heard.key);
-                let story = first.then(|| stories.remove(&heard.message_sid)).flatten()?;
-                Message::of(story).filter(|message| search.wants(&message.status))
-            };
-            Ok(step.into_iter().map(message).collect())
-        })
-        .await
+        self.page(search, true, Search::message_at).await
     }
 
     /// Webhooks, by when they were heard.
     pub async fn events(&mut self, search: &Search) -> Result<Page<Heard>, StoreError> {
-        let wanted = |heard: &Heard| search.is_about(heard) && search.wants(&heard.status);
-        self.page(search, async |_, step| {
-            Ok(step.into_iter().map(|heard| Some(heard).filter(wanted)).collect())
-        })
-        .await
+        self.page(search, false, Search::event_at).await
     }
 
-    /// Walks step by step until a page is full; `read` makes of each webhook what is listed in its place, if anything.
+    /// Walks step by step until a page is full; `list` makes of each webhook what is listed in its place, if anything,
+    /// of the stories of the step's messages where these are `told`.
     async fn page<T>(
         &mut self,
         search: &Search,
-        read: impl AsyncFn(&mut Self, Vec<Heard>) -> Result<Vec<Option<T>>, StoreError>,
+        told: bool,
+        list: fn(&Search, Heard, &mut Stories) -> Option<T>,
     ) -> Result<Page<T>, StoreError> {
         let start = || Cursor { heard_ms: search.until_ms, key: String::new() };
         let mut page =
@@ -136,12 +125,14 @@ impl Histories {
             let places: Vec<Cursor> = step.iter().map(Cursor::of).collect();
             looked_at += places.len();
             let is_last = places.len() < STEP;
-            for (place, found) in places.into_iter().zip(read(self, step).await?) {
+            let sids = step.iter().filter(|_| told).map(|heard| heard.message_sid.as_str());
+            let mut stories = self.read_all(&search.account_sid, sids.collect()).await?;
+            for (place, heard) in places.into_iter().zip(step) {
                 if page.found.len() >= search.limit {
                     return Ok(page);
                 }
                 page.next = Some(place);
-                page.found.extend(found);
+                page.found.extend(list(search, heard, &mut stories));
             }
             if is_last {
                 page.next = None;
@@ -173,15 +164,18 @@ impl Histories {
         &mut self,
         account_sid: &str,
         message_sids: BTreeSet<&str>,
-    ) -> Result<BTreeMap<String, Vec<Heard>>, StoreError> {
+    ) -> Result<Stories, StoreError> {
         // What has the key's own separator in it is nobody's id, and must not reach into another's range.
         let sids = message_sids.into_iter().filter(|sid| !sid.contains(':'));
         let ranges: Vec<Range> = match account_sid.contains(':') {
             true => Vec::new(),
             false => sids.flat_map(|sid| Range::of(account_sid, sid)).collect(),
         };
+        if ranges.is_empty() {
+            return Ok(Stories::new());
+        }
         let rows: Vec<HeardRow> = self.reader.histories(&ranges).await?;
-        let mut found = BTreeMap::<String, Vec<Heard>>::new();
+        let mut found = Stories::new();
         for row in rows {
             let heard = row.read();
             found.entry(heard.message_sid.clone()).or_default().push(heard);
@@ -221,6 +215,18 @@ impl Search {
     fn first_of<'a>(&self, story: &'a [Heard]) -> Option<&'a String> {
         let about = story.iter().filter(|heard| heard.route.is_some() && self.is_about(heard));
         about.map(|heard| (heard.heard_ms, &heard.key)).min().map(|(_, key)| key)
+    }
+
+    /// The message whose first webhook this is: it is listed there, and not at each of them.
+    fn message_at(&self, heard: Heard, stories: &mut Stories) -> Option<Message> {
+        let story = stories.get(&heard.message_sid)?;
+        let is_first = self.first_of(story) == Some(&heard.key);
+        let story = is_first.then(|| stories.remove(&heard.message_sid)).flatten()?;
+        Message::of(story).filter(|message| self.wants(&message.status))
+    }
+
+    fn event_at(&self, heard: Heard, _: &mut Stories) -> Option<Heard> {
+        Some(heard).filter(|heard| self.is_about(heard) && self.wants(&heard.status))
     }
 
     fn wants(&self, status: &str) -> bool {
@@ -335,6 +341,15 @@ mod tests {
 
     use super::*;
     use crate::store::sqlite;
+
+    /// A server answers on whichever thread is free.
+    #[expect(dead_code, reason = "it only has to compile")]
+    fn questions_may_change_threads(histories: &mut Histories, search: &Search) {
+        fn may_change_threads(_: impl Send) {}
+        may_change_threads(histories.message("AC1", "SM1"));
+        may_change_threads(histories.messages(search));
+        may_change_threads(histories.events(search));
+    }
 
     #[tokio::test]
     async fn sqlite_finds_everything_by_an_index() {
