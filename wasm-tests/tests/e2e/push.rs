@@ -162,6 +162,7 @@ async fn what_began_before_a_push_ends_and_is_settled(stack: &Stack) -> Result<(
 
 /// Envoy does not wait for ever. Nobody knows what became of the webhook then, so the next copy is delivered.
 async fn what_outlasts_the_drain_is_cut_off_and_comes_again(stack: &Stack) -> Result<()> {
+    let ledger = stack.ledger().await?;
     let mut held = Vec::new();
     for leaving in [Leaving::Close, Leaving::TakeBack] {
         let form = Form::inbound("too long");
@@ -169,15 +170,18 @@ async fn what_outlasts_the_drain_is_cut_off_and_comes_again(stack: &Stack) -> Re
         stack.backend.script(&request.case, [Answer::Never, Answer::status(200)]);
         let caller = Caller::call(stack.envoy.address(), &request, leaving).await?;
         stack.backend.wait(&request.case, 1).await?;
+        let known =
+            async || Ok((!ledger.events(form.get("MessageSid")).await?.is_empty()).then_some(()));
+        until("the ledger to know of it", known).await?;
         held.push((form, request, caller));
     }
+    // That the sidecar is away when the drain ends is told to those who are left of the old configuration. It goes before
+    // the push: on a slow machine the drain may be over before anything else is done.
+    stack.sidecar()?.kill().await?;
     ensure!(push_route(stack, "/twilio/new").await?);
     is_live(stack, "/twilio/new").await?;
-    // That the sidecar is away just then is told to those who are left of the old configuration.
-    stack.sidecar()?.kill().await?;
     is_drained(stack).await?;
     stack.sidecar()?.restart().await?;
-    let ledger = stack.ledger().await?;
     for (form, request, caller) in held {
         ensure!(caller.answered().await.is_err(), "there is nobody to answer");
         ledger.settled(form.get("MessageSid"), "refused", 1).await?;
