@@ -109,7 +109,6 @@ impl HttpContext for Stream {
 
     fn on_log(&mut self) {
         self.tell(Event::Gone);
-        self.shared.forget(self.id);
     }
 }
 

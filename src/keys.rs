@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use twilio_edge_contract::{AccountKeys, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS};
+use twilio_edge_contract::{AccountKeys, MAX_ACCOUNTS, MAX_KEYS};
 
 use crate::form::is_account_sid;
-use crate::signature::{Algorithm, Key, Settings};
+use crate::signature::{Key, Settings};
 
 /// One Twilio account or subaccount. A subaccount signs with its own token.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ impl Account {
             [("auth_tokens", given.auth_tokens.len()), ("shared_keys", given.shared_keys.len())]
         {
             if length > MAX_KEYS {
-                complain(list.to_owned(), "has more than 8 entries");
+                complain(list.to_owned(), &format!("has more than {MAX_KEYS} entries"));
             }
         }
         let tokens = given.auth_tokens.iter().enumerate();
@@ -118,11 +118,7 @@ impl Account {
         let keys = given.auth_tokens.iter().enumerate();
         let keys = keys.filter_map(|(n, token)| Key::auth_token(label(n), token)).collect();
         let shared_keys = given.shared_keys.iter().filter_map(|shared| {
-            let algorithm = match shared.algorithm {
-                KeyAlgorithm::HmacSha256 => Algorithm::HmacSha256,
-                KeyAlgorithm::HmacSha1 => Algorithm::HmacSha1,
-            };
-            let key = Key::shared(shared.id.clone(), &shared.secret, algorithm)?;
+            let key = Key::shared(shared.id.clone(), &shared.secret, shared.algorithm)?;
             Some(SharedKey { id: shared.id.clone(), key })
         });
         Ok(Self { sid: given.sid.clone(), keys, shared_keys: shared_keys.collect() })
@@ -135,7 +131,7 @@ impl Account {
             ..complaint
         };
         if given.is_empty() || given.len() > MAX_ACCOUNTS {
-            let message = "has no entry, or more than 1024".to_owned();
+            let message = format!("has no entry, or more than {MAX_ACCOUNTS}");
             return Err(Complaint { at: "accounts".to_owned(), message });
         }
         let mut accounts: Vec<Self> = Vec::with_capacity(given.len());
@@ -190,7 +186,7 @@ fn label(n: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twilio_edge_contract::SharedKeySecret;
+    use twilio_edge_contract::{KeyAlgorithm, SharedKeySecret};
 
     const SID: &str = "AC00112233445566778899aabbccddeeff";
 

@@ -201,6 +201,15 @@ mod tests {
         assert_eq!(same.outcome(), Refresh::Unchanged);
     }
 
+    /// A fleet that starts together does not ask together for ever.
+    #[test]
+    fn workers_ask_at_moments_of_their_own() {
+        let moments: std::collections::BTreeSet<u64> =
+            (0..64).map(|worker| KeyRefresh { worker, ..refresh() }.jittered(10_000)).collect();
+        assert!(moments.len() > 32, "{moments:?}");
+        assert!(moments.iter().all(|pause_ms| (9_000..=11_000).contains(pause_ms)), "{moments:?}");
+    }
+
     #[test]
     fn what_cannot_be_used_changes_nothing_and_is_asked_again_soon() {
         let mut refresh = refresh();

@@ -12,6 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+pub use twilio_edge_contract::KeyAlgorithm as Algorithm;
 
 use crate::form::{Form, Parameter};
 
@@ -33,25 +34,6 @@ pub struct Key {
 enum KeyedHash {
     Sha1(Hmac<Sha1>),
     Sha256(Hmac<Sha256>),
-}
-
-/// The two algorithms Twilio signs with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Of auth tokens, always.
-    HmacSha1,
-    /// Of SharedKeys, by default.
-    HmacSha256,
-}
-
-impl Algorithm {
-    /// As in `X-Twilio-Webhooks-Signature-Settings`, in any letter case.
-    pub fn named(name: &str) -> Option<Self> {
-        [(Self::HmacSha1, "HMAC_SHA1"), (Self::HmacSha256, "HMAC_SHA256")]
-            .into_iter()
-            .find(|(_, known)| known.eq_ignore_ascii_case(name))
-            .map(|(algorithm, _)| algorithm)
-    }
 }
 
 impl Key {

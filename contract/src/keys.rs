@@ -63,6 +63,16 @@ pub enum KeyAlgorithm {
     HmacSha1,
 }
 
+impl KeyAlgorithm {
+    /// As in `X-Twilio-Webhooks-Signature-Settings`, in any letter case.
+    pub fn named(name: &str) -> Option<Self> {
+        [(Self::HmacSha1, "HMAC_SHA1"), (Self::HmacSha256, "HMAC_SHA256")]
+            .into_iter()
+            .find(|(_, known)| known.eq_ignore_ascii_case(name))
+            .map(|(algorithm, _)| algorithm)
+    }
+}
+
 impl fmt::Debug for AccountKeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

@@ -10,7 +10,6 @@ use super::reading::{Reading, field};
 use super::{BodyFormat, Config, Mode, OnUnavailable, Route, Sidecar};
 use crate::form::is_account_sid;
 use crate::keys::Account;
-use crate::signature::Algorithm;
 
 /// Largest `max_body_bytes`: bodies are held in memory, and the HTTP/1 codec stops at 1 MiB by itself.
 const MAX_BODY_LIMIT: u64 = 1 << 20;
@@ -167,19 +166,14 @@ impl Reading<'_> {
             }
         };
         let algorithm = match field(shared, "algorithm") {
-            None => Some(Algorithm::HmacSha256),
-            Some(name) => name.as_str().and_then(Algorithm::named),
+            None => Some(KeyAlgorithm::HmacSha256),
+            Some(name) => name.as_str().and_then(KeyAlgorithm::named),
         };
-        let algorithm = match algorithm {
-            Some(Algorithm::HmacSha256) => KeyAlgorithm::HmacSha256,
-            Some(Algorithm::HmacSha1) => KeyAlgorithm::HmacSha1,
-            None => {
-                let problem = "must be \"HMAC_SHA256\" or \"HMAC_SHA1\"";
-                self.problem(&format!("{path}.algorithm"), problem);
-                return None;
-            }
-        };
-        Some(SharedKeySecret { id: id?, secret: secret?, algorithm })
+        if algorithm.is_none() {
+            let problem = "must be \"HMAC_SHA256\" or \"HMAC_SHA1\"";
+            self.problem(&format!("{path}.algorithm"), problem);
+        }
+        Some(SharedKeySecret { id: id?, secret: secret?, algorithm: algorithm? })
     }
 
     fn route(&self, path: &str, value: &Value, defaults: &RouteDefaults<'_>) -> Option<Route> {

@@ -4,9 +4,8 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::Stdio,
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
 };
 
 use reqwest::{Client, Response, header};
@@ -27,8 +26,8 @@ pub(crate) struct Sidecar {
     pub(crate) base: String,
     pub(crate) client: Client,
     log: Arc<Mutex<String>>,
-    /// Reads the log, until the process has ended.
-    reader: JoinHandle<()>,
+    /// Closed when the log has ended, and with it the process.
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Sidecar {
@@ -51,7 +50,9 @@ impl Sidecar {
         let log = Arc::new(Mutex::new(String::new()));
         let (listening, listens) = tokio::sync::oneshot::channel();
         let (stderr, lines) = (process.stderr(), log.clone());
-        let reader = std::thread::spawn(move || {
+        let (end, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _until_the_end: mpsc::Sender<()> = end;
             let mut listening = Some(listening);
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some((_, address)) = line.split_once("listening on ")
@@ -66,7 +67,7 @@ impl Sidecar {
         let base = tokio::time::timeout(Duration::from_secs(30), listens).await.unwrap();
         let base = base.unwrap_or_else(|_| panic!("no start:\n{}", log.lock().unwrap()));
         let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-        Sidecar { process, base, client, log, reader }
+        Sidecar { process, base, client, log, ended: Mutex::new(ended) }
     }
 
     /// Where administrators are answered.
@@ -84,11 +85,9 @@ impl Sidecar {
     /// SIGTERM, as an orchestrator stops it; everything it logged.
     pub(crate) fn stop(self) -> String {
         self.process.signal("TERM");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.reader.is_finished() {
-            assert!(Instant::now() < deadline, "it did not stop:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let end = self.ended.lock().unwrap().recv_timeout(Duration::from_secs(30));
+        let stopped = end == Err(mpsc::RecvTimeoutError::Disconnected);
+        assert!(stopped, "it did not stop:\n{}", self.log());
         self.log()
     }
 
