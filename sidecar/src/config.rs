@@ -63,6 +63,7 @@ impl Admin {
 pub struct Api {
     pub requests_per_second: u32,
     pub burst: u32,
+    pub bad_tokens_per_minute: u32,
     pub max_body_bytes: usize,
 }
 
@@ -294,6 +295,7 @@ impl Config {
             ("events.batch", self.events.batch as u64, 1),
             ("api.requests_per_second", u64::from(self.api.requests_per_second), 1),
             ("api.burst", u64::from(self.api.burst), 1),
+            ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),
             ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1024),
             ("http.request_timeout_ms", self.http.request_timeout_ms, 1),

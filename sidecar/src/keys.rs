@@ -112,8 +112,7 @@ impl Keys {
         source: String,
         now_ms: i64,
     ) -> Result<Caller, Refusal> {
-        // Digests are compared, not tokens: in constant time, and without telling the length.
-        if !shown.is_empty() && bool::from(digest(shown).ct_eq(&*self.token)) {
+        if self.is_token(shown) {
             return self.bearer_of_the_token(needed, source).await;
         }
         let shown = Shown::read(shown).ok_or(Refusal::Unknown)?;
@@ -133,6 +132,17 @@ impl Keys {
             account_sid: key.account_sid.clone(),
             key: Some(key),
         })
+    }
+
+    /// Whether this is the token, or names a key that was looked up lately: to refuse it takes no database.
+    pub fn has_met(&self, shown: &[u8]) -> bool {
+        self.is_token(shown)
+            || Shown::read(shown).is_some_and(|shown| self.remembered().contains_key(shown.id))
+    }
+
+    fn is_token(&self, shown: &[u8]) -> bool {
+        // Digests are compared, not tokens: in constant time, and without telling the length.
+        !shown.is_empty() && bool::from(digest(shown).ct_eq(&*self.token))
     }
 
     /// The token is for filters; until the first administrator has a key, it also makes that one.

@@ -21,6 +21,8 @@ enum Subject {
     Metrics,
     /// The sidecar's settings, with their defaults
     Sidecar,
+    /// Every refusal of the API (docs/API.md)
+    Problems,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -29,6 +31,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Refusals => reply::reference(),
         Subject::Metrics => metrics::reference(),
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
+        Subject::Problems => crate::http::kinds::reference(),
     };
     print!("{text}");
     ExitCode::SUCCESS

@@ -1,7 +1,11 @@
 //! Who may call: a bearer token is looked up, its scope held against what is asked for, and who asks too often waits.
 //! What a handler may show is then up to the [`Caller`] it finds in the request.
 
-use std::{net::SocketAddr, num::NonZeroU32};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    time::Instant,
+};
 
 use axum::{
     extract::{ConnectInfo, Request, State},
@@ -14,24 +18,35 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{App, now_ms, problem::Problem};
-use crate::{config, domain::api_key::Scope, keys::Caller};
+use super::{App, now_ms, problem::Problem, strangers::Strangers};
+use crate::{
+    config,
+    domain::api_key::Scope,
+    keys::{Caller, Refusal},
+};
 
-/// How often each caller may ask. There are as many as there are keys: nobody is counted before being known.
-pub(super) struct Limits(DefaultKeyedRateLimiter<String>);
+/// How often one may ask.
+pub(super) struct Limits {
+    /// There are as many as there are keys: nobody is counted here before being known.
+    callers: DefaultKeyedRateLimiter<String>,
+    strangers: Strangers,
+}
 
 impl Limits {
     pub(super) fn new(settings: &config::Api) -> Limits {
         let some = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(some(settings.requests_per_second));
-        Limits(RateLimiter::keyed(quota.allow_burst(some(settings.burst))))
+        Limits {
+            callers: RateLimiter::keyed(quota.allow_burst(some(settings.burst))),
+            strangers: Strangers::new(settings.bad_tokens_per_minute),
+        }
     }
 
     fn take(&self, caller: &Caller) -> Result<(), Problem> {
         let early = |until: governor::NotUntil<_>| {
             Problem::too_many(until.wait_time_from(DefaultClock::default().now()))
         };
-        self.0.check_key(&caller.actor).map_err(early)
+        self.callers.check_key(&caller.actor).map_err(early)
     }
 }
 
@@ -55,12 +70,12 @@ pub(super) async fn administration(
 }
 
 async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) -> Response {
-    let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let source = from.map_or_else(|| "unknown".into(), |ConnectInfo(peer)| peer.ip().to_string());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map(|ConnectInfo(peer)| peer.ip());
     let shown = bearer(request.headers()).unwrap_or_default();
-    let caller = match app.keys.caller(shown, needed, source, now_ms()).await {
+    let caller = match known(app, needed, shown, address).await {
         Ok(caller) => caller,
-        Err(refusal) => return Problem::refused(refusal, needed).into_response(),
+        Err(problem) => return problem.into_response(),
     };
     if needed != Scope::Edge
         && let Err(problem) = app.limits.take(&caller)
@@ -69,6 +84,28 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
     }
     request.extensions_mut().insert(caller);
     next.run(request).await
+}
+
+/// Who calls, if their token is ours and good for this.
+async fn known(
+    app: &App,
+    needed: Scope,
+    shown: &[u8],
+    address: Option<IpAddr>,
+) -> Result<Caller, Problem> {
+    let strangers = &app.limits.strangers;
+    // A key that was good a moment ago is not locked out by what else comes from there.
+    if let Some(wait) = address.and_then(|address| strangers.wait(address, Instant::now()))
+        && !app.keys.has_met(shown)
+    {
+        return Err(Problem::too_many_bad_tokens(wait));
+    }
+    let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
+    let caller = app.keys.caller(shown, needed, source, now_ms()).await;
+    if let (Err(Refusal::Unknown), Some(address)) = (&caller, address) {
+        strangers.note(address, Instant::now());
+    }
+    caller.map_err(|refusal| Problem::refused(refusal, needed))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

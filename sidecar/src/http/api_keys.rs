@@ -94,8 +94,7 @@ pub(super) fn own_router() -> OpenApiRouter<App> {
     request_body = WantedKey,
     responses(
         (status = 201, description = "The key", body = CreatedKey),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]
@@ -129,8 +128,7 @@ async fn create(
     operation_id = "list_keys",
     responses(
         (status = 200, description = "A page of them", body = KeyList),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]
@@ -161,8 +159,7 @@ async fn list(
     operation_id = "fetch_key",
     responses(
         (status = 200, description = "The key", body = ApiKey),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]
@@ -185,8 +182,7 @@ async fn fetch(
     operation_id = "revoke_key",
     responses(
         (status = 200, description = "The key, revoked", body = ApiKey),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]
@@ -208,8 +204,7 @@ async fn revoke(
     operation_id = "own_key",
     responses(
         (status = 200, description = "The key", body = ApiKey),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]

@@ -65,8 +65,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     operation_id = "list_audit",
     responses(
         (status = 200, description = "A page of them", body = ChangeList),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]

@@ -9,7 +9,7 @@ use axum::{
 use twilio_edge_contract::{AccountKeys, KeyRing};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, json, problem::Problem};
+use super::{App, json, kinds, problem::Problem};
 use crate::keys::Caller;
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -24,8 +24,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     params(("have" = Option<String>, Query, description = "The generation the filter has already")),
     responses(
         (status = 200, description = "The keys of the accounts", body = KeyRing),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]
@@ -34,7 +33,7 @@ async fn config(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let accounts = app.accounts.ok_or_else(Problem::no_accounts_file)?;
+    let accounts = app.accounts.ok_or_else(|| Problem::of(kinds::NO_ACCOUNTS_FILE))?;
     let ring = accounts.current().await.ring;
     let seen = |accounts: &Vec<AccountKeys>| -> Vec<AccountKeys> {
         accounts.iter().filter(|account| caller.sees(&account.sid)).cloned().collect()

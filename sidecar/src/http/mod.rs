@@ -7,10 +7,12 @@ mod audit;
 mod claims;
 mod health;
 mod keys;
+pub(crate) mod kinds;
 mod openapi;
 mod paging;
 mod problem;
 mod settlements;
+mod strangers;
 
 use std::{
     sync::Arc,
@@ -43,7 +45,7 @@ pub struct App {
     keys: Keys,
     limits: Arc<Limits>,
     request_timeout: Duration,
-    /// Of claims and settlements, and of anything else.
+    /// Of claims and settlements, and of everything else.
     max_body_bytes: (usize, usize),
 }
 
@@ -64,37 +66,35 @@ impl App {
     /// What filters, applications and orchestrators call.
     pub fn router(&self) -> Router {
         const ABOUT: &str = "What filters, applications and orchestrators call.";
-        const PATHS: &str = "/edge/v1/claims, /edge/v1/settlements, /edge/v1/config, /v1/key, /healthz, /readyz, /metrics, /openapi.json and /docs";
         let edge = claims::router()
             .merge(settlements::router())
             .merge(keys::router())
             .layer(DefaultBodyLimit::max(self.max_body_bytes.0))
             .layer(middleware::from_fn_with_state(self.clone(), access::edge));
         let application = api_keys::own_router()
-            .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
         let router = edge.merge(application).merge(health::router());
-        self.finish(openapi::of("twilio-edge", ABOUT), router, PATHS)
+        self.finish(openapi::of("twilio-edge", ABOUT), router)
     }
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
         const ABOUT: &str = "What administrators call: API keys and the audit.";
-        const PATHS: &str = "/v1/keys, /v1/keys/{id}, /v1/audit, /openapi.json and /docs; everything else is at the other listener";
         let admin = api_keys::router()
             .merge(audit::router())
-            .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
             .layer(middleware::from_fn_with_state(self.clone(), access::administration));
-        self.finish(openapi::of("twilio-edge administration", ABOUT), admin, PATHS)
+        self.finish(openapi::of("twilio-edge administration", ABOUT), admin)
     }
 
-    fn finish(&self, document: OpenApi, router: OpenApiRouter<App>, paths: &'static str) -> Router {
+    fn finish(&self, document: OpenApi, router: OpenApiRouter<App>) -> Router {
         let (router, document) =
             OpenApiRouter::with_openapi(document).merge(router).split_for_parts();
+        let paths = openapi::paths(&document);
         router
             .merge(openapi::router(&document))
-            .fallback(move || async move { Problem::not_found(paths) })
-            .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+            .fallback(async move || Problem::not_found(&paths))
+            .method_not_allowed_fallback(async || Problem::of(kinds::METHOD_NOT_ALLOWED))
+            .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
             .layer(middleware::from_fn_with_state(self.clone(), in_time))
             .with_state(self.clone())
     }
@@ -117,7 +117,7 @@ pub(crate) fn now_ms() -> i64 {
 fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     body.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            Problem::body_too_large()
+            Problem::of(kinds::BODY_TOO_LARGE)
         }
         other => Problem::unreadable(&other.body_text()),
     })

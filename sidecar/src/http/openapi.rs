@@ -8,7 +8,7 @@ use utoipa::openapi::{
     security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::App;
+use super::{App, problem::Problem};
 
 const PAGE: &str = include_str!("openapi.html");
 
@@ -21,8 +21,19 @@ pub(super) fn of(title: &str, about: &str) -> OpenApi {
     let mut info = Info::new(title, env!("CARGO_PKG_VERSION"));
     info.description = Some(about.to_owned());
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    let components = ComponentsBuilder::new().security_scheme("key", bearer).build();
+    let components = ComponentsBuilder::new().security_scheme("key", bearer);
+    let components = Problem::components(components).build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()
+}
+
+/// Every path there is, for who asks for another.
+pub(super) fn paths(document: &OpenApi) -> String {
+    let described = document.paths.paths.keys().map(String::as_str);
+    let paths: Vec<&str> = described.chain(["/openapi.json"]).collect();
+    format!(
+        "{} and /docs here; filters, applications and administrators are not all answered at one listener",
+        paths.join(", ")
+    )
 }
 
 /// Serves a description, and the page that shows it. Needs no token: it tells no secret.

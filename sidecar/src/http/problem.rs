@@ -1,7 +1,7 @@
-//! Refusals: `application/problem+json` (RFC 9457) with a `code` that never changes its meaning, and in `actor` who must
-//! act: the `caller` (the filter and whoever configures it) or the `operator` of this sidecar. The only list of them.
+//! Refusals on the wire: `application/problem+json` (RFC 9457), of a kind ([`super::kinds`]) and with the detail of the
+//! request at hand; and how they stand in the description of the API. Decides nothing about when one is due.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -9,22 +9,25 @@ use axum::{
 };
 use serde::Serialize;
 use twilio_edge_contract::{MAX_BATCH, PROTOCOL_VERSION};
-use utoipa::ToSchema;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{ComponentsBuilder, Content, Ref, RefOr, ResponseBuilder},
+};
 
-use crate::{domain::api_key::Scope, keys::Refusal};
+use super::kinds::{self, Actor, Code, Kind};
+use crate::{domain::api_key::Scope, keys::Refusal, store::StoreError};
 
-const CALLER: &str = "caller";
-const OPERATOR: &str = "operator";
-
-/// A refusal: `code` never changes its meaning, `actor` must act (`caller` or `operator`).
+/// A refusal: `code` never changes its meaning, `actor` must act.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
     status: u16,
+    #[schema(value_type = Code, inline)]
     code: &'static str,
     detail: String,
+    #[schema(value_type = Actor, inline)]
     actor: &'static str,
     /// In seconds: when it is worth asking again.
     #[serde(skip)]
@@ -32,43 +35,42 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn new(
-        status: StatusCode,
-        code: &'static str,
-        title: &'static str,
-        actor: &'static str,
-        detail: String,
-    ) -> Problem {
-        let kind = format!("urn:twilio-edge:problem:{code}");
-        Problem { kind, title, status: status.as_u16(), code, detail, actor, retry_after: None }
+    /// Refuses, and tells of this kind what there is to tell.
+    pub(super) fn of(kind: Kind) -> Problem {
+        Problem::with(kind, kind.remedy)
+    }
+
+    /// Refuses, and tells what the request at hand needs.
+    pub(super) fn with(kind: Kind, detail: impl Into<String>) -> Problem {
+        Problem {
+            kind: format!("urn:twilio-edge:problem:{}", kind.code),
+            title: kind.title,
+            status: kind.status.as_u16(),
+            code: kind.code,
+            detail: detail.into(),
+            actor: kind.actor,
+            retry_after: None,
+        }
+    }
+
+    /// Rounded up: who comes back then is answered.
+    fn after(self, wait: Duration) -> Problem {
+        Problem { retry_after: Some(wait.as_secs().saturating_add(1)), ..self }
     }
 
     /// Why it was not done, on behalf of whom asked for what takes `needed`.
     pub(super) fn refused(refusal: Refusal, needed: Scope) -> Problem {
         match refusal {
             Refusal::Unknown => Problem::unauthorized(needed),
-            Refusal::Scope { has, needed } => Problem::wrong_scope(has, needed),
-            Refusal::BootstrapOver => {
-                let detail = "TWILIO_EDGE_TOKEN makes the first admin key only, and there is one: use an admin key, or make one with `twilio-edge keys create --scope admin`.";
-                let title = "The edge token is not for administration any more";
-                let status = StatusCode::FORBIDDEN;
-                Problem::new(status, "bootstrap_over", title, CALLER, detail.into())
+            Refusal::Scope { has, needed } => {
+                let detail = format!("It has scope {has}, and this takes {needed}.");
+                Problem::with(kinds::WRONG_SCOPE, detail)
             }
+            Refusal::BootstrapOver => Problem::of(kinds::BOOTSTRAP_OVER),
             Refusal::OtherAccount => Problem::other_account(),
-            Refusal::NoSuchKey => {
-                let detail = "GET /v1/keys lists those this key may see.".into();
-                let title = "There is no such key";
-                Problem::new(StatusCode::NOT_FOUND, "no_such_key", title, CALLER, detail)
-            }
+            Refusal::NoSuchKey => Problem::of(kinds::NO_SUCH_KEY),
             Refusal::Invalid(problem) => Problem::unreadable(&problem),
-            Refusal::Store(reason) => {
-                tracing::warn!(%reason, "an API request could not be answered");
-                let detail = "The database does not answer; sending it again is safe.".into();
-                let title = "The request cannot be answered now";
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                let problem = Problem::new(status, "unavailable", title, OPERATOR, detail);
-                Problem { retry_after: Some(1), ..problem }
-            }
+            Refusal::Store(reason) => Problem::unavailable(&reason),
         }
     }
 
@@ -79,90 +81,88 @@ impl Problem {
                 "Send an API key of scope {needed} as `Authorization: Bearer ..`; `twilio-edge keys create --scope {needed} --name ..` makes one. A revoked key is none."
             ),
         };
-        let title = "The bearer token is missing or not ours";
-        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", title, CALLER, detail)
-    }
-
-    fn wrong_scope(has: Scope, needed: Scope) -> Problem {
-        let detail = format!("It has scope {has}, and this takes {needed}.");
-        let title = "The key does not permit this";
-        Problem::new(StatusCode::FORBIDDEN, "wrong_scope", title, CALLER, detail)
+        Problem::with(kinds::UNAUTHORIZED, detail)
     }
 
     pub(super) fn other_account() -> Problem {
-        let detail = "The key is bound to one account; use a key of the other account, or one that is bound to none.".into();
-        let title = "That account is not this key's; nothing was done";
-        Problem::new(StatusCode::FORBIDDEN, "other_account", title, CALLER, detail)
+        Problem::of(kinds::OTHER_ACCOUNT)
+    }
+
+    /// The one place where a store that fails an API request is written down.
+    pub(super) fn unavailable(reason: &StoreError) -> Problem {
+        tracing::warn!(%reason, "an API request could not be answered");
+        Problem::of(kinds::UNAVAILABLE).after(Duration::ZERO)
     }
 
     pub(super) fn too_many(wait: Duration) -> Problem {
-        // Rounded up: who comes back then is answered.
-        let seconds = wait.as_secs().saturating_add(1);
-        let detail = format!(
-            "Ask again in {seconds} s, and less often; the operator may raise api.requests_per_second and api.burst."
-        );
-        let title = "This key has asked too often";
-        let problem =
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", title, CALLER, detail);
-        Problem { retry_after: Some(seconds), ..problem }
+        Problem::of(kinds::RATE_LIMITED).after(wait)
     }
 
-    pub(super) fn not_found(what_there_is: &str) -> Problem {
-        let detail = format!("There is {what_there_is}.");
-        Problem::new(StatusCode::NOT_FOUND, "not_found", "No such path", CALLER, detail)
+    pub(super) fn too_many_bad_tokens(wait: Duration) -> Problem {
+        Problem::of(kinds::TOO_MANY_BAD_TOKENS).after(wait)
     }
 
-    pub(super) fn no_accounts_file() -> Problem {
-        let detail = "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration.";
-        let title = "This sidecar has no keys to hand out";
-        Problem::new(StatusCode::NOT_FOUND, "no_accounts_file", title, OPERATOR, detail.into())
-    }
-
-    pub(super) fn method_not_allowed() -> Problem {
-        let detail = "The Allow header has those there are.";
-        let title = "No such method on this path";
-        let status = StatusCode::METHOD_NOT_ALLOWED;
-        Problem::new(status, "method_not_allowed", title, CALLER, detail.into())
+    pub(super) fn not_found(paths: &str) -> Problem {
+        Problem::with(kinds::NOT_FOUND, format!("There is {paths}."))
     }
 
     pub(super) fn unreadable(problem: &str) -> Problem {
-        let title = "The request cannot be read; nothing was done";
-        Problem::new(StatusCode::BAD_REQUEST, "unreadable", title, CALLER, problem.into())
+        Problem::with(kinds::UNREADABLE, problem)
     }
 
     pub(super) fn unknown_version(version: u64) -> Problem {
         let detail = format!(
             "The request has v {version}, this sidecar speaks v {PROTOCOL_VERSION}: deploy a filter and a sidecar of the same release."
         );
-        let title = "Another version of the protocol";
-        Problem::new(StatusCode::BAD_REQUEST, "unknown_version", title, CALLER, detail)
+        Problem::with(kinds::UNKNOWN_VERSION, detail)
     }
 
     pub(super) fn batch_too_large(size: usize) -> Problem {
         let detail = format!("The batch has {size} entries; split it to {MAX_BATCH} at most.");
-        let title = "Too many entries; nothing was done";
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large", title, CALLER, detail)
-    }
-
-    pub(super) fn body_too_large() -> Problem {
-        let detail = "Send less at a time, or raise http.max_body_bytes (for the filter) or api.max_body_bytes (for all others).".to_owned();
-        let title = "The request is too large; nothing was done";
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", title, CALLER, detail)
+        Problem::with(kinds::BATCH_TOO_LARGE, detail)
     }
 
     pub(super) fn too_slow(limit: Duration) -> Problem {
         let detail = format!(
             "It took longer than http.request_timeout_ms ({limit:?}); sending it again is safe."
         );
-        let title = "The request was not finished in time";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", title, OPERATOR, detail)
+        Problem::with(kinds::TIMEOUT, detail)
     }
 
     pub(super) fn internal(problem: &str) -> Problem {
         tracing::error!(problem, "a reply could not be written");
-        let title = "A defect of the sidecar";
-        let detail = "The log has the rest.".into();
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, OPERATOR, detail)
+        Problem::of(kinds::INTERNAL)
+    }
+}
+
+/// What every operation may answer besides what it is for: `responses(.., Problem)`. The two are described once
+/// ([`Problem::components`]) and referred to.
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let refer = |(range, name, _): &(&str, &str, _)| {
+            ((*range).to_owned(), RefOr::Ref(Ref::from_response_name(*name)))
+        };
+        RANGES.iter().map(refer).collect()
+    }
+}
+
+const RANGES: [(&str, &str, &str); 2] = [
+    ("4XX", "Refused", "Refused; nothing was done"),
+    ("5XX", "Unanswered", "Not answered; sending it again is safe"),
+];
+
+impl Problem {
+    /// What [`IntoResponses`] refers to.
+    pub(super) fn components(components: ComponentsBuilder) -> ComponentsBuilder {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let described = components.schema_from::<Problem>();
+        RANGES.iter().fold(described, |components, (_, name, description)| {
+            let response = ResponseBuilder::new()
+                .description(*description)
+                .content("application/problem+json", content.clone())
+                .build();
+            components.response(*name, response)
+        })
     }
 }
 

@@ -24,8 +24,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     request_body = SettlementsRequest,
     responses(
         (status = 200, description = "What became of each", body = SettlementsReply),
-        (status = "4XX", description = "Refused; nothing was done", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Not answered; sending it again is safe", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
     security(("key" = [])),
 )]

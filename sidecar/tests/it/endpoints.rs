@@ -69,6 +69,39 @@ async fn only_the_bearer_of_the_token_is_answered() {
 }
 
 #[tokio::test]
+async fn who_shows_many_wrong_tokens_is_not_looked_up_any_more() {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_API_BAD_TOKENS_PER_MINUTE", "5")]).await;
+    let body = json!({"scope": "app", "name": "shop"}).to_string();
+    let make = sidecar.client.post(format!("{}/v1/keys", sidecar.admin())).bearer_auth(TOKEN);
+    let made: Value = make.body(body).send().await.unwrap().json().await.unwrap();
+    let ask = async |token: &str| {
+        let request = sidecar.client.get(format!("{}/v1/key", sidecar.base));
+        request.bearer_auth(token).send().await.unwrap()
+    };
+    let good = made["token"].as_str().unwrap();
+    assert_eq!(ask(good).await.status(), 200);
+    let mut refusals = Vec::new();
+    for n in 0..7 {
+        refusals.push(refused(ask(&format!("guess{n}")).await).await);
+    }
+    let (unknown, enough) = ((401, "unauthorized".into()), (429, "too_many_bad_tokens".into()));
+    assert_eq!(refusals[..5], vec![unknown; 5]);
+    assert_eq!(refusals[5..], vec![enough.clone(); 2]);
+    let again = ask("guess").await;
+    let wait = again.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
+    assert!((1..=13).contains(&wait), "{wait}");
+    // It is the same at the other listener, for a filter's token, and with none at all.
+    let keyless = sidecar.client.get(format!("{}/v1/keys", sidecar.admin())).send().await.unwrap();
+    assert_eq!(refused(keyless).await, enough);
+    let forged = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth("x");
+    assert_eq!(refused(forged.send().await.unwrap()).await, enough);
+    // Whoever is known from there goes on.
+    assert_eq!(ask(good).await.status(), 200);
+    sidecar.claim(message("c1", "SM1")).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_refused_whole() {
     let (world, sidecar) = sidecar().await;
     let good = json!(message("c1", "SM1"));

@@ -106,7 +106,10 @@ async fn what_it_says_is_so(client: &Client, base: &str, document: &Value) {
         let kind = response.headers()["content-type"].to_str().unwrap();
         let kind = kind.split(';').next().unwrap().to_owned();
         let described = if secured { "4XX" } else { "200" };
-        let content = &operation["responses"][described]["content"];
+        let response = &operation["responses"][described];
+        let referred =
+            response["$ref"].as_str().and_then(|to| document.pointer(to.trim_start_matches('#')));
+        let content = &referred.unwrap_or(response)["content"];
         assert!(content.get(&kind).is_some(), "{method} {path}: {kind} in {content}");
     }
 }

@@ -1,0 +1,156 @@
+//! Every way to be refused: the one table of codes, with the status each has, who must act and what they do about it. It is
+//! in the description of the API and, as `twilio-edge reference problems` prints it, in docs/API.md. A code never changes
+//! its meaning; callers branch on it, never on a text. Knows nothing of when a refusal is due.
+
+use std::fmt::Write as _;
+
+use axum::http::StatusCode;
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        OneOfBuilder, RefOr,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
+
+/// Who must act: whoever calls (the filter, an application, and those who configure them).
+const CALLER: &str = "caller";
+
+/// Who must act: whoever runs this sidecar.
+const OPERATOR: &str = "operator";
+
+/// One way to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(super) code: &'static str,
+    pub(super) status: StatusCode,
+    pub(super) actor: &'static str,
+    /// What happened, whatever it was about.
+    pub(super) title: &'static str,
+    /// What to do about it, where the request at hand tells no better.
+    pub(super) remedy: &'static str,
+}
+
+macro_rules! kinds {
+    ($($name:ident $status:ident $actor:ident $code:literal: $title:literal; $remedy:literal)*) => {
+        $(pub(super) const $name: Kind = Kind {
+            code: $code,
+            status: StatusCode::$status,
+            actor: $actor,
+            title: $title,
+            remedy: $remedy,
+        };)*
+
+        const ALL: &[Kind] = &[$($name),*];
+    };
+}
+
+kinds! {
+    UNREADABLE BAD_REQUEST CALLER "unreadable": "The request cannot be read; nothing was done";
+        "Send what the description of the API asks for; the detail names the field."
+    UNKNOWN_VERSION BAD_REQUEST CALLER "unknown_version": "Another version of the protocol";
+        "Deploy a filter and a sidecar of the same release."
+    UNAUTHORIZED UNAUTHORIZED CALLER "unauthorized": "The bearer token is missing or not ours";
+        "Send an API key of the scope needed; a revoked key is none."
+    BOOTSTRAP_OVER FORBIDDEN CALLER "bootstrap_over": "The edge token is not for administration any more";
+        "TWILIO_EDGE_TOKEN makes the first admin key only, and there is one: use an admin key, or make one with `twilio-edge keys create --scope admin`."
+    WRONG_SCOPE FORBIDDEN CALLER "wrong_scope": "The key does not permit this";
+        "Use a key of the scope that the detail names."
+    OTHER_ACCOUNT FORBIDDEN CALLER "other_account": "That account is not this key's; nothing was done";
+        "The key is bound to one account; use a key of the other account, or one that is bound to none."
+    NOT_FOUND NOT_FOUND CALLER "not_found": "No such path";
+        "The detail has the paths of this listener; `/openapi.json` describes them."
+    NO_SUCH_KEY NOT_FOUND CALLER "no_such_key": "There is no such key";
+        "`GET /v1/keys` lists those this key may see."
+    NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";
+        "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration."
+    METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED CALLER "method_not_allowed": "No such method on this path";
+        "The Allow header has those there are."
+    BATCH_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "batch_too_large": "Too many entries; nothing was done";
+        "Split the batch as the detail says."
+    BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request is too large; nothing was done";
+        "Send less at a time, or raise http.max_body_bytes (for the filter) or api.max_body_bytes (for all others)."
+    RATE_LIMITED TOO_MANY_REQUESTS CALLER "rate_limited": "This key has asked too often";
+        "Ask again after Retry-After, and less often; the operator may raise api.requests_per_second and api.burst."
+    TOO_MANY_BAD_TOKENS TOO_MANY_REQUESTS CALLER "too_many_bad_tokens": "Too many tokens from this address were not ours";
+        "Stop what sends a wrong or revoked token from there, and ask again after Retry-After; the operator may raise api.bad_tokens_per_minute."
+    INTERNAL INTERNAL_SERVER_ERROR OPERATOR "internal": "A defect of the sidecar";
+        "The log has the rest."
+    UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "unavailable": "The request cannot be answered now";
+        "The database does not answer; sending it again is safe."
+    TIMEOUT SERVICE_UNAVAILABLE OPERATOR "timeout": "The request was not finished in time";
+        "It took longer than http.request_timeout_ms; sending it again is safe."
+}
+
+/// Every refusal, as the table of docs/API.md.
+pub(crate) fn reference() -> String {
+    let mut text =
+        "| status | code | who must act | what it says | what to do |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for kind in ALL {
+        let Kind { code, status, actor, title, remedy } = kind;
+        let status = status.as_u16();
+        let _ = writeln!(text, "| {status} | `{code}` | {actor} | {title} | {remedy} |");
+    }
+    text
+}
+
+/// What is refused: never changes its meaning.
+pub(super) struct Code;
+
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        let one = |kind: &Kind| {
+            let Kind { code, status, actor, title, remedy } = kind;
+            let status = status.as_u16();
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .enum_values(Some([*code]))
+                .description(Some(format!("{status}, for the {actor}: {title}. {remedy}")))
+        };
+        ALL.iter().map(one).fold(OneOfBuilder::new(), OneOfBuilder::item).into()
+    }
+}
+
+impl ToSchema for Code {}
+
+/// Who must act.
+pub(super) struct Actor;
+
+impl PartialSchema for Actor {
+    fn schema() -> RefOr<Schema> {
+        let words = [CALLER, OPERATOR].map(|word| json!(word));
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
+    }
+}
+
+impl ToSchema for Actor {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_code_is_one_refusal_and_a_title_no_sentence() {
+        let codes: BTreeSet<_> = ALL.iter().map(|kind| kind.code).collect();
+        assert_eq!(codes.len(), ALL.len());
+        for kind in ALL {
+            let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            assert!(kind.code.bytes().all(is_word), "{kind:?}");
+            assert!(!kind.title.ends_with('.') && kind.remedy.ends_with('.'), "{kind:?}");
+            assert!(!kind.title.contains('|') && !kind.remedy.contains('|'), "{kind:?}");
+            // Whose fault it is, as HTTP has it: 5xx is never the caller's.
+            assert!(kind.status.is_client_error() || kind.actor == OPERATOR, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_guide_has_the_table_of_this_version() {
+        let guide = include_str!("../../../docs/API.md");
+        let told = "docs/API.md is not what `twilio-edge reference problems` prints";
+        assert!(guide.contains(&reference()), "{told}");
+    }
+}

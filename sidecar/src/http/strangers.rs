@@ -1,0 +1,135 @@
+//! How many tokens that are not ours one address may show: guessing must not cost the database a look each time, and a
+//! client left with a revoked key must not fill its log. Holds a bounded number of addresses, whoever knocks; knows nothing
+//! of what a token is.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Most addresses told apart; all others count as one.
+const MOST: usize = 4096;
+
+/// The one that all others are.
+const CROWD: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// Each address with the time at which its last bad token is forgiven, were there no allowance.
+pub(super) struct Strangers {
+    /// For how long one bad token counts.
+    each: Duration,
+    /// How far ahead of now forgiveness may be.
+    allowance: Duration,
+    met: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Strangers {
+    /// So many at once, and on average as many within each minute.
+    pub(super) fn new(per_minute: u32) -> Strangers {
+        let allowance = Duration::from_secs(60);
+        Strangers { each: allowance / per_minute.max(1), allowance, met: Mutex::default() }
+    }
+
+    /// How long the next token from there has to wait, if it has to.
+    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgiven = met.get(&place(&met, network(address)))?;
+        let full = *forgiven + self.each;
+        full.checked_duration_since(now + self.allowance).filter(|wait| !wait.is_zero())
+    }
+
+    /// One was not ours.
+    pub(super) fn note(&self, address: IpAddr, now: Instant) {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if met.len() >= MOST {
+            met.retain(|_, forgiven| *forgiven > now);
+        }
+        let place = place(&met, network(address));
+        let forgiven = met.entry(place).or_insert(now);
+        // Those under way when it was used up do not make it wait longer.
+        *forgiven = ((*forgiven).max(now) + self.each).min(now + self.allowance);
+    }
+}
+
+/// The entry of an address: its own, or the crowd's when there is no room for one more.
+fn place(met: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
+    if met.len() < MOST || met.contains_key(&address) { address } else { CROWD }
+}
+
+/// Who has one IPv6 address has the whole /64 it is in.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    proptest! {
+        /// Whatever the times: in no minute more than twice the allowance gets through, and who waits as told is let in.
+        #[test]
+        fn no_more_get_through_than_allowed(
+            per_minute in 1u32..50,
+            gaps in prop::collection::vec(0u64..20_000, 1..200),
+        ) {
+            let strangers = Strangers::new(per_minute);
+            let (guesser, start) = (address("192.0.2.1"), Instant::now());
+            let (mut now, mut through) = (start, Vec::new());
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                match strangers.wait(guesser, now) {
+                    None => {
+                        strangers.note(guesser, now);
+                        through.push(now);
+                    }
+                    Some(wait) => prop_assert_eq!(strangers.wait(guesser, now + wait), None),
+                }
+            }
+            for first in &through {
+                let minute = *first..*first + Duration::from_secs(60);
+                let count = through.iter().filter(|at| minute.contains(at)).count();
+                prop_assert!(count <= per_minute as usize * 2, "{}", count);
+            }
+            let at_once = through.iter().filter(|at| **at == start).count();
+            prop_assert!(at_once <= per_minute as usize);
+        }
+    }
+
+    #[test]
+    fn one_address_does_not_lock_out_another_but_its_network() {
+        let (strangers, now) = (Strangers::new(1), Instant::now());
+        strangers.note(address("2001:db8::1"), now);
+        assert!(strangers.wait(address("2001:db8::2"), now).is_some());
+        assert_eq!(strangers.wait(address("2001:db8:0:1::1"), now), None);
+        strangers.note(address("192.0.2.1"), now);
+        assert!(strangers.wait(address("::ffff:192.0.2.1"), now).is_some());
+        assert_eq!(strangers.wait(address("192.0.2.2"), now), None);
+    }
+
+    #[test]
+    fn a_crowd_takes_no_more_room() {
+        let (strangers, now) = (Strangers::new(1), Instant::now());
+        for n in 0..3 * u32::try_from(MOST).unwrap() {
+            strangers.note(IpAddr::from(n.to_be_bytes()), now);
+        }
+        assert!(strangers.met.lock().unwrap().len() <= MOST + 1);
+        // Who is not told apart waits with the others; when time has gone by there is room again.
+        assert!(strangers.wait(address("255.0.0.1"), now).is_some());
+        let later = now + Duration::from_secs(60);
+        strangers.note(address("255.0.0.1"), later);
+        assert_eq!(strangers.met.lock().unwrap().len(), 1);
+    }
+}
