@@ -9,7 +9,10 @@ use toml::{Table, Value};
 
 use crate::{
     accounts,
-    domain::optout::{self, Keywords},
+    domain::{
+        optout::{self, Keywords},
+        retention::Retention,
+    },
 };
 
 /// Every setting with its default and what it means: the manual.
@@ -19,7 +22,7 @@ pub const DEFAULTS: &str = include_str!("../defaults.toml");
 const OWN_NAMES: [(&str, &str); 2] = [("database.url", "DATABASE_URL"), ("redis.url", "REDIS_URL")];
 
 /// Settings that may also be read from a file, named by their variable and `_FILE`.
-const SECRETS: [&str; 3] = ["token", "database.url", "redis.url"];
+const SECRETS: [&str; 4] = ["token", "database.url", "redis.url", "redaction.hash_key"];
 
 /// A listener that is not wanted. An empty variable counts as not set, so there has to be a word for it.
 const OFF: &str = "off";
@@ -41,6 +44,8 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub optout: Keywords,
+    pub retention: Retention,
+    pub redaction: Redaction,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -137,6 +142,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Redaction {
+    pub hash_key: Secret,
+    pub every_s: u64,
+    pub batch: u32,
 }
 
 /// A value that is never printed.
@@ -288,6 +302,8 @@ impl Config {
             ("database.timeout_ms", self.database.timeout_ms, 1),
             ("database.connect_timeout_ms", self.database.connect_timeout_ms, 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
+            ("redaction.every_s", self.redaction.every_s, 1),
+            ("redaction.batch", u64::from(self.redaction.batch), 1),
             ("leases.period_ms", u64::from(self.leases.period_ms), 1),
             ("leases.result_ttl_s", u64::from(self.leases.result_ttl_s), 1),
             ("leases.recall_s", u64::from(self.leases.recall_s), 1),
@@ -309,6 +325,10 @@ impl Config {
             }),
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
         );
+        let result_ms = i64::from(self.leases.result_ttl_s).saturating_mul(1000);
+        for problem in self.retention.problems(result_ms, !self.redaction.hash_key.is_empty()) {
+            check(false, &format!("retention.{problem}"));
+        }
         let mut meanings = BTreeMap::new();
         for (opt, words) in self.optout.lists() {
             for word in words {

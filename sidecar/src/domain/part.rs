@@ -1,0 +1,169 @@
+//! What a webhook's form is made of: which parameter says what was written, which says who, and which says nothing about
+//! anybody. A name nobody knows is never taken for harmless. What becomes of a part is decided elsewhere.
+
+/// A part of what is kept of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// What was written.
+    Body,
+    /// Where media are to be fetched.
+    Media,
+    /// Who wrote and from where, but for their address.
+    Person,
+    /// The addresses of both ends.
+    Addresses,
+    /// Every parameter that is in no list.
+    Other,
+    /// The backend's answer: no parameter, a column of its own.
+    Answer,
+}
+
+/// The parameters of each part (Twilio's guides to inbound messages and to status callbacks; twilio.com/docs/messaging).
+/// A `*` at the end stands for a number.
+const PARAMETERS: [(Part, &[&str]); 4] = [
+    (
+        Part::Body,
+        &[
+            "Body",
+            "ButtonText",
+            "ButtonPayload",
+            "ListId",
+            "ListTitle",
+            "ListDescription",
+            "InteractiveData",
+            "FlowData",
+            "StructuredMessage",
+            "AddOns",
+            "ReferralBody",
+            "ReferralHeadline",
+        ],
+    ),
+    (Part::Media, &["MediaUrl*", "ReferralMediaUrl", "ReferralMediaId", "ReferralSourceUrl"]),
+    (
+        Part::Person,
+        &[
+            "ProfileName",
+            "Latitude",
+            "Longitude",
+            "Address",
+            "Label",
+            "FromCity",
+            "FromState",
+            "FromZip",
+            "FromCountry",
+            "ToCity",
+            "ToState",
+            "ToZip",
+            "ToCountry",
+            "ChannelMetadata",
+            "ReferralSourceId",
+            "ReferralCtwaClid",
+        ],
+    ),
+    (Part::Addresses, &["From", "To", "WaId", "ChannelToAddress", "OriginalRepliedMessageSender"]),
+];
+
+/// Kept as long as their row: they say which message it is and what became of it, and of nobody who.
+const TECHNICAL: &[&str] = &[
+    "AccountSid",
+    "ApiVersion",
+    "ChannelInstallSid",
+    "ChannelPrefix",
+    "ErrorCode",
+    "EventType",
+    "Forwarded",
+    "FrequentlyForwarded",
+    "MediaContentType*",
+    "MessageSid",
+    "MessageStatus",
+    "MessageType",
+    "MessagingServiceSid",
+    "NumMedia",
+    "NumSegments",
+    "OptOutType",
+    "OriginalRepliedMessageSid",
+    "RawDlrDoneDate",
+    "ReferralMediaContentType",
+    "ReferralNumMedia",
+    "ReferralSourceType",
+    "SmsMessageSid",
+    "SmsSid",
+    "SmsStatus",
+];
+
+/// Every name in the lists above.
+#[cfg(test)]
+pub(super) fn listed() -> impl Iterator<Item = &'static str> {
+    let parts = PARAMETERS.iter().flat_map(|(_, names)| names.iter());
+    parts.chain(TECHNICAL).copied()
+}
+
+impl Part {
+    /// All there are.
+    pub const ALL: [Part; 6] =
+        [Part::Body, Part::Media, Part::Person, Part::Addresses, Part::Other, Part::Answer];
+
+    /// The word used in settings, metrics and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Part::Body => "body",
+            Part::Media => "media",
+            Part::Person => "person",
+            Part::Addresses => "addresses",
+            Part::Other => "other",
+            Part::Answer => "answer",
+        }
+    }
+
+    /// Which one a parameter is; none if it is technical. Twilio's names are case-sensitive.
+    pub fn of(parameter: &str) -> Option<Part> {
+        let is = |listed: &&str| match listed.strip_suffix('*') {
+            Some(prefix) => parameter
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())),
+            None => *listed == parameter,
+        };
+        if TECHNICAL.iter().any(is) {
+            return None;
+        }
+        let part = PARAMETERS.iter().find(|(_, names)| names.iter().any(is));
+        Some(part.map_or(Part::Other, |(part, _)| *part))
+    }
+
+    /// The parameters it is made of, for people.
+    pub fn parameters(self) -> String {
+        match (self, PARAMETERS.iter().find(|(part, _)| *part == self)) {
+            (_, Some((_, names))) => list(names),
+            (Part::Answer, _) => "the backend's answer (no parameter)".to_owned(),
+            (_, None) => {
+                format!("every other, but for {}, which stay as long as their row", list(TECHNICAL))
+            }
+        }
+    }
+
+    pub(super) fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_parameter_is_in_one_list() {
+        let mut names: Vec<&str> = listed().collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert_eq!(Part::of("MediaUrl12"), Some(Part::Media));
+        assert_eq!(Part::of("body"), Some(Part::Other), "what nobody knows is not kept for ever");
+        assert_eq!(Part::of("MessageSid"), None);
+    }
+}
