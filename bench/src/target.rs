@@ -200,6 +200,10 @@ impl Place<'_> {
             ("TWILIO_EDGE_TOKEN", EDGE_TOKEN.to_owned()),
             ("DATABASE_URL", database),
             ("REDIS_URL", redis),
+            (
+                "TWILIO_EDGE_EVENTS_SPOOL_DIR",
+                self.folder.join("spool").to_string_lossy().into_owned(),
+            ),
             // A PostgreSQL that was just made takes its time.
             ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "30000".to_owned()),
         ];

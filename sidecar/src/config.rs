@@ -2,7 +2,13 @@
 //! environment; later ones win. Every problem of all three is reported at once, with the path of its setting.
 //! Knows nothing of how a setting is used.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -10,6 +16,7 @@ use toml::{Table, Value};
 use crate::{
     accounts,
     domain::{
+        lease::Periods,
         optout::{self, Keywords},
         retention::Retention,
     },
@@ -53,6 +60,16 @@ pub struct Config {
 #[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
 pub struct Admin {
     pub listen: String,
+}
+
+impl Leases {
+    /// The clocks leases go by.
+    pub fn periods(&self) -> Periods {
+        Periods {
+            lease_ms: i64::from(self.period_ms),
+            result_ms: i64::from(self.result_ttl_s).saturating_mul(1000),
+        }
+    }
 }
 
 impl Admin {
@@ -115,6 +132,24 @@ pub struct Events {
     pub queue: usize,
     pub batch: usize,
     pub linger_ms: u64,
+    pub spool_dir: String,
+    pub spool_max_bytes: u64,
+}
+
+impl Events {
+    /// Where the spool is, unless nowhere: as told, else beside the database if that is a file.
+    pub fn spool_folder(&self, database: Option<&Path>) -> Option<PathBuf> {
+        match (self.spool_dir.as_str(), database) {
+            (OFF, _) => None,
+            ("", Some(database)) => {
+                let mut beside = database.as_os_str().to_owned();
+                beside.push(".spool");
+                Some(beside.into())
+            }
+            ("", None) => Some(PathBuf::from("data/spool")),
+            (folder, _) => Some(folder.into()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -309,6 +344,7 @@ impl Config {
             ("leases.recall_s", u64::from(self.leases.recall_s), 1),
             ("events.queue", self.events.queue as u64, 1),
             ("events.batch", self.events.batch as u64, 1),
+            ("events.spool_max_bytes", self.events.spool_max_bytes, 1 << 20),
             ("api.requests_per_second", u64::from(self.api.requests_per_second), 1),
             ("api.burst", u64::from(self.api.burst), 1),
             ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),

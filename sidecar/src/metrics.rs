@@ -63,6 +63,10 @@ pub struct Metrics {
     queue_depth: Gauge,
     events_written: Counter,
     events_refused: Counter,
+    spool_bytes: Gauge,
+    spool_refuses: Gauge,
+    spool_replayed: Counter,
+    spool_torn: Counter,
     accounts_stale: Gauge,
 }
 
@@ -78,6 +82,10 @@ impl Default for Metrics {
             queue_depth: Gauge::default(),
             events_written: Counter::default(),
             events_refused: Counter::default(),
+            spool_bytes: Gauge::default(),
+            spool_refuses: Gauge::default(),
+            spool_replayed: Counter::default(),
+            spool_torn: Counter::default(),
             accounts_stale: Gauge::default(),
             registry: Registry::default(),
         };
@@ -108,6 +116,26 @@ impl Default for Metrics {
             "events_refused",
             "Events the database refused to take",
             metrics.events_refused.clone(),
+        );
+        registry.register(
+            "spool_bytes",
+            "Bytes of the spool, which has what the database does not have yet",
+            metrics.spool_bytes.clone(),
+        );
+        registry.register(
+            "spool_refuses",
+            "1 while the spool is full or its disk takes nothing, and claims wait for the database",
+            metrics.spool_refuses.clone(),
+        );
+        registry.register(
+            "spool_replayed",
+            "Events found in the spool of a sidecar that was killed",
+            metrics.spool_replayed.clone(),
+        );
+        registry.register(
+            "spool_torn",
+            "Files of the spool that ended in the middle of an event",
+            metrics.spool_torn.clone(),
         );
         registry.register(
             "accounts_stale",
@@ -161,6 +189,16 @@ impl Metrics {
 
     pub(crate) fn event_refused(&self) {
         self.events_refused.inc();
+    }
+
+    pub(crate) fn spooled(&self, bytes: u64, refuses: bool) {
+        self.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.spool_refuses.set(refuses.into());
+    }
+
+    pub(crate) fn spool_replayed(&self, events: usize, torn: bool) {
+        self.spool_replayed.inc_by(events as u64);
+        self.spool_torn.inc_by(torn.into());
     }
 
     pub(crate) fn accounts_are_stale(&self, stale: bool) {

@@ -1,9 +1,9 @@
 //! `twilio-edge migrate`: brings the database up to date, so that a deployment can do it before any sidecar starts.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::process::ExitCode;
 
 use super::{Sources, fail};
-use crate::{config::without_password, metrics::Metrics, store::Stores};
+use crate::{config::without_password, store::Stores};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -20,13 +20,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    let database = without_password(config.database.url.expose());
-    match runtime.block_on(Stores::open(&config, Arc::new(Metrics::default()))) {
-        Ok(stores) => {
-            runtime.block_on(stores.close(Duration::from_secs(1)));
-            println!("{database} is up to date");
+    match runtime.block_on(Stores::migrate(&config)) {
+        Ok(()) => {
+            println!("{} is up to date", without_password(config.database.url.expose()));
             ExitCode::SUCCESS
         }
-        Err(error) => fail(format_args!("the database {database} {error}")),
+        Err(problem) => fail(problem),
     }
 }

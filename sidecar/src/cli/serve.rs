@@ -68,9 +68,7 @@ async fn serve(config: Config) -> Result<(), String> {
                 .map_err(|problems| format!("accounts.file: {file}: {}", problems.join("; ")))?,
         ),
     };
-    let stores = Stores::open(&config, metrics.clone()).await.map_err(|error| {
-        format!("the database {} {error}", without_password(config.database.url.expose()))
-    })?;
+    let stores = Stores::open(&config, metrics.clone()).await?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
     tokio::spawn(forget(stores.clone()));
 

@@ -1,10 +1,12 @@
 //! The one writer of the ledger's events. What may be written behind its answer waits here for a moment, and most of it
 //! meets its own end there: a webhook that came and was accepted within that moment is one insert, durable before
-//! its settlement is answered. What happens when too much waits, when the database is away, when it refuses a row and
-//! when the process stops is decided here; what an event is, is not.
+//! its settlement is answered. What waits is in the spool too, if there is one, so that it survives this process. What
+//! happens when too much waits, when the database is away, when it refuses a row and when the process stops is
+//! decided here; what an event is, is not.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,8 +18,9 @@ use tokio::{
 };
 
 use super::{
-    ledger::{Ledger, add},
+    ledger::Ledger,
     rows::EventRow,
+    spool::{Place, Spool},
     sql::StoreError,
 };
 use crate::{config, metrics::Metrics};
@@ -39,6 +42,8 @@ pub(super) struct Writer {
 
 struct Shared {
     ledger: Arc<Ledger>,
+    /// None where what waits may be lost with the process.
+    spool: Option<Spool>,
     metrics: Arc<Metrics>,
     queue: usize,
     batch: usize,
@@ -52,13 +57,20 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     /// May be written later, by key.
-    rows: HashMap<String, EventRow>,
+    rows: HashMap<String, Noted>,
     /// When each of them is due. A key that is in `rows` no more was written with something urgent.
     due: VecDeque<(Instant, String)>,
     urgent: Vec<Urgent>,
     /// Nothing is written behind an answer before that, because the database is away.
     retry_at: Option<Instant>,
     closing: bool,
+}
+
+/// A row that waits.
+struct Noted {
+    row: EventRow,
+    /// The first place in the spool that has something of it.
+    place: Option<Place>,
 }
 
 /// Rows somebody waits for; with none, everything that waits.
@@ -72,7 +84,7 @@ struct Urgent {
 struct Batch {
     urgent: Vec<Urgent>,
     /// What waited.
-    rows: Vec<EventRow>,
+    rows: Vec<Noted>,
 }
 
 impl Journal {
@@ -80,10 +92,12 @@ impl Journal {
         settings: &config::Events,
         timeout: Duration,
         ledger: Arc<Ledger>,
+        spool: Option<Spool>,
         metrics: Arc<Metrics>,
     ) -> (Journal, Writer) {
         let shared = Arc::new(Shared {
             ledger,
+            spool,
             metrics,
             queue: settings.queue,
             batch: settings.batch,
@@ -96,33 +110,21 @@ impl Journal {
         (Journal { shared: shared.clone() }, Writer { shared, task })
     }
 
-    /// Takes rows to be written soon. Returns at once while there is room; when there is none, the rest is written before
-    /// the answer: the load then goes at the speed of the database instead of losing anything.
+    /// Takes rows to be written soon; they survive the end of this process when it returns. Returns at once while there is
+    /// room, here and in the spool; when there is none, what has no place is written before the answer: the load then goes
+    /// at the speed of the database instead of losing anything.
     pub(super) async fn note(&self, rows: Vec<EventRow>) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut rest = Vec::new();
-        {
-            let mut waiting = self.shared.waiting();
-            let due = Instant::now() + self.shared.linger;
-            let idle = waiting.due.is_empty();
-            for row in rows {
-                let room = waiting.rows.len() < self.shared.queue;
-                match waiting.rows.get_mut(&row.dedupe_key) {
-                    Some(known) => known.merge(row),
-                    None if room => {
-                        waiting.due.push_back((due, row.dedupe_key.clone()));
-                        waiting.rows.insert(row.dedupe_key.clone(), row);
-                    }
-                    None => rest.push(row),
-                }
-            }
-            self.shared.metrics.queued(waiting.rows.len());
-            if idle || waiting.rows.len() >= self.shared.batch {
-                self.shared.changed.notify_one();
-            }
-        }
+        let place = match &self.shared.spool {
+            Some(spool) => match spool.keep(&rows) {
+                Some(place) => Some(place),
+                None => return self.write(rows).await,
+            },
+            None => None,
+        };
+        let rest = self.shared.wait(rows, place);
         if rest.is_empty() { Ok(()) } else { self.write(rest).await }
     }
 
@@ -156,13 +158,34 @@ impl Writer {
         self.shared.changed.notify_one();
         let finished = tokio::time::timeout(limit, &mut self.task).await.is_ok();
         self.task.abort();
+        if let Some(spool) = &self.shared.spool {
+            spool.close();
+        }
         finished
     }
 }
 
 impl Waiting {
+    /// Puts a row with what waits of the same webhook; whichever is `later` adds to the other. The row, if nothing
+    /// waits; into `free` comes a place that nobody needs any more.
+    fn join(&mut self, noted: Noted, later: bool, free: &mut Vec<Place>) -> Option<Noted> {
+        let Some(known) = self.rows.get_mut(&noted.row.dedupe_key) else { return Some(noted) };
+        let mut places = [known.place, noted.place];
+        places.sort();
+        let [one, other] = places;
+        let mut row = noted.row;
+        if !later {
+            std::mem::swap(&mut known.row, &mut row);
+        }
+        known.row.merge(row);
+        // The files go in their order: the first place keeps what is at the other one too.
+        known.place = one.or(other);
+        free.extend(one.and(other));
+        None
+    }
+
     /// Takes up to `most` rows, the oldest first: those due until then, or any.
-    fn take_due(&mut self, until: Option<Instant>, most: usize, rows: &mut Vec<EventRow>) {
+    fn take_due(&mut self, until: Option<Instant>, most: usize, rows: &mut Vec<Noted>) {
         let most = most.saturating_add(rows.len());
         while let Some((due, key)) = self.due.pop_front() {
             let is_due = until.is_none_or(|until| due <= until);
@@ -181,6 +204,38 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds to what waits as long as there is room; the rest.
+    fn wait(&self, rows: Vec<EventRow>, place: Option<Place>) -> Vec<EventRow> {
+        let (mut rest, mut free) = (Vec::new(), Vec::new());
+        let mut waiting = self.waiting();
+        let due = Instant::now() + self.linger;
+        let idle = waiting.due.is_empty();
+        for row in rows {
+            let Some(noted) = waiting.join(Noted { row, place }, true, &mut free) else { continue };
+            if waiting.rows.len() < self.queue {
+                waiting.due.push_back((due, noted.row.dedupe_key.clone()));
+                waiting.rows.insert(noted.row.dedupe_key.clone(), noted);
+            } else {
+                free.extend(noted.place);
+                rest.push(noted.row);
+            }
+        }
+        self.metrics.queued(waiting.rows.len());
+        if idle || waiting.rows.len() >= self.batch {
+            self.changed.notify_one();
+        }
+        drop(waiting);
+        self.free(free);
+        rest
+    }
+
+    /// These places are needed no more.
+    fn free(&self, places: Vec<Place>) {
+        if let Some(spool) = self.spool.as_ref().filter(|_| !places.is_empty()) {
+            spool.forget(places);
+        }
+    }
+
     /// What to write now; else until when to wait for more, if until any time. None when all is done.
     fn next(&self) -> Option<Result<Batch, Option<Instant>>> {
         let mut waiting = self.waiting();
@@ -190,7 +245,7 @@ impl Shared {
         let all = waiting.closing || asked_for_all;
         let may_retry = asked_for_all || waiting.retry_at.is_none_or(|at| at <= now);
         let full = waiting.rows.len() >= self.batch.min(self.queue);
-        let mut rows = Vec::new();
+        let mut rows: Vec<Noted> = Vec::new();
         for row in urgent.iter().flat_map(|urgent| &urgent.rows) {
             rows.extend(waiting.rows.remove(&row.dedupe_key));
         }
@@ -210,35 +265,33 @@ impl Shared {
     }
 
     async fn write(&self, batch: Batch) -> bool {
-        let mut together = BTreeMap::new();
         let urgent = batch.urgent.iter().flat_map(|urgent| &urgent.rows);
-        let all = batch.rows.iter().chain(urgent);
-        all.for_each(|row| add(&mut together, row.clone()));
-        match self.keep(together).await {
+        let all = batch.rows.iter().map(|noted| &noted.row).chain(urgent);
+        match self.keep(all).await {
             Ok(()) => {
                 batch.urgent.into_iter().for_each(|urgent| {
                     let _ = urgent.written.send(Ok(()));
                 });
+                self.free(batch.rows.into_iter().filter_map(|noted| noted.place).collect());
                 true
             }
             // What the database refuses must not be refused to the others: each on its own.
             Err(StoreError::Refused(_)) => {
                 for urgent in batch.urgent {
-                    let mut rows = BTreeMap::new();
-                    urgent.rows.into_iter().for_each(|row| add(&mut rows, row));
-                    let _ = urgent.written.send(self.keep(rows).await);
+                    let _ = urgent.written.send(self.keep(urgent.rows.iter()).await);
                 }
                 let mut there = true;
-                for row in batch.rows {
-                    match self.keep(BTreeMap::from([(row.dedupe_key.clone(), row.clone())])).await {
-                        Ok(()) => {}
+                for noted in batch.rows {
+                    match self.keep(std::iter::once(&noted.row)).await {
+                        Ok(()) => self.free(noted.place.into_iter().collect()),
                         Err(StoreError::Away(_)) => {
-                            self.put_back(vec![row]);
+                            self.put_back(vec![noted]);
                             there = false;
                         }
                         Err(reason) => {
                             self.metrics.event_refused();
                             tracing::error!(%reason, "the database refused an event, which is lost");
+                            self.free(noted.place.into_iter().collect());
                         }
                     }
                 }
@@ -255,29 +308,39 @@ impl Shared {
         }
     }
 
-    async fn keep(&self, rows: BTreeMap<String, EventRow>) -> Result<(), StoreError> {
-        let rows: Vec<EventRow> = rows.into_values().collect();
+    async fn keep(&self, rows: impl Iterator<Item = &EventRow>) -> Result<(), StoreError> {
+        let rows = each_once(rows);
         self.ledger.keep_events(&rows).await?;
         self.metrics.events_written(rows.len());
         Ok(())
     }
 
-    fn put_back(&self, rows: Vec<EventRow>) {
+    fn put_back(&self, rows: Vec<Noted>) {
+        let mut free = Vec::new();
         let mut waiting = self.waiting();
-        for row in rows.into_iter().rev() {
-            match waiting.rows.get_mut(&row.dedupe_key) {
-                Some(later) => {
-                    let mut row = row;
-                    std::mem::swap(later, &mut row);
-                    later.merge(row);
-                }
-                None => {
-                    waiting.due.push_front((Instant::now(), row.dedupe_key.clone()));
-                    waiting.rows.insert(row.dedupe_key.clone(), row);
-                }
+        for noted in rows.into_iter().rev() {
+            if let Some(noted) = waiting.join(noted, false, &mut free) {
+                waiting.due.push_front((Instant::now(), noted.row.dedupe_key.clone()));
+                waiting.rows.insert(noted.row.dedupe_key.clone(), noted);
             }
         }
+        drop(waiting);
+        self.free(free);
     }
+}
+
+/// Rows as one statement takes them: each key once, in their order.
+pub(super) fn each_once<'a>(rows: impl Iterator<Item = &'a EventRow>) -> Vec<Cow<'a, EventRow>> {
+    let mut once: BTreeMap<&str, Cow<'a, EventRow>> = BTreeMap::new();
+    for row in rows {
+        match once.entry(row.dedupe_key.as_str()) {
+            Entry::Vacant(place) => {
+                place.insert(Cow::Borrowed(row));
+            }
+            Entry::Occupied(known) => known.into_mut().to_mut().merge(row.clone()),
+        }
+    }
+    once.into_values().collect()
 }
 
 async fn run(shared: Arc<Shared>) {

@@ -5,8 +5,10 @@
 //! what is known is read under a lock, the domain decides, and what it decided is kept.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
+    path::Path,
     time::Duration,
 };
 
@@ -132,6 +134,14 @@ impl Ledger {
         Register::of(self.database.clone(), self.timeout)
     }
 
+    /// Where it is, if it is a file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.database {
+            Database::Sqlite(sqlite) => Some(&sqlite.path),
+            Database::Postgres(_) => None,
+        }
+    }
+
     /// Whether no other sidecar can be on it.
     pub(super) fn is_ours_alone(&self) -> bool {
         matches!(self.database, Database::Sqlite(_))
@@ -231,7 +241,7 @@ impl Ledger {
     }
 
     /// Writes events, each key once. Survives the loss of power; the same event again changes nothing.
-    pub(super) async fn keep_events(&self, rows: &[EventRow]) -> Result<(), StoreError> {
+    pub(super) async fn keep_events(&self, rows: &[Cow<'_, EventRow>]) -> Result<(), StoreError> {
         let Some(now_ms) = rows.iter().map(|row| row.noted_at_ms).max() else { return Ok(()) };
         let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
         self.bounded(self.database.keep_events(rows, forgotten_ms)).await
@@ -350,7 +360,7 @@ impl Ledger {
             new.map(|(claim_id, ending)| EndingRow::of(key, claim_id, *ending, forget_at_ms))
         });
         let endings: Vec<EndingRow> = endings.collect();
-        let rows: Vec<EventRow> = rows.into_values().collect();
+        let rows: Vec<Cow<'_, EventRow>> = rows.into_values().map(Cow::Owned).collect();
         tx.keep_events(&rows, now_ms.saturating_sub(self.periods.result_ms)).await?;
         tx.execute(self.database.statements().keep_endings, &endings).await
     }
@@ -424,7 +434,7 @@ pub(super) fn refusal(
 }
 
 /// Adds a row to those of one statement.
-pub(super) fn add(rows: &mut BTreeMap<String, EventRow>, row: EventRow) {
+fn add(rows: &mut BTreeMap<String, EventRow>, row: EventRow) {
     match rows.get_mut(&row.dedupe_key) {
         Some(known) => known.merge(row),
         None => {

@@ -6,9 +6,9 @@
 //!            |  taken                                  away, or none: one transaction in SQL decides
 //!          ledger: anything known of it? (one read)    known: decide again with that, put the lease right
 //!            v
-//!          journal: who has it, behind the answer
+//!          journal: who has it; in the spool before the answer, in SQL behind it
 //! commit   journal, at once, with what waits of the same webhook; then tell the leases
-//! release  leases, then the journal behind the answer
+//! release  leases, then the journal as for a claim
 //! ```
 //!
 //! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL takes the lease
@@ -21,11 +21,13 @@ mod leases;
 mod ledger;
 mod memory;
 mod postgres;
+mod recovery;
 mod redis;
 mod register;
 mod rows;
 mod scripts;
 mod settling;
+mod spool;
 mod sql;
 mod sqlite;
 
@@ -45,8 +47,10 @@ use self::{
     leases::{Leases, Taken},
     ledger::{Known, Ledger, arrival},
     memory::Memory,
+    recovery::recover,
     redis::Redis,
     rows::EventRow,
+    spool::Spool,
 };
 pub use self::{
     ledger::{Grant, OptSaid, Settle},
@@ -54,7 +58,7 @@ pub use self::{
     sql::StoreError,
 };
 use crate::{
-    config::Config,
+    config::{Config, without_password},
     domain::{
         lease::{Claimed, Periods},
         webhook::{Pair, Webhook},
@@ -91,23 +95,36 @@ pub struct Health {
 }
 
 impl Stores {
-    /// Reaches the database, brings its tables up to date and prepares Redis, which may be away.
-    pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Stores, StoreError> {
-        let periods = Periods {
-            lease_ms: i64::from(config.leases.period_ms),
-            result_ms: i64::from(config.leases.result_ttl_s).saturating_mul(1000),
-        };
+    /// Brings the tables up to date, and no more. What is wrong otherwise, in words for the operator.
+    pub async fn migrate(config: &Config) -> Result<(), String> {
+        let ledger = Ledger::open(&config.database, config.leases.periods()).await;
+        ledger.map_err(|error| about_database(config, &error))?.close().await;
+        Ok(())
+    }
+
+    /// Reaches the database, brings its tables up to date, writes what a killed sidecar left in the spool and prepares
+    /// Redis, which may be away. What is wrong otherwise, in words for the operator.
+    pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Stores, String> {
+        let periods = config.leases.periods();
         let recall_ms =
             i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
         let timeout = Duration::from_millis(config.database.timeout_ms);
-        let ledger = Arc::new(Ledger::open(&config.database, periods).await?);
+        let ledger = Ledger::open(&config.database, periods).await;
+        let ledger = Arc::new(ledger.map_err(|error| about_database(config, &error))?);
         let leases = match (config.redis.url.is_empty(), ledger.is_ours_alone()) {
-            (false, _) => Leases::Redis(Redis::open(&config.redis, periods, recall_ms)?),
+            (false, _) => Leases::Redis(
+                Redis::open(&config.redis, periods, recall_ms)
+                    .map_err(|error| format!("redis.url: {error}"))?,
+            ),
             (true, true) => Leases::Memory(Memory::new(periods, recall_ms)),
             (true, false) => Leases::Sql,
         };
+        let spool = open_spool(config, &ledger, &leases, &metrics).await;
+        let spool = spool.map_err(|reason| {
+            format!("the spool, {reason}; events.spool_dir names a folder to write to, or is `off`")
+        })?;
         let (journal, writer) =
-            Journal::start(&config.events, timeout, ledger.clone(), metrics.clone());
+            Journal::start(&config.events, timeout, ledger.clone(), spool, metrics.clone());
         let (claiming, releasing, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
         Ok(Stores {
             claims: Group::start(timeout, move |webhooks: Vec<Webhook>, now_ms| {
@@ -372,6 +389,27 @@ impl Stores {
                 grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
         }
     }
+}
+
+fn about_database(config: &Config, error: &StoreError) -> String {
+    format!("the database {} {error}", without_password(config.database.url.expose()))
+}
+
+/// The spool, once everything of before is written; none where there is to be none, or where SQL decides and has
+/// everything before the answer.
+async fn open_spool(
+    config: &Config,
+    ledger: &Ledger,
+    leases: &Leases,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Spool>, String> {
+    let Some(folder) = config.events.spool_folder(ledger.path()) else { return Ok(None) };
+    recover(&folder, ledger, metrics).await?;
+    if matches!(leases, Leases::Sql) {
+        return Ok(None);
+    }
+    let spool = Spool::open(&folder, config.events.spool_max_bytes, metrics.clone());
+    spool.map(Some).map_err(|error| format!("{}: {error}", folder.display()))
 }
 
 impl Grant {

@@ -2,7 +2,7 @@
 //! in the order of their key, so that two batches cannot wait for each other. What the rows mean is the ledger's
 //! business.
 
-use std::{str::FromStr, time::Duration};
+use std::{borrow::Cow, str::FromStr, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
@@ -151,14 +151,14 @@ const KEEP_EVENTS: &str = concat!(
 /// The rows come in the order of their keys, and are locked in it.
 pub(super) async fn keep_events(
     executor: impl PgExecutor<'_>,
-    rows: &[EventRow],
+    rows: &[Cow<'_, EventRow>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
     let text = |column: fn(&EventRow) -> Option<&str>| -> Vec<Option<&str>> {
-        rows.iter().map(column).collect()
+        rows.iter().map(|row| column(row)).collect()
     };
     let number = |column: fn(&EventRow) -> Option<i64>| -> Vec<Option<i64>> {
-        rows.iter().map(column).collect()
+        rows.iter().map(|row| column(row)).collect()
     };
     let query = sqlx::query(KEEP_EVENTS)
         .bind(text(|row| Some(&row.dedupe_key)))

@@ -215,7 +215,7 @@ impl RecordedOpt {
 
 /// The word for what the backend took; what it did not is `refused`.
 pub(super) const ACCEPTED: &str = "accepted";
-const REFUSED: &str = "refused";
+pub(super) const REFUSED: &str = "refused";
 
 /// What the ledger is to know of one webhook: that it came and who has it, how it ended, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! One database, whichever it is: a transaction, and a statement by name with its rows as JSON. The only file that
 //! knows there are two kinds; it knows nothing of what the statements are for.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
@@ -255,7 +255,7 @@ impl Database {
     /// Writes rows, each key once. Durable when it returns.
     pub(super) async fn keep_events(
         &self,
-        rows: &[EventRow],
+        rows: &[Cow<'_, EventRow>],
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
         match self {
@@ -449,7 +449,7 @@ impl Transaction {
     /// As [`Database::keep_events`], within this transaction.
     pub(super) async fn keep_events(
         &mut self,
-        rows: &[EventRow],
+        rows: &[Cow<'_, EventRow>],
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
         match self {

@@ -2,6 +2,7 @@
 //! rows mean is the ledger's business.
 
 use std::{
+    borrow::Cow,
     fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -34,6 +35,8 @@ const ROWS: usize = 64;
 /// of ours is fair and wakes at once, where SQLite's own busy handler sleeps.
 #[derive(Debug, Clone)]
 pub(super) struct Sqlite {
+    /// The file.
+    pub(super) path: PathBuf,
     /// A commit survives the end of the process.
     pub(super) quick: SqlitePool,
     /// A commit survives the loss of power: it is synced before it is answered.
@@ -90,6 +93,7 @@ impl Sqlite {
                 )
         };
         Sqlite {
+            path: options.get_filename().to_path_buf(),
             quick: pool(SqliteSynchronous::Normal),
             durable: pool(SqliteSynchronous::Full),
             turn: Arc::new(Mutex::new(())),
@@ -215,7 +219,7 @@ static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
 
 pub(super) async fn keep_events(
     connection: &mut SqliteConnection,
-    rows: &[EventRow],
+    rows: &[Cow<'_, EventRow>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
     for rows in rows.chunks(ROWS) {

@@ -93,6 +93,10 @@ async fn stores(world: &World) -> Stores {
         ("DATABASE_URL", world.database_url.clone()),
         ("REDIS_URL", redis),
         ("TWILIO_EDGE_LEASES_PERIOD_MS", period),
+        (
+            "TWILIO_EDGE_EVENTS_SPOOL_DIR",
+            world.directory.path().join("spool").display().to_string(),
+        ),
         // Some of what is noted is written in the middle of a history, some of it after.
         ("TWILIO_EDGE_EVENTS_LINGER_MS", "3".into()),
         ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "5000".into()),

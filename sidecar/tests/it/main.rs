@@ -15,6 +15,7 @@ mod endpoints;
 mod histories;
 mod history;
 mod keys;
+mod kills;
 mod openapi;
 mod outages;
 mod reading;

@@ -31,14 +31,15 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(crate) async fn start(directory: &Path, settings: &[(&str, &str)]) -> Sidecar {
+    /// Starts it after a line of shell that takes something away from it.
+    pub(crate) async fn start(limit: &str, directory: &Path, settings: &[(&str, &str)]) -> Sidecar {
         let fixed = [
             ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
             ("TWILIO_EDGE_ADMIN_LISTEN", "127.0.0.1:0"),
             ("TWILIO_EDGE_TOKEN", TOKEN),
         ];
         let home = directory.display().to_string();
-        let program = format!("cd '{home}' && exec \"$0\" serve");
+        let program = format!("cd '{home}' && {limit} && exec \"$0\" serve");
         let mut process = Guarded::start(
             Path::new("sh"),
             &["-c", &program, env!("CARGO_BIN_EXE_twilio-edge")],

@@ -80,6 +80,11 @@ impl World {
     /// Starts a sidecar on these stores, with more settings from the environment. It waits long for its stores: what
     /// these tests ask is what is answered, not how fast a busy machine does it.
     pub(crate) async fn sidecar_with(&self, settings: &[(&str, &str)]) -> Sidecar {
+        self.sidecar_under("true", settings).await
+    }
+
+    /// The same, after a line of shell that takes something away from it.
+    pub(crate) async fn sidecar_under(&self, limit: &str, settings: &[(&str, &str)]) -> Sidecar {
         let redis_url = self.redis.as_ref().map(Redis::url).unwrap_or_default();
         let stores = [
             ("DATABASE_URL", self.database_url.as_str()),
@@ -88,7 +93,8 @@ impl World {
             ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "10000"),
             ("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "25000"),
         ];
-        Sidecar::start(self.directory.path(), &[&stores[..], settings].concat()).await
+        let settings = [&stores[..], settings].concat();
+        Sidecar::start(limit, self.directory.path(), &settings).await
     }
 
     /// What a query finds: its one column, as text.

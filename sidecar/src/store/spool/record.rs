@@ -1,0 +1,242 @@
+//! One row of the ledger as bytes, and back: a record of the spool. Its length and a checksum come first, so that a reader
+//! knows where a file stops making sense: at whatever byte a machine stopped writing it. Knows nothing of files.
+
+use twilio_edge_contract::Class;
+
+use crate::store::rows::{ACCEPTED, EventRow, REFUSED};
+
+/// What a file of these records begins with. Another number is another layout.
+pub(super) const HEADER: &[u8; 20] = b"twilio-edge spool 1\n";
+
+/// Length and checksum.
+const FRAME: usize = 8;
+
+/// Appends a row.
+pub(super) fn encode(row: &EventRow, to: &mut Vec<u8>) {
+    let start = to.len();
+    to.extend_from_slice(&[0; FRAME]);
+    let texts = [
+        Some(row.dedupe_key.as_str()),
+        Some(row.class),
+        Some(&row.account_sid),
+        Some(&row.message_sid),
+        row.status.as_deref(),
+        row.error_code.as_deref(),
+        row.route.as_deref(),
+        row.form.as_deref(),
+        row.channel.as_deref(),
+        row.theirs.as_deref(),
+        row.ours.as_deref(),
+        row.claim_id.as_deref(),
+        row.outcome,
+        row.answer.as_deref(),
+    ];
+    texts.into_iter().for_each(|text| put_text(text, to));
+    let numbers = [
+        row.received_at_ms,
+        Some(row.attempts),
+        row.held_until_ms,
+        row.settled_at_ms,
+        Some(row.noted_at_ms),
+    ];
+    numbers.into_iter().for_each(|number| put_number(number, to));
+    let Some((frame, payload)) =
+        to.get_mut(start..).and_then(|record| record.split_first_chunk_mut::<FRAME>())
+    else {
+        return;
+    };
+    let (length, checksum) = frame.split_at_mut(FRAME / 2);
+    length.copy_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+    checksum.copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+}
+
+/// Whether a file has records of this layout, as far as it was written.
+pub(super) fn is_ours(file: &[u8]) -> bool {
+    file.starts_with(HEADER) || HEADER.starts_with(file)
+}
+
+/// The rows of a file, and how many bytes at its end are none.
+pub(super) fn decode(file: &[u8]) -> (Vec<EventRow>, usize) {
+    let mut rows = Vec::new();
+    let Some(records) = file.strip_prefix(HEADER) else { return (rows, file.len()) };
+    let mut rest = Bytes(records);
+    loop {
+        let before = rest.0.len();
+        match rest.record() {
+            Some(row) => rows.push(row),
+            None => return (rows, before),
+        }
+    }
+}
+
+fn put_text(text: Option<&str>, to: &mut Vec<u8>) {
+    // One more than its length; 0 for none.
+    let length =
+        text.map_or(0, |text| u32::try_from(text.len()).unwrap_or(u32::MAX).wrapping_add(1));
+    to.extend_from_slice(&length.to_le_bytes());
+    to.extend_from_slice(text.unwrap_or_default().as_bytes());
+}
+
+fn put_number(number: Option<i64>, to: &mut Vec<u8>) {
+    to.push(number.is_some().into());
+    to.extend_from_slice(&number.unwrap_or_default().to_le_bytes());
+}
+
+/// What is left to be read; nothing of it is trusted.
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn record(&mut self) -> Option<EventRow> {
+        let length = self.length()?;
+        let checksum = self.length()?;
+        let payload = self.take(length.try_into().ok()?)?;
+        (crc32fast::hash(payload) == checksum).then(|| Bytes(payload).row())?
+    }
+
+    fn row(mut self) -> Option<EventRow> {
+        let dedupe_key = self.text()??;
+        let class = self.word()??;
+        let row = EventRow {
+            dedupe_key,
+            class: [Class::Inbound, Class::Status, Class::Other]
+                .into_iter()
+                .map(Class::as_str)
+                .find(|known| *known == class)?,
+            account_sid: self.text()??,
+            message_sid: self.text()??,
+            status: self.text()?,
+            error_code: self.text()?,
+            route: self.text()?,
+            form: self.text()?,
+            channel: self.text()?,
+            theirs: self.text()?,
+            ours: self.text()?,
+            claim_id: self.text()?,
+            outcome: match self.word()? {
+                None => None,
+                Some(word) => Some([ACCEPTED, REFUSED].into_iter().find(|known| *known == word)?),
+            },
+            answer: self.text()?,
+            received_at_ms: self.number()?,
+            attempts: self.number()??,
+            held_until_ms: self.number()?,
+            settled_at_ms: self.number()?,
+            noted_at_ms: self.number()??,
+        };
+        self.0.is_empty().then_some(row)
+    }
+
+    fn text(&mut self) -> Option<Option<String>> {
+        Some(self.word()?.map(str::to_owned))
+    }
+
+    fn word(&mut self) -> Option<Option<&'a str>> {
+        match self.length()?.checked_sub(1) {
+            None => Some(None),
+            Some(length) => {
+                let bytes = self.take(length.try_into().ok()?)?;
+                str::from_utf8(bytes).ok().map(Some)
+            }
+        }
+    }
+
+    fn number(&mut self) -> Option<Option<i64>> {
+        let (is_there, rest) = self.0.split_first()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        self.0 = rest;
+        Some((*is_there == 1).then(|| i64::from_le_bytes(*number)))
+    }
+
+    fn length(&mut self) -> Option<u32> {
+        let (length, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*length))
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(rows: &[EventRow]) -> Vec<u8> {
+        let mut bytes = HEADER.to_vec();
+        rows.iter().for_each(|row| encode(row, &mut bytes));
+        bytes
+    }
+
+    prop_compose! {
+        pub(in crate::store::spool) fn any_row()(
+            must in any::<[String; 3]>(),
+            may in any::<[Option<String>; 9]>(),
+            class in prop::sample::select(vec!["inbound", "status", "other"]),
+            outcome in prop::option::of(prop::sample::select(vec![ACCEPTED, REFUSED])),
+            numbers in any::<(Option<i64>, i64, Option<i64>, Option<i64>, i64)>(),
+        ) -> EventRow {
+            let [dedupe_key, account_sid, message_sid] = must;
+            let [status, error_code, route, form, channel, theirs, ours, claim_id, answer] = may;
+            let (received_at_ms, attempts, held_until_ms, settled_at_ms, noted_at_ms) = numbers;
+            EventRow {
+                dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel,
+                theirs, ours, received_at_ms, attempts, claim_id, held_until_ms, outcome,
+                settled_at_ms, answer, noted_at_ms,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(rows in prop::collection::vec(any_row(), 0..8)) {
+            prop_assert_eq!(decode(&file(&rows)), (rows, 0));
+        }
+
+        /// Whatever byte the writer came to, every record before it is there, and nothing else is.
+        #[test]
+        fn a_file_torn_at_any_byte_has_all_that_was_whole(
+            rows in prop::collection::vec(any_row(), 1..4)
+        ) {
+            let whole = file(&rows);
+            let mut ends = vec![HEADER.len()];
+            ends.extend((1..=rows.len()).map(|count| file(&rows[..count]).len()));
+            for length in 0..=whole.len() {
+                let complete = ends.iter().filter(|end| **end <= length).count().saturating_sub(1);
+                let torn = length - if length < HEADER.len() { 0 } else { ends[complete] };
+                prop_assert_eq!(decode(&whole[..length]), (rows[..complete].to_vec(), torn));
+            }
+        }
+
+        /// A byte that is not what was written ends the file there; a row nobody wrote never comes out of it.
+        #[test]
+        fn a_changed_byte_is_noticed(
+            rows in prop::collection::vec(any_row(), 1..4),
+            place in any::<prop::sample::Index>(),
+            change in 1..=u8::MAX,
+        ) {
+            let mut bytes = file(&rows);
+            let place = place.index(bytes.len());
+            bytes[place] ^= change;
+            let (read, torn) = decode(&bytes);
+            prop_assert!(torn > 0);
+            prop_assert!(read.len() < rows.len() && read == rows[..read.len()]);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_complaint(mut bytes in any::<Vec<u8>>()) {
+            let mut behind_header = HEADER.to_vec();
+            behind_header.append(&mut bytes);
+            decode(&behind_header);
+        }
+    }
+
+    #[test]
+    fn what_a_disk_fills_up_with_zeros_is_no_record() {
+        assert_eq!(decode(&[&HEADER[..], &[0; 64]].concat()), (Vec::new(), 64));
+    }
+}
