@@ -11,12 +11,13 @@ use twilio_edge_contract::{
 use crate::{
     domain::{
         lease::Claimed,
-        optout::{Arrival, Keywords},
+        optout::{Arrival, Lexicon},
+        suppression::Said,
         webhook::Webhook,
         window,
     },
     metrics::Metrics,
-    store::{Grant, OptSaid, Settle, Stores},
+    store::{Grant, Settle, Stores},
 };
 
 /// Answers claims and settlements.
@@ -27,7 +28,7 @@ pub struct Claims {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What makes a message an opt-out.
-    pub keywords: Arc<Keywords>,
+    pub lexicon: Arc<Lexicon>,
     /// Largest backend answer that is kept for duplicates.
     pub max_answer_bytes: usize,
 }
@@ -91,7 +92,7 @@ impl Claims {
 
     fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, Unreadable> {
         let read = claims.into_iter().enumerate().map(|(i, claim)| {
-            Webhook::from_claim(claim, &self.keywords)
+            Webhook::from_claim(claim, &self.lexicon)
                 .map_err(|problem| Unreadable(format!("claims[{i}].{problem}")))
         });
         read.collect()
@@ -102,7 +103,7 @@ impl Claims {
         settlements: &[Settlement],
     ) -> Result<Vec<Option<Webhook>>, Unreadable> {
         let read = settlements.iter().enumerate().map(|(i, settlement)| {
-            Webhook::from_settlement(settlement, &self.keywords)
+            Webhook::from_settlement(settlement, &self.lexicon)
                 .map_err(|problem| Unreadable(format!("settlements[{i}].{problem}")))
         });
         read.collect()
@@ -115,8 +116,8 @@ impl Claims {
         arrival: Arrival,
         now_ms: i64,
     ) -> HashSet<String> {
-        let (claim_ids, said): (Vec<String>, Vec<OptSaid>) = webhooks
-            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptSaid::of(webhook, arrival)?)))
+        let (claim_ids, said): (Vec<String>, Vec<Said>) = webhooks
+            .filter_map(|webhook| Some((webhook.claim_id.clone(), Said::of(webhook, arrival)?)))
             .unzip();
         if said.is_empty() {
             return HashSet::new();
@@ -124,7 +125,10 @@ impl Claims {
         match self.stores.record_opts(said.clone(), now_ms).await {
             Ok(changed) => {
                 let changes = said.iter().zip(changed).filter(|(_, changed)| *changed);
-                changes.for_each(|(said, _)| log_change(said));
+                changes.for_each(|(said, _)| {
+                    self.metrics.suppression_changed(said.opt == Opt::Stop, said.source);
+                    log_change(said);
+                });
                 HashSet::new()
             }
             Err(reason) => {
@@ -202,7 +206,7 @@ fn verdict(webhook: &Webhook, grant: Option<Grant>) -> Verdict {
     verdict
 }
 
-fn log_change(change: &OptSaid) {
+fn log_change(change: &Said) {
     tracing::info!(
         webhook.sid = %change.message_sid,
         account.sid = %change.account_sid,

@@ -15,11 +15,7 @@ use toml::{Table, Value};
 
 use crate::{
     accounts,
-    domain::{
-        lease::Periods,
-        optout::{self, Keywords},
-        retention::Retention,
-    },
+    domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
 };
 
 /// Every setting with its default and what it means: the manual.
@@ -51,6 +47,7 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub optout: Keywords,
+    pub policy: Policy,
     pub retention: Retention,
     pub redaction: Redaction,
 }
@@ -104,8 +101,6 @@ pub struct Database {
     pub max_connections: u32,
     pub timeout_ms: u64,
     pub connect_timeout_ms: u64,
-    pub readers: u32,
-    pub read_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -338,8 +333,6 @@ impl Config {
             ("database.max_connections", u64::from(self.database.max_connections), 2),
             ("database.timeout_ms", self.database.timeout_ms, 1),
             ("database.connect_timeout_ms", self.database.connect_timeout_ms, 1),
-            ("database.readers", u64::from(self.database.readers), 1),
-            ("database.read_timeout_ms", self.database.read_timeout_ms, 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("redaction.every_s", self.redaction.every_s, 1),
             ("redaction.batch", u64::from(self.redaction.batch), 1),
@@ -365,28 +358,15 @@ impl Config {
             }),
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
         );
+        for problem in self.policy.problems() {
+            check(false, &format!("policy.{problem}"));
+        }
+        for problem in self.optout.lexicon().err().unwrap_or_default() {
+            check(false, &format!("optout.{problem}"));
+        }
         let result_ms = i64::from(self.leases.result_ttl_s).saturating_mul(1000);
         for problem in self.retention.problems(result_ms, !self.redaction.hash_key.is_empty()) {
             check(false, &format!("retention.{problem}"));
-        }
-        let mut meanings = BTreeMap::new();
-        for (opt, words) in self.optout.lists() {
-            for word in words {
-                let folded = optout::fold(word);
-                check(
-                    !folded.is_empty() && !folded.contains(char::is_whitespace),
-                    &format!("optout.{}: {word:?} is not one word", opt.as_str()),
-                );
-                let other = *meanings.entry(folded).or_insert(opt);
-                check(
-                    other == opt,
-                    &format!(
-                        "optout.{}: {word:?} is in optout.{} too",
-                        opt.as_str(),
-                        other.as_str()
-                    ),
-                );
-            }
         }
     }
 }

@@ -9,8 +9,7 @@
 //! ```
 //!
 //! Beside it `http/keys.rs -> accounts.rs`: the keys of filters that were given none; and `http/access.rs`, `http/api_keys.rs`,
-//! `http/audit.rs -> keys.rs -> store/register.rs`: who may call, and what administrators did; and `http/messages.rs`,
-//! `http/events.rs`, `http/windows.rs` and, of a number, all of these, `http/numbers.rs -> story.rs -> store/histories.rs`.
+//! `http/audit.rs -> keys.rs -> store/register.rs`: who may call, and what administrators did.
 
 pub mod accounts;
 pub mod claims;
@@ -21,6 +20,4 @@ pub mod domain;
 pub mod http;
 pub mod keys;
 pub mod metrics;
-pub mod shown;
 pub mod store;
-pub mod story;

@@ -10,6 +10,8 @@ use prometheus_client::{
 };
 use twilio_edge_contract::{Decision, Opt, Outcome, SettlementResult};
 
+use crate::domain::suppression::Source;
+
 /// Upper bounds in seconds: a claim is answered in about a millisecond, and not at all after a few hundred.
 const CLAIM_BUCKETS: [f64; 11] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
@@ -47,6 +49,12 @@ struct OptLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SuppressionLabel {
+    change: &'static str,
+    source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreLabel {
     store: &'static str,
 }
@@ -58,6 +66,7 @@ pub struct Metrics {
     claims: Family<DecisionLabel, Counter>,
     settlements: Family<SettlementLabel, Counter>,
     opts: Family<OptLabel, Counter>,
+    suppressions: Family<SuppressionLabel, Counter>,
     fallthroughs: Family<StoreLabel, Counter>,
     claim_seconds: Histogram,
     queue_depth: Gauge,
@@ -77,6 +86,7 @@ impl Default for Metrics {
             claims: Family::default(),
             settlements: Family::default(),
             opts: Family::default(),
+            suppressions: Family::default(),
             fallthroughs: Family::default(),
             claim_seconds: Histogram::new(CLAIM_BUCKETS),
             queue_depth: Gauge::default(),
@@ -96,6 +106,11 @@ impl Default for Metrics {
             metrics.settlements.clone(),
         );
         registry.register("opt_events", "STOP, START and HELP heard", metrics.opts.clone());
+        registry.register(
+            "suppression_changes",
+            "Suppressions that began or ended, by what made it so",
+            metrics.suppressions.clone(),
+        );
         registry.register(
             "store_fallthroughs",
             "Batches that went past a store that was away",
@@ -153,6 +168,11 @@ impl Default for Metrics {
         for opt in OPTS {
             metrics.opts.get_or_create(&OptLabel { opt: opt.as_str() }).inc_by(0);
         }
+        for source in Source::ALL {
+            for began in [true, false] {
+                metrics.suppressions.get_or_create(&suppression_label(began, source)).inc_by(0);
+            }
+        }
         metrics.fallthroughs.get_or_create(&StoreLabel { store: "redis" }).inc_by(0);
         Metrics { registry, ..metrics }
     }
@@ -173,6 +193,10 @@ impl Metrics {
 
     pub(crate) fn opt_heard(&self, opt: Opt) {
         self.opts.get_or_create(&OptLabel { opt: opt.as_str() }).inc();
+    }
+
+    pub(crate) fn suppression_changed(&self, began: bool, source: Source) {
+        self.suppressions.get_or_create(&suppression_label(began, source)).inc();
     }
 
     pub(crate) fn redis_fell_through(&self) {
@@ -226,6 +250,10 @@ fn label_of(decision: Decision) -> DecisionLabel {
             Decision::Accepted => "accepted",
         },
     }
+}
+
+fn suppression_label(began: bool, source: Source) -> SuppressionLabel {
+    SuppressionLabel { change: if began { "began" } else { "ended" }, source: source.as_str() }
 }
 
 fn settlement_label(outcome: Outcome, result: SettlementResult) -> SettlementLabel {

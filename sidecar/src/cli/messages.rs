@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use super::{
     fail,
     ledger::{self, Place},
@@ -9,7 +11,6 @@ use super::{
 };
 use crate::{
     domain::message::{Message, Number},
-    shown::{MessageShown, MessageTold},
     store::histories::Search,
 };
 
@@ -57,9 +58,9 @@ struct List {
 }
 
 const COLUMNS: [&str; 7] =
-    ["sid", "direction", "from", "to", "status", "error_code", "first_heard_at"];
+    ["sid", "direction", "from", "to", "status", "error_code", "first_heard"];
 
-const TIMELINE: [&str; 6] = ["heard_at", "status", "error_code", "backend", "attempts", "route"];
+const STORY: [&str; 6] = ["heard", "status", "error_code", "backend", "attempts", "route"];
 
 pub(super) fn run(args: Args) -> ExitCode {
     match args.verb {
@@ -88,25 +89,26 @@ fn run_list(list: List) -> ExitCode {
             ledger::gather(search, async |search| histories.messages(search).await).await
         },
         |found| {
-            let rows: Vec<_> =
-                found.iter().map(|message| ledger::row(&MessageShown::of(message))).collect();
+            let rows: Vec<_> = found.iter().map(ledger::message).collect();
             listing::print(format.output(), &COLUMNS, &rows)
         },
     )
 }
 
 fn show(message: &Message, output: Output) -> ExitCode {
-    let told = MessageTold::of(message);
-    let timeline: Vec<_> = told.timeline.iter().map(ledger::row).collect();
+    let story: Vec<_> = message.story().map(ledger::event).collect();
+    let mut about = ledger::message(message);
     match output {
         Output::Json => {
-            listing::write(&(serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"))
+            let story = story.into_iter().map(Value::Object).collect();
+            about.insert("story".to_owned(), Value::Array(story));
+            listing::write(&(serde_json::to_string_pretty(&about).unwrap_or_default() + "\n"))
         }
-        Output::Tsv => listing::print(output, &TIMELINE, &timeline),
+        Output::Tsv => listing::print(output, &STORY, &story),
         Output::Table => {
-            listing::print(output, &COLUMNS, &[ledger::row(&told.message)]);
+            listing::print(output, &COLUMNS, &[about]);
             listing::write("\n");
-            listing::print(output, &TIMELINE, &timeline)
+            listing::print(output, &STORY, &story)
         }
     }
 }

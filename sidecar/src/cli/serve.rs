@@ -26,7 +26,7 @@ use crate::{
     config::{Config, LogFormat, without_password},
     http,
     metrics::Metrics,
-    store::{Stores, histories::Histories},
+    store::Stores,
 };
 
 /// How often what need not be remembered is deleted.
@@ -60,6 +60,7 @@ async fn serve(config: Config) -> Result<(), String> {
         Some(address) => Some(bind("admin.listen", address).await?),
         None => None,
     };
+    let lexicon = config.optout.lexicon().map_err(|problems| problems.join("; "))?;
     let metrics = Arc::new(Metrics::default());
     let accounts = match config.accounts.file.as_str() {
         "" => None,
@@ -69,19 +70,16 @@ async fn serve(config: Config) -> Result<(), String> {
         ),
     };
     let stores = Stores::open(&config, metrics.clone()).await?;
-    let histories = Histories::open(&config.database).await.map_err(|error| {
-        format!("the database {} {error}", without_password(config.database.url.expose()))
-    })?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
     tokio::spawn(forget(stores.clone()));
 
     let claims = Claims {
         stores: stores.clone(),
         metrics,
-        keywords: Arc::new(config.optout.clone()),
+        lexicon: Arc::new(lexicon),
         max_answer_bytes: config.leases.max_answer_bytes,
     };
-    let app = http::App::new(claims, accounts, histories.clone(), &config);
+    let app = http::App::new(claims, accounts, &config);
     let mut serving = vec![(listener, app.router())];
     if let Some((listener, address)) = admin {
         tracing::info!(admin = %address, "administrators are answered on http://{address}");
@@ -99,7 +97,6 @@ async fn serve(config: Config) -> Result<(), String> {
     let deadline = until_stopped(serving, stop, limit).await?;
 
     // The routers are gone, and with them the last who claims or settles.
-    histories.close().await;
     let left = deadline.saturating_duration_since(Instant::now());
     if !stores.close(left.max(Duration::from_secs(1))).await {
         tracing::error!("stopped before every event was written");

@@ -3,15 +3,16 @@
 
 pub mod address;
 pub mod api_key;
-pub mod cursor;
 pub mod lease;
 pub mod message;
 pub mod optout;
 pub mod part;
-pub mod period;
+pub mod phone;
+pub mod policy;
 pub mod redaction;
 pub mod retention;
 pub mod status;
+pub mod suppression;
 pub mod trace;
 pub mod webhook;
 pub mod window;

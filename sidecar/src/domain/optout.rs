@@ -1,11 +1,16 @@
-//! Is this message an opt-out, an opt-in or a call for help? The words are data (`[optout]` of the configuration);
-//! the rule is Twilio's: the whole message is one word of the list (docs: advanced-opt-out). Only what a person
+//! Is this message an opt-out, an opt-in or a call for help? The words are data (`[optout]` of the configuration, and
+//! `keywords.toml` for those of other languages); the rule is Twilio's: the whole message is one word of the list (docs: advanced-opt-out). Only what a person
 //! could not have meant to say is ignored around and inside that word:
 //!
 //! - whatever is neither a letter nor a digit before and after it: blanks, punctuation, quotes, emoji;
 //! - letter case, and the full width that Asian keyboards type (`ＳＴＯＰ`).
 //!
 //! "please stop" is not an opt-out by this rule, as it is none for Twilio.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use serde::{Deserialize, Serialize};
 use twilio_edge_contract::Opt;
@@ -20,6 +25,45 @@ pub struct Keywords {
     pub start: Vec<String>,
     /// Nothing changes.
     pub help: Vec<String>,
+    /// Languages whose words count too: tags of [`LOCALES`].
+    pub locales: Vec<String>,
+    /// Status callbacks with these error codes suppress the recipient.
+    pub error_codes: Vec<String>,
+}
+
+/// The words of one language.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locale {
+    /// Two letters (ISO 639-1).
+    pub tag: String,
+    /// Its English name.
+    pub language: String,
+    /// As in [`Keywords`].
+    pub stop: Vec<String>,
+    /// As in [`Keywords`].
+    pub start: Vec<String>,
+    /// As in [`Keywords`].
+    pub help: Vec<String>,
+    /// What is left out, and what else it may mean.
+    pub ambiguous: BTreeMap<String, String>,
+}
+
+/// What is known of other languages, in the order of their tags.
+pub static LOCALES: LazyLock<Vec<Locale>> = LazyLock::new(|| {
+    #[derive(Deserialize)]
+    struct File {
+        locale: Vec<Locale>,
+    }
+    let file = toml::from_str::<File>(include_str!("../../keywords.toml"));
+    file.map(|file| file.locale).unwrap_or_default()
+});
+
+/// [`Keywords`] put in order for asking: every webhook is asked about.
+#[derive(Debug, Clone, Default)]
+pub struct Lexicon {
+    words: HashMap<String, Opt>,
+    codes: HashSet<String>,
 }
 
 /// What made a message an [`Opt`].
@@ -60,24 +104,76 @@ pub fn lifts(arrival: Arrival, suppressed_at_ms: i64, now_ms: i64) -> bool {
 }
 
 impl Keywords {
-    /// The lists with their meaning, the strictest first: a word in two lists is an opt-out.
-    pub fn lists(&self) -> [(Opt, &[String]); 3] {
-        [(Opt::Stop, &self.stop), (Opt::Start, &self.start), (Opt::Help, &self.help)]
+    /// The lists with their meaning, the strictest first, and the name of each.
+    fn lists(&self) -> impl Iterator<Item = (Opt, String, &[String])> {
+        let own: [(Opt, &[String]); 3] =
+            [(Opt::Stop, &self.stop), (Opt::Start, &self.start), (Opt::Help, &self.help)];
+        let chosen = LOCALES.iter().filter(|locale| self.locales.contains(&locale.tag));
+        let foreign = chosen.flat_map(|locale| {
+            let lists: [(Opt, &[String]); 3] =
+                [(Opt::Stop, &locale.stop), (Opt::Start, &locale.start), (Opt::Help, &locale.help)];
+            lists.map(|(opt, words)| (opt, format!("locales, {}", locale.tag), words))
+        });
+        own.map(|(opt, words)| (opt, opt.as_str().to_owned(), words)).into_iter().chain(foreign)
     }
 
+    /// The words in order, or everything that is wrong with them: what is no word, and what means two things.
+    pub fn lexicon(&self) -> Result<Lexicon, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut meanings: HashMap<String, (Opt, String)> = HashMap::new();
+        for tag in &self.locales {
+            if !LOCALES.iter().any(|locale| locale.tag == *tag) {
+                let tags: Vec<&str> = LOCALES.iter().map(|locale| locale.tag.as_str()).collect();
+                problems.push(format!("locales: {tag:?} is none of {}", tags.join(", ")));
+            }
+        }
+        for (opt, list, words) in self.lists() {
+            for word in words {
+                let folded = fold(word);
+                if folded.is_empty() || folded.contains(char::is_whitespace) {
+                    problems.push(format!("{list}: {word:?} is not one word"));
+                }
+                let (other, other_list) =
+                    meanings.entry(folded).or_insert_with(|| (opt, list.clone()));
+                if *other != opt {
+                    problems.push(format!("{list}: {word:?} is in optout.{other_list} too"));
+                }
+            }
+        }
+        for code in &self.error_codes {
+            if code.is_empty() || !code.bytes().all(|byte| byte.is_ascii_digit()) {
+                problems
+                    .push(format!("error_codes: {code:?} is no error code: digits, as in 21610"));
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(Lexicon {
+                words: meanings.into_iter().map(|(word, (opt, _))| (word, opt)).collect(),
+                codes: self.error_codes.iter().cloned().collect(),
+            }),
+            false => Err(problems),
+        }
+    }
+}
+
+impl Lexicon {
     /// What a message means. `opt_out_type` is Twilio's own verdict and wins when it is one we know.
     pub fn classify(&self, body: &str, opt_out_type: Option<&str>) -> Option<(Opt, Cause)> {
         if let Some(opt) = opt_out_type.and_then(by_opt_out_type) {
             return Some((opt, Cause::OptOutType));
         }
-        let word = fold(body);
-        if word.is_empty() || word.contains(char::is_whitespace) {
+        // Two words of any kind are no keyword: most messages need not be folded to be known as none.
+        let mut words =
+            body.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric));
+        if words.next().is_none() || words.next().is_some() {
             return None;
         }
-        self.lists()
-            .into_iter()
-            .find(|(_, words)| words.iter().any(|known| fold(known) == word))
-            .map(|(opt, _)| (opt, Cause::Keyword))
+        self.words.get(&fold(body)).map(|opt| (*opt, Cause::Keyword))
+    }
+
+    /// Whether a status callback with this error code suppresses the recipient.
+    pub fn suppresses(&self, error_code: &str) -> bool {
+        self.codes.contains(error_code)
     }
 }
 
@@ -90,10 +186,12 @@ fn by_opt_out_type(value: &str) -> Option<Opt> {
     }
 }
 
-/// A message or keyword as it is compared: narrow, lower case, bare of what surrounds it.
-pub fn fold(text: &str) -> String {
+/// A message or keyword as it is compared: narrow, lower case, bare of what surrounds it, and of accents that are
+/// characters of their own.
+fn fold(text: &str) -> String {
     let narrow: String = text.chars().map(narrow).collect();
-    narrow.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()
+    let lower = narrow.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    lower.chars().filter(|c| !matches!(c, '\u{300}'..='\u{36f}')).collect()
 }
 
 /// The ASCII twin of a full-width form (U+FF01 to U+FF5E mirror U+0021 to U+007E).
@@ -111,8 +209,80 @@ mod tests {
 
     use super::*;
 
-    fn shipped() -> Keywords {
-        crate::config::defaults().optout
+    fn shipped() -> Lexicon {
+        crate::config::defaults().optout.lexicon().unwrap()
+    }
+
+    fn everywhere() -> Keywords {
+        let locales = LOCALES.iter().map(|locale| locale.tag.clone()).collect();
+        Keywords { locales, ..crate::config::defaults().optout }
+    }
+
+    #[test]
+    fn every_language_is_whole_and_contradicts_no_other() {
+        let tags: Vec<&str> = LOCALES.iter().map(|locale| locale.tag.as_str()).collect();
+        assert!(tags.len() >= 15 && tags.is_sorted(), "{tags:?}");
+        let all = everywhere().lexicon().unwrap();
+        for locale in LOCALES.iter() {
+            for (opt, words) in
+                [(Opt::Stop, &locale.stop), (Opt::Start, &locale.start), (Opt::Help, &locale.help)]
+            {
+                assert!(!words.is_empty(), "{}", locale.tag);
+                for word in words {
+                    assert_eq!(all.classify(word, None), Some((opt, Cause::Keyword)), "{word}");
+                    let lower = format!(" {}! ", word.to_lowercase());
+                    assert_eq!(all.classify(&lower, None), Some((opt, Cause::Keyword)), "{word}");
+                }
+            }
+            for word in locale.ambiguous.keys() {
+                assert_eq!(all.classify(word, None), None, "{word} is told to be left out");
+            }
+        }
+    }
+
+    #[test]
+    fn a_language_counts_where_it_is_chosen() {
+        let shipped = shipped();
+        assert_eq!(shipped.classify("ARRÊT", None), None);
+        let french = Keywords { locales: vec!["fr".into()], ..crate::config::defaults().optout };
+        let french = french.lexicon().unwrap();
+        for body in ["ARRÊT", "arrêt.", "ARRET", "arre\u{302}t", "Stop"] {
+            assert_eq!(french.classify(body, None), Some((Opt::Stop, Cause::Keyword)), "{body}");
+        }
+        assert_eq!(french.classify("ALTO", None), None);
+    }
+
+    #[test]
+    fn what_is_no_word_or_means_two_things_is_told() {
+        let refused = |change: fn(&mut Keywords)| {
+            let mut keywords = crate::config::defaults().optout;
+            change(&mut keywords);
+            keywords.lexicon().unwrap_err().join("; ")
+        };
+        assert!(
+            refused(|k| k.stop.push("no more".into()))
+                .contains("stop: \"no more\" is not one word")
+        );
+        assert!(
+            refused(|k| k.help.push("Stop!".into()))
+                .contains("help: \"Stop!\" is in optout.stop too")
+        );
+        assert!(
+            refused(|k| k.locales.push("xx".into())).contains("locales: \"xx\" is none of ar, da")
+        );
+        assert!(refused(|k| k.error_codes.push("x".into())).contains("error_codes: \"x\" is no"));
+        let clash = refused(|k| {
+            k.locales.push("es".into());
+            k.help.push("baja".into());
+        });
+        assert!(clash.contains("locales, es: \"BAJA\" is in optout.help too"), "{clash}");
+    }
+
+    #[test]
+    fn codes_of_callbacks_are_data() {
+        let shipped = shipped();
+        assert!(shipped.suppresses("21610") && shipped.suppresses("63014"));
+        assert!(!shipped.suppresses("30003") && !shipped.suppresses(""));
     }
 
     #[test]
@@ -186,11 +356,10 @@ mod tests {
             before in "[ \\t\\r\\n.,!?\"'(…]{0,5}",
             after in "[ \\t\\r\\n.,!?\"')…🙏]{0,5}",
         ) {
-            let shipped = shipped();
-            let all: Vec<(Opt, String)> = shipped
+            let keywords = everywhere();
+            let all: Vec<(Opt, String)> = keywords
                 .lists()
-                .into_iter()
-                .flat_map(|(opt, words)| words.iter().map(move |word| (opt, word.clone())))
+                .flat_map(|(opt, _, words)| words.iter().map(move |word| (opt, word.clone())))
                 .collect();
             let (opt, word) = &all[pick.index(all.len())];
             let dressed: String = word
@@ -204,7 +373,7 @@ mod tests {
                 })
                 .collect();
             let body = format!("{before}{dressed}{after}");
-            prop_assert_eq!(shipped.classify(&body, None), Some((*opt, Cause::Keyword)), "{:?}", body);
+            prop_assert_eq!(keywords.lexicon().unwrap().classify(&body, None), Some((*opt, Cause::Keyword)), "{:?}", body);
         }
 
         #[test]

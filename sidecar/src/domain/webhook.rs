@@ -6,7 +6,7 @@ use twilio_edge_contract::{Claim, Class, Identity, Opt, Settlement};
 
 use crate::domain::{
     address::Address,
-    optout::{Cause, Keywords},
+    optout::{Cause, Lexicon},
     trace::Trace,
 };
 
@@ -30,6 +30,8 @@ pub struct Webhook {
     pub inbound: Option<Inbound>,
     /// Set for the status of a message we sent to an address that can be named: whom it went to, and from what.
     pub outbound: Option<Pair>,
+    /// A status that says of its recipient that they are not to be written to.
+    pub suppresses: bool,
     /// How to find its request elsewhere.
     pub trace: Trace,
 }
@@ -56,18 +58,18 @@ pub struct Pair {
 
 impl Webhook {
     /// Reads a claim. The error says what is wrong with which field.
-    pub fn from_claim(claim: Claim, keywords: &Keywords) -> Result<Webhook, String> {
+    pub fn from_claim(claim: Claim, lexicon: &Lexicon) -> Result<Webhook, String> {
         check(&claim.claim_id, &claim.identity)?;
         check_route(&claim.route)?;
         let trace = Trace::of(&claim);
         let Claim { claim_id, identity, route, form, .. } = claim;
-        Ok(Webhook { trace, ..Webhook::read(claim_id, identity, route, form, keywords) })
+        Ok(Webhook { trace, ..Webhook::read(claim_id, identity, route, form, lexicon) })
     }
 
     /// Reads what a settlement carries of a webhook that was forwarded unclaimed; none when it was claimed.
     pub fn from_settlement(
         settlement: &Settlement,
-        keywords: &Keywords,
+        lexicon: &Lexicon,
     ) -> Result<Option<Webhook>, String> {
         check(&settlement.claim_id, &settlement.identity)?;
         let Some(unclaimed) = &settlement.unclaimed else { return Ok(None) };
@@ -77,7 +79,7 @@ impl Webhook {
             settlement.identity.clone(),
             unclaimed.route.clone(),
             unclaimed.form.clone(),
-            keywords,
+            lexicon,
         )))
     }
 
@@ -91,28 +93,36 @@ impl Webhook {
         self.inbound.as_ref().map(|inbound| &inbound.pair).or(self.outbound.as_ref())
     }
 
+    /// A parameter of its form, the first of that name.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let mut parameters = form_urlencoded::parse(self.form.as_bytes());
+        parameters.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+    }
+
     fn read(
         claim_id: String,
         identity: Identity,
         route: String,
         form: String,
-        keywords: &Keywords,
+        lexicon: &Lexicon,
     ) -> Webhook {
         // A NUL is what PostgreSQL's text cannot hold; in a form its escape says the same.
         let form = if form.contains('\0') { form.replace('\0', "%00") } else { form };
         let account_sid = &identity.account_sid;
         let (inbound, outbound) = match identity.class {
-            Class::Inbound => (Inbound::read(account_sid, &form, keywords), None),
+            Class::Inbound => (Inbound::read(account_sid, &form, lexicon), None),
             Class::Status => (None, sent(account_sid, &form)),
             Class::Other => (None, None),
         };
+        let suppresses = outbound.is_some()
+            && identity.error_code.as_deref().is_some_and(|code| lexicon.suppresses(code));
         let (key, trace) = (identity.dedupe_key(), Trace::default());
-        Webhook { claim_id, identity, key, route, form, inbound, outbound, trace }
+        Webhook { claim_id, identity, key, route, form, inbound, outbound, suppresses, trace }
     }
 }
 
 impl Inbound {
-    fn read(account_sid: &str, form: &str, keywords: &Keywords) -> Option<Inbound> {
+    fn read(account_sid: &str, form: &str, lexicon: &Lexicon) -> Option<Inbound> {
         let (mut from, mut to, mut body, mut opt_out_type) = (None, None, None, None);
         for (name, value) in form_urlencoded::parse(form.as_bytes()) {
             let field = match name.as_ref() {
@@ -127,7 +137,7 @@ impl Inbound {
         }
         Some(Inbound {
             pair: Pair::read(account_sid, &from?, &to.unwrap_or_default())?,
-            opt: keywords.classify(&body.unwrap_or_default(), opt_out_type.as_deref()),
+            opt: lexicon.classify(&body.unwrap_or_default(), opt_out_type.as_deref()),
         })
     }
 }
@@ -204,7 +214,8 @@ mod tests {
     }
 
     fn read(form: &str) -> Webhook {
-        Webhook::from_claim(claim(form), &crate::config::defaults().optout).unwrap()
+        Webhook::from_claim(claim(form), &crate::config::defaults().optout.lexicon().unwrap())
+            .unwrap()
     }
 
     #[test]
@@ -222,7 +233,7 @@ mod tests {
         let form = "MessageStatus=sent&To=whatsapp%3A%2B15551234567&From=whatsapp%3A%2B15559";
         let mut claim = claim(form);
         (claim.identity.class, claim.identity.status) = (Class::Status, Some("sent".into()));
-        let webhook = Webhook::from_claim(claim, &Keywords::default()).unwrap();
+        let webhook = Webhook::from_claim(claim, &Lexicon::default()).unwrap();
         assert_eq!(webhook.inbound, None, "it opens no window");
         let pair = webhook.pair().unwrap();
         assert_eq!(pair.theirs, Address::parse("whatsapp:+15551234567").unwrap());
@@ -243,11 +254,11 @@ mod tests {
 
     #[test]
     fn what_the_stores_rely_on_is_checked_with_the_name_of_the_field() {
-        let keywords = Keywords::default();
+        let lexicon = Lexicon::default();
         let refused = |change: fn(&mut Claim)| {
             let mut claim = claim("Body=hi");
             change(&mut claim);
-            Webhook::from_claim(claim, &keywords).unwrap_err()
+            Webhook::from_claim(claim, &lexicon).unwrap_err()
         };
         assert!(refused(|c| c.claim_id.clear()).starts_with("claim_id:"));
         assert!(refused(|c| c.claim_id = "x".repeat(256)).starts_with("claim_id:"));

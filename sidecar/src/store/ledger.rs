@@ -12,22 +12,24 @@ use std::{
     time::Duration,
 };
 
-use twilio_edge_contract::{Identity, Opt, Outcome, SettlementResult};
+use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 
 use super::{
     register::Register,
     rows::{
-        EndingRow, EventRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, SuppressionRow,
-        WantedEnding, WantedPair,
+        EndingRow, EventRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding,
+        WantedPair,
     },
     sql::{Database, Durability, StoreError, Transaction},
+    suppressions::{self, PersonAsked, Suppressions},
 };
 use crate::{
     config,
     domain::{
         address::Address,
         lease::{Claimed, Lease, Periods, Record},
-        optout::{self, Arrival, Cause},
+        policy::Policies,
+        suppression::Said,
         webhook::{Pair, Webhook},
     },
 };
@@ -73,56 +75,22 @@ impl Known {
     }
 }
 
-/// A STOP or START, as it was said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OptSaid {
-    /// What it was.
-    pub opt: Opt,
-    /// What made it one.
-    pub cause: Cause,
-    /// Whose tenant.
-    pub account_sid: String,
-    /// The message that said so.
-    pub message_sid: String,
-    /// Who said it.
-    pub address: Address,
-    /// On which route it came.
-    pub route: String,
-    /// Whether it comes in its turn.
-    pub arrival: Arrival,
-}
-
-impl OptSaid {
-    /// What a webhook says; none when it says nothing that binds us.
-    pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<OptSaid> {
-        let inbound = webhook.inbound.as_ref()?;
-        let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
-        Some(OptSaid {
-            opt,
-            cause,
-            account_sid: webhook.identity.account_sid.clone(),
-            message_sid: webhook.identity.message_sid.clone(),
-            address: inbound.pair.theirs.clone(),
-            route: webhook.route.clone(),
-            arrival,
-        })
-    }
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct Ledger {
     database: Database,
     timeout: Duration,
     periods: Periods,
+    policies: Policies,
 }
 
 impl Ledger {
     pub(super) async fn open(
         settings: &config::Database,
         periods: Periods,
+        policies: Policies,
     ) -> Result<Ledger, StoreError> {
         let timeout = Duration::from_millis(settings.timeout_ms);
-        Ok(Ledger { database: Database::open(settings).await?, timeout, periods })
+        Ok(Ledger { database: Database::open(settings).await?, timeout, periods, policies })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -140,6 +108,11 @@ impl Ledger {
             Database::Sqlite(sqlite) => Some(&sqlite.path),
             Database::Postgres(_) => None,
         }
+    }
+
+    /// The suppressions beside it, in the same database.
+    pub(super) fn suppressions(&self) -> Suppressions {
+        Suppressions::of(self.database.clone(), self.timeout)
     }
 
     /// Whether no other sidecar can be on it.
@@ -247,11 +220,11 @@ impl Ledger {
         self.bounded(self.database.keep_events(rows, forgotten_ms)).await
     }
 
-    /// Records each STOP and START, once by its message; of each, whether it changed who is suppressed. Survives the
-    /// loss of power.
+    /// Records each STOP and START, once by its message, in the order in which they came; of each, whether it changed
+    /// who is suppressed. Survives the loss of power.
     pub(super) async fn record_opts(
         &self,
-        said: &[OptSaid],
+        said: &[Said],
         now_ms: i64,
     ) -> Result<Vec<bool>, StoreError> {
         self.bounded(async {
@@ -260,32 +233,22 @@ impl Ledger {
             let rows: Vec<OptRow<'_>> = said.iter().map(|said| OptRow::of(said, now_ms)).collect();
             let new: Vec<RecordedOpt> = tx.fetch(statements.record_opts, &rows).await?;
             let mut new: HashSet<RecordedOpt> = new.into_iter().collect();
-            let mut last_words = BTreeMap::new();
-            for (place, said) in
-                said.iter().enumerate().filter(|(_, s)| new.remove(&RecordedOpt::of(s)))
-            {
-                // Who comes later in a batch came later: the last word of a number counts.
-                last_words.insert((&said.account_sid, &said.address), (place, said));
-            }
-            let last_words: Vec<(usize, &OptSaid)> = last_words.into_values().collect();
-            let wanted: Vec<SuppressionRow> =
-                last_words.iter().map(|(_, said)| SuppressionRow::of(said, now_ms)).collect();
-            let before = tx.fetch(statements.lock_suppressions, &wanted).await?;
-            let before = suppressed_among(before);
-            let mut changed = vec![false; said.len()];
-            let mut changes = Vec::new();
-            for ((place, said), row) in last_words.into_iter().zip(wanted) {
-                let since_ms = before.get(&row.person());
-                let changes_it = match said.opt {
-                    Opt::Stop => since_ms.is_none(),
-                    _ => since_ms.is_some_and(|ms| optout::lifts(said.arrival, *ms, now_ms)),
-                };
-                if changes_it {
-                    changed.get_mut(place).into_iter().for_each(|changed| *changed = true);
-                    changes.push(row);
-                }
-            }
-            tx.execute(statements.keep_suppressions, &changes).await?;
+            let is_new: Vec<bool> =
+                said.iter().map(|said| new.remove(&RecordedOpt::of(said))).collect();
+            let people: BTreeSet<PersonAsked<'_>> = said
+                .iter()
+                .zip(&is_new)
+                .filter(|(_, new)| **new)
+                .map(|(said, _)| asks(said))
+                .collect();
+            let people: Vec<PersonAsked<'_>> = people.into_iter().collect();
+            let mut standing =
+                suppressions::lock(&mut tx, &statements.suppressions, &people).await?;
+            let changed = said.iter().zip(is_new).map(|(said, new)| {
+                new && standing.hear(said, self.policies.of(&said.account_sid), now_ms)
+            });
+            let changed = changed.collect();
+            suppressions::keep(&mut tx, &statements.suppressions, standing.changes()).await?;
             tx.commit().await?;
             Ok(changed)
         })
@@ -459,8 +422,6 @@ fn person(pair: &Pair) -> Person {
     (pair.account_sid.clone(), pair.theirs.clone())
 }
 
-/// Who is suppressed, and since when.
-fn suppressed_among(rows: Vec<SuppressionRow>) -> HashMap<Person, i64> {
-    let suppressed = rows.into_iter().filter(|row| row.suppressed);
-    suppressed.map(|row| (row.person(), row.changed_at_ms)).collect()
+fn asks(said: &Said) -> PersonAsked<'_> {
+    PersonAsked { tenant: &said.account_sid, number: &said.address.number }
 }

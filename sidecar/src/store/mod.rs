@@ -21,7 +21,6 @@ mod leases;
 mod ledger;
 mod memory;
 mod postgres;
-mod reader;
 mod recovery;
 mod redis;
 mod register;
@@ -31,6 +30,7 @@ mod settling;
 mod spool;
 mod sql;
 mod sqlite;
+mod suppressions;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -54,14 +54,17 @@ use self::{
     spool::Spool,
 };
 pub use self::{
-    ledger::{Grant, OptSaid, Settle},
+    ledger::{Grant, Settle},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
     sql::StoreError,
+    suppressions::{Suppressions, SuppressionsPage},
 };
 use crate::{
     config::{Config, without_password},
     domain::{
         lease::{Claimed, Periods},
+        policy::Policies,
+        suppression::Said,
         webhook::{Pair, Webhook},
     },
     metrics::Metrics,
@@ -77,7 +80,7 @@ pub struct Stores {
     /// Claims and releases the ledger decides, because no quick store can.
     claims: Group<Webhook, (Claimed, bool)>,
     releases: Group<Settle, SettlementResult>,
-    opts: Group<OptSaid, bool>,
+    opts: Group<Said, bool>,
     /// Shared by those who hand out by the quick store and have not noted it yet.
     handing_out: Arc<RwLock<()>>,
     /// How long others may take to write what they handed out.
@@ -98,8 +101,7 @@ pub struct Health {
 impl Stores {
     /// Brings the tables up to date, and no more. What is wrong otherwise, in words for the operator.
     pub async fn migrate(config: &Config) -> Result<(), String> {
-        let ledger = Ledger::open(&config.database, config.leases.periods()).await;
-        ledger.map_err(|error| about_database(config, &error))?.close().await;
+        open_ledger(config).await?.close().await;
         Ok(())
     }
 
@@ -110,8 +112,7 @@ impl Stores {
         let recall_ms =
             i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
         let timeout = Duration::from_millis(config.database.timeout_ms);
-        let ledger = Ledger::open(&config.database, periods).await;
-        let ledger = Arc::new(ledger.map_err(|error| about_database(config, &error))?);
+        let ledger = Arc::new(open_ledger(config).await?);
         let leases = match (config.redis.url.is_empty(), ledger.is_ours_alone()) {
             (false, _) => Leases::Redis(
                 Redis::open(&config.redis, periods, recall_ms)
@@ -136,7 +137,7 @@ impl Stores {
                 let ledger = releasing.clone();
                 async move { ledger.release(&settles, now_ms).await }
             }),
-            opts: Group::start(timeout, move |said: Vec<OptSaid>, now_ms| {
+            opts: Group::start(timeout, move |said: Vec<Said>, now_ms| {
                 let ledger = recording.clone();
                 async move { ledger.record_opts(&said, now_ms).await }
             }),
@@ -162,6 +163,11 @@ impl Stores {
         self.ledger.register()
     }
 
+    /// Who must not be written to, in the same database.
+    pub fn suppressions(&self) -> Suppressions {
+        self.ledger.suppressions()
+    }
+
     /// Decides each claim, in order; none where no store could say.
     pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
         if webhooks.is_empty() {
@@ -184,11 +190,7 @@ impl Stores {
     }
 
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
-    pub async fn record_opts(
-        &self,
-        said: Vec<OptSaid>,
-        now_ms: i64,
-    ) -> Result<Vec<bool>, StoreError> {
+    pub async fn record_opts(&self, said: Vec<Said>, now_ms: i64) -> Result<Vec<bool>, StoreError> {
         self.opts.ask(said, now_ms).await
     }
 
@@ -390,6 +392,12 @@ impl Stores {
                 grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
         }
     }
+}
+
+async fn open_ledger(config: &Config) -> Result<Ledger, String> {
+    let policies = Policies::new(config.policy.clone());
+    let ledger = Ledger::open(&config.database, config.leases.periods(), policies).await;
+    ledger.map_err(|error| about_database(config, &error))
 }
 
 fn about_database(config: &Config, error: &StoreError) -> String {

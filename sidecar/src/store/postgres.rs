@@ -12,7 +12,10 @@ use tokio::time::Instant;
 
 use super::{
     rows::{EventRow, KnownRow},
-    sql::{RegisterStatements, Statements, StoreError, event_columns, heard_columns, merge},
+    sql::{
+        RegisterStatements, Statements, StoreError, SuppressionStatements, event_columns,
+        heard_columns, merge, suppression_columns, suppression_upsert,
+    },
 };
 use crate::{config, domain::address::Address};
 
@@ -52,21 +55,14 @@ impl Postgres {
     }
 }
 
-/// Connections that can only look. The server gives a question up soon after we do.
-pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgPool, StoreError> {
-    let limit_ms = settings.read_timeout_ms.saturating_mul(2).to_string();
+/// A connection that can only look, for as long as its operator waits.
+pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgConnection, StoreError> {
     let options = PgConnectOptions::from_str(settings.url.expose())
         .map_err(|error| StoreError::Away(error.to_string()))?
         .application_name("twilio-edge reading")
-        .options([("default_transaction_read_only", "on"), ("jit", "off")])
-        .options([("statement_timeout", limit_ms)]);
+        .options([("default_transaction_read_only", "on"), ("jit", "off")]);
     let timeout = Duration::from_millis(settings.connect_timeout_ms);
-    let first = reach(&options, Instant::now() + timeout).await?;
-    let _ = first.close().await;
-    Ok(PgPoolOptions::new()
-        .max_connections(settings.readers)
-        .acquire_timeout(Duration::from_millis(settings.read_timeout_ms))
-        .connect_lazy_with(options))
+    reach(&options, Instant::now() + timeout).await
 }
 
 /// The first connection: a server that is still starting is waited for, one that refuses us is not.
@@ -124,10 +120,10 @@ const LOOK_UP: &str = "
         NULL AS tenant, NULL AS channel, NULL AS number
     FROM events WHERE dedupe_key = ANY($1)
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, asked.channel, number
     FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
-        JOIN suppressions USING (tenant, channel, number)
-    WHERE suppressed";
+        JOIN suppressions USING (tenant, number)
+    WHERE suppressed AND suppressions.channel IN (asked.channel, '*')";
 
 pub(super) async fn look_up(
     executor: impl PgExecutor<'_>,
@@ -191,6 +187,23 @@ pub(super) async fn keep_events(
     Ok(())
 }
 
+/// A page of an account's suppressions, from a place on.
+macro_rules! suppressions_after {
+    ($source:literal) => {
+        concat!(
+            "WITH asked AS (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channel text, \
+                ended boolean, number text, channel text, error_code text, after_source text, most bigint)) \
+            SELECT suppressions.* FROM asked JOIN suppressions ON suppressions.tenant = asked.tenant ",
+            $source,
+            "AND (suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source) \
+                > (asked.number, asked.channel, asked.error_code, asked.after_source) \
+            WHERE (suppressed OR asked.ended) AND (on_channel IS NULL OR suppressions.channel = on_channel) \
+            ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
+            LIMIT (SELECT most FROM asked)"
+        )
+    };
+}
+
 pub(super) const STATEMENTS: Statements = Statements {
     begin: "BEGIN",
 
@@ -228,22 +241,6 @@ pub(super) const STATEMENTS: Statements = Statements {
             AS r(dedupe_key text, claim_id text, ending text, forget_at_ms bigint)
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
             SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
-
-    lock_suppressions: "
-        SELECT tenant, channel, number, suppressed, message_sid, changed_at_ms
-        FROM suppressions WHERE (tenant, channel, number) IN (
-            SELECT tenant, channel, number
-            FROM json_to_recordset($1::json) AS r(tenant text, channel text, number text))
-        ORDER BY tenant, channel, number FOR UPDATE",
-
-    keep_suppressions: "
-        INSERT INTO suppressions (tenant, channel, number, suppressed, message_sid, changed_at_ms)
-        SELECT tenant, channel, number, suppressed, message_sid, changed_at_ms
-        FROM json_to_recordset($1::json) AS r(tenant text, channel text, number text, suppressed boolean,
-            message_sid text, changed_at_ms bigint)
-        ORDER BY tenant COLLATE \"C\", channel COLLATE \"C\", number COLLATE \"C\"
-        ON CONFLICT (tenant, channel, number) DO UPDATE SET suppressed = excluded.suppressed,
-            message_sid = excluded.message_sid, changed_at_ms = excluded.changed_at_ms",
 
     record_opts: "
         INSERT INTO opt_events
@@ -313,5 +310,38 @@ pub(super) const STATEMENTS: Statements = Statements {
             WHERE asked.account_sid IS NULL OR audit.account_sid = asked.account_sid
             ORDER BY audit.id DESC
             LIMIT (SELECT most FROM asked)",
+    },
+
+    suppressions: SuppressionStatements {
+        lock: concat!(
+            "SELECT ",
+            suppression_columns!(),
+            " FROM suppressions WHERE (tenant, number) IN (SELECT tenant, number \
+                FROM json_to_recordset($1::json) AS r(tenant text, number text)) \
+            ORDER BY tenant, number, channel, error_code, source FOR UPDATE"
+        ),
+
+        keep: concat!(
+            "INSERT INTO suppressions (",
+            suppression_columns!(),
+            ") SELECT ",
+            suppression_columns!(),
+            " FROM json_to_recordset($1::json) AS r(tenant text, number text, channel text, source text, \
+                error_code text, suppressed boolean, since_ms bigint, changed_at_ms bigint, message_sid text, \
+                route text, heard_on text, sender text, service_sid text, changed_by text) \
+            ORDER BY tenant COLLATE \"C\", number COLLATE \"C\", channel COLLATE \"C\", source COLLATE \"C\", \
+                error_code COLLATE \"C\" ",
+            suppression_upsert!()
+        ),
+
+        of_people: concat!(
+            "SELECT ",
+            suppression_columns!(),
+            " FROM json_to_recordset($1::json) AS asked(tenant text, number text) \
+                JOIN suppressions USING (tenant, number)"
+        ),
+
+        list: suppressions_after!(""),
+        list_of_source: suppressions_after!("AND suppressions.source = asked.source "),
     },
 };

@@ -2,16 +2,13 @@
 
 use serde::Serialize;
 use sqlx::FromRow;
-use twilio_edge_contract::{Identity, Opt};
+use twilio_edge_contract::Identity;
 
-use super::{
-    Settle,
-    ledger::{OptSaid, Person},
-    sql::StoreError,
-};
+use super::{Settle, ledger::Person, sql::StoreError};
 use crate::domain::{
     address::Address,
     lease::{Ending, Hold, Lease},
+    suppression::Said,
     webhook::{Pair, Webhook},
 };
 
@@ -146,34 +143,6 @@ impl PairRow {
     }
 }
 
-#[derive(Debug, Serialize, FromRow)]
-pub(super) struct SuppressionRow {
-    tenant: String,
-    channel: String,
-    number: String,
-    pub(super) suppressed: bool,
-    message_sid: String,
-    pub(super) changed_at_ms: i64,
-}
-
-impl SuppressionRow {
-    pub(super) fn of(said: &OptSaid, now_ms: i64) -> SuppressionRow {
-        SuppressionRow {
-            tenant: said.account_sid.clone(),
-            channel: said.address.channel.clone(),
-            number: said.address.number.clone(),
-            suppressed: said.opt == Opt::Stop,
-            message_sid: said.message_sid.clone(),
-            changed_at_ms: now_ms,
-        }
-    }
-
-    pub(super) fn person(&self) -> Person {
-        let address = Address { channel: self.channel.clone(), number: self.number.clone() };
-        (self.tenant.clone(), address)
-    }
-}
-
 #[derive(Debug, Serialize)]
 pub(super) struct OptRow<'a> {
     account_sid: &'a str,
@@ -181,20 +150,20 @@ pub(super) struct OptRow<'a> {
     channel: &'a str,
     number: &'a str,
     opt: &'static str,
-    cause: &'static str,
+    cause: &'a str,
     route: &'a str,
     recorded_at_ms: i64,
 }
 
 impl<'a> OptRow<'a> {
-    pub(super) fn of(said: &'a OptSaid, now_ms: i64) -> OptRow<'a> {
+    pub(super) fn of(said: &'a Said, now_ms: i64) -> OptRow<'a> {
         OptRow {
             account_sid: &said.account_sid,
             message_sid: &said.message_sid,
             channel: &said.address.channel,
             number: &said.address.number,
             opt: said.opt.as_str(),
-            cause: said.cause.as_str(),
+            cause: said.cause(),
             route: &said.route,
             recorded_at_ms: now_ms,
         }
@@ -208,7 +177,7 @@ pub(super) struct RecordedOpt {
 }
 
 impl RecordedOpt {
-    pub(super) fn of(said: &OptSaid) -> RecordedOpt {
+    pub(super) fn of(said: &Said) -> RecordedOpt {
         RecordedOpt { account_sid: said.account_sid.clone(), message_sid: said.message_sid.clone() }
     }
 }

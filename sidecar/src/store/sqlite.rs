@@ -21,7 +21,10 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     rows::{EventRow, KnownRow},
-    sql::{RegisterStatements, Statements, StoreError, event_columns, heard_columns, merge},
+    sql::{
+        RegisterStatements, Statements, StoreError, SuppressionStatements, event_columns,
+        heard_columns, merge, suppression_columns, suppression_upsert,
+    },
 };
 use crate::{config, domain::address::Address};
 
@@ -103,7 +106,9 @@ impl Sqlite {
 }
 
 /// The file as it is, to look into beside the sidecar that has it: nothing is made, locked or changed.
-pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, StoreError> {
+pub(super) async fn open_to_read(
+    settings: &config::Database,
+) -> Result<SqliteConnection, StoreError> {
     let options = SqliteConnectOptions::from_str(settings.url.expose())
         .map_err(|error| StoreError::Away(error.to_string()))?
         .read_only(true)
@@ -115,11 +120,7 @@ pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, St
                 .into(),
         ));
     }
-    Ok(SqlitePoolOptions::new()
-        .max_connections(settings.readers)
-        .acquire_timeout(Duration::from_millis(settings.read_timeout_ms))
-        .test_before_acquire(false)
-        .connect_lazy_with(options))
+    Ok(options.connect().await?)
 }
 
 /// How the file is opened, and where it is; its directory is there then.
@@ -185,9 +186,10 @@ const LOOK_UP: &str = "
         NULL AS tenant, NULL AS channel, NULL AS number
     FROM events WHERE dedupe_key IN (SELECT value FROM json_each(?1))
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
-    FROM suppressions WHERE suppressed AND (tenant, channel, number) IN (
-        SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?2))";
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, value ->> 1, number
+    FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 2
+        AND +channel IN (value ->> 1, '*')
+    WHERE suppressed";
 
 pub(super) async fn look_up(
     executor: impl SqliteExecutor<'_>,
@@ -253,6 +255,32 @@ pub(super) async fn keep_events(
     Ok(())
 }
 
+/// Of people, whatever the channel.
+macro_rules! suppressions_of {
+    () => {
+        " FROM json_each($1) AS asked CROSS JOIN suppressions \
+            ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'"
+    };
+}
+
+/// A page of an account's, from a place on.
+macro_rules! suppressions_after {
+    ($source:literal) => {
+        concat!(
+            "SELECT ",
+            suppression_columns!(),
+            " FROM json_each($1) AS asked CROSS JOIN suppressions \
+                ON tenant = asked.value ->> 'tenant' ",
+            $source,
+            "AND (number, channel, error_code, source) > (asked.value ->> 'number', asked.value ->> 'channel', \
+                asked.value ->> 'error_code', asked.value ->> 'after_source') \
+            WHERE (suppressed OR asked.value ->> 'ended') AND (asked.value ->> 'on_channel' IS NULL \
+                OR channel = asked.value ->> 'on_channel') \
+            ORDER BY number, channel, error_code, source LIMIT (SELECT value ->> 'most' FROM json_each($1))"
+        )
+    };
+}
+
 pub(super) const STATEMENTS: Statements = Statements {
     begin: "BEGIN IMMEDIATE",
 
@@ -286,19 +314,6 @@ pub(super) const STATEMENTS: Statements = Statements {
         FROM json_each($1) WHERE true
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
             SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
-
-    lock_suppressions: "
-        SELECT tenant, channel, number, suppressed, message_sid, changed_at_ms
-        FROM suppressions WHERE (tenant, channel, number) IN (
-            SELECT value ->> 'tenant', value ->> 'channel', value ->> 'number' FROM json_each($1))",
-
-    keep_suppressions: "
-        INSERT INTO suppressions (tenant, channel, number, suppressed, message_sid, changed_at_ms)
-        SELECT value ->> 'tenant', value ->> 'channel', value ->> 'number', value ->> 'suppressed',
-            value ->> 'message_sid', value ->> 'changed_at_ms'
-        FROM json_each($1) WHERE true
-        ON CONFLICT (tenant, channel, number) DO UPDATE SET suppressed = excluded.suppressed,
-            message_sid = excluded.message_sid, changed_at_ms = excluded.changed_at_ms",
 
     record_opts: "
         INSERT INTO opt_events
@@ -365,5 +380,25 @@ pub(super) const STATEMENTS: Statements = Statements {
                 OR audit.account_sid = asked.value ->> 'account_sid'
             ORDER BY audit.id DESC
             LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+    },
+
+    suppressions: SuppressionStatements {
+        // BEGIN IMMEDIATE has the only write lock already.
+        lock: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
+
+        keep: concat!(
+            "INSERT INTO suppressions (",
+            suppression_columns!(),
+            ") SELECT value ->> 'tenant', value ->> 'number', value ->> 'channel', value ->> 'source', \
+                value ->> 'error_code', value ->> 'suppressed', value ->> 'since_ms', value ->> 'changed_at_ms', \
+                value ->> 'message_sid', value ->> 'route', value ->> 'heard_on', value ->> 'sender', \
+                value ->> 'service_sid', value ->> 'changed_by' \
+            FROM json_each($1) WHERE true ",
+            suppression_upsert!()
+        ),
+
+        of_people: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
+        list: suppressions_after!(""),
+        list_of_source: suppressions_after!("AND source = asked.value ->> 'source' "),
     },
 };

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ffi::OsString, sync::Arc};
 use proptest::{prelude::*, test_runner::TestRunner};
 use twilio_edge::{
     config::Merged,
-    domain::{lease::Claimed, optout::Keywords, webhook::Webhook},
+    domain::{lease::Claimed, optout::Lexicon, webhook::Webhook},
     metrics::Metrics,
     store::{Settle, Stores},
 };
@@ -114,7 +114,7 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
     for (place, step) in steps.iter().enumerate() {
         let webhook = |key: u8, claim: u8| {
             let claim = message(&format!("c{claim}"), &format!("SM{run}-{key}"));
-            Webhook::from_claim(claim, &Keywords::default()).unwrap()
+            Webhook::from_claim(claim, &Lexicon::default()).unwrap()
         };
         let settle = |key, claim, outcome| {
             let Webhook { key, claim_id, identity, .. } = webhook(key, claim);

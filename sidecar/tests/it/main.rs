@@ -22,5 +22,4 @@ mod reading;
 mod servers;
 mod settings;
 mod sidecar;
-mod stories;
 mod world;
