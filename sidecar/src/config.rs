@@ -101,6 +101,8 @@ pub struct Database {
     pub max_connections: u32,
     pub timeout_ms: u64,
     pub connect_timeout_ms: u64,
+    pub readers: u32,
+    pub read_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -333,6 +335,8 @@ impl Config {
             ("database.max_connections", u64::from(self.database.max_connections), 2),
             ("database.timeout_ms", self.database.timeout_ms, 1),
             ("database.connect_timeout_ms", self.database.connect_timeout_ms, 1),
+            ("database.readers", u64::from(self.database.readers), 1),
+            ("database.read_timeout_ms", self.database.read_timeout_ms, 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("redaction.every_s", self.redaction.every_s, 1),
             ("redaction.batch", u64::from(self.redaction.batch), 1),

@@ -6,7 +6,7 @@ use super::{
     ledger::{self, Place},
     listing::{self, Format, Period},
 };
-use crate::{domain::message::Number, store::histories::Search};
+use crate::{domain::message::Number, shown::EventTold, store::histories::Search};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -40,7 +40,7 @@ struct List {
 }
 
 const COLUMNS: [&str; 8] =
-    ["heard", "sid", "direction", "from", "to", "status", "error_code", "backend"];
+    ["heard_at", "sid", "class", "from", "to", "status", "error_code", "backend"];
 
 pub(super) fn run(args: Args) -> ExitCode {
     let Verb::List(List { number, sid, period, limit, place, format }) = args.verb;
@@ -56,7 +56,8 @@ pub(super) fn run(args: Args) -> ExitCode {
             ledger::gather(search, async |search| histories.events(search).await).await
         },
         |found| {
-            let rows: Vec<_> = found.iter().map(ledger::event).collect();
+            let rows: Vec<_> =
+                found.iter().map(|heard| ledger::row(&EventTold::of(heard))).collect();
             listing::print(format.output(), &COLUMNS, &rows)
         },
     )

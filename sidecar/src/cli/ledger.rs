@@ -1,20 +1,23 @@
-//! The ledger as the commands that look into it find it: of which account, in which database, and how what was heard is
-//! spelled in their output. It is read only, beside the sidecar that writes it.
+//! The ledger as the commands that look into it find it: of which account, in which database, and how numbers are written. It is read only, beside the sidecar that writes it.
 
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use twilio_edge_filter::form::is_account_sid;
 
-use super::{Sources, fail, listing::time};
+use super::{Sources, fail};
 use crate::{
-    config::without_password,
-    domain::message::{Heard, Message, Number},
+    config::{self, without_password},
+    domain::message::Number,
     store::{
         StoreError,
         histories::{Histories, Page, Search},
     },
 };
+
+/// How long an operator waits for one answer, at least.
+const PATIENCE_MS: u64 = 60_000;
 
 /// Whose ledger, and where it is.
 #[derive(Debug, clap::Args)]
@@ -43,7 +46,7 @@ impl Place {
     /// Opens the ledger, asks it with `question` and shows the answer with `show`.
     pub(super) fn ask<T>(
         self,
-        question: impl AsyncFnOnce(&mut Histories, &str) -> Result<T, StoreError>,
+        question: impl AsyncFnOnce(&Histories, &str) -> Result<T, StoreError>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
         let config = match self.sources.read().check(false) {
@@ -55,8 +58,13 @@ impl Place {
             Err(error) => return fail(error),
         };
         let answer = runtime.block_on(async {
-            let mut histories = Histories::open(&config.database).await?;
-            question(&mut histories, &self.account).await
+            // Nobody but the operator waits.
+            let patient = config::Database {
+                read_timeout_ms: config.database.read_timeout_ms.max(PATIENCE_MS),
+                ..config.database.clone()
+            };
+            let histories = Histories::open(&patient).await?;
+            question(&histories, &self.account).await
         });
         match answer {
             Ok(answer) => show(answer),
@@ -86,47 +94,10 @@ pub(super) async fn gather<T>(
     }
 }
 
-/// A message as its row: what is there to say without its story.
-pub(super) fn message(message: &Message) -> Map<String, Value> {
-    fields(json!({
-        "sid": message.first.message_sid,
-        "direction": message.first.direction,
-        "channel": message.first.channel(),
-        "from": message.first.from(),
-        "to": message.first.to(),
-        "status": message.status,
-        "error_code": message.error_code,
-        "first_heard": time(message.first.heard_ms),
-        "last_heard": time(message.last_heard_ms()),
-        "webhooks": message.story().count(),
-    }))
-}
-
-/// A webhook as its row, with every parameter it had.
-pub(super) fn event(heard: &Heard) -> Map<String, Value> {
-    let form = heard.form.as_deref().unwrap_or_default();
-    let parameters: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
-    fields(json!({
-        "heard": time(heard.heard_ms),
-        "sid": heard.message_sid,
-        "direction": heard.direction,
-        "channel": heard.channel(),
-        "from": heard.from(),
-        "to": heard.to(),
-        "status": heard.status,
-        "error_code": heard.error_code,
-        "route": heard.route,
-        "attempts": heard.attempts,
-        "backend": heard.outcome,
-        "settled": heard.settled_ms.map(time),
-        // In their order, and a name as often as it came.
-        "parameters": parameters,
-    }))
-}
-
-fn fields(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(fields) => fields,
+/// Something shown, as a row of a table or as JSON.
+pub(super) fn row(shown: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(shown) {
+        Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     }
 }

@@ -1,17 +1,12 @@
-//! How what the ledger knows is shown: as a table for people, as JSON or tab-separated for programs; and which times may be
-//! asked for. Knows nothing of where it comes from.
+//! How what the ledger knows is shown: as a table for people, as JSON or tab-separated for programs. Knows nothing of where it comes from.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use jiff::{Timestamp, civil::Date};
 use serde_json::{Map, Value};
 
 use super::fail;
-use crate::domain::window::rfc3339;
-
-/// One day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+use crate::domain::period::{DAY_MS, day, instant};
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -93,11 +88,6 @@ fn cell(value: Option<&Value>) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A time as it is printed.
-pub(super) fn time(ms: i64) -> Value {
-    rfc3339(ms).map_or(Value::Null, Value::String)
-}
-
 /// From when to when, in milliseconds since 1970: the first is in it, the last is not.
 #[derive(Debug, clap::Args)]
 pub(super) struct Period {
@@ -121,37 +111,9 @@ impl Period {
     }
 }
 
-fn day(text: &str) -> Result<i64, String> {
-    let problem = || format!("{text} is no day: YYYY-MM-DD");
-    let day: Date = text.parse().map_err(|_| problem())?;
-    let start: Timestamp = format!("{day}T00:00:00Z").parse().map_err(|_| problem())?;
-    Ok(start.as_millisecond())
-}
-
-fn instant(text: &str) -> Result<i64, String> {
-    match text.parse::<Timestamp>() {
-        Ok(at) => Ok(at.as_millisecond()),
-        // A time without its zone would be read as a day, and its hours lost.
-        Err(_) if text.contains(['T', 't', ' ', ':']) => {
-            Err(format!("{text} is no time: 2026-11-23T12:00:00Z, with its zone"))
-        }
-        Err(_) => day(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_day_is_24_hours_of_utc() {
-        assert_eq!(day("2026-11-23"), Ok(1_795_392_000_000));
-        assert_eq!(instant("2026-11-23"), day("2026-11-23"));
-        assert_eq!(instant("2026-11-23T01:00:00+01:00"), day("2026-11-23"));
-        for bad in ["yesterday", "2026-11-31", "2026-11-23T12:00:00", "2026-11-23 12:00"] {
-            assert!(instant(bad).unwrap_err().starts_with(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn no_cell_breaks_its_line_or_speaks_to_the_terminal() {

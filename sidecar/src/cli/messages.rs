@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use serde_json::Value;
-
 use super::{
     fail,
     ledger::{self, Place},
@@ -11,6 +9,7 @@ use super::{
 };
 use crate::{
     domain::message::{Message, Number},
+    shown::{MessageShown, MessageTold},
     store::histories::Search,
 };
 
@@ -58,9 +57,9 @@ struct List {
 }
 
 const COLUMNS: [&str; 7] =
-    ["sid", "direction", "from", "to", "status", "error_code", "first_heard"];
+    ["sid", "direction", "from", "to", "status", "error_code", "first_heard_at"];
 
-const STORY: [&str; 6] = ["heard", "status", "error_code", "backend", "attempts", "route"];
+const TIMELINE: [&str; 6] = ["heard_at", "status", "error_code", "backend", "attempts", "route"];
 
 pub(super) fn run(args: Args) -> ExitCode {
     match args.verb {
@@ -89,26 +88,25 @@ fn run_list(list: List) -> ExitCode {
             ledger::gather(search, async |search| histories.messages(search).await).await
         },
         |found| {
-            let rows: Vec<_> = found.iter().map(ledger::message).collect();
+            let rows: Vec<_> =
+                found.iter().map(|message| ledger::row(&MessageShown::of(message))).collect();
             listing::print(format.output(), &COLUMNS, &rows)
         },
     )
 }
 
 fn show(message: &Message, output: Output) -> ExitCode {
-    let story: Vec<_> = message.story().map(ledger::event).collect();
-    let mut about = ledger::message(message);
+    let told = MessageTold::of(message);
+    let timeline: Vec<_> = told.timeline.iter().map(ledger::row).collect();
     match output {
         Output::Json => {
-            let story = story.into_iter().map(Value::Object).collect();
-            about.insert("story".to_owned(), Value::Array(story));
-            listing::write(&(serde_json::to_string_pretty(&about).unwrap_or_default() + "\n"))
+            listing::write(&(serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"))
         }
-        Output::Tsv => listing::print(output, &STORY, &story),
+        Output::Tsv => listing::print(output, &TIMELINE, &timeline),
         Output::Table => {
-            listing::print(output, &COLUMNS, &[about]);
+            listing::print(output, &COLUMNS, &[ledger::row(&told.message)]);
             listing::write("\n");
-            listing::print(output, &STORY, &story)
+            listing::print(output, &TIMELINE, &timeline)
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     config::{Config, LogFormat, without_password},
     http,
     metrics::Metrics,
-    store::Stores,
+    store::{Stores, histories::Histories},
 };
 
 /// How often what need not be remembered is deleted.
@@ -70,6 +70,9 @@ async fn serve(config: Config) -> Result<(), String> {
         ),
     };
     let stores = Stores::open(&config, metrics.clone()).await?;
+    let histories = Histories::open(&config.database).await.map_err(|error| {
+        format!("the database {} {error}", without_password(config.database.url.expose()))
+    })?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
     tokio::spawn(forget(stores.clone()));
 
@@ -79,7 +82,7 @@ async fn serve(config: Config) -> Result<(), String> {
         lexicon: Arc::new(lexicon),
         max_answer_bytes: config.leases.max_answer_bytes,
     };
-    let app = http::App::new(claims, accounts, &config);
+    let app = http::App::new(claims, accounts, histories.clone(), &config);
     let mut serving = vec![(listener, app.router())];
     if let Some((listener, address)) = admin {
         tracing::info!(admin = %address, "administrators are answered on http://{address}");
@@ -97,6 +100,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let deadline = until_stopped(serving, stop, limit).await?;
 
     // The routers are gone, and with them the last who claims or settles.
+    histories.close().await;
     let left = deadline.saturating_duration_since(Instant::now());
     if !stores.close(left.max(Duration::from_secs(1))).await {
         tracing::error!("stopped before every event was written");

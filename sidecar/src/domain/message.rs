@@ -2,6 +2,7 @@
 //! story. There is no record of messages beside the webhooks, so nothing can disagree with them.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::{
     address::Address,
@@ -42,7 +43,7 @@ pub struct Heard {
 }
 
 /// Who sent a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Somebody, to us.
@@ -75,6 +76,20 @@ impl Number {
     pub fn parse(raw: &str) -> Option<Number> {
         let Address { channel, number } = Address::parse(raw)?;
         Some(Number { channel: raw.contains(':').then_some(channel), number })
+    }
+
+    /// The same as somebody asks for it in a URL, where an unescaped `+` is a blank.
+    pub fn asked(text: &str) -> Option<Number> {
+        let is_plus = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+        let (channel, number) = match text.split_once(':') {
+            Some((channel, number)) => (Some(channel), number),
+            None => (None, text),
+        };
+        match (number.strip_prefix(' ').filter(|rest| is_plus(rest)), channel) {
+            (None, _) => Number::parse(text),
+            (Some(rest), None) => Number::parse(&format!("+{rest}")),
+            (Some(rest), Some(channel)) => Number::parse(&format!("{channel}:+{rest}")),
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 
 pub mod address;
 pub mod api_key;
+pub mod cursor;
 pub mod lease;
 pub mod message;
 pub mod optout;
 pub mod part;
+pub mod period;
 pub mod phone;
 pub mod policy;
 pub mod redaction;

@@ -49,6 +49,8 @@ macro_rules! kinds {
 kinds! {
     UNREADABLE BAD_REQUEST CALLER "unreadable": "The request cannot be read; nothing was done";
         "Send what the description of the API asks for; the detail names the field."
+    ACCOUNT_REQUIRED BAD_REQUEST CALLER "account_required": "It has to be said of which account";
+        "Add account_sid to the query: this key sees every account, and an answer is about one."
     UNKNOWN_VERSION BAD_REQUEST CALLER "unknown_version": "Another version of the protocol";
         "Deploy a filter and a sidecar of the same release."
     UNAUTHORIZED UNAUTHORIZED CALLER "unauthorized": "The bearer token is missing or not ours";
@@ -63,6 +65,10 @@ kinds! {
         "The detail has the paths of this listener; `/openapi.json` describes them."
     NO_SUCH_KEY NOT_FOUND CALLER "no_such_key": "There is no such key";
         "`GET /v1/keys` lists those this key may see."
+    NO_SUCH_MESSAGE NOT_FOUND CALLER "no_such_message": "Nothing was heard of such a message";
+        "Look for it with `GET /v1/messages`; it may be of another account, or from before this sidecar."
+    NO_SUCH_EVENT NOT_FOUND CALLER "no_such_event": "There is no such webhook";
+        "`GET /v1/events` lists those this key may see, with their ids."
     NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";
         "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration."
     METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED CALLER "method_not_allowed": "No such method on this path";

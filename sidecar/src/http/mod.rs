@@ -5,14 +5,19 @@ mod access;
 mod api_keys;
 mod audit;
 mod claims;
+mod events;
+mod finding;
 mod health;
 mod keys;
 pub(crate) mod kinds;
+mod messages;
+mod numbers;
 mod openapi;
 mod paging;
 mod problem;
 mod settlements;
 mod strangers;
+mod windows;
 
 use std::{
     sync::Arc,
@@ -35,7 +40,9 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::{access::Limits, problem::Problem};
-use crate::{accounts::Accounts, claims::Claims, config::Config, keys::Keys};
+use crate::{
+    accounts::Accounts, claims::Claims, config::Config, keys::Keys, store::histories::Histories,
+};
 
 /// Everything a handler may use.
 #[derive(Clone)]
@@ -43,6 +50,7 @@ pub struct App {
     claims: Claims,
     accounts: Option<Accounts>,
     keys: Keys,
+    histories: Histories,
     limits: Arc<Limits>,
     request_timeout: Duration,
     /// Of claims and settlements, and of everything else.
@@ -51,12 +59,18 @@ pub struct App {
 
 impl App {
     /// What both listeners share.
-    pub fn new(claims: Claims, accounts: Option<Accounts>, config: &Config) -> App {
+    pub fn new(
+        claims: Claims,
+        accounts: Option<Accounts>,
+        histories: Histories,
+        config: &Config,
+    ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
         App {
             claims,
             accounts,
             keys,
+            histories,
             limits: Arc::new(Limits::new(&config.api)),
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
             max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
@@ -72,6 +86,10 @@ impl App {
             .layer(DefaultBodyLimit::max(self.max_body_bytes.0))
             .layer(middleware::from_fn_with_state(self.clone(), access::edge));
         let application = api_keys::own_router()
+            .merge(messages::router())
+            .merge(events::router())
+            .merge(windows::router())
+            .merge(numbers::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
         let router = edge.merge(application).merge(health::router());
         self.finish(openapi::of("twilio-edge", ABOUT), router)

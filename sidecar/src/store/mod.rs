@@ -21,6 +21,7 @@ mod leases;
 mod ledger;
 mod memory;
 mod postgres;
+mod reader;
 mod recovery;
 mod redis;
 mod register;

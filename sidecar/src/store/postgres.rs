@@ -55,14 +55,21 @@ impl Postgres {
     }
 }
 
-/// A connection that can only look, for as long as its operator waits.
-pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgConnection, StoreError> {
+/// Connections that can only look. The server gives a question up soon after we do.
+pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgPool, StoreError> {
+    let limit_ms = settings.read_timeout_ms.saturating_mul(2).to_string();
     let options = PgConnectOptions::from_str(settings.url.expose())
         .map_err(|error| StoreError::Away(error.to_string()))?
         .application_name("twilio-edge reading")
-        .options([("default_transaction_read_only", "on"), ("jit", "off")]);
+        .options([("default_transaction_read_only", "on"), ("jit", "off")])
+        .options([("statement_timeout", limit_ms)]);
     let timeout = Duration::from_millis(settings.connect_timeout_ms);
-    reach(&options, Instant::now() + timeout).await
+    let first = reach(&options, Instant::now() + timeout).await?;
+    let _ = first.close().await;
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.readers)
+        .acquire_timeout(Duration::from_millis(settings.read_timeout_ms))
+        .connect_lazy_with(options))
 }
 
 /// The first connection: a server that is still starting is waited for, one that refuses us is not.

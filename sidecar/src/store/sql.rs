@@ -1,14 +1,13 @@
-//! One database, whichever it is: a transaction, and a statement by name with its rows as JSON. The only file that
-//! knows there are two kinds; it knows nothing of what the statements are for.
+//! One database, whichever it is: a transaction, and a statement by name with its rows as JSON. With `reader.rs` the only
+//! file that knows there are two kinds; it knows nothing of what the statements are for.
 
 use std::{borrow::Cow, fmt};
 
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    histories::{HeardRow, Range, WALK, WALK_NUMBER, Walk},
     postgres,
     postgres::Postgres,
     rows::{EventRow, KnownRow},
@@ -325,90 +324,6 @@ impl Database {
             }
         }
     }
-}
-
-/// A database open for looking only, beside whoever writes it.
-#[derive(Debug)]
-pub(super) enum Reader {
-    Sqlite(SqliteConnection),
-    Postgres(PgConnection),
-}
-
-impl Reader {
-    pub(super) async fn open(settings: &config::Database) -> Result<Reader, StoreError> {
-        match settings.url.expose().starts_with("sqlite:") {
-            true => sqlite::open_to_read(settings).await.map(Reader::Sqlite),
-            false => postgres::open_to_read(settings).await.map(Reader::Postgres),
-        }
-    }
-
-    /// Whether a migration has been made; also false when none ever was.
-    pub(super) async fn migrated(&mut self, version: i64) -> Result<bool, StoreError> {
-        const MADE: &str = "SELECT count(*) FROM _sqlx_migrations WHERE success AND version = $1";
-        let made: Result<(i64,), sqlx::Error> = match self {
-            Reader::Sqlite(connection) => {
-                sqlx::query_as(MADE).bind(version).fetch_one(connection).await
-            }
-            Reader::Postgres(connection) => {
-                sqlx::query_as(MADE).bind(version).fetch_one(connection).await
-            }
-        };
-        match made {
-            Ok((made,)) => Ok(made > 0),
-            Err(error) if is_no_table(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The next webhooks on a walk.
-    pub(super) async fn walk(&mut self, walk: &Walk<'_>) -> Result<Vec<HeardRow>, StoreError> {
-        let statement = if walk.number.is_some() { WALK_NUMBER } else { WALK };
-        macro_rules! bound {
-            ($connection:expr) => {{
-                let query = sqlx::query_as(statement)
-                    .bind(walk.account_sid)
-                    .bind(walk.since_ms)
-                    .bind(walk.before_ms)
-                    .bind(walk.before_key)
-                    .bind(walk.limit);
-                let query = match walk.number {
-                    Some(number) => query.bind(number),
-                    None => query,
-                };
-                query.fetch_all($connection).await?
-            }};
-        }
-        Ok(match self {
-            Reader::Sqlite(connection) => bound!(connection),
-            Reader::Postgres(connection) => bound!(connection),
-        })
-    }
-
-    /// The webhooks whose keys are in these ranges.
-    pub(super) async fn histories(
-        &mut self,
-        ranges: &[Range],
-    ) -> Result<Vec<HeardRow>, StoreError> {
-        let ranges = json(ranges)?;
-        Ok(match self {
-            Reader::Sqlite(connection) => {
-                let query = sqlx::query_as(sqlite::STATEMENTS.histories);
-                query.bind(ranges).fetch_all(connection).await?
-            }
-            Reader::Postgres(connection) => {
-                let query = sqlx::query_as(postgres::STATEMENTS.histories);
-                query.bind(ranges).fetch_all(connection).await?
-            }
-        })
-    }
-}
-
-fn is_no_table(error: &sqlx::Error) -> bool {
-    // PostgreSQL has a code for it, SQLite only says so.
-    error.as_database_error().is_some_and(|error| {
-        error.code().is_some_and(|code| code == "42P01")
-            || error.message().starts_with("no such table")
-    })
 }
 
 /// A transaction under way; rolled back when dropped. SQLite's also holds its turn as the writer.

@@ -106,9 +106,7 @@ impl Sqlite {
 }
 
 /// The file as it is, to look into beside the sidecar that has it: nothing is made, locked or changed.
-pub(super) async fn open_to_read(
-    settings: &config::Database,
-) -> Result<SqliteConnection, StoreError> {
+pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, StoreError> {
     let options = SqliteConnectOptions::from_str(settings.url.expose())
         .map_err(|error| StoreError::Away(error.to_string()))?
         .read_only(true)
@@ -120,7 +118,11 @@ pub(super) async fn open_to_read(
                 .into(),
         ));
     }
-    Ok(options.connect().await?)
+    Ok(SqlitePoolOptions::new()
+        .max_connections(settings.readers)
+        .acquire_timeout(Duration::from_millis(settings.read_timeout_ms))
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
 }
 
 /// How the file is opened, and where it is; its directory is there then.

@@ -26,39 +26,44 @@ crate::world::on_every_store!(@ postgres Postgres
     the_command_line_makes_keys_beside_a_sidecar_that_runs);
 
 /// One caller of one listener.
-struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     sidecar: &'a Sidecar,
-    base: String,
-    token: String,
+    pub(crate) base: String,
+    pub(crate) token: String,
 }
 
 impl Caller<'_> {
-    fn app<'a>(sidecar: &'a Sidecar, token: &str) -> Caller<'a> {
+    pub(crate) fn app<'a>(sidecar: &'a Sidecar, token: &str) -> Caller<'a> {
         Caller { sidecar, base: sidecar.base.clone(), token: token.to_owned() }
     }
 
-    fn admin<'a>(sidecar: &'a Sidecar, token: &str) -> Caller<'a> {
+    pub(crate) fn admin<'a>(sidecar: &'a Sidecar, token: &str) -> Caller<'a> {
         Caller { sidecar, base: sidecar.admin(), token: token.to_owned() }
     }
 
-    async fn send(&self, method: Method, path: &str, body: String) -> reqwest::Response {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: String) -> reqwest::Response {
         let url = format!("{}{path}", self.base);
         let request = self.sidecar.client.request(method, url).bearer_auth(&self.token);
         request.body(body).send().await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let response = self.send(Method::GET, path, String::new()).await;
         assert_eq!(response.status(), 200, "{path}");
         response.json().await.unwrap()
     }
 
-    async fn refusal(&self, method: Method, path: &str, body: &Value) -> (u16, String) {
+    pub(crate) async fn refusal(&self, method: Method, path: &str, body: &Value) -> (u16, String) {
         refused(self.send(method, path, body.to_string()).await).await
     }
 
     /// Makes a key; its id and its token.
-    async fn create(&self, scope: &str, account: Option<&str>, name: &str) -> (String, String) {
+    pub(crate) async fn create(
+        &self,
+        scope: &str,
+        account: Option<&str>,
+        name: &str,
+    ) -> (String, String) {
         let wanted = json!({"scope": scope, "account_sid": account, "name": name});
         let response = self.send(Method::POST, "/v1/keys", wanted.to_string()).await;
         assert_eq!((response.status().as_u16(), account), (201, account));
@@ -73,12 +78,12 @@ impl Caller<'_> {
 }
 
 /// The first administrator, made with the token the sidecar was started with.
-async fn administrator(sidecar: &Sidecar) -> Caller<'_> {
+pub(crate) async fn administrator(sidecar: &Sidecar) -> Caller<'_> {
     let (_, token) = Caller::admin(sidecar, TOKEN).create("admin", None, "first").await;
     Caller::admin(sidecar, &token)
 }
 
-fn coded(status: u16, code: &str) -> (u16, String) {
+pub(crate) fn coded(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
 }
 

@@ -78,7 +78,7 @@ fn number(text: &str) -> Option<Number> {
 }
 
 /// The messages found, as `SID status`.
-async fn listed(histories: &mut Histories, search: &Search) -> Vec<String> {
+async fn listed(histories: &Histories, search: &Search) -> Vec<String> {
     let page = histories.messages(search).await.unwrap();
     let line =
         |m: &twilio_edge::domain::message::Message| format!("{} {}", m.first.message_sid, m.status);
@@ -99,7 +99,7 @@ async fn a_message_has_one_status_and_its_whole_story(world: World) {
     sidecar.claim(told("SM1", "delivered", None, ALICE)).await;
     sidecar.release(&told("SM1", "delivered", None, ALICE)).await;
 
-    let mut histories = histories(&world).await;
+    let histories = histories(&world).await;
     eventually("the refusal is written", || async {
         world.stored("SELECT status FROM events WHERE outcome = 'refused'").await == ["delivered"]
     })
@@ -141,10 +141,10 @@ async fn messages_are_found_by_either_end_status_and_time(world: World) {
         ],
     )
     .await;
-    let mut histories = histories(&world).await;
+    let histories = histories(&world).await;
     let all = Search::of(ACCOUNT, 50);
     let everything = ["SM4 received", "SM3 failed", "SM2 received", "SM1 read"];
-    assert_eq!(listed(&mut histories, &all).await, everything, "the latest first");
+    assert_eq!(listed(&histories, &all).await, everything, "the latest first");
     for (search, expected) in [
         (Search { to: number(ALICE), ..all.clone() }, &["SM1 read"][..]),
         (Search { from: number(ALICE), ..all.clone() }, &["SM2 received"]),
@@ -157,13 +157,13 @@ async fn messages_are_found_by_either_end_status_and_time(world: World) {
         (Search { status: Some("read".into()), ..all.clone() }, &["SM1 read"]),
         (Search { status: Some("sent".into()), ..all.clone() }, &[]),
     ] {
-        assert_eq!(listed(&mut histories, &search).await, expected, "{search:?}");
+        assert_eq!(listed(&histories, &search).await, expected, "{search:?}");
     }
     let third = histories.message(ACCOUNT, "SM3").await.unwrap().unwrap().first.heard_ms;
     let since = Search { since_ms: third, ..all.clone() };
-    assert_eq!(listed(&mut histories, &since).await, ["SM4 received", "SM3 failed"]);
+    assert_eq!(listed(&histories, &since).await, ["SM4 received", "SM3 failed"]);
     let until = Search { until_ms: third, ..all.clone() };
-    assert_eq!(listed(&mut histories, &until).await, ["SM2 received", "SM1 read"]);
+    assert_eq!(listed(&histories, &until).await, ["SM2 received", "SM1 read"]);
     let events = histories.events(&Search { number: number(BOB), ..all }).await.unwrap().found;
     let said: Vec<_> = events.iter().map(|heard| heard.status.as_str()).collect();
     assert_eq!(said, ["received", "failed", "sent"]);
@@ -181,7 +181,7 @@ async fn pages_have_each_message_once(world: World) {
             sidecar.settle_all(commits.collect()).await;
         }
     }
-    let mut histories = histories(&world).await;
+    let histories = histories(&world).await;
     for search in [Search::of(ACCOUNT, 7), Search { to: number(ALICE), ..Search::of(ACCOUNT, 7) }] {
         let (mut search, mut sids) = (search, Vec::new());
         loop {
@@ -205,7 +205,7 @@ async fn nothing_of_one_account_is_told_to_another(world: World) {
     let mine = [from("SM1", ALICE), told("SM2", "sent", None, ALICE)];
     let theirs = [from("SM1", ALICE), from("SM8", ALICE), told("SM9", "failed", None, ALICE)];
     accepted(&sidecar, &[&mine[..], &theirs.map(of_other)].concat()).await;
-    let mut histories = histories(&world).await;
+    let histories = histories(&world).await;
     let all = Search::of(ACCOUNT, 50);
     for search in [
         all.clone(),
@@ -228,7 +228,7 @@ async fn nothing_of_one_account_is_told_to_another(world: World) {
     for hostile in [format!("{ACCOUNT}:SM1"), format!("{OTHER}:SM9"), "' OR '1'='1".into()] {
         assert_eq!(histories.message(&hostile, "SM1").await.unwrap(), None);
         assert_eq!(histories.message("AC0", &hostile).await.unwrap(), None);
-        assert_eq!(listed(&mut histories, &Search::of(&hostile, 9)).await, [""; 0]);
+        assert_eq!(listed(&histories, &Search::of(&hostile, 9)).await, [""; 0]);
     }
 }
 
@@ -264,7 +264,7 @@ async fn no_question_reads_the_whole_ledger_in_postgres() {
     let reset = "SELECT pg_stat_reset()::text";
     world.stored(reset).await;
 
-    let mut histories = histories(&world).await;
+    let histories = histories(&world).await;
     let all = Search::of("AC1", 20);
     let at = 1_795_000_010_000;
     for search in [

@@ -22,4 +22,5 @@ mod reading;
 mod servers;
 mod settings;
 mod sidecar;
+mod stories;
 mod world;

@@ -90,7 +90,7 @@ async fn the_whole_story_of_a_message_is_one_command(world: World) {
     accepted(&sidecar, &words.map(|word| told("SM1", word, None, ALICE))).await;
     let message = json(&world, &["messages", "fetch", "SM1", "--json"]);
     assert_eq!((&message["status"], &message["to"]), (&"read".into(), &ALICE.into()));
-    assert_eq!(column(&message["story"], "status"), words);
+    assert_eq!(column(&message["timeline"], "status"), words);
     let text = out(&world, &["messages", "fetch", "SM1"]);
     assert!(text.contains("/twilio/status") && text.contains(ALICE), "{text}");
 
@@ -105,7 +105,7 @@ async fn webhooks_are_listed_with_every_parameter(world: World) {
     let rows = json(&world, &["events", "list", "--number", ALICE, "--json"]);
     assert_eq!(column(&rows, "sid"), ["SM1"]);
     let parameters = rows[0]["parameters"].as_array().unwrap();
-    assert!(parameters.contains(&serde_json::json!(["Body", "hello"])), "{rows}");
+    assert!(parameters.contains(&serde_json::json!({"name": "Body", "value": "hello"})), "{rows}");
     assert_eq!(column(&json(&world, &["events", "list", "--json"]), "sid"), ["SM2", "SM1"]);
     let rows = json(&world, &["events", "list", "--sid", "SM2", "--json"]);
     assert_eq!(

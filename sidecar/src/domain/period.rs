@@ -1,0 +1,42 @@
+//! Which times may be asked for, as people and programs write them: a day of UTC, or an instant with its zone. Knows
+//! nothing of what is asked about them.
+
+use jiff::{Timestamp, civil::Date};
+
+/// One day, in milliseconds.
+pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// When a day begins in UTC, in milliseconds since 1970.
+pub fn day(text: &str) -> Result<i64, String> {
+    let problem = || format!("{text} is no day: YYYY-MM-DD");
+    let day: Date = text.parse().map_err(|_| problem())?;
+    let start: Timestamp = format!("{day}T00:00:00Z").parse().map_err(|_| problem())?;
+    Ok(start.as_millisecond())
+}
+
+/// An instant, or the beginning of a day, in milliseconds since 1970.
+pub fn instant(text: &str) -> Result<i64, String> {
+    match text.parse::<Timestamp>() {
+        Ok(at) => Ok(at.as_millisecond()),
+        // A time without its zone would be read as a day, and its hours lost.
+        Err(_) if text.contains(['T', 't', ' ', ':']) => {
+            Err(format!("{text} is no time: 2026-11-23T12:00:00Z, with its zone"))
+        }
+        Err(_) => day(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_24_hours_of_utc() {
+        assert_eq!(day("2026-11-23"), Ok(1_795_392_000_000));
+        assert_eq!(instant("2026-11-23"), day("2026-11-23"));
+        assert_eq!(instant("2026-11-23T01:00:00+01:00"), day("2026-11-23"));
+        for bad in ["yesterday", "2026-11-31", "2026-11-23T12:00:00", "2026-11-23 12:00"] {
+            assert!(instant(bad).unwrap_err().starts_with(bad), "{bad}");
+        }
+    }
+}
