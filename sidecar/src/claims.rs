@@ -17,6 +17,7 @@ use crate::{
         window,
     },
     metrics::Metrics,
+    retention::Rulebook,
     store::{Grant, Settle, Stores},
 };
 
@@ -29,6 +30,8 @@ pub struct Claims {
     pub metrics: Arc<Metrics>,
     /// What makes a message an opt-out.
     pub lexicon: Arc<Lexicon>,
+    /// What is not written at all.
+    pub rulebook: Rulebook,
     /// Largest backend answer that is kept for duplicates.
     pub max_answer_bytes: usize,
 }
@@ -91,8 +94,10 @@ impl Claims {
     }
 
     fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, Unreadable> {
+        let rules = self.rulebook.now();
         let read = claims.into_iter().enumerate().map(|(i, claim)| {
             Webhook::from_claim(claim, &self.lexicon)
+                .map(|webhook| self.rulebook.before_writing(webhook, &rules))
                 .map_err(|problem| Unreadable(format!("claims[{i}].{problem}")))
         });
         read.collect()
@@ -102,8 +107,10 @@ impl Claims {
         &self,
         settlements: &[Settlement],
     ) -> Result<Vec<Option<Webhook>>, Unreadable> {
+        let rules = self.rulebook.now();
         let read = settlements.iter().enumerate().map(|(i, settlement)| {
             Webhook::from_settlement(settlement, &self.lexicon)
+                .map(|webhook| webhook.map(|webhook| self.rulebook.before_writing(webhook, &rules)))
                 .map_err(|problem| Unreadable(format!("settlements[{i}].{problem}")))
         });
         read.collect()

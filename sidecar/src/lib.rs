@@ -11,6 +11,7 @@
 //! Beside it `http/keys.rs -> accounts.rs`: the keys of filters that were given none; and `http/access.rs`, `http/api_keys.rs`,
 //! `http/audit.rs -> keys.rs -> store/register.rs`: who may call, and what administrators did; and `http/messages.rs`,
 //! `http/events.rs`, `http/windows.rs` and, of a number, all of these, `http/numbers.rs -> story.rs -> store/histories.rs`.
+//! And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when.
 
 pub mod accounts;
 pub mod claims;
@@ -21,6 +22,7 @@ pub mod domain;
 pub mod http;
 pub mod keys;
 pub mod metrics;
+pub mod retention;
 pub mod shown;
 pub mod store;
 pub mod story;

@@ -1,7 +1,7 @@
 //! What the sidecar counts. Every name and every label value is fixed here, so nothing from outside can name a metric
 //! and every series is there, at zero, from the first scrape.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 use twilio_edge_contract::{Decision, Opt, Outcome, SettlementResult};
 
-use crate::domain::suppression::Source;
+use crate::{
+    domain::{part::Part, suppression::Source},
+    store::Swept,
+};
 
 /// Upper bounds in seconds: a claim is answered in about a millisecond, and not at all after a few hundred.
 const CLAIM_BUCKETS: [f64; 11] =
@@ -59,6 +62,11 @@ struct StoreLabel {
     store: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabel {
+    part: &'static str,
+}
+
 /// All metrics of one sidecar.
 #[derive(Debug)]
 pub struct Metrics {
@@ -77,6 +85,11 @@ pub struct Metrics {
     spool_replayed: Counter,
     spool_torn: Counter,
     accounts_stale: Gauge,
+    redacted: Family<PartLabel, Counter>,
+    deleted: Counter,
+    retention_failures: Counter,
+    retention_last_run: Gauge<f64, AtomicU64>,
+    oldest_body_age: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -97,6 +110,11 @@ impl Default for Metrics {
             spool_replayed: Counter::default(),
             spool_torn: Counter::default(),
             accounts_stale: Gauge::default(),
+            redacted: Family::default(),
+            deleted: Counter::default(),
+            retention_failures: Counter::default(),
+            retention_last_run: Gauge::default(),
+            oldest_body_age: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("claims", "Claims answered, by decision", metrics.claims.clone());
@@ -157,6 +175,34 @@ impl Default for Metrics {
             "1 while the accounts file cannot be used and filters get the last good keys",
             metrics.accounts_stale.clone(),
         );
+        registry.register(
+            "retention_redacted",
+            "Rows a part was taken out of by the retention job",
+            metrics.redacted.clone(),
+        );
+        registry.register(
+            "retention_deleted",
+            "Rows deleted by the retention job",
+            metrics.deleted.clone(),
+        );
+        registry.register(
+            "retention_failures",
+            "Runs of the retention job that did not finish",
+            metrics.retention_failures.clone(),
+        );
+        registry.register(
+            "retention_last_run_timestamp_seconds",
+            "When everything due was last found done, in seconds since 1970",
+            metrics.retention_last_run.clone(),
+        );
+        registry.register(
+            "retention_oldest_body_age_seconds",
+            "Age of the oldest webhook whose body may still be there, as of the last run",
+            metrics.oldest_body_age.clone(),
+        );
+        for part in Part::ALL {
+            metrics.redacted.get_or_create(&PartLabel { part: part.as_str() }).inc_by(0);
+        }
         for decision in DECISIONS {
             metrics.claims.get_or_create(&label_of(decision)).inc_by(0);
         }
@@ -229,6 +275,29 @@ impl Metrics {
         self.accounts_stale.set(stale.into());
     }
 
+    pub(crate) fn events_waiting(&self) -> usize {
+        usize::try_from(self.queue_depth.get()).unwrap_or_default()
+    }
+
+    pub(crate) fn swept(&self, swept: &Swept) {
+        for (part, count) in &swept.redacted {
+            self.redacted.get_or_create(&PartLabel { part: part.as_str() }).inc_by(*count as u64);
+        }
+        self.deleted.inc_by(swept.deleted as u64);
+    }
+
+    pub(crate) fn retention_ran(&self, now_ms: i64) {
+        self.retention_last_run.set(seconds(now_ms));
+    }
+
+    pub(crate) fn retention_failed(&self) {
+        self.retention_failures.inc();
+    }
+
+    pub(crate) fn oldest_body(&self, age_ms: i64) {
+        self.oldest_body_age.set(seconds(age_ms));
+    }
+
     /// All of it, as OpenMetrics text.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -237,6 +306,10 @@ impl Metrics {
         }
         text
     }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 fn label_of(decision: Decision) -> DecisionLabel {

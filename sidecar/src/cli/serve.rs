@@ -26,11 +26,9 @@ use crate::{
     config::{Config, LogFormat, without_password},
     http,
     metrics::Metrics,
+    retention::{Job, Rulebook},
     store::{Stores, histories::Histories},
 };
-
-/// How often what need not be remembered is deleted.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -74,12 +72,22 @@ async fn serve(config: Config) -> Result<(), String> {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
-    tokio::spawn(forget(stores.clone()));
+    let rulebook = Rulebook::new(&config);
+    let job = Job {
+        sweeper: stores.sweeper(),
+        rulebook: rulebook.clone(),
+        metrics: metrics.clone(),
+        every: Duration::from_secs(config.redaction.every_s),
+        batch: config.redaction.batch,
+        busy: config.events.batch,
+    };
+    let retention = tokio::spawn(job.run());
 
     let claims = Claims {
         stores: stores.clone(),
         metrics,
         lexicon: Arc::new(lexicon),
+        rulebook,
         max_answer_bytes: config.leases.max_answer_bytes,
     };
     let app = http::App::new(claims, accounts, histories.clone(), &config);
@@ -99,6 +107,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let limit = Duration::from_millis(config.http.shutdown_timeout_ms);
     let deadline = until_stopped(serving, stop, limit).await?;
 
+    retention.abort();
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = deadline.saturating_duration_since(Instant::now());
@@ -177,24 +186,6 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// Deletes what both clocks have left behind, in small steps so that no claim waits long.
-async fn forget(stores: Stores) {
-    let mut tick = tokio::time::interval(FORGET_EVERY);
-    loop {
-        tick.tick().await;
-        loop {
-            match stores.forget(http::now_ms()).await {
-                Ok(0) => break,
-                Ok(count) => tracing::debug!(count, "forgot what need not be remembered"),
-                Err(reason) => {
-                    tracing::warn!(%reason, "old leases could not be deleted, next try in a minute");
-                    break;
-                }
-            }
-        }
-    }
 }
 
 fn log_to_stderr(config: &Config) {

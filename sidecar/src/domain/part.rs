@@ -140,9 +140,26 @@ impl Part {
             }
         }
     }
+}
 
-    pub(super) fn bit(self) -> u8 {
-        1 << self as u8
+/// Some of the parts, as one number: what a row remembers of what was taken out of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts(pub i64);
+
+impl Parts {
+    /// Takes one in.
+    pub fn add(&mut self, part: Part) {
+        self.0 |= 1 << part as i64;
+    }
+
+    /// Those that are in either.
+    pub fn with(self, others: Parts) -> Parts {
+        Parts(self.0 | others.0)
+    }
+
+    /// Those it has, in the order of [`Part::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Part> {
+        Part::ALL.into_iter().filter(move |part| self.0 & (1 << *part as i64) != 0)
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use utoipa::ToSchema;
 
-use super::part::Part;
+use super::part::{Part, Parts};
 
 /// What is written in the place of a value that was removed.
 pub const MARKER: &str = "[redacted]";
@@ -66,6 +66,15 @@ impl fmt::Debug for HashKey {
     }
 }
 
+/// A form of which something was taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redacted {
+    /// What is left.
+    pub form: String,
+    /// Of which parts something was.
+    pub parts: Parts,
+}
+
 /// Which parts are taken out together, and how each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -102,38 +111,36 @@ impl Plan {
         !self.codes && self.parts().all(|part| part == Part::Answer)
     }
 
-    /// Its parts as one number, a bit each: what a row remembers of what was taken out of it.
-    pub fn bits(&self) -> i64 {
-        self.parts().map(|part| i64::from(part.bit())).sum()
-    }
-
     /// The form without what this takes out: the same names in the same order. None when nothing of it changes. Without
     /// a key, what is to be hashed is removed.
-    pub fn redact(&self, form: &str, key: Option<&HashKey>) -> Option<String> {
+    pub fn redact(&self, form: &str, key: Option<&HashKey>) -> Option<Redacted> {
         if self.is_idle() {
             return None;
         }
-        let mut changed = false;
-        let mut redacted = String::with_capacity(form.len());
+        let mut redacted = Redacted { form: String::with_capacity(form.len()), parts: Parts(0) };
         for (place, pair) in form.split('&').enumerate() {
             if place > 0 {
-                redacted.push('&');
+                redacted.form.push('&');
             }
             match self.redact_pair(pair, key) {
-                Some((name, value)) => {
-                    changed = true;
-                    redacted.push_str(name);
-                    redacted.push('=');
-                    redacted.extend(form_urlencoded::byte_serialize(value.as_bytes()));
+                Some((part, name, value)) => {
+                    redacted.parts.add(part);
+                    redacted.form.push_str(name);
+                    redacted.form.push('=');
+                    redacted.form.extend(form_urlencoded::byte_serialize(value.as_bytes()));
                 }
-                None => redacted.push_str(pair),
+                None => redacted.form.push_str(pair),
             }
         }
-        changed.then_some(redacted)
+        (redacted.parts != Parts(0)).then_some(redacted)
     }
 
-    /// The name as it is spelled and the value in clear, where the value changes.
-    fn redact_pair<'a>(&self, pair: &'a str, key: Option<&HashKey>) -> Option<(&'a str, String)> {
+    /// The part, the name as it is spelled and the value in clear, where the value changes.
+    fn redact_pair<'a>(
+        &self,
+        pair: &'a str,
+        key: Option<&HashKey>,
+    ) -> Option<(Part, &'a str, String)> {
         let (spelled, _) = pair.split_once('=')?;
         let (name, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
         let part = Part::of(&name)?;
@@ -142,7 +149,7 @@ impl Plan {
             None if self.codes && part == Part::Body => without_codes(&value)?,
             None => return None,
         };
-        (redacted != value).then_some((spelled, redacted))
+        (redacted != value).then_some((part, spelled, redacted))
     }
 }
 
@@ -251,7 +258,7 @@ mod tests {
 
     #[test]
     fn each_part_goes_by_itself_and_the_rest_stays_as_it_is_spelled() {
-        let redacted = |parts, means| plan(parts, means).redact(FORM, None).unwrap();
+        let redacted = |parts, means| plan(parts, means).redact(FORM, None).unwrap().form;
         assert_eq!(
             redacted(&[Part::Body], Means::Remove),
             FORM.replace("Hi+Ava%21", "%5Bredacted%5D")
@@ -278,13 +285,16 @@ mod tests {
     fn hashed_values_stay_equal_and_need_the_key() {
         let (key, other) = (HashKey::new("one").unwrap(), HashKey::new("two").unwrap());
         let hash = plan(&[Part::Addresses], Means::Hash);
-        let hashed = hash.redact("From=%2B1555&To=%2B1555&WaId=1555", Some(&key)).unwrap();
+        let hashed = hash.redact("From=%2B1555&To=%2B1555&WaId=1555", Some(&key)).unwrap().form;
         let values: Vec<String> = pairs(&hashed).into_iter().map(|(_, value)| value).collect();
         assert_eq!(values[0], values[1]);
         assert_ne!(values[0], values[2]);
-        assert_ne!(hashed, hash.redact("From=%2B1555&To=%2B1555&WaId=1555", Some(&other)).unwrap());
+        assert_ne!(
+            hashed,
+            hash.redact("From=%2B1555&To=%2B1555&WaId=1555", Some(&other)).unwrap().form
+        );
         assert_eq!(hash.redact(&hashed, Some(&key)), None, "not a hash of a hash");
-        assert_eq!(hash.redact("From=%2B1", None).unwrap(), "From=%5Bredacted%5D");
+        assert_eq!(hash.redact("From=%2B1", None).unwrap().form, "From=%5Bredacted%5D");
         assert!(HashKey::new("").is_none());
     }
 
@@ -322,7 +332,7 @@ mod tests {
         }
         let codes = Plan::of_codes(true);
         assert_eq!(
-            codes.redact("From=123456&Body=it+is+123456&Label=123456", None).unwrap(),
+            codes.redact("From=123456&Body=it+is+123456&Label=123456", None).unwrap().form,
             "From=123456&Body=it+is+%5Bredacted%5D&Label=123456",
             "only what was written"
         );
@@ -347,7 +357,7 @@ mod tests {
             let raw = form_urlencoded::Serializer::new(String::new()).extend_pairs(&form).finish();
             let key = HashKey::new("key").filter(|_| keyed);
             let plan = plan(&parts, means);
-            let redacted = plan.redact(&raw, key.as_ref()).unwrap_or_else(|| raw.clone());
+            let redacted = plan.redact(&raw, key.as_ref()).map_or_else(|| raw.clone(), |redacted| redacted.form);
             let after = pairs(&redacted);
             prop_assert_eq!(after.len(), form.len());
             for ((name, value), (name_after, value_after)) in form.iter().zip(&after) {

@@ -430,8 +430,8 @@ impl WindowRow {
 /// Keys, from the first to the last.
 #[derive(Debug, Serialize)]
 pub(super) struct Range {
-    first: String,
-    last: String,
+    pub(super) first: String,
+    pub(super) last: String,
 }
 
 impl Range {
@@ -440,7 +440,7 @@ impl Range {
     }
 
     /// All keys a message can have (`Identity::dedupe_key`). `;` comes right after `:`.
-    fn of(account_sid: &str, message_sid: &str) -> [Range; 2] {
+    pub(super) fn of(account_sid: &str, message_sid: &str) -> [Range; 2] {
         let inbound = format!("inbound:{account_sid}:{message_sid}");
         let status = format!("status:{account_sid}:{message_sid}");
         [

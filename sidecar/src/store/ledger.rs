@@ -16,6 +16,7 @@ use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 
 use super::{
     register::Register,
+    retention::{Sweeper, rewind},
     rows::{
         EndingRow, EventRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding,
         WantedPair,
@@ -33,6 +34,9 @@ use crate::{
         webhook::{Pair, Webhook},
     },
 };
+
+/// Nothing is kept for less than an hour without being taken out before it is written, so until then a row is in time.
+const LATE_MS: i64 = 1_800_000;
 
 /// What the stores answer to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +117,11 @@ impl Ledger {
     /// The suppressions beside it, in the same database.
     pub(super) fn suppressions(&self) -> Suppressions {
         Suppressions::of(self.database.clone(), self.timeout)
+    }
+
+    /// What takes things out of it again.
+    pub(super) fn sweeper(&self) -> Sweeper {
+        Sweeper::of(self.database.clone(), self.timeout, self.periods.result_ms)
     }
 
     /// Whether no other sidecar can be on it.
@@ -217,7 +226,17 @@ impl Ledger {
     pub(super) async fn keep_events(&self, rows: &[Cow<'_, EventRow>]) -> Result<(), StoreError> {
         let Some(now_ms) = rows.iter().map(|row| row.noted_at_ms).max() else { return Ok(()) };
         let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
-        self.bounded(self.database.keep_events(rows, forgotten_ms)).await
+        let late = late(rows, crate::http::now_ms());
+        if late.is_empty() {
+            return self.bounded(self.database.keep_events(rows, forgotten_ms)).await;
+        }
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            tx.keep_events(rows, forgotten_ms).await?;
+            rewind(&mut tx, self.database.statements().retention.rewind, late).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Records each STOP and START, once by its message, in the order in which they came; of each, whether it changed
@@ -251,20 +270,6 @@ impl Ledger {
             suppressions::keep(&mut tx, &statements.suppressions, standing.changes()).await?;
             tx.commit().await?;
             Ok(changed)
-        })
-        .await
-    }
-
-    /// Deletes what both clocks have left behind, a bounded number of rows at a time; how many.
-    pub(super) async fn forget(&self, now_ms: i64) -> Result<u64, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let mut forgotten = 0;
-            for statement in self.database.statements().forget {
-                forgotten += tx.execute_at(statement, now_ms).await?;
-            }
-            tx.commit().await?;
-            Ok(forgotten)
         })
         .await
     }
@@ -394,6 +399,18 @@ pub(super) fn refusal(
         (false, Some(webhook)) => Some(EventRow::came(webhook, now_ms, now_ms)),
         (false, None) => None,
     }
+}
+
+/// Of each account the earliest row that is written so late that retention may have passed it by.
+fn late<'a>(rows: &'a [Cow<'_, EventRow>], now_ms: i64) -> BTreeMap<&'a str, i64> {
+    let mut late: BTreeMap<&'a str, i64> = BTreeMap::new();
+    for row in rows {
+        if let Some(at_ms) = row.received_at_ms.filter(|at_ms| *at_ms < now_ms - LATE_MS) {
+            let earliest = late.entry(&row.account_sid).or_insert(at_ms);
+            *earliest = at_ms.min(*earliest);
+        }
+    }
+    late
 }
 
 /// Adds a row to those of one statement.

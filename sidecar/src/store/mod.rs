@@ -14,6 +14,7 @@
 //! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL takes the lease
 //! there, waits until what others were handing out must be written, and looks whether it is still the owner.
 
+mod erasure;
 mod group;
 pub mod histories;
 mod journal;
@@ -25,6 +26,7 @@ mod reader;
 mod recovery;
 mod redis;
 mod register;
+mod retention;
 mod rows;
 mod scripts;
 mod settling;
@@ -43,6 +45,14 @@ use tokio::sync::{Mutex, RwLock};
 use twilio_edge_contract::SettlementResult;
 
 pub(crate) use self::register::StoredKey;
+pub use self::{
+    erasure::{Erased, Erasure, Reached},
+    ledger::{Grant, Settle},
+    register::{AuditEntry, Key, KeysPage, NewKey, Register},
+    retention::{Sweeper, Swept},
+    sql::StoreError,
+    suppressions::{Suppressions, SuppressionsPage},
+};
 use self::{
     group::Group,
     journal::{Journal, Writer},
@@ -53,12 +63,6 @@ use self::{
     redis::Redis,
     rows::EventRow,
     spool::Spool,
-};
-pub use self::{
-    ledger::{Grant, Settle},
-    register::{AuditEntry, Key, KeysPage, NewKey, Register},
-    sql::StoreError,
-    suppressions::{Suppressions, SuppressionsPage},
 };
 use crate::{
     config::{Config, without_password},
@@ -169,6 +173,11 @@ impl Stores {
         self.ledger.suppressions()
     }
 
+    /// What takes things out of the ledger again.
+    pub fn sweeper(&self) -> Sweeper {
+        self.ledger.sweeper()
+    }
+
     /// Decides each claim, in order; none where no store could say.
     pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
         if webhooks.is_empty() {
@@ -193,11 +202,6 @@ impl Stores {
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
     pub async fn record_opts(&self, said: Vec<Said>, now_ms: i64) -> Result<Vec<bool>, StoreError> {
         self.opts.ask(said, now_ms).await
-    }
-
-    /// Deletes what need not be remembered any longer, a bounded number of rows; how many.
-    pub async fn forget(&self, now_ms: i64) -> Result<u64, StoreError> {
-        self.ledger.forget(now_ms).await
     }
 
     /// Asks each store whether it is there.

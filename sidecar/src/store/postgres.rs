@@ -11,6 +11,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
+    retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sql::{
         RegisterStatements, Statements, StoreError, SuppressionStatements, event_columns,
@@ -259,10 +260,47 @@ pub(super) const STATEMENTS: Statements = Statements {
         ON CONFLICT (account_sid, message_sid) DO NOTHING
         RETURNING account_sid, message_sid",
 
-    forget: &[
-        "DELETE FROM endings WHERE (dedupe_key, claim_id) IN (SELECT dedupe_key, claim_id FROM endings
-            WHERE forget_at_ms <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)",
-    ],
+    retention: RetentionStatements {
+        begin_progress: "
+            INSERT INTO retention (account_sid, part, through_ms, through_key)
+            SELECT account_sid, part, through_ms, through_key FROM json_to_recordset($1::json)
+                AS r(account_sid text, part text, through_ms bigint, through_key text)
+            ON CONFLICT (account_sid, part) DO NOTHING",
+
+        // One sidecar at a time: the others find nothing to do.
+        lock_progress: "
+            SELECT part, through_ms, through_key FROM retention WHERE (account_sid, part) IN (
+                SELECT account_sid, part FROM json_to_recordset($1::json) AS r(account_sid text, part text))
+            ORDER BY account_sid, part FOR UPDATE SKIP LOCKED",
+
+        keep_progress: "
+            UPDATE retention SET through_ms = asked.through_ms, through_key = asked.through_key
+            FROM json_to_recordset($1::json)
+                AS asked(account_sid text, part text, through_ms bigint, through_key text)
+            WHERE retention.account_sid = asked.account_sid AND retention.part = asked.part",
+
+        // In the order in which they are locked elsewhere.
+        rewind: "
+            UPDATE retention SET through_ms = late.at_ms - 1, through_key = ''
+            FROM (SELECT account_sid, part, asked.at_ms
+                FROM json_to_recordset($1::json) AS asked(account_sid text, at_ms bigint)
+                    JOIN retention USING (account_sid) ORDER BY account_sid, part FOR UPDATE OF retention) AS late
+            WHERE retention.account_sid = late.account_sid AND retention.part = late.part
+                AND through_ms >= late.at_ms",
+
+        redact_events: "
+            UPDATE events SET form = coalesce(asked.form, events.form),
+                answer = CASE WHEN asked.no_answer THEN NULL ELSE events.answer END,
+                theirs = CASE WHEN asked.no_address THEN NULL ELSE events.theirs END,
+                redacted = asked.redacted, redacted_at_ms = asked.now_ms
+            FROM json_to_recordset($1::json) AS asked(dedupe_key text, form text, no_answer boolean,
+                no_address boolean, redacted bigint, now_ms bigint)
+            WHERE events.dedupe_key = asked.dedupe_key",
+
+        delete_events: "
+            DELETE FROM events USING json_to_recordset($1::json) AS asked(dedupe_key text)
+            WHERE events.dedupe_key = asked.dedupe_key",
+    },
 
     register: RegisterStatements {
         add_key: "

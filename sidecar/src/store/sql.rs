@@ -10,14 +10,14 @@ use tokio::sync::OwnedMutexGuard;
 use super::{
     postgres,
     postgres::Postgres,
+    retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sqlite,
     sqlite::Sqlite,
 };
 use crate::{config, domain::address::Address};
 
-/// Every statement of the ledger off the main path, as each database spells it. All take one JSON array of rows, except
-/// `forget`, which takes the time. The two of the main path, [`Database::look_up`] and [`Database::keep_events`], bind
+/// Every statement of the ledger off the main path, as each database spells it. All take one JSON array of rows. The two of the main path, [`Database::look_up`] and [`Database::keep_events`], bind
 /// their values one by one, because there JSON would cost more than the database.
 pub(super) struct Statements {
     pub(super) begin: &'static str,
@@ -27,8 +27,8 @@ pub(super) struct Statements {
     pub(super) keep_endings: &'static str,
     pub(super) last_inbound: &'static str,
     pub(super) record_opts: &'static str,
-    pub(super) forget: &'static [&'static str],
     pub(super) register: RegisterStatements,
+    pub(super) retention: RetentionStatements,
     pub(super) suppressions: SuppressionStatements,
 }
 
@@ -127,7 +127,7 @@ macro_rules! merge {
         concat!(
             " ON CONFLICT (dedupe_key) DO UPDATE SET route = coalesce(kept.route, excluded.route), \
              form = coalesce(kept.form, excluded.form), channel = coalesce(kept.channel, excluded.channel), \
-             theirs = coalesce(kept.theirs, excluded.theirs), ours = coalesce(kept.ours, excluded.ours), \
+             theirs = CASE WHEN kept.redacted IS NULL THEN coalesce(kept.theirs, excluded.theirs) ELSE kept.theirs END, ours = coalesce(kept.ours, excluded.ours), \
              received_at_ms = coalesce(", $least, "(kept.received_at_ms, excluded.received_at_ms), \
              kept.received_at_ms, excluded.received_at_ms), attempts = CASE WHEN ",
             merge!(@forgotten $forgotten), " THEN excluded.attempts ELSE ", $greatest,
@@ -187,6 +187,22 @@ impl From<sqlx::Error> for StoreError {
             false => StoreError::Away(error.to_string()),
         }
     }
+}
+
+/// A value of a statement, in its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bind<'a> {
+    Text(&'a str),
+    Whole(i64),
+}
+
+macro_rules! bound {
+    ($query:expr, $values:expr) => {
+        $values.iter().fold($query, |query, value| match value {
+            Bind::Text(text) => query.bind(*text),
+            Bind::Whole(number) => query.bind(*number),
+        })
+    };
 }
 
 /// SQLite or PostgreSQL.
@@ -263,6 +279,25 @@ impl Database {
             }
             Database::Postgres(postgres) => {
                 sqlx::query_as(statement).bind(query).fetch_all(&postgres.quick).await?
+            }
+        })
+    }
+
+    /// Runs a statement with these values that changes nothing, and returns what it found. Waits for no writer.
+    pub(super) async fn read_bound<R>(
+        &self,
+        statement: &'static str,
+        values: &[Bind<'_>],
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        Ok(match self {
+            Database::Sqlite(sqlite) => {
+                bound!(sqlx::query_as(statement), values).fetch_all(&sqlite.quick).await?
+            }
+            Database::Postgres(postgres) => {
+                bound!(sqlx::query_as(statement), values).fetch_all(&postgres.quick).await?
             }
         })
     }
@@ -401,18 +436,37 @@ impl Transaction {
         }
     }
 
-    /// Runs a statement that takes only the time; how many rows it changed.
-    pub(super) async fn execute_at(
+    /// Runs a statement with these values and returns what it found.
+    pub(super) async fn fetch_bound<R>(
         &mut self,
         statement: &'static str,
-        now_ms: i64,
+        values: &[Bind<'_>],
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        Ok(match self {
+            Transaction::Sqlite(tx, _) => {
+                bound!(sqlx::query_as(statement), values).fetch_all(&mut **tx).await?
+            }
+            Transaction::Postgres(tx) => {
+                bound!(sqlx::query_as(statement), values).fetch_all(&mut **tx).await?
+            }
+        })
+    }
+
+    /// Runs a statement with these values; how many rows it changed.
+    pub(super) async fn execute_bound(
+        &mut self,
+        statement: &'static str,
+        values: &[Bind<'_>],
     ) -> Result<u64, StoreError> {
         Ok(match self {
             Transaction::Sqlite(tx, _) => {
-                sqlx::query(statement).bind(now_ms).execute(&mut **tx).await?.rows_affected()
+                bound!(sqlx::query(statement), values).execute(&mut **tx).await?.rows_affected()
             }
             Transaction::Postgres(tx) => {
-                sqlx::query(statement).bind(now_ms).execute(&mut **tx).await?.rows_affected()
+                bound!(sqlx::query(statement), values).execute(&mut **tx).await?.rows_affected()
             }
         })
     }

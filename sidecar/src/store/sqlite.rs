@@ -20,6 +20,7 @@ use sqlx::{
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
+    retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sql::{
         RegisterStatements, Statements, StoreError, SuppressionStatements, event_columns,
@@ -326,10 +327,39 @@ pub(super) const STATEMENTS: Statements = Statements {
         ON CONFLICT (account_sid, message_sid) DO NOTHING
         RETURNING account_sid, message_sid",
 
-    forget: &[
-        "DELETE FROM endings WHERE (dedupe_key, claim_id) IN
-            (SELECT dedupe_key, claim_id FROM endings WHERE forget_at_ms <= $1 LIMIT 1000)",
-    ],
+    retention: RetentionStatements {
+        begin_progress: "
+            INSERT INTO retention (account_sid, part, through_ms, through_key)
+            SELECT value ->> 'account_sid', value ->> 'part', value ->> 'through_ms', value ->> 'through_key'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (account_sid, part) DO NOTHING",
+
+        // The transaction has the only write lock already.
+        lock_progress: "
+            SELECT part, through_ms, through_key FROM retention WHERE (account_sid, part) IN (
+                SELECT value ->> 'account_sid', value ->> 'part' FROM json_each($1))",
+
+        keep_progress: "
+            UPDATE retention SET through_ms = asked.value ->> 'through_ms',
+                through_key = asked.value ->> 'through_key'
+            FROM json_each($1) AS asked
+            WHERE account_sid = asked.value ->> 'account_sid' AND part = asked.value ->> 'part'",
+
+        rewind: "
+            UPDATE retention SET through_ms = (asked.value ->> 'at_ms') - 1, through_key = ''
+            FROM json_each($1) AS asked
+            WHERE account_sid = asked.value ->> 'account_sid' AND through_ms >= asked.value ->> 'at_ms'",
+
+        redact_events: "
+            UPDATE events SET form = coalesce(asked.value ->> 'form', form),
+                answer = CASE WHEN asked.value ->> 'no_answer' THEN NULL ELSE answer END,
+                theirs = CASE WHEN asked.value ->> 'no_address' THEN NULL ELSE theirs END,
+                redacted = asked.value ->> 'redacted', redacted_at_ms = asked.value ->> 'now_ms'
+            FROM json_each($1) AS asked WHERE dedupe_key = asked.value ->> 'dedupe_key'",
+
+        delete_events: "
+            DELETE FROM events WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
+    },
 
     register: RegisterStatements {
         add_key: "

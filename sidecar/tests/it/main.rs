@@ -19,6 +19,7 @@ mod kills;
 mod openapi;
 mod outages;
 mod reading;
+mod retention;
 mod servers;
 mod settings;
 mod sidecar;

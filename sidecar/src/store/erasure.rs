@@ -1,0 +1,168 @@
+//! What somebody asked to have taken out of the ledger at once, all of it: a message, a time, everything of a person. What
+//! keeps a promise stays: that they are not written to again, and that no copy of a webhook is taken for a new one.
+
+use serde::Serialize;
+
+use super::{
+    AuditEntry,
+    histories::Range,
+    retention::{FoundRow, OF_ACCOUNT, Sweeper, Swept, forward, found},
+    sql::{Bind, Durability, StoreError, Transaction},
+};
+use crate::domain::{
+    message::Number,
+    part::Part,
+    redaction::{Means, Plan},
+};
+
+/// Webhooks of one message, at most.
+const OF_MESSAGE: i64 = 1000;
+
+/// And `$6` the number.
+pub(super) const OF_NUMBER: &str = forward!("theirs = $6 AND ");
+/// And `$7` its channel.
+pub(super) const OF_ADDRESS: &str = forward!("theirs = $6 AND channel = $7 AND ");
+/// `$1` the first key, `$2` the last, `$3` how many.
+pub(super) const OF_KEYS: &str =
+    found!("dedupe_key BETWEEN $1 AND $2 ORDER BY dedupe_key LIMIT $3");
+
+/// What somebody asked to have taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erasure {
+    /// The account, whose they all are.
+    pub account_sid: String,
+    /// Everything of one message, or of a time.
+    pub of: Erased,
+    /// Only count.
+    pub dry_run: bool,
+    /// Delete what no copy can come of any more.
+    pub delete: bool,
+}
+
+/// Which rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Erased {
+    /// One message, with all that was heard of it.
+    Message(String),
+    /// What was heard from then until then, in milliseconds since 1970, of one number or of all.
+    Period {
+        /// Not before.
+        since_ms: i64,
+        /// Not after.
+        until_ms: i64,
+        /// The person's.
+        number: Option<Number>,
+    },
+}
+
+/// How far an [`Erasure`] has got: after this row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// When it was heard, in milliseconds since 1970.
+    pub at_ms: i64,
+    key: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Key<'a> {
+    dedupe_key: &'a str,
+}
+
+impl Sweeper {
+    /// Takes everything out of the next rows of what was asked for, and deletes those no copy can come of any more where
+    /// that was asked for. With the first step the entry in the audit. Where to go on, if there is more.
+    pub async fn erase(
+        &self,
+        erasure: &Erasure,
+        after: Option<&Reached>,
+        entry: Option<&AuditEntry>,
+        most: u32,
+        now_ms: i64,
+    ) -> Result<(Swept, Option<Reached>), StoreError> {
+        self.bounded(async {
+            let statements = self.database.statements();
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let found = find(&mut tx, erasure, after, most).await?;
+            // A message is done in one step: it has a handful of webhooks.
+            let more = matches!(erasure.of, Erased::Period { .. })
+                && found.len() >= usize::try_from(most).unwrap_or(usize::MAX);
+            let reached = found.last().filter(|_| more);
+            let reached =
+                reached.map(|last| Reached { at_ms: last.at_ms, key: last.dedupe_key.clone() });
+            let mut swept =
+                Swept { found: found.len(), more: reached.is_some(), ..Swept::default() };
+            let is_over = |row: &FoundRow| row.last_ms <= now_ms.saturating_sub(self.result_ms);
+            let (gone, rest): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|row| erasure.delete && is_over(row));
+            swept.deleted = gone.len();
+            let rows = self.plan(rest, &everything(), None, now_ms, &mut swept);
+            if erasure.dry_run {
+                return Ok((swept, reached));
+            }
+            let mut gone: Vec<Key<'_>> =
+                gone.iter().map(|row| Key { dedupe_key: &row.dedupe_key }).collect();
+            gone.sort_unstable_by_key(|key| key.dedupe_key);
+            tx.execute(statements.retention.delete_events, &gone).await?;
+            tx.execute(statements.retention.redact_events, &rows).await?;
+            if let Some(entry) = entry {
+                tx.execute(statements.register.add_entry, std::slice::from_ref(entry)).await?;
+            }
+            tx.commit().await?;
+            Ok((swept, reached))
+        })
+        .await
+    }
+}
+
+/// Everything, and nothing of it left to recognize.
+fn everything() -> Plan {
+    let mut plan = Plan::default();
+    Part::ALL.into_iter().for_each(|part| plan.add(part, Means::Remove));
+    plan
+}
+
+async fn find(
+    tx: &mut Transaction,
+    erasure: &Erasure,
+    after: Option<&Reached>,
+    most: u32,
+) -> Result<Vec<FoundRow>, StoreError> {
+    let account_sid = erasure.account_sid.as_str();
+    let (since_ms, until_ms, number) = match &erasure.of {
+        Erased::Period { since_ms, until_ms, number } => (*since_ms, *until_ms, number.as_ref()),
+        Erased::Message(message_sid) => {
+            let mut found = Vec::new();
+            // What has the key's own separator in it is nobody's id, and must not reach into another's range.
+            if [account_sid, message_sid].iter().any(|part| part.contains(':')) {
+                return Ok(found);
+            }
+            for range in Range::of(account_sid, message_sid) {
+                let binds =
+                    [Bind::Text(&range.first), Bind::Text(&range.last), Bind::Whole(OF_MESSAGE)];
+                found.extend(tx.fetch_bound::<FoundRow>(OF_KEYS, &binds).await?);
+            }
+            return Ok(found);
+        }
+    };
+    let (from_ms, from_key) =
+        after.map_or((since_ms, ""), |after| (after.at_ms, after.key.as_str()));
+    let mut binds = vec![
+        Bind::Text(account_sid),
+        Bind::Whole(from_ms),
+        Bind::Text(from_key),
+        Bind::Whole(until_ms),
+        Bind::Whole(most.into()),
+    ];
+    let statement = match number {
+        None => OF_ACCOUNT,
+        Some(Number { channel: None, number }) => {
+            binds.push(Bind::Text(number));
+            OF_NUMBER
+        }
+        Some(Number { channel: Some(channel), number }) => {
+            binds.extend([Bind::Text(number), Bind::Text(channel)]);
+            OF_ADDRESS
+        }
+    };
+    tx.fetch_bound(statement, &binds).await
+}
