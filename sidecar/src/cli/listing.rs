@@ -38,12 +38,16 @@ impl Format {
 
 /// Prints rows that all have the same fields, in the order of `columns`; JSON has every field.
 pub(super) fn print(output: Output, columns: &[&str], rows: &[Map<String, Value>]) -> ExitCode {
-    let text = match output {
+    write(&text(output, columns, rows))
+}
+
+/// What [`print`] prints.
+pub(super) fn text(output: Output, columns: &[&str], rows: &[Map<String, Value>]) -> String {
+    match output {
         Output::Json => serde_json::to_string_pretty(rows).unwrap_or_default() + "\n",
         Output::Tsv => lines(columns, rows, |cells| cells.join("\t")),
         Output::Table => table(columns, rows),
-    };
-    write(&text)
+    }
 }
 
 /// Writes to standard output; who stops reading (`| head`) has seen enough.

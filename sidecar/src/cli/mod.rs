@@ -15,6 +15,7 @@ mod print_config;
 mod reference;
 mod serve;
 mod sign;
+mod story;
 mod vectors;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -37,6 +38,8 @@ enum Command {
     Serve(serve::Args),
     /// Bring the database up to date and stop; `serve` does the same when it starts
     Migrate(migrate::Args),
+    /// Everything known of a number: its windows, messages and webhooks
+    Story(story::Args),
     /// What is known of messages: list them, tell the whole story of one
     Messages(messages::Args),
     /// The webhooks that came, with every parameter
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Story(args) => story::run(args),
         Command::Messages(args) => messages::run(args),
         Command::Events(args) => events::run(args),
         Command::Keys(args) => keys::run(args),

@@ -14,6 +14,7 @@ on_every_store!(
     messages_are_listed_beside_a_running_sidecar,
     the_whole_story_of_a_message_is_one_command,
     webhooks_are_listed_with_every_parameter,
+    the_whole_story_of_a_number_is_one_command,
     the_ledger_can_be_read_when_no_sidecar_runs,
     reading_changes_nothing_and_names_who_must_act,
 );
@@ -112,6 +113,35 @@ async fn webhooks_are_listed_with_every_parameter(world: World) {
         (column(&rows, "status"), &rows[0]["backend"]),
         (vec!["sent".into()], &"accepted".into())
     );
+}
+
+async fn the_whole_story_of_a_number_is_one_command(world: World) {
+    let sidecar = world.sidecar().await;
+    let elsewhere = of_other(from("SM9", ALICE));
+    accepted(
+        &sidecar,
+        &[
+            from("SM1", ALICE),
+            told("SM2", "failed", Some("63016"), ALICE),
+            from("SM3", BOB),
+            elsewhere,
+        ],
+    )
+    .await;
+    let text = out(&world, &["story", ALICE]);
+    assert!(text.starts_with(&format!("{ALICE} in {ACCOUNT}\n")), "{text}");
+    for part in ["Windows: ", "Messages, ", "Webhooks, ", "SM1", "SM2", "63016", OURS] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("SM3") && !text.contains("SM9"), "{text}");
+    let story = json(&world, &["story", &format!("whatsapp:{ALICE}"), "--json", "--limit", "1"]);
+    assert_eq!(column(&story["messages"], "sid"), ["SM2"]);
+    assert_eq!(
+        (&story["windows"][0]["open"], &story["channel"]),
+        (&true.into(), &"whatsapp".into())
+    );
+    let nothing = out(&world, &["story", "+15559999999"]);
+    assert!(nothing.contains("Nothing is known"), "{nothing}");
 }
 
 async fn the_ledger_can_be_read_when_no_sidecar_runs(world: World) {
