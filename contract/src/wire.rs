@@ -32,7 +32,6 @@ impl Class {
 /// Twilio sends no timestamp and does not sign its idempotency header, so neither is part of it
 /// (facts: twilio.com/docs/messaging/guides/webhook-request, /docs/messaging/guides/track-outbound-message-status).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Identity {
     /// Inbound or status; `Other` is never claimed.
     pub class: Class,
@@ -68,16 +67,68 @@ impl Identity {
     }
 }
 
+/// Two shapes: a status callback says which status, and nothing of class `other` is ever claimed.
+#[cfg(feature = "openapi")]
+mod described {
+    use utoipa::{
+        PartialSchema, ToSchema,
+        openapi::{
+            OneOfBuilder, RefOr,
+            schema::{ObjectBuilder, Schema, SchemaType, Type},
+        },
+    };
+
+    use super::{Class, Identity};
+
+    /// No `:`, which would let two identities share a dedupe key, and no control character.
+    const PART: &str = r"^[^:\x00-\x1f\x7f-\x9f]{1,255}$";
+
+    impl PartialSchema for Identity {
+        fn schema() -> RefOr<Schema> {
+            let of_class = |class: Class| {
+                let part = |description: &str, null: bool| {
+                    let types =
+                        if null { vec![Type::String, Type::Null] } else { vec![Type::String] };
+                    ObjectBuilder::new()
+                        .schema_type(SchemaType::from_iter(types))
+                        .pattern(Some(PART))
+                        .description(Some(description))
+                };
+                let is_status = class == Class::Status;
+                let named = ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .enum_values(Some([class.as_str()]));
+                let described = ObjectBuilder::new()
+                    .property("class", named)
+                    .required("class")
+                    .property("account_sid", part("`AccountSid`.", false))
+                    .required("account_sid")
+                    .property("message_sid", part("`MessageSid`.", false))
+                    .required("message_sid")
+                    .property("status", part("`MessageStatus`.", !is_status))
+                    .property("error_code", part("`ErrorCode` of a failed status.", true));
+                if is_status { described.required("status") } else { described }
+            };
+            let classes = [Class::Inbound, Class::Status].map(of_class);
+            classes.into_iter().fold(OneOfBuilder::new(), OneOfBuilder::item).into()
+        }
+    }
+
+    impl ToSchema for Identity {}
+}
+
 /// One webhook, proven to be Twilio's, on its way to the backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Claim {
     /// Made by the filter, unique per request: the owner's token for the lease.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]{1,255}$"))]
     pub claim_id: String,
     /// What is claimed.
     #[serde(flatten)]
     pub identity: Identity,
     /// Path of the route, without query.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     pub route: String,
     /// The signed parameters as received, `application/x-www-form-urlencoded` (the query of a GET).
     pub form: String,
@@ -124,8 +175,10 @@ impl Delivery {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClaimsRequest {
     /// [`crate::PROTOCOL_VERSION`].
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
     pub v: u32,
     /// 1 to [`crate::MAX_BATCH`] claims.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 256))]
     pub claims: Vec<Claim>,
 }
 
@@ -178,6 +231,7 @@ impl Opt {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SavedAnswer {
     /// HTTP status, 2xx.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 65535))]
     pub status: u16,
     /// Content type as the backend sent it.
     pub content_type: String,
@@ -215,6 +269,7 @@ pub struct Verdict {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClaimsReply {
     /// [`crate::PROTOCOL_VERSION`].
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
     pub v: u32,
     /// One per claim.
     pub verdicts: Vec<Verdict>,
@@ -239,6 +294,7 @@ pub enum Outcome {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Settlement {
     /// The claim to settle.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]{1,255}$"))]
     pub claim_id: String,
     /// What was claimed.
     #[serde(flatten)]
@@ -258,6 +314,7 @@ pub struct Settlement {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Unclaimed {
     /// Path of the route, without query.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     pub route: String,
     /// The signed parameters as received.
     pub form: String,
@@ -268,8 +325,10 @@ pub struct Unclaimed {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SettlementsRequest {
     /// [`crate::PROTOCOL_VERSION`].
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
     pub v: u32,
     /// 1 to [`crate::MAX_BATCH`] settlements.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 256))]
     pub settlements: Vec<Settlement>,
 }
 
@@ -303,6 +362,7 @@ pub struct Settled {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SettlementsReply {
     /// [`crate::PROTOCOL_VERSION`].
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
     pub v: u32,
     /// One per settlement.
     pub results: Vec<Settled>,

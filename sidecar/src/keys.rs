@@ -78,6 +78,8 @@ pub enum Refusal {
     OtherAccount,
     /// There is none, or it is another tenant's.
     NoSuchKey,
+    /// The key to be revoked is the one that was shown: nobody locks themselves out.
+    OwnKey,
     /// What is wrong with what was asked for.
     Invalid(String),
     /// The database cannot say.
@@ -168,11 +170,9 @@ impl Keys {
         name: &str,
         now_ms: i64,
     ) -> Result<(Key, String), Refusal> {
+        let is_long = name.chars().count() > LONGEST_NAME;
         let name = name.trim();
-        if name.is_empty()
-            || name.chars().count() > LONGEST_NAME
-            || name.chars().any(char::is_control)
-        {
+        if name.is_empty() || is_long || name.chars().any(char::is_control) {
             return Err(Refusal::Invalid(format!(
                 "name: must be 1 to {LONGEST_NAME} characters, none of them a control character"
             )));
@@ -219,6 +219,9 @@ impl Keys {
     pub async fn revoke(&self, by: &Caller, id: &str, now_ms: i64) -> Result<Key, Refusal> {
         if !api_key::is_id(id) {
             return Err(Refusal::NoSuchKey);
+        }
+        if by.key.as_ref().is_some_and(|own| own.id == id) {
+            return Err(Refusal::OwnKey);
         }
         let account_sid = by.account_sid.as_deref();
         let wording = |key: &Key| entry(by, "key.revoked", key, now_ms);

@@ -49,7 +49,6 @@ pub struct EventShown {
     /// The message it tells of.
     pub sid: String,
     /// `inbound` for a message that came, `status` for word of one that we sent.
-    #[schema(inline)]
     pub class: Class,
     /// `sms`, `whatsapp`, ..
     pub channel: Option<String>,

@@ -78,19 +78,30 @@ impl Number {
         Some(Number { channel: raw.contains(':').then_some(channel), number })
     }
 
-    /// The same as somebody asks for it in a URL, where an unescaped `+` is a blank.
+    /// The same as somebody asks for it: [`Number::ASKED`], and nothing but what may be somebody's address. In a URL an
+    /// unescaped `+` is a blank, and is taken for what was meant.
     pub fn asked(text: &str) -> Option<Number> {
-        let is_plus = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
         let (channel, number) = match text.split_once(':') {
             Some((channel, number)) => (Some(channel), number),
             None => (None, text),
         };
-        match (number.strip_prefix(' ').filter(|rest| is_plus(rest)), channel) {
-            (None, _) => Number::parse(text),
-            (Some(rest), None) => Number::parse(&format!("+{rest}")),
-            (Some(rest), Some(channel)) => Number::parse(&format!("{channel}:+{rest}")),
+        let is_channel = |channel: &str| {
+            (1..=20).contains(&channel.len()) && channel.bytes().all(|b| b.is_ascii_alphabetic())
+        };
+        let rest = number.strip_prefix([' ', '+', '(']).unwrap_or(number);
+        let is_number = (1..=63).contains(&rest.len())
+            && rest.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && rest.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':');
+        if !is_number || !channel.is_none_or(is_channel) {
+            return None;
         }
+        let plus = number.strip_prefix(' ').map(|rest| format!("+{rest}"));
+        let number = plus.unwrap_or_else(|| number.to_owned());
+        Number::parse(&channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number))
     }
+
+    /// What [`Number::asked`] takes, as a regular expression.
+    pub const ASKED: &str = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$";
 }
 
 impl Heard {

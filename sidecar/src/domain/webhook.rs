@@ -10,8 +10,8 @@ use crate::domain::{
     trace::Trace,
 };
 
-/// Longest claim id or identity part, in bytes; Twilio's own are 34.
-const MAX_PART_BYTES: usize = 255;
+/// Longest claim id or identity part, in characters; Twilio's own are 34.
+const LONGEST_PART: usize = 255;
 
 /// A webhook to claim, or to record because nobody could be asked when it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,8 +182,8 @@ fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
 
 /// A `:` would let two identities share a dedupe key.
 fn part(name: &str, value: &str) -> Result<(), String> {
-    if value.is_empty() || value.len() > MAX_PART_BYTES {
-        return Err(format!("{name}: must have 1 to {MAX_PART_BYTES} bytes"));
+    if value.is_empty() || value.chars().count() > LONGEST_PART {
+        return Err(format!("{name}: must have 1 to {LONGEST_PART} characters"));
     }
     match value.chars().find(|c| *c == ':' || c.is_control()) {
         Some(c) => Err(format!("{name}: must not hold {c:?}")),

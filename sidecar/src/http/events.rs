@@ -29,7 +29,7 @@ struct Wanted {
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// About a message from or to this number: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
-    #[param(min_length = 1, max_length = 255)]
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     number: Option<String>,
     /// About this message.
     sid: Option<String>,
@@ -39,13 +39,16 @@ struct Wanted {
     /// That say this: `delivered`, `failed`, ..
     status: Option<String>,
     /// Heard then or later: a time with its zone, or a day of UTC.
+    #[param(format = DateTime)]
     since: Option<String>,
     /// Heard before: a time with its zone, or a day of UTC.
+    #[param(format = DateTime)]
     until: Option<String>,
     /// How many, 50 if not said.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 

@@ -84,8 +84,7 @@ pub(super) fn cursor(
 ) -> Result<Option<Cursor>, Problem> {
     let Some(asked) = asked else { return Ok(None) };
     let cursor = asked.parse().ok().filter(is_of_this_list);
-    let unreadable = || Problem::unreadable("cursor: must be the next_cursor of a page before");
-    cursor.map(Some).ok_or_else(unreadable)
+    cursor.map(Some).ok_or_else(|| Problem::of(kinds::NO_SUCH_PAGE))
 }
 
 /// Of webhooks and messages.

@@ -63,6 +63,8 @@ kinds! {
         "The key is bound to one account; use a key of the other account, or one that is bound to none."
     NOT_FOUND NOT_FOUND CALLER "not_found": "No such path";
         "The detail has the paths of this listener; `/openapi.json` describes them."
+    NO_SUCH_PAGE NOT_FOUND CALLER "no_such_page": "The cursor is of no page of this list";
+        "Send the next_cursor of a page before as it is, with the query it came from; or none, for the first page."
     NO_SUCH_KEY NOT_FOUND CALLER "no_such_key": "There is no such key";
         "`GET /v1/keys` lists those this key may see."
     NO_SUCH_MESSAGE NOT_FOUND CALLER "no_such_message": "Nothing was heard of such a message";
@@ -73,6 +75,8 @@ kinds! {
         "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration."
     METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED CALLER "method_not_allowed": "No such method on this path";
         "The Allow header has those there are."
+    OWN_KEY CONFLICT CALLER "own_key": "A key does not revoke itself";
+        "Use another admin key, or `twilio-edge keys revoke`: so that nobody is locked out by mistake."
     BATCH_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "batch_too_large": "Too many entries; nothing was done";
         "Split the batch as the detail says."
     BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request is too large; nothing was done";

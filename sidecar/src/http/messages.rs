@@ -29,19 +29,21 @@ struct Wanted {
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// From or to this number: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
-    #[param(min_length = 1, max_length = 255)]
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     number: Option<String>,
     /// From this number.
-    #[param(min_length = 1, max_length = 255)]
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     from: Option<String>,
     /// To this number.
-    #[param(min_length = 1, max_length = 255)]
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     to: Option<String>,
     /// Only those that have got this far: `delivered`, `failed`, ..
     status: Option<String>,
     /// First heard of then or later: a time with its zone, or a day of UTC.
+    #[param(format = DateTime)]
     since: Option<String>,
     /// First heard of before: a time with its zone, or a day of UTC.
+    #[param(format = DateTime)]
     until: Option<String>,
     /// First heard of on this day (UTC); without `since` and `until`.
     #[param(format = Date)]
@@ -50,6 +52,7 @@ struct Wanted {
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 

@@ -41,7 +41,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     path = "/v1/numbers/{number}",
     tag = "numbers",
     params(
-        ("number" = String, Path, description = "`+15551234567` on every channel, `whatsapp:+15551234567` on one"),
+        ("number" = String, Path, pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$", description = "`+15551234567` on every channel, `whatsapp:+15551234567` on one"),
         Wanted,
     ),
     operation_id = "tell_number",

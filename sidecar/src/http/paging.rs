@@ -5,7 +5,7 @@ use axum::extract::{Query, rejection::QueryRejection};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::problem::Problem;
+use super::{kinds, problem::Problem};
 
 const USUAL: u32 = 50;
 const MOST: u32 = 200;
@@ -16,11 +16,13 @@ const MOST: u32 = 200;
 #[into_params(parameter_in = Query)]
 pub(super) struct Listing {
     /// Only what belongs to this account.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
     pub(super) account_sid: Option<String>,
     /// How many, 50 if not said.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
@@ -51,8 +53,7 @@ impl Listing {
         of: impl FnOnce(&str) -> Option<T>,
     ) -> Result<Option<T>, Problem> {
         let Some(cursor) = self.cursor.as_deref() else { return Ok(None) };
-        let unreadable = || Problem::unreadable("cursor: must be the next_cursor of a page before");
-        of(cursor).map(Some).ok_or_else(unreadable)
+        of(cursor).map(Some).ok_or_else(|| Problem::of(kinds::NO_SUCH_PAGE))
     }
 
     /// Cuts what was found to one page; the cursor behind its last row, if more follow.

@@ -68,6 +68,7 @@ impl Problem {
             }
             Refusal::BootstrapOver => Problem::of(kinds::BOOTSTRAP_OVER),
             Refusal::OtherAccount => Problem::other_account(),
+            Refusal::OwnKey => Problem::of(kinds::OWN_KEY),
             Refusal::NoSuchKey => Problem::of(kinds::NO_SUCH_KEY),
             Refusal::Invalid(problem) => Problem::unreadable(&problem),
             Refusal::Store(reason) => Problem::unavailable(&reason),

@@ -21,10 +21,10 @@ struct Wanted {
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// With whom: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
-    #[param(min_length = 1, max_length = 255)]
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     person: String,
     /// Only that with this number or sender of ours.
-    #[param(min_length = 1, max_length = 255)]
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     sender: Option<String>,
     /// Only those in which free text may be sent now; or only those that are over.
     open: Option<bool>,
@@ -32,6 +32,7 @@ struct Wanted {
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
