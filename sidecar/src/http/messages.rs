@@ -45,7 +45,7 @@ struct Wanted {
     /// First heard of before: a time with its zone, or a day of UTC.
     #[param(format = DateTime)]
     until: Option<String>,
-    /// First heard of on this day (UTC); without `since` and `until`.
+    /// First heard of on this day (UTC).
     #[param(format = Date)]
     date_sent: Option<String>,
     /// How many, 50 if not said.

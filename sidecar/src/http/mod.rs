@@ -147,7 +147,7 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> 
     let unreadable = |error: serde_json::Error| Problem::unreadable(&error.to_string());
     // First of all: another version may look different in every other respect.
     let Versioned { v } = serde_json::from_slice(&body).map_err(unreadable)?;
-    if v != u64::from(twilio_edge_contract::PROTOCOL_VERSION) {
+    if v != f64::from(twilio_edge_contract::PROTOCOL_VERSION) {
         return Err(Problem::unknown_version(v));
     }
     serde_json::from_slice(&body).map_err(unreadable)
@@ -155,7 +155,7 @@ fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> 
 
 #[derive(serde::Deserialize)]
 struct Versioned {
-    v: u64,
+    v: f64,
 }
 
 /// The size every batch is checked for.

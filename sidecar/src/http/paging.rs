@@ -3,6 +3,7 @@
 
 use axum::extract::{Query, rejection::QueryRejection};
 use serde::Deserialize;
+use twilio_edge_filter::form::is_account_sid;
 use utoipa::IntoParams;
 
 use super::{kinds, problem::Problem};
@@ -29,6 +30,10 @@ pub(super) struct Listing {
 impl Listing {
     pub(super) fn read(query: Result<Query<Listing>, QueryRejection>) -> Result<Listing, Problem> {
         let Query(listing) = query.map_err(|error| Problem::unreadable(&error.body_text()))?;
+        if listing.account_sid.as_deref().is_some_and(|sid| !is_account_sid(sid)) {
+            let told = "account_sid: must be AC and 32 lower-case hexadecimal digits";
+            return Err(Problem::unreadable(told));
+        }
         match listing.limit {
             Some(0) | Some(MOST_AND_ONE..) => {
                 Err(Problem::unreadable(&format!("limit: must be 1 to {MOST}")))

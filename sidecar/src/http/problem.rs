@@ -111,7 +111,7 @@ impl Problem {
         Problem::with(kinds::UNREADABLE, problem)
     }
 
-    pub(super) fn unknown_version(version: u64) -> Problem {
+    pub(super) fn unknown_version(version: f64) -> Problem {
         let detail = format!(
             "The request has v {version}, this sidecar speaks v {PROTOCOL_VERSION}: deploy a filter and a sidecar of the same release."
         );

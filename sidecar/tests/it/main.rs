@@ -11,6 +11,7 @@
 mod api_keys;
 mod behaviour;
 mod concurrency;
+mod conformance;
 mod endpoints;
 mod histories;
 mod history;
