@@ -15,6 +15,7 @@ mod conformance;
 mod endpoints;
 mod histories;
 mod history;
+mod isolation;
 mod keys;
 mod kills;
 mod openapi;
