@@ -11,7 +11,8 @@
 //! Beside it `http/keys.rs -> accounts.rs`: the keys of filters that were given none; and `http/access.rs`, `http/api_keys.rs`,
 //! `http/audit.rs -> keys.rs -> store/register.rs`: who may call, and what administrators did; and `http/messages.rs`,
 //! `http/events.rs`, `http/windows.rs` and, of a number, all of these, `http/numbers.rs -> story.rs -> store/histories.rs`.
-//! And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when.
+//! And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when; and at once, `http/redactions.rs ->
+//! erasure.rs -> store/erasure.rs`.
 
 pub mod accounts;
 pub mod claims;
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod erasure;
 pub mod http;
 pub mod keys;
 pub mod metrics;

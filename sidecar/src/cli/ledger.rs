@@ -29,7 +29,8 @@ pub(super) struct Place {
     sources: Sources,
 }
 
-fn account(text: &str) -> Result<String, String> {
+/// Reads an account SID from the command line.
+pub(super) fn account(text: &str) -> Result<String, String> {
     match is_account_sid(text) {
         true => Ok(text.to_owned()),
         false => Err("no account SID: AC and 32 hexadecimal digits".to_owned()),

@@ -12,6 +12,7 @@ mod listing;
 mod messages;
 mod migrate;
 mod print_config;
+mod redact;
 mod reference;
 mod serve;
 mod sign;
@@ -46,6 +47,8 @@ enum Command {
     Events(events::Args),
     /// Make, list and revoke the keys of the API
     Keys(keys::Args),
+    /// Take everything out of what was heard: of a message, of a person, of a time
+    Redact(redact::Args),
     /// Print the settings in effect, without secrets
     PrintConfig(print_config::Args),
     /// Print a reference as Markdown: what may be configured, refused, measured
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Messages(args) => messages::run(args),
         Command::Events(args) => events::run(args),
         Command::Keys(args) => keys::run(args),
+        Command::Redact(args) => redact::run(args),
         Command::PrintConfig(args) => print_config::run(args),
         Command::Reference(args) => reference::run(args),
         Command::Demo(args) => demo::run(args),

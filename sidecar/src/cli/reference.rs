@@ -23,6 +23,8 @@ enum Subject {
     Sidecar,
     /// Every refusal of the API (docs/API.md)
     Problems,
+    /// Which parameter is kept for how long (docs/RETENTION.md)
+    Retention,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -32,6 +34,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Metrics => metrics::reference(),
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
         Subject::Problems => crate::http::kinds::reference(),
+        Subject::Retention => crate::domain::part::reference(),
     };
     print!("{text}");
     ExitCode::SUCCESS

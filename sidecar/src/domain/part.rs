@@ -163,6 +163,22 @@ impl Parts {
     }
 }
 
+/// The parts as a Markdown table: what docs/RETENTION.md shows.
+pub fn reference() -> String {
+    let mut table = "| part | setting | made of |\n|---|---|---|\n".to_owned();
+    for part in Part::ALL {
+        let setting = match part {
+            Part::Answer => "retention.answers".to_owned(),
+            part => format!("retention.{}", part.as_str()),
+        };
+        let row = format!("| {} | `{setting}` | {} |\n", part.as_str(), part.parameters());
+        table.push_str(&row);
+    }
+    table
+        + "| the whole row | `retention.events` | everything that is left |\n\
+        | administrative changes | `retention.audit` | the audit |\n"
+}
+
 fn list(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")
@@ -171,6 +187,12 @@ fn list(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_document_is_what_the_program_prints() {
+        let document = include_str!("../../../docs/RETENTION.md");
+        assert!(document.contains(&reference()), "put in `twilio-edge reference retention`");
+    }
 
     #[test]
     fn every_parameter_is_in_one_list() {

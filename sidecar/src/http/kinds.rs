@@ -77,6 +77,8 @@ kinds! {
         "The Allow header has those there are."
     OWN_KEY CONFLICT CALLER "own_key": "A key does not revoke itself";
         "Use another admin key, or `twilio-edge keys revoke`: so that nobody is locked out by mistake."
+    UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "It is not clear what is to be redacted; nothing was done";
+        "Name a message, a number or a time: nobody means all there is of an account."
     BATCH_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "batch_too_large": "Too many entries; nothing was done";
         "Split the batch as the detail says."
     BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request is too large; nothing was done";

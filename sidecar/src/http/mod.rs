@@ -15,6 +15,7 @@ mod numbers;
 mod openapi;
 mod paging;
 mod problem;
+mod redactions;
 mod settlements;
 mod strangers;
 mod windows;
@@ -97,9 +98,10 @@ impl App {
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
-        const ABOUT: &str = "What administrators call: API keys and the audit.";
+        const ABOUT: &str = "What administrators call: API keys, the audit, redactions.";
         let admin = api_keys::router()
             .merge(audit::router())
+            .merge(redactions::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::administration));
         self.finish(openapi::of("twilio-edge administration", ABOUT), admin)
     }

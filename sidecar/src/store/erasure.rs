@@ -31,28 +31,18 @@ pub(super) const OF_KEYS: &str =
 pub struct Erasure {
     /// The account, whose they all are.
     pub account_sid: String,
-    /// Everything of one message, or of a time.
-    pub of: Erased,
+    /// Only of this message.
+    pub message_sid: Option<String>,
+    /// Only of this person.
+    pub number: Option<Number>,
+    /// Only what was heard then or later, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Only what was heard then or before, in milliseconds since 1970.
+    pub until_ms: i64,
     /// Only count.
     pub dry_run: bool,
     /// Delete what no copy can come of any more.
     pub delete: bool,
-}
-
-/// Which rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Erased {
-    /// One message, with all that was heard of it.
-    Message(String),
-    /// What was heard from then until then, in milliseconds since 1970, of one number or of all.
-    Period {
-        /// Not before.
-        since_ms: i64,
-        /// Not after.
-        until_ms: i64,
-        /// The person's.
-        number: Option<Number>,
-    },
 }
 
 /// How far an [`Erasure`] has got: after this row.
@@ -84,7 +74,7 @@ impl Sweeper {
             let mut tx = self.database.begin(Durability::Power).await?;
             let found = find(&mut tx, erasure, after, most).await?;
             // A message is done in one step: it has a handful of webhooks.
-            let more = matches!(erasure.of, Erased::Period { .. })
+            let more = erasure.message_sid.is_none()
                 && found.len() >= usize::try_from(most).unwrap_or(usize::MAX);
             let reached = found.last().filter(|_| more);
             let reached =
@@ -128,29 +118,29 @@ async fn find(
     most: u32,
 ) -> Result<Vec<FoundRow>, StoreError> {
     let account_sid = erasure.account_sid.as_str();
-    let (since_ms, until_ms, number) = match &erasure.of {
-        Erased::Period { since_ms, until_ms, number } => (*since_ms, *until_ms, number.as_ref()),
-        Erased::Message(message_sid) => {
-            let mut found = Vec::new();
-            // What has the key's own separator in it is nobody's id, and must not reach into another's range.
-            if [account_sid, message_sid].iter().any(|part| part.contains(':')) {
-                return Ok(found);
-            }
-            for range in Range::of(account_sid, message_sid) {
-                let binds =
-                    [Bind::Text(&range.first), Bind::Text(&range.last), Bind::Whole(OF_MESSAGE)];
-                found.extend(tx.fetch_bound::<FoundRow>(OF_KEYS, &binds).await?);
-            }
+    let number = erasure.number.as_ref();
+    if let Some(message_sid) = &erasure.message_sid {
+        let mut found = Vec::new();
+        // What has the key's own separator in it is nobody's id, and must not reach into another's range.
+        if [account_sid, message_sid].iter().any(|part| part.contains(':')) {
             return Ok(found);
         }
-    };
+        for range in Range::of(account_sid, message_sid) {
+            let binds =
+                [Bind::Text(&range.first), Bind::Text(&range.last), Bind::Whole(OF_MESSAGE)];
+            found.extend(tx.fetch_bound::<FoundRow>(OF_KEYS, &binds).await?);
+        }
+        let period = erasure.since_ms..=erasure.until_ms;
+        found.retain(|row| period.contains(&row.at_ms) && number.is_none_or(|n| row.is_of(n)));
+        return Ok(found);
+    }
     let (from_ms, from_key) =
-        after.map_or((since_ms, ""), |after| (after.at_ms, after.key.as_str()));
+        after.map_or((erasure.since_ms, ""), |after| (after.at_ms, after.key.as_str()));
     let mut binds = vec![
         Bind::Text(account_sid),
         Bind::Whole(from_ms),
         Bind::Text(from_key),
-        Bind::Whole(until_ms),
+        Bind::Whole(erasure.until_ms),
         Bind::Whole(most.into()),
     ];
     let statement = match number {

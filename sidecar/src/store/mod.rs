@@ -46,7 +46,7 @@ use twilio_edge_contract::SettlementResult;
 
 pub(crate) use self::register::StoredKey;
 pub use self::{
-    erasure::{Erased, Erasure, Reached},
+    erasure::{Erasure, Reached},
     ledger::{Grant, Settle},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
     retention::{Sweeper, Swept},

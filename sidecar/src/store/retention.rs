@@ -11,6 +11,7 @@ use super::sql::{Bind, Database, Durability, StoreError, Transaction};
 use crate::{
     config,
     domain::{
+        message::Number,
         part::{Part, Parts},
         redaction::{HashKey, Plan},
         retention::Due,
@@ -37,7 +38,7 @@ macro_rules! found {
     ($rest:literal) => {
         concat!(
             "SELECT dedupe_key, coalesce(received_at_ms, settled_at_ms, 0) AS at_ms, form, \
-             answer IS NOT NULL AS answered, theirs IS NOT NULL AS addressed, \
+             answer IS NOT NULL AS answered, theirs, channel, \
              coalesce(redacted, 0) AS redacted, \
              coalesce(held_until_ms, settled_at_ms, received_at_ms, 0) AS last_ms FROM events WHERE ",
             $rest
@@ -106,7 +107,8 @@ pub(super) struct FoundRow {
     pub(super) at_ms: i64,
     form: Option<String>,
     answered: bool,
-    addressed: bool,
+    theirs: Option<String>,
+    channel: Option<String>,
     redacted: i64,
     /// When something last happened to it.
     pub(super) last_ms: i64,
@@ -340,7 +342,7 @@ impl Sweeper {
         for row in found {
             let redacted = row.form.as_deref().and_then(|form| plan.redact(form, key));
             let no_answer = row.answered && plan.means(Part::Answer).is_some();
-            let no_address = row.addressed && plan.means(Part::Addresses).is_some();
+            let no_address = row.theirs.is_some() && plan.means(Part::Addresses).is_some();
             let mut parts = redacted.as_ref().map(|redacted| redacted.parts).unwrap_or_default();
             if no_answer {
                 parts.add(Part::Answer);
@@ -385,6 +387,14 @@ pub(super) async fn rewind(
     let late: Vec<Rewound<'_>> =
         late.into_iter().map(|(account_sid, at_ms)| Rewound { account_sid, at_ms }).collect();
     tx.execute(statement, &late).await
+}
+
+impl FoundRow {
+    /// Whether it is about this person.
+    pub(super) fn is_of(&self, number: &Number) -> bool {
+        self.theirs.as_ref() == Some(&number.number)
+            && (number.channel.is_none() || self.channel == number.channel)
+    }
 }
 
 impl Place {

@@ -30,6 +30,7 @@ const ADMIN: &[(&str, &str)] = &[
     ("get", "/v1/keys/{id}"),
     ("delete", "/v1/keys/{id}"),
     ("get", "/v1/audit"),
+    ("post", "/v1/redactions"),
 ];
 
 #[tokio::test]

@@ -5,9 +5,12 @@ use std::process::Command;
 
 use twilio_edge_contract::{Claim, Decision, Opt, Outcome, Settlement};
 
+use serde_json::{Value, json};
+
 use crate::{
+    endpoints::refused,
     servers::eventually,
-    sidecar::{Sidecar, inbound, message, settlement, status, twiml},
+    sidecar::{ACCOUNT, Sidecar, TOKEN, inbound, message, settlement, status, twiml},
     world::{World, on_every_shared_store, on_every_store},
 };
 
@@ -23,6 +26,7 @@ on_every_store!(
     what_is_not_kept_at_all_is_never_written,
     a_job_that_is_killed_goes_on_where_it_was,
     old_rows_go_and_evidence_stays,
+    a_person_is_forgotten_but_not_written_to_again,
 );
 on_every_shared_store!(two_sidecars_do_it_once);
 
@@ -76,7 +80,7 @@ impl World {
             .args(args)
             .env_clear()
             .env("DATABASE_URL", &self.database_url)
-            .env("TWILIO_ACCOUNT_SID", crate::sidecar::ACCOUNT)
+            .env("TWILIO_ACCOUNT_SID", ACCOUNT)
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -263,4 +267,108 @@ async fn old_rows_go_and_evidence_stays(world: World) {
     assert_eq!(world.stored("SELECT opt FROM opt_events").await, ["stop"]);
     // An old webhook that is told of again is a new one.
     assert_eq!(sidecar.metric("twilio_edge_retention_deleted_total").await, 3.0);
+}
+
+/// Asks as an administrator.
+async fn redact(sidecar: &Sidecar, wanted: &Value) -> reqwest::Response {
+    let url = format!("{}/v1/redactions", sidecar.admin());
+    let request = sidecar.client.post(url).bearer_auth(TOKEN);
+    request.body(wanted.to_string()).send().await.unwrap()
+}
+
+async fn redacted(sidecar: &Sidecar, wanted: &Value) -> Value {
+    let response = redact(sidecar, wanted).await;
+    assert_eq!(response.status(), 200);
+    response.json().await.unwrap()
+}
+
+async fn a_person_is_forgotten_but_not_written_to_again(world: World) {
+    let sidecar = world.filling().await;
+    for (sid, from) in [("SM1", ALICE), ("SM2", ALICE), ("SM3", BOB), ("SM4", BOB), ("SM5", BOB)] {
+        let claim = full(sid, sid, from);
+        assert_eq!(sidecar.decide(claim.clone()).await, Decision::Proceed);
+        commit(&sidecar, &claim).await;
+    }
+    let stop = inbound("SM6", "SM6", ALICE, "STOP");
+    assert!(sidecar.claim(stop.clone()).await.suppressed);
+    sidecar.commit(&stop).await;
+    let rows = "SELECT dedupe_key FROM events WHERE outcome = 'accepted'";
+    eventually("all is written", || async { world.stored(rows).await.len() == 6 }).await;
+
+    // What cannot be meant is refused, and who must change what is told.
+    for (wanted, told) in [
+        (json!({"number": ALICE}), "account_sid"),
+        (json!({"account_sid": "AC1", "number": ALICE}), "account_sid: must be"),
+        (json!({"account_sid": ACCOUNT, "message_sid": "SM1:", "dry_run": true}), "message_sid:"),
+        (json!({"account_sid": ACCOUNT, "since": "yesterday"}), "since:"),
+        (json!({"account_sid": ACCOUNT, "number": "whatsapp:"}), "number:"),
+        (json!({"account_sid": ACCOUNT, "numbers": ALICE}), "unknown field"),
+    ] {
+        let response = redact(&sidecar, &wanted).await;
+        let problem: Value = response.json().await.unwrap();
+        assert_eq!((&problem["status"], &problem["code"]), (&json!(400), &json!("unreadable")));
+        assert!(problem["detail"].as_str().unwrap().contains(told), "{problem}");
+    }
+    let nothing = redact(&sidecar, &json!({"account_sid": ACCOUNT})).await;
+    assert_eq!(refused(nothing).await, (409, "unclear_redaction".to_owned()));
+    let other = json!({"account_sid": ACCOUNT, "message_sid": "SM1", "number": BOB});
+    assert_eq!(redacted(&sidecar, &other).await["found"], 0, "it is not Bob's");
+    let audit = "DELETE FROM audit RETURNING action";
+    assert_eq!(world.stored(audit).await, ["events.redacted"]);
+    let request = sidecar.client.post(format!("{}/v1/redactions", sidecar.admin()));
+    assert_eq!(refused(request.send().await.unwrap()).await, (401, "unauthorized".to_owned()));
+
+    // Counting changes nothing and is in no audit.
+    let alice = json!({"account_sid": ACCOUNT, "number": ALICE, "delete": true, "dry_run": true});
+    let counted = redacted(&sidecar, &alice).await;
+    assert_eq!((&counted["found"], &counted["redacted"]), (&json!(3), &json!(3)));
+    let audit = "SELECT subject || ' ' || action FROM audit";
+    assert_eq!(world.stored(audit).await, [""; 0]);
+    assert!(world.rows().await.matches("confidential").count() == 5);
+
+    // One message, by the command line; then the whole person, young rows all the same.
+    let said = world.command(&["redact", "--message-sid", "SM3", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["redacted"], 1);
+    let alice = json!({"account_sid": ACCOUNT, "number": "+15551230001", "delete": true});
+    let done = redacted(&sidecar, &alice).await;
+    assert_eq!((&done["redacted"], &done["deleted"]), (&json!(3), &json!(0)), "{done}");
+    assert_eq!((&done["complete"], &done["parts"]["addresses"]), (&json!(true), &json!(3)));
+    let left = world.rows().await;
+    assert_eq!(left.matches("confidential").count(), 2, "{left}");
+    assert!(!left.contains("15551230001") && left.contains("15551230002"), "{left}");
+    assert_eq!(
+        world.stored("SELECT theirs FROM events WHERE theirs = '+15551230001'").await,
+        [""; 0]
+    );
+    assert_eq!(redacted(&sidecar, &alice).await["found"], 0, "the number finds nothing");
+    let told = world.command(&["events", "list", "--json"]);
+    assert!(told.contains("SM1") && !told.contains("15551230001"), "{told}");
+    assert_eq!(
+        world.stored(audit).await,
+        ["SM3 events.redacted", "**********01 events.redacted", "**********01 events.redacted"]
+    );
+
+    // Old ones are deleted, where that is asked for.
+    let month = 31_i64 * 86_400_000;
+    let age = format!(
+        "UPDATE events SET received_at_ms = received_at_ms - {month}, settled_at_ms = settled_at_ms - {month}, \
+         held_until_ms = NULL WHERE message_sid = 'SM4' RETURNING dedupe_key"
+    );
+    assert_eq!(world.stored(&age).await.len(), 1);
+    let said = world.command(&["redact", "--since", "2026-01-01", "--delete"]);
+    assert!(
+        said.starts_with("6 webhooks found: 1 redacted") && said.contains("1 deleted"),
+        "{said}"
+    );
+    assert!(!has_secrets(&world.rows().await));
+    assert_eq!(world.stored("SELECT message_sid FROM events").await.len(), 5);
+
+    // What keeps a promise stays, also for a sidecar that knows only the database.
+    sidecar.stop();
+    let sidecar = world.filling().await;
+    for sid in ["SM1", "SM2", "SM3", "SM5", "SM6"] {
+        assert_eq!(sidecar.decide(message("again", sid)).await, Decision::Duplicate, "{sid}");
+    }
+    assert!(sidecar.claim(inbound("c9", "SM9", ALICE, "hello?")).await.suppressed);
+    assert_eq!(world.stored("SELECT opt FROM opt_events").await, ["stop"]);
 }

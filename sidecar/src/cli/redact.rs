@@ -1,0 +1,116 @@
+//! `twilio-edge redact`: what is taken out of the ledger at once, because somebody has the right to it, where the database is
+//! reached and beside a sidecar that runs.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{
+    Sources,
+    credentials::variable,
+    fail,
+    ledger::{account, number},
+};
+use crate::{
+    config::{Config, without_password},
+    domain::{message::Number, period::instant},
+    erasure::{self, Asked, Done},
+    keys::{Caller, Refusal},
+    store::Sweeper,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["message_sid", "number", "since", "until"])))]
+pub(super) struct Args {
+    /// Everything that was heard of this message
+    #[arg(long, value_name = "SID")]
+    message_sid: Option<String>,
+    /// Everything of this person: +15551234567 on every channel, whatsapp:+15551234567 on one
+    #[arg(long, value_parser = number)]
+    number: Option<Number>,
+    /// Heard of then or later: a day (UTC) or a time as in 2026-11-23T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    since: Option<i64>,
+    /// Heard of before
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    until: Option<i64>,
+    /// Only count
+    #[arg(long)]
+    dry_run: bool,
+    /// Delete what no copy can come of any more; of the rest everything is taken out
+    #[arg(long)]
+    delete: bool,
+    /// The account whose they are
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
+    account: String,
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let config = match args.sources.read().check(false) {
+        Ok(config) => config,
+        Err(problems) => return fail(problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    let (dry_run, as_json) = (args.dry_run, args.json);
+    let asked = Asked {
+        account_sid: Some(args.account),
+        message_sid: args.message_sid,
+        number: args.number,
+        since_ms: args.since,
+        until_ms: args.until,
+        dry_run,
+        delete: args.delete,
+    };
+    match runtime.block_on(redact(&config, asked)) {
+        Ok(done) => {
+            print!("{}", told(&done, dry_run, as_json));
+            ExitCode::SUCCESS
+        }
+        Err(problem) => fail(problem),
+    }
+}
+
+async fn redact(config: &Config, asked: Asked) -> Result<Done, String> {
+    let database = without_password(config.database.url.expose());
+    let away = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
+    let sweeper =
+        Sweeper::open(&config.database, &config.leases).await.map_err(|reason| away(&reason))?;
+    let user = variable("USER").unwrap_or_else(|| "unknown".into());
+    let done = erasure::erase(&sweeper, &Caller::command_line(&user), asked, usize::MAX).await;
+    sweeper.close().await;
+    done.map_err(|refusal| match refusal {
+        Refusal::Store(reason) => away(&reason),
+        Refusal::Invalid(problem) => problem,
+        other => format!("refused: {other:?}"),
+    })
+}
+
+fn told(done: &Done, dry_run: bool, as_json: bool) -> String {
+    let swept = &done.swept;
+    let parts = swept.redacted.iter().map(|(part, count)| (part.as_str().to_owned(), json!(count)));
+    if as_json {
+        let told = json!({
+            "dry_run": dry_run,
+            "found": swept.found,
+            "redacted": swept.rows,
+            "parts": parts.collect::<serde_json::Map<_, _>>(),
+            "deleted": swept.deleted,
+        });
+        return format!("{told}\n");
+    }
+    let parts: Vec<String> = parts.map(|(part, count)| format!("{part} {count}")).collect();
+    let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+    let would = if dry_run { "would be " } else { "" };
+    format!(
+        "{} webhooks found: {} {would}redacted{parts}, {} {would}deleted\n",
+        swept.found, swept.rows, swept.deleted
+    )
+}
