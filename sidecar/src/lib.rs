@@ -28,3 +28,4 @@ pub mod retention;
 pub mod shown;
 pub mod store;
 pub mod story;
+pub mod tenants;

@@ -80,6 +80,13 @@ impl Rulebook {
         }
     }
 
+    /// These accounts have rules of their own from now on, and no others.
+    pub fn replace(&self, tenants: HashMap<String, Retention>) {
+        let everybody = self.now().everybody.retention.clone();
+        let rules = Arc::new(Rules::of(everybody, tenants));
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
     /// Those in effect now.
     pub fn now(&self) -> Arc<Rules> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()

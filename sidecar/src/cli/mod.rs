@@ -17,6 +17,7 @@ mod reference;
 mod serve;
 mod sign;
 mod story;
+mod tenants;
 mod vectors;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -45,6 +46,8 @@ enum Command {
     Messages(messages::Args),
     /// The webhooks that came, with every parameter
     Events(events::Args),
+    /// What is said of accounts: who they are, and what counts for them alone
+    Tenants(tenants::Args),
     /// Make, list and revoke the keys of the API
     Keys(keys::Args),
     /// Take everything out of what was heard: of a message, of a person, of a time
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Story(args) => story::run(args),
         Command::Messages(args) => messages::run(args),
         Command::Events(args) => events::run(args),
+        Command::Tenants(args) => tenants::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Redact(args) => redact::run(args),
         Command::PrintConfig(args) => print_config::run(args),

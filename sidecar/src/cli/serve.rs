@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     retention::{Job, Rulebook},
     store::{Stores, histories::Histories},
+    tenants::Tenants,
 };
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +83,10 @@ async fn serve(config: Config) -> Result<(), String> {
         busy: config.events.batch,
     };
     let retention = tokio::spawn(job.run());
+    let tenants = Tenants::new(stores.tenants(), stores.policies(), rulebook.clone(), &config);
+    // From the first webhook on, each account has what is said of it.
+    tenants.refresh().await.map_err(|error| format!("what is said of accounts {error}"))?;
+    let refresh = tokio::spawn(tenants.clone().keep_fresh());
 
     let claims = Claims {
         stores: stores.clone(),
@@ -90,7 +95,7 @@ async fn serve(config: Config) -> Result<(), String> {
         rulebook,
         max_answer_bytes: config.leases.max_answer_bytes,
     };
-    let app = http::App::new(claims, accounts, histories.clone(), &config);
+    let app = http::App::new(claims, accounts, histories.clone(), tenants, &config);
     let mut serving = vec![(listener, app.router())];
     if let Some((listener, address)) = admin {
         tracing::info!(admin = %address, "administrators are answered on http://{address}");
@@ -108,6 +113,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let deadline = until_stopped(serving, stop, limit).await?;
 
     retention.abort();
+    refresh.abort();
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = deadline.saturating_duration_since(Instant::now());

@@ -15,6 +15,7 @@ pub mod redaction;
 pub mod retention;
 pub mod status;
 pub mod suppression;
+pub mod tenant;
 pub mod trace;
 pub mod webhook;
 pub mod window;

@@ -8,7 +8,10 @@
 //!
 //! Tables are merged name by name; a list or a word replaces the one before.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -150,21 +153,29 @@ impl TryFrom<String> for Category {
     }
 }
 
-/// The policy of each account.
+/// The policy of each account: that of all, but for those that are told otherwise. Copies are told together.
 #[derive(Debug, Clone)]
 pub struct Policies {
     usual: Arc<Policy>,
+    own: Arc<RwLock<HashMap<String, Arc<Policy>>>>,
 }
 
 impl Policies {
     /// The same for all.
     pub fn new(usual: Policy) -> Policies {
-        Policies { usual: Arc::new(usual) }
+        Policies { usual: Arc::new(usual), own: Arc::default() }
     }
 
     /// An account's.
-    pub fn of(&self, _account_sid: &str) -> &Policy {
-        &self.usual
+    pub fn of(&self, account_sid: &str) -> Arc<Policy> {
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        own.get(account_sid).unwrap_or(&self.usual).clone()
+    }
+
+    /// These accounts have policies of their own from now on, and no others.
+    pub fn replace(&self, own: HashMap<String, Policy>) {
+        let own = own.into_iter().map(|(sid, policy)| (sid, Arc::new(policy))).collect();
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = own;
     }
 }
 

@@ -18,7 +18,7 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{App, now_ms, problem::Problem, strangers::Strangers};
+use super::{App, kinds, now_ms, problem::Problem, strangers::Strangers};
 use crate::{
     config,
     domain::api_key::Scope,
@@ -77,6 +77,10 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
+    let account_sid = caller.account_sid.as_deref();
+    if needed == Scope::App && account_sid.is_some_and(|sid| app.tenants.is_closed(sid)) {
+        return Problem::of(kinds::ACCOUNT_CLOSED).into_response();
+    }
     if needed != Scope::Edge
         && let Err(problem) = app.limits.take(&caller)
     {

@@ -69,6 +69,8 @@ kinds! {
         "`GET /v1/keys` lists those this key may see."
     NO_SUCH_MESSAGE NOT_FOUND CALLER "no_such_message": "Nothing was heard of such a message";
         "Look for it with `GET /v1/messages`; it may be of another account, or from before this sidecar."
+    NO_SUCH_TENANT NOT_FOUND CALLER "no_such_tenant": "Nothing is said of this account";
+        "It is as every other; say something of it with `PUT /v1/tenants/{account_sid}`."
     NO_SUCH_EVENT NOT_FOUND CALLER "no_such_event": "There is no such webhook";
         "`GET /v1/events` lists those this key may see, with their ids."
     NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";
@@ -79,6 +81,14 @@ kinds! {
         "Use another admin key, or `twilio-edge keys revoke`: so that nobody is locked out by mistake."
     UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "It is not clear what is to be redacted; nothing was done";
         "Name a message, a number or a time: nobody means all there is of an account."
+    CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";
+        "Fetch it again, and send its ETag as If-Match with what is to be changed."
+    UNSEEN PRECONDITION_REQUIRED CALLER "unseen": "It is there already; nothing was done";
+        "Fetch it, and send its ETag as If-Match: nobody overwrites what they have not seen."
+    IMPOSSIBLE UNPROCESSABLE_ENTITY CALLER "impossible": "It can be read, and cannot be so; nothing was done";
+        "The detail names the field, and what it must be."
+    ACCOUNT_CLOSED FORBIDDEN OPERATOR "account_closed": "The account of this key is closed";
+        "An administrator may open it again with `PUT /v1/tenants/{account_sid}`."
     BATCH_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "batch_too_large": "Too many entries; nothing was done";
         "Split the batch as the detail says."
     BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request is too large; nothing was done";

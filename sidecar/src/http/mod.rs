@@ -18,6 +18,7 @@ mod problem;
 mod redactions;
 mod settlements;
 mod strangers;
+pub(crate) mod tenants;
 mod windows;
 
 use std::{
@@ -43,6 +44,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::{access::Limits, problem::Problem};
 use crate::{
     accounts::Accounts, claims::Claims, config::Config, keys::Keys, store::histories::Histories,
+    tenants::Tenants,
 };
 
 /// Everything a handler may use.
@@ -52,6 +54,7 @@ pub struct App {
     accounts: Option<Accounts>,
     keys: Keys,
     histories: Histories,
+    tenants: Tenants,
     limits: Arc<Limits>,
     request_timeout: Duration,
     /// Of claims and settlements, and of everything else.
@@ -64,6 +67,7 @@ impl App {
         claims: Claims,
         accounts: Option<Accounts>,
         histories: Histories,
+        tenants: Tenants,
         config: &Config,
     ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
@@ -72,6 +76,7 @@ impl App {
             accounts,
             keys,
             histories,
+            tenants,
             limits: Arc::new(Limits::new(&config.api)),
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
             max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
@@ -98,9 +103,10 @@ impl App {
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
-        const ABOUT: &str = "What administrators call: API keys, the audit, redactions.";
+        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions.";
         let admin = api_keys::router()
             .merge(audit::router())
+            .merge(tenants::router())
             .merge(redactions::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::administration));
         self.finish(openapi::of("twilio-edge administration", ABOUT), admin)

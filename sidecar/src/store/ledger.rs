@@ -23,6 +23,7 @@ use super::{
     },
     sql::{Database, Durability, StoreError, Transaction},
     suppressions::{self, PersonAsked, Suppressions},
+    tenants::Tenants,
 };
 use crate::{
     config,
@@ -117,6 +118,15 @@ impl Ledger {
     /// The suppressions beside it, in the same database.
     pub(super) fn suppressions(&self) -> Suppressions {
         Suppressions::of(self.database.clone(), self.timeout)
+    }
+
+    /// What is said of accounts, beside it in the same database.
+    pub(super) fn tenants(&self) -> Tenants {
+        Tenants::of(self.database.clone(), self.timeout)
+    }
+
+    pub(super) fn policies(&self) -> Policies {
+        self.policies.clone()
     }
 
     /// What takes things out of it again.
@@ -264,7 +274,7 @@ impl Ledger {
             let mut standing =
                 suppressions::lock(&mut tx, &statements.suppressions, &people).await?;
             let changed = said.iter().zip(is_new).map(|(said, new)| {
-                new && standing.hear(said, self.policies.of(&said.account_sid), now_ms)
+                new && standing.hear(said, &self.policies.of(&said.account_sid), now_ms)
             });
             let changed = changed.collect();
             suppressions::keep(&mut tx, &statements.suppressions, standing.changes()).await?;

@@ -34,6 +34,7 @@ mod spool;
 mod sql;
 mod sqlite;
 mod suppressions;
+mod tenants;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -52,6 +53,7 @@ pub use self::{
     retention::{Sweeper, Swept},
     sql::StoreError,
     suppressions::{Suppressions, SuppressionsPage},
+    tenants::Tenants,
 };
 use self::{
     group::Group,
@@ -166,6 +168,16 @@ impl Stores {
     /// The API keys and the audit, in the same database.
     pub fn register(&self) -> Register {
         self.ledger.register()
+    }
+
+    /// What is said of accounts, in the same database.
+    pub fn tenants(&self) -> Tenants {
+        self.ledger.tenants()
+    }
+
+    /// By which policy each account's opt-outs count.
+    pub fn policies(&self) -> Policies {
+        self.ledger.policies()
     }
 
     /// Who must not be written to, in the same database.

@@ -14,8 +14,8 @@ use super::{
     retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sql::{
-        RegisterStatements, Statements, StoreError, SuppressionStatements, event_columns,
-        heard_columns, merge, suppression_columns, suppression_upsert,
+        RegisterStatements, Statements, StoreError, SuppressionStatements, TenantStatements,
+        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -388,5 +388,27 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         list: suppressions_after!(""),
         list_of_source: suppressions_after!("AND suppressions.source = asked.source "),
+    },
+
+    tenants: TenantStatements {
+        list: "
+            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(account_sid text, after text, most bigint))
+            SELECT tenants.* FROM asked JOIN tenants
+                ON tenants.account_sid > asked.after
+            WHERE asked.account_sid IS NULL OR tenants.account_sid = asked.account_sid
+            ORDER BY tenants.account_sid LIMIT (SELECT most FROM asked)",
+
+        keep: "
+            INSERT INTO tenants (account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
+                created_at_ms, updated_at_ms, closed_at_ms)
+            SELECT account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
+                created_at_ms, updated_at_ms, closed_at_ms
+            FROM json_to_recordset($1::json) AS r(account_sid text, parent_sid text, friendly_name text, senders text, services text, policy text,
+                retention text, revision bigint, created_at_ms bigint, updated_at_ms bigint, closed_at_ms bigint)
+            ON CONFLICT (account_sid) DO UPDATE SET parent_sid = excluded.parent_sid, friendly_name = excluded.friendly_name, senders =
+                excluded.senders, services = excluded.services, policy = excluded.policy, retention =
+                excluded.retention, revision = excluded.revision, created_at_ms = excluded.created_at_ms,
+                updated_at_ms = excluded.updated_at_ms, closed_at_ms = excluded.closed_at_ms",
     },
 };

@@ -30,6 +30,7 @@ pub(super) struct Statements {
     pub(super) register: RegisterStatements,
     pub(super) retention: RetentionStatements,
     pub(super) suppressions: SuppressionStatements,
+    pub(super) tenants: TenantStatements,
 }
 
 /// The statements of the register of API keys and of the audit. Each takes one JSON array of rows too.
@@ -51,6 +52,12 @@ pub(super) struct SuppressionStatements {
     pub(super) of_people: &'static str,
     pub(super) list: &'static str,
     pub(super) list_of_source: &'static str,
+}
+
+/// The statements about accounts. Each takes one JSON array of rows too.
+pub(super) struct TenantStatements {
+    pub(super) list: &'static str,
+    pub(super) keep: &'static str,
 }
 
 /// The columns of `events`, in the order both databases bind them.

@@ -23,8 +23,8 @@ use super::{
     retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sql::{
-        RegisterStatements, Statements, StoreError, SuppressionStatements, event_columns,
-        heard_columns, merge, suppression_columns, suppression_upsert,
+        RegisterStatements, Statements, StoreError, SuppressionStatements, TenantStatements,
+        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -432,5 +432,26 @@ pub(super) const STATEMENTS: Statements = Statements {
         of_people: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
         list: suppressions_after!(""),
         list_of_source: suppressions_after!("AND source = asked.value ->> 'source' "),
+    },
+
+    tenants: TenantStatements {
+        list: "
+            SELECT tenants.* FROM json_each($1) AS asked JOIN tenants
+                ON tenants.account_sid > asked.value ->> 'after'
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR tenants.account_sid = asked.value ->> 'account_sid'
+            ORDER BY tenants.account_sid LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+
+        keep: "
+            INSERT INTO tenants (account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
+                created_at_ms, updated_at_ms, closed_at_ms)
+            SELECT value ->> 'account_sid', value ->> 'parent_sid', value ->> 'friendly_name', value ->> 'senders',
+                value ->> 'services', value ->> 'policy', value ->> 'retention', value ->> 'revision', value ->>
+                'created_at_ms', value ->> 'updated_at_ms', value ->> 'closed_at_ms'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (account_sid) DO UPDATE SET parent_sid = excluded.parent_sid, friendly_name = excluded.friendly_name, senders =
+                excluded.senders, services = excluded.services, policy = excluded.policy, retention =
+                excluded.retention, revision = excluded.revision, created_at_ms = excluded.created_at_ms,
+                updated_at_ms = excluded.updated_at_ms, closed_at_ms = excluded.closed_at_ms",
     },
 };

@@ -43,7 +43,7 @@ async fn nothing_of_one_account_reaches_another(world: World) {
     let (victim, _) = of_a.pop().unwrap();
     let tokens: Vec<String> = of_a.into_iter().map(|(_, token)| token).collect();
     let (a, b) = tokens.split_at(2);
-    fill(&sidecar).await;
+    fill(&sidecar, &root).await;
     let known = known(&sidecar, &a[0], victim).await;
 
     let before = everything_of_a(&root, &sidecar).await;
@@ -58,7 +58,11 @@ async fn nothing_of_one_account_reaches_another(world: World) {
 }
 
 /// A's data, and nobody else's.
-async fn fill(sidecar: &Sidecar) {
+async fn fill(sidecar: &Sidecar, root: &Caller<'_>) {
+    let tenant = json!({"friendly_name": "shop of A"}).to_string();
+    let said = root.send(Method::PUT, &format!("/v1/tenants/{A}"), tenant).await;
+    assert_eq!(said.status(), 200);
+
     let route = |mut claim: twilio_edge_contract::Claim| {
         claim.route = "/twilio/route-of-A".into();
         of_a(claim)
@@ -103,6 +107,7 @@ async fn everything_of_a(root: &Caller<'_>, sidecar: &Sidecar) -> Vec<Value> {
     {
         all.push(app.get(&format!("/v1/{path}account_sid={A}")).await);
     }
+    all.push(root.get(&format!("/v1/tenants/{A}")).await);
     for path in ["keys", "audit"] {
         let mut page = root.get(&format!("/v1/{path}?account_sid={A}&limit=200")).await;
         for key in page["keys"].as_array_mut().into_iter().flatten() {
@@ -130,8 +135,13 @@ async fn tried(
                 for (place, body) in requests(&document, path, operation, known) {
                     for token in tokens {
                         let asked = format!("{method} {place} {body}");
-                        let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-                        let request = sidecar.client.request(method, format!("{base}{place}"));
+                        let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                        let request = sidecar.client.request(verb, format!("{base}{place}"));
+                        // As whoever has seen what is there: said once, and closed.
+                        let request = match method == "put" {
+                            true => request.header("if-match", "\"2\""),
+                            false => request,
+                        };
                         let answer = request.bearer_auth(token).body(body.clone());
                         let answer = answer.send().await.unwrap();
                         good |= answer.status().is_success();
@@ -167,8 +177,8 @@ fn requests(
         schema => example(document, &schema, "").to_string(),
     };
     let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-    let (in_query, in_path): (Vec<_>, Vec<_>) =
-        parameters.into_iter().partition(|one| one["in"] == "query");
+    let of = |place: &str| parameters.iter().filter(|one| one["in"] == place).collect::<Vec<_>>();
+    let (in_query, in_path) = (of("query"), of("path"));
     let value = |one: &Value| {
         let name = one["name"].as_str().unwrap();
         let value = match name {
@@ -181,7 +191,7 @@ fn requests(
         };
         format!("{name}={}", value.replace('+', "%2B"))
     };
-    let required = in_query.iter().filter(|one| one["required"] == true).map(&value);
+    let required = in_query.iter().filter(|one| one["required"] == true).map(|one| value(one));
     let required = required.collect::<Vec<_>>().join("&");
     let mut queries = vec![required.clone(), format!("{required}&account_sid={A}")];
     let optional = in_query.iter().filter(|one| one["required"] != true);
@@ -250,6 +260,9 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "number" | "to" | "person" | "theirs" => ALICE,
         "from" | "sender" => "+15553217009",
         "message_sid" | "sid" => "SMofA1",
+        "parent_sid" => B,
+        "senders" => ALICE,
+        "services" => "MG00112233445566778899aabbccddeeff",
         "channel" => "whatsapp",
         "region" => "US",
         "at" => "2026-11-23T12:00:00Z",

@@ -31,6 +31,10 @@ const ADMIN: &[(&str, &str)] = &[
     ("delete", "/v1/keys/{id}"),
     ("get", "/v1/audit"),
     ("post", "/v1/redactions"),
+    ("get", "/v1/tenants"),
+    ("get", "/v1/tenants/{account_sid}"),
+    ("put", "/v1/tenants/{account_sid}"),
+    ("delete", "/v1/tenants/{account_sid}"),
 ];
 
 #[tokio::test]

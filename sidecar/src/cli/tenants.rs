@@ -1,0 +1,204 @@
+//! `twilio-edge tenants`: what is said of accounts, from a machine that reaches the database. A sidecar that runs on it
+//! follows within a second.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+use twilio_edge_filter::form::is_account_sid;
+
+use super::{
+    Sources,
+    credentials::variable,
+    fail, ledger,
+    listing::{self, Output},
+};
+use crate::{
+    config::{Config, without_password},
+    domain::{
+        policy::Policies,
+        tenant::{Fault, Profile, Tenant},
+    },
+    http::{now_ms, tenants::TenantShown},
+    keys::{Caller, Refusal},
+    retention::Rulebook,
+    store::{self, StoreError},
+    tenants::{Denied, Tenants},
+};
+
+/// Accounts asked for at a time.
+const PAGE: i64 = 500;
+
+const COLUMNS: [&str; 6] =
+    ["account_sid", "friendly_name", "parent_sid", "revision", "updated_at", "closed_at"];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    sources: Sources,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// The accounts of which something is said
+    List,
+    /// What is said of one
+    Show {
+        /// Which (AC..)
+        #[arg(value_parser = account)]
+        account: String,
+    },
+    /// Say something of one; what is not named stays as it is
+    Set(Said),
+}
+
+#[derive(Debug, clap::Args)]
+struct Said {
+    /// Which (AC..)
+    #[arg(value_parser = account)]
+    account: String,
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Of a subaccount: the account it belongs to
+    #[arg(long, value_name = "SID", value_parser = account)]
+    parent: Option<String>,
+    /// One of its numbers or senders, instead of those that were named; may be given more than once
+    #[arg(long)]
+    sender: Vec<String>,
+    /// One of its Messaging Services (MG..); may be given more than once
+    #[arg(long, value_name = "SID")]
+    service: Vec<String>,
+    /// What differs from [policy] of the configuration, as in {"stop_reaches": "channel"}
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    policy: Option<Value>,
+    /// What differs from [retention] of the configuration, as in {"body": {"keep": "7d"}}
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    retention: Option<Value>,
+}
+
+fn account(text: &str) -> Result<String, String> {
+    let told = || "no account SID: AC and 32 hexadecimal digits".to_owned();
+    is_account_sid(text).then(|| text.to_owned()).ok_or_else(told)
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let config = match args.sources.read().check(false) {
+        Ok(config) => config,
+        Err(problems) => return fail(problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    let one = !matches!(args.verb, Verb::List);
+    match runtime.block_on(with_tenants(&config, async |tenants| args.verb.act(&tenants).await)) {
+        Ok(found) => show(found, one, args.json),
+        Err(problem) => fail(problem),
+    }
+}
+
+async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, Denied>>>(
+    config: &Config,
+    act: impl FnOnce(Tenants) -> F,
+) -> Result<Vec<Tenant>, String> {
+    let told = |reason: &StoreError| {
+        format!("the database {} {reason}", without_password(config.database.url.expose()))
+    };
+    let store = store::Tenants::open(&config.database).await.map_err(|reason| told(&reason))?;
+    let (policies, rulebook) = (Policies::new(config.policy.clone()), Rulebook::new(config));
+    let done = act(Tenants::new(store.clone(), policies, rulebook, config)).await;
+    store.close().await;
+    done.map_err(|denied| match denied {
+        Denied::Refused(Refusal::Store(reason)) => told(&reason),
+        Denied::NoSuchTenant => "nothing is said of this account; it is as every other".into(),
+        Denied::Fault(Fault::Form(problem) | Fault::Meaning(problem)) => problem,
+        Denied::Unseen(_) | Denied::Changed(_) => {
+            "somebody else changed it at the same time; look at it and try again".into()
+        }
+        Denied::Refused(other) => format!("refused: {other:?}"),
+    })
+}
+
+impl Verb {
+    async fn act(self, tenants: &Tenants) -> Result<Vec<Tenant>, Denied> {
+        let by = Caller::command_line(&variable("USER").unwrap_or_else(|| "unknown".into()));
+        match self {
+            Verb::List => {
+                let mut found: Vec<Tenant> = Vec::new();
+                loop {
+                    let last = found.last().map(|tenant| tenant.account_sid.clone());
+                    let page = tenants.list(&by, None, &last.unwrap_or_default(), PAGE).await;
+                    let page = page.map_err(Denied::Refused)?;
+                    if page.is_empty() {
+                        return Ok(found);
+                    }
+                    found.extend(page);
+                }
+            }
+            Verb::Show { account } => Ok(vec![tenants.get(&by, &account).await?]),
+            Verb::Set(said) => {
+                let account = said.account.clone();
+                let known = match tenants.get(&by, &account).await {
+                    Ok(known) => Some(known),
+                    Err(Denied::NoSuchTenant) => None,
+                    Err(denied) => return Err(denied),
+                };
+                let seen = known.as_ref().map(|known| known.revision);
+                let before = known.map_or_else(Profile::empty, |known| known.profile);
+                let profile = said.over(before);
+                Ok(vec![tenants.put(&by, &account, profile, seen, now_ms()).await?])
+            }
+        }
+    }
+}
+
+impl Said {
+    fn over(self, before: Profile) -> Profile {
+        let list = |said: Vec<String>, before| if said.is_empty() { before } else { said };
+        Profile {
+            parent_sid: self.parent.or(before.parent_sid),
+            friendly_name: self.name.unwrap_or(before.friendly_name),
+            senders: list(self.sender, before.senders),
+            services: list(self.service, before.services),
+            policy: self.policy.unwrap_or(before.policy),
+            retention: self.retention.unwrap_or(before.retention),
+        }
+    }
+}
+
+fn show(found: Vec<Tenant>, one: bool, as_json: bool) -> ExitCode {
+    let shown: Vec<TenantShown> = found.into_iter().map(TenantShown::of).collect();
+    let text = match (as_json, one) {
+        (true, true) => serde_json::to_string_pretty(&shown.first()).unwrap_or_default() + "\n",
+        (true, false) => serde_json::to_string_pretty(&shown).unwrap_or_default() + "\n",
+        (false, false) if shown.is_empty() => "Nothing is said of any account.\n".to_owned(),
+        (false, false) => {
+            let rows: Vec<_> = shown.iter().map(ledger::row).collect();
+            listing::text(Output::Table, &COLUMNS, &rows)
+        }
+        (false, true) => shown.first().map(|shown| fields(&ledger::row(shown))).unwrap_or_default(),
+    };
+    listing::write(&text)
+}
+
+/// One line a field.
+fn fields(row: &serde_json::Map<String, Value>) -> String {
+    let rows = row.iter().filter(|(_, value)| !value.is_null()).map(|(field, value)| {
+        let field = Value::from(field.as_str());
+        serde_json::Map::from_iter([
+            ("field".to_owned(), field),
+            ("value".to_owned(), value.clone()),
+        ])
+    });
+    listing::text(Output::Table, &["field", "value"], &rows.collect::<Vec<_>>())
+}
