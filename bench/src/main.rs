@@ -3,11 +3,13 @@
 
 mod backend;
 mod chain;
+mod claims;
 mod goals;
 mod http1;
 mod load;
 mod process;
 mod report;
+mod rows;
 mod target;
 mod webhook;
 
@@ -15,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tempfile::TempDir;
 
 use crate::backend::Backend;
 use crate::load::{Outcome, Pace, send};
-use crate::process::{Awake, Cores, Usage};
+use crate::process::{Awake, Cores, Usage, until_idle};
 use crate::report::{Cost, Measurement, Phase, Series, tables};
 use crate::target::{Parts, Plan, Target};
 use crate::webhook::Sequence;
@@ -33,6 +35,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// Measures what the filter and the sidecar cost, as ratios to Envoy without them.
 #[derive(Parser)]
 struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// How often each target has its turn.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
@@ -49,8 +53,17 @@ struct Options {
     #[arg(long, env = "TWILIO_EDGE_WASM")]
     wasm: Option<PathBuf>,
     /// The sidecar; else the one built beside this program, as the service of (e) is.
-    #[arg(long, env = "TWILIO_EDGE_BIN")]
+    #[arg(long, env = "TWILIO_EDGE_BIN", global = true)]
     sidecar: Option<PathBuf>,
+}
+
+/// What is measured by itself.
+#[derive(Subcommand)]
+enum Part {
+    /// What a claim costs the sidecar: batches over HTTP, without Envoy
+    Claims(claims::Options),
+    /// How large what is remembered is: bytes of each table, index and key for a webhook
+    Rows(rows::Options),
 }
 
 // One thread, on one core: the other belongs to what is measured.
@@ -58,6 +71,11 @@ struct Options {
 async fn main() -> Result<()> {
     let options = Options::parse();
     let parts = parts(&options)?;
+    match &options.part {
+        Some(Part::Claims(options)) => return claims::measure(options, &parts, nanos()).await,
+        Some(Part::Rows(options)) => return rows::measure(options, &parts, nanos()).await,
+        None => {}
+    }
     let cores = Cores::divide()?;
     let logs = TempDir::with_prefix("twilio-edge-bench-")?;
     let backend = Backend::start().await?;
@@ -126,7 +144,9 @@ fn parts(options: &Options) -> Result<Parts> {
         ext_authz: this.with_file_name("twilio-edge-bench-ext-authz"),
         config: repository.join("envoy/envoy.yaml"),
     };
-    for part in [&parts.envoy, &parts.wasm, &parts.sidecar, &parts.ext_authz] {
+    let envoys = [&parts.envoy, &parts.wasm, &parts.ext_authz];
+    let needed = envoys.into_iter().filter(|_| options.part.is_none());
+    for part in needed.chain([&parts.sidecar]) {
         ensure!(part.exists(), "there is no {}: run `make bench`", part.display());
     }
     Ok(parts)
@@ -186,21 +206,10 @@ impl Turns<'_> {
     }
 }
 
-/// The usage once nothing more is done: what is written behind the answers belongs to them.
+/// The usage once nothing more is done.
 async fn settled(target: &Target) -> Result<Vec<(&'static str, Usage)>> {
-    const CALM: Duration = Duration::from_millis(100);
-    const PATIENCE: Duration = Duration::from_secs(3);
-    let started = Instant::now();
-    let mut usage = target.usage()?;
-    loop {
-        tokio::time::sleep(CALM).await;
-        let now = target.usage()?;
-        let idle = usage.iter().zip(&now).all(|((_, one), (_, other))| one.cpu == other.cpu);
-        if idle || started.elapsed() > PATIENCE {
-            return Ok(now);
-        }
-        usage = now;
-    }
+    until_idle(|| target.usage().map(|usage| cpu(&usage))).await?;
+    target.usage()
 }
 
 fn phase(

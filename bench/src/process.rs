@@ -224,6 +224,22 @@ impl Entry {
     }
 }
 
+/// Asks until nothing was used for a moment: what is written behind the answers belongs to them. What it was then.
+pub(crate) async fn until_idle<T: PartialEq>(usage: impl Fn() -> Result<T>) -> Result<T> {
+    const CALM: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(3);
+    let started = Instant::now();
+    let mut before = usage()?;
+    loop {
+        tokio::time::sleep(CALM).await;
+        let now = usage()?;
+        if now == before || started.elapsed() > LONGEST {
+            return Ok(now);
+        }
+        before = now;
+    }
+}
+
 struct ProcessTable(Vec<Entry>);
 
 impl ProcessTable {

@@ -76,10 +76,34 @@ impl Plan {
     /// What this machine lacks for it.
     pub(crate) fn lacks(self) -> Option<&'static str> {
         match self {
-            Self::Stores | Self::ExtAuthz if find("redis-server", &[]).is_none() => {
-                Some("redis-server")
-            }
-            Self::Stores if postgres_program("initdb").is_none() => Some("PostgreSQL"),
+            Self::Stores => Stores::RedisPostgres.lack(),
+            Self::ExtAuthz if find("redis-server", &[]).is_none() => Some("redis-server"),
+            _ => None,
+        }
+    }
+}
+
+/// What a sidecar keeps its memory in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stores {
+    Sqlite,
+    RedisPostgres,
+}
+
+impl Stores {
+    /// For the report.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::RedisPostgres => "Redis, Postgres",
+        }
+    }
+
+    /// What this machine lacks for them.
+    pub(crate) fn lack(self) -> Option<&'static str> {
+        match self {
+            Self::RedisPostgres if find("redis-server", &[]).is_none() => Some("redis-server"),
+            Self::RedisPostgres if postgres_program("initdb").is_none() => Some("PostgreSQL"),
             _ => None,
         }
     }
@@ -113,20 +137,17 @@ impl Target {
         backend: &Backend,
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("twilio-edge-bench-")?;
-        let place = Place { cores, folder: folder.path() };
+        let place = Place { cores, folder: folder.path(), database_timeout_ms: None };
         let asked = free_port()?;
+        let with_sidecar = async |stores| {
+            let started = place.start_stores(stores, parts, asked).await?;
+            let sidecar = std::iter::once(started.sidecar);
+            Ok::<_, anyhow::Error>(sidecar.chain(started.helpers).collect())
+        };
         let helpers = match plan {
             Plan::Passthrough | Plan::Filter => Vec::new(),
-            Plan::Embedded => {
-                let database = format!("sqlite://{}", folder.path().join("edge.db").display());
-                vec![place.start_sidecar(parts, asked, database, String::new()).await?]
-            }
-            Plan::Stores => {
-                let (redis, redis_url) = place.start_redis()?;
-                let (postgres, database) = place.start_postgres()?;
-                let sidecar = place.start_sidecar(parts, asked, database, redis_url).await?;
-                vec![sidecar, redis, postgres]
-            }
+            Plan::Embedded => with_sidecar(Stores::Sqlite).await?,
+            Plan::Stores => with_sidecar(Stores::RedisPostgres).await?,
             Plan::ExtAuthz => {
                 let (redis, redis_url) = place.start_redis()?;
                 vec![place.start_ext_authz(parts, asked, redis_url).await?, redis]
@@ -180,13 +201,45 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// A sidecar, the processes of its stores, and where these are.
+pub(crate) struct Started {
+    pub(crate) sidecar: Process,
+    pub(crate) helpers: Vec<Process>,
+    pub(crate) database: String,
+    pub(crate) redis: String,
+}
+
 /// Where helpers run and have their files.
-struct Place<'a> {
-    cores: Cores,
-    folder: &'a Path,
+pub(crate) struct Place<'a> {
+    pub(crate) cores: Cores,
+    pub(crate) folder: &'a Path,
+    /// How long a sidecar waits for its database, unless as it does by itself.
+    pub(crate) database_timeout_ms: Option<u32>,
 }
 
 impl Place<'_> {
+    /// A sidecar on new stores, and the processes of these.
+    pub(crate) async fn start_stores(
+        &self,
+        stores: Stores,
+        parts: &Parts,
+        port: u16,
+    ) -> Result<Started> {
+        let (database, redis, helpers) = match stores {
+            Stores::Sqlite => {
+                let file = self.folder.join("edge.db");
+                (format!("sqlite://{}", file.display()), String::new(), Vec::new())
+            }
+            Stores::RedisPostgres => {
+                let (redis, redis_url) = self.start_redis()?;
+                let (postgres, database) = self.start_postgres()?;
+                (database, redis_url, vec![redis, postgres])
+            }
+        };
+        let sidecar = self.start_sidecar(parts, port, database.clone(), redis.clone()).await?;
+        Ok(Started { sidecar, helpers, database, redis })
+    }
+
     async fn start_sidecar(
         &self,
         parts: &Parts,
@@ -194,7 +247,7 @@ impl Place<'_> {
         database: String,
         redis: String,
     ) -> Result<Process> {
-        let environment = vec![
+        let mut environment = vec![
             ("TWILIO_EDGE_LISTEN", local(port).to_string()),
             ("TWILIO_EDGE_ADMIN_LISTEN", "off".to_owned()),
             ("TWILIO_EDGE_TOKEN", EDGE_TOKEN.to_owned()),
@@ -207,6 +260,8 @@ impl Place<'_> {
             // A PostgreSQL that was just made takes its time.
             ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "30000".to_owned()),
         ];
+        let patience = self.database_timeout_ms.map(|ms| ms.to_string());
+        environment.extend(patience.map(|ms| ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", ms)));
         let command = vec![parts.sidecar.as_os_str(), OsStr::new("serve")];
         let program = Program { name: "sidecar", command, environment, signal: "KILL" };
         let sidecar = Process::start(self.cores, program, self.folder)?;

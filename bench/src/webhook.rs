@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use twilio_edge::demo::{ACCOUNT_SID, AUTH_TOKEN};
+use twilio_edge_contract::{Claim, Class, Identity};
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, sign};
 
@@ -52,6 +53,23 @@ impl Sequence {
     /// The first `count` webhooks.
     pub(crate) fn first(&self, count: u64) -> Result<Vec<Webhook>> {
         (0..count).map(|n| self.webhook(n)).collect()
+    }
+
+    /// Number `n` as the filter claims it, whoever signed it.
+    pub(crate) fn claim(&self, n: u64) -> Result<Claim> {
+        let (path, form) = self.content(n);
+        let value = |wanted| {
+            let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find_map(|(name, value)| (name == wanted).then(|| value.to_owned()))
+        };
+        let identity = Identity {
+            class: if path == INBOUND { Class::Inbound } else { Class::Status },
+            account_sid: ACCOUNT_SID.to_owned(),
+            message_sid: value("MessageSid").context("no MessageSid")?,
+            status: value("MessageStatus"),
+            error_code: None,
+        };
+        Ok(Claim::new(sid("", self.name, n), identity, path.to_owned(), form))
     }
 
     fn webhook(&self, n: u64) -> Result<Webhook> {

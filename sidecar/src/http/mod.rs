@@ -149,16 +149,27 @@ fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     })
 }
 
-/// What a filter sent, as `T`, or why not.
-fn read<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+/// What a filter sent, as `T`, or why not; `version` is which one it says it speaks.
+fn read<T: serde::de::DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    version: impl Fn(&T) -> u32,
+) -> Result<T, Problem> {
     let body = whole(body)?;
     let unreadable = |error: serde_json::Error| Problem::unreadable(&error.to_string());
-    // First of all: another version may look different in every other respect.
-    let Versioned { v } = serde_json::from_slice(&body).map_err(unreadable)?;
-    if v != f64::from(twilio_edge_contract::PROTOCOL_VERSION) {
-        return Err(Problem::unknown_version(v));
-    }
-    serde_json::from_slice(&body).map_err(unreadable)
+    let said = match serde_json::from_slice::<T>(&body) {
+        Ok(request) if version(&request) == twilio_edge_contract::PROTOCOL_VERSION => {
+            return Ok(request);
+        }
+        Ok(request) => f64::from(version(&request)),
+        // Another version may look different in every other respect: that comes before what is wrong with this one.
+        Err(error) => match serde_json::from_slice(&body).map_err(unreadable)? {
+            Versioned { v } if v == f64::from(twilio_edge_contract::PROTOCOL_VERSION) => {
+                return Err(unreadable(error));
+            }
+            Versioned { v } => v,
+        },
+    };
+    Err(Problem::unknown_version(said))
 }
 
 #[derive(serde::Deserialize)]

@@ -33,7 +33,7 @@ async fn settle(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let request: SettlementsRequest = read(body)?;
+    let request = read(body, |request: &SettlementsRequest| request.v)?;
     check_batch(request.settlements.len())?;
     if !request.settlements.iter().all(|settled| caller.sees(&settled.identity.account_sid)) {
         return Err(Problem::other_account());
