@@ -86,9 +86,10 @@ impl Promise {
     }
 }
 
-async fn stores(world: &World) -> Stores {
+/// Opens the stores as the sidecar does, with this period of leases.
+pub(crate) async fn stores_with(world: &World, period_ms: i64) -> Stores {
     let redis = world.redis.as_ref().map(Redis::url).unwrap_or_default();
-    let period = PERIOD_MS.to_string();
+    let period = period_ms.to_string();
     let settings = [
         ("DATABASE_URL", world.database_url.clone()),
         ("REDIS_URL", redis),
@@ -99,8 +100,8 @@ async fn stores(world: &World) -> Stores {
         ),
         // Some of what is noted is written in the middle of a history, some of it after.
         ("TWILIO_EDGE_EVENTS_LINGER_MS", "3".into()),
-        ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "5000".into()),
-        ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "5000".into()),
+        ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "30000".into()),
+        ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "60000".into()),
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let config = Merged::read(None, settings.into_iter()).check(false).unwrap();
@@ -161,7 +162,7 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
 fn every_history_keeps_its_promises(kind: Kind) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let world = runtime.block_on(World::new(kind));
-    let stores = runtime.block_on(stores(&world));
+    let stores = runtime.block_on(stores_with(&world, PERIOD_MS));
     let runs = std::cell::Cell::new(0);
     let histories = prop::collection::vec(step(), 1..40);
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) };

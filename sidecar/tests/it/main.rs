@@ -10,6 +10,7 @@
 
 mod api_keys;
 mod behaviour;
+mod claimers;
 mod concurrency;
 mod conformance;
 mod endpoints;

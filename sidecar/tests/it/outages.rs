@@ -11,7 +11,7 @@ use twilio_edge_contract::{Decision, Outcome, SettlementResult};
 use crate::{
     concurrency::{Backend, one_request},
     servers::{Postgres, Redis, eventually},
-    sidecar::{Sidecar, inbound, message, unclaimed},
+    sidecar::{Sidecar, inbound, message, settlement, unclaimed},
     world::{Kind, World},
 };
 
@@ -129,6 +129,68 @@ async fn a_redis_that_hangs_costs_one_short_wait() {
         sidecar.metric(FELL_THROUGH).await == before
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_redis_far_away_is_used_while_it_answers_in_time_and_not_waited_for_when_it_does_not() {
+    let world = World::new(Kind::RedisSqlite).await;
+    let network = world.redis.as_ref().unwrap().behind_a_slow_network().await;
+    let url = format!("redis://127.0.0.1:{}", network.port);
+    let settings = [
+        ("REDIS_URL", url.as_str()),
+        ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "500"),
+        ("TWILIO_EDGE_REDIS_RETRY_AFTER_MS", "300"),
+    ];
+    let sidecar = world.sidecar_with(&settings).await;
+    sidecar.claim(message("c0", "SM0")).await;
+    let fell_through = sidecar.metric(FELL_THROUGH).await;
+    network.set_delay_ms(5);
+    assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
+    assert_eq!(sidecar.metric(FELL_THROUGH).await, fell_through, "slow, but in time");
+
+    network.set_delay_ms(3000);
+    for i in 2..10 {
+        let asked = Instant::now();
+        let claim = message(&format!("c{i}"), &format!("SM{i}"));
+        assert_eq!(sidecar.decide(claim).await, Decision::Proceed);
+        assert!(asked.elapsed() < SOON, "claim {i} took {:?}", asked.elapsed());
+    }
+    assert_eq!(sidecar.decide(message("d1", "SM1")).await, Decision::InFlight);
+    assert!(sidecar.metric(FELL_THROUGH).await > fell_through);
+
+    network.set_delay_ms(0);
+    eventually("redis is used again", || async {
+        let before = sidecar.metric(FELL_THROUGH).await;
+        sidecar.claim(message("d2", "SM1")).await;
+        sidecar.metric(FELL_THROUGH).await == before
+    })
+    .await;
+    assert_eq!(sidecar.decide(message("d3", "SM5")).await, Decision::InFlight);
+}
+
+/// Every command and script stays within a slot: a cluster's node refuses nothing.
+#[tokio::test]
+async fn a_redis_cluster_will_do() {
+    let mut world = World::new(Kind::Sqlite).await;
+    world.redis = Some(Redis::start_cluster().await);
+    let sidecar = world.sidecar().await;
+    let batch = |name: &str| -> Vec<_> {
+        (0..50).map(|i| message(&format!("{name}{i}"), &format!("SM{i}"))).collect()
+    };
+    let decided = async |claims: Vec<_>| -> Vec<Decision> {
+        sidecar.claim_all(claims).await.into_iter().map(|verdict| verdict.decision).collect()
+    };
+    assert_eq!(decided(batch("a")).await, [Decision::Proceed; 50]);
+    assert_eq!(decided(batch("b")).await, [Decision::InFlight; 50]);
+    let ended = |outcome| batch("a").iter().map(|claim| settlement(claim, outcome)).collect();
+    let settled = sidecar.settle_all(ended(Outcome::Release)).await;
+    assert_eq!(settled, [SettlementResult::Settled; 50]);
+    assert_eq!(decided(batch("c")).await, [Decision::Proceed; 50]);
+    assert_eq!(sidecar.settle_all(ended(Outcome::Commit)).await, settled);
+    assert_eq!(decided(batch("d")).await, [Decision::Duplicate; 50]);
+    assert_eq!(sidecar.metric(FELL_THROUGH).await, 0.0, "all of it by Redis");
+    let size = world.redis.as_ref().unwrap().ask("DBSIZE").await;
+    assert_eq!(size, Some(redis::Value::Int(50)));
 }
 
 #[tokio::test]

@@ -6,13 +6,23 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use sqlx::{Connection, Executor};
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::OnceCell,
+};
 
 const STARTUP: Duration = Duration::from_secs(30);
 
@@ -106,13 +116,35 @@ impl Redis {
         redis
     }
 
+    /// A node of a cluster that has all of its slots: it refuses what a larger one would refuse, a script or a command over
+    /// keys of different slots.
+    pub(crate) async fn start_cluster() -> Redis {
+        let mut redis = Redis { server: None, port: free_port() };
+        let folder = TempDir::new().unwrap().keep();
+        let nodes = folder.join("nodes.conf").display().to_string();
+        let cluster = ["--cluster-enabled", "yes", "--cluster-config-file", &nodes];
+        redis.run(&cluster, Some(&folder)).await;
+        let add = redis.ask_all(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+        assert_eq!(add, Some(redis::Value::Okay));
+        eventually("the cluster is up", || async {
+            let info = redis.ask_all(&["CLUSTER", "INFO"]).await;
+            format!("{info:?}").contains("cluster_state:ok")
+        })
+        .await;
+        redis
+    }
+
     pub(crate) async fn start_again(&mut self) {
+        self.run(&[], None).await;
+    }
+
+    async fn run(&mut self, more: &[&str], remove: Option<&Path>) {
         let program = find("redis-server", &[PathBuf::from("/usr/bin")]);
         let port = self.port.to_string();
         let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
         let quiet = ["--loglevel", "warning", "--logfile", "/dev/null"];
-        let args = [&args[..], &quiet[..]].concat();
-        self.server = Some(Guarded::start(&program, &args, &[], "KILL", None, Stdio::null()));
+        let args = [&args[..], &quiet[..], more].concat();
+        self.server = Some(Guarded::start(&program, &args, &[], "KILL", remove, Stdio::null()));
         eventually("redis answers", || async { self.ask("PING").await.is_some() }).await;
     }
 
@@ -131,9 +163,62 @@ impl Redis {
     }
 
     pub(crate) async fn ask(&self, command: &str) -> Option<redis::Value> {
+        self.ask_all(&[command]).await
+    }
+
+    async fn ask_all(&self, words: &[&str]) -> Option<redis::Value> {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-        redis::cmd(command).query_async(&mut connection).await.ok()
+        let mut command = redis::Cmd::new();
+        words.iter().for_each(|word| {
+            command.arg(word);
+        });
+        command.query_async(&mut connection).await.ok()
+    }
+
+    /// The same Redis, as if it were far away.
+    pub(crate) async fn behind_a_slow_network(&self) -> SlowNetwork {
+        SlowNetwork::start(self.port).await
+    }
+}
+
+/// A way to a server on which everything takes its time.
+pub(crate) struct SlowNetwork {
+    pub(crate) port: u16,
+    /// Milliseconds each packet waits.
+    delay_ms: Arc<AtomicU64>,
+}
+
+impl SlowNetwork {
+    async fn start(server: u16) -> SlowNetwork {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let delay_ms = Arc::new(AtomicU64::new(0));
+        let delay = delay_ms.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(carry(from_client, to_server, delay.clone()));
+                tokio::spawn(carry(from_server, to_client, delay.clone()));
+            }
+        });
+        SlowNetwork { port, delay_ms }
+    }
+
+    pub(crate) fn set_delay_ms(&self, delay_ms: u64) {
+        self.delay_ms.store(delay_ms, Ordering::Relaxed);
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay_ms: Arc<AtomicU64>) {
+    let mut packet = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut packet).await {
+        tokio::time::sleep(Duration::from_millis(delay_ms.load(Ordering::Relaxed))).await;
+        if to.write_all(&packet[..length]).await.is_err() {
+            return;
+        }
     }
 }
 
