@@ -39,7 +39,7 @@ pub(super) fn account(text: &str) -> Result<String, String> {
 
 /// Reads a number from the command line.
 pub(super) fn number(text: &str) -> Result<Number, String> {
-    Number::parse(text)
+    Number::asked(text)
         .ok_or_else(|| "no address: +15551234567 or whatsapp:+15551234567".to_owned())
 }
 

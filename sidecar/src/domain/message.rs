@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{
     address::Address,
+    phone,
     status::{Said, standing},
 };
 
@@ -97,7 +98,14 @@ impl Number {
         }
         let plus = number.strip_prefix(' ').map(|rest| format!("+{rest}"));
         let number = plus.unwrap_or_else(|| number.to_owned());
-        Number::parse(&channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number))
+        let spelled = channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number);
+        let Number { channel, number } = Number::parse(&spelled)?;
+        // `+1 (555) 123-4567` is who Twilio calls +15551234567; what is no phone number is whoever it names.
+        let as_twilio_writes = match number.starts_with('+') {
+            true => phone::e164(&number, None).ok(),
+            false => None,
+        };
+        Some(Number { channel, number: as_twilio_writes.unwrap_or(number) })
     }
 
     /// What [`Number::asked`] takes, as a regular expression.

@@ -56,6 +56,7 @@ async fn a_message_is_found_and_tells_its_timeline(world: World) {
     let (day, _) = at.split_once('T').unwrap();
     for (query, expected) in [
         ("to=%2B15551230001", &["SM1"][..]),
+        ("to=%2B1%20(555)%20123-0001", &["SM1"]),
         // A plus that nobody escaped.
         ("to=+15551230001", &["SM1"]),
         ("number=whatsapp:+15551230001", &["SM2", "SM1"]),
