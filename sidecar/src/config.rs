@@ -22,7 +22,11 @@ use crate::{
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Settings whose variable is not `TWILIO_EDGE_` and their path.
-const OWN_NAMES: [(&str, &str); 2] = [("database.url", "DATABASE_URL"), ("redis.url", "REDIS_URL")];
+const OWN_NAMES: [(&str, &str); 3] = [
+    ("database.url", "DATABASE_URL"),
+    ("redis.url", "REDIS_URL"),
+    ("telemetry.otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+];
 
 /// Settings that may also be read from a file, named by their variable and `_FILE`.
 const SECRETS: [&str; 4] = ["token", "database.url", "redis.url", "redaction.hash_key"];
@@ -50,6 +54,7 @@ pub struct Config {
     pub policy: Policy,
     pub retention: Retention,
     pub redaction: Redaction,
+    pub telemetry: Telemetry,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -185,6 +190,16 @@ pub struct Redaction {
     pub hash_key: Secret,
     pub every_s: u64,
     pub batch: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Telemetry {
+    pub otlp_endpoint: String,
+    pub sample_percent: u32,
+    pub every_ms: u64,
+    pub timeout_ms: u64,
 }
 
 /// A value that is never printed.
@@ -338,6 +353,8 @@ impl Config {
             ("database.readers", u64::from(self.database.readers), 1),
             ("database.read_timeout_ms", self.database.read_timeout_ms, 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
+            ("telemetry.every_ms", self.telemetry.every_ms, 1),
+            ("telemetry.timeout_ms", self.telemetry.timeout_ms, 1),
             ("redaction.every_s", self.redaction.every_s, 1),
             ("redaction.batch", u64::from(self.redaction.batch), 1),
             ("leases.period_ms", u64::from(self.leases.period_ms), 1),
@@ -368,6 +385,14 @@ impl Config {
         for problem in self.optout.lexicon().err().unwrap_or_default() {
             check(false, &format!("optout.{problem}"));
         }
+        let collector = self.telemetry.otlp_endpoint.as_str();
+        check(
+            collector.is_empty()
+                || collector.starts_with("http://")
+                || collector.starts_with("https://"),
+            "telemetry.otlp_endpoint: must start with http:// or https://, or be empty",
+        );
+        check(self.telemetry.sample_percent <= 100, "telemetry.sample_percent: must be 0 to 100");
         let result_ms = i64::from(self.leases.result_ttl_s).saturating_mul(1000);
         for problem in self.retention.problems(result_ms, !self.redaction.hash_key.is_empty()) {
             check(false, &format!("retention.{problem}"));

@@ -28,4 +28,5 @@ pub mod retention;
 pub mod shown;
 pub mod store;
 pub mod story;
+pub mod telemetry;
 pub mod tenants;

@@ -63,6 +63,12 @@ struct StoreLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabel {
+    route: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabel {
     part: &'static str,
 }
@@ -85,6 +91,8 @@ pub struct Metrics {
     spool_replayed: Counter,
     spool_torn: Counter,
     accounts_stale: Gauge,
+    requests: Family<RequestLabel, Counter>,
+    exports_failed: Counter,
     redacted: Family<PartLabel, Counter>,
     deleted: Counter,
     retention_failures: Counter,
@@ -110,6 +118,8 @@ impl Default for Metrics {
             spool_replayed: Counter::default(),
             spool_torn: Counter::default(),
             accounts_stale: Gauge::default(),
+            requests: Family::default(),
+            exports_failed: Counter::default(),
             redacted: Family::default(),
             deleted: Counter::default(),
             retention_failures: Counter::default(),
@@ -174,6 +184,16 @@ impl Default for Metrics {
             "accounts_stale",
             "1 while the accounts file cannot be used and filters get the last good keys",
             metrics.accounts_stale.clone(),
+        );
+        registry.register(
+            "http_requests",
+            "Requests answered, by the route they went to (`none`: to no route) and class of status",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "trace_exports_failed",
+            "Batches of spans the collector did not take, which are lost",
+            metrics.exports_failed.clone(),
         );
         registry.register(
             "retention_redacted",
@@ -275,6 +295,21 @@ impl Metrics {
         self.accounts_stale.set(stale.into());
     }
 
+    /// `route` is a template of ours, so there are as many series as routes.
+    pub(crate) fn answered(&self, route: &str, status: u16) {
+        let status = match status {
+            200..300 => "2xx",
+            400..500 => "4xx",
+            500..600 => "5xx",
+            _ => "other",
+        };
+        self.requests.get_or_create(&RequestLabel { route: route.to_owned(), status }).inc();
+    }
+
+    pub(crate) fn spans_lost(&self) {
+        self.exports_failed.inc();
+    }
+
     pub(crate) fn events_waiting(&self) -> usize {
         usize::try_from(self.queue_depth.get()).unwrap_or_default()
     }
@@ -312,16 +347,19 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }
 
-fn label_of(decision: Decision) -> DecisionLabel {
-    DecisionLabel {
-        decision: match decision {
-            Decision::Proceed => "proceed",
-            Decision::Duplicate => "duplicate",
-            Decision::InFlight => "in_flight",
-            Decision::Released => "released",
-            Decision::Unavailable => "unavailable",
-            Decision::Accepted => "accepted",
-        },
+fn label_of(decided: Decision) -> DecisionLabel {
+    DecisionLabel { decision: decision(decided) }
+}
+
+/// The word for it, in metrics and traces.
+pub(crate) fn decision(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Proceed => "proceed",
+        Decision::Duplicate => "duplicate",
+        Decision::InFlight => "in_flight",
+        Decision::Released => "released",
+        Decision::Unavailable => "unavailable",
+        Decision::Accepted => "accepted",
     }
 }
 

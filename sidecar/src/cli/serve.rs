@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     retention::{Job, Rulebook},
     store::{Stores, histories::Histories},
+    telemetry::Telemetry,
     tenants::Tenants,
 };
 
@@ -73,6 +74,7 @@ async fn serve(config: Config) -> Result<(), String> {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
+    let telemetry = Telemetry::start(&config.telemetry, metrics.clone())?;
     let rulebook = Rulebook::new(&config);
     let job = Job {
         sweeper: stores.sweeper(),
@@ -95,7 +97,8 @@ async fn serve(config: Config) -> Result<(), String> {
         rulebook,
         max_answer_bytes: config.leases.max_answer_bytes,
     };
-    let app = http::App::new(claims, accounts, histories.clone(), tenants, &config);
+    let app =
+        http::App::new(claims, accounts, histories.clone(), tenants, telemetry.clone(), &config);
     let mut serving = vec![(listener, app.router())];
     if let Some((listener, address)) = admin {
         tracing::info!(admin = %address, "administrators are answered on http://{address}");
@@ -120,6 +123,7 @@ async fn serve(config: Config) -> Result<(), String> {
     if !stores.close(left.max(Duration::from_secs(1))).await {
         tracing::error!("stopped before every event was written");
     }
+    telemetry.finish(Duration::from_millis(config.telemetry.timeout_ms)).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -61,6 +61,17 @@ impl Traceparent {
         &self.0
     }
 
+    /// The span of whoever sent it.
+    pub fn span_id(&self) -> &str {
+        self.0.split('-').nth(2).unwrap_or_default()
+    }
+
+    /// What they decided of it: with the first bit, it is recorded.
+    pub fn flags(&self) -> u8 {
+        let flags = self.0.split('-').nth(3).unwrap_or_default();
+        u8::from_str_radix(flags, 16).unwrap_or_default()
+    }
+
     /// The same for all requests of one trace.
     pub fn trace_id(&self) -> &str {
         self.0.split('-').nth(1).unwrap_or_default()

@@ -12,7 +12,7 @@ use twilio_edge_contract::{ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
-use crate::keys::Caller;
+use crate::{keys::Caller, telemetry::Callout};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(claim))
@@ -33,6 +33,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 async fn claim(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    callout: Option<Extension<Callout>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let request = read(body, |request: &ClaimsRequest| request.v)?;
@@ -40,9 +41,13 @@ async fn claim(
     if !request.claims.iter().all(|claim| caller.sees(&claim.identity.account_sid)) {
         return Err(Problem::other_account());
     }
+    let traced = app.telemetry.traced(&request.claims);
     let asked = Instant::now();
     let verdicts = app.claims.claim(request.claims, now_ms()).await;
     let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     app.claims.metrics.claims_took(asked.elapsed());
+    if let Some(traced) = traced {
+        traced.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout));
+    }
     Ok(json(&ClaimsReply { v: PROTOCOL_VERSION, verdicts }))
 }

@@ -12,6 +12,7 @@ mod keys;
 pub(crate) mod kinds;
 mod messages;
 mod numbers;
+mod observed;
 mod openapi;
 mod paging;
 mod problem;
@@ -44,7 +45,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::{access::Limits, problem::Problem};
 use crate::{
     accounts::Accounts, claims::Claims, config::Config, keys::Keys, store::histories::Histories,
-    tenants::Tenants,
+    telemetry::Telemetry, tenants::Tenants,
 };
 
 /// Everything a handler may use.
@@ -55,6 +56,7 @@ pub struct App {
     keys: Keys,
     histories: Histories,
     tenants: Tenants,
+    telemetry: Telemetry,
     limits: Arc<Limits>,
     request_timeout: Duration,
     /// Of claims and settlements, and of everything else.
@@ -68,6 +70,7 @@ impl App {
         accounts: Option<Accounts>,
         histories: Histories,
         tenants: Tenants,
+        telemetry: Telemetry,
         config: &Config,
     ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
@@ -77,6 +80,7 @@ impl App {
             keys,
             histories,
             tenants,
+            telemetry,
             limits: Arc::new(Limits::new(&config.api)),
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
             max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
@@ -122,6 +126,7 @@ impl App {
             .method_not_allowed_fallback(async || Problem::of(kinds::METHOD_NOT_ALLOWED))
             .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
             .layer(middleware::from_fn_with_state(self.clone(), in_time))
+            .layer(middleware::from_fn_with_state(self.clone(), observed::observed))
             .with_state(self.clone())
     }
 }

@@ -29,4 +29,5 @@ mod settings;
 mod sidecar;
 mod stories;
 mod tenants;
+mod traces;
 mod world;
