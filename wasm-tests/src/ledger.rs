@@ -99,10 +99,10 @@ impl Ledger {
         Ok(sqlx::query_scalar(query).bind(message_sid).fetch_optional(&self.pool).await?)
     }
 
-    /// Whether nobody may write to `number` by SMS.
+    /// Whether nobody may write to `number` by SMS: each reason is a row, and one that holds is enough.
     pub async fn suppressed(&self, number: &str) -> Result<bool> {
-        let query = "SELECT suppressed FROM suppressions WHERE tenant = $1 AND channel = 'sms' AND number = $2";
+        let query = "SELECT count(*) > 0 FROM suppressions WHERE tenant = $1 AND channel = 'sms' AND number = $2 AND suppressed";
         let row = sqlx::query_scalar(query).bind(ACCOUNT).bind(number);
-        Ok(row.fetch_optional(&self.pool).await?.unwrap_or(false))
+        Ok(row.fetch_one(&self.pool).await?)
     }
 }
