@@ -89,6 +89,7 @@ pub struct Api {
     pub burst: u32,
     pub bad_tokens_per_minute: u32,
     pub max_body_bytes: usize,
+    pub max_import_bytes: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -367,6 +368,7 @@ impl Config {
             ("api.burst", u64::from(self.api.burst), 1),
             ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),
             ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),
+            ("api.max_import_bytes", self.api.max_import_bytes as u64, 1024),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1024),
             ("http.request_timeout_ms", self.http.request_timeout_ms, 1),
         ] {

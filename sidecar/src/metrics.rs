@@ -11,9 +11,16 @@ use prometheus_client::{
 use twilio_edge_contract::{Decision, Opt, Outcome, SettlementResult};
 
 use crate::{
-    domain::{part::Part, suppression::Source},
+    domain::{
+        check::{Code, Verdict},
+        part::Part,
+        suppression::Source,
+    },
     store::Swept,
 };
+
+/// What is counted of a message nothing speaks against.
+const ALLOWED: &str = "allowed";
 
 /// Upper bounds in seconds: a claim is answered in about a millisecond, and not at all after a few hundred.
 const CLAIM_BUCKETS: [f64; 11] =
@@ -58,6 +65,11 @@ struct SuppressionLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabel {
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreLabel {
     store: &'static str,
 }
@@ -81,6 +93,7 @@ pub struct Metrics {
     settlements: Family<SettlementLabel, Counter>,
     opts: Family<OptLabel, Counter>,
     suppressions: Family<SuppressionLabel, Counter>,
+    checks: Family<VerdictLabel, Counter>,
     fallthroughs: Family<StoreLabel, Counter>,
     claim_seconds: Histogram,
     queue_depth: Gauge,
@@ -108,6 +121,7 @@ impl Default for Metrics {
             settlements: Family::default(),
             opts: Family::default(),
             suppressions: Family::default(),
+            checks: Family::default(),
             fallthroughs: Family::default(),
             claim_seconds: Histogram::new(CLAIM_BUCKETS),
             queue_depth: Gauge::default(),
@@ -138,6 +152,11 @@ impl Default for Metrics {
             "suppression_changes",
             "Suppressions that began or ended, by what made it so",
             metrics.suppressions.clone(),
+        );
+        registry.register(
+            "checks",
+            "Questions whether a message may be sent: allowed, and each reason why not",
+            metrics.checks.clone(),
         );
         registry.register(
             "store_fallthroughs",
@@ -234,6 +253,9 @@ impl Default for Metrics {
         for opt in OPTS {
             metrics.opts.get_or_create(&OptLabel { opt: opt.as_str() }).inc_by(0);
         }
+        for verdict in Code::ALL.map(Code::as_str).into_iter().chain([ALLOWED]) {
+            metrics.checks.get_or_create(&VerdictLabel { verdict }).inc_by(0);
+        }
         for source in Source::ALL {
             for began in [true, false] {
                 metrics.suppressions.get_or_create(&suppression_label(began, source)).inc_by(0);
@@ -263,6 +285,14 @@ impl Metrics {
 
     pub(crate) fn suppression_changed(&self, began: bool, source: Source) {
         self.suppressions.get_or_create(&suppression_label(began, source)).inc();
+    }
+
+    pub(crate) fn checked(&self, verdicts: &[Verdict]) {
+        let against = verdicts.iter().filter_map(|verdict| verdict.code).map(Code::as_str);
+        let allowed = verdicts.iter().all(|verdict| verdict.ok).then_some(ALLOWED);
+        for verdict in against.chain(allowed) {
+            self.checks.get_or_create(&VerdictLabel { verdict }).inc();
+        }
     }
 
     pub(crate) fn redis_fell_through(&self) {

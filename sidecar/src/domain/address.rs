@@ -1,7 +1,9 @@
-//! Who is on the other side: Twilio's `From` and `To`, taken apart into a channel and an address. Knows the
-//! spelling only; what an address may be sent is decided elsewhere.
+//! Who is on the other side: Twilio's `From` and `To`, taken apart into a channel and an address; and the same as people and
+//! applications write it. Knows the spelling only; what an address may be sent is decided elsewhere.
 
 use std::fmt;
+
+use crate::domain::phone::{self, Region};
 
 /// Longest address kept, in bytes. E.164 has 16; the ids of other channels are well below this.
 const MAX_BYTES: usize = 255;
@@ -25,6 +27,59 @@ impl Address {
             !part.is_empty() && part.len() <= MAX_BYTES && !part.chars().any(char::is_control)
         };
         (fits(&channel) && fits(number)).then(|| Address { channel, number: number.to_owned() })
+    }
+
+    /// Reads what came by API, command line or list: `whatsapp:+1 555 123 4567`, or the number alone with its channel
+    /// beside it (`sms` if nobody says). A number is made E.164; a short code and the ids of other channels stay.
+    pub fn given(
+        text: &str,
+        channel: Option<&str>,
+        region: Option<Region>,
+    ) -> Result<Address, String> {
+        let beside = channel.map(|channel| channel.trim().to_ascii_lowercase());
+        let (before, number) = match text.split_once(':') {
+            Some(("tel", number)) => (None, number),
+            Some((before, number)) => (Some(before.trim().to_ascii_lowercase()), number),
+            None => (None, text),
+        };
+        let channel = match (before, beside) {
+            (Some(before), Some(beside)) if before != beside => {
+                return Err(format!("the channel is {before} here and {beside} beside it"));
+            }
+            (before, beside) => before.or(beside).unwrap_or_else(|| "sms".to_owned()),
+        };
+        let is_channel = (1..=32).contains(&channel.len())
+            && channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if !is_channel {
+            return Err(format!("{channel:?} is no channel: sms, whatsapp, messenger, .."));
+        }
+        let number = number.trim();
+        let is_short_code =
+            (3..=8).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = match channel.as_str() {
+            "sms" | "mms" if is_short_code => {
+                phone::e164(number, region).unwrap_or_else(|_| number.to_owned())
+            }
+            "sms" | "mms" | "whatsapp" => phone::e164(number, region)?,
+            // Agents have names there, people have numbers.
+            "rcs"
+                if number.starts_with(['+', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) =>
+            {
+                phone::e164(number, region)?
+            }
+            _ => number.to_owned(),
+        };
+        Address::parse(&format!("{channel}:{number}")).ok_or_else(|| {
+            format!("{text:?} is no address: 1 to {MAX_BYTES} bytes, no control characters")
+        })
+    }
+
+    /// As Twilio writes it: without a prefix on `sms`.
+    pub fn written(&self) -> String {
+        match self.channel.as_str() {
+            "sms" => self.number.clone(),
+            channel => format!("{channel}:{}", self.number),
+        }
     }
 }
 
@@ -62,6 +117,40 @@ mod tests {
         }
         for raw in ["", "  ", "whatsapp:", ":+1555", "+1\u{0}555", &"9".repeat(256)] {
             assert_eq!(Address::parse(raw), None, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn what_people_write_becomes_what_twilio_writes() {
+        let us = "US".parse().ok();
+        for (text, channel, region, written) in [
+            ("+1 (415) 555-2671", None, None, "+14155552671"),
+            ("(415) 555-2671", None, us, "+14155552671"),
+            ("tel:+1-415-555-2671", None, None, "+14155552671"),
+            ("WhatsApp: +1 415 555 2671", None, None, "whatsapp:+14155552671"),
+            ("4155552671", Some("whatsapp"), us, "whatsapp:+14155552671"),
+            ("12345", None, us, "12345"),
+            ("messenger:108", None, us, "messenger:108"),
+            ("brand_agent", Some("rcs"), None, "rcs:brand_agent"),
+        ] {
+            let address = Address::given(text, channel, region).unwrap();
+            assert_eq!(address.written(), written, "{text}");
+            assert_eq!(Address::parse(written), Some(address.clone()), "as in a webhook");
+            assert_eq!(Address::given(written, None, None), Ok(address));
+        }
+        for (text, channel, problem) in [
+            (
+                "whatsapp:+14155552671",
+                Some("sms"),
+                "the channel is whatsapp here and sms beside it",
+            ),
+            ("whatsapp:12345", None, "write it as +, country code and number"),
+            ("what's up:+14155552671", None, "is no channel"),
+            ("messenger:", None, "is no address"),
+            ("messenger:a\u{0}b", None, "is no address"),
+        ] {
+            let said = Address::given(text, channel, None).unwrap_err();
+            assert!(said.contains(problem), "{said}");
         }
     }
 

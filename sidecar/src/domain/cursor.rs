@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::{consent::Consent, suppression::Suppression};
+
 /// Longest text that is looked at.
 const LONGEST: usize = 4096;
 
@@ -34,6 +36,68 @@ pub enum Cursor {
         #[serde(rename = "c")]
         channel: String,
     },
+    /// In suppressions, by number.
+    #[serde(rename = "s")]
+    Suppression {
+        /// The person's number.
+        #[serde(rename = "n")]
+        number: String,
+        /// The channel.
+        #[serde(rename = "c")]
+        channel: String,
+        /// Of a callback.
+        #[serde(rename = "e")]
+        error_code: String,
+        /// Where it comes from.
+        #[serde(rename = "s")]
+        source: String,
+    },
+    /// In consents, by number, the earliest of each first.
+    #[serde(rename = "a")]
+    Consent {
+        /// The person's number.
+        #[serde(rename = "n")]
+        number: String,
+        /// The channel.
+        #[serde(rename = "c")]
+        channel: String,
+        /// To which messages.
+        #[serde(rename = "g")]
+        category: String,
+        /// When they said so, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        at_ms: i64,
+        /// What they said.
+        #[serde(rename = "s")]
+        state: String,
+        /// Which of those.
+        #[serde(rename = "i")]
+        id: String,
+    },
+}
+
+impl Cursor {
+    /// After this one.
+    pub fn of_suppression(last: &Suppression) -> Cursor {
+        Cursor::Suppression {
+            number: last.address.number.clone(),
+            channel: last.address.channel.clone(),
+            error_code: last.error_code.clone(),
+            source: last.source.as_str().to_owned(),
+        }
+    }
+
+    /// After this one.
+    pub fn of_consent(last: &Consent) -> Cursor {
+        Cursor::Consent {
+            number: last.address.number.clone(),
+            channel: last.address.channel.clone(),
+            category: last.category.as_str().to_owned(),
+            at_ms: last.at_ms,
+            state: last.state.as_str().to_owned(),
+            id: last.id(),
+        }
+    }
 }
 
 impl fmt::Display for Cursor {
@@ -49,8 +113,14 @@ impl FromStr for Cursor {
         let cursor = serde_json::from_str(&read(text).ok_or(())?).map_err(|_| ())?;
         // No database takes it.
         let parts = match &cursor {
-            Cursor::Event { key, .. } => [key, key],
-            Cursor::Pair { ours, channel } => [ours, channel],
+            Cursor::Event { key, .. } => vec![key],
+            Cursor::Pair { ours, channel } => vec![ours, channel],
+            Cursor::Suppression { number, channel, error_code, source } => {
+                vec![number, channel, error_code, source]
+            }
+            Cursor::Consent { number, channel, category, state, id, .. } => {
+                vec![number, channel, category, state, id]
+            }
         };
         if parts.iter().any(|part| part.contains('\0')) { Err(()) } else { Ok(cursor) }
     }

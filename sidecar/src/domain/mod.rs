@@ -3,6 +3,8 @@
 
 pub mod address;
 pub mod api_key;
+pub mod check;
+pub mod consent;
 pub mod cursor;
 pub mod lease;
 pub mod message;

@@ -93,6 +93,16 @@ pub(super) fn is_pair(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Pair { .. })
 }
 
+/// Of suppressions.
+pub(super) fn is_suppression(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Suppression { .. })
+}
+
+/// Of consents.
+pub(super) fn is_consent(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Consent { .. })
+}
+
 /// What is found, shown, and the cursor that goes on.
 pub(super) fn shown<T, S>(page: &Page<T>, show: impl Fn(&T) -> S) -> (Vec<S>, Option<String>) {
     (page.found.iter().map(show).collect(), page.next.as_ref().map(Cursor::to_string))

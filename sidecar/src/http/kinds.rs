@@ -50,7 +50,7 @@ kinds! {
     UNREADABLE BAD_REQUEST CALLER "unreadable": "The request cannot be read; nothing was done";
         "Send what the description of the API asks for; the detail names the field."
     ACCOUNT_REQUIRED BAD_REQUEST CALLER "account_required": "It has to be said of which account";
-        "Add account_sid to the query: this key sees every account, and an answer is about one."
+        "Add account_sid to the query or the body: this key sees every account, and an answer is about one."
     UNKNOWN_VERSION BAD_REQUEST CALLER "unknown_version": "Another version of the protocol";
         "Deploy a filter and a sidecar of the same release."
     UNAUTHORIZED UNAUTHORIZED CALLER "unauthorized": "The bearer token is missing or not ours";
@@ -73,6 +73,8 @@ kinds! {
         "It is as every other; say something of it with `PUT /v1/tenants/{account_sid}`."
     NO_SUCH_EVENT NOT_FOUND CALLER "no_such_event": "There is no such webhook";
         "`GET /v1/events` lists those this key may see, with their ids."
+    NOT_SUPPRESSED NOT_FOUND CALLER "not_suppressed": "No suppression of that number holds there";
+        "`GET /v1/suppressions/{number}` tells what is known of it, on every channel."
     NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";
         "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration."
     METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED CALLER "method_not_allowed": "No such method on this path";
@@ -93,6 +95,10 @@ kinds! {
         "Split the batch as the detail says."
     BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request is too large; nothing was done";
         "Send less at a time, or raise http.max_body_bytes (for the filter) or api.max_body_bytes (for all others)."
+    IMPOSSIBLE UNPROCESSABLE_ENTITY CALLER "impossible": "A field says what cannot be; nothing was done";
+        "Put the field right that the detail names: a number nobody can have, no country, no time."
+    BAD_LINES UNPROCESSABLE_ENTITY CALLER "bad_lines": "The list has bad lines; nothing was done";
+        "Put the lines right that the detail names, or send the list with partial=true, which leaves them out."
     RATE_LIMITED TOO_MANY_REQUESTS CALLER "rate_limited": "This key has asked too often";
         "Ask again after Retry-After, and less often; the operator may raise api.requests_per_second and api.burst."
     TOO_MANY_BAD_TOKENS TOO_MANY_REQUESTS CALLER "too_many_bad_tokens": "Too many tokens from this address were not ours";

@@ -4,7 +4,10 @@
 mod access;
 mod api_keys;
 mod audit;
+mod checks;
 mod claims;
+mod consents;
+mod csv;
 mod events;
 mod finding;
 mod health;
@@ -19,6 +22,7 @@ mod problem;
 mod redactions;
 mod settlements;
 mod strangers;
+mod suppressions;
 pub(crate) mod tenants;
 mod windows;
 
@@ -44,8 +48,14 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::{access::Limits, problem::Problem};
 use crate::{
-    accounts::Accounts, claims::Claims, config::Config, keys::Keys, store::histories::Histories,
-    telemetry::Telemetry, tenants::Tenants,
+    accounts::Accounts,
+    claims::Claims,
+    config::Config,
+    keys::Keys,
+    permissions::{Checks, Permissions},
+    store::histories::Histories,
+    telemetry::Telemetry,
+    tenants::Tenants,
 };
 
 /// Everything a handler may use.
@@ -61,6 +71,9 @@ pub struct App {
     request_timeout: Duration,
     /// Of claims and settlements, and of everything else.
     max_body_bytes: (usize, usize),
+    max_import_bytes: usize,
+    permissions: Permissions,
+    checks: Checks,
 }
 
 impl App {
@@ -74,7 +87,14 @@ impl App {
         config: &Config,
     ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
+        let metrics = claims.metrics.clone();
+        let permissions = Permissions::new(claims.stores.consents(), Some(metrics.clone()));
+        let policies = claims.stores.policies();
+        let checks = Checks::new(claims.stores.clone(), policies, metrics);
         App {
+            permissions,
+            checks,
+            max_import_bytes: config.api.max_import_bytes,
             claims,
             accounts,
             keys,
@@ -100,6 +120,9 @@ impl App {
             .merge(events::router())
             .merge(windows::router())
             .merge(numbers::router())
+            .merge(suppressions::router())
+            .merge(consents::router())
+            .merge(checks::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
         let router = edge.merge(application).merge(health::router());
         self.finish(openapi::of("twilio-edge", ABOUT), router)
@@ -107,11 +130,16 @@ impl App {
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
-        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions.";
+        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions, lists of suppressions and consents.";
+        let lists = suppressions::import_router()
+            .merge(consents::import_router())
+            .layer(DefaultBodyLimit::max(self.max_import_bytes));
         let admin = api_keys::router()
             .merge(audit::router())
             .merge(tenants::router())
             .merge(redactions::router())
+            .merge(suppressions::admin_router())
+            .merge(lists)
             .layer(middleware::from_fn_with_state(self.clone(), access::administration));
         self.finish(openapi::of("twilio-edge administration", ABOUT), admin)
     }

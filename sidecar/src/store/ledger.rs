@@ -15,6 +15,7 @@ use std::{
 use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 
 use super::{
+    consents::Consents,
     register::Register,
     retention::{Sweeper, rewind},
     rows::{
@@ -132,6 +133,11 @@ impl Ledger {
     /// What takes things out of it again.
     pub(super) fn sweeper(&self) -> Sweeper {
         Sweeper::of(self.database.clone(), self.timeout, self.periods.result_ms)
+    }
+
+    /// The consents beside it, in the same database.
+    pub(super) fn consents(&self) -> Consents {
+        Consents::of(self.database.clone(), self.timeout)
     }
 
     /// Whether no other sidecar can be on it.

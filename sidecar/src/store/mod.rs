@@ -14,6 +14,7 @@
 //! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL takes the lease
 //! there, waits until what others were handing out must be written, and looks whether it is still the owner.
 
+mod consents;
 mod erasure;
 mod group;
 pub mod histories;
@@ -47,6 +48,7 @@ use twilio_edge_contract::SettlementResult;
 
 pub(crate) use self::register::StoredKey;
 pub use self::{
+    consents::{Consents, ConsentsPage},
     erasure::{Erasure, Reached},
     ledger::{Grant, Settle},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
@@ -188,6 +190,32 @@ impl Stores {
     /// What takes things out of the ledger again.
     pub fn sweeper(&self) -> Sweeper {
         self.ledger.sweeper()
+    }
+
+    /// What people agreed to, in the same database.
+    pub fn consents(&self) -> Consents {
+        self.ledger.consents()
+    }
+
+    /// When a person, by any of these numbers, last wrote on a channel to each number of ours. What is `needed` may be
+    /// under way to the database: if it is not there, what is being written is waited for, and looked at again.
+    pub async fn last_inbound(
+        &self,
+        account_sid: &str,
+        channel: &str,
+        numbers: &[&str],
+        needed: impl Fn(&[(String, i64)]) -> bool,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let consents = self.consents();
+        let found = consents.last_inbound(account_sid, channel, numbers).await?;
+        if needed(&found) {
+            return Ok(found);
+        }
+        self.journal.flush().await?;
+        if !self.ledger.is_ours_alone() {
+            tokio::time::sleep(self.linger * 2).await;
+        }
+        consents.last_inbound(account_sid, channel, numbers).await
     }
 
     /// Decides each claim, in order; none where no store could say.

@@ -14,8 +14,8 @@ use super::{
     retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sql::{
-        RegisterStatements, Statements, StoreError, SuppressionStatements, TenantStatements,
-        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
+        ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements, TenantStatements,
+        consent_columns, event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -410,5 +410,48 @@ pub(super) const STATEMENTS: Statements = Statements {
                 excluded.senders, services = excluded.services, policy = excluded.policy, retention =
                 excluded.retention, revision = excluded.revision, created_at_ms = excluded.created_at_ms,
                 updated_at_ms = excluded.updated_at_ms, closed_at_ms = excluded.closed_at_ms",
+    },
+
+    consents: ConsentStatements {
+        record: concat!(
+            "INSERT INTO consents (",
+            consent_columns!(),
+            ") SELECT ",
+            consent_columns!(),
+            " FROM json_to_recordset($1::json) AS r(id text, tenant text, number text, channel text, category text, \
+                state text, at_ms bigint, source text, proof text, ip text, user_agent text, recorded_at_ms bigint, \
+                recorded_by text) \
+            ORDER BY id COLLATE \"C\" ON CONFLICT (id) DO NOTHING RETURNING id"
+        ),
+
+        of_people: concat!(
+            "SELECT ",
+            consent_columns!(),
+            " FROM json_to_recordset($1::json) AS asked(tenant text, number text) \
+                JOIN consents USING (tenant, number) ORDER BY at_ms DESC, id LIMIT 1000"
+        ),
+
+        list: "
+            WITH asked AS (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
+                in_category text, history boolean, number text, channel text, category text, at_ms bigint,
+                state text, id text, most bigint))
+            SELECT said.* FROM asked JOIN consents AS said ON said.tenant = asked.tenant
+                AND (said.number, said.channel, said.category, said.at_ms, said.state, said.id)
+                    > (asked.number, asked.channel, asked.category, asked.at_ms, asked.state, asked.id)
+            WHERE (on_channel IS NULL OR said.channel = on_channel)
+                AND (in_category IS NULL OR said.category = in_category)
+                AND (asked.history OR NOT EXISTS (SELECT 1 FROM consents AS later
+                    WHERE later.tenant = said.tenant AND later.number = said.number
+                        AND later.channel = said.channel AND later.category = said.category
+                        AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
+            ORDER BY said.number, said.channel, said.category, said.at_ms, said.state, said.id
+            LIMIT (SELECT most FROM asked)",
+
+        last_inbound: "
+            SELECT ours, max(received_at_ms) AS last_inbound_ms
+            FROM json_to_recordset($1::json) AS asked(tenant text, channel text, number text) JOIN events
+                ON theirs = asked.number AND account_sid = asked.tenant AND events.channel = asked.channel
+            WHERE class = 'inbound' AND ours IS NOT NULL AND received_at_ms IS NOT NULL
+            GROUP BY ours",
     },
 };

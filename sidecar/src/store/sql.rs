@@ -31,6 +31,7 @@ pub(super) struct Statements {
     pub(super) retention: RetentionStatements,
     pub(super) suppressions: SuppressionStatements,
     pub(super) tenants: TenantStatements,
+    pub(super) consents: ConsentStatements,
 }
 
 /// The statements of the register of API keys and of the audit. Each takes one JSON array of rows too.
@@ -60,6 +61,14 @@ pub(super) struct TenantStatements {
     pub(super) keep: &'static str,
 }
 
+/// The statements of consents. Each takes one JSON array of rows too.
+pub(super) struct ConsentStatements {
+    pub(super) record: &'static str,
+    pub(super) of_people: &'static str,
+    pub(super) list: &'static str,
+    pub(super) last_inbound: &'static str,
+}
+
 /// The columns of `events`, in the order both databases bind them.
 macro_rules! event_columns {
     () => {
@@ -77,6 +86,14 @@ macro_rules! suppression_columns {
     };
 }
 pub(super) use suppression_columns;
+
+/// The columns of `consents`, all of them.
+macro_rules! consent_columns {
+    () => {
+        "id, tenant, number, channel, category, state, at_ms, source, proof, ip, user_agent, recorded_at_ms, recorded_by"
+    };
+}
+pub(super) use consent_columns;
 
 /// What an upsert of a suppression changes.
 macro_rules! suppression_upsert {

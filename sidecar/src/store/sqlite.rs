@@ -23,8 +23,8 @@ use super::{
     retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sql::{
-        RegisterStatements, Statements, StoreError, SuppressionStatements, TenantStatements,
-        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
+        ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements, TenantStatements,
+        consent_columns, event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -453,5 +453,43 @@ pub(super) const STATEMENTS: Statements = Statements {
                 excluded.senders, services = excluded.services, policy = excluded.policy, retention =
                 excluded.retention, revision = excluded.revision, created_at_ms = excluded.created_at_ms,
                 updated_at_ms = excluded.updated_at_ms, closed_at_ms = excluded.closed_at_ms",
+    },
+
+    consents: ConsentStatements {
+        record: concat!(
+            "INSERT INTO consents (",
+            consent_columns!(),
+            ") SELECT value ->> 'id', value ->> 'tenant', value ->> 'number', value ->> 'channel', \
+                value ->> 'category', value ->> 'state', value ->> 'at_ms', value ->> 'source', value ->> 'proof', \
+                value ->> 'ip', value ->> 'user_agent', value ->> 'recorded_at_ms', value ->> 'recorded_by' \
+            FROM json_each($1) WHERE true ON CONFLICT (id) DO NOTHING RETURNING id"
+        ),
+
+        of_people: "
+            SELECT consents.* FROM json_each($1) AS asked CROSS JOIN consents
+                ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'
+            ORDER BY at_ms DESC, consents.id LIMIT 1000",
+
+        list: "
+            SELECT said.* FROM json_each($1) AS asked CROSS JOIN consents AS said
+                ON tenant = asked.value ->> 'tenant' AND (number, channel, category, at_ms, state, said.id)
+                    > (asked.value ->> 'number', asked.value ->> 'channel', asked.value ->> 'category',
+                        asked.value ->> 'at_ms', asked.value ->> 'state', asked.value ->> 'id')
+            WHERE (asked.value ->> 'on_channel' IS NULL OR channel = asked.value ->> 'on_channel')
+                AND (asked.value ->> 'in_category' IS NULL OR category = asked.value ->> 'in_category')
+                AND (asked.value ->> 'history' OR NOT EXISTS (SELECT 1 FROM consents AS later
+                    WHERE later.tenant = said.tenant AND later.number = said.number
+                        AND later.channel = said.channel AND later.category = said.category
+                        AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
+            ORDER BY number, channel, category, at_ms, state, said.id
+            LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+
+        last_inbound: "
+            SELECT ours, max(received_at_ms) AS last_inbound_ms
+            FROM json_each($1) AS asked CROSS JOIN events ON class = 'inbound'
+                AND theirs = asked.value ->> 'number' AND account_sid = asked.value ->> 'tenant'
+                AND channel = asked.value ->> 'channel'
+            WHERE ours IS NOT NULL AND received_at_ms IS NOT NULL
+            GROUP BY ours",
     },
 };

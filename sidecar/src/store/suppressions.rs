@@ -11,12 +11,10 @@ use super::{
     AuditEntry,
     sql::{Database, Durability, StoreError, SuppressionStatements, Transaction},
 };
-use crate::{
-    config,
-    domain::{
-        address::Address,
-        suppression::{Source, Standing, Suppression},
-    },
+use crate::domain::{
+    address::Address,
+    cursor::Cursor,
+    suppression::{Source, Standing, Suppression},
 };
 
 /// The suppressions of all accounts.
@@ -38,7 +36,7 @@ pub struct SuppressionsPage<'a> {
     /// Also those that do not hold any more.
     pub ended: bool,
     /// Those after this one, in their order.
-    pub after: Option<&'a Suppression>,
+    pub after: Option<&'a Cursor>,
     /// At most so many.
     pub most: i64,
 }
@@ -124,19 +122,8 @@ impl From<SuppressionRow> for Suppression {
 }
 
 impl Suppressions {
-    /// Reaches the database for a short while, beside a sidecar that serves from it.
-    pub async fn open(settings: &config::Database) -> Result<Suppressions, StoreError> {
-        let timeout = Duration::from_millis(settings.connect_timeout_ms.max(settings.timeout_ms));
-        Ok(Suppressions::of(Database::open_beside(settings).await?, timeout))
-    }
-
     pub(super) fn of(database: Database, timeout: Duration) -> Suppressions {
         Suppressions { database, timeout }
-    }
-
-    /// Ends the connections of one that was opened by itself.
-    pub async fn close(&self) {
-        self.database.close().await;
     }
 
     /// Everything that is known of these numbers, on whatever channel, what has ended too.
@@ -156,16 +143,21 @@ impl Suppressions {
 
     /// A page of an account's, in the order of numbers.
     pub async fn list(&self, page: &SuppressionsPage<'_>) -> Result<Vec<Suppression>, StoreError> {
-        let after = page.after;
+        let [number, channel, error_code, after_source] = match page.after {
+            Some(Cursor::Suppression { number, channel, error_code, source }) => {
+                [number.as_str(), channel, error_code, source]
+            }
+            _ => [""; 4],
+        };
         let asked = PageAsked {
             tenant: page.account_sid,
             source: page.source,
             on_channel: page.channel,
             ended: page.ended,
-            number: after.map_or("", |after| &after.address.number),
-            channel: after.map_or("", |after| &after.address.channel),
-            error_code: after.map_or("", |after| &after.error_code),
-            after_source: after.map_or("", |after| after.source.as_str()),
+            number,
+            channel,
+            error_code,
+            after_source,
             most: page.most,
         };
         let statement = match page.source {
@@ -221,7 +213,7 @@ impl Suppressions {
     }
 }
 
-fn people<'a>(account_sid: &'a str, numbers: &[&'a str]) -> Vec<PersonAsked<'a>> {
+pub(super) fn people<'a>(account_sid: &'a str, numbers: &[&'a str]) -> Vec<PersonAsked<'a>> {
     let numbers: BTreeSet<&str> = numbers.iter().copied().collect();
     numbers.into_iter().map(|number| PersonAsked { tenant: account_sid, number }).collect()
 }

@@ -171,10 +171,11 @@ fn requests(
     operation: &Value,
     known: &Known,
 ) -> Vec<(String, String)> {
-    let body = operation["requestBody"]["content"]["application/json"]["schema"].clone();
-    let body = match body {
-        Value::Null => String::new(),
-        schema => example(document, &schema, "").to_string(),
+    let content = &operation["requestBody"]["content"];
+    let body = match &content["application/json"]["schema"] {
+        Value::Null if content["text/csv"].is_null() => String::new(),
+        Value::Null => format!("number,category,source\n{ALICE},utility,form\n"),
+        schema => example(document, schema, "").to_string(),
     };
     let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
     let of = |place: &str| parameters.iter().filter(|one| one["in"] == place).collect::<Vec<_>>();

@@ -10,6 +10,7 @@
 
 mod api_keys;
 mod behaviour;
+mod checks;
 mod claimers;
 mod concurrency;
 mod conformance;
@@ -22,6 +23,7 @@ mod keys;
 mod kills;
 mod openapi;
 mod outages;
+mod permissions;
 mod reading;
 mod retention;
 mod servers;

@@ -20,6 +20,15 @@ const MAIN: &[(&str, &str)] = &[
     ("get", "/v1/events/{id}"),
     ("get", "/v1/windows"),
     ("get", "/v1/numbers/{number}"),
+    ("get", "/v1/suppressions"),
+    ("post", "/v1/suppressions"),
+    ("get", "/v1/suppressions/export"),
+    ("get", "/v1/suppressions/{number}"),
+    ("get", "/v1/consents"),
+    ("post", "/v1/consents"),
+    ("get", "/v1/consents/export"),
+    ("get", "/v1/consents/{number}"),
+    ("post", "/v1/checks"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
@@ -35,6 +44,9 @@ const ADMIN: &[(&str, &str)] = &[
     ("get", "/v1/tenants/{account_sid}"),
     ("put", "/v1/tenants/{account_sid}"),
     ("delete", "/v1/tenants/{account_sid}"),
+    ("delete", "/v1/suppressions/{number}"),
+    ("post", "/v1/suppressions/import"),
+    ("post", "/v1/consents/import"),
 ];
 
 #[tokio::test]

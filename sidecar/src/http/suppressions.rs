@@ -1,0 +1,430 @@
+//! `/v1/suppressions`: who must not be written to. Applications read them and add to them; only administrators end them or
+//! bring lists of them, at their own listener.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{App, csv, finding, json, kinds, now_ms, problem::Problem, whole};
+use crate::{
+    domain::{
+        address::Address,
+        api_key::Scope,
+        cursor::Cursor,
+        phone::{self, Region},
+        suppression::{EVERY_CHANNEL, Source, Suppression},
+    },
+    keys::Caller,
+    lists::{self, About, BadLine, SuppressionShown},
+    store::SuppressionsPage,
+};
+
+/// Longest number or id, in characters.
+const LONGEST: usize = 255;
+
+/// Suppressed at a time when a list is imported, each time in one transaction.
+const TOGETHER: usize = 500;
+
+/// Which of an account's.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// Only of this number, in any sensible spelling. A `+` in a URL is written `%2B`.
+    #[param(min_length = 1, max_length = 255)]
+    number: Option<String>,
+    /// Only on this channel; `*` are those on every channel.
+    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+    /// Only from this source.
+    source: Option<Source>,
+    /// Also those that do not hold any more.
+    ended: Option<bool>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    cursor: Option<String>,
+}
+
+/// A page of suppressions, in the order of numbers.
+#[derive(Serialize, ToSchema)]
+struct SuppressionList {
+    suppressions: Vec<SuppressionShown>,
+    next_cursor: Option<String>,
+}
+
+/// One number.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Whose {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// Only on this channel. Those on every channel are of each.
+    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+}
+
+/// A person to suppress.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct New {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// `+15551234567`, `whatsapp:+15551234567`, or as people write it.
+    #[schema(min_length = 1, max_length = 255)]
+    number: String,
+    /// Where the number does not say; `*` for every channel.
+    #[schema(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+    /// Of a number without a country code: two letters.
+    #[schema(pattern = "^[A-Za-z]{2}$")]
+    region: Option<String>,
+}
+
+/// Whose list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Import {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    pub(super) account_sid: Option<String>,
+    /// Of numbers without a country code: two letters.
+    #[param(pattern = "^[A-Za-z]{2}$")]
+    pub(super) region: Option<String>,
+    /// Take the good lines where some are bad; without, one bad line refuses the list.
+    pub(super) partial: Option<bool>,
+}
+
+/// What became of a list.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Imported {
+    /// Good lines.
+    pub(super) lines: usize,
+    /// Those that said something new.
+    pub(super) added: usize,
+    /// The lines that were left out, the first hundred of them.
+    pub(super) bad: Vec<BadLine>,
+    /// How many there are.
+    pub(super) bad_lines: usize,
+}
+
+/// For applications, and for administrators who call there.
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(export)).routes(routes!(fetch))
+}
+
+/// For administrators.
+pub(super) fn admin_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(remove))
+}
+
+/// For administrators, with a limit of its own.
+pub(super) fn import_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(import))
+}
+
+/// Who must not be written to, in the order of numbers.
+#[utoipa::path(
+    get,
+    path = "/v1/suppressions",
+    tag = "suppressions",
+    params(Wanted),
+    operation_id = "list_suppressions",
+    responses((status = 200, description = "A page of them", body = SuppressionList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let wanted = finding::query(query)?;
+    let account_sid = finding::account(&caller, wanted.account_sid)?;
+    let limit = finding::limit(wanted.limit)?;
+    let ended = wanted.ended.unwrap_or_default();
+    let after = finding::cursor(wanted.cursor, finding::is_suppression)?;
+    let channel = check_channel(wanted.channel.as_deref())?;
+    if let Some(number) = wanted.number {
+        let number = address("number", &number, None, None)?.number;
+        let mut found = of_number(&app, &account_sid, &number, channel).await?;
+        found.retain(|known| {
+            (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
+        });
+        return Ok(page(&found, None));
+    }
+    let asked = SuppressionsPage {
+        account_sid: &account_sid,
+        source: wanted.source,
+        channel,
+        ended,
+        after: after.as_ref(),
+        most: i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
+    };
+    let found = app.permissions.suppressions.list(&asked).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|last| Cursor::of_suppression(last).to_string());
+    Ok(page(&found, next))
+}
+
+/// What is known of one number, what has ended too.
+#[utoipa::path(
+    get,
+    path = "/v1/suppressions/{number}",
+    tag = "suppressions",
+    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Whose),
+    operation_id = "fetch_suppressions",
+    responses((status = 200, description = "Every reason there is or was", body = SuppressionList), Problem),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    number: Result<Path<String>, PathRejection>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let whose = finding::query(query)?;
+    let account_sid = finding::account(&caller, whose.account_sid)?;
+    let (number, channel) = one(number, whose.channel)?;
+    let found = of_number(&app, &account_sid, &number, channel.as_deref()).await?;
+    Ok(page(&found, None))
+}
+
+/// Suppresses a person, from now on. Once more changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/suppressions",
+    tag = "suppressions",
+    operation_id = "add_suppression",
+    request_body = New,
+    responses((status = 200, description = "Every reason there is or was", body = SuppressionList), Problem),
+    security(("key" = [])),
+)]
+async fn add(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let new: New = serde_json::from_slice(&whole(body)?)
+        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let account_sid = finding::account(&caller, new.account_sid)?;
+    let region = region(new.region)?;
+    let person = person("number", &new.number, new.channel.as_deref(), region)?;
+    let source = match caller.scope {
+        Scope::Admin => Source::Administrator,
+        _ => Source::Application,
+    };
+    let people = std::slice::from_ref(&person);
+    let added = app.permissions.suppress(&caller, &account_sid, people, source, now_ms()).await;
+    added.map_err(|reason| Problem::unavailable(&reason))?;
+    let found = of_number(&app, &account_sid, &person.number, None).await?;
+    Ok(page(&found, None))
+}
+
+/// Ends every suppression of a number, on one channel or all. What is told are those that ended.
+#[utoipa::path(
+    delete,
+    path = "/v1/suppressions/{number}",
+    tag = "suppressions",
+    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Whose),
+    operation_id = "remove_suppressions",
+    responses((status = 200, description = "Those that held", body = SuppressionList), Problem),
+    security(("key" = [])),
+)]
+async fn remove(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    number: Result<Path<String>, PathRejection>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let whose = finding::query(query)?;
+    let account_sid = finding::account(&caller, whose.account_sid)?;
+    let (number, channel) = one(number, whose.channel)?;
+    let permissions = &app.permissions;
+    let ended =
+        permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
+    let ended = ended.map_err(|reason| Problem::unavailable(&reason))?;
+    if ended.is_empty() {
+        return Err(Problem::of(kinds::NOT_SUPPRESSED));
+    }
+    Ok(page(&ended, None))
+}
+
+/// Suppresses everybody on a list: CSV with a column `number` and, where the number does not say, `channel`.
+#[utoipa::path(
+    post,
+    path = "/v1/suppressions/import",
+    tag = "suppressions",
+    params(Import),
+    operation_id = "import_suppressions",
+    request_body(content = String, content_type = "text/csv"),
+    responses((status = 200, description = "What became of it", body = Imported), Problem),
+    security(("key" = [])),
+)]
+async fn import(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Import>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let import = finding::query(query)?;
+    let account_sid = finding::account(&caller, import.account_sid)?;
+    let (region, now_ms) = (region(import.region)?, now_ms());
+    let about = About { account_sid: &account_sid, region, by: &caller.actor, now_ms };
+    let list = lists::read_suppressions(whole(body)?.as_ref(), &about);
+    let list = csv::accepted(list, import.partial)?;
+    let mut added = 0;
+    for some in list.good.chunks(TOGETHER) {
+        let new =
+            app.permissions.suppress(&caller, &account_sid, some, Source::Import, now_ms).await;
+        added += new.map_err(|reason| Problem::unavailable(&reason))?.len();
+    }
+    Ok(csv::report(list, added))
+}
+
+/// All that hold, as CSV, in the order of numbers.
+#[utoipa::path(
+    get,
+    path = "/v1/suppressions/export",
+    tag = "suppressions",
+    params(csv::Export),
+    operation_id = "export_suppressions",
+    responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
+    security(("key" = [])),
+)]
+async fn export(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<csv::Export>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let suppressions = app.permissions.suppressions.clone();
+    let names = lists::written([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
+    csv::streamed(names, move |after: Option<Cursor>| {
+        let (suppressions, account_sid) = (suppressions.clone(), account_sid.clone());
+        async move {
+            let page = SuppressionsPage {
+                account_sid: &account_sid,
+                source: None,
+                channel: None,
+                ended: false,
+                after: after.as_ref(),
+                most: csv::PAGE,
+            };
+            let found = suppressions.list(&page).await?;
+            let text = lists::written(found.iter().map(lists::suppression_line));
+            Ok((text, found.last().map(Cursor::of_suppression)))
+        }
+    })
+    .await
+}
+
+fn page(found: &[Suppression], next_cursor: Option<String>) -> Response {
+    let suppressions = found.iter().map(SuppressionShown::of).collect();
+    json(&SuppressionList { suppressions, next_cursor })
+}
+
+async fn of_number(
+    app: &App,
+    account_sid: &str,
+    number: &str,
+    channel: Option<&str>,
+) -> Result<Vec<Suppression>, Problem> {
+    let spellings = phone::spellings(number);
+    let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+    let found = app.permissions.suppressions.of_numbers(account_sid, &numbers).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    found.retain(|known| {
+        channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))
+    });
+    Ok(found)
+}
+
+/// The number of a path, and the channel that it or the query says.
+pub(super) fn one(
+    number: Result<Path<String>, PathRejection>,
+    channel: Option<String>,
+) -> Result<(String, Option<String>), Problem> {
+    let number = number.map_or_else(|_| String::new(), |Path(number)| number);
+    let says = number.contains(':') || channel.is_some();
+    let found = person("number", &number, channel.as_deref(), None)?;
+    Ok((found.number, says.then_some(found.channel)))
+}
+
+/// A person's address, in the spelling of people.
+pub(super) fn address(
+    field: &str,
+    text: &str,
+    channel: Option<&str>,
+    region: Option<Region>,
+) -> Result<Address, Problem> {
+    if !(1..=LONGEST).contains(&text.chars().count()) {
+        return Err(Problem::unreadable(&format!("{field}: must be 1 to {LONGEST} characters")));
+    }
+    Address::given(text, check_channel(channel)?, region)
+        .map_err(|problem| impossible(field, &problem))
+}
+
+/// What cannot be, of a field that could be read.
+pub(super) fn impossible(field: &str, problem: &str) -> Problem {
+    Problem::with(kinds::IMPOSSIBLE, format!("{field}: {problem}"))
+}
+
+/// A channel, if one is named; [`EVERY_CHANNEL`] is one.
+pub(super) fn check_channel(channel: Option<&str>) -> Result<Option<&str>, Problem> {
+    let is_name = |text: &str| {
+        (1..=32).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    match channel {
+        Some(text) if text != EVERY_CHANNEL && !is_name(text) => {
+            Err(Problem::unreadable("channel: must be sms, whatsapp, .. or * for every channel"))
+        }
+        channel => Ok(channel),
+    }
+}
+
+/// The same, or a person on every channel.
+fn person(
+    field: &str,
+    text: &str,
+    channel: Option<&str>,
+    region: Option<Region>,
+) -> Result<Address, Problem> {
+    match channel {
+        Some(EVERY_CHANNEL) => {
+            let address = address(field, text, None, region)?;
+            Ok(Address { channel: EVERY_CHANNEL.to_owned(), ..address })
+        }
+        channel => address(field, text, channel, region),
+    }
+}
+
+/// A country, if one is named.
+pub(super) fn region(asked: Option<String>) -> Result<Option<Region>, Problem> {
+    let read = |text: String| match text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())
+    {
+        true => text.parse::<Region>().map_err(|problem| impossible("region", &problem)),
+        false => Err(Problem::unreadable("region: must be two letters, as in FR")),
+    };
+    asked.map(read).transpose()
+}

@@ -1,0 +1,229 @@
+//! Who may be written to, at work: suppressions added and ended, consents recorded, and the question whether a message may
+//! be sent. It puts the domain and the stores in order, writes down who changed what, and adds no rule of its own; it knows
+//! neither HTTP nor SQL.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::{
+    domain::{
+        address::Address,
+        check::{self, Facts, Kind, Question, Verdict},
+        consent::{self, Consent, State},
+        phone,
+        policy::{Category, Policies},
+        suppression::{Source, Suppression},
+        window,
+    },
+    keys::Caller,
+    metrics::Metrics,
+    store::{AuditEntry, Consents, StoreError, Stores, Suppressions},
+};
+
+/// Administers who may be written to.
+#[derive(Clone)]
+pub struct Permissions {
+    /// What people agreed to.
+    pub consents: Consents,
+    /// Who must not be written to.
+    pub suppressions: Suppressions,
+    metrics: Option<Arc<Metrics>>,
+}
+
+/// Answers whether a message may be sent.
+#[derive(Clone)]
+pub struct Checks {
+    stores: Stores,
+    policies: Policies,
+    metrics: Arc<Metrics>,
+}
+
+/// A message somebody wants to send.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// The account that sends.
+    pub account_sid: String,
+    /// Our number or sender, if it is known yet.
+    pub from: Option<String>,
+    /// The person.
+    pub to: Address,
+    /// What it is for.
+    pub category: Category,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Permissions {
+    /// In this database. A sidecar counts what changes.
+    pub fn new(consents: Consents, metrics: Option<Arc<Metrics>>) -> Permissions {
+        Permissions { suppressions: consents.suppressions(), consents, metrics }
+    }
+
+    /// Suppresses some people of an account; those who were not yet for this reason. Once more changes nothing.
+    pub async fn suppress(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        people: &[Address],
+        source: Source,
+        now_ms: i64,
+    ) -> Result<Vec<Suppression>, StoreError> {
+        let numbers: Vec<&str> = people.iter().map(|address| address.number.as_str()).collect();
+        let begin = |address: &Address| Suppression {
+            account_sid: account_sid.to_owned(),
+            address: address.clone(),
+            source,
+            error_code: String::new(),
+            in_force: true,
+            since_ms: now_ms,
+            changed_at_ms: now_ms,
+            message_sid: None,
+            route: None,
+            heard_on: None,
+            sender: None,
+            service_sid: None,
+            changed_by: Some(by.actor.clone()),
+        };
+        let change = |standing: &mut crate::domain::suppression::Standing| {
+            for address in people {
+                standing.begin(begin(address));
+            }
+        };
+        let written = |changes: &[Suppression]| {
+            let action = match source {
+                Source::Import => "suppressions.imported",
+                _ => "suppression.added",
+            };
+            entry(by, account_sid, action, &about(changes), json!({"source": source}), now_ms)
+        };
+        let changes = self.suppressions.change(account_sid, &numbers, change, written).await?;
+        self.count(&changes);
+        Ok(changes)
+    }
+
+    /// Ends every suppression of a number of an account, on one channel or all; those that held.
+    pub async fn unsuppress(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        number: &str,
+        channel: Option<&str>,
+        now_ms: i64,
+    ) -> Result<Vec<Suppression>, StoreError> {
+        let spellings = phone::spellings(number);
+        let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+        let of_channel = |known: &Suppression| {
+            channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))
+        };
+        let change = |standing: &mut crate::domain::suppression::Standing| {
+            standing.end(of_channel, &by.actor, now_ms);
+        };
+        let written = |changes: &[Suppression]| {
+            let sources: Vec<Source> = changes.iter().map(|known| known.source).collect();
+            let detail = json!({"channel": channel, "sources": sources});
+            entry(by, account_sid, "suppression.removed", &about(changes), detail, now_ms)
+        };
+        let changes = self.suppressions.change(account_sid, &numbers, change, written).await?;
+        self.count(&changes);
+        Ok(changes)
+    }
+
+    /// Records what people said; how many pieces are new.
+    pub async fn record(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        said: &[Consent],
+        imported: bool,
+        now_ms: i64,
+    ) -> Result<usize, StoreError> {
+        let subject = match said {
+            [one] => format!("consent of {}", one.address),
+            many => format!("{} consents", many.len()),
+        };
+        let (action, state) = match said.first().map(|one| one.state) {
+            _ if imported => ("consents.imported", None),
+            Some(State::Withdrawn) => ("consent.withdrawn", Some(State::Withdrawn)),
+            _ => ("consent.recorded", Some(State::Granted)),
+        };
+        let entry = entry(by, account_sid, action, &subject, json!({"state": state}), now_ms);
+        self.consents.record(said, Some(entry)).await
+    }
+
+    fn count(&self, changes: &[Suppression]) {
+        if let Some(metrics) = &self.metrics {
+            changes.iter().for_each(|one| metrics.suppression_changed(one.in_force, one.source));
+        }
+    }
+}
+
+impl Checks {
+    /// On these stores.
+    pub fn new(stores: Stores, policies: Policies, metrics: Arc<Metrics>) -> Checks {
+        Checks { stores, policies, metrics }
+    }
+
+    /// What every rule says about a message. Read from the database, not from what is remembered: a STOP that any sidecar
+    /// has answered is known here.
+    pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
+        let Intent { account_sid, from, to, category, kind } = intent;
+        let spellings = phone::spellings(&to.number);
+        let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+        let policy = self.policies.of(account_sid);
+        let mut facts = Facts::default();
+        if *kind == Kind::Session && policy.has_window(&to.channel) {
+            let last = |found: &[(String, i64)]| {
+                let to_sender = |ours: &str| from.as_deref().is_none_or(|from| from == ours);
+                let found = found.iter().filter(|(ours, _)| to_sender(ours));
+                found.map(|(_, last_inbound_ms)| *last_inbound_ms).max()
+            };
+            let is_open = |found: &[(String, i64)]| {
+                last(found).is_some_and(|last_ms| now_ms < window::expires_ms(last_ms))
+            };
+            let found =
+                self.stores.last_inbound(account_sid, &to.channel, &numbers, is_open).await?;
+            facts.last_inbound_ms = last(&found);
+        }
+        let said = self.stores.consents().of_numbers(account_sid, &numbers).await?;
+        facts.consent = consent::current(
+            said.into_iter()
+                .filter(|said| said.category == *category && said.address.channel == to.channel),
+        );
+        // Last, so that nothing that was answered meanwhile is missed.
+        facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &numbers).await?;
+        let question =
+            Question { channel: &to.channel, number: &to.number, category: *category, kind: *kind };
+        let verdicts = check::may_send(policy, &question, &facts, now_ms);
+        self.metrics.checked(&verdicts);
+        Ok(verdicts)
+    }
+}
+
+/// Whom it is about, as the audit has it: no whole number.
+fn about(changes: &[Suppression]) -> String {
+    match changes {
+        [one] => format!("suppression of {}", one.address),
+        many => format!("{} suppressions", many.len()),
+    }
+}
+
+fn entry(
+    by: &Caller,
+    account_sid: &str,
+    action: &str,
+    subject: &str,
+    detail: serde_json::Value,
+    now_ms: i64,
+) -> AuditEntry {
+    AuditEntry {
+        id: 0,
+        at_ms: now_ms,
+        actor: by.actor.clone(),
+        source: by.source.clone(),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        account_sid: Some(account_sid.to_owned()),
+        detail: detail.to_string(),
+    }
+}
