@@ -2,6 +2,7 @@
 
 mod backend;
 mod captured;
+mod consents;
 mod credentials;
 mod demo;
 mod events;
@@ -11,12 +12,14 @@ mod ledger;
 mod listing;
 mod messages;
 mod migrate;
+mod permissions;
 mod print_config;
 mod redact;
 mod reference;
 mod serve;
 mod sign;
 mod story;
+mod suppressions;
 mod tenants;
 mod vectors;
 
@@ -48,6 +51,10 @@ enum Command {
     Events(events::Args),
     /// What is said of accounts: who they are, and what counts for them alone
     Tenants(tenants::Args),
+    /// Who must not be written to: add, remove, list, import, export
+    Suppressions(suppressions::Args),
+    /// What people agreed to: record, withdraw, list, import, export
+    Consents(consents::Args),
     /// Make, list and revoke the keys of the API
     Keys(keys::Args),
     /// Take everything out of what was heard: of a message, of a person, of a time
@@ -77,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Messages(args) => messages::run(args),
         Command::Events(args) => events::run(args),
         Command::Tenants(args) => tenants::run(args),
+        Command::Suppressions(args) => suppressions::run(args),
+        Command::Consents(args) => consents::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Redact(args) => redact::run(args),
         Command::PrintConfig(args) => print_config::run(args),

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use twilio_edge_filter::{config, metrics, reply};
 
+use super::fail;
+use crate::{config::Merged, domain::optout};
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Of what
@@ -25,6 +28,8 @@ enum Subject {
     Problems,
     /// Which parameter is kept for how long (docs/RETENTION.md)
     Retention,
+    /// The words that mean STOP, START and HELP (docs/COMPLIANCE.md)
+    Keywords,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -35,6 +40,10 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
         Subject::Problems => crate::http::kinds::reference(),
         Subject::Retention => crate::domain::part::reference(),
+        Subject::Keywords => match Merged::read(None, std::iter::empty()).check(false) {
+            Ok(usual) => optout::reference(&usual.optout),
+            Err(problems) => return fail(problems),
+        },
     };
     print!("{text}");
     ExitCode::SUCCESS

@@ -14,6 +14,7 @@ use crate::domain::{
 /// What is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = MessageKind)]
 pub enum Kind {
     /// Free text: an answer, while the window is open.
     Session,
@@ -58,6 +59,7 @@ pub struct Facts {
 /// What may speak against a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = CheckRule)]
 pub enum Rule {
     /// Who does not want to be written to is not.
     Suppression,
@@ -72,6 +74,7 @@ pub enum Rule {
 /// Why a message may not be sent: never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = CheckCode)]
 pub enum Code {
     /// The person does not want to be written to, or an administrator says so.
     Suppressed,
@@ -102,6 +105,7 @@ impl Code {
 /// Who can change a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = CheckActor)]
 pub enum Actor {
     /// The person, by a START or a message.
     Recipient,
@@ -113,6 +117,7 @@ pub enum Actor {
 
 /// What one rule says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = CheckVerdict)]
 pub struct Verdict {
     /// Which.
     pub rule: Rule,

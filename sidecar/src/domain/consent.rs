@@ -21,6 +21,7 @@ const AHEAD_MS: i64 = 5 * 60 * 1000;
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ConsentState)]
 pub enum State {
     /// They agreed.
     Granted,

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write as _,
     sync::LazyLock,
 };
 
@@ -177,6 +178,24 @@ impl Lexicon {
     }
 }
 
+/// Every word that may count, as the table of docs/COMPLIANCE.md: those of the settings, and those of each language.
+pub fn reference(usual: &Keywords) -> String {
+    let mut text = "| language | STOP | START | HELP | left out, and what else it means |\n\
+                    |---|---|---|---|---|\n"
+        .to_owned();
+    let mut row = |language: &str, lists: [&[String]; 3], left_out: &str| {
+        let [stop, start, help] = lists.map(|words| words.join(", "));
+        let _ = writeln!(text, "| {language} | {stop} | {start} | {help} | {left_out} |");
+    };
+    row("English (always)", [&usual.stop, &usual.start, &usual.help], "");
+    for Locale { tag, language, stop, start, help, ambiguous } in LOCALES.iter() {
+        let left_out: Vec<String> =
+            ambiguous.iter().map(|(word, meaning)| format!("{word}: {meaning}")).collect();
+        row(&format!("{language} (`{tag}`)"), [stop, start, help], &left_out.join("; "));
+    }
+    text
+}
+
 fn by_opt_out_type(value: &str) -> Option<Opt> {
     match value.trim().to_ascii_uppercase().as_str() {
         "STOP" => Some(Opt::Stop),
@@ -276,6 +295,14 @@ mod tests {
             k.help.push("baja".into());
         });
         assert!(clash.contains("locales, es: \"BAJA\" is in optout.help too"), "{clash}");
+    }
+
+    #[test]
+    fn the_guide_has_every_word() {
+        let guide = include_str!("../../../docs/COMPLIANCE.md");
+        let table = reference(&crate::config::defaults().optout);
+        let told = "docs/COMPLIANCE.md is not what `twilio-edge reference keywords` prints";
+        assert!(guide.contains(&table), "{told}:\n{table}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub const EVERY_CHANNEL: &str = "*";
     utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SuppressionSource)]
 pub enum Source {
     /// The person sent an opt-out word.
     Keyword,

@@ -25,7 +25,7 @@ use crate::{
 /// What is to be sent, by whom, to whom.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct Check {
     /// Whose: that of the key, if it is bound to one; else this has to be said.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -48,7 +48,7 @@ struct Wanted {
 
 /// Whether it may be sent, and what every rule says.
 #[derive(Serialize, ToSchema)]
-struct Answer {
+struct CheckAnswer {
     allowed: bool,
     account_sid: String,
     to: String,
@@ -70,8 +70,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     path = "/v1/checks",
     tag = "checks",
     operation_id = "check",
-    request_body = Wanted,
-    responses((status = 200, description = "What every rule says", body = Answer), Problem),
+    request_body = Check,
+    responses((status = 200, description = "What every rule says", body = CheckAnswer), Problem),
     security(("key" = [])),
 )]
 async fn check(
@@ -79,9 +79,9 @@ async fn check(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: Wanted = serde_json::from_slice(&whole(body)?)
+    let wanted: Check = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
-    let Wanted { account_sid, from, to, channel, region, category, kind } = wanted;
+    let Check { account_sid, from, to, channel, region, category, kind } = wanted;
     let region = suppressions::region(region)?;
     let to = suppressions::address("to", &to, channel.as_deref(), region)?;
     let from = from.map(|from| Address::parse(&from).map(|from| from.number).unwrap_or(from));
@@ -94,7 +94,7 @@ async fn check(
     };
     let verdicts = app.checks.may_send(&intent, now_ms()).await;
     let verdicts = verdicts.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&Answer {
+    Ok(json(&CheckAnswer {
         allowed: verdicts.iter().all(|verdict| verdict.ok),
         account_sid: intent.account_sid,
         country: phone::country(&intent.to.number),

@@ -32,7 +32,7 @@ use crate::{
     store::ConsentsPage,
 };
 
-/// Recorded at a time when a list is imported, each time in one transaction.
+/// RecordedConsent at a time when a list is imported, each time in one transaction.
 const TOGETHER: usize = 500;
 
 /// Which of an account's.
@@ -81,7 +81,7 @@ struct ConsentList {
 /// What a person said, and the evidence of it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct New {
+struct NewConsent {
     /// Whose: that of the key, if it is bound to one; else this has to be said.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -112,7 +112,7 @@ struct New {
 
 /// What was recorded.
 #[derive(Serialize, ToSchema)]
-struct Recorded {
+struct RecordedConsent {
     consent: ConsentShown,
     /// False if the same evidence was known already.
     new: bool,
@@ -120,7 +120,7 @@ struct Recorded {
 
 /// What a person said, and what counts of it.
 #[derive(Serialize, ToSchema)]
-struct Person {
+struct PersonsConsents {
     /// By channel and category.
     current: Vec<ConsentShown>,
     /// Everything, the latest first: a thousand pieces at most.
@@ -183,7 +183,7 @@ async fn list(
     tag = "consents",
     params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Whose),
     operation_id = "fetch_consents",
-    responses((status = 200, description = "All of it", body = Person), Problem),
+    responses((status = 200, description = "All of it", body = PersonsConsents), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -202,7 +202,7 @@ async fn fetch(
     said.retain(|said| channel.as_ref().is_none_or(|channel| said.address.channel == *channel));
     let history = said.iter().map(ConsentShown::of).collect();
     let current = consent::current_of_each(said);
-    Ok(json(&Person { current: current.iter().map(ConsentShown::of).collect(), history }))
+    Ok(json(&PersonsConsents { current: current.iter().map(ConsentShown::of).collect(), history }))
 }
 
 /// Records that a person agreed, or took it back. The same evidence again changes nothing.
@@ -211,8 +211,8 @@ async fn fetch(
     path = "/v1/consents",
     tag = "consents",
     operation_id = "record_consent",
-    request_body = New,
-    responses((status = 200, description = "What was recorded", body = Recorded), Problem),
+    request_body = NewConsent,
+    responses((status = 200, description = "What was recorded", body = RecordedConsent), Problem),
     security(("key" = [])),
 )]
 async fn record(
@@ -220,7 +220,7 @@ async fn record(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let new: New = serde_json::from_slice(&whole(body)?)
+    let new: NewConsent = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
     let now_ms = now_ms();
     let region = suppressions::region(new.region)?;
@@ -243,7 +243,7 @@ async fn record(
     let said = std::slice::from_ref(&consent);
     let recorded = app.permissions.record(&caller, &consent.account_sid, said, false, now_ms).await;
     let recorded = recorded.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&Recorded { consent: ConsentShown::of(&consent), new: recorded > 0 }))
+    Ok(json(&RecordedConsent { consent: ConsentShown::of(&consent), new: recorded > 0 }))
 }
 
 /// Records everything on a list: CSV with columns `number`, `category`, `source` and, where there is something to say,

@@ -83,7 +83,7 @@ struct Whose {
 /// A person to suppress.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct New {
+struct NewSuppression {
     /// Whose: that of the key, if it is bound to one; else this has to be said.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -215,7 +215,7 @@ async fn fetch(
     path = "/v1/suppressions",
     tag = "suppressions",
     operation_id = "add_suppression",
-    request_body = New,
+    request_body = NewSuppression,
     responses((status = 200, description = "Every reason there is or was", body = SuppressionList), Problem),
     security(("key" = [])),
 )]
@@ -224,7 +224,7 @@ async fn add(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let new: New = serde_json::from_slice(&whole(body)?)
+    let new: NewSuppression = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
     let account_sid = finding::account(&caller, new.account_sid)?;
     let region = region(new.region)?;

@@ -23,8 +23,9 @@ use super::{
     retention::RetentionStatements,
     rows::{EventRow, KnownRow},
     sql::{
-        ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements, TenantStatements,
-        consent_columns, event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
+        ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements,
+        TenantStatements, consent_columns, event_columns, heard_columns, merge,
+        suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};

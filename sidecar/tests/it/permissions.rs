@@ -1,5 +1,7 @@
 //! Who must not be written to and who agreed to be, as applications and administrators meet it: over HTTP, on every store.
 
+use std::process::Command;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use twilio_edge_contract::{Decision, Outcome, SettlementResult};
@@ -19,6 +21,7 @@ on_every_store!(
     a_list_is_taken_whole_or_its_bad_lines_are_told,
     consents_are_added_to_and_the_latest_counts,
     nobody_sees_or_changes_another_tenants,
+    the_command_line_works_beside_a_sidecar_that_runs,
 );
 
 fn said(message_sid: &str, from: &str, body: &str) -> twilio_edge_contract::Claim {
@@ -191,7 +194,10 @@ async fn suppressions_are_listed_page_by_page(world: World) {
     let cannot_be = coded(422, "impossible");
     let path = "/v1/suppressions?number=hello";
     assert_eq!(app.refusal(Method::GET, path, &Value::Null).await, cannot_be);
-    for query in ["cursor=x", "limit=0", "source=me", "channel=%00", "account_sid=AC1"] {
+    let no_page = coded(404, "no_such_page");
+    let path = "/v1/suppressions?cursor=x";
+    assert_eq!(app.refusal(Method::GET, path, &Value::Null).await, no_page);
+    for query in ["limit=0", "source=me", "channel=%00", "account_sid=AC1"] {
         let bad = coded(400, "unreadable");
         let path = format!("/v1/suppressions?{query}");
         assert_eq!(app.refusal(Method::GET, &path, &Value::Null).await, bad, "{query}");
@@ -356,4 +362,87 @@ async fn both_of<'a>(sidecar: &'a Sidecar, admin: &Caller<'_>) -> (Caller<'a>, C
     let (_, token) = admin.create("app", Some(ACCOUNT), "shop").await;
     let (_, own) = admin.create("admin", Some(ACCOUNT), "its administrator").await;
     (Caller::app(sidecar, &token), Caller::admin(sidecar, &own))
+}
+
+fn run(world: &World, args: &[&str]) -> (bool, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+    command.current_dir(world.directory.path()).args(args).env_clear();
+    command.env("DATABASE_URL", &world.database_url).env("USER", "tester");
+    let output = command.env("TWILIO_ACCOUNT_SID", ACCOUNT).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+fn ran(world: &World, args: &[&str]) -> String {
+    let (success, out, err) = run(world, args);
+    assert!(success, "{args:?}: {err}");
+    out
+}
+
+async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
+    let sidecar = world.sidecar().await;
+    let (app, admin) = both(&sidecar).await;
+    let add = ["suppressions", "add", "(555) 123-0001", "--region", "US", "--channel", "whatsapp"];
+    let table = ran(&world, &add);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("NUMBER ") && lines.len() == 2, "{table}");
+    assert!(lines[1].starts_with(ALICE) && lines[1].contains("administrator"), "{table}");
+    assert!(sidecar.claim(said("SM1", ALICE, "START")).await.suppressed, "at once");
+    let entry = admin.get("/v1/audit").await["entries"][0].clone();
+    assert_eq!(
+        (&entry["action"], &entry["actor"]),
+        (&json!("suppression.added"), &json!("command line"))
+    );
+    assert_eq!(entry["source"], "user tester");
+
+    let list = world.directory.path().join("list.csv");
+    std::fs::write(&list, "number\n+14155552671\nnobody\n").unwrap();
+    let list = list.to_str().unwrap();
+    let (success, _, err) = run(&world, &["suppressions", "import", list]);
+    assert!(!success && err.contains("line 3: number: \"nobody\" is no phone number"), "{err}");
+    let told = ran(&world, &["suppressions", "import", list, "--partial"]);
+    assert_eq!(told, "1 lines, 1 new suppressions\n");
+    let listed: Value =
+        serde_json::from_str(&ran(&world, &["suppressions", "list", "--json"])).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    let export = ran(&world, &["suppressions", "export"]);
+    assert!(export.contains("+14155552671,sms,import,"), "{export}");
+    ran(&world, &["suppressions", "remove", "whatsapp:+1 555 123 0001"]);
+    assert!(!sidecar.claim(said("SM2", ALICE, "hi")).await.suppressed);
+    let (success, _, err) = run(&world, &["suppressions", "remove", ALICE]);
+    assert!(!success && err.contains("no suppression of that number holds"), "{err}");
+
+    let record = |verb, at| {
+        let number = format!("whatsapp:{ALICE}");
+        let args = ["--category", "marketing", "--source", "call", "--at", at, "--ip", "192.0.2.1"];
+        ran(&world, &[&["consents", verb, &number][..], &args[..]].concat())
+    };
+    record("record", "2026-11-01");
+    record("withdraw", "2026-11-02");
+    let listed = ran(&world, &["consents", "list", "--number", ALICE, "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&listed[0]["state"], &listed[1]), (&json!("withdrawn"), &Value::Null));
+    let seen = app.get(&format!("/v1/consents/{ALICE}")).await;
+    assert_eq!(seen["history"].as_array().unwrap().len(), 2);
+    let export = ran(&world, &["consents", "export"]);
+    std::fs::write(list, &export).unwrap();
+    assert_eq!(ran(&world, &["consents", "import", list]), "2 lines, 0 new consents\n");
+    let all = ran(&world, &["consents", "list", "--history", "-o", "tsv"]);
+    assert_eq!(all.lines().count(), 3, "{all}");
+
+    for (args, problem) in [
+        (&["suppressions", "add", "5551230001"][..], "say of which region it is"),
+        (&["suppressions", "add", ALICE, "--region", "ZZ"], "\"ZZ\" is no country"),
+        (
+            &["consents", "record", ALICE, "--category", "sales", "--source", "x"],
+            "is none of marketing",
+        ),
+        (
+            &["consents", "record", ALICE, "--category", "utility", "--source", "x", "--ip", "y"],
+            "--ip: \"y\" is no",
+        ),
+    ] {
+        let (success, _, err) = run(&world, args);
+        assert!(!success && err.contains(problem), "{args:?}: {err}");
+    }
 }

@@ -1,0 +1,112 @@
+//! Where the commands that say who may be written to find what they change: of which account, in which database, beside a
+//! sidecar that runs. What they do is in the audit like any other change.
+
+use std::{fs::File, io::Read, path::Path, process::ExitCode};
+
+use super::{Sources, credentials::variable, fail, ledger};
+use crate::{
+    config::{self, without_password},
+    domain::phone::Region,
+    keys::Caller,
+    lists::List,
+    permissions::Permissions,
+    store::{Consents, StoreError},
+};
+
+/// How long an operator waits for one answer, at least.
+const PATIENCE_MS: u64 = 60_000;
+
+/// Largest list that is read, in bytes: some million lines.
+const LARGEST: u64 = 1 << 27;
+
+/// Rows read or written at a time.
+pub(super) const TOGETHER: usize = 500;
+
+/// Whose, and where they are.
+#[derive(Debug, clap::Args)]
+pub(super) struct Place {
+    /// The account whose they are
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
+    pub(super) account: String,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// How numbers are written.
+#[derive(Debug, clap::Args)]
+pub(super) struct Numbers {
+    /// Of numbers without a country code: two letters, as in FR
+    #[arg(long)]
+    pub(super) region: Option<Region>,
+    /// The channel, where the number does not say
+    #[arg(long)]
+    pub(super) channel: Option<String>,
+}
+
+impl Place {
+    /// Opens the database, lets `act` work there and shows what it says with `show`.
+    pub(super) fn work<T>(
+        self,
+        act: impl AsyncFnOnce(&Permissions, &Caller, &str) -> Result<T, StoreError>,
+        show: impl FnOnce(T) -> ExitCode,
+    ) -> ExitCode {
+        let config = match self.sources.read().check(false) {
+            Ok(config) => config,
+            Err(problems) => return fail(problems),
+        };
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(error),
+        };
+        let user = variable("USER").unwrap_or_else(|| "unknown".into());
+        let by = Caller::command_line(&user);
+        let done = runtime.block_on(async {
+            let patient = config::Database {
+                connect_timeout_ms: config.database.connect_timeout_ms.max(PATIENCE_MS),
+                ..config.database.clone()
+            };
+            let consents = Consents::open(&patient).await?;
+            let done = act(&Permissions::new(consents.clone(), None), &by, &self.account).await;
+            consents.close().await;
+            done
+        });
+        match done {
+            Ok(done) => show(done),
+            Err(error) => {
+                let database = without_password(config.database.url.expose());
+                fail(format_args!("the database {database} {error}"))
+            }
+        }
+    }
+}
+
+/// All of a list, `-` for standard input.
+pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
+    let problem = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin().take(LARGEST + 1).read_to_end(&mut bytes).map_err(problem)?;
+    } else {
+        let file = File::open(path).map_err(problem)?;
+        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(problem)?;
+    }
+    match bytes.len() as u64 {
+        ..=LARGEST => Ok(bytes),
+        _ => Err(format!("{}: is larger than {LARGEST} bytes; split it", path.display())),
+    }
+}
+
+/// The good lines of a list, if it may be taken; its bad ones are told.
+pub(super) fn accepted<T>(list: Result<List<T>, String>, partial: bool) -> Result<List<T>, String> {
+    let list = list?;
+    match list.complaint() {
+        Some(complaint) if !partial => Err(format!(
+            "{complaint}\nnothing was done; put these lines right, or leave them out with --partial"
+        )),
+        Some(complaint) => {
+            eprintln!("twilio-edge: left out: {complaint}");
+            Ok(list)
+        }
+        None => Ok(list),
+    }
+}
