@@ -194,7 +194,7 @@ impl Checks {
         facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &numbers).await?;
         let question =
             Question { channel: &to.channel, number: &to.number, category: *category, kind: *kind };
-        let verdicts = check::may_send(policy, &question, &facts, now_ms);
+        let verdicts = check::may_send(&policy, &question, &facts, now_ms);
         self.metrics.checked(&verdicts);
         Ok(verdicts)
     }

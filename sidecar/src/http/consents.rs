@@ -265,7 +265,7 @@ async fn import(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let import = finding::query(query)?;
-    let account_sid = finding::account(&caller, import.account_sid)?;
+    let account_sid = finding::account(&caller, Some(import.account_sid))?;
     let (region, now_ms) = (suppressions::region(import.region)?, now_ms());
     let about = About { account_sid: &account_sid, region, by: &caller.actor, now_ms };
     let list = lists::read_consents(whole(body)?.as_ref(), &about);

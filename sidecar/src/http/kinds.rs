@@ -95,8 +95,6 @@ kinds! {
         "Split the batch as the detail says."
     BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request is too large; nothing was done";
         "Send less at a time, or raise http.max_body_bytes (for the filter) or api.max_body_bytes (for all others)."
-    IMPOSSIBLE UNPROCESSABLE_ENTITY CALLER "impossible": "A field says what cannot be; nothing was done";
-        "Put the field right that the detail names: a number nobody can have, no country, no time."
     BAD_LINES UNPROCESSABLE_ENTITY CALLER "bad_lines": "The list has bad lines; nothing was done";
         "Put the lines right that the detail names, or send the list with partial=true, which leaves them out."
     RATE_LIMITED TOO_MANY_REQUESTS CALLER "rate_limited": "This key has asked too often";

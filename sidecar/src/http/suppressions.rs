@@ -80,6 +80,19 @@ struct Whose {
     channel: Option<String>,
 }
 
+/// One number, to end its suppressions.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Removal {
+    /// Whose: said even by a key that is bound to one.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: String,
+    /// Only on this channel. Those on every channel are of each.
+    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+}
+
 /// A person to suppress.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -103,9 +116,9 @@ struct NewSuppression {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Import {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Whose: said even by a key that is bound to one.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
-    pub(super) account_sid: Option<String>,
+    pub(super) account_sid: String,
     /// Of numbers without a country code: two letters.
     #[param(pattern = "^[A-Za-z]{2}$")]
     pub(super) region: Option<String>,
@@ -245,7 +258,7 @@ async fn add(
     delete,
     path = "/v1/suppressions/{number}",
     tag = "suppressions",
-    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Whose),
+    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Removal),
     operation_id = "remove_suppressions",
     responses((status = 200, description = "Those that held", body = SuppressionList), Problem),
     security(("key" = [])),
@@ -254,10 +267,10 @@ async fn remove(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<Removal>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
-    let account_sid = finding::account(&caller, whose.account_sid)?;
+    let account_sid = finding::account(&caller, Some(whose.account_sid))?;
     let (number, channel) = one(number, whose.channel)?;
     let permissions = &app.permissions;
     let ended =
@@ -287,7 +300,7 @@ async fn import(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let import = finding::query(query)?;
-    let account_sid = finding::account(&caller, import.account_sid)?;
+    let account_sid = finding::account(&caller, Some(import.account_sid))?;
     let (region, now_ms) = (region(import.region)?, now_ms());
     let about = About { account_sid: &account_sid, region, by: &caller.actor, now_ms };
     let list = lists::read_suppressions(whole(body)?.as_ref(), &about);

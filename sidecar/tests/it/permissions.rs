@@ -33,6 +33,11 @@ async fn both(sidecar: &Sidecar) -> (Caller<'_>, Caller<'_>) {
     both_of(sidecar, &admin).await
 }
 
+/// Where an administrator brings lists.
+fn lists(of: &str) -> String {
+    format!("/v1/{of}/import?account_sid={ACCOUNT}")
+}
+
 async fn posted(caller: &Caller<'_>, path: &str, body: impl ToString) -> Value {
     let response = caller.send(Method::POST, path, body.to_string()).await;
     let status = response.status();
@@ -121,7 +126,7 @@ async fn what_people_say_leaves_what_others_decided(world: World) {
     assert_eq!(reasons(&app, ALICE).await, [of_app, "keyword - whatsapp false"]);
 
     // An administrator ends it, on that channel; once more there is nothing to end.
-    let path = format!("{path}?channel=whatsapp");
+    let path = format!("{path}?account_sid={ACCOUNT}&channel=whatsapp");
     let response = admin.send(Method::DELETE, &path, String::new()).await;
     assert_eq!(response.status(), 200);
     assert!(!sidecar.claim(said("SM3", ALICE, "hi")).await.suppressed);
@@ -167,7 +172,7 @@ async fn suppressions_are_listed_page_by_page(world: World) {
     let (app, admin) = both(&sidecar).await;
     let number = |n: usize| format!("+1415555{n:04}");
     let lines: String = (0..23).map(|n| format!("{}\n", number(n))).collect();
-    let imported = posted(&admin, "/v1/suppressions/import", format!("number\n{lines}")).await;
+    let imported = posted(&admin, &lists("suppressions"), format!("number\n{lines}")).await;
     assert_eq!((&imported["lines"], &imported["added"]), (&json!(23), &json!(23)));
     posted(&app, "/v1/suppressions", json!({"number": number(7)})).await;
     sidecar.claim(said("SM1", &number(30), "STOP")).await;
@@ -208,7 +213,7 @@ async fn a_list_is_taken_whole_or_its_bad_lines_are_told(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
     let csv = "number,channel\r\n\"+1 415 555 2671\",whatsapp\r\nnobody,\r\n4155552672,\r\n";
-    let path = "/v1/suppressions/import";
+    let path = &lists("suppressions");
     let response = admin.send(Method::POST, path, csv.to_owned()).await;
     assert_eq!(response.status(), 422);
     let problem: Value = response.json().await.unwrap();
@@ -221,10 +226,10 @@ async fn a_list_is_taken_whole_or_its_bad_lines_are_told(world: World) {
     let nothing = app.get("/v1/suppressions").await;
     assert_eq!(nothing["suppressions"], json!([]), "nothing was done");
 
-    let imported = posted(&admin, &format!("{path}?partial=true&region=US"), csv).await;
+    let imported = posted(&admin, &format!("{path}&partial=true&region=US"), csv).await;
     assert_eq!((&imported["lines"], &imported["bad_lines"]), (&json!(2), &json!(1)));
     assert_eq!(imported["bad"][0]["line"], 3);
-    let again = posted(&admin, &format!("{path}?partial=true&region=US"), csv).await;
+    let again = posted(&admin, &format!("{path}&partial=true&region=US"), csv).await;
     assert_eq!(again["added"], 0, "the same list again changes nothing");
 
     let export = app.send(Method::GET, "/v1/suppressions/export", String::new()).await;
@@ -269,7 +274,7 @@ async fn consents_are_added_to_and_the_latest_counts(world: World) {
     assert_eq!(person["history"][1]["proof"], granted["proof"]);
 
     let csv = "number,category,source,at\n+15551230002,marketing,paper,2026-01-01\n+15551230002,utility,paper,2026-01-01\n";
-    assert_eq!(posted(&admin, "/v1/consents/import", csv).await["added"], 2);
+    assert_eq!(posted(&admin, &lists("consents"), csv).await["added"], 2);
     let listed = async |query: &str| {
         app.get(&format!("/v1/consents?{query}")).await["consents"].as_array().unwrap().len()
     };
@@ -288,7 +293,7 @@ async fn consents_are_added_to_and_the_latest_counts(world: World) {
     let export = app.send(Method::GET, "/v1/consents/export", String::new()).await;
     let export = export.text().await.unwrap();
     assert!(export.contains("\"☑ Send me offers, \"\"weekly\"\"\""), "{export}");
-    assert_eq!(posted(&admin, "/v1/consents/import", &export).await["added"], 0, "as it was");
+    assert_eq!(posted(&admin, &lists("consents"), &export).await["added"], 0, "as it was");
 
     let (cannot_be, unreadable) = (coded(422, "impossible"), coded(400, "unreadable"));
     for (field, value, expected) in [
@@ -330,7 +335,8 @@ async fn nobody_sees_or_changes_another_tenants(world: World) {
     assert_eq!(theirs.get(&format!("/v1/consents/{ALICE}")).await["history"], json!([]));
     let none = coded(404, "not_suppressed");
     let path = format!("/v1/suppressions/{ALICE}");
-    assert_eq!(their_admin.refusal(Method::DELETE, &path, &Value::Null).await, none);
+    let own_path = format!("{path}?account_sid={OTHER}");
+    assert_eq!(their_admin.refusal(Method::DELETE, &own_path, &Value::Null).await, none);
     for export in ["/v1/suppressions/export", "/v1/consents/export"] {
         let text = theirs.send(Method::GET, export, String::new()).await.text().await.unwrap();
         assert!(!text.contains(ALICE), "{text}");
