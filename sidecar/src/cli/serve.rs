@@ -27,10 +27,13 @@ use crate::{
     http,
     metrics::Metrics,
     retention::{Job, Rulebook},
-    store::{Stores, histories::Histories},
+    store::{StoreError, Stores, histories::Histories},
     telemetry::Telemetry,
     tenants::Tenants,
 };
+
+/// How long to leave a database alone that did not answer at start.
+const AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -87,7 +90,10 @@ async fn serve(config: Config) -> Result<(), String> {
     let retention = tokio::spawn(job.run());
     let tenants = Tenants::new(stores.tenants(), stores.policies(), rulebook.clone(), &config);
     // From the first webhook on, each account has what is said of it.
-    tenants.refresh().await.map_err(|error| format!("what is said of accounts {error}"))?;
+    let patience = Duration::from_millis(config.database.connect_timeout_ms);
+    read_first(&tenants, Instant::now() + patience)
+        .await
+        .map_err(|error| format!("what is said of accounts {error}"))?;
     let refresh = tokio::spawn(tenants.clone().keep_fresh());
 
     let claims = Claims {
@@ -126,6 +132,17 @@ async fn serve(config: Config) -> Result<(), String> {
     telemetry.finish(Duration::from_millis(config.telemetry.timeout_ms)).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A start has longer than a claim: a database that is slow at first is asked again until then.
+async fn read_first(tenants: &Tenants, deadline: Instant) -> Result<(), StoreError> {
+    loop {
+        match tenants.refresh().await {
+            Err(StoreError::Away(_)) if Instant::now() < deadline => {}
+            read => return read,
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 async fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr), String> {

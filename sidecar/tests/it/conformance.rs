@@ -1,13 +1,8 @@
 //! The API held against its own description by Schemathesis, which invents requests, good and bad, from the specification
 //! that each listener serves: no 5xx, nothing that is not described, nothing refused that is described as good or taken
-//! that is described as bad. Others in every run; the seed is printed, and TWILIO_EDGE_SCHEMATHESIS_SEED makes the same again.
+//! that is described as bad. The same in every run; TWILIO_EDGE_SCHEMATHESIS_SEED asks for others.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::Stdio,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io::Write, path::Path, process::Stdio, time::Duration};
 
 use serde_json::json;
 use tokio::process::Command;
@@ -106,11 +101,9 @@ async fn judged(home: &Path, part: &Part<'_>, seed: &str) {
     assert!(said.contains("Tested: ") && !said.contains("Tested: 0"), "{said}");
 }
 
+/// The same in every run unless asked otherwise: a change of ours is judged, not the dice.
 fn seed() -> String {
-    std::env::var("TWILIO_EDGE_SCHEMATHESIS_SEED").unwrap_or_else(|_| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        (since.as_micros() % 1_000_000_000).to_string()
-    })
+    std::env::var("TWILIO_EDGE_SCHEMATHESIS_SEED").unwrap_or_else(|_| "20".to_owned())
 }
 
 /// Past the test runner, which shows a passed test's output to nobody.
