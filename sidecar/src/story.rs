@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::message::Number,
+    lists::{ConsentShown, SuppressionShown},
     shown::{EventShown, MessageShown, WindowShown},
     store::{
         StoreError,
@@ -25,6 +26,10 @@ pub struct Story {
     pub number: String,
     /// The only channel that was asked about; every one without.
     pub channel: Option<String>,
+    /// Why it must not be written to, and why it once must not.
+    pub suppressions: Vec<SuppressionShown>,
+    /// What was agreed to and taken back.
+    pub consents: Vec<ConsentShown>,
     /// The conversations with it, by our number.
     pub windows: Vec<WindowShown>,
     /// The latest messages from and to it.
@@ -51,7 +56,9 @@ pub async fn of(
         after: None,
         limit: WINDOWS,
     };
-    let (windows, messages, events) = tokio::try_join!(
+    let (suppressions, consents, windows, messages, events) = tokio::try_join!(
+        histories.suppressions(account_sid, &number.number),
+        histories.consents(account_sid, &number.number),
         histories.windows(&windows),
         histories.messages(&latest),
         histories.events(&latest),
@@ -60,6 +67,16 @@ pub async fn of(
         account_sid: account_sid.to_owned(),
         number: number.number.clone(),
         channel: number.channel.clone(),
+        suppressions: suppressions
+            .iter()
+            .filter(|known| number.is_on(&known.address.channel))
+            .map(SuppressionShown::of)
+            .collect(),
+        consents: consents
+            .iter()
+            .filter(|known| number.is_on(&known.address.channel))
+            .map(ConsentShown::of)
+            .collect(),
         windows: windows.found.iter().map(|window| WindowShown::of(window, now_ms)).collect(),
         messages: messages.found.iter().map(MessageShown::of).collect(),
         events: events.found.iter().map(EventShown::of).collect(),

@@ -31,6 +31,11 @@ pub(super) struct Args {
 
 const WINDOWS: [&str; 6] = ["channel", "person", "sender", "last_inbound_at", "expires_at", "open"];
 
+const SUPPRESSIONS: [&str; 6] =
+    ["channel", "source", "error_code", "in_force", "since", "changed_at"];
+
+const CONSENTS: [&str; 5] = ["channel", "category", "state", "at", "source"];
+
 const MESSAGES: [&str; 7] =
     ["first_heard_at", "sid", "direction", "from", "to", "status", "error_code"];
 
@@ -56,6 +61,12 @@ fn told(story: &Story) -> String {
     let channel = story.channel.as_ref().map(|channel| format!("{channel}:")).unwrap_or_default();
     let title = format!("{channel}{} in {}", story.number, story.account_sid);
     let parts = [
+        part(
+            "Suppressions: why it must not be written to, or must not have been",
+            &SUPPRESSIONS,
+            &story.suppressions,
+        ),
+        part("Consents: what was agreed to and taken back", &CONSENTS, &story.consents),
         part("Windows: until when free text may be sent", &WINDOWS, &story.windows),
         part("Messages, the latest first", &MESSAGES, &story.messages),
         part("Webhooks, the latest first", &EVENTS, &story.events),

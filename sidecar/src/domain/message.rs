@@ -8,6 +8,7 @@ use crate::domain::{
     address::Address,
     phone,
     status::{Said, standing},
+    suppression::EVERY_CHANNEL,
 };
 
 /// One webhook, as it was heard and as it ended.
@@ -73,6 +74,11 @@ pub struct Number {
 }
 
 impl Number {
+    /// Whether something on this channel, or on every one, is about it.
+    pub fn is_on(&self, channel: &str) -> bool {
+        channel == EVERY_CHANNEL || self.channel.as_deref().is_none_or(|own| own == channel)
+    }
+
     /// Reads `+15551234567` or `whatsapp:+15551234567`; none when it is no address.
     pub fn parse(raw: &str) -> Option<Number> {
         let Address { channel, number } = Address::parse(raw)?;

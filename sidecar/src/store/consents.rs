@@ -61,7 +61,7 @@ struct PageAsked<'a> {
 }
 
 #[derive(Debug, Serialize, FromRow)]
-struct ConsentRow {
+pub(super) struct ConsentRow {
     id: String,
     tenant: String,
     number: String,

@@ -12,15 +12,20 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::{
+    consents::ConsentRow,
     reader::Reader,
     sql::{StoreError, heard_columns},
+    suppressions::{SuppressionRow, people},
 };
 use crate::{
     config,
     domain::{
         address::Address,
+        consent::Consent,
         cursor::Cursor,
         message::{Direction, Heard, Message, Number},
+        phone,
+        suppression::Suppression,
         window::Window,
     },
 };
@@ -32,7 +37,7 @@ const STEP: usize = 200;
 const LOOKED_AT: usize = 10_000;
 
 /// The migration that made what is asked for here.
-const NEEDED: i64 = 3;
+const NEEDED: i64 = 4;
 
 const MIGRATE: &str =
     "to tell: its tables are not up to date; run `twilio-edge migrate`, or start a sidecar on it";
@@ -151,6 +156,34 @@ impl Histories {
         let rows = self.bounded(self.reader.histories(&[Range::just(key)])).await?;
         let theirs = |heard: &Heard| account_sid.is_none_or(|own| own == heard.account_sid);
         Ok(rows.into_iter().map(HeardRow::read).find(theirs))
+    }
+
+    /// Why a number must not be written to, or must not have been, on every channel.
+    pub async fn suppressions(
+        &self,
+        account_sid: &str,
+        number: &str,
+    ) -> Result<Vec<Suppression>, StoreError> {
+        let spellings = phone::spellings(number);
+        let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+        let asked = people(account_sid, &numbers);
+        let found = self.reader.found(|all| all.suppressions.of_people, &asked);
+        let rows: Vec<SuppressionRow> = self.bounded(found).await?;
+        Ok(rows.into_iter().map(Suppression::from).collect())
+    }
+
+    /// What a person agreed to and took back, on every channel.
+    pub async fn consents(
+        &self,
+        account_sid: &str,
+        number: &str,
+    ) -> Result<Vec<Consent>, StoreError> {
+        let spellings = phone::spellings(number);
+        let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+        let asked = people(account_sid, &numbers);
+        let found = self.reader.found(|all| all.consents.of_people, &asked);
+        let rows: Vec<ConsentRow> = self.bounded(found).await?;
+        Ok(rows.into_iter().map(Consent::from).collect())
     }
 
     /// The windows of a person, by our number.

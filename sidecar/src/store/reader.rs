@@ -1,12 +1,13 @@
 //! One database, whichever it is, open for looking only: a few connections of its own beside those that write, so that
 //! who asks waits for no writer and keeps none waiting. Knows what each question binds and nothing of what it is for.
 
-use sqlx::{PgPool, SqlitePool};
+use serde::Serialize;
+use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{
     histories::{HeardRow, Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WindowRow},
     postgres,
-    sql::{StoreError, json},
+    sql::{Statements, StoreError, json},
     sqlite,
 };
 use crate::config;
@@ -76,6 +77,23 @@ impl Reader {
         };
         let ranges = json(ranges)?;
         Ok(fetched!(self, statement, &ranges)?)
+    }
+
+    /// What one of the stores' statements finds for these rows.
+    pub(super) async fn found<R>(
+        &self,
+        statement: fn(&Statements) -> &'static str,
+        rows: &[impl Serialize],
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let statement = match self {
+            Reader::Sqlite(_) => statement(&sqlite::STATEMENTS),
+            Reader::Postgres(_) => statement(&postgres::STATEMENTS),
+        };
+        let rows = json(rows)?;
+        Ok(fetched!(self, statement, &rows)?)
     }
 
     /// The last message of each pair of addresses.

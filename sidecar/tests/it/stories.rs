@@ -308,6 +308,8 @@ async fn a_number_has_one_story(world: World) {
     assert_eq!(column(&story["messages"], "sid"), ["SM2", "SM1"]);
     assert_eq!(column(&story["events"], "sid"), ["SM2", "SM1"]);
     assert_eq!(column(&story["windows"], "sender"), [OURS]);
+    assert_eq!((&story["suppressions"], &story["consents"]), (&json!([]), &json!([])));
+
     // Unescaped, and on one channel.
     assert_eq!(app.get("/v1/numbers/+15551230001").await["messages"], story["messages"]);
     let sms = app.get("/v1/numbers/sms:+15551230001").await;
@@ -316,9 +318,23 @@ async fn a_number_has_one_story(world: World) {
     let ours = app.get("/v1/numbers/+15550001111?limit=1").await;
     assert_eq!(column(&ours["messages"], "sid"), ["SM3"]);
     let nobody = app.get("/v1/numbers/+15559999999").await;
-    for part in ["windows", "messages", "events"] {
+    for part in ["suppressions", "consents", "windows", "messages", "events"] {
         assert_eq!(nobody[part], json!([]), "{part}");
     }
+
+    // What a person says about being written to is part of it at once.
+    let stop = inbound("stop", "SM4", &format!("whatsapp:{ALICE}"), "STOP");
+    sidecar.claim(stop).await;
+    let number = format!("sms:{ALICE}");
+    let evidence =
+        json!({"number": number, "category": "marketing", "source": "form", "at": "2026-11-01"});
+    let made = app.send(Method::POST, "/v1/consents", evidence.to_string()).await;
+    assert_eq!(made.status(), 200);
+    let stopped = app.get("/v1/numbers/+15551230001").await;
+    assert_eq!(column(&stopped["suppressions"], "source"), ["keyword"]);
+    assert_eq!(column(&stopped["consents"], "category"), ["marketing"]);
+    assert_eq!(app.get("/v1/numbers/whatsapp:+15551230001").await["consents"], json!([]));
+    assert_eq!(app.get("/v1/numbers/sms:+15551230001").await["suppressions"], json!([]));
 }
 
 async fn what_cannot_be_asked_is_refused_with_its_field(world: World) {
