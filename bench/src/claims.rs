@@ -1,6 +1,6 @@
-//! What a claim costs the sidecar: batches of webhooks claimed and settled over HTTP, without Envoy and without a backend,
-//! on each combination of stores. What is counted is the CPU of the sidecar's own process, writes behind the answers
-//! included.
+//! What a claim costs the sidecar, and what its settlement: batches of webhooks over HTTP, without Envoy and without a
+//! backend, on each combination of stores. What is counted is the CPU of the sidecar's own process, writes behind the
+//! answers included.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::webhook::Sequence;
 /// No answer takes longer, in milliseconds.
 const PATIENCE_MS: u32 = 4000;
 
-/// Most of the sidecar's CPU one claim may cost with its settlement, in batches of 32.
+/// Most of the sidecar's CPU one claim may cost, in batches of 32.
 const GOALS_US: [(Stores, f64); 2] = [(Stores::RedisPostgres, 10.0), (Stores::Sqlite, 25.0)];
 
 /// How much is claimed, and how.
@@ -51,6 +51,25 @@ impl Options {
     }
 }
 
+/// Microseconds of CPU for each webhook of one round.
+#[derive(Clone, Copy)]
+pub(crate) struct Costs {
+    /// Claimed, and its row written behind the answer.
+    claim: f64,
+    /// Settled, and its row written before the answer.
+    settlement: f64,
+    /// Claimed and settled at once, as it is with a quick backend: usually one row written for both.
+    both: f64,
+}
+
+/// What is done with the webhooks of a round.
+#[derive(Clone, Copy)]
+enum Work {
+    Claim,
+    Settle,
+    Both,
+}
+
 /// Stores, a sidecar on them, and what its rounds cost.
 pub(crate) struct Subject {
     /// Where it has its rows.
@@ -61,7 +80,7 @@ pub(crate) struct Subject {
     goal_us: f64,
     port: u16,
     sidecar: Process,
-    costs_us: Vec<f64>,
+    costs_us: Vec<Costs>,
     _helpers: Vec<Process>,
     _folder: TempDir,
 }
@@ -79,28 +98,26 @@ pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Resu
     let mut sequence = seed;
     for round in 0..=options.rounds {
         for subject in &mut subjects {
-            sequence += 1;
+            sequence += 2;
             let cost = subject.round(options, sequence).await?;
             eprintln!(
-                "round {round} of {}: {:<16} {cost:>6.1} us",
+                "round {round} of {}: {:<16} {:>6.1} + {:.1} us, together {:.1}",
                 options.rounds,
-                subject.stores.title()
+                subject.stores.title(),
+                cost.claim,
+                cost.settlement,
+                cost.both
             );
             // The first fills caches and compiles statements.
             subject.costs_us.extend(Some(cost).filter(|_| round > 0));
         }
     }
-    println!("Sidecar CPU per claim with its settlement, in batches of {}\n", options.batch);
-    println!("{:<16} {:>9} {:>15} {:>9}", "stores", "median us", "min..max", "at most");
-    for subject in &mut subjects {
-        subject.costs_us.sort_by(f64::total_cmp);
-        let costs = &subject.costs_us;
-        let (least, most) = costs.first().zip(costs.last()).context("no round")?;
-        let median = costs.get(costs.len() / 2).context("no round")?;
-        let verdict = if *median <= subject.goal_us { "met" } else { "not met" };
-        let range = format!("{least:.1}..{most:.1}");
-        let (title, goal) = (subject.stores.title(), subject.goal_us);
-        println!("{title:<16} {median:>9.1} {range:>15} {goal:>9.1} {verdict}");
+    println!("Sidecar CPU in us per webhook, in batches of {}\n", options.batch);
+    println!("{:<16} {:<12} {:>9} {:>15} {:>9}", "stores", "", "median", "min..max", "at most");
+    for subject in &subjects {
+        subject.print("claim", |costs| costs.claim, Some(subject.goal_us))?;
+        subject.print("settlement", |costs| costs.settlement, None)?;
+        subject.print("both at once", |costs| costs.both, None)?;
     }
     Ok(())
 }
@@ -131,15 +148,28 @@ impl Subject {
         })
     }
 
-    /// Microseconds of CPU for each webhook of one round.
-    pub(crate) async fn round(&self, options: &Options, sequence: u64) -> Result<f64> {
+    /// Claims and settles so many webhooks, first one after the other, then others at once.
+    pub(crate) async fn round(&self, options: &Options, sequence: u64) -> Result<Costs> {
+        Ok(Costs {
+            claim: self.cost(options, sequence, Work::Claim).await?,
+            settlement: self.cost(options, sequence, Work::Settle).await?,
+            both: self.cost(options, sequence + 1, Work::Both).await?,
+        })
+    }
+
+    /// Claims and settles so many webhooks at once.
+    pub(crate) async fn fill(&self, options: &Options, sequence: u64) -> Result<()> {
+        self.cost(options, sequence, Work::Both).await.map(drop)
+    }
+
+    async fn cost(&self, options: &Options, sequence: u64, what: Work) -> Result<f64> {
         let before = self.sidecar.usage()?.cpu;
         let mut workers = JoinSet::new();
         let batches = options.claims.div_ceil(options.batch);
         for worker in 0..options.connections {
             let own = (worker..batches).step_by(options.connections as usize);
             let own: Vec<u32> = own.collect();
-            workers.spawn(work(self.port, own, options.batch, sequence));
+            workers.spawn(work(self.port, own, options.batch, sequence, what));
         }
         while let Some(worker) = workers.join_next().await {
             worker??;
@@ -148,10 +178,25 @@ impl Subject {
         let used = self.sidecar.usage()?.cpu.saturating_sub(before);
         Ok(used.as_secs_f64() * 1e6 / f64::from(batches * options.batch))
     }
+
+    fn print(&self, what: &str, cost: fn(&Costs) -> f64, goal_us: Option<f64>) -> Result<()> {
+        let mut costs: Vec<f64> = self.costs_us.iter().map(cost).collect();
+        costs.sort_by(f64::total_cmp);
+        let (least, most) = costs.first().zip(costs.last()).context("no round")?;
+        let median = costs.get(costs.len() / 2).context("no round")?;
+        let range = format!("{least:.1}..{most:.1}");
+        let goal = goal_us.map(|goal| {
+            let verdict = if *median <= goal { "met" } else { "not met" };
+            format!(" {goal:>9.1} {verdict}")
+        });
+        let (title, goal) = (self.stores.title(), goal.unwrap_or_default());
+        println!("{title:<16} {what:<12} {median:>9.1} {range:>15}{goal}");
+        Ok(())
+    }
 }
 
-/// One connection: claims a batch, settles it, and goes on.
-async fn work(port: u16, batches: Vec<u32>, size: u32, sequence: u64) -> Result<()> {
+/// One connection: goes through its batches, one after the other.
+async fn work(port: u16, batches: Vec<u32>, size: u32, sequence: u64, what: Work) -> Result<()> {
     let sequence = Sequence::new(sequence)?;
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.set_nodelay(true)?;
@@ -163,14 +208,19 @@ async fn work(port: u16, batches: Vec<u32>, size: u32, sequence: u64) -> Result<
         let claims: Vec<Claim> =
             numbers.take(size as usize).map(|n| sequence.claim(n)).collect::<Result<_>>()?;
         let settlements = claims.iter().map(accepted).collect();
-        to.write_all(&post(CLAIMS_PATH, &ClaimsRequest { v, claims })?).await?;
-        let reply: ClaimsReply = answer(&mut reader).await?;
-        let proceed = reply.verdicts.iter().filter(|v| v.decision == Decision::Proceed).count();
-        ensure!(proceed == size as usize, "{proceed} of {size} claims proceed");
-        to.write_all(&post(SETTLEMENTS_PATH, &SettlementsRequest { v, settlements })?).await?;
-        let reply: SettlementsReply = answer(&mut reader).await?;
-        let settled = |result: SettlementResult| result == SettlementResult::Settled;
-        ensure!(reply.results.iter().all(|one| settled(one.result)), "a settlement was lost");
+        if matches!(what, Work::Claim | Work::Both) {
+            to.write_all(&post(CLAIMS_PATH, &ClaimsRequest { v, claims })?).await?;
+            let reply: ClaimsReply = answer(&mut reader).await?;
+            let proceed = reply.verdicts.iter().filter(|v| v.decision == Decision::Proceed).count();
+            ensure!(proceed == size as usize, "{proceed} of {size} claims proceed");
+        }
+        if matches!(what, Work::Settle | Work::Both) {
+            let request = SettlementsRequest { v, settlements };
+            to.write_all(&post(SETTLEMENTS_PATH, &request)?).await?;
+            let reply: SettlementsReply = answer(&mut reader).await?;
+            let settled = |result: SettlementResult| result == SettlementResult::Settled;
+            ensure!(reply.results.iter().all(|one| settled(one.result)), "a settlement was lost");
+        }
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Resu
         }
         let subject = Subject::start(stores, f64::MAX, parts, cores).await?;
         let before = wal_bytes(&subject.database).await?;
-        subject.round(&claims::Options::of(options.webhooks), seed).await?;
+        subject.fill(&claims::Options::of(options.webhooks), seed).await?;
         let wal = wal_bytes(&subject.database).await? - before;
         let sizes = sizes(&subject.database).await?;
         let each = |bytes: i64| bytes as f64 / f64::from(options.webhooks);
