@@ -65,7 +65,10 @@ async fn ready(State(app): State<App>) -> Response {
         ready: health.ledger.is_ok(),
         database: word(&health.ledger),
         redis: health.redis.as_ref().map(word),
-        accounts: app.accounts.map(|accounts| if accounts.known().stale { "stale" } else { "ok" }),
+        accounts: app
+            .accounts
+            .as_ref()
+            .map(|accounts| if accounts.known().stale { "stale" } else { "ok" }),
     };
     let status = match readiness.ready {
         true => StatusCode::OK,

@@ -33,7 +33,7 @@ async fn config(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let accounts = app.accounts.ok_or_else(|| Problem::of(kinds::NO_ACCOUNTS_FILE))?;
+    let accounts = app.accounts.as_ref().ok_or_else(|| Problem::of(kinds::NO_ACCOUNTS_FILE))?;
     let ring = accounts.current().await.ring;
     let seen = |accounts: &Vec<AccountKeys>| -> Vec<AccountKeys> {
         accounts.iter().filter(|account| caller.sees(&account.sid)).cloned().collect()

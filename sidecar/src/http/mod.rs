@@ -27,6 +27,7 @@ pub(crate) mod tenants;
 mod windows;
 
 use std::{
+    ops::Deref,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -58,9 +59,12 @@ use crate::{
     tenants::Tenants,
 };
 
-/// Everything a handler may use.
+/// Everything a handler may use, behind one pointer: it is cloned several times for each request.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// See [`App`].
+pub struct Parts {
     claims: Claims,
     accounts: Option<Accounts>,
     keys: Keys,
@@ -74,6 +78,14 @@ pub struct App {
     max_import_bytes: usize,
     permissions: Permissions,
     checks: Checks,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl App {
@@ -91,7 +103,7 @@ impl App {
         let permissions = Permissions::new(claims.stores.consents(), Some(metrics.clone()));
         let policies = claims.stores.policies();
         let checks = Checks::new(claims.stores.clone(), policies, metrics);
-        App {
+        App(Arc::new(Parts {
             permissions,
             checks,
             max_import_bytes: config.api.max_import_bytes,
@@ -104,7 +116,7 @@ impl App {
             limits: Arc::new(Limits::new(&config.api)),
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
             max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
-        }
+        }))
     }
 
     /// What filters, applications and orchestrators call.
