@@ -5,8 +5,7 @@
 //! decided here; what an event is, is not.
 
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,8 +17,8 @@ use tokio::{
 };
 
 use super::{
-    ledger::Ledger,
-    rows::EventRow,
+    ledger::{Ledger, each_once},
+    rows::{Event, EventRow},
     spool::{Place, Spool},
     sql::StoreError,
 };
@@ -57,9 +56,9 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     /// May be written later, by key.
-    rows: HashMap<String, Noted>,
+    rows: HashMap<Arc<str>, Noted>,
     /// When each of them is due. A key that is in `rows` no more was written with something urgent.
-    due: VecDeque<(Instant, String)>,
+    due: VecDeque<(Instant, Arc<str>)>,
     urgent: Vec<Urgent>,
     /// Nothing is written behind an answer before that, because the database is away.
     retry_at: Option<Instant>,
@@ -110,32 +109,30 @@ impl Journal {
         (Journal { shared: shared.clone() }, Writer { shared, task })
     }
 
-    /// Takes rows to be written soon; they survive the end of this process when it returns. Returns at once while there is
+    /// Takes events to be written soon; they survive the end of this process when it returns. Returns at once while there is
     /// room, here and in the spool; when there is none, what has no place is written before the answer: the load then goes
     /// at the speed of the database instead of losing anything.
-    pub(super) async fn note(&self, rows: Vec<EventRow>) -> Result<(), StoreError> {
-        if rows.is_empty() {
+    pub(super) async fn note(&self, events: &[Event<'_>]) -> Result<(), StoreError> {
+        if events.is_empty() {
             return Ok(());
         }
         let place = match &self.shared.spool {
-            Some(spool) => match spool.keep(&rows) {
+            Some(spool) => match spool.keep(events) {
                 Some(place) => Some(place),
-                None => return self.write(rows).await,
+                None => return self.write(events.to_vec()).await,
             },
             None => None,
         };
-        let rest = self.shared.wait(rows, place);
+        let rest = self.shared.wait(events, place);
         if rest.is_empty() { Ok(()) } else { self.write(rest).await }
     }
 
-    /// Writes rows, each together with what waits of the same webhook. Durable when it returns; when it fails, what
+    /// Writes events, each together with what waits of the same webhook. Durable when it returns; when it fails, what
     /// waited goes on waiting.
-    pub(super) async fn write(&self, rows: Vec<EventRow>) -> Result<(), StoreError> {
+    pub(super) async fn write(&self, events: Vec<Event<'_>>) -> Result<(), StoreError> {
         let (written, answered) = oneshot::channel();
-        {
-            let mut waiting = self.shared.waiting();
-            waiting.urgent.push(Urgent { rows, written });
-        }
+        let rows = events.into_iter().map(EventRow::of).collect();
+        self.shared.waiting().urgent.push(Urgent { rows, written });
         self.shared.changed.notify_one();
         match tokio::time::timeout(self.shared.timeout, answered).await {
             Ok(Ok(result)) => result,
@@ -166,22 +163,25 @@ impl Writer {
 }
 
 impl Waiting {
-    /// Puts a row with what waits of the same webhook; whichever is `later` adds to the other. The row, if nothing
-    /// waits; into `free` comes a place that nobody needs any more.
-    fn join(&mut self, noted: Noted, later: bool, free: &mut Vec<Place>) -> Option<Noted> {
-        let Some(known) = self.rows.get_mut(&noted.row.dedupe_key) else { return Some(noted) };
-        let mut places = [known.place, noted.place];
+    /// Puts an event with what waits of the same webhook; whichever is `later` adds to the other. False if nothing waits;
+    /// into `free` comes a place that nobody needs any more.
+    fn join(
+        &mut self,
+        event: &Event<'_>,
+        place: Option<Place>,
+        later: bool,
+        free: &mut Vec<Place>,
+    ) -> bool {
+        let Some(known) = self.rows.get_mut(event.dedupe_key) else { return false };
+        let mut places = [known.place, place];
         places.sort();
         let [one, other] = places;
-        let mut row = noted.row;
-        if !later {
-            std::mem::swap(&mut known.row, &mut row);
-        }
-        known.row.merge(row);
+        let waiting = known.row.event();
+        let merged = if later { waiting.merge(*event) } else { event.merge(waiting) };
         // The files go in their order: the first place keeps what is at the other one too.
-        known.place = one.or(other);
+        *known = Noted { row: EventRow::of(merged), place: one.or(other) };
         free.extend(one.and(other));
-        None
+        true
     }
 
     /// Takes up to `most` rows, the oldest first: those due until then, or any.
@@ -189,7 +189,7 @@ impl Waiting {
         let most = most.saturating_add(rows.len());
         while let Some((due, key)) = self.due.pop_front() {
             let is_due = until.is_none_or(|until| due <= until);
-            if self.rows.contains_key(&key) && (rows.len() >= most || !is_due) {
+            if (rows.len() >= most || !is_due) && self.rows.contains_key(&key) {
                 self.due.push_front((due, key));
                 return;
             }
@@ -205,19 +205,22 @@ impl Shared {
     }
 
     /// Adds to what waits as long as there is room; the rest.
-    fn wait(&self, rows: Vec<EventRow>, place: Option<Place>) -> Vec<EventRow> {
+    fn wait<'a>(&self, events: &[Event<'a>], place: Option<Place>) -> Vec<Event<'a>> {
         let (mut rest, mut free) = (Vec::new(), Vec::new());
         let mut waiting = self.waiting();
         let due = Instant::now() + self.linger;
         let idle = waiting.due.is_empty();
-        for row in rows {
-            let Some(noted) = waiting.join(Noted { row, place }, true, &mut free) else { continue };
+        for event in events {
+            if waiting.join(event, place, true, &mut free) {
+                continue;
+            }
             if waiting.rows.len() < self.queue {
-                waiting.due.push_back((due, noted.row.dedupe_key.clone()));
-                waiting.rows.insert(noted.row.dedupe_key.clone(), noted);
+                let key: Arc<str> = event.dedupe_key.into();
+                waiting.due.push_back((due, key.clone()));
+                waiting.rows.insert(key, Noted { row: EventRow::of(*event), place });
             } else {
-                free.extend(noted.place);
-                rest.push(noted.row);
+                free.extend(place);
+                rest.push(*event);
             }
         }
         self.metrics.queued(waiting.rows.len());
@@ -247,7 +250,7 @@ impl Shared {
         let full = waiting.rows.len() >= self.batch.min(self.queue);
         let mut rows: Vec<Noted> = Vec::new();
         for row in urgent.iter().flat_map(|urgent| &urgent.rows) {
-            rows.extend(waiting.rows.remove(&row.dedupe_key));
+            rows.extend(waiting.rows.remove(row.dedupe_key()));
         }
         if may_retry {
             let most = if all { usize::MAX } else { self.batch };
@@ -309,9 +312,12 @@ impl Shared {
     }
 
     async fn keep(&self, rows: impl Iterator<Item = &EventRow>) -> Result<(), StoreError> {
-        let rows = each_once(rows);
-        self.ledger.keep_events(&rows).await?;
-        self.metrics.events_written(rows.len());
+        let mut rows: Vec<&EventRow> = rows.collect();
+        // An event is some hundred bytes to move, and this is the order they will be in.
+        rows.sort_by_key(|row| row.dedupe_key());
+        let events = each_once(rows.into_iter().map(EventRow::event).collect());
+        self.ledger.keep_events(&events).await?;
+        self.metrics.events_written(events.len());
         Ok(())
     }
 
@@ -319,28 +325,15 @@ impl Shared {
         let mut free = Vec::new();
         let mut waiting = self.waiting();
         for noted in rows.into_iter().rev() {
-            if let Some(noted) = waiting.join(noted, false, &mut free) {
-                waiting.due.push_front((Instant::now(), noted.row.dedupe_key.clone()));
-                waiting.rows.insert(noted.row.dedupe_key.clone(), noted);
+            if !waiting.join(&noted.row.event(), noted.place, false, &mut free) {
+                let key: Arc<str> = noted.row.dedupe_key().into();
+                waiting.due.push_front((Instant::now(), key.clone()));
+                waiting.rows.insert(key, noted);
             }
         }
         drop(waiting);
         self.free(free);
     }
-}
-
-/// Rows as one statement takes them: each key once, in their order.
-pub(super) fn each_once<'a>(rows: impl Iterator<Item = &'a EventRow>) -> Vec<Cow<'a, EventRow>> {
-    let mut once: BTreeMap<&str, Cow<'a, EventRow>> = BTreeMap::new();
-    for row in rows {
-        match once.entry(row.dedupe_key.as_str()) {
-            Entry::Vacant(place) => {
-                place.insert(Cow::Borrowed(row));
-            }
-            Entry::Occupied(known) => known.into_mut().to_mut().merge(row.clone()),
-        }
-    }
-    once.into_values().collect()
 }
 
 async fn run(shared: Arc<Shared>) {

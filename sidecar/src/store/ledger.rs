@@ -5,7 +5,6 @@
 //! what is known is read under a lock, the domain decides, and what it decided is kept.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     path::Path,
@@ -19,8 +18,7 @@ use super::{
     register::Register,
     retention::{Sweeper, rewind},
     rows::{
-        EndingRow, EventRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding,
-        WantedPair,
+        EndingRow, Event, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair,
     },
     sql::{Database, Durability, StoreError, Transaction},
     suppressions::{self, PersonAsked, Suppressions},
@@ -192,18 +190,16 @@ impl Ledger {
             let claims = webhooks.iter().map(|w| (w.key.as_str(), w.claim_id.as_str()));
             let (before, known) = self.lock(&mut tx, claims, &webhooks, now_ms).await?;
             let mut records = before.clone();
-            let mut rows = BTreeMap::new();
+            let mut events = Vec::with_capacity(webhooks.len());
             let mut claimed = Vec::with_capacity(webhooks.len());
             for webhook in &webhooks {
                 let record = records.entry(webhook.key.clone()).or_default();
                 let answer = record.claim(&webhook.claim_id, now_ms, self.periods);
-                if let Some(row) = arrival(webhook, &answer, now_ms, self.periods) {
-                    add(&mut rows, row);
-                }
+                events.extend(arrival(webhook, &answer, now_ms, self.periods));
                 let suppressed = webhook.inbound.as_ref().map(|i| known.is_suppressed(&i.pair));
                 claimed.push((answer, suppressed.unwrap_or_default()));
             }
-            self.keep(&mut tx, &before, &records, rows, now_ms).await?;
+            self.keep(&mut tx, &before, &records, events, now_ms).await?;
             tx.commit().await?;
             Ok(claimed)
         })
@@ -221,17 +217,15 @@ impl Ledger {
             let claims = settles.iter().map(|s| (s.key.as_str(), s.claim_id.as_str()));
             let (before, _) = self.lock(&mut tx, claims, &[], now_ms).await?;
             let mut records = before.clone();
-            let mut rows = BTreeMap::new();
+            let mut events = Vec::with_capacity(settles.len());
             let mut results = Vec::with_capacity(settles.len());
             for settle in settles {
                 let record = records.entry(settle.key.clone()).or_default();
                 let result = record.release(&settle.claim_id, now_ms, self.periods);
-                if let Some(row) = refusal(settle, result, record, now_ms) {
-                    add(&mut rows, row);
-                }
+                events.extend(refusal(settle, result, record, now_ms));
                 results.push(result);
             }
-            self.keep(&mut tx, &before, &records, rows, now_ms).await?;
+            self.keep(&mut tx, &before, &records, events, now_ms).await?;
             tx.commit().await?;
             Ok(results)
         })
@@ -239,16 +233,18 @@ impl Ledger {
     }
 
     /// Writes events, each key once. Survives the loss of power; the same event again changes nothing.
-    pub(super) async fn keep_events(&self, rows: &[Cow<'_, EventRow>]) -> Result<(), StoreError> {
-        let Some(now_ms) = rows.iter().map(|row| row.noted_at_ms).max() else { return Ok(()) };
+    pub(super) async fn keep_events(&self, events: &[Event<'_>]) -> Result<(), StoreError> {
+        let Some(now_ms) = events.iter().map(|event| event.noted_at_ms).max() else {
+            return Ok(());
+        };
         let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
-        let late = late(rows, crate::http::now_ms());
+        let late = late(events, crate::http::now_ms());
         if late.is_empty() {
-            return self.bounded(self.database.keep_events(rows, forgotten_ms)).await;
+            return self.bounded(self.database.keep_events(events, forgotten_ms)).await;
         }
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
-            tx.keep_events(rows, forgotten_ms).await?;
+            tx.keep_events(events, forgotten_ms).await?;
             rewind(&mut tx, self.database.statements().retention.rewind, late).await?;
             tx.commit().await
         })
@@ -334,7 +330,7 @@ impl Ledger {
         tx: &mut Transaction,
         before: &BTreeMap<String, Record>,
         after: &BTreeMap<String, Record>,
-        rows: BTreeMap<String, EventRow>,
+        events: Vec<Event<'_>>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
@@ -344,8 +340,7 @@ impl Ledger {
             new.map(|(claim_id, ending)| EndingRow::of(key, claim_id, *ending, forget_at_ms))
         });
         let endings: Vec<EndingRow> = endings.collect();
-        let rows: Vec<Cow<'_, EventRow>> = rows.into_values().map(Cow::Owned).collect();
-        tx.keep_events(&rows, now_ms.saturating_sub(self.periods.result_ms)).await?;
+        tx.keep_events(&each_once(events), now_ms.saturating_sub(self.periods.result_ms)).await?;
         tx.execute(self.database.statements().keep_endings, &endings).await
     }
 
@@ -377,29 +372,29 @@ impl Ledger {
 }
 
 /// The event of a claim that has something new to say: it goes to the backend, or its client did not wait.
-pub(super) fn arrival(
-    webhook: &Webhook,
+pub(super) fn arrival<'a>(
+    webhook: &'a Webhook,
     claimed: &Claimed,
     now_ms: i64,
     periods: Periods,
-) -> Option<EventRow> {
+) -> Option<Event<'a>> {
     match claimed {
         Claimed::Proceed { attempt, first_seen_ms } => {
             let until_ms = now_ms.saturating_add(periods.lease_ms);
-            Some(EventRow::handed_out(webhook, *attempt, *first_seen_ms, until_ms, now_ms))
+            Some(Event::handed_out(webhook, *attempt, *first_seen_ms, until_ms, now_ms))
         }
-        Claimed::Released => Some(EventRow::came(webhook, now_ms, now_ms)),
+        Claimed::Released => Some(Event::came(webhook, now_ms, now_ms)),
         Claimed::Duplicate(_) | Claimed::InFlight => None,
     }
 }
 
 /// The event of a release that ended something: not of a claim that was overtaken or never forwarded.
-pub(super) fn refusal(
-    settle: &Settle,
+pub(super) fn refusal<'a>(
+    settle: &'a Settle,
     result: SettlementResult,
     record: &Record,
     now_ms: i64,
-) -> Option<EventRow> {
+) -> Option<Event<'a>> {
     let forwarded = match result {
         SettlementResult::Settled => true,
         SettlementResult::Tombstoned => settle.unclaimed.is_some(),
@@ -410,33 +405,36 @@ pub(super) fn refusal(
             // A tombstone's attempt is not the one that holds the lease.
             let own = result == SettlementResult::Settled;
             let attempt = record.lease().filter(|_| own).map(|lease| lease.attempt);
-            Some(EventRow::refused(settle, attempt.unwrap_or_default(), now_ms))
+            Some(Event::refused(settle, attempt.unwrap_or_default(), now_ms))
         }
-        (false, Some(webhook)) => Some(EventRow::came(webhook, now_ms, now_ms)),
+        (false, Some(webhook)) => Some(Event::came(webhook, now_ms, now_ms)),
         (false, None) => None,
     }
 }
 
-/// Of each account the earliest row that is written so late that retention may have passed it by.
-fn late<'a>(rows: &'a [Cow<'_, EventRow>], now_ms: i64) -> BTreeMap<&'a str, i64> {
+/// Of each account the earliest event that is written so late that retention may have passed it by.
+fn late<'a>(events: &[Event<'a>], now_ms: i64) -> BTreeMap<&'a str, i64> {
     let mut late: BTreeMap<&'a str, i64> = BTreeMap::new();
-    for row in rows {
-        if let Some(at_ms) = row.received_at_ms.filter(|at_ms| *at_ms < now_ms - LATE_MS) {
-            let earliest = late.entry(&row.account_sid).or_insert(at_ms);
+    for event in events {
+        if let Some(at_ms) = event.received_at_ms.filter(|at_ms| *at_ms < now_ms - LATE_MS) {
+            let earliest = late.entry(event.account_sid).or_insert(at_ms);
             *earliest = at_ms.min(*earliest);
         }
     }
     late
 }
 
-/// Adds a row to those of one statement.
-fn add(rows: &mut BTreeMap<String, EventRow>, row: EventRow) {
-    match rows.get_mut(&row.dedupe_key) {
-        Some(known) => known.merge(row),
-        None => {
-            rows.insert(row.dedupe_key.clone(), row);
+/// Events as one statement takes them: each key once, in their order.
+pub(super) fn each_once(mut events: Vec<Event<'_>>) -> Vec<Event<'_>> {
+    events.sort_by_key(|event| event.dedupe_key);
+    events.dedup_by(|later, earlier| {
+        let same = later.dedupe_key == earlier.dedupe_key;
+        if same {
+            *earlier = earlier.merge(*later);
         }
-    }
+        same
+    });
+    events
 }
 
 /// Each key and each person once.

@@ -65,7 +65,7 @@ use self::{
     memory::Memory,
     recovery::recover,
     redis::Redis,
-    rows::EventRow,
+    rows::Event,
     spool::Spool,
 };
 use crate::{
@@ -298,10 +298,10 @@ impl Stores {
             self.reconsider(webhooks, &mut taken, &known, now_ms).await;
         }
         let rows = webhooks.iter().zip(&taken);
-        let rows: Vec<EventRow> = rows
+        let events: Vec<Event<'_>> = rows
             .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
             .collect();
-        if let Err(reason) = self.journal.note(rows).await {
+        if let Err(reason) = self.journal.note(&events).await {
             // The leases stand; but without the events nobody could tell later what came.
             tracing::warn!(%reason, "the queue is full and events could not be written");
             return vec![None; webhooks.len()];

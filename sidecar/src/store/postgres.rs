@@ -2,7 +2,7 @@
 //! in the order of their key, so that two batches cannot wait for each other. What the rows mean is the ledger's
 //! business.
 
-use std::{borrow::Cow, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     retention::RetentionStatements,
-    rows::{EventRow, KnownRow},
+    rows::{Event, KnownRow},
     sql::{
         ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements,
         TenantStatements, consent_columns, event_columns, heard_columns, merge,
@@ -163,34 +163,34 @@ const KEEP_EVENTS: &str = concat!(
 /// The rows come in the order of their keys, and are locked in it.
 pub(super) async fn keep_events(
     executor: impl PgExecutor<'_>,
-    rows: &[Cow<'_, EventRow>],
+    events: &[Event<'_>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
-    let text = |column: fn(&EventRow) -> Option<&str>| -> Vec<Option<&str>> {
-        rows.iter().map(|row| column(row)).collect()
+    let text = |column: for<'a> fn(&Event<'a>) -> Option<&'a str>| -> Vec<Option<&str>> {
+        events.iter().map(column).collect()
     };
-    let number = |column: fn(&EventRow) -> Option<i64>| -> Vec<Option<i64>> {
-        rows.iter().map(|row| column(row)).collect()
+    let number = |column: fn(&Event<'_>) -> Option<i64>| -> Vec<Option<i64>> {
+        events.iter().map(column).collect()
     };
     let query = sqlx::query(KEEP_EVENTS)
-        .bind(text(|row| Some(&row.dedupe_key)))
-        .bind(text(|row| Some(row.class)))
-        .bind(text(|row| Some(&row.account_sid)))
-        .bind(text(|row| Some(&row.message_sid)))
-        .bind(text(|row| row.status.as_deref()))
-        .bind(text(|row| row.error_code.as_deref()))
-        .bind(text(|row| row.route.as_deref()))
-        .bind(text(|row| row.form.as_deref()))
-        .bind(text(|row| row.channel.as_deref()))
-        .bind(text(|row| row.theirs.as_deref()))
-        .bind(text(|row| row.ours.as_deref()))
-        .bind(number(|row| row.received_at_ms))
-        .bind(number(|row| Some(row.attempts)))
-        .bind(text(|row| row.claim_id.as_deref()))
-        .bind(number(|row| row.held_until_ms))
-        .bind(text(|row| row.outcome))
-        .bind(number(|row| row.settled_at_ms))
-        .bind(text(|row| row.answer.as_deref()))
+        .bind(text(|event| Some(event.dedupe_key)))
+        .bind(text(|event| Some(event.class)))
+        .bind(text(|event| Some(event.account_sid)))
+        .bind(text(|event| Some(event.message_sid)))
+        .bind(text(|event| event.status))
+        .bind(text(|event| event.error_code))
+        .bind(text(|event| event.route))
+        .bind(text(|event| event.form))
+        .bind(text(|event| event.channel))
+        .bind(text(|event| event.theirs))
+        .bind(text(|event| event.ours))
+        .bind(number(|event| event.received_at_ms))
+        .bind(number(|event| Some(event.attempts)))
+        .bind(text(|event| event.claim_id))
+        .bind(number(|event| event.held_until_ms))
+        .bind(text(|event| event.outcome))
+        .bind(number(|event| event.settled_at_ms))
+        .bind(text(|event| event.answer))
         .bind(forgotten_ms);
     query.execute(executor).await.map(|_| ())?;
     Ok(())

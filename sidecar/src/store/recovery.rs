@@ -5,8 +5,7 @@
 use std::{io, path::Path};
 
 use super::{
-    journal::each_once,
-    ledger::Ledger,
+    ledger::{Ledger, each_once},
     rows::EventRow,
     spool::{Orphan, orphans},
     sql::StoreError,
@@ -28,7 +27,10 @@ pub(super) async fn recover(
         let Some(orphan) = adopted else { continue };
         let (events, torn) = (orphan.rows.len(), orphan.torn);
         for rows in orphan.rows.chunks(TOGETHER) {
-            let written = match ledger.keep_events(&each_once(rows.iter())).await {
+            let written = match ledger
+                .keep_events(&each_once(rows.iter().map(EventRow::event).collect()))
+                .await
+            {
                 Err(StoreError::Refused(_)) => one_by_one(rows, ledger, metrics).await,
                 written => written,
             };
@@ -51,7 +53,7 @@ async fn one_by_one(
     metrics: &Metrics,
 ) -> Result<(), StoreError> {
     for row in rows {
-        match ledger.keep_events(&each_once(std::iter::once(row))).await {
+        match ledger.keep_events(&[row.event()]).await {
             Err(StoreError::Refused(reason)) => {
                 metrics.event_refused();
                 tracing::error!(%reason, "the database refused an event, which is lost");

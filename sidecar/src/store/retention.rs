@@ -409,8 +409,6 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use sqlx::{Connection, SqliteConnection};
     use twilio_edge_contract::{Claim, Class, Identity};
 
@@ -424,7 +422,7 @@ mod tests {
         store::{
             erasure::{OF_ADDRESS, OF_KEYS, OF_NUMBER},
             ledger::Ledger,
-            rows::EventRow,
+            rows::{Event, EventRow},
             sqlite,
         },
     };
@@ -463,7 +461,7 @@ mod tests {
     }
 
     /// What was received so long ago, and is written only now.
-    fn row(sid: &str, days: i64) -> Cow<'static, EventRow> {
+    fn row(sid: &str, days: i64) -> EventRow {
         let identity = Identity {
             class: Class::Inbound,
             account_sid: ACCOUNT.into(),
@@ -473,7 +471,7 @@ mod tests {
         };
         let claim = Claim::new("c1".into(), identity, "/in".into(), "From=%2B1&Body=hi".into());
         let webhook = Webhook::from_claim(claim, &Lexicon::default()).unwrap();
-        Cow::Owned(EventRow::came(&webhook, now_ms() - days * DAY_MS, now_ms()))
+        EventRow::of(Event::came(&webhook, now_ms() - days * DAY_MS, now_ms()))
     }
 
     #[tokio::test]
@@ -499,11 +497,11 @@ mod tests {
             rows
         };
 
-        ledger.keep_events(&[row("SM1", 31)]).await.unwrap();
+        ledger.keep_events(&[row("SM1", 31).event()]).await.unwrap();
         assert_eq!(sweep().await, 1);
         assert_eq!(sweep().await, 0);
         assert_eq!(sweeper.oldest(ACCOUNT, Part::Body).await.unwrap(), None);
-        ledger.keep_events(&[row("SM2", 40), row("SM3", 1)]).await.unwrap();
+        ledger.keep_events(&[row("SM2", 40).event(), row("SM3", 1).event()]).await.unwrap();
         assert!(sweeper.oldest(ACCOUNT, Part::Body).await.unwrap() < Some(now_ms() - 39 * DAY_MS));
         assert_eq!(sweep().await, 1, "the one that is due");
         let fresh = sweeper.oldest(ACCOUNT, Part::Body).await.unwrap().unwrap();

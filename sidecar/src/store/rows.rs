@@ -1,5 +1,7 @@
 //! The rows of the ledger's tables, column by column, and what they stand for. Times are milliseconds since 1970.
 
+use std::{fmt, num::NonZeroU32};
+
 use serde::Serialize;
 use sqlx::FromRow;
 use twilio_edge_contract::Identity;
@@ -186,95 +188,96 @@ impl RecordedOpt {
 pub(super) const ACCEPTED: &str = "accepted";
 pub(super) const REFUSED: &str = "refused";
 
-/// What the ledger is to know of one webhook: that it came and who has it, how it ended, or both.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EventRow {
-    pub(super) dedupe_key: String,
+/// What the ledger is to know of one webhook: that it came and who has it, how it ended, or both. Its texts are
+/// somebody else's, so that to make one, or to merge two, copies nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Event<'a> {
+    pub(super) dedupe_key: &'a str,
     pub(super) class: &'static str,
-    pub(super) account_sid: String,
-    pub(super) message_sid: String,
-    pub(super) status: Option<String>,
-    pub(super) error_code: Option<String>,
-    pub(super) route: Option<String>,
-    pub(super) form: Option<String>,
-    pub(super) channel: Option<String>,
-    pub(super) theirs: Option<String>,
-    pub(super) ours: Option<String>,
+    pub(super) account_sid: &'a str,
+    pub(super) message_sid: &'a str,
+    pub(super) status: Option<&'a str>,
+    pub(super) error_code: Option<&'a str>,
+    pub(super) route: Option<&'a str>,
+    pub(super) form: Option<&'a str>,
+    pub(super) channel: Option<&'a str>,
+    pub(super) theirs: Option<&'a str>,
+    pub(super) ours: Option<&'a str>,
     pub(super) received_at_ms: Option<i64>,
     pub(super) attempts: i64,
-    pub(super) claim_id: Option<String>,
+    pub(super) claim_id: Option<&'a str>,
     pub(super) held_until_ms: Option<i64>,
     pub(super) outcome: Option<&'static str>,
     pub(super) settled_at_ms: Option<i64>,
-    pub(super) answer: Option<String>,
+    pub(super) answer: Option<&'a str>,
     /// When this was learnt; no column.
     pub(super) noted_at_ms: i64,
 }
 
-impl EventRow {
+impl<'a> Event<'a> {
     /// It came, and nobody has it.
-    pub(super) fn came(webhook: &Webhook, received_at_ms: i64, now_ms: i64) -> EventRow {
+    pub(super) fn came(webhook: &'a Webhook, received_at_ms: i64, now_ms: i64) -> Event<'a> {
         let pair = webhook.pair();
-        EventRow {
-            route: Some(webhook.route.clone()),
-            form: Some(webhook.form.clone()),
-            channel: pair.map(|pair| pair.theirs.channel.clone()),
-            theirs: pair.map(|pair| pair.theirs.number.clone()),
-            ours: pair.map(|pair| pair.ours.clone()),
+        Event {
+            route: Some(&webhook.route),
+            form: Some(&webhook.form),
+            channel: pair.map(|pair| pair.theirs.channel.as_str()),
+            theirs: pair.map(|pair| pair.theirs.number.as_str()),
+            ours: pair.map(|pair| pair.ours.as_str()),
             received_at_ms: Some(received_at_ms),
-            ..EventRow::known(webhook.key.clone(), &webhook.identity, now_ms)
+            ..Event::known(&webhook.key, &webhook.identity, now_ms)
         }
     }
 
     /// It came, for the first or a later time, and its claim has it until a time.
     pub(super) fn handed_out(
-        webhook: &Webhook,
+        webhook: &'a Webhook,
         attempt: u32,
         first_seen_ms: i64,
         until_ms: i64,
         now_ms: i64,
-    ) -> EventRow {
-        EventRow {
+    ) -> Event<'a> {
+        Event {
             attempts: i64::from(attempt),
-            claim_id: Some(webhook.claim_id.clone()),
+            claim_id: Some(&webhook.claim_id),
             held_until_ms: Some(until_ms),
-            ..EventRow::came(webhook, first_seen_ms, now_ms)
+            ..Event::came(webhook, first_seen_ms, now_ms)
         }
     }
 
     /// The backend took it.
-    pub(super) fn accepted(settle: &Settle, now_ms: i64) -> EventRow {
-        EventRow { answer: settle.answer.clone(), ..EventRow::ended(settle, ACCEPTED, 0, now_ms) }
+    pub(super) fn accepted(settle: &'a Settle, now_ms: i64) -> Event<'a> {
+        Event { answer: settle.answer.as_deref(), ..Event::ended(settle, ACCEPTED, 0, now_ms) }
     }
 
     /// The backend did not take it, at its so many-th attempt.
-    pub(super) fn refused(settle: &Settle, attempt: u32, now_ms: i64) -> EventRow {
-        EventRow::ended(settle, REFUSED, attempt, now_ms)
+    pub(super) fn refused(settle: &'a Settle, attempt: u32, now_ms: i64) -> Event<'a> {
+        Event::ended(settle, REFUSED, attempt, now_ms)
     }
 
-    fn ended(settle: &Settle, outcome: &'static str, attempt: u32, now_ms: i64) -> EventRow {
+    fn ended(settle: &'a Settle, outcome: &'static str, attempt: u32, now_ms: i64) -> Event<'a> {
         let known = match &settle.unclaimed {
             // It was with the backend without ever being handed out by a claim.
-            Some(webhook) => EventRow { attempts: 1, ..EventRow::came(webhook, now_ms, now_ms) },
-            None => EventRow::known(settle.key.clone(), &settle.identity, now_ms),
+            Some(webhook) => Event { attempts: 1, ..Event::came(webhook, now_ms, now_ms) },
+            None => Event::known(&settle.key, &settle.identity, now_ms),
         };
-        EventRow {
+        Event {
             attempts: known.attempts.max(i64::from(attempt)),
-            claim_id: Some(settle.claim_id.clone()),
+            claim_id: Some(&settle.claim_id),
             outcome: Some(outcome),
             settled_at_ms: Some(now_ms),
             ..known
         }
     }
 
-    fn known(dedupe_key: String, identity: &Identity, noted_at_ms: i64) -> EventRow {
-        EventRow {
+    fn known(dedupe_key: &'a str, identity: &'a Identity, noted_at_ms: i64) -> Event<'a> {
+        Event {
             dedupe_key,
             class: identity.class.as_str(),
-            account_sid: identity.account_sid.clone(),
-            message_sid: identity.message_sid.clone(),
-            status: identity.status.clone(),
-            error_code: identity.error_code.clone(),
+            account_sid: &identity.account_sid,
+            message_sid: &identity.message_sid,
+            status: identity.status.as_deref(),
+            error_code: identity.error_code.as_deref(),
             route: None,
             form: None,
             channel: None,
@@ -291,9 +294,9 @@ impl EventRow {
         }
     }
 
-    /// Takes in what `later` knows: the same merge the database makes ([`super::sql::merge`]), for two rows that go
-    /// in one statement.
-    pub(super) fn merge(&mut self, later: EventRow) {
+    /// With what `later` knows taken in: the same merge the database makes ([`super::sql::merge`]), for two events that
+    /// go in one statement.
+    pub(super) fn merge(self, later: Event<'a>) -> Event<'a> {
         let same_hold = later.claim_id == self.claim_id && later.attempts == self.attempts;
         let wins = self.outcome != Some(ACCEPTED)
             && (later.outcome == Some(ACCEPTED)
@@ -303,30 +306,155 @@ impl EventRow {
                     && !same_hold
                     && self.held_until_ms.is_some()
                     && later.held_until_ms.is_some()));
+        let mut merged = self;
         if wins {
-            (self.claim_id, self.held_until_ms) = (later.claim_id, later.held_until_ms);
-            self.answer = later.answer;
+            (merged.claim_id, merged.held_until_ms) = (later.claim_id, later.held_until_ms);
+            merged.answer = later.answer;
             if later.outcome.is_some() {
-                (self.outcome, self.settled_at_ms) = (later.outcome, later.settled_at_ms);
+                (merged.outcome, merged.settled_at_ms) = (later.outcome, later.settled_at_ms);
             }
         } else {
             if same_hold && self.held_until_ms.is_some() {
-                self.held_until_ms = self.held_until_ms.max(later.held_until_ms);
+                merged.held_until_ms = self.held_until_ms.max(later.held_until_ms);
             }
             if self.outcome.is_none() {
-                (self.outcome, self.settled_at_ms) = (later.outcome, later.settled_at_ms);
+                (merged.outcome, merged.settled_at_ms) = (later.outcome, later.settled_at_ms);
             }
         }
-        self.attempts = self.attempts.max(later.attempts);
-        self.received_at_ms = match (self.received_at_ms, later.received_at_ms) {
-            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
-            (mine, theirs) => mine.or(theirs),
-        };
-        self.route = self.route.take().or(later.route);
-        self.form = self.form.take().or(later.form);
-        self.channel = self.channel.take().or(later.channel);
-        self.theirs = self.theirs.take().or(later.theirs);
-        self.ours = self.ours.take().or(later.ours);
-        self.noted_at_ms = self.noted_at_ms.max(later.noted_at_ms);
+        Event {
+            attempts: self.attempts.max(later.attempts),
+            received_at_ms: match (self.received_at_ms, later.received_at_ms) {
+                (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+                (mine, theirs) => mine.or(theirs),
+            },
+            route: self.route.or(later.route),
+            form: self.form.or(later.form),
+            channel: self.channel.or(later.channel),
+            theirs: self.theirs.or(later.theirs),
+            ours: self.ours.or(later.ours),
+            noted_at_ms: self.noted_at_ms.max(later.noted_at_ms),
+            ..merged
+        }
+    }
+}
+
+/// Texts of an [`Event`] that are its own.
+const TEXTS: usize = 12;
+
+/// An [`Event`] that outlives what it was made of. Thousands wait at once, so its texts are in one piece.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct EventRow {
+    texts: Box<str>,
+    /// Where each text ends, one behind the other; none for a text that is not there.
+    ends: [Option<NonZeroU32>; TEXTS],
+    class: &'static str,
+    outcome: Option<&'static str>,
+    received_at_ms: Option<i64>,
+    attempts: i64,
+    held_until_ms: Option<i64>,
+    settled_at_ms: Option<i64>,
+    noted_at_ms: i64,
+}
+
+impl EventRow {
+    /// A copy of its own.
+    pub(super) fn of(event: Event<'_>) -> EventRow {
+        let texts = [
+            Some(event.dedupe_key),
+            Some(event.account_sid),
+            Some(event.message_sid),
+            event.status,
+            event.error_code,
+            event.route,
+            event.form,
+            event.channel,
+            event.theirs,
+            event.ours,
+            event.claim_id,
+            event.answer,
+        ];
+        let mut joined = String::with_capacity(texts.iter().flatten().map(|text| text.len()).sum());
+        // One more than where it ends, which may be at 0.
+        let ends = texts.map(|text| {
+            joined.push_str(text?);
+            Some(
+                u32::try_from(joined.len())
+                    .map_or(NonZeroU32::MAX, |end| NonZeroU32::MIN.saturating_add(end)),
+            )
+        });
+        EventRow {
+            texts: joined.into_boxed_str(),
+            ends,
+            class: event.class,
+            outcome: event.outcome,
+            received_at_ms: event.received_at_ms,
+            attempts: event.attempts,
+            held_until_ms: event.held_until_ms,
+            settled_at_ms: event.settled_at_ms,
+            noted_at_ms: event.noted_at_ms,
+        }
+    }
+
+    /// As in its [`Event`].
+    pub(super) fn dedupe_key(&self) -> &str {
+        let [end, ..] = self.ends;
+        self.texts.get(..place(end.unwrap_or(NonZeroU32::MIN))).unwrap_or_default()
+    }
+
+    /// What it says.
+    pub(super) fn event(&self) -> Event<'_> {
+        let mut start = 0;
+        let texts = self.ends.map(|end| {
+            let end = place(end?);
+            let text = self.texts.get(start..end);
+            start = end;
+            text
+        });
+        let [
+            dedupe_key,
+            account_sid,
+            message_sid,
+            status,
+            error_code,
+            route,
+            form,
+            channel,
+            theirs,
+            ours,
+            claim_id,
+            answer,
+        ] = texts;
+        Event {
+            dedupe_key: dedupe_key.unwrap_or_default(),
+            class: self.class,
+            account_sid: account_sid.unwrap_or_default(),
+            message_sid: message_sid.unwrap_or_default(),
+            status,
+            error_code,
+            route,
+            form,
+            channel,
+            theirs,
+            ours,
+            received_at_ms: self.received_at_ms,
+            attempts: self.attempts,
+            claim_id,
+            held_until_ms: self.held_until_ms,
+            outcome: self.outcome,
+            settled_at_ms: self.settled_at_ms,
+            answer,
+            noted_at_ms: self.noted_at_ms,
+        }
+    }
+}
+
+/// Of an end in [`EventRow`], which is one more than that.
+fn place(end: NonZeroU32) -> usize {
+    usize::try_from(end.get()).unwrap_or_default().saturating_sub(1)
+}
+
+impl fmt::Debug for EventRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.event().fmt(f)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use twilio_edge_contract::{Outcome, SettlementResult};
 
-use super::{Settle, StoreError, Stores, leases::GivenBack, ledger::refusal, rows::EventRow};
+use super::{Settle, StoreError, Stores, leases::GivenBack, ledger::refusal, rows::Event};
 use crate::domain::lease::Record;
 
 impl Stores {
@@ -27,8 +27,8 @@ impl Stores {
         if settles.is_empty() {
             return true;
         }
-        let rows = settles.iter().map(|settle| EventRow::accepted(settle, now_ms)).collect();
-        if let Err(reason) = self.journal.write(rows).await {
+        let events = settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
+        if let Err(reason) = self.journal.write(events).await {
             tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
             return false;
         }
@@ -54,10 +54,11 @@ impl Stores {
         let Ok(given_back) = given_back else {
             return self.release_in_ledger(settles, now_ms).await;
         };
-        let rows = settles.iter().zip(&given_back);
-        let rows =
-            rows.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
-        if self.journal.note(rows.collect()).await.is_err() {
+        let ended = settles.iter().zip(&given_back);
+        let events =
+            ended.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
+        let events: Vec<Event<'_>> = events.collect();
+        if self.journal.note(&events).await.is_err() {
             return vec![None; settles.len()];
         }
         given_back.into_iter().map(|(result, _)| Some(result)).collect()

@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::rows::EventRow;
+use super::rows::{Event, EventRow};
 use crate::metrics::Metrics;
 
 /// A file that has so much is followed by another.
@@ -44,7 +44,7 @@ struct Files {
     open: VecDeque<Segment>,
     /// What the next file is called.
     next: u64,
-    /// Encoded rows, kept for its room.
+    /// Encoded events, kept for its room.
     buffer: Vec<u8>,
     /// Whether the disk took the last rows.
     refuses: bool,
@@ -81,10 +81,10 @@ impl Spool {
         Ok(Spool { folder: folder.to_owned(), most_bytes, metrics, files: Mutex::new(files) })
     }
 
-    /// Appends rows, which are found again from then on. None when there is no room, or the disk does not take them.
-    pub(super) fn keep(&self, rows: &[EventRow]) -> Option<Place> {
+    /// Appends events, which are found again from then on. None when there is no room, or the disk does not take them.
+    pub(super) fn keep(&self, events: &[Event<'_>]) -> Option<Place> {
         let mut files = self.files();
-        let kept = files.append(rows, &self.folder, self.most_bytes);
+        let kept = files.append(events, &self.folder, self.most_bytes);
         let refuses = kept.is_err();
         match &kept {
             Err(reason) if !files.refuses => tracing::error!(
@@ -133,9 +133,14 @@ impl Files {
         self.open.iter().map(|segment| segment.bytes).sum()
     }
 
-    fn append(&mut self, rows: &[EventRow], folder: &Path, most_bytes: u64) -> io::Result<Place> {
+    fn append(
+        &mut self,
+        events: &[Event<'_>],
+        folder: &Path,
+        most_bytes: u64,
+    ) -> io::Result<Place> {
         self.buffer.clear();
-        rows.iter().for_each(|row| record::encode(row, &mut self.buffer));
+        events.iter().for_each(|event| record::encode(event, &mut self.buffer));
         let bytes = self.buffer.len() as u64;
         if self.bytes().saturating_add(bytes) > most_bytes {
             return Err(io::Error::other("events.spool_max_bytes are waiting for the database"));
@@ -149,7 +154,7 @@ impl Files {
         match segment.file.write(&self.buffer) {
             Ok(written) if written == self.buffer.len() => {
                 segment.bytes = segment.bytes.saturating_add(bytes);
-                segment.waiting = segment.waiting.saturating_add(rows.len());
+                segment.waiting = segment.waiting.saturating_add(events.len());
                 Ok(segment.place)
             }
             // Half a record would hide what comes after it.
@@ -284,8 +289,8 @@ mod tests {
     fn what_sql_does_not_have_is_found_after_the_end_and_not_before() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(6));
         let living = spool(&folder, 1 << 20);
-        living.keep(&rows[..4]).unwrap();
-        living.keep(&rows[4..]).unwrap();
+        living.keep(&events(&rows[..4])).unwrap();
+        living.keep(&events(&rows[4..])).unwrap();
         assert_eq!(left_in(&folder), Vec::<Vec<_>>::new(), "its sidecar lives");
         drop(living);
         assert_eq!(left_in(&folder), [rows]);
@@ -296,13 +301,13 @@ mod tests {
         let (folder, rows) = (TempDir::new().unwrap(), rows(5));
         let spool = spool(&folder, 1 << 20);
         let places: Vec<Place> =
-            rows.iter().map(|row| spool.keep(std::slice::from_ref(row)).unwrap()).collect();
+            rows.iter().map(|row| spool.keep(&[row.event()]).unwrap()).collect();
         spool.forget(places[1..].iter().copied());
         assert!(spool.files().bytes() > record::HEADER.len() as u64);
         spool.forget([places[0]]);
         assert_eq!(spool.files().bytes(), record::HEADER.len() as u64);
         // And it goes on from there.
-        spool.keep(&rows[..1]).unwrap();
+        spool.keep(&events(&rows[..1])).unwrap();
         drop(spool);
         assert_eq!(left_in(&folder), [&rows[..1]]);
     }
@@ -312,7 +317,7 @@ mod tests {
         let (folder, rows) = (TempDir::new().unwrap(), rows(1));
         for written in [true, false] {
             let spool = spool(&folder, 1 << 20);
-            let place = spool.keep(&rows).unwrap();
+            let place = spool.keep(&events(&rows)).unwrap();
             spool.forget(Some(place).filter(|_| written));
             spool.close();
         }
@@ -323,10 +328,12 @@ mod tests {
     fn files_go_in_their_order() {
         let (folder, mut rows) = (TempDir::new().unwrap(), rows(3));
         let large = "x".repeat(usize::try_from(FILE_BYTES).unwrap());
-        rows.iter_mut().for_each(|row| row.form = Some(large.clone()));
+        rows.iter_mut().for_each(|row| {
+            *row = EventRow::of(Event { form: Some(&large), ..row.event() });
+        });
         let spool = spool(&folder, u64::MAX);
         let places: Vec<Place> =
-            rows.iter().map(|row| spool.keep(std::slice::from_ref(row)).unwrap()).collect();
+            rows.iter().map(|row| spool.keep(&[row.event()]).unwrap()).collect();
         assert!(places.is_sorted() && places[0] != places[2]);
         let files = || std::fs::read_dir(folder.path()).unwrap().count();
         // The first row may have taken in what is in the second file, so that one stays as long as the first.
@@ -342,10 +349,10 @@ mod tests {
     fn a_full_spool_takes_nothing_until_sql_has_some_of_it() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(1));
         let spool = spool(&folder, record::HEADER.len() as u64 + encoded(&rows));
-        let place = spool.keep(&rows).unwrap();
-        assert_eq!(spool.keep(&rows), None);
+        let place = spool.keep(&events(&rows)).unwrap();
+        assert_eq!(spool.keep(&events(&rows)), None);
         spool.forget([place]);
-        assert!(spool.keep(&rows).is_some());
+        assert!(spool.keep(&events(&rows)).is_some());
     }
 
     #[test]
@@ -361,18 +368,22 @@ mod tests {
     fn a_name_that_is_taken_is_not_taken_again() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(1));
         let dead = spool(&folder, 1 << 20);
-        dead.keep(&rows).unwrap();
+        dead.keep(&events(&rows)).unwrap();
         drop(dead);
         // Has the same process id, and its first file would have the same name.
         let next = spool(&folder, 1 << 20);
-        next.keep(&rows).unwrap();
+        next.keep(&events(&rows)).unwrap();
         drop(next);
         assert_eq!(left_in(&folder), [rows.clone(), rows]);
     }
 
+    fn events(rows: &[EventRow]) -> Vec<Event<'_>> {
+        rows.iter().map(EventRow::event).collect()
+    }
+
     fn encoded(rows: &[EventRow]) -> u64 {
         let mut bytes = Vec::new();
-        rows.iter().for_each(|row| record::encode(row, &mut bytes));
+        rows.iter().for_each(|row| record::encode(&row.event(), &mut bytes));
         bytes.len() as u64
     }
 }

@@ -1,7 +1,7 @@
 //! One database, whichever it is: a transaction, and a statement by name with its rows as JSON. With `reader.rs` the only
 //! file that knows there are two kinds; it knows nothing of what the statements are for.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use serde::Serialize;
 use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
@@ -11,7 +11,7 @@ use super::{
     postgres,
     postgres::Postgres,
     retention::RetentionStatements,
-    rows::{EventRow, KnownRow},
+    rows::{Event, KnownRow},
     sqlite,
     sqlite::Sqlite,
 };
@@ -338,21 +338,21 @@ impl Database {
         }
     }
 
-    /// Writes rows, each key once. Durable when it returns.
+    /// Writes events, each key once. Durable when it returns.
     pub(super) async fn keep_events(
         &self,
-        rows: &[Cow<'_, EventRow>],
+        events: &[Event<'_>],
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
         match self {
             Database::Sqlite(_) => {
                 let mut tx = self.begin(Durability::Power).await?;
-                tx.keep_events(rows, forgotten_ms).await?;
+                tx.keep_events(events, forgotten_ms).await?;
                 tx.commit().await
             }
             // One statement is its own transaction, in one round trip instead of three.
             Database::Postgres(postgres) => {
-                postgres::keep_events(&postgres.durable, rows, forgotten_ms).await
+                postgres::keep_events(&postgres.durable, events, forgotten_ms).await
             }
         }
     }
@@ -451,12 +451,14 @@ impl Transaction {
     /// As [`Database::keep_events`], within this transaction.
     pub(super) async fn keep_events(
         &mut self,
-        rows: &[Cow<'_, EventRow>],
+        events: &[Event<'_>],
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
         match self {
-            Transaction::Sqlite(tx, _) => sqlite::keep_events(tx, rows, forgotten_ms).await,
-            Transaction::Postgres(tx) => postgres::keep_events(&mut **tx, rows, forgotten_ms).await,
+            Transaction::Sqlite(tx, _) => sqlite::keep_events(tx, events, forgotten_ms).await,
+            Transaction::Postgres(tx) => {
+                postgres::keep_events(&mut **tx, events, forgotten_ms).await
+            }
         }
     }
 

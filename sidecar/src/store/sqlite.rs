@@ -2,7 +2,6 @@
 //! rows mean is the ledger's business.
 
 use std::{
-    borrow::Cow,
     fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -21,7 +20,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     retention::RetentionStatements,
-    rows::{EventRow, KnownRow},
+    rows::{Event, KnownRow},
     sql::{
         ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements,
         TenantStatements, consent_columns, event_columns, heard_columns, merge,
@@ -227,32 +226,32 @@ static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
 
 pub(super) async fn keep_events(
     connection: &mut SqliteConnection,
-    rows: &[Cow<'_, EventRow>],
+    events: &[Event<'_>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
-    for rows in rows.chunks(ROWS) {
-        let Some(statement) = KEEP_EVENTS.get(rows.len() - 1) else { continue };
+    for events in events.chunks(ROWS) {
+        let Some(statement) = KEEP_EVENTS.get(events.len() - 1) else { continue };
         let mut query = sqlx::query(statement.as_str());
-        for row in rows {
+        for event in events {
             query = query
-                .bind(row.dedupe_key.as_str())
-                .bind(row.class)
-                .bind(row.account_sid.as_str())
-                .bind(row.message_sid.as_str())
-                .bind(row.status.as_deref())
-                .bind(row.error_code.as_deref())
-                .bind(row.route.as_deref())
-                .bind(row.form.as_deref())
-                .bind(row.channel.as_deref())
-                .bind(row.theirs.as_deref())
-                .bind(row.ours.as_deref())
-                .bind(row.received_at_ms)
-                .bind(row.attempts)
-                .bind(row.claim_id.as_deref())
-                .bind(row.held_until_ms)
-                .bind(row.outcome)
-                .bind(row.settled_at_ms)
-                .bind(row.answer.as_deref());
+                .bind(event.dedupe_key)
+                .bind(event.class)
+                .bind(event.account_sid)
+                .bind(event.message_sid)
+                .bind(event.status)
+                .bind(event.error_code)
+                .bind(event.route)
+                .bind(event.form)
+                .bind(event.channel)
+                .bind(event.theirs)
+                .bind(event.ours)
+                .bind(event.received_at_ms)
+                .bind(event.attempts)
+                .bind(event.claim_id)
+                .bind(event.held_until_ms)
+                .bind(event.outcome)
+                .bind(event.settled_at_ms)
+                .bind(event.answer);
         }
         query.bind(forgotten_ms).execute(&mut *connection).await?;
     }

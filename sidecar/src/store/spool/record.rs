@@ -3,7 +3,7 @@
 
 use twilio_edge_contract::Class;
 
-use crate::store::rows::{ACCEPTED, EventRow, REFUSED};
+use crate::store::rows::{ACCEPTED, Event, EventRow, REFUSED};
 
 /// What a file of these records begins with. Another number is another layout.
 pub(super) const HEADER: &[u8; 20] = b"twilio-edge spool 1\n";
@@ -11,33 +11,33 @@ pub(super) const HEADER: &[u8; 20] = b"twilio-edge spool 1\n";
 /// Length and checksum.
 const FRAME: usize = 8;
 
-/// Appends a row.
-pub(super) fn encode(row: &EventRow, to: &mut Vec<u8>) {
+/// Appends an event.
+pub(super) fn encode(event: &Event<'_>, to: &mut Vec<u8>) {
     let start = to.len();
     to.extend_from_slice(&[0; FRAME]);
     let texts = [
-        Some(row.dedupe_key.as_str()),
-        Some(row.class),
-        Some(&row.account_sid),
-        Some(&row.message_sid),
-        row.status.as_deref(),
-        row.error_code.as_deref(),
-        row.route.as_deref(),
-        row.form.as_deref(),
-        row.channel.as_deref(),
-        row.theirs.as_deref(),
-        row.ours.as_deref(),
-        row.claim_id.as_deref(),
-        row.outcome,
-        row.answer.as_deref(),
+        Some(event.dedupe_key),
+        Some(event.class),
+        Some(event.account_sid),
+        Some(event.message_sid),
+        event.status,
+        event.error_code,
+        event.route,
+        event.form,
+        event.channel,
+        event.theirs,
+        event.ours,
+        event.claim_id,
+        event.outcome,
+        event.answer,
     ];
     texts.into_iter().for_each(|text| put_text(text, to));
     let numbers = [
-        row.received_at_ms,
-        Some(row.attempts),
-        row.held_until_ms,
-        row.settled_at_ms,
-        Some(row.noted_at_ms),
+        event.received_at_ms,
+        Some(event.attempts),
+        event.held_until_ms,
+        event.settled_at_ms,
+        Some(event.noted_at_ms),
     ];
     numbers.into_iter().for_each(|number| put_number(number, to));
     let Some((frame, payload)) =
@@ -90,13 +90,14 @@ impl<'a> Bytes<'a> {
         let length = self.length()?;
         let checksum = self.length()?;
         let payload = self.take(length.try_into().ok()?)?;
-        (crc32fast::hash(payload) == checksum).then(|| Bytes(payload).row())?
+        let event = (crc32fast::hash(payload) == checksum).then(|| Bytes(payload).event())??;
+        Some(EventRow::of(event))
     }
 
-    fn row(mut self) -> Option<EventRow> {
+    fn event(mut self) -> Option<Event<'a>> {
         let dedupe_key = self.text()??;
-        let class = self.word()??;
-        let row = EventRow {
+        let class = self.text()??;
+        let event = Event {
             dedupe_key,
             class: [Class::Inbound, Class::Status, Class::Other]
                 .into_iter()
@@ -112,7 +113,7 @@ impl<'a> Bytes<'a> {
             theirs: self.text()?,
             ours: self.text()?,
             claim_id: self.text()?,
-            outcome: match self.word()? {
+            outcome: match self.text()? {
                 None => None,
                 Some(word) => Some([ACCEPTED, REFUSED].into_iter().find(|known| *known == word)?),
             },
@@ -123,14 +124,10 @@ impl<'a> Bytes<'a> {
             settled_at_ms: self.number()?,
             noted_at_ms: self.number()??,
         };
-        self.0.is_empty().then_some(row)
+        self.0.is_empty().then_some(event)
     }
 
-    fn text(&mut self) -> Option<Option<String>> {
-        Some(self.word()?.map(str::to_owned))
-    }
-
-    fn word(&mut self) -> Option<Option<&'a str>> {
+    fn text(&mut self) -> Option<Option<&'a str>> {
         match self.length()?.checked_sub(1) {
             None => Some(None),
             Some(length) => {
@@ -168,7 +165,7 @@ pub(super) mod tests {
 
     fn file(rows: &[EventRow]) -> Vec<u8> {
         let mut bytes = HEADER.to_vec();
-        rows.iter().for_each(|row| encode(row, &mut bytes));
+        rows.iter().for_each(|row| encode(&row.event(), &mut bytes));
         bytes
     }
 
@@ -180,14 +177,15 @@ pub(super) mod tests {
             outcome in prop::option::of(prop::sample::select(vec![ACCEPTED, REFUSED])),
             numbers in any::<(Option<i64>, i64, Option<i64>, Option<i64>, i64)>(),
         ) -> EventRow {
-            let [dedupe_key, account_sid, message_sid] = must;
-            let [status, error_code, route, form, channel, theirs, ours, claim_id, answer] = may;
+            let [dedupe_key, account_sid, message_sid] = must.each_ref().map(String::as_str);
+            let [status, error_code, route, form, channel, theirs, ours, claim_id, answer] =
+                may.each_ref().map(Option::as_deref);
             let (received_at_ms, attempts, held_until_ms, settled_at_ms, noted_at_ms) = numbers;
-            EventRow {
+            EventRow::of(Event {
                 dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel,
                 theirs, ours, received_at_ms, attempts, claim_id, held_until_ms, outcome,
                 settled_at_ms, answer, noted_at_ms,
-            }
+            })
         }
     }
 
