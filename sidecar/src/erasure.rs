@@ -2,7 +2,7 @@
 //! entry of it in the audit. What stays is decided in [`crate::store`]; who may ask and in which words, where they ask.
 
 use crate::{
-    domain::{message::Number, redaction::masked_address, window::rfc3339},
+    domain::{message::Number, redaction::masked_address, tenant::is_account_sid, window::rfc3339},
     http::now_ms,
     keys::{Caller, Refusal},
     store::{AuditEntry, Erasure, Sweeper, Swept},
@@ -75,8 +75,8 @@ fn read(by: &Caller, asked: Asked) -> Result<Erasure, Refusal> {
     if !by.sees(&account_sid) {
         return Err(Refusal::OtherAccount);
     }
-    if !twilio_edge_filter::form::is_account_sid(&account_sid) {
-        return Err(invalid("account_sid: must be AC and 32 hexadecimal digits"));
+    if !is_account_sid(&account_sid) {
+        return Err(invalid("account_sid: must be AC and 32 lower-case hexadecimal digits"));
     }
     if asked.is_everything() {
         return Err(invalid("say what: message_sid, number, since or until"));

@@ -11,7 +11,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
-    domain::api_key::{self, Scope, Shown},
+    domain::{
+        api_key::{self, Scope, Shown},
+        tenant::is_account_sid,
+    },
     store::{AuditEntry, Key, KeysPage, NewKey, Register, StoreError, StoredKey},
 };
 
@@ -331,11 +334,6 @@ fn entry(by: &Caller, action: &str, key: &Key, now_ms: i64) -> AuditEntry {
         account_sid: key.account_sid.clone(),
         detail: serde_json::json!({"name": key.name, "scope": key.scope}).to_string(),
     }
-}
-
-fn is_account_sid(text: &str) -> bool {
-    let digits = text.strip_prefix("AC").unwrap_or_default();
-    digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn digest(token: &[u8]) -> [u8; 32] {

@@ -1,6 +1,5 @@
-//! Suppressions and consents as they are shown and exchanged: the one shape of their JSON, and their lines of CSV (RFC 4180),
-//! written and read. A list that is read is read whole before anything is done with it, and every bad line is told with its
-//! number. Asks nobody and changes nothing.
+//! Suppressions and consents as they are exchanged: lines of CSV (RFC 4180), written and read. Every line of a list is looked
+//! at before anything is done with one of them, and every bad one is told with its number. Asks nobody and changes nothing.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,111 +10,39 @@ use crate::domain::{
     period,
     phone::Region,
     policy::Category,
-    suppression::{Source, Suppression},
+    suppression::{self, Suppression},
     window::rfc3339,
 };
 
-/// One reason not to write to a person.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct SuppressionShown {
-    account_sid: String,
-    /// E.164, a short code, or the channel's own id.
-    number: String,
-    /// `sms`, `whatsapp`, .. or `*` for every channel.
-    channel: String,
-    source: Source,
-    /// Of a callback: why Twilio did not deliver.
-    error_code: Option<String>,
-    /// Whether it holds; one that does not tells when it did.
-    in_force: bool,
-    /// Since when it holds, or did the last time.
-    #[schema(format = DateTime)]
-    since: Option<String>,
-    /// When it last began or ended.
-    #[schema(format = DateTime)]
-    changed_at: Option<String>,
-    /// The message that made it so, or ended it.
-    message_sid: Option<String>,
-    /// The route on which that came.
-    route: Option<String>,
-    /// The channel on which it was said.
-    heard_on: Option<String>,
-    /// Our number or sender that it was said to, or that a callback was about.
-    sender: Option<String>,
-    /// The Messaging Service that a callback was about.
-    messaging_service_sid: Option<String>,
-    /// Who made it so, or ended it; nobody for what a person said.
-    changed_by: Option<String>,
+/// A list as it came: read anew as often as it is asked for, a line at a time, so that a long one takes no more room than
+/// its text.
+#[derive(Debug, Clone)]
+pub struct List<C, T> {
+    csv: C,
+    about: About,
+    names: csv::ByteRecord,
+    read: fn(&csv::ByteRecord, &csv::ByteRecord, &About) -> Result<T, String>,
 }
 
-impl SuppressionShown {
-    /// As it is shown.
-    pub fn of(known: &Suppression) -> SuppressionShown {
-        let known = known.clone();
-        SuppressionShown {
-            account_sid: known.account_sid,
-            number: known.address.number,
-            channel: known.address.channel,
-            source: known.source,
-            error_code: Some(known.error_code).filter(|code| !code.is_empty()),
-            in_force: known.in_force,
-            since: rfc3339(known.since_ms),
-            changed_at: rfc3339(known.changed_at_ms),
-            message_sid: known.message_sid,
-            route: known.route,
-            heard_on: known.heard_on,
-            sender: known.sender,
-            messaging_service_sid: known.service_sid,
-            changed_by: known.changed_by,
-        }
-    }
+/// Whose list it is, and how its numbers are read.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The account.
+    pub account_sid: String,
+    /// Of numbers without a country code.
+    pub region: Option<Region>,
+    /// Where neither the number nor a column says.
+    pub channel: Option<String>,
+    /// Who records it.
+    pub by: String,
+    /// When.
+    pub now_ms: i64,
 }
 
-/// One piece of evidence of what a person agreed to, or took back.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ConsentShown {
-    id: String,
-    account_sid: String,
-    /// E.164, a short code, or the channel's own id.
-    number: String,
-    /// `sms`, `whatsapp`, ..
-    channel: String,
-    category: Category,
-    state: State,
-    /// When the person said so.
-    #[schema(format = DateTime)]
-    at: Option<String>,
-    /// Where: a form, a call, a contract.
-    source: String,
-    /// What they were shown, and said.
-    proof: Option<String>,
-    ip: Option<String>,
-    user_agent: Option<String>,
-    #[schema(format = DateTime)]
-    recorded_at: Option<String>,
-    recorded_by: String,
-}
-
-impl ConsentShown {
-    /// As it is shown.
-    pub fn of(known: &Consent) -> ConsentShown {
-        let id = known.id();
-        let known = known.clone();
-        ConsentShown {
-            id,
-            account_sid: known.account_sid,
-            number: known.address.number,
-            channel: known.address.channel,
-            category: known.category,
-            state: known.state,
-            at: rfc3339(known.at_ms),
-            source: known.source,
-            proof: known.proof,
-            ip: known.ip,
-            user_agent: known.user_agent,
-            recorded_at: rfc3339(known.recorded_at_ms),
-            recorded_by: known.recorded_by,
-        }
+impl About {
+    /// The channel beside a number.
+    fn channel_of<'a>(&'a self, number: &str, column: Option<&'a str>) -> Option<&'a str> {
+        column.or(self.channel.as_deref().filter(|_| !number.contains(':')))
     }
 }
 
@@ -128,16 +55,18 @@ pub struct BadLine {
     pub problem: String,
 }
 
-/// A list, read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct List<T> {
-    /// What its good lines say, in order.
-    pub good: Vec<T>,
-    /// The others.
+/// What a list is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checked {
+    /// How many lines are good.
+    pub good: usize,
+    /// The others, the first hundred of them.
     pub bad: Vec<BadLine>,
+    /// How many there are.
+    pub bad_lines: usize,
 }
 
-impl<T> List<T> {
+impl Checked {
     /// The first bad lines, in one sentence.
     pub fn complaint(&self) -> Option<String> {
         const TOLD: usize = 20;
@@ -147,7 +76,7 @@ impl<T> List<T> {
         let told = self.bad.iter().take(TOLD);
         let told: Vec<String> =
             told.map(|bad| format!("line {}: {}", bad.line, bad.problem)).collect();
-        let more = match self.bad.len().saturating_sub(TOLD) {
+        let more = match self.bad_lines.saturating_sub(TOLD) {
             0 => String::new(),
             more => format!("; and {more} more"),
         };
@@ -155,17 +84,102 @@ impl<T> List<T> {
     }
 }
 
-/// Whose list it is, and how its numbers are read.
-#[derive(Debug, Clone)]
-pub struct About<'a> {
-    /// The account.
-    pub account_sid: &'a str,
-    /// Of numbers without a country code.
-    pub region: Option<Region>,
-    /// Who records it.
-    pub by: &'a str,
-    /// When.
-    pub now_ms: i64,
+impl<C: AsRef<[u8]>> List<C, Address> {
+    /// People to suppress: a column `number`, with its channel before it or in a column `channel`; other columns are for
+    /// people.
+    pub fn of_suppressions(csv: C, about: About) -> Result<List<C, Address>, String> {
+        List::new(csv, about, &["number"], |names, line, about| {
+            let line: SuppressionLine = deserialized(names, line)?;
+            let channel = about.channel_of(&line.number, line.channel.as_deref());
+            let person = suppression::person(&line.number, channel, about.region);
+            person.map_err(of_column("number"))
+        })
+    }
+}
+
+impl<C: AsRef<[u8]>> List<C, Consent> {
+    /// Consents: columns `number`, `category`, `source` and, where there is something to say, `channel`, `state`, `at`,
+    /// `proof`, `ip`, `user_agent`.
+    pub fn of_consents(csv: C, about: About) -> Result<List<C, Consent>, String> {
+        List::new(csv, about, &["number", "category", "source"], |names, line, about| {
+            deserialized::<ConsentLine>(names, line)?.read(about)
+        })
+    }
+}
+
+impl<C: AsRef<[u8]>, T> List<C, T> {
+    fn new(
+        csv: C,
+        about: About,
+        needed: &[&str],
+        read: fn(&csv::ByteRecord, &csv::ByteRecord, &About) -> Result<T, String>,
+    ) -> Result<List<C, T>, String> {
+        let mut reader = reader(csv.as_ref());
+        let names = reader.headers().map_err(|error| format!("line 1: {error}"))?.clone();
+        let is_there = |needed: &&str| names.iter().any(|name| name == *needed);
+        match needed.iter().find(|needed| !is_there(needed)) {
+            Some(missing) => Err(format!(
+                "line 1: names no column `{missing}`; it must name {}",
+                needed.join(", ")
+            )),
+            None => Ok(List { csv, about, names: names.into_byte_record(), read }),
+        }
+    }
+
+    /// Reads it to its end and keeps none of its good lines.
+    pub fn check(&self) -> Checked {
+        const KEPT: usize = 100;
+        let mut checked = Checked::default();
+        for line in self.lines() {
+            match line {
+                Ok(_) => checked.good += 1,
+                Err(bad) => {
+                    checked.bad_lines += 1;
+                    checked.bad.extend(Some(bad).filter(|_| checked.bad_lines <= KEPT));
+                }
+            }
+        }
+        checked
+    }
+
+    /// What its good lines say, in order.
+    pub fn good(&self) -> impl Iterator<Item = T> {
+        self.lines().filter_map(Result::ok)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Result<T, BadLine>> {
+        let csv = self.csv.as_ref();
+        let mut reader = reader(csv);
+        let mut lines = Lines { csv, from: 0, line: 1 };
+        let mut record = csv::ByteRecord::new();
+        // The line of names is passed over, as it was when the list was made.
+        let named = reader.byte_headers().is_ok();
+        std::iter::from_fn(move || {
+            let line = lines.at(reader.position().byte());
+            let read = match reader.read_byte_record(&mut record) {
+                Ok(false) => return None,
+                Ok(true) => (self.read)(&self.names, &record, &self.about),
+                Err(error) => Err(shortened(&error)),
+            };
+            Some(read.map_err(|problem| BadLine { line, problem }))
+        })
+        .take_while(move |_| named)
+    }
+}
+
+fn reader(csv: &[u8]) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv)
+}
+
+fn deserialized<'r, L: Deserialize<'r>>(
+    names: &'r csv::ByteRecord,
+    line: &'r csv::ByteRecord,
+) -> Result<L, String> {
+    line.deserialize(Some(names)).map_err(|error| shortened(&error))
+}
+
+fn of_column(name: &'static str) -> impl Fn(String) -> String {
+    move |problem| format!("{name}: {problem}")
 }
 
 #[derive(Deserialize)]
@@ -187,78 +201,27 @@ struct ConsentLine {
     user_agent: Option<String>,
 }
 
-/// People to suppress: a column `number`, with its channel before it or in a column `channel`; other columns are for people.
-pub fn read_suppressions(csv: &[u8], about: &About<'_>) -> Result<List<Address>, String> {
-    read(csv, &["number"], |line: SuppressionLine| {
-        address(&line.number, line.channel.as_deref(), about)
-    })
-}
-
-/// Consents: columns `number`, `category`, `source` and, where there is something to say, `channel`, `state`, `at`, `proof`,
-/// `ip`, `user_agent`.
-pub fn read_consents(csv: &[u8], about: &About<'_>) -> Result<List<Consent>, String> {
-    read(csv, &["number", "category", "source"], |line: ConsentLine| {
-        let column = |name: &'static str| move |problem: String| format!("{name}: {problem}");
-        let state = line.state.map(State::try_from).transpose().map_err(column("state"))?;
-        let at_ms = line.at.as_deref().map(period::instant).transpose().map_err(column("at"))?;
+impl ConsentLine {
+    fn read(self, about: &About) -> Result<Consent, String> {
+        let state = self.state.map(State::try_from).transpose().map_err(of_column("state"))?;
+        let at_ms = self.at.as_deref().map(period::instant).transpose();
+        let channel = about.channel_of(&self.number, self.channel.as_deref());
+        let address = Address::given(&self.number, channel, about.region);
         let consent = Consent {
-            account_sid: about.account_sid.to_owned(),
-            address: address(&line.number, line.channel.as_deref(), about)?,
-            category: Category::try_from(line.category).map_err(column("category"))?,
+            account_sid: about.account_sid.clone(),
+            address: address.map_err(of_column("number"))?,
+            category: Category::try_from(self.category).map_err(of_column("category"))?,
             state: state.unwrap_or(State::Granted),
-            at_ms: at_ms.unwrap_or(about.now_ms),
-            source: line.source,
-            proof: line.proof,
-            ip: line.ip,
-            user_agent: line.user_agent,
+            at_ms: at_ms.map_err(of_column("at"))?.unwrap_or(about.now_ms),
+            source: self.source,
+            proof: self.proof,
+            ip: self.ip,
+            user_agent: self.user_agent,
             recorded_at_ms: about.now_ms,
-            recorded_by: about.by.to_owned(),
+            recorded_by: about.by.clone(),
         };
         consent.check(about.now_ms)?;
         Ok(consent)
-    })
-}
-
-fn address(number: &str, channel: Option<&str>, about: &About<'_>) -> Result<Address, String> {
-    let address = match channel.map(str::trim) {
-        Some("*") => Address::given(number, None, about.region)
-            .map(|address| Address { channel: "*".to_owned(), ..address }),
-        channel => Address::given(number, channel, about.region),
-    };
-    address.map_err(|problem| format!("number: {problem}"))
-}
-
-fn read<L: for<'de> Deserialize<'de>, T>(
-    csv: &[u8],
-    needed: &[&str],
-    good: impl Fn(L) -> Result<T, String>,
-) -> Result<List<T>, String> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv);
-    let names = reader.headers().map_err(|error| format!("line 1: {error}"))?.clone();
-    if let Some(missing) = needed.iter().find(|needed| !names.iter().any(|name| name == **needed)) {
-        return Err(format!(
-            "line 1: names no column `{missing}`; it must name {}",
-            needed.join(", ")
-        ));
-    }
-    let mut lines = Lines { csv, from: 0, line: 1 };
-    let mut list = List { good: Vec::new(), bad: Vec::new() };
-    let mut record = csv::ByteRecord::new();
-    loop {
-        let line = lines.at(reader.position().byte());
-        let read = match reader.read_byte_record(&mut record) {
-            Ok(false) => return Ok(list),
-            Ok(true) => {
-                let names = names.as_byte_record();
-                let line = record.deserialize::<L>(Some(names));
-                line.map_err(|error| shortened(&error)).and_then(&good)
-            }
-            Err(error) => Err(shortened(&error)),
-        };
-        match read {
-            Ok(read) => list.good.push(read),
-            Err(problem) => list.bad.push(BadLine { line, problem }),
-        }
     }
 }
 
@@ -361,25 +324,33 @@ mod tests {
 
     use super::*;
 
-    fn about() -> About<'static> {
+    fn about() -> About {
         let region = "US".parse().ok();
-        About { account_sid: "AC1", region, by: "key 1", now_ms: 1_795_436_897_042 }
+        let (account_sid, by) = ("AC1".into(), "key 1".into());
+        About { account_sid, region, channel: None, by, now_ms: 1_795_436_897_042 }
     }
 
     #[test]
     fn every_bad_line_is_told_with_its_number() {
         let csv = "number,channel,note\r\n(415) 555-2671,sms,\"two\r\nlines\"\r\n12,whatsapp,\r\n\r\n\
                    whatsapp:+14155552672,,\r\n+14155552673\r\n+1415,sms,x\r\n+14155552674,*,\r\n";
-        let list = read_suppressions(csv.as_bytes(), &about()).unwrap();
-        let good: Vec<_> =
-            list.good.iter().map(|a| format!("{} {}", a.channel, a.number)).collect();
+        let list = List::of_suppressions(csv, about()).unwrap();
+        let good: Vec<_> = list.good().map(|a| format!("{} {}", a.channel, a.number)).collect();
         assert_eq!(good, ["sms +14155552671", "whatsapp +14155552672", "* +14155552674"]);
-        let bad: Vec<_> = list.bad.iter().map(|bad| (bad.line, bad.problem.as_str())).collect();
+        let checked = list.check();
+        assert_eq!((checked.good, checked.bad_lines), (3, 3));
+        let bad: Vec<_> = checked.bad.iter().map(|bad| (bad.line, bad.problem.as_str())).collect();
         assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4, 7, 8], "{bad:?}");
         assert_eq!(bad[1].1, "it has 1 columns, and line 1 names 3");
-        assert!(list.complaint().unwrap().starts_with("line 4: number: \"12\" is no phone number"));
-        let none = read_suppressions("phone\n+14155552671\n".as_bytes(), &about()).unwrap_err();
+        assert!(
+            checked.complaint().unwrap().starts_with("line 4: number: \"12\" is no phone number")
+        );
+        let none = List::of_suppressions("phone\n+14155552671\n", about()).unwrap_err();
         assert!(none.contains("names no column `number`"), "{none}");
+        let rest = About { channel: Some("whatsapp".into()), ..about() };
+        let list = List::of_suppressions("number\n+14155552671\nsms:+14155552672\n", rest).unwrap();
+        let channels: Vec<_> = list.good().map(|address| address.channel).collect();
+        assert_eq!(channels, ["whatsapp", "sms"]);
     }
 
     #[test]
@@ -390,14 +361,29 @@ mod tests {
                    +14155552671,utility,form,tomorrow,,\n\
                    +14155552671,utility,,,,\n\
                    +14155552671,utility,form,,no,\n";
-        let list = read_consents(csv.as_bytes(), &about()).unwrap();
-        assert_eq!(list.good.len(), 1);
-        assert_eq!(rfc3339(list.good[0].at_ms).unwrap(), "2026-01-02T00:00:00.000Z");
-        let problems: Vec<_> = list.bad.iter().map(|bad| bad.problem.as_str()).collect();
+        let list = List::of_consents(csv, about()).unwrap();
+        let good: Vec<_> = list.good().collect();
+        assert_eq!(good.len(), 1);
+        assert_eq!(rfc3339(good[0].at_ms).unwrap(), "2026-01-02T00:00:00.000Z");
+        let checked = list.check();
+        let problems: Vec<_> = checked.bad.iter().map(|bad| bad.problem.as_str()).collect();
         for (problem, start) in problems.iter().zip(["category:", "at:", "source:", "state:"]) {
             assert!(problem.starts_with(start), "{problem}");
         }
         assert_eq!(problems.len(), 4);
+        // Somebody agrees on a channel: nothing that is asked later is asked of every one.
+        let everywhere = "number,channel,category,source\n+14155552671,*,marketing,form\n";
+        let bad = List::of_consents(everywhere, about()).unwrap().check().complaint().unwrap();
+        assert_eq!(bad, "line 2: number: \"*\" is no channel: sms, whatsapp, messenger, ..");
+    }
+
+    #[test]
+    fn of_a_bad_list_the_first_lines_are_told_and_all_are_counted() {
+        let csv = "number\n".to_owned() + &"nobody\n".repeat(1000) + "+14155552671\n";
+        let checked = List::of_suppressions(csv, about()).unwrap().check();
+        assert_eq!((checked.good, checked.bad.len(), checked.bad_lines), (1, 100, 1000));
+        let complaint = checked.complaint().unwrap();
+        assert!(complaint.ends_with("; and 980 more"), "{complaint}");
     }
 
     proptest! {
@@ -421,15 +407,17 @@ mod tests {
                 recorded_by: "key 1".into(),
             };
             let lines = [CONSENT_COLUMNS.map(str::to_owned), consent_line(&consent)];
-            let list = read_consents(written(lines).as_slice(), &about()).unwrap();
-            prop_assert_eq!(list, List { good: vec![consent], bad: vec![] });
+            let list = List::of_consents(written(lines), about()).unwrap();
+            prop_assert_eq!(list.good().collect::<Vec<_>>(), [consent]);
+            prop_assert_eq!(list.check(), Checked { good: 1, ..Checked::default() });
         }
 
         #[test]
         fn nothing_panics(csv: Vec<u8>, text in "(number|channel|category|source|,|\"|\r|\n|[+0-9a-z])*") {
-            let _ = read_suppressions(csv.as_slice(), &about());
-            let _ = read_consents(text.as_bytes(), &about());
-            let _ = read_suppressions([b"number\n", csv.as_slice()].concat().as_slice(), &about());
+            let _ = List::of_suppressions(csv.as_slice(), about()).map(|list| list.check());
+            let _ = List::of_consents(text, about()).map(|list| list.check());
+            let named = [b"number\n", csv.as_slice()].concat();
+            let _ = List::of_suppressions(named, about()).map(|list| list.check());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! be sent. It puts the domain and the stores in order, writes down who changed what, and adds no rule of its own; it knows
 //! neither HTTP nor SQL.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use serde_json::json;
 
@@ -54,6 +54,9 @@ pub struct Intent {
     pub kind: Kind,
 }
 
+/// Written at a time of a list, each time in one transaction.
+pub(crate) const TOGETHER: usize = 500;
+
 impl Permissions {
     /// In this database. A sidecar counts what changes.
     pub fn new(consents: Consents, metrics: Option<Arc<Metrics>>) -> Permissions {
@@ -102,6 +105,21 @@ impl Permissions {
         Ok(changes)
     }
 
+    /// Suppresses everybody on a list, in the name of it; how many are suppressed for that reason only now.
+    pub async fn suppress_list(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        mut people: impl Iterator<Item = Address>,
+        now_ms: i64,
+    ) -> Result<usize, StoreError> {
+        let mut added = 0;
+        while let Some(some) = some_of(&mut people) {
+            added += self.suppress(by, account_sid, &some, Source::Import, now_ms).await?.len();
+        }
+        Ok(added)
+    }
+
     /// Ends every suppression of a number of an account, on one channel or all; those that held.
     pub async fn unsuppress(
         &self,
@@ -111,8 +129,7 @@ impl Permissions {
         channel: Option<&str>,
         now_ms: i64,
     ) -> Result<Vec<Suppression>, StoreError> {
-        let spellings = phone::spellings(number);
-        let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+        let numbers = phone::spellings(number);
         let of_channel = |known: &Suppression| {
             channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))
         };
@@ -129,26 +146,38 @@ impl Permissions {
         Ok(changes)
     }
 
-    /// Records what people said; how many pieces are new.
+    /// Records what a person said; whether that is new.
     pub async fn record(
         &self,
         by: &Caller,
         account_sid: &str,
-        said: &[Consent],
-        imported: bool,
+        said: &Consent,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let action = match said.state {
+            State::Withdrawn => "consent.withdrawn",
+            State::Granted => "consent.recorded",
+        };
+        let subject = format!("consent of {}", said.address);
+        let entry = entry(by, account_sid, action, &subject, json!({"state": said.state}), now_ms);
+        Ok(self.consents.record(slice::from_ref(said), entry).await? > 0)
+    }
+
+    /// Records everything on a list; how many pieces are new.
+    pub async fn record_list(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        mut said: impl Iterator<Item = Consent>,
         now_ms: i64,
     ) -> Result<usize, StoreError> {
-        let subject = match said {
-            [one] => format!("consent of {}", one.address),
-            many => format!("{} consents", many.len()),
-        };
-        let (action, state) = match said.first().map(|one| one.state) {
-            _ if imported => ("consents.imported", None),
-            Some(State::Withdrawn) => ("consent.withdrawn", Some(State::Withdrawn)),
-            _ => ("consent.recorded", Some(State::Granted)),
-        };
-        let entry = entry(by, account_sid, action, &subject, json!({"state": state}), now_ms);
-        self.consents.record(said, Some(entry)).await
+        let mut added = 0;
+        while let Some(some) = some_of(&mut said) {
+            let subject = format!("{} consents", some.len());
+            let entry = entry(by, account_sid, "consents.imported", &subject, json!({}), now_ms);
+            added += self.consents.record(&some, entry).await?;
+        }
+        Ok(added)
     }
 
     fn count(&self, changes: &[Suppression]) {
@@ -198,6 +227,12 @@ impl Checks {
         self.metrics.checked(&verdicts);
         Ok(verdicts)
     }
+}
+
+/// As many as are written together, while there are any.
+fn some_of<T>(list: &mut impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let some: Vec<T> = list.take(TOGETHER).collect();
+    Some(some).filter(|some| !some.is_empty())
 }
 
 /// Whom it is about, as the audit has it: no whole number.

@@ -5,8 +5,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::{
+    consent::{Consent, State},
     cursor,
     message::{Direction, Heard, Message},
+    policy::Category,
+    suppression::{Source, Suppression},
     window::{Window, rfc3339},
 };
 
@@ -217,6 +220,110 @@ impl WindowShown {
             last_inbound_at: rfc3339(window.last_inbound_ms),
             expires_at: rfc3339(window.expires_ms()),
             open: window.is_open(now_ms),
+        }
+    }
+}
+
+/// One reason not to write to a person.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SuppressionShown {
+    account_sid: String,
+    /// E.164, a short code, or the channel's own id.
+    number: String,
+    /// `sms`, `whatsapp`, .. or `*` for every channel.
+    channel: String,
+    source: Source,
+    /// Of a callback: why Twilio did not deliver.
+    error_code: Option<String>,
+    /// Whether it holds; one that does not tells when it did.
+    in_force: bool,
+    /// Since when it holds, or did the last time.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    /// When it last began or ended.
+    #[schema(format = DateTime)]
+    changed_at: Option<String>,
+    /// The message that made it so, or ended it.
+    message_sid: Option<String>,
+    /// The route on which that came.
+    route: Option<String>,
+    /// The channel on which it was said.
+    heard_on: Option<String>,
+    /// Our number or sender that it was said to, or that a callback was about.
+    sender: Option<String>,
+    /// The Messaging Service that a callback was about.
+    messaging_service_sid: Option<String>,
+    /// Who made it so, or ended it; nobody for what a person said.
+    changed_by: Option<String>,
+}
+
+impl SuppressionShown {
+    /// As it is shown.
+    pub fn of(known: &Suppression) -> SuppressionShown {
+        let known = known.clone();
+        SuppressionShown {
+            account_sid: known.account_sid,
+            number: known.address.number,
+            channel: known.address.channel,
+            source: known.source,
+            error_code: Some(known.error_code).filter(|code| !code.is_empty()),
+            in_force: known.in_force,
+            since: rfc3339(known.since_ms),
+            changed_at: rfc3339(known.changed_at_ms),
+            message_sid: known.message_sid,
+            route: known.route,
+            heard_on: known.heard_on,
+            sender: known.sender,
+            messaging_service_sid: known.service_sid,
+            changed_by: known.changed_by,
+        }
+    }
+}
+
+/// One piece of evidence of what a person agreed to, or took back.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ConsentShown {
+    id: String,
+    account_sid: String,
+    /// E.164, a short code, or the channel's own id.
+    number: String,
+    /// `sms`, `whatsapp`, ..
+    channel: String,
+    category: Category,
+    state: State,
+    /// When the person said so.
+    #[schema(format = DateTime)]
+    at: Option<String>,
+    /// Where: a form, a call, a contract.
+    source: String,
+    /// What they were shown, and said.
+    proof: Option<String>,
+    ip: Option<String>,
+    user_agent: Option<String>,
+    #[schema(format = DateTime)]
+    recorded_at: Option<String>,
+    recorded_by: String,
+}
+
+impl ConsentShown {
+    /// As it is shown.
+    pub fn of(known: &Consent) -> ConsentShown {
+        let id = known.id();
+        let known = known.clone();
+        ConsentShown {
+            id,
+            account_sid: known.account_sid,
+            number: known.address.number,
+            channel: known.address.channel,
+            category: known.category,
+            state: known.state,
+            at: rfc3339(known.at_ms),
+            source: known.source,
+            proof: known.proof,
+            ip: known.ip,
+            user_agent: known.user_agent,
+            recorded_at: rfc3339(known.recorded_at_ms),
+            recorded_by: known.recorded_by,
         }
     }
 }

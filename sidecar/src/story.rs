@@ -6,8 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::message::Number,
-    lists::{ConsentShown, SuppressionShown},
-    shown::{EventShown, MessageShown, WindowShown},
+    shown::{ConsentShown, EventShown, MessageShown, SuppressionShown, WindowShown},
     store::{
         StoreError,
         histories::{Histories, Search, WindowSearch},

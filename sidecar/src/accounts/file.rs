@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 use twilio_edge_contract::{AccountKeys, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
-use twilio_edge_filter::form::is_account_sid;
+
+use crate::domain::tenant::is_account_sid;
 
 /// More are counted, not listed: whoever repairs so many looks again anyway.
 const LISTED_PROBLEMS: usize = 20;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use super::{
     fail, ledger,
     listing::{self, Format},
-    permissions::{Numbers, Place, TOGETHER, accepted, contents},
+    permissions::{Numbers, Place, accepted, contents, each_page},
 };
 use crate::{
     domain::{
@@ -16,8 +16,9 @@ use crate::{
         policy::Category,
     },
     http::now_ms,
-    lists::{self, About, ConsentShown},
-    store::{Consents, ConsentsPage, StoreError},
+    lists::{self, List},
+    shown::ConsentShown,
+    store::ConsentsPage,
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ enum Verb {
     /// Record that a person took it back
     Withdraw(Evidence),
     /// List what counts, in the order of numbers
-    List(List),
+    List(Wanted),
     /// Record everything on a list: CSV with columns number, category, source and, where there is something to say,
     /// channel, state, at, proof, ip, user_agent
     Import {
@@ -85,7 +86,7 @@ struct Evidence {
 }
 
 #[derive(Debug, clap::Args)]
-struct List {
+struct Wanted {
     /// Only of this number
     #[arg(long)]
     number: Option<String>,
@@ -117,33 +118,39 @@ pub(super) fn run(args: Args) -> ExitCode {
     match args.verb {
         Verb::Record(evidence) => record(evidence, State::Granted),
         Verb::Withdraw(evidence) => record(evidence, State::Withdrawn),
-        Verb::List(list) => run_list(list),
+        Verb::List(wanted) => run_list(wanted),
         Verb::Import { file, partial, spelling, place } => {
-            let (by, now_ms) = ("command line", now_ms());
-            let about = About { account_sid: &place.account, region: spelling.region, by, now_ms };
-            let list = contents(&file).and_then(|csv| lists::read_consents(&csv, &about));
-            let list = match accepted(list, partial) {
-                Ok(list) => list,
+            let now_ms = now_ms();
+            let about = spelling.about(&place, now_ms);
+            let list = contents(&file).and_then(|csv| List::of_consents(csv, about));
+            let (list, lines) = match accepted(list, partial) {
+                Ok(accepted) => accepted,
                 Err(problem) => return fail(problem),
             };
             place.work(
                 async |permissions, by, account| {
-                    let mut added = 0;
-                    for some in list.good.chunks(TOGETHER) {
-                        added += permissions.record(by, account, some, true, now_ms).await?;
-                    }
-                    Ok(format!("{} lines, {added} new consents\n", list.good.len()))
+                    permissions.record_list(by, account, list.good(), now_ms).await
                 },
-                |told| listing::write(&told),
+                |added| listing::write(&format!("{lines} lines, {added} new consents\n")),
             )
         }
         Verb::Export { place } => place.work(
             async |permissions, _, account| {
-                let names = lists::written([lists::CONSENT_COLUMNS.map(str::to_owned)]);
-                listing::write(&String::from_utf8_lossy(&names));
-                each_page(&permissions.consents, account, (None, None), true, usize::MAX, |found| {
-                    let text = lists::written(found.iter().map(lists::consent_line));
-                    listing::write(&String::from_utf8_lossy(&text));
+                let write = |text: Vec<u8>| listing::write(&String::from_utf8_lossy(&text));
+                write(lists::written([lists::CONSENT_COLUMNS.map(str::to_owned)]));
+                let ask = async |after: Option<&Cursor>, most| {
+                    let page = ConsentsPage {
+                        account_sid: account,
+                        channel: None,
+                        category: None,
+                        history: true,
+                        after,
+                        most,
+                    };
+                    permissions.consents.list(&page).await
+                };
+                each_page(usize::MAX, ask, Cursor::of_consent, |found| {
+                    write(lists::written(found.iter().map(lists::consent_line)));
                 })
                 .await
             },
@@ -176,15 +183,14 @@ fn record(evidence: Evidence, state: State) -> ExitCode {
     if let Err(problem) = consent.check(now_ms) {
         return fail(format_args!("--{}", problem.replacen("user_agent:", "user-agent:", 1)));
     }
-    let said = std::slice::from_ref(&consent);
     place.work(
-        async |permissions, by, account| permissions.record(by, account, said, false, now_ms).await,
-        |_| show(&format, said),
+        async |permissions, by, account| permissions.record(by, account, &consent, now_ms).await,
+        |_| show(&format, std::slice::from_ref(&consent)),
     )
 }
 
-fn run_list(list: List) -> ExitCode {
-    let List { number, category, history, limit, spelling, place, format } = list;
+fn run_list(wanted: Wanted) -> ExitCode {
+    let Wanted { number, category, history, limit, spelling, place, format } = wanted;
     let channel = spelling.channel.as_deref();
     let number = number.map(|number| Address::given(&number, channel, spelling.region));
     let number = match number.transpose() {
@@ -195,8 +201,7 @@ fn run_list(list: List) -> ExitCode {
     place.work(
         async |permissions, _, account| {
             if let Some(number) = number {
-                let spellings = phone::spellings(&number);
-                let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+                let numbers = phone::spellings(&number);
                 let mut found = permissions.consents.of_numbers(account, &numbers).await?;
                 if !history {
                     found = consent::current_of_each(found);
@@ -209,36 +214,16 @@ fn run_list(list: List) -> ExitCode {
                 return Ok(found);
             }
             let mut all = Vec::new();
-            let add = |found: &[Consent]| all.extend_from_slice(found);
-            each_page(&permissions.consents, account, (channel, category), history, limit, add)
-                .await?;
+            let ask = async |after: Option<&Cursor>, most| {
+                let account_sid = account;
+                let page = ConsentsPage { account_sid, channel, category, history, after, most };
+                permissions.consents.list(&page).await
+            };
+            each_page(limit, ask, Cursor::of_consent, |found| all.extend(found)).await?;
             Ok(all)
         },
         |found| show(&format, &found),
     )
-}
-
-/// Walks over an account's, up to a limit.
-async fn each_page(
-    consents: &Consents,
-    account_sid: &str,
-    (channel, category): (Option<&str>, Option<Category>),
-    history: bool,
-    mut limit: usize,
-    mut page: impl FnMut(&[Consent]),
-) -> Result<(), StoreError> {
-    let mut after = None;
-    while limit > 0 {
-        let most = i64::try_from(limit.min(TOGETHER)).unwrap_or(i64::MAX);
-        let asked =
-            ConsentsPage { account_sid, channel, category, history, after: after.as_ref(), most };
-        let found = consents.list(&asked).await?;
-        let Some(last) = found.last() else { break };
-        after = Some(Cursor::of_consent(last));
-        limit = limit.saturating_sub(found.len());
-        page(&found);
-    }
-    Ok(())
 }
 
 fn show(format: &Format, found: &[Consent]) -> ExitCode {

@@ -4,12 +4,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use twilio_edge_filter::form::is_account_sid;
 
 use super::{Sources, fail};
 use crate::{
     config::{self, without_password},
-    domain::message::Number,
+    domain::{message::Number, tenant::is_account_sid},
     store::{
         StoreError,
         histories::{Histories, Page, Search},

@@ -6,10 +6,10 @@ use std::{fs::File, io::Read, path::Path, process::ExitCode};
 use super::{Sources, credentials::variable, fail, ledger};
 use crate::{
     config::{self, without_password},
-    domain::phone::Region,
+    domain::{cursor::Cursor, phone::Region},
     keys::Caller,
-    lists::List,
-    permissions::Permissions,
+    lists::{About, List},
+    permissions::{Permissions, TOGETHER},
     store::{Consents, StoreError},
 };
 
@@ -18,9 +18,6 @@ const PATIENCE_MS: u64 = 60_000;
 
 /// Largest list that is read, in bytes: some million lines.
 const LARGEST: u64 = 1 << 27;
-
-/// Rows read or written at a time.
-pub(super) const TOGETHER: usize = 500;
 
 /// Whose, and where they are.
 #[derive(Debug, clap::Args)]
@@ -41,6 +38,19 @@ pub(super) struct Numbers {
     /// The channel, where the number does not say
     #[arg(long)]
     pub(super) channel: Option<String>,
+}
+
+impl Numbers {
+    /// What a line of a list does not say.
+    pub(super) fn about(&self, place: &Place, now_ms: i64) -> About {
+        About {
+            account_sid: place.account.clone(),
+            region: self.region,
+            channel: self.channel.clone(),
+            by: "command line".to_owned(),
+            now_ms,
+        }
+    }
 }
 
 impl Place {
@@ -96,17 +106,39 @@ pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The good lines of a list, if it may be taken; its bad ones are told.
-pub(super) fn accepted<T>(list: Result<List<T>, String>, partial: bool) -> Result<List<T>, String> {
+/// The list and how many good lines it has, if it may be taken; its bad ones are told.
+pub(super) fn accepted<C: AsRef<[u8]>, T>(
+    list: Result<List<C, T>, String>,
+    partial: bool,
+) -> Result<(List<C, T>, usize), String> {
     let list = list?;
-    match list.complaint() {
+    let checked = list.check();
+    match checked.complaint() {
         Some(complaint) if !partial => Err(format!(
             "{complaint}\nnothing was done; put these lines right, or leave them out with --partial"
         )),
-        Some(complaint) => {
-            eprintln!("twilio-edge: left out: {complaint}");
-            Ok(list)
+        complaint => {
+            complaint.iter().for_each(|told| eprintln!("twilio-edge: left out: {told}"));
+            Ok((list, checked.good))
         }
-        None => Ok(list),
     }
+}
+
+/// Walks over a list, a page at a time, up to a limit: `ask` is told after which row and how many, `page` what is found.
+pub(super) async fn each_page<T>(
+    mut limit: usize,
+    mut ask: impl AsyncFnMut(Option<&Cursor>, i64) -> Result<Vec<T>, StoreError>,
+    place: impl Fn(&T) -> Cursor,
+    mut page: impl FnMut(Vec<T>),
+) -> Result<(), StoreError> {
+    let mut after = None;
+    while limit > 0 {
+        let most = i64::try_from(limit.min(TOGETHER)).unwrap_or(i64::MAX);
+        let found = ask(after.as_ref(), most).await?;
+        let Some(last) = found.last() else { break };
+        after = Some(place(last));
+        limit = limit.saturating_sub(found.len());
+        page(found);
+    }
+    Ok(())
 }

@@ -5,18 +5,19 @@ use std::{path::PathBuf, process::ExitCode};
 use super::{
     fail, ledger,
     listing::{self, Format},
-    permissions::{Numbers, Place, TOGETHER, accepted, contents},
+    permissions::{Numbers, Place, accepted, contents, each_page},
 };
 use crate::{
     domain::{
         address::Address,
         cursor::Cursor,
         phone,
-        suppression::{EVERY_CHANNEL, Source, Suppression},
+        suppression::{self, Source, Suppression},
     },
     http::now_ms,
-    lists::{self, About, SuppressionShown},
-    store::{StoreError, Suppressions, SuppressionsPage},
+    lists::{self, List},
+    shown::SuppressionShown,
+    store::SuppressionsPage,
 };
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +52,7 @@ enum Verb {
         format: Format,
     },
     /// List them, in the order of numbers
-    List(List),
+    List(Wanted),
     /// Suppress everybody on a list: CSV with a column `number` and, where the number does not say, `channel`
     Import {
         /// The list; - is standard input
@@ -72,7 +73,7 @@ enum Verb {
 }
 
 #[derive(Debug, clap::Args)]
-struct List {
+struct Wanted {
     /// Only of this number
     #[arg(long)]
     number: Option<String>,
@@ -99,9 +100,9 @@ const COLUMNS: [&str; 7] =
 pub(super) fn run(args: Args) -> ExitCode {
     match args.verb {
         Verb::Add { numbers, spelling, place, format } => {
-            let people: Result<Vec<Address>, String> =
-                numbers.iter().map(|number| person(number, &spelling)).collect();
-            let people = match people {
+            let channel = spelling.channel.as_deref();
+            let read = |number: &String| suppression::person(number, channel, spelling.region);
+            let people = match numbers.iter().map(read).collect::<Result<Vec<Address>, String>>() {
                 Ok(people) => people,
                 Err(problem) => return fail(problem),
             };
@@ -116,7 +117,8 @@ pub(super) fn run(args: Args) -> ExitCode {
             )
         }
         Verb::Remove { number, spelling, place, format } => {
-            let person = match person(&number, &spelling) {
+            let channel = spelling.channel.as_deref();
+            let person = match suppression::person(&number, channel, spelling.region) {
                 Ok(person) => person,
                 Err(problem) => return fail(problem),
             };
@@ -132,44 +134,40 @@ pub(super) fn run(args: Args) -> ExitCode {
                 },
             )
         }
-        Verb::List(list) => run_list(list),
+        Verb::List(wanted) => run_list(wanted),
         Verb::Import { file, partial, spelling, place } => {
-            let (by, now_ms) = ("command line", now_ms());
-            let about = About { account_sid: &place.account, region: spelling.region, by, now_ms };
-            let list = contents(&file).and_then(|csv| lists::read_suppressions(&csv, &about));
-            let list = match accepted(list, partial) {
-                Ok(list) => list,
+            let now_ms = now_ms();
+            let about = spelling.about(&place, now_ms);
+            let list = contents(&file).and_then(|csv| List::of_suppressions(csv, about));
+            let (list, lines) = match accepted(list, partial) {
+                Ok(accepted) => accepted,
                 Err(problem) => return fail(problem),
             };
             place.work(
                 async |permissions, by, account| {
-                    let mut added = 0;
-                    for some in list.good.chunks(TOGETHER) {
-                        let new =
-                            permissions.suppress(by, account, some, Source::Import, now_ms).await?;
-                        added += new.len();
-                    }
-                    Ok(format!("{} lines, {added} new suppressions\n", list.good.len()))
+                    permissions.suppress_list(by, account, list.good(), now_ms).await
                 },
-                |told| listing::write(&told),
+                |added| listing::write(&format!("{lines} lines, {added} new suppressions\n")),
             )
         }
         Verb::Export { place } => place.work(
             async |permissions, _, account| {
-                let names = lists::written([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
-                listing::write(&String::from_utf8_lossy(&names));
-                each_page(
-                    &permissions.suppressions,
-                    account,
-                    None,
-                    None,
-                    false,
-                    usize::MAX,
-                    |found| {
-                        let text = lists::written(found.iter().map(lists::suppression_line));
-                        listing::write(&String::from_utf8_lossy(&text));
-                    },
-                )
+                let write = |text: Vec<u8>| listing::write(&String::from_utf8_lossy(&text));
+                write(lists::written([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]));
+                let ask = async |after: Option<&Cursor>, most| {
+                    let page = SuppressionsPage {
+                        account_sid: account,
+                        source: None,
+                        channel: None,
+                        ended: false,
+                        after,
+                        most,
+                    };
+                    permissions.suppressions.list(&page).await
+                };
+                each_page(usize::MAX, ask, Cursor::of_suppression, |found| {
+                    write(lists::written(found.iter().map(lists::suppression_line)));
+                })
                 .await
             },
             |()| ExitCode::SUCCESS,
@@ -177,20 +175,22 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-fn run_list(list: List) -> ExitCode {
-    let List { number, source, ended, limit, spelling, place, format } = list;
-    let number = match number.map(|number| person(&number, &spelling)).transpose() {
+fn run_list(wanted: Wanted) -> ExitCode {
+    let Wanted { number, source, ended, limit, spelling, place, format } = wanted;
+    let channel = spelling.channel.as_deref();
+    let number = match number
+        .map(|number| suppression::person(&number, channel, spelling.region))
+        .transpose()
+    {
         Ok(number) => number.map(|person| person.number),
         Err(problem) => return fail(problem),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let channel = spelling.channel.as_deref();
     place.work(
         async |permissions, _, account| {
             let suppressions = &permissions.suppressions;
             if let Some(number) = number {
-                let spellings = phone::spellings(&number);
-                let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+                let numbers = phone::spellings(&number);
                 let mut found = suppressions.of_numbers(account, &numbers).await?;
                 found.retain(|known| {
                     (ended || known.in_force)
@@ -200,46 +200,16 @@ fn run_list(list: List) -> ExitCode {
                 return Ok(found);
             }
             let mut all = Vec::new();
-            let add = |found: &[Suppression]| all.extend_from_slice(found);
-            each_page(suppressions, account, source, channel, ended, limit, add).await?;
+            let ask = async |after: Option<&Cursor>, most| {
+                let account_sid = account;
+                let page = SuppressionsPage { account_sid, source, channel, ended, after, most };
+                suppressions.list(&page).await
+            };
+            each_page(limit, ask, Cursor::of_suppression, |found| all.extend(found)).await?;
             Ok(all)
         },
         |found| show(&format, &found),
     )
-}
-
-/// Walks over an account's, up to a limit.
-async fn each_page(
-    suppressions: &Suppressions,
-    account_sid: &str,
-    source: Option<Source>,
-    channel: Option<&str>,
-    ended: bool,
-    mut limit: usize,
-    mut page: impl FnMut(&[Suppression]),
-) -> Result<(), StoreError> {
-    let mut after = None;
-    while limit > 0 {
-        let most = i64::try_from(limit.min(TOGETHER)).unwrap_or(i64::MAX);
-        let asked =
-            SuppressionsPage { account_sid, source, channel, ended, after: after.as_ref(), most };
-        let found = suppressions.list(&asked).await?;
-        let Some(last) = found.last() else { break };
-        after = Some(Cursor::of_suppression(last));
-        limit = limit.saturating_sub(found.len());
-        page(&found);
-    }
-    Ok(())
-}
-
-fn person(number: &str, spelling: &Numbers) -> Result<Address, String> {
-    match spelling.channel.as_deref() {
-        Some(EVERY_CHANNEL) => {
-            let address = Address::given(number, None, spelling.region)?;
-            Ok(Address { channel: EVERY_CHANNEL.to_owned(), ..address })
-        }
-        channel => Address::given(number, channel, spelling.region),
-    }
 }
 
 fn show(format: &Format, found: &[Suppression]) -> ExitCode {

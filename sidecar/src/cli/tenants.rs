@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::Value;
-use twilio_edge_filter::form::is_account_sid;
 
 use super::{
     Sources,
@@ -17,7 +16,7 @@ use crate::{
     config::{Config, without_password},
     domain::{
         policy::Policies,
-        tenant::{Fault, Profile, Tenant},
+        tenant::{Fault, Profile, Tenant, is_account_sid},
     },
     http::{now_ms, tenants::TenantShown},
     keys::{Caller, Refusal},

@@ -74,6 +74,30 @@ pub enum Cursor {
         #[serde(rename = "i")]
         id: String,
     },
+    /// In API keys, the newest first.
+    #[serde(rename = "k")]
+    Key {
+        /// When it was made, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        created_ms: i64,
+        /// Its public part.
+        #[serde(rename = "i")]
+        id: String,
+    },
+    /// In the audit, the newest first.
+    #[serde(rename = "l")]
+    Entry {
+        /// Its number.
+        #[serde(rename = "i")]
+        id: i64,
+    },
+    /// In accounts, by SID.
+    #[serde(rename = "t")]
+    Tenant {
+        /// Which one.
+        #[serde(rename = "a")]
+        account_sid: String,
+    },
 }
 
 impl Cursor {
@@ -121,6 +145,9 @@ impl FromStr for Cursor {
             Cursor::Consent { number, channel, category, state, id, .. } => {
                 vec![number, channel, category, state, id]
             }
+            Cursor::Key { id, .. } => vec![id],
+            Cursor::Entry { .. } => vec![],
+            Cursor::Tenant { account_sid } => vec![account_sid],
         };
         if parts.iter().any(|part| part.contains('\0')) { Err(()) } else { Ok(cursor) }
     }

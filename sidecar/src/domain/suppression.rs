@@ -9,12 +9,28 @@ use twilio_edge_contract::Opt;
 use crate::domain::{
     address::Address,
     optout::{self, Arrival, Cause},
+    phone::Region,
     policy::Policy,
     webhook::Webhook,
 };
 
 /// Stands for every channel.
 pub const EVERY_CHANNEL: &str = "*";
+
+/// Whom to suppress: an address as [`Address::given`] reads it, or a number with [`EVERY_CHANNEL`] beside it.
+pub fn person(
+    text: &str,
+    channel: Option<&str>,
+    region: Option<Region>,
+) -> Result<Address, String> {
+    match channel.map(str::trim) {
+        Some(EVERY_CHANNEL) => {
+            let address = Address::given(text, None, region)?;
+            Ok(Address { channel: EVERY_CHANNEL.to_owned(), ..address })
+        }
+        channel => Address::given(text, channel, region),
+    }
+}
 
 /// Where a suppression comes from.
 #[derive(

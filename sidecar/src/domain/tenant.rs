@@ -2,7 +2,6 @@
 //! said, and what then counts; must not know where it is kept, nor who says it.
 
 use serde_json::Value;
-use twilio_edge_filter::form::is_account_sid;
 
 use crate::domain::{
     message::Number,
@@ -138,8 +137,18 @@ impl Profile {
     }
 }
 
+/// Whether this can be an account: `AC` and 32 lower-case hexadecimal digits.
+pub fn is_account_sid(text: &str) -> bool {
+    is_sid("AC", text)
+}
+
 fn is_service_sid(text: &str) -> bool {
-    text.strip_prefix("MG").is_some_and(|digits| is_account_sid(&format!("AC{digits}")))
+    is_sid("MG", text)
+}
+
+fn is_sid(prefix: &str, text: &str) -> bool {
+    let digits = text.strip_prefix(prefix).unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]

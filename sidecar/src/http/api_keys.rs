@@ -14,9 +14,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, json, now_ms, paging::Listing, problem::Problem, whole};
+use super::{
+    App,
+    finding::{self, Listing},
+    json, now_ms,
+    problem::Problem,
+    whole,
+};
 use crate::{
-    domain::{api_key::Scope, window::rfc3339},
+    domain::{api_key::Scope, cursor::Cursor, window::rfc3339},
     keys::{Caller, Refusal},
     store::Key,
 };
@@ -140,16 +146,18 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let listing = Listing::read(query)?;
-    let before = listing.cursor(|cursor| {
-        let (ms, id) = cursor.split_once('-')?;
-        Some((ms.parse().ok()?, id.to_owned()))
-    })?;
-    let before = before.as_ref().map(|(ms, id)| (*ms, id.as_str()));
-    let account_sid = listing.account_sid.as_deref();
-    let found = app.keys.list(&caller, account_sid, before, listing.most()).await;
+    let Listing { account_sid, limit, cursor } = finding::query(query)?;
+    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
+    let cursor = finding::cursor(cursor, finding::is_key)?;
+    let before = match &cursor {
+        Some(Cursor::Key { created_ms, id }) => Some((*created_ms, id.as_str())),
+        _ => None,
+    };
+    let most = finding::one_more(limit);
+    let found = app.keys.list(&caller, account_sid.as_deref(), before, most).await;
     let mut found = found.map_err(refused)?;
-    let next_cursor = listing.cut(&mut found, |key| format!("{}-{}", key.created_at_ms, key.id));
+    let place = |key: &Key| Cursor::Key { created_ms: key.created_at_ms, id: key.id.clone() };
+    let next_cursor = finding::cut(&mut found, limit, place);
     Ok(json(&KeyList { keys: found.into_iter().map(ApiKey::of).collect(), next_cursor }))
 }
 

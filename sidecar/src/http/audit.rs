@@ -10,9 +10,14 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, json, paging::Listing, problem::Problem};
+use super::{
+    App,
+    finding::{self, Listing},
+    json,
+    problem::Problem,
+};
 use crate::{
-    domain::{api_key::Scope, window::rfc3339},
+    domain::{api_key::Scope, cursor::Cursor, window::rfc3339},
     keys::Caller,
     store::AuditEntry,
 };
@@ -74,11 +79,15 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let listing = Listing::read(query)?;
-    let before = listing.cursor(|cursor| cursor.parse().ok())?;
-    let account_sid = listing.account_sid.as_deref();
-    let found = app.keys.audit(&caller, account_sid, before, listing.most()).await;
+    let Listing { account_sid, limit, cursor } = finding::query(query)?;
+    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
+    let before = match finding::cursor(cursor, finding::is_entry)? {
+        Some(Cursor::Entry { id }) => Some(id),
+        _ => None,
+    };
+    let most = finding::one_more(limit);
+    let found = app.keys.audit(&caller, account_sid.as_deref(), before, most).await;
     let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
-    let next_cursor = listing.cut(&mut found, |entry| entry.id.to_string());
+    let next_cursor = finding::cut(&mut found, limit, |entry| Cursor::Entry { id: entry.id });
     Ok(json(&ChangeList { entries: found.into_iter().map(Change::of).collect(), next_cursor }))
 }

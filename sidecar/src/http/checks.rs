@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, now_ms, problem::Problem, suppressions, whole};
+use super::{App, finding, json, now_ms, people, problem::Problem, whole};
 use crate::{
     domain::{
         address::Address,
@@ -35,7 +35,7 @@ struct Check {
     #[schema(min_length = 1, max_length = 255)]
     to: String,
     /// Where `to` does not say.
-    #[schema(pattern = r"^([a-z_]{1,32}|\*)$")]
+    #[schema(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
     /// Of a number without a country code: two letters.
     #[schema(pattern = "^[A-Za-z]{2}$")]
@@ -82,8 +82,8 @@ async fn check(
     let wanted: Check = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
     let Check { account_sid, from, to, channel, region, category, kind } = wanted;
-    let region = suppressions::region(region)?;
-    let to = suppressions::address("to", &to, channel.as_deref(), region)?;
+    let region = people::region(region)?;
+    let to = people::address("to", &to, channel.as_deref(), region)?;
     let from = from.map(|from| Address::parse(&from).map(|from| from.number).unwrap_or(from));
     let intent = Intent {
         account_sid: finding::account(&caller, account_sid)?,

@@ -15,9 +15,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, csv, finding, json, kinds, now_ms,
+    App,
+    csv::{self, Import, Imported},
+    finding, json, kinds, now_ms, people,
     problem::Problem,
-    suppressions::{self, Import, Imported},
     whole,
 };
 use crate::{
@@ -28,12 +29,10 @@ use crate::{
         policy::Category,
     },
     keys::Caller,
-    lists::{self, About, ConsentShown},
+    lists::{self, List},
+    shown::ConsentShown,
     store::ConsentsPage,
 };
-
-/// RecordedConsent at a time when a list is imported, each time in one transaction.
-const TOGETHER: usize = 500;
 
 /// Which of an account's.
 #[derive(Deserialize, IntoParams)]
@@ -44,7 +43,7 @@ struct Wanted {
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Only on this channel.
-    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    #[param(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
     /// Only of this category.
     category: Option<Category>,
@@ -67,7 +66,7 @@ struct Whose {
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Only on this channel.
-    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    #[param(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
 }
 
@@ -89,7 +88,7 @@ struct NewConsent {
     #[schema(min_length = 1, max_length = 255)]
     number: String,
     /// Where the number does not say.
-    #[schema(pattern = r"^([a-z_]{1,32}|\*)$")]
+    #[schema(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
     /// Of a number without a country code: two letters.
     #[schema(pattern = "^[A-Za-z]{2}$")]
@@ -161,18 +160,15 @@ async fn list(
     let after = finding::cursor(wanted.cursor, finding::is_consent)?;
     let asked = ConsentsPage {
         account_sid: &account_sid,
-        channel: suppressions::check_channel(wanted.channel.as_deref())?,
+        channel: people::one_channel(wanted.channel.as_deref())?,
         category: wanted.category,
         history: wanted.history.unwrap_or_default(),
         after: after.as_ref(),
-        most: i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
+        most: finding::one_more(limit),
     };
     let found = app.permissions.consents.list(&asked).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next_cursor =
-        found.last().filter(|_| more).map(|last| Cursor::of_consent(last).to_string());
+    let next_cursor = finding::cut(&mut found, limit, Cursor::of_consent);
     Ok(json(&ConsentList { consents: found.iter().map(ConsentShown::of).collect(), next_cursor }))
 }
 
@@ -194,9 +190,8 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
-    let (number, channel) = suppressions::one(number, whose.channel)?;
-    let spellings = phone::spellings(&number);
-    let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+    let (number, channel) = people::in_path(number, whose.channel, people::address)?;
+    let numbers = phone::spellings(&number);
     let said = app.permissions.consents.of_numbers(&account_sid, &numbers).await;
     let mut said = said.map_err(|reason| Problem::unavailable(&reason))?;
     said.retain(|said| channel.as_ref().is_none_or(|channel| said.address.channel == *channel));
@@ -223,12 +218,12 @@ async fn record(
     let new: NewConsent = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
     let now_ms = now_ms();
-    let region = suppressions::region(new.region)?;
-    let wrong_time = |problem: String| suppressions::impossible("at", &problem);
+    let region = people::region(new.region)?;
+    let wrong_time = |problem: String| people::impossible("at", &problem);
     let at_ms = new.at.as_deref().map(period::instant).transpose().map_err(wrong_time)?;
     let consent = Consent {
         account_sid: finding::account(&caller, new.account_sid)?,
-        address: suppressions::address("number", &new.number, new.channel.as_deref(), region)?,
+        address: people::address("number", &new.number, new.channel.as_deref(), region)?,
         category: new.category,
         state: new.state.unwrap_or(consent::State::Granted),
         at_ms: at_ms.unwrap_or(now_ms),
@@ -240,10 +235,9 @@ async fn record(
         recorded_by: caller.actor.clone(),
     };
     consent.check(now_ms).map_err(|problem| Problem::with(kinds::IMPOSSIBLE, problem))?;
-    let said = std::slice::from_ref(&consent);
-    let recorded = app.permissions.record(&caller, &consent.account_sid, said, false, now_ms).await;
-    let recorded = recorded.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&RecordedConsent { consent: ConsentShown::of(&consent), new: recorded > 0 }))
+    let new = app.permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;
+    let new = new.map_err(|reason| Problem::unavailable(&reason))?;
+    Ok(json(&RecordedConsent { consent: ConsentShown::of(&consent), new }))
 }
 
 /// Records everything on a list: CSV with columns `number`, `category`, `source` and, where there is something to say,
@@ -264,18 +258,13 @@ async fn import(
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let import = finding::query(query)?;
-    let account_sid = finding::account(&caller, Some(import.account_sid))?;
-    let (region, now_ms) = (suppressions::region(import.region)?, now_ms());
-    let about = About { account_sid: &account_sid, region, by: &caller.actor, now_ms };
-    let list = lists::read_consents(whole(body)?.as_ref(), &about);
-    let list = csv::accepted(list, import.partial)?;
-    let mut added = 0;
-    for some in list.good.chunks(TOGETHER) {
-        let new = app.permissions.record(&caller, &account_sid, some, true, now_ms).await;
-        added += new.map_err(|reason| Problem::unavailable(&reason))?;
-    }
-    Ok(csv::report(list, added))
+    let (import, now_ms) = (finding::query(query)?, now_ms());
+    let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
+    let list = List::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
+    let (list, checked) = csv::checked(list, import.partial).await?;
+    let said = list.good();
+    let added = app.permissions.record_list(&caller, &account_sid, said, now_ms).await;
+    csv::report(checked, added)
 }
 
 /// Everything that was ever said, as CSV, in the order of numbers.
@@ -283,7 +272,7 @@ async fn import(
     get,
     path = "/v1/consents/export",
     tag = "consents",
-    params(csv::Export),
+    params(finding::Whose),
     operation_id = "export_consents",
     responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
@@ -291,7 +280,7 @@ async fn import(
 async fn export(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<csv::Export>, QueryRejection>,
+    query: Result<Query<finding::Whose>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let consents = app.permissions.consents.clone();

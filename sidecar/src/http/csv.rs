@@ -4,50 +4,96 @@
 use std::future::Future;
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{json, kinds, problem::Problem, suppressions::Imported};
-use crate::{lists::List, store::StoreError};
+use super::{json, kinds, people, problem::Problem};
+use crate::{
+    keys::Caller,
+    lists::{About, BadLine, Checked, List},
+    store::StoreError,
+};
 
 /// Rows read at a time.
 pub(super) const PAGE: i64 = 500;
 
-/// Bad lines that are told one by one.
-const TOLD: usize = 100;
-
-/// Whose list.
+/// Whose list, and how it is read.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Export {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+pub(super) struct Import {
+    /// Whose: said even by a key that is bound to one.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
-    pub(super) account_sid: Option<String>,
+    pub(super) account_sid: String,
+    /// Of numbers without a country code: two letters.
+    #[param(pattern = "^[A-Za-z]{2}$")]
+    region: Option<String>,
+    /// Take the good lines where some are bad; without, one bad line refuses the list.
+    pub(super) partial: Option<bool>,
 }
 
-/// The list, if it may be taken.
-pub(super) fn accepted<T>(
-    list: Result<List<T>, String>,
+impl Import {
+    /// What a line of it does not say.
+    pub(super) fn about(
+        &self,
+        account_sid: &str,
+        by: &Caller,
+        now_ms: i64,
+    ) -> Result<About, Problem> {
+        Ok(About {
+            account_sid: account_sid.to_owned(),
+            region: people::region(self.region.clone())?,
+            channel: None,
+            by: by.actor.clone(),
+            now_ms,
+        })
+    }
+}
+
+/// What became of a list.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Imported {
+    /// Good lines.
+    lines: usize,
+    /// Those that said something new.
+    added: usize,
+    /// The lines that were left out, the first hundred of them.
+    bad: Vec<BadLine>,
+    /// How many there are.
+    bad_lines: usize,
+}
+
+/// The list, if it may be taken, and what was found when it was read to its end. A long list takes a while: that is not
+/// spent where claims are answered.
+pub(super) async fn checked<T: 'static>(
+    list: Result<List<Bytes, T>, String>,
     partial: Option<bool>,
-) -> Result<List<T>, Problem> {
+) -> Result<(List<Bytes, T>, Checked), Problem> {
     let list = list.map_err(|problem| Problem::with(kinds::BAD_LINES, problem))?;
-    match list.complaint() {
+    let reading = tokio::task::spawn_blocking(move || {
+        let checked = list.check();
+        (list, checked)
+    });
+    let (list, checked) = reading.await.map_err(|error| Problem::internal(&error.to_string()))?;
+    match checked.complaint() {
         Some(complaint) if partial != Some(true) => Err(Problem::with(kinds::BAD_LINES, complaint)),
-        _ => Ok(list),
+        _ => Ok((list, checked)),
     }
 }
 
 /// What became of it.
-pub(super) fn report<T>(list: List<T>, added: usize) -> Response {
-    let bad_lines = list.bad.len();
-    let bad = list.bad.into_iter().take(TOLD).collect();
-    json(&Imported { lines: list.good.len(), added, bad, bad_lines })
+pub(super) fn report(
+    checked: Checked,
+    added: Result<usize, StoreError>,
+) -> Result<Response, Problem> {
+    let added = added.map_err(|reason| Problem::unavailable(&reason))?;
+    let Checked { good: lines, bad, bad_lines } = checked;
+    Ok(json(&Imported { lines, added, bad, bad_lines }))
 }
 
 /// A list as it is read: `page` is asked for what comes after a row, until there is nothing. What cannot be read at first is

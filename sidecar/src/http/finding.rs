@@ -1,13 +1,14 @@
-//! What a caller looks for, read from a query: whose, about which number, when, and where to go on. Wrong questions get an
-//! answer that names the field; nothing here looks anything up.
+//! What a caller looks for, read from a query: whose, about which number, when, how many and where to go on; and a page of
+//! what is found, with the cursor that continues. Wrong questions get an answer that names the field; nothing here looks
+//! anything up.
 
 use axum::extract::{Query, rejection::QueryRejection};
-use serde::de::DeserializeOwned;
-use twilio_edge_filter::form::is_account_sid;
+use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::IntoParams;
 
 use super::{kinds, problem::Problem};
 use crate::{
-    domain::{cursor::Cursor, message::Number, period},
+    domain::{cursor::Cursor, message::Number, period, tenant::is_account_sid},
     keys::Caller,
     store::histories::Page,
 };
@@ -18,6 +19,32 @@ const USUAL: u32 = 50;
 /// Most that are shown at a time.
 const MOST: u32 = 200;
 
+/// Whose something is.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Whose {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    pub(super) account_sid: Option<String>,
+}
+
+/// A page of what administrators see, of one account or of all.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Listing {
+    /// Only what belongs to this account.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    pub(super) account_sid: Option<String>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    pub(super) limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    pub(super) cursor: Option<String>,
+}
+
 /// The whole query, or which field is wrong.
 pub(super) fn query<T: DeserializeOwned>(
     query: Result<Query<T>, QueryRejection>,
@@ -27,13 +54,20 @@ pub(super) fn query<T: DeserializeOwned>(
 
 /// The account that is asked about: the one of the key, or the one that is named to a key which sees all of them.
 pub(super) fn account(caller: &Caller, asked: Option<String>) -> Result<String, Problem> {
+    match one_account(asked)? {
+        Some(asked) if !caller.sees(&asked) => Err(Problem::other_account()),
+        Some(asked) => Ok(asked),
+        None => caller.account_sid.clone().ok_or_else(|| Problem::of(kinds::ACCOUNT_REQUIRED)),
+    }
+}
+
+/// What can be an account, if one is named. Whether the caller sees it is not asked.
+pub(super) fn one_account(asked: Option<String>) -> Result<Option<String>, Problem> {
     match asked {
         Some(asked) if !is_account_sid(&asked) => {
             Err(Problem::unreadable("account_sid: must be AC and 32 lower-case hexadecimal digits"))
         }
-        Some(asked) if !caller.sees(&asked) => Err(Problem::other_account()),
-        Some(asked) => Ok(asked),
-        None => caller.account_sid.clone().ok_or_else(|| Problem::of(kinds::ACCOUNT_REQUIRED)),
+        asked => Ok(asked),
     }
 }
 
@@ -83,6 +117,22 @@ pub(super) fn cursor(
     cursor.map(Some).ok_or_else(|| Problem::of(kinds::NO_SUCH_PAGE))
 }
 
+/// How many to look for: one more than are shown tells whether there is a next page.
+pub(super) fn one_more(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+/// Cuts what was found to one page; the cursor behind its last row, if more follow.
+pub(super) fn cut<T>(
+    found: &mut Vec<T>,
+    limit: usize,
+    place: impl FnOnce(&T) -> Cursor,
+) -> Option<String> {
+    let more = found.len() > limit;
+    found.truncate(limit);
+    found.last().filter(|_| more).map(|last| place(last).to_string())
+}
+
 /// Of webhooks and messages.
 pub(super) fn is_event(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Event { .. })
@@ -101,6 +151,21 @@ pub(super) fn is_suppression(cursor: &Cursor) -> bool {
 /// Of consents.
 pub(super) fn is_consent(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Consent { .. })
+}
+
+/// Of API keys.
+pub(super) fn is_key(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Key { .. })
+}
+
+/// Of the audit.
+pub(super) fn is_entry(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Entry { .. })
+}
+
+/// Of accounts.
+pub(super) fn is_tenant(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Tenant { .. })
 }
 
 /// What is found, shown, and the cursor that goes on.

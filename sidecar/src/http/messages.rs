@@ -13,7 +13,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, kinds, problem::Problem};
+use super::{
+    App,
+    finding::{self, Whose},
+    json, kinds,
+    problem::Problem,
+};
 use crate::{
     keys::Caller,
     shown::{MessageShown, MessageTold},
@@ -54,16 +59,6 @@ struct Wanted {
     /// The `next_cursor` of the page before.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
-}
-
-/// Whose message.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct Whose {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
-    #[param(pattern = "^AC[0-9a-f]{32}$")]
-    account_sid: Option<String>,
 }
 
 /// A page of messages, the latest first. May have fewer than asked for though there are more: `next_cursor` tells.

@@ -17,7 +17,7 @@ mod messages;
 mod numbers;
 mod observed;
 mod openapi;
-mod paging;
+mod people;
 mod problem;
 mod redactions;
 mod settlements;

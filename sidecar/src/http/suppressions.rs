@@ -14,25 +14,25 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, csv, finding, json, kinds, now_ms, problem::Problem, whole};
+use super::{
+    App,
+    csv::{self, Import, Imported},
+    finding, json, kinds, now_ms, people,
+    problem::Problem,
+    whole,
+};
 use crate::{
     domain::{
-        address::Address,
         api_key::Scope,
         cursor::Cursor,
-        phone::{self, Region},
-        suppression::{EVERY_CHANNEL, Source, Suppression},
+        phone,
+        suppression::{Source, Suppression},
     },
     keys::Caller,
-    lists::{self, About, BadLine, SuppressionShown},
+    lists::{self, List},
+    shown::SuppressionShown,
     store::SuppressionsPage,
 };
-
-/// Longest number or id, in characters.
-const LONGEST: usize = 255;
-
-/// Suppressed at a time when a list is imported, each time in one transaction.
-const TOGETHER: usize = 500;
 
 /// Which of an account's.
 #[derive(Deserialize, IntoParams)]
@@ -111,34 +111,6 @@ struct NewSuppression {
     region: Option<String>,
 }
 
-/// Whose list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Import {
-    /// Whose: said even by a key that is bound to one.
-    #[param(pattern = "^AC[0-9a-f]{32}$")]
-    pub(super) account_sid: String,
-    /// Of numbers without a country code: two letters.
-    #[param(pattern = "^[A-Za-z]{2}$")]
-    pub(super) region: Option<String>,
-    /// Take the good lines where some are bad; without, one bad line refuses the list.
-    pub(super) partial: Option<bool>,
-}
-
-/// What became of a list.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Imported {
-    /// Good lines.
-    pub(super) lines: usize,
-    /// Those that said something new.
-    pub(super) added: usize,
-    /// The lines that were left out, the first hundred of them.
-    pub(super) bad: Vec<BadLine>,
-    /// How many there are.
-    pub(super) bad_lines: usize,
-}
-
 /// For applications, and for administrators who call there.
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(export)).routes(routes!(fetch))
@@ -174,9 +146,9 @@ async fn list(
     let limit = finding::limit(wanted.limit)?;
     let ended = wanted.ended.unwrap_or_default();
     let after = finding::cursor(wanted.cursor, finding::is_suppression)?;
-    let channel = check_channel(wanted.channel.as_deref())?;
+    let channel = people::any_channel(wanted.channel.as_deref())?;
     if let Some(number) = wanted.number {
-        let number = address("number", &number, None, None)?.number;
+        let number = people::address("number", &number, None, None)?.number;
         let mut found = of_number(&app, &account_sid, &number, channel).await?;
         found.retain(|known| {
             (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
@@ -189,13 +161,11 @@ async fn list(
         channel,
         ended,
         after: after.as_ref(),
-        most: i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
+        most: finding::one_more(limit),
     };
     let found = app.permissions.suppressions.list(&asked).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|last| Cursor::of_suppression(last).to_string());
+    let next = finding::cut(&mut found, limit, Cursor::of_suppression);
     Ok(page(&found, next))
 }
 
@@ -217,7 +187,7 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
-    let (number, channel) = one(number, whose.channel)?;
+    let (number, channel) = people::in_path(number, whose.channel, people::person)?;
     let found = of_number(&app, &account_sid, &number, channel.as_deref()).await?;
     Ok(page(&found, None))
 }
@@ -240,8 +210,8 @@ async fn add(
     let new: NewSuppression = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
     let account_sid = finding::account(&caller, new.account_sid)?;
-    let region = region(new.region)?;
-    let person = person("number", &new.number, new.channel.as_deref(), region)?;
+    let region = people::region(new.region)?;
+    let person = people::person("number", &new.number, new.channel.as_deref(), region)?;
     let source = match caller.scope {
         Scope::Admin => Source::Administrator,
         _ => Source::Application,
@@ -271,7 +241,7 @@ async fn remove(
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, Some(whose.account_sid))?;
-    let (number, channel) = one(number, whose.channel)?;
+    let (number, channel) = people::in_path(number, whose.channel, people::person)?;
     let permissions = &app.permissions;
     let ended =
         permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
@@ -299,19 +269,13 @@ async fn import(
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let import = finding::query(query)?;
-    let account_sid = finding::account(&caller, Some(import.account_sid))?;
-    let (region, now_ms) = (region(import.region)?, now_ms());
-    let about = About { account_sid: &account_sid, region, by: &caller.actor, now_ms };
-    let list = lists::read_suppressions(whole(body)?.as_ref(), &about);
-    let list = csv::accepted(list, import.partial)?;
-    let mut added = 0;
-    for some in list.good.chunks(TOGETHER) {
-        let new =
-            app.permissions.suppress(&caller, &account_sid, some, Source::Import, now_ms).await;
-        added += new.map_err(|reason| Problem::unavailable(&reason))?.len();
-    }
-    Ok(csv::report(list, added))
+    let (import, now_ms) = (finding::query(query)?, now_ms());
+    let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
+    let list = List::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
+    let (list, checked) = csv::checked(list, import.partial).await?;
+    let people = list.good();
+    let added = app.permissions.suppress_list(&caller, &account_sid, people, now_ms).await;
+    csv::report(checked, added)
 }
 
 /// All that hold, as CSV, in the order of numbers.
@@ -319,7 +283,7 @@ async fn import(
     get,
     path = "/v1/suppressions/export",
     tag = "suppressions",
-    params(csv::Export),
+    params(finding::Whose),
     operation_id = "export_suppressions",
     responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
@@ -327,7 +291,7 @@ async fn import(
 async fn export(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<csv::Export>, QueryRejection>,
+    query: Result<Query<finding::Whose>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let suppressions = app.permissions.suppressions.clone();
@@ -362,82 +326,11 @@ async fn of_number(
     number: &str,
     channel: Option<&str>,
 ) -> Result<Vec<Suppression>, Problem> {
-    let spellings = phone::spellings(number);
-    let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+    let numbers = phone::spellings(number);
     let found = app.permissions.suppressions.of_numbers(account_sid, &numbers).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     found.retain(|known| {
         channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))
     });
     Ok(found)
-}
-
-/// The number of a path, and the channel that it or the query says.
-pub(super) fn one(
-    number: Result<Path<String>, PathRejection>,
-    channel: Option<String>,
-) -> Result<(String, Option<String>), Problem> {
-    let number = number.map_or_else(|_| String::new(), |Path(number)| number);
-    let says = number.contains(':') || channel.is_some();
-    let found = person("number", &number, channel.as_deref(), None)?;
-    Ok((found.number, says.then_some(found.channel)))
-}
-
-/// A person's address, in the spelling of people.
-pub(super) fn address(
-    field: &str,
-    text: &str,
-    channel: Option<&str>,
-    region: Option<Region>,
-) -> Result<Address, Problem> {
-    if !(1..=LONGEST).contains(&text.chars().count()) {
-        return Err(Problem::unreadable(&format!("{field}: must be 1 to {LONGEST} characters")));
-    }
-    Address::given(text, check_channel(channel)?, region)
-        .map_err(|problem| impossible(field, &problem))
-}
-
-/// What cannot be, of a field that could be read.
-pub(super) fn impossible(field: &str, problem: &str) -> Problem {
-    Problem::with(kinds::IMPOSSIBLE, format!("{field}: {problem}"))
-}
-
-/// A channel, if one is named; [`EVERY_CHANNEL`] is one.
-pub(super) fn check_channel(channel: Option<&str>) -> Result<Option<&str>, Problem> {
-    let is_name = |text: &str| {
-        (1..=32).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    match channel {
-        Some(text) if text != EVERY_CHANNEL && !is_name(text) => {
-            Err(Problem::unreadable("channel: must be sms, whatsapp, .. or * for every channel"))
-        }
-        channel => Ok(channel),
-    }
-}
-
-/// The same, or a person on every channel.
-fn person(
-    field: &str,
-    text: &str,
-    channel: Option<&str>,
-    region: Option<Region>,
-) -> Result<Address, Problem> {
-    match channel {
-        Some(EVERY_CHANNEL) => {
-            let address = address(field, text, None, region)?;
-            Ok(Address { channel: EVERY_CHANNEL.to_owned(), ..address })
-        }
-        channel => address(field, text, channel, region),
-    }
-}
-
-/// A country, if one is named.
-pub(super) fn region(asked: Option<String>) -> Result<Option<Region>, Problem> {
-    let read = |text: String| match text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())
-    {
-        true => text.parse::<Region>().map_err(|problem| impossible("region", &problem)),
-        false => Err(Problem::unreadable("region: must be two letters, as in FR")),
-    };
-    asked.map(read).transpose()
 }

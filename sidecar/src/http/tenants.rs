@@ -13,14 +13,20 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use twilio_edge_filter::form::is_account_sid;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, json, kinds, now_ms, paging::Listing, problem::Problem, whole};
+use super::{
+    App,
+    finding::{self, Listing},
+    json, kinds, now_ms,
+    problem::Problem,
+    whole,
+};
 use crate::{
     domain::{
         api_key::Scope,
+        cursor::Cursor,
         tenant::{Fault, Profile, Tenant},
         window::rfc3339,
     },
@@ -131,13 +137,17 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let listing = Listing::read(query)?;
-    let after = listing.cursor(|cursor| is_account_sid(cursor).then(|| cursor.to_owned()))?;
-    let account_sid = listing.account_sid.as_deref();
-    let after = after.unwrap_or_default();
-    let found = app.tenants.list(&caller, account_sid, &after, listing.most()).await;
+    let Listing { account_sid, limit, cursor } = finding::query(query)?;
+    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
+    let after = match finding::cursor(cursor, finding::is_tenant)? {
+        Some(Cursor::Tenant { account_sid }) => account_sid,
+        _ => String::new(),
+    };
+    let most = finding::one_more(limit);
+    let found = app.tenants.list(&caller, account_sid.as_deref(), &after, most).await;
     let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
-    let next_cursor = listing.cut(&mut found, |tenant| tenant.account_sid.clone());
+    let place = |tenant: &Tenant| Cursor::Tenant { account_sid: tenant.account_sid.clone() };
+    let next_cursor = finding::cut(&mut found, limit, place);
     let tenants = found.into_iter().map(TenantShown::of).collect();
     Ok(json(&TenantList { tenants, next_cursor }))
 }
@@ -234,9 +244,8 @@ async fn close(
 }
 
 fn account(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let sid = path.map(|Path(sid)| sid).ok().filter(|sid| is_account_sid(sid));
-    let told = "account_sid: must be AC and 32 lower-case hexadecimal digits";
-    sid.ok_or_else(|| Problem::unreadable(told))
+    let sid = path.map_or_else(|_| String::new(), |Path(sid)| sid);
+    finding::one_account(Some(sid)).map(Option::unwrap_or_default)
 }
 
 /// The revision that was seen, if one is told. What is no ETag of ours was never that of anything.

@@ -162,7 +162,7 @@ impl Consents {
     pub async fn record(
         &self,
         consents: &[Consent],
-        entry: Option<AuditEntry>,
+        entry: AuditEntry,
     ) -> Result<usize, StoreError> {
         let rows: Vec<ConsentRow> = consents.iter().map(ConsentRow::from).collect();
         self.bounded(async {
@@ -171,7 +171,7 @@ impl Consents {
             let new = recorded.iter().filter(|recorded| !recorded.id.is_empty()).count();
             if new > 0 {
                 let add_entry = self.database.statements().register.add_entry;
-                tx.execute(add_entry, entry.as_slice()).await?;
+                tx.execute(add_entry, &[entry]).await?;
             }
             tx.commit().await?;
             Ok(new)
@@ -183,7 +183,7 @@ impl Consents {
     pub async fn of_numbers(
         &self,
         account_sid: &str,
-        numbers: &[&str],
+        numbers: &[impl AsRef<str>],
     ) -> Result<Vec<Consent>, StoreError> {
         let asked: Vec<PersonAsked<'_>> = people(account_sid, numbers);
         self.bounded(async {
@@ -228,11 +228,11 @@ impl Consents {
         &self,
         account_sid: &str,
         channel: &str,
-        numbers: &[&str],
+        numbers: &[impl AsRef<str>],
     ) -> Result<Vec<(String, i64)>, StoreError> {
         let asked: Vec<InboundAsked<'_>> = numbers
             .iter()
-            .map(|number| InboundAsked { tenant: account_sid, channel, number })
+            .map(|number| InboundAsked { tenant: account_sid, channel, number: number.as_ref() })
             .collect();
         self.bounded(async {
             let rows: Vec<InboundRow> =

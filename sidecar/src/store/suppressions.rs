@@ -130,7 +130,7 @@ impl Suppressions {
     pub async fn of_numbers(
         &self,
         account_sid: &str,
-        numbers: &[&str],
+        numbers: &[impl AsRef<str>],
     ) -> Result<Vec<Suppression>, StoreError> {
         let asked = people(account_sid, numbers);
         self.bounded(async {
@@ -176,7 +176,7 @@ impl Suppressions {
     pub async fn change(
         &self,
         account_sid: &str,
-        numbers: &[&str],
+        numbers: &[impl AsRef<str>],
         change: impl FnOnce(&mut Standing) + Send,
         entry: impl FnOnce(&[Suppression]) -> AuditEntry + Send,
     ) -> Result<Vec<Suppression>, StoreError> {
@@ -213,8 +213,11 @@ impl Suppressions {
     }
 }
 
-pub(super) fn people<'a>(account_sid: &'a str, numbers: &[&'a str]) -> Vec<PersonAsked<'a>> {
-    let numbers: BTreeSet<&str> = numbers.iter().copied().collect();
+pub(super) fn people<'a>(
+    account_sid: &'a str,
+    numbers: &'a [impl AsRef<str>],
+) -> Vec<PersonAsked<'a>> {
+    let numbers: BTreeSet<&str> = numbers.iter().map(AsRef::as_ref).collect();
     numbers.into_iter().map(|number| PersonAsked { tenant: account_sid, number }).collect()
 }
 

@@ -305,12 +305,17 @@ async fn consents_are_added_to_and_the_latest_counts(world: World) {
         ("region", "ZZ", &cannot_be),
         ("region", "USA", &unreadable),
         ("category", "sales", &unreadable),
+        // Nobody is asked on every channel.
+        ("channel", "*", &unreadable),
     ] {
         let mut bad = granted.clone();
         bad[field] = json!(value);
         let refusal = app.refusal(Method::POST, "/v1/consents", &bad).await;
         assert_eq!(refusal, *expected, "{field} {value}");
     }
+    let everywhere = "number,channel,category,source\n+15551230002,*,marketing,paper\n";
+    let response = admin.send(Method::POST, &lists("consents"), everywhere.to_owned()).await;
+    assert_eq!(response.status(), 422, "nor on a list");
     let audit = admin.get("/v1/audit").await.to_string();
     assert!(audit.contains("consent.withdrawn") && audit.contains("consents.imported"), "{audit}");
 }

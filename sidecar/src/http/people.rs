@@ -1,0 +1,101 @@
+//! A person as callers name them: a number in any sensible spelling, its channel, the country of one without a code. What
+//! cannot be is refused with the name of the field; nothing here is looked up.
+
+use axum::extract::{Path, rejection::PathRejection};
+
+use super::{kinds, problem::Problem};
+use crate::domain::{
+    address::Address,
+    phone::Region,
+    suppression::{self, EVERY_CHANNEL},
+};
+
+/// Longest number or id, in characters.
+const LONGEST: usize = 255;
+
+/// How a person is named: as by [`address`], or as by [`person`].
+type Reading = fn(&str, &str, Option<&str>, Option<Region>) -> Result<Address, Problem>;
+
+/// An address, in the spelling of people.
+pub(super) fn address(
+    field: &str,
+    text: &str,
+    channel: Option<&str>,
+    region: Option<Region>,
+) -> Result<Address, Problem> {
+    let channel = one_channel(channel)?;
+    read(field, text, || Address::given(text, channel, region))
+}
+
+/// The same, or a person on every channel.
+pub(super) fn person(
+    field: &str,
+    text: &str,
+    channel: Option<&str>,
+    region: Option<Region>,
+) -> Result<Address, Problem> {
+    let channel = any_channel(channel)?;
+    read(field, text, || suppression::person(text, channel, region))
+}
+
+fn read(
+    field: &str,
+    text: &str,
+    address: impl FnOnce() -> Result<Address, String>,
+) -> Result<Address, Problem> {
+    if !(1..=LONGEST).contains(&text.chars().count()) {
+        return Err(Problem::unreadable(&format!("{field}: must be 1 to {LONGEST} characters")));
+    }
+    address().map_err(|problem| impossible(field, &problem))
+}
+
+/// The number of a path, and the channel that it or the query says.
+pub(super) fn in_path(
+    number: Result<Path<String>, PathRejection>,
+    channel: Option<String>,
+    reading: Reading,
+) -> Result<(String, Option<String>), Problem> {
+    let number = number.map_or_else(|_| String::new(), |Path(number)| number);
+    let says = number.contains(':') || channel.is_some();
+    let found = reading("number", &number, channel.as_deref(), None)?;
+    Ok((found.number, says.then_some(found.channel)))
+}
+
+/// A channel, if one is named.
+pub(super) fn one_channel(channel: Option<&str>) -> Result<Option<&str>, Problem> {
+    let is_name = |text: &str| {
+        (1..=32).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    match channel {
+        Some(text) if !is_name(text) => {
+            Err(Problem::unreadable("channel: must be sms, whatsapp, .."))
+        }
+        channel => Ok(channel),
+    }
+}
+
+/// The same; [`EVERY_CHANNEL`] is one.
+pub(super) fn any_channel(channel: Option<&str>) -> Result<Option<&str>, Problem> {
+    match channel {
+        Some(EVERY_CHANNEL) => Ok(channel),
+        channel => one_channel(channel).map_err(|_| {
+            Problem::unreadable("channel: must be sms, whatsapp, .. or * for every channel")
+        }),
+    }
+}
+
+/// A country, if one is named.
+pub(super) fn region(asked: Option<String>) -> Result<Option<Region>, Problem> {
+    let read = |text: String| match text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())
+    {
+        true => text.parse::<Region>().map_err(|problem| impossible("region", &problem)),
+        false => Err(Problem::unreadable("region: must be two letters, as in FR")),
+    };
+    asked.map(read).transpose()
+}
+
+/// What cannot be, of a field that could be read.
+pub(super) fn impossible(field: &str, problem: &str) -> Problem {
+    Problem::with(kinds::IMPOSSIBLE, format!("{field}: {problem}"))
+}
