@@ -90,6 +90,7 @@ pub struct Api {
     pub bad_tokens_per_minute: u32,
     pub max_body_bytes: usize,
     pub max_import_bytes: usize,
+    pub idempotency_ttl_s: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -369,6 +370,7 @@ impl Config {
             ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),
             ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),
             ("api.max_import_bytes", self.api.max_import_bytes as u64, 1024),
+            ("api.idempotency_ttl_s", self.api.idempotency_ttl_s, 60),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1024),
             ("http.request_timeout_ms", self.http.request_timeout_ms, 1),
         ] {

@@ -15,7 +15,7 @@ use crate::{
         api_key::{self, Scope, Shown},
         tenant::is_account_sid,
     },
-    store::{AuditEntry, Key, KeysPage, NewKey, Register, StoreError, StoredKey},
+    store::{AuditEntry, Done, Key, KeysPage, NewKey, Register, StoreError, StoredKey},
 };
 
 /// How long a key that was looked up is believed to be unchanged: a revocation elsewhere counts after that.
@@ -164,7 +164,8 @@ impl Keys {
         Ok(Caller { actor, source, scope: needed, account_sid: None, key: None })
     }
 
-    /// Makes a key; it and what its owner has to send, which nobody can tell again.
+    /// Makes a key; it and what its owner has to send, which nobody can tell again. `once` is what to write down with it
+    /// where it was asked for once.
     pub async fn create(
         &self,
         by: &Caller,
@@ -172,6 +173,7 @@ impl Keys {
         account_sid: Option<String>,
         name: &str,
         now_ms: i64,
+        once: impl FnOnce(&Key) -> Option<Done>,
     ) -> Result<(Key, String), Refusal> {
         let is_long = name.chars().count() > LONGEST_NAME;
         let name = name.trim();
@@ -213,7 +215,8 @@ impl Keys {
             last_used_at_ms: None,
             revoked_at_ms: None,
         };
-        self.register.add_key(&new, &entry(by, "key.created", &key, now_ms)).await?;
+        let (entry, done) = (entry(by, "key.created", &key, now_ms), once(&key));
+        self.register.add_key(&new, &entry, done.as_ref()).await?;
         tracing::info!(key.id = key.id, key.scope = %scope, by = by.actor, "API key created");
         Ok((key, minted.token))
     }

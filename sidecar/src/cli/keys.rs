@@ -122,7 +122,8 @@ impl Verb {
         let by = Caller::command_line(&user);
         match self {
             Verb::Create { scope, account, name } => {
-                let (key, token) = keys.create(&by, scope.into(), account, &name, now_ms()).await?;
+                let (key, token) =
+                    keys.create(&by, scope.into(), account, &name, now_ms(), |_| None).await?;
                 Ok(match as_json {
                     true => line(&json!({"key": shown(&key), "token": token})),
                     false => format!(

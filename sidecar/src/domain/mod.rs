@@ -6,6 +6,7 @@ pub mod api_key;
 pub mod check;
 pub mod consent;
 pub mod cursor;
+pub mod idempotency;
 pub mod lease;
 pub mod message;
 pub mod optout;

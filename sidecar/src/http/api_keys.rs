@@ -17,14 +17,20 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     finding::{self, Listing},
+    idempotency::{Kept, Repeatable},
     json, now_ms,
     problem::Problem,
     whole,
 };
 use crate::{
-    domain::{api_key::Scope, cursor::Cursor, window::rfc3339},
+    domain::{
+        api_key::Scope,
+        cursor::Cursor,
+        idempotency::{Answer, Headers},
+        window::rfc3339,
+    },
     keys::{Caller, Refusal},
-    store::Key,
+    store::{Done, Key, Turn},
 };
 
 /// An API key. Times are RFC 3339.
@@ -70,11 +76,12 @@ struct WantedKey {
     account_sid: Option<String>,
 }
 
-/// A new key, with what its owner has to send: shown this once.
+/// A new key.
 #[derive(Serialize, ToSchema)]
 struct CreatedKey {
     key: ApiKey,
-    token: String,
+    /// What its owner has to send. Told this once: `null` in the answer to a copy of the request.
+    token: Option<String>,
 }
 
 /// A page of keys, the newest first.
@@ -94,15 +101,16 @@ pub(super) fn own_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(own))
 }
 
-/// Makes a key. Its token is in this answer and in no other.
+/// Makes a key. Its token is in this answer and in no other: whoever has lost it revokes the key and makes another.
 #[utoipa::path(
     post,
     path = "/v1/keys",
     tag = "keys",
+    params(Repeatable),
     operation_id = "create_key",
     request_body = WantedKey,
     responses(
-        (status = 201, description = "The key", body = CreatedKey),
+        (status = 201, description = "The key", body = CreatedKey, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
         Problem,
     ),
     security(("key" = [])),
@@ -110,22 +118,45 @@ pub(super) fn own_router() -> OpenApiRouter<App> {
 async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let wanted: WantedKey = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
     let WantedKey { name, scope, account_sid } = wanted;
-    let created = app.keys.create(&caller, scope, account_sid, &name, now_ms()).await;
+    let is_kept = turn.is_some();
+    let once = |key: &Key| turn.map(|Extension(turn)| Done { turn, answer: repeated(key) });
+    let created = app.keys.create(&caller, scope, account_sid, &name, now_ms(), once).await;
     let (key, token) = created.map_err(refused)?;
-    let place = HeaderValue::try_from(format!("/v1/keys/{}", key.id));
-    let mut response = json(&CreatedKey { key: ApiKey::of(key), token });
+    let place = HeaderValue::try_from(place(&key));
+    let mut response = json(&CreatedKey { key: ApiKey::of(key), token: Some(token) });
     *response.status_mut() = StatusCode::CREATED;
+    if is_kept {
+        response.extensions_mut().insert(Kept);
+    }
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(place) = place {
         headers.insert(header::LOCATION, place);
     }
     Ok(response)
+}
+
+/// What copies of the request are answered: all but the token, which is not stored.
+fn repeated(key: &Key) -> Answer {
+    let created = CreatedKey { key: ApiKey::of(key.clone()), token: None };
+    Answer {
+        status: StatusCode::CREATED.as_u16(),
+        headers: Headers {
+            content_type: Some("application/json".to_owned()),
+            location: Some(place(key)),
+        },
+        body: serde_json::to_string(&created).unwrap_or_default(),
+    }
+}
+
+fn place(key: &Key) -> String {
+    format!("/v1/keys/{}", key.id)
 }
 
 /// The keys, the newest first, revoked ones too.

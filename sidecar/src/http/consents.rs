@@ -17,7 +17,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     csv::{self, Import, Imported},
-    finding, json, kinds, now_ms, people,
+    finding,
+    idempotency::{Repeatable, as_of_ms},
+    json, kinds, people,
     problem::Problem,
     whole,
 };
@@ -31,7 +33,7 @@ use crate::{
     keys::Caller,
     lists::{self, List},
     shown::ConsentShown,
-    store::ConsentsPage,
+    store::{ConsentsPage, Turn},
 };
 
 /// Which of an account's.
@@ -205,19 +207,21 @@ async fn fetch(
     post,
     path = "/v1/consents",
     tag = "consents",
+    params(Repeatable),
     operation_id = "record_consent",
     request_body = NewConsent,
-    responses((status = 200, description = "What was recorded", body = RecordedConsent), Problem),
+    responses((status = 200, description = "What was recorded", body = RecordedConsent, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
     security(("key" = [])),
 )]
 async fn record(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let new: NewConsent = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
-    let now_ms = now_ms();
+    let now_ms = as_of_ms(turn);
     let region = people::region(new.region)?;
     let wrong_time = |problem: String| people::impossible("at", &problem);
     let at_ms = new.at.as_deref().map(period::instant).transpose().map_err(wrong_time)?;
@@ -246,19 +250,20 @@ async fn record(
     post,
     path = "/v1/consents/import",
     tag = "consents",
-    params(Import),
+    params(Import, Repeatable),
     operation_id = "import_consents",
     request_body(content = String, content_type = "text/csv"),
-    responses((status = 200, description = "What became of it", body = Imported), Problem),
+    responses((status = 200, description = "What became of it", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
     security(("key" = [])),
 )]
 async fn import(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let (import, now_ms) = (finding::query(query)?, now_ms());
+    let (import, now_ms) = (finding::query(query)?, as_of_ms(turn));
     let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
     let list = List::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
     let (list, checked) = csv::checked(list, import.partial).await?;

@@ -83,12 +83,16 @@ kinds! {
         "Use another admin key, or `twilio-edge keys revoke`: so that nobody is locked out by mistake."
     UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "It is not clear what is to be redacted; nothing was done";
         "Name a message, a number or a time: nobody means all there is of an account."
+    STILL_RUNNING CONFLICT CALLER "still_running": "A copy of this request is being carried out";
+        "Send it again after Retry-After, with the same Idempotency-Key: it is answered as that one is."
     CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";
         "Fetch it again, and send its ETag as If-Match with what is to be changed."
     UNSEEN PRECONDITION_REQUIRED CALLER "unseen": "It is there already; nothing was done";
         "Fetch it, and send its ETag as If-Match: nobody overwrites what they have not seen."
     IMPOSSIBLE UNPROCESSABLE_ENTITY CALLER "impossible": "It can be read, and cannot be so; nothing was done";
         "The detail names the field, and what it must be."
+    KEY_OF_ANOTHER UNPROCESSABLE_ENTITY CALLER "key_of_another": "The Idempotency-Key is another request's; nothing was done";
+        "Give each request a key of its own, and send its copies with the same path, query and body, to the byte."
     ACCOUNT_CLOSED FORBIDDEN OPERATOR "account_closed": "The account of this key is closed";
         "An administrator may open it again with `PUT /v1/tenants/{account_sid}`."
     BATCH_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "batch_too_large": "Too many entries; nothing was done";

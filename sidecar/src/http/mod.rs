@@ -11,6 +11,7 @@ mod csv;
 mod events;
 mod finding;
 mod health;
+mod idempotency;
 mod keys;
 pub(crate) mod kinds;
 mod messages;
@@ -54,7 +55,7 @@ use crate::{
     config::Config,
     keys::Keys,
     permissions::{Checks, Permissions},
-    store::histories::Histories,
+    store::{Idempotency, histories::Histories},
     telemetry::Telemetry,
     tenants::Tenants,
 };
@@ -78,6 +79,7 @@ pub struct Parts {
     max_import_bytes: usize,
     permissions: Permissions,
     checks: Checks,
+    idempotency: Idempotency,
 }
 
 impl Deref for App {
@@ -101,6 +103,11 @@ impl App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
         let metrics = claims.metrics.clone();
         let permissions = Permissions::new(claims.stores.consents(), Some(metrics.clone()));
+        let request_timeout = Duration::from_millis(config.http.request_timeout_ms);
+        // Longer than whoever has a request can still be about to change something.
+        let hold = request_timeout + Duration::from_millis(config.database.timeout_ms) * 2;
+        let keep = Duration::from_secs(config.api.idempotency_ttl_s);
+        let idempotency = claims.stores.idempotency(hold, keep);
         let policies = claims.stores.policies();
         let checks = Checks::new(claims.stores.clone(), policies, metrics);
         App(Arc::new(Parts {
@@ -114,7 +121,8 @@ impl App {
             tenants,
             telemetry,
             limits: Arc::new(Limits::new(&config.api)),
-            request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+            request_timeout,
+            idempotency,
             max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
         }))
     }
@@ -127,13 +135,15 @@ impl App {
             .merge(keys::router())
             .layer(DefaultBodyLimit::max(self.max_body_bytes.0))
             .layer(middleware::from_fn_with_state(self.clone(), access::edge));
+        let changing = suppressions::router()
+            .merge(consents::router())
+            .layer(middleware::from_fn_with_state(self.clone(), idempotency::once));
         let application = api_keys::own_router()
             .merge(messages::router())
             .merge(events::router())
             .merge(windows::router())
             .merge(numbers::router())
-            .merge(suppressions::router())
-            .merge(consents::router())
+            .merge(changing)
             .merge(checks::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
         let router = edge.merge(application).merge(health::router());
@@ -143,14 +153,16 @@ impl App {
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
         const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions, lists of suppressions and consents.";
+        let once = || middleware::from_fn_with_state(self.clone(), idempotency::once);
         let lists = suppressions::import_router()
             .merge(consents::import_router())
+            .layer(once())
             .layer(DefaultBodyLimit::max(self.max_import_bytes));
-        let admin = api_keys::router()
-            .merge(audit::router())
+        let changing = api_keys::router().merge(redactions::router()).layer(once());
+        let admin = audit::router()
             .merge(tenants::router())
-            .merge(redactions::router())
             .merge(suppressions::admin_router())
+            .merge(changing)
             .merge(lists)
             .layer(middleware::from_fn_with_state(self.clone(), access::administration));
         self.finish(openapi::of("twilio-edge administration", ABOUT), admin)

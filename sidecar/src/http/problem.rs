@@ -95,6 +95,10 @@ impl Problem {
         Problem::of(kinds::UNAVAILABLE).after(Duration::ZERO)
     }
 
+    pub(super) fn still_running() -> Problem {
+        Problem::of(kinds::STILL_RUNNING).after(Duration::ZERO)
+    }
+
     pub(super) fn too_many(wait: Duration) -> Problem {
         Problem::of(kinds::RATE_LIMITED).after(wait)
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, kinds, problem::Problem, whole};
+use super::{App, finding, idempotency::Repeatable, json, kinds, problem::Problem, whole};
 use crate::{
     domain::{api_key::Scope, period::instant, window::rfc3339},
     erasure::{self, Asked},
@@ -78,10 +78,11 @@ pub(super) fn router() -> OpenApiRouter<App> {
     post,
     path = "/v1/redactions",
     tag = "redactions",
+    params(Repeatable),
     operation_id = "redact",
     request_body = WantedRedaction,
     responses(
-        (status = 200, description = "What was done", body = Redaction),
+        (status = 200, description = "What was done", body = Redaction, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
         Problem,
     ),
     security(("key" = [])),

@@ -17,7 +17,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     csv::{self, Import, Imported},
-    finding, json, kinds, now_ms, people,
+    finding,
+    idempotency::Repeatable,
+    json, kinds, now_ms, people,
     problem::Problem,
     whole,
 };
@@ -197,9 +199,10 @@ async fn fetch(
     post,
     path = "/v1/suppressions",
     tag = "suppressions",
+    params(Repeatable),
     operation_id = "add_suppression",
     request_body = NewSuppression,
-    responses((status = 200, description = "Every reason there is or was", body = SuppressionList), Problem),
+    responses((status = 200, description = "Every reason there is or was", body = SuppressionList, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
     security(("key" = [])),
 )]
 async fn add(
@@ -257,10 +260,10 @@ async fn remove(
     post,
     path = "/v1/suppressions/import",
     tag = "suppressions",
-    params(Import),
+    params(Import, Repeatable),
     operation_id = "import_suppressions",
     request_body(content = String, content_type = "text/csv"),
-    responses((status = 200, description = "What became of it", body = Imported), Problem),
+    responses((status = 200, description = "What became of it", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
     security(("key" = [])),
 )]
 async fn import(

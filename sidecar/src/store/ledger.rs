@@ -15,6 +15,7 @@ use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 
 use super::{
     consents::Consents,
+    idempotency::Idempotency,
     register::Register,
     retention::{Sweeper, rewind},
     rows::{
@@ -117,6 +118,11 @@ impl Ledger {
     /// The suppressions beside it, in the same database.
     pub(super) fn suppressions(&self) -> Suppressions {
         Suppressions::of(self.database.clone(), self.timeout)
+    }
+
+    /// The requests that are carried out once, beside it in the same database.
+    pub(super) fn idempotency(&self, hold: Duration, keep: Duration) -> Idempotency {
+        Idempotency::of(self.database.clone(), self.timeout, hold, keep)
     }
 
     /// What is said of accounts, beside it in the same database.

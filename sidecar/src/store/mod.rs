@@ -18,6 +18,7 @@ mod consents;
 mod erasure;
 mod group;
 pub mod histories;
+mod idempotency;
 mod journal;
 mod leases;
 mod ledger;
@@ -50,6 +51,7 @@ pub(crate) use self::register::StoredKey;
 pub use self::{
     consents::{Consents, ConsentsPage},
     erasure::{Erasure, Reached},
+    idempotency::{Admission, Done, Idempotency, Once, Turn},
     ledger::{Grant, Settle},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
     retention::{Sweeper, Swept},
@@ -195,6 +197,12 @@ impl Stores {
     /// What people agreed to, in the same database.
     pub fn consents(&self) -> Consents {
         self.ledger.consents()
+    }
+
+    /// The requests that are carried out once, in the same database: held for longer than one is carried out, told again
+    /// for `keep`.
+    pub fn idempotency(&self, hold: Duration, keep: Duration) -> Idempotency {
+        self.ledger.idempotency(hold, keep)
     }
 
     /// When a person, by any of these numbers, last wrote on a channel to each number of ours. What is `needed` may be

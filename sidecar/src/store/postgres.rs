@@ -11,6 +11,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
+    idempotency::IdempotencyStatements,
     retention::RetentionStatements,
     rows::{Event, KnownRow},
     sql::{
@@ -454,5 +455,44 @@ pub(super) const STATEMENTS: Statements = Statements {
                 ON theirs = asked.number AND account_sid = asked.tenant AND events.channel = asked.channel
             WHERE class = 'inbound' AND ours IS NOT NULL AND received_at_ms IS NOT NULL
             GROUP BY ours",
+    },
+
+    idempotency: IdempotencyStatements {
+        find: "
+            SELECT fingerprint, held_until_ms, status, headers, body, created_at_ms, expires_at_ms
+            FROM json_to_recordset($1::json) AS asked(tenant text, principal text, idempotency_key text)
+                JOIN idempotency_keys USING (tenant, principal, idempotency_key)",
+
+        take: "
+            INSERT INTO idempotency_keys (tenant, principal, idempotency_key, fingerprint, owner, held_until_ms,
+                created_at_ms, expires_at_ms)
+            SELECT tenant, principal, idempotency_key, fingerprint, owner, held_until_ms, created_at_ms, expires_at_ms
+            FROM json_to_recordset($1::json) AS r(tenant text, principal text, idempotency_key text, fingerprint text,
+                owner text, held_until_ms bigint, created_at_ms bigint, expires_at_ms bigint)
+            ON CONFLICT (tenant, principal, idempotency_key) DO UPDATE SET fingerprint = excluded.fingerprint,
+                owner = excluded.owner, held_until_ms = excluded.held_until_ms, status = NULL, headers = NULL,
+                body = NULL, created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms",
+
+        answer: "
+            UPDATE idempotency_keys AS kept SET status = asked.status, headers = asked.headers, body = asked.body
+            FROM json_to_recordset($1::json) AS asked(tenant text, principal text, idempotency_key text, owner text,
+                status bigint, headers text, body text)
+            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
+                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL
+            RETURNING kept.idempotency_key",
+
+        give_up: "
+            DELETE FROM idempotency_keys AS kept
+            USING json_to_recordset($1::json)
+                AS asked(tenant text, principal text, idempotency_key text, owner text)
+            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
+                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL",
+
+        let_go: "
+            UPDATE idempotency_keys AS kept SET held_until_ms = 0
+            FROM json_to_recordset($1::json)
+                AS asked(tenant text, principal text, idempotency_key text, owner text)
+            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
+                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL",
     },
 };

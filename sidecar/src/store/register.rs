@@ -6,7 +6,10 @@ use std::{future::Future, time::Duration};
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::sql::{Database, Durability, RegisterStatements, StoreError};
+use super::{
+    idempotency::{Done, finish},
+    sql::{Database, Durability, RegisterStatements, StoreError},
+};
 use crate::{config, domain::api_key::Scope};
 
 /// One API key, as it may be shown. Times are milliseconds since 1970.
@@ -135,12 +138,20 @@ impl Register {
         self.database.close().await;
     }
 
-    /// Adds a key, and that it was added.
-    pub async fn add_key(&self, key: &NewKey, entry: &AuditEntry) -> Result<(), StoreError> {
+    /// Adds a key, that it was added and, if it was asked for once, what was answered: all of it or nothing.
+    pub async fn add_key(
+        &self,
+        key: &NewKey,
+        entry: &AuditEntry,
+        done: Option<&Done>,
+    ) -> Result<(), StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
             tx.execute(self.statements().add_key, std::slice::from_ref(key)).await?;
             tx.execute(self.statements().add_entry, std::slice::from_ref(entry)).await?;
+            if let Some(done) = done {
+                finish(&mut tx, &self.database.statements().idempotency, done).await?;
+            }
             tx.commit().await
         })
         .await

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::sql::{Bind, Database, Durability, StoreError, Transaction};
+use super::{
+    idempotency::FORGET_KEYS,
+    sql::{Bind, Database, Durability, StoreError, Transaction},
+};
 use crate::{
     config,
     domain::{
@@ -308,8 +311,8 @@ impl Sweeper {
         .await
     }
 
-    /// Deletes how claims ended that nobody can ask about any more, and what was entered into the audit until
-    /// `audit_until_ms`: a bounded number of each. How many.
+    /// Deletes how claims ended that nobody can ask about any more, what was answered to requests that are not told again,
+    /// and what was entered into the audit until `audit_until_ms`: a bounded number of each. How many.
     pub async fn forget(
         &self,
         audit_until_ms: Option<i64>,
@@ -319,6 +322,7 @@ impl Sweeper {
             let mut tx = self.database.begin(Durability::Process).await?;
             let binds = [Bind::Whole(now_ms), Bind::Whole(SMALL)];
             let mut forgotten = tx.execute_bound(FORGET_ENDINGS, &binds).await?;
+            forgotten += tx.execute_bound(FORGET_KEYS, &binds).await?;
             if let Some(until_ms) = audit_until_ms {
                 let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
                 forgotten += tx.execute_bound(DELETE_AUDIT, &binds).await?;
@@ -448,6 +452,7 @@ mod tests {
             (DELETE_OLD, "events_account (account_sid=? AND received_at_ms<?)"),
             (DELETE_UNHEARD, "events_received (received_at_ms=?)"),
             (FORGET_ENDINGS, "endings_forget (forget_at_ms<?)"),
+            (FORGET_KEYS, "idempotency_keys_expires (expires_at_ms<?)"),
             (own.redact_events, "sqlite_autoindex_events_1 (dedupe_key=?)"),
             (own.delete_events, "sqlite_autoindex_events_1 (dedupe_key=?)"),
         ] {

@@ -8,6 +8,7 @@ use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
+    idempotency::IdempotencyStatements,
     postgres,
     postgres::Postgres,
     retention::RetentionStatements,
@@ -32,6 +33,7 @@ pub(super) struct Statements {
     pub(super) suppressions: SuppressionStatements,
     pub(super) tenants: TenantStatements,
     pub(super) consents: ConsentStatements,
+    pub(super) idempotency: IdempotencyStatements,
 }
 
 /// The statements of the register of API keys and of the audit. Each takes one JSON array of rows too.

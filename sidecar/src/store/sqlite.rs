@@ -19,6 +19,7 @@ use sqlx::{
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
+    idempotency::IdempotencyStatements,
     retention::RetentionStatements,
     rows::{Event, KnownRow},
     sql::{
@@ -491,5 +492,44 @@ pub(super) const STATEMENTS: Statements = Statements {
                 AND channel = asked.value ->> 'channel'
             WHERE ours IS NOT NULL AND received_at_ms IS NOT NULL
             GROUP BY ours",
+    },
+
+    idempotency: IdempotencyStatements {
+        find: "
+            SELECT fingerprint, held_until_ms, status, headers, body, created_at_ms, expires_at_ms
+            FROM json_each($1) AS asked CROSS JOIN idempotency_keys ON tenant = asked.value ->> 'tenant'
+                AND principal = asked.value ->> 'principal'
+                AND idempotency_key = asked.value ->> 'idempotency_key'",
+
+        take: "
+            INSERT INTO idempotency_keys (tenant, principal, idempotency_key, fingerprint, owner, held_until_ms,
+                created_at_ms, expires_at_ms)
+            SELECT value ->> 'tenant', value ->> 'principal', value ->> 'idempotency_key', value ->> 'fingerprint',
+                value ->> 'owner', value ->> 'held_until_ms', value ->> 'created_at_ms', value ->> 'expires_at_ms'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (tenant, principal, idempotency_key) DO UPDATE SET fingerprint = excluded.fingerprint,
+                owner = excluded.owner, held_until_ms = excluded.held_until_ms, status = NULL, headers = NULL,
+                body = NULL, created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms",
+
+        answer: "
+            UPDATE idempotency_keys SET status = asked.value ->> 'status', headers = asked.value ->> 'headers',
+                body = asked.value ->> 'body'
+            FROM json_each($1) AS asked WHERE tenant = asked.value ->> 'tenant'
+                AND principal = asked.value ->> 'principal'
+                AND idempotency_key = asked.value ->> 'idempotency_key'
+                AND owner = asked.value ->> 'owner' AND status IS NULL
+            RETURNING idempotency_key",
+
+        give_up: "
+            DELETE FROM idempotency_keys WHERE status IS NULL AND (tenant, principal, idempotency_key, owner) IN (
+                SELECT value ->> 'tenant', value ->> 'principal', value ->> 'idempotency_key', value ->> 'owner'
+                FROM json_each($1))",
+
+        let_go: "
+            UPDATE idempotency_keys SET held_until_ms = 0
+            FROM json_each($1) AS asked WHERE tenant = asked.value ->> 'tenant'
+                AND principal = asked.value ->> 'principal'
+                AND idempotency_key = asked.value ->> 'idempotency_key'
+                AND owner = asked.value ->> 'owner' AND status IS NULL",
     },
 };

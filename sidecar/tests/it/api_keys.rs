@@ -41,6 +41,10 @@ impl Caller<'_> {
         Caller { sidecar, base: sidecar.admin(), token: token.to_owned() }
     }
 
+    pub(crate) fn client(&self) -> &reqwest::Client {
+        &self.sidecar.client
+    }
+
     pub(crate) async fn send(&self, method: Method, path: &str, body: String) -> reqwest::Response {
         let url = format!("{}{path}", self.base);
         let request = self.sidecar.client.request(method, url).bearer_auth(&self.token);

@@ -18,6 +18,7 @@ mod endpoints;
 mod guide;
 mod histories;
 mod history;
+mod idempotency;
 mod isolation;
 mod keys;
 mod kills;

@@ -49,6 +49,16 @@ const ADMIN: &[(&str, &str)] = &[
     ("post", "/v1/consents/import"),
 ];
 
+/// What may be sent twice and is done once.
+const ONCE: &[&str] = &[
+    "/v1/suppressions",
+    "/v1/consents",
+    "/v1/keys",
+    "/v1/redactions",
+    "/v1/suppressions/import",
+    "/v1/consents/import",
+];
+
 #[tokio::test]
 async fn each_listener_describes_exactly_what_it_answers() {
     let world = World::new(Kind::Sqlite).await;
@@ -104,6 +114,10 @@ fn every_operation_is_whole(document: &Value) {
         let id = operation["operationId"].as_str().unwrap();
         assert!(ids.insert(id), "{id} is the name of two operations");
         assert!(operation["summary"].is_string(), "{method} {path} says nothing of itself");
+        let heeds = operation["parameters"].as_array().into_iter().flatten().any(|parameter| {
+            parameter["name"] == "Idempotency-Key" && parameter["required"] != true
+        });
+        assert_eq!(heeds, method == "post" && ONCE.contains(&path), "{method} {path}");
         assert!(operation["security"].is_array(), "{method} {path}: who may call it?");
         let responses = operation["responses"].as_object().unwrap();
         assert!(responses.keys().any(|status| status.starts_with('2')), "{method} {path}");

@@ -1,0 +1,17 @@
+-- Requests that came with an Idempotency-Key: which, and what was answered, so that a copy is answered the same and changes
+-- nothing. Each key of a client is its own: another caller's of the same name is another. No secret is in an answer.
+CREATE TABLE idempotency_keys (
+    tenant          TEXT COLLATE "C" NOT NULL,  -- the account the caller is bound to; '' for one that is bound to none
+    principal       TEXT COLLATE "C" NOT NULL,  -- who called: an API key, the edge token
+    idempotency_key TEXT COLLATE "C" NOT NULL,
+    fingerprint     TEXT COLLATE "C" NOT NULL,  -- a digest of the request: another one must not have the key
+    owner           TEXT COLLATE "C" NOT NULL,  -- which copy carries it out; what another one did is rolled back
+    held_until_ms   BIGINT NOT NULL,  -- then whoever carried it out cannot be at it any more
+    status          BIGINT,  -- of the answer; none while it is carried out
+    headers         TEXT,  -- JSON
+    body            TEXT,
+    created_at_ms   BIGINT NOT NULL,
+    expires_at_ms   BIGINT NOT NULL,
+    PRIMARY KEY (tenant, principal, idempotency_key)
+);
+CREATE INDEX idempotency_keys_expires ON idempotency_keys (expires_at_ms);
