@@ -1,0 +1,100 @@
+//! The windows of a person's conversations, read from the index that has nothing but each pair's messages: of each of our
+//! numbers the last one.
+
+use sqlx::FromRow;
+
+use super::{Histories, Page};
+use crate::{
+    domain::{address::Address, cursor::Cursor, message::Number, window::Window},
+    store::StoreError,
+};
+
+/// Whose windows are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowSearch {
+    /// The account, whose they all are.
+    pub account_sid: String,
+    /// Who wrote.
+    pub person: Number,
+    /// Whom they wrote to: one of our numbers or senders.
+    pub sender: Option<Number>,
+    /// Their last message came after this, in milliseconds since 1970.
+    pub after_ms: i64,
+    /// And then or before.
+    pub until_ms: i64,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Histories {
+    /// The windows of a person, by our number.
+    pub async fn windows(&self, search: &WindowSearch) -> Result<Page<Window>, StoreError> {
+        let (after_ours, after_channel) = match &search.after {
+            Some(Cursor::Pair { ours, channel }) => (ours.as_str(), channel.as_str()),
+            _ => ("", ""),
+        };
+        let sender = search.sender.as_ref();
+        let channel = search.person.channel.as_deref();
+        let pairs = Pairs {
+            theirs: &search.person.number,
+            account_sid: &search.account_sid,
+            after_ours,
+            after_channel,
+            // One more tells whether there is a next page.
+            limit: i64::try_from(search.limit).unwrap_or(i64::MAX).saturating_add(1),
+            ours: sender.map(|sender| sender.number.as_str()),
+            channel: channel.or(sender.and_then(|sender| sender.channel.as_deref())),
+            after_ms: search.after_ms,
+            until_ms: search.until_ms,
+        };
+        let rows = self.bounded(self.reader.windows(&pairs)).await?;
+        let more = rows.len() > search.limit;
+        let found: Vec<Window> = rows.into_iter().take(search.limit).map(WindowRow::read).collect();
+        let end = |window: &Window| Cursor::Pair {
+            ours: window.ours.clone(),
+            channel: window.theirs.channel.clone(),
+        };
+        Ok(Page { next: found.last().filter(|_| more).map(end), found })
+    }
+}
+
+/// Whose last messages, as both databases bind it.
+pub(in crate::store) struct Pairs<'a> {
+    pub(in crate::store) theirs: &'a str,
+    pub(in crate::store) account_sid: &'a str,
+    pub(in crate::store) after_ours: &'a str,
+    pub(in crate::store) after_channel: &'a str,
+    pub(in crate::store) limit: i64,
+    pub(in crate::store) ours: Option<&'a str>,
+    pub(in crate::store) channel: Option<&'a str>,
+    pub(in crate::store) after_ms: i64,
+    pub(in crate::store) until_ms: i64,
+}
+
+/// The last message of a person `$1` to each of our numbers: one range of the index that has nothing else. Both
+/// databases have to be told the type of what may be NULL.
+pub(in crate::store) const WINDOWS: &str = "
+    SELECT channel, theirs, ours, max(received_at_ms) AS last_inbound_ms FROM events
+    WHERE class = 'inbound' AND theirs = $1 AND account_sid = $2 AND received_at_ms IS NOT NULL
+        AND (ours, channel) > ($3, $4)
+        AND (CAST($6 AS TEXT) IS NULL OR ours = $6) AND (CAST($7 AS TEXT) IS NULL OR channel = $7)
+    GROUP BY theirs, ours, channel
+    HAVING max(received_at_ms) > $8 AND max(received_at_ms) <= $9
+    ORDER BY ours, channel LIMIT $5";
+
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct WindowRow {
+    channel: String,
+    theirs: String,
+    ours: String,
+    last_inbound_ms: i64,
+}
+
+impl WindowRow {
+    fn read(self) -> Window {
+        let WindowRow { channel, theirs, ours, last_inbound_ms } = self;
+        Window { theirs: Address { channel, number: theirs }, ours, last_inbound_ms }
+    }
+}
