@@ -197,8 +197,7 @@ impl Checks {
     /// has answered is known here.
     pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
         let Intent { account_sid, from, to, category, kind } = intent;
-        let spellings = phone::spellings(&to.number);
-        let numbers: Vec<&str> = spellings.iter().map(AsRef::as_ref).collect();
+        let numbers = phone::spellings(&to.number);
         let policy = self.policies.of(account_sid);
         let mut facts = Facts::default();
         if *kind == Kind::Session && policy.has_window(&to.channel) {

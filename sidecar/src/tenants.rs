@@ -201,14 +201,28 @@ impl Tenants {
         Ok(())
     }
 
-    /// Does that for ever. What was said last counts while the database is away.
+    /// Does that for ever, whenever something was said. What was said last counts while the database is away.
     pub async fn keep_fresh(self) {
+        let mut seen = None;
         loop {
             tokio::time::sleep(REFRESH).await;
-            if let Err(reason) = self.refresh().await {
-                tracing::warn!(%reason, "what is said of accounts could not be read again");
+            match self.refresh_since(seen).await {
+                Ok(changes) => seen = Some(changes),
+                Err(reason) => {
+                    tracing::warn!(%reason, "what is said of accounts could not be read again");
+                }
             }
         }
+    }
+
+    /// Lets count what is said now, if that changed; how often it has.
+    async fn refresh_since(&self, seen: Option<i64>) -> Result<i64, StoreError> {
+        // Counted first: what is said between the two is read twice rather than never.
+        let changes = self.store.changes().await?;
+        if seen != Some(changes) {
+            self.refresh().await?;
+        }
+        Ok(changes)
     }
 }
 

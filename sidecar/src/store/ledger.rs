@@ -21,6 +21,7 @@ use super::{
     rows::{
         EndingRow, Event, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair,
     },
+    siblings::{Outgoing, Siblings},
     sql::{Database, Durability, StoreError, Transaction},
     suppressions::{self, PersonAsked, Suppressions},
     tenants::Tenants,
@@ -72,6 +73,17 @@ pub struct Settle {
 pub(super) struct Known {
     pub(super) leases: HashMap<String, Lease>,
     suppressed: HashSet<Person>,
+    /// For how long a sidecar is apart from Redis, if one is.
+    pub(super) apart_ms: i64,
+}
+
+/// What SQL says to one claim.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) claimed: Claimed,
+    pub(super) suppressed: bool,
+    /// [`Known::apart_ms`], as it was when this was decided.
+    pub(super) apart_ms: i64,
 }
 
 impl Known {
@@ -144,6 +156,11 @@ impl Ledger {
         Consents::of(self.database.clone(), self.timeout)
     }
 
+    /// This sidecar among the others on the same database.
+    pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Siblings, StoreError> {
+        Siblings::join(self.database.clone(), self.timeout, outgoing).await
+    }
+
     /// Whether no other sidecar can be on it.
     pub(super) fn is_ours_alone(&self) -> bool {
         matches!(self.database, Database::Sqlite(_))
@@ -189,7 +206,7 @@ impl Ledger {
         &self,
         webhooks: &[Webhook],
         now_ms: i64,
-    ) -> Result<Vec<(Claimed, bool)>, StoreError> {
+    ) -> Result<Vec<Decided>, StoreError> {
         self.bounded(async {
             let webhooks: Vec<&Webhook> = webhooks.iter().collect();
             let mut tx = self.database.begin(Durability::Process).await?;
@@ -197,17 +214,18 @@ impl Ledger {
             let (before, known) = self.lock(&mut tx, claims, &webhooks, now_ms).await?;
             let mut records = before.clone();
             let mut events = Vec::with_capacity(webhooks.len());
-            let mut claimed = Vec::with_capacity(webhooks.len());
+            let mut decided = Vec::with_capacity(webhooks.len());
             for webhook in &webhooks {
                 let record = records.entry(webhook.key.clone()).or_default();
-                let answer = record.claim(&webhook.claim_id, now_ms, self.periods);
-                events.extend(arrival(webhook, &answer, now_ms, self.periods));
-                let suppressed = webhook.inbound.as_ref().map(|i| known.is_suppressed(&i.pair));
-                claimed.push((answer, suppressed.unwrap_or_default()));
+                let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
+                events.extend(arrival(webhook, &claimed, now_ms, self.periods));
+                let inbound = webhook.inbound.as_ref();
+                let suppressed = inbound.is_some_and(|i| known.is_suppressed(&i.pair));
+                decided.push(Decided { claimed, suppressed, apart_ms: known.apart_ms });
             }
             self.keep(&mut tx, &before, &records, events, now_ms).await?;
             tx.commit().await?;
-            Ok(claimed)
+            Ok(decided)
         })
         .await
     }
@@ -360,6 +378,7 @@ impl Ledger {
                 Found::Suppressed(person) => {
                     known.suppressed.insert(person);
                 }
+                Found::Apart(ms) => known.apart_ms = known.apart_ms.max(ms),
                 Found::Nothing => {}
             }
         }

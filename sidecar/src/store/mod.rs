@@ -11,8 +11,8 @@
 //! release  leases, then the journal as for a claim
 //! ```
 //!
-//! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL takes the lease
-//! there, waits until what others were handing out must be written, and looks whether it is still the owner.
+//! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL says so first
+//! (`siblings.rs`), and from then on SQL has the last word on every claim of every sidecar.
 
 mod consents;
 mod erasure;
@@ -32,6 +32,7 @@ mod retention;
 mod rows;
 mod scripts;
 mod settling;
+mod siblings;
 mod spool;
 mod sql;
 mod sqlite;
@@ -44,7 +45,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::Mutex;
 use twilio_edge_contract::SettlementResult;
 
 pub(crate) use self::register::StoredKey;
@@ -63,11 +64,12 @@ use self::{
     group::Group,
     journal::{Journal, Writer},
     leases::{Leases, Taken},
-    ledger::{Known, Ledger, arrival},
+    ledger::{Decided, Known, Ledger, arrival},
     memory::Memory,
     recovery::recover,
     redis::Redis,
     rows::Event,
+    siblings::{Outgoing, Siblings},
     spool::Spool,
 };
 use crate::{
@@ -89,12 +91,16 @@ pub struct Stores {
     journal: Journal,
     writer: Arc<Mutex<Option<Writer>>>,
     /// Claims and releases the ledger decides, because no quick store can.
-    claims: Group<Webhook, (Claimed, bool)>,
+    claims: Group<Webhook, Decided>,
     releases: Group<Settle, SettlementResult>,
     opts: Group<Said, bool>,
-    /// Shared by those who hand out by the quick store and have not noted it yet.
-    handing_out: Arc<RwLock<()>>,
-    /// How long others may take to write what they handed out.
+    /// What is handed out by the quick store and not written yet.
+    outgoing: Outgoing,
+    /// The others on the same database, where Redis may be away from some of them only.
+    siblings: Option<Siblings>,
+    /// How long a transaction may go on, in milliseconds.
+    longest_ms: i64,
+    /// How long others usually take to write what they handed out.
     linger: Duration,
     periods: Periods,
     metrics: Arc<Metrics>,
@@ -138,6 +144,15 @@ impl Stores {
         })?;
         let (journal, writer) =
             Journal::start(&config.events, timeout, ledger.clone(), spool, metrics.clone());
+        let outgoing = Outgoing { handing_out: Arc::default(), journal: journal.clone() };
+        let siblings = match &leases {
+            Leases::Redis(_) => {
+                let joined = ledger.siblings(outgoing.clone()).await;
+                Some(joined.map_err(|error| about_database(config, &error))?)
+            }
+            Leases::Memory(_) | Leases::Sql => None,
+        };
+        let longest = siblings::longest_transaction(timeout);
         let (claiming, releasing, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
         Ok(Stores {
             claims: Group::start(timeout, move |webhooks: Vec<Webhook>, now_ms| {
@@ -156,7 +171,9 @@ impl Stores {
             ledger,
             leases,
             journal,
-            handing_out: Arc::default(),
+            outgoing,
+            siblings,
+            longest_ms: i64::try_from(longest.as_millis()).unwrap_or(i64::MAX),
             linger: Duration::from_millis(config.events.linger_ms).min(timeout / 8),
             periods,
             metrics,
@@ -211,7 +228,7 @@ impl Stores {
         &self,
         account_sid: &str,
         channel: &str,
-        numbers: &[&str],
+        numbers: &[impl AsRef<str>],
         needed: impl Fn(&[(String, i64)]) -> bool,
     ) -> Result<Vec<(String, i64)>, StoreError> {
         let consents = self.consents();
@@ -221,6 +238,8 @@ impl Stores {
         }
         self.journal.flush().await?;
         if !self.ledger.is_ours_alone() {
+            // Others write theirs within a linger, and nobody tells when: to ask each of them would cost every answer more
+            // than this wait costs the few that need it.
             tokio::time::sleep(self.linger * 2).await;
         }
         consents.last_inbound(account_sid, channel, numbers).await
@@ -231,15 +250,13 @@ impl Stores {
         if webhooks.is_empty() {
             return Vec::new();
         }
-        let handing_out = self.handing_out.read().await;
+        let handing_out = self.outgoing.handing_out.read().await;
         let mut grants = match self.leases.claim(webhooks, now_ms).await {
             Some(Ok(taken)) => self.confirm(webhooks, taken, now_ms).await,
             Some(Err(_)) => {
                 drop(handing_out);
                 self.metrics.redis_fell_through();
-                let mut grants = self.decide(webhooks, now_ms).await;
-                self.look_again(webhooks, &mut grants).await;
-                grants
+                self.decide_apart(webhooks, now_ms).await
             }
             None => self.decide(webhooks, now_ms).await,
         };
@@ -271,6 +288,9 @@ impl Stores {
             Some(writer) => writer.finish(limit).await,
             None => true,
         };
+        if let Some(siblings) = &self.siblings {
+            siblings.leave().await;
+        }
         self.ledger.close().await;
         written
     }
@@ -304,6 +324,9 @@ impl Stores {
         };
         if !known.leases.is_empty() {
             self.reconsider(webhooks, &mut taken, &known, now_ms).await;
+        }
+        if known.apart_ms > 0 {
+            self.ask_sql_too(webhooks, &mut taken, now_ms).await;
         }
         let rows = webhooks.iter().zip(&taken);
         let events: Vec<Event<'_>> = rows
@@ -348,7 +371,9 @@ impl Stores {
         let amended = self.leases.amend(swaps.collect(), now_ms).await;
         for (nth, (place, claimed)) in places.into_iter().enumerate() {
             let amended = amended.as_ref().is_ok_and(|amended| amended.get(nth) == Some(&true));
+            let after = changes.get(nth).map(|(.., after)| after.clone()).filter(|_| amended);
             if let Some(taken) = taken.get_mut(place) {
+                taken.after = after.unwrap_or_else(|| taken.after.clone());
                 // A lease that could not be put right is not handed out: it is asked for again.
                 let proceeds = matches!(claimed, Claimed::Proceed { .. });
                 taken.claimed = if proceeds && !amended { Claimed::InFlight } else { claimed };
@@ -364,57 +389,80 @@ impl Stores {
         let _ = self.leases.amend(undone.collect(), now_ms).await;
     }
 
-    /// Lets the ledger decide.
-    async fn decide(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
-        // What this sidecar handed out a moment ago is not in the ledger yet.
-        let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
-        let decided = match self.journal.flush().await {
-            Ok(()) => self.claims.ask(asks, now_ms).await,
-            Err(reason) => Err(reason),
-        };
-        match decided {
-            Ok(decided) => decided
-                .into_iter()
-                .map(|(claimed, suppressed)| {
-                    let proceeds = matches!(claimed, Claimed::Proceed { .. });
-                    Some(Grant { suppressed: suppressed && proceeds, ..Grant::of(claimed) })
-                })
-                .collect(),
-            Err(reason) => {
-                tracing::warn!(%reason, count = webhooks.len(), "claims could not be decided");
-                vec![None; webhooks.len()]
+    /// Somebody does not reach Redis: what it lets proceed here proceeds if SQL says so too.
+    async fn ask_sql_too(&self, webhooks: &[&Webhook], taken: &mut [Taken], now_ms: i64) {
+        if let Some(siblings) = &self.siblings {
+            siblings.hurry();
+        }
+        let proceeds = |taken: &Taken| matches!(taken.claimed, Claimed::Proceed { .. });
+        let asked = webhooks.iter().zip(taken.iter()).filter(|(_, taken)| proceeds(taken));
+        let asked: Vec<&Webhook> = asked.map(|(webhook, _)| *webhook).collect();
+        let decided = self.ask_ledger(&asked, now_ms).await;
+        let mut decided = decided
+            .unwrap_or_else(|reason| {
+                tracing::warn!(%reason, count = asked.len(), "claims could not be decided");
+                Vec::new()
+            })
+            .into_iter();
+        let mut undone = Vec::new();
+        for (webhook, taken) in webhooks.iter().zip(taken).filter(|(_, taken)| proceeds(taken)) {
+            // What SQL could not be asked is asked for again.
+            taken.claimed = decided.next().map_or(Claimed::InFlight, |decided| decided.claimed);
+            if !proceeds(taken) {
+                undone.push((webhook.key.as_str(), &taken.after, taken.before.clone()));
             }
         }
+        let _ = self.leases.amend(undone, now_ms).await;
     }
 
-    /// Takes back what somebody else was handing out by Redis meanwhile.
-    async fn look_again(&self, webhooks: &[&Webhook], grants: &mut [Option<Grant>]) {
-        let proceeds = |grant: &Option<Grant>| {
-            matches!(grant, Some(Grant { claimed: Claimed::Proceed { .. }, .. }))
+    /// Lets the ledger decide without Redis, which others may reach: when all of them ask the ledger too, and have written
+    /// what they handed out before.
+    async fn decide_apart(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+        let parted = match &self.siblings {
+            Some(siblings) => siblings.part().await,
+            None => Ok(true),
         };
-        let granted = webhooks.iter().zip(grants.iter()).filter(|(_, grant)| proceeds(grant));
-        let keys: Vec<&str> = granted.map(|(webhook, _)| webhook.key.as_str()).collect();
-        if keys.is_empty() {
-            return;
-        }
-        // This sidecar's own are written then, and others' very likely.
-        drop(self.handing_out.write().await);
-        let flushed = self.journal.flush().await;
-        tokio::time::sleep(self.linger * 2).await;
-        let leases = match flushed {
-            Ok(()) => self.ledger.leases(&keys).await,
+        let decided = match parted {
+            Ok(true) => self.ask_ledger(webhooks, now_ms).await,
+            Ok(false) => return vec![Some(Grant::of(Claimed::InFlight)); webhooks.len()],
             Err(reason) => Err(reason),
         };
-        for (webhook, grant) in webhooks.iter().zip(grants) {
-            match &leases {
-                Err(_) if proceeds(grant) => *grant = None,
-                Ok(leases) if proceeds(grant) => {
-                    let lease = leases.get(&webhook.key);
-                    if !lease.is_some_and(|lease| lease.is_of(&webhook.claim_id)) {
-                        *grant = Some(Grant::of(Claimed::InFlight));
-                    }
-                }
-                _ => {}
+        let grant = |decided: Decided| {
+            // Others may have gone back to Redis before this was written: it is asked for again.
+            let in_time = decided.apart_ms > self.longest_ms;
+            if in_time { Grant::decided(decided) } else { Grant::of(Claimed::InFlight) }
+        };
+        self.granted(decided, webhooks.len(), grant)
+    }
+
+    /// Lets the ledger decide.
+    async fn decide(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+        let decided = self.ask_ledger(webhooks, now_ms).await;
+        self.granted(decided, webhooks.len(), Grant::decided)
+    }
+
+    async fn ask_ledger(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<Decided>, StoreError> {
+        // What this sidecar handed out a moment ago is not in the ledger yet.
+        self.journal.flush().await?;
+        let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
+        self.claims.ask(asks, now_ms).await
+    }
+
+    fn granted(
+        &self,
+        decided: Result<Vec<Decided>, StoreError>,
+        count: usize,
+        grant: impl Fn(Decided) -> Grant,
+    ) -> Vec<Option<Grant>> {
+        match decided {
+            Ok(decided) => decided.into_iter().map(|decided| Some(grant(decided))).collect(),
+            Err(reason) => {
+                tracing::warn!(%reason, count, "claims could not be decided");
+                vec![None; count]
             }
         }
     }
@@ -475,6 +523,11 @@ async fn open_spool(
 }
 
 impl Grant {
+    fn decided(decided: Decided) -> Grant {
+        let proceeds = matches!(decided.claimed, Claimed::Proceed { .. });
+        Grant { suppressed: decided.suppressed && proceeds, ..Grant::of(decided.claimed) }
+    }
+
     fn of(claimed: Claimed) -> Grant {
         Grant { claimed, last_inbound_ms: None, suppressed: false }
     }

@@ -15,9 +15,9 @@ use super::{
     retention::RetentionStatements,
     rows::{Event, KnownRow},
     sql::{
-        ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements,
-        TenantStatements, consent_columns, event_columns, heard_columns, merge,
-        suppression_columns, suppression_upsert,
+        ConsentStatements, RegisterStatements, SiblingStatements, Statements, StoreError,
+        SuppressionStatements, TenantStatements, consent_columns, event_columns, heard_columns,
+        merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -133,7 +133,10 @@ const LOOK_UP: &str = "
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, asked.channel, number
     FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
         JOIN suppressions USING (tenant, number)
-    WHERE suppressed AND suppressions.channel IN (asked.channel, '*')";
+    WHERE suppressed AND suppressions.channel IN (asked.channel, '*')
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, apart_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock JOIN sidecars ON apart_until_ms > now_ms";
 
 pub(super) async fn look_up(
     executor: impl PgExecutor<'_>,
@@ -392,7 +395,41 @@ pub(super) const STATEMENTS: Statements = Statements {
         list_of_source: suppressions_after!("AND suppressions.source = asked.source "),
     },
 
+    siblings: SiblingStatements {
+        beat: "
+            INSERT INTO sidecars AS known (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT id, now_ms + alive_ms, 0, written_ms
+            FROM json_to_recordset($1::json) AS r(id text, alive_ms bigint, written_ms bigint),
+                (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms) AS clock
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                written_ms = greatest(known.written_ms, excluded.written_ms)",
+
+        part: "
+            INSERT INTO sidecars AS known (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT id, now_ms + alive_ms, now_ms + apart_ms, 0
+            FROM json_to_recordset($1::json) AS r(id text, alive_ms bigint, apart_ms bigint),
+                (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms) AS clock
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                apart_until_ms = greatest(known.apart_until_ms, excluded.apart_until_ms)",
+
+        leave: "
+            DELETE FROM sidecars USING json_to_recordset($1::json) AS asked(id text)
+            WHERE sidecars.id = asked.id
+                OR alive_until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 86400000",
+
+        look: "
+            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE apart_until_ms > now_ms) AS apart,
+                (SELECT count(*) FROM sidecars WHERE sidecars.id <> asked.id AND alive_until_ms > now_ms
+                    AND written_ms <= asked.since_ms) AS behind
+            FROM json_to_recordset($1::json) AS asked(id text, since_ms bigint),
+                (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock",
+    },
+
     tenants: TenantStatements {
+        changes: "
+            SELECT coalesce(sum(revision), 0)::bigint AS changes
+            FROM json_array_elements($1::json) CROSS JOIN tenants",
+
         list: "
             WITH asked AS (SELECT * FROM json_to_recordset($1::json)
                 AS r(account_sid text, after text, most bigint))

@@ -35,6 +35,8 @@ pub(super) struct KnownRow {
 pub(super) enum Found {
     Webhook(String, Lease),
     Suppressed(Person),
+    /// A sidecar is apart from Redis, for so long.
+    Apart(i64),
     Nothing,
 }
 
@@ -45,7 +47,9 @@ impl KnownRow {
         {
             return Found::Suppressed((tenant, Address { channel, number }));
         }
-        let Some(dedupe_key) = self.dedupe_key else { return Found::Nothing };
+        let Some(dedupe_key) = self.dedupe_key else {
+            return self.held_until_ms.map_or(Found::Nothing, Found::Apart);
+        };
         let claim_id = self.claim_id.unwrap_or_default();
         let (hold, since_ms) = match (self.outcome.as_deref(), self.held_until_ms) {
             (Some(ACCEPTED), _) => {

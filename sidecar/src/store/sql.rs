@@ -31,6 +31,7 @@ pub(super) struct Statements {
     pub(super) register: RegisterStatements,
     pub(super) retention: RetentionStatements,
     pub(super) suppressions: SuppressionStatements,
+    pub(super) siblings: SiblingStatements,
     pub(super) tenants: TenantStatements,
     pub(super) consents: ConsentStatements,
     pub(super) idempotency: IdempotencyStatements,
@@ -57,8 +58,17 @@ pub(super) struct SuppressionStatements {
     pub(super) list_of_source: &'static str,
 }
 
+/// The statements about the sidecars themselves. Each takes one JSON array of rows too.
+pub(super) struct SiblingStatements {
+    pub(super) beat: &'static str,
+    pub(super) part: &'static str,
+    pub(super) leave: &'static str,
+    pub(super) look: &'static str,
+}
+
 /// The statements about accounts. Each takes one JSON array of rows too.
 pub(super) struct TenantStatements {
+    pub(super) changes: &'static str,
     pub(super) list: &'static str,
     pub(super) keep: &'static str,
 }

@@ -23,9 +23,9 @@ use super::{
     retention::RetentionStatements,
     rows::{Event, KnownRow},
     sql::{
-        ConsentStatements, RegisterStatements, Statements, StoreError, SuppressionStatements,
-        TenantStatements, consent_columns, event_columns, heard_columns, merge,
-        suppression_columns, suppression_upsert,
+        ConsentStatements, RegisterStatements, SiblingStatements, Statements, StoreError,
+        SuppressionStatements, TenantStatements, consent_columns, event_columns, heard_columns,
+        merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -193,7 +193,11 @@ const LOOK_UP: &str = "
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, value ->> 1, number
     FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 2
         AND +channel IN (value ->> 1, '*')
-    WHERE suppressed";
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, apart_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, NULL,
+        NULL, NULL
+    FROM sidecars WHERE apart_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 pub(super) async fn look_up(
     executor: impl SqliteExecutor<'_>,
@@ -435,7 +439,39 @@ pub(super) const STATEMENTS: Statements = Statements {
         list_of_source: suppressions_after!("AND source = asked.value ->> 'source' "),
     },
 
+    siblings: SiblingStatements {
+        beat: "
+            INSERT INTO sidecars (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT value ->> 'id', CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'alive_ms'), 0,
+                value ->> 'written_ms'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                written_ms = max(written_ms, excluded.written_ms)",
+
+        part: "
+            INSERT INTO sidecars (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT value ->> 'id', CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'alive_ms'),
+                CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'apart_ms'), 0
+            FROM json_each($1) WHERE true
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                apart_until_ms = max(apart_until_ms, excluded.apart_until_ms)",
+
+        leave: "
+            DELETE FROM sidecars WHERE id IN (SELECT value ->> 'id' FROM json_each($1))
+                OR alive_until_ms < CAST(unixepoch('subsec') * 1000 AS INTEGER) - 86400000",
+
+        look: "
+            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE apart_until_ms > now_ms) AS apart,
+                (SELECT count(*) FROM sidecars WHERE id <> asked.value ->> 'id' AND alive_until_ms > now_ms
+                    AND written_ms <= asked.value ->> 'since_ms') AS behind
+            FROM json_each($1) AS asked
+                CROSS JOIN (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms) AS clock",
+    },
+
     tenants: TenantStatements {
+        changes: "
+            SELECT coalesce(sum(revision), 0) AS changes FROM json_each($1) CROSS JOIN tenants",
+
         list: "
             SELECT tenants.* FROM json_each($1) AS asked JOIN tenants
                 ON tenants.account_sid > asked.value ->> 'after'

@@ -30,6 +30,11 @@ struct Asked<'a> {
     most: i64,
 }
 
+#[derive(Debug, FromRow)]
+struct Changes {
+    changes: i64,
+}
+
 #[derive(Debug, Serialize, FromRow)]
 struct TenantRow {
     account_sid: String,
@@ -117,6 +122,15 @@ impl Tenants {
         self.bounded(async {
             let rows: Vec<TenantRow> = self.database.read(self.statements().list, &asked).await?;
             Ok(rows.into_iter().map(Tenant::from).collect())
+        })
+        .await
+    }
+
+    /// How often something was said of any account: more after each time.
+    pub async fn changes(&self) -> Result<i64, StoreError> {
+        self.bounded(async {
+            let rows: Vec<Changes> = self.database.read(self.statements().changes, &[()]).await?;
+            Ok(rows.first().map_or(0, |row| row.changes))
         })
         .await
     }

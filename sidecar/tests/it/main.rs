@@ -29,6 +29,7 @@ mod reading;
 mod retention;
 mod servers;
 mod settings;
+mod siblings;
 mod sidecar;
 mod stories;
 mod tenants;
