@@ -23,9 +23,12 @@ impl Address {
         let raw = raw.trim();
         let (channel, number) = raw.split_once(':').unwrap_or(("sms", raw));
         let (channel, number) = (channel.trim().to_ascii_lowercase(), number.trim());
-        let fits = |part: &str| {
-            !part.is_empty() && part.len() <= MAX_BYTES && !part.chars().any(char::is_control)
+        // Two of them in each claim, and nearly always plain ASCII.
+        let has_control = |part: &str| match part.is_ascii() {
+            true => part.bytes().fold(false, |found, byte| found | byte.is_ascii_control()),
+            false => part.chars().any(char::is_control),
         };
+        let fits = |part: &str| (1..=MAX_BYTES).contains(&part.len()) && !has_control(part);
         (fits(&channel) && fits(number)).then(|| Address { channel, number: number.to_owned() })
     }
 

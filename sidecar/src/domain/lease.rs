@@ -15,7 +15,6 @@
 //! A record may be lost or out of date where it is kept for speed; what the ledger remembers is then taken in by
 //! [`Record::learn`]. The attempt counts hand-outs and so tells who is ahead.
 
-use serde::{Deserialize, Serialize};
 use twilio_edge_contract::SettlementResult;
 
 /// Most endings remembered of one webhook; far more than it has copies under way.
@@ -31,8 +30,7 @@ pub struct Periods {
 }
 
 /// Where a webhook is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hold {
     /// Nobody has it: never claimed, or given back.
     Free,
@@ -53,7 +51,7 @@ pub enum Hold {
 }
 
 /// What is remembered about one webhook.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// How often it was handed out; 0 while it was only heard of.
     pub attempt: u32,
@@ -76,8 +74,7 @@ impl Lease {
 }
 
 /// How one claim ended, kept so that late and repeated messages about it are understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// Its owner gave it back.
     Freed,
@@ -106,7 +103,7 @@ pub enum Claimed {
 }
 
 /// Everything known about one dedupe key, as far as the claims at hand are concerned.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     lease: Option<Lease>,
     /// Oldest first.

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
 use twilio_edge_contract::{Claim, Class, Identity, Opt, Settlement};
 
 use crate::domain::{
@@ -159,6 +160,13 @@ fn parameters<'a, const N: usize>(form: &'a str, names: [&str; N]) -> [Option<Pa
     for end in ends {
         let parameter = Parameter(form.get(start..end).unwrap_or_default());
         start = end.saturating_add(1);
+        // Nobody escapes the names we know; who does means the same.
+        let first = parameter.0.as_bytes().first();
+        let may_be_wanted =
+            first == Some(&b'%') || names.iter().any(|wanted| wanted.as_bytes().first() == first);
+        if !may_be_wanted {
+            continue;
+        }
         let name = parameter.name();
         let wanted = names.iter().position(|wanted| *wanted == name);
         if let Some(place) = wanted.and_then(|wanted| found.get_mut(wanted)) {
@@ -173,24 +181,24 @@ fn parameters<'a, const N: usize>(form: &'a str, names: [&str; N]) -> [Option<Pa
 struct Parameter<'a>(&'a str);
 
 impl<'a> Parameter<'a> {
+    /// Name and value, as they stand there.
+    fn parts(self) -> (&'a str, &'a str) {
+        let equals = memchr::memchr(b'=', self.0.as_bytes()).unwrap_or(self.0.len());
+        let (name, value) = self.0.split_at_checked(equals).unwrap_or((self.0, ""));
+        (name, value.get(1..).unwrap_or_default())
+    }
+
     fn name(self) -> Cow<'a, str> {
-        let name = self.0.split('=').next().unwrap_or_default();
-        // Nobody escapes the names we know; who does means the same.
-        if !name.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
-            return Cow::Borrowed(name);
-        }
-        let mut decoded = form_urlencoded::parse(name.as_bytes());
-        decoded.next().map(|(name, _)| name).unwrap_or_default()
+        decoded(self.parts().0)
     }
 
     fn value(self) -> Cow<'a, str> {
-        let mut decoded = form_urlencoded::parse(self.0.as_bytes());
-        decoded.next().map(|(_, value)| value).unwrap_or_default()
+        decoded(self.parts().1)
     }
 
     /// Whether there are two words in it for certain: most messages need not be decoded to be known as no keyword.
     fn has_words(self) -> bool {
-        let (_, value) = self.0.split_once('=').unwrap_or_default();
+        let (_, value) = self.parts();
         let has_letter = |word: &&str| {
             let mut parts = word.split('%');
             let plain = parts.next().unwrap_or_default();
@@ -199,6 +207,17 @@ impl<'a> Parameter<'a> {
             parts.any(|part| part.bytes().any(|byte| byte.is_ascii_alphanumeric()))
         };
         value.split('+').filter(has_letter).nth(1).is_some()
+    }
+}
+
+/// As the filter reads it too: what is no escape stands for itself, what is no UTF-8 for U+FFFD.
+fn decoded(text: &str) -> Cow<'_, str> {
+    match memchr::memchr(b'+', text.as_bytes()) {
+        None => percent_decode_str(text).decode_utf8_lossy(),
+        Some(_) => {
+            let spaced = text.replace('+', " ");
+            percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into()
+        }
     }
 }
 
@@ -221,9 +240,11 @@ fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
 
 /// A `:` would let two identities share a dedupe key.
 fn part(name: &str, value: &str) -> Result<(), String> {
-    // Twilio's own are all letters and digits: no need to look for characters in them.
+    // Twilio's own are ASCII: no need to look for characters in them, nor, once there is one, for where it is.
     let is_short = (1..=LONGEST_PART).contains(&value.len());
-    if is_short && value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+    let refused = |byte: u8| (byte == b':') | byte.is_ascii_control();
+    let has_refused = || value.bytes().fold(false, |found, byte| found | refused(byte));
+    if is_short && value.is_ascii() && !has_refused() {
         return Ok(());
     }
     if value.is_empty() || value.chars().count() > LONGEST_PART {

@@ -5,6 +5,8 @@
 //! Each batch is a few pipelines with one short time limit. After a failure Redis is left alone for a while:
 //! otherwise each batch of a long outage would wait for the limit again.
 
+mod record;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -19,6 +21,7 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
+use self::record::text;
 use super::{
     Settle, StoreError,
     leases::{GivenBack, Taken},
@@ -308,18 +311,10 @@ impl Redis {
 }
 
 impl Found {
-    /// A text that says nothing to us is of another version, and stands for no record.
     fn read(text: String) -> Found {
-        let record = serde_json::from_str(&text).unwrap_or_default();
+        let record = record::read(&text).unwrap_or_default();
         Found { text, record }
     }
-}
-
-fn text(record: &Record) -> Result<String, StoreError> {
-    if *record == Record::default() {
-        return Ok(String::new());
-    }
-    serde_json::to_string(record).map_err(|error| StoreError::Refused(error.to_string()))
 }
 
 fn counted(
@@ -333,5 +328,6 @@ fn counted(
 }
 
 fn key(dedupe_key: &str) -> String {
-    format!("twilio-edge:{{{dedupe_key}}}")
+    // One for each claim: joined, not formatted.
+    ["twilio-edge:{", dedupe_key, "}"].concat()
 }
