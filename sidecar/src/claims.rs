@@ -164,7 +164,7 @@ impl Claims {
     }
 
     fn report(&self, webhook: &Webhook, verdict: &Verdict) {
-        self.metrics.claimed(verdict.decision);
+        self.metrics.claimed(verdict.decision, webhook.identity.class);
         if let (Some(1), Some(opt)) = (verdict.attempt, verdict.opt) {
             self.metrics.opt_heard(opt);
         }

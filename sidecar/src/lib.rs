@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod permissions;
 pub mod retention;
 pub mod shown;
+pub mod steps;
 pub mod store;
 pub mod story;
 pub mod telemetry;

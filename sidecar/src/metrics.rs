@@ -1,21 +1,32 @@
 //! What the sidecar counts. Every name and every label value is fixed here, so nothing from outside can name a metric
-//! and every series is there, at zero, from the first scrape.
+//! and every series of ours is there, at zero, from the first scrape; those of a route, from its first request.
 
-use std::{fmt::Write as _, sync::atomic::AtomicU64, time::Duration};
+mod catalogue;
+mod process;
+mod requests;
 
-use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+use std::{
+    future::Future,
+    time::{Duration, Instant},
 };
-use twilio_edge_contract::{Decision, Opt, Outcome, SettlementResult};
 
+use prometheus_client::metrics::{
+    counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
+};
+use twilio_edge_contract::{Class, Decision, Opt, Outcome, SettlementResult};
+
+use self::{
+    catalogue::{Catalogue, Labels, Measure},
+    process::Process,
+    requests::Requests,
+};
 use crate::{
     domain::{
         check::{Code, Verdict},
         part::Part,
         suppression::Source,
     },
+    steps::{self, Operation},
     store::Swept,
 };
 
@@ -26,13 +37,22 @@ const ALLOWED: &str = "allowed";
 const CLAIM_BUCKETS: [f64; 11] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
-const DECISIONS: [Decision; 5] = [
+/// Upper bounds in seconds: memory takes microseconds, a database that syncs its disk milliseconds.
+const STORE_BUCKETS: [f64; 11] =
+    [0.00005, 0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.4, 2.0];
+
+/// Upper bounds of how many go together: a batch of the filter has 256 at most, one of the writer more.
+const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+const DECISIONS: [Decision; 6] = [
     Decision::Proceed,
     Decision::Duplicate,
     Decision::InFlight,
     Decision::Released,
     Decision::Unavailable,
+    Decision::Accepted,
 ];
+const CLASSES: [Class; 3] = [Class::Inbound, Class::Status, Class::Other];
 const OUTCOMES: [Outcome; 2] = [Outcome::Commit, Outcome::Release];
 const RESULTS: [SettlementResult; 4] = [
     SettlementResult::Settled,
@@ -42,61 +62,163 @@ const RESULTS: [SettlementResult; 4] = [
 ];
 const OPTS: [Opt; 3] = [Opt::Stop, Opt::Start, Opt::Help];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DecisionLabel {
-    decision: &'static str,
+/// What is sent in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Batch {
+    /// Claims, from a filter.
+    Claims,
+    /// Settlements, from a filter.
+    Settlements,
+    /// Rows, to SQL.
+    Events,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SettlementLabel {
-    outcome: &'static str,
-    result: &'static str,
+impl Batch {
+    const ALL: [Batch; 3] = [Batch::Claims, Batch::Settlements, Batch::Events];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Batch::Claims => "claims",
+            Batch::Settlements => "settlements",
+            Batch::Events => "events",
+        }
+    }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OptLabel {
-    opt: &'static str,
+/// Where Redis is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RedisState {
+    /// There is to be none.
+    None,
+    /// It answers.
+    Up,
+    /// It does not, and is left alone for a while.
+    Away,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SuppressionLabel {
-    change: &'static str,
-    source: &'static str,
+impl RedisState {
+    const ALL: [RedisState; 3] = [RedisState::None, RedisState::Up, RedisState::Away];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            RedisState::None => "none",
+            RedisState::Up => "up",
+            RedisState::Away => "away",
+        }
+    }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerdictLabel {
-    verdict: &'static str,
+/// Whom a limit holds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// A key that asks too often.
+    Key,
+    /// An address that shows too many tokens that are not ours.
+    Address,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StoreLabel {
-    store: &'static str,
+impl Limit {
+    const ALL: [Limit; 2] = [Limit::Key, Limit::Address];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Limit::Key => "key",
+            Limit::Address => "address",
+        }
+    }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabel {
-    route: String,
-    status: &'static str,
+/// Why a token was not good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// It is not ours, or not any more.
+    Unknown,
+    /// It is of another scope, the edge token after the first administrator has a key included.
+    Scope,
+    /// Its account is closed.
+    Closed,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PartLabel {
-    part: &'static str,
+impl Denial {
+    const ALL: [Denial; 3] = [Denial::Unknown, Denial::Scope, Denial::Closed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Denial::Unknown => "unknown",
+            Denial::Scope => "scope",
+            Denial::Closed => "closed",
+        }
+    }
+}
+
+/// Connections to the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pool {
+    /// What survives the end of the process is written by these, and what is read on the way.
+    Quick,
+    /// What survives the loss of power is written by these.
+    Durable,
+    /// Those that answer questions about messages, events and windows.
+    Readers,
+}
+
+impl Pool {
+    const ALL: [Pool; 3] = [Pool::Quick, Pool::Durable, Pool::Readers];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Pool::Quick => "quick",
+            Pool::Durable => "durable",
+            Pool::Readers => "readers",
+        }
+    }
+}
+
+/// How many connections a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Connections {
+    pub(crate) in_use: i64,
+    pub(crate) idle: i64,
+}
+
+impl Connections {
+    pub(crate) fn of(size: u32, idle: usize) -> Connections {
+        let idle = i64::try_from(idle).unwrap_or(i64::MAX);
+        Connections { in_use: i64::from(size).saturating_sub(idle).max(0), idle }
+    }
+}
+
+/// One series for each of a closed list, found by its place.
+#[derive(Debug)]
+struct Series<T>(Vec<T>);
+
+impl<T> Series<T> {
+    fn with(&self, place: usize, change: impl FnOnce(&T)) {
+        if let Some(series) = self.0.get(place) {
+            change(series);
+        }
+    }
 }
 
 /// All metrics of one sidecar.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
-    claims: Family<DecisionLabel, Counter>,
-    settlements: Family<SettlementLabel, Counter>,
-    opts: Family<OptLabel, Counter>,
-    suppressions: Family<SuppressionLabel, Counter>,
-    checks: Family<VerdictLabel, Counter>,
-    fallthroughs: Family<StoreLabel, Counter>,
+    catalogue: Catalogue,
+    /// By decision and class.
+    claims: Series<Counter>,
     claim_seconds: Histogram,
+    batches: Series<Histogram>,
+    settlements: Family<Labels<2>, Counter>,
+    opts: Family<Labels<1>, Counter>,
+    suppressions: Family<Labels<2>, Counter>,
+    checks: Family<Labels<1>, Counter>,
+    store_seconds: Series<Histogram>,
+    store_failures: Series<Counter>,
+    redis: Family<Labels<1>, Gauge>,
+    fallthroughs: Family<Labels<1>, Counter>,
+    connections: Family<Labels<2>, Gauge>,
     queue_depth: Gauge,
+    queue_age: Measure,
     events_written: Counter,
     events_refused: Counter,
     spool_bytes: Gauge,
@@ -104,207 +226,297 @@ pub struct Metrics {
     spool_replayed: Counter,
     spool_torn: Counter,
     accounts_stale: Gauge,
-    requests: Family<RequestLabel, Counter>,
+    requests: Requests,
+    denied: Family<Labels<1>, Counter>,
+    limited: Family<Labels<1>, Counter>,
     exports_failed: Counter,
-    redacted: Family<PartLabel, Counter>,
+    redacted: Family<Labels<1>, Counter>,
     deleted: Counter,
     retention_failures: Counter,
-    retention_last_run: Gauge<f64, AtomicU64>,
-    oldest_body_age: Gauge<f64, AtomicU64>,
+    retention_last_run: Measure,
+    oldest_body_age: Measure,
 }
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        let mut registry = Registry::with_prefix("twilio_edge");
-        let metrics = Metrics {
-            claims: Family::default(),
-            settlements: Family::default(),
-            opts: Family::default(),
-            suppressions: Family::default(),
-            checks: Family::default(),
-            fallthroughs: Family::default(),
-            claim_seconds: Histogram::new(CLAIM_BUCKETS),
-            queue_depth: Gauge::default(),
-            events_written: Counter::default(),
-            events_refused: Counter::default(),
-            spool_bytes: Gauge::default(),
-            spool_refuses: Gauge::default(),
-            spool_replayed: Counter::default(),
-            spool_torn: Counter::default(),
-            accounts_stale: Gauge::default(),
-            requests: Family::default(),
-            exports_failed: Counter::default(),
-            redacted: Family::default(),
-            deleted: Counter::default(),
-            retention_failures: Counter::default(),
-            retention_last_run: Gauge::default(),
-            oldest_body_age: Gauge::default(),
-            registry: Registry::default(),
-        };
-        registry.register("claims", "Claims answered, by decision", metrics.claims.clone());
-        registry.register(
-            "settlements",
-            "Settlements answered, by outcome and result",
-            metrics.settlements.clone(),
+        let mut catalogue = Catalogue::default();
+        let all = &mut catalogue;
+        let claims: Family<Labels<2>, Counter> = all.counters(
+            "claims",
+            &["decision", "class"],
+            "Claims answered: `proceed`, `duplicate`, `in_flight`, `released`, `unavailable`, `accepted`; of class `inbound`, `status`, `other`",
         );
-        registry.register("opt_events", "STOP, START and HELP heard", metrics.opts.clone());
-        registry.register(
-            "suppression_changes",
-            "Suppressions that began or ended, by what made it so",
-            metrics.suppressions.clone(),
-        );
-        registry.register(
-            "checks",
-            "Questions whether a message may be sent: allowed, and each reason why not",
-            metrics.checks.clone(),
-        );
-        registry.register(
-            "store_fallthroughs",
-            "Batches that went past a store that was away",
-            metrics.fallthroughs.clone(),
-        );
-        registry.register(
+        let claims = DECISIONS
+            .iter()
+            .flat_map(|decided| CLASSES.map(|class| (*decided, class)))
+            .map(|(decided, class)| {
+                let labels = [("decision", decision(decided)), ("class", class.as_str())];
+                claims.get_or_create(&labels).clone()
+            });
+        let claims = Series(claims.collect());
+        let claim_seconds = all.histogram(
             "claim_duration_seconds",
             "Time to answer a batch of claims",
-            metrics.claim_seconds.clone(),
+            &CLAIM_BUCKETS,
         );
-        registry.register(
-            "event_queue_depth",
-            "Events waiting to be written",
-            metrics.queue_depth.clone(),
+        let batches: Family<Labels<1>, Histogram, fn() -> Histogram> = all.histograms(
+            "batch_size",
+            &["of"],
+            "How many go together: `claims` and `settlements` of a filter, `events` to the database",
+            || Histogram::new(BATCH_BUCKETS),
         );
-        registry.register("events_written", "Events written", metrics.events_written.clone());
-        registry.register(
-            "events_refused",
-            "Events the database refused to take",
-            metrics.events_refused.clone(),
+        let of = |batch: Batch| batches.get_or_create(&[("of", batch.as_str())]).clone();
+        let batches = Series(Batch::ALL.map(of).into());
+        let settlements = all.counters(
+            "settlements",
+            &["outcome", "result"],
+            "Settlements answered: `commit`, `release`; `settled`, `tombstoned`, `superseded`, `unavailable`",
         );
-        registry.register(
-            "spool_bytes",
-            "Bytes of the spool, which has what the database does not have yet",
-            metrics.spool_bytes.clone(),
+        let opts = all.counters("opt_events", &["opt"], "Words heard: `stop`, `start`, `help`");
+        let suppressions = all.counters(
+            "suppression_changes",
+            &["change", "source"],
+            "Suppressions that `began` or `ended`, by what made it so (docs/COMPLIANCE.md)",
         );
-        registry.register(
-            "spool_refuses",
-            "1 while the spool is full or its disk takes nothing, and claims wait for the database",
-            metrics.spool_refuses.clone(),
+        let checks = all.counters(
+            "checks",
+            &["verdict"],
+            "Questions whether a message may be sent: `allowed`, and each reason why not (docs/COMPLIANCE.md)",
         );
-        registry.register(
-            "spool_replayed",
-            "Events found in the spool of a sidecar that was killed",
-            metrics.spool_replayed.clone(),
+        let store_seconds: Family<Labels<1>, Histogram, fn() -> Histogram> = all.histograms(
+            "store_duration_seconds",
+            &["operation"],
+            "Time a store took for a batch; what `leases_` begins is Redis, or the memory of a sidecar without it, `ledger_` SQL, `journal_` the spool and SQL",
+            || Histogram::new(STORE_BUCKETS),
         );
-        registry.register(
-            "spool_torn",
-            "Files of the spool that ended in the middle of an event",
-            metrics.spool_torn.clone(),
+        let store_failures: Family<Labels<1>, Counter> = all.counters(
+            "store_failures",
+            &["operation"],
+            "Batches a store did not do in time, or not at all",
         );
-        registry.register(
-            "accounts_stale",
-            "1 while the accounts file cannot be used and filters get the last good keys",
-            metrics.accounts_stale.clone(),
-        );
-        registry.register(
-            "http_requests",
-            "Requests answered, by the route they went to (`none`: to no route) and class of status",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "trace_exports_failed",
-            "Batches of spans the collector did not take, which are lost",
-            metrics.exports_failed.clone(),
-        );
-        registry.register(
-            "retention_redacted",
-            "Rows a part was taken out of by the retention job",
-            metrics.redacted.clone(),
-        );
-        registry.register(
-            "retention_deleted",
-            "Rows deleted by the retention job",
-            metrics.deleted.clone(),
-        );
-        registry.register(
-            "retention_failures",
-            "Runs of the retention job that did not finish",
-            metrics.retention_failures.clone(),
-        );
-        registry.register(
-            "retention_last_run_timestamp_seconds",
-            "When everything due was last found done, in seconds since 1970",
-            metrics.retention_last_run.clone(),
-        );
-        registry.register(
-            "retention_oldest_body_age_seconds",
-            "Age of the oldest webhook whose body may still be there, as of the last run",
-            metrics.oldest_body_age.clone(),
-        );
-        for part in Part::ALL {
-            metrics.redacted.get_or_create(&PartLabel { part: part.as_str() }).inc_by(0);
-        }
-        for decision in DECISIONS {
-            metrics.claims.get_or_create(&label_of(decision)).inc_by(0);
-        }
-        for outcome in OUTCOMES {
-            for result in RESULTS {
-                metrics.settlements.get_or_create(&settlement_label(outcome, result)).inc_by(0);
-            }
-        }
-        for opt in OPTS {
-            metrics.opts.get_or_create(&OptLabel { opt: opt.as_str() }).inc_by(0);
-        }
-        for verdict in Code::ALL.map(Code::as_str).into_iter().chain([ALLOWED]) {
-            metrics.checks.get_or_create(&VerdictLabel { verdict }).inc_by(0);
-        }
-        for source in Source::ALL {
-            for began in [true, false] {
-                metrics.suppressions.get_or_create(&suppression_label(began, source)).inc_by(0);
-            }
-        }
-        metrics.fallthroughs.get_or_create(&StoreLabel { store: "redis" }).inc_by(0);
-        Metrics { registry, ..metrics }
+        let operation = |operation: Operation| [("operation", operation.as_str())];
+        let seconds = |one| store_seconds.get_or_create(&operation(one)).clone();
+        let failures = |one| store_failures.get_or_create(&operation(one)).clone();
+        let metrics = Metrics {
+            claims,
+            claim_seconds,
+            batches,
+            settlements,
+            opts,
+            suppressions,
+            checks,
+            store_seconds: Series(Operation::ALL.map(seconds).into()),
+            store_failures: Series(Operation::ALL.map(failures).into()),
+            redis: all.gauges("redis_state", ["state"], "1 for what Redis is: `none`, `up`, `away`"),
+            fallthroughs: all.counters(
+                "store_fallthroughs",
+                &["store"],
+                "Batches that went past a store that was away: `redis`",
+            ),
+            connections: all.gauges(
+                "sql_connections",
+                ["pool", "state"],
+                "Connections to the database, `in_use` and `idle`: those of `quick` commits, of `durable` ones, of `readers`",
+            ),
+            queue_depth: all.gauge("event_queue_depth", "Events waiting to be written; the spool has the same"),
+            queue_age: all.measure(
+                "event_queue_age_seconds",
+                "For how long the event waits that waits longest, in memory and in the spool",
+            ),
+            events_written: all.counter("events_written", "Events written"),
+            events_refused: all.counter("events_refused", "Events the database refused to take, which are lost"),
+            spool_bytes: all.gauge(
+                "spool_bytes",
+                "Bytes of the spool, which has what the database does not have yet",
+            ),
+            spool_refuses: all.gauge(
+                "spool_refuses",
+                "1 while the spool is full or its disk takes nothing, and claims wait for the database",
+            ),
+            spool_replayed: all.counter(
+                "spool_replayed",
+                "Events found in the spool of a sidecar that was killed",
+            ),
+            spool_torn: all.counter(
+                "spool_torn",
+                "Files of the spool that ended in the middle of an event",
+            ),
+            accounts_stale: all.gauge(
+                "accounts_stale",
+                "1 while the accounts file cannot be used and filters get the last good keys",
+            ),
+            requests: Requests::of(all),
+            denied: all.counters(
+                "api_key_failures",
+                &["reason"],
+                "Requests whose token was not good: `unknown`, of another `scope`, of an account that is `closed`",
+            ),
+            limited: all.counters(
+                "rate_limited",
+                &["by"],
+                "Requests that came too often: of a `key`, or with bad tokens from an `address`",
+            ),
+            exports_failed: all.counter(
+                "trace_exports_failed",
+                "Batches of spans the collector did not take, which are lost",
+            ),
+            redacted: all.counters(
+                "retention_redacted",
+                &["part"],
+                "Rows a part was taken out of by the retention job (docs/RETENTION.md)",
+            ),
+            deleted: all.counter("retention_deleted", "Rows deleted by the retention job"),
+            retention_failures: all.counter(
+                "retention_failures",
+                "Runs of the retention job that did not finish",
+            ),
+            retention_last_run: all.measure(
+                "retention_last_run_timestamp_seconds",
+                "When everything due was last found done, in seconds since 1970",
+            ),
+            oldest_body_age: all.measure(
+                "retention_oldest_body_age_seconds",
+                "Age of the oldest webhook whose body may still be there, as of the last run",
+            ),
+            catalogue: Catalogue::default(),
+        };
+        all.info("build", "The version that runs", [("version", env!("CARGO_PKG_VERSION"))]);
+        all.read_off(&process::FAMILIES, Process::default());
+        metrics.begin();
+        Metrics { catalogue, ..metrics }
     }
 }
 
 impl Metrics {
-    pub(crate) fn claimed(&self, decision: Decision) {
-        self.claims.get_or_create(&label_of(decision)).inc();
+    /// So that each series is there, at zero, before anything happened.
+    fn begin(&self) {
+        for part in Part::ALL {
+            self.redacted.get_or_create(&[("part", part.as_str())]).inc_by(0);
+        }
+        for outcome in OUTCOMES {
+            for result in RESULTS {
+                self.settlements.get_or_create(&settlement_labels(outcome, result)).inc_by(0);
+            }
+        }
+        for opt in OPTS {
+            self.opts.get_or_create(&[("opt", opt.as_str())]).inc_by(0);
+        }
+        for verdict in Code::ALL.map(Code::as_str).into_iter().chain([ALLOWED]) {
+            self.checks.get_or_create(&[("verdict", verdict)]).inc_by(0);
+        }
+        for source in Source::ALL {
+            for began in [true, false] {
+                self.suppressions.get_or_create(&suppression_labels(began, source)).inc_by(0);
+            }
+        }
+        for denial in Denial::ALL {
+            self.denied.get_or_create(&[("reason", denial.as_str())]).inc_by(0);
+        }
+        for limit in Limit::ALL {
+            self.limited.get_or_create(&[("by", limit.as_str())]).inc_by(0);
+        }
+        for pool in Pool::ALL {
+            self.connected(pool, Connections { in_use: 0, idle: 0 });
+        }
+        self.redis_is(RedisState::None);
+        self.fallthroughs.get_or_create(&[("store", "redis")]).inc_by(0);
+    }
+
+    pub(crate) fn claimed(&self, decision: Decision, class: Class) {
+        let place = |list: &[_], one| list.iter().position(|other| *other == one);
+        let row = place(&DECISIONS, decision).unwrap_or_default();
+        let column = CLASSES.iter().position(|other| *other == class).unwrap_or_default();
+        self.claims.with(row * CLASSES.len() + column, |counter| {
+            counter.inc();
+        });
     }
 
     pub(crate) fn claims_took(&self, time: Duration) {
         self.claim_seconds.observe(time.as_secs_f64());
     }
 
+    pub(crate) fn batched(&self, batch: Batch, count: usize) {
+        self.batches.with(batch as usize, |histogram| histogram.observe(count as f64));
+    }
+
+    /// A store was asked for something, and answered now; also a step of who asked.
+    pub(crate) fn asked<T, E>(
+        &self,
+        operation: Operation,
+        since: Instant,
+        answer: Result<T, E>,
+    ) -> Result<T, E> {
+        let took = since.elapsed().as_secs_f64();
+        self.store_seconds.with(operation as usize, |histogram| histogram.observe(took));
+        if answer.is_err() {
+            self.store_failures.with(operation as usize, |counter| {
+                counter.inc();
+            });
+        }
+        steps::note(operation, since, answer.is_ok());
+        answer
+    }
+
+    /// Asks a store, and counts how long it took.
+    pub(crate) async fn timed<T, E>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let since = Instant::now();
+        let answer = work.await;
+        self.asked(operation, since, answer)
+    }
+
+    pub(crate) fn redis_is(&self, state: RedisState) {
+        for other in RedisState::ALL {
+            let gauge = self.redis.get_or_create(&[("state", other.as_str())]);
+            gauge.set((other == state).into());
+        }
+    }
+
+    pub(crate) fn connected(&self, pool: Pool, connections: Connections) {
+        let pool = pool.as_str();
+        let gauge = |state| self.connections.get_or_create(&[("pool", pool), ("state", state)]);
+        gauge("in_use").set(connections.in_use);
+        gauge("idle").set(connections.idle);
+    }
+
     pub(crate) fn settled(&self, outcome: Outcome, result: SettlementResult) {
-        self.settlements.get_or_create(&settlement_label(outcome, result)).inc();
+        self.settlements.get_or_create(&settlement_labels(outcome, result)).inc();
     }
 
     pub(crate) fn opt_heard(&self, opt: Opt) {
-        self.opts.get_or_create(&OptLabel { opt: opt.as_str() }).inc();
+        self.opts.get_or_create(&[("opt", opt.as_str())]).inc();
     }
 
     pub(crate) fn suppression_changed(&self, began: bool, source: Source) {
-        self.suppressions.get_or_create(&suppression_label(began, source)).inc();
+        self.suppressions.get_or_create(&suppression_labels(began, source)).inc();
     }
 
     pub(crate) fn checked(&self, verdicts: &[Verdict]) {
         let against = verdicts.iter().filter_map(|verdict| verdict.code).map(Code::as_str);
         let allowed = verdicts.iter().all(|verdict| verdict.ok).then_some(ALLOWED);
         for verdict in against.chain(allowed) {
-            self.checks.get_or_create(&VerdictLabel { verdict }).inc();
+            self.checks.get_or_create(&[("verdict", verdict)]).inc();
         }
     }
 
     pub(crate) fn redis_fell_through(&self) {
-        self.fallthroughs.get_or_create(&StoreLabel { store: "redis" }).inc();
+        self.fallthroughs.get_or_create(&[("store", "redis")]).inc();
     }
 
     pub(crate) fn queued(&self, waiting: usize) {
         self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
+    pub(crate) fn queue_is_old(&self, age: Duration) {
+        self.queue_age.set(age.as_secs_f64());
+    }
+
     pub(crate) fn events_written(&self, count: usize) {
         self.events_written.inc_by(count as u64);
+        self.batched(Batch::Events, count);
     }
 
     pub(crate) fn event_refused(&self) {
@@ -325,15 +537,16 @@ impl Metrics {
         self.accounts_stale.set(stale.into());
     }
 
-    /// `route` is a template of ours, so there are as many series as routes.
-    pub(crate) fn answered(&self, route: &str, status: u16) {
-        let status = match status {
-            200..300 => "2xx",
-            400..500 => "4xx",
-            500..600 => "5xx",
-            _ => "other",
-        };
-        self.requests.get_or_create(&RequestLabel { route: route.to_owned(), status }).inc();
+    pub(crate) fn answered(&self, route: &str, status: u16, took: Duration) {
+        self.requests.answered(route, status, took);
+    }
+
+    pub(crate) fn denied(&self, denial: Denial) {
+        self.denied.get_or_create(&[("reason", denial.as_str())]).inc();
+    }
+
+    pub(crate) fn limited(&self, limit: Limit) {
+        self.limited.get_or_create(&[("by", limit.as_str())]).inc();
     }
 
     pub(crate) fn spans_lost(&self) {
@@ -346,7 +559,8 @@ impl Metrics {
 
     pub(crate) fn swept(&self, swept: &Swept) {
         for (part, count) in &swept.redacted {
-            self.redacted.get_or_create(&PartLabel { part: part.as_str() }).inc_by(*count as u64);
+            let counter = self.redacted.get_or_create(&[("part", part.as_str())]);
+            counter.inc_by(*count as u64);
         }
         self.deleted.inc_by(swept.deleted as u64);
     }
@@ -365,20 +579,17 @@ impl Metrics {
 
     /// All of it, as OpenMetrics text.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
-            let _ = writeln!(text, "# incomplete");
-        }
-        text
+        self.catalogue.text()
     }
+}
+
+/// Every family, as the table of docs/METRICS.md.
+pub(crate) fn reference() -> String {
+    Metrics::default().catalogue.reference()
 }
 
 fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
-}
-
-fn label_of(decided: Decision) -> DecisionLabel {
-    DecisionLabel { decision: decision(decided) }
 }
 
 /// The word for it, in metrics and traces.
@@ -393,21 +604,59 @@ pub(crate) fn decision(decision: Decision) -> &'static str {
     }
 }
 
-fn suppression_label(began: bool, source: Source) -> SuppressionLabel {
-    SuppressionLabel { change: if began { "began" } else { "ended" }, source: source.as_str() }
+fn suppression_labels(began: bool, source: Source) -> Labels<2> {
+    [("change", if began { "began" } else { "ended" }), ("source", source.as_str())]
 }
 
-fn settlement_label(outcome: Outcome, result: SettlementResult) -> SettlementLabel {
-    SettlementLabel {
-        outcome: match outcome {
-            Outcome::Commit => "commit",
-            Outcome::Release => "release",
-        },
-        result: match result {
-            SettlementResult::Settled => "settled",
-            SettlementResult::Tombstoned => "tombstoned",
-            SettlementResult::Superseded => "superseded",
-            SettlementResult::Unavailable => "unavailable",
-        },
+fn settlement_labels(outcome: Outcome, result: SettlementResult) -> Labels<2> {
+    let outcome = match outcome {
+        Outcome::Commit => "commit",
+        Outcome::Release => "release",
+    };
+    let result = match result {
+        SettlementResult::Settled => "settled",
+        SettlementResult::Tombstoned => "tombstoned",
+        SettlementResult::Superseded => "superseded",
+        SettlementResult::Unavailable => "unavailable",
+    };
+    [("outcome", outcome), ("result", result)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_holds_the_print() {
+        let document = include_str!("../../docs/METRICS.md");
+        let told = "docs/METRICS.md: put in `twilio-edge reference metrics`";
+        assert!(document.contains(&reference()), "{told}");
+    }
+
+    #[test]
+    fn a_place_in_a_list_is_that_of_its_series() {
+        let metrics = Metrics::default();
+        for (place, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, place, "{operation:?}");
+        }
+        for (place, batch) in Batch::ALL.into_iter().enumerate() {
+            assert_eq!(batch as usize, place, "{batch:?}");
+        }
+        for (n, decided) in DECISIONS.into_iter().enumerate() {
+            for (m, class) in CLASSES.into_iter().enumerate() {
+                (0..=n * 3 + m).for_each(|_| metrics.claimed(decided, class));
+            }
+        }
+        let text = metrics.text();
+        for (n, decided) in DECISIONS.into_iter().enumerate() {
+            for (m, class) in CLASSES.into_iter().enumerate() {
+                let (decision, class) = (decision(decided), class.as_str());
+                let line = format!(
+                    "twilio_edge_claims_total{{decision=\"{decision}\",class=\"{class}\"}} {}\n",
+                    n * 3 + m + 1
+                );
+                assert!(text.contains(&line), "{line} in\n{text}");
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ enum Subject {
     Filter,
     /// Every refusal of the filter (docs/FAILURE-MODES.md)
     Refusals,
-    /// The filter's metrics (docs/METRICS.md)
+    /// What the filter measures, and what the sidecar does (docs/METRICS.md)
     Metrics,
     /// The sidecar's settings, with their defaults
     Sidecar,
@@ -36,7 +36,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let text = match args.subject {
         Subject::Filter => config::reference(),
         Subject::Refusals => reply::reference(),
-        Subject::Metrics => metrics::reference(),
+        Subject::Metrics => metrics::reference() + "\n" + &crate::metrics::reference(),
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
         Subject::Problems => crate::http::kinds::reference(),
         Subject::Retention => crate::domain::part::reference(),

@@ -23,6 +23,7 @@ use crate::{
     config,
     domain::api_key::Scope,
     keys::{Caller, Refusal},
+    metrics::{Denial, Limit},
 };
 
 /// How often one may ask.
@@ -79,11 +80,13 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
     };
     let account_sid = caller.account_sid.as_deref();
     if needed == Scope::App && account_sid.is_some_and(|sid| app.tenants.is_closed(sid)) {
+        app.claims.metrics.denied(Denial::Closed);
         return Problem::of(kinds::ACCOUNT_CLOSED).into_response();
     }
     if needed != Scope::Edge
         && let Err(problem) = app.limits.take(&caller)
     {
+        app.claims.metrics.limited(Limit::Key);
         return problem.into_response();
     }
     request.extensions_mut().insert(caller);
@@ -102,12 +105,20 @@ async fn known(
     if let Some(wait) = address.and_then(|address| strangers.wait(address, Instant::now()))
         && !app.keys.has_met(shown)
     {
+        app.claims.metrics.limited(Limit::Address);
         return Err(Problem::too_many_bad_tokens(wait));
     }
     let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
     let caller = app.keys.caller(shown, needed, source, now_ms()).await;
     if let (Err(Refusal::Unknown), Some(address)) = (&caller, address) {
         strangers.note(address, Instant::now());
+    }
+    match &caller {
+        Err(Refusal::Unknown) => app.claims.metrics.denied(Denial::Unknown),
+        Err(Refusal::Scope { .. } | Refusal::BootstrapOver) => {
+            app.claims.metrics.denied(Denial::Scope);
+        }
+        _ => {}
     }
     caller.map_err(|refusal| Problem::refused(refusal, needed))
 }

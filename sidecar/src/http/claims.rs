@@ -12,7 +12,7 @@ use twilio_edge_contract::{ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
-use crate::{keys::Caller, telemetry::Callout};
+use crate::{keys::Caller, metrics::Batch, telemetry::Callout};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(claim))
@@ -41,6 +41,7 @@ async fn claim(
     if !request.claims.iter().all(|claim| caller.sees(&claim.identity.account_sid)) {
         return Err(Problem::other_account());
     }
+    app.claims.metrics.batched(Batch::Claims, request.claims.len());
     let traced = app.telemetry.traced(&request.claims);
     let asked = Instant::now();
     let verdicts = app.claims.claim(request.claims, now_ms()).await;

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::App;
-use crate::store::StoreError;
+use crate::{metrics::Pool, store::StoreError};
 
 /// What Prometheus negotiates for OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -89,5 +89,7 @@ async fn ready(State(app): State<App>) -> Response {
     security(()),
 )]
 async fn metrics(State(app): State<App>) -> Response {
+    app.claims.stores.gauge();
+    app.claims.metrics.connected(Pool::Readers, app.histories.connections());
     ([(header::CONTENT_TYPE, OPENMETRICS)], app.claims.metrics.text()).into_response()
 }

@@ -1,6 +1,8 @@
 //! Every request as an operator sees it: counted by its route and what it was answered, and traced where that is wanted. The
 //! route is the template that was routed to, so nothing that was sent names a series or a span.
 
+use std::time::Instant;
+
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
@@ -26,9 +28,10 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
     if let Some(answering) = &answering {
         request.extensions_mut().insert(answering.callout());
     }
+    let asked = Instant::now();
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    app.claims.metrics.answered(route, status);
+    app.claims.metrics.answered(route, status, asked.elapsed());
     if let Some(answering) = answering {
         answering.end(status);
     }

@@ -10,7 +10,7 @@ use twilio_edge_contract::{PROTOCOL_VERSION, SettlementsReply, SettlementsReques
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
-use crate::keys::Caller;
+use crate::{keys::Caller, metrics::Batch};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(settle))
@@ -38,6 +38,7 @@ async fn settle(
     if !request.settlements.iter().all(|settled| caller.sees(&settled.identity.account_sid)) {
         return Err(Problem::other_account());
     }
+    app.claims.metrics.batched(Batch::Settlements, request.settlements.len());
     let results = app.claims.settle(request.settlements, now_ms()).await;
     let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     Ok(json(&SettlementsReply { v: PROTOCOL_VERSION, results }))

@@ -25,6 +25,7 @@ use crate::{
         cursor::Cursor,
         message::{Heard, Message},
     },
+    metrics::Connections,
 };
 
 /// Webhooks read at a time.
@@ -68,6 +69,11 @@ impl Histories {
             Ok(false) => Err(StoreError::Refused(MIGRATE.to_owned())),
             Err(error) => Err(error),
         }
+    }
+
+    /// How many connections it has.
+    pub(crate) fn connections(&self) -> Connections {
+        self.reader.connections()
     }
 
     /// Ends its connections.

@@ -22,7 +22,7 @@ use super::{
     spool::{Place, Spool},
     sql::StoreError,
 };
-use crate::{config, metrics::Metrics};
+use crate::{config, metrics::Metrics, steps::Operation};
 
 /// Between two tries to reach a database that is away, at least and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
@@ -62,6 +62,8 @@ struct Waiting {
     urgent: Vec<Urgent>,
     /// Nothing is written behind an answer before that, because the database is away.
     retry_at: Option<Instant>,
+    /// Since when the database takes nothing: what was put back waits for as long, at least.
+    stalled: Option<Instant>,
     closing: bool,
 }
 
@@ -139,6 +141,18 @@ impl Journal {
             Ok(Err(_)) => Err(StoreError::Away("the sidecar is stopping".into())),
             Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.shared.timeout))),
         }
+    }
+
+    /// For how long the row waits that waits longest.
+    pub(super) fn age(&self) -> Duration {
+        let waiting = self.shared.waiting();
+        if waiting.rows.is_empty() {
+            return Duration::ZERO;
+        }
+        let first = waiting.due.iter().find(|(_, key)| waiting.rows.contains_key(key));
+        let noted = first.and_then(|(due, _)| due.checked_sub(self.shared.linger));
+        let since = noted.into_iter().chain(waiting.stalled).min();
+        since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Writes everything that waits.
@@ -316,7 +330,8 @@ impl Shared {
         // An event is some hundred bytes to move, and this is the order they will be in.
         rows.sort_by_key(|row| row.dedupe_key());
         let events = each_once(rows.into_iter().map(EventRow::event).collect());
-        self.ledger.keep_events(&events).await?;
+        let keep = self.ledger.keep_events(&events);
+        self.metrics.timed(Operation::LedgerWrite, keep).await?;
         self.metrics.events_written(events.len());
         Ok(())
     }
@@ -344,6 +359,8 @@ async fn run(shared: Arc<Shared>) {
             Ok(batch) => {
                 let there = shared.write(batch).await;
                 let mut waiting = shared.waiting();
+                let since = waiting.stalled.unwrap_or_else(Instant::now);
+                waiting.stalled = (!there).then_some(since);
                 waiting.retry_at = (!there).then(|| Instant::now() + pause);
                 pause = if there { first } else { (pause * 2).min(longest) };
                 shared.metrics.queued(waiting.rows.len());

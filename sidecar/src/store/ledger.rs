@@ -35,6 +35,7 @@ use crate::{
         suppression::Said,
         webhook::{Pair, Webhook},
     },
+    metrics::Connections,
 };
 
 /// Nothing is kept for less than an hour without being taken out before it is written, so until then a row is in time.
@@ -117,6 +118,11 @@ impl Ledger {
     /// The keys and the audit beside it, in the same database.
     pub(super) fn register(&self) -> Register {
         Register::of(self.database.clone(), self.timeout)
+    }
+
+    /// How many connections it has: for quick commits, and for durable ones.
+    pub(super) fn connections(&self) -> [Connections; 2] {
+        self.database.connections()
     }
 
     /// Where it is, if it is a file.

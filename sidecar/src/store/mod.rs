@@ -42,7 +42,7 @@ mod tenants;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Mutex;
@@ -80,7 +80,8 @@ use crate::{
         suppression::Said,
         webhook::{Pair, Webhook},
     },
-    metrics::Metrics,
+    metrics::{Metrics, Pool, RedisState},
+    steps::Operation,
 };
 
 /// The stores a sidecar runs on.
@@ -251,7 +252,10 @@ impl Stores {
             return Vec::new();
         }
         let handing_out = self.outgoing.handing_out.read().await;
-        let mut grants = match self.leases.claim(webhooks, now_ms).await {
+        let since = Instant::now();
+        let taken = self.leases.claim(webhooks, now_ms).await;
+        let taken = taken.map(|taken| self.metrics.asked(Operation::LeasesClaim, since, taken));
+        let mut grants = match taken {
             Some(Ok(taken)) => self.confirm(webhooks, taken, now_ms).await,
             Some(Err(_)) => {
                 drop(handing_out);
@@ -266,7 +270,7 @@ impl Stores {
 
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
     pub async fn record_opts(&self, said: Vec<Said>, now_ms: i64) -> Result<Vec<bool>, StoreError> {
-        self.opts.ask(said, now_ms).await
+        self.metrics.timed(Operation::LedgerRecordOpts, self.opts.ask(said, now_ms)).await
     }
 
     /// Asks each store whether it is there.
@@ -279,6 +283,19 @@ impl Stores {
         };
         let (ledger, redis) = tokio::join!(self.ledger.ping(), redis);
         Health { ledger, redis }
+    }
+
+    /// Puts what can be read off these stores now into the metrics.
+    pub fn gauge(&self) {
+        self.metrics.redis_is(match &self.leases {
+            Leases::Redis(redis) if redis.is_away() => RedisState::Away,
+            Leases::Redis(_) => RedisState::Up,
+            Leases::Memory(_) | Leases::Sql => RedisState::None,
+        });
+        let [quick, durable] = self.ledger.connections();
+        self.metrics.connected(Pool::Quick, quick);
+        self.metrics.connected(Pool::Durable, durable);
+        self.metrics.queue_is_old(self.journal.age());
     }
 
     /// Writes what waits and ends all connections, orderly; false when that took longer than `limit`. To be called
@@ -311,7 +328,7 @@ impl Stores {
             .collect();
         let known = match asked.is_empty() {
             true => Ok(Known::default()),
-            false => self.ledger.look_up(&asked).await,
+            false => self.metrics.timed(Operation::LedgerLookUp, self.ledger.look_up(&asked)).await,
         };
         let known = match known {
             Ok(known) => known,
@@ -332,7 +349,9 @@ impl Stores {
         let events: Vec<Event<'_>> = rows
             .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
             .collect();
-        if let Err(reason) = self.journal.note(&events).await {
+        if let Err(reason) =
+            self.metrics.timed(Operation::JournalNote, self.journal.note(&events)).await
+        {
             // The leases stand; but without the events nobody could tell later what came.
             tracing::warn!(%reason, "the queue is full and events could not be written");
             return vec![None; webhooks.len()];
@@ -449,7 +468,7 @@ impl Stores {
         // What this sidecar handed out a moment ago is not in the ledger yet.
         self.journal.flush().await?;
         let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
-        self.claims.ask(asks, now_ms).await
+        self.metrics.timed(Operation::LedgerClaim, self.claims.ask(asks, now_ms)).await
     }
 
     fn granted(

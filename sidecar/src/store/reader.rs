@@ -10,7 +10,7 @@ use super::{
     sql::{Statements, StoreError, json},
     sqlite,
 };
-use crate::config;
+use crate::{config, metrics::Connections};
 
 /// SQLite or PostgreSQL.
 #[derive(Debug, Clone)]
@@ -111,6 +111,14 @@ impl Reader {
             pairs.after_ms,
             pairs.until_ms,
         )?)
+    }
+
+    /// How many connections there are.
+    pub(super) fn connections(&self) -> Connections {
+        match self {
+            Reader::Sqlite(pool) => Connections::of(pool.size(), pool.num_idle()),
+            Reader::Postgres(pool) => Connections::of(pool.size(), pool.num_idle()),
+        }
     }
 
     /// Ends the connections that nobody uses, and the others when they are free.

@@ -176,6 +176,11 @@ impl Redis {
         self.judge(answer, now_ms)
     }
 
+    /// Whether it is left alone after a failure, or was not asked again since.
+    pub(super) fn is_away(&self) -> bool {
+        self.away_until_ms.load(Ordering::Relaxed) != 0
+    }
+
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.connection.clone();
         let ping = async move { redis::cmd("PING").query_async::<String>(&mut connection).await };

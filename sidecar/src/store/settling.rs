@@ -1,12 +1,12 @@
 //! How claims end in the stores: a commit is durable first and told after, a release is told first and written behind the
 //! answer. What either means is the domain's business.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use twilio_edge_contract::{Outcome, SettlementResult};
 
 use super::{Settle, StoreError, Stores, leases::GivenBack, ledger::refusal, rows::Event};
-use crate::domain::lease::Record;
+use crate::{domain::lease::Record, steps::Operation};
 
 impl Stores {
     /// Settles each claim, in order; none where the ledger could not take it.
@@ -28,11 +28,13 @@ impl Stores {
             return true;
         }
         let events = settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
-        if let Err(reason) = self.journal.write(events).await {
+        let write = self.journal.write(events);
+        if let Err(reason) = self.metrics.timed(Operation::JournalWrite, write).await {
             tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
             return false;
         }
-        if self.leases.commit(settles, now_ms).await.is_err() {
+        let commit = self.leases.commit(settles, now_ms);
+        if self.metrics.timed(Operation::LeasesCommit, commit).await.is_err() {
             // What Redis misses it is told when the lease it knows has ended.
             self.metrics.redis_fell_through();
         }
@@ -43,7 +45,10 @@ impl Stores {
         if settles.is_empty() {
             return Vec::new();
         }
-        let given_back = match self.leases.release(settles, now_ms).await {
+        let since = Instant::now();
+        let given_back = self.leases.release(settles, now_ms).await;
+        let asked = |answer| self.metrics.asked(Operation::LeasesRelease, since, answer);
+        let given_back = match given_back.map(asked) {
             Some(Ok(given_back)) => self.recollect(settles, given_back, now_ms).await,
             Some(Err(reason)) => {
                 self.metrics.redis_fell_through();
@@ -58,7 +63,8 @@ impl Stores {
         let events =
             ended.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
         let events: Vec<Event<'_>> = events.collect();
-        if self.journal.note(&events).await.is_err() {
+        let note = self.journal.note(&events);
+        if self.metrics.timed(Operation::JournalNote, note).await.is_err() {
             return vec![None; settles.len()];
         }
         given_back.into_iter().map(|(result, _)| Some(result)).collect()
@@ -103,7 +109,10 @@ impl Stores {
     ) -> Vec<Option<SettlementResult>> {
         let asks = settles.iter().map(|settle| (*settle).clone()).collect();
         let released = match self.journal.flush().await {
-            Ok(()) => self.releases.ask(asks, now_ms).await,
+            Ok(()) => {
+                let ask = self.releases.ask(asks, now_ms);
+                self.metrics.timed(Operation::LedgerRelease, ask).await
+            }
             Err(reason) => Err(reason),
         };
         match released {

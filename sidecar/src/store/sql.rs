@@ -16,7 +16,7 @@ use super::{
     sqlite,
     sqlite::Sqlite,
 };
-use crate::{config, domain::address::Address};
+use crate::{config, domain::address::Address, metrics::Connections};
 
 /// Every statement of the ledger off the main path, as each database spells it. All take one JSON array of rows. The two of the main path, [`Database::look_up`] and [`Database::keep_events`], bind
 /// their values one by one, because there JSON would cost more than the database.
@@ -365,6 +365,18 @@ impl Database {
             // One statement is its own transaction, in one round trip instead of three.
             Database::Postgres(postgres) => {
                 postgres::keep_events(&postgres.durable, events, forgotten_ms).await
+            }
+        }
+    }
+
+    /// How many connections there are: for quick commits, and for durable ones.
+    pub(super) fn connections(&self) -> [Connections; 2] {
+        match self {
+            Database::Sqlite(Sqlite { quick, durable, .. }) => {
+                [quick, durable].map(|pool| Connections::of(pool.size(), pool.num_idle()))
+            }
+            Database::Postgres(Postgres { quick, durable }) => {
+                [quick, durable].map(|pool| Connections::of(pool.size(), pool.num_idle()))
             }
         }
     }

@@ -223,9 +223,9 @@ async fn health_and_metrics_tell_what_is_so() {
     sidecar.commit(&stop).await;
     sidecar.release(&message("c9", "SM9")).await;
     for (series, value) in [
-        ("twilio_edge_claims_total{decision=\"proceed\"}", 2.0),
-        ("twilio_edge_claims_total{decision=\"in_flight\"}", 1.0),
-        ("twilio_edge_claims_total{decision=\"duplicate\"}", 0.0),
+        ("twilio_edge_claims_total{decision=\"proceed\",class=\"inbound\"}", 2.0),
+        ("twilio_edge_claims_total{decision=\"in_flight\",class=\"inbound\"}", 1.0),
+        ("twilio_edge_claims_total{decision=\"duplicate\",class=\"inbound\"}", 0.0),
         ("twilio_edge_settlements_total{outcome=\"commit\",result=\"settled\"}", 1.0),
         ("twilio_edge_settlements_total{outcome=\"release\",result=\"tombstoned\"}", 1.0),
         ("twilio_edge_opt_events_total{opt=\"stop\"}", 1.0),

@@ -22,6 +22,7 @@ mod idempotency;
 mod isolation;
 mod keys;
 mod kills;
+mod metrics;
 mod openapi;
 mod outages;
 mod permissions;

@@ -272,7 +272,7 @@ async fn a_full_queue_slows_claims_down_and_loses_nothing() {
 }
 
 async fn unavailable(sidecar: &Sidecar) -> f64 {
-    sidecar.metric("twilio_edge_claims_total{decision=\"unavailable\"}").await
+    sidecar.metric("twilio_edge_claims_total{decision=\"unavailable\",class=\"inbound\"}").await
 }
 
 fn readiness(redis: &str) -> String {
