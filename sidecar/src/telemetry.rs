@@ -32,6 +32,7 @@ use crate::{
     config,
     domain::trace::{Trace, Traceparent},
     metrics::{Metrics, decision},
+    steps::Step,
 };
 
 /// Spans that wait for the collector; more are lost.
@@ -52,7 +53,10 @@ struct Exporting {
 
 /// The span of a request that is being answered.
 #[derive(Debug)]
-pub struct Answering(Span);
+pub struct Answering {
+    span: Span,
+    exporting: Arc<Exporting>,
+}
 
 /// Which span a claim's span is linked to: that of the call it came in.
 #[derive(Debug, Clone)]
@@ -122,7 +126,7 @@ impl Telemetry {
                 KeyValue::new("http.route", route.to_owned()),
             ]);
         let span = span.start_with_context(&exporting.tracer, &context(parent.as_ref()));
-        Some(Answering(span))
+        Some(Answering { span, exporting: exporting.clone() })
     }
 
     /// Takes down which of these claims are traced; none when nothing is exported, or none of them is.
@@ -158,22 +162,24 @@ impl Telemetry {
 impl Answering {
     /// What the spans of its claims are linked to.
     pub fn callout(&self) -> Callout {
-        Callout(self.0.span_context().clone())
+        Callout(self.span.span_context().clone())
     }
 
-    /// Ends it: the request was answered with this status.
-    pub fn end(mut self, status: u16) {
-        self.0.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+    /// Ends it: the request was answered with this status, after these steps.
+    pub fn end(mut self, status: u16, steps: &[Step]) {
+        self.exporting.tell_steps(&self.span, steps);
+        self.span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
         if status >= 500 {
-            self.0.set_status(Status::error(""));
+            self.span.set_status(Status::error(""));
         }
-        self.0.end();
+        self.span.end();
     }
 }
 
 impl Traced {
-    /// Writes a span for each of them into the trace of its webhook, from when they were taken down until now.
-    pub fn end(self, verdicts: &[Verdict], callout: Option<&Callout>) {
+    /// Writes a span for each of them into the trace of its webhook, from when they were taken down until now, with one below
+    /// it for each step that their batch took in the stores.
+    pub fn end(self, verdicts: &[Verdict], callout: Option<&Callout>, steps: &[Step]) {
         let now = SystemTime::now();
         for (place, parent, attributes) in self.claims {
             let links = callout.map(|callout| Link::with_context(callout.0.clone()));
@@ -190,7 +196,28 @@ impl Traced {
                     span.set_attribute(KeyValue::new("attempt", i64::from(attempt)));
                 }
             }
+            self.exporting.tell_steps(&span, steps);
             span.end_with_timestamp(now);
+        }
+    }
+}
+
+impl Exporting {
+    /// Writes what was asked of the stores below a span, if that one is sampled.
+    fn tell_steps(&self, span: &Span, steps: &[Step]) {
+        if !span.is_recording() {
+            return;
+        }
+        let parent = Context::new().with_remote_span_context(span.span_context().clone());
+        for Step { operation, began, took, done } in steps {
+            let step = SpanBuilder::from_name(operation.as_str())
+                .with_kind(SpanKind::Client)
+                .with_start_time(*began);
+            let mut step = step.start_with_context(&self.tracer, &parent);
+            if !done {
+                step.set_status(Status::error("not done in time, or not at all"));
+            }
+            step.end_with_timestamp(*began + *took);
         }
     }
 }
@@ -273,7 +300,43 @@ impl HttpClient for Collector {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use twilio_edge_contract::{Class, Decision, Identity};
+
     use super::*;
+    use crate::steps::Operation;
+
+    /// What a claim costs for being observed: nothing is made, so nothing has to be found and freed.
+    #[test]
+    fn where_nothing_is_traced_a_claim_makes_nothing_to_be_observed() {
+        let (telemetry, metrics) = (Telemetry::default(), Metrics::default());
+        let identity = Identity {
+            class: Class::Inbound,
+            account_sid: "AC1".into(),
+            message_sid: "SM1".into(),
+            status: None,
+            error_code: None,
+        };
+        let mut claim = Claim::new("c1".into(), identity, "/in".into(), "From=%2B1".into());
+        claim.traceparent = Some(format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16)));
+        let claims = [claim];
+        let observe = || {
+            assert!(telemetry.answering("POST", "/edge/v1/claims", None).is_none());
+            assert!(telemetry.traced(&claims).is_none());
+            for operation in Operation::ALL {
+                let done = metrics.timed(operation, async { Ok::<u8, u8>(1) }).now_or_never();
+                assert_eq!(done, Some(Ok(1)));
+            }
+            metrics.claimed(Decision::Proceed, Class::Inbound);
+            metrics.claims_took(Duration::from_millis(1));
+            metrics.answered("/edge/v1/claims", 200, Duration::from_millis(1));
+        };
+        // A route is met for the first time once.
+        observe();
+        assert_eq!(allocation_counter::measure(observe).count_total, 0);
+        let counts = allocation_counter::measure(|| drop(Metrics::default()));
+        assert!(counts.count_total > 0, "what is made is counted");
+    }
 
     #[test]
     fn an_endpoint_is_a_base_or_the_path_itself() {

@@ -12,7 +12,7 @@ use twilio_edge_contract::{ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, check_batch, json, now_ms, problem::Problem, read};
-use crate::{keys::Caller, metrics::Batch, telemetry::Callout};
+use crate::{keys::Caller, metrics::Batch, steps, telemetry::Callout};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(claim))
@@ -44,11 +44,15 @@ async fn claim(
     app.claims.metrics.batched(Batch::Claims, request.claims.len());
     let traced = app.telemetry.traced(&request.claims);
     let asked = Instant::now();
-    let verdicts = app.claims.claim(request.claims, now_ms()).await;
+    let claiming = app.claims.claim(request.claims, now_ms());
+    let (verdicts, steps) = match traced {
+        Some(_) => steps::taken_by(claiming).await,
+        None => (claiming.await, Vec::new()),
+    };
     let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     app.claims.metrics.claims_took(asked.elapsed());
     if let Some(traced) = traced {
-        traced.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout));
+        traced.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout), &steps);
     }
     Ok(json(&ClaimsReply { v: PROTOCOL_VERSION, verdicts }))
 }

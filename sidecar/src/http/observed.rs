@@ -10,6 +10,7 @@ use axum::{
 };
 
 use super::App;
+use crate::steps;
 
 /// Asked all the time, and of no interest in a trace.
 const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -29,11 +30,14 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
         request.extensions_mut().insert(answering.callout());
     }
     let asked = Instant::now();
-    let response = next.run(request).await;
+    let (response, steps) = match answering {
+        Some(_) => steps::taken_by(next.run(request)).await,
+        None => (next.run(request).await, Vec::new()),
+    };
     let status = response.status().as_u16();
     app.claims.metrics.answered(route, status, asked.elapsed());
     if let Some(answering) = answering {
-        answering.end(status);
+        answering.end(status, &steps);
     }
     response
 }

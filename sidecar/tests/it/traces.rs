@@ -89,6 +89,34 @@ async fn a_claim_is_in_the_trace_of_its_webhook() {
     assert_ne!(callout.trace_id, claims[0].trace_id);
     assert_eq!(callout.kind, SpanKind::Server as i32);
 
+    // Below it is what its batch asked of the stores, one after the other; below the call of a settlement what that did.
+    sidecar.commit(&inbound("c1", "SM1", ALICE, "this is confidential")).await;
+    eventually("a settlement is exported", || async {
+        !collected.named("POST /edge/v1/settlements").is_empty()
+    })
+    .await;
+    let settled = &collected.named("POST /edge/v1/settlements")[0];
+    for (parent, names) in [
+        (&claims[0], ["leases_claim", "ledger_look_up", "journal_note"].as_slice()),
+        (settled, ["journal_write", "leases_commit"].as_slice()),
+        (callout, &[]),
+    ] {
+        let mut steps = collected.spans();
+        steps.retain(|span| span.parent_span_id == parent.span_id);
+        steps.sort_by_key(|span| span.start_time_unix_nano);
+        let told: Vec<_> = steps.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(told, names, "{}", parent.name);
+        for step in &steps {
+            assert_eq!(step.trace_id, parent.trace_id);
+            assert_eq!(step.kind, SpanKind::Client as i32);
+            // The clock may be read to the microsecond only.
+            let within = parent.start_time_unix_nano.saturating_sub(1_000_000)
+                ..=parent.end_time_unix_nano + 1_000_000;
+            assert!(within.contains(&step.start_time_unix_nano), "{step:?}");
+            assert!(within.contains(&step.end_time_unix_nano), "{step:?}");
+        }
+    }
+
     // Who calls the API with a trace of their own is in it.
     let key = format!("{}/v1/key", sidecar.base);
     let request = sidecar.client.get(key).header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
@@ -106,6 +134,29 @@ async fn a_claim_is_in_the_trace_of_its_webhook() {
     for secret in ["confidential", "5551230001", TOKEN] {
         assert!(!bytes.contains(secret), "{secret}");
     }
+}
+
+/// A store that is away is seen in the trace, with what was asked instead of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_store_did_not_do_is_in_the_trace() {
+    let (collected, endpoint) = collector().await;
+    let mut world = World::new(Kind::RedisPostgres).await;
+    let sidecar = exporting(&world, &endpoint).await;
+    world.redis.as_mut().unwrap().kill();
+    let mut traced = inbound("c1", "SM1", ALICE, "hi");
+    traced.traceparent = Some(format!("00-{TRACE}-{PARENT}-01"));
+    assert_eq!(sidecar.decide(traced).await, Decision::Proceed);
+    sidecar.stop();
+    let claim = &collected.named("claim")[0];
+    let mut steps = collected.spans();
+    steps.retain(|span| span.parent_span_id == claim.span_id);
+    steps.sort_by_key(|span| span.start_time_unix_nano);
+    let told: Vec<_> = steps
+        .iter()
+        .map(|span| (span.name.as_str(), span.status.as_ref().map_or(0, |status| status.code)))
+        .collect();
+    // 2 is an error in OTLP.
+    assert_eq!(told, [("leases_claim", 2), ("ledger_claim", 0)]);
 }
 
 #[tokio::test]
