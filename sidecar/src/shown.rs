@@ -75,6 +75,9 @@ pub struct EventShown {
     /// When it said so.
     #[schema(format = DateTime)]
     pub settled_at: Option<String>,
+    /// When something of it was last taken out, because its time was over or somebody asked for it.
+    #[schema(format = DateTime)]
+    pub redacted_at: Option<String>,
 }
 
 /// What a webhook tells of.
@@ -186,6 +189,7 @@ impl EventShown {
             attempts: heard.attempts,
             backend: heard.outcome.clone(),
             settled_at: heard.settled_ms.and_then(rfc3339),
+            redacted_at: heard.redacted_ms.and_then(rfc3339),
         }
     }
 }

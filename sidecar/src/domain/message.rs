@@ -42,6 +42,8 @@ pub struct Heard {
     pub outcome: Option<String>,
     /// When it said so, in milliseconds since 1970.
     pub settled_ms: Option<i64>,
+    /// When something of it was last taken out, in milliseconds since 1970.
+    pub redacted_ms: Option<i64>,
 }
 
 /// Who sent a message.

@@ -45,7 +45,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinHandle};
 use twilio_edge_contract::SettlementResult;
 
 pub(crate) use self::register::StoredKey;
@@ -66,7 +66,7 @@ use self::{
     leases::{Leases, Taken},
     ledger::{Decided, Known, Ledger, arrival},
     memory::Memory,
-    recovery::recover,
+    recovery::Recovery,
     redis::Redis,
     rows::Event,
     siblings::{Outgoing, Siblings},
@@ -91,6 +91,8 @@ pub struct Stores {
     leases: Leases,
     journal: Journal,
     writer: Arc<Mutex<Option<Writer>>>,
+    /// Looks for sidecars that were killed beside this one.
+    recovering: Option<Arc<JoinHandle<()>>>,
     /// Claims and releases the ledger decides, because no quick store can.
     claims: Group<Webhook, Decided>,
     releases: Group<Settle, SettlementResult>,
@@ -143,6 +145,11 @@ impl Stores {
         let spool = spool.map_err(|reason| {
             format!("the spool, {reason}; events.spool_dir names a folder to write to, or is `off`")
         })?;
+        let (spool, recovery) = spool.unzip();
+        // A file of SQLite has one sidecar: there is nobody beside it.
+        let recovery = recovery.filter(|_| !ledger.is_ours_alone());
+        let recovering =
+            recovery.map(|recovery| Arc::new(tokio::spawn(recovery.keep_recovering())));
         let (journal, writer) =
             Journal::start(&config.events, timeout, ledger.clone(), spool, metrics.clone());
         let outgoing = Outgoing { handing_out: Arc::default(), journal: journal.clone() };
@@ -169,6 +176,7 @@ impl Stores {
                 async move { ledger.record_opts(&said, now_ms).await }
             }),
             writer: Arc::new(Mutex::new(Some(writer))),
+            recovering,
             ledger,
             leases,
             journal,
@@ -305,6 +313,7 @@ impl Stores {
             Some(writer) => writer.finish(limit).await,
             None => true,
         };
+        self.recovering.iter().for_each(|recovering| recovering.abort());
         if let Some(siblings) = &self.siblings {
             siblings.leave().await;
         }
@@ -528,17 +537,22 @@ fn about_database(config: &Config, error: &StoreError) -> String {
 /// everything before the answer.
 async fn open_spool(
     config: &Config,
-    ledger: &Ledger,
+    ledger: &Arc<Ledger>,
     leases: &Leases,
     metrics: &Arc<Metrics>,
-) -> Result<Option<Spool>, String> {
+) -> Result<Option<(Spool, Recovery)>, String> {
     let Some(folder) = config.events.spool_folder(ledger.path()) else { return Ok(None) };
-    recover(&folder, ledger, metrics).await?;
+    let (ledger, left_alone) = (ledger.clone(), BTreeSet::new());
+    let mut recovery = Recovery { folder, ledger, metrics: metrics.clone(), left_alone };
+    recovery.recover().await?;
     if matches!(leases, Leases::Sql) {
         return Ok(None);
     }
-    let spool = Spool::open(&folder, config.events.spool_max_bytes, metrics.clone());
-    spool.map(Some).map_err(|error| format!("{}: {error}", folder.display()))
+    let spool = Spool::open(&recovery.folder, config.events.spool_max_bytes, metrics.clone());
+    match spool {
+        Ok(spool) => Ok(Some((spool, recovery))),
+        Err(error) => Err(format!("{}: {error}", recovery.folder.display())),
+    }
 }
 
 impl Grant {

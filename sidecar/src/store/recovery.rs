@@ -1,49 +1,91 @@
-//! What a sidecar that was killed left in the spool, brought into SQL before the next one answers anybody: the same rows
-//! again change nothing, and who has which webhook is known from them as from any row. A file nobody will ever be able
-//! to read, or whose rows SQL refuses, must not keep a sidecar from starting.
+//! What a sidecar that was killed left in the spool, brought into SQL: before the next one answers anybody, and soon by one
+//! that runs beside it in the same folder. The same rows again change nothing, and who has which webhook is known from
+//! them as from any row. A file nobody will ever be able to read, or whose rows SQL refuses, must not keep a sidecar from
+//! starting.
 
-use std::{io, path::Path};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     ledger::{Ledger, each_once},
     rows::EventRow,
-    spool::{Orphan, orphans},
+    spool::{Adopted, Orphan, orphans},
     sql::StoreError,
 };
 use crate::metrics::Metrics;
 
+/// How often a sidecar that runs looks for those that were killed beside it.
+const EVERY: Duration = Duration::from_secs(2);
+
 /// Rows written in one transaction.
 const TOGETHER: usize = 512;
 
-/// Brings everything that is nobody's any more from `folder` into the ledger.
-pub(super) async fn recover(
-    folder: &Path,
-    ledger: &Ledger,
-    metrics: &Metrics,
-) -> Result<(), String> {
-    let told = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
-    for path in orphans(folder).map_err(|error| told(folder, &error))? {
-        let adopted = Orphan::adopt(&path).map_err(|error| told(&path, &error))?;
-        let Some(orphan) = adopted else { continue };
-        let (events, torn) = (orphan.rows.len(), orphan.torn);
-        for rows in orphan.rows.chunks(TOGETHER) {
-            let written = match ledger
-                .keep_events(&each_once(rows.iter().map(EventRow::event).collect()))
-                .await
-            {
-                Err(StoreError::Refused(_)) => one_by_one(rows, ledger, metrics).await,
-                written => written,
-            };
-            written.map_err(|reason| format!("{}: the database {reason}", path.display()))?;
+/// A folder of spools, on behalf of those who left something there.
+pub(super) struct Recovery {
+    pub(super) folder: PathBuf,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Files of another version, which were told of.
+    pub(super) left_alone: BTreeSet<PathBuf>,
+}
+
+impl Recovery {
+    /// Brings everything that is nobody's any more into the ledger.
+    pub(super) async fn recover(&mut self) -> Result<(), String> {
+        let told = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+        for path in orphans(&self.folder).map_err(|error| told(&self.folder, &error))? {
+            match Orphan::adopt(&path).map_err(|error| told(&path, &error))? {
+                Adopted::Now(orphan) => {
+                    let written = self.write(&orphan, &path).await;
+                    written
+                        .map_err(|reason| format!("{}: the database {reason}", path.display()))?;
+                    orphan.remove().map_err(|error| told(&path, &error))?;
+                }
+                Adopted::Not => {}
+                Adopted::OfAnotherVersion => {
+                    if self.left_alone.insert(path.clone()) {
+                        let file = path.display();
+                        tracing::error!(%file, "a spool file of another version is left as it is");
+                    }
+                }
+            }
         }
-        metrics.spool_replayed(events, torn > 0);
+        Ok(())
+    }
+
+    /// Does that for ever: what cannot be done now is tried again.
+    pub(super) async fn keep_recovering(mut self) {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            if let Err(reason) = self.recover().await {
+                tracing::warn!(%reason, "what a killed sidecar left waits in its spool");
+            }
+        }
+    }
+
+    async fn write(&self, orphan: &Orphan, path: &Path) -> Result<(), StoreError> {
+        for rows in orphan.rows.chunks(TOGETHER) {
+            let events = each_once(rows.iter().map(EventRow::event).collect());
+            match self.ledger.keep_events(&events).await {
+                Err(StoreError::Refused(_)) => {
+                    one_by_one(rows, &self.ledger, &self.metrics).await?;
+                }
+                written => written?,
+            }
+        }
+        let (events, torn) = (orphan.rows.len(), orphan.torn);
+        self.metrics.spool_replayed(events, torn > 0);
         if events > 0 || torn > 0 {
             let file = path.display();
             tracing::warn!(%file, events, torn, "a sidecar was killed, its last events are written now");
         }
-        orphan.remove().map_err(|error| told(&path, &error))?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// What the database refuses must not take the others with it.

@@ -71,6 +71,16 @@ pub(super) struct Orphan {
     pub(super) torn: usize,
 }
 
+/// What becomes of a file that may be an orphan.
+pub(super) enum Adopted {
+    /// It is ours now.
+    Now(Orphan),
+    /// Somebody has it, or it is gone.
+    Not,
+    /// Nobody here can read it.
+    OfAnotherVersion,
+}
+
 impl Spool {
     /// Begins the first file, so that a folder nobody can write to is found at start.
     pub(super) fn open(folder: &Path, most_bytes: u64, metrics: Arc<Metrics>) -> io::Result<Spool> {
@@ -235,29 +245,31 @@ pub(super) fn orphans(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 impl Orphan {
     /// Reads a file, unless its sidecar lives, somebody else adopts it, or it is of another version.
-    pub(super) fn adopt(path: &Path) -> io::Result<Option<Orphan>> {
+    pub(super) fn adopt(path: &Path) -> io::Result<Adopted> {
         let mut file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adopted::Not),
             file => file?,
         };
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::WouldBlock) => return Ok(Adopted::Not),
             locked => locked.map_err(io::Error::from)?,
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         if !record::is_ours(&bytes) {
-            let file = path.display();
-            tracing::error!(%file, "a spool file of another version is left as it is");
-            return Ok(None);
+            return Ok(Adopted::OfAnotherVersion);
         }
         let (rows, torn) = record::decode(&bytes);
-        Ok(Some(Orphan { path: path.to_owned(), _file: file, rows, torn }))
+        Ok(Adopted::Now(Orphan { path: path.to_owned(), _file: file, rows, torn }))
     }
 
     /// SQL has all of it.
     pub(super) fn remove(self) -> io::Result<()> {
-        std::fs::remove_file(&self.path)
+        match std::fs::remove_file(&self.path) {
+            // Its sidecar was about to, between our opening it and having it locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 }
 
@@ -281,8 +293,12 @@ mod tests {
     /// What the next start would find, file by file.
     fn left_in(folder: &TempDir) -> Vec<Vec<EventRow>> {
         let paths = orphans(folder.path()).unwrap();
-        let adopted = paths.iter().filter_map(|path| Orphan::adopt(path).unwrap());
-        adopted.map(|orphan| orphan.rows).collect()
+        let adopted = paths.iter().map(|path| Orphan::adopt(path).unwrap());
+        let rows = |adopted| match adopted {
+            Adopted::Now(orphan) => Some(orphan.rows),
+            Adopted::Not | Adopted::OfAnotherVersion => None,
+        };
+        adopted.filter_map(rows).collect()
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub(super) use suppression_upsert;
 macro_rules! heard_columns {
     () => {
         "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
-         coalesce(received_at_ms, settled_at_ms, 0) AS heard_ms, attempts, outcome, settled_at_ms"
+         coalesce(received_at_ms, settled_at_ms, 0) AS heard_ms, attempts, outcome, settled_at_ms, redacted_at_ms"
     };
 }
 pub(super) use heard_columns;

@@ -257,23 +257,29 @@ async fn where_the_disk_takes_no_spool_claims_wait_for_the_database_and_nothing_
     assert_eq!(written, sids);
 }
 
-/// A living sidecar's spool is nobody else's; a dead one's is whoever's comes next.
+/// A living sidecar's spool is nobody else's; a dead one's is whoever's finds it, also of those that run already.
 #[tokio::test]
 async fn a_spool_is_adopted_once_its_sidecar_is_dead() {
     let world = World::new(Kind::RedisPostgres).await;
     let late = [("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")];
-    let one = world.sidecar_with(&late).await;
-    one.claim(message("c1", "SM1")).await;
-    let two = world.sidecar_with(&late).await;
-    assert_eq!(two.metric("twilio_edge_spool_replayed_total").await, 0.0);
-    assert_eq!(one.commit(&message("c1", "SM1")).await, SettlementResult::Settled);
-    one.claim(message("c2", "SM2")).await;
-    one.kill();
-    let three = world.sidecar_with(&late).await;
-    assert_eq!(three.metric("twilio_edge_spool_replayed_total").await, 1.0);
+    let living = world.sidecar_with(&late).await;
+    living.claim(message("c1", "SM1")).await;
+    let other = world.sidecar_with(&late).await;
+    let killed = world.sidecar_with(&late).await;
+    let replayed = async || other.metric("twilio_edge_spool_replayed_total").await;
+    killed.claim(message("c2", "SM2")).await;
+    assert_eq!(replayed().await, 0.0);
+    killed.kill();
+    eventually("the spool of the dead one is adopted by one of the living", || async {
+        living.metric("twilio_edge_spool_replayed_total").await + replayed().await == 1.0
+    })
+    .await;
     let rows =
         "SELECT message_sid || ' ' || coalesce(outcome, '-') FROM events ORDER BY message_sid";
+    assert_eq!(world.stored(rows).await, ["SM2 -"], "and nothing of the living");
+    assert_eq!(living.commit(&message("c1", "SM1")).await, SettlementResult::Settled);
     assert_eq!(world.stored(rows).await, ["SM1 accepted", "SM2 -"]);
+    assert_eq!(other.decide(message("c3", "SM2")).await, Decision::InFlight);
 }
 
 fn filters(

@@ -23,6 +23,7 @@ mod isolation;
 mod keys;
 mod kills;
 mod metrics;
+mod migrations;
 mod openapi;
 mod outages;
 mod permissions;

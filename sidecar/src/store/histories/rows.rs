@@ -89,6 +89,7 @@ pub(in crate::store) struct HeardRow {
     attempts: i64,
     outcome: Option<String>,
     settled_at_ms: Option<i64>,
+    redacted_at_ms: Option<i64>,
 }
 
 impl HeardRow {
@@ -113,6 +114,7 @@ impl HeardRow {
             attempts: self.attempts,
             outcome: self.outcome,
             settled_ms: self.settled_at_ms,
+            redacted_ms: self.redacted_at_ms,
         }
     }
 }
