@@ -74,6 +74,7 @@ impl Accounts {
         let found = Found::of(&read);
         let ring = Arc::new(ring_of(accounts_in(read)?));
         tracing::info!(
+            event = "accounts.read",
             generation = ring.generation,
             accounts = count(&ring),
             "keys are handed to filters from {}",
@@ -118,6 +119,7 @@ impl Accounts {
         let handed = match accounts_in(read).map(ring_of) {
             Ok(now) => {
                 tracing::info!(
+                    event = "accounts.read_again",
                     generation = now.generation,
                     accounts = count(&now),
                     changed = now.generation != ring.generation,
@@ -127,6 +129,7 @@ impl Accounts {
             }
             Err(problems) => {
                 tracing::warn!(
+                    event = "accounts.unusable",
                     generation = ring.generation,
                     problems = problems.join("; "),
                     "the accounts file cannot be used, filters still get the last good keys: {file}"

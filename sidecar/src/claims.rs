@@ -88,6 +88,16 @@ impl Claims {
 
         let settled = settlements.into_iter().zip(results).map(|(settlement, result)| {
             self.metrics.settled(settlement.outcome, result);
+            tracing::debug!(
+                event = "settlement.answered",
+                webhook.sid = %settlement.identity.message_sid,
+                webhook.class = settlement.identity.class.as_str(),
+                account.sid = %settlement.identity.account_sid,
+                claim.id = %settlement.claim_id,
+                outcome = ?settlement.outcome,
+                ?result,
+                "settlement answered",
+            );
             Settled { claim_id: settlement.claim_id, result }
         });
         Ok(settled.collect())
@@ -140,7 +150,7 @@ impl Claims {
             }
             Err(reason) => {
                 let count = said.len();
-                tracing::error!(%reason, count, "opt-outs could not be recorded, their webhooks wait");
+                tracing::error!(event = "optout.unrecorded", %reason, count, "opt-outs could not be recorded, their webhooks wait");
                 claim_ids.into_iter().collect()
             }
         }
@@ -168,7 +178,7 @@ impl Claims {
         if let (Some(1), Some(opt)) = (verdict.attempt, verdict.opt) {
             self.metrics.opt_heard(opt);
         }
-        tracing::debug!(
+        tracing::debug!(event = "claim.answered",
             webhook.sid = %webhook.identity.message_sid,
             webhook.class = webhook.identity.class.as_str(),
             account.sid = %webhook.identity.account_sid,
@@ -214,7 +224,7 @@ fn verdict(webhook: &Webhook, grant: Option<Grant>) -> Verdict {
 }
 
 fn log_change(change: &Said) {
-    tracing::info!(
+    tracing::info!(event = "suppression.changed",
         webhook.sid = %change.message_sid,
         account.sid = %change.account_sid,
         address = %change.address,

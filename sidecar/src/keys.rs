@@ -217,7 +217,7 @@ impl Keys {
         };
         let (entry, done) = (entry(by, "key.created", &key, now_ms), once(&key));
         self.register.add_key(&new, &entry, done.as_ref()).await?;
-        tracing::info!(key.id = key.id, key.scope = %scope, by = by.actor, "API key created");
+        tracing::info!(event = "key.created", key.id = key.id, key.scope = %scope, by = by.actor, "API key created");
         Ok((key, minted.token))
     }
 
@@ -235,7 +235,12 @@ impl Keys {
         self.remembered().remove(id);
         match revoked {
             Some(key) => {
-                tracing::info!(key.id = key.id, by = by.actor, "API key revoked");
+                tracing::info!(
+                    event = "key.revoked",
+                    key.id = key.id,
+                    by = by.actor,
+                    "API key revoked"
+                );
                 Ok(key)
             }
             None => self.get(by, id).await,
@@ -308,7 +313,7 @@ impl Keys {
         let (register, id) = (self.register.clone(), key.id.clone());
         tokio::spawn(async move {
             if let Err(reason) = register.touch_key(&id, now_ms).await {
-                tracing::warn!(%reason, key.id = id, "the last use of a key could not be noted");
+                tracing::warn!(event = "key.use_not_noted", %reason, key.id = id, "the last use of a key could not be noted");
             }
         });
     }

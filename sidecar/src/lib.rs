@@ -24,6 +24,7 @@ pub mod erasure;
 pub mod http;
 pub mod keys;
 pub mod lists;
+pub(crate) mod log;
 pub mod metrics;
 pub mod permissions;
 pub mod retention;

@@ -230,6 +230,7 @@ pub struct Metrics {
     denied: Family<Labels<1>, Counter>,
     limited: Family<Labels<1>, Counter>,
     exports_failed: Counter,
+    lines_held_back: Counter,
     redacted: Family<Labels<1>, Counter>,
     deleted: Counter,
     retention_failures: Counter,
@@ -359,6 +360,10 @@ impl Default for Metrics {
             exports_failed: all.counter(
                 "trace_exports_failed",
                 "Batches of spans the collector did not take, which are lost",
+            ),
+            lines_held_back: all.counter(
+                "log_lines_held_back",
+                "Lines not written because there were too many of the kind (docs/OBSERVABILITY.md)",
             ),
             redacted: all.counters(
                 "retention_redacted",
@@ -547,6 +552,10 @@ impl Metrics {
 
     pub(crate) fn limited(&self, limit: Limit) {
         self.limited.get_or_create(&[("by", limit.as_str())]).inc();
+    }
+
+    pub(crate) fn lines_held_back(&self, count: u64) {
+        self.lines_held_back.inc_by(count);
     }
 
     pub(crate) fn spans_lost(&self) {

@@ -136,7 +136,7 @@ impl Job {
                 Ok(()) => self.metrics.retention_ran(now_ms()),
                 Err(reason) => {
                     self.metrics.retention_failed();
-                    tracing::warn!(%reason, "what is due to be redacted or deleted waits for the next try");
+                    tracing::warn!(event = "retention.failed", %reason, "what is due to be redacted or deleted waits for the next try");
                 }
             }
         }
@@ -167,6 +167,7 @@ impl Job {
         self.metrics.oldest_body(age_ms);
         if done.rows + done.deleted > 0 {
             tracing::info!(
+                event = "retention.done",
                 redacted = done.rows,
                 deleted = done.deleted,
                 duration_ms = now_ms().saturating_sub(started_ms),

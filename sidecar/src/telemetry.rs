@@ -154,7 +154,7 @@ impl Telemetry {
             exporting.provider.shutdown_with_timeout(limit).is_ok()
         });
         if !matches!(tokio::time::timeout(limit, finished).await, Ok(Ok(true))) {
-            tracing::warn!("stopped before every span was exported");
+            tracing::warn!(event = "traces.left", "stopped before every span was exported");
         }
     }
 }
@@ -269,9 +269,11 @@ impl Collector {
         }
         match problem {
             Some(reason) if !was_away => {
-                tracing::warn!(%reason, "the collector of traces does not take them; they are lost until it does");
+                tracing::warn!(event = "traces.not_taken", %reason, "the collector of traces does not take them; they are lost until it does");
             }
-            None if was_away => tracing::info!("the collector of traces takes them again"),
+            None if was_away => {
+                tracing::info!(event = "traces.taken", "the collector of traces takes them again")
+            }
             _ => {}
         }
     }

@@ -184,6 +184,7 @@ impl Tenants {
                     }
                     Err(fault) => {
                         tracing::error!(
+                            event = "tenant.unusable",
                             ?fault,
                             account.sid = sid,
                             "what is said of an account cannot count; it is as all others"
@@ -209,7 +210,7 @@ impl Tenants {
             match self.refresh_since(seen).await {
                 Ok(changes) => seen = Some(changes),
                 Err(reason) => {
-                    tracing::warn!(%reason, "what is said of accounts could not be read again");
+                    tracing::warn!(event = "tenants.unread", %reason, "what is said of accounts could not be read again");
                 }
             }
         }

@@ -22,6 +22,8 @@ enum Subject {
     Refusals,
     /// What the filter measures, and what the sidecar does (docs/METRICS.md)
     Metrics,
+    /// Every event of the sidecar's log (docs/OBSERVABILITY.md)
+    Events,
     /// The sidecar's settings, with their defaults
     Sidecar,
     /// Every refusal of the API (docs/API.md)
@@ -37,6 +39,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Filter => config::reference(),
         Subject::Refusals => reply::reference(),
         Subject::Metrics => metrics::reference() + "\n" + &crate::metrics::reference(),
+        Subject::Events => crate::log::reference(),
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
         Subject::Problems => crate::http::kinds::reference(),
         Subject::Retention => crate::domain::part::reference(),

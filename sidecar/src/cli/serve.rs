@@ -17,14 +17,14 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::{Sources, fail};
 use crate::{
     accounts::Accounts,
     claims::Claims,
-    config::{Config, LogFormat, without_password},
+    config::{Config, without_password},
     http,
+    log::{self, Repeats},
     metrics::Metrics,
     retention::{Job, Rulebook},
     store::{StoreError, Stores, histories::Histories},
@@ -46,18 +46,18 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
-    log_to_stderr(&config);
+    let repeats = log::begin(&config.log);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    match runtime.block_on(serve(config)) {
+    match runtime.block_on(serve(config, repeats)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => fail(problem),
     }
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let (listener, address) = bind("listen", &config.listen).await?;
     let admin = match config.admin.address() {
         Some(address) => Some(bind("admin.listen", address).await?),
@@ -65,6 +65,7 @@ async fn serve(config: Config) -> Result<(), String> {
     };
     let lexicon = config.optout.lexicon().map_err(|problems| problems.join("; "))?;
     let metrics = Arc::new(Metrics::default());
+    let telling = tokio::spawn(repeats.tell(metrics.clone()));
     let accounts = match config.accounts.file.as_str() {
         "" => None,
         file => Some(
@@ -107,11 +108,11 @@ async fn serve(config: Config) -> Result<(), String> {
         http::App::new(claims, accounts, histories.clone(), tenants, telemetry.clone(), &config);
     let mut serving = vec![(listener, app.router())];
     if let Some((listener, address)) = admin {
-        tracing::info!(admin = %address, "administrators are answered on http://{address}");
+        tracing::info!(event = "admin.listening", admin = %address, "administrators are answered on http://{address}");
         serving.push((listener, app.admin_router()));
     }
     drop(app);
-    tracing::info!(
+    tracing::info!(event = "sidecar.listening",
         version = env!("CARGO_PKG_VERSION"),
         stores = stores.describe(),
         database = without_password(config.database.url.expose()),
@@ -122,15 +123,16 @@ async fn serve(config: Config) -> Result<(), String> {
     let deadline = until_stopped(serving, stop, limit).await?;
 
     retention.abort();
+    telling.abort();
     refresh.abort();
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = deadline.saturating_duration_since(Instant::now());
     if !stores.close(left.max(Duration::from_secs(1))).await {
-        tracing::error!("stopped before every event was written");
+        tracing::error!(event = "sidecar.left_events", "stopped before every event was written");
     }
     telemetry.finish(Duration::from_millis(config.telemetry.timeout_ms)).await;
-    tracing::info!("stopped");
+    tracing::info!(event = "sidecar.stopped", "stopped");
     Ok(())
 }
 
@@ -176,7 +178,10 @@ async fn until_stopped(
     }
     tokio::spawn(async move {
         stop.await;
-        tracing::info!("stopping: requests under way are finished, events are written");
+        tracing::info!(
+            event = "sidecar.stopping",
+            "stopping: requests under way are finished, events are written"
+        );
         let _ = stopping.send(Some(Instant::now() + limit));
     });
     let served = async {
@@ -196,7 +201,7 @@ async fn until_stopped(
     tokio::select! {
         served = served => served?,
         deadline = too_late => {
-            tracing::warn!("requests were still under way when the time to stop was over");
+            tracing::warn!(event = "sidecar.cut_requests", "requests were still under way when the time to stop was over");
             return Ok(deadline);
         }
     }
@@ -213,17 +218,4 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-fn log_to_stderr(config: &Config) {
-    let levels: Targets = config.log.level.parse().unwrap_or_default();
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(levels);
-    match config.log.format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
-        LogFormat::Text => {
-            use std::io::IsTerminal;
-            registry.with(layer.with_ansi(std::io::stderr().is_terminal())).init();
-        }
-    }
 }

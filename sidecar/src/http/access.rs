@@ -26,6 +26,10 @@ use crate::{
     metrics::{Denial, Limit},
 };
 
+/// Who asked, for who writes down what was answered.
+#[derive(Debug, Clone)]
+pub(super) struct Actor(pub(super) String);
+
 /// How often one may ask.
 pub(super) struct Limits {
     /// There are as many as there are keys: nobody is counted here before being known.
@@ -89,8 +93,11 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
         app.claims.metrics.limited(Limit::Key);
         return problem.into_response();
     }
+    let actor = Actor(caller.actor.clone());
     request.extensions_mut().insert(caller);
-    next.run(request).await
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(actor);
+    response
 }
 
 /// Who calls, if their token is ours and good for this.

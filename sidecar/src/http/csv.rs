@@ -113,7 +113,7 @@ where
             (Some(begun), _) => begun,
             (None, None) => return Ok::<_, std::io::Error>(None),
             (None, after) => page(after).await.map_err(|reason| {
-                tracing::warn!(%reason, "a list could not be read to its end");
+                tracing::warn!(event = "list.cut_short", %reason, "a list could not be read to its end");
                 std::io::Error::other(reason.to_string())
             })?,
         };

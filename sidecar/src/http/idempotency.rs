@@ -121,7 +121,7 @@ async fn answered(
             false => app.idempotency.let_go(&turn).await,
         };
         if let Err(reason) = given_back {
-            tracing::warn!(%reason, "copies of a request that was not answered have to wait until it cannot be under way");
+            tracing::warn!(event = "idempotency.not_freed", %reason, "copies of a request that was not answered have to wait until it cannot be under way");
         }
         return Ok(response);
     }
@@ -138,7 +138,7 @@ async fn answered(
     };
     if let Err(reason) = app.idempotency.answer(&Done { turn, answer }).await {
         // It was done. A later copy is carried out again, as of the same time, which changes nothing.
-        tracing::warn!(%reason, "an answer could not be kept for the copies of its request");
+        tracing::warn!(event = "idempotency.not_kept", %reason, "an answer could not be kept for the copies of its request");
     }
     Ok(Response::from_parts(parts, Body::from(body)))
 }

@@ -21,7 +21,7 @@ use crate::{domain::api_key::Scope, keys::Refusal, store::StoreError};
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(rename = "type")]
-    kind: String,
+    kind: Box<str>,
     title: &'static str,
     status: u16,
     #[schema(value_type = Code, inline)]
@@ -31,7 +31,17 @@ pub(super) struct Problem {
     actor: &'static str,
     /// In seconds: when it is worth asking again.
     #[serde(skip)]
-    retry_after: Option<u64>,
+    retry_after: Option<u32>,
+    /// Why, where that is for the log and not for the caller.
+    #[serde(skip)]
+    reason: Option<Box<str>>,
+}
+
+/// A refusal that was sent, for who writes down what was answered.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    pub(super) code: &'static str,
+    pub(super) reason: Option<Box<str>>,
 }
 
 impl Problem {
@@ -43,19 +53,21 @@ impl Problem {
     /// Refuses, and tells what the request at hand needs.
     pub(super) fn with(kind: Kind, detail: impl Into<String>) -> Problem {
         Problem {
-            kind: format!("urn:twilio-edge:problem:{}", kind.code),
+            kind: format!("urn:twilio-edge:problem:{}", kind.code).into(),
             title: kind.title,
             status: kind.status.as_u16(),
             code: kind.code,
             detail: detail.into(),
             actor: kind.actor,
             retry_after: None,
+            reason: None,
         }
     }
 
     /// Rounded up: who comes back then is answered.
     fn after(self, wait: Duration) -> Problem {
-        Problem { retry_after: Some(wait.as_secs().saturating_add(1)), ..self }
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        Problem { retry_after: Some(seconds), ..self }
     }
 
     /// Why it was not done, on behalf of whom asked for what takes `needed`.
@@ -89,10 +101,9 @@ impl Problem {
         Problem::of(kinds::OTHER_ACCOUNT)
     }
 
-    /// The one place where a store that fails an API request is written down.
     pub(super) fn unavailable(reason: &StoreError) -> Problem {
-        tracing::warn!(%reason, "an API request could not be answered");
-        Problem::of(kinds::UNAVAILABLE).after(Duration::ZERO)
+        let problem = Problem::of(kinds::UNAVAILABLE).after(Duration::ZERO);
+        Problem { reason: Some(reason.to_string().into()), ..problem }
     }
 
     pub(super) fn still_running() -> Problem {
@@ -135,8 +146,7 @@ impl Problem {
     }
 
     pub(super) fn internal(problem: &str) -> Problem {
-        tracing::error!(problem, "a reply could not be written");
-        Problem::of(kinds::INTERNAL)
+        Problem { reason: Some(problem.into()), ..Problem::of(kinds::INTERNAL) }
     }
 }
 
@@ -177,6 +187,7 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, body).into_response();
+        response.extensions_mut().insert(Refused { code: self.code, reason: self.reason });
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

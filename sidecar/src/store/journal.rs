@@ -307,7 +307,7 @@ impl Shared {
                         }
                         Err(reason) => {
                             self.metrics.event_refused();
-                            tracing::error!(%reason, "the database refused an event, which is lost");
+                            tracing::error!(event = "event.refused", %reason, "the database refused an event, which is lost");
                             self.free(noted.place.into_iter().collect());
                         }
                     }
@@ -318,7 +318,7 @@ impl Shared {
                 batch.urgent.into_iter().for_each(|urgent| {
                     let _ = urgent.written.send(Err(reason.clone()));
                 });
-                tracing::warn!(%reason, count = batch.rows.len(), "events wait for the database");
+                tracing::warn!(event = "events.waiting", %reason, count = batch.rows.len(), "events wait for the database");
                 self.put_back(batch.rows);
                 false
             }

@@ -342,7 +342,7 @@ impl Stores {
         let known = match known {
             Ok(known) => known,
             Err(reason) => {
-                tracing::warn!(%reason, count = asked.len(), "claims could not be decided");
+                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "claims could not be decided");
                 self.give_back(webhooks, &taken, now_ms).await;
                 let grant = |taken: Taken| (!proceeds(&taken)).then(|| Grant::of(taken.claimed));
                 return taken.into_iter().map(grant).collect();
@@ -362,7 +362,7 @@ impl Stores {
             self.metrics.timed(Operation::JournalNote, self.journal.note(&events)).await
         {
             // The leases stand; but without the events nobody could tell later what came.
-            tracing::warn!(%reason, "the queue is full and events could not be written");
+            tracing::warn!(event = "events.no_room", %reason, "the queue is full and events could not be written");
             return vec![None; webhooks.len()];
         }
         let grants = webhooks.iter().zip(taken).map(|(webhook, taken)| {
@@ -428,7 +428,7 @@ impl Stores {
         let decided = self.ask_ledger(&asked, now_ms).await;
         let mut decided = decided
             .unwrap_or_else(|reason| {
-                tracing::warn!(%reason, count = asked.len(), "claims could not be decided");
+                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "claims could not be decided");
                 Vec::new()
             })
             .into_iter();
@@ -489,7 +489,7 @@ impl Stores {
         match decided {
             Ok(decided) => decided.into_iter().map(|decided| Some(grant(decided))).collect(),
             Err(reason) => {
-                tracing::warn!(%reason, count, "claims could not be decided");
+                tracing::warn!(event = "claims.undecided", %reason, count, "claims could not be decided");
                 vec![None; count]
             }
         }

@@ -50,7 +50,7 @@ impl Recovery {
                 Adopted::OfAnotherVersion => {
                     if self.left_alone.insert(path.clone()) {
                         let file = path.display();
-                        tracing::error!(%file, "a spool file of another version is left as it is");
+                        tracing::error!(event = "spool.other_version", %file, "a spool file of another version is left as it is");
                     }
                 }
             }
@@ -63,7 +63,7 @@ impl Recovery {
         loop {
             tokio::time::sleep(EVERY).await;
             if let Err(reason) = self.recover().await {
-                tracing::warn!(%reason, "what a killed sidecar left waits in its spool");
+                tracing::warn!(event = "spool.waiting", %reason, "what a killed sidecar left waits in its spool");
             }
         }
     }
@@ -82,7 +82,7 @@ impl Recovery {
         self.metrics.spool_replayed(events, torn > 0);
         if events > 0 || torn > 0 {
             let file = path.display();
-            tracing::warn!(%file, events, torn, "a sidecar was killed, its last events are written now");
+            tracing::warn!(event = "spool.recovered", %file, events, torn, "a sidecar was killed, its last events are written now");
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ async fn one_by_one(
         match ledger.keep_events(&[row.event()]).await {
             Err(StoreError::Refused(reason)) => {
                 metrics.event_refused();
-                tracing::error!(%reason, "the database refused an event, which is lost");
+                tracing::error!(event = "event.refused", %reason, "the database refused an event, which is lost");
             }
             written => written?,
         }

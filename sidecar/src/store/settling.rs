@@ -30,7 +30,7 @@ impl Stores {
         let events = settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
         let write = self.journal.write(events);
         if let Err(reason) = self.metrics.timed(Operation::JournalWrite, write).await {
-            tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
+            tracing::warn!(event = "settlements.unsettled", %reason, count = settles.len(), "settlements have to be sent again");
             return false;
         }
         let commit = self.leases.commit(settles, now_ms);
@@ -118,7 +118,7 @@ impl Stores {
         match released {
             Ok(results) => results.into_iter().map(Some).collect(),
             Err(reason) => {
-                tracing::warn!(%reason, count = settles.len(), "settlements have to be sent again");
+                tracing::warn!(event = "settlements.unsettled", %reason, count = settles.len(), "settlements have to be sent again");
                 vec![None; settles.len()]
             }
         }

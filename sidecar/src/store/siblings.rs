@@ -127,7 +127,7 @@ impl Siblings {
     pub(super) async fn leave(&self) {
         self.beats.iter().for_each(|beats| beats.abort());
         if let Err(reason) = self.shared.forget_the_dead().await {
-            tracing::warn!(%reason, "other sidecars may wait for this one for some seconds");
+            tracing::warn!(event = "siblings.not_left", %reason, "other sidecars may wait for this one for some seconds");
         }
     }
 
@@ -260,7 +260,7 @@ async fn beat(shared: Arc<Shared>) {
         match shared.beat(said).await {
             Ok(at) => said = at,
             Err(reason) => {
-                tracing::warn!(%reason, "other sidecars could not be told that this one is there");
+                tracing::warn!(event = "siblings.unheard", %reason, "other sidecars could not be told that this one is there");
                 tokio::time::sleep(BEAT).await;
             }
         }

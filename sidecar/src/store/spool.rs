@@ -97,12 +97,14 @@ impl Spool {
         let kept = files.append(events, &self.folder, self.most_bytes);
         let refuses = kept.is_err();
         match &kept {
-            Err(reason) if !files.refuses => tracing::error!(
+            Err(reason) if !files.refuses => tracing::error!(event = "spool.refuses",
                 %reason,
                 folder = %self.folder.display(),
                 "the spool takes no events, claims wait for the database instead",
             ),
-            Ok(_) if files.refuses => tracing::info!("the spool takes events again"),
+            Ok(_) if files.refuses => {
+                tracing::info!(event = "spool.takes", "the spool takes events again")
+            }
             _ => {}
         }
         files.refuses = refuses;
@@ -220,7 +222,7 @@ impl Files {
         if let Some(segment) = self.open.pop_front()
             && let Err(error) = std::fs::remove_file(&segment.path)
         {
-            tracing::warn!(%error, file = %segment.path.display(), "a written spool file stays");
+            tracing::warn!(event = "spool.file_stays", %error, file = %segment.path.display(), "a written spool file stays");
         }
     }
 }

@@ -22,6 +22,7 @@ mod idempotency;
 mod isolation;
 mod keys;
 mod kills;
+mod logs;
 mod metrics;
 mod migrations;
 mod openapi;

@@ -59,7 +59,7 @@ impl Sidecar {
                 if let Some((_, address)) = line.split_once("listening on ")
                     && let Some(listening) = listening.take()
                 {
-                    let address = address.split_whitespace().next().unwrap();
+                    let address = address.split([' ', '"']).next().unwrap();
                     listening.send(address.to_owned()).unwrap();
                 }
                 lines.lock().unwrap().push_str(&(line + "\n"));
@@ -75,7 +75,7 @@ impl Sidecar {
     pub(crate) fn admin(&self) -> String {
         let log = self.log();
         let (_, address) = log.split_once("administrators are answered on ").unwrap();
-        address.split_whitespace().next().unwrap().to_owned()
+        address.split([' ', '"']).next().unwrap().to_owned()
     }
 
     /// `kill -9`, and gone.
