@@ -334,6 +334,9 @@ mod tests {
     fn nothing_undoes_what_is_done() {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
+        record.commit("c2", Some("another answer".into()), 1, PERIODS);
+        let whose = Hold::Done { claim_id: "c1".into(), answer: None };
+        assert_eq!(record.lease().map(|lease| &lease.hold), Some(&whose), "the first counts");
         assert_eq!(record.release("c1", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.release("c2", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.claim("c3", 3, PERIODS), Claimed::Duplicate(None));
