@@ -271,20 +271,22 @@ macro_rules! suppressions_of {
     };
 }
 
-/// A page of an account's, from a place on.
+/// A page of an account's, from a place on. What is asked for is one row, and not joined: so its order is that of the index,
+/// and what comes after the page is not read.
 macro_rules! suppressions_after {
-    ($source:literal) => {
+    ($source:literal, $indexed:literal) => {
         concat!(
             "SELECT ",
             suppression_columns!(),
-            " FROM json_each($1) AS asked CROSS JOIN suppressions \
-                ON tenant = asked.value ->> 'tenant' ",
+            " FROM suppressions ",
+            $indexed,
+            " WHERE tenant = $1 ->> '$[0].tenant' ",
             $source,
-            "AND (number, channel, error_code, source) > (asked.value ->> 'number', asked.value ->> 'channel', \
-                asked.value ->> 'error_code', asked.value ->> 'after_source') \
-            WHERE (suppressed OR asked.value ->> 'ended') AND (asked.value ->> 'on_channel' IS NULL \
-                OR channel = asked.value ->> 'on_channel') \
-            ORDER BY number, channel, error_code, source LIMIT (SELECT value ->> 'most' FROM json_each($1))"
+            "AND (number, channel, error_code, source) > ($1 ->> '$[0].number', $1 ->> '$[0].channel', \
+                $1 ->> '$[0].error_code', $1 ->> '$[0].after_source') \
+            AND (suppressed OR $1 ->> '$[0].ended') \
+            AND ($1 ->> '$[0].on_channel' IS NULL OR channel = $1 ->> '$[0].on_channel') \
+            ORDER BY number, channel, error_code, source LIMIT $1 ->> '$[0].most'"
         )
     };
 }
@@ -435,8 +437,11 @@ pub(super) const STATEMENTS: Statements = Statements {
         ),
 
         of_people: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
-        list: suppressions_after!(""),
-        list_of_source: suppressions_after!("AND source = asked.value ->> 'source' "),
+        list: suppressions_after!("", ""),
+        list_of_source: suppressions_after!(
+            "AND source = $1 ->> '$[0].source' ",
+            "INDEXED BY suppressions_source"
+        ),
     },
 
     siblings: SiblingStatements {
@@ -507,19 +512,20 @@ pub(super) const STATEMENTS: Statements = Statements {
                 ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'
             ORDER BY at_ms DESC, consents.id LIMIT 1000",
 
+        // One row is asked for, and not joined: so the order is that of the index.
         list: "
-            SELECT said.* FROM json_each($1) AS asked CROSS JOIN consents AS said
-                ON tenant = asked.value ->> 'tenant' AND (number, channel, category, at_ms, state, said.id)
-                    > (asked.value ->> 'number', asked.value ->> 'channel', asked.value ->> 'category',
-                        asked.value ->> 'at_ms', asked.value ->> 'state', asked.value ->> 'id')
-            WHERE (asked.value ->> 'on_channel' IS NULL OR channel = asked.value ->> 'on_channel')
-                AND (asked.value ->> 'in_category' IS NULL OR category = asked.value ->> 'in_category')
-                AND (asked.value ->> 'history' OR NOT EXISTS (SELECT 1 FROM consents AS later
+            SELECT said.* FROM consents AS said
+            WHERE tenant = $1 ->> '$[0].tenant' AND (number, channel, category, at_ms, state, said.id)
+                > ($1 ->> '$[0].number', $1 ->> '$[0].channel', $1 ->> '$[0].category', $1 ->> '$[0].at_ms',
+                    $1 ->> '$[0].state', $1 ->> '$[0].id')
+                AND ($1 ->> '$[0].on_channel' IS NULL OR channel = $1 ->> '$[0].on_channel')
+                AND ($1 ->> '$[0].in_category' IS NULL OR category = $1 ->> '$[0].in_category')
+                AND ($1 ->> '$[0].history' OR NOT EXISTS (SELECT 1 FROM consents AS later
                     WHERE later.tenant = said.tenant AND later.number = said.number
                         AND later.channel = said.channel AND later.category = said.category
                         AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
             ORDER BY number, channel, category, at_ms, state, said.id
-            LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+            LIMIT $1 ->> '$[0].most'",
 
         last_inbound: "
             SELECT ours, max(received_at_ms) AS last_inbound_ms
@@ -569,3 +575,48 @@ pub(super) const STATEMENTS: Statements = Statements {
                 AND owner = asked.value ->> 'owner' AND status IS NULL",
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What grows with messages and people is never read to its end. The statements about webhooks by number and time, and
+    /// those of retention, are held where they are.
+    #[tokio::test]
+    async fn what_is_listed_or_looked_up_is_found_by_an_index() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+        let Statements { suppressions, consents, register, idempotency, .. } = &STATEMENTS;
+        for (statement, index) in [
+            (LOOK_UP, "sqlite_autoindex_events_1 (dedupe_key=?)"),
+            (LOOK_UP, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)"),
+            (
+                suppressions.of_people,
+                "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)",
+            ),
+            (suppressions.list, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND (number,"),
+            (suppressions.list_of_source, "suppressions_source (tenant=? AND source=?"),
+            (consents.of_people, "consents_person (tenant=? AND number=?)"),
+            (consents.list, "SEARCH said USING INDEX consents_person (tenant=? AND (number,"),
+            (consents.list, "consents_person (tenant=? AND number=? AND channel=? AND category=?"),
+            (consents.last_inbound, "events_pair (theirs=?"),
+            (register.find_key, "SEARCH api_keys"),
+            (idempotency.find, "PRIMARY KEY (tenant=? AND principal=? AND idempotency_key=?)"),
+        ] {
+            let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:#?}");
+            // Only what was asked for is gone through.
+            let scans = plan.iter().filter(|step| step.starts_with("SCAN "));
+            for scan in scans {
+                let own = scan.contains("asked") || scan.contains("json_each");
+                assert!(own || scan.contains("CONSTANT ROW"), "{scan}: {plan:#?}");
+            }
+            // Nor is all of it put in order before the first row is told.
+            let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY"));
+            assert!(!sorts || statement == consents.of_people, "{index}: {plan:#?}");
+        }
+    }
+}

@@ -5,9 +5,11 @@ use std::process::Command;
 
 use twilio_edge_contract::{Claim, Decision, Opt, Outcome, Settlement};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
+    api_keys::{Caller, administrator},
     endpoints::refused,
     servers::eventually,
     sidecar::{ACCOUNT, Sidecar, TOKEN, inbound, message, settlement, status, twiml},
@@ -25,6 +27,7 @@ on_every_store!(
     bodies_go_and_what_is_decided_by_stays,
     what_is_not_kept_at_all_is_never_written,
     a_job_that_is_killed_goes_on_where_it_was,
+    each_account_keeps_for_as_long_as_is_said_of_it,
     old_rows_go_and_evidence_stays,
     a_person_is_forgotten_but_not_written_to_again,
 );
@@ -222,6 +225,60 @@ async fn a_job_that_is_killed_goes_on_where_it_was(world: World) {
         done = MANY;
     }
     assert!(!has_secrets(&world.rows().await));
+}
+
+/// The job goes by what is said of each account while it runs, and by the configuration for all others.
+async fn each_account_keeps_for_as_long_as_is_said_of_it(world: World) {
+    const BRIEF: &str = "AC00000000000000000000000000000001";
+    const LONG: &str = "AC00000000000000000000000000000002";
+    let accounts = [BRIEF, LONG, ACCOUNT];
+    let sidecar = world.filling().await;
+    let root = administrator(&sidecar).await;
+    for (account, days) in [(BRIEF, "7d"), (LONG, "90d")] {
+        let profile = json!({"retention": {"body": {"keep": days}}}).to_string();
+        let said = root.send(Method::PUT, &format!("/v1/tenants/{account}"), profile).await;
+        assert_eq!(said.status(), 200);
+    }
+    for account in accounts {
+        let mut claim = inbound("c1", "SM1", ALICE, "this is confidential");
+        claim.identity.account_sid = account.into();
+        sidecar.claim(claim.clone()).await;
+        sidecar.commit(&claim).await;
+    }
+    let token = root.token.clone();
+    sidecar.stop();
+
+    let left = async || {
+        let kept =
+            "SELECT account_sid FROM events WHERE form LIKE '%confidential%' ORDER BY account_sid";
+        world.stored(kept).await
+    };
+    let runs = "twilio_edge_retention_last_run_timestamp_seconds";
+    // By default bodies stay for 30 days.
+    for (days, kept) in
+        [(6, vec![ACCOUNT, BRIEF, LONG]), (4, vec![ACCOUNT, LONG]), (25, vec![LONG])]
+    {
+        world.age(days, accounts.len(), "form IS NOT NULL").await;
+        // Nothing really grows older behind the place up to which all is done.
+        world.stored("DELETE FROM retention RETURNING part").await;
+        let sidecar = world.keeping("2", &[]).await;
+        eventually("the job has run", || async { sidecar.metric(runs).await > 0.0 }).await;
+        let mut kept = kept;
+        kept.sort_unstable();
+        assert_eq!(left().await, kept, "after {days} days more");
+        sidecar.stop();
+    }
+
+    // What is said of an account counts from the next run on, without a restart.
+    let sidecar = world.keeping("2", &[]).await;
+    let root = Caller::admin(&sidecar, &token);
+    let known = root.send(Method::GET, &format!("/v1/tenants/{LONG}"), String::new()).await;
+    let tag = known.headers()["etag"].clone();
+    let url = format!("{}/v1/tenants/{LONG}", root.base);
+    let change = sidecar.client.put(url).bearer_auth(&root.token).header("if-match", tag);
+    let profile = json!({"retention": {"body": {"keep": "20d"}}}).to_string();
+    assert_eq!(change.body(profile).send().await.unwrap().status(), 200);
+    eventually("nothing is left", || async { left().await.is_empty() }).await;
 }
 
 async fn two_sidecars_do_it_once(world: World) {
