@@ -5,8 +5,8 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
-    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+    Arguments as _, AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
+    postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions},
 };
 use tokio::time::Instant;
 
@@ -176,7 +176,12 @@ pub(super) async fn keep_events(
     let number = |column: fn(&Event<'_>) -> Option<i64>| -> Vec<Option<i64>> {
         events.iter().map(column).collect()
     };
-    let query = sqlx::query(KEEP_EVENTS)
+    // Room for all of it at once: growing would copy some hundred kilobytes several times.
+    let lengths = events.iter().flat_map(|event| event.texts()).flatten().map(str::len);
+    let bytes = lengths.sum::<usize>().saturating_add(events.len().saturating_mul(200));
+    let mut arguments = PgArguments::default();
+    arguments.reserve(19, bytes);
+    let query = sqlx::query_with(KEEP_EVENTS, arguments)
         .bind(text(|event| Some(event.dedupe_key)))
         .bind(text(|event| Some(event.class)))
         .bind(text(|event| Some(event.account_sid)))

@@ -17,7 +17,7 @@ use std::{
 };
 
 use redis::{
-    Client, ErrorKind, Pipeline, Script, ServerErrorKind,
+    Client, Cmd, ErrorKind, Pipeline, Script, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
@@ -94,8 +94,9 @@ impl Redis {
         for webhook in webhooks {
             let mut after = Record::default();
             let claimed = decide(webhook, &mut after);
-            let set = pipeline.cmd("SET").arg(key(&webhook.key)).arg(text(&after)?);
-            set.arg("NX").arg("GET").arg("PX").arg(self.keep_ms);
+            let mut set = self.set(&webhook.key, &after)?;
+            set.arg("NX").arg("GET");
+            pipeline.add_command(set);
             taken.push(Taken { claimed, before: Record::default(), after });
         }
         let found: Vec<Option<String>> = self.send(&pipeline, webhooks.len(), now_ms).await?;
@@ -169,8 +170,7 @@ impl Redis {
         for settle in settles {
             let mut done = Record::default();
             done.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods);
-            let set = pipeline.cmd("SET").arg(key(&settle.key)).arg(text(&done)?);
-            set.arg("PX").arg(self.keep_ms).ignore();
+            pipeline.add_command(self.set(&settle.key, &done)?).ignore();
         }
         let answer = self.query::<()>(&pipeline, now_ms).await?;
         self.judge(answer, now_ms)
@@ -179,6 +179,16 @@ impl Redis {
     /// Whether it is left alone after a failure, or was not asked again since.
     pub(super) fn is_away(&self) -> bool {
         self.away_until_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// Puts a record at a webhook's key, for as long as it is of use.
+    fn set(&self, dedupe_key: &str, record: &Record) -> Result<Cmd, StoreError> {
+        let (key, text) = (key(dedupe_key), text(record)?);
+        // With room for all of it: one is made for each claim.
+        let mut set =
+            Cmd::with_capacity(7, key.len().saturating_add(text.len()).saturating_add(64));
+        set.arg("SET").arg(key).arg(text).arg("PX").arg(self.keep_ms);
+        Ok(set)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

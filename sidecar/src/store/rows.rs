@@ -298,6 +298,24 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// Its texts that are its own.
+    pub(super) fn texts(&self) -> [Option<&'a str>; TEXTS] {
+        [
+            Some(self.dedupe_key),
+            Some(self.account_sid),
+            Some(self.message_sid),
+            self.status,
+            self.error_code,
+            self.route,
+            self.form,
+            self.channel,
+            self.theirs,
+            self.ours,
+            self.claim_id,
+            self.answer,
+        ]
+    }
+
     /// With what `later` knows taken in: the same merge the database makes ([`super::sql::merge`]), for two events that
     /// go in one statement.
     pub(super) fn merge(self, later: Event<'a>) -> Event<'a> {
@@ -363,20 +381,7 @@ pub(super) struct EventRow {
 impl EventRow {
     /// A copy of its own.
     pub(super) fn of(event: Event<'_>) -> EventRow {
-        let texts = [
-            Some(event.dedupe_key),
-            Some(event.account_sid),
-            Some(event.message_sid),
-            event.status,
-            event.error_code,
-            event.route,
-            event.form,
-            event.channel,
-            event.theirs,
-            event.ours,
-            event.claim_id,
-            event.answer,
-        ];
+        let texts = event.texts();
         let mut joined = String::with_capacity(texts.iter().flatten().map(|text| text.len()).sum());
         // One more than where it ends, which may be at 0.
         let ends = texts.map(|text| {
