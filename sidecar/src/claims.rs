@@ -2,13 +2,17 @@
 //! have the webhook. It puts the domain and the stores in order and adds no rule of its
 //! own; it knows neither HTTP nor SQL.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use twilio_edge_contract::{
     Claim, Decision, Opt, Outcome, SavedAnswer, Settled, Settlement, SettlementResult, Verdict,
 };
 
 use crate::{
+    couriers::Bell,
     domain::{
         lease::Claimed,
         optout::{Arrival, Lexicon},
@@ -18,7 +22,8 @@ use crate::{
     },
     metrics::Metrics,
     retention::Rulebook,
-    store::{Grant, Settle, Stores},
+    sinks::Sinks,
+    store::{Acceptance, Grant, Owed, Settle, Stores},
 };
 
 /// Answers claims and settlements.
@@ -28,6 +33,10 @@ pub struct Claims {
     pub stores: Stores,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where accepted webhooks go.
+    pub sinks: Sinks,
+    /// Tells the couriers.
+    pub bell: Bell,
     /// What makes a message an opt-out.
     pub lexicon: Arc<Lexicon>,
     /// What is not written at all.
@@ -55,12 +64,60 @@ impl Claims {
             .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
             .collect();
 
+        let accepted = self.accept(&webhooks, &grants, now_ms).await;
         let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {
-            let verdict = verdict(webhook, grant);
+            let mut verdict = verdict(webhook, grant);
+            if let Some(durable) = accepted.get(&webhook.claim_id) {
+                verdict.attempt = None;
+                verdict.decision =
+                    if *durable { Decision::Accepted } else { Decision::Unavailable };
+            }
             self.report(webhook, &verdict);
             verdict
         });
         Ok(verdicts.collect())
+    }
+
+    /// Takes what was granted and is ours to deliver; by claim, whether that is durable.
+    async fn accept(
+        &self,
+        webhooks: &[Webhook],
+        grants: &[Option<Grant>],
+        now_ms: i64,
+    ) -> HashMap<String, bool> {
+        let acceptance = |(webhook, grant): (&Webhook, &Option<Grant>)| {
+            let Claimed::Proceed { attempt, first_seen_ms } = grant.as_ref()?.claimed else {
+                return None;
+            };
+            let owed = webhook.is_ours.then(|| self.owed(webhook, now_ms))?;
+            let webhook = webhook.clone();
+            (!owed.is_empty()).then_some(Acceptance { webhook, attempt, first_seen_ms, owed })
+        };
+        let accepted: Vec<Acceptance> =
+            webhooks.iter().zip(grants).filter_map(acceptance).collect();
+        if accepted.is_empty() {
+            return HashMap::new();
+        }
+        let claim_ids: Vec<String> =
+            accepted.iter().map(|acceptance| acceptance.webhook.claim_id.clone()).collect();
+        let durable = self.stores.accept(accepted, now_ms).await;
+        if durable {
+            self.bell.ring();
+        }
+        claim_ids.into_iter().map(|claim_id| (claim_id, durable)).collect()
+    }
+
+    fn owed(&self, webhook: &Webhook, now_ms: i64) -> Vec<Owed> {
+        let owed = self.sinks.of_route(&webhook.route).map(|sink| Owed {
+            sink: sink.to_owned(),
+            delivery_id: webhook.key.clone(),
+            dedupe_key: webhook.key.clone(),
+            replay_id: None,
+            account_sid: webhook.identity.account_sid.clone(),
+            lane: webhook.lane(),
+            recorded_at_ms: now_ms,
+        });
+        owed.collect()
     }
 
     /// One result per settlement, in order.

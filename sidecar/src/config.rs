@@ -16,6 +16,7 @@ use toml::{Table, Value};
 use crate::{
     accounts,
     domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
+    sinks,
 };
 
 /// Every setting with its default and what it means: the manual.
@@ -44,6 +45,7 @@ pub struct Config {
     pub admin: Admin,
     pub api: Api,
     pub accounts: Accounts,
+    pub sinks: Sinks,
     pub database: Database,
     pub redis: Redis,
     pub leases: Leases,
@@ -97,6 +99,13 @@ pub struct Api {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
 pub struct Accounts {
+    pub file: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Sinks {
     pub file: String,
 }
 
@@ -330,6 +339,11 @@ impl Config {
         if serving && !self.accounts.file.is_empty() {
             for problem in accounts::problems(&self.accounts.file) {
                 check(false, &format!("accounts.file: {}: {problem}", self.accounts.file));
+            }
+        }
+        if serving && !self.sinks.file.is_empty() {
+            for problem in sinks::problems(&self.sinks.file) {
+                check(false, &format!("sinks.file: {}: {problem}", self.sinks.file));
             }
         }
         let database = self.database.url.expose();

@@ -13,11 +13,13 @@
 //! `http/events.rs`, `http/windows.rs` and, of a number, all of these, `http/numbers.rs -> story.rs -> store/histories.rs`.
 //! And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when; and at once, `http/redactions.rs ->
 //! erasure.rs -> store/erasure.rs`.
+//! What is accepted goes `store/accepting.rs -> couriers.rs -> sinks.rs`. And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when.
 
 pub mod accounts;
 pub mod claims;
 pub mod cli;
 pub mod config;
+pub mod couriers;
 pub mod demo;
 pub mod domain;
 pub mod erasure;
@@ -27,8 +29,10 @@ pub mod lists;
 pub(crate) mod log;
 pub mod metrics;
 pub mod permissions;
+mod reading;
 pub mod retention;
 pub mod shown;
+pub mod sinks;
 pub mod steps;
 pub mod store;
 pub mod story;

@@ -4,6 +4,7 @@
 mod catalogue;
 mod process;
 mod requests;
+mod sinks;
 
 use std::{
     future::Future,
@@ -19,6 +20,7 @@ use self::{
     catalogue::{Catalogue, Labels, Measure},
     process::Process,
     requests::Requests,
+    sinks::SinkMetrics,
 };
 use crate::{
     domain::{
@@ -236,6 +238,8 @@ pub struct Metrics {
     retention_failures: Counter,
     retention_last_run: Measure,
     oldest_body_age: Measure,
+    /// What sinks got.
+    pub(crate) sinks: SinkMetrics,
 }
 
 impl Default for Metrics {
@@ -383,6 +387,7 @@ impl Default for Metrics {
                 "retention_oldest_body_age_seconds",
                 "Age of the oldest webhook whose body may still be there, as of the last run",
             ),
+            sinks: SinkMetrics::of(all),
             catalogue: Catalogue::default(),
         };
         all.info("build", "The version that runs", [("version", env!("CARGO_PKG_VERSION"))]);

@@ -99,7 +99,7 @@ pub const FIELDS: &[Field] = &[
         "routes[].delivery",
         "`forward` or `accept`",
         "`forward`",
-        "`accept`: the sidecar records the webhook durably and delivers it, and Twilio is answered at once. A sidecar that has nowhere to deliver it to (this one has not yet) lets it be forwarded, as does shadow mode",
+        "`accept`: the sidecar records the webhook durably and delivers it, and Twilio is answered at once. A sidecar that has no sink for the route (docs/DELIVERY.md) lets it be forwarded, as does shadow mode",
     ),
     field(
         "routes[].body",

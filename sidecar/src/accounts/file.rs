@@ -1,183 +1,82 @@
 //! The accounts file: from its text to the keys of its accounts, or to everything that is wrong with it, by path.
-//! In a file that is wrong a secret may stand anywhere, so a problem names places and never shows a value. Pure: where
-//! the text comes from and who gets the keys is not known here.
-
-use std::collections::BTreeSet;
+//! Pure: where the text comes from and who gets the keys is not known here.
 
 use toml::{Table, Value};
 use twilio_edge_contract::{AccountKeys, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
 
 use crate::domain::tenant::is_account_sid;
 
-/// More are counted, not listed: whoever repairs so many looks again anyway.
-const LISTED_PROBLEMS: usize = 20;
+use crate::reading::Reading;
 
 /// Reads the file's text. The accounts come back in the order of their SIDs: that of the file means nothing.
 pub(super) fn parse(text: &str) -> Result<Vec<AccountKeys>, Vec<String>> {
     let table = crate::config::parse(text).map_err(|problem| vec![problem])?;
-    let mut reading = Reading { problems: Vec::new() };
-    let mut accounts = reading.file(&table);
+    let mut reading = Reading::default();
+    let mut accounts = file(&mut reading, &table);
     accounts.sort_by(|one, other| one.sid.cmp(&other.sid));
     reading.outcome(accounts)
 }
 
-/// Goes on after a problem, to find the others.
-struct Reading {
-    problems: Vec<String>,
+fn file(reading: &mut Reading, table: &Table) -> Vec<AccountKeys> {
+    reading.known_fields("", table, &["account"]);
+    let tables = reading.list("account", table.get("account"), MAX_ACCOUNTS);
+    if tables.is_empty() && reading.is_clean() {
+        // An empty file is more often one that is just being written than a wish to have no account.
+        reading.problem("account", "holds nothing; there must be at least one [[account]]");
+    }
+    let accounts: Vec<AccountKeys> = tables
+        .iter()
+        .enumerate()
+        .map(|(n, value)| account(reading, &format!("account[{n}]"), value))
+        .collect();
+    reading.refuse_repeats("account", "sid", accounts.iter().map(|account| &account.sid));
+    accounts
 }
 
-impl Reading {
-    fn outcome(mut self, accounts: Vec<AccountKeys>) -> Result<Vec<AccountKeys>, Vec<String>> {
-        if self.problems.is_empty() {
-            return Ok(accounts);
-        }
-        let more = self.problems.len().saturating_sub(LISTED_PROBLEMS);
-        self.problems.truncate(LISTED_PROBLEMS);
-        if more > 0 {
-            self.problems.push(format!("and {more} more"));
-        }
-        Err(self.problems)
+fn account(reading: &mut Reading, path: &str, value: &Value) -> AccountKeys {
+    let table = reading.table(path, value, &["sid", "auth_tokens", "shared_keys"]);
+    let sid = reading.text(&format!("{path}.sid"), table.get("sid"));
+    if !sid.is_empty() && !is_account_sid(&sid) {
+        reading.problem(&format!("{path}.sid"), "must be AC and 32 hexadecimal digits");
     }
-
-    fn problem(&mut self, path: &str, problem: impl std::fmt::Display) {
-        self.problems.push(format!("{path}: {problem}"));
+    let tokens = format!("{path}.auth_tokens");
+    let auth_tokens: Vec<String> = reading
+        .list(&tokens, table.get("auth_tokens"), MAX_KEYS)
+        .iter()
+        .enumerate()
+        .map(|(n, token)| reading.text(&format!("{tokens}[{n}]"), Some(token)))
+        .collect();
+    let shared = format!("{path}.shared_keys");
+    let shared_keys: Vec<SharedKeySecret> = reading
+        .list(&shared, table.get("shared_keys"), MAX_KEYS)
+        .iter()
+        .enumerate()
+        .map(|(n, key)| shared_key(reading, &format!("{shared}[{n}]"), key))
+        .collect();
+    reading.refuse_repeats(&shared, "id", shared_keys.iter().map(|key| &key.id));
+    if auth_tokens.is_empty() && shared_keys.is_empty() {
+        reading.problem(
+            path,
+            "has neither auth_tokens nor shared_keys: nothing of it could be proven",
+        );
     }
-
-    fn file(&mut self, table: &Table) -> Vec<AccountKeys> {
-        self.known_fields("", table, &["account"]);
-        let tables = self.list("account", table.get("account"), MAX_ACCOUNTS);
-        if tables.is_empty() && self.problems.is_empty() {
-            // An empty file is more often one that is just being written than a wish to have no account.
-            self.problem("account", "holds nothing; there must be at least one [[account]]");
-        }
-        let accounts: Vec<AccountKeys> = tables
-            .iter()
-            .enumerate()
-            .map(|(n, value)| self.account(&format!("account[{n}]"), value))
-            .collect();
-        self.refuse_repeats("account", "sid", accounts.iter().map(|account| &account.sid));
-        accounts
-    }
-
-    fn account(&mut self, path: &str, value: &Value) -> AccountKeys {
-        let table = self.table(path, value, &["sid", "auth_tokens", "shared_keys"]);
-        let sid = self.text(&format!("{path}.sid"), table.get("sid"));
-        if !sid.is_empty() && !is_account_sid(&sid) {
-            self.problem(&format!("{path}.sid"), "must be AC and 32 hexadecimal digits");
-        }
-        let tokens = format!("{path}.auth_tokens");
-        let auth_tokens: Vec<String> = self
-            .list(&tokens, table.get("auth_tokens"), MAX_KEYS)
-            .iter()
-            .enumerate()
-            .map(|(n, token)| self.text(&format!("{tokens}[{n}]"), Some(token)))
-            .collect();
-        let shared = format!("{path}.shared_keys");
-        let shared_keys: Vec<SharedKeySecret> = self
-            .list(&shared, table.get("shared_keys"), MAX_KEYS)
-            .iter()
-            .enumerate()
-            .map(|(n, key)| self.shared_key(&format!("{shared}[{n}]"), key))
-            .collect();
-        self.refuse_repeats(&shared, "id", shared_keys.iter().map(|key| &key.id));
-        if auth_tokens.is_empty() && shared_keys.is_empty() {
-            self.problem(
-                path,
-                "has neither auth_tokens nor shared_keys: nothing of it could be proven",
-            );
-        }
-        AccountKeys { sid, auth_tokens, shared_keys }
-    }
-
-    fn shared_key(&mut self, path: &str, value: &Value) -> SharedKeySecret {
-        let table = self.table(path, value, &["id", "secret", "algorithm"]);
-        let algorithm = match table.get("algorithm").map(Value::as_str) {
-            None | Some(Some("HMAC_SHA256")) => KeyAlgorithm::HmacSha256,
-            Some(Some("HMAC_SHA1")) => KeyAlgorithm::HmacSha1,
-            Some(_) => {
-                self.problem(&format!("{path}.algorithm"), "must be HMAC_SHA256 or HMAC_SHA1");
-                KeyAlgorithm::HmacSha256
-            }
-        };
-        SharedKeySecret {
-            id: self.text(&format!("{path}.id"), table.get("id")),
-            secret: self.text(&format!("{path}.secret"), table.get("secret")),
-            algorithm,
-        }
-    }
-
-    /// The fields of a table; of anything else, none.
-    fn table<'v>(&mut self, path: &str, value: &'v Value, fields: &[&str]) -> Fields<'v> {
-        let table = value.as_table();
-        match table {
-            Some(table) => self.known_fields(&format!("{path}."), table, fields),
-            None => self.problem(path, "must be a table"),
-        }
-        Fields(table)
-    }
-
-    fn known_fields(&mut self, parent: &str, table: &Table, fields: &[&str]) {
-        for name in table.keys().filter(|name| !fields.contains(&name.as_str())) {
-            self.problem(&format!("{parent}{name}"), "there is no such field");
-        }
-    }
-
-    /// The elements of a list; none, if there is no list.
-    fn list<'v>(&mut self, path: &str, value: Option<&'v Value>, most: usize) -> &'v [Value] {
-        match value {
-            None => &[],
-            Some(Value::Array(list)) if list.len() <= most => list,
-            Some(Value::Array(list)) => {
-                self.problem(
-                    path,
-                    format_args!("has {} entries, at most {most} are taken", list.len()),
-                );
-                &[]
-            }
-            Some(_) => {
-                self.problem(path, "must be a list");
-                &[]
-            }
-        }
-    }
-
-    /// A text that must be there and that a header or a key can be; empty, if it is not.
-    fn text(&mut self, path: &str, value: Option<&Value>) -> String {
-        let problem = match value {
-            None => "is required",
-            Some(Value::String(text)) if text.is_empty() => "must not be empty",
-            Some(Value::String(text)) if text.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                return text.clone();
-            }
-            Some(Value::String(_)) => "holds a blank, a line break or another character no key has",
-            Some(_) => "must be a text",
-        };
-        self.problem(path, problem);
-        String::new()
-    }
-
-    fn refuse_repeats<'t>(
-        &mut self,
-        path: &str,
-        field: &str,
-        values: impl Iterator<Item = &'t String>,
-    ) {
-        let mut seen = BTreeSet::new();
-        for (n, value) in values.enumerate() {
-            if !value.is_empty() && !seen.insert(value) {
-                self.problem(&format!("{path}[{n}].{field}"), "is that of an earlier one");
-            }
-        }
-    }
+    AccountKeys { sid, auth_tokens, shared_keys }
 }
 
-/// A table, or what should have been one.
-#[derive(Clone, Copy)]
-struct Fields<'v>(Option<&'v Table>);
-
-impl<'v> Fields<'v> {
-    fn get(self, name: &str) -> Option<&'v Value> {
-        self.0?.get(name)
+fn shared_key(reading: &mut Reading, path: &str, value: &Value) -> SharedKeySecret {
+    let table = reading.table(path, value, &["id", "secret", "algorithm"]);
+    let algorithm = match table.get("algorithm").map(Value::as_str) {
+        None | Some(Some("HMAC_SHA256")) => KeyAlgorithm::HmacSha256,
+        Some(Some("HMAC_SHA1")) => KeyAlgorithm::HmacSha1,
+        Some(_) => {
+            reading.problem(&format!("{path}.algorithm"), "must be HMAC_SHA256 or HMAC_SHA1");
+            KeyAlgorithm::HmacSha256
+        }
+    };
+    SharedKeySecret {
+        id: reading.text(&format!("{path}.id"), table.get("id")),
+        secret: reading.text(&format!("{path}.secret"), table.get("secret")),
+        algorithm,
     }
 }
 
@@ -186,6 +85,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::reading::LISTED_PROBLEMS;
 
     const GOOD: &str = r#"
 [[account]]

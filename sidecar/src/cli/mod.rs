@@ -4,6 +4,7 @@ mod backend;
 mod captured;
 mod consents;
 mod credentials;
+mod deliveries;
 mod demo;
 mod events;
 mod explain;
@@ -55,6 +56,8 @@ enum Command {
     Suppressions(suppressions::Args),
     /// What people agreed to: record, withdraw, list, import, export
     Consents(consents::Args),
+    /// What sinks are owed; what was given up, and bringing it on its way again
+    Deliveries(deliveries::Args),
     /// Make, list and revoke the keys of the API
     Keys(keys::Args),
     /// Take everything out of what was heard: of a message, of a person, of a time
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Tenants(args) => tenants::run(args),
         Command::Suppressions(args) => suppressions::run(args),
         Command::Consents(args) => consents::run(args),
+        Command::Deliveries(args) => deliveries::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Redact(args) => redact::run(args),
         Command::PrintConfig(args) => print_config::run(args),

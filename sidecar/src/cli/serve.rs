@@ -23,10 +23,12 @@ use crate::{
     accounts::Accounts,
     claims::Claims,
     config::{Config, without_password},
+    couriers::{Bell, Couriers},
     http,
     log::{self, Repeats},
     metrics::Metrics,
     retention::{Job, Rulebook},
+    sinks::Sinks,
     store::{StoreError, Stores, histories::Histories},
     telemetry::Telemetry,
     tenants::Tenants,
@@ -77,6 +79,14 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let histories = Histories::open(&config.database).await.map_err(|error| {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
+    let sinks = match config.sinks.file.as_str() {
+        "" => Sinks::default(),
+        file => Sinks::read(file)
+            .map_err(|problems| format!("sinks.file: {file}: {}", problems.join("; ")))?,
+    };
+    let bell = Bell::default();
+    let name = courier_name();
+    let couriers = Couriers::start(&sinks, &stores.outbox(), &bell, &metrics, &name);
     let stop = stop_signal().map_err(|error| error.to_string())?;
     let telemetry = Telemetry::start(&config.telemetry, metrics.clone())?;
     let rulebook = Rulebook::new(&config);
@@ -102,6 +112,8 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         metrics,
         lexicon: Arc::new(lexicon),
         rulebook,
+        sinks,
+        bell,
         max_answer_bytes: config.leases.max_answer_bytes,
     };
     let app =
@@ -127,8 +139,14 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     refresh.abort();
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
-    let left = deadline.saturating_duration_since(Instant::now());
-    if !stores.close(left.max(Duration::from_secs(1))).await {
+    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    if !couriers.finish(left()).await {
+        tracing::warn!(
+            event = "sidecar.left_deliveries",
+            "deliveries were still under way; they are tried again by whoever comes next"
+        );
+    }
+    if !stores.close(left()).await {
         tracing::error!(event = "sidecar.left_events", "stopped before every event was written");
     }
     telemetry.finish(Duration::from_millis(config.telemetry.timeout_ms)).await;
@@ -145,6 +163,12 @@ async fn read_first(tenants: &Tenants, deadline: Instant) -> Result<(), StoreErr
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Tells this process from every other that ever was: what it holds must not be taken for its successor's.
+fn courier_name() -> String {
+    let dice = getrandom::u64().unwrap_or_default();
+    format!("{}-{dice:016x}", std::process::id())
 }
 
 async fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr), String> {

@@ -119,6 +119,11 @@ fn shown(head: &Parts, body: &[u8], status: StatusCode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn client() -> reqwest::Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::new()
+    }
     use tokio::net::TcpListener;
 
     async fn started() -> String {
@@ -129,7 +134,7 @@ mod tests {
     }
 
     async fn send(url: &str, trusted: &[(&str, &str)]) -> (u16, String) {
-        let mut request = reqwest::Client::new().post(format!("{url}/twilio/inbound"));
+        let mut request = client().post(format!("{url}/twilio/inbound"));
         for (name, value) in trusted {
             request = request.header(*name, *value);
         }
@@ -154,7 +159,7 @@ mod tests {
         let url = started().await;
         let proven = [(headers::VERIFIED, "AC1"), (headers::CLASS, "inbound")];
         let put = async |answer: &str| {
-            let request = reqwest::Client::new().put(format!("{url}/answer/{answer}"));
+            let request = client().put(format!("{url}/answer/{answer}"));
             request.send().await.unwrap().status().as_u16()
         };
         assert_eq!(put("503").await, 204);

@@ -6,6 +6,8 @@ pub mod api_key;
 pub mod check;
 pub mod consent;
 pub mod cursor;
+pub mod delivery;
+pub mod event;
 pub mod idempotency;
 pub mod lease;
 pub mod message;

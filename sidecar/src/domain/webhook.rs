@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
-use twilio_edge_contract::{Claim, Class, Identity, Opt, Settlement};
+use twilio_edge_contract::{Claim, Class, Delivery, Identity, Opt, Settlement};
 
 use crate::domain::{
     address::Address,
@@ -35,6 +35,8 @@ pub struct Webhook {
     pub outbound: Option<Pair>,
     /// A status that says of its recipient that they are not to be written to.
     pub suppresses: bool,
+    /// Whether somebody has to deliver it for the filter, if there is anywhere to deliver it to.
+    pub is_ours: bool,
     /// How to find its request elsewhere.
     pub trace: Trace,
 }
@@ -65,8 +67,9 @@ impl Webhook {
         check(&claim.claim_id, &claim.identity)?;
         check_route(&claim.route)?;
         let trace = Trace::of(&claim);
-        let Claim { claim_id, identity, route, form, .. } = claim;
-        Ok(Webhook { trace, ..Webhook::read(claim_id, identity, route, form, lexicon) })
+        let Claim { claim_id, identity, route, form, delivery, .. } = claim;
+        let is_ours = delivery == Delivery::Accept;
+        Ok(Webhook { trace, is_ours, ..Webhook::read(claim_id, identity, route, form, lexicon) })
     }
 
     /// Reads what a settlement carries of a webhook that was forwarded unclaimed; none when it was claimed.
@@ -102,6 +105,16 @@ impl Webhook {
         parameter.map(|parameter| parameter.value().into_owned())
     }
 
+    /// What must reach a sink in the order in which it came: everything about one person.
+    pub fn lane(&self) -> String {
+        match self.pair() {
+            Some(pair) => {
+                format!("{}:{}:{}", pair.account_sid, pair.theirs.channel, pair.theirs.number)
+            }
+            None => format!("{}:{}", self.identity.account_sid, self.identity.message_sid),
+        }
+    }
+
     fn read(
         claim_id: String,
         identity: Identity,
@@ -120,7 +133,19 @@ impl Webhook {
         let suppresses = outbound.is_some()
             && identity.error_code.as_deref().is_some_and(|code| lexicon.suppresses(code));
         let (key, trace) = (identity.dedupe_key(), Trace::default());
-        Webhook { claim_id, identity, key, route, form, inbound, outbound, suppresses, trace }
+        let is_ours = false;
+        Webhook {
+            claim_id,
+            identity,
+            key,
+            route,
+            form,
+            inbound,
+            outbound,
+            suppresses,
+            is_ours,
+            trace,
+        }
     }
 }
 

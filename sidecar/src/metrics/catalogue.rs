@@ -122,7 +122,8 @@ impl Catalogue {
         }
     }
 
-    fn add<M: Metric + Clone>(
+    /// Registers and describes one.
+    pub(super) fn add<M: Metric + Clone>(
         &mut self,
         name: &str,
         kind: &'static str,

@@ -77,7 +77,10 @@ impl Stores {
         if known.apart_ms > 0 {
             self.ask_sql_too(webhooks, &mut taken, now_ms).await;
         }
-        let rows = webhooks.iter().zip(&taken);
+        // What is to be accepted is written with that, durably, before its answer.
+        let rows = webhooks.iter().zip(&taken).filter(|(webhook, taken)| {
+            !(webhook.is_ours && matches!(taken.claimed, Claimed::Proceed { .. }))
+        });
         let events: Vec<Event<'_>> = rows
             .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
             .collect();

@@ -16,6 +16,7 @@ use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 use super::{
     consents::Consents,
     idempotency::Idempotency,
+    outbox::Outbox,
     register::Register,
     retention::{Sweeper, rewind},
     rows::{
@@ -95,9 +96,9 @@ impl Known {
 
 #[derive(Debug, Clone)]
 pub(super) struct Ledger {
-    database: Database,
+    pub(super) database: Database,
     timeout: Duration,
-    periods: Periods,
+    pub(super) periods: Periods,
     policies: Policies,
 }
 
@@ -165,6 +166,11 @@ impl Ledger {
     /// This sidecar among the others on the same database.
     pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Siblings, StoreError> {
         Siblings::join(self.database.clone(), self.timeout, outgoing).await
+    }
+
+    /// What sinks are owed, in the same database.
+    pub(super) fn outbox(&self) -> Outbox {
+        Outbox::of(self.database.clone(), self.timeout)
     }
 
     /// Whether no other sidecar can be on it.
@@ -391,7 +397,7 @@ impl Ledger {
         known
     }
 
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {

@@ -14,8 +14,10 @@
 //! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL says so first
 //! (`siblings.rs`), and from then on SQL has the last word on every claim of every sidecar.
 
+mod accepting;
 mod claiming;
 mod consents;
+mod dead_letters;
 mod erasure;
 mod group;
 pub mod histories;
@@ -24,6 +26,7 @@ mod journal;
 mod leases;
 mod ledger;
 mod memory;
+mod outbox;
 mod postgres;
 mod reader;
 mod recovery;
@@ -47,10 +50,13 @@ use twilio_edge_contract::SettlementResult;
 
 pub(crate) use self::register::StoredKey;
 pub use self::{
+    accepting::Acceptance,
     consents::{Consents, ConsentsPage},
+    dead_letters::{DeadLetter, DeadLetters, Fate, Standing},
     erasure::{Erasure, Reached},
     idempotency::{Admission, Done, Idempotency, Once, Turn},
     ledger::{Grant, Settle},
+    outbox::{Due, Ended, Lane, Outbox, Owed, Turn},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
     retention::{Sweeper, Swept},
     sql::StoreError,
@@ -88,6 +94,7 @@ pub struct Stores {
     claims: Group<Webhook, Decided>,
     releases: Group<Settle, SettlementResult>,
     opts: Group<Said, bool>,
+    accepts: Group<Acceptance, ()>,
     /// What is handed out by the quick store and not written yet.
     outgoing: Outgoing,
     /// The others on the same database, where Redis may be away from some of them only.
@@ -153,6 +160,7 @@ impl Stores {
         };
         let longest = siblings::longest_transaction(timeout);
         let (claiming, releasing, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
+        let accepting = ledger.clone();
         Ok(Stores {
             claims: Group::start(timeout, move |webhooks: Vec<Webhook>, now_ms| {
                 let ledger = claiming.clone();
@@ -165,6 +173,10 @@ impl Stores {
             opts: Group::start(timeout, move |said: Vec<Said>, now_ms| {
                 let ledger = recording.clone();
                 async move { ledger.record_opts(&said, now_ms).await }
+            }),
+            accepts: Group::start(timeout, move |accepted: Vec<Acceptance>, now_ms| {
+                let ledger = accepting.clone();
+                async move { ledger.accept(&accepted, now_ms).await }
             }),
             writer: Arc::new(Mutex::new(Some(writer))),
             recovering,
@@ -243,6 +255,11 @@ impl Stores {
             tokio::time::sleep(self.linger * 2).await;
         }
         consents.last_inbound(account_sid, channel, numbers).await
+    }
+
+    /// What sinks are owed, in the same database.
+    pub fn outbox(&self) -> Outbox {
+        self.ledger.outbox()
     }
 
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.

@@ -15,9 +15,9 @@ use super::{
     retention::RetentionStatements,
     rows::{Event, KnownRow},
     sql::{
-        ConsentStatements, RegisterStatements, SiblingStatements, Statements, StoreError,
-        SuppressionStatements, TenantStatements, consent_columns, event_columns, heard_columns,
-        merge, suppression_columns, suppression_upsert,
+        ConsentStatements, OutboxStatements, RegisterStatements, SiblingStatements, Statements,
+        StoreError, SuppressionStatements, TenantStatements, consent_columns, due_columns,
+        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -310,6 +310,100 @@ pub(super) const STATEMENTS: Statements = Statements {
         delete_events: "
             DELETE FROM events USING json_to_recordset($1::json) AS asked(dedupe_key text)
             WHERE events.dedupe_key = asked.dedupe_key",
+    },
+
+    outbox: OutboxStatements {
+        owe: "
+            INSERT INTO deliveries
+                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
+            SELECT sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms
+            FROM ROWS FROM (json_to_recordset($1::json) AS (sink text, delivery_id text, dedupe_key text,
+                replay_id text, account_sid text, lane text, recorded_at_ms bigint)) WITH ORDINALITY
+                AS r(sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms, nth)
+            ORDER BY nth
+            ON CONFLICT (sink, delivery_id) DO NOTHING",
+
+        // The update that changes nothing takes the row's lock: a courier that is about to drop the lane waits for us.
+        open_lanes: "
+            INSERT INTO lanes (sink, lane, due_at_ms)
+            SELECT DISTINCT ON (sink COLLATE \"C\", lane COLLATE \"C\") sink, lane, recorded_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text, lane text, recorded_at_ms bigint)
+            ORDER BY sink COLLATE \"C\", lane COLLATE \"C\", recorded_at_ms
+            ON CONFLICT (sink, lane) DO UPDATE SET due_at_ms = lanes.due_at_ms",
+
+        take: "
+            UPDATE lanes SET held_by = picked.held_by, due_at_ms = picked.until_ms
+            FROM (
+                SELECT lanes.sink, lanes.lane, r.held_by, r.until_ms
+                FROM json_to_recordset($1::json)
+                    AS r(sink text, held_by text, now_ms bigint, until_ms bigint, most bigint)
+                    CROSS JOIN LATERAL (
+                        SELECT sink, lane FROM lanes WHERE sink = r.sink AND due_at_ms <= r.now_ms
+                        ORDER BY due_at_ms LIMIT r.most FOR UPDATE SKIP LOCKED
+                    ) AS lanes
+            ) AS picked
+            WHERE lanes.sink = picked.sink AND lanes.lane = picked.lane
+            RETURNING lanes.lane",
+
+        due: concat!(
+            "SELECT ", due_columns!(), " FROM json_to_recordset($1::json) AS r(sink text, lane text, each bigint) \
+                CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE sink = r.sink AND lane = r.lane \
+                    AND state = 'waiting' ORDER BY seq LIMIT r.each) AS d \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key ORDER BY d.lane, d.seq"
+        ),
+
+        end: "
+            UPDATE deliveries SET state = r.state, tries = r.tries, reason = r.reason, ended_at_ms = r.ended_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text, delivery_id text, state text, tries bigint,
+                reason text, ended_at_ms bigint)
+            WHERE deliveries.sink = r.sink AND deliveries.delivery_id = r.delivery_id
+                AND deliveries.state = 'waiting'",
+
+        lock_lanes: "
+            SELECT lane FROM lanes WHERE (sink, lane, held_by) IN (
+                SELECT sink, lane, held_by
+                FROM json_to_recordset($1::json) AS r(sink text, lane text, held_by text))
+            ORDER BY sink, lane FOR UPDATE",
+
+        drop_lanes: "
+            DELETE FROM lanes USING json_to_recordset($1::json) AS r(sink text, lane text, held_by text)
+            WHERE lanes.sink = r.sink AND lanes.lane = r.lane AND lanes.held_by = r.held_by
+                AND NOT EXISTS (SELECT FROM deliveries WHERE deliveries.sink = r.sink
+                    AND deliveries.lane = r.lane AND state = 'waiting')",
+
+        free_lanes: "
+            UPDATE lanes SET held_by = NULL, due_at_ms = r.due_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text, lane text, held_by text, due_at_ms bigint)
+            WHERE lanes.sink = r.sink AND lanes.lane = r.lane AND lanes.held_by = r.held_by",
+
+        dead: "
+            SELECT d.seq, d.sink, d.delivery_id, d.dedupe_key, d.account_sid, d.lane, d.recorded_at_ms, d.tries,
+                d.reason, d.ended_at_ms
+            FROM json_to_recordset($1::json)
+                AS r(account_sid text, sink text, before_ms bigint, before_seq bigint, most bigint)
+                CROSS JOIN LATERAL (SELECT * FROM deliveries
+                    WHERE state = 'dead' AND (ended_at_ms, seq) < (r.before_ms, r.before_seq)
+                        AND (r.account_sid IS NULL OR account_sid = r.account_sid)
+                        AND (r.sink IS NULL OR sink = r.sink)
+                    ORDER BY ended_at_ms DESC, seq DESC LIMIT r.most) AS d
+            ORDER BY d.ended_at_ms DESC, d.seq DESC",
+
+        bring_back: "
+            UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.now_ms, ended_at_ms = NULL
+            FROM json_to_recordset($1::json) AS r(seq bigint, now_ms bigint)
+            WHERE deliveries.seq = r.seq AND state = 'dead'
+            RETURNING deliveries.sink, deliveries.lane, deliveries.recorded_at_ms",
+
+        discard: "
+            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.now_ms
+            FROM json_to_recordset($1::json) AS r(seq bigint, now_ms bigint)
+            WHERE deliveries.seq = r.seq AND state = 'dead'
+            RETURNING deliveries.sink, deliveries.lane, deliveries.recorded_at_ms",
+
+        standing: "
+            SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms
+            FROM deliveries WHERE state IN ('waiting', 'dead') AND $1::text IS NOT NULL
+            GROUP BY sink, state",
     },
 
     register: RegisterStatements {

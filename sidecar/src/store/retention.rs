@@ -103,6 +103,11 @@ pub(super) const FORGET_ENDINGS: &str = "
     DELETE FROM endings WHERE (dedupe_key, claim_id) IN
         (SELECT dedupe_key, claim_id FROM endings WHERE forget_at_ms <= $1 LIMIT $2)";
 
+/// `$1` until when, `$2` how many. What waits and what was given up is never forgotten.
+pub(super) const FORGET_DELIVERIES: &str = "
+    DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries
+        WHERE state IN ('done', 'discarded') AND ended_at_ms <= $1 LIMIT $2)";
+
 /// A webhook, as far as it can be redacted.
 #[derive(Debug, FromRow)]
 pub(super) struct FoundRow {
@@ -311,8 +316,8 @@ impl Sweeper {
         .await
     }
 
-    /// Deletes how claims ended that nobody can ask about any more, what was answered to requests that are not told again,
-    /// and what was entered into the audit until `audit_until_ms`: a bounded number of each. How many.
+    /// Deletes how claims and deliveries ended that nobody can ask about any more, what was answered to requests that are not
+    /// told again, and what was entered into the audit until `audit_until_ms`: a bounded number of each. How many.
     pub async fn forget(
         &self,
         audit_until_ms: Option<i64>,
@@ -323,6 +328,9 @@ impl Sweeper {
             let binds = [Bind::Whole(now_ms), Bind::Whole(SMALL)];
             let mut forgotten = tx.execute_bound(FORGET_ENDINGS, &binds).await?;
             forgotten += tx.execute_bound(FORGET_KEYS, &binds).await?;
+            let until_ms = now_ms.saturating_sub(self.result_ms);
+            let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
+            forgotten += tx.execute_bound(FORGET_DELIVERIES, &binds).await?;
             if let Some(until_ms) = audit_until_ms {
                 let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
                 forgotten += tx.execute_bound(DELETE_AUDIT, &binds).await?;
@@ -453,6 +461,7 @@ mod tests {
             (DELETE_UNHEARD, "events_received (received_at_ms=?)"),
             (FORGET_ENDINGS, "endings_forget (forget_at_ms<?)"),
             (FORGET_KEYS, "idempotency_keys_expires (expires_at_ms<?)"),
+            (FORGET_DELIVERIES, "deliveries_done (ended_at_ms<?)"),
             (own.redact_events, "sqlite_autoindex_events_1 (dedupe_key=?)"),
             (own.delete_events, "sqlite_autoindex_events_1 (dedupe_key=?)"),
         ] {

@@ -35,6 +35,7 @@ pub(super) struct Statements {
     pub(super) tenants: TenantStatements,
     pub(super) consents: ConsentStatements,
     pub(super) idempotency: IdempotencyStatements,
+    pub(super) outbox: OutboxStatements,
 }
 
 /// The statements of the register of API keys and of the audit. Each takes one JSON array of rows too.
@@ -80,6 +81,33 @@ pub(super) struct ConsentStatements {
     pub(super) list: &'static str,
     pub(super) last_inbound: &'static str,
 }
+/// The statements of what sinks are owed. Each takes one JSON array of rows too.
+pub(super) struct OutboxStatements {
+    /// Adds deliveries that are not there yet.
+    pub(super) owe: &'static str,
+    /// Makes sure that their lanes are there, and keeps those from being dropped meanwhile.
+    pub(super) open_lanes: &'static str,
+    pub(super) take: &'static str,
+    pub(super) due: &'static str,
+    pub(super) end: &'static str,
+    pub(super) lock_lanes: &'static str,
+    pub(super) drop_lanes: &'static str,
+    pub(super) free_lanes: &'static str,
+    pub(super) dead: &'static str,
+    pub(super) bring_back: &'static str,
+    pub(super) discard: &'static str,
+    pub(super) standing: &'static str,
+}
+
+/// The columns of a delivery that is due, and of its event.
+macro_rules! due_columns {
+    () => {
+        "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, \
+         coalesce(e.class, '') AS class, d.account_sid, coalesce(e.message_sid, '') AS message_sid, e.status, \
+         e.error_code, e.route, e.form, e.received_at_ms"
+    };
+}
+pub(super) use due_columns;
 
 /// The columns of `events`, in the order both databases bind them.
 macro_rules! event_columns {

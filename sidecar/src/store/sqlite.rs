@@ -23,9 +23,9 @@ use super::{
     retention::RetentionStatements,
     rows::{Event, KnownRow},
     sql::{
-        ConsentStatements, RegisterStatements, SiblingStatements, Statements, StoreError,
-        SuppressionStatements, TenantStatements, consent_columns, event_columns, heard_columns,
-        merge, suppression_columns, suppression_upsert,
+        ConsentStatements, OutboxStatements, RegisterStatements, SiblingStatements, Statements,
+        StoreError, SuppressionStatements, TenantStatements, consent_columns, due_columns,
+        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
 use crate::{config, domain::address::Address};
@@ -366,6 +366,81 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         delete_events: "
             DELETE FROM events WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
+    },
+
+    outbox: OutboxStatements {
+        owe: "
+            INSERT INTO deliveries
+                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
+            SELECT value ->> 'sink', value ->> 'delivery_id', value ->> 'dedupe_key', value ->> 'replay_id',
+                value ->> 'account_sid', value ->> 'lane', value ->> 'recorded_at_ms'
+            FROM json_each($1) WHERE true ORDER BY key
+            ON CONFLICT (sink, delivery_id) DO NOTHING",
+
+        open_lanes: "
+            INSERT INTO lanes (sink, lane, due_at_ms)
+            SELECT value ->> 'sink', value ->> 'lane', value ->> 'recorded_at_ms' FROM json_each($1) WHERE true
+            ON CONFLICT (sink, lane) DO NOTHING",
+
+        // A limit may not look at the rows of the query it is in: all that is asked is read from the parameter.
+        take: "
+            UPDATE lanes SET held_by = $1 ->> '$[0].held_by', due_at_ms = $1 ->> '$[0].until_ms'
+            WHERE sink = $1 ->> '$[0].sink' AND lane IN (
+                SELECT lane FROM lanes WHERE sink = $1 ->> '$[0].sink' AND due_at_ms <= $1 ->> '$[0].now_ms'
+                ORDER BY due_at_ms LIMIT $1 ->> '$[0].most')
+            RETURNING lane",
+
+        due: concat!(
+            "SELECT ", due_columns!(), " FROM json_each($1) AS asked \
+                JOIN deliveries AS d ON d.sink = asked.value ->> 'sink' AND d.lane = asked.value ->> 'lane' \
+                    AND d.state = 'waiting' AND d.seq IN (SELECT seq FROM deliveries AS w \
+                        WHERE w.sink = asked.value ->> 'sink' AND w.lane = asked.value ->> 'lane' \
+                            AND w.state = 'waiting' ORDER BY seq LIMIT $1 ->> '$[0].each') \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key ORDER BY d.lane, d.seq"
+        ),
+
+        end: "
+            UPDATE deliveries SET state = r.value ->> 'state', tries = r.value ->> 'tries',
+                reason = r.value ->> 'reason', ended_at_ms = r.value ->> 'ended_at_ms'
+            FROM json_each($1) AS r
+            WHERE sink = r.value ->> 'sink' AND delivery_id = r.value ->> 'delivery_id' AND state = 'waiting'",
+
+        // The transaction is the only writer: nothing to lock.
+        lock_lanes: "SELECT '' AS lane FROM json_each($1) LIMIT 0",
+
+        drop_lanes: "
+            DELETE FROM lanes WHERE (sink, lane, held_by) IN (
+                SELECT value ->> 'sink', value ->> 'lane', value ->> 'held_by' FROM json_each($1))
+            AND NOT EXISTS (SELECT 1 FROM deliveries
+                WHERE deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane AND state = 'waiting')",
+
+        free_lanes: "
+            UPDATE lanes SET held_by = NULL, due_at_ms = r.value ->> 'due_at_ms' FROM json_each($1) AS r
+            WHERE sink = r.value ->> 'sink' AND lane = r.value ->> 'lane' AND held_by = r.value ->> 'held_by'",
+
+        dead: "
+            SELECT seq, sink, delivery_id, dedupe_key, account_sid, lane, recorded_at_ms, tries, reason, ended_at_ms
+            FROM deliveries
+            WHERE state = 'dead' AND (ended_at_ms, seq) < ($1 ->> '$[0].before_ms', $1 ->> '$[0].before_seq')
+                AND account_sid = coalesce($1 ->> '$[0].account_sid', account_sid)
+                AND sink = coalesce($1 ->> '$[0].sink', sink)
+            ORDER BY ended_at_ms DESC, seq DESC LIMIT $1 ->> '$[0].most'",
+
+        bring_back: "
+            UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.value ->> 'now_ms',
+                ended_at_ms = NULL
+            FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
+            RETURNING sink, lane, recorded_at_ms",
+
+        discard: "
+            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.value ->> 'now_ms'
+            FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
+            RETURNING sink, lane, recorded_at_ms",
+
+        standing: "
+            SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms
+            FROM deliveries WHERE state IN ('waiting', 'dead') AND $1 IS NOT NULL
+            GROUP BY sink, state",
     },
 
     register: RegisterStatements {

@@ -67,6 +67,7 @@ impl Sidecar {
         });
         let base = tokio::time::timeout(Duration::from_secs(30), listens).await.unwrap();
         let base = base.unwrap_or_else(|_| panic!("no start:\n{}", log.lock().unwrap()));
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Sidecar { process, base, client, log, ended: Mutex::new(ended) }
     }

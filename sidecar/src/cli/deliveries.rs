@@ -1,0 +1,206 @@
+//! `twilio-edge deliveries`: what sinks are owed and what was given up, where the database is reached, beside a sidecar that
+//! runs. What it changes is in the audit.
+
+use std::{future::Future, process::ExitCode};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Sources,
+    credentials::variable,
+    fail,
+    listing::{self, Format},
+};
+use crate::{
+    config::{Config, without_password},
+    domain::window::rfc3339,
+    http::now_ms,
+    store::{AuditEntry, DeadLetter, DeadLetters, Fate, Outbox, StoreError},
+};
+
+/// Dead letters asked for, or decided about, at a time.
+const PAGE: i64 = 500;
+
+const STANDING: [&str; 4] = ["sink", "state", "count", "oldest"];
+const DEAD: [&str; 7] = ["id", "sink", "event", "given_up_at", "recorded_at", "tries", "reason"];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// How much waits and how much was given up, by sink
+    Status {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// What was given up, the latest first, and why
+    List {
+        /// Only of this sink
+        #[arg(long)]
+        sink: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Bring what was given up on its way again
+    Retry(Which),
+    /// Never deliver what was given up
+    Discard(Which),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct Which {
+    /// Their ids, as listed
+    #[arg(conflicts_with = "all")]
+    ids: Vec<i64>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+    /// With --all: only of this sink
+    #[arg(long, requires = "all")]
+    sink: Option<String>,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let config = match args.sources.read().check(false) {
+        Ok(config) => config,
+        Err(problems) => return fail(problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    match runtime.block_on(with_outbox(&config, async |outbox| args.verb.act(&outbox).await)) {
+        Ok(code) => code,
+        Err(problem) => fail(problem),
+    }
+}
+
+async fn with_outbox<F: Future<Output = Result<ExitCode, StoreError>>>(
+    config: &Config,
+    act: impl FnOnce(Outbox) -> F,
+) -> Result<ExitCode, String> {
+    let database = without_password(config.database.url.expose());
+    let told = |reason: StoreError| format!("the database {database} {reason}");
+    let outbox = Outbox::open(&config.database).await.map_err(told)?;
+    let done = act(outbox.clone()).await;
+    outbox.close().await;
+    done.map_err(told)
+}
+
+impl Verb {
+    async fn act(self, outbox: &Outbox) -> Result<ExitCode, StoreError> {
+        match self {
+            Verb::Status { format } => {
+                let rows: Vec<Map<String, Value>> = outbox
+                    .standings()
+                    .await?
+                    .into_iter()
+                    .map(|standing| {
+                        object(json!({
+                            "sink": standing.sink,
+                            "state": standing.state,
+                            "count": standing.count,
+                            "oldest": rfc3339(standing.oldest_ms),
+                        }))
+                    })
+                    .collect();
+                Ok(listing::print(format.output(), &STANDING, &rows))
+            }
+            Verb::List { sink, limit, format } => {
+                let found = gather(outbox, sink.as_deref(), limit as usize).await?;
+                let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
+                Ok(listing::print(format.output(), &DEAD, &rows))
+            }
+            Verb::Retry(which) => which.meet(Fate::Retried, outbox).await,
+            Verb::Discard(which) => which.meet(Fate::Discarded, outbox).await,
+        }
+    }
+}
+
+impl Which {
+    async fn meet(self, fate: Fate, outbox: &Outbox) -> Result<ExitCode, StoreError> {
+        let ids = match self.all {
+            true => gather(outbox, self.sink.as_deref(), usize::MAX)
+                .await?
+                .into_iter()
+                .map(|letter| letter.seq)
+                .collect(),
+            false => self.ids,
+        };
+        let mut count = 0;
+        for some in ids.chunks(PAGE as usize) {
+            count += outbox.decide(fate, some, now_ms(), &[entry(fate, some)]).await?;
+        }
+        let done = match fate {
+            Fate::Retried => "are on their way again",
+            Fate::Discarded => "are discarded",
+        };
+        listing::write(&format!("{count} of {} {done}\n", ids.len()));
+        Ok(if count == ids.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+async fn gather(
+    outbox: &Outbox,
+    sink: Option<&str>,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, StoreError> {
+    let mut found: Vec<DeadLetter> = Vec::new();
+    while found.len() < limit {
+        let last = found.last().map(|letter| (letter.ended_at_ms, letter.seq));
+        let (before_ms, before_seq) = last.unwrap_or((i64::MAX, i64::MAX));
+        let most = PAGE.min(i64::try_from(limit - found.len()).unwrap_or(PAGE));
+        let page = DeadLetters { account_sid: None, sink, before_ms, before_seq, most };
+        let page = outbox.dead_letters(page).await?;
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    Ok(found)
+}
+
+fn entry(fate: Fate, ids: &[i64]) -> AuditEntry {
+    let user = variable("USER").unwrap_or_else(|| "unknown".into());
+    AuditEntry {
+        id: 0,
+        at_ms: now_ms(),
+        actor: "command line".into(),
+        source: user,
+        action: fate.action().into(),
+        subject: format!("{} deliveries", ids.len()),
+        account_sid: None,
+        detail: json!({ "ids": ids }).to_string(),
+    }
+}
+
+fn row(letter: &DeadLetter) -> Map<String, Value> {
+    object(json!({
+        "id": letter.seq,
+        "sink": letter.sink,
+        "event": letter.dedupe_key,
+        "delivery": letter.delivery_id,
+        "account_sid": letter.account_sid,
+        "given_up_at": rfc3339(letter.ended_at_ms),
+        "recorded_at": rfc3339(letter.recorded_at_ms),
+        "tries": letter.tries,
+        "reason": letter.reason,
+    }))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,293 @@
+//! When a delivery is tried again, when it is given up, and when a sink is left alone. Pure: the time and the dice are
+//! handed in, and who is spoken to, and how, is not known here.
+//!
+//! A *lane* is what must stay in order: what one sink is owed about one person. A lane whose first delivery fails waits;
+//! other lanes go on. A *breaker* watches the whole sink, so that an outage costs one try now and then and not one per lane.
+
+use std::time::Duration;
+
+/// How one try went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tried {
+    /// The sink has it.
+    Delivered,
+    /// It may work later.
+    Failed {
+        /// For people: what the sink said, or why it could not be asked.
+        reason: String,
+        /// The sink is there and asked for this much patience.
+        retry_after: Option<Duration>,
+        /// Whether it tells something about the sink as a whole: nobody there, no answer in time, overloaded.
+        is_outage: bool,
+    },
+    /// The sink looked at it and will never take it.
+    Refused {
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// It has arrived.
+    Done,
+    /// It is tried again, not before this, in milliseconds since 1970.
+    Again(i64),
+    /// It is a dead letter: only a person brings it on its way again.
+    Dead,
+}
+
+/// How patient a sink's deliveries are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The pause after the first failure is at most this; each further one may be twice as long.
+    pub first_pause: Duration,
+    /// But never longer than this.
+    pub longest_pause: Duration,
+    /// A delivery that failed for so long since it was recorded is given up.
+    pub give_up_after: Duration,
+}
+
+impl Patience {
+    /// What follows try number `tries` (from 1) of a delivery recorded at `recorded_ms`. `dice` is a random number: full
+    /// jitter spreads the tries of many lanes, which all failed at the same moment, over the whole pause.
+    pub fn next(
+        &self,
+        tried: &Tried,
+        tries: u32,
+        recorded_ms: i64,
+        now_ms: i64,
+        dice: u64,
+    ) -> Next {
+        let retry_after = match tried {
+            Tried::Delivered => return Next::Done,
+            Tried::Refused { .. } => return Next::Dead,
+            Tried::Failed { retry_after, .. } => retry_after.unwrap_or_default(),
+        };
+        if now_ms.saturating_sub(recorded_ms) >= millis(self.give_up_after) {
+            return Next::Dead;
+        }
+        // Nobody is waited for longer than we would wait by ourselves: a sink that says "in a year" is asked again.
+        let pause = self.pause(tries, dice).max(retry_after.min(self.longest_pause));
+        Next::Again(now_ms.saturating_add(millis(pause)))
+    }
+
+    fn pause(&self, tries: u32, dice: u64) -> Duration {
+        let doublings = tries.saturating_sub(1).min(31);
+        let longest = self.first_pause.saturating_mul(1 << doublings).min(self.longest_pause);
+        let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        // Not zero: a lane must not be tried in a circle.
+        Duration::from_millis(1 + dice % longest.max(1))
+    }
+}
+
+/// Whether a sink is worth asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breaker {
+    /// Outages one after the other.
+    failures: u32,
+    /// While it is open: when one delivery may try, in milliseconds since 1970.
+    probe_at_ms: Option<i64>,
+    /// That one is under way.
+    probing: bool,
+}
+
+/// Outages in a row that open a breaker.
+const TRIPS_AT: u32 = 5;
+
+/// How long an open breaker keeps everybody away: at first, and at most.
+const PAUSES_MS: [i64; 2] = [500, 30_000];
+
+impl Breaker {
+    /// Closed: everybody may try.
+    pub fn new() -> Breaker {
+        Breaker { failures: 0, probe_at_ms: None, probing: false }
+    }
+
+    /// How many deliveries may start now, of the `wanted`.
+    pub fn admits(&self, wanted: usize, now_ms: i64) -> usize {
+        match self.probe_at_ms {
+            None => wanted,
+            Some(at) if !self.probing && now_ms >= at => wanted.min(1),
+            Some(_) => 0,
+        }
+    }
+
+    /// A delivery that was admitted has started.
+    pub fn started(&mut self) {
+        self.probing = self.probe_at_ms.is_some();
+    }
+
+    /// A try has ended. A sink that refuses one delivery is there for the others.
+    pub fn ended(&mut self, tried: &Tried, now_ms: i64) {
+        let is_outage = matches!(tried, Tried::Failed { is_outage: true, .. });
+        if !is_outage {
+            *self = Breaker::new();
+            return;
+        }
+        let was_probe = std::mem::take(&mut self.probing);
+        self.failures = self.failures.saturating_add(1);
+        let over = self.failures.saturating_sub(TRIPS_AT);
+        // Those under way when it opened fail as well, and say nothing new.
+        if self.failures >= TRIPS_AT && (self.probe_at_ms.is_none() || was_probe) {
+            let [first, longest] = PAUSES_MS;
+            let pause = first.saturating_mul(1 << over.min(16)).min(longest);
+            self.probe_at_ms = Some(now_ms.saturating_add(pause));
+        }
+    }
+
+    /// A delivery that was admitted never tried: its turn is somebody else's.
+    pub fn withdrawn(&mut self) {
+        self.probing = false;
+    }
+
+    /// When it lets somebody try, if it is open.
+    pub fn opens_at_ms(&self) -> Option<i64> {
+        self.probe_at_ms
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Breaker {
+        Breaker::new()
+    }
+}
+
+/// What an HTTP sink's answer means. 400, 413, 415 and 422 are said of the delivery and will be said again; everything else
+/// may be a deployment, a wrong secret or a route that is not there yet, which somebody mends.
+pub fn answered(status: u16, retry_after: Option<Duration>, said: &str) -> Tried {
+    let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
+    match status {
+        200..=299 => Tried::Delivered,
+        400 | 413 | 415 | 422 => Tried::Refused { reason },
+        429 | 500..=599 => Tried::Failed { reason, retry_after, is_outage: true },
+        _ => Tried::Failed { reason, retry_after, is_outage: false },
+    }
+}
+
+/// `Retry-After` in seconds; the form with a date is rare, and our own pause does as well.
+pub fn retry_after(header: &str) -> Option<Duration> {
+    header.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        first_pause: Duration::from_millis(100),
+        longest_pause: Duration::from_secs(60),
+        give_up_after: Duration::from_secs(3600),
+    };
+
+    fn failed(retry_after: Option<u64>) -> Tried {
+        let retry_after = retry_after.map(Duration::from_secs);
+        Tried::Failed { reason: "no".into(), retry_after, is_outage: true }
+    }
+
+    #[test]
+    fn what_an_answer_means() {
+        let outage = |tried| matches!(tried, Tried::Failed { is_outage: true, .. });
+        let mendable = |tried| matches!(tried, Tried::Failed { is_outage: false, .. });
+        let refused = |tried| matches!(tried, Tried::Refused { .. });
+        for status in 200..=299 {
+            assert_eq!(answered(status, None, "thanks"), Tried::Delivered);
+        }
+        for status in [400, 413, 415, 422] {
+            assert!(refused(answered(status, None, "")), "{status}");
+        }
+        for status in [429, 500, 502, 503, 504, 599] {
+            assert!(outage(answered(status, None, "")), "{status}");
+        }
+        for status in [100, 301, 302, 401, 403, 404, 405, 408, 409, 410, 425, 451, 999] {
+            assert!(mendable(answered(status, None, "")), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_failed_for_too_long_is_given_up_and_what_is_refused_at_once() {
+        let next = |tried: &Tried, now| PATIENCE.next(tried, 3, 1000, now, 7);
+        assert_eq!(next(&Tried::Delivered, 9_999_999), Next::Done);
+        assert_eq!(next(&Tried::Refused { reason: String::new() }, 1001), Next::Dead);
+        assert!(matches!(next(&failed(None), 1000 + 3_599_999), Next::Again(_)));
+        assert_eq!(next(&failed(None), 1000 + 3_600_000), Next::Dead);
+    }
+
+    #[test]
+    fn a_sink_that_asks_for_patience_gets_it_within_reason() {
+        let next = |seconds| PATIENCE.next(&failed(Some(seconds)), 1, 0, 0, 0);
+        assert_eq!(next(0), Next::Again(1));
+        assert_eq!(next(7), Next::Again(7000));
+        assert_eq!(next(u64::MAX), Next::Again(60_000));
+    }
+
+    #[test]
+    fn an_outage_is_tried_by_one_at_a_time_and_ever_more_rarely() {
+        let mut breaker = Breaker::new();
+        for now in 0..4 {
+            breaker.ended(&failed(None), now);
+            assert_eq!(breaker.admits(9, now), 9);
+        }
+        breaker.ended(&failed(None), 4);
+        // Those that were under way change nothing.
+        breaker.ended(&failed(None), 5);
+        assert_eq!((breaker.admits(9, 503), breaker.admits(9, 504)), (0, 1));
+        breaker.started();
+        assert_eq!(breaker.admits(9, 504), 0, "one is trying");
+        breaker.ended(&failed(None), 600);
+        let again = breaker.opens_at_ms().unwrap();
+        assert!(again > 600 + 504, "{again}");
+        assert_eq!(breaker.admits(9, again), 1);
+        breaker.started();
+        breaker.withdrawn();
+        assert_eq!(breaker.admits(9, again), 1, "nobody tried");
+        breaker.started();
+        breaker.ended(&Tried::Refused { reason: String::new() }, again);
+        assert_eq!(breaker.admits(9, again), 9, "it is there");
+    }
+
+    proptest! {
+        /// Every failure has its next try in the future, none beyond the longest pause, and jitter reaches down to nearly now.
+        #[test]
+        fn tries_are_spread_and_bounded(tries in 0_u32..=u32::MAX, dice in any::<u64>(), now in 0_i64..1 << 50) {
+            let Next::Again(at) = PATIENCE.next(&failed(None), tries, now, now, dice) else {
+                panic!("given up at once");
+            };
+            prop_assert!(at > now && at <= now + 60_000);
+        }
+
+        /// A breaker never lets more than one try while it is open, never for ever, and closes with the first that works.
+        #[test]
+        fn a_breaker_always_comes_back(ends in prop::collection::vec(any::<bool>(), 0..60)) {
+            let (mut breaker, mut now) = (Breaker::new(), 0);
+            for works in ends {
+                let open = breaker.opens_at_ms();
+                let admitted = breaker.admits(5, now);
+                prop_assert!(open.is_none() || admitted <= 1);
+                if admitted == 0 {
+                    let at = open.unwrap();
+                    prop_assert!(at - now <= 30_000);
+                    now = at;
+                    continue;
+                }
+                breaker.started();
+                now += 3;
+                let tried = if works { Tried::Delivered } else { failed(None) };
+                breaker.ended(&tried, now);
+                prop_assert!(!works || breaker.admits(5, now) == 5);
+            }
+        }
+
+        #[test]
+        fn no_answer_panics(status in any::<u16>(), header in any::<String>(), said in any::<String>()) {
+            answered(status, retry_after(&header), &said);
+        }
+    }
+}

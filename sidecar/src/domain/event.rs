@@ -1,0 +1,230 @@
+//! A webhook as it is published: the JSON that sinks get, the same for HTTP, Kafka and Redis. Its shape is a promise to
+//! other people's programs (docs/schema/event.v1.json); what it is sent with and to whom is not known here.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::Serialize;
+use twilio_edge_contract::Class;
+
+use super::{address::Address, window::rfc3339};
+
+/// Most digits a count may have: Twilio's counts are small, and a text that only looks like one stays in `raw`.
+const COUNT_DIGITS: usize = 6;
+
+/// What is known of a webhook besides its form.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The dedupe key: the same for every copy of the webhook, and for every delivery of it.
+    pub event_id: &'a str,
+    /// What it is about.
+    pub class: Class,
+    /// Whose.
+    pub account_sid: &'a str,
+    /// Which message.
+    pub message_sid: &'a str,
+    /// Of a callback.
+    pub status: Option<&'a str>,
+    /// Of a callback that tells of a failure.
+    pub error_code: Option<&'a str>,
+    /// The path it came on.
+    pub route: &'a str,
+    /// First heard of, in milliseconds since 1970.
+    pub received_at_ms: i64,
+    /// Which replay this is; none the first time.
+    pub replay_id: Option<&'a str>,
+}
+
+/// The event.
+#[derive(Debug, Serialize)]
+pub struct Event<'a> {
+    event_id: &'a str,
+    event_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_at: Option<String>,
+    account_sid: &'a str,
+    message_sid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_media: Option<u32>,
+    route: &'a str,
+    replay: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay_id: Option<&'a str>,
+    raw: BTreeMap<Cow<'a, str>, Values<'a>>,
+}
+
+/// A parameter: text, or the list of texts of a name that came more than once.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Values<'a> {
+    One(Cow<'a, str>),
+    Many(Vec<Cow<'a, str>>),
+}
+
+impl<'a> Values<'a> {
+    fn first(&self) -> Option<&Cow<'a, str>> {
+        match self {
+            Values::One(value) => Some(value),
+            Values::Many(values) => values.first(),
+        }
+    }
+
+    fn push(&mut self, value: Cow<'a, str>) {
+        match self {
+            Values::One(first) => *self = Values::Many(vec![std::mem::take(first), value]),
+            Values::Many(values) => values.push(value),
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    /// Reads the form, which was proven to be Twilio's when it came.
+    pub fn of(known: Known<'a>, form: &'a str) -> Event<'a> {
+        let mut raw: BTreeMap<Cow<'a, str>, Values<'a>> = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(form.as_bytes()) {
+            match raw.get_mut(&name) {
+                Some(values) => values.push(value),
+                None => {
+                    raw.insert(name, Values::One(value));
+                }
+            }
+        }
+        let text = |name: &str| raw.get(name).and_then(Values::first).cloned();
+        let (from, to) = (text("From"), text("To"));
+        let person = if known.class == Class::Status { &to } else { &from };
+        let channel = person.as_deref().and_then(Address::parse).map(|address| address.channel);
+        let num_media = text("NumMedia").filter(|count| count.len() <= COUNT_DIGITS);
+        Event {
+            event_id: known.event_id,
+            event_type: event_type(known.class),
+            received_at: rfc3339(known.received_at_ms),
+            account_sid: known.account_sid,
+            message_sid: known.message_sid,
+            channel,
+            status: known.status,
+            error_code: known.error_code,
+            body: text("Body"),
+            num_media: num_media.and_then(|count| count.parse().ok()),
+            from,
+            to,
+            route: known.route,
+            replay: known.replay_id.is_some(),
+            replay_id: known.replay_id,
+            raw,
+        }
+    }
+}
+
+/// As the field says it.
+pub fn event_type(class: Class) -> &'static str {
+    match class {
+        Class::Inbound => "twilio_inbound",
+        Class::Status => "twilio_status",
+        Class::Other => "twilio_other",
+    }
+}
+
+/// What identifies one delivery of it to whoever gets it: a replay is another message, and must not be taken for a copy.
+pub fn delivery_id(event_id: &str, replay_id: Option<&str>) -> String {
+    match replay_id {
+        Some(replay) => format!("{event_id}#{replay}"),
+        None => event_id.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KNOWN: Known<'_> = Known {
+        event_id: "inbound:AC1:SM1",
+        class: Class::Inbound,
+        account_sid: "AC1",
+        message_sid: "SM1",
+        status: None,
+        error_code: None,
+        route: "/twilio/inbound",
+        received_at_ms: 1_795_436_897_042,
+        replay_id: None,
+    };
+
+    fn published(known: Known<'_>, form: &str) -> Value {
+        serde_json::to_value(Event::of(known, form)).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_published_as_documented() {
+        let form = "From=whatsapp%3A%2B14155550123&To=whatsapp%3A%2B14155238886&Body=Where+is+it%3F&NumMedia=0&A=1&A=2";
+        assert_eq!(
+            published(KNOWN, form),
+            json!({
+                "event_id": "inbound:AC1:SM1",
+                "event_type": "twilio_inbound",
+                "received_at": "2026-11-23T12:28:17.042Z",
+                "account_sid": "AC1",
+                "message_sid": "SM1",
+                "from": "whatsapp:+14155550123",
+                "to": "whatsapp:+14155238886",
+                "channel": "whatsapp",
+                "body": "Where is it?",
+                "num_media": 0,
+                "route": "/twilio/inbound",
+                "replay": false,
+                "raw": {
+                    "From": "whatsapp:+14155550123", "To": "whatsapp:+14155238886",
+                    "Body": "Where is it?", "NumMedia": "0", "A": ["1", "2"],
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn a_callback_is_about_whom_we_wrote_to_and_a_replay_says_so() {
+        let known = Known {
+            class: Class::Status,
+            status: Some("failed"),
+            error_code: Some("63016"),
+            replay_id: Some("r1"),
+            ..KNOWN
+        };
+        let event = published(known, "To=whatsapp%3A%2B1415&From=%2B1555&NumMedia=12345678901");
+        assert_eq!(event["event_type"], "twilio_status");
+        assert_eq!(
+            (&event["channel"], &event["error_code"]),
+            (&json!("whatsapp"), &json!("63016"))
+        );
+        assert_eq!((&event["replay"], &event["replay_id"]), (&json!(true), &json!("r1")));
+        assert_eq!(event.get("num_media"), None, "no count");
+        assert_eq!(delivery_id("e", None), "e");
+        assert_eq!(delivery_id("e", Some("r1")), "e#r1");
+    }
+
+    proptest! {
+        /// Whatever the parameters are, none is lost.
+        #[test]
+        fn every_parameter_is_in_it(pairs in prop::collection::vec((".{0,8}", ".{0,12}"), 0..12)) {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            pairs.iter().for_each(|(name, value)| { form.append_pair(name, value); });
+            let event = published(KNOWN, &form.finish());
+            for (name, value) in &pairs {
+                let found = &event["raw"][name];
+                let is_there = found == value || found.as_array().is_some_and(|all| all.contains(&json!(value)));
+                prop_assert!(is_there, "{name:?}={value:?} is not in {found}");
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Where accepted webhooks go: the sinks of one configuration, which of them a route has, and the way to each. What is
+//! owed to them, in what order and how often it is tried is not known here.
+
+mod file;
+mod http;
+
+use std::sync::Arc;
+
+use self::file::Kind;
+pub(crate) use self::file::Sink as Settings;
+use crate::{
+    domain::{
+        delivery::{Patience, Tried},
+        event::{Event, Known, delivery_id},
+    },
+    store::Due,
+};
+
+/// All sinks of a sidecar.
+#[derive(Debug, Clone, Default)]
+pub struct Sinks {
+    all: Arc<[Sink]>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Sink {
+    name: String,
+    routes: Vec<String>,
+    patience: Patience,
+    concurrency: usize,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Http(http::Endpoint),
+}
+
+/// What is brought: one event to one sink.
+#[derive(Debug)]
+pub(crate) struct Parcel<'a> {
+    /// Tells one delivery from another; the same on every try.
+    pub(crate) id: String,
+    pub(crate) event: Event<'a>,
+    /// As Twilio sent it.
+    pub(crate) form: &'a str,
+    pub(crate) replay_id: Option<&'a str>,
+}
+
+/// Everything wrong with a sinks file.
+pub(crate) fn problems(path: &str) -> Vec<String> {
+    Sinks::read(path).err().unwrap_or_default()
+}
+
+impl Sinks {
+    /// Reads a sinks file; every problem with it.
+    pub fn read(path: &str) -> Result<Sinks, Vec<String>> {
+        let text = std::fs::read_to_string(path).map_err(|error| vec![error.to_string()])?;
+        let settings = file::parse(&text)?;
+        let sinks: Result<Vec<Sink>, String> = settings.into_iter().map(Sink::new).collect();
+        Ok(Sinks { all: sinks.map_err(|problem| vec![problem])?.into() })
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Sink> {
+        self.all.iter()
+    }
+
+    /// The names of those that get what comes on a route.
+    pub fn of_route<'a>(&'a self, route: &'a str) -> impl Iterator<Item = &'a str> {
+        self.all.iter().filter(move |sink| sink.has_route(route)).map(|sink| sink.name.as_str())
+    }
+
+    /// The one of that name.
+    pub fn get(&self, name: &str) -> Option<&Sink> {
+        self.all.iter().find(|sink| sink.name == name)
+    }
+}
+
+impl Sink {
+    fn new(settings: Settings) -> Result<Sink, String> {
+        let Settings { name, routes, patience, concurrency, kind } = settings;
+        let way = match kind {
+            Kind::Http(settings) => Way::Http(http::Endpoint::new(settings)?),
+        };
+        Ok(Sink { name, routes, patience, concurrency, way })
+    }
+
+    /// What people and metrics call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How patient its deliveries are.
+    pub fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    /// Lanes worked on at a time.
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    fn has_route(&self, route: &str) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|own| own == route)
+    }
+
+    /// Brings one delivery, once.
+    pub async fn deliver(&self, due: &Due) -> Tried {
+        let Some(parcel) = Parcel::of(due) else {
+            return Tried::Refused { reason: "its event is not in the ledger any more".into() };
+        };
+        match &self.way {
+            Way::Http(endpoint) => endpoint.deliver(&parcel).await,
+        }
+    }
+}
+
+impl<'a> Parcel<'a> {
+    fn of(due: &'a Due) -> Option<Parcel<'a>> {
+        let form = due.form.as_deref()?;
+        let known = Known {
+            event_id: &due.dedupe_key,
+            class: due.class()?,
+            account_sid: &due.account_sid,
+            message_sid: &due.message_sid,
+            status: due.status.as_deref(),
+            error_code: due.error_code.as_deref(),
+            route: due.route.as_deref().unwrap_or_default(),
+            received_at_ms: due.received_at_ms.unwrap_or(due.recorded_at_ms),
+            replay_id: due.replay_id.as_deref(),
+        };
+        Some(Parcel {
+            id: delivery_id(&due.dedupe_key, due.replay_id.as_deref()),
+            event: Event::of(known, form),
+            form,
+            replay_id: due.replay_id.as_deref(),
+        })
+    }
+}

@@ -1,0 +1,306 @@
+//! The sinks file: from its text to what each sink is and which routes it gets, or to everything that is wrong with it, by
+//! path. Pure: nothing is connected to here.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use toml::{Table, Value};
+
+use crate::{
+    domain::delivery::Patience,
+    reading::{Fields, Reading},
+};
+
+/// More would not be looked after by anybody.
+const MAX_SINKS: usize = 32;
+const MAX_ROUTES: usize = 256;
+/// The current secret and those it takes over from.
+const MAX_SECRETS: usize = 4;
+/// What a Standard Webhooks secret is written with.
+const SECRET_PREFIX: &str = "whsec_";
+/// Shortest and longest key the specification allows, in bytes.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// One sink, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sink {
+    /// What people and metrics call it.
+    pub(crate) name: String,
+    /// Paths of the routes it gets; all accepted ones, if there is none.
+    pub(crate) routes: Vec<String>,
+    pub(crate) patience: Patience,
+    /// Lanes worked on at a time by one sidecar.
+    pub(crate) concurrency: usize,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Http(Http),
+}
+
+/// An HTTP endpoint.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Http {
+    pub(crate) url: String,
+    pub(crate) format: Format,
+    /// Keys of Standard Webhooks signatures, the current one first; unsigned without.
+    pub(crate) secrets: Vec<Vec<u8>>,
+    pub(crate) timeout: Duration,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+/// What an HTTP sink gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The JSON event.
+    Event,
+    /// The form as Twilio sent it.
+    Form,
+}
+
+/// Reads the file's text.
+pub(crate) fn parse(text: &str) -> Result<Vec<Sink>, Vec<String>> {
+    let table = crate::config::parse(text).map_err(|problem| vec![problem])?;
+    let mut reading = Reading::default();
+    let sinks = sinks(&mut reading, &table);
+    reading.outcome(sinks)
+}
+
+fn sinks(reading: &mut Reading, table: &Table) -> Vec<Sink> {
+    reading.known_fields("", table, &["sink"]);
+    let tables = reading.list("sink", table.get("sink"), MAX_SINKS);
+    if tables.is_empty() && reading.is_clean() {
+        reading.problem("sink", "holds nothing; there must be at least one [[sink]]");
+    }
+    let sinks: Vec<Sink> = tables
+        .iter()
+        .enumerate()
+        .map(|(n, value)| sink(reading, &format!("sink[{n}]"), value))
+        .collect();
+    reading.refuse_repeats("sink", "name", sinks.iter().map(|sink| &sink.name));
+    sinks
+}
+
+fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
+    const FIELDS: [&str; 10] = [
+        "name",
+        "type",
+        "routes",
+        "concurrency",
+        "give_up_after_s",
+        "longest_pause_ms",
+        "url",
+        "format",
+        "secrets",
+        "timeout_ms",
+    ];
+    let table = reading.table(path, value, &FIELDS);
+    let name = reading.text(&format!("{path}.name"), table.get("name"));
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        || name.len() > 64
+    {
+        reading.problem(&format!("{path}.name"), "must be at most 64 letters, digits, - and _");
+    }
+    match reading.text(&format!("{path}.type"), table.get("type")).as_str() {
+        "http" | "" => {}
+        _ => reading.problem(&format!("{path}.type"), "must be http"),
+    }
+    let routes = format!("{path}.routes");
+    let routes: Vec<String> = reading
+        .list(&routes, table.get("routes"), MAX_ROUTES)
+        .iter()
+        .enumerate()
+        .map(|(n, route)| {
+            let at = format!("{routes}[{n}]");
+            let route = reading.text(&at, Some(route));
+            if !route.is_empty() && !route.starts_with('/') {
+                reading.problem(&at, "must be a path, as in /twilio/inbound");
+            }
+            route
+        })
+        .collect();
+    let patience = Patience {
+        first_pause: Duration::from_millis(500),
+        longest_pause: Duration::from_millis(number(
+            reading,
+            path,
+            table,
+            "longest_pause_ms",
+            100..=3_600_000,
+            300_000,
+        )),
+        give_up_after: Duration::from_secs(number(
+            reading,
+            path,
+            table,
+            "give_up_after_s",
+            1..=2_592_000,
+            259_200,
+        )),
+    };
+    let concurrency = number(reading, path, table, "concurrency", 1..=256, 16);
+    Sink {
+        name,
+        routes,
+        patience,
+        concurrency: usize::try_from(concurrency).unwrap_or(1),
+        kind: Kind::Http(http(reading, path, table)),
+    }
+}
+
+fn http(reading: &mut Reading, path: &str, table: Fields<'_>) -> Http {
+    let at = format!("{path}.url");
+    let url = reading.text(&at, table.get("url"));
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    if !url.is_empty()
+        && host.is_none_or(|rest| rest.is_empty() || rest.starts_with(['/', ':', '?']))
+    {
+        reading.problem(&at, "must be http://HOST.. or https://HOST..");
+    }
+    if host.and_then(|rest| rest.split('/').next()).is_some_and(|host| host.contains('@')) {
+        reading.problem(&at, "must not hold a name or password: sign with `secrets` instead");
+    }
+    let format = match table.get("format").map(Value::as_str) {
+        None | Some(Some("event")) => Format::Event,
+        Some(Some("form")) => Format::Form,
+        Some(_) => {
+            reading.problem(&format!("{path}.format"), "must be event or form");
+            Format::Event
+        }
+    };
+    let secrets = format!("{path}.secrets");
+    let secrets = reading
+        .list(&secrets, table.get("secrets"), MAX_SECRETS)
+        .iter()
+        .enumerate()
+        .map(|(n, secret)| {
+            let at = format!("{secrets}[{n}]");
+            let text = reading.text(&at, Some(secret));
+            let key = text.strip_prefix(SECRET_PREFIX).and_then(|key| STANDARD.decode(key).ok());
+            match key.filter(|key| SECRET_BYTES.contains(&key.len())) {
+                Some(key) => key,
+                None => {
+                    if !text.is_empty() {
+                        reading.problem(&at, "must be whsec_ and 24 to 64 bytes in base64");
+                    }
+                    Vec::new()
+                }
+            }
+        })
+        .collect();
+    let timeout = number(reading, path, table, "timeout_ms", 100..=60_000, 10_000);
+    Http { url, format, secrets, timeout: Duration::from_millis(timeout) }
+}
+
+fn number(
+    reading: &mut Reading,
+    path: &str,
+    table: Fields<'_>,
+    field: &str,
+    range: std::ops::RangeInclusive<u64>,
+    default: u64,
+) -> u64 {
+    let Some(value) = table.get(field) else { return default };
+    match value
+        .as_integer()
+        .and_then(|value| u64::try_from(value).ok())
+        .filter(|value| range.contains(value))
+    {
+        Some(value) => value,
+        None => {
+            let (least, most) = (range.start(), range.end());
+            reading.problem(&format!("{path}.{field}"), format_args!("must be {least} to {most}"));
+            default
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_file_is_read_whole() {
+        let file = r#"
+[[sink]]
+name = "app"
+type = "http"
+url = "https://app.internal/twilio"
+secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
+routes = ["/twilio/inbound"]
+timeout_ms = 2000
+
+[[sink]]
+name = "crm"
+type = "http"
+url = "http://127.0.0.1:9000"
+format = "form"
+concurrency = 1
+"#;
+        let sinks = parse(file).unwrap();
+        let [app, crm] = sinks.as_slice() else { panic!("{sinks:?}") };
+        let Kind::Http(http) = &app.kind;
+        assert_eq!((http.secrets[0].len(), http.timeout), (24, Duration::from_secs(2)));
+        assert_eq!(
+            (app.routes.as_slice(), app.concurrency),
+            (&["/twilio/inbound".to_owned()][..], 16)
+        );
+        let Kind::Http(http) = &crm.kind;
+        assert_eq!((http.format, crm.concurrency, crm.routes.len()), (Format::Form, 1, 0));
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
+        let file = r#"
+[[sink]]
+name = "hush sink"
+type = "hush"
+url = "ftp://hush"
+secrets = ["hush", 7]
+routes = ["hush"]
+format = "hush"
+timeout_ms = 0
+concurrency = "hush"
+password = "hush"
+[[sink]]
+name = "a"
+type = "http"
+url = "https://user:hush@host/"
+[[sink]]
+name = "a"
+type = "http"
+"#;
+        let problems = parse(file).unwrap_err();
+        assert!(problems.iter().all(|problem| !problem.contains("hush")), "{problems:?}");
+        for path in [
+            "sink[0].password",
+            "sink[0].name",
+            "sink[0].type",
+            "sink[0].routes[0]",
+            "sink[0].concurrency",
+            "sink[0].url",
+            "sink[0].format",
+            "sink[0].secrets[0]",
+            "sink[0].secrets[1]",
+            "sink[0].timeout_ms",
+            "sink[1].url",
+            "sink[2].url",
+            "sink[2].name",
+        ] {
+            assert!(
+                problems.iter().any(|problem| problem.starts_with(&format!("{path}: "))),
+                "{path}: {problems:?}"
+            );
+        }
+        assert_eq!(problems.len(), 13, "{problems:?}");
+        for empty in ["", "sink = []", "sink = 7", "[sink]"] {
+            assert!(!parse(empty).unwrap_err().is_empty(), "{empty:?}");
+        }
+    }
+}

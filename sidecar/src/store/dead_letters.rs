@@ -1,0 +1,133 @@
+//! Deliveries that were given up, and what a person does about them: look, bring back on the way, discard. Each such change is
+//! in the audit, in the same transaction.
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::{
+    Outbox,
+    register::AuditEntry,
+    sql::{Durability, StoreError},
+};
+
+/// A delivery that was given up. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct DeadLetter {
+    /// Its number, for people.
+    pub seq: i64,
+    /// Who did not take it.
+    pub sink: String,
+    /// What identifies it to the sink.
+    pub delivery_id: String,
+    /// Of which event.
+    pub dedupe_key: String,
+    /// Whose.
+    pub account_sid: String,
+    /// What it was kept in order with.
+    pub lane: String,
+    /// When it was to be delivered.
+    pub recorded_at_ms: i64,
+    /// How often it was tried.
+    pub tries: i64,
+    /// Why the last try failed.
+    pub reason: Option<String>,
+    /// When it was given up.
+    pub ended_at_ms: i64,
+}
+
+/// Which to list: the latest first, those before one that was seen already.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeadLetters<'a> {
+    /// Of this account only.
+    pub account_sid: Option<&'a str>,
+    /// Of this sink only.
+    pub sink: Option<&'a str>,
+    /// Given up before, or then and with a smaller number.
+    pub before_ms: i64,
+    /// See `before_ms`.
+    pub before_seq: i64,
+    /// How many.
+    pub most: i64,
+}
+
+/// What is to become of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is tried again, with all its patience, before what waits of the same person.
+    Retried,
+    /// It is never delivered.
+    Discarded,
+}
+
+impl Fate {
+    /// What the audit calls it.
+    pub fn action(self) -> &'static str {
+        match self {
+            Fate::Retried => "delivery.retried",
+            Fate::Discarded => "delivery.discarded",
+        }
+    }
+}
+
+/// How many deliveries of a sink wait, or were given up.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Standing {
+    /// Of which sink.
+    pub sink: String,
+    /// `waiting` or `dead`.
+    pub state: String,
+    /// How many.
+    pub count: i64,
+    /// Since when the oldest of them.
+    pub oldest_ms: i64,
+}
+
+#[derive(Serialize)]
+struct Chosen {
+    seq: i64,
+    now_ms: i64,
+}
+
+#[derive(Debug, Serialize, FromRow)]
+struct LaneOfOne {
+    sink: String,
+    lane: String,
+    recorded_at_ms: i64,
+}
+
+impl Outbox {
+    /// A page of dead letters, the latest first.
+    pub async fn dead_letters(&self, page: DeadLetters<'_>) -> Result<Vec<DeadLetter>, StoreError> {
+        self.bounded(self.database.read(self.statements().dead, &[page])).await
+    }
+
+    /// How much waits and how much was given up, by sink.
+    pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
+        self.bounded(self.database.read(self.statements().standing, &[0])).await
+    }
+
+    /// Decides about dead letters; how many of them still were.
+    pub async fn decide(
+        &self,
+        fate: Fate,
+        seqs: &[i64],
+        now_ms: i64,
+        entries: &[AuditEntry],
+    ) -> Result<usize, StoreError> {
+        let chosen: Vec<Chosen> = seqs.iter().map(|seq| Chosen { seq: *seq, now_ms }).collect();
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let changed: Vec<LaneOfOne> = match fate {
+                Fate::Retried => tx.fetch(self.statements().bring_back, &chosen).await?,
+                Fate::Discarded => tx.fetch(self.statements().discard, &chosen).await?,
+            };
+            if fate == Fate::Retried {
+                tx.execute(self.statements().open_lanes, &changed).await?;
+            }
+            tx.execute(self.database.statements().register.add_entry, entries).await?;
+            tx.commit().await?;
+            Ok(changed.len())
+        })
+        .await
+    }
+}

@@ -1,0 +1,278 @@
+//! Accepted webhooks: from the claim's answer to the application that gets them, whatever dies on the way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    process::Command,
+};
+
+use serde_json::Value;
+use twilio_edge_contract::{Claim, Decision, Delivery, Outcome, SettlementResult};
+
+use crate::{
+    receiver::Receiver,
+    servers::eventually,
+    sidecar::{Sidecar, inbound, settlement, status},
+    world::{World, on_every_shared_store, on_every_store},
+};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+on_every_store! {
+    what_is_accepted_is_delivered_once_and_signed,
+    what_is_accepted_survives_the_sidecar_and_waits_for_the_application,
+    a_number_hears_everything_in_order,
+    what_is_never_taken_is_a_dead_letter_and_holds_nothing_up,
+    every_sink_of_a_route_gets_it,
+}
+
+on_every_shared_store! {
+    sidecars_share_the_work_and_one_that_dies_blocks_nobody,
+}
+
+fn accepted(claim: Claim) -> Claim {
+    Claim { delivery: Delivery::Accept, ..claim }
+}
+
+fn from(person: usize, n: usize) -> Claim {
+    let sid = format!("SM{person}x{n}");
+    accepted(inbound(
+        &format!("c{sid}"),
+        &sid,
+        &format!("whatsapp:+1555000{person:04}"),
+        &n.to_string(),
+    ))
+}
+
+/// What a command says, with a database of its own stores.
+fn command(world: &World, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+    let output = command.args(arguments).env("DATABASE_URL", &world.database_url).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A sinks file with one sink per receiver, `more` added to each.
+fn sinks(world: &World, receivers: &[(&str, &Receiver, &str)]) -> String {
+    let path: PathBuf = world.directory.path().join("sinks.toml");
+    let sinks: Vec<String> = receivers
+        .iter()
+        .map(|(name, receiver, more)| {
+            format!(
+                "[[sink]]\nname = \"{name}\"\ntype = \"http\"\nurl = \"{}\"\n{more}\n",
+                receiver.url()
+            )
+        })
+        .collect();
+    std::fs::write(&path, sinks.concat()).unwrap();
+    path.display().to_string()
+}
+
+async fn start(world: &World, file: &str) -> Sidecar {
+    world.sidecar_with(&[("TWILIO_EDGE_SINKS_FILE", file)]).await
+}
+
+async fn what_is_accepted_is_delivered_once_and_signed(world: World) {
+    let receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, &format!("secrets = [\"{SECRET}\"]"))]);
+    let sidecar = start(&world, &file).await;
+    let claim = from(1, 1);
+    assert_eq!(sidecar.decide(claim.clone()).await, Decision::Accepted);
+    eventually("it is delivered", async || !receiver.got().is_empty()).await;
+    let copy = Claim { claim_id: "again".into(), ..claim.clone() };
+    assert_eq!(sidecar.decide(copy).await, Decision::Duplicate);
+    // A filter that did not hear the answer gives the claim back; what is accepted stays so.
+    let late = sidecar.settle(settlement(&claim, Outcome::Release)).await;
+    assert_eq!(late, SettlementResult::Superseded);
+    let copy = Claim { claim_id: "and again".into(), ..claim };
+    assert_eq!(sidecar.decide(copy).await, Decision::Duplicate);
+
+    // In the order of its number: when the second is there, the first did not come twice.
+    assert_eq!(sidecar.decide(from(1, 2)).await, Decision::Accepted);
+    eventually("the next is delivered", async || receiver.got().len() > 1).await;
+    let got = receiver.got();
+    let [first, second] = got.as_slice() else { panic!("{got:?}") };
+    let event = first.event();
+    assert_eq!(event["event_id"], first.header("webhook-id"));
+    assert_eq!(event["event_type"], "twilio_inbound");
+    assert_eq!((&event["from"], &event["body"]), (&"whatsapp:+15550000001".into(), &"1".into()));
+    assert_eq!(event["replay"], false);
+    assert_eq!(second.event()["message_sid"], "SM1x2");
+    for got in [first, second] {
+        let verifier = standardwebhooks::Webhook::new(SECRET).unwrap();
+        verifier.verify(got.body.as_bytes(), &got.headers).unwrap();
+    }
+    eventually("nothing is owed any more", async || {
+        world.stored("SELECT lane FROM lanes").await.is_empty()
+    })
+    .await;
+    let states = world.stored("SELECT state || ' ' || tries FROM deliveries").await;
+    assert_eq!(states, ["done 1", "done 1"]);
+}
+
+async fn what_is_accepted_survives_the_sidecar_and_waits_for_the_application(world: World) {
+    let mut receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, "")]);
+    receiver.leave();
+    let sidecar = start(&world, &file).await;
+    for n in 0..20 {
+        assert_eq!(sidecar.decide(from(n, 1)).await, Decision::Accepted);
+    }
+    sidecar.kill();
+    let sidecar = start(&world, &file).await;
+    assert_eq!(sidecar.decide(from(0, 2)).await, Decision::Accepted);
+    eventually("it is noticed that nobody is there", async || {
+        sidecar.metric("twilio_edge_sink_unavailable{sink=\"app\"}").await == 1.0
+    })
+    .await;
+    receiver.listen().await;
+    eventually("everything is delivered", async || receiver.taken().len() >= 21).await;
+    let mut sids: Vec<String> = receiver
+        .taken()
+        .iter()
+        .map(|got| got.event()["message_sid"].as_str().unwrap().to_owned())
+        .collect();
+    sids.sort();
+    sids.dedup();
+    assert_eq!(sids.len(), 21, "each of them");
+    assert_eq!(sidecar.metric("twilio_edge_sink_unavailable{sink=\"app\"}").await, 0.0);
+    let said = sidecar.log();
+    assert!(said.contains("a sink does not answer") && !said.contains("hush"), "{said}");
+}
+
+async fn a_number_hears_everything_in_order(world: World) {
+    let receiver = Receiver::start().await;
+    // Every third try of anything fails.
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    receiver.answers(move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 {
+        2 => 404,
+        _ => 200,
+    });
+    let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
+    let sidecar = start(&world, &file).await;
+    for n in 0..30 {
+        let batch = (0..4).map(|person| from(person, n)).collect();
+        let verdicts = sidecar.claim_all(batch).await;
+        assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Accepted));
+    }
+    eventually("everything is delivered", async || receiver.taken().len() >= 120).await;
+    let mut heard: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for got in receiver.taken() {
+        let event = got.event();
+        let of = heard.entry(event["from"].as_str().unwrap().to_owned()).or_default();
+        of.push(event["body"].as_str().unwrap().parse().unwrap());
+    }
+    assert_eq!(heard.len(), 4);
+    for (number, heard) in heard {
+        assert_eq!(heard, (0..30).collect::<Vec<usize>>(), "{number}");
+    }
+}
+
+async fn what_is_never_taken_is_a_dead_letter_and_holds_nothing_up(world: World) {
+    let receiver = Receiver::start().await;
+    receiver.answers(|body| if body.contains("SM1x1") { 422 } else { 200 });
+    let file = sinks(&world, &[("app", &receiver, "")]);
+    let sidecar = start(&world, &file).await;
+    for n in 0..3 {
+        assert_eq!(sidecar.decide(from(1, n)).await, Decision::Accepted);
+    }
+    eventually("the others are delivered", async || receiver.taken().len() == 2).await;
+    assert_eq!(receiver.got().len(), 3);
+    eventually("it is written what became of them", async || {
+        world.stored("SELECT lane FROM lanes").await.is_empty()
+    })
+    .await;
+    let dead = world
+        .stored("SELECT delivery_id || ' ' || reason FROM deliveries WHERE state = 'dead'")
+        .await;
+    assert_eq!(dead, [format!("inbound:{}:SM1x1 422", crate::sidecar::ACCOUNT)]);
+    assert_eq!(
+        sidecar.metric("twilio_edge_deliveries_total{sink=\"app\",outcome=\"dead\"}").await,
+        1.0
+    );
+
+    // Its operator sees it, mends the application, and brings it on its way.
+    let told = command(&world, &["deliveries", "list", "--json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told[0]["reason"], &told[0]["sink"]), (&"422".into(), &"app".into()));
+    let id = told[0]["id"].to_string();
+    let standing = command(&world, &["deliveries", "status", "-o", "tsv"]);
+    assert!(standing.contains("app\tdead\t1\t"), "{standing}");
+    receiver.answers(|_| 200);
+    let retried = command(&world, &["deliveries", "retry", &id]);
+    assert_eq!(retried, "1 of 1 are on their way again\n");
+    eventually("it is delivered after all", async || receiver.taken().len() == 3).await;
+    let audit = world.stored("SELECT action || ' ' || detail FROM audit").await;
+    assert_eq!(audit, [format!("delivery.retried {{\"ids\":[{id}]}}")]);
+}
+
+async fn every_sink_of_a_route_gets_it(world: World) {
+    let (app, mut crm) = (Receiver::start().await, Receiver::start().await);
+    let file = sinks(
+        &world,
+        &[
+            ("app", &app, "routes = [\"/twilio/inbound\"]"),
+            ("crm", &crm, "format = \"form\"\nlongest_pause_ms = 100"),
+        ],
+    );
+    crm.leave();
+    let sidecar = start(&world, &file).await;
+    let callback = accepted(status("s1", "SM9", "delivered"));
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    assert_eq!(sidecar.decide(callback.clone()).await, Decision::Accepted);
+    // One that is away does not keep the other waiting.
+    eventually("the one that is there has it", async || app.taken().len() == 1).await;
+    crm.listen().await;
+    eventually("the other too", async || crm.taken().len() == 2).await;
+    let mut bodies: Vec<String> = crm.taken().into_iter().map(|got| got.body).collect();
+    bodies.sort();
+    let mut forms = [from(1, 1).form, callback.form];
+    forms.sort();
+    assert_eq!(bodies, forms, "as Twilio sent them");
+    assert_eq!(app.got().len(), 1, "only its own route");
+    // A route without any is forwarded.
+    let other = Claim { route: "/twilio/other".into(), ..from(2, 1) };
+    drop(sidecar);
+    let file = sinks(&world, &[("app", &app, "routes = [\"/twilio/inbound\"]")]);
+    let sidecar = start(&world, &file).await;
+    assert_eq!(sidecar.decide(other).await, Decision::Proceed);
+}
+
+async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
+    let receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, "concurrency = 4\nlongest_pause_ms = 100")]);
+    let (one, other) = (start(&world, &file).await, start(&world, &file).await);
+    for n in 0..40 {
+        let sidecar = if n % 2 == 0 { &one } else { &other };
+        for person in 0..5 {
+            assert_eq!(sidecar.decide(from(person, n)).await, Decision::Accepted);
+        }
+        if n == 20 {
+            receiver.answers(|_| 404);
+        }
+    }
+    one.kill();
+    receiver.answers(|_| 200);
+    // What the dead one held is held for a minute: nobody has to wait for that here.
+    let lanes =
+        || world.stored("UPDATE lanes SET due_at_ms = 0 WHERE held_by IS NOT NULL RETURNING lane");
+    lanes().await;
+    let distinct = || {
+        let bodies = receiver.taken().into_iter().map(|got| got.event()["message_sid"].to_string());
+        bodies.collect::<BTreeSet<String>>().len()
+    };
+    eventually("everything is delivered", async || distinct() == 200).await;
+    let mut heard: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for got in receiver.taken() {
+        let event = got.event();
+        let of = heard.entry(event["from"].as_str().unwrap().to_owned()).or_default();
+        let n = event["body"].as_str().unwrap().parse().unwrap();
+        // At least once: what was under way when its courier died may come again, but never before its time.
+        if !of.contains(&n) {
+            of.push(n);
+        }
+    }
+    for (number, heard) in heard {
+        assert_eq!(heard, (0..40).collect::<Vec<usize>>(), "{number}");
+    }
+}
