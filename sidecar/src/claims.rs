@@ -164,7 +164,12 @@ impl Claims {
         let rules = self.rulebook.now();
         let read = claims.into_iter().enumerate().map(|(i, claim)| {
             Webhook::from_claim(claim, &self.lexicon)
-                .map(|webhook| self.rulebook.before_writing(webhook, &rules))
+                .map(|webhook| {
+                    // What nobody is to get from us is the filter's to forward.
+                    let is_ours =
+                        webhook.is_ours && self.sinks.of_route(&webhook.route).next().is_some();
+                    self.rulebook.before_writing(Webhook { is_ours, ..webhook }, &rules)
+                })
                 .map_err(|problem| Unreadable(format!("claims[{i}].{problem}")))
         });
         read.collect()

@@ -16,7 +16,7 @@ use crate::{
     domain::delivery::{Breaker, Next, Patience, Tried},
     metrics::Metrics,
     sinks::{Sink, Sinks},
-    store::{Ended, Lane, Outbox, StoreError, Turn},
+    store::{Ended, Lane, Outbox, Round, StoreError},
 };
 
 /// How long a lane is taken for. One that died with its courier is brought by another after that.
@@ -98,9 +98,9 @@ struct Courier {
     name: String,
     breaker: Breaker,
     /// Lanes under way.
-    running: JoinSet<(Turn, Tried)>,
-    /// Turns that have ended, but not in the database yet.
-    unwritten: Vec<Turn>,
+    running: JoinSet<(Round, Option<Tried>)>,
+    /// Rounds that have ended, but not in the database yet.
+    unwritten: Vec<Round>,
 }
 
 impl Courier {
@@ -148,7 +148,7 @@ impl Courier {
         let taken = match taken {
             Ok(taken) => taken,
             Err(reason) => {
-                tracing::warn!(%reason, sink = %self.sink, "deliveries wait for the database");
+                tracing::warn!(event = "deliveries.waiting", %reason, sink = %self.sink, "deliveries wait for the database");
                 return false;
             }
         };
@@ -160,28 +160,30 @@ impl Courier {
                 match sinks.get(&sink) {
                     Some(sink) => bring(sink, lane, until_ms, &metrics).await,
                     // A name comes from the very list it is looked up in.
-                    None => (
-                        Turn { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms },
-                        Tried::Delivered,
-                    ),
+                    None => {
+                        (Round { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms }, None)
+                    }
                 }
             });
         }
         true
     }
 
-    fn came_back(&mut self, ended: Option<(Turn, Tried)>) {
-        let Some((turn, last)) = ended else { return };
+    fn came_back(&mut self, ended: Option<(Round, Option<Tried>)>) {
+        let Some((round, last)) = ended else { return };
         let was_open = self.breaker.opens_at_ms().is_some();
-        self.breaker.ended(&last, now_ms());
+        match &last {
+            Some(last) => self.breaker.ended(last, now_ms()),
+            None => self.breaker.withdrawn(),
+        }
         let is_open = self.breaker.opens_at_ms().is_some();
-        if let (false, true, Tried::Failed { reason, .. }) = (was_open, is_open, &last) {
-            tracing::warn!(sink = %self.sink, reason, "a sink does not answer, its deliveries wait");
+        if let (false, true, Some(Tried::Failed { reason, .. })) = (was_open, is_open, &last) {
+            tracing::warn!(event = "sink.away", sink = %self.sink, reason, "a sink does not answer, its deliveries wait");
         } else if was_open && !is_open {
-            tracing::info!(sink = %self.sink, "a sink answers again");
+            tracing::info!(event = "sink.back", sink = %self.sink, "a sink answers again");
         }
         self.metrics.sinks.is_open(&self.sink, is_open);
-        self.unwritten.push(turn);
+        self.unwritten.push(round);
     }
 
     /// Writes down what has come back; false when the database did not take it.
@@ -195,12 +197,12 @@ impl Courier {
                 true
             }
             Err(reason @ StoreError::Away(_)) => {
-                tracing::warn!(%reason, sink = %self.sink, "what was delivered waits for the database");
+                tracing::warn!(event = "deliveries.unwritten", %reason, sink = %self.sink, "what was delivered waits for the database");
                 false
             }
             Err(reason) => {
                 // Their lanes come up again when the hold ends; better twice than never.
-                tracing::error!(%reason, sink = %self.sink, "the database refused how deliveries ended");
+                tracing::error!(event = "deliveries.refused", %reason, sink = %self.sink, "the database refused how deliveries ended");
                 self.unwritten.clear();
                 true
             }
@@ -208,35 +210,48 @@ impl Courier {
     }
 }
 
-/// Brings one lane in order, up to its first failure; what became of it, and how the last try went.
-async fn bring(sink: &Sink, lane: Lane, until_ms: i64, metrics: &Metrics) -> (Turn, Tried) {
-    let mut turn = Turn { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
-    let mut last = Tried::Delivered;
+/// Brings one lane in order, up to its first failure; what became of it, and how the last try went, if there was anything.
+async fn bring(
+    sink: &Sink,
+    lane: Lane,
+    until_ms: i64,
+    metrics: &Metrics,
+) -> (Round, Option<Tried>) {
+    let mut round = Round { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
+    let mut last = None;
     for due in &lane.due {
-        if !turn.ended.is_empty() && now_ms() > until_ms.saturating_sub(millis(SPARE)) {
+        if !round.ended.is_empty() && now_ms() > until_ms.saturating_sub(millis(SPARE)) {
             break;
         }
-        last = sink.deliver(due).await;
+        let tried = sink.deliver(due).await;
         let tries = due.tries.saturating_add(1);
-        let next = next(sink.patience(), &last, tries, due.recorded_at_ms);
+        let next = next(sink.patience(), &tried, tries, due.recorded_at_ms);
         metrics.sinks.tried(sink.name(), &next);
-        let reason = match &last {
+        let reason = match &tried {
             Tried::Delivered => None,
             Tried::Failed { reason, .. } | Tried::Refused { reason } => Some(reason.clone()),
         };
         if next == Next::Dead {
             tracing::error!(
-                sink = %sink.name(), delivery.id = %due.delivery_id, tries, reason,
+                event = "delivery.given_up", sink = %sink.name(), delivery.id = %due.delivery_id, tries, reason,
                 "a delivery is given up; `twilio-edge deliveries retry` brings it on its way again"
             );
         }
         let stays = matches!(next, Next::Again(_));
-        turn.ended.push(Ended { delivery_id: due.delivery_id.clone(), tries, next, reason });
+        last = Some(tried);
+        round.ended.push(Ended {
+            delivery_id: due.delivery_id.clone(),
+            account_sid: due.account_sid.clone(),
+            received_at_ms: due.received_at_ms,
+            tries,
+            next,
+            reason,
+        });
         if stays {
             break;
         }
     }
-    (turn, last)
+    (round, last)
 }
 
 fn next(patience: &Patience, tried: &Tried, tries: i64, recorded_at_ms: i64) -> Next {

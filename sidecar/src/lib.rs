@@ -13,7 +13,7 @@
 //! `http/events.rs`, `http/windows.rs` and, of a number, all of these, `http/numbers.rs -> story.rs -> store/histories.rs`.
 //! And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when; and at once, `http/redactions.rs ->
 //! erasure.rs -> store/erasure.rs`.
-//! What is accepted goes `store/accepting.rs -> couriers.rs -> sinks.rs`. And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when.
+//! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
 
 pub mod accounts;
 pub mod claims;

@@ -92,11 +92,12 @@ impl Rulebook {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The webhook as it may be written: without what its account does not keep at all.
+    /// The webhook as it may be written: without what its account does not keep at all. What is written without something
+    /// cannot be delivered whole later: the filter forwards it.
     pub fn before_writing(&self, webhook: Webhook, rules: &Rules) -> Webhook {
         let plan = &rules.policy(&webhook.identity.account_sid).at_once;
         match plan.redact(&webhook.form, self.hash_key.as_ref()) {
-            Some(redacted) => Webhook { form: redacted.form, ..webhook },
+            Some(redacted) => Webhook { form: redacted.form, is_ours: false, ..webhook },
             None => webhook,
         }
     }

@@ -15,6 +15,18 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "No store could say whose webhooks these are: filters are told `unavailable`",
     ),
+    (
+        "deliveries.refused",
+        "error",
+        "The database refuses how deliveries ended: they are tried once more",
+    ),
+    ("deliveries.unwritten", "warn", "How deliveries ended waits for the database: `sink`"),
+    ("deliveries.waiting", "warn", "What is due cannot be read from the database: `sink`"),
+    (
+        "delivery.given_up",
+        "error",
+        "A delivery is a dead letter: `sink`, `delivery.id`, `reason` (docs/DELIVERY.md)",
+    ),
     ("event.refused", "error", "The database refuses an event for good: it is lost"),
     (
         "events.no_room",
@@ -63,6 +75,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ("siblings.unheard", "warn", "Others could not be told that this sidecar is there"),
     ("sidecar.cut_requests", "warn", "The time to stop was over before every request was answered"),
     (
+        "sidecar.left_deliveries",
+        "warn",
+        "The time to stop was over before every delivery was: they are tried again",
+    ),
+    (
         "sidecar.left_events",
         "error",
         "The time to stop was over before every event was written; the spool has them",
@@ -70,6 +87,8 @@ const ALL: &[(&str, &str, &str)] = &[
     ("sidecar.listening", "info", "The sidecar is there: `version`, `stores`, `listen`"),
     ("sidecar.stopped", "info", "The end, in order"),
     ("sidecar.stopping", "info", "SIGTERM or SIGINT came"),
+    ("sink.away", "warn", "A sink does not answer, its deliveries wait: `sink`, `reason`"),
+    ("sink.back", "info", "It answers again"),
     ("spool.file_stays", "warn", "A file of the spool could not be removed"),
     (
         "spool.other_version",
@@ -102,6 +121,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ("traces.left", "warn", "The time to stop was over before every span was exported"),
     ("traces.not_taken", "warn", "The collector does not take spans; they are lost until it does"),
     ("traces.taken", "info", "It takes them again"),
+    (
+        "webhooks.not_accepted",
+        "warn",
+        "The database did not take webhooks to be accepted: filters are told `unavailable`",
+    ),
 ];
 
 /// All of them, as the table of docs/OBSERVABILITY.md.

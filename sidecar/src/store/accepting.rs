@@ -1,12 +1,14 @@
 //! How a webhook becomes ours to deliver: its event, that it is done, and what each sink is owed are one transaction, durable
 //! before Twilio is told anything. Which sinks there are is not known here.
 
-use std::borrow::Cow;
-
 use twilio_edge_contract::Outcome;
 
 use super::{
-    Settle, StoreError, Stores, ledger::Ledger, outbox::Owed, rows::EventRow, sql::Durability,
+    Settle, StoreError, Stores,
+    ledger::{Ledger, each_once},
+    outbox::Owed,
+    rows::{ACCEPTED, Event},
+    sql::Durability,
 };
 use crate::domain::webhook::Webhook;
 
@@ -35,15 +37,13 @@ impl Acceptance {
         }
     }
 
-    fn row(&self, now_ms: i64) -> EventRow {
-        EventRow {
-            route: Some(self.webhook.route.clone()),
+    fn event(&self, now_ms: i64) -> Event<'_> {
+        Event {
             attempts: i64::from(self.attempt),
-            received_at_ms: Some(self.first_seen_ms),
-            ..EventRow::accepted(
-                &Settle { unclaimed: Some(self.webhook.clone()), ..self.settle(Outcome::Commit) },
-                now_ms,
-            )
+            claim_id: Some(&self.webhook.claim_id),
+            outcome: Some(ACCEPTED),
+            settled_at_ms: Some(now_ms),
+            ..Event::came(&self.webhook, self.first_seen_ms, now_ms)
         }
     }
 }
@@ -69,7 +69,7 @@ impl Stores {
                 true
             }
             Err(reason) => {
-                tracing::warn!(%reason, count = accepted.len(), "webhooks could not be accepted");
+                tracing::warn!(event = "webhooks.not_accepted", %reason, count = accepted.len(), "webhooks could not be accepted");
                 self.settle(settles(Outcome::Release), now_ms).await;
                 false
             }
@@ -84,13 +84,13 @@ impl Ledger {
         accepted: &[Acceptance],
         now_ms: i64,
     ) -> Result<Vec<()>, StoreError> {
-        let rows: Vec<Cow<'_, EventRow>> =
-            accepted.iter().map(|acceptance| Cow::Owned(acceptance.row(now_ms))).collect();
+        let events = accepted.iter().map(|acceptance| acceptance.event(now_ms)).collect();
+        let events = each_once(events);
         let owed: Vec<&Owed> = accepted.iter().flat_map(|acceptance| &acceptance.owed).collect();
         self.bounded(async {
             let statements = &self.database.statements().outbox;
             let mut tx = self.database.begin(Durability::Power).await?;
-            tx.keep_events(&rows, now_ms.saturating_sub(self.periods.result_ms)).await?;
+            tx.keep_events(&events, now_ms.saturating_sub(self.periods.result_ms)).await?;
             tx.execute(statements.owe, &owed).await?;
             tx.execute(statements.open_lanes, &owed).await?;
             tx.commit().await

@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use super::{
     Outbox,
     register::AuditEntry,
+    retention::{late, rewind},
     sql::{Durability, StoreError},
 };
 
@@ -93,6 +94,8 @@ struct LaneOfOne {
     sink: String,
     lane: String,
     recorded_at_ms: i64,
+    account_sid: String,
+    received_at_ms: Option<i64>,
 }
 
 impl Outbox {
@@ -121,8 +124,13 @@ impl Outbox {
                 Fate::Retried => tx.fetch(self.statements().bring_back, &chosen).await?,
                 Fate::Discarded => tx.fetch(self.statements().discard, &chosen).await?,
             };
-            if fate == Fate::Retried {
-                tx.execute(self.statements().open_lanes, &changed).await?;
+            match fate {
+                Fate::Retried => tx.execute(self.statements().open_lanes, &changed).await?,
+                Fate::Discarded => {
+                    let rows = changed.iter().map(|c| (c.account_sid.as_str(), c.received_at_ms));
+                    let statement = self.database.statements().retention.rewind;
+                    rewind(&mut tx, statement, late(rows, now_ms)).await?;
+                }
             }
             tx.execute(self.database.statements().register.add_entry, entries).await?;
             tx.commit().await?;

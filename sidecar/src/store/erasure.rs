@@ -58,6 +58,12 @@ struct Key<'a> {
     dedupe_key: &'a str,
 }
 
+#[derive(Debug, Serialize)]
+struct Withdrawn {
+    dedupe_key: String,
+    now_ms: i64,
+}
+
 impl Sweeper {
     /// Takes everything out of the next rows of what was asked for, and deletes those no copy can come of any more where
     /// that was asked for. With the first step the entry in the audit. Where to go on, if there is more.
@@ -81,6 +87,13 @@ impl Sweeper {
                 reached.map(|last| Reached { at_ms: last.at_ms, key: last.dedupe_key.clone() });
             let mut swept =
                 Swept { found: found.len(), more: reached.is_some(), ..Swept::default() };
+            // A courier that has one of these in its hands brings it to an end; all others are withdrawn.
+            let mut owed: Vec<Withdrawn> = found
+                .iter()
+                .filter(|row| row.owed)
+                .map(|row| Withdrawn { dedupe_key: row.dedupe_key.clone(), now_ms })
+                .collect();
+            owed.sort_unstable_by(|a, b| a.dedupe_key.cmp(&b.dedupe_key));
             let is_over = |row: &FoundRow| row.last_ms <= now_ms.saturating_sub(self.result_ms);
             let (gone, rest): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|row| erasure.delete && is_over(row));
@@ -94,6 +107,7 @@ impl Sweeper {
             gone.sort_unstable_by_key(|key| key.dedupe_key);
             tx.execute(statements.retention.delete_events, &gone).await?;
             tx.execute(statements.retention.redact_events, &rows).await?;
+            tx.execute(statements.outbox.withdraw, &owed).await?;
             if let Some(entry) = entry {
                 tx.execute(statements.register.add_entry, std::slice::from_ref(entry)).await?;
             }

@@ -18,7 +18,7 @@ use super::{
     idempotency::Idempotency,
     outbox::Outbox,
     register::Register,
-    retention::{Sweeper, rewind},
+    retention::{Sweeper, late, rewind},
     rows::{
         EndingRow, Event, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair,
     },
@@ -38,9 +38,6 @@ use crate::{
     },
     metrics::Connections,
 };
-
-/// Nothing is kept for less than an hour without being taken out before it is written, so until then a row is in time.
-const LATE_MS: i64 = 1_800_000;
 
 /// What the stores answer to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,7 +271,8 @@ impl Ledger {
             return Ok(());
         };
         let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
-        let late = late(events, crate::http::now_ms());
+        let received = events.iter().map(|event| (event.account_sid, event.received_at_ms));
+        let late = late(received, crate::http::now_ms());
         if late.is_empty() {
             return self.bounded(self.database.keep_events(events, forgotten_ms)).await;
         }
@@ -447,18 +445,6 @@ pub(super) fn refusal<'a>(
         (false, Some(webhook)) => Some(Event::came(webhook, now_ms, now_ms)),
         (false, None) => None,
     }
-}
-
-/// Of each account the earliest event that is written so late that retention may have passed it by.
-fn late<'a>(events: &[Event<'a>], now_ms: i64) -> BTreeMap<&'a str, i64> {
-    let mut late: BTreeMap<&'a str, i64> = BTreeMap::new();
-    for event in events {
-        if let Some(at_ms) = event.received_at_ms.filter(|at_ms| *at_ms < now_ms - LATE_MS) {
-            let earliest = late.entry(event.account_sid).or_insert(at_ms);
-            *earliest = at_ms.min(*earliest);
-        }
-    }
-    late
 }
 
 /// Events as one statement takes them: each key once, in their order.

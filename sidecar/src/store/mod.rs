@@ -56,7 +56,7 @@ pub use self::{
     erasure::{Erasure, Reached},
     idempotency::{Admission, Done, Idempotency, Once, Turn},
     ledger::{Grant, Settle},
-    outbox::{Due, Ended, Lane, Outbox, Owed, Turn},
+    outbox::{Due, Ended, Lane, Outbox, Owed, Round},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
     retention::{Sweeper, Swept},
     sql::StoreError,

@@ -8,11 +8,14 @@ use serde::Serialize;
 use sqlx::FromRow;
 use twilio_edge_contract::Class;
 
-use super::sql::{Database, Durability, OutboxStatements, StoreError};
+use super::{
+    retention::{late, rewind},
+    sql::{Database, Durability, OutboxStatements, StoreError},
+};
 use crate::{config, domain::delivery::Next};
 
-/// Deliveries of one lane that are brought in one turn.
-const IN_A_TURN: i64 = 16;
+/// Deliveries of one lane that are brought in one round.
+const IN_A_ROUND: i64 = 16;
 
 /// One delivery to be, beside its event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,13 +87,13 @@ impl Due {
 pub struct Lane {
     /// Which.
     pub lane: String,
-    /// In order; at least one.
+    /// In order; none when what waited in it was withdrawn.
     pub due: Vec<Due>,
 }
 
-/// What became of a lane's turn.
+/// What became of a lane's round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct Round {
     /// Which.
     pub lane: String,
     /// What was tried, in order; only the last may be one to be tried again.
@@ -104,6 +107,10 @@ pub struct Turn {
 pub struct Ended {
     /// Which delivery.
     pub delivery_id: String,
+    /// Whose.
+    pub account_sid: String,
+    /// When its event came.
+    pub received_at_ms: Option<i64>,
     /// How often it was tried by now.
     pub tries: i64,
     /// What is next.
@@ -180,7 +187,7 @@ impl Outbox {
         until_ms: i64,
     ) -> Result<Vec<Lane>, StoreError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let wanted = Wanted { sink, held_by, now_ms, until_ms, most, each: IN_A_TURN };
+        let wanted = Wanted { sink, held_by, now_ms, until_ms, most, each: IN_A_ROUND };
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Process).await?;
             let lanes: Vec<LaneRow> = tx.fetch(self.statements().take, &[wanted]).await?;
@@ -191,12 +198,13 @@ impl Outbox {
                     lane: &row.lane,
                     held_by,
                     due_at_ms: 0,
-                    each: IN_A_TURN,
+                    each: IN_A_ROUND,
                 })
                 .collect();
             let due: Vec<Due> = tx.fetch(self.statements().due, &asked).await?;
             tx.commit().await?;
-            let mut taken: BTreeMap<String, Vec<Due>> = BTreeMap::new();
+            let mut taken: BTreeMap<String, Vec<Due>> =
+                lanes.into_iter().map(|row| (row.lane, Vec::new())).collect();
             for due in due {
                 taken.entry(due.lane.clone()).or_default().push(due);
             }
@@ -205,15 +213,15 @@ impl Outbox {
         .await
     }
 
-    /// Writes down how turns ended, and gives their lanes back. A lane somebody else has by now is left to them.
+    /// Writes down how rounds ended, and gives their lanes back. A lane somebody else has by now is left to them.
     pub async fn end(
         &self,
         sink: &str,
         held_by: &str,
-        turns: &[Turn],
+        rounds: &[Round],
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let ended = turns.iter().flat_map(|turn| &turn.ended).map(|ended| EndedRow {
+        let ended = rounds.iter().flat_map(|round| &round.ended).map(|ended| EndedRow {
             sink,
             delivery_id: &ended.delivery_id,
             state: match ended.next {
@@ -226,20 +234,23 @@ impl Outbox {
             ended_at_ms: (!matches!(ended.next, Next::Again(_))).then_some(now_ms),
         });
         let ended: Vec<EndedRow<'_>> = ended.collect();
-        let lanes: Vec<LaneAsked<'_>> = turns
+        let over = rounds.iter().flat_map(|round| &round.ended).filter(|e| e.next == Next::Done);
+        let late = late(over.map(|e| (e.account_sid.as_str(), e.received_at_ms)), now_ms);
+        let lanes: Vec<LaneAsked<'_>> = rounds
             .iter()
-            .map(|turn| {
-                let retry_at_ms = match turn.ended.last() {
+            .map(|round| {
+                let retry_at_ms = match round.ended.last() {
                     Some(Ended { next: Next::Again(at_ms), .. }) => Some(*at_ms),
                     _ => None,
                 };
-                let due_at_ms = retry_at_ms.unwrap_or(turn.due_at_ms);
-                LaneAsked { sink, lane: &turn.lane, held_by, due_at_ms, each: 0 }
+                let due_at_ms = retry_at_ms.unwrap_or(round.due_at_ms);
+                LaneAsked { sink, lane: &round.lane, held_by, due_at_ms, each: 0 }
             })
             .collect();
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Process).await?;
             tx.execute(self.statements().end, &ended).await?;
+            rewind(&mut tx, self.database.statements().retention.rewind, late).await?;
             // Whoever adds to a lane holds its row until that is committed; only then it can be told whether it is empty.
             let _: Vec<LaneRow> = tx.fetch(self.statements().lock_lanes, &lanes).await?;
             tx.execute(self.statements().drop_lanes, &lanes).await?;

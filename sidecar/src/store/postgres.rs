@@ -353,7 +353,8 @@ pub(super) const STATEMENTS: Statements = Statements {
         ),
 
         end: "
-            UPDATE deliveries SET state = r.state, tries = r.tries, reason = r.reason, ended_at_ms = r.ended_at_ms
+            UPDATE deliveries SET state = r.state, tries = r.tries, reason = r.reason, ended_at_ms = r.ended_at_ms,
+                lane = CASE WHEN r.state = 'done' THEN '' ELSE deliveries.lane END
             FROM json_to_recordset($1::json) AS r(sink text, delivery_id text, state text, tries bigint,
                 reason text, ended_at_ms bigint)
             WHERE deliveries.sink = r.sink AND deliveries.delivery_id = r.delivery_id
@@ -392,13 +393,19 @@ pub(super) const STATEMENTS: Statements = Statements {
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.now_ms, ended_at_ms = NULL
             FROM json_to_recordset($1::json) AS r(seq bigint, now_ms bigint)
             WHERE deliveries.seq = r.seq AND state = 'dead'
-            RETURNING deliveries.sink, deliveries.lane, deliveries.recorded_at_ms",
+            RETURNING sink, lane, recorded_at_ms, account_sid, recorded_at_ms AS received_at_ms",
 
         discard: "
-            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.now_ms
+            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.now_ms, lane = ''
             FROM json_to_recordset($1::json) AS r(seq bigint, now_ms bigint)
             WHERE deliveries.seq = r.seq AND state = 'dead'
-            RETURNING deliveries.sink, deliveries.lane, deliveries.recorded_at_ms",
+            RETURNING sink, lane, recorded_at_ms, account_sid, (SELECT received_at_ms FROM events
+                WHERE events.dedupe_key = deliveries.dedupe_key) AS received_at_ms",
+
+        withdraw: "
+            UPDATE deliveries SET state = 'discarded', reason = 'redacted', ended_at_ms = r.now_ms, lane = ''
+            FROM json_to_recordset($1::json) AS r(dedupe_key text, now_ms bigint)
+            WHERE deliveries.dedupe_key = r.dedupe_key AND state IN ('waiting', 'dead')",
 
         standing: "
             SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms

@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// Nothing is kept for less than an hour without being taken out before it is written, so until then a row is in time.
+const LATE_MS: i64 = 1_800_000;
+
 /// What is deleted at a time of what is small.
 const SMALL: i64 = 1000;
 
@@ -43,7 +46,9 @@ macro_rules! found {
             "SELECT dedupe_key, coalesce(received_at_ms, settled_at_ms, 0) AS at_ms, form, \
              answer IS NOT NULL AS answered, theirs, channel, \
              coalesce(redacted, 0) AS redacted, \
-             coalesce(held_until_ms, settled_at_ms, received_at_ms, 0) AS last_ms FROM events WHERE ",
+             coalesce(held_until_ms, settled_at_ms, received_at_ms, 0) AS last_ms, \
+             EXISTS (SELECT 1 FROM deliveries WHERE deliveries.dedupe_key = events.dedupe_key \
+             AND state IN ('waiting', 'dead')) AS owed FROM events WHERE ",
             $rest
         )
     };
@@ -82,11 +87,13 @@ pub(super) const FIRST_AFTER: &str = "
 const PROGRESS: &str =
     "SELECT part, through_ms, through_key FROM retention WHERE account_sid = $1 AND part = $2";
 
-/// What nothing has happened to since, by when it was heard; `$1` account, `$2` until, `$3` how many.
+/// What nothing has happened to since and nobody is owed, by when it was heard; `$1` account, `$2` until, `$3` how many.
 pub(super) const DELETE_OLD: &str = "
     DELETE FROM events WHERE dedupe_key IN (SELECT dedupe_key FROM events
         WHERE account_sid = $1 AND received_at_ms <= $2
             AND coalesce(held_until_ms, settled_at_ms, received_at_ms) <= $2
+            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.dedupe_key = events.dedupe_key
+                AND state IN ('waiting', 'dead'))
         ORDER BY received_at_ms LIMIT $3)";
 
 pub(super) const DELETE_UNHEARD: &str = "
@@ -120,6 +127,8 @@ pub(super) struct FoundRow {
     redacted: i64,
     /// When something last happened to it.
     pub(super) last_ms: i64,
+    /// Whether a sink has not got it yet.
+    pub(super) owed: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -264,6 +273,8 @@ impl Sweeper {
                 _ => (due.until_ms, String::new()),
             };
             let mut swept = Swept { found: found.len(), more, ..Swept::default() };
+            // What a sink is owed stays whole. When that is over, whoever ends it has the row looked at again.
+            let found = found.into_iter().filter(|row| !row.owed).collect();
             let rows = self.plan(found, &due.plan, key, now_ms, &mut swept);
             tx.execute(statements.redact_events, &rows).await?;
             let ahead =
@@ -390,12 +401,30 @@ impl Sweeper {
     }
 }
 
-/// Has what was received at these times, and is written only now, looked at once more.
+/// Of each account, when the first came of what may have been passed by: received at these times, and changed only now.
+pub(super) fn late<'a>(
+    rows: impl Iterator<Item = (&'a str, Option<i64>)>,
+    now_ms: i64,
+) -> BTreeMap<&'a str, i64> {
+    let mut late = BTreeMap::new();
+    for (account_sid, received_at_ms) in rows {
+        if let Some(at_ms) = received_at_ms.filter(|at_ms| *at_ms < now_ms - LATE_MS) {
+            let earliest = late.entry(account_sid).or_insert(at_ms);
+            *earliest = at_ms.min(*earliest);
+        }
+    }
+    late
+}
+
+/// Has what was received at these times, and is changed only now, looked at once more.
 pub(super) async fn rewind(
     tx: &mut Transaction,
     statement: &'static str,
     late: BTreeMap<&str, i64>,
 ) -> Result<(), StoreError> {
+    if late.is_empty() {
+        return Ok(());
+    }
     let late: Vec<Rewound<'_>> =
         late.into_iter().map(|(account_sid, at_ms)| Rewound { account_sid, at_ms }).collect();
     tx.execute(statement, &late).await

@@ -96,6 +96,8 @@ pub(super) struct OutboxStatements {
     pub(super) dead: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
+    /// Ends what is owed of events, whatever it waits for.
+    pub(super) withdraw: &'static str,
     pub(super) standing: &'static str,
 }
 

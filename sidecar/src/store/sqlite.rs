@@ -401,7 +401,8 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         end: "
             UPDATE deliveries SET state = r.value ->> 'state', tries = r.value ->> 'tries',
-                reason = r.value ->> 'reason', ended_at_ms = r.value ->> 'ended_at_ms'
+                reason = r.value ->> 'reason', ended_at_ms = r.value ->> 'ended_at_ms',
+                lane = CASE WHEN r.value ->> 'state' = 'done' THEN '' ELSE lane END
             FROM json_each($1) AS r
             WHERE sink = r.value ->> 'sink' AND delivery_id = r.value ->> 'delivery_id' AND state = 'waiting'",
 
@@ -430,12 +431,18 @@ pub(super) const STATEMENTS: Statements = Statements {
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.value ->> 'now_ms',
                 ended_at_ms = NULL
             FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
-            RETURNING sink, lane, recorded_at_ms",
+            RETURNING sink, lane, recorded_at_ms, account_sid, recorded_at_ms AS received_at_ms",
 
         discard: "
-            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.value ->> 'now_ms'
+            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.value ->> 'now_ms', lane = ''
             FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
-            RETURNING sink, lane, recorded_at_ms",
+            RETURNING sink, lane, recorded_at_ms, account_sid, (SELECT received_at_ms FROM events
+                WHERE events.dedupe_key = deliveries.dedupe_key) AS received_at_ms",
+
+        withdraw: "
+            UPDATE deliveries SET state = 'discarded', reason = 'redacted', ended_at_ms = r.value ->> 'now_ms', lane = ''
+            FROM json_each($1) AS r
+            WHERE deliveries.dedupe_key = r.value ->> 'dedupe_key' AND state IN ('waiting', 'dead')",
 
         standing: "
             SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms

@@ -24,6 +24,9 @@ on_every_store! {
     a_number_hears_everything_in_order,
     what_is_never_taken_is_a_dead_letter_and_holds_nothing_up,
     every_sink_of_a_route_gets_it,
+    what_is_owed_outlives_its_time_and_goes_once_it_is_delivered,
+    what_is_redacted_is_not_delivered_any_more,
+    what_must_not_be_written_is_forwarded,
 }
 
 on_every_shared_store! {
@@ -72,6 +75,11 @@ async fn start(world: &World, file: &str) -> Sidecar {
     world.sidecar_with(&[("TWILIO_EDGE_SINKS_FILE", file)]).await
 }
 
+/// What a killed sidecar held is held for a minute: nobody has to wait for that here.
+async fn take_from_the_dead(world: &World) {
+    world.stored("UPDATE lanes SET due_at_ms = 0 WHERE held_by IS NOT NULL RETURNING lane").await;
+}
+
 async fn what_is_accepted_is_delivered_once_and_signed(world: World) {
     let receiver = Receiver::start().await;
     let file = sinks(&world, &[("app", &receiver, &format!("secrets = [\"{SECRET}\"]"))]);
@@ -112,13 +120,14 @@ async fn what_is_accepted_is_delivered_once_and_signed(world: World) {
 
 async fn what_is_accepted_survives_the_sidecar_and_waits_for_the_application(world: World) {
     let mut receiver = Receiver::start().await;
-    let file = sinks(&world, &[("app", &receiver, "")]);
+    let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
     receiver.leave();
     let sidecar = start(&world, &file).await;
     for n in 0..20 {
         assert_eq!(sidecar.decide(from(n, 1)).await, Decision::Accepted);
     }
     sidecar.kill();
+    take_from_the_dead(&world).await;
     let sidecar = start(&world, &file).await;
     assert_eq!(sidecar.decide(from(0, 2)).await, Decision::Accepted);
     eventually("it is noticed that nobody is there", async || {
@@ -235,7 +244,11 @@ async fn every_sink_of_a_route_gets_it(world: World) {
     drop(sidecar);
     let file = sinks(&world, &[("app", &app, "routes = [\"/twilio/inbound\"]")]);
     let sidecar = start(&world, &file).await;
-    assert_eq!(sidecar.decide(other).await, Decision::Proceed);
+    assert_eq!(sidecar.decide(other.clone()).await, Decision::Proceed);
+    eventually("and recorded as any other", async || {
+        world.stored("SELECT form FROM events WHERE message_sid = 'SM2x1'").await == [&*other.form]
+    })
+    .await;
 }
 
 async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
@@ -253,10 +266,7 @@ async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
     }
     one.kill();
     receiver.answers(|_| 200);
-    // What the dead one held is held for a minute: nobody has to wait for that here.
-    let lanes =
-        || world.stored("UPDATE lanes SET due_at_ms = 0 WHERE held_by IS NOT NULL RETURNING lane");
-    lanes().await;
+    take_from_the_dead(&world).await;
     let distinct = || {
         let bodies = receiver.taken().into_iter().map(|got| got.event()["message_sid"].to_string());
         bodies.collect::<BTreeSet<String>>().len()
@@ -275,4 +285,69 @@ async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
     for (number, heard) in heard {
         assert_eq!(heard, (0..40).collect::<Vec<usize>>(), "{number}");
     }
+}
+
+async fn what_is_owed_outlives_its_time_and_goes_once_it_is_delivered(world: World) {
+    let mut receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
+    receiver.leave();
+    let sidecar = start(&world, &file).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    sidecar.stop();
+    let old = 500_i64 * 86_400_000;
+    let age = format!(
+        "UPDATE events SET received_at_ms = received_at_ms - {old}, settled_at_ms = settled_at_ms - {old} \
+         RETURNING dedupe_key"
+    );
+    assert_eq!(world.stored(&age).await.len(), 1);
+
+    let keeping = [("TWILIO_EDGE_SINKS_FILE", &*file), ("TWILIO_EDGE_REDACTION_EVERY_S", "1")];
+    let sidecar = world.sidecar_with(&keeping).await;
+    eventually("the job has passed it by", async || {
+        sidecar.metric("twilio_edge_retention_last_run_timestamp_seconds").await > 0.0
+    })
+    .await;
+    let whole = world.stored("SELECT form FROM events WHERE redacted IS NULL").await;
+    assert_eq!(whole, [from(1, 1).form], "what is owed stays whole");
+    receiver.listen().await;
+    eventually("it is delivered", async || !receiver.taken().is_empty()).await;
+    assert_eq!(receiver.taken()[0].event()["body"], "1");
+    eventually("it goes", async || world.stored("SELECT dedupe_key FROM events").await.is_empty())
+        .await;
+    assert_eq!(world.stored("SELECT state || lane FROM deliveries").await, ["done"]);
+}
+
+async fn what_is_redacted_is_not_delivered_any_more(world: World) {
+    let mut receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
+    receiver.leave();
+    let sidecar = start(&world, &file).await;
+    for person in [1, 2] {
+        assert_eq!(sidecar.decide(from(person, 1)).await, Decision::Accepted);
+    }
+    let account = crate::sidecar::ACCOUNT;
+    let erase = ["redact", "--account", account, "--number", "+15550000001"];
+    command(&world, &erase);
+    let told = "SELECT state || ' ' || coalesce(reason, '') || lane FROM deliveries \
+                WHERE dedupe_key LIKE '%SM1x1'";
+    assert_eq!(world.stored(told).await, ["discarded redacted"]);
+    receiver.listen().await;
+    eventually("nothing waits any more", async || {
+        world.stored("SELECT lane FROM lanes").await.is_empty()
+    })
+    .await;
+    let sids: Vec<Value> =
+        receiver.taken().iter().map(|got| got.event()["message_sid"].clone()).collect();
+    assert_eq!(sids, ["SM2x1"]);
+}
+
+async fn what_must_not_be_written_is_forwarded(world: World) {
+    let receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, "")]);
+    let settings =
+        [("TWILIO_EDGE_SINKS_FILE", &*file), ("TWILIO_EDGE_RETENTION_BODY_KEEP", "none")];
+    let sidecar = world.sidecar_with(&settings).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Proceed);
+    let callback = accepted(status("s1", "SM9", "delivered"));
+    assert_eq!(sidecar.decide(callback).await, Decision::Accepted, "it has no body");
 }

@@ -93,7 +93,12 @@ fn described() -> BTreeMap<String, (String, BTreeSet<String>)> {
 async fn every_family_is_in_the_table_and_the_other_way_round() {
     for kind in [Kind::Sqlite, Kind::RedisPostgres] {
         let world = World::new(kind).await;
-        let sidecar = world.sidecar().await;
+        // A sink's families have series when there is a sink.
+        let sinks = world.directory.path().join("sinks.toml");
+        let sink = "[[sink]]\nname = \"app\"\ntype = \"http\"\nurl = \"http://127.0.0.1:9/\"\n";
+        std::fs::write(&sinks, sink).unwrap();
+        let sinks = sinks.display().to_string();
+        let sidecar = world.sidecar_with(&[("TWILIO_EDGE_SINKS_FILE", &sinks)]).await;
         let described = described();
         let scraped = scraped(&sidecar).await;
         let names = |one: BTreeSet<&String>| one.into_iter().cloned().collect::<Vec<_>>();
