@@ -237,13 +237,14 @@ impl<'a> Parameter<'a> {
 
 /// As the filter reads it too: what is no escape stands for itself, what is no UTF-8 for U+FFFD.
 fn decoded(text: &str) -> Cow<'_, str> {
-    match memchr::memchr(b'+', text.as_bytes()) {
-        None => percent_decode_str(text).decode_utf8_lossy(),
-        Some(_) => {
-            let spaced = text.replace('+', " ");
-            percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into()
-        }
+    if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
     }
+    if memchr::memchr(b'+', text.as_bytes()).is_none() {
+        return percent_decode_str(text).decode_utf8_lossy();
+    }
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into()
 }
 
 fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
