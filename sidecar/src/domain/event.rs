@@ -1,5 +1,5 @@
 //! A webhook as it is published: the JSON that sinks get, the same for HTTP, Kafka and Redis. Its shape is a promise to
-//! other people's programs (docs/schema/event.v1.json); what it is sent with and to whom is not known here.
+//! other people's programs (docs/DELIVERY.md); what it is sent with and to whom is not known here.
 
 use std::{borrow::Cow, collections::BTreeMap};
 

@@ -5,9 +5,9 @@ use twilio_edge_contract::Outcome;
 
 use super::{
     Settle, StoreError, Stores,
+    event::{ACCEPTED, Event},
     ledger::{Ledger, each_once},
     outbox::Owed,
-    rows::{ACCEPTED, Event},
     sql::Durability,
 };
 use crate::domain::webhook::Webhook;

@@ -9,9 +9,9 @@ use std::{
 
 use super::{
     Grant, StoreError, Stores,
+    event::Event,
     leases::Taken,
     ledger::{Decided, Known, arrival},
-    rows::Event,
 };
 use crate::{
     domain::{

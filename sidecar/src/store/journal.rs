@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use super::{
+    event::{Event, EventRow},
     ledger::{Ledger, each_once},
-    rows::{Event, EventRow},
     spool::{Place, Spool},
     sql::StoreError,
 };

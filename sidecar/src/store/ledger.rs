@@ -15,13 +15,12 @@ use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 
 use super::{
     consents::Consents,
+    event::Event,
     idempotency::Idempotency,
     outbox::Outbox,
     register::Register,
     retention::{Sweeper, late, rewind},
-    rows::{
-        EndingRow, Event, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair,
-    },
+    rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
     siblings::{Outgoing, Siblings},
     sql::{Database, Durability, StoreError, Transaction},
     suppressions::{self, PersonAsked, Suppressions},

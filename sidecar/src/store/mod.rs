@@ -19,6 +19,7 @@ mod claiming;
 mod consents;
 mod dead_letters;
 mod erasure;
+mod event;
 mod group;
 pub mod histories;
 mod idempotency;

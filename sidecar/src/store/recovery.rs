@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
+    event::EventRow,
     ledger::{Ledger, each_once},
-    rows::EventRow,
     spool::{Adopted, Orphan, orphans},
     sql::StoreError,
 };

@@ -462,8 +462,8 @@ mod tests {
         http::now_ms,
         store::{
             erasure::{OF_ADDRESS, OF_KEYS, OF_NUMBER},
+            event::{Event, EventRow},
             ledger::Ledger,
-            rows::{Event, EventRow},
             sqlite,
         },
     };

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Instant};
 
 use twilio_edge_contract::{Outcome, SettlementResult};
 
-use super::{Settle, StoreError, Stores, leases::GivenBack, ledger::refusal, rows::Event};
+use super::{Settle, StoreError, Stores, event::Event, leases::GivenBack, ledger::refusal};
 use crate::{domain::lease::Record, steps::Operation};
 
 impl Stores {

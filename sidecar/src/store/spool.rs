@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::rows::{Event, EventRow};
+use super::event::{Event, EventRow};
 use crate::metrics::Metrics;
 
 /// A file that has so much is followed by another.

@@ -8,13 +8,8 @@ use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    idempotency::IdempotencyStatements,
-    postgres,
-    postgres::Postgres,
-    retention::RetentionStatements,
-    rows::{Event, KnownRow},
-    sqlite,
-    sqlite::Sqlite,
+    event::Event, idempotency::IdempotencyStatements, postgres, postgres::Postgres,
+    retention::RetentionStatements, rows::KnownRow, sqlite, sqlite::Sqlite,
 };
 use crate::{config, domain::address::Address, metrics::Connections};
 

@@ -19,9 +19,10 @@ use sqlx::{
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
+    event::Event,
     idempotency::IdempotencyStatements,
     retention::RetentionStatements,
-    rows::{Event, KnownRow},
+    rows::KnownRow,
     sql::{
         ConsentStatements, OutboxStatements, RegisterStatements, SiblingStatements, Statements,
         StoreError, SuppressionStatements, TenantStatements, consent_columns, due_columns,

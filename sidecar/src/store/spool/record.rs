@@ -3,7 +3,7 @@
 
 use twilio_edge_contract::Class;
 
-use crate::store::rows::{ACCEPTED, Event, EventRow, REFUSED};
+use crate::store::event::{ACCEPTED, Event, EventRow, REFUSED};
 
 /// What a file of these records begins with. Another number is another layout.
 pub(super) const HEADER: &[u8; 20] = b"twilio-edge spool 1\n";
