@@ -29,6 +29,7 @@ mod migrations;
 mod openapi;
 mod outages;
 mod permissions;
+mod plans;
 mod reading;
 mod receiver;
 mod retention;
