@@ -13,6 +13,7 @@
 //! `http/events.rs`, `http/windows.rs` and, of a number, all of these, `http/numbers.rs -> story.rs -> store/histories.rs`.
 //! And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when; and at once, `http/redactions.rs ->
 //! erasure.rs -> store/erasure.rs`.
+//! What sinks did not take is decided about in `http/dead_letters.rs -> dead_letters.rs -> store/dead_letters.rs`.
 //! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
 
 pub mod accounts;
@@ -20,6 +21,7 @@ pub mod claims;
 pub mod cli;
 pub mod config;
 pub mod couriers;
+pub mod dead_letters;
 pub mod demo;
 pub mod domain;
 pub mod erasure;

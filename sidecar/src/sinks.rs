@@ -117,6 +117,11 @@ impl Sink {
     }
 }
 
+/// A delivery as a sink gets it: the event as JSON; none when it is not in the ledger any more.
+pub fn shown(due: &Due) -> Option<serde_json::Value> {
+    serde_json::to_value(Parcel::of(due)?.event).ok()
+}
+
 impl<'a> Parcel<'a> {
     fn of(due: &'a Due) -> Option<Parcel<'a>> {
         let form = due.form.as_deref()?;

@@ -13,13 +13,11 @@ use super::{
 };
 use crate::{
     config::{Config, without_password},
+    dead_letters::{self, Choice, Done, PAGE},
     domain::window::rfc3339,
-    http::now_ms,
-    store::{AuditEntry, DeadLetter, DeadLetters, Fate, Outbox, StoreError},
+    keys::Caller,
+    store::{DeadLetter, DeadLetters, Fate, Outbox, StoreError},
 };
-
-/// Dead letters asked for, or decided about, at a time.
-const PAGE: i64 = 500;
 
 const STANDING: [&str; 4] = ["sink", "state", "count", "oldest"];
 const DEAD: [&str; 7] = ["id", "sink", "event", "given_up_at", "recorded_at", "tries", "reason"];
@@ -129,24 +127,18 @@ impl Verb {
 
 impl Which {
     async fn meet(self, fate: Fate, outbox: &Outbox) -> Result<ExitCode, StoreError> {
-        let ids = match self.all {
-            true => gather(outbox, self.sink.as_deref(), usize::MAX)
-                .await?
-                .into_iter()
-                .map(|letter| letter.seq)
-                .collect(),
-            false => self.ids,
-        };
-        let mut count = 0;
-        for some in ids.chunks(PAGE as usize) {
-            count += outbox.decide(fate, some, now_ms(), &[entry(fate, some)]).await?;
-        }
+        let user = variable("USER").unwrap_or_else(|| "unknown".into());
+        let ids = Some(self.ids).filter(|_| !self.all);
+        let choice = Choice { ids, sink: self.sink, account_sid: None };
+        let by = Caller::command_line(&user);
+        let Done { found, changed, .. } =
+            dead_letters::decide(outbox, &by, fate, &choice, usize::MAX).await?;
         let done = match fate {
             Fate::Retried => "are on their way again",
             Fate::Discarded => "are discarded",
         };
-        listing::write(&format!("{count} of {} {done}\n", ids.len()));
-        Ok(if count == ids.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        listing::write(&format!("{changed} of {found} {done}\n"));
+        Ok(if changed == found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -159,7 +151,7 @@ async fn gather(
     while found.len() < limit {
         let last = found.last().map(|letter| (letter.ended_at_ms, letter.seq));
         let (before_ms, before_seq) = last.unwrap_or((i64::MAX, i64::MAX));
-        let most = PAGE.min(i64::try_from(limit - found.len()).unwrap_or(PAGE));
+        let most = i64::try_from(PAGE.min(limit - found.len())).unwrap_or(i64::MAX);
         let page = DeadLetters { account_sid: None, sink, before_ms, before_seq, most };
         let page = outbox.dead_letters(page).await?;
         if page.is_empty() {
@@ -168,20 +160,6 @@ async fn gather(
         found.extend(page);
     }
     Ok(found)
-}
-
-fn entry(fate: Fate, ids: &[i64]) -> AuditEntry {
-    let user = variable("USER").unwrap_or_else(|| "unknown".into());
-    AuditEntry {
-        id: 0,
-        at_ms: now_ms(),
-        actor: "command line".into(),
-        source: user,
-        action: fate.action().into(),
-        subject: format!("{} deliveries", ids.len()),
-        account_sid: None,
-        detail: json!({ "ids": ids }).to_string(),
-    }
 }
 
 fn row(letter: &DeadLetter) -> Map<String, Value> {

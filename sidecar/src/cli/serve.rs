@@ -24,7 +24,7 @@ use crate::{
     claims::Claims,
     config::{Config, without_password},
     couriers::{Bell, Couriers},
-    http,
+    dead_letters, http,
     log::{self, Repeats},
     metrics::Metrics,
     retention::{Job, Rulebook},
@@ -87,6 +87,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let bell = Bell::default();
     let name = courier_name();
     let couriers = Couriers::start(&sinks, &stores.outbox(), &bell, &metrics, &name);
+    let watch = tokio::spawn(dead_letters::watch(stores.outbox(), sinks.clone(), metrics.clone()));
     let stop = stop_signal().map_err(|error| error.to_string())?;
     let telemetry = Telemetry::start(&config.telemetry, metrics.clone())?;
     let rulebook = Rulebook::new(&config);
@@ -135,6 +136,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let deadline = until_stopped(serving, stop, limit).await?;
 
     retention.abort();
+    watch.abort();
     telling.abort();
     refresh.abort();
     // The routers are gone, and with them the last who claims or settles.

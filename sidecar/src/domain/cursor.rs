@@ -91,6 +91,16 @@ pub enum Cursor {
         #[serde(rename = "i")]
         id: i64,
     },
+    /// In dead letters, the latest first.
+    #[serde(rename = "d")]
+    DeadLetter {
+        /// When it was given up, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        ended_ms: i64,
+        /// Its number.
+        #[serde(rename = "i")]
+        seq: i64,
+    },
     /// In accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
@@ -146,7 +156,7 @@ impl FromStr for Cursor {
                 vec![number, channel, category, state, id]
             }
             Cursor::Key { id, .. } => vec![id],
-            Cursor::Entry { .. } => vec![],
+            Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Tenant { account_sid } => vec![account_sid],
         };
         if parts.iter().any(|part| part.contains('\0')) { Err(()) } else { Ok(cursor) }

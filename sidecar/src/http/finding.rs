@@ -163,6 +163,11 @@ pub(super) fn is_entry(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Entry { .. })
 }
 
+/// Of dead letters.
+pub(super) fn is_dead_letter(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::DeadLetter { .. })
+}
+
 /// Of accounts.
 pub(super) fn is_tenant(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Tenant { .. })

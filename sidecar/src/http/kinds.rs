@@ -73,6 +73,8 @@ kinds! {
         "It is as every other; say something of it with `PUT /v1/tenants/{account_sid}`."
     NO_SUCH_EVENT NOT_FOUND CALLER "no_such_event": "There is no such webhook";
         "`GET /v1/events` lists those this key may see, with their ids."
+    NO_SUCH_DEAD_LETTER NOT_FOUND CALLER "no_such_dead_letter": "No such delivery was given up";
+        "`GET /v1/dead-letters` lists those this key may see."
     NOT_SUPPRESSED NOT_FOUND CALLER "not_suppressed": "No suppression of that number holds there";
         "`GET /v1/suppressions/{number}` tells what is known of it, on every channel."
     NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";
@@ -83,6 +85,8 @@ kinds! {
         "Use another admin key, or `twilio-edge keys revoke`: so that nobody is locked out by mistake."
     UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "It is not clear what is to be redacted; nothing was done";
         "Name a message, a number or a time: nobody means all there is of an account."
+    UNCLEAR_CHOICE CONFLICT CALLER "unclear_choice": "It is not clear which are meant; nothing was done";
+        "Name ids, a sink or an account: nobody means whatever there is."
     STILL_RUNNING CONFLICT CALLER "still_running": "A copy of this request is being carried out";
         "Send it again after Retry-After, with the same Idempotency-Key: it is answered as that one is."
     CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";

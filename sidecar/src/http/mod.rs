@@ -8,6 +8,7 @@ mod checks;
 mod claims;
 mod consents;
 mod csv;
+mod dead_letters;
 mod events;
 mod finding;
 mod health;
@@ -152,15 +153,19 @@ impl App {
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
-        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions, lists of suppressions and consents.";
+        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions, dead letters, lists of suppressions and consents.";
         let once = || middleware::from_fn_with_state(self.clone(), idempotency::once);
         let lists = suppressions::import_router()
             .merge(consents::import_router())
             .layer(once())
             .layer(DefaultBodyLimit::max(self.max_import_bytes));
-        let changing = api_keys::router().merge(redactions::router()).layer(once());
+        let changing = api_keys::router()
+            .merge(redactions::router())
+            .merge(dead_letters::deciding_router())
+            .layer(once());
         let admin = audit::router()
             .merge(tenants::router())
+            .merge(dead_letters::router())
             .merge(suppressions::admin_router())
             .merge(changing)
             .merge(lists)

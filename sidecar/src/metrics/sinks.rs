@@ -1,11 +1,13 @@
 //! What is counted of deliveries. Sinks are named by their operator, a few dozen at most.
 
+use std::time::Duration;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Measure};
 use crate::domain::delivery::Next;
 
 const OUTCOMES: [&str; 3] = ["delivered", "failed", "dead"];
@@ -26,6 +28,7 @@ struct DeliveryLabel {
 pub(crate) struct SinkMetrics {
     deliveries: Family<DeliveryLabel, Counter>,
     unavailable: Family<SinkLabel, Gauge>,
+    oldest_dead: Family<SinkLabel, Measure>,
 }
 
 impl SinkMetrics {
@@ -44,6 +47,13 @@ impl SinkMetrics {
                 unavailable,
                 Family::default(),
             ),
+            oldest_dead: all.add(
+                "dead_letter_oldest_age_seconds",
+                "gauge",
+                &["sink"],
+                "Since when the oldest dead letter of a sink waits for somebody to decide about it; 0 while there is none",
+                Family::default(),
+            ),
         }
     }
 
@@ -54,6 +64,13 @@ impl SinkMetrics {
             self.deliveries.get_or_create(&label).inc_by(0);
         }
         self.is_open(sink, false);
+        self.oldest_dead(sink, Duration::ZERO);
+    }
+
+    /// How old its oldest dead letter is.
+    pub(crate) fn oldest_dead(&self, sink: &str, age: Duration) {
+        let label = SinkLabel { sink: sink.to_owned() };
+        self.oldest_dead.get_or_create(&label).set(age.as_secs_f64());
     }
 
     pub(crate) fn tried(&self, sink: &str, next: &Next) {

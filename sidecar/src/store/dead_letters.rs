@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::{
-    Outbox,
+    Due, Outbox,
     register::AuditEntry,
     retention::{late, rewind},
     sql::{Durability, StoreError},
@@ -51,6 +51,33 @@ pub struct DeadLetters<'a> {
     pub most: i64,
 }
 
+/// One delivery that was given up, with what it holds, as it stands now.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Letter {
+    /// `dead`, or what became of it since: `waiting`, `done`, `discarded`.
+    pub state: String,
+    /// Who did not take it.
+    pub sink: String,
+    /// Why the last try failed.
+    pub reason: Option<String>,
+    /// When it was given up, taken or discarded.
+    pub ended_at_ms: Option<i64>,
+    /// With its event.
+    #[sqlx(flatten)]
+    pub due: Due,
+}
+
+/// Which dead letters somebody decides about.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    /// Of these numbers.
+    pub seqs: &'a [i64],
+    /// Of this account only.
+    pub account_sid: Option<&'a str>,
+    /// Of this sink only.
+    pub sink: Option<&'a str>,
+}
+
 /// What is to become of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -84,17 +111,37 @@ pub struct Standing {
 }
 
 #[derive(Serialize)]
-struct Chosen {
+struct ChosenRow<'a> {
     seq: i64,
+    account_sid: Option<&'a str>,
+    sink: Option<&'a str>,
     now_ms: i64,
 }
 
+#[derive(Serialize)]
+struct SinkAsked<'a> {
+    sink: &'a str,
+}
+
+/// When the oldest dead letter of a sink was given up.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct OldestDead {
+    /// Of which sink.
+    pub sink: String,
+    /// In milliseconds since 1970; none if it has none.
+    pub ended_at_ms: Option<i64>,
+}
+
+/// A dead letter that was decided about.
 #[derive(Debug, Serialize, FromRow)]
-struct LaneOfOne {
+pub struct Resolved {
+    /// Its number.
+    pub seq: i64,
+    /// Whose it is.
+    pub account_sid: String,
     sink: String,
     lane: String,
     recorded_at_ms: i64,
-    account_sid: String,
     received_at_ms: Option<i64>,
 }
 
@@ -109,18 +156,39 @@ impl Outbox {
         self.bounded(self.database.read(self.statements().standing, &[0])).await
     }
 
-    /// Decides about dead letters; how many of them still were.
+    /// One of them, if it is of this account, whatever became of it since.
+    pub async fn letter(
+        &self,
+        seq: i64,
+        account_sid: Option<&str>,
+    ) -> Result<Option<Letter>, StoreError> {
+        let asked = [ChosenRow { seq, account_sid, sink: None, now_ms: 0 }];
+        let found = self.bounded(self.database.read(self.statements().letter, &asked)).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Since when each of these sinks has something that was given up.
+    pub async fn oldest_dead(&self, sinks: &[&str]) -> Result<Vec<OldestDead>, StoreError> {
+        let asked: Vec<SinkAsked<'_>> = sinks.iter().map(|sink| SinkAsked { sink }).collect();
+        self.bounded(self.database.read(self.statements().oldest_dead, &asked)).await
+    }
+
+    /// Decides about those that still are dead letters, and writes down what `entries` says of them; how many they were.
     pub async fn decide(
         &self,
         fate: Fate,
-        seqs: &[i64],
+        chosen: Chosen<'_>,
         now_ms: i64,
-        entries: &[AuditEntry],
+        entries: impl FnOnce(&[Resolved]) -> Vec<AuditEntry>,
     ) -> Result<usize, StoreError> {
-        let chosen: Vec<Chosen> = seqs.iter().map(|seq| Chosen { seq: *seq, now_ms }).collect();
+        let Chosen { seqs, account_sid, sink } = chosen;
+        let row = |seq: &i64| ChosenRow { seq: *seq, account_sid, sink, now_ms };
+        let mut chosen: Vec<ChosenRow<'_>> = seqs.iter().map(row).collect();
+        chosen.sort_unstable_by_key(|row| row.seq);
+        chosen.dedup_by_key(|row| row.seq);
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
-            let changed: Vec<LaneOfOne> = match fate {
+            let changed: Vec<Resolved> = match fate {
                 Fate::Retried => tx.fetch(self.statements().bring_back, &chosen).await?,
                 Fate::Discarded => tx.fetch(self.statements().discard, &chosen).await?,
             };
@@ -132,7 +200,8 @@ impl Outbox {
                     rewind(&mut tx, statement, late(rows, now_ms)).await?;
                 }
             }
-            tx.execute(self.database.statements().register.add_entry, entries).await?;
+            let entries = entries(&changed);
+            tx.execute(self.database.statements().register.add_entry, &entries).await?;
             tx.commit().await?;
             Ok(changed.len())
         })

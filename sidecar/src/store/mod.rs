@@ -53,7 +53,7 @@ pub(crate) use self::register::StoredKey;
 pub use self::{
     accepting::Acceptance,
     consents::{Consents, ConsentsPage},
-    dead_letters::{DeadLetter, DeadLetters, Fate, Standing},
+    dead_letters::{Chosen, DeadLetter, DeadLetters, Fate, Letter, OldestDead, Resolved, Standing},
     erasure::{Erasure, Reached},
     idempotency::{Admission, Done, Idempotency, Once, Turn},
     ledger::{Grant, Settle},

@@ -390,18 +390,36 @@ pub(super) const STATEMENTS: Statements = Statements {
                     ORDER BY ended_at_ms DESC, seq DESC LIMIT r.most) AS d
             ORDER BY d.ended_at_ms DESC, d.seq DESC",
 
+        letter: concat!(
+            "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " \
+                FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text) \
+                JOIN deliveries AS d ON d.seq = r.seq AND (r.account_sid IS NULL OR d.account_sid = r.account_sid) \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
+        ),
+
+        oldest_dead: "
+            SELECT r.sink, (SELECT min(ended_at_ms) FROM deliveries
+                WHERE state = 'dead' AND deliveries.sink = r.sink) AS ended_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text)",
+
         bring_back: "
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.now_ms, ended_at_ms = NULL
-            FROM json_to_recordset($1::json) AS r(seq bigint, now_ms bigint)
+            FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text, sink text, now_ms bigint)
             WHERE deliveries.seq = r.seq AND state = 'dead'
-            RETURNING sink, lane, recorded_at_ms, account_sid, recorded_at_ms AS received_at_ms",
+                AND (r.account_sid IS NULL OR deliveries.account_sid = r.account_sid)
+                AND (r.sink IS NULL OR deliveries.sink = r.sink)
+            RETURNING deliveries.seq, deliveries.sink, lane, recorded_at_ms, deliveries.account_sid,
+                recorded_at_ms AS received_at_ms",
 
         discard: "
             UPDATE deliveries SET state = 'discarded', ended_at_ms = r.now_ms, lane = ''
-            FROM json_to_recordset($1::json) AS r(seq bigint, now_ms bigint)
+            FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text, sink text, now_ms bigint)
             WHERE deliveries.seq = r.seq AND state = 'dead'
-            RETURNING sink, lane, recorded_at_ms, account_sid, (SELECT received_at_ms FROM events
-                WHERE events.dedupe_key = deliveries.dedupe_key) AS received_at_ms",
+                AND (r.account_sid IS NULL OR deliveries.account_sid = r.account_sid)
+                AND (r.sink IS NULL OR deliveries.sink = r.sink)
+            RETURNING deliveries.seq, deliveries.sink, lane, recorded_at_ms, deliveries.account_sid,
+                (SELECT received_at_ms FROM events
+                    WHERE events.dedupe_key = deliveries.dedupe_key) AS received_at_ms",
 
         withdraw: "
             UPDATE deliveries SET state = 'discarded', reason = 'redacted', ended_at_ms = r.now_ms, lane = ''

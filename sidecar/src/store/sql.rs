@@ -89,6 +89,8 @@ pub(super) struct OutboxStatements {
     pub(super) drop_lanes: &'static str,
     pub(super) free_lanes: &'static str,
     pub(super) dead: &'static str,
+    pub(super) letter: &'static str,
+    pub(super) oldest_dead: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
     /// Ends what is owed of events, whatever it waits for.

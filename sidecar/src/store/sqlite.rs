@@ -428,16 +428,32 @@ pub(super) const STATEMENTS: Statements = Statements {
                 AND sink = coalesce($1 ->> '$[0].sink', sink)
             ORDER BY ended_at_ms DESC, seq DESC LIMIT $1 ->> '$[0].most'",
 
+        letter: concat!(
+            "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " FROM json_each($1) AS asked \
+                JOIN deliveries AS d ON d.seq = asked.value ->> 'seq' \
+                    AND (asked.value ->> 'account_sid' IS NULL OR d.account_sid = asked.value ->> 'account_sid') \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
+        ),
+
+        oldest_dead: "
+            SELECT value ->> 'sink' AS sink, (SELECT min(ended_at_ms) FROM deliveries
+                WHERE state = 'dead' AND sink = asked.value ->> 'sink') AS ended_at_ms
+            FROM json_each($1) AS asked",
+
         bring_back: "
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.value ->> 'now_ms',
                 ended_at_ms = NULL
             FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
-            RETURNING sink, lane, recorded_at_ms, account_sid, recorded_at_ms AS received_at_ms",
+                AND account_sid = coalesce(r.value ->> 'account_sid', account_sid)
+                AND sink = coalesce(r.value ->> 'sink', sink)
+            RETURNING seq, sink, lane, recorded_at_ms, account_sid, recorded_at_ms AS received_at_ms",
 
         discard: "
             UPDATE deliveries SET state = 'discarded', ended_at_ms = r.value ->> 'now_ms', lane = ''
             FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
-            RETURNING sink, lane, recorded_at_ms, account_sid, (SELECT received_at_ms FROM events
+                AND account_sid = coalesce(r.value ->> 'account_sid', account_sid)
+                AND sink = coalesce(r.value ->> 'sink', sink)
+            RETURNING seq, sink, lane, recorded_at_ms, account_sid, (SELECT received_at_ms FROM events
                 WHERE events.dedupe_key = deliveries.dedupe_key) AS received_at_ms",
 
         withdraw: "

@@ -33,11 +33,11 @@ on_every_shared_store! {
     sidecars_share_the_work_and_one_that_dies_blocks_nobody,
 }
 
-fn accepted(claim: Claim) -> Claim {
+pub(crate) fn accepted(claim: Claim) -> Claim {
     Claim { delivery: Delivery::Accept, ..claim }
 }
 
-fn from(person: usize, n: usize) -> Claim {
+pub(crate) fn from(person: usize, n: usize) -> Claim {
     let sid = format!("SM{person}x{n}");
     accepted(inbound(
         &format!("c{sid}"),
@@ -48,7 +48,7 @@ fn from(person: usize, n: usize) -> Claim {
 }
 
 /// What a command says, with a database of its own stores.
-fn command(world: &World, arguments: &[&str]) -> String {
+pub(crate) fn command(world: &World, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
     let output = command.args(arguments).env("DATABASE_URL", &world.database_url).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -56,7 +56,7 @@ fn command(world: &World, arguments: &[&str]) -> String {
 }
 
 /// A sinks file with one sink per receiver, `more` added to each.
-fn sinks(world: &World, receivers: &[(&str, &Receiver, &str)]) -> String {
+pub(crate) fn sinks(world: &World, receivers: &[(&str, &Receiver, &str)]) -> String {
     let path: PathBuf = world.directory.path().join("sinks.toml");
     let sinks: Vec<String> = receivers
         .iter()
@@ -71,7 +71,7 @@ fn sinks(world: &World, receivers: &[(&str, &Receiver, &str)]) -> String {
     path.display().to_string()
 }
 
-async fn start(world: &World, file: &str) -> Sidecar {
+pub(crate) async fn start(world: &World, file: &str) -> Sidecar {
     world.sidecar_with(&[("TWILIO_EDGE_SINKS_FILE", file)]).await
 }
 

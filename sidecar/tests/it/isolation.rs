@@ -5,10 +5,14 @@
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use twilio_edge_contract::Decision;
 
 use crate::{
     api_keys::{Caller, administrator},
+    deliveries::sinks,
     histories::{accepted, of_other as of_a},
+    receiver::Receiver,
+    servers::eventually,
     sidecar::{ACCOUNT as B, Sidecar, inbound, status},
     world::{World, on_every_store},
 };
@@ -20,6 +24,9 @@ const ALICE: &str = "+15553217001";
 const SECRETS: [&str; 5] =
     ["shop of A", "hello from A", "/twilio/route-of-A", "token-of-A", "whatsapp:+15553217009"];
 
+/// The number of what is counted up, and is A's: it has the first.
+const FIRST: &str = "1";
+
 on_every_store!(nothing_of_one_account_reaches_another);
 
 async fn nothing_of_one_account_reaches_another(world: World) {
@@ -27,8 +34,12 @@ async fn nothing_of_one_account_reaches_another(world: World) {
     let keys = [(A, "token-of-A"), (B, "token-of-B")]
         .map(|(sid, token)| format!("[[account]]\nsid = \"{sid}\"\nauth_tokens = [\"{token}\"]\n"));
     std::fs::write(&accounts, keys.concat()).unwrap();
+    let receiver = Receiver::start().await;
+    receiver.answers(|_| 422);
+    let sinks = sinks(&world, &[("app", &receiver, "")]);
     let sidecar = world
         .sidecar_with(&[
+            ("TWILIO_EDGE_SINKS_FILE", sinks.as_str()),
             ("TWILIO_EDGE_API_BURST", "1000000"),
             ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "1000000"),
             ("TWILIO_EDGE_ACCOUNTS_FILE", accounts.to_str().unwrap()),
@@ -44,6 +55,10 @@ async fn nothing_of_one_account_reaches_another(world: World) {
     let tokens: Vec<String> = of_a.into_iter().map(|(_, token)| token).collect();
     let (a, b) = tokens.split_at(2);
     fill(&sidecar, &root).await;
+    eventually("the sink has refused it", async || {
+        !root.get("/v1/dead-letters").await["dead_letters"].as_array().unwrap().is_empty()
+    })
+    .await;
     let known = known(&sidecar, &a[0], victim).await;
 
     let before = everything_of_a(&root, &sidecar).await;
@@ -82,6 +97,8 @@ async fn fill(sidecar: &Sidecar, root: &Caller<'_>) {
         ],
     )
     .await;
+    let owed = route(inbound("c4", "SMofA4", &whatsapp, "hello from A"));
+    assert_eq!(sidecar.decide(crate::deliveries::accepted(owed)).await, Decision::Accepted);
 }
 
 /// The names under which A's things may be asked for.
@@ -108,7 +125,7 @@ async fn everything_of_a(root: &Caller<'_>, sidecar: &Sidecar) -> Vec<Value> {
         all.push(app.get(&format!("/v1/{path}account_sid={A}")).await);
     }
     all.push(root.get(&format!("/v1/tenants/{A}")).await);
-    for path in ["keys", "audit"] {
+    for path in ["keys", "audit", "dead-letters"] {
         let mut page = root.get(&format!("/v1/{path}?account_sid={A}&limit=200")).await;
         for key in page["keys"].as_array_mut().into_iter().flatten() {
             key["last_used_at"] = Value::Null;
@@ -201,7 +218,8 @@ fn requests(
     for one in in_path {
         let place = format!("{{{}}}", one["name"].as_str().unwrap());
         let fill = |path: &String| -> Vec<String> {
-            known.ids.iter().map(|id| path.replace(&place, id)).collect()
+            let ids = known.ids.iter().map(String::as_str).chain([FIRST]);
+            ids.map(|id| path.replace(&place, id)).collect()
         };
         paths = paths.iter().flat_map(fill).collect();
     }
@@ -264,6 +282,7 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "parent_sid" => B,
         "senders" => ALICE,
         "services" => "MG00112233445566778899aabbccddeeff",
+        "sink" => "app",
         "channel" => "whatsapp",
         "region" => "US",
         "at" => "2026-11-23T12:00:00Z",

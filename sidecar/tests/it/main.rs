@@ -14,6 +14,7 @@ mod checks;
 mod claimers;
 mod concurrency;
 mod conformance;
+mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod guide;
