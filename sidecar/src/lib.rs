@@ -14,6 +14,7 @@
 //! And `retention.rs -> store/retention.rs`: what is taken out of the ledger again, and when; and at once, `http/redactions.rs ->
 //! erasure.rs -> store/erasure.rs`.
 //! What sinks did not take is decided about in `http/dead_letters.rs -> dead_letters.rs -> store/dead_letters.rs`.
+//! What is delivered once more is found in `replays.rs -> store/replays.rs`.
 //! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
 
 pub mod accounts;
@@ -32,6 +33,7 @@ pub(crate) mod log;
 pub mod metrics;
 pub mod permissions;
 mod reading;
+pub mod replays;
 pub mod retention;
 pub mod shown;
 pub mod sinks;

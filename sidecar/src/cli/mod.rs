@@ -17,6 +17,7 @@ mod permissions;
 mod print_config;
 mod redact;
 mod reference;
+mod replay;
 mod serve;
 mod sign;
 mod story;
@@ -58,6 +59,8 @@ enum Command {
     Consents(consents::Args),
     /// What sinks are owed; what was given up, and bringing it on its way again
     Deliveries(deliveries::Args),
+    /// Deliver webhooks once more, to one sink
+    Replay(replay::Args),
     /// Make, list and revoke the keys of the API
     Keys(keys::Args),
     /// Take everything out of what was heard: of a message, of a person, of a time
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Suppressions(args) => suppressions::run(args),
         Command::Consents(args) => consents::run(args),
         Command::Deliveries(args) => deliveries::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Redact(args) => redact::run(args),
         Command::PrintConfig(args) => print_config::run(args),

@@ -27,6 +27,7 @@ use crate::{
     dead_letters, http,
     log::{self, Repeats},
     metrics::Metrics,
+    replays,
     retention::{Job, Rulebook},
     sinks::Sinks,
     store::{StoreError, Stores, histories::Histories},
@@ -88,6 +89,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let name = courier_name();
     let couriers = Couriers::start(&sinks, &stores.outbox(), &bell, &metrics, &name);
     let watch = tokio::spawn(dead_letters::watch(stores.outbox(), sinks.clone(), metrics.clone()));
+    let replaying = tokio::spawn(replays::work(stores.outbox(), bell.clone()));
     let stop = stop_signal().map_err(|error| error.to_string())?;
     let telemetry = Telemetry::start(&config.telemetry, metrics.clone())?;
     let rulebook = Rulebook::new(&config);
@@ -137,6 +139,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
 
     retention.abort();
     watch.abort();
+    replaying.abort();
     telling.abort();
     refresh.abort();
     // The routers are gone, and with them the last who claims or settles.

@@ -75,6 +75,8 @@ kinds! {
         "`GET /v1/events` lists those this key may see, with their ids."
     NO_SUCH_DEAD_LETTER NOT_FOUND CALLER "no_such_dead_letter": "No such delivery was given up";
         "`GET /v1/dead-letters` lists those this key may see."
+    NO_SUCH_REPLAY NOT_FOUND CALLER "no_such_replay": "There is no such replay";
+        "`POST /v1/replays` tells the id of the one it begins; it may be of another account."
     NOT_SUPPRESSED NOT_FOUND CALLER "not_suppressed": "No suppression of that number holds there";
         "`GET /v1/suppressions/{number}` tells what is known of it, on every channel."
     NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";

@@ -22,6 +22,7 @@ mod openapi;
 mod people;
 mod problem;
 mod redactions;
+mod replays;
 mod settlements;
 mod strangers;
 mod suppressions;
@@ -153,7 +154,7 @@ impl App {
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
-        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions, dead letters, lists of suppressions and consents.";
+        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions, dead letters, replays, lists of suppressions and consents.";
         let once = || middleware::from_fn_with_state(self.clone(), idempotency::once);
         let lists = suppressions::import_router()
             .merge(consents::import_router())
@@ -162,10 +163,12 @@ impl App {
         let changing = api_keys::router()
             .merge(redactions::router())
             .merge(dead_letters::deciding_router())
+            .merge(replays::starting_router())
             .layer(once());
         let admin = audit::router()
             .merge(tenants::router())
             .merge(dead_letters::router())
+            .merge(replays::router())
             .merge(suppressions::admin_router())
             .merge(changing)
             .merge(lists)

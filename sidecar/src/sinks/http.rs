@@ -57,6 +57,9 @@ impl Endpoint {
                 "x-twilio-edge-replay",
                 if parcel.replay_id.is_some() { "true" } else { "false" },
             );
+        if let Some(replay_id) = parcel.replay_id {
+            request = request.header("x-twilio-edge-replay-id", replay_id);
+        }
         if !self.settings.secrets.is_empty() {
             let signatures = signatures(&self.settings.secrets, &parcel.id, now, &body);
             request = request.header("webhook-signature", signatures);

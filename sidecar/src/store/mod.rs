@@ -33,6 +33,7 @@ mod reader;
 mod recovery;
 mod redis;
 mod register;
+mod replays;
 mod retention;
 mod rows;
 mod scripts;
@@ -59,6 +60,7 @@ pub use self::{
     ledger::{Grant, Settle},
     outbox::{Due, Ended, Lane, Outbox, Owed, Round},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
+    replays::Replay,
     retention::{Sweeper, Swept},
     sql::StoreError,
     suppressions::{Suppressions, SuppressionsPage},

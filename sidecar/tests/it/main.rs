@@ -33,6 +33,7 @@ mod permissions;
 mod plans;
 mod reading;
 mod receiver;
+mod replays;
 mod retention;
 mod servers;
 mod settings;

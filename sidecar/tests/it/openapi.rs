@@ -43,6 +43,8 @@ const ADMIN: &[(&str, &str)] = &[
     ("get", "/v1/dead-letters/{id}"),
     ("post", "/v1/dead-letters/retry"),
     ("post", "/v1/dead-letters/discard"),
+    ("post", "/v1/replays"),
+    ("get", "/v1/replays/{id}"),
     ("post", "/v1/redactions"),
     ("get", "/v1/tenants"),
     ("get", "/v1/tenants/{account_sid}"),
@@ -61,6 +63,7 @@ const ONCE: &[&str] = &[
     "/v1/redactions",
     "/v1/dead-letters/retry",
     "/v1/dead-letters/discard",
+    "/v1/replays",
     "/v1/suppressions/import",
     "/v1/consents/import",
 ];
