@@ -115,7 +115,12 @@ pub async fn work(outbox: Outbox, bell: Bell) {
             match outbox.carry_on(&replay, STEP.into(), now_ms()).await {
                 Ok(next) => replay = next,
                 Err(reason) => {
-                    tracing::warn!(%reason, replay.id, "a replay waits for the database");
+                    tracing::warn!(
+                        event = "replay.waiting",
+                        %reason,
+                        replay.id,
+                        "a replay waits for the database"
+                    );
                     break;
                 }
             }

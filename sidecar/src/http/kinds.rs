@@ -88,7 +88,7 @@ kinds! {
     UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "It is not clear what is to be redacted; nothing was done";
         "Name a message, a number or a time: nobody means all there is of an account."
     UNCLEAR_CHOICE CONFLICT CALLER "unclear_choice": "It is not clear which are meant; nothing was done";
-        "Name ids, a sink or an account: nobody means whatever there is."
+        "Name ids, a sink or an account, of a replay a message with its account or a time: nobody means whatever there is."
     STILL_RUNNING CONFLICT CALLER "still_running": "A copy of this request is being carried out";
         "Send it again after Retry-After, with the same Idempotency-Key: it is answered as that one is."
     CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";

@@ -112,7 +112,16 @@ async fn start(
     let wanted: WantedReplay = serde_json::from_slice(&whole(body)?)
         .map_err(|error| Problem::unreadable(&error.to_string()))?;
     let dry_run = wanted.dry_run;
-    let replay = replays::read(&caller, wanted.read()?, now_ms());
+    let asked = wanted.read()?;
+    let has_account = asked.account_sid.is_some() || caller.account_sid.is_some();
+    let is_clear = match &asked.message_sid {
+        Some(_) => has_account,
+        None => asked.since_ms.is_some() || asked.until_ms.is_some(),
+    };
+    if !is_clear {
+        return Err(Problem::of(kinds::UNCLEAR_CHOICE));
+    }
+    let replay = replays::read(&caller, asked, now_ms());
     let replay = replay.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     if app.claims.sinks.get(&replay.sink).is_none() {
         let detail = "sink: none of the sinks file of this sidecar has that name";

@@ -60,6 +60,7 @@ const ALL: &[(&str, &str, &str)] = &[
     ("optout.unrecorded", "error", "The database does not take opt-outs: their webhooks wait"),
     ("redis.away", "warn", "Redis does not answer: claims go to the database alone"),
     ("redis.back", "info", "Redis answers again"),
+    ("replay.waiting", "warn", "The database does not answer: a replay goes on when it does"),
     ("request.answered", "debug", "The API did as it was asked"),
     ("request.failed", "warn", "It could not, and the operator must act: `code`, `reason`"),
     (

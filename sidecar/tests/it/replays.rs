@@ -96,7 +96,7 @@ async fn what_was_heard_is_delivered_once_more(world: World) {
         let bound = &bound;
         async move { bound.refusal(Method::POST, "/v1/replays", &wanted).await }
     };
-    assert_eq!(refused(json!({"sink": "app"})).await, coded(400, "unreadable"));
+    assert_eq!(refused(json!({"sink": "app"})).await, coded(409, "unclear_choice"));
     let nobody = json!({"sink": "nobody", "since": "2001-01-01"});
     assert_eq!(refused(nobody).await, coded(422, "impossible"));
     let other = json!({"sink": "app", "since": "2001-01-01", "account_sid": OTHER});
