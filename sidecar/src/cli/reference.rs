@@ -6,7 +6,10 @@ use clap::ValueEnum;
 use twilio_edge_filter::{config, metrics, reply};
 
 use super::fail;
-use crate::{config::Merged, domain::optout};
+use crate::{
+    config::Merged,
+    domain::{event, optout},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -30,6 +33,8 @@ enum Subject {
     Problems,
     /// Which parameter is kept for how long (docs/RETENTION.md)
     Retention,
+    /// The JSON Schema of what sinks get (docs/event.schema.json)
+    EventSchema,
     /// The words that mean STOP, START and HELP (docs/COMPLIANCE.md)
     Keywords,
 }
@@ -43,6 +48,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
         Subject::Problems => crate::http::kinds::reference(),
         Subject::Retention => crate::domain::part::reference(),
+        Subject::EventSchema => event::SCHEMA.to_owned(),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check(false) {
             Ok(usual) => optout::reference(&usual.optout),
             Err(problems) => return fail(problems),

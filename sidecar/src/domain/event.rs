@@ -11,6 +11,9 @@ use super::{address::Address, window::rfc3339};
 /// Most digits a count may have: Twilio's counts are small, and a text that only looks like one stays in `raw`.
 const COUNT_DIGITS: usize = 6;
 
+/// What the event promises, for others' validators (json-schema.org, draft 2020-12).
+pub const SCHEMA: &str = include_str!("../../../docs/event.schema.json");
+
 /// What is known of a webhook besides its form.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {

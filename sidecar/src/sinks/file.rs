@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use toml::{Table, Value};
+use twilio_edge_contract::Class;
 
 use crate::{
     domain::delivery::Patience,
@@ -14,6 +15,7 @@ use crate::{
 /// More would not be looked after by anybody.
 const MAX_SINKS: usize = 32;
 const MAX_ROUTES: usize = 256;
+const MAX_CLASSES: usize = 2;
 /// The current secret and those it takes over from.
 const MAX_SECRETS: usize = 4;
 /// What a Standard Webhooks secret is written with.
@@ -28,6 +30,8 @@ pub(crate) struct Sink {
     pub(crate) name: String,
     /// Paths of the routes it gets; all accepted ones, if there is none.
     pub(crate) routes: Vec<String>,
+    /// What it gets of them: messages, statuses; both, if there is none.
+    pub(crate) classes: Vec<Class>,
     pub(crate) patience: Patience,
     /// Lanes worked on at a time by one sidecar.
     pub(crate) concurrency: usize,
@@ -88,10 +92,11 @@ fn sinks(reading: &mut Reading, table: &Table) -> Vec<Sink> {
 }
 
 fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
-    const FIELDS: [&str; 10] = [
+    const FIELDS: [&str; 11] = [
         "name",
         "type",
         "routes",
+        "classes",
         "concurrency",
         "give_up_after_s",
         "longest_pause_ms",
@@ -125,6 +130,7 @@ fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
             route
         })
         .collect();
+    let classes = classes(reading, &format!("{path}.classes"), table);
     let patience = Patience {
         first_pause: Duration::from_millis(500),
         longest_pause: Duration::from_millis(number(
@@ -148,10 +154,24 @@ fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
     Sink {
         name,
         routes,
+        classes,
         patience,
         concurrency: usize::try_from(concurrency).unwrap_or(1),
         kind: Kind::Http(http(reading, path, table)),
     }
+}
+
+fn classes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<Class> {
+    let names = reading.list(path, table.get("classes"), MAX_CLASSES);
+    let class = |(n, name): (usize, &Value)| match name.as_str() {
+        Some("inbound") => Some(Class::Inbound),
+        Some("status") => Some(Class::Status),
+        _ => {
+            reading.problem(&format!("{path}[{n}]"), "must be inbound or status");
+            None
+        }
+    };
+    names.iter().enumerate().filter_map(class).collect()
 }
 
 fn http(reading: &mut Reading, path: &str, table: Fields<'_>) -> Http {
@@ -234,6 +254,7 @@ type = "http"
 url = "https://app.internal/twilio"
 secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
 routes = ["/twilio/inbound"]
+classes = ["inbound"]
 timeout_ms = 2000
 
 [[sink]]
@@ -248,8 +269,8 @@ concurrency = 1
         let Kind::Http(http) = &app.kind;
         assert_eq!((http.secrets[0].len(), http.timeout), (24, Duration::from_secs(2)));
         assert_eq!(
-            (app.routes.as_slice(), app.concurrency),
-            (&["/twilio/inbound".to_owned()][..], 16)
+            (app.routes.as_slice(), app.classes.as_slice(), app.concurrency),
+            (&["/twilio/inbound".to_owned()][..], &[Class::Inbound][..], 16)
         );
         let Kind::Http(http) = &crm.kind;
         assert_eq!((http.format, crm.concurrency, crm.routes.len()), (Format::Form, 1, 0));
@@ -264,6 +285,7 @@ type = "hush"
 url = "ftp://hush"
 secrets = ["hush", 7]
 routes = ["hush"]
+classes = ["hush"]
 format = "hush"
 timeout_ms = 0
 concurrency = "hush"
@@ -283,6 +305,7 @@ type = "http"
             "sink[0].name",
             "sink[0].type",
             "sink[0].routes[0]",
+            "sink[0].classes[0]",
             "sink[0].concurrency",
             "sink[0].url",
             "sink[0].format",
@@ -298,7 +321,7 @@ type = "http"
                 "{path}: {problems:?}"
             );
         }
-        assert_eq!(problems.len(), 13, "{problems:?}");
+        assert_eq!(problems.len(), 14, "{problems:?}");
         for empty in ["", "sink = []", "sink = 7", "[sink]"] {
             assert!(!parse(empty).unwrap_err().is_empty(), "{empty:?}");
         }

@@ -27,6 +27,7 @@ on_every_store! {
     what_is_owed_outlives_its_time_and_goes_once_it_is_delivered,
     what_is_redacted_is_not_delivered_any_more,
     what_must_not_be_written_is_forwarded,
+    a_sink_gets_the_classes_it_asked_for,
 }
 
 on_every_shared_store! {
@@ -249,6 +250,33 @@ async fn every_sink_of_a_route_gets_it(world: World) {
         world.stored("SELECT form FROM events WHERE message_sid = 'SM2x1'").await == [&*other.form]
     })
     .await;
+}
+
+async fn a_sink_gets_the_classes_it_asked_for(world: World) {
+    let (messages, statuses) = (Receiver::start().await, Receiver::start().await);
+    let both = [
+        ("messages", &messages, "classes = [\"inbound\"]"),
+        ("statuses", &statuses, "classes = [\"status\"]"),
+    ];
+    let sidecar = start(&world, &sinks(&world, &both)).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    let delivered = accepted(status("s1", "SM9", "delivered"));
+    assert_eq!(sidecar.decide(delivered).await, Decision::Accepted);
+    eventually("each has its own", async || {
+        messages.taken().len() == 1 && statuses.taken().len() == 1
+    })
+    .await;
+    assert_eq!(messages.got()[0].event()["event_type"], "twilio_inbound");
+    assert_eq!(statuses.got()[0].event()["event_type"], "twilio_status");
+    drop(sidecar);
+
+    // Nobody wants statuses any more: they are forwarded.
+    let sidecar = start(&world, &sinks(&world, &both[..1])).await;
+    let read = accepted(status("s2", "SM9", "read"));
+    assert_eq!(sidecar.decide(read).await, Decision::Proceed);
+    assert_eq!(sidecar.decide(from(1, 2)).await, Decision::Accepted);
+    eventually("messages still come", async || messages.taken().len() == 2).await;
+    assert_eq!((messages.got().len(), statuses.got().len()), (2, 1), "of its own class only");
 }
 
 async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {

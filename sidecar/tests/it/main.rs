@@ -31,6 +31,7 @@ mod openapi;
 mod outages;
 mod permissions;
 mod plans;
+mod published;
 mod reading;
 mod receiver;
 mod replays;
