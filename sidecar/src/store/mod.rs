@@ -15,6 +15,7 @@
 //! (`siblings.rs`), and from then on SQL has the last word on every claim of every sidecar.
 
 mod accepting;
+mod at_hand;
 mod claiming;
 mod consents;
 mod dead_letters;

@@ -2,7 +2,7 @@
 //! in the order of their key, so that two batches cannot wait for each other. What the rows mean is the ledger's
 //! business.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     Arguments as _, AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
@@ -11,6 +11,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
+    at_hand::{AtHand, IDLE},
     event::Event,
     idempotency::IdempotencyStatements,
     retention::RetentionStatements,
@@ -26,15 +27,15 @@ use crate::{config, domain::address::Address};
 /// How long to leave a server alone that is not up yet.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A connection nobody used for so long is asked whether it is still there before it is relied on.
-const IDLE: Duration = Duration::from_millis(250);
-
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
     /// A commit survives the end of our process, but not of the server's within its next write (`synchronous_commit`).
     pub(super) quick: PgPool,
     /// A commit survives both.
     pub(super) durable: PgPool,
+    /// What the main path asks with, and what it writes with.
+    pub(super) asking: Arc<AtHand>,
+    pub(super) writing: Arc<AtHand>,
 }
 
 impl Postgres {
@@ -55,7 +56,9 @@ impl Postgres {
         let pool = |connections, synchronous_commit| {
             pool(&options, settings.timeout_ms, connections, synchronous_commit)
         };
-        Ok(Postgres { quick: pool(quick, "off"), durable: pool(durable, "on") })
+        let (quick, durable) = (pool(quick, "off"), pool(durable, "on"));
+        let [asking, writing] = [&quick, &durable].map(|pool| Arc::new(AtHand::of(pool)));
+        Ok(Postgres { quick, durable, asking, writing })
     }
 }
 

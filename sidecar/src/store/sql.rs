@@ -373,7 +373,12 @@ impl Database {
     ) -> Result<Vec<KnownRow>, StoreError> {
         match self {
             Database::Sqlite(sqlite) => sqlite::look_up(&sqlite.quick, keys, people).await,
-            Database::Postgres(postgres) => postgres::look_up(&postgres.quick, keys, people).await,
+            Database::Postgres(postgres) => {
+                let mut held = postgres.asking.take().await?;
+                let known = postgres::look_up(held.connection(), keys, people).await?;
+                postgres.asking.put_back(held);
+                Ok(known)
+            }
         }
     }
 
@@ -391,7 +396,10 @@ impl Database {
             }
             // One statement is its own transaction, in one round trip instead of three.
             Database::Postgres(postgres) => {
-                postgres::keep_events(&postgres.durable, events, forgotten_ms).await
+                let mut held = postgres.writing.take().await?;
+                postgres::keep_events(held.connection(), events, forgotten_ms).await?;
+                postgres.writing.put_back(held);
+                Ok(())
             }
         }
     }
@@ -402,8 +410,11 @@ impl Database {
             Database::Sqlite(Sqlite { quick, durable, .. }) => {
                 [quick, durable].map(|pool| Connections::of(pool.size(), pool.num_idle()))
             }
-            Database::Postgres(Postgres { quick, durable }) => {
-                [quick, durable].map(|pool| Connections::of(pool.size(), pool.num_idle()))
+            Database::Postgres(Postgres { quick, durable, asking, writing }) => {
+                [(quick, asking), (durable, writing)].map(|(pool, at_hand)| {
+                    let idle = pool.num_idle().saturating_add(at_hand.count());
+                    Connections::of(pool.size(), idle)
+                })
             }
         }
     }
@@ -429,6 +440,8 @@ impl Database {
                 sqlite.durable.close().await;
             }
             Database::Postgres(postgres) => {
+                postgres.asking.give_back();
+                postgres.writing.give_back();
                 postgres.quick.close().await;
                 postgres.durable.close().await;
             }
