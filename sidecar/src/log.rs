@@ -18,7 +18,8 @@ use crate::config::{self, LogFormat};
 /// Writes to stderr from now on, as told. What keeps count of lines that were too many.
 pub(crate) fn begin(settings: &config::Log) -> Repeats {
     let repeats = Repeats::default();
-    let levels: Targets = settings.level.parse().unwrap_or_default();
+    // What this client has to say is told with the delivery it happened to, as an event; unless it is asked for.
+    let levels: Targets = format!("krafka=off,{}", settings.level).parse().unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(levels).with(repeats.clone());
     match settings.format {

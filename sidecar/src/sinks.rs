@@ -3,6 +3,8 @@
 
 mod file;
 mod http;
+mod kafka;
+mod redis_stream;
 
 use std::sync::Arc;
 
@@ -38,6 +40,9 @@ pub struct Sink {
 #[derive(Debug)]
 enum Way {
     Http(http::Endpoint),
+    // Much larger than the others, and only a few of them.
+    Kafka(Box<kafka::Cluster>),
+    RedisStream(redis_stream::Streams),
 }
 
 /// What is brought: one event to one sink.
@@ -61,6 +66,8 @@ impl Sinks {
     pub fn read(path: &str) -> Result<Sinks, Vec<String>> {
         let text = std::fs::read_to_string(path).map_err(|error| vec![error.to_string()])?;
         let settings = file::parse(&text)?;
+        // TLS of every kind of sink; whoever installed one first has chosen for the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let sinks: Result<Vec<Sink>, String> = settings.into_iter().map(Sink::new).collect();
         Ok(Sinks { all: sinks.map_err(|problem| vec![problem])?.into() })
     }
@@ -86,8 +93,15 @@ impl Sink {
     fn new(settings: Settings) -> Result<Sink, String> {
         let Settings { name, routes, classes, patience, concurrency, kind } = settings;
         let way = match kind {
-            Kind::Http(settings) => Way::Http(http::Endpoint::new(settings)?),
+            Kind::Http(settings) => http::Endpoint::new(settings).map(Way::Http),
+            Kind::Kafka(settings) => {
+                kafka::Cluster::new(settings).map(|cluster| Way::Kafka(Box::new(cluster)))
+            }
+            Kind::RedisStream(settings) => {
+                redis_stream::Streams::new(settings).map(Way::RedisStream)
+            }
         };
+        let way = way.map_err(|problem| format!("sink {name}: {problem}"))?;
         Ok(Sink { name, routes, classes, patience, concurrency, way })
     }
 
@@ -121,6 +135,8 @@ impl Sink {
         };
         match &self.way {
             Way::Http(endpoint) => endpoint.deliver(&parcel).await,
+            Way::Kafka(cluster) => cluster.deliver(&parcel).await,
+            Way::RedisStream(streams) => streams.deliver(&parcel).await,
         }
     }
 }

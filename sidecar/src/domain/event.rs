@@ -40,6 +40,8 @@ pub struct Known<'a> {
 /// The event.
 #[derive(Debug, Serialize)]
 pub struct Event<'a> {
+    #[serde(skip)]
+    class: Class,
     event_id: &'a str,
     event_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +111,7 @@ impl<'a> Event<'a> {
         let channel = person.as_deref().and_then(Address::parse).map(|address| address.channel);
         let num_media = text("NumMedia").filter(|count| count.len() <= COUNT_DIGITS);
         Event {
+            class: known.class,
             event_id: known.event_id,
             event_type: event_type(known.class),
             received_at: rfc3339(known.received_at_ms),
@@ -126,6 +129,26 @@ impl<'a> Event<'a> {
             replay_id: known.replay_id,
             raw,
         }
+    }
+}
+
+impl Event<'_> {
+    /// The same for every copy of the webhook.
+    pub fn id(&self) -> &str {
+        self.event_id
+    }
+
+    /// What it is about.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The number of the person it is about, or what they have instead on their channel: what has the same key stays in
+    /// order. Without a person it is about its message alone.
+    pub fn key(&self) -> String {
+        let person = if self.class == Class::Status { &self.to } else { &self.from };
+        let address = person.as_deref().and_then(Address::parse);
+        address.map_or_else(|| self.message_sid.to_owned(), |address| address.number)
     }
 }
 
@@ -212,6 +235,9 @@ mod tests {
         );
         assert_eq!((&event["replay"], &event["replay_id"]), (&json!(true), &json!("r1")));
         assert_eq!(event.get("num_media"), None, "no count");
+        assert_eq!(Event::of(known, "To=whatsapp%3A%2B1415&From=%2B1555").key(), "+1415");
+        assert_eq!(Event::of(KNOWN, "To=%2B1415&From=messenger%3A17").key(), "17");
+        assert_eq!(Event::of(KNOWN, "To=%2B1415").key(), "SM1");
         assert_eq!(delivery_id("e", None), "e");
         assert_eq!(delivery_id("e", Some("r1")), "e#r1");
     }

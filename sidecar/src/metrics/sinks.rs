@@ -51,7 +51,7 @@ impl SinkMetrics {
                 "dead_letter_oldest_age_seconds",
                 "gauge",
                 &["sink"],
-                "Since when the oldest dead letter of a sink waits for somebody to decide about it; 0 while there is none",
+                "How long the oldest dead letter of a sink has waited for somebody to decide about it; 0 while there is none",
                 Family::default(),
             ),
         }

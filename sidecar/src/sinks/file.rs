@@ -1,12 +1,20 @@
 //! The sinks file: from its text to what each sink is and which routes it gets, or to everything that is wrong with it, by
 //! path. Pure: nothing is connected to here.
 
+mod http;
+mod kafka;
+mod redis_stream;
+
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use toml::{Table, Value};
 use twilio_edge_contract::Class;
 
+pub(crate) use self::{
+    http::{Format, Http},
+    kafka::{Kafka, Mechanism, Sasl},
+    redis_stream::{MaxLength, RedisStream},
+};
 use crate::{
     domain::delivery::Patience,
     reading::{Fields, Reading},
@@ -16,12 +24,19 @@ use crate::{
 const MAX_SINKS: usize = 32;
 const MAX_ROUTES: usize = 256;
 const MAX_CLASSES: usize = 2;
-/// The current secret and those it takes over from.
-const MAX_SECRETS: usize = 4;
-/// What a Standard Webhooks secret is written with.
-const SECRET_PREFIX: &str = "whsec_";
-/// Shortest and longest key the specification allows, in bytes.
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+/// Longest name of a topic Kafka takes; for streams it does as well.
+const MAX_NAME: usize = 249;
+/// What every sink may say.
+const FIELDS: [&str; 8] = [
+    "name",
+    "type",
+    "routes",
+    "classes",
+    "concurrency",
+    "give_up_after_s",
+    "longest_pause_ms",
+    "timeout_ms",
+];
 
 /// One sink, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,31 +56,25 @@ pub(crate) struct Sink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Http(Http),
+    Kafka(Kafka),
+    RedisStream(RedisStream),
 }
 
-/// An HTTP endpoint.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Http {
-    pub(crate) url: String,
-    pub(crate) format: Format,
-    /// Keys of Standard Webhooks signatures, the current one first; unsigned without.
-    pub(crate) secrets: Vec<Vec<u8>>,
-    pub(crate) timeout: Duration,
+/// One name for messages, one for statuses: of topics, of streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) inbound: String,
+    pub(crate) status: String,
 }
 
-impl std::fmt::Debug for Http {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("format", &self.format).finish_non_exhaustive()
+impl Names {
+    /// The one for what is of this class.
+    pub(crate) fn of(&self, class: Class) -> &str {
+        match class {
+            Class::Status => &self.status,
+            Class::Inbound | Class::Other => &self.inbound,
+        }
     }
-}
-
-/// What an HTTP sink gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// The JSON event.
-    Event,
-    /// The form as Twilio sent it.
-    Form,
 }
 
 /// Reads the file's text.
@@ -92,30 +101,28 @@ fn sinks(reading: &mut Reading, table: &Table) -> Vec<Sink> {
 }
 
 fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
-    const FIELDS: [&str; 11] = [
-        "name",
-        "type",
-        "routes",
-        "classes",
-        "concurrency",
-        "give_up_after_s",
-        "longest_pause_ms",
-        "url",
-        "format",
-        "secrets",
-        "timeout_ms",
-    ];
-    let table = reading.table(path, value, &FIELDS);
+    let own: &[&str] = match value.get("type").and_then(Value::as_str) {
+        Some("kafka") => &kafka::FIELDS,
+        Some("redis-stream") => &redis_stream::FIELDS,
+        _ => &http::FIELDS,
+    };
+    let table = reading.table(path, value, &[&FIELDS[..], own].concat());
     let name = reading.text(&format!("{path}.name"), table.get("name"));
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         || name.len() > 64
     {
         reading.problem(&format!("{path}.name"), "must be at most 64 letters, digits, - and _");
     }
-    match reading.text(&format!("{path}.type"), table.get("type")).as_str() {
-        "http" | "" => {}
-        _ => reading.problem(&format!("{path}.type"), "must be http"),
-    }
+    let kind = match reading.text(&format!("{path}.type"), table.get("type")).as_str() {
+        "kafka" => Kind::Kafka(kafka::read(reading, path, table)),
+        "redis-stream" => Kind::RedisStream(redis_stream::read(reading, path, table)),
+        other => {
+            if !matches!(other, "http" | "") {
+                reading.problem(&format!("{path}.type"), "must be http, kafka or redis-stream");
+            }
+            Kind::Http(http::read(reading, path, table))
+        }
+    };
     let routes = format!("{path}.routes");
     let routes: Vec<String> = reading
         .list(&routes, table.get("routes"), MAX_ROUTES)
@@ -157,7 +164,7 @@ fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
         classes,
         patience,
         concurrency: usize::try_from(concurrency).unwrap_or(1),
-        kind: Kind::Http(http(reading, path, table)),
+        kind,
     }
 }
 
@@ -174,48 +181,27 @@ fn classes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<Class> {
     names.iter().enumerate().filter_map(class).collect()
 }
 
-fn http(reading: &mut Reading, path: &str, table: Fields<'_>) -> Http {
-    let at = format!("{path}.url");
-    let url = reading.text(&at, table.get("url"));
-    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    if !url.is_empty()
-        && host.is_none_or(|rest| rest.is_empty() || rest.starts_with(['/', ':', '?']))
-    {
-        reading.problem(&at, "must be http://HOST.. or https://HOST..");
-    }
-    if host.and_then(|rest| rest.split('/').next()).is_some_and(|host| host.contains('@')) {
-        reading.problem(&at, "must not hold a name or password: sign with `secrets` instead");
-    }
-    let format = match table.get("format").map(Value::as_str) {
-        None | Some(Some("event")) => Format::Event,
-        Some(Some("form")) => Format::Form,
-        Some(_) => {
-            reading.problem(&format!("{path}.format"), "must be event or form");
-            Format::Event
-        }
-    };
-    let secrets = format!("{path}.secrets");
-    let secrets = reading
-        .list(&secrets, table.get("secrets"), MAX_SECRETS)
-        .iter()
-        .enumerate()
-        .map(|(n, secret)| {
-            let at = format!("{secrets}[{n}]");
-            let text = reading.text(&at, Some(secret));
-            let key = text.strip_prefix(SECRET_PREFIX).and_then(|key| STANDARD.decode(key).ok());
-            match key.filter(|key| SECRET_BYTES.contains(&key.len())) {
-                Some(key) => key,
-                None => {
-                    if !text.is_empty() {
-                        reading.problem(&at, "must be whsec_ and 24 to 64 bytes in base64");
-                    }
-                    Vec::new()
-                }
+/// The names a field gives, each the default if it does not say.
+fn names(reading: &mut Reading, path: &str, table: Fields<'_>, field: &str) -> Names {
+    let [inbound, status] = ["twilio.inbound.v1", "twilio.status.v1"];
+    let mut names = Names { inbound: inbound.to_owned(), status: status.to_owned() };
+    let Some(value) = table.get(field) else { return names };
+    let path = format!("{path}.{field}");
+    let given = reading.table(&path, value, &["inbound", "status"]);
+    for (class, name) in [("inbound", &mut names.inbound), ("status", &mut names.status)] {
+        if let Some(value) = given.get(class) {
+            let at = format!("{path}.{class}");
+            *name = reading.text(&at, Some(value));
+            if name.len() > MAX_NAME {
+                reading.problem(&at, format_args!("must be at most {MAX_NAME} bytes"));
             }
-        })
-        .collect();
-    let timeout = number(reading, path, table, "timeout_ms", 100..=60_000, 10_000);
-    Http { url, format, secrets, timeout: Duration::from_millis(timeout) }
+        }
+    }
+    names
+}
+
+fn timeout(reading: &mut Reading, path: &str, table: Fields<'_>) -> Duration {
+    Duration::from_millis(number(reading, path, table, "timeout_ms", 100..=60_000, 10_000))
 }
 
 fn number(
@@ -266,13 +252,13 @@ concurrency = 1
 "#;
         let sinks = parse(file).unwrap();
         let [app, crm] = sinks.as_slice() else { panic!("{sinks:?}") };
-        let Kind::Http(http) = &app.kind;
+        let Kind::Http(http) = &app.kind else { panic!("{app:?}") };
         assert_eq!((http.secrets[0].len(), http.timeout), (24, Duration::from_secs(2)));
         assert_eq!(
             (app.routes.as_slice(), app.classes.as_slice(), app.concurrency),
             (&["/twilio/inbound".to_owned()][..], &[Class::Inbound][..], 16)
         );
-        let Kind::Http(http) = &crm.kind;
+        let Kind::Http(http) = &crm.kind else { panic!("{crm:?}") };
         assert_eq!((http.format, crm.concurrency, crm.routes.len()), (Format::Form, 1, 0));
     }
 

@@ -25,8 +25,6 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     pub(super) fn new(settings: file::Http) -> Result<Endpoint, String> {
-        // Whoever installed one first has chosen for the process.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         // What is signed for one URL is not for whoever that one points at; and a mesh needs no proxy of the environment.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
