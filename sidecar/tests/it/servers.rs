@@ -166,7 +166,7 @@ impl Redis {
         self.ask_all(&[command]).await
     }
 
-    async fn ask_all(&self, words: &[&str]) -> Option<redis::Value> {
+    pub(crate) async fn ask_all(&self, words: &[&str]) -> Option<redis::Value> {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         let mut command = redis::Cmd::new();
