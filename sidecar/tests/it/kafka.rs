@@ -51,7 +51,8 @@ impl Broker {
     async fn start(&mut self) {
         let listen = format!("tcp://{}", self.address());
         let args = [
-            "broker",
+            // Nobody listens to what it says.
+            "--silent",
             "--listener-url",
             &listen,
             "--advertised-listener-url",
@@ -138,7 +139,7 @@ async fn what_is_accepted_is_in_its_topic_under_its_number() {
     let world = World::new(Kind::Sqlite).await;
     let mut broker = Broker::to_come();
     broker.start().await;
-    [INBOUND, STATUS].map(|topic| broker.make(topic));
+    [INBOUND, STATUS].iter().for_each(|topic| broker.make(topic));
     let sidecar = start(&world, &broker.sink(&world)).await;
     accept(&sidecar, 12, 0..5).await;
     let callback = accepted(status("s1", "SM9", "delivered"));
@@ -185,7 +186,7 @@ async fn nothing_is_lost_while_brokers_and_sidecars_die() {
     eventually("it is noticed", async || sidecar.metric(away).await == 1.0).await;
     sidecar.kill();
     broker.start().await;
-    [INBOUND, STATUS].map(|topic| broker.make(topic));
+    [INBOUND, STATUS].iter().for_each(|topic| broker.make(topic));
     // What a killed sidecar held is held for a minute: nobody has to wait for that here.
     let free = "UPDATE lanes SET due_at_ms = 0 WHERE held_by IS NOT NULL RETURNING lane";
     world.stored(free).await;
@@ -201,7 +202,7 @@ async fn nothing_is_lost_while_brokers_and_sidecars_die() {
     accept(&sidecar, 6, 8..12).await;
     eventually("it is noticed", async || sidecar.metric(away).await == 1.0).await;
     broker.start().await;
-    [INBOUND, STATUS].map(|topic| broker.make(topic));
+    [INBOUND, STATUS].iter().for_each(|topic| broker.make(topic));
     accept(&sidecar, 6, 12..16).await;
     // Under way when the next one takes over.
     sidecar.kill();
