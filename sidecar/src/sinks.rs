@@ -40,9 +40,8 @@ pub struct Sink {
 #[derive(Debug)]
 enum Way {
     Http(http::Endpoint),
-    // Much larger than the others, and only a few of them.
     Kafka(Box<kafka::Cluster>),
-    RedisStream(redis_stream::Streams),
+    RedisStream(Box<redis_stream::Streams>),
 }
 
 /// What is brought: one event to one sink.
@@ -97,9 +96,8 @@ impl Sink {
             Kind::Kafka(settings) => {
                 kafka::Cluster::new(settings).map(|cluster| Way::Kafka(Box::new(cluster)))
             }
-            Kind::RedisStream(settings) => {
-                redis_stream::Streams::new(settings).map(Way::RedisStream)
-            }
+            Kind::RedisStream(settings) => redis_stream::Streams::new(settings)
+                .map(|streams| Way::RedisStream(Box::new(streams))),
         };
         let way = way.map_err(|problem| format!("sink {name}: {problem}"))?;
         Ok(Sink { name, routes, classes, patience, concurrency, way })

@@ -91,8 +91,8 @@ fn brokers(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<String> 
         let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         let is_address =
             port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
-        let is_one = !broker.contains([',', '/', '@']);
-        if !broker.is_empty() && !(is_address && is_one) {
+        let is_more = broker.contains([',', '/', '@']);
+        if !broker.is_empty() && (!is_address || is_more) {
             reading.problem(&at, "must be HOST:PORT, as in kafka-1.internal:9093");
         }
         broker
