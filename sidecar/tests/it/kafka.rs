@@ -24,6 +24,8 @@ const STATUS: &str = "twilio.status.v1";
 struct Broker {
     server: Option<Guarded>,
     port: u16,
+    /// Where it tells its clients to go.
+    advertised: u16,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,24 +47,30 @@ fn installed(name: &str) -> PathBuf {
 impl Broker {
     /// One that is not there yet.
     fn to_come() -> Broker {
-        Broker { server: None, port: free_port() }
+        let port = free_port();
+        Broker { server: None, port, advertised: port }
     }
 
     async fn start(&mut self) {
+        self.run(&[]);
+        eventually("the broker answers", async || self.topics(&["list"])).await;
+    }
+
+    fn run(&mut self, more: &[&str]) {
         let listen = format!("tcp://{}", self.address());
+        let advertised = format!("tcp://127.0.0.1:{}", self.advertised);
         let args = [
             // Nobody listens to what it says.
             "--silent",
             "--listener-url",
             &listen,
             "--advertised-listener-url",
-            &listen,
+            &advertised,
             "--storage-engine",
             "memory://edge/",
         ];
-        let tansu = installed("tansu");
+        let (tansu, args) = (installed("tansu"), [&args[..], more].concat());
         self.server = Some(Guarded::start(&tansu, &args, &[], "KILL", None, Stdio::null()));
-        eventually("the broker answers", async || self.topics(&["list"])).await;
     }
 
     fn kill(&mut self) {
@@ -92,11 +100,15 @@ impl Broker {
     }
 
     fn sink(&self, world: &World) -> String {
+        self.sink_with(world, "")
+    }
+
+    fn sink_with(&self, world: &World, more: &str) -> String {
         let path = world.directory.path().join("sinks.toml");
-        let brokers = self.address();
+        let brokers = format!("127.0.0.1:{}", self.advertised);
         let sink = format!(
             "[[sink]]\nname = \"bus\"\ntype = \"kafka\"\nbrokers = [\"{brokers}\"]\n\
-             timeout_ms = 4000\nlongest_pause_ms = 200\n"
+             timeout_ms = 4000\nlongest_pause_ms = 200\n{more}\n"
         );
         std::fs::write(&path, sink).unwrap();
         path.display().to_string()
@@ -244,4 +256,63 @@ async fn a_topic_nobody_made_keeps_its_own_waiting_and_says_who_must_act() {
     assert!(command(&world, &["deliveries", "list", "--json"]).starts_with("[]"));
     let said = sidecar.stop();
     assert!(!said.contains("krafka"), "lines without an event: {said}");
+}
+
+#[tokio::test]
+async fn brokers_and_sidecar_prove_to_each_other_who_they_are() {
+    let world = World::new(Kind::Sqlite).await;
+    let pem = |name: &str| world.directory.path().join(name).display().to_string();
+    let (cert, key, both) = (pem("cert.pem"), pem("key.pem"), pem("both.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args(["-subj", "/CN=edge", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-out", &cert, "-keyout", &key])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let texts = [&key, &cert].map(|path| std::fs::read_to_string(path).unwrap());
+    std::fs::write(&both, texts.concat()).unwrap();
+
+    let mut broker = Broker::to_come();
+    broker.advertised = free_port();
+    broker.run(&[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/kafka/tls.py");
+    let (outer, inner) = (broker.advertised.to_string(), broker.port.to_string());
+    let args = [script.to_str().unwrap(), &outer, &inner, &both];
+    let _tls = Guarded::start(&installed("python"), &args, &[], "KILL", None, Stdio::null());
+    let sidecar = start(&world, &broker.sink_with(&world, "tls = {}")).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%certificate%'";
+    eventually("a root nobody knows is refused", async || !world.stored(reason).await.is_empty())
+        .await;
+    sidecar.stop();
+    let tls =
+        format!("tls = {{ ca_file = \"{cert}\", cert_file = \"{cert}\", key_file = \"{key}\" }}");
+    let sidecar = start(&world, &broker.sink_with(&world, &tls)).await;
+    // Only over TLS is it known by the name it tells; the topic is missing, and it is asked.
+    let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%make the topic%'";
+    eventually("it is let in", async || !world.stored(reason).await.is_empty()).await;
+    drop(sidecar);
+}
+
+#[tokio::test]
+async fn who_may_not_write_says_who_must_act_and_no_password() {
+    let world = World::new(Kind::Sqlite).await;
+    let mut broker = Broker::to_come();
+    broker.run(&["--authentication"]);
+    let sasl = "sasl = { mechanism = \"scram-sha-512\", username = \"edge\", password = \"hush\" }";
+    let sidecar = start(&world, &broker.sink_with(&world, sasl)).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%has to mend `sasl`%'";
+    eventually("it is refused", async || !world.stored(reason).await.is_empty()).await;
+    assert!(!world.stored(reason).await.concat().contains("hush"));
+    assert!(!sidecar.stop().contains("hush"));
 }
