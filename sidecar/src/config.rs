@@ -16,7 +16,7 @@ use toml::{Table, Value};
 use crate::{
     accounts,
     domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
-    sinks,
+    sinks, twilio,
 };
 
 /// Every setting with its default and what it means: the manual.
@@ -46,6 +46,7 @@ pub struct Config {
     pub api: Api,
     pub accounts: Accounts,
     pub sinks: Sinks,
+    pub sending: Sending,
     pub database: Database,
     pub redis: Redis,
     pub leases: Leases,
@@ -107,6 +108,20 @@ pub struct Accounts {
 #[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
 pub struct Sinks {
     pub file: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Sending {
+    pub file: String,
+    pub base_url: String,
+    pub status_callback_url: String,
+    pub timeout_ms: u64,
+    pub per_second: u32,
+    pub concurrency: usize,
+    pub give_up_s: u64,
+    pub blocked_countries: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -346,6 +361,27 @@ impl Config {
                 check(false, &format!("sinks.file: {}: {problem}", self.sinks.file));
             }
         }
+        if serving && !self.sending.file.is_empty() {
+            for problem in twilio::problems(&self.sending.file) {
+                check(false, &format!("sending.file: {}: {problem}", self.sending.file));
+            }
+        }
+        let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+        check(
+            is_web(&self.sending.base_url),
+            "sending.base_url: must start with https:// (or http://, for a test)",
+        );
+        let callback = self.sending.status_callback_url.as_str();
+        check(
+            callback.is_empty() || is_web(callback),
+            "sending.status_callback_url: must start with https://, or be empty",
+        );
+        let is_country =
+            |text: &String| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+        check(
+            self.sending.blocked_countries.iter().all(is_country),
+            "sending.blocked_countries: must be countries of two capital letters, as in FR",
+        );
         let database = self.database.url.expose();
         check(
             database.starts_with("sqlite:")
@@ -368,6 +404,10 @@ impl Config {
             ("database.connect_timeout_ms", self.database.connect_timeout_ms, 1),
             ("database.readers", u64::from(self.database.readers), 1),
             ("database.read_timeout_ms", self.database.read_timeout_ms, 1),
+            ("sending.timeout_ms", self.sending.timeout_ms, 1000),
+            ("sending.per_second", u64::from(self.sending.per_second), 1),
+            ("sending.concurrency", self.sending.concurrency as u64, 1),
+            ("sending.give_up_s", self.sending.give_up_s, 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("telemetry.every_ms", self.telemetry.every_ms, 1),
             ("telemetry.timeout_ms", self.telemetry.timeout_ms, 1),

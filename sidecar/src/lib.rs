@@ -15,6 +15,7 @@
 //! erasure.rs -> store/erasure.rs`.
 //! What sinks did not take is decided about in `http/dead_letters.rs -> dead_letters.rs -> store/dead_letters.rs`.
 //! What is delivered once more is found in `replays.rs -> store/replays.rs`.
+//! What is to be sent goes `http/sends.rs -> sending.rs -> store/sends.rs -> senders.rs -> twilio.rs`.
 //! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
 
 pub mod accounts;
@@ -35,6 +36,8 @@ pub mod permissions;
 mod reading;
 pub mod replays;
 pub mod retention;
+pub mod senders;
+pub mod sending;
 pub mod shown;
 pub mod sinks;
 pub mod steps;
@@ -42,3 +45,4 @@ pub mod store;
 pub mod story;
 pub mod telemetry;
 pub mod tenants;
+pub mod twilio;

@@ -4,6 +4,7 @@
 mod catalogue;
 mod process;
 mod requests;
+mod sends;
 mod sinks;
 
 use std::{
@@ -20,6 +21,7 @@ use self::{
     catalogue::{Catalogue, Labels, Measure},
     process::Process,
     requests::Requests,
+    sends::SendMetrics,
     sinks::SinkMetrics,
 };
 use crate::{
@@ -238,6 +240,8 @@ pub struct Metrics {
     retention_failures: Counter,
     retention_last_run: Measure,
     oldest_body_age: Measure,
+    /// What was sent.
+    pub(crate) sends: SendMetrics,
     /// What sinks got.
     pub(crate) sinks: SinkMetrics,
 }
@@ -387,6 +391,7 @@ impl Default for Metrics {
                 "retention_oldest_body_age_seconds",
                 "Age of the oldest webhook whose body may still be there, as of the last run",
             ),
+            sends: SendMetrics::of(all),
             sinks: SinkMetrics::of(all),
             catalogue: Catalogue::default(),
         };
@@ -400,6 +405,7 @@ impl Default for Metrics {
 impl Metrics {
     /// So that each series is there, at zero, before anything happened.
     fn begin(&self) {
+        self.sends.begin();
         for part in Part::ALL {
             self.redacted.get_or_create(&[("part", part.as_str())]).inc_by(0);
         }

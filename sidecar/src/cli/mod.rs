@@ -18,6 +18,7 @@ mod print_config;
 mod redact;
 mod reference;
 mod replay;
+mod sends;
 mod serve;
 mod sign;
 mod story;
@@ -61,6 +62,8 @@ enum Command {
     Deliveries(deliveries::Args),
     /// Deliver webhooks once more, to one sink
     Replay(replay::Args),
+    /// Messages that were taken on to be sent, and those of which nobody knows
+    Sends(sends::Args),
     /// Make, list and revoke the keys of the API
     Keys(keys::Args),
     /// Take everything out of what was heard: of a message, of a person, of a time
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Consents(args) => consents::run(args),
         Command::Deliveries(args) => deliveries::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Sends(args) => sends::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Redact(args) => redact::run(args),
         Command::PrintConfig(args) => print_config::run(args),

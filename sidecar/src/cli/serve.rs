@@ -27,12 +27,16 @@ use crate::{
     dead_letters, http,
     log::{self, Repeats},
     metrics::Metrics,
+    permissions::Checks,
     replays,
     retention::{Job, Rulebook},
+    senders::{self, Senders},
+    sending::Sending,
     sinks::Sinks,
     store::{StoreError, Stores, histories::Histories},
     telemetry::Telemetry,
     tenants::Tenants,
+    twilio::Twilio,
 };
 
 /// How long to leave a database alone that did not answer at start.
@@ -119,8 +123,29 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         bell,
         max_answer_bytes: config.leases.max_answer_bytes,
     };
-    let app =
-        http::App::new(claims, accounts, histories.clone(), tenants, telemetry.clone(), &config);
+    let twilio = Twilio::open(&config.sending)
+        .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
+    let sending = Sending {
+        sends: stores.sends(),
+        checks: Checks::new(stores.clone(), stores.policies(), claims.metrics.clone()),
+        twilio: twilio.clone(),
+        bell: senders::Bell::default(),
+        blocked_countries: config.sending.blocked_countries.clone(),
+    };
+    // Without credentials there is nothing to send, and nothing that was begun is touched.
+    let senders = (!twilio.is_off()).then(|| {
+        let Sending { sends, checks, bell, .. } = &sending;
+        Senders::start(sends, &twilio, checks, bell, &claims.metrics, &config.sending, &name)
+    });
+    let app = http::App::new(
+        claims,
+        accounts,
+        histories.clone(),
+        tenants,
+        telemetry.clone(),
+        sending,
+        &config,
+    );
     let mut serving = vec![(listener, app.router())];
     if let Some((listener, address)) = admin {
         tracing::info!(event = "admin.listening", admin = %address, "administrators are answered on http://{address}");
@@ -145,6 +170,14 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    if let Some(senders) = senders
+        && !senders.finish(left()).await
+    {
+        tracing::error!(
+            event = "sidecar.left_sends",
+            "messages were still on their way to Twilio; what became of them is unknown"
+        );
+    }
     if !couriers.finish(left()).await {
         tracing::warn!(
             event = "sidecar.left_deliveries",

@@ -18,6 +18,7 @@ pub mod phone;
 pub mod policy;
 pub mod redaction;
 pub mod retention;
+pub mod sending;
 pub mod status;
 pub mod suppression;
 pub mod tenant;

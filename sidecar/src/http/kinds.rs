@@ -91,6 +91,26 @@ kinds! {
         "Name ids, a sink or an account, of a replay a message with its account or a time: nobody means whatever there is."
     STILL_RUNNING CONFLICT CALLER "still_running": "A copy of this request is being carried out";
         "Send it again after Retry-After, with the same Idempotency-Key: it is answered as that one is."
+    UNCLEAR_MESSAGE CONFLICT CALLER "unclear_message": "It is not clear what is to be sent, or by whom; nothing was done";
+        "Give body or media, or else content_sid with content_variables; and from or messaging_service_sid, not both."
+    NO_CREDENTIALS CONFLICT OPERATOR "no_credentials": "Nothing can be sent for this account";
+        "Name the account and its API key in the file of sending.file."
+    SENDER_UNKNOWN CONFLICT CALLER "sender_unknown": "Nobody is said to send this, or somebody who cannot; nothing was done";
+        "Give from, on the channel of the recipient, or messaging_service_sid."
+    CONTENT_REJECTED CONFLICT CALLER "content_rejected": "Twilio would not take the content; nothing was done";
+        "The detail names the limit."
+    REGION_BLOCKED CONFLICT OPERATOR "region_blocked": "Nobody is written to in that country; nothing was done";
+        "The operator may take it out of sending.blocked_countries."
+    SUPPRESSED CONFLICT CALLER "suppressed": "The person is not to be written to; nothing was done";
+        "The detail tells since when, and whether a START of theirs ends it or only an administrator."
+    NO_CONSENT CONFLICT CALLER "no_consent": "The person has not agreed to this; nothing was done";
+        "Ask them, and record it with `POST /v1/consents`."
+    CONSENT_STALE CONFLICT CALLER "consent_stale": "What the person agreed to is too long ago; nothing was done";
+        "Ask them again, and record it with `POST /v1/consents`."
+    WINDOW_CLOSED CONFLICT CALLER "window_closed": "The person has not written within a day; nothing was done";
+        "Send a template (content_sid), or wait until they write."
+    INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is nobody that can be written to; nothing was done";
+        "Give to as a number with its country code, or without one and with region."
     CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";
         "Fetch it again, and send its ETag as If-Match with what is to be changed."
     UNSEEN PRECONDITION_REQUIRED CALLER "unseen": "It is there already; nothing was done";

@@ -18,9 +18,11 @@ use super::{
     finding::{self, Whose},
     json, kinds,
     problem::Problem,
+    sends::{self, SendShown},
 };
 use crate::{
     keys::Caller,
+    sending::PREFIX,
     shown::{MessageShown, MessageTold},
     store::histories::Search,
 };
@@ -68,6 +70,15 @@ struct MessageList {
     next_cursor: Option<String>,
 }
 
+/// A message: what was heard of it, or how far we are with sending it.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
+enum MessageOrSend {
+    Told(MessageTold),
+    Send(SendShown),
+}
+
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
 }
@@ -111,9 +122,9 @@ async fn list(
     get,
     path = "/v1/messages/{sid}",
     tag = "messages",
-    params(("sid" = String, Path, description = "Twilio's id of the message: SM.., MM.."), Whose),
+    params(("sid" = String, Path, description = "Twilio's id of the message, SM.. or MM..; or ours of one that is to be sent, ms_.."), Whose),
     operation_id = "fetch_message",
-    responses((status = 200, description = "The message", body = MessageTold), Problem),
+    responses((status = 200, description = "The message", body = MessageOrSend), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -125,6 +136,13 @@ async fn fetch(
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
     let Path(sid) = sid.map_err(|_| nowhere())?;
+    // No database takes it.
+    if sid.contains('\0') {
+        return Err(nowhere());
+    }
+    if sid.starts_with(PREFIX) {
+        return sends::told(&app, &account_sid, &sid).await;
+    }
     let found = app.histories.message(&account_sid, &sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&MessageTold::of(&found.ok_or_else(nowhere)?)))

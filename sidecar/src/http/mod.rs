@@ -23,6 +23,7 @@ mod people;
 mod problem;
 mod redactions;
 mod replays;
+mod sends;
 mod settlements;
 mod strangers;
 mod suppressions;
@@ -57,6 +58,7 @@ use crate::{
     config::Config,
     keys::Keys,
     permissions::{Checks, Permissions},
+    sending::Sending,
     store::{Idempotency, histories::Histories},
     telemetry::Telemetry,
     tenants::Tenants,
@@ -81,6 +83,7 @@ pub struct Parts {
     max_import_bytes: usize,
     permissions: Permissions,
     checks: Checks,
+    sending: Sending,
     idempotency: Idempotency,
 }
 
@@ -100,21 +103,22 @@ impl App {
         histories: Histories,
         tenants: Tenants,
         telemetry: Telemetry,
+        sending: Sending,
         config: &Config,
     ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
         let metrics = claims.metrics.clone();
-        let permissions = Permissions::new(claims.stores.consents(), Some(metrics.clone()));
+        let permissions = Permissions::new(claims.stores.consents(), Some(metrics));
         let request_timeout = Duration::from_millis(config.http.request_timeout_ms);
         // Longer than whoever has a request can still be about to change something.
         let hold = request_timeout + Duration::from_millis(config.database.timeout_ms) * 2;
         let keep = Duration::from_secs(config.api.idempotency_ttl_s);
         let idempotency = claims.stores.idempotency(hold, keep);
-        let policies = claims.stores.policies();
-        let checks = Checks::new(claims.stores.clone(), policies, metrics);
+        let checks = sending.checks.clone();
         App(Arc::new(Parts {
             permissions,
             checks,
+            sending,
             max_import_bytes: config.api.max_import_bytes,
             claims,
             accounts,
@@ -138,6 +142,7 @@ impl App {
             .layer(DefaultBodyLimit::max(self.max_body_bytes.0))
             .layer(middleware::from_fn_with_state(self.clone(), access::edge));
         let changing = suppressions::router()
+            .merge(sends::router())
             .merge(consents::router())
             .layer(middleware::from_fn_with_state(self.clone(), idempotency::once));
         let application = api_keys::own_router()

@@ -101,6 +101,14 @@ impl Problem {
         Problem::of(kinds::OTHER_ACCOUNT)
     }
 
+    /// Of whom it cannot be told who is meant: a code of its own, because nobody but the person's record can be put right.
+    pub(super) fn about_recipient(self) -> Problem {
+        match self.code == kinds::IMPOSSIBLE.code {
+            true => Problem::with(kinds::INVALID_RECIPIENT, self.detail),
+            false => self,
+        }
+    }
+
     pub(super) fn unavailable(reason: &StoreError) -> Problem {
         let problem = Problem::of(kinds::UNAVAILABLE).after(Duration::ZERO);
         Problem { reason: Some(reason.to_string().into()), ..problem }

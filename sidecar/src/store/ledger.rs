@@ -21,6 +21,7 @@ use super::{
     register::Register,
     retention::{Sweeper, late, rewind},
     rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
+    sends::Sends,
     siblings::{Outgoing, Siblings},
     sql::{Database, Durability, StoreError, Transaction},
     suppressions::{self, PersonAsked, Suppressions},
@@ -162,6 +163,11 @@ impl Ledger {
     /// This sidecar among the others on the same database.
     pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Siblings, StoreError> {
         Siblings::join(self.database.clone(), self.timeout, outgoing).await
+    }
+
+    /// What is to be sent, in the same database.
+    pub(super) fn sends(&self) -> Sends {
+        Sends::of(self.database.clone(), self.timeout)
     }
 
     /// What sinks are owed, in the same database.

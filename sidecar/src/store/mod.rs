@@ -38,6 +38,7 @@ mod replays;
 mod retention;
 mod rows;
 mod scripts;
+mod sends;
 mod settling;
 mod siblings;
 mod spool;
@@ -63,6 +64,7 @@ pub use self::{
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
     replays::Replay,
     retention::{Sweeper, Swept},
+    sends::{Outcome, Send, Sends, SendsStanding},
     sql::StoreError,
     suppressions::{Suppressions, SuppressionsPage},
     tenants::Tenants,
@@ -259,6 +261,11 @@ impl Stores {
             tokio::time::sleep(self.linger * 2).await;
         }
         consents.last_inbound(account_sid, channel, numbers).await
+    }
+
+    /// What is to be sent, in the same database.
+    pub fn sends(&self) -> Sends {
+        self.ledger.sends()
     }
 
     /// What sinks are owed, in the same database.

@@ -195,7 +195,16 @@ fn requests(
     let body = match &content["application/json"]["schema"] {
         Value::Null if content["text/csv"].is_null() => String::new(),
         Value::Null => format!("number,category,source\n{ALICE},utility,form\n"),
-        schema => example(document, schema, "").to_string(),
+        schema => {
+            let mut body = example(document, schema, "");
+            // What stands for something else that is there already.
+            if let Some(fields) = body.as_object_mut() {
+                for other in ["messaging_service_sid", "content_sid", "content_variables"] {
+                    fields.remove(other);
+                }
+            }
+            body.to_string()
+        }
     };
     let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
     let of = |place: &str| parameters.iter().filter(|one| one["in"] == place).collect::<Vec<_>>();

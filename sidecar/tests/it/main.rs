@@ -38,6 +38,7 @@ mod receiver;
 mod redis_streams;
 mod replays;
 mod retention;
+mod sends;
 mod servers;
 mod settings;
 mod siblings;

@@ -19,6 +19,7 @@ const MAIN: &[(&str, &str)] = &[
     ("get", "/v1/events"),
     ("get", "/v1/events/{id}"),
     ("get", "/v1/windows"),
+    ("post", "/v1/messages"),
     ("get", "/v1/numbers/{number}"),
     ("get", "/v1/suppressions"),
     ("post", "/v1/suppressions"),
@@ -57,6 +58,7 @@ const ADMIN: &[(&str, &str)] = &[
 
 /// What may be sent twice and is done once.
 const ONCE: &[&str] = &[
+    "/v1/messages",
     "/v1/suppressions",
     "/v1/consents",
     "/v1/keys",

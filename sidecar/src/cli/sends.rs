@@ -1,0 +1,127 @@
+//! `twilio-edge sends`: messages that were taken on, and what an operator decides about those of which nobody knows whether
+//! they were sent. What it changes is in the audit.
+
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Sources,
+    credentials::variable,
+    fail,
+    listing::{self, Format},
+};
+use crate::{
+    config::without_password,
+    domain::{sending::outcome::is_message_sid, window::rfc3339},
+    http::now_ms,
+    keys::Caller,
+    sending,
+    store::{Send, Sends, StoreError},
+};
+
+const COLUMNS: [&str; 7] =
+    ["id", "state", "account_sid", "created_at", "message_sid", "code", "reason"];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Messages that were taken on, the latest first
+    List {
+        /// Only in this state: queued, attempting, sent, refused, unknown, not_sent
+        #[arg(long)]
+        state: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Say of one that is unknown whether it was sent, as Twilio's console has it
+    Resolve {
+        /// Its id: ms_..
+        id: String,
+        /// It was sent, by this name of Twilio's: SM.., MM..
+        #[arg(
+            long,
+            value_name = "MESSAGE_SID",
+            conflicts_with = "not_sent",
+            required_unless_present = "not_sent"
+        )]
+        sent: Option<String>,
+        /// It was not: ask for it again, if it is still wanted
+        #[arg(long)]
+        not_sent: bool,
+    },
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let config = match args.sources.read().check(false) {
+        Ok(config) => config,
+        Err(problems) => return fail(problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    let database = without_password(config.database.url.expose());
+    let done = runtime.block_on(async {
+        let sends = Sends::open(&config.database).await?;
+        let done = args.verb.act(&sends).await;
+        sends.close().await;
+        done
+    });
+    match done {
+        Ok(code) => code,
+        Err(reason) => fail(format_args!("the database {database} {reason}")),
+    }
+}
+
+impl Verb {
+    async fn act(self, sends: &Sends) -> Result<ExitCode, StoreError> {
+        match self {
+            Verb::List { state, limit, format } => {
+                let found = sends.list(state.as_deref(), limit).await?;
+                let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
+                Ok(listing::print(format.output(), &COLUMNS, &rows))
+            }
+            Verb::Resolve { id, sent, .. } => {
+                if sent.as_deref().is_some_and(|sid| !is_message_sid(sid)) {
+                    return Ok(fail("--sent: must be SM or MM and 32 hexadecimal digits"));
+                }
+                let Some(send) = sends.fetch(&id, None).await? else {
+                    return Ok(fail(format_args!("there is no message {id}")));
+                };
+                let by = Caller::command_line(&variable("USER").unwrap_or_default());
+                match sending::resolve(sends, &by, &send, sent.as_deref(), now_ms()).await? {
+                    true => Ok(ExitCode::SUCCESS),
+                    false => Ok(fail(format_args!("{id} is not unknown: nothing was changed"))),
+                }
+            }
+        }
+    }
+}
+
+fn row(send: &Send) -> Map<String, Value> {
+    let shown = json!({
+        "id": send.id,
+        "state": send.state,
+        "account_sid": send.account_sid,
+        "created_at": rfc3339(send.created_at_ms),
+        "message_sid": send.message_sid,
+        "attempts": send.tries,
+        "code": send.code,
+        "reason": send.reason,
+    });
+    match shown {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
+}

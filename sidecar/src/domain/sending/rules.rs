@@ -1,0 +1,263 @@
+//! What speaks against a message, in the order in which it is told: first what the operator has to put right, then what is
+//! wrong with the request, then what the person and the law have to say. Every rule answers; who sends is told the first
+//! refusal, a dry run all of them. What is known is given; nothing is looked up here.
+
+use serde::Serialize;
+
+use super::request::{Content, LONGEST_BODY, MOST_MEDIA, Request, Sender};
+use crate::domain::{check, phone};
+
+/// The rules, in their order. A rule about templates, media or routes has its place before those of the person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SendRule)]
+pub enum Rule {
+    /// There is something to call Twilio with.
+    Credentials,
+    /// Somebody sends, on the channel of the recipient.
+    Sender,
+    /// The content is one Twilio can take.
+    Content,
+    /// The country may be written to.
+    Region,
+    /// See [`check::Rule`].
+    Suppression,
+    /// See [`check::Rule`].
+    Consent,
+    /// See [`check::Rule`].
+    Freshness,
+    /// See [`check::Rule`].
+    Window,
+}
+
+/// Why a message is not sent: never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SendCode)]
+pub enum Code {
+    /// The operator has named no credentials for the account.
+    NoCredentials,
+    /// Nobody says who sends, or on another channel.
+    SenderUnknown,
+    /// Too long, too many, or not to be fetched.
+    ContentRejected,
+    /// The operator does not write to that country.
+    RegionBlocked,
+    /// See [`check::Code`].
+    Suppressed,
+    /// See [`check::Code`].
+    NoConsent,
+    /// See [`check::Code`].
+    ConsentStale,
+    /// See [`check::Code`].
+    WindowClosed,
+}
+
+impl Code {
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::NoCredentials => "no_credentials",
+            Code::SenderUnknown => "sender_unknown",
+            Code::ContentRejected => "content_rejected",
+            Code::RegionBlocked => "region_blocked",
+            Code::Suppressed => "suppressed",
+            Code::NoConsent => "no_consent",
+            Code::ConsentStale => "consent_stale",
+            Code::WindowClosed => "window_closed",
+        }
+    }
+}
+
+/// Who can change a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SendActor)]
+pub enum Actor {
+    /// Whoever runs the sidecar.
+    Operator,
+    /// An administrator.
+    Administrator,
+    /// Who wants to send.
+    Caller,
+    /// The person.
+    Recipient,
+}
+
+/// What one rule says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = SendVerdict)]
+pub struct Verdict {
+    /// Which.
+    pub rule: Rule,
+    /// Whether it has nothing against the message.
+    pub ok: bool,
+    /// What it has against it.
+    pub code: Option<Code>,
+    /// In words, without the number of anybody.
+    pub detail: String,
+    /// Who can change that.
+    pub actor: Option<Actor>,
+}
+
+/// What is known beside the request.
+#[derive(Debug, Clone, Default)]
+pub struct Facts<'a> {
+    /// Whether there are credentials for the account.
+    pub has_credentials: bool,
+    /// Countries nobody is written to in, as two capital letters.
+    pub blocked_countries: &'a [String],
+    /// What `POST /v1/checks` would say: the same decision, not a second one.
+    pub checks: Vec<check::Verdict>,
+}
+
+/// What every rule says, in their order. The message may be sent if all are ok.
+pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
+    let mut verdicts = vec![
+        credentials(facts.has_credentials),
+        sender(request),
+        content(request),
+        region(request, facts.blocked_countries),
+    ];
+    verdicts.extend(facts.checks.into_iter().map(of_check));
+    verdicts
+}
+
+fn fine(rule: Rule, detail: impl Into<String>) -> Verdict {
+    Verdict { rule, ok: true, code: None, detail: detail.into(), actor: None }
+}
+
+fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
+    let (code, actor) = (Some(code), Some(actor));
+    Verdict { rule, ok: false, code, detail: detail.into(), actor }
+}
+
+fn credentials(has_credentials: bool) -> Verdict {
+    if has_credentials {
+        return fine(Rule::Credentials, "there are credentials for the account");
+    }
+    let detail = "name the account and its API key in the file of sending.file";
+    against(Rule::Credentials, Code::NoCredentials, Actor::Operator, detail)
+}
+
+fn sender(request: &Request) -> Verdict {
+    let unknown = |detail| against(Rule::Sender, Code::SenderUnknown, Actor::Caller, detail);
+    match &request.sender {
+        None => unknown("say who sends: from or messaging_service_sid"),
+        // Twilio's 21910.
+        Some(Sender::From(from)) if from.channel != request.to.channel => {
+            unknown("from and to are on different channels")
+        }
+        // Twilio's 63031.
+        Some(Sender::From(from)) if *from == request.to => unknown("from and to are the same"),
+        Some(_) => fine(Rule::Sender, "somebody sends"),
+    }
+}
+
+fn content(request: &Request) -> Verdict {
+    let refused =
+        |detail: String| against(Rule::Content, Code::ContentRejected, Actor::Caller, detail);
+    let Content::Session { body, media } = &request.content else {
+        return fine(Rule::Content, "a template");
+    };
+    let most = if request.to.channel == "whatsapp" { 1 } else { MOST_MEDIA };
+    if body.chars().count() > LONGEST_BODY {
+        return refused(format!("body: has more than {LONGEST_BODY} characters"));
+    }
+    if media.len() > most {
+        return refused(format!("media: has more than {most} on this channel"));
+    }
+    if let Some(n) = media.iter().position(|url| !url.starts_with("https://")) {
+        return refused(format!("media[{n}]: must begin with https://, for Twilio to fetch it"));
+    }
+    fine(Rule::Content, "Twilio can take it")
+}
+
+fn region(request: &Request, blocked: &[String]) -> Verdict {
+    match phone::country(&request.to.number) {
+        Some(country) if blocked.contains(&country) => {
+            let detail = format!("sending.blocked_countries has {country}");
+            against(Rule::Region, Code::RegionBlocked, Actor::Operator, detail)
+        }
+        _ => fine(Rule::Region, "the country is not blocked"),
+    }
+}
+
+fn of_check(verdict: check::Verdict) -> Verdict {
+    Verdict {
+        rule: match verdict.rule {
+            check::Rule::Suppression => Rule::Suppression,
+            check::Rule::Consent => Rule::Consent,
+            check::Rule::Freshness => Rule::Freshness,
+            check::Rule::Window => Rule::Window,
+        },
+        ok: verdict.ok,
+        code: verdict.code.map(|code| match code {
+            check::Code::Suppressed => Code::Suppressed,
+            check::Code::NoConsent => Code::NoConsent,
+            check::Code::ConsentStale => Code::ConsentStale,
+            check::Code::WindowClosed => Code::WindowClosed,
+        }),
+        detail: verdict.detail,
+        actor: verdict.actor.map(|actor| match actor {
+            check::Actor::Recipient => Actor::Recipient,
+            check::Actor::Administrator => Actor::Administrator,
+            check::Actor::Caller => Actor::Caller,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::domain::{address::Address, policy::Category};
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn text(body: &str, media: &[&str]) -> Content {
+        let media = media.iter().map(|url| (*url).to_owned()).collect();
+        Content::Session { body: body.to_owned(), media }
+    }
+
+    fn codes(sender: Option<&str>, content: Content, to: &str) -> Vec<&'static str> {
+        let request = Request {
+            account_sid: "AC00112233445566778899aabbccddeeff".into(),
+            to: address(to),
+            sender: sender.map(|from| Sender::From(address(from))),
+            content,
+            category: Category::Service,
+        };
+        let blocked = ["FR".to_owned()];
+        let facts =
+            Facts { has_credentials: true, blocked_countries: &blocked, checks: Vec::new() };
+        let verdicts = judge(&request, facts);
+        assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
+        verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
+    }
+
+    #[test]
+    fn each_rule_speaks_for_itself() {
+        let (ours, to) = ("whatsapp:+16135550100", "whatsapp:+16132345678");
+        let hello = || text("hello", &[]);
+        assert_eq!(codes(Some(ours), hello(), to), [""; 0]);
+        assert_eq!(codes(None, hello(), to), ["sender_unknown"]);
+        assert_eq!(codes(Some("+16135550100"), hello(), to), ["sender_unknown"]);
+        assert_eq!(codes(Some(to), hello(), to), ["sender_unknown"]);
+        assert_eq!(codes(Some(ours), hello(), "whatsapp:+33612345678"), ["region_blocked"]);
+        assert_eq!(codes(Some(ours), text(&"x".repeat(1601), &[]), to), ["content_rejected"]);
+        assert_eq!(codes(Some(ours), text(&"é".repeat(1600), &[]), to), [""; 0]);
+        let two = ["https://a.example/1", "https://a.example/2"];
+        assert_eq!(codes(Some(ours), text("", &two), to), ["content_rejected"]);
+        assert_eq!(codes(Some("+16135550100"), text("", &two), "+16132345678"), [""; 0]);
+        assert_eq!(codes(Some(ours), text("", &["http://a.example"]), to), ["content_rejected"]);
+        let template = Content::Template { content_sid: "HX".into(), variables: BTreeMap::new() };
+        assert_eq!(
+            codes(None, template, "whatsapp:+33612345678"),
+            ["sender_unknown", "region_blocked"]
+        );
+    }
+}

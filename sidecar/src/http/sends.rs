@@ -1,0 +1,299 @@
+//! `POST /v1/messages`: asks for a message, or with `dry_run` what every rule says of it. What may be asked and what speaks
+//! against it is the domain's; here it is read, and answered.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App, finding,
+    idempotency::{Kept, Repeatable, as_of_ms},
+    json, kinds, people,
+    problem::Problem,
+    whole,
+};
+use crate::{
+    domain::{
+        address::Address,
+        idempotency::{Answer, Headers},
+        period::instant,
+        policy::Category,
+        sending::{
+            request::{Content, Request, Sender},
+            rules::{Code, Verdict},
+        },
+        window::rfc3339,
+    },
+    keys::Caller,
+    store::{Done, Send, Turn},
+};
+
+/// How far ahead a message may be asked for: as Twilio's own schedule.
+const FURTHEST_MS: i64 = 35 * 86_400_000;
+
+/// A message to be sent.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedMessage {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// The person: `+15551234567`, `whatsapp:+15551234567`.
+    #[schema(min_length = 1, max_length = 255)]
+    to: String,
+    /// Where `to` does not say.
+    #[schema(pattern = "^[a-z_]{1,32}$")]
+    channel: Option<String>,
+    /// Of a number without a country code: two letters.
+    #[schema(pattern = "^[A-Za-z]{2}$")]
+    region: Option<String>,
+    /// Our number, on the channel of the recipient; or `messaging_service_sid`.
+    #[schema(min_length = 1, max_length = 255)]
+    from: Option<String>,
+    /// The Messaging Service that chooses one.
+    #[schema(pattern = "^MG[0-9a-f]{32}$")]
+    messaging_service_sid: Option<String>,
+    /// Text.
+    #[schema(min_length = 1)]
+    body: Option<String>,
+    /// Where media are: https, to be fetched by Twilio. One on WhatsApp.
+    #[serde(default)]
+    media: Vec<String>,
+    /// A template of Twilio's Content API, instead of text and media.
+    #[schema(pattern = "^HX[0-9a-f]{32}$")]
+    content_sid: Option<String>,
+    /// What stands in the places of the template.
+    #[serde(default)]
+    content_variables: BTreeMap<String, String>,
+    /// What it is for. Without, `service` for free text and `marketing` for a template.
+    category: Option<Category>,
+    /// Not before this time, RFC 3339.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    send_at: Option<String>,
+    /// Only say what every rule says.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What every rule says of a message.
+#[derive(Serialize, ToSchema)]
+struct DryRun {
+    allowed: bool,
+    verdicts: Vec<Verdict>,
+}
+
+/// A message that was taken on, and how far it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SendShown {
+    /// Ours; Twilio's is `message_sid`.
+    id: String,
+    account_sid: String,
+    /// `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (nobody knows whether Twilio has it), `not_sent`.
+    state: String,
+    /// Of whom only the end is shown.
+    to: String,
+    sender: String,
+    category: String,
+    kind: String,
+    /// Twilio's name of it.
+    message_sid: Option<String>,
+    /// Why it was not sent, or not yet: one of ours, or Twilio's.
+    code: Option<String>,
+    reason: Option<String>,
+    attempts: i64,
+    created_at: Option<String>,
+    changed_at: Option<String>,
+    links: Links,
+}
+
+/// Where more is told.
+#[derive(Serialize, ToSchema)]
+struct Links {
+    #[serde(rename = "self")]
+    this: String,
+    /// What was heard of it.
+    message: Option<String>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(send))
+}
+
+/// Sends a message, once: answered when it is durably taken on, sent right after. docs/SENDING.md has the rules in their order.
+#[utoipa::path(
+    post,
+    path = "/v1/messages",
+    tag = "messages",
+    params(Repeatable),
+    operation_id = "send_message",
+    request_body = WantedMessage,
+    responses(
+        (status = 200, description = "What every rule says; nothing is sent", body = DryRun),
+        (status = 202, description = "It is taken on", body = SendShown, headers(("location" = String, description = "Where it is told how far it is"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn send(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let wanted: WantedMessage = serde_json::from_slice(&whole(body)?)
+        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let now_ms = as_of_ms(turn.clone());
+    let (dry_run, send_at) = (wanted.dry_run, wanted.send_at.clone());
+    let send_at_ms = send_at.map(|text| instant(&text)).transpose();
+    let send_at_ms =
+        send_at_ms.map_err(|problem| Problem::unreadable(&format!("send_at: {problem}")))?;
+    if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
+        return Err(people::impossible("send_at", "must be within 35 days"));
+    }
+    let request = wanted.read(&caller)?;
+    let away = |reason| Problem::unavailable(&reason);
+    let verdicts = app.sending.judge(&request, super::now_ms()).await.map_err(away)?;
+    if dry_run {
+        let allowed = verdicts.iter().all(|verdict| verdict.ok);
+        return Ok(json(&DryRun { allowed, verdicts }));
+    }
+    if let Some((code, detail)) =
+        verdicts.into_iter().find_map(|said| Some((said.code?, said.detail)))
+    {
+        return Err(refused(code, &detail));
+    }
+    let send = app.sending.prepared(&request, &caller, send_at_ms, now_ms).map_err(away)?;
+    let shown = SendShown::of(send.clone());
+    let place = shown.links.this.clone();
+    let done = turn.map(|Extension(turn)| Done {
+        turn,
+        answer: Answer {
+            status: StatusCode::ACCEPTED.as_u16(),
+            headers: Headers {
+                content_type: Some("application/json".to_owned()),
+                location: Some(place.clone()),
+            },
+            body: serde_json::to_string(&shown).unwrap_or_default(),
+        },
+    });
+    app.sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
+    let mut response = json(&shown);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if done.is_some() {
+        response.extensions_mut().insert(Kept);
+    }
+    if let Ok(place) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// One that was taken on, if the caller sees it.
+pub(super) async fn told(app: &App, account_sid: &str, id: &str) -> Result<Response, Problem> {
+    let found = app.sending.sends.fetch(id, Some(account_sid)).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let send = found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MESSAGE))?;
+    Ok(json(&SendShown::of(send)))
+}
+
+fn refused(code: Code, detail: &str) -> Problem {
+    let kind = match code {
+        Code::NoCredentials => kinds::NO_CREDENTIALS,
+        Code::SenderUnknown => kinds::SENDER_UNKNOWN,
+        Code::ContentRejected => kinds::CONTENT_REJECTED,
+        Code::RegionBlocked => kinds::REGION_BLOCKED,
+        Code::Suppressed => kinds::SUPPRESSED,
+        Code::NoConsent => kinds::NO_CONSENT,
+        Code::ConsentStale => kinds::CONSENT_STALE,
+        Code::WindowClosed => kinds::WINDOW_CLOSED,
+    };
+    Problem::with(kind, detail)
+}
+
+impl WantedMessage {
+    fn read(self, caller: &Caller) -> Result<Request, Problem> {
+        let region = people::region(self.region)?;
+        let to = people::address("to", &self.to, self.channel.as_deref(), region)
+            .map_err(|problem| problem.about_recipient())?;
+        let is_sid = |text: &str, prefix: &str| {
+            text.strip_prefix(prefix).is_some_and(|rest| {
+                rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
+        };
+        let sender = match (self.from, self.messaging_service_sid) {
+            (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+            (Some(from), None) => {
+                Some(Sender::From(people::address("from", &from, Some(&to.channel), None)?))
+            }
+            (None, Some(sid)) if !is_sid(&sid, "MG") => {
+                let must = "messaging_service_sid: must be MG and 32 hexadecimal digits";
+                return Err(Problem::unreadable(must));
+            }
+            (None, sid) => sid.map(Sender::Service),
+        };
+        let body = self.body.unwrap_or_default();
+        let content = match self.content_sid {
+            Some(sid) if !is_sid(&sid, "HX") => {
+                return Err(Problem::unreadable(
+                    "content_sid: must be HX and 32 hexadecimal digits",
+                ));
+            }
+            Some(content_sid) if body.is_empty() && self.media.is_empty() => {
+                Content::Template { content_sid, variables: self.content_variables }
+            }
+            None if self.content_variables.is_empty()
+                && !(body.is_empty() && self.media.is_empty()) =>
+            {
+                Content::Session { body, media: self.media }
+            }
+            _ => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+        };
+        let mut request = Request {
+            account_sid: finding::account(caller, self.account_sid)?,
+            to,
+            sender,
+            content,
+            category: Category::Service,
+        };
+        request.category = self.category.unwrap_or_else(|| request.kind().usual_category());
+        Ok(request)
+    }
+}
+
+impl SendShown {
+    fn of(send: Send) -> SendShown {
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let message_sid = some(send.message_sid);
+        // What has ended is stored as it is shown.
+        let masked = send.recipient.contains("..");
+        let to = Address { channel: send.channel, number: send.recipient.clone() };
+        SendShown {
+            links: Links {
+                this: format!("/v1/messages/{}", send.id),
+                message: message_sid.as_ref().map(|sid| format!("/v1/messages/{sid}")),
+            },
+            to: if masked { send.recipient } else { to.to_string() },
+            created_at: rfc3339(send.created_at_ms),
+            changed_at: rfc3339(send.changed_at_ms),
+            id: send.id,
+            account_sid: send.account_sid,
+            state: send.state,
+            sender: send.sender,
+            category: send.category,
+            kind: send.kind,
+            message_sid,
+            code: some(send.code),
+            reason: some(send.reason),
+            attempts: send.tries,
+        }
+    }
+}

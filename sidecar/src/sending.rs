@@ -1,0 +1,131 @@
+//! A message somebody wants to send, at work: what every rule says of it, the row that is written if none speaks against it,
+//! and what an operator decides about one of which nobody knows. It adds no rule of its own, and knows neither HTTP nor SQL.
+
+use serde_json::json;
+
+use crate::{
+    domain::{
+        address::Address,
+        sending::{
+            pace::priority,
+            request::{Request, Sender},
+            rules::{Facts, Verdict, judge},
+        },
+    },
+    keys::Caller,
+    permissions::{Checks, Intent},
+    senders::Bell,
+    store::{AuditEntry, Done, Send, Sends, StoreError},
+    twilio::Twilio,
+};
+
+/// What every id of ours begins with: Twilio's are SM.. and MM..
+pub const PREFIX: &str = "ms_";
+
+/// Takes messages on.
+#[derive(Clone)]
+pub struct Sending {
+    /// Where they are written.
+    pub sends: Sends,
+    /// Who may be written to.
+    pub checks: Checks,
+    /// Through which accounts.
+    pub twilio: Twilio,
+    /// Tells who sends.
+    pub bell: Bell,
+    /// Countries nobody is written to in.
+    pub blocked_countries: Vec<String>,
+}
+
+impl Sending {
+    /// What every rule says of a message.
+    pub async fn judge(&self, request: &Request, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
+        let intent = Intent {
+            account_sid: request.account_sid.clone(),
+            from: match &request.sender {
+                Some(Sender::From(from)) => Some(from.number.clone()),
+                Some(Sender::Service(_)) | None => None,
+            },
+            to: request.to.clone(),
+            category: request.category,
+            kind: request.kind(),
+        };
+        let facts = Facts {
+            has_credentials: self.twilio.knows(&request.account_sid),
+            blocked_countries: &self.blocked_countries,
+            checks: self.checks.may_send(&intent, now_ms).await?,
+        };
+        Ok(judge(request, facts))
+    }
+
+    /// The row of a message that may be sent. Nothing is written.
+    pub fn prepared(
+        &self,
+        request: &Request,
+        by: &Caller,
+        send_at_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Result<Send, StoreError> {
+        let dice = || {
+            getrandom::u64().map_err(|error| StoreError::Away(format!("no random bytes: {error}")))
+        };
+        Ok(Send {
+            id: format!("{PREFIX}{:016x}{:016x}", dice()?, dice()?),
+            account_sid: request.account_sid.clone(),
+            channel: request.to.channel.clone(),
+            recipient: request.to.number.clone(),
+            sender: request.sender_name(),
+            category: request.category.as_str().to_owned(),
+            kind: match request.kind() {
+                crate::domain::check::Kind::Session => "session".to_owned(),
+                crate::domain::check::Kind::Template => "template".to_owned(),
+            },
+            form: request.form(),
+            state: "queued".to_owned(),
+            due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
+            attempt_id: String::new(),
+            tries: 0,
+            message_sid: String::new(),
+            code: String::new(),
+            reason: String::new(),
+            created_at_ms: now_ms,
+            created_by: by.actor.clone(),
+            changed_at_ms: now_ms,
+        })
+    }
+
+    /// Takes it on: durable, with what copies of its request are answered.
+    pub async fn add(
+        &self,
+        send: &Send,
+        request: &Request,
+        done: Option<&Done>,
+    ) -> Result<(), StoreError> {
+        self.sends.add(send, priority(request.category), done).await?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+/// Decides about a message of which nobody knows whether it was sent: it was, by that name, or it was not. False if it is no
+/// such one.
+pub async fn resolve(
+    sends: &Sends,
+    by: &Caller,
+    send: &Send,
+    message_sid: Option<&str>,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let entry = AuditEntry {
+        id: 0,
+        at_ms: now_ms,
+        actor: by.actor.clone(),
+        source: by.source.clone(),
+        action: "send.resolved".into(),
+        subject: send.id.clone(),
+        account_sid: Some(send.account_sid.clone()),
+        detail: json!({"sent": message_sid.is_some(), "message_sid": message_sid}).to_string(),
+    };
+    let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
+    sends.resolve(send, &recipient.to_string(), message_sid, &entry).await
+}

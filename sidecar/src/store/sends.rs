@@ -1,0 +1,371 @@
+//! What is to be sent, as the database has it. An attempt is committed, with a name of its own, before Twilio is called, and
+//! only who has that name writes down how it ended. An attempt whose hold is over without that is `unknown`: nothing here
+//! brings it back to `queued`, because nobody knows whether the message has left. What Twilio's answers mean is not known here.
+
+use std::{future::Future, slice, time::Duration};
+
+use sqlx::FromRow;
+
+use super::{
+    idempotency::{self, Done},
+    register::AuditEntry,
+    sql::{Bind, Database, Durability, StoreError},
+};
+use crate::config;
+
+/// What one of them is shown by.
+macro_rules! send_columns {
+    () => {
+        "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, attempt_id, tries, \
+         message_sid, code, reason, created_at_ms, created_by, changed_at_ms"
+    };
+}
+
+const ADD: &str = "
+    INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
+        attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, '', 0, '', '', '', $11, $12, $11)";
+
+const DUE: &str = concat!(
+    "SELECT ",
+    send_columns!(),
+    " FROM sends WHERE state = 'queued' AND due_at_ms <= $1 ORDER BY priority, due_at_ms LIMIT $2"
+);
+
+/// The same for databases with many writers: what somebody else is just taking is passed over.
+const DUE_UNLOCKED: &str = concat!(
+    "SELECT ",
+    send_columns!(),
+    " FROM sends WHERE state = 'queued' AND due_at_ms <= $1 ORDER BY priority, due_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
+
+const ATTEMPT: &str = "
+    UPDATE sends SET state = 'attempting', attempt_id = $2, due_at_ms = $3, tries = tries + 1, changed_at_ms = $4
+    WHERE id = $1 AND state = 'queued'";
+
+/// Nothing has left: it is tried again.
+const AGAIN: &str = "
+    UPDATE sends SET state = 'queued', attempt_id = '', due_at_ms = $3, code = $4, reason = $5, changed_at_ms = $6
+    WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
+
+/// An answer that comes after the hold is as good as one before.
+const END: &str = "
+    UPDATE sends SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
+        form = CASE WHEN $3 = 'unknown' THEN form ELSE '' END,
+        recipient = CASE WHEN $3 = 'unknown' THEN recipient ELSE $8 END
+    WHERE id = $1 AND attempt_id = $2 AND state IN ('attempting', 'unknown')";
+
+const EXPIRE: &str = "
+    UPDATE sends SET state = 'unknown', code = 'unknown',
+        reason = 'the sidecar ended while the message was on its way to Twilio', changed_at_ms = $1
+    WHERE state = 'attempting' AND due_at_ms <= $1";
+
+const RESOLVE: &str = "
+    UPDATE sends SET state = $2, message_sid = $3, attempt_id = '', form = '', recipient = $4, code = '',
+        reason = 'decided by an operator', changed_at_ms = $5
+    WHERE id = $1 AND state = 'unknown'";
+
+const FETCH: &str = concat!("SELECT ", send_columns!(), " FROM sends WHERE id = $1");
+
+const LIST: &str = concat!(
+    "SELECT ",
+    send_columns!(),
+    " FROM sends WHERE ($1 = '' OR state = $1) ORDER BY created_at_ms DESC, id DESC LIMIT $2"
+);
+
+/// How many there are of which nobody knows, and since when the oldest that is due waits.
+const STANDING: &str = "
+    SELECT (SELECT count(*) FROM sends WHERE state = 'unknown') AS unknowns,
+        (SELECT coalesce(min(due_at_ms), 0) FROM sends WHERE state = 'queued' AND due_at_ms <= $1) AS oldest_due_ms";
+
+/// A message that is to be sent, and how far it is. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Send {
+    /// Ours.
+    pub id: String,
+    /// Whose.
+    pub account_sid: String,
+    /// On which it goes.
+    pub channel: String,
+    /// To whom; masked once it has ended.
+    pub recipient: String,
+    /// Our number, or the Messaging Service.
+    pub sender: String,
+    /// What it is for.
+    pub category: String,
+    /// `session` or `template`.
+    pub kind: String,
+    /// What Twilio is told, as a form; empty once it has ended.
+    pub form: String,
+    /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`.
+    pub state: String,
+    /// When it is to be sent; of an attempt, when its hold ends.
+    pub due_at_ms: i64,
+    /// Who has it.
+    pub attempt_id: String,
+    /// Attempts so far.
+    pub tries: i64,
+    /// Twilio's name of it; empty until that is known.
+    pub message_sid: String,
+    /// Why it was not sent, or not yet.
+    pub code: String,
+    /// The same in words.
+    pub reason: String,
+    /// When it was asked for.
+    pub created_at_ms: i64,
+    /// By whom.
+    pub created_by: String,
+    /// When that was last changed.
+    pub changed_at_ms: i64,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome<'a> {
+    /// `sent`, `refused` or `unknown`.
+    pub state: &'a str,
+    /// Twilio's name of it, if it is sent.
+    pub message_sid: &'a str,
+    /// Why it was not.
+    pub code: &'a str,
+    /// The same in words.
+    pub reason: &'a str,
+}
+
+/// How sending stands.
+#[derive(Debug, Clone, Copy, FromRow)]
+pub struct SendsStanding {
+    /// Of how many nobody knows whether they were sent.
+    pub unknowns: i64,
+    /// When the oldest that is due was due; 0 if none is.
+    pub oldest_due_ms: i64,
+}
+
+/// The messages to be sent of one database.
+#[derive(Debug, Clone)]
+pub struct Sends {
+    database: Database,
+    timeout: Duration,
+}
+
+impl Sends {
+    pub(super) fn of(database: Database, timeout: Duration) -> Sends {
+        Sends { database, timeout }
+    }
+
+    /// Reaches it for a command, beside the sidecar that may have it open.
+    pub async fn open(settings: &config::Database) -> Result<Sends, StoreError> {
+        let timeout = Duration::from_millis(settings.connect_timeout_ms);
+        Ok(Sends { database: Database::open_beside(settings).await?, timeout })
+    }
+
+    /// Ends its connections. Only for one that was opened by [`Sends::open`].
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// Takes a message on, and with it the answer to copies of its request: both, or neither.
+    pub async fn add(
+        &self,
+        send: &Send,
+        priority: i64,
+        done: Option<&Done>,
+    ) -> Result<(), StoreError> {
+        let binds = [
+            Bind::Text(&send.id),
+            Bind::Text(&send.account_sid),
+            Bind::Text(&send.channel),
+            Bind::Text(&send.recipient),
+            Bind::Text(&send.sender),
+            Bind::Text(&send.category),
+            Bind::Text(&send.kind),
+            Bind::Whole(priority),
+            Bind::Text(&send.form),
+            Bind::Whole(send.due_at_ms),
+            Bind::Whole(send.created_at_ms),
+            Bind::Text(&send.created_by),
+        ];
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            tx.execute_bound(ADD, &binds).await?;
+            if let Some(done) = done {
+                idempotency::finish(&mut tx, &self.database.statements().idempotency, done).await?;
+            }
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Begins up to `most` attempts at what is due, and makes an end of those whose hold is over; how many these were. It
+    /// is durable when it returns: only then Twilio may be called.
+    pub async fn take(
+        &self,
+        attempt_id: &str,
+        most: usize,
+        now_ms: i64,
+        until_ms: i64,
+    ) -> Result<(Vec<Send>, u64), StoreError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let due = match self.database {
+            Database::Sqlite(_) => DUE,
+            Database::Postgres(_) => DUE_UNLOCKED,
+        };
+        self.bounded(async {
+            let wanted = [Bind::Whole(now_ms), Bind::Whole(most)];
+            // Most looks find nothing: they take no turn as the writer, and sync nothing.
+            let standing: Vec<Waiting> =
+                self.database.read_bound(WAITING, &[Bind::Whole(now_ms)]).await?;
+            if !standing.iter().any(|waiting| waiting.found > 0) {
+                return Ok((Vec::new(), 0));
+            }
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let lost = tx.execute_bound(EXPIRE, &[Bind::Whole(now_ms)]).await?;
+            let mut taken = Vec::new();
+            for send in tx.fetch_bound::<Send>(due, &wanted).await? {
+                let binds = [
+                    Bind::Text(&send.id),
+                    Bind::Text(attempt_id),
+                    Bind::Whole(until_ms),
+                    Bind::Whole(now_ms),
+                ];
+                if tx.execute_bound(ATTEMPT, &binds).await? == 1 {
+                    let (attempt_id, tries) = (attempt_id.to_owned(), send.tries + 1);
+                    taken.push(Send { attempt_id, tries, due_at_ms: until_ms, ..send });
+                }
+            }
+            tx.commit().await?;
+            Ok((taken, lost))
+        })
+        .await
+    }
+
+    /// Nothing has left: it is due again at that time, for that reason.
+    pub async fn again(
+        &self,
+        send: &Send,
+        due_at_ms: i64,
+        code: &str,
+        reason: &str,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let binds = [
+            Bind::Text(&send.id),
+            Bind::Text(&send.attempt_id),
+            Bind::Whole(due_at_ms),
+            Bind::Text(code),
+            Bind::Text(reason),
+            Bind::Whole(now_ms),
+        ];
+        self.changed(AGAIN, &binds).await.map(|_| ())
+    }
+
+    /// Writes down how an attempt ended; false if somebody else has decided about it.
+    pub async fn end(
+        &self,
+        send: &Send,
+        masked: &str,
+        outcome: &Outcome<'_>,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let binds = [
+            Bind::Text(&send.id),
+            Bind::Text(&send.attempt_id),
+            Bind::Text(outcome.state),
+            Bind::Text(outcome.message_sid),
+            Bind::Text(outcome.code),
+            Bind::Text(outcome.reason),
+            Bind::Whole(now_ms),
+            Bind::Text(masked),
+        ];
+        self.changed(END, &binds).await.map(|rows| rows == 1)
+    }
+
+    /// Decides about one of which nobody knows; false if it is no such one.
+    pub async fn resolve(
+        &self,
+        send: &Send,
+        masked: &str,
+        message_sid: Option<&str>,
+        entry: &AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let state = if message_sid.is_some() { "sent" } else { "not_sent" };
+        let binds = [
+            Bind::Text(&send.id),
+            Bind::Text(state),
+            Bind::Text(message_sid.unwrap_or_default()),
+            Bind::Text(masked),
+            Bind::Whole(entry.at_ms),
+        ];
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            if tx.execute_bound(RESOLVE, &binds).await? == 0 {
+                return Ok(false);
+            }
+            let add_entry = self.database.statements().register.add_entry;
+            tx.execute(add_entry, slice::from_ref(entry)).await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// One of them, if it is of this account or that does not matter.
+    pub async fn fetch(
+        &self,
+        id: &str,
+        account_sid: Option<&str>,
+    ) -> Result<Option<Send>, StoreError> {
+        let found: Vec<Send> =
+            self.bounded(self.database.read_bound(FETCH, &[Bind::Text(id)])).await?;
+        let is_theirs = |send: &Send| account_sid.is_none_or(|sid| sid == send.account_sid);
+        Ok(found.into_iter().find(is_theirs))
+    }
+
+    /// The latest of them, in this state or any.
+    pub async fn list(&self, state: Option<&str>, most: u32) -> Result<Vec<Send>, StoreError> {
+        let binds = [Bind::Text(state.unwrap_or_default()), Bind::Whole(most.into())];
+        self.bounded(self.database.read_bound(LIST, &binds)).await
+    }
+
+    /// How it stands now.
+    pub async fn standing(&self, now_ms: i64) -> Result<SendsStanding, StoreError> {
+        let found =
+            self.bounded(self.database.read_bound(STANDING, &[Bind::Whole(now_ms)])).await?;
+        let nothing = SendsStanding { unknowns: 0, oldest_due_ms: 0 };
+        Ok(found.into_iter().next().unwrap_or(nothing))
+    }
+
+    async fn changed(
+        &self,
+        statement: &'static str,
+        binds: &[Bind<'_>],
+    ) -> Result<u64, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let rows = tx.execute_bound(statement, binds).await?;
+            tx.commit().await?;
+            Ok(rows)
+        })
+        .await
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}
+
+/// Whether anything is due or has lost its sidecar.
+const WAITING: &str = "
+    SELECT CASE WHEN EXISTS (SELECT 1 FROM sends WHERE state = 'queued' AND due_at_ms <= $1)
+        OR EXISTS (SELECT 1 FROM sends WHERE state = 'attempting' AND due_at_ms <= $1) THEN 1 ELSE 0 END AS found";
+
+#[derive(Debug, FromRow)]
+struct Waiting {
+    found: i32,
+}

@@ -1,0 +1,213 @@
+//! Twilio's REST API, as far as messages are made with it: one call, its time limit, and whether the request had left when it
+//! failed. Credentials are read from a file, once, at start. What an answer means for a message is the domain's to say.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use reqwest::{Client, header, redirect};
+
+use crate::{
+    config,
+    domain::{delivery::retry_after, sending::outcome::Answer, tenant::is_account_sid},
+    reading::Reading,
+};
+
+/// Most of an answer that is read. A message is one kilobyte.
+const LARGEST_ANSWER: usize = 64 << 10;
+
+/// How long to try to connect, within the time limit of the whole.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Most accounts of a file.
+const MOST_ACCOUNTS: usize = 1024;
+
+/// Who we are to Twilio, for one account.
+#[derive(Clone)]
+struct Credentials {
+    user: String,
+    secret: String,
+}
+
+/// Calls Twilio for the accounts it has credentials of.
+#[derive(Clone)]
+pub struct Twilio {
+    client: Client,
+    base_url: Arc<str>,
+    status_callback_url: Arc<str>,
+    timeout: Duration,
+    accounts: Arc<BTreeMap<String, Credentials>>,
+}
+
+impl Twilio {
+    /// With the credentials of the file, if there is one; every problem with it.
+    pub fn open(settings: &config::Sending) -> Result<Twilio, Vec<String>> {
+        let accounts = match settings.file.as_str() {
+            "" => BTreeMap::new(),
+            file => {
+                let text =
+                    std::fs::read_to_string(file).map_err(|error| vec![error.to_string()])?;
+                credentials(&text)?
+            }
+        };
+        // Whoever installed one first has chosen for the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        // Nothing below us may post a message a second time.
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .timeout(timeout)
+            .connect_timeout(CONNECT.min(timeout))
+            .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| vec![error.to_string()])?;
+        Ok(Twilio {
+            client,
+            base_url: settings.base_url.trim_end_matches('/').into(),
+            status_callback_url: settings.status_callback_url.as_str().into(),
+            timeout,
+            accounts: Arc::new(accounts),
+        })
+    }
+
+    /// Whether messages of this account can be sent.
+    pub fn knows(&self, account_sid: &str) -> bool {
+        self.accounts.contains_key(account_sid)
+    }
+
+    /// Whether any can.
+    pub fn is_off(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// How long a call may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Makes a message of a form; and Twilio's name for the request, for its support.
+    pub async fn create(&self, account_sid: &str, form: &str) -> (Answer, Option<String>) {
+        let Some(credentials) = self.accounts.get(account_sid) else {
+            return (Answer::NotConnected("there are no credentials for the account".into()), None);
+        };
+        let mut form = form.to_owned();
+        if !self.status_callback_url.is_empty() {
+            let url = [("StatusCallback", &*self.status_callback_url)];
+            let callback =
+                form_urlencoded::Serializer::new(String::new()).extend_pairs(url).finish();
+            form = format!("{form}&{callback}");
+        }
+        let url = format!("{}/2010-04-01/Accounts/{account_sid}/Messages.json", self.base_url);
+        let request = self
+            .client
+            .post(url)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret))
+            .body(form);
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) if error.is_connect() => {
+                return (Answer::NotConnected(reason(&error.without_url())), None);
+            }
+            Err(error) => return (Answer::Lost(reason(&error.without_url())), None),
+        };
+        let text = |name: &str| {
+            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            value.map(|value| value.chars().take(64).collect::<String>())
+        };
+        let request_id = text("twilio-request-id");
+        let retry_after = text("retry-after").as_deref().and_then(retry_after);
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
+                    body.extend_from_slice(&chunk);
+                }
+                Ok(None) => break,
+                // A success that is not whole names no message; a refusal is one without its words.
+                Ok(Some(_)) | Err(_) => {
+                    body.clear();
+                    break;
+                }
+            }
+        }
+        (Answer::Http { status, retry_after, body }, request_id)
+    }
+}
+
+/// Everything that is wrong with the file at `path`.
+pub fn problems(path: &str) -> Vec<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => credentials(&text).err().unwrap_or_default(),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
+fn credentials(text: &str) -> Result<BTreeMap<String, Credentials>, Vec<String>> {
+    let table = crate::config::parse(text).map_err(|problem| vec![problem])?;
+    let mut reading = Reading::default();
+    reading.known_fields("", &table, &["account"]);
+    let mut accounts = BTreeMap::new();
+    let listed = reading.list("account", table.get("account"), MOST_ACCOUNTS);
+    for (n, value) in listed.iter().enumerate() {
+        let path = format!("account[{n}]");
+        let table = reading.table(&path, value, &["sid", "api_key", "api_secret", "auth_token"]);
+        let sid = reading.text(&format!("{path}.sid"), table.get("sid"));
+        if !sid.is_empty() && !is_account_sid(&sid) {
+            reading.problem(&format!("{path}.sid"), "must be AC and 32 hexadecimal digits");
+        }
+        let key = |name: &str| format!("{path}.{name}");
+        let credentials = match (table.get("api_key"), table.get("auth_token")) {
+            (None, token @ Some(_)) => {
+                Credentials { user: sid.clone(), secret: reading.text(&key("auth_token"), token) }
+            }
+            (user, None) => Credentials {
+                user: reading.text(&key("api_key"), user),
+                secret: reading.text(&key("api_secret"), table.get("api_secret")),
+            },
+            (Some(_), Some(_)) => {
+                reading.problem(&path, "has an api_key and an auth_token: one of them is enough");
+                continue;
+            }
+        };
+        if accounts.insert(sid, credentials).is_some() {
+            reading.problem(&format!("{path}.sid"), "is that of an earlier one");
+        }
+    }
+    reading.outcome(accounts)
+}
+
+/// An error with its causes: the outermost alone says only that it did not work.
+fn reason(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_names_an_api_key_or_a_token() {
+        let sid = "AC00112233445566778899aabbccddeeff";
+        let read = |rest: &str| {
+            credentials(&format!("[[account]]\nsid = \"{sid}\"\n{rest}"))
+                .map(|accounts| accounts[sid].user.clone())
+        };
+        assert_eq!(read("api_key = \"SK1\"\napi_secret = \"hush\"").unwrap(), "SK1");
+        assert_eq!(read("auth_token = \"hush\"").unwrap(), sid);
+        for (rest, problem) in [
+            ("", "account[0].api_key: is required"),
+            ("api_key = \"SK1\"", "account[0].api_secret: is required"),
+            ("tokn = \"hush\"\nauth_token = \"hush\"", "account[0].tokn: there is no such field"),
+            (
+                "auth_token = \"hush\"\napi_key = \"hush\"",
+                "account[0]: has an api_key and an auth_token: one of them is enough",
+            ),
+        ] {
+            assert_eq!(read(rest).unwrap_err().first().unwrap(), problem);
+        }
+    }
+}
