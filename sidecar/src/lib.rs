@@ -39,6 +39,7 @@ pub mod retention;
 pub mod senders;
 pub mod sending;
 pub mod shown;
+pub mod simulator;
 pub mod sinks;
 pub mod steps;
 pub mod store;

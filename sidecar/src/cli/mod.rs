@@ -21,6 +21,7 @@ mod replay;
 mod sends;
 mod serve;
 mod sign;
+mod simulator;
 mod story;
 mod suppressions;
 mod tenants;
@@ -78,6 +79,8 @@ enum Command {
     Backend(backend::Args),
     /// Make a webhook signed as Twilio signs it: print it as curl, or send it
     Sign(sign::Args),
+    /// Run a Twilio on this machine: REST, messages that get somewhere, signed webhooks, errors on demand
+    Simulator(simulator::Args),
     /// Tell why a request was refused, and what would make its signature match
     Explain(explain::Args),
     /// Compare the filter's verdicts with a file of signed requests
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Backend(args) => backend::run(args),
         Command::Sign(args) => sign::run(args),
+        Command::Simulator(args) => simulator::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Vectors(args) => vectors::run(args),
     }

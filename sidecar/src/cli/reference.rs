@@ -37,6 +37,8 @@ enum Subject {
     EventSchema,
     /// The words that mean STOP, START and HELP (docs/COMPLIANCE.md)
     Keywords,
+    /// What goes wrong at the simulator, by number (docs/SIMULATOR.md)
+    Simulator,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -49,6 +51,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Problems => crate::http::kinds::reference(),
         Subject::Retention => crate::domain::part::reference(),
         Subject::EventSchema => event::SCHEMA.to_owned(),
+        Subject::Simulator => crate::simulator::reference(),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check(false) {
             Ok(usual) => optout::reference(&usual.optout),
             Err(problems) => return fail(problems),

@@ -5,7 +5,7 @@
 
 mod curl;
 mod send;
-mod webhook;
+
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use twilio_edge_filter::signature::Key;
 
 use self::send::Edge;
-use self::webhook::{Channel, Content, Message, Parameters, Signed};
+use crate::simulator::webhook::{self, Channel, Content, Message, Parameters, Signed};
 use super::credentials::{self, variable};
 use crate::demo;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::webhook::Signed;
+use crate::simulator::webhook::Signed;
 
 /// One command, ready to paste into a shell. `host` when the edge's own would not be the signed one.
 pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::http::{Request, Response};
 
-use super::webhook::Signed;
+use crate::simulator::webhook::Signed;
 
 /// Twilio gives up at 15 seconds; a little more shows what it would have missed.
 const PATIENCE: Duration = Duration::from_secs(20);

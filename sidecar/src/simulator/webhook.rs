@@ -10,7 +10,8 @@ use form_urlencoded::Serializer;
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, hash_body, sign};
 
-use crate::cli::captured::SIGNATURE_HEADER;
+/// The header of the signature.
+pub(crate) const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
 
 /// A customer of ours, in the range of numbers that belong to nobody.
 const CUSTOMER: &str = "+14155550123";
@@ -19,27 +20,27 @@ const SENDER: &str = "+14155238886";
 
 /// The channel a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(in crate::cli) enum Channel {
+pub(crate) enum Channel {
     Whatsapp,
     Sms,
 }
 
 /// Who the message is between and which one it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message<'a> {
-    pub(super) account_sid: &'a str,
-    pub(super) message_sid: &'a str,
-    pub(super) channel: Channel,
-    pub(super) from: Option<&'a str>,
-    pub(super) to: Option<&'a str>,
+pub(crate) struct Message<'a> {
+    pub(crate) account_sid: &'a str,
+    pub(crate) message_sid: &'a str,
+    pub(crate) channel: Channel,
+    pub(crate) from: Option<&'a str>,
+    pub(crate) to: Option<&'a str>,
 }
 
 /// Names and values, in the order sent.
-pub(super) type Parameters = Vec<(String, String)>;
+pub(crate) type Parameters = Vec<(String, String)>;
 
 impl Message<'_> {
     /// Somebody writes to us.
-    pub(super) fn inbound(&self, body: &str, media: u32) -> Parameters {
+    pub(crate) fn inbound(&self, body: &str, media: u32) -> Parameters {
         let (from, to) = self.addresses(CUSTOMER, SENDER);
         let segments = if self.channel == Channel::Sms { segments(body) } else { 1 };
         let mut parameters = parameters([
@@ -91,7 +92,7 @@ impl Message<'_> {
     }
 
     /// A message of ours has got somewhere. `sent_at` is Twilio's YYMMDDhhmm.
-    pub(super) fn status(
+    pub(crate) fn status(
         &self,
         status: &str,
         error_code: Option<&str>,
@@ -135,7 +136,7 @@ impl Message<'_> {
     }
 
     /// A call: signed by Twilio like everything else, but no message.
-    pub(super) fn call(&self) -> Parameters {
+    pub(crate) fn call(&self) -> Parameters {
         let (from, to) = (self.from.unwrap_or(CUSTOMER), self.to.unwrap_or(SENDER));
         parameters([
             ("CallSid", &self.derived_sid("CA", 0)),
@@ -161,9 +162,14 @@ impl Message<'_> {
 
     /// A SID of another resource of this message.
     fn derived_sid(&self, prefix: &str, index: u32) -> String {
-        let hash = hash_body(format!("{}{prefix}{index}", self.message_sid).as_bytes());
-        prefix.chars().chain(hash.chars().take(32)).collect()
+        derived_sid(self.message_sid, prefix, index)
     }
+}
+
+/// A SID of another resource of a message.
+pub(crate) fn derived_sid(message_sid: &str, prefix: &str, index: u32) -> String {
+    let hash = hash_body(format!("{message_sid}{prefix}{index}").as_bytes());
+    prefix.chars().chain(hash.chars().take(32)).collect()
 }
 
 fn parameters<const N: usize>(pairs: [(&str, &str); N]) -> Parameters {
@@ -172,7 +178,7 @@ fn parameters<const N: usize>(pairs: [(&str, &str); N]) -> Parameters {
 
 /// SMS is billed by segments: 160 characters or 153 each, 70 or 67 when one is outside of ASCII. (GSM's own
 /// alphabet holds a few more; nothing here depends on it.)
-fn segments(body: &str) -> usize {
+pub(crate) fn segments(body: &str) -> usize {
     let length = body.encode_utf16().count();
     let (single, each) = if body.is_ascii() { (160, 153) } else { (70, 67) };
     if length <= single { 1 } else { length.div_ceil(each) }
@@ -186,7 +192,7 @@ fn masked(address: &str) -> String {
 }
 
 /// Replaces the parameter of this name, or adds it.
-pub(super) fn set(parameters: &mut Parameters, name: &str, value: &str) {
+pub(crate) fn set(parameters: &mut Parameters, name: &str, value: &str) {
     match parameters.iter_mut().find(|(have, _)| have == name) {
         Some((_, have)) => value.clone_into(have),
         None => parameters.push((name.to_owned(), value.to_owned())),
@@ -195,7 +201,7 @@ pub(super) fn set(parameters: &mut Parameters, name: &str, value: &str) {
 
 /// What goes into a request besides its URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// Parameters in the query.
     Get(Parameters),
     /// Parameters in the body.
@@ -206,18 +212,18 @@ pub(super) enum Content {
 
 /// A signed request, wherever it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Signed {
-    pub(super) method: &'static str,
+pub(crate) struct Signed {
+    pub(crate) method: &'static str,
     /// Path and query, exactly as signed.
-    pub(super) target: String,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: String,
 }
 
 impl Signed {
     /// Signs `content` for `origin` and `target` (path and query). `event` names what happened: every attempt
     /// to tell of it carries the same idempotency token, as Twilio's do.
-    pub(super) fn new(
+    pub(crate) fn new(
         origin: &str,
         target: &str,
         content: Content,

@@ -1,0 +1,165 @@
+//! `twilio-edge simulator`: a Twilio on this machine until it is told to stop; `simulator reply` makes a person write.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{credentials, fail};
+use crate::simulator::{self, Account, Content, Settings, usual_catalogue};
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// A person writes to one of the senders
+    Reply {
+        /// Who writes: +14155550123, or whatsapp:+14155550123
+        #[arg(long)]
+        from: String,
+        /// To whom
+        #[arg(long)]
+        to: String,
+        /// Where the simulator is
+        #[arg(long, default_value = "http://127.0.0.1:8083")]
+        simulator: String,
+        /// What is said
+        body: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:8083")]
+    listen: SocketAddr,
+    /// TOML with [[account]] sid, auth_token, api_keys = [["SK..", ".."]]; else TWILIO_ACCOUNT_SID, or the demo's account
+    #[arg(long, value_name = "FILE")]
+    accounts: Option<PathBuf>,
+    /// TOML with [[content]] sid, friendly_name, language, body, approval
+    #[arg(long, value_name = "FILE")]
+    catalogue: Option<PathBuf>,
+    /// Milliseconds from one status of a message to the next
+    #[arg(long, default_value_t = 300)]
+    step_ms: u32,
+    /// Messages a sender sends in a second
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    mps: u32,
+    /// Messages that are remembered
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    capacity: u32,
+    /// Send free texts to WhatsApp without a message of that person within 24 hours
+    #[arg(long)]
+    no_windows: bool,
+    /// Where people's messages are told
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/twilio/inbound")]
+    inbound_url: String,
+    /// Where they are told when that fails
+    #[arg(long, value_name = "URL")]
+    inbound_fallback_url: Option<String>,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let ran = match args.action {
+        Some(Action::Reply { from, to, simulator, body }) => reply(&simulator, &from, &to, &body),
+        None => args.serve.settings().and_then(|settings| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            let served = runtime.and_then(|runtime| runtime.block_on(serve(args.serve.listen, settings)));
+            served.map_err(|error| format!("simulator: {error}"))
+        }),
+    };
+    ran.map_or_else(fail, |()| ExitCode::SUCCESS)
+}
+
+async fn serve(listen: SocketAddr, settings: Settings) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    println!("simulator on http://{}", listener.local_addr()?);
+    let stop = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    simulator::serve(listener, settings, stop).await
+}
+
+fn reply(simulator: &str, from: &str, to: &str, body: &str) -> Result<(), String> {
+    let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(40)));
+    let agent = config.proxy(None).http_status_as_error(false).build().new_agent();
+    let json = serde_json::json!({ "from": from, "to": to, "body": body }).to_string();
+    let url = format!("{simulator}/simulator/inbound");
+    let sent = agent.post(&url).header("Content-Type", "application/json").send(json);
+    let mut answer = sent.map_err(|error| format!("{url}: {error}"))?;
+    let text = answer.body_mut().read_to_string().map_err(|error| format!("{url}: {error}"))?;
+    if !answer.status().is_success() {
+        return Err(text);
+    }
+    println!("{text}");
+    Ok(())
+}
+
+impl Serve {
+    fn settings(&self) -> Result<Settings, String> {
+        Ok(Settings {
+            accounts: self.accounts()?,
+            catalogue: self.catalogue.as_deref().map_or_else(|| Ok(usual_catalogue()), catalogue)?,
+            step_ms: self.step_ms,
+            mps: self.mps,
+            capacity: self.capacity.try_into().unwrap_or(usize::MAX),
+            windows: !self.no_windows,
+            inbound_url: self.inbound_url.clone(),
+            inbound_fallback_url: self.inbound_fallback_url.clone(),
+        })
+    }
+
+    fn accounts(&self) -> Result<Vec<Account>, String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            account: Vec<Given>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Given {
+            sid: String,
+            auth_token: String,
+            #[serde(default)]
+            api_keys: Vec<(String, String)>,
+        }
+        let Some(path) = &self.accounts else {
+            let one = credentials::account(None, None)?;
+            return Ok(vec![Account { sid: one.sid, auth_token: one.token.secret, api_keys: Vec::new() }]);
+        };
+        let all = toml::from_str::<File>(&read(path)?).map_err(|error| format!("{}: {}", path.display(), error.message()))?;
+        let all = all.account.into_iter();
+        Ok(all.map(|Given { sid, auth_token, api_keys }| Account { sid, auth_token, api_keys }).collect())
+    }
+}
+
+fn catalogue(path: &Path) -> Result<Vec<Content>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        content: Vec<Content>,
+    }
+    let file = toml::from_str::<File>(&read(path)?);
+    file.map(|file| file.content).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}

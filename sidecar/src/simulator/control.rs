@@ -1,0 +1,135 @@
+//! What Twilio has no endpoint for: a person who writes, and a look at what has happened.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use twilio_edge_filter::signature::Key;
+
+use super::messages::Message;
+use super::request::{is_address, is_url, is_whatsapp};
+use super::webhook::{self, set};
+use super::{Shared, delivery, fresh_sid, now_ms};
+
+/// Most messages an overview has.
+const SHOWN: usize = 100;
+
+pub(super) fn router() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/simulator/healthz", get(async || "ok\n"))
+        .route("/simulator/inbound", post(inbound))
+        .route("/simulator/messages", get(messages))
+        .route("/simulator/requests", get(requests))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Inbound {
+    from: String,
+    to: String,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    media: Vec<String>,
+    /// Whose number `to` is; the first account's if nobody says.
+    account: Option<String>,
+}
+
+async fn inbound(State(shared): State<Arc<Shared>>, given: Result<Json<Inbound>, JsonRejection>) -> Response {
+    let Json(given) = match given {
+        Ok(given) => given,
+        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+    };
+    let account = match &given.account {
+        Some(sid) => shared.account(sid),
+        None => shared.settings.accounts.first(),
+    };
+    let Some(account) = account else {
+        return problem(StatusCode::BAD_REQUEST, "account: not one of the simulator's".to_owned());
+    };
+    let mistake = if !is_address(&given.from) || !is_address(&given.to) {
+        Some("from and to: E.164, like +14155550123 or whatsapp:+14155550123")
+    } else if is_whatsapp(&given.from) != is_whatsapp(&given.to) {
+        Some("from and to: both with whatsapp: before them, or none")
+    } else if given.body.chars().count() > 1600 {
+        Some("body: at most 1600 characters")
+    } else if given.media.len() > 10 || !given.media.iter().all(|url| is_url(url)) {
+        Some("media: at most 10 URLs of http or https")
+    } else {
+        None
+    };
+    let (None, Some(key)) = (mistake, Key::auth_token("the account's", &account.auth_token)) else {
+        return problem(StatusCode::BAD_REQUEST, mistake.unwrap_or("account: it has no token").to_owned());
+    };
+    let now = now_ms();
+    let message = Message {
+        sid: fresh_sid(if given.media.is_empty() { "SM" } else { "MM" }),
+        account: account.sid.clone(),
+        service: None,
+        from: Some(given.from),
+        to: given.to,
+        body: given.body,
+        media: given.media,
+        direction: "inbound",
+        status: "received",
+        error: None,
+        status_callback: None,
+        created_ms: now,
+        updated_ms: now,
+        sent_ms: Some(now),
+    };
+    if let Err(full) = shared.ledger().hear(message.clone()) {
+        return problem(StatusCode::INSUFFICIENT_STORAGE, full.to_owned());
+    }
+    let told = webhook::Message {
+        account_sid: &message.account,
+        message_sid: &message.sid,
+        channel: delivery::channel(&message.to),
+        from: message.from.as_deref(),
+        to: Some(&message.to),
+    };
+    let mut parameters = told.inbound(&message.body, u32::try_from(message.media.len()).unwrap_or(0));
+    for (index, url) in message.media.iter().enumerate() {
+        set(&mut parameters, &format!("MediaUrl{index}"), url);
+    }
+    let settings = &shared.settings;
+    let outcomes = super::post::tell(
+        &shared.client,
+        &settings.inbound_url,
+        settings.inbound_fallback_url.as_deref(),
+        parameters,
+        &key,
+        &message.sid,
+    )
+    .await;
+    let delivered = outcomes.last().is_some_and(|last| last.is_success());
+    shared.count("inbound", if delivered { 200 } else { 0 });
+    Json(json!({ "sid": message.sid, "delivered": delivered, "calls": outcomes })).into_response()
+}
+
+async fn messages(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let ledger = shared.ledger();
+    let shown: Vec<Value> = ledger.messages.all().take(SHOWN).map(Message::to_json).collect();
+    Json(json!({ "messages": shown }))
+}
+
+/// How often what was answered how; status 0 is no answer.
+async fn requests(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let counts = shared.counts();
+    let shown: Vec<Value> = counts
+        .iter()
+        .map(|((what, status), count)| json!({ "what": what, "status": status, "count": count }))
+        .collect();
+    Json(json!({ "requests": shown }))
+}
+
+fn problem(status: StatusCode, detail: String) -> Response {
+    (status, Json(json!({ "status": status.as_u16(), "detail": detail }))).into_response()
+}

@@ -1,0 +1,79 @@
+//! Where a message gets to and when: its statuses with their times, decided at once when it is accepted. Pure; the
+//! clock that follows it is the simulator's.
+
+use super::faults::Fault;
+
+/// A status a message reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Milliseconds since 1970.
+    pub(super) at_ms: i64,
+    pub(super) status: &'static str,
+    pub(super) error: Option<u32>,
+}
+
+/// What decides a journey.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Journey {
+    /// When it leaves the sender's queue.
+    pub(super) leaves_ms: i64,
+    /// Milliseconds from one status to the next.
+    pub(super) step_ms: i64,
+    pub(super) is_whatsapp: bool,
+    /// Through a Messaging Service, which tells of `queued` too.
+    pub(super) is_service: bool,
+    /// What its number or its content asks for.
+    pub(super) fault: Option<Fault>,
+}
+
+impl Journey {
+    /// Its steps after the initial status, of which there is no callback.
+    pub(super) fn steps(self) -> Vec<Step> {
+        let mut statuses: Vec<(&'static str, Option<u32>)> = Vec::with_capacity(4);
+        if self.is_service {
+            statuses.push(("queued", None));
+        }
+        match self.fault {
+            Some(Fault::Failed(code)) => statuses.push(("failed", Some(code))),
+            Some(Fault::Undelivered(code)) => {
+                statuses.extend([("sent", None), ("undelivered", Some(code))]);
+            }
+            _ => {
+                statuses.extend([("sent", None), ("delivered", None)]);
+                if self.is_whatsapp {
+                    statuses.push(("read", None));
+                }
+            }
+        }
+        let mut at_ms = self.leaves_ms;
+        let steps = statuses.into_iter().map(|(status, error)| {
+            at_ms = at_ms.saturating_add(self.step_ms);
+            Step { at_ms, status, error }
+        });
+        steps.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statuses(is_whatsapp: bool, is_service: bool, fault: Option<Fault>) -> Vec<&'static str> {
+        let journey = Journey { leaves_ms: 100, step_ms: 10, is_whatsapp, is_service, fault };
+        let steps = journey.steps();
+        assert!(steps.iter().map(|step| step.at_ms).eq((0..steps.len()).map(|i| 110 + 10 * i as i64)));
+        steps.iter().map(|step| step.status).collect()
+    }
+
+    #[test]
+    fn only_whatsapp_is_read_and_only_services_tell_of_the_queue() {
+        assert_eq!(statuses(true, false, None), ["sent", "delivered", "read"]);
+        assert_eq!(statuses(false, true, None), ["queued", "sent", "delivered"]);
+    }
+
+    #[test]
+    fn what_fails_goes_no_further() {
+        assert_eq!(statuses(true, false, Some(Fault::Failed(63016))), ["failed"]);
+        assert_eq!(statuses(false, false, Some(Fault::Undelivered(30003))), ["sent", "undelivered"]);
+    }
+}

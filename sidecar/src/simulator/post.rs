@@ -1,0 +1,191 @@
+//! How Twilio calls a webhook: time limits and retries, which the URL's fragment may override, and one call to the fallback
+//! URL. Source: twilio.com/docs/usage/webhooks/webhooks-connection-overrides. Must not know what is told.
+
+use std::time::Duration;
+
+use reqwest::{Client, Url, redirect};
+use serde::Serialize;
+use twilio_edge_filter::signature::Key;
+
+use super::webhook::{Content, Parameters, Signed};
+
+/// What a fragment says, or Twilio's defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Overrides {
+    connect: Duration,
+    read: Duration,
+    total: Duration,
+    retries: u32,
+    policy: Vec<String>,
+}
+
+impl Default for Overrides {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            read: Duration::from_secs(15),
+            total: Duration::from_secs(15),
+            retries: 1,
+            policy: vec!["ct".to_owned()],
+        }
+    }
+}
+
+impl Overrides {
+    /// Reads `ct=..&rt=..&tt=..&rc=..&rp=..`; what is out of bounds or unknown is ignored, as Twilio does.
+    pub(super) fn read(fragment: &str) -> Self {
+        let mut read = Self::default();
+        for (name, value) in form_urlencoded::parse(fragment.as_bytes()) {
+            let ms = |most: u64| {
+                let ms: Option<u64> = value.parse().ok();
+                ms.filter(|ms| (100..=most).contains(ms)).map(Duration::from_millis)
+            };
+            match &*name {
+                "ct" => read.connect = ms(10_000).unwrap_or(read.connect),
+                "rt" => read.read = ms(15_000).unwrap_or(read.read),
+                "tt" => read.total = ms(15_000).unwrap_or(read.total),
+                "rc" => {
+                    let count: Option<u32> = value.parse().ok();
+                    read.retries = count.filter(|count| *count <= 5).unwrap_or(read.retries);
+                }
+                "rp" => read.policy = value.split(',').map(str::to_owned).collect(),
+                _ => {}
+            }
+        }
+        read
+    }
+
+    fn retries_after(&self, outcome: &Outcome) -> bool {
+        let kind = match outcome {
+            Outcome::Status(400..500) => "4xx",
+            Outcome::Status(500..) => "5xx",
+            Outcome::Status(_) => return false,
+            Outcome::NoConnection => "ct",
+            Outcome::NoAnswer => "rt",
+        };
+        self.policy.iter().any(|policy| policy == kind || policy == "all")
+    }
+}
+
+/// What one call came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    Status(u16),
+    NoConnection,
+    NoAnswer,
+}
+
+impl Outcome {
+    pub(super) fn is_success(self) -> bool {
+        matches!(self, Self::Status(200..300))
+    }
+
+    /// Twilio's code of a webhook that failed.
+    fn error_code(self) -> &'static str {
+        if self == Self::NoConnection { "11205" } else { "11200" }
+    }
+}
+
+/// The calls of one webhook, in order.
+pub(super) type Outcomes = Vec<Outcome>;
+
+/// Tells `url` of an event and, if it fails and there is one, the fallback URL.
+pub(super) async fn tell(
+    client: &Client,
+    url: &str,
+    fallback: Option<&str>,
+    parameters: Parameters,
+    key: &Key,
+    event: &str,
+) -> Outcomes {
+    let mut outcomes = call(client, url, parameters.clone(), key, event).await;
+    let last = outcomes.last().copied().unwrap_or(Outcome::NoConnection);
+    if let (false, Some(fallback)) = (last.is_success(), fallback) {
+        let mut parameters = parameters;
+        let bare = url.split('#').next().unwrap_or(url);
+        parameters.push(("ErrorCode".to_owned(), last.error_code().to_owned()));
+        parameters.push(("ErrorUrl".to_owned(), bare.to_owned()));
+        outcomes.extend(call(client, fallback, parameters, key, event).await);
+    }
+    outcomes
+}
+
+async fn call(client: &Client, url: &str, parameters: Parameters, key: &Key, event: &str) -> Outcomes {
+    let (bare, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let overrides = Overrides::read(fragment);
+    let (origin, target) = split(bare);
+    let signed = Signed::new(origin, target, Content::Post(parameters), key, event);
+    let own = (overrides.connect != Overrides::default().connect).then(|| self::client(overrides.connect));
+    let client = match &own {
+        Some(Ok(own)) => own,
+        _ => client,
+    };
+    let mut outcomes = Vec::new();
+    let all = async {
+        for _ in 0..=overrides.retries {
+            let outcome = attempt(client, bare, &signed, overrides.read).await;
+            outcomes.push(outcome);
+            if !overrides.retries_after(&outcome) {
+                break;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(overrides.total, all).await;
+    if ended.is_err() {
+        outcomes.push(Outcome::NoAnswer);
+    }
+    outcomes
+}
+
+async fn attempt(client: &Client, url: &str, signed: &Signed, read: Duration) -> Outcome {
+    let Ok(url) = Url::parse(url) else { return Outcome::NoConnection };
+    let mut request = client.post(url).timeout(read).body(signed.body.clone());
+    for (name, value) in &signed.headers {
+        request = request.header(*name, value);
+    }
+    match request.send().await {
+        Ok(answer) => Outcome::Status(answer.status().as_u16()),
+        Err(error) if error.is_connect() => Outcome::NoConnection,
+        Err(_) => Outcome::NoAnswer,
+    }
+}
+
+/// `https://host:1` and `/path?query`.
+fn split(url: &str) -> (&str, &str) {
+    let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
+    let path = url.get(after_scheme..).and_then(|rest| rest.find(['/', '?']));
+    let at = path.map_or(url.len(), |path| after_scheme.saturating_add(path));
+    url.split_at_checked(at).unwrap_or((url, ""))
+}
+
+/// What calls webhooks: no redirects, no proxy of the environment.
+pub(super) fn client(connect: Duration) -> Result<Client, String> {
+    // Whoever installed one first has chosen for the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().connect_timeout(connect);
+    client.build().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_failures_to_connect_are_retried_unless_the_url_says_otherwise() {
+        let usual = Overrides::read("");
+        assert!(usual.retries_after(&Outcome::NoConnection));
+        assert!(!usual.retries_after(&Outcome::Status(500)) && !usual.retries_after(&Outcome::NoAnswer));
+        let own = Overrides::read("rc=3&rp=5xx,rt&ct=200&rt=9999999");
+        assert_eq!((own.retries, own.connect, own.read), (3, Duration::from_millis(200), Duration::from_secs(15)));
+        assert!(own.retries_after(&Outcome::Status(503)) && !own.retries_after(&Outcome::Status(404)));
+        assert_eq!(Overrides::read("rc=6"), Overrides::default());
+    }
+
+    #[test]
+    fn urls_are_split_where_the_path_begins() {
+        assert_eq!(split("https://a.example:1/b?c=/d"), ("https://a.example:1", "/b?c=/d"));
+        assert_eq!(split("http://a?b"), ("http://a", "?b"));
+        assert_eq!(split("http://a"), ("http://a", ""));
+    }
+}

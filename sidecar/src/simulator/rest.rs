@@ -1,0 +1,326 @@
+//! Twilio's REST as its SDKs call it: who may, which path is what, and how answers look.
+//!
+//! Sources: Twilio's OpenAPI (twilio_api_v2010.json, twilio_content_v1.json).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use super::faults::Fault;
+use super::line::Cut;
+use super::messages::{Message, Wanted};
+use super::refusal::Refusal;
+use super::request::Request;
+use super::{Account, Shared, fresh_sid, now_ms};
+
+/// How long a request without an answer is kept waiting.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Messages on a page when nobody says, and at most.
+const PAGE: (usize, usize) = (50, 1000);
+
+pub(super) fn router() -> Router<Arc<Shared>> {
+    let account = "/2010-04-01/Accounts/{account}";
+    Router::new()
+        .route(&format!("{account}/Messages.json"), get(list).post(create))
+        .route(&format!("{account}/Messages/{{sid}}"), get(fetch).post(update).delete(remove))
+        .route(&format!("{account}/Messages/{{sid}}/Media.json"), get(media_list))
+        .route(&format!("{account}/Messages/{{sid}}/Media/{{media}}"), get(media_fetch))
+        .route("/v1/Content", get(content_list))
+        .route("/v1/ContentAndApprovals", get(content_list))
+        .route("/v1/Content/{sid}", get(content_fetch))
+        .route("/v1/Content/{sid}/ApprovalRequests", get(content_approval))
+        .fallback(async |uri: Uri| refused(&Refusal::not_found(uri.path())))
+}
+
+type App = State<Arc<Shared>>;
+type Answer = Result<Response, Refusal>;
+
+async fn create(
+    State(shared): App,
+    Path(account): Path<String>,
+    ConnectInfo(line): ConnectInfo<Cut>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let answer = accept(&shared, &account, &line, &headers, &body).await;
+    finish(&shared, "create", answer)
+}
+
+async fn accept(shared: &Arc<Shared>, account: &str, line: &Cut, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let account = allowed(shared, headers, Some(account))?;
+    let pairs = pairs(body);
+    let request = Request::read(&pairs, now_ms())?;
+    let fault = Fault::of(&request.to);
+    match fault {
+        Some(Fault::TooMany) => return Err(Refusal::too_many()),
+        Some(Fault::Refused(code)) => return Err(Refusal::bad(code, "The recipient's number asks for this error")),
+        Some(Fault::Unavailable) => return Err(Refusal::new(503, 20503, "Service Unavailable")),
+        Some(Fault::Closed) => {
+            line.cut();
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+        _ => {}
+    }
+    let sid = fresh_sid(if request.media.is_empty() { "SM" } else { "MM" });
+    let message =
+        shared.ledger().accept(&account.sid, sid, request, &shared.settings.catalogue, now_ms())?;
+    shared.planned.notify_one();
+    match fault {
+        Some(Fault::ErrorAfterAccept) => Err(Refusal::new(500, 20500, "Internal Server Error")),
+        Some(Fault::SilenceAfterAccept) => {
+            tokio::time::sleep(SILENCE).await;
+            line.cut();
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        _ => Ok((StatusCode::CREATED, Json(message.to_json())).into_response()),
+    }
+}
+
+async fn fetch(State(shared): App, Path((account, sid)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let answer = with_message(&shared, &headers, &account, &sid, |message| Ok(Json(message.to_json()).into_response()));
+    finish(&shared, "fetch", answer)
+}
+
+/// `Body=` takes the text out, `Status=canceled` cancels what is scheduled; there is nothing else to change.
+async fn update(
+    State(shared): App,
+    Path((account, sid)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let pairs = pairs(&body);
+    let answer = with_message(&shared, &headers, &account, &sid, |message| {
+        for (name, value) in &pairs {
+            match (name.as_str(), value.as_str()) {
+                ("Body", "") => message.body.clear(),
+                ("Status", "canceled") if message.status == "scheduled" => message.status = "canceled",
+                ("Status", "canceled") => return Err(Refusal::bad(30409, "The message is not scheduled")),
+                _ => return Err(Refusal::bad(20001, format!("{name}: only Body= and Status=canceled can be set"))),
+            }
+        }
+        message.updated_ms = now_ms();
+        Ok(Json(message.to_json()).into_response())
+    });
+    finish(&shared, "update", answer)
+}
+
+async fn remove(State(shared): App, Path((account, sid)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let answer = with_message(&shared, &headers, &account, &sid, |message| Ok(message.sid.clone()))
+        .map(|sid| {
+            shared.ledger().messages.remove(&sid);
+            StatusCode::NO_CONTENT.into_response()
+        });
+    finish(&shared, "delete", answer)
+}
+
+async fn media_list(State(shared): App, Path((account, sid)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    let answer = with_message(&shared, &headers, &account, &sid, |message| {
+        let uri = format!("{}/Media.json", message.uri());
+        Ok(Json(page(&uri, "media_list", message.media_json(), 0, PAGE.0, false)).into_response())
+    });
+    finish(&shared, "media", answer)
+}
+
+async fn media_fetch(
+    State(shared): App,
+    Path((account, sid, media)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let answer = with_message(&shared, &headers, &account, &sid, |message| {
+        let wanted = media.trim_end_matches(".json");
+        let all = message.media_json().into_iter().zip(&message.media);
+        let found = all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == wanted));
+        let (shown, url) = found.ok_or_else(|| Refusal::not_found(&media))?;
+        // Without .json Twilio sends on to where the medium is.
+        Ok(if media.ends_with(".json") { Json(shown).into_response() } else { Redirect::temporary(url).into_response() })
+    });
+    finish(&shared, "media", answer)
+}
+
+async fn list(State(shared): App, Path(account): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let answer = listed(&shared, &account, query.as_deref().unwrap_or(""), &headers);
+    finish(&shared, "list", answer)
+}
+
+fn listed(shared: &Shared, account: &str, query: &str, headers: &HeaderMap) -> Answer {
+    let account = allowed(shared, headers, Some(account))?;
+    let (mut wanted, mut size, mut number) = (Wanted::default(), PAGE.0, 0_usize);
+    let mut kept = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in pairs(query.as_bytes()) {
+        match name.as_str() {
+            "To" => wanted.to = Some(value.clone()),
+            "From" => wanted.from = Some(value.clone()),
+            "DateSent" => {
+                let (start, end) = day(&value)?;
+                wanted.sent_ms = (Some(start), Some(end));
+            }
+            // Twilio writes the comparison into the name.
+            "DateSent>" => wanted.sent_ms.0 = Some(day(&value)?.0),
+            "DateSent<" => wanted.sent_ms.1 = Some(day(&value)?.1),
+            "PageSize" => size = value.parse().unwrap_or(PAGE.0).clamp(1, PAGE.1),
+            "Page" => number = value.parse().unwrap_or(0),
+            "PageToken" => {}
+            _ => return Err(Refusal::bad(20001, format!("{name} is no parameter of a list"))),
+        }
+        if !matches!(name.as_str(), "Page" | "PageSize" | "PageToken") {
+            kept.append_pair(&name, &value);
+        }
+    }
+    let ledger = shared.ledger();
+    let mut found: Vec<Value> = ledger
+        .messages
+        .list(&account.sid, &wanted)
+        .skip(number.saturating_mul(size))
+        .take(size.saturating_add(1))
+        .map(Message::to_json)
+        .collect();
+    let has_more = found.len() > size;
+    found.truncate(size);
+    let kept = kept.finish();
+    let and = if kept.is_empty() { "" } else { "&" };
+    let uri = format!("/2010-04-01/Accounts/{}/Messages.json?{kept}{and}", account.sid);
+    Ok(Json(page(&uri, "messages", found, number, size, has_more)).into_response())
+}
+
+/// A page as Twilio's older APIs show it.
+fn page(uri: &str, name: &str, items: Vec<Value>, number: usize, size: usize, has_more: bool) -> Value {
+    let joint = if uri.ends_with('&') || uri.ends_with('?') { "" } else { "?" };
+    let at = |number: usize| format!("{uri}{joint}PageSize={size}&Page={number}");
+    let start = number.saturating_mul(size);
+    json!({
+        "first_page_uri": at(0), "uri": at(number), "page": number, "page_size": size, "start": start,
+        "end": start.saturating_add(items.len().saturating_sub(1)),
+        "next_page_uri": has_more.then(|| at(number.saturating_add(1))),
+        "previous_page_uri": number.checked_sub(1).map(at),
+        name: items,
+    })
+}
+
+/// First and end of a day, or of the instant that is given.
+fn day(text: &str) -> Result<(i64, i64), Refusal> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        let at = at.as_millisecond();
+        return Ok((at, at.saturating_add(1)));
+    }
+    let date: jiff::civil::Date =
+        text.parse().map_err(|_| Refusal::bad(20001, format!("DateSent: {text} is no date")))?;
+    let start = date.to_zoned(jiff::tz::TimeZone::UTC).map(|day| day.timestamp().as_millisecond());
+    let start = start.map_err(|_| Refusal::bad(20001, format!("DateSent: {text} is no date")))?;
+    Ok((start, start.saturating_add(86_400_000)))
+}
+
+async fn content_list(State(shared): App, uri: Uri, headers: HeaderMap) -> Response {
+    let answer = allowed(&shared, &headers, None).map(|account| {
+        let (origin, date) = (origin(&headers), iso(now_ms()));
+        let with_approvals = uri.path().ends_with("ContentAndApprovals");
+        let all = shared.settings.catalogue.iter().map(|content| match with_approvals {
+            true => content.with_approval(&account.sid, &date, &origin),
+            false => content.to_json(&account.sid, &date, &origin),
+        });
+        let url = format!("{origin}{}", uri.path());
+        let all: Vec<Value> = all.collect();
+        Json(json!({
+            "contents": all,
+            "meta": {
+                "page": 0, "page_size": PAGE.0, "first_page_url": url, "url": url, "key": "contents",
+                "next_page_url": null, "previous_page_url": null,
+            },
+        }))
+        .into_response()
+    });
+    finish(&shared, "content", answer)
+}
+
+async fn content_fetch(State(shared): App, Path(sid): Path<String>, headers: HeaderMap) -> Response {
+    let answer = allowed(&shared, &headers, None).and_then(|account| {
+        let content = shared.settings.catalogue.iter().find(|content| content.sid == sid);
+        let content = content.ok_or_else(|| Refusal::not_found(&format!("/v1/Content/{sid}")))?;
+        Ok(Json(content.to_json(&account.sid, &iso(now_ms()), &origin(&headers))).into_response())
+    });
+    finish(&shared, "content", answer)
+}
+
+async fn content_approval(State(shared): App, Path(sid): Path<String>, headers: HeaderMap) -> Response {
+    let answer = allowed(&shared, &headers, None).and_then(|account| {
+        let content = shared.settings.catalogue.iter().find(|content| content.sid == sid);
+        let content = content.ok_or_else(|| Refusal::not_found(&format!("/v1/Content/{sid}/ApprovalRequests")))?;
+        Ok(Json(content.approval(&account.sid, &origin(&headers))).into_response())
+    });
+    finish(&shared, "content", answer)
+}
+
+/// The account that calls: by its SID and auth token or by an API key; of the path's account, if there is one.
+fn allowed<'a>(shared: &'a Shared, headers: &HeaderMap, path: Option<&str>) -> Result<&'a Account, Refusal> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Basic "));
+    let given = given.and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| String::from_utf8(bytes).ok());
+    let given = given.ok_or_else(Refusal::unauthorized)?;
+    let (user, password) = given.split_once(':').ok_or_else(Refusal::unauthorized)?;
+    let is_theirs = |account: &&Account| {
+        let keys = account.api_keys.iter().map(|(sid, secret)| (sid, secret));
+        std::iter::once((&account.sid, &account.auth_token)).chain(keys).any(|(name, secret)| {
+            name == user && bool::from(secret.as_bytes().ct_eq(password.as_bytes()))
+        })
+    };
+    let account = shared.settings.accounts.iter().find(is_theirs).ok_or_else(Refusal::unauthorized)?;
+    if path.is_some_and(|path| path != account.sid) {
+        return Err(Refusal::unauthorized());
+    }
+    Ok(account)
+}
+
+fn with_message<T>(
+    shared: &Shared,
+    headers: &HeaderMap,
+    account: &str,
+    sid: &str,
+    act: impl FnOnce(&mut Message) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let account = allowed(shared, headers, Some(account))?;
+    let mut ledger = shared.ledger();
+    let found = ledger.messages.get(sid.trim_end_matches(".json"));
+    let found = found.filter(|message| message.account == account.sid);
+    let missing = || Refusal::not_found(&format!("/2010-04-01/Accounts/{}/Messages/{sid}", account.sid));
+    act(found.ok_or_else(missing)?)
+}
+
+fn finish(shared: &Shared, what: &'static str, answer: Answer) -> Response {
+    let mut response = answer.unwrap_or_else(|refusal| refused(&refusal));
+    if let Ok(id) = HeaderValue::from_str(&fresh_sid("RQ")) {
+        response.headers_mut().insert("Twilio-Request-Id", id);
+    }
+    shared.count(what, response.status().as_u16());
+    response
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = (status, Json(refusal.to_json())).into_response();
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn pairs(form: &[u8]) -> Vec<(String, String)> {
+    form_urlencoded::parse(form).into_owned().collect()
+}
+
+fn origin(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    format!("http://{host}")
+}
+
+fn iso(ms: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
