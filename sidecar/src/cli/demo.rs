@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// Port of the demo backend
     #[arg(long, env = "BACKEND_PORT", default_value_t = 8084)]
     backend_port: u16,
+    /// Port of the simulator, a Twilio on this machine
+    #[arg(long, env = "SIMULATOR_PORT", default_value_t = 8083)]
+    simulator_port: u16,
     /// Port of Envoy's admin interface
     #[arg(long, env = "ADMIN_PORT", default_value_t = 9901)]
     admin_port: u16,
@@ -146,6 +149,12 @@ impl Demo {
         backend.args(["backend", "--listen", &self.args.backend().to_string()]);
         start("backend", backend)?;
 
+        let mut simulator = Command::new(&us);
+        simulator.args(["simulator", "--listen", &self.args.simulator().to_string()]);
+        simulator.args(["--inbound-url", &format!("{}/twilio/inbound", self.account.origin)]);
+        simulator.envs(self.account.environment());
+        start("simulator", simulator)?;
+
         let mut envoy = Command::new(&self.args.envoy);
         envoy.args(["--disable-hot-restart", "--log-level", "warning", "--log-format", "%l: %v"]);
         // Access log lines at once, not when ten seconds are over: somebody is watching.
@@ -159,6 +168,7 @@ impl Demo {
         for (part, address, path) in [
             ("sidecar", self.args.sidecar(), "/readyz"),
             ("backend", self.args.backend(), "/healthz"),
+            ("simulator", self.args.simulator(), "/simulator/healthz"),
             ("envoy", self.args.admin(), "/ready"),
         ] {
             if !ready(address, path, PATIENCE).await {
@@ -181,6 +191,7 @@ impl Demo {
                 self.args.backend(),
                 "shows here what reaches it; PUT /answer/500 makes it fail",
             ),
+            ("twilio", self.args.simulator(), "the simulator: REST, statuses and replies"),
             ("admin", self.args.admin(), "Envoy's own: /stats?filter=twilio_edge"),
         ] {
             let _ = writeln!(text, "  {part:<9}http://{address}  {what}");
@@ -238,11 +249,16 @@ impl Args {
         (Ipv4Addr::LOCALHOST, self.admin_port).into()
     }
 
-    fn places(&self) -> [Place; 4] {
+    fn simulator(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.simulator_port).into()
+    }
+
+    fn places(&self) -> [Place; 5] {
         [
             Place { part: "edge", address: self.edge(), variable: "EDGE_PORT" },
             Place { part: "sidecar", address: self.sidecar(), variable: "SIDECAR_PORT" },
             Place { part: "backend", address: self.backend(), variable: "BACKEND_PORT" },
+            Place { part: "simulator", address: self.simulator(), variable: "SIMULATOR_PORT" },
             Place { part: "Envoy admin", address: self.admin(), variable: "ADMIN_PORT" },
         ]
     }
@@ -363,7 +379,7 @@ mod tests {
     fn the_readme_shows_the_banner_as_it_is() {
         let banner = demo(&[]).banner();
         let places: Vec<_> = banner.lines().filter(|line| line.contains("  http://")).collect();
-        assert_eq!(places.len(), 4, "{banner}");
+        assert_eq!(places.len(), 5, "{banner}");
         for line in places {
             assert!(README.lines().any(|shown| shown == line), "README.md lacks: {line}");
         }

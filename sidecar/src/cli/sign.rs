@@ -6,7 +6,6 @@
 mod curl;
 mod send;
 
-
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,9 +13,9 @@ use std::process::ExitCode;
 use twilio_edge_filter::signature::Key;
 
 use self::send::Edge;
-use crate::simulator::webhook::{self, Channel, Content, Message, Parameters, Signed};
 use super::credentials::{self, variable};
 use crate::demo;
+use crate::simulator::webhook::{self, Channel, Content, Message, Parameters, Signed};
 
 /// Most webhooks one call makes.
 const MAX_COUNT: u32 = 1000;

@@ -75,8 +75,10 @@ pub(super) fn run(args: Args) -> ExitCode {
     let ran = match args.action {
         Some(Action::Reply { from, to, simulator, body }) => reply(&simulator, &from, &to, &body),
         None => args.serve.settings().and_then(|settings| {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            let served = runtime.and_then(|runtime| runtime.block_on(serve(args.serve.listen, settings)));
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            let served =
+                runtime.and_then(|runtime| runtime.block_on(serve(args.serve.listen, settings)));
             served.map_err(|error| format!("simulator: {error}"))
         }),
     };
@@ -116,7 +118,10 @@ impl Serve {
     fn settings(&self) -> Result<Settings, String> {
         Ok(Settings {
             accounts: self.accounts()?,
-            catalogue: self.catalogue.as_deref().map_or_else(|| Ok(usual_catalogue()), catalogue)?,
+            catalogue: self
+                .catalogue
+                .as_deref()
+                .map_or_else(|| Ok(usual_catalogue()), catalogue)?,
             step_ms: self.step_ms,
             mps: self.mps,
             capacity: self.capacity.try_into().unwrap_or(usize::MAX),
@@ -142,11 +147,18 @@ impl Serve {
         }
         let Some(path) = &self.accounts else {
             let one = credentials::account(None, None)?;
-            return Ok(vec![Account { sid: one.sid, auth_token: one.token.secret, api_keys: Vec::new() }]);
+            return Ok(vec![Account {
+                sid: one.sid,
+                auth_token: one.token.secret,
+                api_keys: Vec::new(),
+            }]);
         };
-        let all = toml::from_str::<File>(&read(path)?).map_err(|error| format!("{}: {}", path.display(), error.message()))?;
+        let all = toml::from_str::<File>(&read(path)?)
+            .map_err(|error| format!("{}: {}", path.display(), error.message()))?;
         let all = all.account.into_iter();
-        Ok(all.map(|Given { sid, auth_token, api_keys }| Account { sid, auth_token, api_keys }).collect())
+        Ok(all
+            .map(|Given { sid, auth_token, api_keys }| Account { sid, auth_token, api_keys })
+            .collect())
     }
 }
 

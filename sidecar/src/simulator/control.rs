@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,6 +14,7 @@ use twilio_edge_filter::signature::Key;
 
 use super::messages::Message;
 use super::request::{is_address, is_url, is_whatsapp};
+use super::rest::Json;
 use super::webhook::{self, set};
 use super::{Shared, delivery, fresh_sid, now_ms};
 
@@ -42,10 +42,10 @@ struct Inbound {
     account: Option<String>,
 }
 
-async fn inbound(State(shared): State<Arc<Shared>>, given: Result<Json<Inbound>, JsonRejection>) -> Response {
-    let Json(given) = match given {
+async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let given: Inbound = match serde_json::from_slice(&body) {
         Ok(given) => given,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+        Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the body: {error}")),
     };
     let account = match &given.account {
         Some(sid) => shared.account(sid),
@@ -66,7 +66,10 @@ async fn inbound(State(shared): State<Arc<Shared>>, given: Result<Json<Inbound>,
         None
     };
     let (None, Some(key)) = (mistake, Key::auth_token("the account's", &account.auth_token)) else {
-        return problem(StatusCode::BAD_REQUEST, mistake.unwrap_or("account: it has no token").to_owned());
+        return problem(
+            StatusCode::BAD_REQUEST,
+            mistake.unwrap_or("account: it has no token").to_owned(),
+        );
     };
     let now = now_ms();
     let message = Message {
@@ -95,7 +98,8 @@ async fn inbound(State(shared): State<Arc<Shared>>, given: Result<Json<Inbound>,
         from: message.from.as_deref(),
         to: Some(&message.to),
     };
-    let mut parameters = told.inbound(&message.body, u32::try_from(message.media.len()).unwrap_or(0));
+    let mut parameters =
+        told.inbound(&message.body, u32::try_from(message.media.len()).unwrap_or(0));
     for (index, url) in message.media.iter().enumerate() {
         set(&mut parameters, &format!("MediaUrl{index}"), url);
     }
@@ -114,14 +118,14 @@ async fn inbound(State(shared): State<Arc<Shared>>, given: Result<Json<Inbound>,
     Json(json!({ "sid": message.sid, "delivered": delivered, "calls": outcomes })).into_response()
 }
 
-async fn messages(State(shared): State<Arc<Shared>>) -> Json<Value> {
+async fn messages(State(shared): State<Arc<Shared>>) -> Json {
     let ledger = shared.ledger();
     let shown: Vec<Value> = ledger.messages.all().take(SHOWN).map(Message::to_json).collect();
     Json(json!({ "messages": shown }))
 }
 
 /// How often what was answered how; status 0 is no answer.
-async fn requests(State(shared): State<Arc<Shared>>) -> Json<Value> {
+async fn requests(State(shared): State<Arc<Shared>>) -> Json {
     let counts = shared.counts();
     let shown: Vec<Value> = counts
         .iter()

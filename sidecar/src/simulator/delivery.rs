@@ -37,7 +37,8 @@ pub(super) async fn run(shared: &Arc<Shared>) {
             Some(_) => {}
             None => {
                 let next = shared.ledger().next_ms();
-                let wait = next.map_or(60_000, |next| next.saturating_sub(now_ms()).clamp(1, 60_000));
+                let wait =
+                    next.map_or(60_000, |next| next.saturating_sub(now_ms()).clamp(1, 60_000));
                 let wait = Duration::from_millis(wait.unsigned_abs());
                 // Whichever comes first; a notice given meanwhile is kept.
                 let _ = tokio::time::timeout(wait, shared.planned.notified()).await;
@@ -64,14 +65,19 @@ fn due(message: Message, held: &mut HashMap<String, Vec<Message>>, most: usize) 
 }
 
 async fn tell(shared: Arc<Shared>, message: Message) {
-    let (Some(url), Some(account)) = (&message.status_callback, shared.account(&message.account)) else {
+    let (Some(url), Some(account)) = (&message.status_callback, shared.account(&message.account))
+    else {
         return;
     };
     let Some(key) = Key::auth_token("the account's", &account.auth_token) else { return };
     let event = format!("{}{}", message.sid, message.status);
-    let outcomes = post::tell(&shared.client, url, None, status_parameters(&message), &key, &event).await;
+    let outcomes =
+        post::tell(&shared.client, url, None, status_parameters(&message), &key, &event).await;
     for outcome in outcomes {
-        shared.count("callback", if let post::Outcome::Status(status) = outcome { status } else { 0 });
+        shared.count(
+            "callback",
+            if let post::Outcome::Status(status) = outcome { status } else { 0 },
+        );
     }
 }
 
@@ -83,7 +89,8 @@ fn status_parameters(message: &Message) -> Parameters {
         from: message.from.as_deref(),
         to: Some(&message.to),
     };
-    let now = jiff::Timestamp::from_millisecond(message.updated_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let now = jiff::Timestamp::from_millisecond(message.updated_ms)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let code = message.error.map(|code| code.to_string());
     let mut parameters =
         told.status(message.status, code.as_deref(), &now.strftime("%y%m%d%H%M").to_string());

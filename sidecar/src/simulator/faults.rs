@@ -35,12 +35,24 @@ const TABLE: &[(&str, Fault, &str)] = &[
     ("9003", Fault::Refused(21610), "400, code 21610 (unsubscribed); not accepted"),
     ("9004", Fault::Unavailable, "503, code 20503; not accepted"),
     ("9005", Fault::ErrorAfterAccept, "500, code 20500, **after** accepting: the message is sent"),
-    ("9006", Fault::SilenceAfterAccept, "no answer at all, **after** accepting: the message is sent"),
+    (
+        "9006",
+        Fault::SilenceAfterAccept,
+        "no answer at all, **after** accepting: the message is sent",
+    ),
     ("9007", Fault::Closed, "the connection is closed without an answer; not accepted"),
     ("9010", Fault::Failed(63016), "201, then `failed` with 63016 (outside of the window)"),
     ("9011", Fault::Failed(63018), "201, then `failed` with 63018 (rate limit of the channel)"),
-    ("9012", Fault::Undelivered(30003), "201, `sent`, then `undelivered` with 30003 (handset unreachable)"),
-    ("9013", Fault::Undelivered(30005), "201, `sent`, then `undelivered` with 30005 (unknown handset)"),
+    (
+        "9012",
+        Fault::Undelivered(30003),
+        "201, `sent`, then `undelivered` with 30003 (handset unreachable)",
+    ),
+    (
+        "9013",
+        Fault::Undelivered(30005),
+        "201, `sent`, then `undelivered` with 30005 (unknown handset)",
+    ),
     ("9020", Fault::Duplicates, "every status callback comes twice"),
     ("9021", Fault::Disorder, "the status callbacks come in the reverse order"),
 ];

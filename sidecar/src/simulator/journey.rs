@@ -61,7 +61,9 @@ mod tests {
     fn statuses(is_whatsapp: bool, is_service: bool, fault: Option<Fault>) -> Vec<&'static str> {
         let journey = Journey { leaves_ms: 100, step_ms: 10, is_whatsapp, is_service, fault };
         let steps = journey.steps();
-        assert!(steps.iter().map(|step| step.at_ms).eq((0..steps.len()).map(|i| 110 + 10 * i as i64)));
+        assert!(
+            steps.iter().map(|step| step.at_ms).eq((0..steps.len()).map(|i| 110 + 10 * i as i64))
+        );
         steps.iter().map(|step| step.status).collect()
     }
 
@@ -74,6 +76,9 @@ mod tests {
     #[test]
     fn what_fails_goes_no_further() {
         assert_eq!(statuses(true, false, Some(Fault::Failed(63016))), ["failed"]);
-        assert_eq!(statuses(false, false, Some(Fault::Undelivered(30003))), ["sent", "undelivered"]);
+        assert_eq!(
+            statuses(false, false, Some(Fault::Undelivered(30003))),
+            ["sent", "undelivered"]
+        );
     }
 }

@@ -18,7 +18,8 @@ const QUEUE_MS: i64 = 4 * 3_600_000;
 /// Who a Messaging Service sends as.
 const SERVICE_SENDER: &str = "+14155238886";
 /// Twilio's defaults (docs: advanced-opt-out).
-const STOP: [&str; 8] = ["STOP", "UNSUBSCRIBE", "END", "QUIT", "STOPALL", "REVOKE", "OPTOUT", "CANCEL"];
+const STOP: [&str; 8] =
+    ["STOP", "UNSUBSCRIBE", "END", "QUIT", "STOPALL", "REVOKE", "OPTOUT", "CANCEL"];
 const START: [&str; 3] = ["START", "YES", "UNSTOP"];
 
 /// One of ours and one of theirs.
@@ -78,14 +79,18 @@ impl Ledger {
         match &request.content_sid {
             Some(sid) => {
                 let content = catalogue.iter().find(|content| content.sid == *sid);
-                let content = content.ok_or_else(|| Refusal::bad(21655, "The ContentSid is Invalid"))?;
+                let content =
+                    content.ok_or_else(|| Refusal::bad(21655, "The ContentSid is Invalid"))?;
                 match content.filled(&request.variables) {
                     Ok(filled) => body = filled,
                     Err(code) => fault = Some(Fault::Failed(code)),
                 }
             }
             None if self.needs_window && is_whatsapp(&request.to) && fault.is_none() => {
-                let open = self.windows.get(&pair).is_some_and(|heard| now_ms.saturating_sub(*heard) < WINDOW_MS);
+                let open = self
+                    .windows
+                    .get(&pair)
+                    .is_some_and(|heard| now_ms.saturating_sub(*heard) < WINDOW_MS);
                 if !open {
                     fault = Some(Fault::Failed(63016));
                 }
@@ -143,7 +148,11 @@ impl Ledger {
         }
         let leaves_us = self.next_us.get(sender).copied().unwrap_or(now_us).max(now_us);
         if leaves_us.saturating_sub(now_us) > QUEUE_MS.saturating_mul(1000) {
-            return Err(Refusal::new(429, 21611, "This 'From' number has exceeded the maximum number of queued messages"));
+            return Err(Refusal::new(
+                429,
+                21611,
+                "This 'From' number has exceeded the maximum number of queued messages",
+            ));
         }
         self.next_us.insert(sender.to_owned(), leaves_us.saturating_add(self.pace_us));
         Ok(leaves_us / 1000)

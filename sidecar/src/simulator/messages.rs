@@ -86,7 +86,11 @@ impl Messages {
     }
 
     /// An account's, the newest first.
-    pub(super) fn list<'a>(&'a self, account: &'a str, wanted: &'a Wanted) -> impl Iterator<Item = &'a Message> {
+    pub(super) fn list<'a>(
+        &'a self,
+        account: &'a str,
+        wanted: &'a Wanted,
+    ) -> impl Iterator<Item = &'a Message> {
         let newest_first = self.newest_last.iter().rev();
         newest_first.filter(move |message| message.account == account && wanted.has(message))
     }

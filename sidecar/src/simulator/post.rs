@@ -111,12 +111,19 @@ pub(super) async fn tell(
     outcomes
 }
 
-async fn call(client: &Client, url: &str, parameters: Parameters, key: &Key, event: &str) -> Outcomes {
+async fn call(
+    client: &Client,
+    url: &str,
+    parameters: Parameters,
+    key: &Key,
+    event: &str,
+) -> Outcomes {
     let (bare, fragment) = url.split_once('#').unwrap_or((url, ""));
     let overrides = Overrides::read(fragment);
     let (origin, target) = split(bare);
     let signed = Signed::new(origin, target, Content::Post(parameters), key, event);
-    let own = (overrides.connect != Overrides::default().connect).then(|| self::client(overrides.connect));
+    let own = (overrides.connect != Overrides::default().connect)
+        .then(|| self::client(overrides.connect));
     let client = match &own {
         Some(Ok(own)) => own,
         _ => client,
@@ -163,7 +170,8 @@ fn split(url: &str) -> (&str, &str) {
 pub(super) fn client(connect: Duration) -> Result<Client, String> {
     // Whoever installed one first has chosen for the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().connect_timeout(connect);
+    let client =
+        Client::builder().redirect(redirect::Policy::none()).no_proxy().connect_timeout(connect);
     client.build().map_err(|error| error.to_string())
 }
 
@@ -175,10 +183,17 @@ mod tests {
     fn only_failures_to_connect_are_retried_unless_the_url_says_otherwise() {
         let usual = Overrides::read("");
         assert!(usual.retries_after(&Outcome::NoConnection));
-        assert!(!usual.retries_after(&Outcome::Status(500)) && !usual.retries_after(&Outcome::NoAnswer));
+        assert!(
+            !usual.retries_after(&Outcome::Status(500)) && !usual.retries_after(&Outcome::NoAnswer)
+        );
         let own = Overrides::read("rc=3&rp=5xx,rt&ct=200&rt=9999999");
-        assert_eq!((own.retries, own.connect, own.read), (3, Duration::from_millis(200), Duration::from_secs(15)));
-        assert!(own.retries_after(&Outcome::Status(503)) && !own.retries_after(&Outcome::Status(404)));
+        assert_eq!(
+            (own.retries, own.connect, own.read),
+            (3, Duration::from_millis(200), Duration::from_secs(15))
+        );
+        assert!(
+            own.retries_after(&Outcome::Status(503)) && !own.retries_after(&Outcome::Status(404))
+        );
         assert_eq!(Overrides::read("rc=6"), Overrides::default());
     }
 

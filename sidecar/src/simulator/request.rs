@@ -15,10 +15,31 @@ const MAX_MEDIA: (usize, usize) = (10, 1);
 const SCHEDULE_MS: (i64, i64) = (300_000, 35 * 86_400_000);
 
 const KNOWN: [&str; 25] = [
-    "To", "StatusCallback", "ApplicationSid", "MaxPrice", "ProvideFeedback", "Attempt", "ValidityPeriod",
-    "ForceDelivery", "ContentRetention", "AddressRetention", "SmartEncoded", "PersistentAction", "TrafficType",
-    "ShortenUrls", "ScheduleType", "SendAt", "SendAsMms", "ContentVariables", "RiskCheck", "From", "FallbackFrom",
-    "MessagingServiceSid", "Body", "MediaUrl", "ContentSid",
+    "To",
+    "StatusCallback",
+    "ApplicationSid",
+    "MaxPrice",
+    "ProvideFeedback",
+    "Attempt",
+    "ValidityPeriod",
+    "ForceDelivery",
+    "ContentRetention",
+    "AddressRetention",
+    "SmartEncoded",
+    "PersistentAction",
+    "TrafficType",
+    "ShortenUrls",
+    "ScheduleType",
+    "SendAt",
+    "SendAsMms",
+    "ContentVariables",
+    "RiskCheck",
+    "From",
+    "FallbackFrom",
+    "MessagingServiceSid",
+    "Body",
+    "MediaUrl",
+    "ContentSid",
 ];
 
 /// A request that makes sense by itself.
@@ -46,7 +67,8 @@ impl Request {
             let found = pairs.iter().find(|(have, value)| have == name && !value.is_empty());
             found.map(|(_, value)| value.clone())
         };
-        let to = get("To").ok_or_else(|| Refusal::bad(21604, "A 'To' phone number is required."))?;
+        let to =
+            get("To").ok_or_else(|| Refusal::bad(21604, "A 'To' phone number is required."))?;
         if !is_address(&to) {
             let told = format!("Invalid 'To' Phone Number: {to}");
             return Err(Refusal::bad(21211, told));
@@ -57,11 +79,16 @@ impl Request {
                 return Err(Refusal::bad(21603, "A 'From' phone number is required."));
             }
             (Some(from), _) if !is_address(from) => {
-                let told = format!("The 'From' number {from} is not a valid phone number, shortcode, or alphanumeric sender ID.");
+                let told = format!(
+                    "The 'From' number {from} is not a valid phone number, shortcode, or alphanumeric sender ID."
+                );
                 return Err(Refusal::bad(21212, told));
             }
             (Some(from), _) if is_whatsapp(from) != is_whatsapp(&to) => {
-                return Err(Refusal::bad(21910, "Invalid From and To pair. From and To should be of the same channel"));
+                return Err(Refusal::bad(
+                    21910,
+                    "Invalid From and To pair. From and To should be of the same channel",
+                ));
             }
             (Some(from), _) if *from == to => {
                 return Err(Refusal::bad(21266, "'To' and 'From' number cannot be the same"));
@@ -73,7 +100,10 @@ impl Request {
         }
         let body = get("Body");
         if body.as_ref().is_some_and(|body| body.chars().count() > MAX_BODY) {
-            return Err(Refusal::bad(21617, "The concatenated message body exceeds the 1600 character limit"));
+            return Err(Refusal::bad(
+                21617,
+                "The concatenated message body exceeds the 1600 character limit",
+            ));
         }
         let media = pairs.iter().filter(|(name, value)| name == "MediaUrl" && !value.is_empty());
         let media: Vec<String> = media.map(|(_, value)| value.clone()).collect();
@@ -86,7 +116,10 @@ impl Request {
         }
         let content_sid = get("ContentSid");
         if body.is_none() && media.is_empty() && content_sid.is_none() {
-            return Err(Refusal::bad(21619, "A text message body or media urls must be specified."));
+            return Err(Refusal::bad(
+                21619,
+                "A text message body or media urls must be specified.",
+            ));
         }
         if content_sid.as_ref().is_some_and(|sid| !is_sid(sid, "HX")) {
             return Err(Refusal::bad(21655, "The ContentSid is Invalid"));
@@ -101,7 +134,17 @@ impl Request {
             return Err(Refusal::bad(21609, "The StatusCallback URL is not a valid URL."));
         }
         let send_at_ms = schedule(get("ScheduleType"), get("SendAt"), service.is_some(), now_ms)?;
-        Ok(Self { to, from, service, body, media, content_sid, variables, status_callback, send_at_ms })
+        Ok(Self {
+            to,
+            from,
+            service,
+            body,
+            media,
+            content_sid,
+            variables,
+            status_callback,
+            send_at_ms,
+        })
     }
 }
 
@@ -116,7 +159,9 @@ fn schedule(
         (None, Some(_)) => {
             return Err(Refusal::bad(35111, "SendAt is given without ScheduleType"));
         }
-        (Some(_), None) => return Err(Refusal::bad(35111, "SendAt is required to schedule a message")),
+        (Some(_), None) => {
+            return Err(Refusal::bad(35111, "SendAt is required to schedule a message"));
+        }
         (Some(kind), Some(send_at)) => (kind, send_at),
     };
     if kind != "fixed" {
@@ -131,7 +176,10 @@ fn schedule(
     if (SCHEDULE_MS.0..=SCHEDULE_MS.1).contains(&at.saturating_sub(now_ms)) {
         Ok(Some(at))
     } else {
-        Err(Refusal::bad(35114, "SendAt time must be between 300 seconds and 35 days in the future"))
+        Err(Refusal::bad(
+            35114,
+            "SendAt time must be between 300 seconds and 35 days in the future",
+        ))
     }
 }
 
@@ -159,7 +207,8 @@ pub(super) fn is_sid(text: &str, prefix: &str) -> bool {
 /// http or https with a host; underscores Twilio does not take.
 pub(super) fn is_url(text: &str) -> bool {
     reqwest::Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.contains('_'))
+        matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some_and(|host| !host.contains('_'))
     })
 }
 
@@ -172,7 +221,11 @@ mod tests {
     fn read(change: &[(&str, &str)]) -> Result<Request, u32> {
         let usual = [("To", "+14155550123"), ("From", "+14155238886"), ("Body", "hi")];
         let mut pairs: Vec<(String, String)> = Vec::new();
-        for (name, value) in usual.iter().filter(|(name, _)| !change.iter().any(|(have, _)| have == name)).chain(change) {
+        for (name, value) in usual
+            .iter()
+            .filter(|(name, _)| !change.iter().any(|(have, _)| have == name))
+            .chain(change)
+        {
             pairs.push(((*name).to_owned(), (*value).to_owned()));
         }
         Request::read(&pairs, 0).map_err(|refusal| refusal.code)
@@ -199,18 +252,30 @@ mod tests {
             (&[("StatusCallback", "https://a_b.example.com")], 21609),
             (&[("ScheduleType", "fixed")], 35111),
             (&[("ScheduleType", "fixed"), ("SendAt", "1970-01-01T01:00:00Z")], 35118),
-            (&[("MessagingServiceSid", &service), ("ScheduleType", "fixed"), ("SendAt", "1970-01-01T00:01:00Z")], 35114),
+            (
+                &[
+                    ("MessagingServiceSid", &service),
+                    ("ScheduleType", "fixed"),
+                    ("SendAt", "1970-01-01T00:01:00Z"),
+                ],
+                35114,
+            ),
         ] {
             assert_eq!(read(change).map(|_| ()), Err(code), "{change:?}");
         }
-        let at = read(&[("MessagingServiceSid", &service), ("ScheduleType", "fixed"), ("SendAt", "1970-01-01T01:00:00Z")]);
+        let at = read(&[
+            ("MessagingServiceSid", &service),
+            ("ScheduleType", "fixed"),
+            ("SendAt", "1970-01-01T01:00:00Z"),
+        ]);
         assert_eq!(at.unwrap().send_at_ms, Some(3_600_000));
     }
 
     #[test]
     fn whatsapp_takes_one_medium() {
         let media = ("MediaUrl", "https://example.com/a.png");
-        let whatsapp = [("To", "whatsapp:+14155550123"), ("From", "whatsapp:+14155238886"), media, media];
+        let whatsapp =
+            [("To", "whatsapp:+14155550123"), ("From", "whatsapp:+14155238886"), media, media];
         assert_eq!(read(&whatsapp).map(|_| ()), Err(21623));
         assert_eq!(read(&[media, media]).unwrap().media.len(), 2);
     }

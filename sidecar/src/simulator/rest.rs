@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
@@ -41,6 +41,15 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .fallback(async |uri: Uri| refused(&Refusal::not_found(uri.path())))
 }
 
+/// An answer in JSON.
+pub(super) struct Json(pub(super) Value);
+
+impl IntoResponse for Json {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0.to_string()).into_response()
+    }
+}
+
 type App = State<Arc<Shared>>;
 type Answer = Result<Response, Refusal>;
 
@@ -55,14 +64,22 @@ async fn create(
     finish(&shared, "create", answer)
 }
 
-async fn accept(shared: &Arc<Shared>, account: &str, line: &Cut, headers: &HeaderMap, body: &[u8]) -> Answer {
+async fn accept(
+    shared: &Arc<Shared>,
+    account: &str,
+    line: &Cut,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Answer {
     let account = allowed(shared, headers, Some(account))?;
     let pairs = pairs(body);
     let request = Request::read(&pairs, now_ms())?;
     let fault = Fault::of(&request.to);
     match fault {
         Some(Fault::TooMany) => return Err(Refusal::too_many()),
-        Some(Fault::Refused(code)) => return Err(Refusal::bad(code, "The recipient's number asks for this error")),
+        Some(Fault::Refused(code)) => {
+            return Err(Refusal::bad(code, "The recipient's number asks for this error"));
+        }
         Some(Fault::Unavailable) => return Err(Refusal::new(503, 20503, "Service Unavailable")),
         Some(Fault::Closed) => {
             line.cut();
@@ -85,8 +102,14 @@ async fn accept(shared: &Arc<Shared>, account: &str, line: &Cut, headers: &Heade
     }
 }
 
-async fn fetch(State(shared): App, Path((account, sid)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    let answer = with_message(&shared, &headers, &account, &sid, |message| Ok(Json(message.to_json()).into_response()));
+async fn fetch(
+    State(shared): App,
+    Path((account, sid)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let answer = with_message(&shared, &headers, &account, &sid, |message| {
+        Ok(Json(message.to_json()).into_response())
+    });
     finish(&shared, "fetch", answer)
 }
 
@@ -102,9 +125,18 @@ async fn update(
         for (name, value) in &pairs {
             match (name.as_str(), value.as_str()) {
                 ("Body", "") => message.body.clear(),
-                ("Status", "canceled") if message.status == "scheduled" => message.status = "canceled",
-                ("Status", "canceled") => return Err(Refusal::bad(30409, "The message is not scheduled")),
-                _ => return Err(Refusal::bad(20001, format!("{name}: only Body= and Status=canceled can be set"))),
+                ("Status", "canceled") if message.status == "scheduled" => {
+                    message.status = "canceled"
+                }
+                ("Status", "canceled") => {
+                    return Err(Refusal::bad(30409, "The message is not scheduled"));
+                }
+                _ => {
+                    return Err(Refusal::bad(
+                        20001,
+                        format!("{name}: only Body= and Status=canceled can be set"),
+                    ));
+                }
             }
         }
         message.updated_ms = now_ms();
@@ -113,7 +145,11 @@ async fn update(
     finish(&shared, "update", answer)
 }
 
-async fn remove(State(shared): App, Path((account, sid)): Path<(String, String)>, headers: HeaderMap) -> Response {
+async fn remove(
+    State(shared): App,
+    Path((account, sid)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
     let answer = with_message(&shared, &headers, &account, &sid, |message| Ok(message.sid.clone()))
         .map(|sid| {
             shared.ledger().messages.remove(&sid);
@@ -122,7 +158,11 @@ async fn remove(State(shared): App, Path((account, sid)): Path<(String, String)>
     finish(&shared, "delete", answer)
 }
 
-async fn media_list(State(shared): App, Path((account, sid)): Path<(String, String)>, headers: HeaderMap) -> Response {
+async fn media_list(
+    State(shared): App,
+    Path((account, sid)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
     let answer = with_message(&shared, &headers, &account, &sid, |message| {
         let uri = format!("{}/Media.json", message.uri());
         Ok(Json(page(&uri, "media_list", message.media_json(), 0, PAGE.0, false)).into_response())
@@ -138,15 +178,25 @@ async fn media_fetch(
     let answer = with_message(&shared, &headers, &account, &sid, |message| {
         let wanted = media.trim_end_matches(".json");
         let all = message.media_json().into_iter().zip(&message.media);
-        let found = all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == wanted));
+        let found =
+            all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == wanted));
         let (shown, url) = found.ok_or_else(|| Refusal::not_found(&media))?;
         // Without .json Twilio sends on to where the medium is.
-        Ok(if media.ends_with(".json") { Json(shown).into_response() } else { Redirect::temporary(url).into_response() })
+        Ok(if media.ends_with(".json") {
+            Json(shown).into_response()
+        } else {
+            Redirect::temporary(url).into_response()
+        })
     });
     finish(&shared, "media", answer)
 }
 
-async fn list(State(shared): App, Path(account): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+async fn list(
+    State(shared): App,
+    Path(account): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let answer = listed(&shared, &account, query.as_deref().unwrap_or(""), &headers);
     finish(&shared, "list", answer)
 }
@@ -192,7 +242,14 @@ fn listed(shared: &Shared, account: &str, query: &str, headers: &HeaderMap) -> A
 }
 
 /// A page as Twilio's older APIs show it.
-fn page(uri: &str, name: &str, items: Vec<Value>, number: usize, size: usize, has_more: bool) -> Value {
+fn page(
+    uri: &str,
+    name: &str,
+    items: Vec<Value>,
+    number: usize,
+    size: usize,
+    has_more: bool,
+) -> Value {
     let joint = if uri.ends_with('&') || uri.ends_with('?') { "" } else { "?" };
     let at = |number: usize| format!("{uri}{joint}PageSize={size}&Page={number}");
     let start = number.saturating_mul(size);
@@ -211,10 +268,10 @@ fn day(text: &str) -> Result<(i64, i64), Refusal> {
         let at = at.as_millisecond();
         return Ok((at, at.saturating_add(1)));
     }
-    let date: jiff::civil::Date =
-        text.parse().map_err(|_| Refusal::bad(20001, format!("DateSent: {text} is no date")))?;
-    let start = date.to_zoned(jiff::tz::TimeZone::UTC).map(|day| day.timestamp().as_millisecond());
-    let start = start.map_err(|_| Refusal::bad(20001, format!("DateSent: {text} is no date")))?;
+    let start: jiff::Timestamp = format!("{text}T00:00:00Z")
+        .parse()
+        .map_err(|_| Refusal::bad(20001, format!("DateSent: {text} is no date")))?;
+    let start = start.as_millisecond();
     Ok((start, start.saturating_add(86_400_000)))
 }
 
@@ -240,7 +297,11 @@ async fn content_list(State(shared): App, uri: Uri, headers: HeaderMap) -> Respo
     finish(&shared, "content", answer)
 }
 
-async fn content_fetch(State(shared): App, Path(sid): Path<String>, headers: HeaderMap) -> Response {
+async fn content_fetch(
+    State(shared): App,
+    Path(sid): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let answer = allowed(&shared, &headers, None).and_then(|account| {
         let content = shared.settings.catalogue.iter().find(|content| content.sid == sid);
         let content = content.ok_or_else(|| Refusal::not_found(&format!("/v1/Content/{sid}")))?;
@@ -249,20 +310,31 @@ async fn content_fetch(State(shared): App, Path(sid): Path<String>, headers: Hea
     finish(&shared, "content", answer)
 }
 
-async fn content_approval(State(shared): App, Path(sid): Path<String>, headers: HeaderMap) -> Response {
+async fn content_approval(
+    State(shared): App,
+    Path(sid): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let answer = allowed(&shared, &headers, None).and_then(|account| {
         let content = shared.settings.catalogue.iter().find(|content| content.sid == sid);
-        let content = content.ok_or_else(|| Refusal::not_found(&format!("/v1/Content/{sid}/ApprovalRequests")))?;
+        let content = content
+            .ok_or_else(|| Refusal::not_found(&format!("/v1/Content/{sid}/ApprovalRequests")))?;
         Ok(Json(content.approval(&account.sid, &origin(&headers))).into_response())
     });
     finish(&shared, "content", answer)
 }
 
 /// The account that calls: by its SID and auth token or by an API key; of the path's account, if there is one.
-fn allowed<'a>(shared: &'a Shared, headers: &HeaderMap, path: Option<&str>) -> Result<&'a Account, Refusal> {
+fn allowed<'a>(
+    shared: &'a Shared,
+    headers: &HeaderMap,
+    path: Option<&str>,
+) -> Result<&'a Account, Refusal> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Basic "));
-    let given = given.and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| String::from_utf8(bytes).ok());
+    let given = given
+        .and_then(|text| STANDARD.decode(text).ok())
+        .and_then(|bytes| String::from_utf8(bytes).ok());
     let given = given.ok_or_else(Refusal::unauthorized)?;
     let (user, password) = given.split_once(':').ok_or_else(Refusal::unauthorized)?;
     let is_theirs = |account: &&Account| {
@@ -271,7 +343,8 @@ fn allowed<'a>(shared: &'a Shared, headers: &HeaderMap, path: Option<&str>) -> R
             name == user && bool::from(secret.as_bytes().ct_eq(password.as_bytes()))
         })
     };
-    let account = shared.settings.accounts.iter().find(is_theirs).ok_or_else(Refusal::unauthorized)?;
+    let account =
+        shared.settings.accounts.iter().find(is_theirs).ok_or_else(Refusal::unauthorized)?;
     if path.is_some_and(|path| path != account.sid) {
         return Err(Refusal::unauthorized());
     }
@@ -289,7 +362,8 @@ fn with_message<T>(
     let mut ledger = shared.ledger();
     let found = ledger.messages.get(sid.trim_end_matches(".json"));
     let found = found.filter(|message| message.account == account.sid);
-    let missing = || Refusal::not_found(&format!("/2010-04-01/Accounts/{}/Messages/{sid}", account.sid));
+    let missing =
+        || Refusal::not_found(&format!("/2010-04-01/Accounts/{}/Messages/{sid}", account.sid));
     act(found.ok_or_else(missing)?)
 }
 

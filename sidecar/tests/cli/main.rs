@@ -13,4 +13,5 @@ mod ledger;
 mod oracle;
 mod program;
 mod sign;
+mod simulator;
 mod vectors;
