@@ -125,7 +125,7 @@ assert fallback[0]["ErrorCode"] == "11200" and fallback[0]["MessageSid"] == fail
 
 # Refusals and what goes wrong by number.
 refused(20404, lambda: client.messages("SM" + "0" * 32).fetch())
-refused(20003, lambda: Client(SID, "wrong", http_client=Moved(timeout=10)).messages.list())
+refused(20003, lambda: Client(SID, "wrong", http_client=Moved(timeout=10)).messages(sms.sid).fetch())
 assert refused(20429, lambda: send(to="+14155559001")).status == 429
 refused(21211, lambda: send(to="+14155559002"))
 refused(20500, lambda: send(to="+14155559005"))
