@@ -203,7 +203,7 @@ impl Sender {
             return true;
         }
         tokio::time::sleep(wait).await;
-        if now_ms().saturating_sub(send.created_at_ms) > self.give_up_ms {
+        if now_ms().saturating_sub(send.wanted_at_ms) > self.give_up_ms {
             self.end(
                 &send,
                 &recipient,

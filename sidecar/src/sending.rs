@@ -83,6 +83,7 @@ impl Sending {
             form: request.form(),
             state: "queued".to_owned(),
             due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
+            wanted_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
             attempt_id: String::new(),
             tries: 0,
             message_sid: String::new(),

@@ -12,6 +12,7 @@ CREATE TABLE sends (
     form          TEXT COLLATE "C" NOT NULL,          -- what Twilio is told; empty once it has ended
     state         TEXT COLLATE "C" NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent')),
     due_at_ms     BIGINT NOT NULL,       -- of an attempt: when its hold ends
+    wanted_at_ms  BIGINT NOT NULL,       -- when it was first to be sent
     attempt_id    TEXT COLLATE "C" NOT NULL,
     tries         BIGINT NOT NULL,
     message_sid   TEXT COLLATE "C" NOT NULL,

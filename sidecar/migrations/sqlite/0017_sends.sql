@@ -12,6 +12,7 @@ CREATE TABLE sends (
     form          TEXT NOT NULL,          -- what Twilio is told; empty once it has ended
     state         TEXT NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent')),
     due_at_ms     INTEGER NOT NULL,       -- of an attempt: when its hold ends
+    wanted_at_ms  INTEGER NOT NULL,       -- when it was first to be sent
     attempt_id    TEXT NOT NULL,
     tries         INTEGER NOT NULL,
     message_sid   TEXT NOT NULL,

@@ -16,15 +16,15 @@ use crate::config;
 /// What one of them is shown by.
 macro_rules! send_columns {
     () => {
-        "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, attempt_id, tries, \
+        "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, wanted_at_ms, attempt_id, tries, \
          message_sid, code, reason, created_at_ms, created_by, changed_at_ms"
     };
 }
 
 const ADD: &str = "
     INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
-        attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, '', 0, '', '', '', $11, $12, $11)";
+        wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, $10, '', 0, '', '', '', $11, $12, $11)";
 
 const DUE: &str = concat!(
     "SELECT ",
@@ -101,6 +101,8 @@ pub struct Send {
     pub state: String,
     /// When it is to be sent; of an attempt, when its hold ends.
     pub due_at_ms: i64,
+    /// When it was first to be sent.
+    pub wanted_at_ms: i64,
     /// Who has it.
     pub attempt_id: String,
     /// Attempts so far.

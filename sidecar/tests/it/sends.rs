@@ -22,6 +22,7 @@ use crate::{
 
 on_every_store! {
     a_message_is_sent_once,
+    what_is_for_later_waits,
     nobody_is_sent_what_they_do_not_want,
     a_sidecar_that_dies_sends_nothing_twice,
     what_may_have_left_is_not_sent_again,
@@ -97,15 +98,18 @@ impl Twilio {
 }
 
 async fn started(world: &World, url: &str) -> Sidecar {
+    started_with(world, url, &[]).await
+}
+
+async fn started_with(world: &World, url: &str, settings: &[(&str, &str)]) -> Sidecar {
     let file = world.directory.path().join("sending.toml");
     let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"hush\"\n");
     std::fs::write(&file, account).unwrap();
-    world
-        .sidecar_with(&[
-            ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
-            ("TWILIO_EDGE_SENDING_BASE_URL", url),
-        ])
-        .await
+    let ours = [
+        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", url),
+    ];
+    world.sidecar_with(&[&ours[..], settings].concat()).await
 }
 
 fn text(body: &str) -> Value {
@@ -164,6 +168,19 @@ async fn a_message_is_sent_once(world: World) {
     let other = other.body(sms("other").to_string()).send().await.unwrap();
     assert_eq!(other.status(), 422);
     assert_eq!(twilio.bodies(), ["hello"]);
+}
+
+/// However far away that is: it is given up so long after it was to be sent, not after it was asked for.
+async fn what_is_for_later_waits(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let sidecar = started_with(&world, &url, &[("TWILIO_EDGE_SENDING_GIVE_UP_S", "1")]).await;
+    let root = administrator(&sidecar).await;
+    let mut later = sms("later");
+    let at = jiff::Timestamp::now() + Duration::from_secs(2);
+    later["send_at"] = json!(at.to_string());
+    assert_eq!(ask(&sidecar, &root.token, &later).await.unwrap().0, 202);
+    eventually("it is sent", async || twilio.bodies() == ["later"]).await;
+    assert!(jiff::Timestamp::now() >= at);
 }
 
 async fn nobody_is_sent_what_they_do_not_want(world: World) {
