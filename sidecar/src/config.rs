@@ -6,7 +6,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fmt,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +15,7 @@ use toml::{Table, Value};
 use crate::{
     accounts,
     domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
+    doors::Place,
     sinks, twilio,
 };
 
@@ -336,12 +336,12 @@ impl Config {
             }
         };
         check(
-            self.listen.parse::<SocketAddr>().is_ok(),
-            "listen: must be ADDRESS:PORT, as in 127.0.0.1:8081 or [::1]:8081",
+            self.listen.parse::<Place>().is_ok(),
+            "listen: must be ADDRESS:PORT, as in 127.0.0.1:8081 or [::1]:8081, or unix:/PATH",
         );
         check(
-            self.admin.address().is_none_or(|address| address.parse::<SocketAddr>().is_ok()),
-            "admin.listen: must be ADDRESS:PORT, as in 127.0.0.1:8082, or off",
+            self.admin.address().is_none_or(|address| address.parse::<Place>().is_ok()),
+            "admin.listen: must be ADDRESS:PORT, as in 127.0.0.1:8082, or unix:/PATH, or off",
         );
         check(
             !serving || !self.token.is_empty(),

@@ -17,6 +17,7 @@
 //! What is delivered once more is found in `replays.rs -> store/replays.rs`.
 //! What is to be sent goes `http/sends.rs -> sending.rs -> store/sends.rs -> senders.rs -> twilio.rs`.
 //! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
+//! All of them are called through `doors.rs`.
 //! Beside all of it, for people who develop: `simulator.rs`, a Twilio on this machine.
 
 pub mod accounts;
@@ -27,6 +28,7 @@ pub mod couriers;
 pub mod dead_letters;
 pub mod demo;
 pub mod domain;
+mod doors;
 pub mod erasure;
 pub mod http;
 pub mod keys;

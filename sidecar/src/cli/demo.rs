@@ -386,17 +386,6 @@ mod tests {
     }
 
     #[test]
-    fn what_the_readme_links_to_exists() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let links: Vec<_> =
-            README.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-        assert!(links.len() > 5, "{links:?}");
-        for link in links {
-            assert!(root.join(link).exists(), "README.md links to {link}");
-        }
-    }
-
-    #[test]
     fn commands_for_another_edge_say_so() {
         let banner = demo(&["--edge-port", "18080"]).banner();
         assert!(banner.contains("EDGE_PORT=18080 "), "{banner}");

@@ -1,17 +1,9 @@
 //! `twilio-edge serve`: the sidecar, from its settings to its last written event. Puts the parts together and takes them
 //! apart in order; what they do is theirs.
 
-use std::{
-    future::{Future, IntoFuture},
-    net::SocketAddr,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -24,7 +16,9 @@ use crate::{
     claims::Claims,
     config::{Config, without_password},
     couriers::{Bell, Couriers},
-    dead_letters, http,
+    dead_letters,
+    doors::Door,
+    http,
     log::{self, Repeats},
     metrics::Metrics,
     permissions::Checks,
@@ -65,9 +59,9 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
-    let (listener, address) = bind("listen", &config.listen).await?;
+    let door = Door::open("listen", &config.listen).await?;
     let admin = match config.admin.address() {
-        Some(address) => Some(bind("admin.listen", address).await?),
+        Some(address) => Some(Door::open("admin.listen", address).await?),
         None => None,
     };
     let lexicon = config.optout.lexicon().map_err(|problems| problems.join("; "))?;
@@ -146,18 +140,20 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         sending,
         &config,
     );
-    let mut serving = vec![(listener, app.router())];
-    if let Some((listener, address)) = admin {
-        tracing::info!(event = "admin.listening", admin = %address, "administrators are answered on http://{address}");
-        serving.push((listener, app.admin_router()));
+    let listen = door.to_string();
+    let mut serving = vec![(door, app.router())];
+    if let Some(door) = admin {
+        tracing::info!(event = "admin.listening", admin = %door, "administrators are answered on {door}");
+        serving.push((door, app.admin_router()));
     }
     drop(app);
-    tracing::info!(event = "sidecar.listening",
+    tracing::info!(
+        event = "sidecar.listening",
         version = env!("CARGO_PKG_VERSION"),
         stores = stores.describe(),
         database = without_password(config.database.url.expose()),
-        listen = %address,
-        "twilio-edge is listening on http://{address}",
+        listen,
+        "twilio-edge is listening on {listen}",
     );
     let limit = Duration::from_millis(config.http.shutdown_timeout_ms);
     let deadline = until_stopped(serving, stop, limit).await?;
@@ -209,34 +205,20 @@ fn courier_name() -> String {
     format!("{}-{dice:016x}", std::process::id())
 }
 
-async fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr), String> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}; change {setting}"))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    Ok((listener, address))
-}
-
 /// Serves until told to stop and then until requests under way are answered, but not beyond `limit`. The time at
 /// which that limit ends.
 async fn until_stopped(
-    listeners: Vec<(TcpListener, axum::Router)>,
+    doors: Vec<(Door, axum::Router)>,
     stop: impl Future<Output = ()> + Send + 'static,
     limit: Duration,
 ) -> Result<Instant, String> {
     let (stopping, mut stopped) = watch::channel(None);
     let mut serving = JoinSet::new();
-    for (listener, router) in listeners {
-        // Small replies must not wait for the next packet.
-        let listener = listener.tap_io(|stream| {
-            let _ = stream.set_nodelay(true);
-        });
+    for (door, router) in doors {
         let mut told = stopped.clone();
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        serving.spawn(door.serve(router, async move {
             let _ = told.wait_for(Option::is_some).await;
-        });
-        serving.spawn(server.into_future());
+        }));
     }
     tokio::spawn(async move {
         stop.await;
