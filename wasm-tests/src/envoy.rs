@@ -62,7 +62,8 @@ pub struct Make {
 /// A running Envoy.
 pub struct Envoy {
     make: Make,
-    config: Mutex<EnvoyConfig>,
+    /// None of a bootstrap of another shape than the shipped one.
+    config: Mutex<Option<EnvoyConfig>>,
     folder: PathBuf,
     environment: Vec<(String, String)>,
     edge: SocketAddr,
@@ -78,13 +79,7 @@ impl Envoy {
         environment: Vec<(String, String)>,
         folder: &Path,
     ) -> Result<Self> {
-        let binary = make.version.binary();
-        let built = std::env::var_os("TWILIO_EDGE_WASM").map_or_else(
-            || repository().join("target/wasm/twilio_edge_filter.wasm"),
-            PathBuf::from,
-        );
-        ensure!(binary.exists(), "there is no {}: run `make setup-test`", binary.display());
-        ensure!(built.exists(), "there is no {}: run `make wasm`", built.display());
+        let built = module()?;
         let module = match make.trap_in {
             Some(export) => {
                 let trapping = folder.join("trapping.wasm");
@@ -99,18 +94,50 @@ impl Envoy {
         config.set_admin(admin)?;
         config.set_module(&module)?;
         write(&make, &config, folder, 0)?;
-        let process = launch(&make, &environment, folder)?;
-        let envoy = Self {
-            make,
-            config: Mutex::new(config),
-            folder: folder.to_owned(),
-            environment,
-            edge,
-            admin,
-            process: Mutex::new(process),
-        };
+        Self::launch(make, Some(config), environment, folder, [edge, admin]).await
+    }
+
+    /// Starts one in `folder` with a bootstrap of any shape, which listens at `edge` and answers administrators at `admin`.
+    pub async fn start_with(
+        version: Version,
+        bootstrap: &Value,
+        environment: Vec<(String, String)>,
+        folder: &Path,
+        [edge, admin]: [SocketAddr; 2],
+    ) -> Result<Self> {
+        std::fs::write(folder.join(BOOTSTRAP), bootstrap.to_string())?;
+        let make = Make { version, pushed: false, trap_in: None };
+        Self::launch(make, None, environment, folder, [edge, admin]).await
+    }
+
+    async fn launch(
+        make: Make,
+        config: Option<EnvoyConfig>,
+        environment: Vec<(String, String)>,
+        folder: &Path,
+        [edge, admin]: [SocketAddr; 2],
+    ) -> Result<Self> {
+        let process = Mutex::new(launch(&make, &environment, folder)?);
+        let (config, folder) = (Mutex::new(config), folder.to_owned());
+        let envoy = Self { make, config, folder, environment, edge, admin, process };
         envoy.until_ready().await?;
         Ok(envoy)
+    }
+
+    /// An error with what `envoy --mode validate` says of the file at `path`, if it says anything but yes.
+    pub async fn validate(&self, path: &Path) -> Result<()> {
+        let mut command = isolated(self.make.version.binary());
+        command.args(["--mode", "validate", "--log-level", "warning", "-c"]).arg(path);
+        command.envs(self.environment.iter().cloned()).current_dir(repository());
+        let said = command.kill_on_drop(true).output().await?;
+        ensure!(
+            said.status.success(),
+            "{}: {}{}",
+            path.display(),
+            String::from_utf8_lossy(&said.stdout),
+            String::from_utf8_lossy(&said.stderr)
+        );
+        Ok(())
     }
 
     /// Where webhooks come in.
@@ -134,7 +161,7 @@ impl Envoy {
     pub async fn push(&self, change: impl FnOnce(&mut EnvoyConfig) -> Result<()>) -> Result<bool> {
         ensure!(self.make.pushed, "this Envoy has its listener from the bootstrap");
         let mut config = self.config.lock().await;
-        let mut changed = config.clone();
+        let mut changed = config.clone().context("this Envoy has a bootstrap of its own")?;
         change(&mut changed)?;
         let counts = async || {
             let stats = self.stats("^listener_manager.lds.update_").await?;
@@ -152,7 +179,7 @@ impl Envoy {
         })
         .await?;
         if is_taken {
-            *config = changed;
+            *config = Some(changed);
         }
         Ok(is_taken)
     }
@@ -246,6 +273,14 @@ impl Envoy {
     }
 }
 
+/// The compiled filter.
+pub fn module() -> Result<PathBuf> {
+    let built = std::env::var_os("TWILIO_EDGE_WASM")
+        .map_or_else(|| repository().join("target/wasm/twilio_edge_filter.wasm"), PathBuf::from);
+    ensure!(built.exists(), "there is no {}: run `make wasm`", built.display());
+    Ok(built)
+}
+
 /// Writes the bootstrap and, if it is not in there, the listener, as one atomic change.
 fn write(make: &Make, config: &EnvoyConfig, folder: &Path, version: u64) -> Result<()> {
     let bootstrap = folder.join(BOOTSTRAP);
@@ -276,7 +311,9 @@ fn write(make: &Make, config: &EnvoyConfig, folder: &Path, version: u64) -> Resu
 }
 
 fn launch(make: &Make, environment: &[(String, String)], folder: &Path) -> Result<Process> {
-    let mut command = isolated(make.version.binary());
+    let binary = make.version.binary();
+    ensure!(binary.exists(), "there is no {}: run `make setup-test`", binary.display());
+    let mut command = isolated(binary);
     // Two workers: what one of them knows, the other does not.
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
     // What the filter says when it starts, and the access log at once.

@@ -6,6 +6,8 @@
 //! client got ([`client::Response`]), what the backend saw ([`recorder::Seen`]) and what the sidecar keeps
 //! ([`ledger::Ledger`]).
 //!
+//! What stands between our Kubernetes resources and Envoy is in [`mesh`].
+//!
 //! What the real Envoy cannot be made to do at will is done by [`host`], which runs the same compiled filter.
 //!
 //! `make setup-test` puts the parts where they are looked for; TWILIO_EDGE_ENVOY, TWILIO_EDGE_ENVOY_OLDEST,
@@ -18,6 +20,7 @@ pub mod host;
 pub mod http1;
 pub mod http2;
 pub mod ledger;
+pub mod mesh;
 pub mod process;
 pub mod recorder;
 pub mod redis;
@@ -25,6 +28,7 @@ pub mod sabotage;
 pub mod sidecar;
 pub mod signers;
 pub mod stack;
+pub mod tls;
 pub mod webhook;
 
 /// The root of the repository.

@@ -33,6 +33,11 @@ impl Sidecar {
         Ok(sidecar)
     }
 
+    /// Where the filter asks it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `kill -9`.
     pub async fn kill(&self) -> Result<()> {
         self.process.lock().await.kill().await
@@ -103,7 +108,7 @@ fn launch(address: SocketAddr, environment: &[(String, String)], folder: &Path) 
 }
 
 /// Built beside this test: `target/<profile>/deps/e2e-..` and `target/<profile>/twilio-edge`.
-fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TWILIO_EDGE_BIN") {
         return Ok(path.into());
     }

@@ -65,6 +65,8 @@ pub enum SidecarPlan {
 /// What a stack is made of, where it differs from the shipped configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
+    /// The shipped configuration it begins with, by its path from the root of the repository.
+    pub file: &'static str,
     /// Who answers claims.
     pub sidecar: SidecarPlan,
     /// Changes to Envoy's configuration and the filter's.
@@ -87,7 +89,8 @@ impl Plan {
 
     /// The shipped configuration with changes.
     pub const fn adapted(sidecar: SidecarPlan, adapt: fn(&mut EnvoyConfig) -> Result<()>) -> Self {
-        Self { sidecar, adapt, settings: &[], accounts: None, pushed: false, trap_in: None }
+        let file = "envoy/envoy.yaml";
+        Self { file, sidecar, adapt, settings: &[], accounts: None, pushed: false, trap_in: None }
     }
 }
 
@@ -160,7 +163,7 @@ impl Stack {
             }
             sidecar = Some(Sidecar::start(sidecar_address, environment, folder.path()).await?);
         }
-        let mut config = EnvoyConfig::load(&repository().join("envoy/envoy.yaml"))?;
+        let mut config = EnvoyConfig::load(&repository().join(plan.file))?;
         config.set_cluster(BACKEND_CLUSTER, backend.address())?;
         config.set_cluster(SIDECAR_CLUSTER, sidecar_address)?;
         config.routes()?.insert(
@@ -179,15 +182,8 @@ impl Stack {
         }
         (plan.adapt)(&mut config)?;
         adapt(&mut config)?;
-        let environment = pairs(&[
-            ("TWILIO_ACCOUNT_SID", ACCOUNT),
-            ("TWILIO_AUTH_TOKEN", TOKEN),
-            ("TWILIO_AUTH_TOKEN_NEXT", NEXT_TOKEN),
-            ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
-            ("PUBLIC_ORIGIN", ORIGIN),
-        ]);
         let make = Make { version, pushed: plan.pushed, trap_in: plan.trap_in };
-        let envoy = Envoy::start(make, config, environment, folder.path()).await?;
+        let envoy = Envoy::start(make, config, environment(), folder.path()).await?;
         Ok(Self { envoy, backend, sidecar, scripted, redis, bench: bench.clone(), version, folder })
     }
 
@@ -208,6 +204,11 @@ impl Stack {
     /// The real sidecar of the plan.
     pub fn sidecar(&self) -> Result<&Sidecar> {
         self.sidecar.as_ref().context("this stack has no real sidecar")
+    }
+
+    /// Which Envoy it runs on.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The scripted sidecar of the plan.
@@ -302,6 +303,17 @@ impl Stack {
 pub fn connection_manager(config: &mut EnvoyConfig) -> Result<&mut Value> {
     let place = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
     config.bootstrap.pointer_mut(place).context(place)
+}
+
+/// The environment of Envoy.
+pub fn environment() -> Vec<(String, String)> {
+    pairs(&[
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+        ("TWILIO_AUTH_TOKEN_NEXT", NEXT_TOKEN),
+        ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
+        ("PUBLIC_ORIGIN", ORIGIN),
+    ])
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

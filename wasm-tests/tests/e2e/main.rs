@@ -22,6 +22,7 @@ mod push;
 mod reject;
 mod rewrite;
 mod settle;
+mod shipped;
 mod start;
 mod suite;
 mod trap;
@@ -48,6 +49,7 @@ fn main() -> std::process::ExitCode {
         ("event", event::scenarios()),
         ("accept", accept::scenarios()),
         ("observe", observe::scenarios()),
+        ("shipped", shipped::scenarios()),
         ("start", start::scenarios()),
         ("load", load::scenarios()),
     ];

@@ -1,0 +1,229 @@
+//! What we ship for Envoy, Istio and Envoy Gateway, without running it: each resource is one that its project publishes, the
+//! variants of the Envoy configuration differ from it in what they are for, and names that must be the same in several
+//! files are.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use twilio_edge::demo::EnvoyConfig;
+use twilio_edge_wasm_tests::mesh::{resources, the};
+use twilio_edge_wasm_tests::repository;
+
+/// What the published schemas and types say of these resources; empty: nothing.
+fn judged(resources: &[Value]) -> Result<String> {
+    let folder = std::env::var_os("TWILIO_EDGE_MANIFESTS")
+        .map_or_else(|| repository().join(".tools/manifests"), PathBuf::from);
+    ensure!(folder.join("node_modules").exists(), "no schemas: run `make setup-test`");
+    let script = std::fs::read_to_string(repository().join("wasm-tests/manifests/check.mjs"))?;
+    let mut node = Command::new("node")
+        .args(["--input-type=module", "--eval", &script])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("node")?;
+    node.stdin
+        .take()
+        .context("its input")?
+        .write_all(serde_json::to_string(resources)?.as_bytes())?;
+    let said = node.wait_with_output()?;
+    let text = [said.stdout, said.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    ensure!(said.status.success() == text.is_empty(), "{}: {text}", said.status);
+    Ok(text)
+}
+
+#[test]
+fn each_resource_is_what_its_project_publishes() -> Result<()> {
+    for folder in ["envoy/istio", "envoy/gateway"] {
+        let resources = resources(folder)?;
+        ensure!(resources.len() > 3, "{folder} has {}", resources.len());
+        assert_eq!(judged(&resources)?, "", "{folder}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_no_project_publishes_is_found() -> Result<()> {
+    let resource = |kind: &str, version: &str, spec: Value| json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "x" }, "spec": spec });
+    let wrong = [
+        resource("PeerAuthentication", "security.istio.io/v1", json!({ "mtlss": {} })),
+        resource("PeerAuthentication", "security.istio.io/v1", json!({ "mtls": { "mode": "ON" } })),
+        resource("EnvoyFilters", "networking.istio.io/v1alpha3", json!({})),
+        resource("EnvoyPatchPolicy", "gateway.envoyproxy.io/v1alpha1", json!({ "type": "X" })),
+        resource("Deployment", "apps/v1", json!({ "replica": 2 })),
+    ];
+    for resource in wrong {
+        let said = judged(std::slice::from_ref(&resource))?;
+        ensure!(!said.is_empty(), "nothing is said of {resource}");
+    }
+    Ok(())
+}
+
+/// Where `a` and `b` differ. Things with a name are compared by it, others in their order.
+fn differences(a: &Value, b: &Value, place: &str, found: &mut BTreeSet<String>) {
+    let parts = |value: &Value| -> Option<BTreeMap<String, Value>> {
+        match value {
+            Value::Object(all) => Some(all.clone().into_iter().collect()),
+            Value::Array(all) => {
+                let named = |(n, one): (usize, &Value)| {
+                    let name = one["name"].as_str().map_or_else(|| n.to_string(), str::to_owned);
+                    (name, one.clone())
+                };
+                Some(all.iter().enumerate().map(named).collect())
+            }
+            _ => None,
+        }
+    };
+    match (parts(a), parts(b)) {
+        (Some(a), Some(b)) => {
+            for name in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
+                let place = format!("{place}/{name}");
+                match (a.get(name), b.get(name)) {
+                    (Some(a), Some(b)) => differences(a, b, &place, found),
+                    _ => drop(found.insert(place)),
+                }
+            }
+        }
+        _ if a != b => drop(found.insert(place.to_owned())),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_variant_is_the_shipped_configuration_and_one_thing_more() -> Result<()> {
+    const MANAGER: &str =
+        "listeners/edge/filter_chains/0/filters/envoy.filters.network.http_connection_manager";
+    const SIDECAR: &str =
+        "clusters/twilio_edge_sidecar/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
+    let of_manager = |place: &str| format!("/static_resources/{MANAGER}/typed_config/{place}");
+    let of_statics = |place: &str| format!("/static_resources/{place}");
+    let variants = [
+        (
+            "unix-socket",
+            vec![
+                of_statics(&format!("{SIDECAR}/pipe")),
+                of_statics(&format!("{SIDECAR}/socket_address")),
+            ],
+        ),
+        ("tracing", vec![of_manager("tracing"), of_statics("clusters/otel_collector")]),
+        (
+            "edge",
+            vec![
+                "/node".to_owned(),
+                of_statics("listeners/edge/address/socket_address/address"),
+                of_statics("listeners/edge/address/socket_address/port_value"),
+                of_statics("listeners/edge/filter_chains/0/transport_socket"),
+                of_manager("common_http_protocol_options/headers_with_underscores_action"),
+                of_manager("http_filters/envoy.filters.http.header_mutation"),
+                of_manager("merge_slashes"),
+                of_manager("normalize_path"),
+                of_manager("path_with_escaped_slashes_action"),
+            ],
+        ),
+    ];
+    let load = |name: &str| EnvoyConfig::load(&repository().join(format!("envoy/{name}.yaml")));
+    let shipped = load("envoy")?;
+    for (name, expected) in variants {
+        let variant = load(name)?;
+        assert_eq!(variant.plugin, shipped.plugin, "{name}");
+        let mut found = BTreeSet::new();
+        differences(&shipped.bootstrap, &variant.bootstrap, "", &mut found);
+        assert_eq!(found, expected.into_iter().collect(), "{name}");
+    }
+    Ok(())
+}
+
+/// The filter's entry in a chain, and its own configuration.
+fn plugin(resources: &[Value]) -> Result<(Value, Value)> {
+    fn find(value: &Value) -> Option<&Value> {
+        let is_plugin = value.get("vm_config").is_some() && value.get("root_id").is_some();
+        match value {
+            _ if is_plugin => Some(value),
+            Value::Object(all) => all.values().find_map(find),
+            Value::Array(all) => all.iter().find_map(find),
+            _ => None,
+        }
+    }
+    let found = resources.iter().find_map(find).context("no entry of the filter")?;
+    let text = found["configuration"]["value"].as_str().context("no configuration")?;
+    Ok((found.clone(), serde_json::from_str(text)?))
+}
+
+fn texts<'a>(values: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
+    values.into_iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// A webhook's path that is routed but not proven would reach the application as anybody's; a variable that nobody sets is a
+/// filter that does not start.
+#[test]
+fn the_files_of_a_mesh_agree() -> Result<()> {
+    let istio = resources("envoy/istio")?;
+    let service = the(&istio, "VirtualService")?;
+    let routed = service["spec"]["http"].as_array().into_iter().flatten();
+    let routed = routed.flat_map(|rule| rule["match"].as_array().into_iter().flatten());
+    let routed = texts(routed.map(|matched| &matched["uri"]["exact"]));
+    let deployment = the(&istio, "Deployment")?;
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    meets_the_laws(&istio, &routed, container)?;
+
+    // Whom the sidecar and the application trust is who the gateway is, and the gateway is who has the filter.
+    let pod = &deployment["spec"]["template"];
+    let identity = format!(
+        "cluster.local/ns/{}/sa/{}",
+        deployment["metadata"]["namespace"].as_str().context("a namespace")?,
+        pod["spec"]["serviceAccountName"].as_str().context("an account")?,
+    );
+    let policies = istio.iter().filter(|one| one["kind"] == "AuthorizationPolicy");
+    for policy in policies {
+        let from = policy["spec"]["rules"][0]["from"][0]["source"].as_object().context("from")?;
+        assert_eq!(from.values().next(), Some(&json!([identity])), "{}", policy["metadata"]);
+    }
+    let selected = &the(&istio, "EnvoyFilter")?["spec"]["workloadSelector"]["labels"]["istio"];
+    assert_eq!(&pod["metadata"]["labels"]["istio"], selected);
+    assert_eq!(&the(&istio, "Gateway")?["spec"]["selector"]["istio"], selected);
+
+    let gateway = resources("envoy/gateway")?;
+    let rules = the(&gateway, "HTTPRoute")?["spec"]["rules"].as_array().into_iter().flatten();
+    let matches = rules.flat_map(|rule| rule["matches"].as_array().into_iter().flatten());
+    let routed = texts(matches.map(|matched| &matched["path"]["value"]));
+    let proxy = the(&gateway, "EnvoyProxy")?;
+    let deployment = &proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"];
+    meets_the_laws(&gateway, &routed, &deployment["container"])?;
+    let patches = the(&gateway, "EnvoyPatchPolicy")?["spec"]["jsonPatches"].as_array();
+    let names = texts(patches.into_iter().flatten().map(|patch| &patch["name"]));
+    let owner = the(&gateway, "Gateway")?;
+    let listener = format!(
+        "{}/{}/{}",
+        owner["metadata"]["namespace"].as_str().context("a namespace")?,
+        owner["metadata"]["name"].as_str().context("a name")?,
+        owner["spec"]["listeners"][0]["name"].as_str().context("a listener")?,
+    );
+    ensure!(names.contains(&listener), "{names:?} lack {listener}");
+    Ok(())
+}
+
+fn meets_the_laws(resources: &[Value], routed: &BTreeSet<String>, container: &Value) -> Result<()> {
+    let (entry, configuration) = plugin(resources)?;
+    assert_eq!(entry["allow_on_headers_stop_iteration"], true);
+    assert_eq!(entry["failure_policy"], "FAIL_RELOAD");
+    let environment = &entry["vm_config"]["environment_variables"];
+    ensure!(environment["key_values"].is_null(), "values where /config_dump shows them");
+    let wanted = texts(environment["host_env_keys"].as_array().into_iter().flatten());
+    let set = container["env"].as_array().into_iter().flatten().map(|one| &one["name"]);
+    assert_eq!(texts(set), wanted);
+    let proven = configuration["routes"].as_array().into_iter().flatten();
+    assert_eq!(&texts(proven.map(|route| &route["path"])), routed);
+    ensure!(routed.len() == 3, "{routed:?}");
+    Ok(())
+}
