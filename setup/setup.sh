@@ -246,6 +246,21 @@ node_signer() {
     say node "$(node --version), twilio and standardwebhooks in $folder"
 }
 
+# manifests: the published schemas of what we ship for Kubernetes, and the compiler that judges by their types. In .tools,
+# since nothing beside it needs them at run time.
+manifests() {
+    local folder=.tools/manifests lock=package-lock.json
+    if ! cmp -s "wasm-tests/manifests/$lock" "$folder/node_modules/.$lock.installed"; then
+        say schemas "installing those of Istio, Envoy Gateway and Kubernetes into $folder"
+        mkdir -p "$folder"
+        cp wasm-tests/manifests/package.json "wasm-tests/manifests/$lock" "$folder"
+        logged npm-manifests 300 npm ci --prefix "$folder" --no-audit --no-fund ||
+            stop schemas "npm ci failed in $folder (see $LOGS/npm-manifests.log)"
+        cp "$folder/$lock" "$folder/node_modules/.$lock.installed"
+    fi
+    say schemas "of Istio, Envoy Gateway and Kubernetes in $folder"
+}
+
 case ${1:-run} in
 run)
     rust
@@ -264,6 +279,7 @@ test)
     kafka
     stores
     node_signer
+    manifests
     ;;
 lint)
     rust
