@@ -1,0 +1,322 @@
+//! Every Markdown file names only what is there: links and their headings, files, commands with their options, variables,
+//! metrics, targets of `make`. What the program prints (tables of settings, metrics, refusals) is compared elsewhere.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::program::{repository, twilio_edge};
+
+/// One document: its path from the root of the repository, and what is in it.
+struct Document {
+    path: PathBuf,
+    text: String,
+}
+
+impl Document {
+    /// Lines of code: those between fences, with lines that end in `\` joined, and what stands between backticks in prose.
+    fn code(&self) -> Vec<String> {
+        let (mut code, mut fenced, mut joined) = (Vec::new(), false, String::new());
+        for line in self.text.lines() {
+            if line.trim_start().starts_with("```") {
+                fenced = !fenced;
+            } else if fenced {
+                joined.push_str(line.trim_end_matches('\\'));
+                if !line.ends_with('\\') {
+                    code.push(std::mem::take(&mut joined));
+                }
+            }
+        }
+        let prose: Vec<&str> = self.text.split("```").step_by(2).collect();
+        let prose = prose.join("\n");
+        code.extend(prose.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")));
+        code
+    }
+
+    /// Headings, as links name them.
+    fn anchors(&self) -> BTreeSet<String> {
+        let headings = self.text.lines().filter(|line| line.starts_with('#'));
+        let slug = |heading: &str| -> String {
+            let heading = heading.trim_start_matches('#').trim().to_lowercase();
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        };
+        headings.map(slug).collect()
+    }
+}
+
+/// Every document of the repository that is not somebody else's.
+fn documents() -> Vec<Document> {
+    const NOT_OURS: [&str; 3] = ["target", "node_modules", "data"];
+    let (root, mut folders, mut found) = (repository(), vec![repository()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() && !name.starts_with(['.', '_']) && !NOT_OURS.contains(&name.as_str())
+            {
+                folders.push(path);
+            } else if kind.is_file() && name.ends_with(".md") {
+                let text = fs::read_to_string(&path).unwrap();
+                let path = path.strip_prefix(&root).unwrap().to_owned();
+                found.push(Document { path, text });
+            }
+        }
+    }
+    assert!(found.len() > 20, "only {} documents", found.len());
+    found
+}
+
+/// Asks every document; what is wrong in any of them is told at once.
+fn none_is_wrong(wrong: impl Fn(&Document) -> Vec<String>) {
+    let documents = documents();
+    let found = documents.iter().flat_map(|document| {
+        wrong(document).into_iter().map(|what| format!("{}: {what}", document.path.display()))
+    });
+    let found: Vec<String> = found.collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn links_lead_to_files_and_headings_that_are_there() {
+    none_is_wrong(|document| {
+        let links = document.text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let links = links.filter(|link| !link.contains("://") && !link.starts_with("mailto:"));
+        let leads_nowhere = links.filter(|link| {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = match file {
+                "" => repository().join(&document.path),
+                file => repository().join(&document.path).parent().unwrap().join(file),
+            };
+            if anchor.is_empty() || !path.exists() {
+                return !path.exists();
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            !Document { path, text }.anchors().contains(anchor)
+        });
+        leads_nowhere.map(|link| format!("a link to {link}")).collect()
+    });
+}
+
+#[test]
+fn files_that_are_named_are_there() {
+    const ENDINGS: [&str; 9] =
+        [".rs", ".toml", ".md", ".yaml", ".yml", ".sql", ".json", ".mjs", ".sh"];
+    let folders: BTreeSet<String> = fs::read_dir(repository())
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.') && !["target", "data"].contains(&name.as_str()))
+        .collect();
+    none_is_wrong(|document| {
+        let words =
+            document.text.split(|c: char| c.is_whitespace() || "`()[]<>\"'|,;:=".contains(c));
+        let words = words.map(|word| word.trim_end_matches(['.', '/']));
+        let paths = words.filter(|word| {
+            word.split_once('/').is_some_and(|(first, _)| folders.contains(first))
+                && ENDINGS.iter().any(|ending| word.ends_with(ending))
+                && !word.contains(['*', '{', '…'])
+        });
+        // A crate's own document may name its files from there.
+        let home = document.path.parent().unwrap_or(Path::new(""));
+        let missing = paths.filter(|path| {
+            !repository().join(path).exists() && !repository().join(home).join(path).exists()
+        });
+        missing.map(|path| format!("the file {path}")).collect()
+    });
+}
+
+/// What `--help` says of a command: its subcommands and its options.
+struct Help {
+    commands: BTreeSet<String>,
+    options: BTreeSet<String>,
+}
+
+/// Helps that were asked for, by the words of the command.
+#[derive(Default)]
+struct Helps(RefCell<BTreeMap<Vec<String>, std::rc::Rc<Help>>>);
+
+impl Helps {
+    fn of(&self, command: &[String]) -> std::rc::Rc<Help> {
+        if let Some(known) = self.0.borrow().get(command) {
+            return known.clone();
+        }
+        let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let text = twilio_edge(&words).success();
+        let listed = text.split("Commands:").nth(1).unwrap_or("");
+        let listed = listed.split("\n\n").next().unwrap_or("").lines();
+        let commands = listed.filter_map(|line| {
+            line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?.split(' ').next()
+        });
+        let options = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        let options = options.filter(|word| word.starts_with("--") && word.len() > 2);
+        let help = std::rc::Rc::new(Help {
+            commands: commands.map(str::to_owned).collect(),
+            options: options.map(str::to_owned).collect(),
+        });
+        self.0.borrow_mut().insert(command.to_owned(), help.clone());
+        help
+    }
+
+    /// What is wrong with the words after `twilio-edge`.
+    fn wrong_with(&self, words: &[&str]) -> Option<String> {
+        let mut command: Vec<String> = Vec::new();
+        for word in words {
+            let help = self.of(&command);
+            if let Some(option) = word.strip_prefix("--").and_then(|rest| rest.split('=').next()) {
+                let option = format!("--{option}");
+                if option.len() > 2 && !help.options.contains(&option) {
+                    return Some(format!("`twilio-edge {}` has no {option}", command.join(" ")));
+                }
+            } else if help.commands.contains(*word) {
+                command.push((*word).to_owned());
+            } else if !help.commands.is_empty()
+                && word.starts_with(|c: char| c.is_ascii_lowercase())
+                && !word.contains('|')
+            {
+                return Some(format!("`twilio-edge {}` has no {word}", command.join(" ")));
+            }
+        }
+        None
+    }
+}
+
+/// Words after `program` in a line of code, up to the end of that command.
+fn calls<'a>(line: &'a str, program: &str) -> Vec<Vec<&'a str>> {
+    let mut calls = Vec::new();
+    for command in line.split(['|', ';', '(', ')', '&', '>']) {
+        let command = command.split(" #").next().unwrap_or("");
+        let mut words = command.split_whitespace().skip_while(|word| {
+            // Prompts, variables that are set, and how else a program is started.
+            *word == "$" || word.contains('=') || ["exec", "sudo", "env", "kubectl"].contains(word)
+        });
+        let first = words.next().unwrap_or("");
+        if first.rsplit('/').next() == Some(program) {
+            calls.push(words.collect());
+        }
+    }
+    calls
+}
+
+#[test]
+fn commands_and_their_options_exist() {
+    let helps = Helps::default();
+    let seen = RefCell::new(0);
+    none_is_wrong(|document| {
+        let code = document.code();
+        let calls = code.iter().flat_map(|line| calls(line, "twilio-edge"));
+        calls
+            .filter_map(|words| {
+                *seen.borrow_mut() += 1;
+                // Placeholders in brackets and the alternatives of a synopsis are not words of a command.
+                let words: Vec<&str> = words
+                    .into_iter()
+                    .map(|word| word.trim_matches(['[', ']', '"', '\'']))
+                    .collect();
+                helps.wrong_with(&words)
+            })
+            .collect()
+    });
+    assert!(seen.take() > 40, "hardly a command is named");
+    assert!(helps.wrong_with(&["messages", "lst"]).is_some());
+    assert!(helps.wrong_with(&["explain", "--token"]).is_some());
+}
+
+#[test]
+fn targets_of_make_exist() {
+    let makefile = fs::read_to_string(repository().join("Makefile")).unwrap();
+    let targets = makefile.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name);
+    let targets: BTreeSet<&str> = targets.collect();
+    none_is_wrong(|document| {
+        let code = document.code();
+        let calls = code.iter().flat_map(|line| calls(line, "make"));
+        let named =
+            calls.flatten().filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+        let missing = named.filter(|word| !targets.contains(word));
+        missing.map(|word| format!("`make {word}`")).collect()
+    });
+}
+
+/// Everything `text` has that begins with `prefix` and goes on with `more`.
+fn names<'a>(text: &'a str, prefix: &str, more: impl Fn(char) -> bool + Copy) -> BTreeSet<&'a str> {
+    let words = text.split(|c: char| !(more(c) || c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with(prefix)).collect()
+}
+
+#[test]
+fn variables_are_ones_that_something_reads() {
+    let mut sources = fs::read_to_string(repository().join("setup/setup.sh")).unwrap();
+    let mut folders =
+        ["sidecar/src", "sidecar/tests", "wasm-tests/src", "wasm-tests/tests", "bench/src"]
+            .map(|folder| repository().join(folder))
+            .to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path if path.extension().is_some_and(|ending| ending == "rs") => {
+                    sources.push_str(&fs::read_to_string(path).unwrap());
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut read: BTreeSet<String> =
+        names(&sources, "TWILIO_EDGE_", |_| false).into_iter().map(str::to_owned).collect();
+    let defaults = fs::read_to_string(repository().join("sidecar/defaults.toml")).unwrap();
+    let defaults: toml::Table = defaults.parse().unwrap();
+    let mut tables = vec![("TWILIO_EDGE".to_owned(), defaults)];
+    while let Some((path, table)) = tables.pop() {
+        for (name, value) in table {
+            let path = format!("{path}_{}", name.to_uppercase());
+            match value {
+                toml::Value::Table(table) => tables.push((path, table)),
+                _ => drop(read.insert(path)),
+            }
+        }
+    }
+    none_is_wrong(|document| {
+        let named = names(&document.text, "TWILIO_EDGE_", |_| false).into_iter();
+        let unread = named.filter(|name| {
+            let whole = name.strip_suffix("_FILE").unwrap_or(name);
+            // `TWILIO_EDGE_SINKS_..` names a family.
+            !name.ends_with('_') && !read.contains(*name) && !read.contains(whole)
+        });
+        unread.map(|name| format!("the variable {name}")).collect()
+    });
+}
+
+#[test]
+fn metrics_exist() {
+    let reference = fs::read_to_string(repository().join("docs/METRICS.md")).unwrap();
+    let known: BTreeSet<&str> = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+        .collect();
+    assert!(known.len() > 30, "{known:?}");
+    // The sidecar's cluster, the filter's file, the filter's own names.
+    const OTHERS: [&str; 4] =
+        ["twilio_edge", "twilio_edge_sidecar", "twilio_edge_filter", "twilio_edge_"];
+    none_is_wrong(|document| {
+        let named = names(&document.text, "twilio_edge", |_| false).into_iter();
+        let unknown = named.filter(|name| {
+            let family = ["_bucket", "_sum", "_count", "_total"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(name);
+            let is_known = |known: &&str| {
+                // Without Envoy's tags the last word is part of the name.
+                *known == *name
+                    || *known == family
+                    || name.starts_with(&format!("{known}_"))
+                    || known.strip_suffix("_total") == Some(name)
+            };
+            !OTHERS.contains(name) && !known.iter().any(is_known)
+        });
+        unknown.map(|name| format!("the metric {name}")).collect()
+    });
+}
