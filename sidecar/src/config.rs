@@ -121,6 +121,7 @@ pub struct Sending {
     pub per_second: u32,
     pub concurrency: usize,
     pub give_up_s: u64,
+    pub errors_file: String,
     pub blocked_countries: Vec<String>,
 }
 
@@ -364,6 +365,12 @@ impl Config {
         if serving && !self.sending.file.is_empty() {
             for problem in twilio::problems(&self.sending.file) {
                 check(false, &format!("sending.file: {}: {problem}", self.sending.file));
+            }
+        }
+        if serving {
+            let file = &self.sending.errors_file;
+            for problem in crate::sending::errors(file).err().unwrap_or_default() {
+                check(false, &format!("sending.errors_file: {file}: {problem}"));
             }
         }
         let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");

@@ -20,6 +20,7 @@ use crate::{
         check::Kind,
         policy::Category,
         sending::{
+            errors::Errors,
             outcome::{Meaning, meaning},
             pace::{Bucket, pause},
         },
@@ -27,6 +28,7 @@ use crate::{
     http::now_ms,
     metrics::Metrics,
     permissions::{Checks, Intent},
+    sending::Sending,
     store::{Outcome, Send, Sends, StoreError},
     twilio::Twilio,
 };
@@ -65,6 +67,7 @@ struct Sender {
     sends: Sends,
     twilio: Twilio,
     checks: Checks,
+    errors: Arc<Errors>,
     metrics: Arc<Metrics>,
     buckets: Arc<Mutex<HashMap<String, Bucket>>>,
     per_second: u32,
@@ -74,26 +77,25 @@ struct Sender {
 impl Senders {
     /// Begins; `name` tells this sidecar from others.
     pub fn start(
-        sends: &Sends,
-        twilio: &Twilio,
-        checks: &Checks,
-        bell: &Bell,
+        sending: &Sending,
         metrics: &Arc<Metrics>,
         settings: &config::Sending,
         name: &str,
     ) -> Senders {
         let (stop, stopping) = watch::channel(false);
         let sender = Sender {
-            sends: sends.clone(),
-            twilio: twilio.clone(),
-            checks: checks.clone(),
+            sends: sending.sends.clone(),
+            twilio: sending.twilio.clone(),
+            checks: sending.checks.clone(),
+            errors: sending.errors.clone(),
             metrics: metrics.clone(),
             buckets: Arc::default(),
             per_second: settings.per_second,
             give_up_ms: i64::try_from(settings.give_up_s).unwrap_or(i64::MAX).saturating_mul(1000),
         };
         let most = settings.concurrency.max(1);
-        let working = tokio::spawn(sender.work(bell.clone(), name.to_owned(), most, stopping));
+        let working =
+            tokio::spawn(sender.work(sending.bell.clone(), name.to_owned(), most, stopping));
         Senders { stop, working }
     }
 
@@ -249,7 +251,7 @@ impl Sender {
         let begun = std::time::Instant::now();
         let (answer, request_id) = self.twilio.create(&send.account_sid, &send.form).await;
         self.metrics.sends.called(begun.elapsed());
-        let meaning = meaning(answer);
+        let meaning = meaning(answer, &self.errors);
         tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
         match meaning {
             Meaning::Again { code, reason, retry_after, is_throttled } => {

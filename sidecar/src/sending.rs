@@ -1,12 +1,16 @@
 //! A message somebody wants to send, at work: what every rule says of it, the row that is written if none speaks against it,
 //! and what an operator decides about one of which nobody knows. It adds no rule of its own, and knows neither HTTP nor SQL.
 
+use std::sync::Arc;
+
 use serde_json::json;
+use toml::Table;
 
 use crate::{
     domain::{
         address::Address,
         sending::{
+            errors::Errors,
             pace::priority,
             request::{Request, Sender},
             rules::{Facts, Verdict, judge},
@@ -33,6 +37,8 @@ pub struct Sending {
     pub twilio: Twilio,
     /// Tells who sends.
     pub bell: Bell,
+    /// What Twilio's codes mean.
+    pub errors: Arc<Errors>,
     /// Countries nobody is written to in.
     pub blocked_countries: Vec<String>,
 }
@@ -106,6 +112,18 @@ impl Sending {
         self.bell.ring();
         Ok(())
     }
+}
+
+/// What Twilio's codes mean, with what the file says of them; no file has no name. Every problem with it.
+pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
+    let over = match file {
+        "" => Table::new(),
+        file => {
+            let text = std::fs::read_to_string(file).map_err(|error| vec![error.to_string()])?;
+            crate::config::parse(&text).map_err(|problem| vec![problem])?
+        }
+    };
+    Errors::of(over)
 }
 
 /// Decides about a message of which nobody knows whether it was sent: it was, by that name, or it was not. False if it is no

@@ -7,12 +7,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::client::Response;
 use crate::http1::Reader;
@@ -47,8 +45,17 @@ pub async fn send(
     version: &'static SupportedProtocolVersion,
     request: &Request,
 ) -> Result<Response> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.0.clone())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     bounded("ask over TLS", async {
-        let mut stream = connect(address, certificate, version, &[b"http/1.1"]).await?;
+        let stream = TcpStream::connect(address).await?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut stream = connector.connect(ServerName::try_from(HOST)?, stream).await?;
         stream.write_all(&request.bytes()).await?;
         let mut reader = Reader::default();
         let head = reader.head(&mut stream).await?.context("closed without a response")?;
@@ -57,38 +64,6 @@ pub async fn send(
         Ok(Response { status, head, body })
     })
     .await
-}
-
-/// Which of `protocols` (ALPN) a server chooses that shows `certificate`.
-pub async fn negotiate(
-    address: SocketAddr,
-    certificate: &Certificate,
-    protocols: &[&[u8]],
-) -> Result<Option<Vec<u8>>> {
-    bounded("greet with TLS 1.3", async {
-        let stream = connect(address, certificate, &TLS13, protocols).await?;
-        Ok(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
-    })
-    .await
-}
-
-async fn connect(
-    address: SocketAddr,
-    certificate: &Certificate,
-    version: &'static SupportedProtocolVersion,
-    protocols: &[&[u8]],
-) -> Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.0.clone())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let stream = TcpStream::connect(address).await?;
-    let connector = TlsConnector::from(Arc::new(config));
-    Ok(connector.connect(ServerName::try_from(HOST)?, stream).await?)
 }
 
 /// What a server answers to the greeting of a client that knows nothing newer than TLS 1.1: the bytes of its first record.

@@ -31,6 +31,8 @@ enum Subject {
     Sidecar,
     /// Every refusal of the API (docs/API.md)
     Problems,
+    /// What Twilio's error codes mean for a message (docs/ERRORS.md)
+    Errors,
     /// Which parameter is kept for how long (docs/RETENTION.md)
     Retention,
     /// The JSON Schema of what sinks get (docs/event.schema.json)
@@ -49,6 +51,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Events => crate::log::reference(),
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
         Subject::Problems => crate::http::kinds::reference(),
+        Subject::Errors => crate::domain::sending::errors::reference(),
         Subject::Retention => crate::domain::part::reference(),
         Subject::EventSchema => event::SCHEMA.to_owned(),
         Subject::Simulator => crate::simulator::reference(),

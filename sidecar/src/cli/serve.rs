@@ -25,7 +25,7 @@ use crate::{
     replays,
     retention::{Job, Rulebook},
     senders::{self, Senders},
-    sending::Sending,
+    sending::{self, Sending},
     sinks::Sinks,
     store::{StoreError, Stores, histories::Histories},
     telemetry::Telemetry,
@@ -119,18 +119,19 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     };
     let twilio = Twilio::open(&config.sending)
         .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
+    let errors = sending::errors(&config.sending.errors_file)
+        .map_err(|problems| format!("sending.errors_file: {}", problems.join("; ")))?;
     let sending = Sending {
         sends: stores.sends(),
         checks: Checks::new(stores.clone(), stores.policies(), claims.metrics.clone()),
-        twilio: twilio.clone(),
+        twilio,
         bell: senders::Bell::default(),
+        errors: Arc::new(errors),
         blocked_countries: config.sending.blocked_countries.clone(),
     };
     // Without credentials there is nothing to send, and nothing that was begun is touched.
-    let senders = (!twilio.is_off()).then(|| {
-        let Sending { sends, checks, bell, .. } = &sending;
-        Senders::start(sends, &twilio, checks, bell, &claims.metrics, &config.sending, &name)
-    });
+    let senders = (!sending.twilio.is_off())
+        .then(|| Senders::start(&sending, &claims.metrics, &config.sending, &name));
     let app = http::App::new(
         claims,
         accounts,

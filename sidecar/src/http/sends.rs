@@ -28,6 +28,7 @@ use crate::{
         period::instant,
         policy::Category,
         sending::{
+            errors::Errors,
             request::{Content, Request, Sender},
             rules::{Code, Verdict},
         },
@@ -109,6 +110,10 @@ pub(super) struct SendShown {
     /// Why it was not sent, or not yet: one of ours, or Twilio's.
     code: Option<String>,
     reason: Option<String>,
+    /// Who must act, where the code is Twilio's: `operator`, `caller`, `recipient`, or `nobody`, because it passes.
+    actor: Option<&'static str>,
+    /// How.
+    remedy: Option<String>,
     attempts: i64,
     created_at: Option<String>,
     changed_at: Option<String>,
@@ -172,7 +177,7 @@ async fn send(
         return Err(refused(code, &detail));
     }
     let send = app.sending.prepared(&request, &caller, send_at_ms, now_ms).map_err(away)?;
-    let shown = SendShown::of(send.clone());
+    let shown = SendShown::of(send.clone(), &app.sending.errors);
     let place = shown.links.this.clone();
     let done = turn.map(|Extension(turn)| Done {
         turn,
@@ -202,7 +207,7 @@ pub(super) async fn told(app: &App, account_sid: &str, id: &str) -> Result<Respo
     let found = app.sending.sends.fetch(id, Some(account_sid)).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let send = found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MESSAGE))?;
-    Ok(json(&SendShown::of(send)))
+    Ok(json(&SendShown::of(send, &app.sending.errors)))
 }
 
 fn refused(code: Code, detail: &str) -> Problem {
@@ -270,9 +275,10 @@ impl WantedMessage {
 }
 
 impl SendShown {
-    fn of(send: Send) -> SendShown {
+    fn of(send: Send, errors: &Errors) -> SendShown {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let message_sid = some(send.message_sid);
+        let known = send.code.parse().ok().and_then(|code| errors.get(code));
         // What has ended is stored as it is shown.
         let masked = send.recipient.contains("..");
         let to = Address { channel: send.channel, number: send.recipient.clone() };
@@ -291,6 +297,8 @@ impl SendShown {
             category: send.category,
             kind: send.kind,
             message_sid,
+            actor: known.map(|entry| entry.actor.as_str()),
+            remedy: known.map(|entry| entry.remedy.clone()),
             code: some(send.code),
             reason: some(send.reason),
             attempts: send.tries,

@@ -26,6 +26,7 @@ on_every_store! {
     nobody_is_sent_what_they_do_not_want,
     a_sidecar_that_dies_sends_nothing_twice,
     what_may_have_left_is_not_sent_again,
+    the_operator_says_what_a_code_means,
 }
 
 const PERSON: &str = "whatsapp:+15550001234";
@@ -168,6 +169,25 @@ async fn a_message_is_sent_once(world: World) {
     let other = other.body(sms("other").to_string()).send().await.unwrap();
     assert_eq!(other.status(), 422);
     assert_eq!(twilio.bodies(), ["hello"]);
+}
+
+/// Twilio's codes are data: what is tried again by default is given up here, and who must act is told.
+async fn the_operator_says_what_a_code_means(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let file = world.directory.path().join("errors.toml");
+    std::fs::write(&file, "[20429]\naction = \"give_up\"\nactor = \"operator\"\n").unwrap();
+    let ours = [("TWILIO_EDGE_SENDING_ERRORS_FILE", file.to_str().unwrap())];
+    let sidecar = started_with(&world, &url, &ours).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    twilio.moods.lock().unwrap().push((400, false));
+    let (_, taken) = ask(&sidecar, &root.token, &sms("hello")).await.unwrap();
+    let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
+    eventually("it is refused", async || app.get(&place).await["state"] == "refused").await;
+    let shown = app.get(&place).await;
+    assert_eq!((&shown["code"], &shown["actor"]), (&json!("20429"), &json!("operator")), "{shown}");
+    assert!(shown["remedy"].as_str().is_some_and(|how| !how.is_empty()), "{shown}");
+    assert_eq!((&shown["attempts"], twilio.bodies().len()), (&json!(1), 0));
 }
 
 /// However far away that is: it is given up so long after it was to be sent, not after it was asked for.

@@ -117,9 +117,6 @@ async fn the_static_edge_ends_tls_and_takes_up_a_renewed_certificate(shared: &St
     let answer = tls::send(edge.envoy.address(), &certificate, &TLS13, &twin).await?;
     assert_eq!(answer.status, 400);
 
-    let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
-    let chosen = tls::negotiate(edge.envoy.address(), &certificate, &both).await?;
-    assert_eq!(chosen.as_deref(), Some(b"h2".as_slice()));
     let alert = tls::greet_with_tls_1_1(edge.envoy.address()).await?;
     assert_eq!((alert[0], alert[6]), (0x15, 70), "no alert `protocol version`: {alert:?}");
 

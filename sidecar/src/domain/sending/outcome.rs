@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::errors::{Action, Errors};
+
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -56,9 +58,6 @@ pub enum Meaning {
     },
 }
 
-/// Codes of refusals that time mends: too many requests, a full queue, a limit of the channel.
-const PASSING: [i64; 6] = [20429, 21611, 30001, 30022, 63017, 63018];
-
 /// Of what Twilio says, how much is kept.
 const SAID_CHARS: usize = 200;
 
@@ -73,8 +72,8 @@ struct Failure {
     message: Option<String>,
 }
 
-/// Decides it.
-pub fn meaning(answer: Answer) -> Meaning {
+/// Decides it; of a refusal, by the table of codes.
+pub fn meaning(answer: Answer, errors: &Errors) -> Meaning {
     let (status, retry_after, body) = match answer {
         Answer::NotConnected(reason) => {
             let code = "not_connected".to_owned();
@@ -96,7 +95,7 @@ pub fn meaning(answer: Answer) -> Meaning {
         Some(message) => message.chars().filter(|c| !c.is_control()).take(SAID_CHARS).collect(),
         None => format!("status {status}"),
     };
-    let is_passing = code.is_some_and(|code| PASSING.contains(&code));
+    let is_passing = code.is_some_and(|code| errors.action(code) == Action::Retry);
     let is_throttled = status == 429;
     let code = code.map_or_else(|| status.to_string(), |code| code.to_string());
     match status {
@@ -121,10 +120,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::sending::errors::usual;
 
     fn of(status: u16, body: &str) -> &'static str {
         let body = body.as_bytes().to_vec();
-        match meaning(Answer::Http { status, retry_after: None, body }) {
+        match meaning(Answer::Http { status, retry_after: None, body }, &usual()) {
             Meaning::Sent { .. } => "sent",
             Meaning::Again { .. } => "again",
             Meaning::Refused { .. } => "refused",
@@ -154,16 +154,22 @@ mod tests {
         ] {
             assert_eq!(of(status, body), expected, "{status} {body}");
         }
-        let not_connected = meaning(Answer::NotConnected("refused".into()));
+        let not_connected = meaning(Answer::NotConnected("refused".into()), &usual());
         assert!(matches!(not_connected, Meaning::Again { is_throttled: false, .. }));
-        assert!(matches!(meaning(Answer::Lost("timeout".into())), Meaning::Unknown { .. }));
+        assert!(matches!(
+            meaning(Answer::Lost("timeout".into()), &usual()),
+            Meaning::Unknown { .. }
+        ));
     }
 
     proptest! {
-        /// Whatever a server says with 5xx, it is never posted again.
+        /// Whatever a server says with 5xx, and whatever the operator's table says of its code, it is never posted again.
         #[test]
-        fn a_server_that_failed_may_have_sent_it(status in 500u16..600, body: Vec<u8>) {
-            let said = meaning(Answer::Http { status, retry_after: None, body });
+        fn a_server_that_failed_may_have_sent_it(status in 500u16..600, code in 10_000..100_000, body: Option<Vec<u8>>) {
+            let body = body.unwrap_or_else(|| format!("{{\"code\":{code}}}").into_bytes());
+            let entry = "title = \"\"\naction = \"retry\"\nactor = \"nobody\"\nremedy = \"\"";
+            let errors = Errors::of(format!("[{code}]\n{entry}").parse().unwrap()).unwrap();
+            let said = meaning(Answer::Http { status, retry_after: None, body }, &errors);
             prop_assert!(matches!(said, Meaning::Unknown { .. }), "{:?}", said);
         }
     }
