@@ -426,6 +426,7 @@ impl Exchange {
             delivery: if route.mode == Mode::Shadow { Delivery::Forward } else { route.delivery },
             request_id: head.request_id.as_deref().map(visible),
             traceparent: head.traceparent.as_deref().map(visible),
+            send_id: head.send_id(),
         });
         effects.push(Effect::Ask(Rc::clone(&claim)));
         State::Deciding(Box::new(Deciding {

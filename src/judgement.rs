@@ -5,7 +5,7 @@
 //!
 //! Must not know: states, callouts, the host.
 
-use twilio_edge_contract::Class;
+use twilio_edge_contract::{Class, SEND_PARAMETER, is_send_id};
 
 use crate::config::{Config, Route};
 use crate::form::{Form, Misshape, TooManyParameters, Webhook};
@@ -53,6 +53,19 @@ pub(crate) struct Proof {
 }
 
 impl Head {
+    /// Which of the sidecar's own messages a proven status is about. One that is not whole is nobody's: a value that was
+    /// cut anew within the signed text names none.
+    pub(crate) fn send_id(&self) -> Option<String> {
+        let target = std::str::from_utf8(&self.target).ok()?;
+        let (_, query) = target.split_once('?')?;
+        let mut ids = query.split('&').filter_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            (name == SEND_PARAMETER).then_some(value)
+        });
+        let id = ids.next().filter(|id| is_send_id(id))?;
+        ids.next().is_none().then(|| id.to_owned())
+    }
+
     /// Path without query, if it is text.
     fn path(&self) -> Option<&str> {
         let path = self.target.split(|byte| *byte == b'?').next().unwrap_or_default();
@@ -229,5 +242,28 @@ impl From<Misshape> for Refusal {
             Misshape::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
         };
         Self { reason, field, account_sid: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_message_of_ours_whole_and_once_or_not_at_all() {
+        let id = "ms_00112233445566778899aabbccddeeff";
+        let of = |target: String| Head { target: target.into_bytes(), ..Head::default() }.send_id();
+        assert_eq!(of(format!("/status?a=b&twilio_edge_send={id}&c")).as_deref(), Some(id));
+        let nobodys = [
+            format!("/status/twilio_edge_send={id}"),
+            format!("/status?twilio_edge_sender={id}"),
+            format!("/status?twilio_edge_send={id}AccountSidAC"),
+            format!("/status?twilio_edge_send={}", id.to_uppercase()),
+            format!("/status?twilio_edge_send={id}&twilio_edge_send={id}"),
+            "/status?twilio_edge_send=".to_owned(),
+        ];
+        for target in nobodys {
+            assert_eq!(of(target.clone()), None, "{target}");
+        }
     }
 }

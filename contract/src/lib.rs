@@ -44,5 +44,15 @@ pub const SETTLEMENTS_PATH: &str = "/edge/v1/settlements";
 /// Path of [`KeyRing`]; `?have=GENERATION` says which one the filter has.
 pub const EDGE_CONFIG_PATH: &str = "/edge/v1/config";
 
+/// Of the URL that Twilio is given for the statuses of a message: which one of ours it is. Twilio signs the whole URL.
+pub const SEND_PARAMETER: &str = "twilio_edge_send";
+
+/// What the sidecar calls a message of its own: `ms_` and 32 hexadecimal digits, in lower case.
+pub fn is_send_id(text: &str) -> bool {
+    text.strip_prefix("ms_").is_some_and(|rest| {
+        rest.len() == 32 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
 /// Most claims or settlements one request may carry; a sidecar answers 413 to more.
 pub const MAX_BATCH: usize = 256;

@@ -142,13 +142,26 @@ pub struct Claim {
     /// one call carries the claims of many requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// [`crate::SEND_PARAMETER`] of the signed URL: which of the sidecar's own messages a status is about.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^ms_[0-9a-f]{32}$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_id: Option<String>,
 }
 
 impl Claim {
     /// A claim for a lease, of a request nobody traces.
     pub fn new(claim_id: String, identity: Identity, route: String, form: String) -> Self {
         let delivery = Delivery::Forward;
-        Self { claim_id, identity, route, form, delivery, request_id: None, traceparent: None }
+        Self {
+            claim_id,
+            identity,
+            route,
+            form,
+            delivery,
+            request_id: None,
+            traceparent: None,
+            send_id: None,
+        }
     }
 }
 
@@ -342,7 +355,8 @@ macro_rules! read_with_identity {
 
 read_with_identity!(Claim {
     claim_id: String, route: String, form: String;
-    delivery: Delivery, request_id: Option<String>, traceparent: Option<String>
+    delivery: Delivery, request_id: Option<String>, traceparent: Option<String>,
+    send_id: Option<String>
 });
 read_with_identity!(Settlement {
     claim_id: String, outcome: Outcome;

@@ -22,6 +22,7 @@ use crate::{
     },
     metrics::Metrics,
     retention::Rulebook,
+    sending,
     sinks::Sinks,
     store::{Acceptance, Grant, Owed, Settle, Stores},
 };
@@ -64,6 +65,7 @@ impl Claims {
             .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
             .collect();
 
+        self.learn(&webhooks, now_ms).await;
         let accepted = self.accept(&webhooks, &grants, now_ms).await;
         let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {
             let mut verdict = verdict(webhook, grant);
@@ -76,6 +78,26 @@ impl Claims {
             verdict
         });
         Ok(verdicts.collect())
+    }
+
+    /// That Twilio has messages of ours whose statuses it tells. What cannot be written down is in its list all the same.
+    async fn learn(&self, webhooks: &[Webhook], now_ms: i64) {
+        let told = webhooks.iter().filter_map(|webhook| {
+            let id = webhook.send_id.as_deref()?;
+            let identity = &webhook.identity;
+            Some((id, identity.account_sid.as_str(), identity.message_sid.as_str()))
+        });
+        let told: Vec<(&str, &str, &str)> = told.collect();
+        if told.is_empty() {
+            return;
+        }
+        match sending::heard(&self.stores.sends(), &told, now_ms).await {
+            Ok(learned) => self.metrics.sends.reconciled("callback", learned),
+            Err(reason) => {
+                let count = told.len();
+                tracing::warn!(event = "sends.unlearned", %reason, count, "what statuses say of messages that are sent could not be written down; Twilio's list is asked");
+            }
+        }
     }
 
     /// Takes what was granted and is ours to deliver; by claim, whether that is durable.

@@ -122,6 +122,8 @@ pub struct Sending {
     pub concurrency: usize,
     pub give_up_s: u64,
     pub errors_file: String,
+    pub absent_after_s: u64,
+    pub reconcile_for_s: u64,
     pub blocked_countries: Vec<String>,
 }
 
@@ -415,6 +417,7 @@ impl Config {
             ("sending.per_second", u64::from(self.sending.per_second), 1),
             ("sending.concurrency", self.sending.concurrency as u64, 1),
             ("sending.give_up_s", self.sending.give_up_s, 1),
+            ("sending.reconcile_for_s", self.sending.reconcile_for_s, 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("telemetry.every_ms", self.telemetry.every_ms, 1),
             ("telemetry.timeout_ms", self.telemetry.timeout_ms, 1),

@@ -37,6 +37,8 @@ pub(crate) mod log;
 pub mod metrics;
 pub mod permissions;
 mod reading;
+pub mod reconciler;
+pub mod refusals;
 pub mod replays;
 pub mod retention;
 pub mod senders;

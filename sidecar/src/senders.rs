@@ -28,6 +28,7 @@ use crate::{
     http::now_ms,
     metrics::Metrics,
     permissions::{Checks, Intent},
+    refusals::Refusals,
     sending::Sending,
     store::{Outcome, Send, Sends, StoreError},
     twilio::Twilio,
@@ -68,6 +69,7 @@ struct Sender {
     twilio: Twilio,
     checks: Checks,
     errors: Arc<Errors>,
+    refusals: Refusals,
     metrics: Arc<Metrics>,
     buckets: Arc<Mutex<HashMap<String, Bucket>>>,
     per_second: u32,
@@ -78,6 +80,7 @@ impl Senders {
     /// Begins; `name` tells this sidecar from others.
     pub fn start(
         sending: &Sending,
+        refusals: Refusals,
         metrics: &Arc<Metrics>,
         settings: &config::Sending,
         name: &str,
@@ -88,6 +91,7 @@ impl Senders {
             twilio: sending.twilio.clone(),
             checks: sending.checks.clone(),
             errors: sending.errors.clone(),
+            refusals,
             metrics: metrics.clone(),
             buckets: Arc::default(),
             per_second: settings.per_second,
@@ -170,7 +174,7 @@ impl Sender {
                     tracing::error!(
                         event = "send.lost",
                         count = lost,
-                        "nobody knows whether messages were sent whose sidecar ended; `twilio-edge sends resolve` decides"
+                        "nobody knows yet whether messages were sent whose sidecar ended; Twilio's list is asked"
                     );
                 }
                 Ok(taken)
@@ -198,8 +202,8 @@ impl Sender {
             self.again(
                 &send,
                 now_ms().saturating_add(millis(wait)),
-                "paced",
-                "its sender has too much to send",
+                ("paced", "its sender has too much to send"),
+                "",
             )
             .await;
             return true;
@@ -213,6 +217,7 @@ impl Sender {
                     code: "expired".into(),
                     reason: "it waited longer than sending.give_up_s".into(),
                 },
+                "",
             )
             .await;
             return true;
@@ -227,6 +232,7 @@ impl Sender {
                         &send,
                         &recipient,
                         Meaning::Refused { code: code.as_str().into(), reason: said },
+                        "",
                     )
                     .await;
                     return true;
@@ -236,8 +242,8 @@ impl Sender {
                 self.again(
                     &send,
                     now_ms().saturating_add(millis(AWAY)),
-                    "unchecked",
-                    &reason.to_string(),
+                    ("unchecked", &reason.to_string()),
+                    "",
                 )
                 .await;
                 return true;
@@ -245,22 +251,28 @@ impl Sender {
         }
         // Whoever was asleep meanwhile has lost its hold: it must not call.
         if is_late(Duration::ZERO) {
-            self.again(&send, now_ms(), "paced", "its attempt took too long to begin").await;
+            self.again(&send, now_ms(), ("paced", "its attempt took too long to begin"), "").await;
             return true;
         }
         let begun = std::time::Instant::now();
-        let (answer, request_id) = self.twilio.create(&send.account_sid, &send.form).await;
+        let (answer, request_id) =
+            self.twilio.create(&send.account_sid, &send.form, &send.id).await;
+        let request_id = request_id.unwrap_or_default();
         self.metrics.sends.called(begun.elapsed());
         let meaning = meaning(answer, &self.errors);
         tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
         match meaning {
             Meaning::Again { code, reason, retry_after, is_throttled } => {
                 let pause = pause(send.tries, retry_after, getrandom::u64().unwrap_or_default());
-                self.again(&send, now_ms().saturating_add(millis(pause)), &code, &reason).await;
+                let due_at_ms = now_ms().saturating_add(millis(pause));
+                self.again(&send, due_at_ms, (&code, &reason), &request_id).await;
                 !is_throttled
             }
             ended => {
-                self.end(&send, &recipient, ended).await;
+                if let Meaning::Refused { code, .. } = &ended {
+                    self.refusals.hear(&send, &recipient, code).await;
+                }
+                self.end(&send, &recipient, ended, &request_id).await;
                 true
             }
         }
@@ -275,14 +287,15 @@ impl Sender {
         bucket.or_insert_with(|| Bucket::new(self.per_second, now_ms)).take(now_ms)
     }
 
-    async fn again(&self, send: &Send, due_at_ms: i64, code: &str, reason: &str) {
+    async fn again(&self, send: &Send, due_at_ms: i64, why: (&str, &str), request_id: &str) {
         self.metrics.sends.ended("retried");
-        if let Err(reason) = self.sends.again(send, due_at_ms, code, reason, now_ms()).await {
+        let written = self.sends.again(send, due_at_ms, why, request_id, now_ms()).await;
+        if let Err(reason) = written {
             tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, "what became of an attempt could not be written down: it becomes unknown");
         }
     }
 
-    async fn end(&self, send: &Send, recipient: &Address, meaning: Meaning) {
+    async fn end(&self, send: &Send, recipient: &Address, meaning: Meaning, request_id: &str) {
         let (state, message_sid, code, reason) = match &meaning {
             Meaning::Sent { message_sid } => ("sent", message_sid.as_str(), "", ""),
             Meaning::Refused { code, reason } => ("refused", "", code.as_str(), reason.as_str()),
@@ -293,18 +306,26 @@ impl Sender {
         self.metrics.sends.ended(state);
         match state {
             "unknown" => {
-                tracing::error!(event = "send.unknown", send.id = %send.id, account.sid = %send.account_sid, reason, "nobody knows whether a message was sent; `twilio-edge sends resolve` decides")
+                tracing::error!(event = "send.unknown", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "nobody knows yet whether a message was sent; Twilio's list is asked")
             }
             "refused" => {
-                tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, code, reason, "a message is not sent")
+                tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message is not sent")
             }
             _ => {}
         }
-        let outcome = Outcome { state, message_sid, code, reason };
+        let outcome = Outcome { state, message_sid, code, reason, request_id };
         let masked = recipient.to_string();
         // What Twilio said is written down as long as there is any chance to.
         for tries in 1..=5 {
-            match self.sends.end(send, &masked, &outcome, now_ms()).await {
+            let written = match self.sends.end(send, &masked, &outcome, now_ms()).await {
+                // Somebody has decided about it meanwhile; that Twilio has it counts all the same.
+                Ok(false) if state == "sent" => {
+                    let reason = "Twilio answered late";
+                    self.sends.learn(send, &masked, message_sid, reason, now_ms()).await
+                }
+                written => written,
+            };
+            match written {
                 Ok(_) => return,
                 Err(reason) => {
                     tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, message.sid = message_sid, "what became of an attempt could not be written down: it becomes unknown");

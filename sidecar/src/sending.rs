@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use toml::Table;
 
 use crate::{
@@ -98,6 +98,9 @@ impl Sending {
             created_at_ms: now_ms,
             created_by: by.actor.clone(),
             changed_at_ms: now_ms,
+            attempted_at_ms: 0,
+            looks: 0,
+            request_id: String::new(),
         })
     }
 
@@ -126,6 +129,46 @@ pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
     Errors::of(over)
 }
 
+/// Twilio has told a status of messages of ours: it has them, whatever is believed of them. By the ids that came with the signed
+/// URLs; how many were not known to be sent.
+pub async fn heard(
+    sends: &Sends,
+    told: &[(&str, &str, &str)],
+    now_ms: i64,
+) -> Result<u64, StoreError> {
+    let ids: Vec<&str> = told.iter().map(|(id, ..)| *id).collect();
+    let mut learned = 0;
+    for send in sends.open_of(&ids).await? {
+        let theirs = |(id, account_sid, _): &&(&str, &str, &str)| {
+            *id == send.id && *account_sid == send.account_sid
+        };
+        let Some((_, _, message_sid)) = told.iter().find(theirs) else { continue };
+        let reason = "its status was told";
+        learned +=
+            u64::from(sends.learn(&send, &masked(&send), message_sid, reason, now_ms).await?);
+    }
+    Ok(learned)
+}
+
+/// To whom it went, as it is shown once it has ended.
+pub fn masked(send: &Send) -> String {
+    if send.recipient.contains("..") {
+        return send.recipient.clone();
+    }
+    Address { channel: send.channel.clone(), number: send.recipient.clone() }.to_string()
+}
+
+/// Takes back a message that nobody has begun to send. False if it is too late.
+pub async fn cancel(
+    sends: &Sends,
+    by: &Caller,
+    send: &Send,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let entry = entry(by, send, "send.canceled", &json!({}), now_ms);
+    sends.cancel(send, &masked(send), &entry).await
+}
+
 /// Decides about a message of which nobody knows whether it was sent: it was, by that name, or it was not. False if it is no
 /// such one.
 pub async fn resolve(
@@ -135,16 +178,20 @@ pub async fn resolve(
     message_sid: Option<&str>,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
-    let entry = AuditEntry {
+    let detail = json!({"sent": message_sid.is_some(), "message_sid": message_sid});
+    let entry = entry(by, send, "send.resolved", &detail, now_ms);
+    sends.resolve(send, &masked(send), message_sid, &entry).await
+}
+
+fn entry(by: &Caller, send: &Send, action: &str, detail: &Value, now_ms: i64) -> AuditEntry {
+    AuditEntry {
         id: 0,
         at_ms: now_ms,
         actor: by.actor.clone(),
         source: by.source.clone(),
-        action: "send.resolved".into(),
+        action: action.into(),
         subject: send.id.clone(),
         account_sid: Some(send.account_sid.clone()),
-        detail: json!({"sent": message_sid.is_some(), "message_sid": message_sid}).to_string(),
-    };
-    let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
-    sends.resolve(send, &recipient.to_string(), message_sid, &entry).await
+        detail: detail.to_string(),
+    }
 }

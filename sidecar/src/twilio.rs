@@ -1,18 +1,28 @@
-//! Twilio's REST API, as far as messages are made with it: one call, its time limit, and whether the request had left when it
-//! failed. Credentials are read from a file, once, at start. What an answer means for a message is the domain's to say.
+//! Twilio's REST API, as far as messages are made and looked for with it: one call, its time limit, and whether the request had
+//! left when it failed. Credentials are read from a file, once, at start. What an answer means for a message is the domain's to say.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use reqwest::{Client, header, redirect};
+use reqwest::{Client, RequestBuilder, header, redirect};
+use serde::Deserialize;
+use twilio_edge_contract::SEND_PARAMETER;
 
 use crate::{
     config,
-    domain::{delivery::retry_after, sending::outcome::Answer, tenant::is_account_sid},
+    domain::{
+        delivery::retry_after,
+        sending::{matching::Listed, outcome::Answer},
+        tenant::is_account_sid,
+    },
     reading::Reading,
 };
 
 /// Most of an answer that is read. A message is one kilobyte.
 const LARGEST_ANSWER: usize = 64 << 10;
+
+/// Messages of one page of a list, and most of the list's answer: a text is 1600 characters, each of six bytes in JSON.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 2 << 20;
 
 /// How long to try to connect, within the time limit of the whole.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -25,6 +35,17 @@ const MOST_ACCOUNTS: usize = 1024;
 struct Credentials {
     user: String,
     secret: String,
+    /// Where its statuses are told, if not where all others are.
+    status_callback_url: Option<String>,
+}
+
+/// One page of a list.
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    /// The latest first.
+    pub messages: Vec<Listed>,
+    /// Where the next one is; none after the last.
+    pub next_page_uri: Option<String>,
 }
 
 /// Calls Twilio for the accounts it has credentials of.
@@ -85,16 +106,23 @@ impl Twilio {
         self.timeout
     }
 
-    /// Makes a message of a form; and Twilio's name for the request, for its support.
-    pub async fn create(&self, account_sid: &str, form: &str) -> (Answer, Option<String>) {
+    /// Makes a message of a form, whose statuses are told with our `id` of it; and Twilio's name for the request, for its
+    /// support.
+    pub async fn create(
+        &self,
+        account_sid: &str,
+        form: &str,
+        id: &str,
+    ) -> (Answer, Option<String>) {
         let Some(credentials) = self.accounts.get(account_sid) else {
             return (Answer::NotConnected("there are no credentials for the account".into()), None);
         };
         let mut form = form.to_owned();
-        if !self.status_callback_url.is_empty() {
-            let url = [("StatusCallback", &*self.status_callback_url)];
-            let callback =
-                form_urlencoded::Serializer::new(String::new()).extend_pairs(url).finish();
+        let url = credentials.status_callback_url.as_deref().unwrap_or(&self.status_callback_url);
+        if !url.is_empty() {
+            let callback = form_urlencoded::Serializer::new(String::new())
+                .append_pair("StatusCallback", &callback_url(url, id))
+                .finish();
             form = format!("{form}&{callback}");
         }
         let url = format!("{}/2010-04-01/Accounts/{account_sid}/Messages.json", self.base_url);
@@ -105,36 +133,89 @@ impl Twilio {
             .header(header::ACCEPT, "application/json")
             .basic_auth(&credentials.user, Some(&credentials.secret))
             .body(form);
-        let mut response = match request.send().await {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => {
-                return (Answer::NotConnected(reason(&error.without_url())), None);
+        call(request, LARGEST_ANSWER).await
+    }
+
+    /// One page of the messages to somebody, from somebody if that is said; the first, or the one that the page before named.
+    pub async fn list(
+        &self,
+        account_sid: &str,
+        to: &str,
+        from: &str,
+        next_page_uri: Option<&str>,
+    ) -> Result<Page, String> {
+        let credentials = self.accounts.get(account_sid);
+        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let first = format!("/2010-04-01/Accounts/{account_sid}/Messages.json?");
+        let uri = match next_page_uri {
+            Some(uri) if uri.starts_with(&first) => uri.to_owned(),
+            Some(_) => return Err("the next page is somewhere else".to_owned()),
+            None => {
+                let mut query = form_urlencoded::Serializer::new(first);
+                query.append_pair("To", to);
+                if !from.is_empty() {
+                    query.append_pair("From", from);
+                }
+                // Not by DateSent: what waits for its turn at Twilio has none yet.
+                query.append_pair("PageSize", &PAGE.to_string()).finish()
             }
-            Err(error) => return (Answer::Lost(reason(&error.without_url())), None),
         };
-        let text = |name: &str| {
-            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-            value.map(|value| value.chars().take(64).collect::<String>())
-        };
-        let request_id = text("twilio-request-id");
-        let retry_after = text("retry-after").as_deref().and_then(retry_after);
-        let status = response.status().as_u16();
-        let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() <= LARGEST_ANSWER => {
-                    body.extend_from_slice(&chunk);
-                }
-                Ok(None) => break,
-                // A success that is not whole names no message; a refusal is one without its words.
-                Ok(Some(_)) | Err(_) => {
-                    body.clear();
-                    break;
-                }
+        let request = self
+            .client
+            .get(format!("{}{uri}", self.base_url))
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret));
+        match call(request, LARGEST_PAGE).await.0 {
+            Answer::Http { status: 200, body, .. } => {
+                serde_json::from_slice(&body).map_err(|error| error.to_string())
+            }
+            Answer::Http { status, .. } => Err(format!("status {status}")),
+            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
+        }
+    }
+}
+
+/// The URL with our id in it: before a fragment, which says how Twilio is to call and is not sent.
+fn callback_url(url: &str, id: &str) -> String {
+    let (url, fragment) = match url.split_once('#') {
+        Some((url, fragment)) => (url, format!("#{fragment}")),
+        None => (url, String::new()),
+    };
+    let joint = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{joint}{SEND_PARAMETER}={id}{fragment}")
+}
+
+/// One call; and Twilio's name for it.
+async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String>) {
+    let mut response = match request.send().await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => {
+            return (Answer::NotConnected(reason(&error.without_url())), None);
+        }
+        Err(error) => return (Answer::Lost(reason(&error.without_url())), None),
+    };
+    let text = |name: &str| {
+        let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+        value.map(|value| value.chars().take(64).collect::<String>())
+    };
+    let request_id = text("twilio-request-id");
+    let retry_after = text("retry-after").as_deref().and_then(retry_after);
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= largest => {
+                body.extend_from_slice(&chunk);
+            }
+            Ok(None) => break,
+            // A success that is not whole names no message; a refusal is one without its words.
+            Ok(Some(_)) | Err(_) => {
+                body.clear();
+                break;
             }
         }
-        (Answer::Http { status, retry_after, body }, request_id)
     }
+    (Answer::Http { status, retry_after, body }, request_id)
 }
 
 /// Everything that is wrong with the file at `path`.
@@ -153,19 +234,34 @@ fn credentials(text: &str) -> Result<BTreeMap<String, Credentials>, Vec<String>>
     let listed = reading.list("account", table.get("account"), MOST_ACCOUNTS);
     for (n, value) in listed.iter().enumerate() {
         let path = format!("account[{n}]");
-        let table = reading.table(&path, value, &["sid", "api_key", "api_secret", "auth_token"]);
+        let table = reading.table(
+            &path,
+            value,
+            &["sid", "api_key", "api_secret", "auth_token", "status_callback_url"],
+        );
         let sid = reading.text(&format!("{path}.sid"), table.get("sid"));
         if !sid.is_empty() && !is_account_sid(&sid) {
             reading.problem(&format!("{path}.sid"), "must be AC and 32 hexadecimal digits");
         }
         let key = |name: &str| format!("{path}.{name}");
+        let callback = table.get("status_callback_url");
+        let status_callback_url = callback
+            .is_some()
+            .then(|| reading.text(&key("status_callback_url"), callback))
+            .filter(|url| !url.is_empty());
+        if status_callback_url.as_ref().is_some_and(|url| !url.starts_with("http")) {
+            reading.problem(&key("status_callback_url"), "must start with https://");
+        }
         let credentials = match (table.get("api_key"), table.get("auth_token")) {
-            (None, token @ Some(_)) => {
-                Credentials { user: sid.clone(), secret: reading.text(&key("auth_token"), token) }
-            }
+            (None, token @ Some(_)) => Credentials {
+                user: sid.clone(),
+                secret: reading.text(&key("auth_token"), token),
+                status_callback_url,
+            },
             (user, None) => Credentials {
                 user: reading.text(&key("api_key"), user),
                 secret: reading.text(&key("api_secret"), table.get("api_secret")),
+                status_callback_url,
             },
             (Some(_), Some(_)) => {
                 reading.problem(&path, "has an api_key and an auth_token: one of them is enough");
@@ -188,6 +284,18 @@ fn reason(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_id_is_in_what_twilio_calls_and_signs() {
+        let id = "ms_0";
+        for (url, expected) in [
+            ("https://a.example/s", "https://a.example/s?twilio_edge_send=ms_0"),
+            ("https://a.example/s?b=c", "https://a.example/s?b=c&twilio_edge_send=ms_0"),
+            ("https://a.example/s#rc=3", "https://a.example/s?twilio_edge_send=ms_0#rc=3"),
+        ] {
+            assert_eq!(callback_url(url, id), expected);
+        }
+    }
 
     #[test]
     fn a_file_names_an_api_key_or_a_token() {

@@ -35,7 +35,7 @@ pub(super) struct Args {
 enum Verb {
     /// Messages that were taken on, the latest first
     List {
-        /// Only in this state: queued, attempting, sent, refused, unknown, not_sent
+        /// Only in this state: queued, attempting, sent, refused, unknown, not_sent, canceled
         #[arg(long)]
         state: Option<String>,
         /// At most so many
@@ -43,6 +43,11 @@ enum Verb {
         limit: u32,
         #[command(flatten)]
         format: Format,
+    },
+    /// Take one back that nobody has begun to send
+    Cancel {
+        /// Its id: ms_..
+        id: String,
     },
     /// Say of one that is unknown whether it was sent, as Twilio's console has it
     Resolve {
@@ -92,6 +97,16 @@ impl Verb {
                 let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
                 Ok(listing::print(format.output(), &COLUMNS, &rows))
             }
+            Verb::Cancel { id } => {
+                let Some(send) = sends.fetch(&id, None).await? else {
+                    return Ok(fail(format_args!("there is no message {id}")));
+                };
+                let by = Caller::command_line(&variable("USER").unwrap_or_default());
+                match sending::cancel(sends, &by, &send, now_ms()).await? {
+                    true => Ok(ExitCode::SUCCESS),
+                    false => Ok(fail(format_args!("{id} is {}: it is too late", send.state))),
+                }
+            }
             Verb::Resolve { id, sent, .. } => {
                 if sent.as_deref().is_some_and(|sid| !is_message_sid(sid)) {
                     return Ok(fail("--sent: must be SM or MM and 32 hexadecimal digits"));
@@ -119,6 +134,7 @@ fn row(send: &Send) -> Map<String, Value> {
         "attempts": send.tries,
         "code": send.code,
         "reason": send.reason,
+        "request_id": send.request_id,
     });
     match shown {
         Value::Object(object) => object,

@@ -22,6 +22,8 @@ use crate::{
     log::{self, Repeats},
     metrics::Metrics,
     permissions::Checks,
+    reconciler::Reconciler,
+    refusals::Refusals,
     replays,
     retention::{Job, Rulebook},
     senders::{self, Senders},
@@ -130,8 +132,18 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         blocked_countries: config.sending.blocked_countries.clone(),
     };
     // Without credentials there is nothing to send, and nothing that was begun is touched.
-    let senders = (!sending.twilio.is_off())
-        .then(|| Senders::start(&sending, &claims.metrics, &config.sending, &name));
+    let senders = (!sending.twilio.is_off()).then(|| {
+        let refusals = Refusals {
+            stores: stores.clone(),
+            lexicon: claims.lexicon.clone(),
+            metrics: claims.metrics.clone(),
+        };
+        let (metrics, settings) = (&claims.metrics, &config.sending);
+        (
+            Senders::start(&sending, refusals, metrics, settings, &name),
+            Reconciler::start(&sending, metrics, settings),
+        )
+    });
     let app = http::App::new(
         claims,
         accounts,
@@ -167,13 +179,14 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    if let Some(senders) = senders
-        && !senders.finish(left()).await
-    {
-        tracing::error!(
-            event = "sidecar.left_sends",
-            "messages were still on their way to Twilio; what became of them is unknown"
-        );
+    if let Some((senders, reconciler)) = senders {
+        reconciler.finish().await;
+        if !senders.finish(left()).await {
+            tracing::error!(
+                event = "sidecar.left_sends",
+                "messages were still on their way to Twilio; what became of them is unknown"
+            );
+        }
     }
     if !couriers.finish(left()).await {
         tracing::warn!(

@@ -5,11 +5,12 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
-use twilio_edge_contract::{Claim, Class, Delivery, Identity, Opt, Settlement};
+use twilio_edge_contract::{Claim, Class, Delivery, Identity, Opt, Settlement, is_send_id};
 
 use crate::domain::{
     address::Address,
     optout::{Cause, Lexicon},
+    sending::outcome::is_message_sid,
     trace::Trace,
 };
 
@@ -37,6 +38,8 @@ pub struct Webhook {
     pub suppresses: bool,
     /// Whether somebody has to deliver it for the filter, if there is anywhere to deliver it to.
     pub is_ours: bool,
+    /// Which of our own messages a status is about, as the signed URL has it.
+    pub send_id: Option<String>,
     /// How to find its request elsewhere.
     pub trace: Trace,
 }
@@ -67,9 +70,16 @@ impl Webhook {
         check(&claim.claim_id, &claim.identity)?;
         check_route(&claim.route)?;
         let trace = Trace::of(&claim);
-        let Claim { claim_id, identity, route, form, delivery, .. } = claim;
+        let Claim { claim_id, identity, route, form, delivery, send_id, .. } = claim;
+        let is_status = identity.class == Class::Status && is_message_sid(&identity.message_sid);
+        let send_id = send_id.filter(|id| is_status && is_send_id(id));
         let is_ours = delivery == Delivery::Accept;
-        Ok(Webhook { trace, is_ours, ..Webhook::read(claim_id, identity, route, form, lexicon) })
+        Ok(Webhook {
+            trace,
+            is_ours,
+            send_id,
+            ..Webhook::read(claim_id, identity, route, form, lexicon)
+        })
     }
 
     /// Reads what a settlement carries of a webhook that was forwarded unclaimed; none when it was claimed.
@@ -144,6 +154,7 @@ impl Webhook {
             outbound,
             suppresses,
             is_ours,
+            send_id: None,
             trace,
         }
     }

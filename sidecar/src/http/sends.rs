@@ -98,7 +98,7 @@ pub(super) struct SendShown {
     /// Ours; Twilio's is `message_sid`.
     id: String,
     account_sid: String,
-    /// `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (nobody knows whether Twilio has it), `not_sent`.
+    /// `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (nobody knows whether Twilio has it), `not_sent`, `canceled`.
     state: String,
     /// Of whom only the end is shown.
     to: String,
@@ -115,6 +115,8 @@ pub(super) struct SendShown {
     /// How.
     remedy: Option<String>,
     attempts: i64,
+    /// Twilio's name of the last call, for its support.
+    twilio_request_id: Option<String>,
     created_at: Option<String>,
     changed_at: Option<String>,
     links: Links,
@@ -302,6 +304,7 @@ impl SendShown {
             code: some(send.code),
             reason: some(send.reason),
             attempts: send.tries,
+            twilio_request_id: some(send.request_id),
         }
     }
 }

@@ -70,13 +70,21 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("retention.done", "info", "Something was redacted or deleted: `redacted`, `deleted`"),
     ("retention.failed", "warn", "A run of the retention job did not finish; the next one goes on"),
+    ("send.absent", "info", "Twilio never had a message of which nobody knew: it is sent again"),
     ("send.answered", "debug", "Twilio answered: `twilio.request_id`, `meaning`"),
     (
         "send.lost",
         "error",
         "Sidecars ended while messages were on their way: `count` of them are unknown (docs/SENDING.md)",
     ),
+    ("send.not_looked_for", "warn", "Twilio's list could not be read: it is tried again"),
+    ("send.reconciled", "info", "A message of which nobody knew is in Twilio's list"),
     ("send.refused", "info", "A message that was taken on is not sent: `code`, `reason`"),
+    (
+        "send.unclear",
+        "error",
+        "Twilio's list does not tell whether a message was sent: somebody has to decide (docs/SENDING.md)",
+    ),
     (
         "send.unknown",
         "error",
@@ -86,6 +94,11 @@ const ALL: &[(&str, &str, &str)] = &[
         "send.unwritten",
         "error",
         "The database did not take what became of a message: it is tried again, then unknown",
+    ),
+    (
+        "sends.unlearned",
+        "warn",
+        "What statuses say of messages that are sent could not be written down: `count`",
     ),
     ("sends.waiting", "warn", "The database does not answer: messages wait to be sent"),
     ("settlement.answered", "debug", "A webhook was settled: `outcome`, `result`"),

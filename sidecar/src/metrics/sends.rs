@@ -13,6 +13,7 @@ const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 #[derive(Debug)]
 pub(crate) struct SendMetrics {
     outcomes: Family<Labels<1>, Counter>,
+    reconciled: Family<Labels<1>, Counter>,
     calls: Counter,
     call_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
     unknowns: Gauge,
@@ -27,6 +28,11 @@ impl SendMetrics {
                 &["outcome"],
                 "Attempts to send a message: `sent`, `refused` for good, `retried` later, `unknown` (docs/SENDING.md)",
             ),
+            reconciled: all.counters(
+                "sends_reconciled",
+                &["by"],
+                "Messages of which something was learned later: Twilio told a status (`callback`), has it in its list (`found`), or never had it, and it is sent again (`absent`)",
+            ),
             calls: all.counter("twilio_calls", "Calls of Twilio's REST API that have ended"),
             call_seconds: all.add(
                 "twilio_call_seconds",
@@ -37,7 +43,7 @@ impl SendMetrics {
             ),
             unknowns: all.gauge(
                 "sends_unknown",
-                "Messages of which nobody knows whether they were sent, and somebody has to decide",
+                "Messages of which nobody knows whether they were sent",
             ),
             oldest: all.measure(
                 "send_queue_age_seconds",
@@ -51,6 +57,9 @@ impl SendMetrics {
         for outcome in OUTCOMES {
             self.outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
+        for by in ["callback", "found", "absent"] {
+            self.reconciled(by, 0);
+        }
     }
 
     /// An attempt has ended.
@@ -61,6 +70,11 @@ impl SendMetrics {
     /// Attempts whose sidecar has died.
     pub(crate) fn unknown(&self, count: u64) {
         self.outcomes.get_or_create(&[("outcome", "unknown")]).inc_by(count);
+    }
+
+    /// Something was learned of messages.
+    pub(crate) fn reconciled(&self, by: &'static str, count: u64) {
+        self.reconciled.get_or_create(&[("by", by)]).inc_by(count);
     }
 
     /// A call has ended.

@@ -2,6 +2,7 @@
 //! keeps a promise stays: that they are not written to again, and that no copy of a webhook is taken for a new one.
 
 use serde::Serialize;
+use sqlx::FromRow;
 
 use super::{
     AuditEntry,
@@ -53,6 +54,30 @@ pub struct Reached {
     key: String,
 }
 
+/// What is asked for of messages that are to be sent: `$4` its id or SID, `$5` the person and `$6` the channel, each empty if any.
+macro_rules! sends_of {
+    () => {
+        "account_sid = $1 AND form <> '' AND created_at_ms >= $2 AND created_at_ms <= $3 \
+         AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5) AND ($6 = '' OR channel = $6)"
+    };
+}
+
+const COUNT_SENDS: &str = concat!("SELECT count(*) AS found FROM sends WHERE ", sends_of!());
+
+/// What waits is not sent; what is on its way or unknown stays so, for its answer or its status to tell.
+const ERASE_SENDS: &str = concat!(
+    "UPDATE sends SET form = '', recipient = channel || ':..' || substr(recipient, length(recipient) - 1), look_at_ms = 0, \
+     code = CASE WHEN state = 'queued' THEN 'erased' ELSE code END, \
+     reason = CASE WHEN state = 'queued' THEN 'what it says was taken out' ELSE reason END, \
+     state = CASE WHEN state = 'queued' THEN 'refused' ELSE state END, changed_at_ms = $7 WHERE ",
+    sends_of!()
+);
+
+#[derive(Debug, FromRow)]
+struct Counted {
+    found: i64,
+}
+
 #[derive(Debug, Serialize)]
 struct Key<'a> {
     dedupe_key: &'a str,
@@ -99,6 +124,11 @@ impl Sweeper {
                 found.into_iter().partition(|row| erasure.delete && is_over(row));
             swept.deleted = gone.len();
             let rows = self.plan(rest, &everything(), None, now_ms, &mut swept);
+            // All of them at once, with the first step.
+            if after.is_none() {
+                let sends = of_sends(&mut tx, erasure, now_ms).await?;
+                (swept.found, swept.rows) = (swept.found + sends, swept.rows + sends);
+            }
             if erasure.dry_run {
                 return Ok((swept, reached));
             }
@@ -116,6 +146,32 @@ impl Sweeper {
         })
         .await
     }
+}
+
+/// Takes out what messages say that are not sent yet; how many these are.
+async fn of_sends(
+    tx: &mut Transaction,
+    erasure: &Erasure,
+    now_ms: i64,
+) -> Result<usize, StoreError> {
+    let number = erasure.number.as_ref();
+    let channel = number.and_then(|number| number.channel.as_deref());
+    let mut binds = vec![
+        Bind::Text(&erasure.account_sid),
+        Bind::Whole(erasure.since_ms),
+        Bind::Whole(erasure.until_ms),
+        Bind::Text(erasure.message_sid.as_deref().unwrap_or_default()),
+        Bind::Text(number.map_or("", |number| &number.number)),
+        Bind::Text(channel.unwrap_or_default()),
+    ];
+    if erasure.dry_run {
+        let counted: Vec<Counted> = tx.fetch_bound(COUNT_SENDS, &binds).await?;
+        let found = counted.first().map_or(0, |counted| counted.found);
+        return Ok(usize::try_from(found).unwrap_or_default());
+    }
+    binds.push(Bind::Whole(now_ms));
+    let rows = tx.execute_bound(ERASE_SENDS, &binds).await?;
+    Ok(usize::try_from(rows).unwrap_or(usize::MAX))
 }
 
 /// Everything, and nothing of it left to recognize.

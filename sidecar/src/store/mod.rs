@@ -46,6 +46,7 @@ mod sql;
 mod sqlite;
 mod suppressions;
 mod tenants;
+mod unknowns;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! What is to be sent, as the database has it. An attempt is committed, with a name of its own, before Twilio is called, and
 //! only who has that name writes down how it ended. An attempt whose hold is over without that is `unknown`: nothing here
-//! brings it back to `queued`, because nobody knows whether the message has left. What Twilio's answers mean is not known here.
+//! brings it back to `queued`, because nobody knows whether the message has left (`unknowns.rs` finds out). What Twilio's answers mean is not known here.
 
 use std::{future::Future, slice, time::Duration};
 
@@ -17,9 +17,10 @@ use crate::config;
 macro_rules! send_columns {
     () => {
         "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, wanted_at_ms, attempt_id, tries, \
-         message_sid, code, reason, created_at_ms, created_by, changed_at_ms"
+         message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, looks, request_id"
     };
 }
+pub(super) use send_columns;
 
 const ADD: &str = "
     INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
@@ -40,29 +41,33 @@ const DUE_UNLOCKED: &str = concat!(
 );
 
 const ATTEMPT: &str = "
-    UPDATE sends SET state = 'attempting', attempt_id = $2, due_at_ms = $3, tries = tries + 1, changed_at_ms = $4
+    UPDATE sends SET state = 'attempting', attempt_id = $2, due_at_ms = $3, tries = tries + 1, changed_at_ms = $4,
+        attempted_at_ms = $4
     WHERE id = $1 AND state = 'queued'";
 
-/// Nothing has left: it is tried again.
+/// Nothing has left: it is tried again, unless what it says was taken out meanwhile.
 const AGAIN: &str = "
-    UPDATE sends SET state = 'queued', attempt_id = '', due_at_ms = $3, code = $4, reason = $5, changed_at_ms = $6
+    UPDATE sends SET state = CASE WHEN form = '' THEN 'refused' ELSE 'queued' END, attempt_id = '', due_at_ms = $3,
+        code = CASE WHEN form = '' THEN 'erased' ELSE $4 END, reason = $5, changed_at_ms = $6, request_id = $7
     WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
 
 /// An answer that comes after the hold is as good as one before.
 const END: &str = "
     UPDATE sends SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
+        request_id = $9, looks = 0, look_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
         form = CASE WHEN $3 = 'unknown' THEN form ELSE '' END,
         recipient = CASE WHEN $3 = 'unknown' THEN recipient ELSE $8 END
     WHERE id = $1 AND attempt_id = $2 AND state IN ('attempting', 'unknown')";
 
 const EXPIRE: &str = "
     UPDATE sends SET state = 'unknown', code = 'unknown',
-        reason = 'the sidecar ended while the message was on its way to Twilio', changed_at_ms = $1
+        reason = 'the sidecar ended while the message was on its way to Twilio', changed_at_ms = $1,
+        looks = 0, look_at_ms = $1
     WHERE state = 'attempting' AND due_at_ms <= $1";
 
 const RESOLVE: &str = "
     UPDATE sends SET state = $2, message_sid = $3, attempt_id = '', form = '', recipient = $4, code = '',
-        reason = 'decided by an operator', changed_at_ms = $5
+        reason = 'decided by an operator', changed_at_ms = $5, look_at_ms = 0
     WHERE id = $1 AND state = 'unknown'";
 
 const FETCH: &str = concat!("SELECT ", send_columns!(), " FROM sends WHERE id = $1");
@@ -97,7 +102,7 @@ pub struct Send {
     pub kind: String,
     /// What Twilio is told, as a form; empty once it has ended.
     pub form: String,
-    /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`.
+    /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`, `canceled`.
     pub state: String,
     /// When it is to be sent; of an attempt, when its hold ends.
     pub due_at_ms: i64,
@@ -119,6 +124,12 @@ pub struct Send {
     pub created_by: String,
     /// When that was last changed.
     pub changed_at_ms: i64,
+    /// When its last attempt began; 0 if there was none.
+    pub attempted_at_ms: i64,
+    /// How often it was looked for in Twilio's list, since nobody knows.
+    pub looks: i64,
+    /// Twilio's name of the last call, for its support; empty if it answered none.
+    pub request_id: String,
 }
 
 /// How an attempt ended.
@@ -132,6 +143,8 @@ pub struct Outcome<'a> {
     pub code: &'a str,
     /// The same in words.
     pub reason: &'a str,
+    /// Twilio's name of the call; empty if it answered none.
+    pub request_id: &'a str,
 }
 
 /// How sending stands.
@@ -146,7 +159,7 @@ pub struct SendsStanding {
 /// The messages to be sent of one database.
 #[derive(Debug, Clone)]
 pub struct Sends {
-    database: Database,
+    pub(super) database: Database,
     timeout: Duration,
 }
 
@@ -232,7 +245,13 @@ impl Sends {
                 ];
                 if tx.execute_bound(ATTEMPT, &binds).await? == 1 {
                     let (attempt_id, tries) = (attempt_id.to_owned(), send.tries + 1);
-                    taken.push(Send { attempt_id, tries, due_at_ms: until_ms, ..send });
+                    taken.push(Send {
+                        attempt_id,
+                        tries,
+                        due_at_ms: until_ms,
+                        attempted_at_ms: now_ms,
+                        ..send
+                    });
                 }
             }
             tx.commit().await?;
@@ -246,8 +265,8 @@ impl Sends {
         &self,
         send: &Send,
         due_at_ms: i64,
-        code: &str,
-        reason: &str,
+        (code, reason): (&str, &str),
+        request_id: &str,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let binds = [
@@ -257,6 +276,7 @@ impl Sends {
             Bind::Text(code),
             Bind::Text(reason),
             Bind::Whole(now_ms),
+            Bind::Text(request_id),
         ];
         self.changed(AGAIN, &binds).await.map(|_| ())
     }
@@ -278,6 +298,7 @@ impl Sends {
             Bind::Text(outcome.reason),
             Bind::Whole(now_ms),
             Bind::Text(masked),
+            Bind::Text(outcome.request_id),
         ];
         self.changed(END, &binds).await.map(|rows| rows == 1)
     }
@@ -337,7 +358,7 @@ impl Sends {
         Ok(found.into_iter().next().unwrap_or(nothing))
     }
 
-    async fn changed(
+    pub(super) async fn changed(
         &self,
         statement: &'static str,
         binds: &[Bind<'_>],
@@ -351,7 +372,7 @@ impl Sends {
         .await
     }
 
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {

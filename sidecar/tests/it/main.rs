@@ -28,6 +28,7 @@ mod kills;
 mod logs;
 mod metrics;
 mod migrations;
+mod never_twice;
 mod openapi;
 mod outages;
 mod permissions;

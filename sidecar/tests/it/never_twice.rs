@@ -1,0 +1,368 @@
+//! Every message that is asked for is made at Twilio, and none twice, however often a sidecar is killed while it sends. Twilio is
+//! the simulator, a process of its own that nobody kills. `make never-twice` does it at length; NEVER_TWICE says how long, and
+//! NEVER_TWICE_SEED from which seed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    api_keys::{Caller, administrator},
+    deliveries::command,
+    servers::{Guarded, eventually},
+    sidecar::{ACCOUNT, Sidecar, status},
+    world::{Kind, World},
+};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const OURS: &str = "+14155238886";
+
+/// The simulator, and where it is.
+struct Simulator {
+    _process: Guarded,
+    base: String,
+}
+
+impl Simulator {
+    fn start(world: &World) -> Simulator {
+        let accounts = world.directory.path().join("accounts.toml");
+        let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n");
+        std::fs::write(&accounts, account).unwrap();
+        let told = world.directory.path().join("simulator.out");
+        let script = format!(
+            "exec \"$0\" simulator --listen 127.0.0.1:0 --step-ms 20 --mps 1000 --accounts '{}' >'{}'",
+            accounts.display(),
+            told.display()
+        );
+        let program = env!("CARGO_BIN_EXE_twilio-edge");
+        let process = Guarded::start(
+            Path::new("sh"),
+            &["-c", &script, program],
+            &[],
+            "KILL",
+            None,
+            Stdio::null(),
+        );
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let line = std::fs::File::open(&told)
+                .ok()
+                .and_then(|file| BufReader::new(file).lines().next())
+                .and_then(Result::ok);
+            if let Some((_, base)) = line.as_deref().and_then(|line| line.split_once(" on ")) {
+                return Simulator { _process: process, base: base.trim().to_owned() };
+            }
+            assert!(Instant::now() < deadline, "no simulator");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Every message it made: its text by its SID.
+    async fn made(&self) -> BTreeMap<String, String> {
+        let client = reqwest::Client::new();
+        let mut made = BTreeMap::new();
+        let mut next = Some(format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json?PageSize=1000"));
+        while let Some(uri) = next {
+            let asked = client.get(format!("{}{uri}", self.base));
+            let page: Value =
+                asked.basic_auth(ACCOUNT, Some(SECRET)).send().await.unwrap().json().await.unwrap();
+            for one in page["messages"].as_array().unwrap() {
+                let text = one["body"].as_str().unwrap().to_owned();
+                made.insert(one["sid"].as_str().unwrap().to_owned(), text);
+            }
+            next = page["next_page_uri"].as_str().map(str::to_owned);
+        }
+        made
+    }
+}
+
+/// A small generator: what it decides can be had again, if not the moments of the kernel.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 33) % limit
+    }
+}
+
+/// How many messages, and how many kills.
+fn size() -> (u64, u64, bool) {
+    let words = std::env::var("NEVER_TWICE").unwrap_or_default();
+    let mut numbers = words.split_whitespace().map(|word| word.parse::<u64>().unwrap());
+    match (numbers.next(), numbers.next()) {
+        (Some(sends), Some(kills)) => (sends, kills, true),
+        _ => (60, 12, false),
+    }
+}
+
+fn seed() -> u64 {
+    match std::env::var("NEVER_TWICE_SEED") {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => getrandom::u64().unwrap(),
+    }
+}
+
+async fn started(world: &World, simulator: &Simulator) -> Sidecar {
+    let file = world.directory.path().join("sending.toml");
+    let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n");
+    std::fs::write(&file, account).unwrap();
+    let settings = [
+        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", &simulator.base),
+        ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "1000"),
+        ("TWILIO_EDGE_SENDING_ABSENT_AFTER_S", "2"),
+        ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "5000"),
+        ("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "6000"),
+    ];
+    world.sidecar_with(&settings).await
+}
+
+/// To whom: now and then a number whose message Twilio makes, but says 500, or nothing at all.
+fn recipient(n: u64) -> String {
+    let last = match n % 20 {
+        7 => 9005,
+        13 => 9006,
+        _ => n % 9000,
+    };
+    format!("+1415555{last:04}")
+}
+
+/// Asks for it as a client does: with the same key again, until it is answered. None once the sidecar is gone.
+async fn ask(sidecar: &Sidecar, token: &str, n: u64) -> Option<String> {
+    let wanted =
+        json!({"account_sid": ACCOUNT, "to": recipient(n), "from": OURS, "body": format!("m{n}")});
+    let request = sidecar
+        .client
+        .post(format!("{}/v1/messages", sidecar.base))
+        .bearer_auth(token)
+        .header("idempotency-key", format!("key-{n}"));
+    let answer = request.body(wanted.to_string()).send().await.ok()?;
+    if answer.status().as_u16() != 202 {
+        return None;
+    }
+    let taken: Value = answer.json().await.ok()?;
+    Some(taken["id"].as_str().unwrap().to_owned())
+}
+
+/// Waits longer than usual: holds have to end, and silence has to count.
+async fn in_the_end(what: &str, world: &World, query: &str) {
+    let deadline = Instant::now() + Duration::from_secs(240);
+    loop {
+        let left = world.stored(query).await;
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}; left: {left:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn under_kills(kind: Kind) {
+    let (sends, kills, at_length) = size();
+    let seed = seed();
+    println!("{kind:?}: {sends} messages, {kills} kills, NEVER_TWICE_SEED={seed}");
+    let mut chance = Chance(seed);
+    let world = World::new(kind).await;
+    let simulator = Simulator::start(&world);
+    let mut sidecar = started(&world, &simulator).await;
+    let token = administrator(&sidecar).await.token.clone();
+    let mut ids = BTreeMap::new();
+    for kill in 0..=kills {
+        let last = sends * (kill + 1) / (kills + 1);
+        let pause = Duration::from_micros(chance.below(60_000));
+        let asking = async {
+            for n in 0..last {
+                if ids.contains_key(&n) {
+                    continue;
+                }
+                match ask(&sidecar, &token, n).await {
+                    Some(id) => ids.insert(n, id),
+                    None => return,
+                };
+            }
+            // Whatever is asked for is soon sent; the kill comes when it comes.
+            std::future::pending::<()>().await;
+        };
+        if kill < kills {
+            let _ = tokio::time::timeout(pause, asking).await;
+            sidecar.kill();
+            sidecar = started(&world, &simulator).await;
+        }
+    }
+    // A key whose sidecar died is held until its request could have been answered.
+    for n in 0..sends {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !ids.contains_key(&n) {
+            match ask(&sidecar, &token, n).await {
+                Some(id) => ids.insert(n, id),
+                None => {
+                    assert!(Instant::now() < deadline, "m{n} is not taken on");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+        }
+    }
+    let lost = "SELECT id FROM sends WHERE state = 'attempting' OR state = 'unknown'";
+    let lost = world.stored(lost).await.len();
+    if !at_length {
+        // As if the holds of those that died were over; this one's are all over when nothing is queued and its calls have ended.
+        in_the_end("all were tried", &world, "SELECT id FROM sends WHERE state = 'queued'").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let age = "UPDATE sends SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' OR state = 'unknown' RETURNING id";
+        world.stored(age).await;
+    }
+    in_the_end("all are sent", &world, "SELECT id FROM sends WHERE state <> 'sent'").await;
+
+    let made = simulator.made().await;
+    let texts: BTreeSet<&String> = made.values().collect();
+    let again = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"absent\"}").await;
+    let found = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"found\"}").await;
+    println!(
+        "{kind:?}: {} messages at Twilio, {} different; {lost} were lost at the last kill; found {found}, sent again {again}",
+        made.len(),
+        texts.len()
+    );
+    let sends = usize::try_from(sends).unwrap();
+    assert_eq!((made.len(), texts.len()), (sends, sends), "each once");
+    let known: BTreeSet<String> =
+        world.stored("SELECT message_sid FROM sends").await.into_iter().collect();
+    assert_eq!(known, made.into_keys().collect(), "and each is known by Twilio's name");
+    assert_eq!(ids.values().collect::<BTreeSet<_>>().len(), sends);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_is_killed_sends_each_once_on_sqlite() {
+    under_kills(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_is_killed_sends_each_once_on_redis_and_postgres() {
+    under_kills(Kind::RedisPostgres).await;
+}
+
+/// Twilio made the message and failed to say so; its callback tells, with our id in the URL, before anybody looks.
+#[tokio::test]
+async fn a_status_tells_of_a_message_of_which_nobody_knew() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world);
+    let file = world.directory.path().join("sending.toml");
+    let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n");
+    std::fs::write(&file, account).unwrap();
+    let nowhere = format!("http://127.0.0.1:{}", crate::servers::free_port());
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = [
+        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", &format!("http://{}", silent.local_addr().unwrap())),
+        ("TWILIO_EDGE_SENDING_STATUS_CALLBACK_URL", &format!("{nowhere}/status#rc=3")),
+        ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "1000"),
+    ];
+    let sidecar = world.sidecar_with(&settings).await;
+    let root = administrator(&sidecar).await;
+    let id = ask(&sidecar, &root.token, 1).await.unwrap();
+    // What Twilio is told is read, and never answered.
+    let (mut line, _) = silent.accept().await.unwrap();
+    let mut asked = String::new();
+    while !asked.contains("twilio_edge_send") {
+        use tokio::io::AsyncReadExt;
+        let mut bytes = [0; 4096];
+        let read = line.read(&mut bytes).await.unwrap();
+        assert!(read > 0, "no such parameter: {asked}");
+        asked.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    assert!(asked.contains(&format!("twilio_edge_send%3D{id}%23rc%3D3")), "{asked}");
+    let app = Caller::app(&sidecar, &root.token);
+    let place = format!("/v1/messages/{id}?account_sid={ACCOUNT}");
+    eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
+    let sid = format!("SM{:032x}", 7);
+    let mut told = status("c1", &sid, "sent");
+    // Of somebody else's account it says nothing.
+    told.send_id = Some(id.clone());
+    let mut strange = crate::histories::of_other(told.clone());
+    strange.claim_id = "c0".into();
+    sidecar.claim(strange).await;
+    assert_eq!(app.get(&place).await["state"], "unknown");
+    sidecar.claim(told).await;
+    let shown = app.get(&place).await;
+    assert_eq!((&shown["state"], &shown["message_sid"]), (&json!("sent"), &json!(sid)));
+    let heard = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"callback\"}").await;
+    assert_eq!(heard, 1.0);
+    assert_eq!(world.stored("SELECT form FROM sends").await, [""]);
+    assert!(simulator.made().await.is_empty(), "and nothing was made elsewhere");
+}
+
+/// Who does not want to be written to is known after one refusal of Twilio's.
+#[tokio::test]
+async fn a_refusal_suppresses_whom_it_is_about() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world);
+    let sidecar = started(&world, &simulator).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let wanted = json!({"account_sid": ACCOUNT, "to": "+14155559003", "from": OURS, "body": "hi"});
+    let taken: Value = app
+        .send(reqwest::Method::POST, "/v1/messages", wanted.to_string())
+        .await
+        .json()
+        .await
+        .unwrap();
+    let place = format!("/v1/messages/{}?account_sid={ACCOUNT}", taken["id"].as_str().unwrap());
+    eventually("it is refused", async || app.get(&place).await["code"] == "21610").await;
+    let shown = app.get(&place).await;
+    assert!(shown["twilio_request_id"].as_str().unwrap().starts_with("RQ"), "{shown}");
+    let refusal = app.refusal(reqwest::Method::POST, "/v1/messages", &wanted).await;
+    assert_eq!(refusal, crate::api_keys::coded(409, "suppressed"));
+}
+
+/// What waits is taken back, or taken out; neither is sent.
+#[tokio::test]
+async fn what_waits_can_be_taken_back_and_forgotten() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let world = World::new(kind).await;
+        let simulator = Simulator::start(&world);
+        let sidecar = started(&world, &simulator).await;
+        let root = administrator(&sidecar).await;
+        let app = Caller::app(&sidecar, &root.token);
+        let at = jiff::Timestamp::now() + Duration::from_secs(4);
+        let mut places = Vec::new();
+        for to in ["+14155550001", "+14155550002", "+14155550003"] {
+            let wanted = json!({"account_sid": ACCOUNT, "to": to, "from": OURS, "body": to, "send_at": at.to_string()});
+            let taken: Value = app
+                .send(reqwest::Method::POST, "/v1/messages", wanted.to_string())
+                .await
+                .json()
+                .await
+                .unwrap();
+            places.push(taken["id"].as_str().unwrap().to_owned());
+        }
+        let state = async |n: usize| {
+            app.get(&format!("/v1/messages/{}?account_sid={ACCOUNT}", places[n])).await
+        };
+        command(&world, &["sends", "cancel", &places[0]]);
+        assert_eq!(state(0).await["state"], "canceled");
+        let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.canceled'").await;
+        assert_eq!(audit, [places[0].as_str()]);
+        let redact = ["redact", "--account", ACCOUNT, "--number", "+14155550002"];
+        let counted = command(&world, &[&redact[..], &["--dry-run"]].concat());
+        assert_eq!(state(1).await["state"], "queued", "{counted}");
+        command(&world, &redact);
+        let forgotten = state(1).await;
+        assert_eq!(
+            (&forgotten["state"], &forgotten["code"]),
+            (&json!("refused"), &json!("erased"))
+        );
+        let kept =
+            world.stored("SELECT recipient FROM sends WHERE form = '' ORDER BY recipient").await;
+        assert_eq!(kept, ["sms:..01", "sms:..02"]);
+        eventually("the third is sent", async || state(2).await["state"] == "sent").await;
+        assert_eq!(simulator.made().await.into_values().collect::<Vec<_>>(), ["+14155550003"]);
+    }
+}
