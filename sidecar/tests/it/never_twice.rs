@@ -366,3 +366,29 @@ async fn what_waits_can_be_taken_back_and_forgotten() {
         assert_eq!(simulator.made().await.into_values().collect::<Vec<_>>(), ["+14155550003"]);
     }
 }
+
+/// A line that breaks before Twilio has read anything: its list shows nothing, for long enough, and the message is due again.
+#[tokio::test]
+async fn what_certainly_never_arrived_is_sent_again() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world);
+    let sidecar = started(&world, &simulator).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let wanted = json!({"account_sid": ACCOUNT, "to": "+14155559007", "from": OURS, "body": "hi"});
+    let answer = app.send(reqwest::Method::POST, "/v1/messages", wanted.to_string()).await;
+    let taken: Value = answer.json().await.unwrap();
+    let place = format!("/v1/messages/{}?account_sid={ACCOUNT}", taken["id"].as_str().unwrap());
+    eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
+    // Silence does not count while the request may still be on its way.
+    let looks = "SELECT id FROM sends WHERE looks >= 2";
+    eventually("it is looked for", async || world.stored(looks).await.len() == 1).await;
+    let shown = app.get(&place).await;
+    assert_eq!((&shown["state"], &shown["attempts"]), (&json!("unknown"), &json!(1)));
+    // As if its hold were over.
+    world.stored("UPDATE sends SET due_at_ms = attempted_at_ms, look_at_ms = 1 RETURNING id").await;
+    eventually("it is sent again", async || app.get(&place).await["attempts"] == 2).await;
+    let absent = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"absent\"}").await;
+    assert_eq!(absent, 1.0);
+    assert!(simulator.made().await.is_empty());
+}
