@@ -153,7 +153,8 @@ fn accounts_in(read: Result<Vec<u8>, String>) -> Result<Vec<AccountKeys>, Vec<St
     file::parse(text)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// The content of a file that an operator keeps, if it is of a size that such a file has.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let problem = |error: std::io::Error| error.to_string();
     // A pipe would never come to its end.
     if !std::fs::metadata(path).map_err(problem)?.is_file() {

@@ -124,7 +124,7 @@ pub struct Sending {
     pub errors_file: String,
     pub absent_after_s: u64,
     pub reconcile_for_s: u64,
-    pub blocked_countries: Vec<String>,
+    pub routing_file: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -375,6 +375,12 @@ impl Config {
                 check(false, &format!("sending.errors_file: {file}: {problem}"));
             }
         }
+        if serving && !self.sending.routing_file.is_empty() {
+            let file = &self.sending.routing_file;
+            for problem in crate::routes::problems(file) {
+                check(false, &format!("sending.routing_file: {file}: {problem}"));
+            }
+        }
         let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
         check(
             is_web(&self.sending.base_url),
@@ -384,12 +390,6 @@ impl Config {
         check(
             callback.is_empty() || is_web(callback),
             "sending.status_callback_url: must start with https://, or be empty",
-        );
-        let is_country =
-            |text: &String| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
-        check(
-            self.sending.blocked_countries.iter().all(is_country),
-            "sending.blocked_countries: must be countries of two capital letters, as in FR",
         );
         let database = self.database.url.expose();
         check(

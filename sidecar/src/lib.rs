@@ -41,6 +41,7 @@ pub mod reconciler;
 pub mod refusals;
 pub mod replays;
 pub mod retention;
+pub mod routes;
 pub mod senders;
 pub mod sending;
 pub mod shown;

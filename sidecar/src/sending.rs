@@ -9,6 +9,7 @@ use toml::Table;
 use crate::{
     domain::{
         address::Address,
+        phone,
         sending::{
             errors::Errors,
             pace::priority,
@@ -18,6 +19,7 @@ use crate::{
     },
     keys::Caller,
     permissions::{Checks, Intent},
+    routes::Routes,
     senders::Bell,
     store::{AuditEntry, Done, Send, Sends, StoreError},
     twilio::Twilio,
@@ -39,11 +41,20 @@ pub struct Sending {
     pub bell: Bell,
     /// What Twilio's codes mean.
     pub errors: Arc<Errors>,
-    /// Countries nobody is written to in.
-    pub blocked_countries: Vec<String>,
+    /// Who sends where nobody says.
+    pub routes: Routes,
 }
 
 impl Sending {
+    /// The message with who sends it, if that is said by a route only.
+    pub fn routed(&self, request: Request) -> Request {
+        let country = phone::country(&request.to.number);
+        let routing = self.routes.current();
+        let route =
+            routing.of(&request.account_sid).sender(&request.to.channel, country.as_deref());
+        Request { sender: request.sender.or_else(|| route.cloned()), ..request }
+    }
+
     /// What every rule says of a message.
     pub async fn judge(&self, request: &Request, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
         let intent = Intent {
@@ -56,9 +67,10 @@ impl Sending {
             category: request.category,
             kind: request.kind(),
         };
+        let routing = self.routes.current();
         let facts = Facts {
             has_credentials: self.twilio.knows(&request.account_sid),
-            blocked_countries: &self.blocked_countries,
+            routes: routing.of(&request.account_sid),
             checks: self.checks.may_send(&intent, now_ms).await?,
         };
         Ok(judge(request, facts))

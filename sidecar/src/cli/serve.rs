@@ -26,6 +26,7 @@ use crate::{
     refusals::Refusals,
     replays,
     retention::{Job, Rulebook},
+    routes::Routes,
     senders::{self, Senders},
     sending::{self, Sending},
     sinks::Sinks,
@@ -123,13 +124,16 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
     let errors = sending::errors(&config.sending.errors_file)
         .map_err(|problems| format!("sending.errors_file: {}", problems.join("; ")))?;
+    let routes = Routes::open(&config.sending.routing_file)
+        .map_err(|problems| format!("sending.routing_file: {}", problems.join("; ")))?;
+    let routing = tokio::spawn(routes.clone().keep_fresh());
     let sending = Sending {
         sends: stores.sends(),
         checks: Checks::new(stores.clone(), stores.policies(), claims.metrics.clone()),
         twilio,
         bell: senders::Bell::default(),
         errors: Arc::new(errors),
-        blocked_countries: config.sending.blocked_countries.clone(),
+        routes,
     };
     // Without credentials there is nothing to send, and nothing that was begun is touched.
     let senders = (!sending.twilio.is_off()).then(|| {
@@ -176,6 +180,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     replaying.abort();
     telling.abort();
     refresh.abort();
+    routing.abort();
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));

@@ -7,8 +7,8 @@
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use rlibphonenumber::{
-    PHONE_NUMBER_UTIL, ParseError, PhoneNumber, PhoneNumberFormat, ValidationError,
-    enums::Region as Code,
+    PHONE_NUMBER_UTIL, ParseError, PhoneNumber, PhoneNumberFormat, PhoneNumberType,
+    ValidationError, enums::Region as Code,
 };
 
 /// Longest text that is looked at; the longest spelling of a number is well below it.
@@ -106,6 +106,12 @@ pub fn country(e164: &str) -> Option<String> {
     Some(region.to_string()).filter(|code| code.len() == 2 && code != "ZZ")
 }
 
+/// Whether it is of a telephone on a wall, certainly: where the digits do not tell (as in the United States) it is not.
+pub fn is_landline(e164: &str) -> bool {
+    let number = is_e164(e164).then(|| PHONE_NUMBER_UTIL.parse(e164, None).ok()).flatten();
+    number.is_some_and(|number| number.get_type() == PhoneNumberType::FixedLine)
+}
+
 /// The number and every other spelling that reaches the same person: three countries changed how mobiles are written, and
 /// networks and WhatsApp still use both.
 pub fn spellings(e164: &str) -> Vec<Cow<'_, str>> {
@@ -144,6 +150,20 @@ mod tests {
 
     fn region(code: &str) -> Option<Region> {
         Some(code.parse().unwrap())
+    }
+
+    #[test]
+    fn a_landline_is_one_where_the_digits_tell() {
+        for (number, expected) in [
+            ("+493012345678", true),
+            ("+4915123456789", false),
+            ("+442071234567", true),
+            ("+447400123456", false),
+            ("+16132345678", false),
+            ("15123", false),
+        ] {
+            assert_eq!(is_landline(number), expected, "{number}");
+        }
     }
 
     #[test]

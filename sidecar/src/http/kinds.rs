@@ -100,7 +100,7 @@ kinds! {
     CONTENT_REJECTED CONFLICT CALLER "content_rejected": "Twilio would not take the content; nothing was done";
         "The detail names the limit."
     REGION_BLOCKED CONFLICT OPERATOR "region_blocked": "Nobody is written to in that country; nothing was done";
-        "The operator may take it out of sending.blocked_countries."
+        "The operator permits countries in the file of sending.routing_file."
     SUPPRESSED CONFLICT CALLER "suppressed": "The person is not to be written to; nothing was done";
         "The detail tells since when, and whether a START of theirs ends it or only an administrator."
     NO_CONSENT CONFLICT CALLER "no_consent": "The person has not agreed to this; nothing was done";

@@ -57,7 +57,8 @@ struct WantedMessage {
     /// Of a number without a country code: two letters.
     #[schema(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
-    /// Our number, on the channel of the recipient; or `messaging_service_sid`.
+    /// Our number, on the channel of the recipient; or `messaging_service_sid`; or neither, and the route to the recipient's
+    /// country says who.
     #[schema(min_length = 1, max_length = 255)]
     from: Option<String>,
     /// The Messaging Service that chooses one.
@@ -166,7 +167,7 @@ async fn send(
     if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
         return Err(people::impossible("send_at", "must be within 35 days"));
     }
-    let request = wanted.read(&caller)?;
+    let request = app.sending.routed(wanted.read(&caller)?);
     let away = |reason| Problem::unavailable(&reason);
     let verdicts = app.sending.judge(&request, super::now_ms()).await.map_err(away)?;
     if dry_run {
@@ -216,6 +217,7 @@ fn refused(code: Code, detail: &str) -> Problem {
     let kind = match code {
         Code::NoCredentials => kinds::NO_CREDENTIALS,
         Code::SenderUnknown => kinds::SENDER_UNKNOWN,
+        Code::InvalidRecipient => kinds::INVALID_RECIPIENT,
         Code::ContentRejected => kinds::CONTENT_REJECTED,
         Code::RegionBlocked => kinds::REGION_BLOCKED,
         Code::Suppressed => kinds::SUPPRESSED,

@@ -70,6 +70,8 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("retention.done", "info", "Something was redacted or deleted: `redacted`, `deleted`"),
     ("retention.failed", "warn", "A run of the retention job did not finish; the next one goes on"),
+    ("routing.read_again", "info", "The routes have changed, and count now"),
+    ("routing.unusable", "warn", "Their file cannot be used any more: the last good ones count"),
     ("send.absent", "info", "Twilio never had a message of which nobody knew: it is sent again"),
     ("send.answered", "debug", "Twilio answered: `twilio.request_id`, `meaning`"),
     (

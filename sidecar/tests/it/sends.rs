@@ -27,6 +27,7 @@ on_every_store! {
     a_sidecar_that_dies_sends_nothing_twice,
     what_may_have_left_is_not_sent_again,
     the_operator_says_what_a_code_means,
+    a_message_goes_the_way_of_its_country,
 }
 
 const PERSON: &str = "whatsapp:+15550001234";
@@ -190,6 +191,51 @@ async fn the_operator_says_what_a_code_means(world: World) {
     assert_eq!((&shown["attempts"], twilio.bodies().len()), (&json!(1), 0));
 }
 
+/// Who sends is said by a file, that counts as soon as it changes; one that is broken changes nothing.
+async fn a_message_goes_the_way_of_its_country(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let file = world.directory.path().join("routing.yaml");
+    let (one, two) = (format!("MG{}", "1".repeat(32)), format!("MG{}", "2".repeat(32)));
+    let routes = |britain: &str| {
+        format!("default: {one}\nby_country: {{GB: {britain}}}\ndeny_countries: [FR]\n")
+    };
+    std::fs::write(&file, routes(&two)).unwrap();
+    let ours = [("TWILIO_EDGE_SENDING_ROUTING_FILE", file.to_str().unwrap())];
+    let sidecar = started_with(&world, &url, &ours).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let wanted = |to: &str, body: &str| json!({"account_sid": ACCOUNT, "to": to, "body": body});
+    for (to, body) in [("+15550001234", "one"), ("+447400123456", "two")] {
+        let (status, taken) = ask(&sidecar, &root.token, &wanted(to, body)).await.unwrap();
+        assert_eq!(status, 202, "{taken}");
+    }
+    eventually("they are sent", async || twilio.bodies().len() == 2).await;
+    let by = || -> BTreeMap<String, String> {
+        let made = twilio.made.lock().unwrap();
+        made.iter()
+            .map(|(_, form)| (form["Body"].clone(), form["MessagingServiceSid"].clone()))
+            .collect()
+    };
+    assert_eq!((&by()["one"], &by()["two"]), (&one, &two));
+    let refusal =
+        async |to: &str| app.refusal(Method::POST, "/v1/messages", &wanted(to, "no")).await;
+    assert_eq!(refusal("+33612345678").await, coded(409, "region_blocked"));
+    assert_eq!(refusal("+493012345678").await, coded(422, "invalid_recipient"));
+
+    let mut dry = wanted("+447400123456", "hi");
+    dry["dry_run"] = json!(true);
+    let sends = async || {
+        let told = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
+        told.json::<Value>().await.unwrap()["verdicts"][1]["detail"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(sends().await, format!("{two} sends"));
+    std::fs::write(&file, routes(&one)).unwrap();
+    eventually("the file counts", async || sends().await == format!("{one} sends")).await;
+    std::fs::write(&file, "default: [").unwrap();
+    eventually("it is told", async || sidecar.log().contains("routing.unusable")).await;
+    assert_eq!(sends().await, format!("{one} sends"), "as it last was");
+}
+
 /// However far away that is: it is given up so long after it was to be sent, not after it was asked for.
 async fn what_is_for_later_waits(world: World) {
     let (url, twilio) = Twilio::start().await;
@@ -233,6 +279,7 @@ async fn nobody_is_sent_what_they_do_not_want(world: World) {
     let order = [
         "credentials",
         "sender",
+        "recipient",
         "content",
         "region",
         "suppression",

@@ -1,10 +1,11 @@
-//! A message from what is asked for to what Twilio said of it, as decisions: what may be asked (`request.rs`), what speaks
-//! against it (`rules.rs`), what an answer of Twilio means (`outcome.rs`, `errors.rs`), whether its list has a message of which
-//! nobody knows (`matching.rs`), and when the next one may go (`pace.rs`).
+//! A message from what is asked for to what Twilio said of it, as decisions: what may be asked (`request.rs`), who sends it
+//! (`routing.rs`), what speaks against it (`rules.rs`), what an answer of Twilio means (`outcome.rs`, `errors.rs`), whether its
+//! list has a message of which nobody knows (`matching.rs`), and when the next one may go (`pace.rs`).
 
 pub mod errors;
 pub mod matching;
 pub mod outcome;
 pub mod pace;
 pub mod request;
+pub mod routing;
 pub mod rules;

@@ -4,7 +4,10 @@
 
 use serde::Serialize;
 
-use super::request::{Content, LONGEST_BODY, MOST_MEDIA, Request, Sender};
+use super::{
+    request::{Content, LONGEST_BODY, MOST_MEDIA, Request, Sender},
+    routing::Routes,
+};
 use crate::domain::{check, phone};
 
 /// The rules, in their order. A rule about templates, media or routes has its place before those of the person.
@@ -16,6 +19,8 @@ pub enum Rule {
     Credentials,
     /// Somebody sends, on the channel of the recipient.
     Sender,
+    /// The recipient can get a message of this channel.
+    Recipient,
     /// The content is one Twilio can take.
     Content,
     /// The country may be written to.
@@ -39,6 +44,8 @@ pub enum Code {
     NoCredentials,
     /// Nobody says who sends, or on another channel.
     SenderUnknown,
+    /// A landline gets no SMS.
+    InvalidRecipient,
     /// Too long, too many, or not to be fetched.
     ContentRejected,
     /// The operator does not write to that country.
@@ -59,6 +66,7 @@ impl Code {
         match self {
             Code::NoCredentials => "no_credentials",
             Code::SenderUnknown => "sender_unknown",
+            Code::InvalidRecipient => "invalid_recipient",
             Code::ContentRejected => "content_rejected",
             Code::RegionBlocked => "region_blocked",
             Code::Suppressed => "suppressed",
@@ -101,12 +109,12 @@ pub struct Verdict {
 }
 
 /// What is known beside the request.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Facts<'a> {
     /// Whether there are credentials for the account.
     pub has_credentials: bool,
-    /// Countries nobody is written to in, as two capital letters.
-    pub blocked_countries: &'a [String],
+    /// Of the account.
+    pub routes: &'a Routes,
     /// What `POST /v1/checks` would say: the same decision, not a second one.
     pub checks: Vec<check::Verdict>,
 }
@@ -116,8 +124,9 @@ pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let mut verdicts = vec![
         credentials(facts.has_credentials),
         sender(request),
+        recipient(request),
         content(request),
-        region(request, facts.blocked_countries),
+        region(request, facts.routes),
     ];
     verdicts.extend(facts.checks.into_iter().map(of_check));
     verdicts
@@ -143,15 +152,25 @@ fn credentials(has_credentials: bool) -> Verdict {
 fn sender(request: &Request) -> Verdict {
     let unknown = |detail| against(Rule::Sender, Code::SenderUnknown, Actor::Caller, detail);
     match &request.sender {
-        None => unknown("say who sends: from or messaging_service_sid"),
+        None => unknown("say who sends: from or messaging_service_sid; no route says it"),
         // Twilio's 21910.
         Some(Sender::From(from)) if from.channel != request.to.channel => {
             unknown("from and to are on different channels")
         }
         // Twilio's 63031.
         Some(Sender::From(from)) if *from == request.to => unknown("from and to are the same"),
-        Some(_) => fine(Rule::Sender, "somebody sends"),
+        Some(Sender::From(from)) => fine(Rule::Sender, format!("{from} sends")),
+        Some(Sender::Service(sid)) => fine(Rule::Sender, format!("{sid} sends")),
     }
+}
+
+fn recipient(request: &Request) -> Verdict {
+    // Twilio's 21614 and 30006, which come after it was paid for.
+    if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
+        let detail = "to: is a landline, which gets no SMS";
+        return against(Rule::Recipient, Code::InvalidRecipient, Actor::Caller, detail);
+    }
+    fine(Rule::Recipient, "the recipient is none that cannot get it")
 }
 
 fn content(request: &Request) -> Verdict {
@@ -173,13 +192,10 @@ fn content(request: &Request) -> Verdict {
     fine(Rule::Content, "Twilio can take it")
 }
 
-fn region(request: &Request, blocked: &[String]) -> Verdict {
-    match phone::country(&request.to.number) {
-        Some(country) if blocked.contains(&country) => {
-            let detail = format!("sending.blocked_countries has {country}");
-            against(Rule::Region, Code::RegionBlocked, Actor::Operator, detail)
-        }
-        _ => fine(Rule::Region, "the country is not blocked"),
+fn region(request: &Request, routes: &Routes) -> Verdict {
+    match routes.blocks(phone::country(&request.to.number).as_deref()) {
+        Some(detail) => against(Rule::Region, Code::RegionBlocked, Actor::Operator, detail),
+        None => fine(Rule::Region, "the country is not blocked"),
     }
 }
 
@@ -212,7 +228,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::domain::{address::Address, policy::Category};
+    use crate::domain::{address::Address, policy::Category, sending::routing::Routing};
 
     fn address(text: &str) -> Address {
         Address::parse(text).unwrap()
@@ -231,9 +247,9 @@ mod tests {
             content,
             category: Category::Service,
         };
-        let blocked = ["FR".to_owned()];
-        let facts =
-            Facts { has_credentials: true, blocked_countries: &blocked, checks: Vec::new() };
+        let routing = Routing::parse("deny_countries: [FR]").unwrap();
+        let routes = routing.of(&request.account_sid);
+        let facts = Facts { has_credentials: true, routes, checks: Vec::new() };
         let verdicts = judge(&request, facts);
         assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
         verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
@@ -250,6 +266,10 @@ mod tests {
         assert_eq!(codes(Some(ours), hello(), "whatsapp:+33612345678"), ["region_blocked"]);
         assert_eq!(codes(Some(ours), text(&"x".repeat(1601), &[]), to), ["content_rejected"]);
         assert_eq!(codes(Some(ours), text(&"é".repeat(1600), &[]), to), [""; 0]);
+        let landline = "493012345678";
+        let to_landline = |channel: &str| format!("{channel}+{landline}");
+        assert_eq!(codes(Some("+16135550100"), hello(), &to_landline("")), ["invalid_recipient"]);
+        assert_eq!(codes(Some(ours), hello(), &to_landline("whatsapp:")), [""; 0]);
         let two = ["https://a.example/1", "https://a.example/2"];
         assert_eq!(codes(Some(ours), text("", &two), to), ["content_rejected"]);
         assert_eq!(codes(Some("+16135550100"), text("", &two), "+16132345678"), [""; 0]);
