@@ -167,42 +167,75 @@ async fn send(
     if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
         return Err(people::impossible("send_at", "must be within 35 days"));
     }
-    let request = app.sending.routed(wanted.read(&caller)?);
-    let away = |reason| Problem::unavailable(&reason);
-    let verdicts = app.sending.judge(&request, super::now_ms()).await.map_err(away)?;
+    let request = wanted.read(&caller)?;
     if dry_run {
+        let request = app.sending.routed(request);
+        let verdicts = app.sending.judge(&request, super::now_ms()).await;
+        let verdicts = verdicts.map_err(|reason| Problem::unavailable(&reason))?;
         let allowed = verdicts.iter().all(|verdict| verdict.ok);
         return Ok(json(&DryRun { allowed, verdicts }));
     }
+    let asked = Asked { request, send_at_ms, passed_on: String::new() };
+    let is_kept = turn.is_some();
+    let answer = |send: &Send| {
+        let shown = SendShown::of(send.clone(), &app.sending.errors);
+        Answer {
+            status: StatusCode::ACCEPTED.as_u16(),
+            headers: Headers {
+                content_type: Some("application/json".to_owned()),
+                location: Some(shown.links.this.clone()),
+            },
+            body: serde_json::to_string(&shown).unwrap_or_default(),
+        }
+    };
+    let send = take_on(&app, &caller, turn, asked, answer).await?;
+    let shown = SendShown::of(send, &app.sending.errors);
+    let mut response = json(&shown);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if is_kept {
+        response.extensions_mut().insert(Kept);
+    }
+    if let Ok(place) = HeaderValue::try_from(shown.links.this) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// What is asked for, in whoever's words it was said.
+pub(super) struct Asked {
+    pub(super) request: Request,
+    /// Not before that time, in milliseconds since 1970.
+    pub(super) send_at_ms: Option<i64>,
+    /// Parameters of Twilio's, as a form, that no rule asks about: Twilio is told them.
+    pub(super) passed_on: String,
+}
+
+/// Takes a message on, or tells what speaks against it: the one way there is, whatever endpoint was asked. `answer` is what
+/// copies of the request are told; whoever had a turn marks its response as [`Kept`].
+pub(super) async fn take_on(
+    app: &App,
+    caller: &Caller,
+    turn: Option<Extension<Turn>>,
+    asked: Asked,
+    answer: impl FnOnce(&Send) -> Answer,
+) -> Result<Send, Problem> {
+    let away = |reason| Problem::unavailable(&reason);
+    let Asked { request, send_at_ms, passed_on } = asked;
+    let request = app.sending.routed(request);
+    let verdicts = app.sending.judge(&request, super::now_ms()).await.map_err(away)?;
     if let Some((code, detail)) =
         verdicts.into_iter().find_map(|said| Some((said.code?, said.detail)))
     {
         return Err(refused(code, &detail));
     }
-    let send = app.sending.prepared(&request, &caller, send_at_ms, now_ms).map_err(away)?;
-    let shown = SendShown::of(send.clone(), &app.sending.errors);
-    let place = shown.links.this.clone();
-    let done = turn.map(|Extension(turn)| Done {
-        turn,
-        answer: Answer {
-            status: StatusCode::ACCEPTED.as_u16(),
-            headers: Headers {
-                content_type: Some("application/json".to_owned()),
-                location: Some(place.clone()),
-            },
-            body: serde_json::to_string(&shown).unwrap_or_default(),
-        },
-    });
+    let now_ms = as_of_ms(turn.clone());
+    let mut send = app.sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
+    if !passed_on.is_empty() {
+        send.form = format!("{}&{passed_on}", send.form);
+    }
+    let done = turn.map(|Extension(turn)| Done { turn, answer: answer(&send) });
     app.sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
-    let mut response = json(&shown);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if done.is_some() {
-        response.extensions_mut().insert(Kept);
-    }
-    if let Ok(place) = HeaderValue::try_from(place) {
-        response.headers_mut().insert(header::LOCATION, place);
-    }
-    Ok(response)
+    Ok(send)
 }
 
 /// One that was taken on, if the caller sees it.
