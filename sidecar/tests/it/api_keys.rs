@@ -53,8 +53,9 @@ impl Caller<'_> {
 
     pub(crate) async fn get(&self, path: &str) -> Value {
         let response = self.send(Method::GET, path, String::new()).await;
-        assert_eq!(response.status(), 200, "{path}");
-        response.json().await.unwrap()
+        let (status, body) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
     }
 
     pub(crate) async fn refusal(&self, method: Method, path: &str, body: &Value) -> (u16, String) {

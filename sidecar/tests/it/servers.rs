@@ -99,7 +99,8 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
     let deadline = Instant::now() + STARTUP;
     while !ask().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // Fewer times a second than the API answers one caller (`api.requests_per_second`).
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 
