@@ -125,6 +125,7 @@ pub struct Sending {
     pub absent_after_s: u64,
     pub reconcile_for_s: u64,
     pub routing_file: String,
+    pub answer_within_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -16,11 +16,13 @@
 //! What sinks did not take is decided about in `http/dead_letters.rs -> dead_letters.rs -> store/dead_letters.rs`.
 //! What is delivered once more is found in `replays.rs -> store/replays.rs`.
 //! What is to be sent goes `http/sends.rs -> sending.rs -> store/sends.rs -> senders.rs -> twilio.rs`.
+//! Whoever speaks Twilio's own REST is answered by `http/dropin.rs -> http/sends.rs`, and learns from `answers.rs` what Twilio said.
 //! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
 //! All of them are called through `doors.rs`.
 //! Beside all of it, for people who develop: `simulator.rs`, a Twilio on this machine.
 
 pub mod accounts;
+pub mod answers;
 pub mod claims;
 pub mod cli;
 pub mod config;

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    answers::Answers,
     config,
     domain::{
         address::Address,
@@ -71,6 +72,7 @@ struct Sender {
     errors: Arc<Errors>,
     refusals: Refusals,
     metrics: Arc<Metrics>,
+    answers: Answers,
     buckets: Arc<Mutex<HashMap<String, Bucket>>>,
     per_second: u32,
     give_up_ms: i64,
@@ -93,6 +95,7 @@ impl Senders {
             errors: sending.errors.clone(),
             refusals,
             metrics: metrics.clone(),
+            answers: sending.answers.clone(),
             buckets: Arc::default(),
             per_second: settings.per_second,
             give_up_ms: i64::try_from(settings.give_up_s).unwrap_or(i64::MAX).saturating_mul(1000),
@@ -326,7 +329,10 @@ impl Sender {
                 written => written,
             };
             match written {
-                Ok(_) => return,
+                Ok(_) => {
+                    self.answers.tell(&send.id);
+                    return;
+                }
                 Err(reason) => {
                     tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, message.sid = message_sid, "what became of an attempt could not be written down: it becomes unknown");
                     tokio::time::sleep(AWAY * tries).await;

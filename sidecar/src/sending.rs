@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use toml::Table;
 
 use crate::{
+    answers::Answers,
     domain::{
         address::Address,
         phone,
@@ -43,6 +44,8 @@ pub struct Sending {
     pub errors: Arc<Errors>,
     /// Who sends where nobody says.
     pub routes: Routes,
+    /// Who waits for what Twilio says.
+    pub answers: Answers,
 }
 
 impl Sending {

@@ -117,14 +117,8 @@ impl Twilio {
         let Some(credentials) = self.accounts.get(account_sid) else {
             return (Answer::NotConnected("there are no credentials for the account".into()), None);
         };
-        let mut form = form.to_owned();
-        let url = credentials.status_callback_url.as_deref().unwrap_or(&self.status_callback_url);
-        if !url.is_empty() {
-            let callback = form_urlencoded::Serializer::new(String::new())
-                .append_pair("StatusCallback", &callback_url(url, id))
-                .finish();
-            form = format!("{form}&{callback}");
-        }
+        let usual = credentials.status_callback_url.as_deref().unwrap_or(&self.status_callback_url);
+        let form = called_back(form, usual, id);
         let url = format!("{}/2010-04-01/Accounts/{account_sid}/Messages.json", self.base_url);
         let request = self
             .client
@@ -134,6 +128,22 @@ impl Twilio {
             .basic_auth(&credentials.user, Some(&credentials.secret))
             .body(form);
         call(request, LARGEST_ANSWER).await
+    }
+
+    /// What Twilio shows at a path of this account, which begins behind `/Accounts/AC..`: status and body; or why it shows
+    /// nothing.
+    pub async fn look(&self, account_sid: &str, path: &str) -> Result<(u16, Vec<u8>), String> {
+        let credentials = self.accounts.get(account_sid);
+        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let request = self
+            .client
+            .get(format!("{}/2010-04-01/Accounts/{account_sid}{path}", self.base_url))
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret));
+        match call(request, LARGEST_PAGE).await.0 {
+            Answer::Http { status, body, .. } => Ok((status, body)),
+            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
+        }
     }
 
     /// One page of the messages to somebody, from somebody if that is said; the first, or the one that the page before named.
@@ -173,6 +183,22 @@ impl Twilio {
             Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
         }
     }
+}
+
+/// The form with where the statuses are told, each with our id in its URL: where the form itself says, or else as usual.
+fn called_back(form: &str, usual: &str, id: &str) -> String {
+    let is_callback = |name: &str| name == "StatusCallback";
+    let mut pairs = form_urlencoded::parse(form.as_bytes());
+    let own = pairs.find(|(name, _)| is_callback(name)).map(|(_, url)| url.into_owned());
+    let url = own.as_deref().unwrap_or(usual);
+    if url.is_empty() {
+        return form.to_owned();
+    }
+    let others = form_urlencoded::parse(form.as_bytes()).filter(|(name, _)| !is_callback(name));
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(others)
+        .append_pair("StatusCallback", &callback_url(url, id))
+        .finish()
 }
 
 /// The URL with our id in it: before a fragment, which says how Twilio is to call and is not sent.
@@ -295,6 +321,16 @@ mod tests {
         ] {
             assert_eq!(callback_url(url, id), expected);
         }
+    }
+
+    #[test]
+    fn who_asks_may_say_where_statuses_are_told() {
+        let own = "To=a&StatusCallback=https%3A%2F%2Fown.example%2Fs&Body=%26";
+        let told = "StatusCallback=https%3A%2F%2Fown.example%2Fs%3Ftwilio_edge_send%3Dms_0";
+        assert_eq!(called_back(own, "https://usual", "ms_0"), format!("To=a&Body=%26&{told}"));
+        assert_eq!(called_back("To=a", "", "ms_0"), "To=a");
+        let usual = "To=a&StatusCallback=https%3A%2F%2Fusual%3Ftwilio_edge_send%3Dms_0";
+        assert_eq!(called_back("To=a", "https://usual", "ms_0"), usual);
     }
 
     #[test]

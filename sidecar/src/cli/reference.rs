@@ -39,6 +39,8 @@ enum Subject {
     EventSchema,
     /// The words that mean STOP, START and HELP (docs/COMPLIANCE.md)
     Keywords,
+    /// Which of Twilio's error codes refusals are told by (docs/DROP-IN.md)
+    DropIn,
     /// What goes wrong at the simulator, by number (docs/SIMULATOR.md)
     Simulator,
 }
@@ -54,6 +56,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Errors => crate::domain::sending::errors::reference(),
         Subject::Retention => crate::domain::part::reference(),
         Subject::EventSchema => event::SCHEMA.to_owned(),
+        Subject::DropIn => crate::http::dropin::reference(),
         Subject::Simulator => crate::simulator::reference(),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check(false) {
             Ok(usual) => optout::reference(&usual.optout),

@@ -13,6 +13,7 @@ use tokio::{
 use super::{Sources, fail};
 use crate::{
     accounts::Accounts,
+    answers::Answers,
     claims::Claims,
     config::{Config, without_password},
     couriers::{Bell, Couriers},
@@ -134,6 +135,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         bell: senders::Bell::default(),
         errors: Arc::new(errors),
         routes,
+        answers: Answers::default(),
     };
     // Without credentials there is nothing to send, and nothing that was begun is touched.
     let senders = (!sending.twilio.is_off()).then(|| {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod consent;
 pub mod cursor;
 pub mod delivery;
+pub mod dropin;
 pub mod event;
 pub mod idempotency;
 pub mod lease;

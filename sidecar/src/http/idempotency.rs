@@ -22,7 +22,7 @@ use crate::{
 const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// On an answer that was given before.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What the operations say of it that heed it.
 #[derive(IntoParams)]

@@ -9,6 +9,7 @@ mod claims;
 mod consents;
 mod csv;
 mod dead_letters;
+pub(crate) mod dropin;
 mod events;
 mod finding;
 mod health;
@@ -85,6 +86,8 @@ pub struct Parts {
     checks: Checks,
     sending: Sending,
     idempotency: Idempotency,
+    /// How long whoever speaks Twilio's words waits for what Twilio says.
+    patience: Duration,
 }
 
 impl Deref for App {
@@ -129,6 +132,8 @@ impl App {
             limits: Arc::new(Limits::new(&config.api)),
             request_timeout,
             idempotency,
+            patience: Duration::from_millis(config.sending.answer_within_ms)
+                .min(request_timeout.mul_f64(0.8)),
             max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
         }))
     }
@@ -153,7 +158,8 @@ impl App {
             .merge(changing)
             .merge(checks::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
-        let router = edge.merge(application).merge(health::router());
+        let twilios = OpenApiRouter::from(dropin::router(self));
+        let router = edge.merge(application).merge(health::router()).merge(twilios);
         self.finish(openapi::of("twilio-edge", ABOUT), router)
     }
 
@@ -191,6 +197,7 @@ impl App {
             .method_not_allowed_fallback(async || Problem::of(kinds::METHOD_NOT_ALLOWED))
             .layer(DefaultBodyLimit::max(self.max_body_bytes.1))
             .layer(middleware::from_fn_with_state(self.clone(), in_time))
+            .layer(middleware::from_fn(dropin::spoken))
             .layer(middleware::from_fn_with_state(self.clone(), observed::observed))
             .with_state(self.clone())
     }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::{Value, json};
 
 use super::webhook::derived_sid;
+use crate::domain::dropin::resource::segments;
 
 /// A message, sent or received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl Message {
     pub(super) fn to_json(&self) -> Value {
         let uri = self.uri();
         // A service has not counted yet what it has not sent.
-        let segments = if self.from.is_none() { 0 } else { super::webhook::segments(&self.body) };
+        let segments = if self.from.is_none() { 0 } else { segments(&self.body) };
         json!({
             "account_sid": self.account, "api_version": "2010-04-01", "body": self.body,
             "date_created": rfc2822(self.created_ms), "date_sent": self.sent_ms.map(rfc2822),

@@ -10,6 +10,8 @@ use form_urlencoded::Serializer;
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, hash_body, sign};
 
+use crate::domain::dropin::resource::segments;
+
 /// The header of the signature.
 pub(crate) const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
 
@@ -174,14 +176,6 @@ pub(crate) fn derived_sid(message_sid: &str, prefix: &str, index: u32) -> String
 
 fn parameters<const N: usize>(pairs: [(&str, &str); N]) -> Parameters {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
-}
-
-/// SMS is billed by segments: 160 characters or 153 each, 70 or 67 when one is outside of ASCII. (GSM's own
-/// alphabet holds a few more; nothing here depends on it.)
-pub(crate) fn segments(body: &str) -> usize {
-    let length = body.encode_utf16().count();
-    let (single, each) = if body.is_ascii() { (160, 153) } else { (70, 67) };
-    if length <= single { 1 } else { length.div_ceil(each) }
 }
 
 /// As Twilio masks the recipient: the last four digits as X.
@@ -353,12 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_masks_are_twilios() {
-        for (body, want) in
-            [("", 1), (&*"a".repeat(160), 1), (&*"a".repeat(161), 2), (&*"ü".repeat(71), 2)]
-        {
-            assert_eq!(segments(body), want);
-        }
+    fn masks_are_twilios() {
         assert_eq!(masked("whatsapp:+918489510000"), "+91848951XXXX");
         assert_eq!(masked("123"), "XXXX");
     }

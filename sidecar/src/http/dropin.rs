@@ -1,0 +1,321 @@
+//! Twilio's own REST, for applications that keep Twilio's SDK and change where it calls: `POST` and `GET Messages.json`, and one
+//! of them. What is asked for is taken on as by `POST /v1/messages`; what Twilio has, Twilio shows. Twilio's description of
+//! its API describes this as well, so ours does not. docs/DROP-IN.md says what differs.
+
+mod codes;
+mod refusals;
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    Extension, Router,
+    body::{Bytes, to_bytes},
+    extract::{Path, RawQuery, Request, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use form_urlencoded::Serializer;
+use serde_json::Value;
+
+pub(crate) use self::codes::reference;
+use self::refusals::Refusal;
+pub(super) use self::refusals::spoken;
+use super::{
+    App, access, finding,
+    idempotency::{self, Kept, REPLAYED, as_of_ms},
+    json, kinds,
+    problem::Problem,
+    sends::{self, take_on},
+    whole,
+};
+use crate::{
+    domain::{
+        dropin::{
+            Mistake,
+            asked::{Asked, is_sid},
+            entry,
+            resource::{self, Known},
+        },
+        idempotency::{Answer, Headers},
+        policy::Category,
+        sending::request::Request as Wanted,
+    },
+    keys::Caller,
+    sending,
+    store::{Send, Turn},
+};
+
+/// Where everything of Twilio's is.
+const PATHS: &str = "/2010-04-01/";
+
+/// Messages on a page of a list, at most; Twilio's own limit is 1000.
+const MOST: u32 = 100;
+
+/// By which Twilio names a request of its own; some of its clients name theirs by it.
+const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
+const OUR_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a message is for, which Twilio does not ask.
+const CATEGORY: HeaderName = HeaderName::from_static("twilio-edge-category");
+
+/// Largest answer of ours that is kept for copies.
+const LARGEST: usize = 256 << 10;
+
+pub(super) fn router(app: &App) -> Router<App> {
+    Router::new()
+        .route("/2010-04-01/Accounts/{account_sid}/Messages.json", get(list).post(create))
+        .route("/2010-04-01/Accounts/{account_sid}/Messages/{sid}", get(fetch).post(update))
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .layer(middleware::from_fn_with_state(app.clone(), up_to_date))
+        .layer(middleware::from_fn_with_state(app.clone(), access::application))
+        .layer(middleware::from_fn(named))
+}
+
+/// From here on, who calls and what they call their request is said as every client of ours says it.
+async fn named(mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().strip_prefix(PATHS).unwrap_or_default();
+    let account_sid = path.split('/').nth(1).unwrap_or_default().to_owned();
+    let headers = request.headers_mut();
+    let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    if let Some(token) = shown.and_then(|shown| entry::token(shown, &account_sid))
+        && let Ok(bearer) = HeaderValue::try_from(format!("Bearer {token}"))
+    {
+        headers.insert(header::AUTHORIZATION, bearer);
+    }
+    if let Some(key) = headers.remove(TWILIOS_KEY) {
+        headers.entry(OUR_KEY).or_insert(key);
+    }
+    next.run(request).await
+}
+
+/// A copy of a request is told how far its message is now: what is kept for it was written before Twilio was called.
+async fn up_to_date(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let Some(replayed) = response.headers().get(REPLAYED).cloned() else { return Ok(response) };
+    let status = response.status();
+    let body = to_bytes(response.into_body(), LARGEST).await.unwrap_or_default();
+    let shown: Value = serde_json::from_slice(&body)
+        .map_err(|error| Problem::internal(&format!("what is kept of a message: {error}")))?;
+    let mut response = match settled(&app, shown, begun).await {
+        Ok(shown) => with_status(status, &shown),
+        Err(refusal) => refusal.into_response(),
+    };
+    response.headers_mut().insert(REPLAYED, replayed);
+    Ok(response)
+}
+
+/// Takes a message on, and tells what Twilio said if that is soon.
+async fn create(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
+    Path(account_sid): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let begun = Instant::now();
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let asked = Asked::read(&pairs(&whole(body)?), as_of_ms(turn.clone()))?;
+    let (send_at_ms, passed_on) = (asked.send_at_ms, asked.passed_on);
+    let mut request = Wanted {
+        account_sid,
+        to: asked.to,
+        sender: asked.sender,
+        content: asked.content,
+        category: Category::Service,
+    };
+    request.category = category(&headers)?.unwrap_or_else(|| request.kind().usual_category());
+    let is_kept = turn.is_some();
+    let answer = |send: &Send| Answer {
+        status: StatusCode::CREATED.as_u16(),
+        headers: Headers { content_type: Some("application/json".to_owned()), location: None },
+        body: resource::of(&known(send)).to_string(),
+    };
+    let taken = sends::Asked { request, send_at_ms, passed_on };
+    let send = take_on(&app, &caller, turn, taken, answer).await?;
+    let mut response = match settled(&app, resource::of(&known(&send)), begun).await {
+        Ok(shown) => with_status(StatusCode::CREATED, &shown),
+        Err(refusal) => refusal.into_response(),
+    };
+    if is_kept {
+        response.extensions_mut().insert(Kept);
+    }
+    Ok(response)
+}
+
+/// One message: of ours what we know of it until Twilio has it, and then what Twilio says.
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let sid = message_sid(&sid)?;
+    let sid = match own(&app, &account_sid, sid).await? {
+        Some(send) if send.state == "sent" => send.message_sid,
+        Some(send) => return Ok(json(&resource::of(&known(&send)))),
+        None => sid.to_owned(),
+    };
+    look(&app, &account_sid, &format!("/Messages/{sid}.json")).await
+}
+
+/// `Status=canceled`, of what waits here. Nothing else of a message changes here.
+async fn update(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid)): Path<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let sid = message_sid(&sid)?;
+    let pairs = pairs(&whole(body)?);
+    if !matches!(pairs.as_slice(), [(name, value)] if name == "Status" && value == "canceled") {
+        return Err(Mistake::new(20001, "Status=canceled is all that can be changed here").into());
+    }
+    let too_late = || Refusal::Theirs(409, Mistake::new(30409, "This message cannot be canceled"));
+    let Some(send) = own(&app, &account_sid, sid).await? else {
+        // Whether there is one at all, Twilio knows.
+        look(&app, &account_sid, &format!("/Messages/{sid}.json")).await?;
+        return Err(too_late());
+    };
+    let canceled = sending::cancel(&app.sending.sends, &caller, &send, super::now_ms()).await;
+    if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
+        return Err(too_late());
+    }
+    let mut shown = resource::of(&known(&send));
+    resource::settle(&mut shown, &Known { state: "canceled", ..known(&send) });
+    Ok(json(&shown))
+}
+
+/// What Twilio lists.
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(account_sid): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let path = listing(query.as_deref().unwrap_or_default())?;
+    look(&app, &account_sid, &path).await
+}
+
+/// What may be asked of a list, as Twilio is asked.
+fn listing(query: &str) -> Result<String, Mistake> {
+    let mut asked = Serializer::new("/Messages.json?".to_owned());
+    for (name, value) in pairs(query.as_bytes()) {
+        match name.as_str() {
+            "To" | "From" | "DateSent" | "DateSent<" | "DateSent>" | "Page" | "PageToken" => {
+                asked.append_pair(&name, &value);
+            }
+            "PageSize" => {
+                let wrong = |_| Mistake::new(20001, "PageSize: must be a number");
+                let size = value.parse::<u32>().map_err(wrong)?.clamp(1, MOST);
+                asked.append_pair(&name, &size.to_string());
+            }
+            _ => return Err(Mistake::new(20001, format!("{name} is no parameter of a list"))),
+        }
+    }
+    Ok(asked.finish())
+}
+
+/// What Twilio shows there, as it shows it.
+async fn look(app: &App, account_sid: &str, path: &str) -> Result<Response, Refusal> {
+    let twilio = &app.sending.twilio;
+    if !twilio.knows(account_sid) {
+        return Err(Problem::of(kinds::NO_CREDENTIALS).into());
+    }
+    let away = |reason: &str| {
+        Problem::with(kinds::UNAVAILABLE, format!("Twilio does not answer: {reason}"))
+    };
+    let (status, body) = twilio.look(account_sid, path).await.map_err(|reason| away(&reason))?;
+    match status {
+        // Ours, and nothing whoever asks can put right.
+        401 | 403 => Err(Problem::with(
+            kinds::NO_CREDENTIALS,
+            "Twilio does not take the credentials of the file of sending.file.",
+        ))?,
+        200 | 404 | 429
+            if serde_json::from_slice::<Value>(&body).is_ok_and(|body| body.is_object()) =>
+        {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
+        }
+        status => Err(away(&format!("status {status}")))?,
+    }
+}
+
+/// What is shown of a message that was taken on, once Twilio has said what becomes of it, or there is no more time. That it was
+/// taken on is certain: who is told otherwise asks again, for a second message.
+async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, Refusal> {
+    let text = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
+    let (account_sid, id) = (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
+    let patience = app.patience.saturating_sub(begun.elapsed());
+    let answered = app.sending.answers.of(&app.sending.sends, &account_sid, &id, patience);
+    // A database that is slow all of a sudden must not make it longer.
+    let spare = patience + Duration::from_millis(200);
+    let Ok(Ok(Some(send))) = tokio::time::timeout(spare, answered).await else { return Ok(shown) };
+    if matches!(send.state.as_str(), "refused" | "not_sent") {
+        let code = codes::of_end(&send.code).unwrap_or(UNKNOWN);
+        return Err(Mistake::new(code, send.reason).into());
+    }
+    resource::settle(&mut shown, &known(&send));
+    Ok(shown)
+}
+
+/// Twilio's 30008: nobody says why.
+const UNKNOWN: u32 = 30008;
+
+/// One of ours, by the name that is made of its id.
+async fn own(app: &App, account_sid: &str, sid: &str) -> Result<Option<Send>, Problem> {
+    let Some(id) = resource::id(sid) else { return Ok(None) };
+    let found = app.sending.sends.fetch(&id, Some(account_sid)).await;
+    found.map_err(|reason| Problem::unavailable(&reason))
+}
+
+fn message_sid(last: &str) -> Result<&str, Problem> {
+    let sid = last.strip_suffix(".json").unwrap_or(last);
+    match is_sid(sid, "SM") || is_sid(sid, "MM") {
+        true => Ok(sid),
+        false => Err(Problem::of(kinds::NO_SUCH_MESSAGE)),
+    }
+}
+
+fn with_status(status: StatusCode, shown: &Value) -> Response {
+    let mut response = json(shown);
+    *response.status_mut() = status;
+    response
+}
+
+fn category(headers: &HeaderMap) -> Result<Option<Category>, Problem> {
+    let Some(said) = headers.get(CATEGORY) else { return Ok(None) };
+    let found = Category::ALL.into_iter().find(|category| said == category.as_str());
+    let names = Category::ALL.map(Category::as_str).join(", ");
+    let problem = || Problem::unreadable(&format!("{CATEGORY}: must be one of {names}"));
+    found.map(Some).ok_or_else(problem)
+}
+
+fn pairs(form: &[u8]) -> Vec<(String, String)> {
+    form_urlencoded::parse(form).into_owned().collect()
+}
+
+fn known(send: &Send) -> Known<'_> {
+    Known {
+        id: &send.id,
+        account_sid: &send.account_sid,
+        form: &send.form,
+        state: &send.state,
+        message_sid: &send.message_sid,
+        error_code: codes::of_end(&send.code),
+        reason: &send.reason,
+        is_scheduled: send.wanted_at_ms > send.created_at_ms,
+        created_ms: send.created_at_ms,
+        updated_ms: send.changed_at_ms,
+    }
+}
