@@ -4,9 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead, BufReader},
-    path::Path,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -15,72 +12,13 @@ use serde_json::{Value, json};
 use crate::{
     api_keys::{Caller, administrator},
     deliveries::command,
-    servers::{Guarded, eventually},
+    servers::eventually,
     sidecar::{ACCOUNT, Sidecar, status},
+    simulator::{SECRET, Simulator},
     world::{Kind, World},
 };
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OURS: &str = "+14155238886";
-
-/// The simulator, and where it is.
-struct Simulator {
-    _process: Guarded,
-    base: String,
-}
-
-impl Simulator {
-    fn start(world: &World) -> Simulator {
-        let accounts = world.directory.path().join("accounts.toml");
-        let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n");
-        std::fs::write(&accounts, account).unwrap();
-        let told = world.directory.path().join("simulator.out");
-        let script = format!(
-            "exec \"$0\" simulator --listen 127.0.0.1:0 --step-ms 20 --mps 1000 --accounts '{}' >'{}'",
-            accounts.display(),
-            told.display()
-        );
-        let program = env!("CARGO_BIN_EXE_twilio-edge");
-        let process = Guarded::start(
-            Path::new("sh"),
-            &["-c", &script, program],
-            &[],
-            "KILL",
-            None,
-            Stdio::null(),
-        );
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let line = std::fs::File::open(&told)
-                .ok()
-                .and_then(|file| BufReader::new(file).lines().next())
-                .and_then(Result::ok);
-            if let Some((_, base)) = line.as_deref().and_then(|line| line.split_once(" on ")) {
-                return Simulator { _process: process, base: base.trim().to_owned() };
-            }
-            assert!(Instant::now() < deadline, "no simulator");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Every message it made: its text by its SID.
-    async fn made(&self) -> BTreeMap<String, String> {
-        let client = reqwest::Client::new();
-        let mut made = BTreeMap::new();
-        let mut next = Some(format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json?PageSize=1000"));
-        while let Some(uri) = next {
-            let asked = client.get(format!("{}{uri}", self.base));
-            let page: Value =
-                asked.basic_auth(ACCOUNT, Some(SECRET)).send().await.unwrap().json().await.unwrap();
-            for one in page["messages"].as_array().unwrap() {
-                let text = one["body"].as_str().unwrap().to_owned();
-                made.insert(one["sid"].as_str().unwrap().to_owned(), text);
-            }
-            next = page["next_page_uri"].as_str().map(str::to_owned);
-        }
-        made
-    }
-}
 
 /// A small generator: what it decides can be had again, if not the moments of the kernel.
 struct Chance(u64);
@@ -111,11 +49,9 @@ fn seed() -> u64 {
 }
 
 async fn started(world: &World, simulator: &Simulator) -> Sidecar {
-    let file = world.directory.path().join("sending.toml");
-    let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n");
-    std::fs::write(&file, account).unwrap();
+    let file = simulator.credentials(world);
     let settings = [
-        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_FILE", file.as_str()),
         ("TWILIO_EDGE_SENDING_BASE_URL", &simulator.base),
         ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "1000"),
         ("TWILIO_EDGE_SENDING_ABSENT_AFTER_S", "2"),
@@ -171,7 +107,7 @@ async fn under_kills(kind: Kind) {
     println!("{kind:?}: {sends} messages, {kills} kills, NEVER_TWICE_SEED={seed}");
     let mut chance = Chance(seed);
     let world = World::new(kind).await;
-    let simulator = Simulator::start(&world);
+    let simulator = Simulator::start(&world, &["--mps", "1000"]);
     let mut sidecar = started(&world, &simulator).await;
     let token = administrator(&sidecar).await.token.clone();
     let mut ids = BTreeMap::new();
@@ -253,7 +189,7 @@ async fn a_sidecar_that_is_killed_sends_each_once_on_redis_and_postgres() {
 #[tokio::test]
 async fn a_status_tells_of_a_message_of_which_nobody_knew() {
     let world = World::new(Kind::Sqlite).await;
-    let simulator = Simulator::start(&world);
+    let simulator = Simulator::start(&world, &["--mps", "1000"]);
     let file = world.directory.path().join("sending.toml");
     let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n");
     std::fs::write(&file, account).unwrap();
@@ -303,7 +239,7 @@ async fn a_status_tells_of_a_message_of_which_nobody_knew() {
 #[tokio::test]
 async fn a_refusal_suppresses_whom_it_is_about() {
     let world = World::new(Kind::Sqlite).await;
-    let simulator = Simulator::start(&world);
+    let simulator = Simulator::start(&world, &["--mps", "1000"]);
     let sidecar = started(&world, &simulator).await;
     let root = administrator(&sidecar).await;
     let app = Caller::app(&sidecar, &root.token);
@@ -327,7 +263,7 @@ async fn a_refusal_suppresses_whom_it_is_about() {
 async fn what_waits_can_be_taken_back_and_forgotten() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let world = World::new(kind).await;
-        let simulator = Simulator::start(&world);
+        let simulator = Simulator::start(&world, &["--mps", "1000"]);
         let sidecar = started(&world, &simulator).await;
         let root = administrator(&sidecar).await;
         let app = Caller::app(&sidecar, &root.token);
@@ -371,7 +307,7 @@ async fn what_waits_can_be_taken_back_and_forgotten() {
 #[tokio::test]
 async fn what_certainly_never_arrived_is_sent_again() {
     let world = World::new(Kind::Sqlite).await;
-    let simulator = Simulator::start(&world);
+    let simulator = Simulator::start(&world, &["--mps", "1000"]);
     let sidecar = started(&world, &simulator).await;
     let root = administrator(&sidecar).await;
     let app = Caller::app(&sidecar, &root.token);

@@ -1,0 +1,98 @@
+// Twilio's Node SDK, pointed at the sidecar that argv[2] tells of.
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const told = JSON.parse(process.argv[2]);
+const require = createRequire(resolve(told.sdk, "package.json"));
+const twilio = require("twilio");
+const [OURS, PERSON] = ["+14155238886", "+14155550123"];
+
+// The SDK's own client, with only the host exchanged.
+class Moved extends twilio.RequestClient {
+  constructor(headers = {}) {
+    super({ timeout: 20_000 });
+    this.more = headers;
+  }
+
+  request(options) {
+    const { pathname, search } = new URL(options.uri);
+    const headers = { ...options.headers, ...this.more };
+    return super.request({ ...options, headers, uri: told.base + pathname + search });
+  }
+}
+
+const client = twilio(told.account, told.token, { httpClient: new Moved() });
+const secret = told.token.split("_").at(-1);
+const byKey = twilio(told.key, secret, { accountSid: told.account, httpClient: new Moved() });
+const send = (more = {}, by = client) => by.messages.create({ to: PERSON, from: OURS, body: "Hello", ...more });
+
+async function refused(code, status, act) {
+  await assert.rejects(act, (error) => {
+    assert.deepEqual([error.code, error.status], [code, status], error.message);
+    return true;
+  });
+}
+
+async function until(condition) {
+  for (const deadline = Date.now() + 30_000; !(await condition()); await sleep(50)) {
+    assert.ok(Date.now() < deadline);
+  }
+}
+
+// Created under Twilio's own name, fetched until it has arrived, by both kinds of client.
+const made = await send({ body: "Ünï & 😀+" });
+assert.match(made.sid, /^SM[0-9a-f]{32}$/);
+assert.deepEqual([made.status, made.body, made.to, made.from], ["queued", "Ünï & 😀+", PERSON, OURS]);
+assert.ok(made.dateCreated instanceof Date && made.dateSent === null && made.errorCode === null);
+await until(async () => (await byKey.messages(made.sid).fetch()).status === "delivered");
+assert.ok((await client.messages(made.sid).fetch()).dateSent instanceof Date);
+
+// By a template, whose text is Twilio's.
+const template = await client.messages.create({
+  to: told.agreed,
+  from: "whatsapp:" + OURS,
+  contentSid: "HX00112233445566778899aabbccddeeff",
+  contentVariables: JSON.stringify({ 1: "Ada", 2: "7" }),
+});
+assert.equal((await client.messages(template.sid).fetch()).body, "Hello Ada, your order 7 is on its way.");
+
+// Listed, page by page.
+for (let number = 0; number < 5; number += 1) await send({ to: "+14155550199", body: String(number) });
+const listed = await client.messages.list({ to: "+14155550199", pageSize: 2 });
+assert.deepEqual(listed.map((message) => message.body), ["4", "3", "2", "1", "0"]);
+assert.equal((await client.messages.list({ to: "+14155550199", limit: 3 })).length, 3);
+const page = await client.messages.page({ to: "+14155550199", pageSize: 2 });
+assert.deepEqual((await page.nextPage()).instances.map((message) => message.body), ["2", "1"]);
+const before = new Date(Date.now() - 86_400_000);
+assert.deepEqual(await client.messages.list({ to: "+14155550199", dateSentBefore: before }), []);
+assert.equal((await client.messages.list({ to: "+14155550199", dateSentAfter: before })).length, 5);
+
+// What the rules refuse, and what Twilio refuses, as Twilio tells it.
+await refused(21610, 400, () => send({ to: told.stopped }));
+await refused(63016, 400, () => send({ to: "whatsapp:" + PERSON, from: "whatsapp:" + OURS }));
+await refused(21211, 400, () => send({ to: "+1555" }));
+await refused(21211, 400, () => send({ to: "+14155559002" }));
+await refused(21619, 400, () => send({ body: undefined }));
+await refused(20404, 404, () => client.messages("SM" + "0".repeat(32)).fetch());
+const stranger = twilio(told.account, "wrong", { httpClient: new Moved() });
+await refused(20003, 401, () => stranger.messages.list());
+
+// Nobody knows whether Twilio has it: it has been taken on, and is found.
+const unknown = await send({ to: "+14155559005" });
+assert.equal(unknown.status, "queued");
+await until(async () => (await client.messages(unknown.sid).fetch()).sid !== unknown.sid);
+assert.equal((await client.messages.list({ to: "+14155559005" })).length, 1);
+
+// For later, and taken back.
+const sendAt = new Date(Date.now() + 3_600_000);
+const scheduled = await send({ scheduleType: "fixed", sendAt });
+assert.equal(scheduled.status, "scheduled");
+assert.equal((await scheduled.update({ status: "canceled" })).status, "canceled");
+
+// The same request twice is one message.
+const twice = twilio(told.account, told.token, { httpClient: new Moved({ "Idempotency-Key": "js-1" }) });
+const [first, copy] = [await send({}, twice), await send({}, twice)];
+assert.equal(first.sid, copy.sid);
+console.log("judged");

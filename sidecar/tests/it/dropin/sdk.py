@@ -1,0 +1,133 @@
+"""Twilio's Python SDK, pointed at the sidecar that argv[1] tells of."""
+
+import datetime
+import json
+import sys
+import time
+import urllib.parse
+
+from twilio.base.exceptions import TwilioRestException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.rest import Client
+
+told = json.loads(sys.argv[1])
+OURS, PERSON = "+14155238886", "+14155550123"
+
+
+class Moved(TwilioHttpClient):
+    """The SDK's own client, with only the host exchanged."""
+
+    def __init__(self, **headers):
+        super().__init__(timeout=20)
+        self.headers = headers
+
+    def request(self, method, url, params=None, data=None, headers=None, *arguments, **named):
+        parts = urllib.parse.urlsplit(url)
+        moved = told["base"] + parts.path + ("?" + parts.query if parts.query else "")
+        headers = {**(headers or {}), **self.headers}
+        return super().request(method, moved, params, data, headers, *arguments, **named)
+
+
+client = Client(told["account"], told["token"], http_client=Moved())
+by_key = Client(told["key"], told["token"].rsplit("_", 1)[1], told["account"], http_client=Moved())
+
+
+def send(to=PERSON, sender=OURS, body="Hello", by=client, **more):
+    return by.messages.create(to=to, from_=sender, body=body, **more)
+
+
+def refused(code, status, act):
+    try:
+        act()
+    except TwilioRestException as error:
+        assert (error.code, error.status) == (code, status), error
+        return error
+    raise AssertionError(f"{code} expected")
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# Created under Twilio's own name, fetched until it has arrived, by both kinds of client.
+made = send(body="Ünï & 😀+", validity_period=600)
+assert made.sid.startswith("SM") and made.status == "queued" and made.body == "Ünï & 😀+", made.body
+assert (made.to, made.from_, made.num_segments, made.num_media) == (PERSON, OURS, "1", "0")
+assert made.direction == "outbound-api" and made.account_sid == told["account"]
+assert made.date_created.tzinfo and made.date_sent is None and made.error_code is None
+assert made.uri.endswith(f"/Messages/{made.sid}.json")
+until(lambda: by_key.messages(made.sid).fetch().status == "delivered")
+fetched = made.fetch()
+assert fetched.sid == made.sid and fetched.date_sent and fetched.body == made.body
+
+# Through a Messaging Service, with a medium, and by a template.
+service = client.messages.create(
+    to=PERSON, messaging_service_sid="MG" + "0" * 32, body="Hi", media_url=["https://example.com/a.png"]
+)
+assert service.status == "accepted" and service.from_ is None and service.sid.startswith("MM")
+template = client.messages.create(
+    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+    content_variables=json.dumps({"1": "Ada", "2": "7"}),
+)
+assert client.messages(template.sid).fetch().body == "Hello Ada, your order 7 is on its way."
+utility = Client(told["account"], told["token"], http_client=Moved(**{"Twilio-Edge-Category": "utility"}))
+refused(21610, 400, lambda: utility.messages.create(
+    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff"
+))
+
+# Listed, page by page, and by who, to whom and when.
+for number in range(5):
+    send(to="+14155550199", body=str(number))
+listed = client.messages.list(to="+14155550199", page_size=2)
+assert [message.body for message in listed] == ["4", "3", "2", "1", "0"], listed
+assert len(client.messages.list(to="+14155550199", limit=3, page_size=2)) == 3
+page = client.messages.page(to="+14155550199", page_size=2)
+following = page.next_page()
+assert [message.body for message in following] == ["2", "1"]
+today = datetime.datetime.now(datetime.timezone.utc).date()
+assert len(client.messages.list(from_=OURS, to="+14155550199", date_sent=today)) == 5
+assert client.messages.list(to="+14155550199", date_sent_before=today - datetime.timedelta(days=1)) == []
+assert len(client.messages.list(to="+14155550199", date_sent_after=today)) == 5
+
+# What the rules refuse, and what Twilio refuses, as Twilio tells it.
+stopped = refused(21610, 400, lambda: send(to=told["stopped"]))
+assert "suppressed" in stopped.msg and stopped.details == {"code": "suppressed", "actor": "caller"}
+refused(63016, 400, lambda: send(to="whatsapp:" + PERSON, sender="whatsapp:" + OURS))
+refused(21211, 400, lambda: send(to="+1555"))
+refused(21211, 400, lambda: send(to="+14155559002"))
+refused(21610, 400, lambda: send(to="+14155559003"))
+refused(21619, 400, lambda: send(body=None))
+refused(21617, 400, lambda: send(body="x" * 1601))
+refused(21603, 400, lambda: send(sender=None))
+refused(21910, 400, lambda: send(sender="whatsapp:" + OURS))
+refused(20404, 404, lambda: client.messages("SM" + "0" * 32).fetch())
+refused(20003, 401, lambda: Client(told["account"], "wrong", http_client=Moved()).messages.list())
+other = Client(told["account"], told["token"], told["other"], http_client=Moved())
+refused(20003, 401, lambda: other.messages.list())
+
+# Twilio has too much to do: it was taken on, and waits under a name of ours.
+waiting = send(to="+14155559001")
+assert waiting.status == "queued" and waiting.fetch().sid == waiting.sid
+# Nobody knows whether Twilio has it: so does this, until it is found under Twilio's name.
+unknown = send(to="+14155559005", body="once")
+assert unknown.status == "queued"
+until(lambda: client.messages(unknown.sid).fetch().sid != unknown.sid)
+assert len(client.messages.list(to="+14155559005")) == 1
+
+# For later, and taken back.
+later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+scheduled = send(schedule_type="fixed", send_at=later)
+assert scheduled.status == "scheduled" and scheduled.fetch().status == "scheduled"
+assert scheduled.update(status="canceled").status == "canceled"
+refused(30409, 409, lambda: client.messages(made.sid).update(status="canceled"))
+refused(35114, 400, lambda: send(schedule_type="fixed", send_at=later - datetime.timedelta(days=1)))
+
+# The same request twice is one message.
+twice = Client(told["account"], told["token"], http_client=Moved(**{"Idempotency-Key": "py-1"}))
+first, copy = send(by=twice, body="just once"), send(by=twice, body="just once")
+assert first.sid == copy.sid and copy.status == "queued"
+assert len([one for one in client.messages.list(to=PERSON) if one.body == "just once"]) == 1
+print("judged")

@@ -1,0 +1,86 @@
+//! The simulator of Twilio, as a process of its own that nobody kills, and what it has made.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{servers::Guarded, sidecar::ACCOUNT, world::World};
+
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The simulator, and where it is.
+pub(crate) struct Simulator {
+    _process: Guarded,
+    pub(crate) base: String,
+}
+
+impl Simulator {
+    /// With these options beside those that make it quick.
+    pub(crate) fn start(world: &World, options: &[&str]) -> Simulator {
+        let accounts = world.directory.path().join("accounts.toml");
+        std::fs::write(&accounts, account()).unwrap();
+        let told = world.directory.path().join("simulator.out");
+        let script = format!(
+            "exec \"$0\" simulator --listen 127.0.0.1:0 --step-ms 20 --accounts '{}' {} >'{}'",
+            accounts.display(),
+            options.join(" "),
+            told.display()
+        );
+        let program = env!("CARGO_BIN_EXE_twilio-edge");
+        let process = Guarded::start(
+            Path::new("sh"),
+            &["-c", &script, program],
+            &[],
+            "KILL",
+            None,
+            Stdio::null(),
+        );
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let line = std::fs::File::open(&told)
+                .ok()
+                .and_then(|file| BufReader::new(file).lines().next())
+                .and_then(Result::ok);
+            if let Some((_, base)) = line.as_deref().and_then(|line| line.split_once(" on ")) {
+                return Simulator { _process: process, base: base.trim().to_owned() };
+            }
+            assert!(Instant::now() < deadline, "no simulator");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A file with what a sidecar shows it.
+    pub(crate) fn credentials(&self, world: &World) -> String {
+        let file = world.directory.path().join("sending.toml");
+        std::fs::write(&file, account()).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    /// Every message it made: its text by its SID.
+    pub(crate) async fn made(&self) -> BTreeMap<String, String> {
+        let client = reqwest::Client::new();
+        let mut made = BTreeMap::new();
+        let mut next = Some(format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json?PageSize=1000"));
+        while let Some(uri) = next {
+            let asked = client.get(format!("{}{uri}", self.base));
+            let page: Value =
+                asked.basic_auth(ACCOUNT, Some(SECRET)).send().await.unwrap().json().await.unwrap();
+            for one in page["messages"].as_array().unwrap() {
+                let text = one["body"].as_str().unwrap().to_owned();
+                made.insert(one["sid"].as_str().unwrap().to_owned(), text);
+            }
+            next = page["next_page_uri"].as_str().map(str::to_owned);
+        }
+        made
+    }
+}
+
+fn account() -> String {
+    format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n")
+}
