@@ -179,7 +179,7 @@ async fn update(
     if !matches!(pairs.as_slice(), [(name, value)] if name == "Status" && value == "canceled") {
         return Err(Mistake::new(20001, "Status=canceled is all that can be changed here").into());
     }
-    let too_late = || Refusal::Theirs(409, Mistake::new(30409, "This message cannot be canceled"));
+    let too_late = || Refusal::from(Mistake::new(30409, "This message cannot be canceled"));
     let Some(send) = own(&app, &account_sid, sid).await? else {
         // Whether there is one at all, Twilio knows.
         look(&app, &account_sid, &format!("/Messages/{sid}.json")).await?;

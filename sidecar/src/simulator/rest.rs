@@ -24,6 +24,7 @@ use super::{Account, Shared, fresh_sid, now_ms};
 
 /// How long a request without an answer is kept waiting.
 const SILENCE: Duration = Duration::from_secs(60);
+const DAY_MS: i64 = 86_400_000;
 /// Messages on a page when nobody says, and at most.
 const PAGE: (usize, usize) = (50, 1000);
 
@@ -210,8 +211,9 @@ fn listed(shared: &Shared, account: &str, query: &str, headers: &HeaderMap) -> A
             "To" => wanted.to = Some(value.clone()),
             "From" => wanted.from = Some(value.clone()),
             "DateSent" => {
-                let (start, end) = day(&value)?;
-                wanted.sent_ms = (Some(start), Some(end));
+                // SDKs write a day as its first instant.
+                let start = day(&value)?.0.div_euclid(DAY_MS).saturating_mul(DAY_MS);
+                wanted.sent_ms = (Some(start), Some(start.saturating_add(DAY_MS)));
             }
             // Twilio writes the comparison into the name.
             "DateSent>" => wanted.sent_ms.0 = Some(day(&value)?.0),
@@ -272,7 +274,7 @@ fn day(text: &str) -> Result<(i64, i64), Refusal> {
         .parse()
         .map_err(|_| Refusal::bad(20001, format!("DateSent: {text} is no date")))?;
     let start = start.as_millisecond();
-    Ok((start, start.saturating_add(86_400_000)))
+    Ok((start, start.saturating_add(DAY_MS)))
 }
 
 async fn content_list(State(shared): App, uri: Uri, headers: HeaderMap) -> Response {

@@ -169,7 +169,7 @@ async fn nobody_reaches_what_is_anothers(world: World) {
     assert_eq!(shown["status"], "canceled", "{shown}");
     let (status, said) =
         asked(&sidecar, ours, (Method::POST, &place(ACCOUNT)), &cancel, None).await;
-    assert_eq!((status.as_u16(), &said["code"]), (409, &json!(30409)), "{said}");
+    assert_eq!((status.as_u16(), &said["code"]), (400, &json!(30409)), "{said}");
 
     // What Twilio has and we have not, in Twilio's shape all the same.
     for (method, path, code) in [

@@ -169,12 +169,12 @@ fn schedule(
 ) -> Result<Option<i64>, Mistake> {
     let send_at = match (kind, send_at) {
         (None, None) => return Ok(None),
-        (None, Some(_)) => return Err(Mistake::new(35111, "SendAt goes with ScheduleType")),
+        (None, Some(_)) => return Err(Mistake::new(35112, "SendAt goes with ScheduleType")),
         (Some("fixed"), Some(send_at)) => send_at,
         (Some("fixed"), None) => {
             return Err(Mistake::new(35111, "SendAt is required to schedule a message"));
         }
-        (Some(_), _) => return Err(Mistake::new(35112, "ScheduleType must be fixed")),
+        (Some(_), _) => return Err(Mistake::new(35126, "ScheduleType must be fixed")),
     };
     let at_ms =
         instant(send_at).map_err(|problem| Mistake::new(35114, format!("SendAt: {problem}")))?;
@@ -235,9 +235,9 @@ mod tests {
             (&[("ContentSid", &content)], 20001),
             (&[("To", "+16132345678"), ("To", "+16132345679")], 20001),
             (&[("StatusCallback", "https://a_b.example")], 21609),
-            (&[("SendAt", "2026-11-24T00:00:00Z")], 35111),
+            (&[("SendAt", "2026-11-24T00:00:00Z")], 35112),
             (&[("ScheduleType", "fixed")], 35111),
-            (&[("ScheduleType", "daily")], 35112),
+            (&[("ScheduleType", "daily")], 35126),
             (&[("ScheduleType", "fixed"), ("SendAt", "tomorrow")], 35114),
             (&[("ScheduleType", "fixed"), ("SendAt", "2027-01-24T00:00:00Z")], 35114),
         ] {

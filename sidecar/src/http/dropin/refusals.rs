@@ -20,6 +20,10 @@ use crate::domain::dropin::Mistake;
 /// Larger than every refusal of ours.
 const LARGEST: usize = 64 << 10;
 
+/// What Twilio's clients show where others show a bearer token.
+const AUTHENTICATE: &str = "Authenticate: the password is an API key of this sidecar, of scope app; the user is the account \
+    of the path, or the key's id";
+
 /// Who may try again what, without a code of ours: for the log.
 const MISTAKEN: &str = "unreadable";
 
@@ -28,7 +32,7 @@ pub(super) enum Refusal {
     /// In ours.
     Ours(Problem),
     /// In Twilio's, for what only Twilio knows.
-    Theirs(u16, Mistake),
+    Theirs(Mistake),
 }
 
 impl From<Problem> for Refusal {
@@ -39,7 +43,7 @@ impl From<Problem> for Refusal {
 
 impl From<Mistake> for Refusal {
     fn from(mistake: Mistake) -> Refusal {
-        Refusal::Theirs(400, mistake)
+        Refusal::Theirs(mistake)
     }
 }
 
@@ -48,8 +52,8 @@ impl IntoResponse for Refusal {
         match self {
             // `spoken` puts it into Twilio's words, as everything that was refused on the way.
             Refusal::Ours(problem) => problem.into_response(),
-            Refusal::Theirs(status, Mistake { code, message }) => {
-                let mut response = told(status, code, &message, None);
+            Refusal::Theirs(Mistake { code, message }) => {
+                let mut response = told(400, code, &message, None);
                 response.extensions_mut().insert(Refused { code: MISTAKEN, reason: None });
                 response
             }
@@ -78,7 +82,10 @@ pub(in super::super) async fn spoken(request: Request, next: Next) -> Response {
         return Response::from_parts(parts, Body::from(body));
     };
     let codes::Told { code, status } = codes::of(&ours.code, parts.status);
-    let message = format!("{}: {}", ours.code, ours.detail);
+    let message = match parts.status {
+        StatusCode::UNAUTHORIZED => AUTHENTICATE.to_owned(),
+        _ => format!("{}: {}", ours.code, ours.detail),
+    };
     let details = json!({"code": ours.code, "actor": ours.actor});
     let (told, body) = told(status, code, &message, Some(details)).into_parts();
     parts.status = told.status;

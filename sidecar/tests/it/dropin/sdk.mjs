@@ -89,7 +89,7 @@ assert.equal((await client.messages.list({ to: "+14155559005" })).length, 1);
 const sendAt = new Date(Date.now() + 3_600_000);
 const scheduled = await send({ scheduleType: "fixed", sendAt });
 assert.equal(scheduled.status, "scheduled");
-assert.equal((await scheduled.update({ status: "canceled" })).status, "canceled");
+assert.equal((await client.messages(scheduled.sid).update({ status: "canceled" })).status, "canceled");
 
 // The same request twice is one message.
 const twice = twilio(told.account, told.token, { httpClient: new Moved({ "Idempotency-Key": "js-1" }) });

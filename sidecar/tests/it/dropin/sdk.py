@@ -104,9 +104,9 @@ refused(21617, 400, lambda: send(body="x" * 1601))
 refused(21603, 400, lambda: send(sender=None))
 refused(21910, 400, lambda: send(sender="whatsapp:" + OURS))
 refused(20404, 404, lambda: client.messages("SM" + "0" * 32).fetch())
-refused(20003, 401, lambda: Client(told["account"], "wrong", http_client=Moved()).messages.list())
+refused(20003, 401, lambda: send(by=Client(told["account"], "wrong", http_client=Moved())))
 other = Client(told["account"], told["token"], told["other"], http_client=Moved())
-refused(20003, 401, lambda: other.messages.list())
+refused(20003, 401, lambda: send(by=other))
 
 # Twilio has too much to do: it was taken on, and waits under a name of ours.
 waiting = send(to="+14155559001")
@@ -122,8 +122,9 @@ later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=
 scheduled = send(schedule_type="fixed", send_at=later)
 assert scheduled.status == "scheduled" and scheduled.fetch().status == "scheduled"
 assert scheduled.update(status="canceled").status == "canceled"
-refused(30409, 409, lambda: client.messages(made.sid).update(status="canceled"))
+refused(30409, 400, lambda: client.messages(made.sid).update(status="canceled"))
 refused(35114, 400, lambda: send(schedule_type="fixed", send_at=later - datetime.timedelta(days=1)))
+refused(35111, 400, lambda: send(schedule_type="fixed"))
 
 # The same request twice is one message.
 twice = Client(told["account"], told["token"], http_client=Moved(**{"Idempotency-Key": "py-1"}))
