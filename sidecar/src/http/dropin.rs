@@ -254,7 +254,7 @@ async fn look(app: &App, account_sid: &str, path: &str) -> Result<Response, Refu
 /// What is shown of a message that was taken on, once Twilio has said what becomes of it, or there is no more time. That it was
 /// taken on is certain: who is told otherwise asks again, for a second message.
 async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, Refusal> {
-    let text = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, id) = (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
     let patience = app.patience.saturating_sub(begun.elapsed());
     let answered = app.sending.answers.of(&app.sending.sends, &account_sid, &id, patience);

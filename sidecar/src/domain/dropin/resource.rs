@@ -74,8 +74,8 @@ pub fn settle(resource: &mut Value, known: &Known<'_>) {
         sid => sid.to_owned(),
     };
     let uri = format!("/2010-04-01/Accounts/{}/Messages/{sid}", known.account_sid);
-    let is_through_service =
-        resource["messaging_service_sid"].is_string() && resource["from"].is_null();
+    let has = |name: &str| resource.get(name).is_some_and(Value::is_string);
+    let is_through_service = has("messaging_service_sid") && !has("from");
     let failed = known.error_code.filter(|_| status(known, is_through_service) == "failed");
     let changes = json!({
         "sid": sid, "status": status(known, is_through_service),

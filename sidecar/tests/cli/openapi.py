@@ -1,0 +1,136 @@
+"""Whoever says they are Twilio, judged by Twilio's own OpenAPI: argv[1] is JSON with base, user, password, account, specs
+(the folder of Twilio's files), to, and whether there is content. Each answer is one that Twilio describes, with every field."""
+
+import base64
+import email.utils
+import json
+import pathlib
+import re
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from jsonschema import Draft202012Validator, FormatChecker
+
+told = json.loads(sys.argv[1])
+SPECS = pathlib.Path(told["specs"])
+checker = FormatChecker()
+judged = []
+
+
+@checker.checks("date-time-rfc-2822")
+def is_rfc_2822(value):
+    return not isinstance(value, str) or email.utils.parsedate_to_datetime(value).tzinfo is not None
+
+
+def nullable(schema):
+    """OpenAPI 3.0 as JSON Schema; what an object has is named, and all of it is there."""
+    if isinstance(schema, list):
+        return [nullable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: nullable(value) for name, value in schema.items() if name not in ("nullable", "examples", "example")}
+    if "properties" in schema and isinstance(schema["properties"], dict):
+        made["required"] = list(schema["properties"])
+        made.setdefault("additionalProperties", False)
+    return {"anyOf": [made, {"type": "null"}]} if schema.get("nullable") else made
+
+
+specs = {name: nullable(json.loads((SPECS / f"twilio_{name}.json").read_text())) for name in ("api_v2010", "content_v1")}
+
+
+def described(method, path):
+    for spec in specs.values():
+        for template, operations in spec["paths"].items():
+            pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template))
+            # {Sid}.json is not {ContentSid}.
+            if re.fullmatch(pattern, path) and method.lower() in operations:
+                if template.endswith(".json") or not path.endswith(".json"):
+                    return spec, template, operations[method.lower()]
+    raise AssertionError(f"Twilio has no {method} {path}")
+
+
+def call(method, target, form=None):
+    url = told["base"] + target
+    data = urllib.parse.urlencode(form, doseq=True).encode() if form is not None else None
+    request = urllib.request.Request(url, data, method=method)
+    shown = base64.b64encode(f"{told['user']}:{told['password']}".encode()).decode()
+    request.add_header("Authorization", f"Basic {shown}")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def good(method, target, form=None):
+    """What is answered, if Twilio describes it so."""
+    spec, template, operation = described(method, urllib.parse.urlsplit(target).path)
+    status, body = call(method, target, form)
+    assert str(status) in operation["responses"], (method, target, status, body)
+    judged.append(f"{method} {template}")
+    if status == 204:
+        assert body == b"", body
+        return None
+    content = operation["responses"][str(status)]["content"]
+    schema = {**content["application/json"]["schema"], "components": spec["components"]}
+    answer = json.loads(body)
+    problems = [
+        f"{list(problem.absolute_path)}: {problem.message}"
+        for problem in Draft202012Validator(schema, format_checker=checker).iter_errors(answer)
+    ]
+    assert not problems, (method, target, problems, answer)
+    return answer
+
+
+def bad(code, status, method, target, form=None):
+    """A refusal in the shape that Twilio's SDKs make an exception of."""
+    answered, body = call(method, target, form)
+    error = json.loads(body)
+    more = f"https://www.twilio.com/docs/errors/{code}"
+    seen = answered, error["status"], error["code"], error["more_info"], type(error["message"])
+    assert seen == (status, status, code, more, str), (target, error)
+
+
+messages = f"/2010-04-01/Accounts/{told['account']}/Messages"
+text = {"To": told["to"], "From": "+14155238886", "Body": "Hällo"}
+service = {"To": told["to"], "MessagingServiceSid": "MG" + "0" * 32, "Body": "Hi"}
+made = good("POST", f"{messages}.json", text)
+picture = good("POST", f"{messages}.json", {**service, "MediaUrl": ["https://example.com/a.png"]})
+good("GET", f"{messages}/{made['sid']}.json")
+good("GET", f"{messages}/{picture['sid']}.json")
+page = good("GET", f"{messages}.json?" + urllib.parse.urlencode({"To": told["to"], "PageSize": 1}))
+assert len(page["messages"]) == 1 and page["next_page_uri"], page
+assert good("GET", page["next_page_uri"])["previous_page_uri"]
+later = {**service, "ScheduleType": "fixed", "SendAt": told["later"]}
+scheduled = good("POST", f"{messages}.json", later)
+assert scheduled["status"] == "scheduled", scheduled
+assert good("POST", f"{messages}/{scheduled['sid']}.json", {"Status": "canceled"})["status"] == "canceled"
+bad(30409, 400, "POST", f"{messages}/{scheduled['sid']}.json", {"Status": "canceled"})
+bad(20404, 404, "GET", f"{messages}/SM{'0' * 32}.json")
+bad(21604, 400, "POST", f"{messages}.json", {"From": text["From"], "Body": "Hi"})
+bad(21211, 400, "POST", f"{messages}.json", {**text, "To": "+1555"})
+bad(21266, 400, "POST", f"{messages}.json", {**text, "From": told["to"]})
+bad(21619, 400, "POST", f"{messages}.json", {**text, "Body": ""})
+bad(21701, 400, "POST", f"{messages}.json", {**service, "MessagingServiceSid": "MG1"})
+bad(35111, 400, "POST", f"{messages}.json", {**service, "ScheduleType": "fixed"})
+bad(35112, 400, "POST", f"{messages}.json", {**service, "SendAt": told["later"]})
+bad(35126, 400, "POST", f"{messages}.json", {**later, "ScheduleType": "daily"})
+bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": "2001-01-01T00:00:00Z"})
+bad(20001, 400, "GET", f"{messages}.json?Colour=red")
+if told["content"]:
+    media = good("GET", f"{messages}/{picture['sid']}/Media.json")["media_list"]
+    good("GET", f"{messages}/{picture['sid']}/Media/{media[0]['sid']}.json")
+    good("POST", f"{messages}/{made['sid']}.json", {"Body": ""})
+    good("DELETE", f"{messages}/{made['sid']}.json")
+    listed = good("GET", "/v1/Content")["contents"]
+    good("GET", "/v1/ContentAndApprovals")
+    good("GET", f"/v1/Content/{listed[0]['sid']}")
+    good("GET", f"/v1/Content/{listed[0]['sid']}/ApprovalRequests")
+    bad(20001, 400, "POST", f"{messages}.json", {**text, "Bodi": "x"})
+    bad(35118, 400, "POST", f"{messages}.json", {**text, "ScheduleType": "fixed", "SendAt": told["later"]})
+    bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": told["soon"]})
+    bad(20503, 503, "POST", f"{messages}.json", {**text, "To": "+14155559004"})
+    bad(20429, 429, "POST", f"{messages}.json", {**text, "To": "+14155559001"})
+print("judged", len(judged))
