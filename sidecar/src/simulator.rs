@@ -2,7 +2,8 @@
 //! and content, messages that get somewhere on a clock, signed webhooks, and what goes wrong on demand (docs/SIMULATOR.md).
 //!
 //! ```text
-//! rest.rs     ->  request.rs, faults.rs, content.rs  ->  messages.rs   what is asked, what there is       pure but rest
+//! rest.rs     ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
+//!                                                                  what is asked, what there is       pure but rest
 //! control.rs  ->  ledger.rs                          ->  journey.rs    what happens to it, and when       pure
 //! delivery.rs ->  webhook.rs, post.rs                                  telling of it, as Twilio does
 //! ```
@@ -13,7 +14,9 @@ mod delivery;
 mod faults;
 mod journey;
 mod ledger;
+mod limit;
 mod line;
+mod listing;
 mod messages;
 mod post;
 mod refusal;
@@ -33,6 +36,7 @@ use tokio::sync::Notify;
 pub use self::content::{Content, usual as usual_catalogue};
 pub(crate) use self::faults::reference;
 use self::ledger::Ledger;
+use self::limit::Limit;
 
 /// How long answers under way may take when it is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -57,6 +61,10 @@ pub struct Settings {
     pub catalogue: Vec<Content>,
     /// Milliseconds from one status of a message to the next.
     pub step_ms: u32,
+    /// How many times as fast as Twilio's what takes time is over.
+    pub speed: u32,
+    /// Requests of an account that are answered in a second; 0: all.
+    pub requests_per_second: u32,
     /// Messages a sender sends in a second.
     pub mps: u32,
     /// Messages that are remembered.
@@ -72,6 +80,7 @@ pub struct Settings {
 struct Shared {
     settings: Settings,
     ledger: Mutex<Ledger>,
+    limit: Mutex<Limit>,
     /// Something was put on the agenda.
     planned: Notify,
     client: reqwest::Client,
@@ -81,6 +90,10 @@ struct Shared {
 impl Shared {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn limit(&self) -> MutexGuard<'_, Limit> {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> MutexGuard<'_, BTreeMap<(&'static str, u16), u64>> {
@@ -106,9 +119,11 @@ pub async fn serve(
 ) -> io::Result<()> {
     let client = post::client(Duration::from_secs(5)).map_err(io::Error::other)?;
     let ledger = Mutex::new(Ledger::new(&settings));
+    let limit = Mutex::new(Limit::new(settings.requests_per_second));
     let shared = Arc::new(Shared {
         settings,
         ledger,
+        limit,
         planned: Notify::new(),
         client,
         counts: Mutex::default(),

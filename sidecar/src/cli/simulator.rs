@@ -54,6 +54,12 @@ struct Serve {
     /// Milliseconds from one status of a message to the next
     #[arg(long, default_value_t = 300)]
     step_ms: u32,
+    /// How many times as fast everything is that takes time: statuses, queues, schedules, the window of 24 hours
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    speed: u32,
+    /// Requests of an account that are answered in a second; the others get 429 and 20429. 0: all are
+    #[arg(long, default_value_t = 0)]
+    requests_per_second: u32,
     /// Messages a sender sends in a second
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=1000))]
     mps: u32,
@@ -123,6 +129,8 @@ impl Serve {
                 .as_deref()
                 .map_or_else(|| Ok(usual_catalogue()), catalogue)?,
             step_ms: self.step_ms,
+            speed: self.speed,
+            requests_per_second: self.requests_per_second,
             mps: self.mps,
             capacity: self.capacity.try_into().unwrap_or(usize::MAX),
             windows: !self.no_windows,

@@ -104,3 +104,72 @@ fn status_parameters(message: &Message) -> Parameters {
 pub(super) fn channel(address: &str) -> Channel {
     if is_whatsapp(address) { Channel::Whatsapp } else { Channel::Sms }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(to: &str, status: &'static str) -> Message {
+        Message {
+            sid: format!("SM{}", "0".repeat(32)),
+            account: "AC1".to_owned(),
+            service: Some("MG1".to_owned()),
+            from: Some("+14155238886".to_owned()),
+            to: to.to_owned(),
+            body: "hi".to_owned(),
+            media: Vec::new(),
+            direction: "outbound-api",
+            status,
+            error: (status == "undelivered").then_some(30003),
+            status_callback: None,
+            created_ms: 0,
+            updated_ms: 1_795_392_000_000,
+            sent_ms: None,
+        }
+    }
+
+    /// What is told of a message that gets to these, one after the other.
+    fn told(to: &str, statuses: &[&'static str], most: usize) -> Vec<&'static str> {
+        let mut held = HashMap::new();
+        let told = statuses.iter().flat_map(|status| due(at(to, status), &mut held, most));
+        let told = told.map(|message| message.status).collect();
+        assert!(held.len() <= most);
+        told
+    }
+
+    #[test]
+    fn a_number_asks_for_duplicates_and_for_disorder() {
+        let sms = ["sent", "delivered"];
+        assert_eq!(told("+14155550123", &sms, 9), ["sent", "delivered"]);
+        assert_eq!(told("+14155559020", &sms, 9), ["sent", "sent", "delivered", "delivered"]);
+        assert_eq!(told("+14155559021", &sms, 9), ["delivered", "sent"]);
+        let whatsapp = ["sent", "delivered", "read"];
+        assert_eq!(told("whatsapp:+14155559021", &whatsapp, 9), ["read", "delivered", "sent"]);
+        assert_eq!(told("+14155559021", &sms, 0), ["sent", "delivered"], "no room to hold any");
+        assert_eq!(told("+14155559021", &["sent"], 9), [""; 0], "held for what comes last");
+    }
+
+    #[test]
+    fn a_status_has_what_twilio_tells_of_it() {
+        let told = status_parameters(&at("+14155550123", "undelivered"));
+        let get = |name: &str| {
+            told.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+        };
+        for (name, value) in [
+            ("MessageStatus", "undelivered"),
+            ("ErrorCode", "30003"),
+            ("MessagingServiceSid", "MG1"),
+            ("RawDlrDoneDate", "2611230000"),
+            ("To", "+14155550123"),
+            ("From", "+14155238886"),
+        ] {
+            assert_eq!(get(name), Some(value), "{name}: {told:?}");
+        }
+        let fine = status_parameters(&at("whatsapp:+14155550123", "read"));
+        assert!(!fine.iter().any(|(name, _)| name == "ErrorCode"));
+        assert!(
+            fine.iter().any(|(name, value)| name == "EventType" && value == "READ"),
+            "{fine:?}"
+        );
+    }
+}

@@ -36,6 +36,8 @@ pub(super) struct Ledger {
     planned: u64,
     capacity: usize,
     step_ms: i64,
+    /// How many times as fast everything is that takes time.
+    speed: i64,
     /// Microseconds from one message of a sender to the next.
     pace_us: i64,
     needs_window: bool,
@@ -43,6 +45,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(settings: &Settings) -> Self {
+        let speed = settings.speed.max(1).into();
         Self {
             messages: Messages::new(settings.capacity),
             opted_out: HashSet::new(),
@@ -51,8 +54,9 @@ impl Ledger {
             agenda: BTreeMap::new(),
             planned: 0,
             capacity: settings.capacity.max(1),
-            step_ms: settings.step_ms.into(),
-            pace_us: 1_000_000 / i64::from(settings.mps.max(1)),
+            step_ms: i64::from(settings.step_ms) / speed,
+            speed,
+            pace_us: 1_000_000 / i64::from(settings.mps.max(1)) / speed,
             needs_window: settings.windows,
         }
     }
@@ -90,7 +94,7 @@ impl Ledger {
                 let open = self
                     .windows
                     .get(&pair)
-                    .is_some_and(|heard| now_ms.saturating_sub(*heard) < WINDOW_MS);
+                    .is_some_and(|heard| now_ms.saturating_sub(*heard) < WINDOW_MS / self.speed);
                 if !open {
                     fault = Some(Fault::Failed(63016));
                 }
@@ -101,7 +105,7 @@ impl Ledger {
             return Err(Refusal::too_many());
         }
         let leaves_ms = match request.send_at_ms {
-            Some(at) => at,
+            Some(at) => now_ms.saturating_add(at.saturating_sub(now_ms) / self.speed),
             None => self.leave(&sender, now_ms)?,
         };
         let status = match (&request.service, request.send_at_ms) {
@@ -147,7 +151,7 @@ impl Ledger {
             self.next_us.retain(|_, next| *next > now_us);
         }
         let leaves_us = self.next_us.get(sender).copied().unwrap_or(now_us).max(now_us);
-        if leaves_us.saturating_sub(now_us) > QUEUE_MS.saturating_mul(1000) {
+        if leaves_us.saturating_sub(now_us) > (QUEUE_MS / self.speed).saturating_mul(1000) {
             return Err(Refusal::new(
                 429,
                 21611,
@@ -163,7 +167,8 @@ impl Ledger {
         let pair = (message.to.clone(), message.from.clone().unwrap_or_default());
         let now_ms = message.created_ms;
         if self.windows.len() >= self.capacity && !self.windows.contains_key(&pair) {
-            self.windows.retain(|_, heard| now_ms.saturating_sub(*heard) < WINDOW_MS);
+            let window_ms = WINDOW_MS / self.speed;
+            self.windows.retain(|_, heard| now_ms.saturating_sub(*heard) < window_ms);
             if self.windows.len() >= self.capacity {
                 return Err("more people have written than --capacity allows to remember");
             }
@@ -208,5 +213,190 @@ impl Ledger {
             message.sent_ms = Some(now_ms);
         }
         Some(Some(message.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::usual_catalogue;
+
+    const OURS: &str = "+14155238886";
+    const THEIRS: &str = "+14155550123";
+
+    fn settings() -> Settings {
+        Settings {
+            accounts: Vec::new(),
+            catalogue: usual_catalogue(),
+            step_ms: 100,
+            speed: 1,
+            requests_per_second: 0,
+            mps: 10,
+            capacity: 4,
+            windows: true,
+            inbound_url: String::new(),
+            inbound_fallback_url: None,
+        }
+    }
+
+    fn request(to: &str) -> Request {
+        let channel = if is_whatsapp(to) { "whatsapp:" } else { "" };
+        Request {
+            to: to.to_owned(),
+            from: Some(format!("{channel}{OURS}")),
+            service: None,
+            body: Some("hi".to_owned()),
+            media: Vec::new(),
+            content_sid: None,
+            variables: BTreeMap::new(),
+            status_callback: None,
+            send_at_ms: None,
+        }
+    }
+
+    fn said(body: &str, channel: &str, at_ms: i64) -> Message {
+        Message {
+            sid: format!("SM{at_ms:032x}"),
+            account: "AC1".to_owned(),
+            service: None,
+            from: Some(format!("{channel}{THEIRS}")),
+            to: format!("{channel}{OURS}"),
+            body: body.to_owned(),
+            media: Vec::new(),
+            direction: "inbound",
+            status: "received",
+            error: None,
+            status_callback: None,
+            created_ms: at_ms,
+            updated_ms: at_ms,
+            sent_ms: Some(at_ms),
+        }
+    }
+
+    /// Takes it on at that time, under a name made of the time.
+    fn accept(ledger: &mut Ledger, request: Request, at_ms: i64) -> Result<Message, u32> {
+        let accepted =
+            ledger.accept("AC1", format!("SM{at_ms:032x}"), request, &usual_catalogue(), at_ms);
+        accepted.map_err(|refusal| refusal.code)
+    }
+
+    /// Every step until nothing is left to happen: when, and to where.
+    fn story(ledger: &mut Ledger) -> Vec<(i64, &'static str, Option<u32>)> {
+        let mut story = Vec::new();
+        while let Some(at_ms) = ledger.next_ms() {
+            assert_eq!(ledger.advance(at_ms - 1), None, "not before it is due");
+            if let Some(Some(message)) = ledger.advance(at_ms) {
+                story.push((at_ms, message.status, message.error));
+            }
+        }
+        story
+    }
+
+    #[test]
+    fn a_sender_sends_so_many_in_a_second_and_the_others_wait() {
+        let mut ledger = Ledger::new(&settings());
+        for at_ms in 1..=3 {
+            assert_eq!(accept(&mut ledger, request(THEIRS), at_ms).unwrap().status, "queued");
+        }
+        let sent: Vec<i64> = story(&mut ledger)
+            .into_iter()
+            .filter_map(|(at_ms, status, _)| (status == "sent").then_some(at_ms))
+            .collect();
+        assert_eq!(sent, [101, 201, 301]);
+        let mut slow = Ledger::new(&Settings { mps: 1, capacity: 100_000, ..settings() });
+        let full = (1..).find_map(|_| accept(&mut slow, request(THEIRS), 0).err());
+        assert_eq!(full, Some(21611), "four hours of it");
+    }
+
+    #[test]
+    fn a_stop_counts_for_its_pair_until_a_start() {
+        let mut ledger = Ledger::new(&settings());
+        ledger.hear(said(" stop ", "", 1)).unwrap();
+        assert_eq!(accept(&mut ledger, request(THEIRS), 2), Err(21610));
+        let other = Request { from: Some("+14155238887".to_owned()), ..request(THEIRS) };
+        assert!(accept(&mut ledger, other, 3).is_ok(), "to that sender it was not said");
+        ledger.hear(said("Start", "", 4)).unwrap();
+        assert!(accept(&mut ledger, request(THEIRS), 5).is_ok());
+    }
+
+    #[test]
+    fn a_window_is_open_for_a_day_and_templates_need_none() {
+        let whatsapp = format!("whatsapp:{THEIRS}");
+        let mut ledger = Ledger::new(&settings());
+        accept(&mut ledger, request(&whatsapp), 0).unwrap();
+        assert_eq!(story(&mut ledger), [(100, "failed", Some(63016))]);
+        ledger.hear(said("hello", "whatsapp:", 1000)).unwrap();
+        for (at_ms, last) in [(1000 + WINDOW_MS - 1, "read"), (1000 + WINDOW_MS, "failed")] {
+            accept(&mut ledger, request(&whatsapp), at_ms).unwrap();
+            assert_eq!(story(&mut ledger).last().unwrap().1, last, "{at_ms}");
+        }
+        let template = |variables: &[(&str, &str)]| Request {
+            body: None,
+            content_sid: usual_catalogue().first().map(|content| content.sid.clone()),
+            variables: variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..request(&whatsapp)
+        };
+        let at_ms = 3 * WINDOW_MS;
+        let made = accept(&mut ledger, template(&[("1", "Ada"), ("2", "7")]), at_ms).unwrap();
+        assert_eq!(made.body, "Hello Ada, your order 7 is on its way.");
+        assert_eq!(story(&mut ledger).last().unwrap().1, "read");
+        accept(&mut ledger, template(&[]), at_ms + 1).unwrap();
+        assert_eq!(story(&mut ledger).last().unwrap().2, Some(63028));
+    }
+
+    #[test]
+    fn everything_is_faster_at_a_higher_speed() {
+        let mut ledger = Ledger::new(&Settings { speed: 10, ..settings() });
+        let later = Request {
+            service: Some(format!("MG{}", "0".repeat(32))),
+            from: None,
+            send_at_ms: Some(3_600_000),
+            ..request(THEIRS)
+        };
+        assert_eq!(accept(&mut ledger, later, 0).unwrap().status, "scheduled");
+        let steps = story(&mut ledger);
+        let expected =
+            [(360_010, "queued", None), (360_020, "sent", None), (360_030, "delivered", None)];
+        assert_eq!(steps, expected);
+        ledger.hear(said("hello", "whatsapp:", 0)).unwrap();
+        let whatsapp = format!("whatsapp:{THEIRS}");
+        accept(&mut ledger, request(&whatsapp), WINDOW_MS / 10).unwrap();
+        assert_eq!(story(&mut ledger).last().unwrap().1, "failed", "a day is over in 2.4 hours");
+    }
+
+    #[test]
+    fn what_is_canceled_or_forgotten_goes_no_further() {
+        let mut ledger = Ledger::new(&settings());
+        let made = accept(&mut ledger, request(THEIRS), 1).unwrap();
+        ledger.messages.get(&made.sid).unwrap().status = "canceled";
+        assert_eq!(story(&mut ledger), []);
+        let mut made: Vec<String> = Vec::new();
+        for at_ms in 2..=6 {
+            made.push(accept(&mut ledger, request(THEIRS), at_ms).unwrap().sid);
+        }
+        assert!(ledger.messages.get(&made[0]).is_none(), "the capacity is 4");
+        assert_eq!(story(&mut ledger).len(), 4 * 2);
+        // Nor does it take on what it could not remember.
+        let busy = (7..100).find_map(|at_ms| accept(&mut ledger, request(THEIRS), at_ms).err());
+        assert_eq!(busy, Some(20429));
+    }
+
+    #[test]
+    fn no_more_people_are_remembered_than_it_may() {
+        let mut ledger = Ledger::new(&settings());
+        let from = |n: i64, body: &str, at_ms: i64| Message {
+            from: Some(format!("+1415555{n:04}")),
+            ..said(body, "", at_ms)
+        };
+        for n in 0..4 {
+            ledger.hear(from(n, "STOP", 0)).unwrap();
+        }
+        assert!(ledger.hear(from(4, "hello", 1)).is_err());
+        assert!(ledger.hear(from(3, "hello", 1)).is_ok(), "who is known is heard");
+        assert!(ledger.hear(from(5, "hello", WINDOW_MS + 1)).is_ok(), "their windows are over");
+        assert!(ledger.hear(from(6, "STOP", WINDOW_MS + 2)).is_err(), "opt-outs stay");
     }
 }

@@ -157,15 +157,17 @@ fn schedule(
     let (kind, send_at) = match (kind, send_at) {
         (None, None) => return Ok(None),
         (None, Some(_)) => {
-            return Err(Refusal::bad(35111, "SendAt is given without ScheduleType"));
+            return Err(Refusal::bad(35112, "SendAt is given without ScheduleType"));
         }
-        (Some(_), None) => {
-            return Err(Refusal::bad(35111, "SendAt is required to schedule a message"));
+        (Some(kind), None) => {
+            let code = if kind == "fixed" { 35111 } else { 35126 };
+            return Err(Refusal::bad(code, "SendAt is required to schedule a message"));
         }
         (Some(kind), Some(send_at)) => (kind, send_at),
     };
     if kind != "fixed" {
-        return Err(Refusal::bad(35112, "ScheduleType must be fixed"));
+        let told = "The ScheduleType value provided is not supported for this channel";
+        return Err(Refusal::bad(35126, told));
     }
     if !has_service {
         return Err(Refusal::bad(35118, "MessagingServiceSid is required to schedule a message"));
@@ -251,12 +253,23 @@ mod tests {
             (&[("ContentVariables", "{\"1\":2}")], 21656),
             (&[("StatusCallback", "https://a_b.example.com")], 21609),
             (&[("ScheduleType", "fixed")], 35111),
+            (&[("ScheduleType", "daily")], 35126),
+            (&[("SendAt", "1970-01-01T01:00:00Z")], 35112),
+            (&[("MessagingServiceSid", "MG1")], 21701),
             (&[("ScheduleType", "fixed"), ("SendAt", "1970-01-01T01:00:00Z")], 35118),
             (
                 &[
                     ("MessagingServiceSid", &service),
                     ("ScheduleType", "fixed"),
-                    ("SendAt", "1970-01-01T00:01:00Z"),
+                    ("SendAt", "1970-01-01T00:04:59Z"),
+                ],
+                35114,
+            ),
+            (
+                &[
+                    ("MessagingServiceSid", &service),
+                    ("ScheduleType", "fixed"),
+                    ("SendAt", "1970-02-05T00:00:01Z"),
                 ],
                 35114,
             ),
@@ -269,6 +282,12 @@ mod tests {
             ("SendAt", "1970-01-01T01:00:00Z"),
         ]);
         assert_eq!(at.unwrap().send_at_ms, Some(3_600_000));
+        for (at, ms) in [("1970-01-01T00:05:00Z", 300_000), ("1970-02-05T00:00:00Z", 3_024_000_000)]
+        {
+            let schedule = [("MessagingServiceSid", service.as_str()), ("ScheduleType", "fixed")];
+            let taken = read(&[&schedule[..], &[("SendAt", at)]].concat());
+            assert_eq!(taken.unwrap().send_at_ms, Some(ms), "the ends are within");
+        }
     }
 
     #[test]

@@ -17,16 +17,14 @@ use subtle::ConstantTimeEq;
 
 use super::faults::Fault;
 use super::line::Cut;
-use super::messages::{Message, Wanted};
+use super::listing::{Listing, PAGE, page};
+use super::messages::Message;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::{Account, Shared, fresh_sid, now_ms};
 
 /// How long a request without an answer is kept waiting.
 const SILENCE: Duration = Duration::from_secs(60);
-const DAY_MS: i64 = 86_400_000;
-/// Messages on a page when nobody says, and at most.
-const PAGE: (usize, usize) = (50, 1000);
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     let account = "/2010-04-01/Accounts/{account}";
@@ -204,77 +202,16 @@ async fn list(
 
 fn listed(shared: &Shared, account: &str, query: &str, headers: &HeaderMap) -> Answer {
     let account = allowed(shared, headers, Some(account))?;
-    let (mut wanted, mut size, mut number) = (Wanted::default(), PAGE.0, 0_usize);
-    let mut kept = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in pairs(query.as_bytes()) {
-        match name.as_str() {
-            "To" => wanted.to = Some(value.clone()),
-            "From" => wanted.from = Some(value.clone()),
-            "DateSent" => {
-                // SDKs write a day as its first instant.
-                let start = day(&value)?.0.div_euclid(DAY_MS).saturating_mul(DAY_MS);
-                wanted.sent_ms = (Some(start), Some(start.saturating_add(DAY_MS)));
-            }
-            // Twilio writes the comparison into the name.
-            "DateSent>" => wanted.sent_ms.0 = Some(day(&value)?.0),
-            "DateSent<" => wanted.sent_ms.1 = Some(day(&value)?.1),
-            "PageSize" => size = value.parse().unwrap_or(PAGE.0).clamp(1, PAGE.1),
-            "Page" => number = value.parse().unwrap_or(0),
-            "PageToken" => {}
-            _ => return Err(Refusal::bad(20001, format!("{name} is no parameter of a list"))),
-        }
-        if !matches!(name.as_str(), "Page" | "PageSize" | "PageToken") {
-            kept.append_pair(&name, &value);
-        }
-    }
+    let listing = Listing::read(query)?;
     let ledger = shared.ledger();
-    let mut found: Vec<Value> = ledger
+    let found = ledger
         .messages
-        .list(&account.sid, &wanted)
-        .skip(number.saturating_mul(size))
-        .take(size.saturating_add(1))
+        .list(&account.sid, &listing.wanted)
+        .skip(listing.number.saturating_mul(listing.size))
+        .take(listing.size.saturating_add(1))
         .map(Message::to_json)
         .collect();
-    let has_more = found.len() > size;
-    found.truncate(size);
-    let kept = kept.finish();
-    let and = if kept.is_empty() { "" } else { "&" };
-    let uri = format!("/2010-04-01/Accounts/{}/Messages.json?{kept}{and}", account.sid);
-    Ok(Json(page(&uri, "messages", found, number, size, has_more)).into_response())
-}
-
-/// A page as Twilio's older APIs show it.
-fn page(
-    uri: &str,
-    name: &str,
-    items: Vec<Value>,
-    number: usize,
-    size: usize,
-    has_more: bool,
-) -> Value {
-    let joint = if uri.ends_with('&') || uri.ends_with('?') { "" } else { "?" };
-    let at = |number: usize| format!("{uri}{joint}PageSize={size}&Page={number}");
-    let start = number.saturating_mul(size);
-    json!({
-        "first_page_uri": at(0), "uri": at(number), "page": number, "page_size": size, "start": start,
-        "end": start.saturating_add(items.len().saturating_sub(1)),
-        "next_page_uri": has_more.then(|| at(number.saturating_add(1))),
-        "previous_page_uri": number.checked_sub(1).map(at),
-        name: items,
-    })
-}
-
-/// First and end of a day, or of the instant that is given.
-fn day(text: &str) -> Result<(i64, i64), Refusal> {
-    if let Ok(at) = text.parse::<jiff::Timestamp>() {
-        let at = at.as_millisecond();
-        return Ok((at, at.saturating_add(1)));
-    }
-    let start: jiff::Timestamp = format!("{text}T00:00:00Z")
-        .parse()
-        .map_err(|_| Refusal::bad(20001, format!("DateSent: {text} is no date")))?;
-    let start = start.as_millisecond();
-    Ok((start, start.saturating_add(DAY_MS)))
+    Ok(Json(listing.page(&account.sid, found)).into_response())
 }
 
 async fn content_list(State(shared): App, uri: Uri, headers: HeaderMap) -> Response {
@@ -350,7 +287,10 @@ fn allowed<'a>(
     if path.is_some_and(|path| path != account.sid) {
         return Err(Refusal::unauthorized());
     }
-    Ok(account)
+    match shared.limit().admits(&account.sid, now_ms()) {
+        true => Ok(account),
+        false => Err(Refusal::too_many()),
+    }
 }
 
 fn with_message<T>(

@@ -2,6 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::{Timestamp, ToSpan};
 
 use crate::program::repository;
 
@@ -57,4 +61,55 @@ fn twilios_sdk_sends_and_its_validator_believes_what_is_told() {
     let told = String::from_utf8_lossy(&judged.stderr);
     assert!(judged.status.success(), "run `make setup-test` if twilio is missing: {told}");
     assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged");
+}
+
+const ACCOUNT: (&str, &str) =
+    ("AC00112233445566778899aabbccddeeff", "0123456789abcdef0123456789abcdef");
+
+#[test]
+fn what_it_answers_is_as_twilio_describes_it() {
+    let root = repository();
+    let simulator = simulator(&["--step-ms", "60000"]);
+    let (later, soon) = (Timestamp::now() + 3600.seconds(), Timestamp::now() + 60.seconds());
+    let told = serde_json::json!({
+        "base": simulator.url, "user": ACCOUNT.0, "password": ACCOUNT.1, "account": ACCOUNT.0,
+        "specs": root.join(".tools/openapi"), "to": "+14155550123", "content": true,
+        "later": later.to_string(), "soon": soon.to_string(),
+    });
+    let judged = Command::new(root.join(".tools/webhooks/bin/python"))
+        .arg(root.join("sidecar/tests/cli/openapi.py"))
+        .arg(told.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&judged.stderr);
+    assert!(
+        judged.status.success(),
+        "run `make setup-test` if a module or a file is missing: {said}"
+    );
+    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 16");
+}
+
+#[test]
+fn more_requests_than_it_may_take_are_too_many() {
+    let simulator = simulator(&["--requests-per-second", "3"]);
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().proxy(None).http_status_as_error(false).build().into();
+    let url = format!("{}/2010-04-01/Accounts/{}/Messages.json", simulator.url, ACCOUNT.0);
+    let basic = STANDARD.encode(format!("{}:{}", ACCOUNT.0, ACCOUNT.1));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut taken = 0;
+    loop {
+        let asked = agent.get(&url).header("Authorization", format!("Basic {basic}")).call();
+        let mut answer = asked.unwrap();
+        if answer.status() == 429 {
+            assert_eq!(answer.headers()["Retry-After"], "1");
+            let body = answer.body_mut().read_to_string().unwrap();
+            assert!(body.contains("\"code\":20429"), "{body}");
+            break;
+        }
+        assert_eq!(answer.status(), 200);
+        taken += 1;
+        assert!(Instant::now() < deadline, "it takes everything");
+    }
+    assert!(taken >= 3, "{taken} were taken");
 }

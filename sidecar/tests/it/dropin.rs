@@ -1,7 +1,7 @@
 //! Twilio's own REST, as the sidecar answers it: by Twilio's official SDKs, which are pointed at it and know nothing of it; and
 //! what they cannot show: whose messages are whose, and that nothing is sent twice.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, StatusCode};
@@ -95,6 +95,30 @@ async fn the_node_sdk_is_at_home(world: World) {
     judged("node", "sdk.mjs", "wasm-tests/signers", &world).await;
 }
 
+#[tokio::test]
+async fn what_it_answers_is_as_twilio_describes_it() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world, &[]);
+    let (sidecar, [(_, token), _]) = prepared(&world, &simulator, &[]).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let later = jiff::Timestamp::now() + Duration::from_secs(3600);
+    let told = json!({
+        "base": sidecar.base, "user": ACCOUNT, "password": token, "account": ACCOUNT,
+        "specs": root.join(".tools/openapi"), "to": "+14155550123", "content": false,
+        "later": later.to_string(),
+    });
+    let judged = Command::new(root.join(".tools/webhooks/bin/python"))
+        .arg(root.join("sidecar/tests/cli/openapi.py"))
+        .arg(told.to_string())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&judged.stderr);
+    assert!(judged.status.success(), "run `make setup-test` if anything is missing: {said}");
+    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 8");
+}
+
 /// One request as Twilio's clients make it: its status and what it is answered.
 async fn asked(
     sidecar: &Sidecar,
@@ -144,7 +168,7 @@ async fn nobody_reaches_what_is_anothers(world: World) {
     assert!(simulator.made().await.is_empty());
 
     // What waits here is its account's; to another it is not there, on its own path or on that one.
-    let later = jiff::Timestamp::now() + std::time::Duration::from_secs(3600);
+    let later = jiff::Timestamp::now() + Duration::from_secs(3600);
     let later = later.to_string();
     let form = [&form[..], &[("ScheduleType", "fixed"), ("SendAt", later.as_str())]].concat();
     let ours = (ACCOUNT, token.as_str());
