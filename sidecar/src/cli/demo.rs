@@ -11,6 +11,8 @@ use std::{env, fs};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::demo::account::Account;
+use crate::demo::key;
 use crate::demo::ports::{self, Place};
 use crate::demo::processes::{Processes, ready};
 use crate::demo::{self, BACKEND_CLUSTER, EnvoyConfig, EnvoyConfigError, SIDECAR_CLUSTER};
@@ -86,7 +88,7 @@ impl Demo {
             }
         }
         problems.extend(ports::taken(&args.places()));
-        let account = Account::from_environment(args.edge_port)
+        let account = Account::of(|name| env::var(name).ok(), args.edge_port)
             .map_err(|problem| problems.push(problem))
             .ok();
         let envoy_config = fs::create_dir_all(&args.data)
@@ -135,14 +137,17 @@ impl Demo {
         let us =
             env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
 
-        let mut sidecar = Command::new(&us);
+        let sending = self.account.write_sending(&self.args.data);
+        let sending = sending.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
+        let mut sidecar = self.on_our_data(&us);
         sidecar.arg("serve").env("TWILIO_EDGE_TOKEN", &self.account.edge_token);
         sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
         sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", "off");
-        if env::var_os("DATABASE_URL").is_none() {
-            let database = self.args.data.join("twilio-edge.db");
-            sidecar.env("DATABASE_URL", format!("sqlite://{}", database.display()));
-        }
+        // Whoever's account it is, nothing is sent to anybody.
+        sidecar.env("TWILIO_EDGE_SENDING_FILE", sending);
+        sidecar.env("TWILIO_EDGE_SENDING_BASE_URL", format!("http://{}", self.args.simulator()));
+        let statuses = format!("{}/twilio/status", self.account.origin);
+        sidecar.env("TWILIO_EDGE_SENDING_STATUS_CALLBACK_URL", statuses);
         start("sidecar", sidecar)?;
 
         let mut backend = Command::new(&us);
@@ -177,8 +182,30 @@ impl Demo {
                 );
             }
         }
+        if let Err(problem) = self.keep_key().await {
+            return problem;
+        }
         say(&self.banner());
         std::future::pending().await
+    }
+
+    async fn keep_key(&self) -> Result<(), String> {
+        let us =
+            env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+        let mut create = self.on_our_data(&us);
+        create.args(["keys", "create", "--json", "--scope", "app", "--name", "make run"]);
+        create.args(["--account", &self.account.sid]);
+        key::keep(&self.args.key(), self.args.sidecar(), create).await
+    }
+
+    /// A command of ours on the demo's database.
+    fn on_our_data(&self, us: &Path) -> Command {
+        let mut command = Command::new(us);
+        if env::var_os("DATABASE_URL").is_none() {
+            let database = self.args.data.join("twilio-edge.db");
+            command.env("DATABASE_URL", format!("sqlite://{}", database.display()));
+        }
+        command
     }
 
     fn banner(&self) -> String {
@@ -197,7 +224,12 @@ impl Demo {
             let _ = writeln!(text, "  {part:<9}http://{address}  {what}");
         }
         let Account { sid, origin, .. } = &self.account;
-        let _ = writeln!(text, "\nIt takes webhooks of {sid} signed for {origin}.");
+        let key = self.args.key();
+        let _ = writeln!(
+            text,
+            "\nIt takes webhooks of {sid} signed for {origin},\nand messages to send with the API key in {}.",
+            key.display()
+        );
         if *sid != demo::ACCOUNT_SID {
             text.push_str("To sign some yourself, set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN there as here.\n");
         }
@@ -253,6 +285,11 @@ impl Args {
         (Ipv4Addr::LOCALHOST, self.simulator_port).into()
     }
 
+    /// Where the key is that somebody tries it with.
+    fn key(&self) -> PathBuf {
+        self.data.join("demo.key")
+    }
+
     fn places(&self) -> [Place; 5] {
         [
             Place { part: "edge", address: self.edge(), variable: "EDGE_PORT" },
@@ -274,43 +311,6 @@ impl Args {
         let path = self.data.join("envoy.json");
         config.write(&path)?;
         Ok(path)
-    }
-}
-
-/// Whose webhooks are proven, from the environment or the demo's own.
-struct Account {
-    sid: String,
-    auth_token: String,
-    edge_token: String,
-    origin: String,
-}
-
-impl Account {
-    fn from_environment(edge_port: u16) -> Result<Self, String> {
-        let given = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let (sid, auth_token) = match (given("TWILIO_ACCOUNT_SID"), given("TWILIO_AUTH_TOKEN")) {
-            (Some(sid), Some(auth_token)) => (sid, auth_token),
-            (None, None) => (demo::ACCOUNT_SID.to_owned(), demo::AUTH_TOKEN.to_owned()),
-            _ => {
-                return Err("of TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN only one is set: set both, or none for the demo's account".to_owned());
-            }
-        };
-        Ok(Self {
-            sid,
-            auth_token,
-            edge_token: given("TWILIO_EDGE_TOKEN").unwrap_or_else(|| demo::EDGE_TOKEN.to_owned()),
-            origin: given("PUBLIC_ORIGIN")
-                .unwrap_or_else(|| format!("http://127.0.0.1:{edge_port}")),
-        })
-    }
-
-    fn environment(&self) -> [(&str, &str); 4] {
-        [
-            ("TWILIO_ACCOUNT_SID", &self.sid),
-            ("TWILIO_AUTH_TOKEN", &self.auth_token),
-            ("TWILIO_EDGE_TOKEN", &self.edge_token),
-            ("PUBLIC_ORIGIN", &self.origin),
-        ]
     }
 }
 
@@ -341,12 +341,7 @@ mod tests {
 
     fn demo(arguments: &[&str]) -> Demo {
         let args = Program::parse_from([&["demo"], arguments].concat()).args;
-        let account = Account {
-            sid: demo::ACCOUNT_SID.to_owned(),
-            auth_token: demo::AUTH_TOKEN.to_owned(),
-            edge_token: demo::EDGE_TOKEN.to_owned(),
-            origin: format!("http://127.0.0.1:{}", args.edge_port),
-        };
+        let account = Account::of(|_| None, args.edge_port).unwrap();
         Demo { args, account, envoy_config: PathBuf::new() }
     }
 

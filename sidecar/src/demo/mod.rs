@@ -2,8 +2,10 @@
 //! shows what arrives, and processes that live and die together. The end-to-end suite starts its Envoys from
 //! the same configuration.
 
+pub mod account;
 pub mod backend;
 mod envoy_config;
+pub mod key;
 pub mod ports;
 pub mod processes;
 

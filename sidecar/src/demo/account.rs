@@ -1,0 +1,98 @@
+//! Whose webhooks the demo proves and for whom it sends: an account from the environment, or the demo's own. What is sent goes
+//! to the simulator, whoever's account it is.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{ACCOUNT_SID, AUTH_TOKEN, EDGE_TOKEN};
+
+/// An account, and what the parts of the demo show each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// `AC..`
+    pub sid: String,
+    /// Signs its webhooks, and is what the simulator is shown.
+    pub auth_token: String,
+    /// What the filter shows the sidecar.
+    pub edge_token: String,
+    /// What webhooks are signed for.
+    pub origin: String,
+}
+
+impl Account {
+    /// Of these variables, as far as they are set; the demo's own if none of the account is.
+    pub fn of(variable: impl Fn(&str) -> Option<String>, edge_port: u16) -> Result<Self, String> {
+        let given = |name| variable(name).filter(|value| !value.is_empty());
+        let (sid, auth_token) = match (given("TWILIO_ACCOUNT_SID"), given("TWILIO_AUTH_TOKEN")) {
+            (Some(sid), Some(auth_token)) => (sid, auth_token),
+            (None, None) => (ACCOUNT_SID.to_owned(), AUTH_TOKEN.to_owned()),
+            _ => {
+                return Err("of TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN only one is set: set both, or none for the demo's account".to_owned());
+            }
+        };
+        Ok(Self {
+            sid,
+            auth_token,
+            edge_token: given("TWILIO_EDGE_TOKEN").unwrap_or_else(|| EDGE_TOKEN.to_owned()),
+            origin: given("PUBLIC_ORIGIN")
+                .unwrap_or_else(|| format!("http://127.0.0.1:{edge_port}")),
+        })
+    }
+
+    /// What Envoy and the simulator find it by.
+    pub fn environment(&self) -> [(&str, &str); 4] {
+        [
+            ("TWILIO_ACCOUNT_SID", &self.sid),
+            ("TWILIO_AUTH_TOKEN", &self.auth_token),
+            ("TWILIO_EDGE_TOKEN", &self.edge_token),
+            ("PUBLIC_ORIGIN", &self.origin),
+        ]
+    }
+
+    /// The file of `sending.file` in this folder.
+    pub fn write_sending(&self, folder: &Path) -> io::Result<PathBuf> {
+        let path = folder.join("sending.toml");
+        let account =
+            format!("[[account]]\nsid = {:?}\nauth_token = {:?}\n", self.sid, self.auth_token);
+        write_private(&path, &account)?;
+        Ok(path)
+    }
+}
+
+/// Writes what is nobody else's to read.
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn half_an_account_is_none() {
+        let of = |set: &[(&str, &str)]| {
+            let find = |name: &str| set.iter().find(|(have, _)| *have == name);
+            Account::of(|name| find(name).map(|(_, value)| (*value).to_owned()), 8080)
+        };
+        assert_eq!(of(&[]).unwrap().sid, ACCOUNT_SID);
+        assert_eq!(of(&[]).unwrap().origin, "http://127.0.0.1:8080");
+        let whole = [("TWILIO_ACCOUNT_SID", "AC1"), ("TWILIO_AUTH_TOKEN", "hush")];
+        assert_eq!(of(&whole).unwrap().auth_token, "hush");
+        assert!(of(&whole[..1]).unwrap_err().contains("only one is set"));
+    }
+
+    #[test]
+    fn only_its_owner_reads_what_sends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Account::of(|_| None, 1).unwrap().write_sending(folder.path()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let said: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+        assert_eq!(said["account"][0]["auth_token"].as_str(), Some(AUTH_TOKEN));
+    }
+}

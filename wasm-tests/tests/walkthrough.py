@@ -1,0 +1,58 @@
+"""The commands of README.md, as they stand there, beside `twilio-edge demo`, on the ports it has when nobody says others: in a
+network of its own, where nobody has them. argv: the folder to do it in, and the commands as JSON, each with what it shows."""
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+FOLDER, COMMANDS = sys.argv[1], json.loads(sys.argv[2])
+PATIENCE = 60
+
+# A new network has a loopback device that is down.
+with socket.socket() as any_socket:
+    IFF_UP, SIOCSIFFLAGS = 1, 0x8914
+    fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+
+os.chdir(FOLDER)
+log = open("demo.log", "w+")
+demo = subprocess.Popen(["target/debug/twilio-edge", "demo"], stdout=log, stderr=log)
+
+
+def until(what, probe):
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        seen = probe()
+        if seen is True:
+            return
+        if time.monotonic() > deadline or demo.poll() is not None:
+            log.seek(0)
+            sys.exit(f"{what}: {seen}\n{log.read()}")
+        time.sleep(0.1)
+
+
+def text():
+    with open("demo.log") as lines:
+        return lines.read()
+
+
+until("the demo starts", lambda: "It takes webhooks of" in text())
+for command, shown in COMMANDS:
+    def shows():
+        ran = subprocess.run(["sh", "-euc", command], capture_output=True, text=True, timeout=PATIENCE)
+        said = ran.stdout + ran.stderr
+        missing = [word for word in shown if word not in said]
+        return (ran.returncode == 0 and not missing) or f"{missing} not in {said}"
+
+    # Who looks has to wait until it has happened; who acts does so once.
+    if "story" in command:
+        until(command, shows)
+    else:
+        assert shows() is True, (command, shows())
+demo.terminate()
+demo.wait(PATIENCE)
+print("walked")

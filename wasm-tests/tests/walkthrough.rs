@@ -1,0 +1,52 @@
+//! README.md's walk-through, done: the five commands, as they stand there, show what it says of them.
+
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use twilio_edge_wasm_tests::process::isolated;
+use twilio_edge_wasm_tests::repository;
+use twilio_edge_wasm_tests::sidecar::binary;
+
+/// What somebody sees who types each of them.
+const SHOWN: [&[&str]; 5] = [
+    &["\"delivered\":true"],
+    &["\"state\":\"queued\"", "\"id\":\"ms_"],
+    &["delivered", "read"],
+    &["\"delivered\":true"],
+    &["\"code\":\"suppressed\""],
+];
+
+/// The commands of the block that the walk-through is.
+fn commands() -> Result<Vec<String>> {
+    let readme = std::fs::read_to_string(repository().join("README.md"))?;
+    let (_, rest) = readme.split_once("## Five commands\n").context("no walk-through")?;
+    let (_, rest) = rest.split_once("```sh\n").context("no commands")?;
+    let (block, _) = rest.split_once("```").context("no end of commands")?;
+    let whole = block.replace("\\\n", " ");
+    Ok(whole.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+}
+
+#[test]
+fn a_newcomer_sends_sees_it_read_and_is_refused_after_a_stop() -> Result<()> {
+    let commands = commands()?;
+    ensure!(commands.len() == SHOWN.len(), "{commands:?}");
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(at("target/debug"))?;
+    symlink(binary()?, at("target/debug/twilio-edge"))?;
+    for name in ["target/wasm", "envoy", ".venv"] {
+        symlink(repository().join(name), at(name))?;
+    }
+    let told: Vec<_> = commands.iter().zip(SHOWN).collect();
+    let script = repository().join("wasm-tests/tests/walkthrough.py");
+    let python = repository().join(".venv/bin/python");
+    let mut walk = isolated("unshare");
+    walk.args(["--map-root-user", "--net", "--"]).arg(python).arg(script);
+    walk.arg(folder.path()).arg(serde_json::to_string(&told)?);
+    let walked = Command::output(&mut walk).context("unshare, of Debian's util-linux")?;
+    let said = String::from_utf8_lossy(&walked.stderr);
+    ensure!(walked.status.success(), "{said}");
+    ensure!(walked.stdout.ends_with(b"walked\n"), "{said}");
+    Ok(())
+}
