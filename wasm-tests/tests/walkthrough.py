@@ -1,9 +1,11 @@
 """The commands of README.md, as they stand there, beside `twilio-edge demo`, on the ports it has when nobody says others: in a
 network of its own, where nobody has them. argv: the folder to do it in, and the commands as JSON, each with what it shows."""
 
+import ctypes
 import fcntl
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -20,7 +22,13 @@ with socket.socket() as any_socket:
 
 os.chdir(FOLDER)
 log = open("demo.log", "w+")
-demo = subprocess.Popen(["target/debug/twilio-edge", "demo"], stdout=log, stderr=log)
+
+PR_SET_PDEATHSIG = 1  # it ends with us, however we end
+libc = ctypes.CDLL(None)
+demo = subprocess.Popen(
+    ["target/debug/twilio-edge", "demo"], stdout=log, stderr=log,
+    preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+)
 
 
 def until(what, probe):

@@ -1,7 +1,7 @@
 //! README.md's walk-through, done: the five commands, as they stand there, show what it says of them.
 
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use twilio_edge_wasm_tests::process::isolated;
@@ -17,6 +17,9 @@ const SHOWN: [&[&str]; 5] = [
     &["\"code\":\"suppressed\""],
 ];
 
+/// However slow the machine is.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// The commands of the block that the walk-through is.
 fn commands() -> Result<Vec<String>> {
     let readme = std::fs::read_to_string(repository().join("README.md"))?;
@@ -27,8 +30,8 @@ fn commands() -> Result<Vec<String>> {
     Ok(whole.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
-#[test]
-fn a_newcomer_sends_sees_it_read_and_is_refused_after_a_stop() -> Result<()> {
+#[tokio::test]
+async fn a_newcomer_sends_sees_it_read_and_is_refused_after_a_stop() -> Result<()> {
     let commands = commands()?;
     ensure!(commands.len() == SHOWN.len(), "{commands:?}");
     let folder = tempfile::tempdir()?;
@@ -44,7 +47,8 @@ fn a_newcomer_sends_sees_it_read_and_is_refused_after_a_stop() -> Result<()> {
     let mut walk = isolated("unshare");
     walk.args(["--map-root-user", "--net", "--"]).arg(python).arg(script);
     walk.arg(folder.path()).arg(serde_json::to_string(&told)?);
-    let walked = Command::output(&mut walk).context("unshare, of Debian's util-linux")?;
+    let walking = tokio::time::timeout(PATIENCE, walk.kill_on_drop(true).output());
+    let walked = walking.await?.context("unshare, of Debian's util-linux")?;
     let said = String::from_utf8_lossy(&walked.stderr);
     ensure!(walked.status.success(), "{said}");
     ensure!(walked.stdout.ends_with(b"walked\n"), "{said}");
