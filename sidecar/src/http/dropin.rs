@@ -16,7 +16,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use form_urlencoded::Serializer;
 use serde_json::Value;
 
 pub(crate) use self::codes::reference;
@@ -36,6 +35,7 @@ use crate::{
             Mistake,
             asked::{Asked, is_sid},
             entry,
+            listing::{Listing, Place},
             resource::{self, Known},
         },
         idempotency::{Answer, Headers},
@@ -44,14 +44,11 @@ use crate::{
     },
     keys::Caller,
     sending,
-    store::{Send, Turn},
+    store::{Send, Turn, WaitingPage},
 };
 
 /// Where everything of Twilio's is.
 const PATHS: &str = "/2010-04-01/";
-
-/// Messages on a page of a list, at most; Twilio's own limit is 1000.
-const MOST: u32 = 100;
 
 /// By which Twilio names a request of its own; some of its clients name theirs by it.
 const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
@@ -194,7 +191,7 @@ async fn update(
     Ok(json(&shown))
 }
 
-/// What Twilio lists.
+/// What waits here, and then what Twilio lists.
 async fn list(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -202,27 +199,31 @@ async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let account_sid = finding::account(&caller, Some(account_sid))?;
-    let path = listing(query.as_deref().unwrap_or_default())?;
-    look(&app, &account_sid, &path).await
-}
-
-/// What may be asked of a list, as Twilio is asked.
-fn listing(query: &str) -> Result<String, Mistake> {
-    let mut asked = Serializer::new("/Messages.json?".to_owned());
-    for (name, value) in pairs(query.as_bytes()) {
-        match name.as_str() {
-            "To" | "From" | "DateSent" | "DateSent<" | "DateSent>" | "Page" | "PageToken" => {
-                asked.append_pair(&name, &value);
-            }
-            "PageSize" => {
-                let wrong = |_| Mistake::new(20001, "PageSize: must be a number");
-                let size = value.parse::<u32>().map_err(wrong)?.clamp(1, MOST);
-                asked.append_pair(&name, &size.to_string());
-            }
-            _ => return Err(Mistake::new(20001, format!("{name} is no parameter of a list"))),
+    let listing = Listing::read(query.as_deref().unwrap_or_default())?;
+    let (before_ms, before_id) = match &listing.place {
+        Place::Waiting(at_ms, id) => (*at_ms, id.as_str()),
+        Place::Twilio(query) => {
+            return look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
         }
+    };
+    let page = WaitingPage {
+        account_sid: &account_sid,
+        to: listing.to.as_ref(),
+        from: &listing.from,
+        before: (before_ms, before_id),
+        most: finding::one_more(listing.size),
+    };
+    let found = app.sending.sends.waiting(&page).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    if found.is_empty() {
+        let query = listing.twilios();
+        return look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
     }
-    Ok(asked.finish())
+    let has_more = found.len() > listing.size;
+    found.truncate(listing.size);
+    let shown: Vec<Value> = found.iter().map(|send| resource::of(&known(send))).collect();
+    let last = found.last().filter(|_| has_more).map(|send| (send.created_at_ms, send.id.as_str()));
+    Ok(json(&listing.page(&account_sid, &shown, last)))
 }
 
 /// What Twilio shows there, as it shows it.

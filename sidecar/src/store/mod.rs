@@ -47,6 +47,7 @@ mod sqlite;
 mod suppressions;
 mod tenants;
 mod unknowns;
+mod waiting;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -69,6 +70,7 @@ pub use self::{
     sql::StoreError,
     suppressions::{Suppressions, SuppressionsPage},
     tenants::Tenants,
+    waiting::WaitingPage,
 };
 use self::{
     group::Group,

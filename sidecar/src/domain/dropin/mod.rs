@@ -3,6 +3,7 @@
 
 pub mod asked;
 pub mod entry;
+pub mod listing;
 pub mod resource;
 
 /// What is wrong with a request, in Twilio's words.

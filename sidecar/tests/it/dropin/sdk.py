@@ -111,6 +111,7 @@ refused(20003, 401, lambda: send(by=other))
 # Twilio has too much to do: it was taken on, and waits under a name of ours.
 waiting = send(to="+14155559001")
 assert waiting.status == "queued" and waiting.fetch().sid == waiting.sid
+until(lambda: [one.sid for one in client.messages.list(to="+14155559001")] == [waiting.sid])
 # Nobody knows whether Twilio has it: so does this, until it is found under Twilio's name.
 unknown = send(to="+14155559005", body="once")
 assert unknown.status == "queued"
@@ -121,6 +122,15 @@ assert len(client.messages.list(to="+14155559005")) == 1
 later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
 scheduled = send(schedule_type="fixed", send_at=later)
 assert scheduled.status == "scheduled" and scheduled.fetch().status == "scheduled"
+# What waits is listed first, and each of them once, however short the pages are.
+waiting = [send(schedule_type="fixed", send_at=later, to="+14155550199", body=f"later {n}") for n in range(3)]
+bodies = ["later 2", "later 1", "later 0", "4", "3", "2", "1", "0"]
+for size in (1, 2, 3, 50):
+    listed = client.messages.list(to="+14155550199", from_=OURS, page_size=size)
+    assert [message.body for message in listed] == bodies, (size, [message.body for message in listed])
+assert [message.status for message in client.messages.list(to="+14155550199", limit=4)].count("scheduled") == 3
+assert len(client.messages.list(to="+14155550199", date_sent_after=today)) == 5
+assert client.messages.list(to="+14155550199", from_="+14155238887") == []
 assert scheduled.update(status="canceled").status == "canceled"
 refused(30409, 400, lambda: client.messages(made.sid).update(status="canceled"))
 refused(35114, 400, lambda: send(schedule_type="fixed", send_at=later - datetime.timedelta(days=1)))
