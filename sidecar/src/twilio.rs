@@ -161,7 +161,8 @@ impl Twilio {
             Some(uri) if uri.starts_with(&first) => uri.to_owned(),
             Some(_) => return Err("the next page is somewhere else".to_owned()),
             None => {
-                let mut query = form_urlencoded::Serializer::new(first);
+                let length = first.len();
+                let mut query = form_urlencoded::Serializer::for_suffix(first, length);
                 query.append_pair("To", to);
                 if !from.is_empty() {
                     query.append_pair("From", from);

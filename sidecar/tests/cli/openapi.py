@@ -120,6 +120,11 @@ bad(35126, 400, "POST", f"{messages}.json", {**later, "ScheduleType": "daily"})
 bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": "2001-01-01T00:00:00Z"})
 bad(20001, 400, "GET", f"{messages}.json?Colour=red")
 if told["content"]:
+    # Every parameter that Twilio describes is one that it knows.
+    form = specs["api_v2010"]["paths"]["/2010-04-01/Accounts/{AccountSid}/Messages.json"]["post"]["requestBody"]
+    for name in form["content"]["application/x-www-form-urlencoded"]["schema"]["properties"]:
+        status, body = call("POST", f"{messages}.json", {name: "", **text})
+        assert status == 201, (name, body)
     media = good("GET", f"{messages}/{picture['sid']}/Media.json")["media_list"]
     good("GET", f"{messages}/{picture['sid']}/Media/{media[0]['sid']}.json")
     good("POST", f"{messages}/{made['sid']}.json", {"Body": ""})

@@ -12,6 +12,7 @@ mod api_keys;
 mod behaviour;
 mod checks;
 mod claimers;
+mod client;
 mod concurrency;
 mod conformance;
 mod dead_letters;
