@@ -1,5 +1,6 @@
 """The commands of README.md, as they stand there, beside `twilio-edge demo`, on the ports it has when nobody says others: in a
-network of its own, where nobody has them. argv: the folder to do it in, and the commands as JSON, each with what it shows."""
+network of its own, where nobody has them. argv: the folder to do it in, the commands as JSON, each with what it shows, and
+whether the network is a new one."""
 
 import ctypes
 import fcntl
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import time
 
-FOLDER, COMMANDS = sys.argv[1], json.loads(sys.argv[2])
+FOLDER, COMMANDS, IS_NEW = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3] == "new"
 PATIENCE = 60
 
-# A new network has a loopback device that is down.
-with socket.socket() as any_socket:
-    IFF_UP, SIOCSIFFLAGS = 1, 0x8914
-    fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+if IS_NEW:
+    # Its loopback device is down.
+    with socket.socket() as any_socket:
+        IFF_UP, SIOCSIFFLAGS = 1, 0x8914
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 os.chdir(FOLDER)
 log = open("demo.log", "w+")
