@@ -9,6 +9,7 @@ use super::{
     Sources,
     credentials::variable,
     fail,
+    ledger::account,
     listing::{self, Format},
 };
 use crate::{
@@ -42,6 +43,9 @@ enum Verb {
         /// Only of this sink
         #[arg(long)]
         sink: Option<String>,
+        /// Only of this account
+        #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
+        tenant: Option<String>,
         /// At most so many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -49,9 +53,19 @@ enum Verb {
         format: Format,
     },
     /// Bring what was given up on its way again
-    Retry(Which),
+    Retry(Decided),
     /// Never deliver what was given up
-    Discard(Which),
+    Discard(Decided),
+}
+
+/// The account stays out of the group: where the environment names one, that alone does not say which are meant.
+#[derive(Debug, clap::Args)]
+struct Decided {
+    #[command(flatten)]
+    which: Which,
+    /// Only what belongs to this account
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
+    tenant: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,22 +128,24 @@ impl Verb {
                     .collect();
                 Ok(listing::print(format.output(), &STANDING, &rows))
             }
-            Verb::List { sink, limit, format } => {
-                let found = gather(outbox, sink.as_deref(), limit as usize).await?;
+            Verb::List { sink, tenant, limit, format } => {
+                let of = (tenant.as_deref(), sink.as_deref());
+                let found = gather(outbox, of, limit as usize).await?;
                 let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
                 Ok(listing::print(format.output(), &DEAD, &rows))
             }
-            Verb::Retry(which) => which.meet(Fate::Retried, outbox).await,
-            Verb::Discard(which) => which.meet(Fate::Discarded, outbox).await,
+            Verb::Retry(decided) => decided.meet(Fate::Retried, outbox).await,
+            Verb::Discard(decided) => decided.meet(Fate::Discarded, outbox).await,
         }
     }
 }
 
-impl Which {
+impl Decided {
     async fn meet(self, fate: Fate, outbox: &Outbox) -> Result<ExitCode, StoreError> {
         let user = variable("USER").unwrap_or_else(|| "unknown".into());
-        let ids = Some(self.ids).filter(|_| !self.all);
-        let choice = Choice { ids, sink: self.sink, account_sid: None };
+        let Which { ids, all, sink } = self.which;
+        let ids = Some(ids).filter(|_| !all);
+        let choice = Choice { ids, sink, account_sid: self.tenant };
         let by = Caller::command_line(&user);
         let Done { found, changed, .. } =
             dead_letters::decide(outbox, &by, fate, &choice, usize::MAX).await?;
@@ -144,7 +160,7 @@ impl Which {
 
 async fn gather(
     outbox: &Outbox,
-    sink: Option<&str>,
+    (account_sid, sink): (Option<&str>, Option<&str>),
     limit: usize,
 ) -> Result<Vec<DeadLetter>, StoreError> {
     let mut found: Vec<DeadLetter> = Vec::new();
@@ -152,7 +168,7 @@ async fn gather(
         let last = found.last().map(|letter| (letter.ended_at_ms, letter.seq));
         let (before_ms, before_seq) = last.unwrap_or((i64::MAX, i64::MAX));
         let most = i64::try_from(PAGE.min(limit - found.len())).unwrap_or(i64::MAX);
-        let page = DeadLetters { account_sid: None, sink, before_ms, before_seq, most };
+        let page = DeadLetters { account_sid, sink, before_ms, before_seq, most };
         let page = outbox.dead_letters(page).await?;
         if page.is_empty() {
             break;

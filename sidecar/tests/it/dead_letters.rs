@@ -1,12 +1,14 @@
 //! What sinks did not take, as administrators meet it over HTTP: listed, looked into, brought on its way again, discarded.
 
+use std::process::Command;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use twilio_edge_contract::Decision;
 
 use crate::{
     api_keys::{Caller, administrator, coded},
-    deliveries::{from, sinks, start},
+    deliveries::{command, from, sinks, start},
     histories::{OTHER, of_other},
     receiver::Receiver,
     servers::eventually,
@@ -17,6 +19,7 @@ use crate::{
 on_every_store! {
     an_administrator_decides_about_dead_letters,
     a_key_of_one_account_decides_about_its_own,
+    a_command_for_one_account_decides_about_its_own,
 }
 
 async fn ask(of: &Caller<'_>, what: &str, body: Value) -> Value {
@@ -152,4 +155,44 @@ async fn a_key_of_one_account_decides_about_its_own(world: World) {
         json!({"found": 1, "changed": 1, "complete": true})
     );
     assert_eq!(listed(&root, "").await, 1, "the other's is still there");
+}
+
+async fn a_command_for_one_account_decides_about_its_own(world: World) {
+    let app = Receiver::start().await;
+    app.answers(|_| 422);
+    let sidecar = start(&world, &sinks(&world, &[("app", &app, "")])).await;
+    let root = administrator(&sidecar).await;
+    for claim in [from(1, 1), of_other(from(1, 2)), of_other(from(2, 3))] {
+        assert_eq!(sidecar.decide(claim).await, Decision::Accepted);
+    }
+    eventually("all are given up", async || listed(&root, "").await == 3).await;
+
+    let letters = |tenant: &[&str]| -> Vec<Value> {
+        let told = command(&world, &[&["deliveries", "list", "--json"], tenant].concat());
+        serde_json::from_str(&told).unwrap()
+    };
+    assert_eq!(letters(&[]).len(), 3);
+    let theirs = letters(&["--tenant", OTHER]);
+    assert!(
+        theirs.len() == 2 && theirs.iter().all(|one| one["account_sid"] == OTHER),
+        "{theirs:?}"
+    );
+
+    // Named beside another's account, a number reaches nothing; an account alone says not which.
+    let id = theirs[0]["id"].to_string();
+    let deliveries = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+        command.arg("deliveries").args(arguments).env("DATABASE_URL", &world.database_url);
+        command.env("TWILIO_ACCOUNT_SID", ACCOUNT).output().unwrap()
+    };
+    let elsewhere = deliveries(&["discard", &id]);
+    assert_eq!(String::from_utf8(elsewhere.stdout).unwrap(), "0 of 1 are discarded\n");
+    assert_eq!(deliveries(&["discard"]).status.code(), Some(2));
+    assert_eq!(listed(&root, "").await, 3);
+
+    let all = command(&world, &["deliveries", "discard", "--all", "--tenant", OTHER]);
+    assert_eq!(all, "2 of 2 are discarded\n");
+    assert_eq!(letters(&[])[0]["account_sid"], ACCOUNT);
+    let audit = "SELECT action || ' ' || account_sid FROM audit WHERE action LIKE 'delivery.%'";
+    assert_eq!(world.stored(audit).await, [format!("delivery.discarded {OTHER}")]);
 }
