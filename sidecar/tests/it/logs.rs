@@ -222,8 +222,9 @@ async fn what_comes_again_and_again_is_told_a_few_times_and_counted() {
     for _ in 0..100 {
         stranger.send(Method::GET, "/v1/key", String::new()).await;
     }
-    let refusals = || sidecar.log().matches("request.refused").count();
-    assert!((10..60).contains(&refusals()), "{}", refusals());
+    // What it logs is read behind its back, and on a busy machine some time later.
+    let told = |what: &str| sidecar.log().matches(what).count();
+    eventually("ten refusals are told", async || told("request.refused") >= 10).await;
 
     // A database that does not answer, as somebody else has the file.
     let path = world.database_url.strip_prefix("sqlite://").unwrap().to_owned();
@@ -234,10 +235,12 @@ async fn what_comes_again_and_again_is_told_a_few_times_and_counted() {
     for nth in 0..40 {
         sidecar.claim(inbound("c1", &format!("SM{nth}"), &from, "STOP")).await;
     }
-    let lines = sidecar.log().matches("optout.unrecorded").count();
+    // Each decision is told.
+    eventually("forty decisions are told", async || told("claim.answered") >= 40).await;
+    assert_eq!(told("claim.answered"), 40);
+    let (lines, refusals) = (told("optout.unrecorded"), told("request.refused"));
     assert!((10..25).contains(&lines), "{lines}");
-    // Each decision is told all the same.
-    assert_eq!(sidecar.log().matches("claim.answered").count(), 40);
+    assert!((10..60).contains(&refusals), "{refusals}");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     eventually("what was held back is told", || async {
         sidecar.log().contains("log.held_back") && sidecar.log().contains("of=\"request.refused\"")
