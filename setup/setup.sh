@@ -49,24 +49,36 @@ remember() {
 
 remembered() { sed -n "s/^$1=//p" "$CHOICES" 2>/dev/null || true; }
 
+AS_ROOT=() # sudo, where it takes that
+
+# rooted PART BY_HAND: from here on AS_ROOT does, or this ends with what to do by hand.
+rooted() {
+    ((EUID != 0)) || return 0
+    # Asked for a password only where somebody can type one.
+    if ! sudo -n true 2>/dev/null && ! { [[ -t 0 ]] && sudo -v; }; then
+        stop "$1" "needs root once: $2"
+    fi
+    AS_ROOT=(sudo -n)
+}
+
+# refreshed PART: the lists of Debian's packages.
+refreshed() {
+    command -v apt-get >/dev/null || return 1
+    rooted "$1" "apt-get update"
+    logged "apt-$1-update" 300 "${AS_ROOT[@]}" apt-get -y -o DPkg::Lock::Timeout=120 update
+}
+
 # debian PART PACKAGE..: as root or with sudo. The lists are refreshed only when they turn out to be too old.
 debian() {
-    local part=$1 as_root=()
+    local part=$1
     shift
     local by_hand="apt-get update && apt-get install -y --no-install-recommends $*"
     command -v apt-get >/dev/null || stop "$part" "not a Debian system: install by hand what Debian calls: $*"
-    if ((EUID != 0)); then
-        # Asked for a password only where somebody can type one.
-        if ! sudo -n true 2>/dev/null && ! { [[ -t 0 ]] && sudo -v; }; then
-            stop "$part" "needs root once: $by_hand"
-        fi
-        as_root=(sudo -n)
-    fi
+    rooted "$part" "$by_hand"
     say "$part" "installing Debian's $*"
-    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=120)
+    local apt=("${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=120)
     logged "apt-$part" 600 "${apt[@]}" install --no-install-recommends "$@" ||
-        { logged "apt-$part-update" 300 "${apt[@]}" update &&
-            logged "apt-$part" 600 "${apt[@]}" install --no-install-recommends "$@"; } ||
+        { refreshed "$part" && logged "apt-$part" 600 "${apt[@]}" install --no-install-recommends "$@"; } ||
         stop "$part" "apt-get failed (see $LOGS/apt-$part.log); by hand: $by_hand"
 }
 
@@ -220,6 +232,31 @@ kafka() {
     [[ $folder/bin/tansu -ef $server ]] || ln -sfn "../${server#"$folder/"}" "$folder/bin/tansu"
 }
 
+# promtool: judges the alerts. Debian's package would start the server that comes with it, so only this file is taken out of it.
+promtool() {
+    local program=.tools/promtool/promtool package=.tools/promtool/package
+    if [[ ! -x $program ]]; then
+        rm -rf "$package"
+        mkdir -p "$package"
+        if type -P promtool >/dev/null; then
+            ln -sfn "$(type -P promtool)" "$program"
+        else
+            say promtool "getting it out of Debian's prometheus"
+            downloaded "$package" || { refreshed promtool && downloaded "$package"; } ||
+                stop promtool "put the promtool of Prometheus into ${program%/*} (see $LOGS/apt-promtool.log)"
+            dpkg-deb --fsys-tarfile "$package"/*.deb |
+                tar --extract --directory "${program%/*}" --strip-components 3 ./usr/bin/promtool
+        fi
+        rm -rf "$package"
+    fi
+    local version
+    version=$("$program" --version 2>&1 | sed -n 's/^promtool, version \([^ ]*\).*/\1/p')
+    say promtool "$version in ${program%/*}"
+}
+
+# Needs no root; what apt verifies, it verifies here as well.
+downloaded() { logged apt-promtool 300 env --chdir="$1" apt-get -o APT::Sandbox::User=root download prometheus; }
+
 # --- For the tests --------------------------------------------------------------------------------------------
 
 stores() {
@@ -299,6 +336,7 @@ test)
         "rfc3339_validator==$RFC3339_VALIDATOR"
     kafka
     stores
+    promtool
     node_signer
     openapi
     manifests

@@ -8,6 +8,7 @@
     reason = "a test that meets the unexpected fails, and so do the functions it calls"
 )]
 
+mod alerts;
 mod documents;
 mod explain;
 mod ledger;
