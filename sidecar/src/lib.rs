@@ -23,6 +23,7 @@
 
 pub mod accounts;
 pub mod answers;
+pub mod bucket;
 pub mod claims;
 pub mod cli;
 pub mod config;
