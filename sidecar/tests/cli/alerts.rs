@@ -5,12 +5,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::Deserialize;
 
-use crate::program::{repository, twilio_edge};
+use crate::{
+    program::{repository, twilio_edge},
+    promql::{Told, promtool},
+};
 
 const TESTS: &str = ".test.yaml";
 
@@ -29,6 +31,10 @@ struct Rule {
     /// None: the rule only records.
     alert: Option<String>,
     expr: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -78,15 +84,6 @@ fn rules(file: &str) -> Vec<Rule> {
     read::<Alerts>(&folder().join(file)).groups.into_iter().flat_map(|group| group.rules).collect()
 }
 
-/// Fails with what promtool says unless it is content.
-fn promtool(what: [&str; 2], files: impl IntoIterator<Item = String>) {
-    let program = repository().join(".tools/promtool/promtool");
-    let ran = Command::new(&program).args(what).args(files).current_dir(folder()).output();
-    let ran = ran.unwrap_or_else(|error| panic!("{}: {error}; make setup-test", program.display()));
-    let told = [ran.stdout, ran.stderr].concat();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&told));
-}
-
 #[test]
 fn prometheus_takes_the_rules() {
     promtool(["check", "rules"], ["--lint-fatal".to_owned()].into_iter().chain(files()));
@@ -116,75 +113,56 @@ fn each_alert_has_a_unit_test_in_which_it_fires_and_one_in_which_it_is_silent() 
     assert!(untested.is_empty(), "no unit test has both of {untested:?}: firing, and silent");
 }
 
-/// The labels of each series that filter and sidecar tell, by its name.
-fn told() -> BTreeMap<String, BTreeSet<String>> {
-    let reference = twilio_edge(&["reference", "metrics"]).success();
-    let mut told = BTreeMap::new();
-    for row in reference.lines().filter_map(|line| line.strip_prefix("| `")) {
-        let (family, rest) = row.split_once('`').unwrap();
-        let (name, labels) = family.split_once('{').unwrap_or((family, ""));
-        let labels = labels.trim_end_matches('}').split(',');
-        let labels: BTreeSet<String> =
-            labels.filter_map(|label| Some(label.split_once('=')?.0.to_owned())).collect();
-        if rest.contains("| histogram |") {
-            for part in ["bucket", "sum", "count"] {
-                told.insert(format!("{name}_{part}"), labels.clone());
-            }
-        } else {
-            told.insert(name.to_owned(), labels);
-        }
-    }
-    assert!(told.len() > 50, "{told:?}");
-    told
-}
-
-/// What an expression asks for that nobody tells: of our series, and of their labels.
-fn untold(expression: &str, told: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
-    // What every scrape has.
-    const COMMON: [&str; 4] = ["job", "instance", "namespace", "pod"];
-    let mut wrong = Vec::new();
-    // Values of labels are no names.
-    let expression = expression.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
-    let mut rest = expression.as_str();
-    while let Some(at) = rest.find("twilio_edge_") {
-        let after = &rest[at..];
-        let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let (name, more) = after.split_at(end.unwrap_or(after.len()));
-        rest = more;
-        let Some(labels) = told.get(name) else {
-            // Envoy's own counters of our VM, under names of its making.
-            if !expression.contains(&format!("envoy_wasm_{name}")) {
-                wrong.push(name.to_owned());
-            }
-            continue;
-        };
-        let selector = more.strip_prefix('{').and_then(|more| more.split('}').next());
-        for matcher in selector.unwrap_or_default().split(',').filter(|it| !it.trim().is_empty()) {
-            let label = matcher.split(['=', '!']).next().unwrap_or_default().trim();
-            if !labels.contains(label) && !COMMON.contains(&label) {
-                wrong.push(format!("{name}{{{label}}}"));
-            }
-        }
-    }
-    wrong
-}
-
 #[test]
 fn alerts_name_metrics_and_labels_that_are_there() {
-    let (told, mut wrong) = (told(), Vec::new());
+    let (told, mut wrong) = (Told::reference(), Vec::new());
     for file in files() {
         for rule in rules(&file) {
-            let missing = untold(&rule.expr, &told).into_iter();
+            let missing = told.wrong_with(&rule.expr).into_iter();
             wrong.extend(missing.map(|name| format!("{file}: {name}")));
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
-    let sought = [
-        "rate(twilio_edge_spool_byte[5m]) > 0",
-        "twilio_edge_redis_state{stat=\"away\"} == 1",
-        "twilio_edge_claim_duration_seconds > 1",
-    ];
-    for expression in sought {
-        assert_eq!(untold(expression, &told).len(), 1, "{expression}");
+}
+
+/// Whoever is woken by an alert finds what to do about it, and nothing there is about an alert that was renamed.
+#[test]
+fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
+    const PARTS: [&str; 4] = ["**Means**", "**Confirm**", "**Do**", "**Do not**"];
+    let runbooks = fs::read_to_string(repository().join("docs/RUNBOOKS.md")).unwrap();
+    let sections = runbooks.split("\n### ").skip(1);
+    let sections: BTreeMap<&str, &str> = sections.filter_map(|it| it.split_once('\n')).collect();
+    let alerts = files().into_iter().flat_map(|file| rules(&file));
+    let alerts: BTreeMap<String, Rule> =
+        alerts.filter_map(|rule| Some((rule.alert.clone()?, rule))).collect();
+    let names: BTreeSet<&str> = alerts.keys().map(String::as_str).collect();
+    assert_eq!(sections.keys().copied().collect::<BTreeSet<_>>(), names);
+    for (name, text) in sections {
+        let parts: Vec<&str> = PARTS.into_iter().filter(|part| text.contains(part)).collect();
+        assert_eq!(parts, PARTS, "{name}");
+        let runbook = format!("docs/RUNBOOKS.md#{}", name.to_lowercase());
+        assert_eq!(alerts[name].annotations["runbook"], runbook);
+        let severity = alerts[name].labels["severity"].as_str();
+        assert!(["info", "warning", "critical"].contains(&severity), "{name}: {severity}");
+        // What a section says of other alerts and of the log is there as well.
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        let mut others = words.filter(|word| word.starts_with("TwilioEdge"));
+        assert_eq!(others.find(|word| !names.contains(word)), None, "{name}");
     }
+    let events = twilio_edge(&["reference", "events"]).success();
+    let events = events.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let events: BTreeSet<&str> = events.collect();
+    let families: BTreeSet<&str> = events.iter().filter_map(|it| it.split('.').next()).collect();
+    let spans = runbooks.split('`').skip(1).step_by(2);
+    let mut named = spans.filter(|span| {
+        let plain = span.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '.');
+        plain && span.split_once('.').is_some_and(|(family, _)| families.contains(family))
+    });
+    let settings = fs::read_to_string(repository().join("sidecar/defaults.toml")).unwrap();
+    let settings: toml::Table = settings.parse().unwrap();
+    let is_setting = |span: &str| {
+        let (table, name) = span.split_once('.').unwrap();
+        settings.get(table).is_some_and(|table| table.get(name).is_some())
+    };
+    assert_eq!(named.find(|span| !events.contains(span) && !is_setting(span)), None);
 }

@@ -9,11 +9,13 @@
 )]
 
 mod alerts;
+mod dashboards;
 mod documents;
 mod explain;
 mod ledger;
 mod oracle;
 mod program;
+mod promql;
 mod sign;
 mod simulator;
 mod vectors;
