@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test e2e differential never-twice fuzz bench lint fmt clean
+.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst fuzz bench lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -52,6 +52,10 @@ differential: setup-test ## The filter against Twilio's SDKs on invented webhook
 never-twice: setup-test ## 1,000 messages under 200 kills, on SQLite and on Redis and PostgreSQL; SENDS=1000 KILLS=200 NEVER_TWICE_SEED=1
 	@NEVER_TWICE="$(or $(SENDS),1000) $(or $(KILLS),200)" $(CARGO) test --package twilio-edge --test it -- \
 		never_twice::a_sidecar_that_is_killed --nocapture --test-threads=1
+
+burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two on Redis and PostgreSQL; COUNT=5000
+	@BURST="$(or $(COUNT),5000)" $(CARGO) test --package twilio-edge --test it -- \
+		burst::one_sidecar burst::two_sidecars_with_redis --nocapture --test-threads=1
 
 fuzz: setup ## Fuzz what parses and decides; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
 	@fuzz/run.sh $(or $(SECONDS_EACH),60)

@@ -1,51 +1,46 @@
-//! Sends what is due: takes attempts, asks once more whether the person may be written to, calls Twilio and writes down what
-//! came of it. Decides how many calls there are at a time, and that none is begun which could end after its hold; what an
-//! answer means and when to try again is the domain's to say.
+//! Sends what is due, as fast as each sender may: looks which lanes wait, whose turn it is and what their senders may send now,
+//! and begins that many attempts. What has no turn is not begun: it holds up nobody. Decides when to look; whose turn it is, how fast
+//! and how many at a time is the domain's to say, and what becomes of an attempt is `attempt.rs`.
+
+mod attempt;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, watch},
-    task::{JoinHandle, JoinSet},
+    task::{self, JoinError, JoinHandle, JoinSet},
+    time::Instant,
 };
 
+use self::attempt::{AWAY, Attempter, millis};
 use crate::{
-    answers::Answers,
     config,
-    domain::{
-        address::Address,
-        check::Kind,
-        policy::Category,
-        sending::{
-            errors::Errors,
-            outcome::{Meaning, meaning},
-            pace::{Bucket, pause},
-        },
+    domain::sending::{
+        concurrency::{Concurrency, Ticket, Told},
+        turns::{Lane, Turns},
     },
     http::now_ms,
     metrics::Metrics,
-    permissions::{Checks, Intent},
     refusals::Refusals,
     sending::Sending,
-    store::{Outcome, Send, Sends, StoreError},
-    twilio::Twilio,
+    store::{Asked, Attempts, Behind, Paces, Send, StoreError},
 };
 
 /// How often to look for what is due.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How long the database is left alone after it did not answer.
-const AWAY: Duration = Duration::from_secs(1);
-
-/// How long an attempt may wait for the database and for its sender's turn, beside the call itself.
-const SPARE: Duration = Duration::from_secs(20);
+/// How long a sender that may send nothing is not asked again, at least: what it may send then is begun together.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// How often the oldest and the unknown are counted.
 const COUNT: Duration = Duration::from_secs(5);
+
+/// How often the turns of one look are shared out anew, when senders had less than was hoped.
+const ROUNDS: usize = 4;
 
 /// Rung when something was taken on.
 #[derive(Debug, Clone, Default)]
@@ -64,45 +59,65 @@ pub struct Senders {
     working: JoinHandle<()>,
 }
 
-#[derive(Clone)]
+/// What sends, and what it knows of those it sends for.
 struct Sender {
-    sends: Sends,
-    twilio: Twilio,
-    checks: Checks,
-    errors: Arc<Errors>,
-    refusals: Refusals,
-    metrics: Arc<Metrics>,
-    answers: Answers,
-    buckets: Arc<Mutex<HashMap<String, Bucket>>>,
-    per_second: u32,
-    give_up_ms: i64,
+    attempter: Attempter,
+    paces: Paces,
+    /// This sidecar among others.
+    name: String,
+    /// Calls at a time, of all accounts and of one.
+    most: usize,
+    most_of_one: usize,
+    calls: HashMap<String, Concurrency>,
+    under_way: JoinSet<Told>,
+    whose: HashMap<task::Id, (String, Ticket)>,
+    turns: Turns,
+    behind: Behind,
+    /// Senders that may send nothing before that time.
+    dry: HashMap<(String, String), Instant>,
+    /// Something waits for nothing but the end of a call.
+    is_full: bool,
 }
 
 impl Senders {
     /// Begins; `name` tells this sidecar from others.
     pub fn start(
         sending: &Sending,
+        paces: Paces,
         refusals: Refusals,
         metrics: &Arc<Metrics>,
         settings: &config::Sending,
         name: &str,
     ) -> Senders {
         let (stop, stopping) = watch::channel(false);
-        let sender = Sender {
-            sends: sending.sends.clone(),
-            twilio: sending.twilio.clone(),
-            checks: sending.checks.clone(),
-            errors: sending.errors.clone(),
-            refusals,
-            metrics: metrics.clone(),
-            answers: sending.answers.clone(),
-            buckets: Arc::default(),
-            per_second: settings.per_second,
-            give_up_ms: i64::try_from(settings.give_up_s).unwrap_or(i64::MAX).saturating_mul(1000),
-        };
         let most = settings.concurrency.max(1);
-        let working =
-            tokio::spawn(sender.work(sending.bell.clone(), name.to_owned(), most, stopping));
+        let sender = Sender {
+            attempter: Attempter {
+                sends: sending.sends.clone(),
+                twilio: sending.twilio.clone(),
+                checks: sending.checks.clone(),
+                errors: sending.errors.clone(),
+                refusals,
+                metrics: metrics.clone(),
+                answers: sending.answers.clone(),
+                give_up_ms: i64::try_from(settings.give_up_s)
+                    .unwrap_or(i64::MAX)
+                    .saturating_mul(1000),
+            },
+            paces,
+            name: name.to_owned(),
+            most,
+            // One whose calls are all slow leaves some to the others.
+            most_of_one: most.saturating_sub(most / 4),
+            calls: HashMap::new(),
+            under_way: JoinSet::new(),
+            whose: HashMap::new(),
+            turns: Turns::default(),
+            behind: Behind::default(),
+            dry: HashMap::new(),
+            is_full: false,
+        };
+        let working = tokio::spawn(sender.work(sending.bell.clone(), stopping));
         Senders { stop, working }
     }
 
@@ -116,246 +131,219 @@ impl Senders {
 }
 
 impl Sender {
-    async fn work(
-        self,
-        bell: Bell,
-        name: String,
-        most: usize,
-        mut stopping: watch::Receiver<bool>,
-    ) {
+    async fn work(mut self, bell: Bell, mut stopping: watch::Receiver<bool>) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut count = tokio::time::interval(COUNT);
         count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut calls = JoinSet::new();
-        // Halved when Twilio has enough, one more after each success: what it takes is found, not configured.
-        let mut allowed = most;
+        let mut is_time = true;
         loop {
             let stop = *stopping.borrow();
-            if stop && calls.is_empty() {
+            if stop && self.under_way.is_empty() {
                 return;
             }
-            if !stop {
-                let free = allowed.saturating_sub(calls.len());
-                let taken = self.take(&name, free).await;
-                let Ok(taken) = taken else {
-                    tokio::time::sleep(AWAY).await;
-                    continue;
-                };
-                for send in taken {
-                    let this = self.clone();
-                    calls.spawn(async move { this.attempt(send).await });
-                }
+            if !stop && is_time && self.begin().await.is_err() {
+                tokio::time::sleep(AWAY).await;
+                continue;
             }
+            let next = self.dry.values().min().copied();
+            let next = async move {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            is_time = true;
             tokio::select! {
-                Some(ended) = calls.join_next() => {
-                    allowed = match ended.unwrap_or(true) {
-                        true => (allowed + 1).min(most),
-                        false => (allowed / 2).max(1),
-                    };
+                Some(ended) = self.under_way.join_next_with_id() => {
+                    self.ended(ended);
+                    is_time = self.is_full;
                 }
                 () = bell.0.notified(), if !stop => {}
-                _ = look.tick(), if !stop => {}
+                () = next, if !stop => {}
+                _ = look.tick(), if !stop => self.expire().await,
                 _ = count.tick(), if !stop => self.count().await,
                 _ = stopping.changed(), if !stop => {}
             }
         }
     }
 
-    async fn take(&self, name: &str, free: usize) -> Result<Vec<Send>, StoreError> {
-        if free == 0 {
-            return Ok(Vec::new());
+    /// Begins as many attempts as there may be.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let free = self.most.saturating_sub(self.under_way.len());
+        self.is_full = free == 0;
+        if self.is_full {
+            return Ok(());
+        }
+        let begun = self.begin_up_to(free).await;
+        if let Err(reason) = &begun {
+            tracing::warn!(event = "sends.waiting", %reason, "messages wait for the database");
+        }
+        begun
+    }
+
+    async fn begin_up_to(&mut self, free: usize) -> Result<(), StoreError> {
+        let now = Instant::now();
+        self.dry.retain(|_, until| *until > now);
+        let sends = &self.attempter.sends;
+        let (mut lanes, next) = sends.lanes(&self.behind, free, now_ms()).await?;
+        self.behind = next;
+        let mut wanted: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut left = free;
+        for _ in 0..ROUNDS {
+            lanes.iter_mut().filter(|lane| self.is_dry(lane)).for_each(|lane| lane.waiting = 0);
+            let turns = self.next(&lanes, &wanted, left);
+            if turns.is_empty() {
+                break;
+            }
+            let granted = self.granted(&lanes, &turns).await?;
+            for place in granted {
+                let Some(lane) = lanes.get_mut(place) else { continue };
+                lane.waiting = lane.waiting.saturating_sub(1);
+                self.turns.had(lane);
+                let count = wanted.entry(place).or_default();
+                *count = count.saturating_add(1);
+                left = left.saturating_sub(1);
+            }
+        }
+        let could_go = |lane: &Lane| lane.waiting > 0 && !self.is_dry(lane);
+        self.is_full = left == 0 || lanes.iter().any(could_go);
+        self.attempt(&lanes, &wanted).await
+    }
+
+    /// The turns that come next, beside those that are wanted already.
+    fn next(&self, lanes: &[Lane], wanted: &BTreeMap<usize, u32>, free: usize) -> Vec<usize> {
+        let mut wanted_of: HashMap<&str, usize> = HashMap::new();
+        for (place, count) in wanted {
+            let Some(lane) = lanes.get(*place) else { continue };
+            let of_account = wanted_of.entry(lane.account_sid.as_str()).or_default();
+            *of_account = of_account.saturating_add(usize::try_from(*count).unwrap_or_default());
+        }
+        let wanted = |account: &str| wanted_of.get(account).copied().unwrap_or_default();
+        let now_ms = now_ms();
+        let room = |account: &str| {
+            let room = self.calls.get(account).map_or(self.most_of_one, |calls| calls.room(now_ms));
+            room.saturating_sub(wanted(account))
+        };
+        let under_way = |account: &str| {
+            let calls = self.calls.get(account).map_or(0, Concurrency::under_way);
+            calls.saturating_add(wanted(account))
+        };
+        self.turns.next(lanes, free, room, under_way)
+    }
+
+    /// Which of these turns their senders may have now. Who may have fewer is dry for a while.
+    async fn granted(&mut self, lanes: &[Lane], turns: &[usize]) -> Result<Vec<usize>, StoreError> {
+        let mut asked: Vec<Asked<'_>> = Vec::new();
+        let mut place_of: HashMap<(&str, &str), usize> = HashMap::new();
+        for lane in turns.iter().filter_map(|place| lanes.get(*place)) {
+            let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
+            let place = *place_of.entry((account_sid, sender)).or_insert_with(|| {
+                let rate = self.attempter.twilio.rate(account_sid, sender);
+                asked.push(Asked { account_sid, sender, rate, count: 0 });
+                asked.len() - 1
+            });
+            if let Some(asked) = asked.get_mut(place) {
+                asked.count = asked.count.saturating_add(1);
+            }
+        }
+        let mut granted = self.paces.take(&asked, now_ms()).await?;
+        for (asked, granted) in asked.iter().zip(&granted) {
+            if granted.count < asked.count {
+                let until = Instant::now() + granted.next.max(BREATH);
+                self.dry.insert((asked.account_sid.to_owned(), asked.sender.to_owned()), until);
+            }
+        }
+        let mut has_one = |place: &&usize| {
+            let Some(lane) = lanes.get(**place) else { return false };
+            let sender = place_of.get(&(lane.account_sid.as_str(), lane.sender.as_str()));
+            let left = sender.and_then(|place| granted.get_mut(*place));
+            left.is_some_and(|left| match left.count.checked_sub(1) {
+                Some(rest) => {
+                    left.count = rest;
+                    true
+                }
+                None => false,
+            })
+        };
+        Ok(turns.iter().filter(|place| has_one(place)).copied().collect())
+    }
+
+    /// Begins these attempts; what another sidecar has taken meanwhile gives its sender back what it would have used.
+    async fn attempt(
+        &mut self,
+        lanes: &[Lane],
+        wanted: &BTreeMap<usize, u32>,
+    ) -> Result<(), StoreError> {
+        let wanted: Vec<(&Lane, u32)> = wanted
+            .iter()
+            .filter_map(|(place, count)| lanes.get(*place).map(|lane| (lane, *count)))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
         }
         let (now_ms, dice) = (now_ms(), getrandom::u64().unwrap_or_default());
-        let hold = self.twilio.timeout() + SPARE * 2;
-        let attempt_id = format!("{name}-{dice:016x}");
-        let until_ms = now_ms.saturating_add(millis(hold));
-        match self.sends.take(&attempt_id, free, now_ms, until_ms).await {
-            Ok((taken, lost)) => {
-                if lost > 0 {
-                    self.metrics.sends.unknown(lost);
-                    tracing::error!(
-                        event = "send.lost",
-                        count = lost,
-                        "nobody knows yet whether messages were sent whose sidecar ended; Twilio's list is asked"
-                    );
-                }
-                Ok(taken)
-            }
-            Err(reason) => {
-                tracing::warn!(event = "sends.waiting", %reason, "messages wait for the database");
-                Err(reason)
-            }
+        let id = format!("{}-{dice:016x}", self.name);
+        let until_ms = now_ms.saturating_add(millis(self.attempter.hold()));
+        let attempts = Attempts { id: &id, now_ms, until_ms };
+        let begun = self.attempter.sends.attempt(&wanted, attempts).await;
+        let found = begun.as_deref().unwrap_or_default();
+        let unused: Vec<Asked<'_>> = wanted
+            .iter()
+            .filter_map(|(lane, count)| {
+                let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
+                let is_its = |send: &&Send| {
+                    (send.account_sid.as_str(), send.sender.as_str()) == (account_sid, sender)
+                };
+                let used = found.iter().filter(is_its).count();
+                let count = count.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
+                let rate = self.attempter.twilio.rate(account_sid, sender);
+                (count > 0).then_some(Asked { account_sid, sender, rate, count })
+            })
+            .collect();
+        self.paces.give_back(&unused, now_ms).await?;
+        for send in begun? {
+            let most = self.most_of_one;
+            let calls = self.calls.entry(send.account_sid.clone());
+            let ticket = calls.or_insert_with(|| Concurrency::new(most)).begin();
+            let (attempter, account_sid) = (self.attempter.clone(), send.account_sid.clone());
+            let call = self.under_way.spawn(async move { attempter.attempt(send).await });
+            self.whose.insert(call.id(), (account_sid, ticket));
+        }
+        Ok(())
+    }
+
+    fn is_dry(&self, lane: &Lane) -> bool {
+        // A map by two texts is asked with two texts of its own.
+        let sender = (lane.account_sid.clone(), lane.sender.clone());
+        self.dry.contains_key(&sender)
+    }
+
+    fn ended(&mut self, ended: Result<(task::Id, Told), JoinError>) {
+        let (call, told) = ended.unwrap_or_else(|error| (error.id(), Told::Nothing));
+        let Some((account_sid, ticket)) = self.whose.remove(&call) else { return };
+        if let Some(calls) = self.calls.get_mut(&account_sid) {
+            calls.end(ticket, told, now_ms());
+        }
+    }
+
+    /// Attempts whose sidecar has died.
+    async fn expire(&self) {
+        if let Ok(lost @ 1..) = self.attempter.sends.expire(now_ms()).await {
+            self.attempter.metrics.sends.unknown(lost);
+            tracing::error!(
+                event = "send.lost",
+                count = lost,
+                "nobody knows yet whether messages were sent whose sidecar ended; Twilio's list is asked"
+            );
         }
     }
 
     async fn count(&self) {
-        if let Ok(standing) = self.sends.standing(now_ms()).await {
-            self.metrics.sends.stand(&standing, now_ms());
+        if let Ok(standing) = self.attempter.sends.standing(now_ms()).await {
+            self.attempter.metrics.sends.stand(&standing, now_ms());
         }
+        // A database that is away is told of by whoever has something to send.
+        let _ = self.paces.forget(now_ms()).await;
     }
-
-    /// Sends one message; false if Twilio has enough.
-    async fn attempt(&self, send: Send) -> bool {
-        let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
-        let wait = self.turn(&send.sender);
-        let latest_ms = send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + SPARE));
-        let is_late = |wait: Duration| now_ms().saturating_add(millis(wait)) > latest_ms;
-        if is_late(wait) {
-            self.again(
-                &send,
-                now_ms().saturating_add(millis(wait)),
-                ("paced", "its sender has too much to send"),
-                "",
-            )
-            .await;
-            return true;
-        }
-        tokio::time::sleep(wait).await;
-        if now_ms().saturating_sub(send.wanted_at_ms) > self.give_up_ms {
-            self.end(
-                &send,
-                &recipient,
-                Meaning::Refused {
-                    code: "expired".into(),
-                    reason: "it waited longer than sending.give_up_s".into(),
-                },
-                "",
-            )
-            .await;
-            return true;
-        }
-        // The last moment: a STOP that was answered until now counts.
-        match self.checks.may_send(&intent(&send, &recipient), now_ms()).await {
-            Ok(verdicts) => {
-                if let Some((code, said)) =
-                    verdicts.into_iter().find_map(|said| Some((said.code?, said.detail)))
-                {
-                    self.end(
-                        &send,
-                        &recipient,
-                        Meaning::Refused { code: code.as_str().into(), reason: said },
-                        "",
-                    )
-                    .await;
-                    return true;
-                }
-            }
-            Err(reason) => {
-                self.again(
-                    &send,
-                    now_ms().saturating_add(millis(AWAY)),
-                    ("unchecked", &reason.to_string()),
-                    "",
-                )
-                .await;
-                return true;
-            }
-        }
-        // Whoever was asleep meanwhile has lost its hold: it must not call.
-        if is_late(Duration::ZERO) {
-            self.again(&send, now_ms(), ("paced", "its attempt took too long to begin"), "").await;
-            return true;
-        }
-        let begun = std::time::Instant::now();
-        let (answer, request_id) =
-            self.twilio.create(&send.account_sid, &send.form, &send.id).await;
-        let request_id = request_id.unwrap_or_default();
-        self.metrics.sends.called(begun.elapsed());
-        let meaning = meaning(answer, &self.errors);
-        tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
-        match meaning {
-            Meaning::Again { code, reason, retry_after, is_throttled } => {
-                let pause = pause(send.tries, retry_after, getrandom::u64().unwrap_or_default());
-                let due_at_ms = now_ms().saturating_add(millis(pause));
-                self.again(&send, due_at_ms, (&code, &reason), &request_id).await;
-                !is_throttled
-            }
-            ended => {
-                if let Meaning::Refused { code, .. } = &ended {
-                    self.refusals.hear(&send, &recipient, code).await;
-                }
-                self.end(&send, &recipient, ended, &request_id).await;
-                true
-            }
-        }
-    }
-
-    /// How long this sender has to wait for its turn.
-    fn turn(&self, sender: &str) -> Duration {
-        let now_ms = now_ms();
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.retain(|name, bucket| name == sender || !bucket.is_idle(now_ms));
-        let bucket = buckets.entry(sender.to_owned());
-        bucket.or_insert_with(|| Bucket::new(self.per_second, now_ms)).take(now_ms)
-    }
-
-    async fn again(&self, send: &Send, due_at_ms: i64, why: (&str, &str), request_id: &str) {
-        self.metrics.sends.ended("retried");
-        let written = self.sends.again(send, due_at_ms, why, request_id, now_ms()).await;
-        if let Err(reason) = written {
-            tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, "what became of an attempt could not be written down: it becomes unknown");
-        }
-    }
-
-    async fn end(&self, send: &Send, recipient: &Address, meaning: Meaning, request_id: &str) {
-        let (state, message_sid, code, reason) = match &meaning {
-            Meaning::Sent { message_sid } => ("sent", message_sid.as_str(), "", ""),
-            Meaning::Refused { code, reason } => ("refused", "", code.as_str(), reason.as_str()),
-            Meaning::Unknown { reason } | Meaning::Again { reason, .. } => {
-                ("unknown", "", "unknown", reason.as_str())
-            }
-        };
-        self.metrics.sends.ended(state);
-        match state {
-            "unknown" => {
-                tracing::error!(event = "send.unknown", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "nobody knows yet whether a message was sent; Twilio's list is asked")
-            }
-            "refused" => {
-                tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message is not sent")
-            }
-            _ => {}
-        }
-        let outcome = Outcome { state, message_sid, code, reason, request_id };
-        let masked = recipient.to_string();
-        // What Twilio said is written down as long as there is any chance to.
-        for tries in 1..=5 {
-            let written = match self.sends.end(send, &masked, &outcome, now_ms()).await {
-                // Somebody has decided about it meanwhile; that Twilio has it counts all the same.
-                Ok(false) if state == "sent" => {
-                    let reason = "Twilio answered late";
-                    self.sends.learn(send, &masked, message_sid, reason, now_ms()).await
-                }
-                written => written,
-            };
-            match written {
-                Ok(_) => {
-                    self.answers.tell(&send.id);
-                    return;
-                }
-                Err(reason) => {
-                    tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, message.sid = message_sid, "what became of an attempt could not be written down: it becomes unknown");
-                    tokio::time::sleep(AWAY * tries).await;
-                }
-            }
-        }
-    }
-}
-
-/// The question that was answered when it was taken on.
-fn intent(send: &Send, recipient: &Address) -> Intent {
-    let from = Address::parse(&send.sender).filter(|_| !send.sender.starts_with("MG"));
-    let category = Category::ALL.into_iter().find(|one| one.as_str() == send.category);
-    let kind = if send.kind == "template" { Kind::Template } else { Kind::Session };
-    Intent {
-        account_sid: send.account_sid.clone(),
-        from: from.map(|from| from.number),
-        to: recipient.clone(),
-        category: category.unwrap_or_else(|| kind.usual_category()),
-        kind,
-    }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,20 +1,22 @@
 //! Twilio's REST API, as far as messages are made and looked for with it: one call, its time limit, and whether the request had
 //! left when it failed. Credentials are read from a file, once, at start. What an answer means for a message is the domain's to say.
 
+mod accounts;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, header, redirect};
 use serde::Deserialize;
 use twilio_edge_contract::SEND_PARAMETER;
 
+pub use self::accounts::problems;
+use self::accounts::{Account, read};
 use crate::{
     config,
     domain::{
         delivery::retry_after,
-        sending::{matching::Listed, outcome::Answer},
-        tenant::is_account_sid,
+        sending::{matching::Listed, outcome::Answer, pace::Rate},
     },
-    reading::Reading,
 };
 
 /// Most of an answer that is read. A message is one kilobyte.
@@ -26,18 +28,6 @@ const LARGEST_PAGE: usize = 2 << 20;
 
 /// How long to try to connect, within the time limit of the whole.
 const CONNECT: Duration = Duration::from_secs(5);
-
-/// Most accounts of a file.
-const MOST_ACCOUNTS: usize = 1024;
-
-/// Who we are to Twilio, for one account.
-#[derive(Clone)]
-struct Credentials {
-    user: String,
-    secret: String,
-    /// Where its statuses are told, if not where all others are.
-    status_callback_url: Option<String>,
-}
 
 /// One page of a list.
 #[derive(Debug, Deserialize)]
@@ -55,7 +45,9 @@ pub struct Twilio {
     base_url: Arc<str>,
     status_callback_url: Arc<str>,
     timeout: Duration,
-    accounts: Arc<BTreeMap<String, Credentials>>,
+    accounts: Arc<BTreeMap<String, Account>>,
+    /// Of a sender of which nothing else is said.
+    usual_rate: Rate,
 }
 
 impl Twilio {
@@ -66,7 +58,7 @@ impl Twilio {
             file => {
                 let text =
                     std::fs::read_to_string(file).map_err(|error| vec![error.to_string()])?;
-                credentials(&text)?
+                read(&text)?
             }
         };
         // Whoever installed one first has chosen for the process.
@@ -88,6 +80,7 @@ impl Twilio {
             status_callback_url: settings.status_callback_url.as_str().into(),
             timeout,
             accounts: Arc::new(accounts),
+            usual_rate: Rate::whole(settings.per_second),
         })
     }
 
@@ -99,6 +92,19 @@ impl Twilio {
     /// Whether any can.
     pub fn is_off(&self) -> bool {
         self.accounts.is_empty()
+    }
+
+    /// How fast a sender or Messaging Service may send.
+    pub fn rate(&self, account_sid: &str, sender: &str) -> Rate {
+        let said = self.accounts.get(account_sid).and_then(|account| account.rates.get(sender));
+        said.copied().unwrap_or(self.usual_rate)
+    }
+
+    /// The accounts there are, and of each the senders whose rate is said.
+    pub fn senders(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.accounts.iter().flat_map(|(account_sid, account)| {
+            account.rates.keys().map(move |sender| (account_sid.as_str(), sender.as_str()))
+        })
     }
 
     /// How long a call may take.
@@ -245,63 +251,6 @@ async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String
     (Answer::Http { status, retry_after, body }, request_id)
 }
 
-/// Everything that is wrong with the file at `path`.
-pub fn problems(path: &str) -> Vec<String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => credentials(&text).err().unwrap_or_default(),
-        Err(error) => vec![error.to_string()],
-    }
-}
-
-fn credentials(text: &str) -> Result<BTreeMap<String, Credentials>, Vec<String>> {
-    let table = crate::config::parse(text).map_err(|problem| vec![problem])?;
-    let mut reading = Reading::default();
-    reading.known_fields("", &table, &["account"]);
-    let mut accounts = BTreeMap::new();
-    let listed = reading.list("account", table.get("account"), MOST_ACCOUNTS);
-    for (n, value) in listed.iter().enumerate() {
-        let path = format!("account[{n}]");
-        let table = reading.table(
-            &path,
-            value,
-            &["sid", "api_key", "api_secret", "auth_token", "status_callback_url"],
-        );
-        let sid = reading.text(&format!("{path}.sid"), table.get("sid"));
-        if !sid.is_empty() && !is_account_sid(&sid) {
-            reading.problem(&format!("{path}.sid"), "must be AC and 32 hexadecimal digits");
-        }
-        let key = |name: &str| format!("{path}.{name}");
-        let callback = table.get("status_callback_url");
-        let status_callback_url = callback
-            .is_some()
-            .then(|| reading.text(&key("status_callback_url"), callback))
-            .filter(|url| !url.is_empty());
-        if status_callback_url.as_ref().is_some_and(|url| !url.starts_with("http")) {
-            reading.problem(&key("status_callback_url"), "must start with https://");
-        }
-        let credentials = match (table.get("api_key"), table.get("auth_token")) {
-            (None, token @ Some(_)) => Credentials {
-                user: sid.clone(),
-                secret: reading.text(&key("auth_token"), token),
-                status_callback_url,
-            },
-            (user, None) => Credentials {
-                user: reading.text(&key("api_key"), user),
-                secret: reading.text(&key("api_secret"), table.get("api_secret")),
-                status_callback_url,
-            },
-            (Some(_), Some(_)) => {
-                reading.problem(&path, "has an api_key and an auth_token: one of them is enough");
-                continue;
-            }
-        };
-        if accounts.insert(sid, credentials).is_some() {
-            reading.problem(&format!("{path}.sid"), "is that of an earlier one");
-        }
-    }
-    reading.outcome(accounts)
-}
-
 /// An error with its causes: the outermost alone says only that it did not work.
 fn reason(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
@@ -332,27 +281,5 @@ mod tests {
         assert_eq!(called_back("To=a", "", "ms_0"), "To=a");
         let usual = "To=a&StatusCallback=https%3A%2F%2Fusual%3Ftwilio_edge_send%3Dms_0";
         assert_eq!(called_back("To=a", "https://usual", "ms_0"), usual);
-    }
-
-    #[test]
-    fn a_file_names_an_api_key_or_a_token() {
-        let sid = "AC00112233445566778899aabbccddeeff";
-        let read = |rest: &str| {
-            credentials(&format!("[[account]]\nsid = \"{sid}\"\n{rest}"))
-                .map(|accounts| accounts[sid].user.clone())
-        };
-        assert_eq!(read("api_key = \"SK1\"\napi_secret = \"hush\"").unwrap(), "SK1");
-        assert_eq!(read("auth_token = \"hush\"").unwrap(), sid);
-        for (rest, problem) in [
-            ("", "account[0].api_key: is required"),
-            ("api_key = \"SK1\"", "account[0].api_secret: is required"),
-            ("tokn = \"hush\"\nauth_token = \"hush\"", "account[0].tokn: there is no such field"),
-            (
-                "auth_token = \"hush\"\napi_key = \"hush\"",
-                "account[0]: has an api_key and an auth_token: one of them is enough",
-            ),
-        ] {
-            assert_eq!(read(rest).unwrap_err().first().unwrap(), problem);
-        }
     }
 }

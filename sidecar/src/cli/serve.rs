@@ -146,7 +146,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         };
         let (metrics, settings) = (&claims.metrics, &config.sending);
         (
-            Senders::start(&sending, refusals, metrics, settings, &name),
+            Senders::start(&sending, stores.paces(), refusals, metrics, settings, &name),
             Reconciler::start(&sending, metrics, settings),
         )
     });

@@ -142,7 +142,8 @@ pub fn is_account_sid(text: &str) -> bool {
     is_sid("AC", text)
 }
 
-fn is_service_sid(text: &str) -> bool {
+/// Whether it is Twilio's name of a Messaging Service.
+pub fn is_service_sid(text: &str) -> bool {
     is_sid("MG", text)
 }
 

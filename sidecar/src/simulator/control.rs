@@ -27,6 +27,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/simulator/inbound", post(inbound))
         .route("/simulator/messages", get(messages))
         .route("/simulator/requests", get(requests))
+        .route("/simulator/senders", get(senders))
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,6 +133,14 @@ async fn requests(State(shared): State<Arc<Shared>>) -> Json {
         .map(|((what, status), count)| json!({ "what": what, "status": status, "count": count }))
         .collect();
     Json(json!({ "requests": shown }))
+}
+
+/// How fast each sender's messages came, by the simulator's clock.
+async fn senders(State(shared): State<Arc<Shared>>) -> Json {
+    let ledger = shared.ledger();
+    let shown: serde_json::Map<String, Value> =
+        ledger.senders().map(|(sender, line)| (sender.to_owned(), json!(line))).collect();
+    Json(json!({ "senders": shown }))
 }
 
 fn problem(status: StatusCode, detail: String) -> Response {

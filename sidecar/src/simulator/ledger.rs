@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use serde::Serialize;
+
 use super::Settings;
 use super::content::Content;
 use super::faults::Fault;
@@ -25,13 +27,27 @@ const START: [&str; 3] = ["START", "YES", "UNSTOP"];
 /// One of ours and one of theirs.
 type Pair = (String, String);
 
+/// A sender's messages, waiting to leave one after another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Line {
+    /// When the next one may leave, in microseconds.
+    #[serde(skip)]
+    next_us: i64,
+    /// How many came.
+    messages: u64,
+    /// When the first and the last one came.
+    first_ms: i64,
+    last_ms: i64,
+    /// How long one had to wait, because they came faster than the sender may send.
+    longest_wait_ms: i64,
+}
+
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) messages: Messages,
     opted_out: HashSet<Pair>,
     windows: HashMap<Pair, i64>,
-    /// When the sender's next message may leave, in microseconds.
-    next_us: HashMap<String, i64>,
+    senders: HashMap<String, Line>,
     agenda: BTreeMap<(i64, u64), (String, Step)>,
     planned: u64,
     capacity: usize,
@@ -50,7 +66,7 @@ impl Ledger {
             messages: Messages::new(settings.capacity),
             opted_out: HashSet::new(),
             windows: HashMap::new(),
-            next_us: HashMap::new(),
+            senders: HashMap::new(),
             agenda: BTreeMap::new(),
             planned: 0,
             capacity: settings.capacity.max(1),
@@ -147,19 +163,31 @@ impl Ledger {
     /// When a message of this sender leaves: as fast as it may send, not before those that wait.
     fn leave(&mut self, sender: &str, now_ms: i64) -> Result<i64, Refusal> {
         let now_us = now_ms.saturating_mul(1000);
-        if self.next_us.len() >= self.capacity {
-            self.next_us.retain(|_, next| *next > now_us);
+        if self.senders.len() >= self.capacity {
+            self.senders.retain(|_, line| line.next_us > now_us);
         }
-        let leaves_us = self.next_us.get(sender).copied().unwrap_or(now_us).max(now_us);
-        if leaves_us.saturating_sub(now_us) > (QUEUE_MS / self.speed).saturating_mul(1000) {
+        let line = self.senders.get(sender);
+        let leaves_us = line.map_or(now_us, |line| line.next_us.max(now_us));
+        let waits_us = leaves_us.saturating_sub(now_us);
+        if waits_us > (QUEUE_MS / self.speed).saturating_mul(1000) {
             return Err(Refusal::new(
                 429,
                 21611,
                 "This 'From' number has exceeded the maximum number of queued messages",
             ));
         }
-        self.next_us.insert(sender.to_owned(), leaves_us.saturating_add(self.pace_us));
+        let line = self.senders.entry(sender.to_owned());
+        let line = line.or_insert_with(|| Line { first_ms: now_ms, ..Line::default() });
+        line.next_us = leaves_us.saturating_add(self.pace_us);
+        line.messages = line.messages.saturating_add(1);
+        line.last_ms = now_ms;
+        line.longest_wait_ms = line.longest_wait_ms.max(waits_us / 1000);
         Ok(leaves_us / 1000)
+    }
+
+    /// How each sender's messages came in.
+    pub(super) fn senders(&self) -> impl Iterator<Item = (&str, &Line)> {
+        self.senders.iter().map(|(sender, line)| (sender.as_str(), line))
     }
 
     /// A person writes to us; their STOP and START count from now on. An error when no more people can be remembered.

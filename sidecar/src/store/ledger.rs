@@ -91,10 +91,11 @@ impl Known {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Ledger {
     pub(super) database: Database,
     timeout: Duration,
+    sends: Sends,
     pub(super) periods: Periods,
     policies: Policies,
 }
@@ -106,7 +107,9 @@ impl Ledger {
         policies: Policies,
     ) -> Result<Ledger, StoreError> {
         let timeout = Duration::from_millis(settings.timeout_ms);
-        Ok(Ledger { database: Database::open(settings).await?, timeout, periods, policies })
+        let database = Database::open(settings).await?;
+        let sends = Sends::of(database.clone(), timeout);
+        Ok(Ledger { database, timeout, sends, periods, policies })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -167,7 +170,7 @@ impl Ledger {
 
     /// What is to be sent, in the same database.
     pub(super) fn sends(&self) -> Sends {
-        Sends::of(self.database.clone(), self.timeout)
+        self.sends.clone()
     }
 
     /// What sinks are owed, in the same database.

@@ -25,10 +25,12 @@ mod group;
 pub mod histories;
 mod idempotency;
 mod journal;
+mod lanes;
 mod leases;
 mod ledger;
 mod memory;
 mod outbox;
+mod paces;
 mod postgres;
 mod reader;
 mod recovery;
@@ -48,6 +50,7 @@ mod suppressions;
 mod tenants;
 mod unknowns;
 mod waiting;
+mod writes;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -61,8 +64,10 @@ pub use self::{
     dead_letters::{Chosen, DeadLetter, DeadLetters, Fate, Letter, OldestDead, Resolved, Standing},
     erasure::{Erasure, Reached},
     idempotency::{Admission, Done, Idempotency, Once, Turn},
+    lanes::{Attempts, Behind},
     ledger::{Grant, Settle},
     outbox::{Due, Ended, Lane, Outbox, Owed, Round},
+    paces::{Asked, Paces},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
     replays::Replay,
     retention::{Sweeper, Swept},
@@ -269,6 +274,15 @@ impl Stores {
     /// What is to be sent, in the same database.
     pub fn sends(&self) -> Sends {
         self.ledger.sends()
+    }
+
+    /// How fast each sender may go on, for all sidecars together.
+    pub fn paces(&self) -> Paces {
+        let redis = match &self.leases {
+            Leases::Redis(redis) => Some(redis.clone()),
+            Leases::Memory(_) | Leases::Sql => None,
+        };
+        Paces::of(self.sends().shared(), redis)
     }
 
     /// What sinks are owed, in the same database.

@@ -17,7 +17,7 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, ErrorKind, Pipeline, Script, ServerErrorKind,
+    Client, Cmd, ErrorKind, FromRedisValue, Pipeline, Script, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
@@ -160,8 +160,31 @@ impl Redis {
         for (key, before, after) in changes {
             swaps.push((*key, text(before)?, text(after)?));
         }
-        let found = self.swap(&swaps, now_ms).await?;
+        let found = self.swap(&swaps, self.keep_ms, now_ms).await?;
         Ok(found.into_iter().map(|found| found.is_none()).collect())
+    }
+
+    /// What is kept under these names that are none of webhooks, in order, and the time of Redis in milliseconds since 1970: the
+    /// same for every sidecar.
+    pub(super) async fn kept(
+        &self,
+        names: &[String],
+        now_ms: i64,
+    ) -> Result<(Vec<Option<String>>, i64), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(names.len().saturating_add(1));
+        pipeline.cmd("TIME");
+        names.iter().for_each(|name| {
+            pipeline.cmd("GET").arg(key(name));
+        });
+        let answer = self.query::<Vec<redis::Value>>(&pipeline, now_ms).await?;
+        let mut answers = self.judge(answer, now_ms)?.into_iter();
+        let read = |value| <(i64, i64)>::from_redis_value(value).ok();
+        let Some((seconds, micros)) = answers.next().and_then(read) else {
+            return Err(StoreError::Away("no time".into()));
+        };
+        let text = |value| Option::<String>::from_redis_value(value).ok().flatten();
+        let found = counted(answers.map(text).collect(), names.len())?;
+        Ok((found, seconds.saturating_mul(1000).saturating_add(micros / 1000)))
     }
 
     /// Tells Redis what the ledger knows to be done. Whatever it knew is over, so nothing has to be read first.
@@ -226,7 +249,7 @@ impl Redis {
             if swaps.is_empty() {
                 return Ok(decided);
             }
-            let others = self.swap(&swaps, now_ms).await?;
+            let others = self.swap(&swaps, self.keep_ms, now_ms).await?;
             found = Vec::new();
             for ((place, answer, before, after), other) in changes.into_iter().zip(others) {
                 match other {
@@ -241,16 +264,17 @@ impl Redis {
         Ok(decided)
     }
 
-    /// Writes each new text where the old one is; what is there instead.
-    async fn swap(
+    /// Writes each new text where the old one is, and keeps it for so long; what is there instead.
+    pub(super) async fn swap(
         &self,
         swaps: &[(&str, String, String)],
+        keep_ms: i64,
         now_ms: i64,
     ) -> Result<Vec<Option<String>>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(swaps.len());
         for (name, before, after) in swaps {
             let mut amend = self.amend.key(key(name));
-            pipeline.invoke_script(amend.arg(before).arg(after).arg(self.keep_ms));
+            pipeline.invoke_script(amend.arg(before).arg(after).arg(keep_ms));
         }
         self.send_scripts(&pipeline, swaps.len(), now_ms).await
     }

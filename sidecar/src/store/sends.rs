@@ -1,15 +1,17 @@
 //! What is to be sent, as the database has it. An attempt is committed, with a name of its own, before Twilio is called, and
 //! only who has that name writes down how it ended. An attempt whose hold is over without that is `unknown`: nothing here
-//! brings it back to `queued`, because nobody knows whether the message has left (`unknowns.rs` finds out). What Twilio's answers mean is not known here.
+//! brings it back to `queued`, because nobody knows whether the message has left (`unknowns.rs` finds out). What is due is taken
+//! in `lanes.rs`. What Twilio's answers mean is not known here.
 
 use std::{future::Future, slice, time::Duration};
 
 use sqlx::FromRow;
 
 use super::{
-    idempotency::{self, Done},
+    idempotency::Done,
     register::AuditEntry,
     sql::{Bind, Database, Durability, StoreError},
+    writes::Writes,
 };
 use crate::config;
 
@@ -22,28 +24,10 @@ macro_rules! send_columns {
 }
 pub(super) use send_columns;
 
-const ADD: &str = "
+pub(super) const ADD: &str = "
     INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
         wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, $10, '', 0, '', '', '', $11, $12, $11)";
-
-const DUE: &str = concat!(
-    "SELECT ",
-    send_columns!(),
-    " FROM sends WHERE state = 'queued' AND due_at_ms <= $1 ORDER BY priority, due_at_ms LIMIT $2"
-);
-
-/// The same for databases with many writers: what somebody else is just taking is passed over.
-const DUE_UNLOCKED: &str = concat!(
-    "SELECT ",
-    send_columns!(),
-    " FROM sends WHERE state = 'queued' AND due_at_ms <= $1 ORDER BY priority, due_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED"
-);
-
-const ATTEMPT: &str = "
-    UPDATE sends SET state = 'attempting', attempt_id = $2, due_at_ms = $3, tries = tries + 1, changed_at_ms = $4,
-        attempted_at_ms = $4
-    WHERE id = $1 AND state = 'queued'";
 
 /// Nothing has left: it is tried again, unless what it says was taken out meanwhile.
 const AGAIN: &str = "
@@ -58,12 +42,6 @@ const END: &str = "
         form = CASE WHEN $3 = 'unknown' THEN form ELSE '' END,
         recipient = CASE WHEN $3 = 'unknown' THEN recipient ELSE $8 END
     WHERE id = $1 AND attempt_id = $2 AND state IN ('attempting', 'unknown')";
-
-const EXPIRE: &str = "
-    UPDATE sends SET state = 'unknown', code = 'unknown',
-        reason = 'the sidecar ended while the message was on its way to Twilio', changed_at_ms = $1,
-        looks = 0, look_at_ms = $1
-    WHERE state = 'attempting' AND due_at_ms <= $1";
 
 const RESOLVE: &str = "
     UPDATE sends SET state = $2, message_sid = $3, attempt_id = '', form = '', recipient = $4, code = '',
@@ -157,26 +135,56 @@ pub struct SendsStanding {
 }
 
 /// The messages to be sent of one database.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sends {
     pub(super) database: Database,
     timeout: Duration,
+    writes: Writes,
+}
+
+impl Send {
+    /// The values of [`ADD`].
+    pub(super) fn added(&self, priority: i64) -> [Bind<'_>; 12] {
+        [
+            Bind::Text(&self.id),
+            Bind::Text(&self.account_sid),
+            Bind::Text(&self.channel),
+            Bind::Text(&self.recipient),
+            Bind::Text(&self.sender),
+            Bind::Text(&self.category),
+            Bind::Text(&self.kind),
+            Bind::Whole(priority),
+            Bind::Text(&self.form),
+            Bind::Whole(self.due_at_ms),
+            Bind::Whole(self.created_at_ms),
+            Bind::Text(&self.created_by),
+        ]
+    }
 }
 
 impl Sends {
     pub(super) fn of(database: Database, timeout: Duration) -> Sends {
-        Sends { database, timeout }
+        let writes = Writes::start(database.clone(), timeout);
+        Sends { database, timeout, writes }
     }
 
     /// Reaches it for a command, beside the sidecar that may have it open.
     pub async fn open(settings: &config::Database) -> Result<Sends, StoreError> {
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
-        Ok(Sends { database: Database::open_beside(settings).await?, timeout })
+        Ok(Sends::of(Database::open_beside(settings).await?, timeout))
     }
 
     /// Ends its connections. Only for one that was opened by [`Sends::open`].
     pub async fn close(&self) {
         self.database.close().await;
+    }
+
+    /// The database, if sidecars share it.
+    pub(super) fn shared(&self) -> Option<Sends> {
+        match self.database {
+            Database::Sqlite(_) => None,
+            Database::Postgres(_) => Some(self.clone()),
+        }
     }
 
     /// Takes a message on, and with it the answer to copies of its request: both, or neither.
@@ -186,78 +194,7 @@ impl Sends {
         priority: i64,
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
-        let binds = [
-            Bind::Text(&send.id),
-            Bind::Text(&send.account_sid),
-            Bind::Text(&send.channel),
-            Bind::Text(&send.recipient),
-            Bind::Text(&send.sender),
-            Bind::Text(&send.category),
-            Bind::Text(&send.kind),
-            Bind::Whole(priority),
-            Bind::Text(&send.form),
-            Bind::Whole(send.due_at_ms),
-            Bind::Whole(send.created_at_ms),
-            Bind::Text(&send.created_by),
-        ];
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            tx.execute_bound(ADD, &binds).await?;
-            if let Some(done) = done {
-                idempotency::finish(&mut tx, &self.database.statements().idempotency, done).await?;
-            }
-            tx.commit().await
-        })
-        .await
-    }
-
-    /// Begins up to `most` attempts at what is due, and makes an end of those whose hold is over; how many these were. It
-    /// is durable when it returns: only then Twilio may be called.
-    pub async fn take(
-        &self,
-        attempt_id: &str,
-        most: usize,
-        now_ms: i64,
-        until_ms: i64,
-    ) -> Result<(Vec<Send>, u64), StoreError> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let due = match self.database {
-            Database::Sqlite(_) => DUE,
-            Database::Postgres(_) => DUE_UNLOCKED,
-        };
-        self.bounded(async {
-            let wanted = [Bind::Whole(now_ms), Bind::Whole(most)];
-            // Most looks find nothing: they take no turn as the writer, and sync nothing.
-            let standing: Vec<Waiting> =
-                self.database.read_bound(WAITING, &[Bind::Whole(now_ms)]).await?;
-            if !standing.iter().any(|waiting| waiting.found > 0) {
-                return Ok((Vec::new(), 0));
-            }
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let lost = tx.execute_bound(EXPIRE, &[Bind::Whole(now_ms)]).await?;
-            let mut taken = Vec::new();
-            for send in tx.fetch_bound::<Send>(due, &wanted).await? {
-                let binds = [
-                    Bind::Text(&send.id),
-                    Bind::Text(attempt_id),
-                    Bind::Whole(until_ms),
-                    Bind::Whole(now_ms),
-                ];
-                if tx.execute_bound(ATTEMPT, &binds).await? == 1 {
-                    let (attempt_id, tries) = (attempt_id.to_owned(), send.tries + 1);
-                    taken.push(Send {
-                        attempt_id,
-                        tries,
-                        due_at_ms: until_ms,
-                        attempted_at_ms: now_ms,
-                        ..send
-                    });
-                }
-            }
-            tx.commit().await?;
-            Ok((taken, lost))
-        })
-        .await
+        self.writes.add(send, priority, done).await
     }
 
     /// Nothing has left: it is due again at that time, for that reason.
@@ -358,7 +295,17 @@ impl Sends {
         Ok(found.into_iter().next().unwrap_or(nothing))
     }
 
+    /// Changes one of them, whose id is the first of these; how many it were.
     pub(super) async fn changed(
+        &self,
+        statement: &'static str,
+        binds: &[Bind<'_>],
+    ) -> Result<u64, StoreError> {
+        self.writes.change(statement, binds).await
+    }
+
+    /// Changes whatever the statement is about; how many these were.
+    pub(super) async fn changed_all(
         &self,
         statement: &'static str,
         binds: &[Bind<'_>],
@@ -381,14 +328,4 @@ impl Sends {
             Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
         }
     }
-}
-
-/// Whether anything is due or has lost its sidecar.
-const WAITING: &str = "
-    SELECT CASE WHEN EXISTS (SELECT 1 FROM sends WHERE state = 'queued' AND due_at_ms <= $1)
-        OR EXISTS (SELECT 1 FROM sends WHERE state = 'attempting' AND due_at_ms <= $1) THEN 1 ELSE 0 END AS found";
-
-#[derive(Debug, FromRow)]
-struct Waiting {
-    found: i32,
 }

@@ -10,6 +10,7 @@
 
 mod api_keys;
 mod behaviour;
+mod burst;
 mod checks;
 mod claimers;
 mod client;
@@ -50,4 +51,5 @@ mod simulator;
 mod stories;
 mod tenants;
 mod traces;
+mod turns;
 mod world;

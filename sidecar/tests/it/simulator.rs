@@ -23,8 +23,14 @@ pub(crate) struct Simulator {
 impl Simulator {
     /// With these options beside those that make it quick.
     pub(crate) fn start(world: &World, options: &[&str]) -> Simulator {
+        Simulator::of(world, &[ACCOUNT], options)
+    }
+
+    /// The same for these accounts, which all have one secret.
+    pub(crate) fn of(world: &World, account_sids: &[&str], options: &[&str]) -> Simulator {
         let accounts = world.directory.path().join("accounts.toml");
-        std::fs::write(&accounts, account()).unwrap();
+        let known: String = account_sids.iter().map(|sid| account(sid)).collect();
+        std::fs::write(&accounts, known).unwrap();
         let told = world.directory.path().join("simulator.out");
         let script = format!(
             "exec \"$0\" simulator --listen 127.0.0.1:0 --step-ms 20 --accounts '{}' {} >'{}'",
@@ -58,29 +64,41 @@ impl Simulator {
     /// A file with what a sidecar shows it.
     pub(crate) fn credentials(&self, world: &World) -> String {
         let file = world.directory.path().join("sending.toml");
-        std::fs::write(&file, account()).unwrap();
+        std::fs::write(&file, account(ACCOUNT)).unwrap();
         file.to_str().unwrap().to_owned()
     }
 
     /// Every message it made: its text by its SID.
     pub(crate) async fn made(&self) -> BTreeMap<String, String> {
+        let made = self.listed(ACCOUNT).await;
+        let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+        made.iter().map(|one| (text(one, "sid"), text(one, "body"))).collect()
+    }
+
+    /// Every message it made of an account, as it lists them, the first one first.
+    pub(crate) async fn listed(&self, account_sid: &str) -> Vec<Value> {
         let client = reqwest::Client::new();
-        let mut made = BTreeMap::new();
-        let mut next = Some(format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json?PageSize=1000"));
+        let mut listed = Vec::new();
+        let first = format!("/2010-04-01/Accounts/{account_sid}/Messages.json?PageSize=1000");
+        let mut next = Some(first);
         while let Some(uri) = next {
             let asked = client.get(format!("{}{uri}", self.base));
-            let page: Value =
-                asked.basic_auth(ACCOUNT, Some(SECRET)).send().await.unwrap().json().await.unwrap();
-            for one in page["messages"].as_array().unwrap() {
-                let text = one["body"].as_str().unwrap().to_owned();
-                made.insert(one["sid"].as_str().unwrap().to_owned(), text);
-            }
+            let asked = asked.basic_auth(account_sid, Some(SECRET));
+            let page: Value = asked.send().await.unwrap().json().await.unwrap();
+            listed.extend(page["messages"].as_array().unwrap().iter().cloned());
             next = page["next_page_uri"].as_str().map(str::to_owned);
         }
-        made
+        listed.reverse();
+        listed
+    }
+
+    /// How often what was answered how, as `POST Messages.json` and the like.
+    pub(crate) async fn answered(&self) -> Value {
+        let url = format!("{}/simulator/requests", self.base);
+        reqwest::get(url).await.unwrap().json().await.unwrap()
     }
 }
 
-fn account() -> String {
-    format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"{SECRET}\"\n")
+pub(crate) fn account(account_sid: &str) -> String {
+    format!("[[account]]\nsid = \"{account_sid}\"\nauth_token = \"{SECRET}\"\n")
 }

@@ -1,0 +1,122 @@
+//! What is written of sends, together: whoever writes while another write is under way shares the transaction of the next. Each
+//! is durable when it returns. Rows are changed in the order of their ids, so that two sidecars never wait for each other.
+
+use std::time::Duration;
+
+use super::{
+    group::Group,
+    idempotency::{self, Done},
+    sends::{ADD, Send},
+    sql::{Bind, Database, Durability, StoreError, Transaction},
+};
+
+/// One of them.
+#[derive(Debug, Clone)]
+enum Write {
+    /// A message, and with it the answer to copies of its request: both, or neither.
+    Add { send: Box<Send>, priority: i64, done: Option<Box<Done>> },
+    /// A statement about one message, whose id is the first of its values.
+    Change { statement: &'static str, values: Vec<Value> },
+}
+
+#[derive(Debug, Clone)]
+enum Value {
+    Text(String),
+    Whole(i64),
+}
+
+/// The way in; how many rows each changed.
+#[derive(Clone)]
+pub(super) struct Writes(Group<Write, u64>);
+
+impl Writes {
+    pub(super) fn start(database: Database, timeout: Duration) -> Writes {
+        Writes(Group::start(timeout, move |writes: Vec<Write>, _| {
+            let database = database.clone();
+            async move {
+                let work = all(&database, writes);
+                match tokio::time::timeout(timeout, work).await {
+                    Ok(written) => written,
+                    Err(_) => Err(StoreError::Away(format!("no answer within {timeout:?}"))),
+                }
+            }
+        }))
+    }
+
+    pub(super) async fn add(
+        &self,
+        send: &Send,
+        priority: i64,
+        done: Option<&Done>,
+    ) -> Result<(), StoreError> {
+        let (send, done) = (Box::new(send.clone()), done.cloned().map(Box::new));
+        self.0.ask(vec![Write::Add { send, priority, done }], 0).await.map(|_| ())
+    }
+
+    pub(super) async fn change(
+        &self,
+        statement: &'static str,
+        values: &[Bind<'_>],
+    ) -> Result<u64, StoreError> {
+        let values = values.iter().map(|value| match value {
+            Bind::Text(text) => Value::Text((*text).to_owned()),
+            Bind::Whole(number) => Value::Whole(*number),
+        });
+        let change = Write::Change { statement, values: values.collect() };
+        self.0.ask(vec![change], 0).await.map(|rows| rows.first().copied().unwrap_or_default())
+    }
+}
+
+async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
+    let mut written = vec![0; writes.len()];
+    let mut writes: Vec<(usize, Write)> = writes.into_iter().enumerate().collect();
+    // What is written of one message stays in its order.
+    writes.sort_by(|(_, one), (_, other)| one.id().cmp(other.id()));
+    let mut tx = database.begin(Durability::Power).await?;
+    for (place, write) in &writes {
+        let rows = write.carry_out(database, &mut tx).await?;
+        if let Some(slot) = written.get_mut(*place) {
+            *slot = rows;
+        }
+    }
+    tx.commit().await?;
+    Ok(written)
+}
+
+impl Write {
+    fn id(&self) -> &str {
+        match self {
+            Write::Add { send, .. } => &send.id,
+            Write::Change { values, .. } => match values.first() {
+                Some(Value::Text(id)) => id,
+                _ => "",
+            },
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        database: &Database,
+        tx: &mut Transaction,
+    ) -> Result<u64, StoreError> {
+        match self {
+            Write::Add { send, priority, done } => {
+                let rows = tx.execute_bound(ADD, &send.added(*priority)).await?;
+                if let Some(done) = done {
+                    idempotency::finish(tx, &database.statements().idempotency, done).await?;
+                }
+                Ok(rows)
+            }
+            Write::Change { statement, values } => {
+                let values: Vec<Bind<'_>> = values
+                    .iter()
+                    .map(|value| match value {
+                        Value::Text(text) => Bind::Text(text),
+                        Value::Whole(number) => Bind::Whole(*number),
+                    })
+                    .collect();
+                tx.execute_bound(statement, &values).await
+            }
+        }
+    }
+}
