@@ -2,6 +2,8 @@
 //! environment; later ones win. Every problem of all three is reported at once, with the path of its setting.
 //! Knows nothing of how a setting is used.
 
+mod media;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -12,6 +14,7 @@ use std::{
 use serde::Deserialize;
 use toml::{Table, Value};
 
+pub use self::media::Media;
 use crate::{
     accounts,
     domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
@@ -47,6 +50,7 @@ pub struct Config {
     pub accounts: Accounts,
     pub sinks: Sinks,
     pub sending: Sending,
+    pub media: Media,
     pub database: Database,
     pub redis: Redis,
     pub leases: Leases,
@@ -448,6 +452,9 @@ impl Config {
             }),
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
         );
+        for problem in self.media.problems() {
+            check(false, &format!("media.{problem}"));
+        }
         for problem in self.policy.problems() {
             check(false, &format!("policy.{problem}"));
         }

@@ -16,6 +16,7 @@
 //! What sinks did not take is decided about in `http/dead_letters.rs -> dead_letters.rs -> store/dead_letters.rs`.
 //! What is delivered once more is found in `replays.rs -> store/replays.rs`.
 //! What is to be sent goes `http/sends.rs -> sending.rs -> store/sends.rs -> senders.rs -> twilio.rs`.
+//! Whether Twilio can fetch its media, `media.rs` sees by fetching them.
 //! Whoever speaks Twilio's own REST is answered by `http/dropin.rs -> http/sends.rs`, and learns from `answers.rs` what Twilio said.
 //! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
 //! All of them are called through `doors.rs`.
@@ -37,6 +38,7 @@ pub mod http;
 pub mod keys;
 pub mod lists;
 pub(crate) mod log;
+pub mod media;
 pub mod metrics;
 pub mod permissions;
 mod reading;

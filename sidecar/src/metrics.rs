@@ -2,6 +2,7 @@
 //! and every series of ours is there, at zero, from the first scrape; those of a route, from its first request.
 
 mod catalogue;
+mod media;
 mod process;
 mod requests;
 mod sends;
@@ -19,6 +20,7 @@ use twilio_edge_contract::{Class, Decision, Opt, Outcome, SettlementResult};
 
 use self::{
     catalogue::{Catalogue, Labels, Measure},
+    media::MediaMetrics,
     process::Process,
     requests::Requests,
     sends::SendMetrics,
@@ -242,6 +244,8 @@ pub struct Metrics {
     oldest_body_age: Measure,
     /// What was sent.
     pub(crate) sends: SendMetrics,
+    /// How media were found.
+    pub(crate) media: MediaMetrics,
     /// What sinks got.
     pub(crate) sinks: SinkMetrics,
 }
@@ -392,6 +396,7 @@ impl Default for Metrics {
                 "Age of the oldest webhook whose body may still be there, as of the last run",
             ),
             sends: SendMetrics::of(all),
+            media: MediaMetrics::of(all),
             sinks: SinkMetrics::of(all),
             catalogue: Catalogue::default(),
         };
@@ -406,6 +411,7 @@ impl Metrics {
     /// So that each series is there, at zero, before anything happened.
     fn begin(&self) {
         self.sends.begin();
+        self.media.begin();
         for part in Part::ALL {
             self.redacted.get_or_create(&[("part", part.as_str())]).inc_by(0);
         }

@@ -14,11 +14,12 @@ use crate::{
         sending::{
             errors::Errors,
             pace::priority,
-            request::{Request, Sender},
-            rules::{Facts, Verdict, judge},
+            request::{Content, Request, Sender},
+            rules::{Facts, Verdict, judge, media},
         },
     },
     keys::Caller,
+    media::Media,
     permissions::{Checks, Intent},
     routes::Routes,
     senders::Bell,
@@ -46,6 +47,8 @@ pub struct Sending {
     pub routes: Routes,
     /// Who waits for what Twilio says.
     pub answers: Answers,
+    /// Whether Twilio can fetch what is sent.
+    pub media: Media,
 }
 
 impl Sending {
@@ -58,7 +61,8 @@ impl Sending {
         Request { sender: request.sender.or_else(|| route.cloned()), ..request }
     }
 
-    /// What every rule says of a message.
+    /// What every rule says of a message. Its media are fetched if nothing else speaks against it: nobody makes us call anywhere
+    /// for a message that is not sent.
     pub async fn judge(&self, request: &Request, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
         let intent = Intent {
             account_sid: request.account_sid.clone(),
@@ -70,13 +74,25 @@ impl Sending {
             category: request.category,
             kind: request.kind(),
         };
+        let urls: &[String] = match &request.content {
+            Content::Session { media, .. } => media,
+            Content::Template { .. } => &[],
+        };
+        let spelled = self.media.spelled(&request.to.channel, urls);
         let routing = self.routes.current();
         let facts = Facts {
             has_credentials: self.twilio.knows(&request.account_sid),
             routes: routing.of(&request.account_sid),
             checks: self.checks.may_send(&intent, now_ms).await?,
+            media: &spelled,
         };
-        Ok(judge(request, facts))
+        let mut verdicts = judge(request, facts);
+        if !urls.is_empty() && verdicts.iter().all(|verdict| verdict.ok) {
+            verdicts.pop();
+            let looked = self.media.look(&request.account_sid, &request.to.channel, urls).await;
+            verdicts.push(media(&looked));
+        }
+        Ok(verdicts)
     }
 
     /// The row of a message that may be sent. Nothing is written.

@@ -21,6 +21,7 @@ use crate::{
     doors::Door,
     http,
     log::{self, Repeats},
+    media::Media,
     metrics::Metrics,
     permissions::Checks,
     reconciler::Reconciler,
@@ -128,6 +129,9 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let routes = Routes::open(&config.sending.routing_file)
         .map_err(|problems| format!("sending.routing_file: {}", problems.join("; ")))?;
     let routing = tokio::spawn(routes.clone().keep_fresh());
+    let patience = Duration::from_millis(config.http.request_timeout_ms).mul_f64(0.8);
+    let media = Media::open(&config.media, patience, &claims.metrics)
+        .map_err(|problem| format!("media.{problem}"))?;
     let sending = Sending {
         sends: stores.sends(),
         checks: Checks::new(stores.clone(), stores.policies(), claims.metrics.clone()),
@@ -136,6 +140,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         errors: Arc::new(errors),
         routes,
         answers: Answers::default(),
+        media,
     };
     // Without credentials there is nothing to send, and nothing that was begun is touched.
     let senders = (!sending.twilio.is_off()).then(|| {

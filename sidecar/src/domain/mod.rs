@@ -11,6 +11,7 @@ pub mod dropin;
 pub mod event;
 pub mod idempotency;
 pub mod lease;
+pub mod media;
 pub mod message;
 pub mod optout;
 pub mod part;

@@ -109,6 +109,12 @@ kinds! {
         "Ask them again, and record it with `POST /v1/consents`."
     WINDOW_CLOSED CONFLICT CALLER "window_closed": "The person has not written within a day; nothing was done";
         "Send a template (content_sid), or wait until they write."
+    MEDIA_REJECTED CONFLICT CALLER "media_rejected": "Twilio would not take the media; nothing was done";
+        "The detail names which and why: a public https URL is needed, of something that is what its Content-Type says."
+    MEDIA_TOO_LARGE CONFLICT CALLER "media_too_large": "The media are larger than the channel takes; nothing was done";
+        "The detail names the limit: make it smaller, or send a link."
+    MEDIA_UNREACHABLE CONFLICT CALLER "media_unreachable": "The media could not be fetched; nothing was done";
+        "Whoever serves it has to let everybody fetch it who has the URL, within media.timeout_ms. Then ask again."
     INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is nobody that can be written to; nothing was done";
         "Give to as a number with its country code, or without one and with region."
     CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";

@@ -67,7 +67,7 @@ struct WantedMessage {
     /// Text.
     #[schema(min_length = 1)]
     body: Option<String>,
-    /// Where media are: https, to be fetched by Twilio. One on WhatsApp.
+    /// Where media are: public https, to be fetched by Twilio, and by us before. One on WhatsApp.
     #[serde(default)]
     media: Vec<String>,
     /// A template of Twilio's Content API, instead of text and media.
@@ -257,6 +257,9 @@ fn refused(code: Code, detail: &str) -> Problem {
         Code::NoConsent => kinds::NO_CONSENT,
         Code::ConsentStale => kinds::CONSENT_STALE,
         Code::WindowClosed => kinds::WINDOW_CLOSED,
+        Code::MediaRejected => kinds::MEDIA_REJECTED,
+        Code::MediaTooLarge => kinds::MEDIA_TOO_LARGE,
+        Code::MediaUnreachable => kinds::MEDIA_UNREACHABLE,
     };
     Problem::with(kind, detail)
 }

@@ -9,15 +9,18 @@ use crate::{
     domain::{
         address::Address,
         check::Kind,
+        media::{Looked, Unfit},
         policy::Category,
         sending::{
             concurrency::Told,
             errors::Errors,
             outcome::{Meaning, meaning},
             pace::pause,
+            rules::of_media,
         },
     },
     http::now_ms,
+    media::Media,
     metrics::Metrics,
     permissions::{Checks, Intent},
     refusals::Refusals,
@@ -41,6 +44,7 @@ pub(super) struct Attempter {
     pub(super) refusals: Refusals,
     pub(super) metrics: Arc<Metrics>,
     pub(super) answers: Answers,
+    pub(super) media: Media,
     pub(super) give_up_ms: i64,
 }
 
@@ -65,6 +69,10 @@ impl Attempter {
                 "",
             )
             .await;
+            return Told::Nothing;
+        }
+        if let Err(unfit) = self.fetchable(&send).await {
+            self.unfit(&send, &recipient, unfit).await;
             return Told::Nothing;
         }
         // The last moment: a STOP that was answered until now counts.
@@ -122,6 +130,32 @@ impl Attempter {
                 told
             }
         }
+    }
+
+    /// Whether Twilio can still fetch the media of one that has waited long since they were looked at.
+    async fn fetchable(&self, send: &Send) -> Result<(), Unfit> {
+        if !self.media.is_stale(now_ms().saturating_sub(send.created_at_ms)) {
+            return Ok(());
+        }
+        let pairs = form_urlencoded::parse(send.form.as_bytes());
+        let media: Vec<String> =
+            pairs.filter(|(name, _)| name == "MediaUrl").map(|(_, url)| url.into_owned()).collect();
+        match self.media.look(&send.account_sid, &send.channel, &media).await {
+            Looked::Unfit(_, unfit) => Err(unfit),
+            Looked::Nothing | Looked::Unseen(_) | Looked::Fit => Ok(()),
+        }
+    }
+
+    async fn unfit(&self, send: &Send, recipient: &Address, unfit: Unfit) {
+        let code = of_media(&unfit).as_str();
+        if unfit.may_pass {
+            let pause = pause(send.tries, None, getrandom::u64().unwrap_or_default());
+            let due_at_ms = now_ms().saturating_add(millis(pause));
+            self.again(send, due_at_ms, (code, &unfit.detail), "").await;
+            return;
+        }
+        let refused = Meaning::Refused { code: code.into(), reason: unfit.detail };
+        self.end(send, recipient, refused, "").await;
     }
 
     async fn again(&self, send: &Send, due_at_ms: i64, why: (&str, &str), request_id: &str) {

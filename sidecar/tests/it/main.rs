@@ -29,6 +29,7 @@ mod kafka;
 mod keys;
 mod kills;
 mod logs;
+mod media;
 mod metrics;
 mod migrations;
 mod never_twice;

@@ -33,13 +33,13 @@ on_every_store! {
 const PERSON: &str = "whatsapp:+15550001234";
 const OURS: &str = "whatsapp:+15557654321";
 
-type Form = BTreeMap<String, String>;
+pub(crate) type Form = BTreeMap<String, String>;
 
 /// Twilio, as far as it makes messages.
 #[derive(Clone, Default)]
-struct Twilio {
+pub(crate) struct Twilio {
     /// Every message it made, by its SID.
-    made: Arc<Mutex<Vec<(String, Form)>>>,
+    pub(crate) made: Arc<Mutex<Vec<(String, Form)>>>,
     /// How the next requests fail, the last first: a status, and whether the message is made all the same.
     moods: Arc<Mutex<Vec<(u16, bool)>>>,
 }
@@ -84,7 +84,7 @@ async fn create(
 
 impl Twilio {
     /// Its address, and what it has made.
-    async fn start() -> (String, Twilio) {
+    pub(crate) async fn start() -> (String, Twilio) {
         let twilio = Twilio::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -103,7 +103,7 @@ async fn started(world: &World, url: &str) -> Sidecar {
     started_with(world, url, &[]).await
 }
 
-async fn started_with(world: &World, url: &str, settings: &[(&str, &str)]) -> Sidecar {
+pub(crate) async fn started_with(world: &World, url: &str, settings: &[(&str, &str)]) -> Sidecar {
     let file = world.directory.path().join("sending.toml");
     let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"hush\"\n");
     std::fs::write(&file, account).unwrap();
@@ -286,6 +286,7 @@ async fn nobody_is_sent_what_they_do_not_want(world: World) {
         "consent",
         "freshness",
         "window",
+        "media",
     ];
     assert_eq!((told["allowed"].as_bool(), rules.as_slice()), (Some(false), &order[..]));
     let guide = include_str!("../../../docs/SENDING.md");

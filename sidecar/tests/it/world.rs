@@ -92,6 +92,8 @@ impl World {
             ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "20000"),
             ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "10000"),
             ("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "25000"),
+            // Tests call nobody outside.
+            ("TWILIO_EDGE_MEDIA_CHECK", "false"),
         ];
         let settings = [&stores[..], settings].concat();
         Sidecar::start(limit, self.directory.path(), &settings).await

@@ -5,10 +5,14 @@
 use serde::Serialize;
 
 use super::{
-    request::{Content, LONGEST_BODY, MOST_MEDIA, Request, Sender},
+    request::{Content, LONGEST_BODY, Request, Sender},
     routing::Routes,
 };
-use crate::domain::{check, phone};
+use crate::domain::{
+    check,
+    media::{Looked, Unfit, Why},
+    phone,
+};
 
 /// The rules, in their order. A rule about templates, media or routes has its place before those of the person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
@@ -33,6 +37,9 @@ pub enum Rule {
     Freshness,
     /// See [`check::Rule`].
     Window,
+    /// Twilio can fetch the media, and the channel takes them. The last, since it fetches them: for nobody who is not to be
+    /// written to.
+    Media,
 }
 
 /// Why a message is not sent: never changes its meaning.
@@ -46,7 +53,7 @@ pub enum Code {
     SenderUnknown,
     /// A landline gets no SMS.
     InvalidRecipient,
-    /// Too long, too many, or not to be fetched.
+    /// Too long.
     ContentRejected,
     /// The operator does not write to that country.
     RegionBlocked,
@@ -58,6 +65,12 @@ pub enum Code {
     ConsentStale,
     /// See [`check::Code`].
     WindowClosed,
+    /// Media that Twilio would not take: too many, not public, of no type of the channel.
+    MediaRejected,
+    /// Media larger than the channel takes.
+    MediaTooLarge,
+    /// Media that could not be fetched.
+    MediaUnreachable,
 }
 
 impl Code {
@@ -73,6 +86,9 @@ impl Code {
             Code::NoConsent => "no_consent",
             Code::ConsentStale => "consent_stale",
             Code::WindowClosed => "window_closed",
+            Code::MediaRejected => "media_rejected",
+            Code::MediaTooLarge => "media_too_large",
+            Code::MediaUnreachable => "media_unreachable",
         }
     }
 }
@@ -117,6 +133,8 @@ pub struct Facts<'a> {
     pub routes: &'a Routes,
     /// What `POST /v1/checks` would say: the same decision, not a second one.
     pub checks: Vec<check::Verdict>,
+    /// Of its media.
+    pub media: &'a Looked,
 }
 
 /// What every rule says, in their order. The message may be sent if all are ok.
@@ -129,7 +147,36 @@ pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
         region(request, facts.routes),
     ];
     verdicts.extend(facts.checks.into_iter().map(of_check));
+    verdicts.push(media(facts.media));
     verdicts
+}
+
+/// What is said of the media of a message, before they are fetched or after.
+pub fn media(looked: &Looked) -> Verdict {
+    match looked {
+        Looked::Nothing => fine(Rule::Media, "it has none"),
+        Looked::Unseen(why) => fine(Rule::Media, format!("they were not fetched: {why}")),
+        Looked::Fit => fine(Rule::Media, "Twilio can fetch them, and the channel takes them"),
+        Looked::Unfit(n, unfit) => {
+            let detail = format!("media[{n}]: {}", unfit.detail);
+            against(Rule::Media, of_media(unfit), Actor::Caller, detail)
+        }
+    }
+}
+
+/// By which code it is told what is wrong with a medium.
+pub fn of_media(unfit: &Unfit) -> Code {
+    match unfit.why {
+        Why::Size => Code::MediaTooLarge,
+        Why::Unreachable | Why::Status | Why::Slow | Why::Busy => Code::MediaUnreachable,
+        Why::Count
+        | Why::Url
+        | Why::NotPublic
+        | Why::Redirects
+        | Why::Type
+        | Why::Mismatch
+        | Why::Encoded => Code::MediaRejected,
+    }
 }
 
 fn fine(rule: Rule, detail: impl Into<String>) -> Verdict {
@@ -176,18 +223,11 @@ fn recipient(request: &Request) -> Verdict {
 fn content(request: &Request) -> Verdict {
     let refused =
         |detail: String| against(Rule::Content, Code::ContentRejected, Actor::Caller, detail);
-    let Content::Session { body, media } = &request.content else {
+    let Content::Session { body, .. } = &request.content else {
         return fine(Rule::Content, "a template");
     };
-    let most = if request.to.channel == "whatsapp" { 1 } else { MOST_MEDIA };
     if body.chars().count() > LONGEST_BODY {
         return refused(format!("body: has more than {LONGEST_BODY} characters"));
-    }
-    if media.len() > most {
-        return refused(format!("media: has more than {most} on this channel"));
-    }
-    if let Some(n) = media.iter().position(|url| !url.starts_with("https://")) {
-        return refused(format!("media[{n}]: must begin with https://, for Twilio to fetch it"));
     }
     fine(Rule::Content, "Twilio can take it")
 }
@@ -240,6 +280,15 @@ mod tests {
     }
 
     fn codes(sender: Option<&str>, content: Content, to: &str) -> Vec<&'static str> {
+        codes_of(sender, content, to, &Looked::Fit)
+    }
+
+    fn codes_of(
+        sender: Option<&str>,
+        content: Content,
+        to: &str,
+        media: &Looked,
+    ) -> Vec<&'static str> {
         let request = Request {
             account_sid: "AC00112233445566778899aabbccddeeff".into(),
             to: address(to),
@@ -249,7 +298,7 @@ mod tests {
         };
         let routing = Routing::parse("deny_countries: [FR]").unwrap();
         let routes = routing.of(&request.account_sid);
-        let facts = Facts { has_credentials: true, routes, checks: Vec::new() };
+        let facts = Facts { has_credentials: true, routes, checks: Vec::new(), media };
         let verdicts = judge(&request, facts);
         assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
         verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
@@ -270,10 +319,16 @@ mod tests {
         let to_landline = |channel: &str| format!("{channel}+{landline}");
         assert_eq!(codes(Some("+16135550100"), hello(), &to_landline("")), ["invalid_recipient"]);
         assert_eq!(codes(Some(ours), hello(), &to_landline("whatsapp:")), [""; 0]);
-        let two = ["https://a.example/1", "https://a.example/2"];
-        assert_eq!(codes(Some(ours), text("", &two), to), ["content_rejected"]);
-        assert_eq!(codes(Some("+16135550100"), text("", &two), "+16132345678"), [""; 0]);
-        assert_eq!(codes(Some(ours), text("", &["http://a.example"]), to), ["content_rejected"]);
+        let media = |looked| codes_of(Some(ours), text("", &["https://a.example/1"]), to, &looked);
+        for (why, code) in [
+            (Why::NotPublic, "media_rejected"),
+            (Why::Mismatch, "media_rejected"),
+            (Why::Size, "media_too_large"),
+            (Why::Status, "media_unreachable"),
+        ] {
+            assert_eq!(media(Looked::Unfit(0, Unfit::new(why, "is not"))), [code]);
+        }
+        assert_eq!(media(Looked::Unseen("media.check is off")), [""; 0]);
         let template = Content::Template { content_sid: "HX".into(), variables: BTreeMap::new() };
         assert_eq!(
             codes(None, template, "whatsapp:+33612345678"),
