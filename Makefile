@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst fuzz bench lint fmt clean
+.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst chaos fuzz bench lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -57,11 +57,18 @@ burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two o
 	@BURST="$(or $(COUNT),5000)" $(CARGO) test --package twilio-edge --test it -- \
 		burst::one_sidecar burst::two_sidecars_with_redis --nocapture --test-threads=1
 
+# `make test` has a short one, with another seed every time.
+chaos: setup-test ## Nothing is lost, whatever is killed and stopped; SEED=1 WEBHOOKS=10000 KILLS=12 SEEDS=1
+	$(WASM_BUILD)
+	@$(CARGO) build --workspace --bin twilio-edge
+	@CHAOS="$(or $(WEBHOOKS),10000) $(or $(KILLS),12) $(or $(SEEDS),1)" CHAOS_SEED=$(SEED) \
+		$(CARGO) test --package twilio-edge-wasm-tests --test chaos
+
 fuzz: setup ## Fuzz what parses and decides; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
 	@fuzz/run.sh $(or $(SECONDS_EACH),60)
 
 # Redis and PostgreSQL are left out where they are not installed; `make setup-test` installs them.
-bench: setup ## What filter and sidecar cost; ARGS="--rounds 10 --seconds 2"
+bench: setup ## What filter and sidecar cost; ARGS="--rounds 10 --seconds 2", or ARGS=accept: how soon Twilio is answered
 	$(WASM_BUILD)
 	@$(CARGO) build --release --package twilio-edge --package twilio-edge-bench --bins
 	@$(TARGET)/release/twilio-edge-bench $(ARGS)

@@ -20,6 +20,20 @@ pub(crate) fn without_sidecar(mut config: EnvoyConfig) -> Result<String> {
     Ok(config.to_json()?)
 }
 
+/// Webhooks are the sidecar's to deliver; one it does not accept gets 503.
+pub(crate) fn accepting(mut config: EnvoyConfig) -> Result<String> {
+    let routes = config.plugin.get_mut("routes").and_then(Value::as_array_mut);
+    let routes = routes.context("no routes in the filter's configuration")?.iter_mut();
+    for route in routes.filter_map(Value::as_object_mut) {
+        if route.get("class").is_none_or(|class| class == "other") {
+            continue;
+        }
+        route.insert("delivery".to_owned(), "accept".into());
+        route.insert("on_unavailable".to_owned(), "reject".into());
+    }
+    Ok(config.to_json()?)
+}
+
 /// Envoy asks the service where the sidecar would be. The same limits as the filter's: the body up to 64 KiB, half a
 /// second, nothing let through that was not proven. Only what the service reads is sent to it, in its HTTP form, which
 /// takes a request as it came; the gRPC form would wrap all of it once more.

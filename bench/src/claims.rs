@@ -133,7 +133,8 @@ impl Subject {
         let port = free_port()?;
         // What it costs, not what happens when a busy disk is slow to sync.
         let timeout = Some(PATIENCE_MS);
-        let place = Place { cores, folder: folder.path(), database_timeout_ms: timeout };
+        let place =
+            Place { cores, folder: folder.path(), database_timeout_ms: timeout, sinks: None };
         let started = place.start_stores(stores, parts, port).await?;
         Ok(Self {
             database: started.database,

@@ -1,6 +1,7 @@
 //! What the filter and the sidecar cost: the same load on the same machine, in turns, with and without them.
 //! docs/PERFORMANCE.md tells how to read what comes out. All traffic is on 127.0.0.1 and bounded.
 
+mod accept;
 mod backend;
 mod chain;
 mod claims;
@@ -60,6 +61,8 @@ struct Options {
 /// What is measured by itself.
 #[derive(Subcommand)]
 enum Part {
+    /// How soon Twilio is answered where the sidecar delivers, with nobody there to deliver to
+    Accept(accept::Options),
     /// What a claim costs the sidecar: batches over HTTP, without Envoy
     Claims(claims::Options),
     /// How large what is remembered is: bytes of each table, index and key for a webhook
@@ -72,6 +75,7 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let parts = parts(&options)?;
     match &options.part {
+        Some(Part::Accept(options)) => return accept::measure(options, &parts, nanos()).await,
         Some(Part::Claims(options)) => return claims::measure(options, &parts, nanos()).await,
         Some(Part::Rows(options)) => return rows::measure(options, &parts, nanos()).await,
         None => {}
@@ -144,9 +148,12 @@ fn parts(options: &Options) -> Result<Parts> {
         ext_authz: this.with_file_name("twilio-edge-bench-ext-authz"),
         config: repository.join("envoy/envoy.yaml"),
     };
-    let envoys = [&parts.envoy, &parts.wasm, &parts.ext_authz];
-    let needed = envoys.into_iter().filter(|_| options.part.is_none());
-    for part in needed.chain([&parts.sidecar]) {
+    let needed: &[&PathBuf] = match options.part {
+        None => &[&parts.envoy, &parts.wasm, &parts.ext_authz, &parts.sidecar],
+        Some(Part::Accept(_)) => &[&parts.envoy, &parts.wasm, &parts.sidecar],
+        Some(Part::Claims(_) | Part::Rows(_)) => &[&parts.sidecar],
+    };
+    for part in needed {
         ensure!(part.exists(), "there is no {}: run `make bench`", part.display());
     }
     Ok(parts)

@@ -231,7 +231,7 @@ fn sorted(rounds: &[Measurement]) -> Vec<Duration> {
 }
 
 /// The least value that `share` of all are not above, in microseconds; 0 of none.
-fn percentile(sorted: &[Duration], share: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[Duration], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).map_or(0.0, |latency| latency.as_nanos() as f64 / 1e3)
 }

@@ -31,6 +31,8 @@ pub(crate) enum Plan {
     Stores,
     /// No filter: Envoy asks a service that does the same check with Redis.
     ExtAuthz,
+    /// The filter and a sidecar that delivers by itself, to an application that is not there; nor is a backend.
+    Accepting(Stores),
 }
 
 impl Plan {
@@ -45,6 +47,7 @@ impl Plan {
             Self::Embedded => "(c) filter, sidecar, SQLite",
             Self::Stores => "(d) filter, sidecar, Redis, Postgres",
             Self::ExtAuthz => "(e) ext_authz service, Redis",
+            Self::Accepting(stores) => stores.title(),
         }
     }
 
@@ -55,12 +58,12 @@ impl Plan {
 
     /// Whether the filter is in Envoy's chain.
     pub(crate) fn filters(self) -> bool {
-        matches!(self, Self::Filter | Self::Embedded | Self::Stores)
+        matches!(self, Self::Filter | Self::Embedded | Self::Stores | Self::Accepting(_))
     }
 
     /// Whether the filter asks a sidecar.
     pub(crate) fn has_sidecar(self) -> bool {
-        matches!(self, Self::Embedded | Self::Stores)
+        matches!(self, Self::Embedded | Self::Stores | Self::Accepting(_))
     }
 
     /// Whether somebody checks signatures.
@@ -70,7 +73,7 @@ impl Plan {
 
     /// Whether somebody knows what was seen.
     pub(crate) fn remembers(self) -> bool {
-        matches!(self, Self::Embedded | Self::Stores | Self::ExtAuthz)
+        self.has_sidecar() || self == Self::ExtAuthz
     }
 
     /// What this machine lacks for it.
@@ -137,7 +140,14 @@ impl Target {
         backend: &Backend,
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("twilio-edge-bench-")?;
-        let place = Place { cores, folder: folder.path(), database_timeout_ms: None };
+        let sinks = matches!(plan, Plan::Accepting(_)).then(|| folder.path().join("sinks.toml"));
+        let nobody = local(free_port()?);
+        if let Some(file) = &sinks {
+            let sink = "[[sink]]\nname = \"app\"\ntype = \"http\"";
+            std::fs::write(file, format!("{sink}\nurl = \"http://{nobody}/\"\n"))?;
+        }
+        let sinks = sinks.as_deref();
+        let place = Place { cores, folder: folder.path(), database_timeout_ms: None, sinks };
         let asked = free_port()?;
         let with_sidecar = async |stores| {
             let started = place.start_stores(stores, parts, asked).await?;
@@ -148,6 +158,7 @@ impl Target {
             Plan::Passthrough | Plan::Filter => Vec::new(),
             Plan::Embedded => with_sidecar(Stores::Sqlite).await?,
             Plan::Stores => with_sidecar(Stores::RedisPostgres).await?,
+            Plan::Accepting(stores) => with_sidecar(stores).await?,
             Plan::ExtAuthz => {
                 let (redis, redis_url) = place.start_redis()?;
                 vec![place.start_ext_authz(parts, asked, redis_url).await?, redis]
@@ -164,6 +175,10 @@ impl Target {
             Plan::Passthrough => chain::without_filter(&config)?,
             Plan::Filter => chain::without_sidecar(config)?,
             Plan::Embedded | Plan::Stores => config.to_json()?,
+            Plan::Accepting(_) => {
+                config.set_cluster(BACKEND_CLUSTER, nobody)?;
+                chain::accepting(config)?
+            }
             Plan::ExtAuthz => chain::with_ext_authz(&config)?,
         };
         let path = folder.path().join("envoy.json");
@@ -215,6 +230,8 @@ pub(crate) struct Place<'a> {
     pub(crate) folder: &'a Path,
     /// How long a sidecar waits for its database, unless as it does by itself.
     pub(crate) database_timeout_ms: Option<u32>,
+    /// What a sidecar is to deliver to.
+    pub(crate) sinks: Option<&'a Path>,
 }
 
 impl Place<'_> {
@@ -262,6 +279,8 @@ impl Place<'_> {
         ];
         let patience = self.database_timeout_ms.map(|ms| ms.to_string());
         environment.extend(patience.map(|ms| ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", ms)));
+        let sinks = self.sinks.map(|file| file.to_string_lossy().into_owned());
+        environment.extend(sinks.map(|file| ("TWILIO_EDGE_SINKS_FILE", file)));
         let command = vec![parts.sidecar.as_os_str(), OsStr::new("serve")];
         let program = Program { name: "sidecar", command, environment, signal: "KILL" };
         let sidecar = Process::start(self.cores, program, self.folder)?;

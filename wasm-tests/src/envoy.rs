@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use twilio_edge::demo::EnvoyConfig;
@@ -148,6 +149,11 @@ impl Envoy {
     /// `kill -9`.
     pub async fn kill(&self) -> Result<()> {
         self.process.lock().await.kill().await
+    }
+
+    /// Sends it a signal.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.lock().await.signal(signal)
     }
 
     /// Starts it again after [`Self::kill`], at the same address with the same configuration.

@@ -93,6 +93,12 @@ impl Ledger {
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 
+    /// How much a sink has not got yet.
+    pub async fn owed(&self, sink: &str) -> Result<i64> {
+        let query = "SELECT count(*) FROM deliveries WHERE sink = $1 AND state = 'waiting'";
+        Ok(sqlx::query_scalar(query).bind(sink).fetch_one(&self.pool).await?)
+    }
+
     /// Whether a message was recorded as `stop` or `start`.
     pub async fn opt(&self, message_sid: &str) -> Result<Option<String>> {
         let query = "SELECT opt FROM opt_events WHERE message_sid = $1";

@@ -13,6 +13,9 @@
 //! `make setup-test` puts the parts where they are looked for; TWILIO_EDGE_ENVOY, TWILIO_EDGE_ENVOY_OLDEST,
 //! TWILIO_EDGE_WASM, TWILIO_EDGE_BIN and TWILIO_EDGE_PYTHON name others.
 
+pub mod application;
+pub mod audit;
+pub mod broker;
 pub mod caller;
 pub mod client;
 pub mod envoy;
@@ -21,6 +24,7 @@ pub mod http1;
 pub mod http2;
 pub mod ledger;
 pub mod mesh;
+pub mod postgres;
 pub mod process;
 pub mod recorder;
 pub mod redis;

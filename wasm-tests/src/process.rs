@@ -44,9 +44,13 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(self.pid()?, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Its process id, as long as it runs.
+    pub fn pid(&self) -> Result<Pid> {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        let pid = pid.with_context(|| format!("{} has ended", self.name))?;
-        kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
+        pid.with_context(|| format!("{} has ended", self.name))
     }
 
     /// An error that shows the end of its log if the process has ended by itself.

@@ -1,27 +1,44 @@
-//! A real Redis that keeps nothing, to be killed.
+//! A real Redis, to be killed: one that keeps nothing, or one that keeps everything it answered for.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use crate::process::{Process, free_port, isolated, until};
+use crate::process::{Process, bounded, free_port, isolated, until};
+
+/// What outlives a Redis that is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Nothing: it is there for leases.
+    Nothing,
+    /// What it answered for: it has streams. Written before the answer; synced by nobody, for only processes die here.
+    Everything,
+}
 
 /// A running redis-server.
 pub struct Redis {
     port: u16,
     folder: PathBuf,
+    memory: Memory,
     process: Mutex<Process>,
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts one that keeps nothing and waits until it answers.
     pub async fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, Memory::Nothing).await
+    }
+
+    /// Starts one with its files in `folder` and waits until it answers.
+    pub async fn start_with(folder: &Path, memory: Memory) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
         let port = free_port()?;
-        let process = Mutex::new(launch(port, folder)?);
-        let redis = Self { port, folder: folder.to_owned(), process };
+        let process = Mutex::new(launch(port, folder, memory)?);
+        let redis = Self { port, folder: folder.to_owned(), memory, process };
         redis.until_ready().await?;
         Ok(redis)
     }
@@ -31,15 +48,36 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// `kill -9`: all it knew is gone.
+    /// `kill -9`.
     pub async fn kill(&self) -> Result<()> {
         self.process.lock().await.kill().await
     }
 
-    /// Starts it again, empty, at the same address.
+    /// Starts it again, with what it kept, at the same address.
     pub async fn restart(&self) -> Result<()> {
-        *self.process.lock().await = launch(self.port, &self.folder)?;
+        *self.process.lock().await = launch(self.port, &self.folder, self.memory)?;
         self.until_ready().await
+    }
+
+    /// Sends it a signal.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.lock().await.signal(signal)
+    }
+
+    /// The fields of each entry of a stream, in its order, as Redis's own client reads them.
+    pub async fn stream(&self, name: &str) -> Result<Vec<Vec<(String, String)>>> {
+        let mut client = isolated("redis-cli");
+        client.args(["-p", &self.port.to_string(), "--json", "XRANGE", name, "-", "+"]);
+        let output =
+            bounded("read a stream", async { Ok(client.kill_on_drop(true).output().await?) })
+                .await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let entries: Vec<(String, Vec<String>)> = serde_json::from_slice(&output.stdout)?;
+        let fields = entries.into_iter().map(|(_, fields)| {
+            let (names, values) = (fields.iter().step_by(2), fields.iter().skip(1).step_by(2));
+            names.cloned().zip(values.cloned()).collect()
+        });
+        Ok(fields.collect())
     }
 
     async fn until_ready(&self) -> Result<()> {
@@ -57,9 +95,10 @@ impl Redis {
     }
 }
 
-fn launch(port: u16, folder: &Path) -> Result<Process> {
+fn launch(port: u16, folder: &Path, memory: Memory) -> Result<Process> {
+    let kept = if memory == Memory::Everything { "yes" } else { "no" };
     let mut command = isolated("redis-server");
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
-    command.arg(port.to_string()).arg("--dir").arg(folder);
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", kept]);
+    command.args(["--appendfsync", "no", "--port", &port.to_string(), "--dir"]).arg(folder);
     Process::start("redis", command, folder).context("redis-server: run `make setup-test`")
 }

@@ -49,6 +49,11 @@ impl Sidecar {
         self.until_ready().await
     }
 
+    /// Sends it a signal.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.lock().await.signal(signal)
+    }
+
     /// Stops it where it is (SIGSTOP): it takes connections and answers nothing.
     pub async fn pause(&self) -> Result<()> {
         self.process.lock().await.signal(Signal::STOP)

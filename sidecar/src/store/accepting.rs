@@ -7,7 +7,7 @@ use super::{
     Settle, StoreError, Stores,
     event::{ACCEPTED, Event},
     ledger::{Ledger, each_once},
-    outbox::Owed,
+    outbox::{Owed, owe},
     sql::Durability,
 };
 use crate::domain::webhook::Webhook;
@@ -88,11 +88,9 @@ impl Ledger {
         let events = each_once(events);
         let owed: Vec<&Owed> = accepted.iter().flat_map(|acceptance| &acceptance.owed).collect();
         self.bounded(async {
-            let statements = &self.database.statements().outbox;
             let mut tx = self.database.begin(Durability::Power).await?;
             tx.keep_events(&events, now_ms.saturating_sub(self.periods.result_ms)).await?;
-            tx.execute(statements.owe, &owed).await?;
-            tx.execute(statements.open_lanes, &owed).await?;
+            owe(&mut tx, &self.database.statements().outbox, &owed).await?;
             tx.commit().await
         })
         .await?;

@@ -10,7 +10,7 @@ use twilio_edge_contract::Class;
 
 use super::{
     retention::{late, rewind},
-    sql::{Database, Durability, OutboxStatements, StoreError},
+    sql::{Database, Durability, OutboxStatements, StoreError, Transaction},
 };
 use crate::{config, domain::delivery::Next};
 
@@ -151,6 +151,17 @@ struct EndedRow<'a> {
     tries: i64,
     reason: Option<&'a str>,
     ended_at_ms: Option<i64>,
+}
+
+/// Writes what is owed. Whoever has a lane has it until the commit, and only then is the next delivery in it given its place:
+/// what is committed first is first in its lane, whoever began first.
+pub(super) async fn owe(
+    tx: &mut Transaction,
+    statements: &OutboxStatements,
+    owed: &[&Owed],
+) -> Result<(), StoreError> {
+    tx.execute(statements.open_lanes, owed).await?;
+    tx.execute(statements.owe, owed).await
 }
 
 /// The deliveries of one database.

@@ -82,18 +82,24 @@ pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgPool, 
 /// The first connection: a server that is still starting is waited for, one that refuses us is not.
 async fn reach(options: &PgConnectOptions, deadline: Instant) -> Result<PgConnection, StoreError> {
     loop {
-        let failure = match tokio::time::timeout_at(deadline, options.connect()).await {
+        let (failure, is_refusal) = match tokio::time::timeout_at(deadline, options.connect()).await
+        {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
+            Ok(Err(error)) => (error.to_string(), refuses(&error)),
+            Err(_) => ("no answer".to_owned(), false),
         };
-        let starting =
-            failure.contains("starting up") || !failure.contains("returned from database");
-        if !starting || Instant::now() + RETRY >= deadline {
+        if is_refusal || Instant::now() + RETRY >= deadline {
             return Err(StoreError::Away(failure));
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Whether a server says no that is there. One that starts, recovers from a crash or shuts down says so by a code of class 57P,
+/// in words of any language.
+fn refuses(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| !code.starts_with("57P"))
 }
 
 fn pool(

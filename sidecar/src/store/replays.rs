@@ -8,6 +8,7 @@ use sqlx::FromRow;
 use super::{
     Outbox, Owed,
     histories::Range,
+    outbox::owe,
     register::AuditEntry,
     sql::{Bind, Durability, StoreError, Transaction},
 };
@@ -264,8 +265,7 @@ impl Outbox {
             if tx.execute_bound(MOVE, &binds).await? == 0 {
                 return Ok(None);
             }
-            tx.execute(self.statements().owe, &owed).await?;
-            tx.execute(self.statements().open_lanes, &owed).await?;
+            owe(&mut tx, self.statements(), &owed.iter().collect::<Vec<_>>()).await?;
             tx.commit().await?;
             Ok(Some(next))
         });

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sqlx::{Connection, Executor};
 use twilio_edge_contract::{Claim, Decision, Delivery, Outcome, SettlementResult};
 
 use crate::{
@@ -32,6 +33,7 @@ on_every_store! {
 
 on_every_shared_store! {
     sidecars_share_the_work_and_one_that_dies_blocks_nobody,
+    what_is_recorded_first_comes_first_whoever_began_first,
 }
 
 pub(crate) fn accepted(claim: Claim) -> Claim {
@@ -313,6 +315,36 @@ async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
     for (number, heard) in heard {
         assert_eq!(heard, (0..40).collect::<Vec<usize>>(), "{number}");
     }
+}
+
+/// One sidecar is in the middle of recording two webhooks of two people when another records one of one of them.
+async fn what_is_recorded_first_comes_first_whoever_began_first(world: World) {
+    let receiver = Receiver::start().await;
+    receiver.answers(|body| if body.contains("+15550000001") { 503 } else { 200 });
+    let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
+    let (slow, quick) = (start(&world, &file).await, start(&world, &file).await);
+    assert_eq!(slow.decide(from(1, 0)).await, Decision::Accepted);
+    let mut holder = sqlx::PgConnection::connect(&world.database_url).await.unwrap();
+    let mut held = holder.begin().await.unwrap();
+    held.execute("SELECT FROM lanes FOR UPDATE").await.unwrap();
+    let recording = tokio::spawn(async move { slow.claim_all(vec![from(1, 1), from(2, 1)]).await });
+    eventually("the slow one waits for the first person's lane", async || {
+        let waiting = "SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+            AND datname = current_database() AND query LIKE '%INSERT INTO lanes%'";
+        !world.stored(waiting).await.is_empty()
+    })
+    .await;
+    assert_eq!(quick.decide(from(2, 2)).await, Decision::Accepted);
+    eventually("what is recorded is delivered", async || !receiver.taken().is_empty()).await;
+    held.rollback().await.unwrap();
+    let verdicts = recording.await.unwrap();
+    assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Accepted));
+    eventually("so is the rest", async || receiver.taken().len() == 2).await;
+    let came: Vec<String> =
+        receiver.taken().iter().map(|got| got.header("webhook-id").to_owned()).collect();
+    let recorded =
+        "SELECT delivery_id FROM deliveries WHERE delivery_id LIKE '%SM2x%' ORDER BY seq";
+    assert_eq!(world.stored(recorded).await, came);
 }
 
 async fn what_is_owed_outlives_its_time_and_goes_once_it_is_delivered(world: World) {

@@ -6,6 +6,10 @@ use std::{
 };
 
 use sqlx::{Connection, Executor};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use twilio_edge_contract::{Decision, Outcome, SettlementResult};
 
 use crate::{
@@ -23,6 +27,50 @@ const IMPATIENT: (&str, &str) = ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "400");
 
 /// Far below any time limit that is not ours (Redis clients wait for many seconds), far above a busy machine's whims.
 const SOON: Duration = Duration::from_secs(2);
+
+/// PostgreSQL after a crash: it is there, and takes nobody until it has recovered.
+#[tokio::test]
+async fn a_database_that_recovers_is_waited_for() {
+    let world = World::new(Kind::Postgres).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().to_string();
+    let (_, place) = world.database_url.split_once('@').unwrap();
+    let there = place.split('/').next().unwrap().to_owned();
+    let url = world.database_url.replace(&there, &here);
+    let refused = Arc::new(Mutex::new(0));
+    let counted = refused.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let recovering = {
+                let mut refused = counted.lock().unwrap();
+                *refused += 1;
+                *refused <= 3
+            };
+            if !recovering {
+                let mut server = TcpStream::connect(&there).await.unwrap();
+                tokio::spawn(async move {
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+                continue;
+            }
+            // "TLS?" is eight bytes, and what is said without it longer.
+            let mut said = [0; 8];
+            client.read_exact(&mut said).await.unwrap();
+            if said == [0, 0, 0, 8, 4, 210, 22, 47] {
+                client.write_all(b"N").await.unwrap();
+                client.read_exact(&mut said).await.unwrap();
+            }
+            let fields = "SFATAL\0VFATAL\0C57P03\0Mnoch nicht\0\0";
+            let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+            let refusal = [b"E", &length[..], fields.as_bytes()].concat();
+            client.write_all(&refusal).await.unwrap();
+        }
+    });
+    let sidecar = world.sidecar_with(&[("DATABASE_URL", &url)]).await;
+    assert!(*refused.lock().unwrap() > 3);
+    assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
+}
 
 #[tokio::test]
 async fn redis_killed_and_back_in_the_middle_of_a_storm_hands_nothing_out_twice() {

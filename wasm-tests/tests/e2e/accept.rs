@@ -1,8 +1,9 @@
 //! Routes whose webhooks the sidecar delivers: Twilio has its answer as soon as the sidecar has the webhook, and the
-//! backend behind Envoy hears nothing of it. The sidecar is a scripted one.
+//! backend behind Envoy hears nothing of it. The sidecar is a scripted one, but where it has to keep its word.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use twilio_edge::demo::BACKEND_CLUSTER;
 use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, SETTLEMENTS_PATH};
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::Response;
@@ -38,6 +39,18 @@ const SHADOW: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
     Ok(())
 });
 
+/// The real sidecar; neither the backend nor the application it is to deliver to is there.
+const NOBODY_THERE: Plan = Plan {
+    settings: &[(
+        "TWILIO_EDGE_SINKS_FILE",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/nobody.toml"),
+    )],
+    ..Plan::adapted(SidecarPlan::Sqlite, |config| {
+        config.set_cluster(BACKEND_CLUSTER, ([127, 0, 0, 1], 9).into())?;
+        (ACCEPT.adapt)(config)
+    })
+};
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let accept = told![Setting::Own(ACCEPT);
         what_is_accepted_is_answered_and_goes_nowhere,
@@ -45,7 +58,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         who_did_not_ask_is_not_accepted,
     ];
     let shadow = told![Setting::Newest(SHADOW); in_shadow_mode_the_backend_delivers];
-    [accept.as_slice(), &shadow].concat()
+    let alone = told![Setting::Newest(NOBODY_THERE);
+        twilio_is_thanked_though_nobody_is_there,
+    ];
+    [accept.as_slice(), &shadow, &alone].concat()
 }
 
 /// A sidecar that accepts what it is asked to, knows messages that say "again", and lets the rest proceed.
@@ -132,6 +148,29 @@ async fn what_is_accepted_is_answered_and_goes_nowhere(stack: &Stack) -> Result<
     let forged = stack.post(&Form::inbound("forged")).await?.without_header("x-twilio-signature");
     refused(stack, &forged, Reason::MissingSignature).await?;
     assert_eq!(claimed(stack)?.len(), 4);
+    Ok(())
+}
+
+async fn twilio_is_thanked_though_nobody_is_there(stack: &Stack) -> Result<()> {
+    let ledger = stack.ledger().await?;
+    let mut sent = Vec::new();
+    for form in [Form::inbound("hello"), Form::status("delivered"), Form::inbound("again")] {
+        let request = stack.post(&form).await?;
+        is_thanks(&stack.send(&request).await?, &form)?;
+        // Before the answer, not behind it.
+        let events = ledger.events(form.get("MessageSid")).await?;
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0].outcome.as_deref(), Some("accepted"));
+        sent.push((form, request));
+    }
+    assert_eq!(ledger.owed("app").await?, 3);
+    stack.sidecar()?.kill().await?;
+    stack.sidecar()?.restart().await?;
+    assert_eq!(ledger.owed("app").await?, 3);
+    for (form, request) in sent {
+        is_thanks(&stack.send(&request).await?, &form)?;
+    }
+    assert_eq!(ledger.owed("app").await?, 3);
     Ok(())
 }
 

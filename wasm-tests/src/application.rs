@@ -1,0 +1,176 @@
+//! An application in a process of its own, so that it can be killed: it writes down what it is sent, and then answers. Now and
+//! then it does not want to, or breaks off. What it wrote down outlives it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex as Lock;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+
+use crate::http1::Reader;
+use crate::process::{Process, free_port, isolated, until};
+use crate::recorder::CASE;
+
+/// The first argument of a program that is to call [`serve`] with the two others.
+pub const ROLE: &str = "application";
+
+const JOURNAL: &str = "journal";
+
+/// One request, as it was written down.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// What was to be answered; 0: nothing at all.
+    pub answer: u16,
+    /// Its path.
+    pub path: String,
+    /// What tells the client's request from all others, if it said so.
+    pub case: String,
+    /// Whether it was told that nobody could say if it has this already.
+    pub unknown: bool,
+    /// As it came.
+    pub body: String,
+}
+
+/// A running application.
+pub struct Application {
+    address: SocketAddr,
+    program: PathBuf,
+    folder: PathBuf,
+    process: Mutex<Process>,
+}
+
+impl Application {
+    /// Starts one with its files in `folder`, by a program that knows its [`ROLE`]; waits until it answers.
+    pub async fn start(program: &Path, folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let process = Mutex::new(launch(program, address, folder)?);
+        let (program, folder) = (program.to_owned(), folder.to_owned());
+        let application = Self { address, program, folder, process };
+        application.until_ready().await?;
+        Ok(application)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&self) -> Result<()> {
+        self.process.lock().await.kill().await
+    }
+
+    /// Starts it again, at the same address with the same journal.
+    pub async fn restart(&self) -> Result<()> {
+        *self.process.lock().await = launch(&self.program, self.address, &self.folder)?;
+        self.until_ready().await
+    }
+
+    /// Sends it a signal.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.lock().await.signal(signal)
+    }
+
+    /// Everything it wrote down, in that order. Half a line is what it was killed in, and has answered nobody.
+    pub fn notes(&self) -> Result<Vec<Note>> {
+        let text = std::fs::read(self.folder.join(JOURNAL)).context("an application's journal")?;
+        let text = String::from_utf8_lossy(&text);
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let notes = lines.map(|line| {
+            let text = |name: &str| {
+                line.get(name).and_then(Value::as_str).map(str::to_owned).unwrap_or_default()
+            };
+            let answer = line.get("answer").and_then(Value::as_u64).context("an answer")?;
+            Ok(Note {
+                answer: answer.try_into()?,
+                path: text("path"),
+                case: text("case"),
+                unknown: text("dedupe") == "unknown",
+                body: text("body"),
+            })
+        });
+        notes.collect()
+    }
+
+    async fn until_ready(&self) -> Result<()> {
+        until("an application to listen", async || {
+            self.process.lock().await.check_alive()?;
+            Ok(TcpStream::connect(self.address).await.ok())
+        })
+        .await
+        .map(drop)
+    }
+}
+
+fn launch(program: &Path, address: SocketAddr, folder: &Path) -> Result<Process> {
+    let mut command = isolated(program);
+    command.arg(ROLE).arg(address.to_string()).arg(folder.join(JOURNAL));
+    Process::start(ROLE, command, folder)
+}
+
+/// What the process does, for ever: listens at `address` and appends to the file `journal`.
+pub async fn serve(address: SocketAddr, journal: &Path) -> Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(journal)?;
+    // Ends the line in which the one before was killed.
+    file.write_all(b"\n")?;
+    let desk: &'static Desk =
+        Box::leak(Box::new(Desk { journal: Lock::new(file), count: AtomicUsize::new(0) }));
+    let listener = TcpListener::bind(address).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(async move {
+            // Who breaks off comes again.
+            let _broken_off = answer_all(stream, desk).await;
+        });
+    }
+}
+
+struct Desk {
+    journal: Lock<File>,
+    count: AtomicUsize,
+}
+
+async fn answer_all(mut stream: TcpStream, desk: &Desk) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = Reader::default();
+    while let Some(head) = reader.head(&mut stream).await? {
+        let body = reader.request_body(&mut stream, &head).await?;
+        let nth = desk.count.fetch_add(1, Ordering::Relaxed);
+        let answer = match nth % 100 {
+            17 | 57 => 503,
+            83 => 0,
+            _ => 200,
+        };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let note = json!({
+            "at_ms": u64::try_from(since.as_millis())?,
+            "answer": answer,
+            "path": head.word(1),
+            "case": head.one(CASE),
+            "dedupe": head.one("x-twilio-edge-dedupe"),
+            "body": String::from_utf8_lossy(&body.bytes),
+        });
+        // What it takes takes its time now and then, so that copies meet in flight.
+        tokio::time::sleep(Duration::from_millis(if nth % 4 == 0 { 30 } else { 0 })).await;
+        let line = format!("{note}\n");
+        // In one piece, before the answer: once somebody was told, it is the kernel's to keep.
+        desk.journal.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())?;
+        match answer {
+            0 => return Ok(()),
+            503 => stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await?,
+            _ => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?,
+        }
+    }
+    Ok(())
+}
