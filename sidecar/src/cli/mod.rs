@@ -8,6 +8,7 @@ mod deliveries;
 mod demo;
 mod events;
 mod explain;
+mod health;
 mod keys;
 mod ledger;
 mod listing;
@@ -47,6 +48,8 @@ enum Command {
     Serve(serve::Args),
     /// Bring the database up to date and stop; `serve` does the same when it starts
     Migrate(migrate::Args),
+    /// Ask a sidecar of this machine whether it is ready
+    Health(health::Args),
     /// Everything known of a number: its windows, messages and webhooks
     Story(story::Args),
     /// What is known of messages: list them, tell the whole story of one
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Health(args) => health::run(args),
         Command::Story(args) => story::run(args),
         Command::Messages(args) => messages::run(args),
         Command::Events(args) => events::run(args),
