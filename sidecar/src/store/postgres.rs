@@ -47,6 +47,7 @@ impl Postgres {
         let mut connection = reach(&options, Instant::now() + timeout).await?;
         // The migrator takes an advisory lock: sidecars that start together wait for each other.
         sqlx::migrate!("migrations/postgres")
+            .set_ignore_missing(true) // tables of a newer version serve this one: docs/adr/0025-deployment.md
             .run(&mut connection)
             .await
             .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;

@@ -70,9 +70,33 @@ fn documents() -> Vec<Document> {
     found
 }
 
+/// What we ship to be run with, whose comments and values name things as documents do.
+fn shipped() -> Vec<Document> {
+    let alone = ["docker-compose.yml", ".env.example", ".dockerignore"].map(PathBuf::from);
+    let (root, mut paths) = (repository(), alone.to_vec());
+    let mut folders = vec![root.join("deploy"), root.join("envoy")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            match (kind.is_dir(), kind.is_file()) {
+                (true, _) => folders.push(path),
+                (_, true) => paths.push(path.strip_prefix(&root).unwrap().to_owned()),
+                // What is linked is found where it is.
+                _ => {}
+            }
+        }
+    }
+    assert!(paths.len() > 40, "only {} files", paths.len());
+    let text = |path: &PathBuf| fs::read_to_string(root.join(path)).unwrap();
+    paths.into_iter().map(|path| Document { text: text(&path), path }).collect()
+}
+
 /// Asks every document; what is wrong in any of them is told at once.
 fn none_is_wrong(wrong: impl Fn(&Document) -> Vec<String>) {
-    let documents = documents();
+    none_is_wrong_in(documents(), wrong);
+}
+
+fn none_is_wrong_in(documents: Vec<Document>, wrong: impl Fn(&Document) -> Vec<String>) {
     let found = documents.iter().flat_map(|document| {
         wrong(document).into_iter().map(|what| format!("{}: {what}", document.path.display()))
     });
@@ -112,7 +136,8 @@ fn files_that_are_named_are_there() {
         .map(|entry| entry.file_name().into_string().unwrap())
         .filter(|name| !name.starts_with('.') && !["target", "data"].contains(&name.as_str()))
         .collect();
-    none_is_wrong(|document| {
+    let all = documents().into_iter().chain(shipped()).collect();
+    none_is_wrong_in(all, |document| {
         let words =
             document.text.split(|c: char| c.is_whitespace() || "`()[]<>\"'|,;:=".contains(c));
         let words = words.map(|word| word.trim_end_matches(['.', '/']));
@@ -185,11 +210,21 @@ impl Helps {
     }
 }
 
+/// What is run there, where a command is about a container.
+fn in_its_container(command: &str) -> &str {
+    let after = |mark: &str| command.split_once(mark).map(|(_, rest)| rest);
+    match (after("docker compose exec -T "), after(" -- ")) {
+        (Some(rest), _) => rest.split_once(' ').map_or("", |(_, words)| words),
+        (_, Some(rest)) if command.contains("kubectl ") => rest,
+        _ => command,
+    }
+}
+
 /// Words after `program` in a line of code, up to the end of that command.
 fn calls<'a>(line: &'a str, program: &str) -> Vec<Vec<&'a str>> {
     let mut calls = Vec::new();
     for command in line.split(['|', ';', '(', ')', '&', '>']) {
-        let command = command.split(" #").next().unwrap_or("");
+        let command = in_its_container(command.split(" #").next().unwrap_or(""));
         let mut words = command.split_whitespace().skip_while(|word| {
             // Prompts, variables that are set, and how else a program is started.
             *word == "$" || word.contains('=') || ["exec", "sudo", "env", "kubectl"].contains(word)
@@ -279,7 +314,8 @@ fn variables_are_ones_that_something_reads() {
             }
         }
     }
-    none_is_wrong(|document| {
+    let all = documents().into_iter().chain(shipped()).collect();
+    none_is_wrong_in(all, |document| {
         let named = names(&document.text, "TWILIO_EDGE_", |_| false).into_iter();
         let unread = named.filter(|name| {
             let whole = name.strip_suffix("_FILE").unwrap_or(name);

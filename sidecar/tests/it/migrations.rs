@@ -1,5 +1,5 @@
 //! A database of an earlier version, brought up to date by a sidecar that starts on it: what people said then still counts, and
-//! what came then is still found.
+//! what came then is still found. And one of a newer version, on which a sidecar starts that was rolled back.
 
 use jiff::ToSpan;
 use serde_json::json;
@@ -12,7 +12,10 @@ use crate::{
     world::{World, on_every_store},
 };
 
-on_every_store!(what_an_early_version_knew_counts_and_is_found);
+on_every_store!(
+    what_an_early_version_knew_counts_and_is_found,
+    a_sidecar_starts_on_tables_of_a_newer_version,
+);
 
 const ALICE: &str = "+15551230001";
 const BOB: &str = "+15551230002";
@@ -123,4 +126,26 @@ async fn what_an_early_version_knew_counts_and_is_found(world: World) {
     assert_eq!(found("number=%2B15550001111").await, ["SM1"]);
     let window = app.get("/v1/windows?person=%2B15551230001").await["windows"][0].clone();
     assert_eq!(window["sender"], "+15550001111", "{window}");
+}
+
+async fn a_sidecar_starts_on_tables_of_a_newer_version(world: World) {
+    let before = world.sidecar().await;
+    assert_eq!(before.decide(message("c", "SM1")).await, Decision::Proceed);
+    drop(before);
+    let newer = "
+        INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        SELECT version + 1000, 'of a newer version', success, checksum, execution_time FROM _sqlx_migrations
+        ORDER BY version DESC LIMIT 1";
+    match world.database_url.starts_with("sqlite") {
+        true => {
+            let mut connection = SqliteConnection::connect(&world.database_url).await.unwrap();
+            assert_eq!(connection.execute(newer).await.unwrap().rows_affected(), 1);
+        }
+        false => {
+            let mut connection = PgConnection::connect(&world.database_url).await.unwrap();
+            assert_eq!(connection.execute(newer).await.unwrap().rows_affected(), 1);
+        }
+    }
+    let after = world.sidecar().await;
+    assert_eq!(after.decide(message("d", "SM2")).await, Decision::Proceed);
 }

@@ -1,0 +1,292 @@
+//! The Helm chart and the plain manifests: Helm renders them for several sets of values, Kubernetes' schemas take what comes
+//! out, the sidecar takes what its pod tells it, and a value that makes no sense is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use twilio_edge_wasm_tests::mesh::{self, judged, the};
+use twilio_edge_wasm_tests::process::isolated;
+use twilio_edge_wasm_tests::repository;
+use twilio_edge_wasm_tests::sidecar::binary;
+
+use crate::{file, said, tool};
+
+const CHART: &str = "deploy/helm/twilio-edge";
+
+/// The oldest that has `preStop.sleep`, the newest whose schemas we have, one between.
+const KUBERNETES: [&str; 3] = ["1.30.0", "1.33.0", "1.37.0"];
+
+/// What Helm says to each of these values: `files` and `invalid`, or a `problem`.
+fn helm(values: &[Value]) -> Result<Vec<Value>> {
+    let requests = values.iter().map(|values| {
+        json!({
+            "chart": repository().join(CHART), "name": "twilio-edge", "namespace": "twilio-edge",
+            "values": values, "versions": KUBERNETES,
+        })
+    });
+    let mut python = Command::new(tool("charts", "python")?)
+        .arg(repository().join("wasm-tests/deploy/chart.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let requests = Value::Array(requests.collect()).to_string();
+    python.stdin.take().context("its input")?.write_all(requests.as_bytes())?;
+    let output = python.wait_with_output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The resources that Helm renders.
+fn rendered(answer: &Value) -> Result<Vec<Value>> {
+    ensure!(answer["problem"].is_null(), "{}", answer["problem"]);
+    let files = answer["files"].as_object().context("no files")?;
+    let mut resources = Vec::new();
+    for (path, text) in files.iter().filter(|(path, _)| path.ends_with(".yaml")) {
+        let text = text.as_str().unwrap_or_default();
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).context(path.clone())?;
+        resources.extend(documents.into_iter().filter(|document| !document.is_null()));
+    }
+    Ok(resources)
+}
+
+fn yaml(path: &str) -> Result<Value> {
+    serde_saphyr::from_str(&file(path)?).with_context(|| path.to_owned())
+}
+
+/// Everything there is.
+fn everything() -> Value {
+    json!({
+        "nameOverride": "edge",
+        "image": { "digest": format!("sha256:{}", "0".repeat(64)), "pullSecrets": [{ "name": "registry" }] },
+        "autoscaling": { "enabled": false },
+        "extraEnv": [{ "name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318" }],
+        "secret": { "keys": { "sinks": "sinks.toml", "sending": "sending.toml", "redactionHashKey": "key" } },
+        "sending": { "statusCallbackUrl": "https://hooks.example.com/twilio/status" },
+        "service": { "annotations": { "a": "b" } },
+        "admin": { "expose": true },
+        "serviceAccount": { "annotations": { "a": "b" } },
+        "podAnnotations": { "a": "b" }, "podLabels": { "a": "b" }, "nodeSelector": { "a": "b" },
+        "tolerations": [{ "key": "a", "operator": "Exists" }],
+        "affinity": { "nodeAffinity": {} },
+        "priorityClassName": "high",
+        "networkPolicy": { "administrators": [{ "podSelector": {} }] },
+        "serviceMonitor": { "enabled": true, "labels": { "release": "prometheus" } },
+        "prometheusRule": { "enabled": true, "labels": { "release": "prometheus" } },
+        "postgresql": { "enabled": true, "password": "x", "storageClassName": "fast" },
+        "redis": { "enabled": true, "password": "x" },
+        "demo": { "enabled": true },
+    })
+}
+
+/// Nothing that can be left out.
+fn least() -> Value {
+    let off = json!({ "enabled": false });
+    json!({
+        "autoscaling": off, "podDisruptionBudget": off, "networkPolicy": off, "topologySpread": off, "migrations": off,
+        "serviceAccount": { "create": false },
+        "secret": { "keys": { "redisUrl": "", "accounts": "" } },
+    })
+}
+
+fn pods(resources: &[Value]) -> impl Iterator<Item = (String, &Value)> {
+    resources.iter().filter(|one| one["spec"]["template"]["spec"]["containers"].is_array()).map(
+        |one| {
+            let name = format!("{} {}", one["kind"], one["metadata"]["name"]);
+            (name, &one["spec"]["template"]["spec"])
+        },
+    )
+}
+
+#[test]
+fn what_the_chart_renders_is_what_kubernetes_publishes_and_confined() -> Result<()> {
+    let tryout = yaml("deploy/kubernetes/tryout.values.yaml")?;
+    let sets = [json!({}), least(), everything(), tryout];
+    for (answer, values) in helm(&sets)?.iter().zip(&sets) {
+        let resources = rendered(answer)?;
+        assert_eq!(answer["invalid"], json!([]), "{values}");
+        for (name, pod) in pods(&resources) {
+            assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+            assert_eq!(
+                pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault",
+                "{name}"
+            );
+            for container in pod["containers"].as_array().into_iter().flatten() {
+                let security = &container["securityContext"];
+                assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+                assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+                assert_eq!(security["capabilities"]["drop"], json!(["ALL"]), "{name}");
+                ensure!(container["resources"]["limits"]["memory"].is_string(), "{name}");
+            }
+        }
+    }
+    // What no schema of Kubernetes knows, and the others once more by their types.
+    assert_eq!(judged(&rendered(&helm(&[everything()])?[0])?)?, "");
+    Ok(())
+}
+
+#[test]
+fn a_value_that_makes_no_sense_is_refused() -> Result<()> {
+    let wrong = [
+        (json!({ "replica": 3 }), "replica"),
+        (json!({ "replicas": "three" }), "/replicas"),
+        (json!({ "image": { "tag": "latest" } }), "/image/tag"),
+        (json!({ "image": { "digest": "0123" } }), "/image/digest"),
+        (json!({ "postgresql": { "enabled": true } }), "/postgresql/password"),
+        (json!({ "redis": { "enabled": true, "password": "a@b" } }), "/redis/password"),
+        (json!({ "secret": { "keys": { "token": "" } } }), "/secret/keys/token"),
+        (json!({ "sending": { "baseUrl": "api.twilio.com" } }), "/sending/baseUrl"),
+        (json!({ "shutdownTimeoutMs": -1 }), "/shutdownTimeoutMs"),
+        (json!({ "service": { "port": 80 } }), "/service/port"),
+    ];
+    let values: Vec<Value> = wrong.iter().map(|(values, _)| values.clone()).collect();
+    for (answer, (values, place)) in helm(&values)?.iter().zip(&wrong) {
+        let problem = answer["problem"].as_str().with_context(|| format!("{values} is taken"))?;
+        ensure!(problem.contains(place), "{values}: {problem}");
+    }
+    Ok(())
+}
+
+/// Each value is in the schema with what it means, and the schema has no other.
+#[test]
+fn the_schema_says_what_each_value_is() -> Result<()> {
+    fn compare(values: &Value, schema: &Value, place: &str) -> Result<()> {
+        ensure!(place.is_empty() || schema["description"].is_string(), "{place} is not described");
+        let (Some(values), Some(known)) = (values.as_object(), schema["properties"].as_object())
+        else {
+            return Ok(());
+        };
+        assert_eq!(schema["additionalProperties"], false, "{place}");
+        let known_names = known.keys().filter(|name| *name != "global").collect::<BTreeSet<_>>();
+        assert_eq!(values.keys().collect::<BTreeSet<_>>(), known_names, "{place}");
+        values
+            .iter()
+            .try_for_each(|(name, value)| compare(value, &known[name], &format!("{place}/{name}")))
+    }
+    let schema = serde_json::from_str(&file(&format!("{CHART}/values.schema.json"))?)?;
+    compare(&yaml(&format!("{CHART}/values.yaml"))?, &schema, "")
+}
+
+#[test]
+fn the_plain_manifests_are_what_the_chart_renders() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut python = Command::new(tool("charts", "python")?);
+    python.arg(repository().join("wasm-tests/deploy/plain.py")).arg(repository());
+    said(python.arg(folder.path()))?;
+    for name in ["production.yaml", "tryout.yaml"] {
+        let made = std::fs::read_to_string(folder.path().join(name))?;
+        ensure!(made == file(&format!("deploy/kubernetes/{name}"))?, "{name}: `make manifests`");
+    }
+    Ok(())
+}
+
+/// What the container is told, with its files put into a folder of ours.
+#[test]
+fn the_sidecar_takes_what_its_pod_tells_it() -> Result<()> {
+    for answer in helm(&[json!({}), least(), everything()])? {
+        let resources = rendered(&answer)?;
+        let (_, pod) = pods(&resources)
+            .find(|(_, pod)| pod["containers"][0]["name"] == "sidecar")
+            .context("no sidecar")?;
+        let container = &pod["containers"][0];
+        let folder = tempfile::tempdir()?;
+        let here = |path: &str| {
+            path.replace("/etc/twilio-edge", &folder.path().join("etc").display().to_string())
+                .replace("/var/lib/twilio-edge", &folder.path().display().to_string())
+        };
+        std::fs::create_dir_all(here("/etc/twilio-edge/config"))?;
+        std::fs::create_dir_all(here("/etc/twilio-edge/secrets"))?;
+        let config = resources
+            .iter()
+            .find_map(|one| one["data"]["twilio-edge.toml"].as_str())
+            .context("no settings")?;
+        std::fs::write(here("/etc/twilio-edge/config/twilio-edge.toml"), config)?;
+        let mut mounted = BTreeSet::new();
+        for source in pod["volumes"][1]["projected"]["sources"].as_array().context("secrets")? {
+            for item in source["secret"]["items"].as_array().context("items")? {
+                let name = item["path"].as_str().context("a path")?;
+                let holds = match name {
+                    "database-url" => "postgres://edge:secret@postgres/edge",
+                    "redis-url" => "redis://:secret@redis:6379",
+                    _ => "a-secret",
+                };
+                std::fs::write(here(&format!("/etc/twilio-edge/secrets/{name}")), holds)?;
+                mounted.insert(format!("/etc/twilio-edge/secrets/{name}"));
+            }
+        }
+        let mut environment = BTreeMap::new();
+        for variable in container["env"].as_array().context("variables")? {
+            let text = |field: &str| variable[field].as_str().context("a name and a value");
+            environment.insert(text("name")?, text("value")?);
+        }
+        // What is mounted is read, and what is read is mounted.
+        let read =
+            environment.values().filter(|value| value.starts_with("/etc/twilio-edge/secrets/"));
+        assert_eq!(read.map(|value| (*value).to_owned()).collect::<BTreeSet<_>>(), mounted);
+        let mut args = container["args"].as_array().context("arguments")?.iter();
+        assert_eq!(args.next(), Some(&json!("serve")));
+        let mut program = isolated(binary()?);
+        program.arg("print-config").args(args.filter_map(Value::as_str).map(here));
+        program.envs(environment.iter().map(|(name, value)| (name, here(value))));
+        let shown: toml::Table = said(program.as_std_mut())?.parse()?;
+        assert_eq!(shown["listen"].as_str(), environment.get("TWILIO_EDGE_LISTEN").copied());
+        assert_eq!(shown["log"]["format"].as_str(), Some("json"));
+        let spool = shown["events"]["spool_dir"].as_str().context("a spool")?;
+        ensure!(spool.starts_with(&folder.path().display().to_string()), "{spool}");
+        // No secret is in a manifest's variables, and no pod is killed while it still works.
+        ensure!(
+            !environment.values().any(|value| value.contains("postgres://")),
+            "{environment:?}"
+        );
+        let grace = pod["terminationGracePeriodSeconds"].as_i64().context("a grace period")?;
+        let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64();
+        let shutdown = shown["http"]["shutdown_timeout_ms"].as_integer().context("a limit")?;
+        ensure!(grace * 1000 > before.context("preStop")? * 1000 + shutdown + 5000, "{grace}");
+    }
+    Ok(())
+}
+
+/// The meshes' files call a Service and read Secrets that are made elsewhere: here.
+#[test]
+fn the_chart_brings_what_the_files_of_a_mesh_name() -> Result<()> {
+    let resources = rendered(&helm(&[json!({})])?[0])?;
+    let service = the(&resources, "Service")?;
+    let port = service["spec"]["ports"][0]["port"].as_u64().context("a port")?;
+    let host = format!(
+        "{}.{}.svc.cluster.local",
+        service["metadata"]["name"].as_str().context("a name")?,
+        service["metadata"]["namespace"].as_str().context("a namespace")?,
+    );
+    let istio = mesh::resources("envoy/istio")?;
+    let gateway = mesh::resources("envoy/gateway")?;
+    let asked = json!([istio, gateway]).to_string();
+    ensure!(asked.contains(&format!("outbound|{port}||{host}")), "not {host}");
+    ensure!(asked.contains(&format!("\"address\":\"{host}\",\"port_value\":{port}")), "not {host}");
+    let (_, pod) =
+        pods(&resources).find(|(name, _)| name.contains("Deployment")).context("a pod")?;
+    ensure!(pod["volumes"][1]["projected"]["sources"][0]["secret"]["name"] == "twilio-edge");
+    let labels = the(&resources, "Deployment")?["spec"]["template"]["metadata"]["labels"].clone();
+    for policy in ["PeerAuthentication", "NetworkPolicy"] {
+        let all = istio.iter().chain(&gateway).filter(|one| one["kind"] == policy);
+        let one = all.into_iter().find(|one| one["metadata"]["namespace"] == "twilio-edge");
+        let spec = &one.with_context(|| policy.to_owned())?["spec"];
+        let wanted = [&spec["selector"]["matchLabels"], &spec["podSelector"]["matchLabels"]];
+        for (name, value) in wanted.into_iter().filter_map(Value::as_object).flatten() {
+            assert_eq!(labels[name], *value, "{policy}");
+        }
+    }
+    // And what else the chart runs has another name, or those policies would be about it.
+    for answer in helm(&[everything()])? {
+        let resources = rendered(&answer)?;
+        let named = pods(&resources).count();
+        let ours = resources.iter().filter(|one| {
+            one["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == "twilio-edge"
+        });
+        assert_eq!((ours.count(), named > 5), (1, true));
+    }
+    Ok(())
+}
