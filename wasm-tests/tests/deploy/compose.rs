@@ -151,10 +151,10 @@ fn what_compose_describes_runs_and_a_message_is_sent_and_read() -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     let told: Vec<_> = commands.iter().zip(SHOWN).collect();
-    let initdb = said(
-        Command::new("sh").args(["-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"]),
-    )?;
-    let postgres = initdb.lines().next_back().and_then(|line| line.rsplit_once('/'));
+    let find =
+        "readlink -f \"$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb | tail -1)\"";
+    let initdb = said(Command::new("sh").args(["-c", find]))?;
+    let postgres = initdb.trim().rsplit_once('/');
     let here = json!({
         "envoy": repository().join(".venv/bin/envoy").canonicalize()?,
         "filter": module()?.canonicalize()?,
