@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use twilio_edge::demo::EnvoyConfig;
 use twilio_edge_wasm_tests::mesh::{self, judged, the};
 use twilio_edge_wasm_tests::process::isolated;
 use twilio_edge_wasm_tests::repository;
@@ -287,6 +288,39 @@ fn the_chart_brings_what_the_files_of_a_mesh_name() -> Result<()> {
             one["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == "twilio-edge"
         });
         assert_eq!((ours.count(), named > 5), (1, true));
+    }
+    Ok(())
+}
+
+/// The demo's Envoy calls Services that are there, and is called by one of its origins.
+#[test]
+fn the_demo_of_the_chart_finds_its_parts() -> Result<()> {
+    for answer in helm(&[everything(), yaml("deploy/kubernetes/tryout.values.yaml")?])? {
+        let resources = rendered(&answer)?;
+        let services = resources.iter().filter(|one| one["kind"] == "Service").map(|one| {
+            let name = one["metadata"]["name"].as_str().unwrap_or_default();
+            (name.to_owned(), one["spec"]["ports"][0]["port"].clone())
+        });
+        let services: BTreeMap<String, Value> = services.collect();
+        let text = resources.iter().find_map(|one| one["data"]["envoy.yaml"].as_str());
+        let edge = EnvoyConfig::parse(text.context("no configuration of Envoy")?)?;
+        let clusters = edge.bootstrap["static_resources"]["clusters"].as_array();
+        for cluster in clusters.context("clusters")? {
+            let place =
+                "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+            let address = cluster.pointer(place).context(place)?;
+            let host = address["address"].as_str().context("a name")?;
+            assert_eq!(services.get(host), Some(&address["port_value"]), "{host}: {services:?}");
+        }
+        let origin = edge.plugin["origins"][1].as_str().context("a second origin")?;
+        let (host, port) = origin.rsplit_once(':').context("a port")?;
+        let host = host.trim_start_matches("http://");
+        assert_eq!(services.get(host), Some(&json!(port.parse::<u64>()?)), "{services:?}");
+        ensure!(
+            resources
+                .iter()
+                .any(|one| one.to_string().contains(&format!("{origin}/twilio/status")))
+        );
     }
     Ok(())
 }
