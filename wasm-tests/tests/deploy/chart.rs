@@ -77,6 +77,7 @@ fn everything() -> Value {
         "networkPolicy": { "administrators": [{ "podSelector": {} }] },
         "serviceMonitor": { "enabled": true, "labels": { "release": "prometheus" } },
         "prometheusRule": { "enabled": true, "labels": { "release": "prometheus" } },
+        "grafanaDashboard": { "enabled": true },
         "postgresql": { "enabled": true, "password": "x", "storageClassName": "fast" },
         "redis": { "enabled": true, "password": "x" },
         "demo": { "enabled": true },
@@ -126,7 +127,15 @@ fn what_the_chart_renders_is_what_kubernetes_publishes_and_confined() -> Result<
         }
     }
     // What no schema of Kubernetes knows, and the others once more by their types.
-    assert_eq!(judged(&rendered(&helm(&[everything()])?[0])?)?, "");
+    let resources = rendered(&helm(&[everything()])?[0])?;
+    assert_eq!(judged(&resources)?, "");
+    let files = mesh::resources("envoy/alerts")?;
+    let groups: Vec<&Value> =
+        files.iter().flat_map(|file| file["groups"].as_array()).flatten().collect();
+    assert_eq!(the(&resources, "PrometheusRule")?["spec"]["groups"], json!(groups));
+    let shown = resources.iter().find_map(|one| one["data"]["twilio-edge.json"].as_str());
+    let shown: Value = serde_json::from_str(shown.context("no dashboard")?)?;
+    assert_eq!(shown, serde_json::from_str::<Value>(&file("envoy/dashboards/twilio-edge.json")?)?);
     Ok(())
 }
 
