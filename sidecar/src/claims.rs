@@ -20,9 +20,10 @@ use crate::{
         webhook::Webhook,
         window,
     },
+    fallbacks::Told,
     metrics::Metrics,
     retention::Rulebook,
-    sending,
+    sending::Sending,
     sinks::Sinks,
     store::{Acceptance, Grant, Owed, Settle, Stores},
 };
@@ -42,6 +43,8 @@ pub struct Claims {
     pub lexicon: Arc<Lexicon>,
     /// What is not written at all.
     pub rulebook: Rulebook,
+    /// Told what becomes of our own messages.
+    pub sending: Sending,
     /// Largest backend answer that is kept for duplicates.
     pub max_answer_bytes: usize,
 }
@@ -56,7 +59,9 @@ impl Claims {
         let webhooks = self.read_claims(claims)?;
 
         // A STOP counts from now on, whoever gets the webhook; while it cannot be recorded, nobody does.
-        let unrecorded = self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await;
+        let mut unrecorded = self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await;
+        // Nor what has failed, while what is sent instead cannot be written down.
+        unrecorded.extend(self.learn(&webhooks, now_ms).await);
         let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
         let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
         let mut granted = self.stores.claim(&claimable, now_ms).await.into_iter();
@@ -65,7 +70,6 @@ impl Claims {
             .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
             .collect();
 
-        self.learn(&webhooks, now_ms).await;
         let accepted = self.accept(&webhooks, &grants, now_ms).await;
         let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {
             let mut verdict = verdict(webhook, grant);
@@ -80,22 +84,35 @@ impl Claims {
         Ok(verdicts.collect())
     }
 
-    /// That Twilio has messages of ours whose statuses it tells. What cannot be written down is in its list all the same.
-    async fn learn(&self, webhooks: &[Webhook], now_ms: i64) {
+    /// That Twilio has messages of ours whose statuses it tells, and what is sent instead of those that failed. What cannot be
+    /// written down is in Twilio's list all the same, but for failures: the claim ids of these.
+    async fn learn(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
         let told = webhooks.iter().filter_map(|webhook| {
             let id = webhook.send_id.as_deref()?;
             let identity = &webhook.identity;
-            Some((id, identity.account_sid.as_str(), identity.message_sid.as_str()))
+            let told = Told {
+                id,
+                account_sid: &identity.account_sid,
+                message_sid: &identity.message_sid,
+                status: identity.status.as_deref().unwrap_or_default(),
+                code: identity.error_code.as_deref().unwrap_or_default(),
+            };
+            Some((webhook, told))
         });
-        let told: Vec<(&str, &str, &str)> = told.collect();
+        let (of, told): (Vec<&Webhook>, Vec<Told<'_>>) = told.unzip();
         if told.is_empty() {
-            return;
+            return Vec::new();
         }
-        match sending::heard(&self.stores.sends(), &told, now_ms).await {
-            Ok(learned) => self.metrics.sends.reconciled("callback", learned),
+        match self.sending.heard(&told, now_ms).await {
+            Ok(learned) => {
+                self.metrics.sends.reconciled("callback", learned);
+                Vec::new()
+            }
             Err(reason) => {
                 let count = told.len();
                 tracing::warn!(event = "sends.unlearned", %reason, count, "what statuses say of messages that are sent could not be written down; Twilio's list is asked");
+                let failures = of.iter().zip(&told).filter(|(_, told)| told.is_failure());
+                failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }
         }
     }

@@ -120,6 +120,8 @@ pub struct Sinks {
 pub struct Sending {
     pub file: String,
     pub base_url: String,
+    pub content_base_url: String,
+    pub templates_every_s: u64,
     pub status_callback_url: String,
     pub timeout_ms: u64,
     pub per_second: u32,
@@ -128,6 +130,7 @@ pub struct Sending {
     pub errors_file: String,
     pub absent_after_s: u64,
     pub reconcile_for_s: u64,
+    pub fallback_for_s: u64,
     pub routing_file: String,
     pub answer_within_ms: u64,
 }
@@ -391,6 +394,10 @@ impl Config {
             is_web(&self.sending.base_url),
             "sending.base_url: must start with https:// (or http://, for a test)",
         );
+        check(
+            self.sending.content_base_url.is_empty() || is_web(&self.sending.content_base_url),
+            "sending.content_base_url: must start with https:// (or http://, for a test), or be empty",
+        );
         let callback = self.sending.status_callback_url.as_str();
         check(
             callback.is_empty() || is_web(callback),
@@ -423,6 +430,7 @@ impl Config {
             ("sending.concurrency", self.sending.concurrency as u64, 1),
             ("sending.give_up_s", self.sending.give_up_s, 1),
             ("sending.reconcile_for_s", self.sending.reconcile_for_s, 1),
+            ("sending.fallback_for_s", self.sending.fallback_for_s, 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("telemetry.every_ms", self.telemetry.every_ms, 1),
             ("telemetry.timeout_ms", self.telemetry.timeout_ms, 1),

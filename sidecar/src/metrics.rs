@@ -7,6 +7,7 @@ mod process;
 mod requests;
 mod sends;
 mod sinks;
+mod templates;
 
 use std::{
     future::Future,
@@ -25,6 +26,7 @@ use self::{
     requests::Requests,
     sends::SendMetrics,
     sinks::SinkMetrics,
+    templates::TemplateMetrics,
 };
 use crate::{
     domain::{
@@ -246,6 +248,7 @@ pub struct Metrics {
     pub(crate) sends: SendMetrics,
     /// How media were found.
     pub(crate) media: MediaMetrics,
+    pub(crate) templates: TemplateMetrics,
     /// What sinks got.
     pub(crate) sinks: SinkMetrics,
 }
@@ -397,6 +400,7 @@ impl Default for Metrics {
             ),
             sends: SendMetrics::of(all),
             media: MediaMetrics::of(all),
+            templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
             catalogue: Catalogue::default(),
         };
@@ -412,6 +416,7 @@ impl Metrics {
     fn begin(&self) {
         self.sends.begin();
         self.media.begin();
+        self.templates.begin();
         for part in Part::ALL {
             self.redacted.get_or_create(&[("part", part.as_str())]).inc_by(0);
         }

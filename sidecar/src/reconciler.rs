@@ -23,6 +23,9 @@ use crate::{
 /// How often to see whether a look is due.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// How often to forget what is not sent instead any more.
+const FORGET: Duration = Duration::from_secs(30);
+
 /// Looks at a time: Twilio's limits are for sending.
 const AT_ONCE: i64 = 8;
 
@@ -45,6 +48,8 @@ struct Looker {
     absent_after_ms: Option<i64>,
     /// After the hold is over, how long it is looked for.
     reconcile_for_ms: i64,
+    /// How long something may be sent instead of what was sent.
+    fallback_for_ms: i64,
 }
 
 impl Reconciler {
@@ -62,6 +67,7 @@ impl Reconciler {
             metrics: metrics.clone(),
             absent_after_ms: (settings.absent_after_s > 0).then(|| ms(settings.absent_after_s)),
             reconcile_for_ms: ms(settings.reconcile_for_s),
+            fallback_for_ms: ms(settings.fallback_for_s),
         };
         let (stop, stopping) = watch::channel(false);
         Reconciler { stop, working: tokio::spawn(looker.work(stopping)) }
@@ -79,9 +85,17 @@ impl Looker {
     async fn work(self, mut stopping: watch::Receiver<bool>) {
         let mut look = tokio::time::interval(EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut forget = tokio::time::interval(FORGET);
+        forget.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !*stopping.borrow() {
             tokio::select! {
                 _ = look.tick() => {}
+                _ = forget.tick() => {
+                    // What could not be forgotten is the next time.
+                    let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
+                    let _ = self.sends.forget_fallbacks(before_ms).await;
+                    continue;
+                }
                 _ = stopping.changed() => return,
             }
             // A database that is away is told of by those who send.

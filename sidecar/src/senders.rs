@@ -101,6 +101,7 @@ impl Senders {
                 metrics: metrics.clone(),
                 answers: sending.answers.clone(),
                 media: sending.media.clone(),
+                sending: sending.clone(),
                 give_up_ms: i64::try_from(settings.give_up_s)
                     .unwrap_or(i64::MAX)
                     .saturating_mul(1000),

@@ -10,20 +10,24 @@ use crate::{
     answers::Answers,
     domain::{
         address::Address,
-        phone,
+        check, phone,
         sending::{
             errors::Errors,
+            fallback::Kept,
             pace::priority,
             request::{Content, Request, Sender},
             rules::{Facts, Verdict, judge, media},
         },
+        template::locale::Locale,
     },
     keys::Caller,
     media::Media,
+    metrics::Metrics,
     permissions::{Checks, Intent},
     routes::Routes,
     senders::Bell,
     store::{AuditEntry, Done, Send, Sends, StoreError},
+    templates::Templates,
     twilio::Twilio,
 };
 
@@ -45,20 +49,48 @@ pub struct Sending {
     pub errors: Arc<Errors>,
     /// Who sends where nobody says.
     pub routes: Routes,
+    /// What may be sent as a template.
+    pub templates: Templates,
     /// Who waits for what Twilio says.
     pub answers: Answers,
     /// Whether Twilio can fetch what is sent.
     pub media: Media,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Sending {
-    /// The message with who sends it, if that is said by a route only.
-    pub fn routed(&self, request: Request) -> Request {
+    /// The message with who sends it, if that is said by a route only, and with what the catalogue knows of its template.
+    pub fn completed(&self, request: Request) -> Request {
+        let request = self.found(request);
         let country = phone::country(&request.to.number);
         let routing = self.routes.current();
         let route =
             routing.of(&request.account_sid).sender(&request.to.channel, country.as_deref());
-        Request { sender: request.sender.or_else(|| route.cloned()), ..request }
+        let routes = routing.of(&request.account_sid);
+        let fallback = request.fallback.or_else(|| routes.fallback().cloned());
+        Request { sender: request.sender.or_else(|| route.cloned()), fallback, ..request }
+    }
+
+    fn found(&self, request: Request) -> Request {
+        let catalogue = self.templates.of(&request.account_sid);
+        let known = match &request.content {
+            Content::Session { .. } => None,
+            Content::Template { content_sid, .. } => catalogue.of_sid(content_sid),
+            Content::Named { name, .. } => {
+                let usual = Locale::usual();
+                let locale = request.locale.as_ref().unwrap_or(&usual);
+                catalogue.named(name, locale, &request.to.channel)
+            }
+        };
+        let Some(template) = known.cloned() else { return request };
+        let content = match request.content {
+            Content::Named { variables, .. } => {
+                Content::Template { content_sid: template.content_sid.clone(), variables }
+            }
+            content => content,
+        };
+        Request { content, template: Some(template), ..request }
     }
 
     /// What every rule says of a message. Its media are fetched if nothing else speaks against it: nobody makes us call anywhere
@@ -71,20 +103,30 @@ impl Sending {
                 Some(Sender::Service(_)) | None => None,
             },
             to: request.to.clone(),
-            category: request.category,
+            category: request.category(),
             kind: request.kind(),
         };
         let urls: &[String] = match &request.content {
             Content::Session { media, .. } => media,
-            Content::Template { .. } => &[],
+            Content::Template { .. } | Content::Named { .. } => &[],
         };
         let spelled = self.media.spelled(&request.to.channel, urls);
+        let checks = self.checks.may_send(&intent, now_ms).await?;
+        let is_closed = checks.iter().any(|said| said.code == Some(check::Code::WindowClosed));
+        let offers = match is_closed {
+            true => {
+                let catalogue = self.templates.of(&request.account_sid);
+                catalogue.offers(request.locale.as_ref(), &request.to.channel)
+            }
+            false => Vec::new(),
+        };
         let routing = self.routes.current();
         let facts = Facts {
             has_credentials: self.twilio.knows(&request.account_sid),
             routes: routing.of(&request.account_sid),
-            checks: self.checks.may_send(&intent, now_ms).await?,
             media: &spelled,
+            checks,
+            offers,
         };
         let mut verdicts = judge(request, facts);
         if !urls.is_empty() && verdicts.iter().all(|verdict| verdict.ok) {
@@ -103,6 +145,17 @@ impl Sending {
         send_at_ms: Option<i64>,
         now_ms: i64,
     ) -> Result<Send, StoreError> {
+        self.row(request, &by.actor, send_at_ms, now_ms)
+    }
+
+    pub(crate) fn row(
+        &self,
+        request: &Request,
+        created_by: &str,
+        send_at_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Result<Send, StoreError> {
+        let kept = Kept::of(request);
         let dice = || {
             getrandom::u64().map_err(|error| StoreError::Away(format!("no random bytes: {error}")))
         };
@@ -112,10 +165,10 @@ impl Sending {
             channel: request.to.channel.clone(),
             recipient: request.to.number.clone(),
             sender: request.sender_name(),
-            category: request.category.as_str().to_owned(),
+            category: request.category().as_str().to_owned(),
             kind: match request.kind() {
-                crate::domain::check::Kind::Session => "session".to_owned(),
-                crate::domain::check::Kind::Template => "template".to_owned(),
+                check::Kind::Session => "session".to_owned(),
+                check::Kind::Template => "template".to_owned(),
             },
             form: request.form(),
             state: "queued".to_owned(),
@@ -127,11 +180,14 @@ impl Sending {
             code: String::new(),
             reason: String::new(),
             created_at_ms: now_ms,
-            created_by: by.actor.clone(),
+            created_by: created_by.to_owned(),
             changed_at_ms: now_ms,
             attempted_at_ms: 0,
             looks: 0,
             request_id: String::new(),
+            fallback_to: kept.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
+            fallback: kept.map_or_else(String::new, |kept| kept.written()),
+            fallback_of: String::new(),
         })
     }
 
@@ -142,7 +198,7 @@ impl Sending {
         request: &Request,
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
-        self.sends.add(send, priority(request.category), done).await?;
+        self.sends.add(send, priority(request.category()), done).await?;
         self.bell.ring();
         Ok(())
     }
@@ -158,27 +214,6 @@ pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
         }
     };
     Errors::of(over)
-}
-
-/// Twilio has told a status of messages of ours: it has them, whatever is believed of them. By the ids that came with the signed
-/// URLs; how many were not known to be sent.
-pub async fn heard(
-    sends: &Sends,
-    told: &[(&str, &str, &str)],
-    now_ms: i64,
-) -> Result<u64, StoreError> {
-    let ids: Vec<&str> = told.iter().map(|(id, ..)| *id).collect();
-    let mut learned = 0;
-    for send in sends.open_of(&ids).await? {
-        let theirs = |(id, account_sid, _): &&(&str, &str, &str)| {
-            *id == send.id && *account_sid == send.account_sid
-        };
-        let Some((_, _, message_sid)) = told.iter().find(theirs) else { continue };
-        let reason = "its status was told";
-        learned +=
-            u64::from(sends.learn(&send, &masked(&send), message_sid, reason, now_ms).await?);
-    }
-    Ok(learned)
 }
 
 /// To whom it went, as it is shown once it has ended.

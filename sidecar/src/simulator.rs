@@ -85,6 +85,8 @@ struct Shared {
     planned: Notify,
     client: reqwest::Client,
     counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    /// What `/simulator/contents` has not taken away.
+    catalogue: Mutex<Vec<Content>>,
 }
 
 impl Shared {
@@ -98,6 +100,10 @@ impl Shared {
 
     fn counts(&self) -> MutexGuard<'_, BTreeMap<(&'static str, u16), u64>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn catalogue(&self) -> MutexGuard<'_, Vec<Content>> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, what: &'static str, status: u16) {
@@ -120,8 +126,10 @@ pub async fn serve(
     let client = post::client(Duration::from_secs(5)).map_err(io::Error::other)?;
     let ledger = Mutex::new(Ledger::new(&settings));
     let limit = Mutex::new(Limit::new(settings.requests_per_second));
+    let catalogue = Mutex::new(settings.catalogue.clone());
     let shared = Arc::new(Shared {
         settings,
+        catalogue,
         ledger,
         limit,
         planned: Notify::new(),

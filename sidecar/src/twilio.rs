@@ -16,6 +16,7 @@ use crate::{
     domain::{
         delivery::retry_after,
         sending::{matching::Listed, outcome::Answer, pace::Rate},
+        template::content::Content,
     },
 };
 
@@ -38,11 +39,35 @@ pub struct Page {
     pub next_page_uri: Option<String>,
 }
 
+/// Templates of one page of a list, and most of its answer: one with ten cards is a few kilobytes.
+const CONTENTS: usize = 100;
+const LARGEST_CONTENTS: usize = 8 << 20;
+
+/// Where templates are listed.
+const CONTENTS_PATH: &str = "/v1/ContentAndApprovals";
+
+/// One page of templates.
+#[derive(Debug, Deserialize)]
+pub struct Contents {
+    /// In Twilio's order.
+    pub contents: Vec<Content>,
+    /// Where the others are.
+    pub meta: Meta,
+}
+
+/// What Twilio says of a page.
+#[derive(Debug, Deserialize)]
+pub struct Meta {
+    /// Where the next one is; none after the last.
+    pub next_page_url: Option<String>,
+}
+
 /// Calls Twilio for the accounts it has credentials of.
 #[derive(Clone)]
 pub struct Twilio {
     client: Client,
     base_url: Arc<str>,
+    content_base_url: Arc<str>,
     status_callback_url: Arc<str>,
     timeout: Duration,
     accounts: Arc<BTreeMap<String, Account>>,
@@ -77,6 +102,7 @@ impl Twilio {
         Ok(Twilio {
             client,
             base_url: settings.base_url.trim_end_matches('/').into(),
+            content_base_url: content_base_url(settings).trim_end_matches('/').into(),
             status_callback_url: settings.status_callback_url.as_str().into(),
             timeout,
             accounts: Arc::new(accounts),
@@ -87,6 +113,12 @@ impl Twilio {
     /// Whether messages of this account can be sent.
     pub fn knows(&self, account_sid: &str) -> bool {
         self.accounts.contains_key(account_sid)
+    }
+
+    /// Of which accounts they can.
+    pub fn account_sids(&self) -> impl Iterator<Item = String> {
+        let sids: Vec<String> = self.accounts.keys().cloned().collect();
+        sids.into_iter()
     }
 
     /// Whether any can.
@@ -189,6 +221,50 @@ impl Twilio {
             Answer::Http { status, .. } => Err(format!("status {status}")),
             Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
         }
+    }
+}
+
+impl Twilio {
+    /// One page of an account's templates; the first, or the one that the page before named.
+    pub async fn contents(
+        &self,
+        account_sid: &str,
+        next_page_url: Option<&str>,
+    ) -> Result<Contents, String> {
+        let credentials = self.accounts.get(account_sid);
+        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let list = format!("{}{CONTENTS_PATH}?", self.content_base_url);
+        let url = match next_page_url {
+            Some(url) if url.starts_with(&list) => url.to_owned(),
+            Some(_) => return Err("the next page is somewhere else".to_owned()),
+            None => format!("{list}PageSize={CONTENTS}"),
+        };
+        let request = self
+            .client
+            .get(url)
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret));
+        match call(request, LARGEST_CONTENTS).await.0 {
+            Answer::Http { status: 200, body, .. } => {
+                serde_json::from_slice(&body).map_err(|error| error.to_string())
+            }
+            Answer::Http { status: status @ (401 | 403), .. } => {
+                Err(format!("status {status}: the credentials do not permit the Content API"))
+            }
+            Answer::Http { status, .. } => Err(format!("status {status}")),
+            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
+        }
+    }
+}
+
+/// Where templates are: whoever stands in for Twilio has them too.
+fn content_base_url(settings: &config::Sending) -> &str {
+    match (settings.content_base_url.as_str(), settings.base_url.as_str()) {
+        ("", base_url) if base_url.trim_end_matches('/') == "https://api.twilio.com" => {
+            "https://content.twilio.com"
+        }
+        ("", base_url) => base_url,
+        (own, _) => own,
     }
 }
 

@@ -25,6 +25,7 @@ mod sign;
 mod simulator;
 mod story;
 mod suppressions;
+mod templates;
 mod tenants;
 mod vectors;
 
@@ -56,6 +57,8 @@ enum Command {
     Messages(messages::Args),
     /// The webhooks that came, with every parameter
     Events(events::Args),
+    /// The templates of an account: list them, show one, read them from Twilio now
+    Templates(templates::Args),
     /// What is said of accounts: who they are, and what counts for them alone
     Tenants(tenants::Args),
     /// Who must not be written to: add, remove, list, import, export
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Story(args) => story::run(args),
         Command::Messages(args) => messages::run(args),
         Command::Events(args) => events::run(args),
+        Command::Templates(args) => templates::run(args),
         Command::Tenants(args) => tenants::run(args),
         Command::Suppressions(args) => suppressions::run(args),
         Command::Consents(args) => consents::run(args),

@@ -34,6 +34,7 @@ use crate::{
     sinks::Sinks,
     store::{StoreError, Stores, histories::Histories},
     telemetry::Telemetry,
+    templates::{Templates, sync::Syncer},
     tenants::Tenants,
     twilio::Twilio,
 };
@@ -113,15 +114,6 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         .map_err(|error| format!("what is said of accounts {error}"))?;
     let refresh = tokio::spawn(tenants.clone().keep_fresh());
 
-    let claims = Claims {
-        stores: stores.clone(),
-        metrics,
-        lexicon: Arc::new(lexicon),
-        rulebook,
-        sinks,
-        bell,
-        max_answer_bytes: config.leases.max_answer_bytes,
-    };
     let twilio = Twilio::open(&config.sending)
         .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
     let errors = sending::errors(&config.sending.errors_file)
@@ -130,17 +122,31 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         .map_err(|problems| format!("sending.routing_file: {}", problems.join("; ")))?;
     let routing = tokio::spawn(routes.clone().keep_fresh());
     let patience = Duration::from_millis(config.http.request_timeout_ms).mul_f64(0.8);
-    let media = Media::open(&config.media, patience, &claims.metrics)
+    let media = Media::open(&config.media, patience, &metrics)
         .map_err(|problem| format!("media.{problem}"))?;
+    let templates = Templates::new(stores.templates());
+    let reading = tokio::spawn(templates.clone().keep_fresh());
     let sending = Sending {
         sends: stores.sends(),
-        checks: Checks::new(stores.clone(), stores.policies(), claims.metrics.clone()),
+        checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
         twilio,
         bell: senders::Bell::default(),
         errors: Arc::new(errors),
         routes,
+        templates: templates.clone(),
         answers: Answers::default(),
         media,
+        metrics: metrics.clone(),
+    };
+    let claims = Claims {
+        stores: stores.clone(),
+        metrics,
+        lexicon: Arc::new(lexicon),
+        rulebook,
+        sinks,
+        bell,
+        sending: sending.clone(),
+        max_answer_bytes: config.leases.max_answer_bytes,
     };
     // Without credentials there is nothing to send, and nothing that was begun is touched.
     let senders = (!sending.twilio.is_off()).then(|| {
@@ -154,6 +160,11 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
             Senders::start(&sending, stores.paces(), refusals, metrics, settings, &name),
             Reconciler::start(&sending, metrics, settings),
         )
+    });
+    let every = Duration::from_secs(config.sending.templates_every_s);
+    let syncing = (!every.is_zero() && !sending.twilio.is_off()).then(|| {
+        let twilio = sending.twilio.clone();
+        Syncer { templates, twilio, every }.start(claims.metrics.clone())
     });
     let app = http::App::new(
         claims,
@@ -188,6 +199,8 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     telling.abort();
     refresh.abort();
     routing.abort();
+    reading.abort();
+    syncing.inspect(tokio::task::JoinHandle::abort);
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));

@@ -101,6 +101,19 @@ pub enum Cursor {
         #[serde(rename = "i")]
         seq: i64,
     },
+    /// In templates, by name and language.
+    #[serde(rename = "h")]
+    Template {
+        /// Its name.
+        #[serde(rename = "n")]
+        name: String,
+        /// Its language.
+        #[serde(rename = "l")]
+        locale: String,
+        /// Which of those.
+        #[serde(rename = "r")]
+        reference: String,
+    },
     /// In accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
@@ -157,6 +170,7 @@ impl FromStr for Cursor {
             }
             Cursor::Key { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
+            Cursor::Template { name, locale, reference } => vec![name, locale, reference],
             Cursor::Tenant { account_sid } => vec![account_sid],
         };
         if parts.iter().any(|part| part.contains('\0')) { Err(()) } else { Ok(cursor) }

@@ -23,6 +23,7 @@ pub mod retention;
 pub mod sending;
 pub mod status;
 pub mod suppression;
+pub mod template;
 pub mod tenant;
 pub mod trace;
 pub mod webhook;

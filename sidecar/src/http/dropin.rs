@@ -121,14 +121,16 @@ async fn create(
     let account_sid = finding::account(&caller, Some(account_sid))?;
     let asked = Asked::read(&pairs(&whole(body)?), as_of_ms(turn.clone()))?;
     let (send_at_ms, passed_on) = (asked.send_at_ms, asked.passed_on);
-    let mut request = Wanted {
+    let request = Wanted {
         account_sid,
         to: asked.to,
         sender: asked.sender,
         content: asked.content,
-        category: Category::Service,
+        category: category(&headers)?,
+        locale: None,
+        template: None,
+        fallback: None,
     };
-    request.category = category(&headers)?.unwrap_or_else(|| request.kind().usual_category());
     let is_kept = turn.is_some();
     let answer = |send: &Send| Answer {
         status: StatusCode::CREATED.as_u16(),
@@ -256,12 +258,30 @@ async fn look(app: &App, account_sid: &str, path: &str) -> Result<Response, Refu
 /// taken on is certain: who is told otherwise asks again, for a second message.
 async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, Refusal> {
     let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (account_sid, id) = (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
+    let (account_sid, mut id) =
+        (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
     let patience = app.patience.saturating_sub(begun.elapsed());
-    let answered = app.sending.answers.of(&app.sending.sends, &account_sid, &id, patience);
     // A database that is slow all of a sudden must not make it longer.
-    let spare = patience + Duration::from_millis(200);
-    let Ok(Ok(Some(send))) = tokio::time::timeout(spare, answered).await else { return Ok(shown) };
+    let deadline = Instant::now() + patience + Duration::from_millis(200);
+    let send = loop {
+        let patience = app.patience.saturating_sub(begun.elapsed());
+        let answered = app.sending.answers.of(&app.sending.sends, &account_sid, &id, patience);
+        let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
+            return Ok(shown);
+        };
+        // What is sent instead is what became of it.
+        let instead = app.sending.sends.instead_of(&send.id);
+        let Ok(instead) = tokio::time::timeout_at(deadline.into(), instead).await else {
+            return Ok(shown);
+        };
+        match instead {
+            Ok(Some(instead)) if send.state == "refused" => {
+                shown = resource::of(&known(&instead));
+                id = instead.id;
+            }
+            _ => break send,
+        }
+    };
     if matches!(send.state.as_str(), "refused" | "not_sent") {
         let code = codes::of_end(&send.code).unwrap_or(UNKNOWN);
         return Err(Mistake::new(code, send.reason).into());
@@ -276,8 +296,16 @@ const UNKNOWN: u32 = 30008;
 /// One of ours, by the name that is made of its id.
 async fn own(app: &App, account_sid: &str, sid: &str) -> Result<Option<Send>, Problem> {
     let Some(id) = resource::id(sid) else { return Ok(None) };
-    let found = app.sending.sends.fetch(&id, Some(account_sid)).await;
-    found.map_err(|reason| Problem::unavailable(&reason))
+    let away = |reason| Problem::unavailable(&reason);
+    let mut found = app.sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
+    // What is sent instead of what was refused is what became of it.
+    while let Some(refused) = found.as_ref().filter(|send| send.state == "refused") {
+        match app.sending.sends.instead_of(&refused.id).await.map_err(away)? {
+            Some(instead) => found = Some(instead),
+            None => break,
+        }
+    }
+    Ok(found)
 }
 
 fn message_sid(last: &str) -> Result<&str, Problem> {

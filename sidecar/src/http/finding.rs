@@ -173,6 +173,11 @@ pub(super) fn is_tenant(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Tenant { .. })
 }
 
+/// Of templates.
+pub(super) fn is_template(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Template { .. })
+}
+
 /// What is found, shown, and the cursor that goes on.
 pub(super) fn shown<T, S>(page: &Page<T>, show: impl Fn(&T) -> S) -> (Vec<S>, Option<String>) {
     (page.found.iter().map(show).collect(), page.next.as_ref().map(Cursor::to_string))

@@ -71,6 +71,8 @@ kinds! {
         "Look for it with `GET /v1/messages`; it may be of another account, or from before this sidecar."
     NO_SUCH_TENANT NOT_FOUND CALLER "no_such_tenant": "Nothing is said of this account";
         "It is as every other; say something of it with `PUT /v1/tenants/{account_sid}`."
+    NO_SUCH_TEMPLATE NOT_FOUND CALLER "no_such_template": "There is no such template";
+        "`GET /v1/templates` lists those of the account; what Twilio shows is changed there."
     NO_SUCH_EVENT NOT_FOUND CALLER "no_such_event": "There is no such webhook";
         "`GET /v1/events` lists those this key may see, with their ids."
     NO_SUCH_DEAD_LETTER NOT_FOUND CALLER "no_such_dead_letter": "No such delivery was given up";
@@ -108,7 +110,13 @@ kinds! {
     CONSENT_STALE CONFLICT CALLER "consent_stale": "What the person agreed to is too long ago; nothing was done";
         "Ask them again, and record it with `POST /v1/consents`."
     WINDOW_CLOSED CONFLICT CALLER "window_closed": "The person has not written within a day; nothing was done";
-        "Send a template (content_sid), or wait until they write."
+        "Send a template, as `templates` has them if there are any, or wait until they write."
+    TEMPLATE_UNKNOWN UNPROCESSABLE_ENTITY CALLER "template_unknown": "The account has no such template; nothing was done";
+        "Name one that `GET /v1/templates` has; or let the operator say which content it is."
+    TEMPLATE_NOT_APPROVED CONFLICT OPERATOR "template_not_approved": "WhatsApp does not let this template be sent; nothing was done";
+        "Have it approved in Twilio's console, or name another one."
+    VARIABLES_REJECTED UNPROCESSABLE_ENTITY CALLER "variables_rejected": "The template cannot be filled in with this; nothing was done";
+        "Give a text for each of its variables and no other: not empty, and on WhatsApp on one line."
     MEDIA_REJECTED CONFLICT CALLER "media_rejected": "Twilio would not take the media; nothing was done";
         "The detail names which and why: a public https URL is needed, of something that is what its Content-Type says."
     MEDIA_TOO_LARGE CONFLICT CALLER "media_too_large": "The media are larger than the channel takes; nothing was done";

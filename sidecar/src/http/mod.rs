@@ -28,6 +28,7 @@ mod sends;
 mod settlements;
 mod strangers;
 mod suppressions;
+pub(crate) mod templates;
 pub(crate) mod tenants;
 mod windows;
 
@@ -155,6 +156,7 @@ impl App {
             .merge(events::router())
             .merge(windows::router())
             .merge(numbers::router())
+            .merge(templates::router())
             .merge(changing)
             .merge(checks::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
@@ -165,7 +167,7 @@ impl App {
 
     /// What administrators call.
     pub fn admin_router(&self) -> Router {
-        const ABOUT: &str = "What administrators call: API keys, accounts, the audit, redactions, dead letters, replays, lists of suppressions and consents.";
+        const ABOUT: &str = "What administrators call: API keys, accounts, templates, the audit, redactions, dead letters, replays, lists of suppressions and consents.";
         let once = || middleware::from_fn_with_state(self.clone(), idempotency::once);
         let lists = suppressions::import_router()
             .merge(consents::import_router())
@@ -178,6 +180,7 @@ impl App {
             .layer(once());
         let admin = audit::router()
             .merge(tenants::router())
+            .merge(templates::admin_router())
             .merge(dead_letters::router())
             .merge(replays::router())
             .merge(suppressions::admin_router())

@@ -15,7 +15,11 @@ use utoipa::{
 };
 
 use super::kinds::{self, Actor, Code, Kind};
-use crate::{domain::api_key::Scope, keys::Refusal, store::StoreError};
+use crate::{
+    domain::{api_key::Scope, template::catalogue::Offer},
+    keys::Refusal,
+    store::StoreError,
+};
 
 /// A refusal: `code` never changes its meaning, `actor` must act.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,6 +33,10 @@ pub(super) struct Problem {
     detail: String,
     #[schema(value_type = Actor, inline)]
     actor: &'static str,
+    /// Of a window that is closed: the templates that may be sent instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(inline)]
+    templates: Vec<Offer>,
     /// In seconds: when it is worth asking again.
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -59,9 +67,15 @@ impl Problem {
             code: kind.code,
             detail: detail.into(),
             actor: kind.actor,
+            templates: Vec::new(),
             retry_after: None,
             reason: None,
         }
+    }
+
+    /// The same, and what would do instead.
+    pub(super) fn offering(self, templates: Vec<Offer>) -> Problem {
+        Problem { templates, ..self }
     }
 
     /// Rounded up: who comes back then is answered.

@@ -28,12 +28,15 @@ use crate::{
         period::instant,
         policy::Category,
         sending::{
-            errors::Errors,
+            errors::{Errors, To},
+            fallback::{self, Fallback},
             request::{Content, Request, Sender},
             rules::{Code, Verdict},
         },
+        template::{is_content_sid, is_name, locale::Locale},
         window::rfc3339,
     },
+    fallbacks::Alternative,
     keys::Caller,
     store::{Done, Send, Turn},
 };
@@ -70,25 +73,60 @@ struct WantedMessage {
     /// Where media are: public https, to be fetched by Twilio, and by us before. One on WhatsApp.
     #[serde(default)]
     media: Vec<String>,
-    /// A template of Twilio's Content API, instead of text and media.
+    /// A template by its name in the catalogue (`GET /v1/templates`), instead of text and media.
+    template: Option<WantedTemplate>,
+    /// The language the person reads, as in `pt_BR`: of the template, if that says none, and of those that would do instead
+    /// of free text.
+    #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
+    locale: Option<String>,
+    /// A template by Twilio's name of it, instead of text and media.
     #[schema(pattern = "^HX[0-9a-f]{32}$")]
     content_sid: Option<String>,
     /// What stands in the places of the template.
     #[serde(default)]
     content_variables: BTreeMap<String, String>,
-    /// What it is for. Without, `service` for free text and `marketing` for a template.
+    /// What it is for. Without, `service` for free text; of a template what the catalogue has, or else `marketing`.
     category: Option<Category>,
     /// Not before this time, RFC 3339.
     #[schema(value_type = Option<String>, format = DateTime)]
     send_at: Option<String>,
+    /// What is sent instead if its channel does not take it: a template, a text by SMS, or whichever of both does. Without, what
+    /// the operator says; `{}`: nothing.
+    fallback: Option<Fallback>,
     /// Only say what every rule says.
     #[serde(default)]
     dry_run: bool,
 }
 
+/// A template, and what stands in it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WantedTemplate {
+    /// In the catalogue.
+    #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    name: String,
+    /// `pt_BR`; where the template is not in that language, in `pt`, then in `en_US`, then in `en`. Without, in `en_US`.
+    #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
+    locale: Option<String>,
+    /// What stands in its places: a text for each.
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+}
+
 /// What every rule says of a message.
 #[derive(Serialize, ToSchema)]
 struct DryRun {
+    /// Whether it would be taken on: nothing speaks against it, or only the window, and something can be sent instead.
+    allowed: bool,
+    verdicts: Vec<Verdict>,
+    /// What would be sent instead if its channel did not take it, the best first.
+    fallback: Vec<AlternativeShown>,
+}
+
+/// One way to reach the person instead.
+#[derive(Serialize, ToSchema)]
+struct AlternativeShown {
+    to: To,
     allowed: bool,
     verdicts: Vec<Verdict>,
 }
@@ -115,6 +153,10 @@ pub(super) struct SendShown {
     actor: Option<&'static str>,
     /// How.
     remedy: Option<String>,
+    /// Instead of which message of ours it is.
+    fallback_of: Option<String>,
+    /// Which message is sent instead of it.
+    fallback: Option<String>,
     attempts: i64,
     /// Twilio's name of the last call, for its support.
     twilio_request_id: Option<String>,
@@ -130,6 +172,8 @@ struct Links {
     this: String,
     /// What was heard of it.
     message: Option<String>,
+    /// What is sent instead of it.
+    fallback: Option<String>,
 }
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -169,11 +213,13 @@ async fn send(
     }
     let request = wanted.read(&caller)?;
     if dry_run {
-        let request = app.sending.routed(request);
-        let verdicts = app.sending.judge(&request, super::now_ms()).await;
-        let verdicts = verdicts.map_err(|reason| Problem::unavailable(&reason))?;
-        let allowed = verdicts.iter().all(|verdict| verdict.ok);
-        return Ok(json(&DryRun { allowed, verdicts }));
+        let Judged { verdicts, alternatives, .. } = judged(&app, request).await?;
+        let allowed = against(&verdicts, &alternatives).is_none();
+        let shown = alternatives.into_iter().map(|way| {
+            let (allowed, Alternative { to, verdicts, .. }) = (way.is_allowed(), way);
+            AlternativeShown { to, allowed, verdicts }
+        });
+        return Ok(json(&DryRun { allowed, verdicts, fallback: shown.collect() }));
     }
     let asked = Asked { request, send_at_ms, passed_on: String::new() };
     let is_kept = turn.is_some();
@@ -221,12 +267,9 @@ pub(super) async fn take_on(
 ) -> Result<Send, Problem> {
     let away = |reason| Problem::unavailable(&reason);
     let Asked { request, send_at_ms, passed_on } = asked;
-    let request = app.sending.routed(request);
-    let verdicts = app.sending.judge(&request, super::now_ms()).await.map_err(away)?;
-    if let Some((code, detail)) =
-        verdicts.into_iter().find_map(|said| Some((said.code?, said.detail)))
-    {
-        return Err(refused(code, &detail));
+    let Judged { request, verdicts, alternatives } = judged(app, request).await?;
+    if let Some((code, said)) = against(&verdicts, &alternatives) {
+        return Err(refused(code, &said.detail).offering(said.templates.clone()));
     }
     let now_ms = as_of_ms(turn.clone());
     let mut send = app.sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
@@ -238,12 +281,54 @@ pub(super) async fn take_on(
     Ok(send)
 }
 
+/// A message with what every rule says of it, and of what would be sent instead.
+struct Judged {
+    request: Request,
+    verdicts: Vec<Verdict>,
+    alternatives: Vec<Alternative>,
+}
+
+async fn judged(app: &App, request: Request) -> Result<Judged, Problem> {
+    let away = |reason| Problem::unavailable(&reason);
+    let is_theirs = request.fallback.is_some();
+    let request = app.sending.completed(request);
+    if is_theirs && fallback::Kept::of(&request).is_some_and(|kept| kept.is_speechless()) {
+        return Err(people::impossible("fallback.body", "is required: the message has no text"));
+    }
+    let now_ms = super::now_ms();
+    let verdicts = app.sending.judge(&request, now_ms).await.map_err(away)?;
+    let alternatives = app.sending.alternatives(&request, now_ms).await.map_err(away)?;
+    // What is asked for has to be possible, as far as that is not the person's to say.
+    for way in alternatives.iter().filter(|_| is_theirs) {
+        let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_of_person());
+        if let Some((code, said)) = wrong.and_then(|said| Some((said.code?, said))) {
+            return Err(refused(code, &format!("fallback, {}: {}", way.to.as_str(), said.detail)));
+        }
+    }
+    Ok(Judged { request, verdicts, alternatives })
+}
+
+/// Why a message is not taken on, if it is not. A window that is closed is no reason where something may be sent instead.
+fn against<'v>(
+    verdicts: &'v [Verdict],
+    alternatives: &[Alternative],
+) -> Option<(Code, &'v Verdict)> {
+    let has_other = alternatives.iter().any(Alternative::is_allowed);
+    let counts = |code: &Code| !(has_other && *code == Code::WindowClosed);
+    verdicts.iter().find_map(|said| Some((said.code.filter(counts)?, said)))
+}
+
 /// One that was taken on, if the caller sees it.
 pub(super) async fn told(app: &App, account_sid: &str, id: &str) -> Result<Response, Problem> {
     let found = app.sending.sends.fetch(id, Some(account_sid)).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let send = found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MESSAGE))?;
-    Ok(json(&SendShown::of(send, &app.sending.errors)))
+    let instead = app.sending.sends.instead_of(&send.id).await;
+    let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
+    let mut shown = SendShown::of(send, &app.sending.errors);
+    shown.fallback = instead.map(|instead| instead.id);
+    shown.links.fallback = shown.fallback.as_ref().map(|id| format!("/v1/messages/{id}"));
+    Ok(json(&shown))
 }
 
 fn refused(code: Code, detail: &str) -> Problem {
@@ -252,6 +337,9 @@ fn refused(code: Code, detail: &str) -> Problem {
         Code::SenderUnknown => kinds::SENDER_UNKNOWN,
         Code::InvalidRecipient => kinds::INVALID_RECIPIENT,
         Code::ContentRejected => kinds::CONTENT_REJECTED,
+        Code::TemplateUnknown => kinds::TEMPLATE_UNKNOWN,
+        Code::TemplateNotApproved => kinds::TEMPLATE_NOT_APPROVED,
+        Code::VariablesRejected => kinds::VARIABLES_REJECTED,
         Code::RegionBlocked => kinds::REGION_BLOCKED,
         Code::Suppressed => kinds::SUPPRESSED,
         Code::NoConsent => kinds::NO_CONSENT,
@@ -262,6 +350,12 @@ fn refused(code: Code, detail: &str) -> Problem {
         Code::MediaUnreachable => kinds::MEDIA_UNREACHABLE,
     };
     Problem::with(kind, detail)
+}
+
+/// A language, or what is wrong with it.
+pub(super) fn locale(text: &str) -> Result<Locale, Problem> {
+    let told = "locale: must be a language such as en, pt_BR or zh_Hant_TW";
+    Locale::parse(text).ok_or_else(|| Problem::unreadable(told))
 }
 
 impl WantedMessage {
@@ -286,31 +380,52 @@ impl WantedMessage {
             (None, sid) => sid.map(Sender::Service),
         };
         let body = self.body.unwrap_or_default();
-        let content = match self.content_sid {
-            Some(sid) if !is_sid(&sid, "HX") => {
+        let asked = self.template.as_ref().and_then(|template| template.locale.as_deref());
+        let locale = asked.or(self.locale.as_deref()).map(locale).transpose()?;
+        let content = match (self.content_sid, self.template) {
+            (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+            (None, Some(WantedTemplate { name, variables, .. }))
+                if body.is_empty()
+                    && self.media.is_empty()
+                    && self.content_variables.is_empty() =>
+            {
+                if !is_name(&name) {
+                    return Err(Problem::unreadable(
+                        "template.name: must be one line, and not empty",
+                    ));
+                }
+                Content::Named { name, variables }
+            }
+            (Some(sid), None) if !is_content_sid(&sid) => {
                 return Err(Problem::unreadable(
                     "content_sid: must be HX and 32 hexadecimal digits",
                 ));
             }
-            Some(content_sid) if body.is_empty() && self.media.is_empty() => {
+            (Some(content_sid), None) if body.is_empty() && self.media.is_empty() => {
                 Content::Template { content_sid, variables: self.content_variables }
             }
-            None if self.content_variables.is_empty()
-                && !(body.is_empty() && self.media.is_empty()) =>
+            (None, None)
+                if self.content_variables.is_empty()
+                    && !(body.is_empty() && self.media.is_empty()) =>
             {
                 Content::Session { body, media: self.media }
             }
             _ => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
         };
-        let mut request = Request {
+        let fallback = self.fallback.map(|fallback| match fallback.problems().first() {
+            Some(problem) => Err(Problem::unreadable(&format!("fallback.{problem}"))),
+            None => Ok(fallback),
+        });
+        Ok(Request {
+            fallback: fallback.transpose()?,
             account_sid: finding::account(caller, self.account_sid)?,
             to,
             sender,
             content,
-            category: Category::Service,
-        };
-        request.category = self.category.unwrap_or_else(|| request.kind().usual_category());
-        Ok(request)
+            category: self.category,
+            locale,
+            template: None,
+        })
     }
 }
 
@@ -326,6 +441,7 @@ impl SendShown {
             links: Links {
                 this: format!("/v1/messages/{}", send.id),
                 message: message_sid.as_ref().map(|sid| format!("/v1/messages/{sid}")),
+                fallback: None,
             },
             to: if masked { send.recipient } else { to.to_string() },
             created_at: rfc3339(send.created_at_ms),
@@ -341,6 +457,8 @@ impl SendShown {
             remedy: known.map(|entry| entry.remedy.clone()),
             code: some(send.code),
             reason: some(send.reason),
+            fallback_of: some(send.fallback_of),
+            fallback: None,
             attempts: send.tries,
             twilio_request_id: some(send.request_id),
         }

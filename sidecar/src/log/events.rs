@@ -83,6 +83,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ("send.reconciled", "info", "A message of which nobody knew is in Twilio's list"),
     ("send.refused", "info", "A message that was taken on is not sent: `code`, `reason`"),
     (
+        "send.switched",
+        "info",
+        "Another message is sent instead of one that its channel did not take: `code`, `to`, `instead`, `state`",
+    ),
+    (
         "send.unclear",
         "error",
         "Twilio's list does not tell whether a message was sent: somebody has to decide (docs/SENDING.md)",
@@ -151,6 +156,22 @@ const ALL: &[(&str, &str, &str)] = &[
         "What a killed sidecar left in its spool could not be written yet: it is tried again",
     ),
     ("suppression.changed", "info", "A person said STOP or START, and it changed something"),
+    (
+        "templates.changed",
+        "info",
+        "Templates are not as they were at Twilio: `count`; the audit has each",
+    ),
+    (
+        "templates.unkept",
+        "warn",
+        "Templates that were read could not be written down; they are read again",
+    ),
+    ("templates.unread", "warn", "Templates could not be read from the database again"),
+    (
+        "templates.unsynced",
+        "warn",
+        "Templates could not be read from Twilio, until that works again: `reason`; those of before count",
+    ),
     (
         "tenant.unusable",
         "error",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
 use super::catalogue::{Catalogue, Labels, Measure};
-use crate::store::SendsStanding;
+use crate::{domain::sending::errors::To, store::SendsStanding};
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 
@@ -14,6 +14,7 @@ const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 pub(crate) struct SendMetrics {
     outcomes: Family<Labels<1>, Counter>,
     reconciled: Family<Labels<1>, Counter>,
+    switched: Family<Labels<1>, Counter>,
     calls: Counter,
     call_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
     unknowns: Gauge,
@@ -32,6 +33,11 @@ impl SendMetrics {
                 "sends_reconciled",
                 &["by"],
                 "Messages of which something was learned later: Twilio told a status (`callback`), has it in its list (`found`), or never had it, and it is sent again (`absent`)",
+            ),
+            switched: all.counters(
+                "sends_switched",
+                &["to"],
+                "Messages that are sent instead of one that its channel did not take: a `template`, or on another `channel` (docs/SENDING.md)",
             ),
             calls: all.counter("twilio_calls", "Calls of Twilio's REST API that have ended"),
             call_seconds: all.add(
@@ -57,6 +63,9 @@ impl SendMetrics {
         for outcome in OUTCOMES {
             self.outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
+        for to in [To::Template, To::Channel] {
+            self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
+        }
         for by in ["callback", "found", "absent"] {
             self.reconciled(by, 0);
         }
@@ -75,6 +84,11 @@ impl SendMetrics {
     /// Something was learned of messages.
     pub(crate) fn reconciled(&self, by: &'static str, count: u64) {
         self.reconciled.get_or_create(&[("by", by)]).inc_by(count);
+    }
+
+    /// Another message is sent instead.
+    pub(crate) fn switched(&self, to: To) {
+        self.switched.get_or_create(&[("to", to.as_str())]).inc();
     }
 
     /// A call has ended.

@@ -24,7 +24,8 @@ use crate::{
     metrics::Metrics,
     permissions::{Checks, Intent},
     refusals::Refusals,
-    store::{Outcome, Send, Sends},
+    sending::Sending,
+    store::{Outcome, Send, Sends, StoreError},
     twilio::Twilio,
 };
 
@@ -45,6 +46,7 @@ pub(super) struct Attempter {
     pub(super) metrics: Arc<Metrics>,
     pub(super) answers: Answers,
     pub(super) media: Media,
+    pub(super) sending: Sending,
     pub(super) give_up_ms: i64,
 }
 
@@ -188,7 +190,7 @@ impl Attempter {
         let masked = recipient.to_string();
         // What Twilio said is written down as long as there is any chance to.
         for tries in 1..=5 {
-            let written = match self.sends.end(send, &masked, &outcome, now_ms()).await {
+            let written = match self.ended(send, &masked, &outcome).await {
                 // Somebody has decided about it meanwhile; that Twilio has it counts all the same.
                 Ok(false) if state == "sent" => {
                     let reason = "Twilio answered late";
@@ -207,6 +209,25 @@ impl Attempter {
                 }
             }
         }
+    }
+
+    /// Writes down how an attempt ended, with what is sent instead of a message that its channel does not take.
+    async fn ended(
+        &self,
+        send: &Send,
+        masked: &str,
+        outcome: &Outcome<'_>,
+    ) -> Result<bool, StoreError> {
+        let instead = match outcome.state {
+            "refused" => self.sending.instead(send, outcome.code, now_ms()).await?,
+            _ => None,
+        };
+        let row = instead.as_ref().map(|switched| (&switched.send, switched.priority));
+        let is_ours = self.sends.end(send, masked, outcome, row, now_ms()).await?;
+        if let Some(switched) = instead.filter(|_| is_ours) {
+            self.sending.tell(send, outcome.code, &switched);
+        }
+        Ok(is_ours)
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Content {
     pub language: String,
     /// Its text, with `{{1}}` where variables go.
     pub body: String,
-    /// `approved`, `pending`, `rejected`, `paused`, `disabled`: what WhatsApp says of it.
+    /// `approved`, `pending`, `unsubmitted`, `rejected`, `paused`, `disabled`: what WhatsApp says of it.
     #[serde(default = "approved")]
     pub approval: String,
     /// `UTILITY`, `MARKETING`, `AUTHENTICATION`
@@ -33,16 +33,61 @@ fn utility() -> String {
     "UTILITY".to_owned()
 }
 
-/// What is there when nobody names a catalogue.
+/// What is there when nobody names a catalogue: SID, name, language, approval, category, text.
+const USUAL: [[&str; 6]; 5] = [
+    [
+        "HX00112233445566778899aabbccddeeff",
+        "shipping_update",
+        "en_US",
+        "approved",
+        "UTILITY",
+        "Hello {{1}}, your order {{2}} is on its way.",
+    ],
+    [
+        "HX00112233445566778899aabbccddee01",
+        "shipping_update",
+        "pt_BR",
+        "approved",
+        "UTILITY",
+        "Oi {{1}}, seu pedido {{2}} está a caminho.",
+    ],
+    [
+        "HX00112233445566778899aabbccddee02",
+        "may_we_write",
+        "en_US",
+        "approved",
+        "UTILITY",
+        "There is news about your order. Answer this message to read it.",
+    ],
+    [
+        "HX00112233445566778899aabbccddee03",
+        "spring_sale",
+        "en_US",
+        "pending",
+        "MARKETING",
+        "{{1}}, everything is cheaper until {{2}}.",
+    ],
+    [
+        "HX00112233445566778899aabbccddee04",
+        "winter_sale",
+        "en_US",
+        "rejected",
+        "MARKETING",
+        "{{1}}, buy it now!",
+    ],
+];
+
+/// The same as a catalogue.
 pub fn usual() -> Vec<Content> {
-    vec![Content {
-        sid: "HX00112233445566778899aabbccddeeff".to_owned(),
-        friendly_name: "shipping_update".to_owned(),
-        language: "en_US".to_owned(),
-        body: "Hello {{1}}, your order {{2}} is on its way.".to_owned(),
-        approval: approved(),
-        category: utility(),
-    }]
+    let content = |[sid, name, language, approval, category, body]: [&str; 6]| Content {
+        sid: sid.to_owned(),
+        friendly_name: name.to_owned(),
+        language: language.to_owned(),
+        body: body.to_owned(),
+        approval: approval.to_owned(),
+        category: category.to_owned(),
+    };
+    USUAL.map(content).into()
 }
 
 impl Content {
@@ -60,6 +105,11 @@ impl Content {
             text = text.replace(&format!("{{{{{name}}}}}"), value);
         }
         Ok(text)
+    }
+
+    /// Whether WhatsApp takes it for a free text.
+    pub(super) fn is_free_text(&self) -> bool {
+        self.approval != "approved"
     }
 
     fn variables(&self) -> BTreeSet<String> {
@@ -117,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_variable_is_needed_and_what_is_not_approved_is_not_sent() {
-        let [mut content] = <[Content; 1]>::try_from(usual()).unwrap();
+        let mut content = usual().swap_remove(0);
         let given = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use twilio_edge_filter::signature::Key;
 
+use super::content::Content;
 use super::messages::Message;
 use super::request::{is_address, is_url, is_whatsapp};
 use super::rest::Json;
@@ -21,10 +22,14 @@ use super::{Shared, delivery, fresh_sid, now_ms};
 /// Most messages an overview has.
 const SHOWN: usize = 100;
 
+/// Most contents there can be.
+const MOST_CONTENTS: usize = 10_000;
+
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/simulator/healthz", get(async || "ok\n"))
         .route("/simulator/inbound", post(inbound))
+        .route("/simulator/contents", post(contents))
         .route("/simulator/messages", get(messages))
         .route("/simulator/requests", get(requests))
         .route("/simulator/senders", get(senders))
@@ -123,6 +128,36 @@ async fn messages(State(shared): State<Arc<Shared>>) -> Json {
     let ledger = shared.ledger();
     let shown: Vec<Value> = ledger.messages.all().take(SHOWN).map(Message::to_json).collect();
     Json(json!({ "messages": shown }))
+}
+
+/// WhatsApp and Twilio's console: a content is there from now on as it is given, or under that SID none any more.
+async fn contents(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Set(Content),
+        Removed { removed: String },
+    }
+    let given: Given = match serde_json::from_slice(&body) {
+        Ok(given) => given,
+        Err(_) => {
+            let told = "a content as --catalogue has it, or {\"removed\": \"HX..\"}";
+            return problem(StatusCode::BAD_REQUEST, told.to_owned());
+        }
+    };
+    let mut catalogue = shared.catalogue();
+    let sid = match &given {
+        Given::Set(content) => content.sid.clone(),
+        Given::Removed { removed } => removed.clone(),
+    };
+    catalogue.retain(|content| content.sid != sid);
+    if let Given::Set(content) = given {
+        if catalogue.len() >= MOST_CONTENTS {
+            return problem(StatusCode::INSUFFICIENT_STORAGE, "there are too many".to_owned());
+        }
+        catalogue.push(content);
+    }
+    Json(json!({ "contents": catalogue.len() })).into_response()
 }
 
 /// How often what was answered how; status 0 is no answer.

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use super::request::is_whatsapp;
+
 /// What a number's suffix asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -41,8 +43,16 @@ const TABLE: &[(&str, Fault, &str)] = &[
         "no answer at all, **after** accepting: the message is sent",
     ),
     ("9007", Fault::Closed, "the connection is closed without an answer; not accepted"),
-    ("9010", Fault::Failed(63016), "201, then `failed` with 63016 (outside of the window)"),
-    ("9011", Fault::Failed(63018), "201, then `failed` with 63018 (rate limit of the channel)"),
+    (
+        "9010",
+        Fault::Failed(63016),
+        "on WhatsApp: 201, then `failed` with 63016 (outside of the window), unless it is a template",
+    ),
+    (
+        "9011",
+        Fault::Failed(63018),
+        "on WhatsApp: 201, then `failed` with 63018 (rate limit of the channel)",
+    ),
     (
         "9012",
         Fault::Undelivered(30003),
@@ -53,6 +63,16 @@ const TABLE: &[(&str, Fault, &str)] = &[
         Fault::Undelivered(30005),
         "201, `sent`, then `undelivered` with 30005 (unknown handset)",
     ),
+    (
+        "9014",
+        Fault::Failed(63024),
+        "on WhatsApp: 201, then `failed` with 63024 (not a user of WhatsApp)",
+    ),
+    (
+        "9015",
+        Fault::Refused(63016),
+        "on WhatsApp: 400, code 63016 (outside of the window), unless it is a template; not accepted",
+    ),
     ("9020", Fault::Duplicates, "every status callback comes twice"),
     ("9021", Fault::Disorder, "the status callbacks come in the reverse order"),
 ];
@@ -60,7 +80,19 @@ const TABLE: &[(&str, Fault, &str)] = &[
 impl Fault {
     /// The fault of a recipient, if it has one.
     pub(super) fn of(address: &str) -> Option<Fault> {
-        TABLE.iter().find(|(suffix, ..)| address.ends_with(suffix)).map(|(_, fault, _)| *fault)
+        let found = TABLE.iter().find(|(suffix, ..)| address.ends_with(suffix));
+        found
+            .map(|(_, fault, _)| *fault)
+            .filter(|fault| !fault.is_of_whatsapp() || is_whatsapp(address))
+    }
+
+    /// Whether only free texts have it.
+    pub(super) fn is_about_windows(self) -> bool {
+        matches!(self, Fault::Failed(63016) | Fault::Refused(63016))
+    }
+
+    fn is_of_whatsapp(self) -> bool {
+        matches!(self, Fault::Failed(63_000..64_000) | Fault::Refused(63_000..64_000))
     }
 }
 
@@ -89,5 +121,7 @@ mod tests {
         assert_eq!(Fault::of("whatsapp:+14155559001"), Some(Fault::TooMany));
         assert_eq!(Fault::of("+14155559013"), Some(Fault::Undelivered(30005)));
         assert_eq!(Fault::of("+14155550123"), None);
+        assert_eq!(Fault::of("whatsapp:+14155559010"), Some(Fault::Failed(63016)));
+        assert_eq!(Fault::of("+14155559010"), None, "a code of WhatsApp's");
     }
 }

@@ -96,6 +96,7 @@ impl Ledger {
         }
         let mut fault = Fault::of(&request.to);
         let mut body = request.body.clone().unwrap_or_default();
+        let mut needs_window = self.needs_window && is_whatsapp(&request.to);
         match &request.content_sid {
             Some(sid) => {
                 let content = catalogue.iter().find(|content| content.sid == *sid);
@@ -105,17 +106,20 @@ impl Ledger {
                     Ok(filled) => body = filled,
                     Err(code) => fault = Some(Fault::Failed(code)),
                 }
-            }
-            None if self.needs_window && is_whatsapp(&request.to) && fault.is_none() => {
-                let open = self
-                    .windows
-                    .get(&pair)
-                    .is_some_and(|heard| now_ms.saturating_sub(*heard) < WINDOW_MS / self.speed);
-                if !open {
-                    fault = Some(Fault::Failed(63016));
-                }
+                needs_window &= content.is_free_text();
+                // A template needs no window, whoever it goes to.
+                fault = fault.filter(|fault| !fault.is_about_windows() || content.is_free_text());
             }
             None => {}
+        }
+        if needs_window && fault.is_none() {
+            let open = self
+                .windows
+                .get(&pair)
+                .is_some_and(|heard| now_ms.saturating_sub(*heard) < WINDOW_MS / self.speed);
+            if !open {
+                fault = Some(Fault::Failed(63016));
+            }
         }
         if self.agenda.len() >= self.capacity.saturating_mul(4) {
             return Err(Refusal::too_many());

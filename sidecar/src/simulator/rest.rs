@@ -73,7 +73,8 @@ async fn accept(
     let account = allowed(shared, headers, Some(account))?;
     let pairs = pairs(body);
     let request = Request::read(&pairs, now_ms())?;
-    let fault = Fault::of(&request.to);
+    let fault = Fault::of(&request.to)
+        .filter(|fault| !fault.is_about_windows() || request.content_sid.is_none());
     match fault {
         Some(Fault::TooMany) => return Err(Refusal::too_many()),
         Some(Fault::Refused(code)) => {
@@ -88,7 +89,7 @@ async fn accept(
     }
     let sid = fresh_sid(if request.media.is_empty() { "SM" } else { "MM" });
     let message =
-        shared.ledger().accept(&account.sid, sid, request, &shared.settings.catalogue, now_ms())?;
+        shared.ledger().accept(&account.sid, sid, request, &shared.catalogue(), now_ms())?;
     shared.planned.notify_one();
     match fault {
         Some(Fault::ErrorAfterAccept) => Err(Refusal::new(500, 20500, "Internal Server Error")),
@@ -215,25 +216,47 @@ fn listed(shared: &Shared, account: &str, query: &str, headers: &HeaderMap) -> A
 }
 
 async fn content_list(State(shared): App, uri: Uri, headers: HeaderMap) -> Response {
-    let answer = allowed(&shared, &headers, None).map(|account| {
+    let answer = allowed(&shared, &headers, None).and_then(|account| {
         let (origin, date) = (origin(&headers), iso(now_ms()));
         let with_approvals = uri.path().ends_with("ContentAndApprovals");
-        let all = shared.settings.catalogue.iter().map(|content| match with_approvals {
+        let (size, number) = contents_page(uri.query().unwrap_or_default())?;
+        let catalogue = shared.catalogue();
+        let start = number.saturating_mul(size);
+        let shown = catalogue.iter().skip(start).take(size).map(|content| match with_approvals {
             true => content.with_approval(&account.sid, &date, &origin),
             false => content.to_json(&account.sid, &date, &origin),
         });
-        let url = format!("{origin}{}", uri.path());
-        let all: Vec<Value> = all.collect();
-        Json(json!({
-            "contents": all,
+        let shown: Vec<Value> = shown.collect();
+        let at = |number: usize| {
+            format!("{origin}{}?PageSize={size}&Page={number}&PageToken=PT{number}", uri.path())
+        };
+        let has_more = start.saturating_add(size) < catalogue.len();
+        Ok(Json(json!({
+            "contents": shown,
             "meta": {
-                "page": 0, "page_size": PAGE.0, "first_page_url": url, "url": url, "key": "contents",
-                "next_page_url": null, "previous_page_url": null,
+                "page": number, "page_size": size, "key": "contents",
+                "first_page_url": at(0), "url": at(number),
+                "next_page_url": has_more.then(|| at(number.saturating_add(1))),
+                "previous_page_url": number.checked_sub(1).map(at),
             },
         }))
-        .into_response()
+        .into_response())
     });
     finish(&shared, "content", answer)
+}
+
+/// How many are asked for, and which of the pages of so many.
+fn contents_page(query: &str) -> Result<(usize, usize), Refusal> {
+    let (mut size, mut number) = (PAGE.0, 0);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "PageSize" => size = value.parse().unwrap_or(PAGE.0).clamp(1, PAGE.1),
+            "Page" => number = value.parse().unwrap_or(0),
+            "PageToken" => {}
+            _ => return Err(Refusal::bad(20001, format!("{name} is no parameter of a list"))),
+        }
+    }
+    Ok((size, number))
 }
 
 async fn content_fetch(
@@ -242,7 +265,8 @@ async fn content_fetch(
     headers: HeaderMap,
 ) -> Response {
     let answer = allowed(&shared, &headers, None).and_then(|account| {
-        let content = shared.settings.catalogue.iter().find(|content| content.sid == sid);
+        let catalogue = shared.catalogue();
+        let content = catalogue.iter().find(|content| content.sid == sid);
         let content = content.ok_or_else(|| Refusal::not_found(&format!("/v1/Content/{sid}")))?;
         Ok(Json(content.to_json(&account.sid, &iso(now_ms()), &origin(&headers))).into_response())
     });
@@ -255,7 +279,8 @@ async fn content_approval(
     headers: HeaderMap,
 ) -> Response {
     let answer = allowed(&shared, &headers, None).and_then(|account| {
-        let content = shared.settings.catalogue.iter().find(|content| content.sid == sid);
+        let catalogue = shared.catalogue();
+        let content = catalogue.iter().find(|content| content.sid == sid);
         let content = content
             .ok_or_else(|| Refusal::not_found(&format!("/v1/Content/{sid}/ApprovalRequests")))?;
         Ok(Json(content.approval(&account.sid, &origin(&headers))).into_response())

@@ -57,8 +57,8 @@ pub struct Reached {
 /// What is asked for of messages that are to be sent: `$4` its id or SID, `$5` the person and `$6` the channel, each empty if any.
 macro_rules! sends_of {
     () => {
-        "account_sid = $1 AND form <> '' AND created_at_ms >= $2 AND created_at_ms <= $3 \
-         AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5) AND ($6 = '' OR channel = $6)"
+        "account_sid = $1 AND (form <> '' OR fallback <> '') AND created_at_ms >= $2 AND created_at_ms <= $3 \
+         AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5 OR fallback_to = $5) AND ($6 = '' OR channel = $6)"
     };
 }
 
@@ -66,7 +66,8 @@ const COUNT_SENDS: &str = concat!("SELECT count(*) AS found FROM sends WHERE ", 
 
 /// What waits is not sent; what is on its way or unknown stays so, for its answer or its status to tell.
 const ERASE_SENDS: &str = concat!(
-    "UPDATE sends SET form = '', recipient = channel || ':..' || substr(recipient, length(recipient) - 1), look_at_ms = 0, \
+    "UPDATE sends SET fallback = '', fallback_to = '', form = '', look_at_ms = 0, \
+     recipient = CASE WHEN form = '' THEN recipient ELSE channel || ':..' || substr(recipient, length(recipient) - 1) END, \
      code = CASE WHEN state = 'queued' THEN 'erased' ELSE code END, \
      reason = CASE WHEN state = 'queued' THEN 'what it says was taken out' ELSE reason END, \
      state = CASE WHEN state = 'queued' THEN 'refused' ELSE state END, changed_at_ms = $7 WHERE ",

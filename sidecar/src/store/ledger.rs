@@ -25,6 +25,7 @@ use super::{
     siblings::{Outgoing, Siblings},
     sql::{Database, Durability, StoreError, Transaction},
     suppressions::{self, PersonAsked, Suppressions},
+    templates::Templates,
     tenants::Tenants,
 };
 use crate::{
@@ -171,6 +172,11 @@ impl Ledger {
     /// What is to be sent, in the same database.
     pub(super) fn sends(&self) -> Sends {
         self.sends.clone()
+    }
+
+    /// What may be sent as a template, in the same database.
+    pub(super) fn templates(&self) -> Templates {
+        Templates::of(self.database.clone(), self.timeout)
     }
 
     /// What sinks are owed, in the same database.

@@ -21,6 +21,7 @@ mod consents;
 mod dead_letters;
 mod erasure;
 mod event;
+mod fallbacks;
 mod group;
 pub mod histories;
 mod idempotency;
@@ -47,6 +48,7 @@ mod spool;
 mod sql;
 mod sqlite;
 mod suppressions;
+mod templates;
 mod tenants;
 mod unknowns;
 mod waiting;
@@ -74,6 +76,7 @@ pub use self::{
     sends::{Outcome, Send, Sends, SendsStanding},
     sql::StoreError,
     suppressions::{Suppressions, SuppressionsPage},
+    templates::{CatalogueStanding, Templates},
     tenants::Tenants,
     waiting::WaitingPage,
 };
@@ -283,6 +286,11 @@ impl Stores {
             Leases::Memory(_) | Leases::Sql => None,
         };
         Paces::of(self.sends().shared(), redis)
+    }
+
+    /// What may be sent as a template, in the same database.
+    pub fn templates(&self) -> Templates {
+        self.ledger.templates()
     }
 
     /// What sinks are owed, in the same database.

@@ -19,15 +19,18 @@ use crate::config;
 macro_rules! send_columns {
     () => {
         "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, wanted_at_ms, attempt_id, tries, \
-         message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, looks, request_id"
+         message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, looks, request_id, fallback, \
+         fallback_to, fallback_of"
     };
 }
 pub(super) use send_columns;
 
 pub(super) const ADD: &str = "
     INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
-        wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, $10, '', 0, '', '', '', $11, $12, $11)";
+        wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms, fallback,
+        fallback_to, fallback_of)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $13, $10, $10, '', 0, '', $14, $15, $11, $12, $11, $16, $17, $18)
+    ON CONFLICT (fallback_of) WHERE fallback_of <> '' DO NOTHING";
 
 /// Nothing has left: it is tried again, unless what it says was taken out meanwhile.
 const AGAIN: &str = "
@@ -40,12 +43,16 @@ const END: &str = "
     UPDATE sends SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
         request_id = $9, looks = 0, look_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
         form = CASE WHEN $3 = 'unknown' THEN form ELSE '' END,
+        fallback = CASE WHEN $3 = 'refused' THEN '' ELSE fallback END,
+        fallback_to = CASE WHEN $3 = 'refused' THEN '' ELSE fallback_to END,
         recipient = CASE WHEN $3 = 'unknown' THEN recipient ELSE $8 END
     WHERE id = $1 AND attempt_id = $2 AND state IN ('attempting', 'unknown')";
 
 const RESOLVE: &str = "
     UPDATE sends SET state = $2, message_sid = $3, attempt_id = '', form = '', recipient = $4, code = '',
-        reason = 'decided by an operator', changed_at_ms = $5, look_at_ms = 0
+        reason = 'decided by an operator', changed_at_ms = $5, look_at_ms = 0,
+        fallback = CASE WHEN $2 = 'sent' THEN fallback ELSE '' END,
+        fallback_to = CASE WHEN $2 = 'sent' THEN fallback_to ELSE '' END
     WHERE id = $1 AND state = 'unknown'";
 
 const FETCH: &str = concat!("SELECT ", send_columns!(), " FROM sends WHERE id = $1");
@@ -108,6 +115,12 @@ pub struct Send {
     pub looks: i64,
     /// Twilio's name of the last call, for its support; empty if it answered none.
     pub request_id: String,
+    /// What is sent instead if it fails, as `domain/sending/fallback.rs` reads it; empty if there is nothing, or any more.
+    pub fallback: String,
+    /// To whose number, as long as there is.
+    pub fallback_to: String,
+    /// Instead of which message of ours it is; empty if of none.
+    pub fallback_of: String,
 }
 
 /// How an attempt ended.
@@ -139,12 +152,12 @@ pub struct SendsStanding {
 pub struct Sends {
     pub(super) database: Database,
     timeout: Duration,
-    writes: Writes,
+    pub(super) writes: Writes,
 }
 
 impl Send {
     /// The values of [`ADD`].
-    pub(super) fn added(&self, priority: i64) -> [Bind<'_>; 12] {
+    pub(super) fn added(&self, priority: i64) -> [Bind<'_>; 18] {
         [
             Bind::Text(&self.id),
             Bind::Text(&self.account_sid),
@@ -158,6 +171,12 @@ impl Send {
             Bind::Whole(self.due_at_ms),
             Bind::Whole(self.created_at_ms),
             Bind::Text(&self.created_by),
+            Bind::Text(&self.state),
+            Bind::Text(&self.code),
+            Bind::Text(&self.reason),
+            Bind::Text(&self.fallback),
+            Bind::Text(&self.fallback_to),
+            Bind::Text(&self.fallback_of),
         ]
     }
 }
@@ -218,12 +237,14 @@ impl Sends {
         self.changed(AGAIN, &binds).await.map(|_| ())
     }
 
-    /// Writes down how an attempt ended; false if somebody else has decided about it.
+    /// Writes down how an attempt ended, and with it what is sent `instead` and how soon: both, or neither. False if somebody
+    /// else has decided about it.
     pub async fn end(
         &self,
         send: &Send,
         masked: &str,
         outcome: &Outcome<'_>,
+        instead: Option<(&Send, i64)>,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds = [
@@ -237,7 +258,8 @@ impl Sends {
             Bind::Text(masked),
             Bind::Text(outcome.request_id),
         ];
-        self.changed(END, &binds).await.map(|rows| rows == 1)
+        let ended = self.writes.change_with(END, &binds, instead);
+        ended.await.map(|rows| rows == 1)
     }
 
     /// Decides about one of which nobody knows; false if it is no such one.

@@ -33,7 +33,7 @@ const REQUEUE: &str = "
 
 /// What nobody has begun to send.
 const CANCEL: &str = "
-    UPDATE sends SET state = 'canceled', form = '', recipient = $2, code = '', reason = '', changed_at_ms = $3
+    UPDATE sends SET state = 'canceled', form = '', fallback = '', fallback_to = '', recipient = $2, code = '', reason = '', changed_at_ms = $3
     WHERE id = $1 AND state = 'queued'";
 
 const LIKE_IT: &str = "
@@ -51,13 +51,13 @@ const OWNED_BY_ARRAY: &str = "
 const OPEN: &str = concat!(
     "SELECT ",
     send_columns!(),
-    " FROM sends WHERE state <> 'sent' AND id IN (SELECT value FROM json_each($1))"
+    " FROM sends WHERE (state <> 'sent' OR fallback <> '') AND id IN (SELECT value FROM json_each($1))"
 );
 
 const OPEN_BY_ARRAY: &str = concat!(
     "SELECT ",
     send_columns!(),
-    " FROM sends WHERE state <> 'sent' AND id = ANY(ARRAY(SELECT json_array_elements_text($1::json)))"
+    " FROM sends WHERE (state <> 'sent' OR fallback <> '') AND id = ANY(ARRAY(SELECT json_array_elements_text($1::json)))"
 );
 
 #[derive(Debug, FromRow)]
@@ -153,7 +153,7 @@ impl Sends {
         Ok(found.into_iter().map(|named| named.id).collect())
     }
 
-    /// Those of these that are not known to be sent.
+    /// Those of these that are not known to be sent, or may have something sent instead of them.
     pub async fn open_of(&self, ids: &[&str]) -> Result<Vec<Send>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => OPEN,

@@ -15,8 +15,8 @@ use super::{
 enum Write {
     /// A message, and with it the answer to copies of its request: both, or neither.
     Add { send: Box<Send>, priority: i64, done: Option<Box<Done>> },
-    /// A statement about one message, whose id is the first of its values.
-    Change { statement: &'static str, values: Vec<Value> },
+    /// A statement about one message, whose id is the first of its values; and what is sent instead, if it changes anything.
+    Change { statement: &'static str, values: Vec<Value>, instead: Option<(Box<Send>, i64)> },
 }
 
 #[derive(Debug, Clone)]
@@ -58,11 +58,22 @@ impl Writes {
         statement: &'static str,
         values: &[Bind<'_>],
     ) -> Result<u64, StoreError> {
+        self.change_with(statement, values, None).await
+    }
+
+    /// The same, and if it changed the message another one, to be sent instead as soon as that says.
+    pub(super) async fn change_with(
+        &self,
+        statement: &'static str,
+        values: &[Bind<'_>],
+        instead: Option<(&Send, i64)>,
+    ) -> Result<u64, StoreError> {
+        let instead = instead.map(|(send, priority)| (Box::new(send.clone()), priority));
         let values = values.iter().map(|value| match value {
             Bind::Text(text) => Value::Text((*text).to_owned()),
             Bind::Whole(number) => Value::Whole(*number),
         });
-        let change = Write::Change { statement, values: values.collect() };
+        let change = Write::Change { statement, values: values.collect(), instead };
         self.0.ask(vec![change], 0).await.map(|rows| rows.first().copied().unwrap_or_default())
     }
 }
@@ -107,7 +118,7 @@ impl Write {
                 }
                 Ok(rows)
             }
-            Write::Change { statement, values } => {
+            Write::Change { statement, values, instead } => {
                 let values: Vec<Bind<'_>> = values
                     .iter()
                     .map(|value| match value {
@@ -115,7 +126,11 @@ impl Write {
                         Value::Whole(number) => Bind::Whole(*number),
                     })
                     .collect();
-                tx.execute_bound(statement, &values).await
+                let rows = tx.execute_bound(statement, &values).await?;
+                if let Some((send, priority)) = instead.as_ref().filter(|_| rows == 1) {
+                    tx.execute_bound(ADD, &send.added(*priority)).await?;
+                }
+                Ok(rows)
             }
         }
     }

@@ -95,7 +95,13 @@ async fn what_is_asked_of_twilio_is_what_twilio_describes() {
     let service = format!("MG{}", "0".repeat(32));
     let (sms, whatsapp) = ("+14155550123", "whatsapp:+14155550123");
     let (ours, brand) = ("+14155238886", "whatsapp:+15550001111");
-    let agreed = json!({"number": whatsapp, "category": "marketing", "source": "form",
+    // As the template is registered.
+    eventually("the templates are known", async || {
+        let known = app.get("/v1/templates").await;
+        known["templates"].as_array().is_some_and(|known| !known.is_empty())
+    })
+    .await;
+    let agreed = json!({"number": whatsapp, "category": "utility", "source": "form",
         "at": "2026-11-01T10:00:00Z"});
     let recorded = app.send(Method::POST, "/v1/consents", agreed.to_string()).await;
     assert!(recorded.status().is_success());
@@ -154,9 +160,11 @@ async fn what_is_asked_of_twilio_is_what_twilio_describes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let told = world.directory.path().join("seen.json");
     std::fs::write(&told, Value::from(seen).to_string()).unwrap();
+    let specs = root.join(".tools/openapi");
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/it/client/judge.py"))
-        .args([&root.join(".tools/openapi/twilio_api_v2010.json"), &told])
+        .args(["twilio_api_v2010.json", "twilio_content_v1.json"].map(|name| specs.join(name)))
+        .arg(&told)
         .output()
         .await
         .unwrap();
@@ -165,6 +173,7 @@ async fn what_is_asked_of_twilio_is_what_twilio_describes() {
     let said = String::from_utf8(judged.stdout).unwrap();
     let counted: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(counted["POST Messages.json"], 6, "each was asked for once: {counted}");
+    assert_eq!(counted["GET /v1/ContentAndApprovals"], 1, "{counted}");
     assert_eq!(counted["GET Messages/{Sid}.json"], 1, "{counted}");
     assert!(
         counted["GET Messages.json"].as_u64() > Some(1),

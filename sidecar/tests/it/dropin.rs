@@ -46,7 +46,14 @@ async fn prepared(
     let keys = {
         let root = administrator(&sidecar).await;
         let app = Caller::app(&sidecar, &root.token);
-        let agreed = json!({"account_sid": ACCOUNT, "number": AGREED, "category": "marketing",
+        let place = format!("/v1/templates?account_sid={ACCOUNT}");
+        eventually("the templates are known", async || {
+            let known = app.get(&place).await;
+            known["templates"].as_array().is_some_and(|known| !known.is_empty())
+        })
+        .await;
+        // As the template is registered.
+        let agreed = json!({"account_sid": ACCOUNT, "number": AGREED, "category": "utility",
             "source": "checkout form", "at": "2026-11-01T10:00:00Z"});
         let recorded = app.send(Method::POST, "/v1/consents", agreed.to_string()).await;
         assert!(recorded.status().is_success(), "{:?}", recorded.text().await);

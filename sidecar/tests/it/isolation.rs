@@ -81,6 +81,10 @@ async fn fill(sidecar: &Sidecar, root: &Caller<'_>) {
     let said = root.send(Method::PUT, &format!("/v1/tenants/{A}"), tenant).await;
     assert_eq!(said.status(), 200);
 
+    let template = json!({"content_sid": "HX00112233445566778899aabbccddeeff"}).to_string();
+    let place = format!("/v1/templates/template-of-A/en?account_sid={A}");
+    assert_eq!(root.send(Method::PUT, &place, template).await.status(), 200);
+
     let route = |mut claim: twilio_edge_contract::Claim| {
         claim.route = "/twilio/route-of-A".into();
         of_a(claim)
@@ -199,8 +203,15 @@ fn requests(
             let mut body = example(document, schema, "");
             // What stands for something else that is there already.
             if let Some(fields) = body.as_object_mut() {
-                for other in ["messaging_service_sid", "content_sid", "content_variables"] {
-                    fields.remove(other);
+                let others = [
+                    "messaging_service_sid",
+                    "content_sid",
+                    "content_variables",
+                    "template",
+                    "fallback",
+                ];
+                for other in others.iter().filter(|_| path == "/v1/messages") {
+                    fields.remove(*other);
                 }
             }
             body.to_string()
@@ -231,7 +242,11 @@ fn requests(
         let place = format!("{{{}}}", one["name"].as_str().unwrap());
         let fill = |path: &String| -> Vec<String> {
             let ids = known.ids.iter().map(String::as_str).chain([FIRST]);
-            ids.map(|id| path.replace(&place, id)).collect()
+            match one["name"].as_str() {
+                Some("name") => vec![path.replace(&place, "template-of-A")],
+                Some("locale") => vec![path.replace(&place, "en")],
+                _ => ids.map(|id| path.replace(&place, id)).collect(),
+            }
         };
         paths = paths.iter().flat_map(fill).collect();
     }
@@ -297,6 +312,8 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "sink" => "app",
         "channel" => "whatsapp",
         "region" => "US",
+        "locale" => "en",
+        "content_sid" => "HX00112233445566778899aabbccddeeff",
         "at" => "2026-11-23T12:00:00Z",
         "ip" => "192.0.2.1",
         "since" => "2001-01-01T00:00:00Z",

@@ -199,6 +199,7 @@ async fn a_status_tells_of_a_message_of_which_nobody_knew() {
         ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
         ("TWILIO_EDGE_SENDING_BASE_URL", &format!("http://{}", silent.local_addr().unwrap())),
         ("TWILIO_EDGE_SENDING_STATUS_CALLBACK_URL", &format!("{nowhere}/status#rc=3")),
+        ("TWILIO_EDGE_SENDING_TEMPLATES_EVERY_S", "0"),
         ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "1000"),
     ];
     let sidecar = world.sidecar_with(&settings).await;

@@ -281,6 +281,7 @@ async fn nobody_is_sent_what_they_do_not_want(world: World) {
         "sender",
         "recipient",
         "content",
+        "template",
         "region",
         "suppression",
         "consent",

@@ -21,6 +21,29 @@ pub enum Action {
     Retry,
     /// It is refused.
     GiveUp,
+    /// It is refused, and what its fallback says is sent instead, if it has one.
+    Switch,
+}
+
+/// What is sent instead of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = FallbackTo)]
+pub enum To {
+    /// A template.
+    Template,
+    /// A text on another channel.
+    Channel,
+}
+
+impl To {
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            To::Template => "template",
+            To::Channel => "channel",
+        }
+    }
 }
 
 impl Action {
@@ -29,6 +52,7 @@ impl Action {
         match self {
             Action::Retry => "retry",
             Action::GiveUp => "give_up",
+            Action::Switch => "switch",
         }
     }
 }
@@ -71,6 +95,9 @@ pub struct Entry {
     pub actor: Actor,
     /// How.
     pub remedy: String,
+    /// To what a `switch` goes, the best first.
+    #[serde(default)]
+    pub to: Vec<To>,
 }
 
 /// The table.
@@ -115,6 +142,14 @@ impl Errors {
         self.0.get(&code)
     }
 
+    /// To what is switched when a message ended with a code, Twilio's or `window_closed`; the best first.
+    pub fn switches(&self, code: &str) -> &[To] {
+        // What our rule says before the call is what Twilio would say after it.
+        let code = if code == "window_closed" { "63016" } else { code };
+        let entry = code.parse().ok().and_then(|code| self.get(code));
+        entry.filter(|entry| entry.action == Action::Switch).map_or(&[], |entry| &entry.to)
+    }
+
     /// What is done; nothing again of what nobody knows.
     pub fn action(&self, code: i64) -> Action {
         self.get(code).map_or(Action::GiveUp, |entry| entry.action)
@@ -127,9 +162,11 @@ pub fn reference() -> String {
         "| code | what Twilio says | what is done | who must act | how |\n|---|---|---|---|---|\n"
             .to_owned();
     let errors = Errors::of(Table::new()).map(|errors| errors.0).unwrap_or_default();
-    for (code, Entry { title, action, actor, remedy }) in errors {
+    for (code, Entry { title, action, actor, remedy, to }) in errors {
         let (action, actor) = (action.as_str(), actor.as_str());
-        let _ = writeln!(text, "| {code} | {title} | `{action}` | {actor} | {remedy} |");
+        let to: Vec<&str> = to.into_iter().map(To::as_str).collect();
+        let to = if to.is_empty() { String::new() } else { format!(": {}", to.join(", ")) };
+        let _ = writeln!(text, "| {code} | {title} | `{action}`{to} | {actor} | {remedy} |");
     }
     text
 }
@@ -163,6 +200,7 @@ mod tests {
         assert_eq!(again, [20429, 21611, 30001, 30022, 63017, 63018]);
         assert_eq!(errors.action(99_999), Action::GiveUp, "what nobody knows");
         for (code, entry) in &errors.0 {
+            assert_eq!(entry.action == Action::Switch, !entry.to.is_empty(), "{code}");
             let passes = entry.actor == Actor::Nobody;
             assert_eq!(
                 passes,
@@ -171,6 +209,21 @@ mod tests {
             );
             assert!(!entry.title.is_empty() && entry.remedy.ends_with('.'), "{code}");
         }
+    }
+
+    #[test]
+    fn what_a_channel_does_not_take_goes_elsewhere() {
+        let errors = usual();
+        assert_eq!(errors.switches("63016"), [To::Template, To::Channel]);
+        assert_eq!(errors.switches("window_closed"), errors.switches("63016"));
+        for code in ["63024", "63032", "63049"] {
+            assert_eq!(errors.switches(code), [To::Channel], "{code}");
+        }
+        assert_eq!(errors.switches("21610"), [], "they do not want it on any");
+        let never = of("[63016]\naction = \"give_up\"").unwrap();
+        assert_eq!(never.switches("window_closed"), []);
+        let own = of("[63018]\naction = \"switch\"\nto = [\"channel\"]").unwrap();
+        assert_eq!(own.switches("63018"), [To::Channel]);
     }
 
     #[test]

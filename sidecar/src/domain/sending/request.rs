@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 
 use form_urlencoded::Serializer;
 
-use crate::domain::{address::Address, check::Kind, policy::Category};
+use super::fallback::Fallback;
+use crate::domain::{
+    address::Address,
+    check::Kind,
+    policy::Category,
+    template::{Standing, Template, locale::Locale},
+};
 
 /// Most characters of a text (Twilio's error 21617).
 pub const LONGEST_BODY: usize = 1600;
@@ -24,8 +30,14 @@ pub struct Request {
     pub sender: Option<Sender>,
     /// What.
     pub content: Content,
-    /// What it is for.
-    pub category: Category,
+    /// What it is for, if somebody says.
+    pub category: Option<Category>,
+    /// What the person reads, if somebody says.
+    pub locale: Option<Locale>,
+    /// What the catalogue knows of its template.
+    pub template: Option<Template>,
+    /// What is sent instead, if its channel does not take it; of the account, where nobody says.
+    pub fallback: Option<Fallback>,
 }
 
 /// Who sends.
@@ -47,6 +59,13 @@ pub enum Content {
         /// Where the media are.
         media: Vec<String>,
     },
+    /// A template by its name in the catalogue, which is not known to have it.
+    Named {
+        /// What people call it.
+        name: String,
+        /// What stands in its places.
+        variables: BTreeMap<String, String>,
+    },
     /// A template of the Content API.
     Template {
         /// Twilio's name of it.
@@ -59,10 +78,24 @@ pub enum Content {
 impl Request {
     /// What the rules about windows and consents go by.
     pub fn kind(&self) -> Kind {
-        match self.content {
-            Content::Session { .. } => Kind::Session,
-            Content::Template { .. } => Kind::Template,
+        match (&self.content, &self.template) {
+            (Content::Session { .. }, _) => Kind::Session,
+            // Nobody has approved it as a template: on WhatsApp it is free text.
+            (_, Some(template)) if template.approval.on(&self.to.channel) == Standing::FreeText => {
+                Kind::Session
+            }
+            (Content::Template { .. } | Content::Named { .. }, _) => Kind::Template,
         }
+    }
+
+    /// What it is for: as somebody says, as its template is registered, or else the strictest that it may be.
+    pub fn category(&self) -> Category {
+        let usual = match self.content {
+            Content::Session { .. } => Kind::Session.usual_category(),
+            Content::Template { .. } | Content::Named { .. } => Kind::Template.usual_category(),
+        };
+        let registered = self.template.as_ref().and_then(|template| template.category);
+        self.category.or(registered).unwrap_or(usual)
     }
 
     /// Who sends, in one word: the unit that Twilio limits.
@@ -92,6 +125,8 @@ impl Request {
                     form.append_pair("MediaUrl", url);
                 });
             }
+            // No rule lets it through.
+            Content::Named { .. } => {}
             Content::Template { content_sid, variables } => {
                 form.append_pair("ContentSid", content_sid);
                 if !variables.is_empty() {
@@ -115,7 +150,10 @@ mod tests {
             to: address("whatsapp:+15551234567"),
             sender: Some(Sender::From(address("whatsapp:+15557654321"))),
             content,
-            category: Category::Service,
+            category: None,
+            locale: None,
+            template: None,
+            fallback: None,
         }
     }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::request::Sender;
+use super::{fallback::Fallback, request::Sender};
 use crate::domain::{
     address::Address,
     phone::{self, Region},
@@ -26,7 +26,7 @@ const ANY: &str = "";
 
 /// The fields of an account's routes.
 const FIELDS: &str =
-    "default, default_messaging_service_sid, by_country, allow_countries, deny_countries";
+    "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback";
 
 /// The routes of all accounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub struct Routes {
     /// All, if there is none.
     allow: BTreeSet<String>,
     deny: BTreeSet<String>,
+    fallback: Fallback,
 }
 
 impl Routing {
@@ -64,6 +65,11 @@ impl Routing {
 }
 
 impl Routes {
+    /// What is sent instead of a message that its channel does not take, where nobody says.
+    pub fn fallback(&self) -> Option<&Fallback> {
+        Some(&self.fallback).filter(|fallback| !fallback.is_empty())
+    }
+
     /// Who sends on a channel to a country.
     pub fn sender(&self, channel: &str, country: Option<&str>) -> Option<&Sender> {
         let there = country.and_then(|country| self.by_country.get(country));
@@ -125,6 +131,7 @@ fn routes(parent: &str, value: &Value, problems: &mut Vec<String>) -> Routes {
                 }
             }
             "allow_countries" => routes.allow = countries(&path, value, problems),
+            "fallback" => routes.fallback = fallback(&path, value, problems),
             "deny_countries" => routes.deny = countries(&path, value, problems),
             _ => problems.push(format!("{path}: there is no such field; there are {FIELDS}")),
         }
@@ -136,6 +143,20 @@ fn routes(parent: &str, value: &Value, problems: &mut Vec<String>) -> Routes {
         problems.push(format!("{parent}deny_countries: {country} is in allow_countries too"));
     }
     routes
+}
+
+fn fallback(path: &str, value: &Value, problems: &mut Vec<String>) -> Fallback {
+    match serde_json::from_value::<Fallback>(value.clone()) {
+        Ok(fallback) => {
+            let told = fallback.problems();
+            problems.extend(told.into_iter().map(|problem| format!("{path}.{problem}")));
+            fallback
+        }
+        Err(error) => {
+            problems.push(format!("{path}: {error}"));
+            Fallback::default()
+        }
+    }
 }
 
 fn fields<'v>(
@@ -264,7 +285,7 @@ mod tests {
     #[test]
     fn every_problem_is_told_at_once() {
         let file = "default: +15551234567\ndefault_messaging_service_sid: MG1\nby_country: {uk: {}, FR: {sms: \"whatsapp:+33612345678\"}}\n\
-            allow_countries: []\ndeny_countries: [XX]\nrouts: 1\naccounts: {AC1: 7}\n";
+            allow_countries: []\ndeny_countries: [XX]\nfallback: {channel: rcs}\nrouts: 1\naccounts: {AC1: 7}\n";
         let problems = Routing::parse(file).unwrap_err();
         for path in [
             "default:",
@@ -275,6 +296,7 @@ mod tests {
             "allow_countries:",
             "deny_countries[0]:",
             "routs:",
+            "fallback.channel: must be sms",
             "accounts.AC1: must be AC",
             "accounts.AC1: must be a table",
         ] {

@@ -12,6 +12,12 @@ use crate::domain::{
     check,
     media::{Looked, Unfit, Why},
     phone,
+    template::{
+        Standing,
+        catalogue::Offer,
+        locale::Locale,
+        variables::{self, Asked},
+    },
 };
 
 /// The rules, in their order. A rule about templates, media or routes has its place before those of the person.
@@ -27,6 +33,8 @@ pub enum Rule {
     Recipient,
     /// The content is one Twilio can take.
     Content,
+    /// There is such a template, it may be sent, and each of its places has something to stand in it.
+    Template,
     /// The country may be written to.
     Region,
     /// See [`check::Rule`].
@@ -55,6 +63,12 @@ pub enum Code {
     InvalidRecipient,
     /// Too long.
     ContentRejected,
+    /// The catalogue of the account has no such template.
+    TemplateUnknown,
+    /// WhatsApp does not let it be sent, or not now.
+    TemplateNotApproved,
+    /// What is to stand in its places cannot.
+    VariablesRejected,
     /// The operator does not write to that country.
     RegionBlocked,
     /// See [`check::Code`].
@@ -73,6 +87,13 @@ pub enum Code {
     MediaUnreachable,
 }
 
+impl Rule {
+    /// Whether it is about the person, who may say something else meanwhile.
+    pub fn is_of_person(self) -> bool {
+        matches!(self, Rule::Suppression | Rule::Consent | Rule::Freshness | Rule::Window)
+    }
+}
+
 impl Code {
     /// As it is written everywhere.
     pub fn as_str(self) -> &'static str {
@@ -81,6 +102,9 @@ impl Code {
             Code::SenderUnknown => "sender_unknown",
             Code::InvalidRecipient => "invalid_recipient",
             Code::ContentRejected => "content_rejected",
+            Code::TemplateUnknown => "template_unknown",
+            Code::TemplateNotApproved => "template_not_approved",
+            Code::VariablesRejected => "variables_rejected",
             Code::RegionBlocked => "region_blocked",
             Code::Suppressed => "suppressed",
             Code::NoConsent => "no_consent",
@@ -122,6 +146,9 @@ pub struct Verdict {
     pub detail: String,
     /// Who can change that.
     pub actor: Option<Actor>,
+    /// What would do instead: of a window that is closed, templates.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<Offer>,
 }
 
 /// What is known beside the request.
@@ -135,19 +162,28 @@ pub struct Facts<'a> {
     pub checks: Vec<check::Verdict>,
     /// Of its media.
     pub media: &'a Looked,
+    /// The templates that may be sent there at any time.
+    pub offers: Vec<Offer>,
 }
 
 /// What every rule says, in their order. The message may be sent if all are ok.
 pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
+    let is_closed = |said: &check::Verdict| said.code == Some(check::Code::WindowClosed);
+    let has_window = !facts.checks.iter().any(is_closed);
     let mut verdicts = vec![
         credentials(facts.has_credentials),
         sender(request),
         recipient(request),
         content(request),
+        template(request, has_window),
         region(request, facts.routes),
     ];
     verdicts.extend(facts.checks.into_iter().map(of_check));
     verdicts.push(media(facts.media));
+    let closed = verdicts.iter_mut().find(|said| said.code == Some(Code::WindowClosed));
+    if let Some(closed) = closed {
+        closed.templates = facts.offers;
+    }
     verdicts
 }
 
@@ -180,12 +216,14 @@ pub fn of_media(unfit: &Unfit) -> Code {
 }
 
 fn fine(rule: Rule, detail: impl Into<String>) -> Verdict {
-    Verdict { rule, ok: true, code: None, detail: detail.into(), actor: None }
+    let (detail, templates) = (detail.into(), Vec::new());
+    Verdict { rule, ok: true, code: None, detail, actor: None, templates }
 }
 
 fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
     let (code, actor) = (Some(code), Some(actor));
-    Verdict { rule, ok: false, code, detail: detail.into(), actor }
+    let (detail, templates) = (detail.into(), Vec::new());
+    Verdict { rule, ok: false, code, detail, actor, templates }
 }
 
 fn credentials(has_credentials: bool) -> Verdict {
@@ -232,6 +270,59 @@ fn content(request: &Request) -> Verdict {
     fine(Rule::Content, "Twilio can take it")
 }
 
+fn template(request: &Request, has_window: bool) -> Verdict {
+    let unapproved = |detail: String| {
+        against(Rule::Template, Code::TemplateNotApproved, Actor::Operator, detail)
+    };
+    let given = match &request.content {
+        Content::Session { .. } => return fine(Rule::Template, "no template"),
+        Content::Named { name, .. } => {
+            let wanted = request.locale.clone().unwrap_or_else(Locale::usual);
+            let chain: Vec<String> = wanted.chain().iter().map(Locale::to_string).collect();
+            let detail = format!(
+                "the catalogue of the account has no template {name:?} in {}; GET /v1/templates lists it",
+                chain.join(", ")
+            );
+            return against(Rule::Template, Code::TemplateUnknown, Actor::Caller, detail);
+        }
+        Content::Template { variables, .. } => variables,
+    };
+    let known = request.template.as_ref();
+    if let Some(template) = known {
+        let says = template.approval.as_str();
+        match template.approval.on(&request.to.channel) {
+            Standing::Template => {}
+            Standing::FreeText if has_window => {}
+            Standing::FreeText => {
+                return unapproved(format!(
+                    "WhatsApp has not approved it ({says}): it can be sent while the person's window is open"
+                ));
+            }
+            Standing::Barred if template.reason.is_empty() => {
+                return unapproved(format!("WhatsApp does not let it be sent: {says}"));
+            }
+            Standing::Barred => {
+                return unapproved(format!(
+                    "WhatsApp does not let it be sent: {says}, {}",
+                    template.reason
+                ));
+            }
+        }
+    }
+    let asked = Asked {
+        places: known.map(|template| &template.variables),
+        text: known.map_or("", |template| &template.text),
+        channel: &request.to.channel,
+    };
+    let problems = variables::problems(asked, given);
+    if problems.is_empty() {
+        let told = if known.is_some() { "it has what it needs" } else { "Twilio knows it" };
+        return fine(Rule::Template, told);
+    }
+    let detail = format!("variables: {}", problems.join("; "));
+    against(Rule::Template, Code::VariablesRejected, Actor::Caller, detail)
+}
+
 fn region(request: &Request, routes: &Routes) -> Verdict {
     match routes.blocks(phone::country(&request.to.number).as_deref()) {
         Some(detail) => against(Rule::Region, Code::RegionBlocked, Actor::Operator, detail),
@@ -260,6 +351,7 @@ fn of_check(verdict: check::Verdict) -> Verdict {
             check::Actor::Administrator => Actor::Administrator,
             check::Actor::Caller => Actor::Caller,
         }),
+        templates: Vec::new(),
     }
 }
 
@@ -268,7 +360,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::domain::{address::Address, policy::Category, sending::routing::Routing};
+    use crate::domain::{
+        address::Address,
+        sending::routing::Routing,
+        template::{Approval, catalogue},
+    };
 
     fn address(text: &str) -> Address {
         Address::parse(text).unwrap()
@@ -280,28 +376,96 @@ mod tests {
     }
 
     fn codes(sender: Option<&str>, content: Content, to: &str) -> Vec<&'static str> {
-        codes_of(sender, content, to, &Looked::Fit)
+        codes_of(&request(sender, content, to), &Looked::Fit, Vec::new())
     }
 
-    fn codes_of(
-        sender: Option<&str>,
-        content: Content,
-        to: &str,
-        media: &Looked,
-    ) -> Vec<&'static str> {
-        let request = Request {
+    fn request(sender: Option<&str>, content: Content, to: &str) -> Request {
+        Request {
             account_sid: "AC00112233445566778899aabbccddeeff".into(),
             to: address(to),
             sender: sender.map(|from| Sender::From(address(from))),
             content,
-            category: Category::Service,
-        };
+            category: None,
+            locale: None,
+            template: None,
+            fallback: None,
+        }
+    }
+
+    fn codes_of(
+        request: &Request,
+        media: &Looked,
+        checks: Vec<check::Verdict>,
+    ) -> Vec<&'static str> {
         let routing = Routing::parse("deny_countries: [FR]").unwrap();
         let routes = routing.of(&request.account_sid);
-        let facts = Facts { has_credentials: true, routes, checks: Vec::new(), media };
-        let verdicts = judge(&request, facts);
+        let offers = Vec::new();
+        let facts = Facts { has_credentials: true, routes, checks, media, offers };
+        let verdicts = judge(request, facts);
         assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
         verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
+    }
+
+    /// What is said of a template that is known, on a channel, with a window that is closed or not.
+    fn of_template(
+        approval: Approval,
+        to: &str,
+        is_closed: bool,
+        variables: &[(&str, &str)],
+    ) -> Vec<&'static str> {
+        let template = catalogue::template("a", "en", approval);
+        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let content = Content::Template {
+            content_sid: template.content_sid.clone(),
+            variables: given.collect(),
+        };
+        let from = to.replace("2345678", "5550100");
+        let asked = Request { template: Some(template), ..request(Some(&from), content, to) };
+        let window = check::Verdict {
+            rule: check::Rule::Window,
+            ok: !is_closed,
+            code: is_closed.then_some(check::Code::WindowClosed),
+            detail: String::new(),
+            actor: None,
+        };
+        codes_of(&asked, &Looked::Nothing, vec![window])
+    }
+
+    #[test]
+    fn a_template_is_one_that_may_be_sent() {
+        use Approval::{Approved, Paused, Pending, Rejected, Unsubmitted};
+        let (whatsapp, sms) = ("whatsapp:+16132345678", "+16132345678");
+        let ada = &[("1", "Ada")];
+        assert_eq!(of_template(Approved, whatsapp, false, ada), [""; 0]);
+        for barred in [Paused, Rejected, Approval::Disabled] {
+            assert_eq!(of_template(barred, whatsapp, false, ada), ["template_not_approved"]);
+            assert_eq!(of_template(barred, sms, false, ada), [""; 0], "only WhatsApp asks");
+        }
+        for free in [Pending, Unsubmitted] {
+            assert_eq!(of_template(free, whatsapp, false, ada), [""; 0], "within a window");
+            let told = ["template_not_approved", "window_closed"];
+            assert_eq!(of_template(free, whatsapp, true, ada), told);
+        }
+        assert_eq!(of_template(Approved, whatsapp, false, &[]), ["variables_rejected"]);
+        let named = Content::Named { name: "b".into(), variables: BTreeMap::new() };
+        assert_eq!(codes(Some("+16135550100"), named, sms), ["template_unknown"]);
+    }
+
+    #[test]
+    fn what_it_is_for_is_as_it_is_registered() {
+        use crate::domain::{check::Kind, policy::Category};
+        let content = || Content::Template { content_sid: "HX".into(), variables: BTreeMap::new() };
+        let to = "whatsapp:+16132345678";
+        let unknown = request(None, content(), to);
+        assert_eq!((unknown.category(), unknown.kind()), (Category::Marketing, Kind::Template));
+        let template = |approval| Some(catalogue::template("a", "en", approval));
+        let known = Request { template: template(Approval::Approved), ..unknown };
+        assert_eq!((known.category(), known.kind()), (Category::Utility, Kind::Template));
+        let pending = Request { template: template(Approval::Pending), ..known.clone() };
+        assert_eq!((pending.category(), pending.kind()), (Category::Utility, Kind::Session));
+        let said = Request { category: Some(Category::Authentication), ..known };
+        assert_eq!(said.category(), Category::Authentication);
+        assert_eq!(request(None, text("hi", &[]), to).category(), Category::Service);
     }
 
     #[test]
@@ -319,7 +483,8 @@ mod tests {
         let to_landline = |channel: &str| format!("{channel}+{landline}");
         assert_eq!(codes(Some("+16135550100"), hello(), &to_landline("")), ["invalid_recipient"]);
         assert_eq!(codes(Some(ours), hello(), &to_landline("whatsapp:")), [""; 0]);
-        let media = |looked| codes_of(Some(ours), text("", &["https://a.example/1"]), to, &looked);
+        let medium = request(Some(ours), text("", &["https://a.example/1"]), to);
+        let media = |looked| codes_of(&medium, &looked, Vec::new());
         for (why, code) in [
             (Why::NotPublic, "media_rejected"),
             (Why::Mismatch, "media_rejected"),

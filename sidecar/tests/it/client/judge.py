@@ -1,4 +1,4 @@
-"""Requests to Twilio, judged by Twilio's own OpenAPI (argv[1]): argv[2] has them as JSON. Says how often what was asked."""
+"""Requests to Twilio, judged by Twilio's own OpenAPI (argv[1], argv[2]): argv[3] has them as JSON. Says how often what was asked."""
 
 import collections
 import json
@@ -9,7 +9,10 @@ import urllib.parse
 from jsonschema import Draft202012Validator
 
 spec = json.load(open(sys.argv[1]))
-seen = json.load(open(sys.argv[2]))
+content = json.load(open(sys.argv[2]))
+spec["paths"].update(content["paths"])
+spec["components"]["schemas"].update(content["components"]["schemas"])
+seen = json.load(open(sys.argv[3]))
 counted = collections.Counter()
 
 
@@ -74,7 +77,7 @@ for request in seen:
         judge(schema, urllib.parse.parse_qsl(request["body"], keep_blank_values=True, strict_parsing=True), what)
     else:
         assert request["body"] == "", what
-    counted[f"{request['method']} {template.split('{AccountSid}/')[1]}"] += 1
+    counted[f"{request['method']} {template.split('{AccountSid}/')[-1]}"] += 1
 
 # A judge that takes everything is none.
 for wrong in ("From=a&Body=b", "To=%2B1&Bodi=b", "To=%2B1&ContentRetention=maybe", "To=%2B1&MessagingServiceSid=MG1"):

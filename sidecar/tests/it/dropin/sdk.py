@@ -73,9 +73,19 @@ template = client.messages.create(
     content_variables=json.dumps({"1": "Ada", "2": "7"}),
 )
 assert client.messages(template.sid).fetch().body == "Hello Ada, your order 7 is on its way."
-utility = Client(told["account"], told["token"], http_client=Moved(**{"Twilio-Edge-Category": "utility"}))
-refused(21610, 400, lambda: utility.messages.create(
-    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff"
+marketing = Client(told["account"], told["token"], http_client=Moved(**{"Twilio-Edge-Category": "marketing"}))
+refused(21610, 400, lambda: marketing.messages.create(
+    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+    content_variables=json.dumps({"1": "Ada", "2": "7"}),
+))
+# What the catalogue knows of a template.
+refused(21656, 400, lambda: client.messages.create(
+    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+    content_variables=json.dumps({"1": "Ada"}),
+))
+refused(63040, 400, lambda: client.messages.create(
+    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddee04",
+    content_variables=json.dumps({"1": "Ada"}),
 ))
 
 # Listed, page by page, and by who, to whom and when.

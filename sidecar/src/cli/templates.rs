@@ -1,0 +1,126 @@
+//! `twilio-edge templates`: the catalogue of an account, from a machine that reaches the database; and reading it from Twilio
+//! now. A sidecar that runs on that database follows within a second.
+
+use std::{process::ExitCode, time::Duration};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Sources, fail,
+    ledger::account,
+    listing::{self, Format},
+};
+use crate::{
+    config::{Config, without_password},
+    domain::template::{
+        Template,
+        catalogue::{Catalogue, Change},
+    },
+    http::{now_ms, templates::TemplateShown},
+    store,
+    templates::{
+        Templates,
+        sync::{Syncer, Unsynced},
+    },
+    twilio::Twilio,
+};
+
+const COLUMNS: [&str; 6] = ["name", "locale", "approval", "category", "content_sid", "source"];
+const CHANGES: [&str; 2] = ["action", "subject"];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+#[derive(Debug, clap::Args)]
+struct Whose {
+    /// The account whose they are
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
+    account: String,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// All of them, in every language
+    List(Whose),
+    /// One of them, in every language, with what it says and needs
+    Show {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Read them from Twilio now, with the credentials of sending.file, and print what has changed
+    Sync(Whose),
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let config = match args.sources.read().check(false) {
+        Ok(config) => config,
+        Err(problems) => return fail(problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    match runtime.block_on(act(args.verb, &config)) {
+        Ok(code) => code,
+        Err(problem) => fail(problem),
+    }
+}
+
+async fn act(verb: Verb, config: &Config) -> Result<ExitCode, String> {
+    let database = without_password(config.database.url.expose());
+    let told = |reason: store::StoreError| format!("the database {database} {reason}");
+    let store = store::Templates::open(&config.database).await.map_err(told)?;
+    let templates = Templates::new(store.clone());
+    templates.refresh().await.map_err(told)?;
+    let done = match verb {
+        Verb::List(Whose { account, format }) => {
+            let catalogue = templates.of(&account);
+            Ok(listing::print(format.output(), &COLUMNS, &rows(catalogue.all())))
+        }
+        Verb::Show { name, whose: Whose { account, format } } => {
+            let catalogue: &Catalogue = &templates.of(&account);
+            let found = rows(catalogue.of_name(&name));
+            let columns = [&COLUMNS[..], &["variables", "text"]].concat();
+            match found.is_empty() {
+                true => Err(format!("the account has no template {name:?}")),
+                false => Ok(listing::print(format.output(), &columns, &found)),
+            }
+        }
+        Verb::Sync(Whose { account, format }) => {
+            let twilio = Twilio::open(&config.sending)
+                .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
+            let every = Duration::from_secs(config.sending.templates_every_s.max(1));
+            let due_at_ms =
+                now_ms().saturating_add(i64::try_from(every.as_millis()).unwrap_or(i64::MAX));
+            let syncer = Syncer { templates, twilio, every };
+            match syncer.sync(&account, due_at_ms).await {
+                Ok(changes) => Ok(listing::print(format.output(), &CHANGES, &changed(&changes))),
+                Err(Unsynced::Twilio(reason)) => Err(format!("Twilio: {reason}")),
+                Err(Unsynced::Store(reason)) => Err(told(reason)),
+            }
+        }
+    };
+    store.close().await;
+    done
+}
+
+fn rows<'a>(templates: impl Iterator<Item = &'a Template>) -> Vec<Map<String, Value>> {
+    let shown = templates.map(TemplateShown::of).map(|one| json!(one));
+    shown.filter_map(|one| one.as_object().cloned()).collect()
+}
+
+fn changed(changes: &[Change]) -> Vec<Map<String, Value>> {
+    let shown = changes.iter().map(|change| {
+        json!({"action": change.action, "subject": change.subject, "detail": change.detail})
+    });
+    shown.filter_map(|one| one.as_object().cloned()).collect()
+}

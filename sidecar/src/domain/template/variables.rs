@@ -1,0 +1,239 @@
+//! What may stand in the places of a template: something for each, nothing for others, and nothing WhatsApp refuses a whole
+//! message for (Twilio's 21656 and 63013, Meta's limits of a template).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::MOST_VARIABLES;
+
+/// Longest text of a template with everything in it, in characters: Meta's, of a body.
+const LONGEST_ON_WHATSAPP: usize = 1024;
+
+/// The same of every other channel: Twilio's.
+const LONGEST: usize = 1600;
+
+/// Most spaces in a row.
+const MOST_SPACES: usize = 4;
+
+/// Longest name of a place, in characters.
+const LONGEST_KEY: usize = 64;
+
+/// Problems that are told at a time.
+const MOST_TOLD: usize = 10;
+
+/// The names of all places in whatever is shown: of `{"body": "Hello {{1}}"}` that is `1`.
+pub fn places(shown: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    collect(shown, &mut found);
+    found
+}
+
+fn collect(shown: &Value, found: &mut BTreeSet<String>) {
+    match shown {
+        Value::String(text) => found.extend(places_of(text).map(str::to_owned)),
+        Value::Array(list) => list.iter().for_each(|one| collect(one, found)),
+        Value::Object(fields) => fields.values().for_each(|one| collect(one, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn places_of(text: &str) -> impl Iterator<Item = &str> {
+    let ends = text.split("{{").skip(1);
+    ends.filter_map(|rest| rest.split_once("}}"))
+        .map(|(name, _)| name.trim())
+        .filter(|name| is_key(name))
+}
+
+/// Whether a place can be called so.
+pub fn is_key(name: &str) -> bool {
+    (1..=LONGEST_KEY).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Whether these can be the places of a template.
+pub fn are_places(names: &BTreeSet<String>) -> bool {
+    names.len() <= MOST_VARIABLES && names.iter().all(|name| is_key(name))
+}
+
+/// A template, as far as it is known, and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its places, if they are known.
+    pub places: Option<&'a BTreeSet<String>>,
+    /// Its text; empty if it is not known.
+    pub text: &'a str,
+    /// The channel.
+    pub channel: &'a str,
+}
+
+/// Everything that is wrong with what is to stand there, as far as it is told at a time. No value is repeated.
+pub fn problems(asked: Asked<'_>, given: &BTreeMap<String, String>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(places) = asked.places {
+        let missing = places.iter().filter(|name| !given.contains_key(*name));
+        problems.extend(missing.map(|name| format!("{name}: is missing")));
+        let extra = given.keys().filter(|name| !places.contains(*name));
+        let there = match places.is_empty() {
+            true => "none".to_owned(),
+            false => places.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+        };
+        problems.extend(
+            extra.map(|name| {
+                format!("{}: is none of its variables, which are {there}", short(name))
+            }),
+        );
+    } else if given.len() > MOST_VARIABLES {
+        problems.push(format!("there are more than {MOST_VARIABLES}"));
+    }
+    let is_whatsapp = asked.channel == "whatsapp";
+    let longest = if is_whatsapp { LONGEST_ON_WHATSAPP } else { LONGEST };
+    for (name, value) in given {
+        let wrong = |what: &str| format!("{}: {what}", short(name));
+        if value.trim().is_empty() {
+            problems.push(wrong("is empty"));
+        } else if value.chars().count() > longest {
+            problems.push(wrong(&format!("is longer than {longest} characters")));
+        }
+        if is_whatsapp && value.contains(['\n', '\r', '\t']) {
+            problems.push(wrong("has a line break or a tab, which WhatsApp refuses"));
+        }
+        if is_whatsapp && value.contains(&" ".repeat(MOST_SPACES + 1)) {
+            problems.push(wrong(&format!(
+                "has more than {MOST_SPACES} spaces in a row, which WhatsApp refuses"
+            )));
+        }
+    }
+    if problems.is_empty() {
+        let length = filled(asked.text, given).chars().count();
+        if length > longest {
+            problems
+                .push(format!("the text is {length} characters with them, and may be {longest}"));
+        }
+    }
+    problems.truncate(MOST_TOLD);
+    problems
+}
+
+/// A name somebody gave, as it may be repeated.
+fn short(name: &str) -> String {
+    let told = name.chars().filter(|c| !c.is_control()).take(LONGEST_KEY).collect::<String>();
+    if told.is_empty() { "a name without letters".to_owned() } else { told }
+}
+
+/// The text with everything in its place, in one pass: what stands in a place is no place.
+pub fn filled(text: &str, given: &BTreeMap<String, String>) -> String {
+    let mut whole = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        whole.push_str(before);
+        let place = after.split_once("}}").filter(|(name, _)| is_key(name.trim()));
+        match place {
+            Some((name, after)) => {
+                whole.push_str(given.get(name.trim()).map_or("", String::as_str));
+                rest = after;
+            }
+            None => {
+                whole.push_str("{{");
+                rest = after;
+            }
+        }
+    }
+    whole.push_str(rest);
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn given(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn wrong(channel: &str, pairs: &[(&str, &str)]) -> Vec<String> {
+        let places = places(&json!("Hello {{1}}, order {{2}}"));
+        let asked = Asked { places: Some(&places), text: "Hello {{1}}, order {{2}}", channel };
+        problems(asked, &given(pairs))
+    }
+
+    #[test]
+    fn places_are_found_wherever_they_are() {
+        let shown = json!({
+            "twilio/card": {"title": "Hi {{ 1 }}", "media": ["https://a.example/{{name}}.png"]},
+            "twilio/text": {"body": "{{1}} {{}} {{not this}} {{2", "n": 3},
+        });
+        assert_eq!(places(&shown).into_iter().collect::<Vec<_>>(), ["1", "name"]);
+    }
+
+    #[test]
+    fn each_problem_names_its_variable() {
+        let long = "x".repeat(1025);
+        for (channel, pairs, told) in [
+            ("whatsapp", &[("1", "Ada"), ("2", "7")][..], ""),
+            ("whatsapp", &[("1", "Ada")], "2: is missing"),
+            (
+                "whatsapp",
+                &[("1", "Ada"), ("2", "7"), ("3", "x")],
+                "3: is none of its variables, which are 1, 2",
+            ),
+            ("whatsapp", &[("1", " "), ("2", "7")], "1: is empty"),
+            ("whatsapp", &[("1", "a\nb"), ("2", "7")], "1: has a line break or a tab"),
+            ("whatsapp", &[("1", "a\tb"), ("2", "7")], "1: has a line break or a tab"),
+            ("whatsapp", &[("1", "a     b"), ("2", "7")], "1: has more than 4 spaces"),
+            ("whatsapp", &[("1", "a    b"), ("2", "7")], ""),
+            ("whatsapp", &[("1", &long), ("2", "7")], "1: is longer than 1024"),
+            ("whatsapp", &[("1", &long[..1020]), ("2", "7")], "the text is 1035 characters"),
+            ("sms", &[("1", &long[..1020]), ("2", "7")], ""),
+            ("sms", &[("1", "a\nb     c"), ("2", "7")], ""),
+        ] {
+            let problems = wrong(channel, pairs);
+            match told {
+                "" => assert!(problems.is_empty(), "{problems:?}"),
+                told => {
+                    assert_eq!(problems.len(), 1, "{problems:?}");
+                    assert!(problems[0].starts_with(told), "{problems:?}");
+                }
+            }
+        }
+        let unknown = Asked { places: None, text: "", channel: "whatsapp" };
+        assert!(problems(unknown, &given(&[("x", "y")])).is_empty(), "nobody knows its places");
+        assert_eq!(problems(unknown, &given(&[("x", "")])), ["x: is empty"]);
+    }
+
+    proptest! {
+        /// What passes has a text for each place, and fits; what does not is told, and no value with it.
+        #[test]
+        fn only_what_twilio_takes_passes(
+            text in "[a-z {}12]{0,40}",
+            values in prop::collection::btree_map("[123]|\\PC{0,3}", "[ \\n\\ta-c]{0,12}|Zebra", 0..4),
+            channel in "whatsapp|sms",
+        ) {
+            let places = places(&json!(&text));
+            let asked = Asked { places: Some(&places), text: &text, channel: &channel };
+            let told = problems(asked, &values);
+            if told.is_empty() {
+                prop_assert!(places.iter().eq(values.keys()));
+                for value in values.values() {
+                    prop_assert!(!value.trim().is_empty());
+                    if channel == "whatsapp" {
+                        prop_assert!(!value.contains(['\n', '\t']) && !value.contains("     "));
+                    }
+                }
+                prop_assert!(filled(&text, &values).chars().count() <= 1600);
+            }
+            prop_assert!(told.len() <= MOST_TOLD);
+            prop_assert!(told.iter().all(|one| !one.contains("Zebra")));
+        }
+
+        /// Everything is filled in, once: what was given is never taken for a place.
+        #[test]
+        fn what_is_given_is_no_place(value in "[{}12]{0,8}") {
+            let values = given(&[("1", &value), ("2", "two")]);
+            prop_assert_eq!(filled("<{{1}}|{{2}}>", &values), format!("<{value}|two>"));
+        }
+    }
+}
