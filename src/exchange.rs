@@ -427,6 +427,7 @@ impl Exchange {
             request_id: head.request_id.as_deref().map(visible),
             traceparent: head.traceparent.as_deref().map(visible),
             send_id: head.send_id(),
+            envelope: head.envelope(&proof),
         });
         effects.push(Effect::Ask(Rc::clone(&claim)));
         State::Deciding(Box::new(Deciding {
@@ -658,8 +659,11 @@ fn settle_with(
     effects: &mut Vec<Effect>,
 ) {
     let Held { claim, unclaimed } = held;
-    let unclaimed =
-        unclaimed.then(|| Unclaimed { route: claim.route.clone(), form: claim.form.clone() });
+    let unclaimed = unclaimed.then(|| Unclaimed {
+        route: claim.route.clone(),
+        form: claim.form.clone(),
+        envelope: claim.envelope.clone(),
+    });
     effects.push(Effect::Count(Counter::Settled(outcome)));
     effects.push(Effect::Settle {
         settlement: Box::new(Settlement {

@@ -197,6 +197,10 @@ fn read_head(pairs: Pairs<'_>) -> Head {
                 head.traceparent = Some(value.to_vec());
                 continue;
             }
+            b"i-twilio-idempotency-token" => {
+                head.idempotency_token = Some(value.to_vec());
+                continue;
+            }
             _ => continue,
         };
         // Envoy joins the lines of this header with a comma; a single content type holds none.

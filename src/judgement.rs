@@ -5,7 +5,7 @@
 //!
 //! Must not know: states, callouts, the host.
 
-use twilio_edge_contract::{Class, SEND_PARAMETER, is_send_id};
+use twilio_edge_contract::{Class, Envelope, SEND_PARAMETER, is_send_id};
 
 use crate::config::{Config, Route};
 use crate::form::{Form, Misshape, TooManyParameters, Webhook};
@@ -35,6 +35,8 @@ pub struct Head {
     pub request_id: Option<Vec<u8>>,
     /// `traceparent`, to go on with the trace of the request.
     pub traceparent: Option<Vec<u8>>,
+    /// `i-twilio-idempotency-token`, to be kept with what is signed.
+    pub idempotency_token: Option<Vec<u8>>,
     /// Names of headers a client may not send.
     pub forged: Vec<String>,
     /// A header of the above came more than once.
@@ -50,6 +52,8 @@ pub(crate) struct Proof {
     pub(crate) key: String,
     /// Which of the account's keys that is.
     pub(crate) slot: KeySlot,
+    /// Scheme and host of the URL that was signed, as configured.
+    pub(crate) origin: String,
 }
 
 impl Head {
@@ -64,6 +68,23 @@ impl Head {
         });
         let id = ids.next().filter(|id| is_send_id(id))?;
         ids.next().is_none().then(|| id.to_owned())
+    }
+
+    /// What the signed parameters came in, as far as it may be kept.
+    pub(crate) fn envelope(&self, proof: &Proof) -> Envelope {
+        let host = |origin: &str| match origin.split_once("://") {
+            Some((scheme, rest)) => {
+                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+                format!("{scheme}://{host}")
+            }
+            None => origin.to_owned(),
+        };
+        Envelope {
+            method: Some(visible(&self.method)),
+            url: self.path().map(|path| host(&proof.origin) + path),
+            content_type: self.content_type.as_deref().map(visible),
+            idempotency_token: self.idempotency_token.as_deref().map(visible),
+        }
     }
 
     /// Path without query, if it is text.
@@ -160,11 +181,12 @@ pub(crate) fn judge<'a>(
     if rule == BodyRule::Hash && !body.is_empty() && !signature::has_body_hash(target) {
         return Err(Refusal::of(Reason::MissingBodyHash));
     }
-    let (account, key, slot) = prove(config, route, target, payload, &form, head)?;
+    let (account, key, slot, origin) = prove(config, route, target, payload, &form, head)?;
     let misshapen = |why: Misshape| Refusal::from(why).of_account(&account.sid);
     let webhook = Webhook::read(route.class, &form, raw).map_err(misshapen)?;
     let form = std::str::from_utf8(raw).map_err(|_| misshapen(Misshape::NotUtf8))?;
-    let proof = Proof { webhook, account_sid: account.sid.clone(), key, slot };
+    let origin = origin.to_owned();
+    let proof = Proof { webhook, account_sid: account.sid.clone(), key, slot, origin };
     Ok(Judged { route, proof, form, form_is_body: rule == BodyRule::Form })
 }
 
@@ -176,7 +198,7 @@ fn prove<'c>(
     payload: Payload<'_>,
     form: &Form<'_>,
     head: &Head,
-) -> Result<(&'c Account, String, KeySlot), Refusal> {
+) -> Result<(&'c Account, String, KeySlot, &'c str), Refusal> {
     let named = form.get("AccountSid");
     let accepted = |account: &&Account| {
         route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
@@ -218,7 +240,8 @@ fn prove<'c>(
             match signature::verify(&url, payload, head.signature.as_deref(), keys) {
                 Ok(found) => {
                     let key = keys.get(found.key).map(|key| key.label().to_owned());
-                    return Ok((account, key.unwrap_or_default(), slot(settings, found.key)));
+                    let (key, slot) = (key.unwrap_or_default(), slot(settings, found.key));
+                    return Ok((account, key, slot, origin));
                 }
                 Err(mismatch) => why = mismatch,
             }

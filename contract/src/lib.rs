@@ -26,7 +26,7 @@ mod wire;
 
 pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
 pub use wire::{
-    Claim, ClaimsReply, ClaimsRequest, Class, Decision, Delivery, Identity, Opt, Outcome,
+    Claim, ClaimsReply, ClaimsRequest, Class, Decision, Delivery, Envelope, Identity, Opt, Outcome,
     SavedAnswer, Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest,
     Unclaimed, Verdict,
 };

@@ -146,6 +146,34 @@ pub struct Claim {
     #[cfg_attr(feature = "openapi", schema(pattern = "^ms_[0-9a-f]{32}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_id: Option<String>,
+    /// What the parameters came in.
+    #[serde(default, skip_serializing_if = "Envelope::is_empty")]
+    pub envelope: Envelope,
+}
+
+/// What the signed parameters came in, as far as it may be kept with them. Neither the signature nor anything else that proves
+/// who sent it is part of it: whoever reads what is kept must not be able to send it again as Twilio.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Envelope {
+    /// `POST` or `GET`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The public URL that was signed, without its query and without a user: either may hold a secret, or the parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// `content-type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// `i-twilio-idempotency-token`: the same for each attempt of Twilio's, and not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_token: Option<String>,
+}
+
+impl Envelope {
+    fn is_empty(&self) -> bool {
+        *self == Envelope::default()
+    }
 }
 
 impl Claim {
@@ -161,6 +189,7 @@ impl Claim {
             request_id: None,
             traceparent: None,
             send_id: None,
+            envelope: Envelope::default(),
         }
     }
 }
@@ -356,7 +385,7 @@ macro_rules! read_with_identity {
 read_with_identity!(Claim {
     claim_id: String, route: String, form: String;
     delivery: Delivery, request_id: Option<String>, traceparent: Option<String>,
-    send_id: Option<String>
+    send_id: Option<String>, envelope: Envelope
 });
 read_with_identity!(Settlement {
     claim_id: String, outcome: Outcome;
@@ -372,6 +401,9 @@ pub struct Unclaimed {
     pub route: String,
     /// The signed parameters as received.
     pub form: String,
+    /// What they came in.
+    #[serde(default, skip_serializing_if = "Envelope::is_empty")]
+    pub envelope: Envelope,
 }
 
 /// Body of `POST /edge/v1/settlements`.

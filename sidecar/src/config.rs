@@ -17,9 +17,9 @@ use toml::{Table, Value};
 pub use self::media::Media;
 use crate::{
     accounts,
-    domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
-    doors::Place,
-    sinks, twilio,
+    bucket::Place,
+    domain::{archive, lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
+    doors, sinks, twilio,
 };
 
 /// Every setting with its default and what it means: the manual.
@@ -38,6 +38,9 @@ const SECRETS: [&str; 4] = ["token", "database.url", "redis.url", "redaction.has
 /// A listener that is not wanted. An empty variable counts as not set, so there has to be a word for it.
 const OFF: &str = "off";
 
+/// Largest batch of the archive: it is in memory as lines and as an object.
+const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
+
 /// All settings; `defaults.toml` says what each means.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +52,7 @@ pub struct Config {
     pub api: Api,
     pub accounts: Accounts,
     pub sinks: Sinks,
+    pub archive: Archive,
     pub sending: Sending,
     pub media: Media,
     pub database: Database,
@@ -112,6 +116,31 @@ pub struct Accounts {
 #[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
 pub struct Sinks {
     pub file: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Archive {
+    pub url: String,
+    pub endpoint: String,
+    pub region: String,
+    pub credentials_file: String,
+    pub age_s: u32,
+    pub lines: u32,
+    pub bytes: u32,
+}
+
+impl Archive {
+    /// Where it is.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            url: &self.url,
+            endpoint: &self.endpoint,
+            region: &self.region,
+            credentials_file: &self.credentials_file,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -347,11 +376,11 @@ impl Config {
             }
         };
         check(
-            self.listen.parse::<Place>().is_ok(),
+            self.listen.parse::<doors::Place>().is_ok(),
             "listen: must be ADDRESS:PORT, as in 127.0.0.1:8081 or [::1]:8081, or unix:/PATH",
         );
         check(
-            self.admin.address().is_none_or(|address| address.parse::<Place>().is_ok()),
+            self.admin.address().is_none_or(|address| address.parse::<doors::Place>().is_ok()),
             "admin.listen: must be ADDRESS:PORT, as in 127.0.0.1:8082, or unix:/PATH, or off",
         );
         check(
@@ -372,6 +401,20 @@ impl Config {
                 check(false, &format!("sinks.file: {}: {problem}", self.sinks.file));
             }
         }
+        if serving {
+            for problem in self.archive.place().problems() {
+                check(false, &format!("archive.{problem}"));
+            }
+        }
+        let most = archive::MOST_LINES;
+        check(
+            (1..=most).contains(&(self.archive.lines as usize)),
+            &format!("archive.lines: must be 1 to {most}"),
+        );
+        check(
+            (1024..=MOST_ARCHIVE_BYTES).contains(&self.archive.bytes),
+            &format!("archive.bytes: must be 1024 to {MOST_ARCHIVE_BYTES}"),
+        );
         if serving && !self.sending.file.is_empty() {
             for problem in twilio::problems(&self.sending.file) {
                 check(false, &format!("sending.file: {}: {problem}", self.sending.file));
@@ -425,6 +468,7 @@ impl Config {
             ("database.connect_timeout_ms", self.database.connect_timeout_ms, 1),
             ("database.readers", u64::from(self.database.readers), 1),
             ("database.read_timeout_ms", self.database.read_timeout_ms, 1),
+            ("archive.age_s", self.archive.age_s.into(), 1),
             ("sending.timeout_ms", self.sending.timeout_ms, 1000),
             ("sending.per_second", u64::from(self.sending.per_second), 1),
             ("sending.concurrency", self.sending.concurrency as u64, 1),

@@ -18,12 +18,14 @@
 //! What is to be sent goes `http/sends.rs -> sending.rs -> store/sends.rs -> senders.rs -> twilio.rs`.
 //! Whether Twilio can fetch its media, `media.rs` sees by fetching them.
 //! Whoever speaks Twilio's own REST is answered by `http/dropin.rs -> http/sends.rs`, and learns from `answers.rs` what Twilio said.
+//! What is kept outside of the ledger goes `archive.rs -> bucket.rs`, from what `store/archiving.rs` has queued.
 //! What is accepted goes `store/accepting.rs -> store/outbox.rs -> couriers.rs -> sinks.rs`.
 //! All of them are called through `doors.rs`.
 //! Beside all of it, for people who develop: `simulator.rs`, a Twilio on this machine.
 
 pub mod accounts;
 pub mod answers;
+pub mod archive;
 pub mod bucket;
 pub mod claims;
 pub mod cli;

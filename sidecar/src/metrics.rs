@@ -1,6 +1,7 @@
 //! What the sidecar counts. Every name and every label value is fixed here, so nothing from outside can name a metric
 //! and every series of ours is there, at zero, from the first scrape; those of a route, from its first request.
 
+mod archive;
 mod catalogue;
 mod media;
 mod process;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::{
 use twilio_edge_contract::{Class, Decision, Opt, Outcome, SettlementResult};
 
 use self::{
+    archive::ArchiveMetrics,
     catalogue::{Catalogue, Labels, Measure},
     media::MediaMetrics,
     process::Process,
@@ -244,6 +246,8 @@ pub struct Metrics {
     retention_failures: Counter,
     retention_last_run: Measure,
     oldest_body_age: Measure,
+    /// What went into the archive.
+    pub(crate) archive: ArchiveMetrics,
     /// What was sent.
     pub(crate) sends: SendMetrics,
     /// How media were found.
@@ -398,6 +402,7 @@ impl Default for Metrics {
                 "retention_oldest_body_age_seconds",
                 "Age of the oldest webhook whose body may still be there, as of the last run",
             ),
+            archive: ArchiveMetrics::of(all),
             sends: SendMetrics::of(all),
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Rulebook {
     rules: Arc<RwLock<Arc<Rules>>>,
     hash_key: Option<HashKey>,
+    /// Whether there is an archive, which is where an envelope goes.
+    archives: bool,
 }
 
 /// The rules in effect at one moment.
@@ -77,6 +79,7 @@ impl Rulebook {
         Rulebook {
             rules: Arc::new(RwLock::new(Arc::new(rules))),
             hash_key: HashKey::new(config.redaction.hash_key.expose()),
+            archives: !config.archive.url.is_empty(),
         }
     }
 
@@ -95,6 +98,8 @@ impl Rulebook {
     /// The webhook as it may be written: without what its account does not keep at all. What is written without something
     /// cannot be delivered whole later: the filter forwards it.
     pub fn before_writing(&self, webhook: Webhook, rules: &Rules) -> Webhook {
+        let envelope = webhook.envelope.filter(|_| self.archives);
+        let webhook = Webhook { envelope, ..webhook };
         let plan = &rules.policy(&webhook.identity.account_sid).at_once;
         match plan.redact(&webhook.form, self.hash_key.as_ref()) {
             Some(redacted) => Webhook { form: redacted.form, is_ours: false, ..webhook },

@@ -1,5 +1,6 @@
 //! The commands of `twilio-edge`, one file each: its arguments and its `run`. Nothing else is decided here.
 
+mod archive;
 mod backend;
 mod captured;
 mod consents;
@@ -69,6 +70,8 @@ enum Command {
     Deliveries(deliveries::Args),
     /// Deliver webhooks once more, to one sink
     Replay(replay::Args),
+    /// What waits for the archive, and ending that
+    Archive(archive::Args),
     /// Messages that were taken on to be sent, and those of which nobody knows
     Sends(sends::Args),
     /// Make, list and revoke the keys of the API
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Consents(args) => consents::run(args),
         Command::Deliveries(args) => deliveries::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Archive(args) => archive::run(args),
         Command::Sends(args) => sends::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Redact(args) => redact::run(args),

@@ -1,27 +1,31 @@
-//! `twilio-edge replay`: webhooks of the ledger once more to one sink, where the database is reached. It puts them on their way;
+//! `twilio-edge replay`: webhooks of the ledger or of the archive once more to one sink, where the database is reached. It puts them on their way;
 //! a sidecar delivers them. One that is interrupted is carried on by any sidecar, or by `--resume`.
 
 use std::{
-    io::{IsTerminal, Write as _, stderr},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use twilio_edge_contract::Class;
 
 use super::{Sources, credentials::variable, fail, ledger::account, listing};
 use crate::{
+    archive::Archive,
     config::{Config, without_password},
     domain::period::instant,
     http::now_ms,
     keys::{Caller, Refusal},
-    replays::{self, Asked, STEP},
+    replays::{self, Asked, Origin, STEP, Shelves, Stopped},
     sinks::Sinks,
-    store::{Outbox, Replay, StoreError},
+    store::{ArchiveQueue, Outbox, Replay, StoreError},
 };
 
-/// Columns of the bar.
-const BAR: usize = 30;
+/// What the bar counts to.
+const WHOLE: u64 = 1000;
+
+/// How long somebody else's step is waited for.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How often progress is told where it stays on the screen.
 const LINE: Duration = Duration::from_secs(2);
@@ -47,11 +51,14 @@ pub(super) struct Args {
     /// To whom: the name of a sink
     #[arg(long = "to", value_name = "SINK", required_unless_present = "resume")]
     sink: Option<String>,
+    /// From where: the ledger, or the archive for what the ledger does not have any more
+    #[arg(long, value_name = "WHERE", value_parser = origin, default_value = "ledger")]
+    from: Origin,
     /// Only count
     #[arg(long)]
     dry_run: bool,
     /// Carry on the replay of this id, which was interrupted
-    #[arg(long, value_name = "ID", conflicts_with_all = ["message_sid", "since", "until", "class", "sink", "dry_run"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["message_sid", "since", "until", "class", "sink", "from", "dry_run"])]
     resume: Option<String>,
     /// Webhooks of one transaction
     #[arg(long, default_value_t = STEP, value_parser = clap::value_parser!(u32).range(1..=5000))]
@@ -65,6 +72,14 @@ fn class(text: &str) -> Result<Class, String> {
         "inbound" => Ok(Class::Inbound),
         "status" => Ok(Class::Status),
         _ => Err("no class: inbound or status".to_owned()),
+    }
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    match text {
+        "ledger" => Ok(Origin::Ledger),
+        "archive" => Ok(Origin::Archive),
+        _ => Err("must be ledger or archive".to_owned()),
     }
 }
 
@@ -103,19 +118,50 @@ fn is_there(config: &Config, sink: &str) -> Result<(), String> {
 async fn replay(config: &Config, args: Args) -> Result<String, String> {
     let database = without_password(config.database.url.expose());
     let away = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
+    let archive = Archive::open(&config.archive)?;
     let outbox = Outbox::open(&config.database).await.map_err(|reason| away(&reason))?;
-    let said = carried_out(&outbox, args).await;
-    outbox.close().await;
-    said.map_err(|refusal| match refusal {
-        Refusal::Store(reason) => away(&reason),
-        Refusal::Invalid(problem) => problem,
-        other => format!("refused: {other:?}"),
+    let queue = ArchiveQueue::open(&config.database).await.map_err(|reason| away(&reason))?;
+    let shelves = Shelves { outbox, queue, archive };
+    let said = carried_out(&shelves, args).await;
+    shelves.queue.close().await;
+    shelves.outbox.close().await;
+    said.map_err(|refused| match refused {
+        Refused::Asked(Refusal::Invalid(problem)) => problem,
+        Refused::Asked(Refusal::Store(reason)) => away(&reason),
+        Refused::Asked(other) => format!("refused: {other:?}"),
+        Refused::Stopped(Stopped::Store(reason)) => away(&reason),
+        Refused::Stopped(stopped) => stopped.to_string(),
     })
 }
 
-async fn carried_out(outbox: &Outbox, args: Args) -> Result<String, Refusal> {
+/// Why there is no replay, or no more of it for now.
+enum Refused {
+    Asked(Refusal),
+    Stopped(Stopped),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        Refused::Asked(refusal)
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(reason: StoreError) -> Refused {
+        Refused::Stopped(Stopped::Store(reason))
+    }
+}
+
+impl From<Stopped> for Refused {
+    fn from(stopped: Stopped) -> Refused {
+        Refused::Stopped(stopped)
+    }
+}
+
+async fn carried_out(shelves: &Shelves, args: Args) -> Result<String, Refused> {
     let user = variable("USER").unwrap_or_else(|| "unknown".into());
     let by = Caller::command_line(&user);
+    let outbox = &shelves.outbox;
     let replay = match &args.resume {
         Some(id) => {
             let found = outbox.replay(id, args.tenant.as_deref()).await?;
@@ -129,18 +175,23 @@ async fn carried_out(outbox: &Outbox, args: Args) -> Result<String, Refusal> {
                 class: args.class,
                 since_ms: args.since,
                 until_ms: args.until,
+                from: args.from,
             };
             replays::read(&by, asked, now_ms())?
         }
     };
     if args.dry_run {
-        let counted = replays::count(outbox, replay, i64::MAX).await?;
+        let counted = shelves.count(replay, i64::MAX).await?;
         return Ok(format!("{} would be delivered to {}\n", counts(&counted), counted.sink));
     }
     if args.resume.is_none() {
+        // Before anybody is told that it has begun.
+        if replay.is_of_archive() {
+            shelves.steps(&replay).await?;
+        }
         replays::begin(outbox, &by, &replay).await?;
     }
-    let done = told(outbox, replay, args.step).await?;
+    let done = told(shelves, replay, args.step).await?;
     Ok(format!("replay {}: {} on their way to {}\n", done.id, counts(&done), done.sink))
 }
 
@@ -150,26 +201,38 @@ fn counts(replay: &Replay) -> String {
 }
 
 /// Carries it on to its end, and tells how far it is: as a bar on a terminal, else as lines.
-async fn told(outbox: &Outbox, mut replay: Replay, step: u32) -> Result<Replay, StoreError> {
-    let mut out = stderr();
-    let is_terminal = out.is_terminal();
+async fn told(shelves: &Shelves, mut replay: Replay, step: u32) -> Result<Replay, Refused> {
+    let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {msg} {elapsed}") {
+        bar.set_style(style.progress_chars("#>-"));
+    }
     let id = replay.id.clone();
     let mut first_ms = None;
     let mut last_told: Option<Instant> = None;
     while !replay.is_done() {
-        replay = outbox.carry_on(&replay, step.into(), now_ms()).await?;
-        if is_terminal {
-            let part = part(*first_ms.get_or_insert(replay.through_ms()), &replay);
-            let _ = write!(out, "\r[{}] {} webhooks", bar(part), replay.found);
-            let _ = out.flush();
-        } else if last_told.is_none_or(|told| told.elapsed() >= LINE) {
-            let _ = writeln!(out, "replay {id}: {} webhooks found so far", replay.found);
-            last_told = Some(Instant::now());
+        let mut steps = shelves.steps(&replay).await?;
+        while !replay.is_done() && !steps.is_overtaken() {
+            replay = steps.carry_on(&replay, step).await?;
+            let part = match steps.objects() {
+                Some((done, all)) => done as f64 / all.max(1) as f64,
+                None => part(*first_ms.get_or_insert(replay.through_ms()), &replay),
+            };
+            bar.set_position((part * WHOLE as f64) as u64);
+            bar.set_message(format!("{} webhooks", replay.found));
+            if bar.is_hidden() && last_told.is_none_or(|told| told.elapsed() >= LINE) {
+                eprintln!("replay {id}: {} webhooks found so far", replay.found);
+                last_told = Some(Instant::now());
+            }
+        }
+        if !replay.is_done() {
+            // A sidecar carries it on as well.
+            tokio::time::sleep(LOOK).await;
+            let moved = shelves.outbox.replay(&id, None).await?;
+            replay = moved.ok_or_else(|| Refusal::Invalid(format!("there is no replay {id}")))?;
         }
     }
-    if is_terminal {
-        let _ = writeln!(out, "\r[{}] {} webhooks", bar(1.0), replay.found);
-    }
+    bar.set_position(WHOLE);
+    bar.finish();
     Ok(replay)
 }
 
@@ -177,9 +240,4 @@ async fn told(outbox: &Outbox, mut replay: Replay, step: u32) -> Result<Replay, 
 fn part(first_ms: i64, replay: &Replay) -> f64 {
     let whole = replay.until_ms.saturating_sub(first_ms).max(1) as f64;
     (replay.through_ms().saturating_sub(first_ms) as f64 / whole).clamp(0.0, 1.0)
-}
-
-fn bar(part: f64) -> String {
-    let full = (part * BAR as f64) as usize;
-    format!("{}{}", "#".repeat(full.min(BAR)), "-".repeat(BAR.saturating_sub(full)))
 }

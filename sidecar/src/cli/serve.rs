@@ -6,7 +6,7 @@ use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::Instant,
 };
 
@@ -14,6 +14,7 @@ use super::{Sources, fail};
 use crate::{
     accounts::Accounts,
     answers::Answers,
+    archive::{Archive, Archivist},
     claims::Claims,
     config::{Config, without_password},
     couriers::{Bell, Couriers},
@@ -26,7 +27,7 @@ use crate::{
     permissions::Checks,
     reconciler::Reconciler,
     refusals::Refusals,
-    replays,
+    replays::{self, Shelves},
     retention::{Job, Rulebook},
     routes::Routes,
     senders::{self, Senders},
@@ -93,7 +94,14 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let name = courier_name();
     let couriers = Couriers::start(&sinks, &stores.outbox(), &bell, &metrics, &name);
     let watch = tokio::spawn(dead_letters::watch(stores.outbox(), sinks.clone(), metrics.clone()));
-    let replaying = tokio::spawn(replays::work(stores.outbox(), bell.clone()));
+    let archive = Archive::open(&config.archive)?;
+    let shelves = Shelves {
+        outbox: stores.outbox(),
+        queue: stores.archive_queue(),
+        archive: archive.clone(),
+    };
+    let replaying = tokio::spawn(replays::work(shelves.clone(), bell.clone()));
+    let archiving = archive_webhooks(archive, &stores, &metrics, &config, &name).await?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
     let telemetry = Telemetry::start(&config.telemetry, metrics.clone())?;
     let rulebook = Rulebook::new(&config);
@@ -173,6 +181,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         tenants,
         telemetry.clone(),
         sending,
+        shelves,
         &config,
     );
     let listen = door.to_string();
@@ -194,6 +203,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let deadline = until_stopped(serving, stop, limit).await?;
 
     retention.abort();
+    archiving.iter().for_each(JoinHandle::abort);
     watch.abort();
     replaying.abort();
     telling.abort();
@@ -225,6 +235,31 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     telemetry.finish(Duration::from_millis(config.telemetry.timeout_ms)).await;
     tracing::info!(event = "sidecar.stopped", "stopped");
     Ok(())
+}
+
+/// Has webhooks queued for the archive, and the queue worked on, where there is one.
+async fn archive_webhooks(
+    archive: Option<Archive>,
+    stores: &Stores,
+    metrics: &Arc<Metrics>,
+    config: &Config,
+    name: &str,
+) -> Result<Option<JoinHandle<()>>, String> {
+    let queue = stores.archive_queue();
+    let about = |reason: StoreError| format!("what waits for the archive: the database {reason}");
+    let Some(archive) = archive else {
+        if queue.since().await.map_err(about)?.is_some() {
+            tracing::warn!(
+                event = "archive.missing",
+                "webhooks are queued for an archive this sidecar does not know: set archive.url here too, or end it with `twilio-edge archive stop`"
+            );
+        }
+        return Ok(None);
+    };
+    queue.begin(http::now_ms()).await.map_err(about)?;
+    let (settings, metrics) = (config.archive.clone(), metrics.clone());
+    let archivist = Archivist { archive, queue, settings, metrics, name: name.to_owned() };
+    Ok(Some(tokio::spawn(archivist.run())))
 }
 
 /// A start has longer than a claim: a database that is slow at first is asked again until then.

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod api_key;
+pub mod archive;
 pub mod check;
 pub mod consent;
 pub mod cursor;

@@ -9,6 +9,7 @@ use twilio_edge_contract::{Claim, Class, Delivery, Identity, Opt, Settlement, is
 
 use crate::domain::{
     address::Address,
+    archive::{Envelope, Line},
     optout::{Cause, Lexicon},
     sending::outcome::is_message_sid,
     trace::Trace,
@@ -16,6 +17,9 @@ use crate::domain::{
 
 /// Longest claim id or identity part, in characters; Twilio's own are 34.
 const LONGEST_PART: usize = 255;
+
+/// Nobody claims what was archived.
+const ARCHIVED: &str = "archived";
 
 /// A webhook to claim, or to record because nobody could be asked when it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct Webhook {
     pub send_id: Option<String>,
     /// How to find its request elsewhere.
     pub trace: Trace,
+    /// What its form came in, as it is kept: JSON.
+    pub envelope: Option<String>,
 }
 
 /// What an inbound message says to us, before anybody reads it.
@@ -70,6 +76,7 @@ impl Webhook {
         check(&claim.claim_id, &claim.identity)?;
         check_route(&claim.route)?;
         let trace = Trace::of(&claim);
+        let envelope = Envelope::of(&claim.envelope, &trace).text();
         let Claim { claim_id, identity, route, form, delivery, send_id, .. } = claim;
         let is_status = identity.class == Class::Status && is_message_sid(&identity.message_sid);
         let send_id = send_id.filter(|id| is_status && is_send_id(id));
@@ -78,6 +85,7 @@ impl Webhook {
             trace,
             is_ours,
             send_id,
+            envelope,
             ..Webhook::read(claim_id, identity, route, form, lexicon)
         })
     }
@@ -90,13 +98,37 @@ impl Webhook {
         check(&settlement.claim_id, &settlement.identity)?;
         let Some(unclaimed) = &settlement.unclaimed else { return Ok(None) };
         check_route(&unclaimed.route)?;
-        Ok(Some(Webhook::read(
+        let read = Webhook::read(
             settlement.claim_id.clone(),
             settlement.identity.clone(),
             unclaimed.route.clone(),
             unclaimed.form.clone(),
             lexicon,
-        )))
+        );
+        let envelope = Envelope::of(&unclaimed.envelope, &Trace::default()).text();
+        Ok(Some(Webhook { envelope, ..read }))
+    }
+
+    /// Reads what was archived of one; what it says of being written to was heard when it came, and is not heard again.
+    pub fn archived(line: Line) -> Result<Webhook, String> {
+        let class = match line.class.as_str() {
+            "inbound" => Class::Inbound,
+            "status" => Class::Status,
+            _ => return Err("class: must be inbound or status".to_owned()),
+        };
+        let identity = Identity {
+            class,
+            account_sid: line.account_sid,
+            message_sid: line.message_sid,
+            status: line.status,
+            error_code: line.error_code,
+        };
+        check(ARCHIVED, &identity)?;
+        let route = line.route.unwrap_or_default();
+        check_route(&route)?;
+        let read =
+            Webhook::read(ARCHIVED.to_owned(), identity, route, line.form, &Lexicon::default());
+        Ok(Webhook { envelope: line.envelope.text(), ..read })
     }
 
     /// What the message says about being written to, if anything.
@@ -155,6 +187,7 @@ impl Webhook {
             suppresses,
             is_ours,
             send_id: None,
+            envelope: None,
             trace,
         }
     }

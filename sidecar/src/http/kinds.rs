@@ -149,6 +149,8 @@ kinds! {
         "The log has the rest."
     UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "unavailable": "The request cannot be answered now";
         "The database does not answer; sending it again is safe."
+    ARCHIVE_AWAY SERVICE_UNAVAILABLE OPERATOR "archive_away": "The archive cannot be read now";
+        "It does not answer, or something is still being taken out of it; the log says which. Sending it again is safe."
     TIMEOUT SERVICE_UNAVAILABLE OPERATOR "timeout": "The request was not finished in time";
         "It took longer than http.request_timeout_ms; sending it again is safe."
 }

@@ -60,6 +60,7 @@ use crate::{
     config::Config,
     keys::Keys,
     permissions::{Checks, Permissions},
+    replays::Shelves,
     sending::Sending,
     store::{Idempotency, histories::Histories},
     telemetry::Telemetry,
@@ -86,6 +87,7 @@ pub struct Parts {
     permissions: Permissions,
     checks: Checks,
     sending: Sending,
+    shelves: Shelves,
     idempotency: Idempotency,
     /// How long whoever speaks Twilio's words waits for what Twilio says.
     patience: Duration,
@@ -101,6 +103,7 @@ impl Deref for App {
 
 impl App {
     /// What both listeners share.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         claims: Claims,
         accounts: Option<Accounts>,
@@ -108,6 +111,7 @@ impl App {
         tenants: Tenants,
         telemetry: Telemetry,
         sending: Sending,
+        shelves: Shelves,
         config: &Config,
     ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
@@ -123,6 +127,7 @@ impl App {
             permissions,
             checks,
             sending,
+            shelves,
             max_import_bytes: config.api.max_import_bytes,
             claims,
             accounts,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{api_key::Scope, period::instant, window::rfc3339},
     keys::Caller,
-    replays::{self, Asked},
+    replays::{self, Asked, Origin, Stopped},
     shown::Class,
     store::Replay,
 };
@@ -53,6 +53,9 @@ struct WantedReplay {
     /// Only count.
     #[serde(default)]
     dry_run: bool,
+    /// From where: `ledger`, what retention has left whole, or `archive`, what that still has.
+    #[serde(default)]
+    from: Origin,
 }
 
 /// A replay, and how far it is.
@@ -64,6 +67,8 @@ struct ReplayShown {
     account_sid: Option<String>,
     message_sid: Option<String>,
     class: Option<String>,
+    /// From where: `ledger` or `archive`.
+    from: String,
     since: Option<String>,
     until: Option<String>,
     /// `running`, or `done`: everything is on its way, though not yet delivered. Of one that was only counted: whether that
@@ -89,7 +94,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(fetch))
 }
 
-/// Delivers webhooks of the ledger once more, to one sink, beside whatever comes meanwhile.
+/// Delivers webhooks of the ledger, or of the archive, once more, to one sink, beside whatever comes meanwhile.
 #[utoipa::path(
     post,
     path = "/v1/replays",
@@ -127,13 +132,20 @@ async fn start(
         let detail = "sink: none of the sinks file of this sidecar has that name";
         return Err(Problem::with(kinds::IMPOSSIBLE, detail));
     }
-    let outbox = app.claims.stores.outbox();
+    let shelves = &app.shelves;
+    if replay.is_of_archive() && shelves.archive.is_none() {
+        let detail = "from: this sidecar has no archive; set archive.url";
+        return Err(Problem::with(kinds::IMPOSSIBLE, detail));
+    }
     if dry_run {
-        let counted = replays::count(&outbox, replay, MOST).await;
-        let counted = counted.map_err(|reason| Problem::unavailable(&reason))?;
+        let counted = shelves.count(replay, MOST).await;
+        let counted = counted.map_err(|stopped| match stopped {
+            Stopped::Store(reason) => Problem::unavailable(&reason),
+            Stopped::Archive(reason) => Problem::with(kinds::ARCHIVE_AWAY, reason),
+        })?;
         return Ok(json(&ReplayShown { id: None, ..ReplayShown::of(counted) }));
     }
-    let begun = replays::begin(&outbox, &caller, &replay).await;
+    let begun = replays::begin(&shelves.outbox, &caller, &replay).await;
     begun.map_err(|reason| Problem::unavailable(&reason))?;
     let mut response = json(&ReplayShown::of(replay));
     *response.status_mut() = StatusCode::ACCEPTED;
@@ -185,6 +197,7 @@ impl WantedReplay {
             class: self.class.map(class),
             since_ms: time("since", self.since)?,
             until_ms: time("until", self.until)?,
+            from: self.from,
         })
     }
 }
@@ -201,6 +214,7 @@ impl ReplayShown {
             account_sid: replay.account_sid,
             message_sid: replay.message_sid,
             class: replay.class,
+            from: replay.origin,
             state: replay.state,
             found: replay.found,
             queued: replay.queued,

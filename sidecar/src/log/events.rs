@@ -9,6 +9,21 @@ const ALL: &[(&str, &str, &str)] = &[
     ("accounts.read_again", "info", "It was read again, because it has changed"),
     ("accounts.unusable", "warn", "It cannot be used any more: filters get the last good keys"),
     ("admin.listening", "info", "The listener of administrators is there"),
+    (
+        "archive.erased",
+        "info",
+        "What was redacted is out of the archive too: `erasure.id` (docs/ARCHIVE.md)",
+    ),
+    (
+        "archive.missing",
+        "warn",
+        "Webhooks are queued for an archive, and this sidecar has no `archive.url`",
+    ),
+    (
+        "archive.waiting",
+        "warn",
+        "The archive does not take webhooks: they stay in the ledger until it does: `reason`",
+    ),
     ("claim.answered", "debug", "A webhook was claimed: `decision`, `attempt`"),
     (
         "claims.undecided",
@@ -60,7 +75,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ("optout.unrecorded", "error", "The database does not take opt-outs: their webhooks wait"),
     ("redis.away", "warn", "Redis does not answer: claims go to the database alone"),
     ("redis.back", "info", "Redis answers again"),
-    ("replay.waiting", "warn", "The database does not answer: a replay goes on when it does"),
+    (
+        "replay.waiting",
+        "warn",
+        "The database or the archive does not answer: a replay goes on when it does",
+    ),
     ("request.answered", "debug", "The API did as it was asked"),
     ("request.failed", "warn", "It could not, and the operator must act: `code`, `reason`"),
     (

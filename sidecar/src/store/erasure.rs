@@ -6,6 +6,7 @@ use sqlx::FromRow;
 
 use super::{
     AuditEntry,
+    archiving::ADD_ERASURE,
     histories::Range,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, Swept, forward, found},
     sql::{Bind, Durability, StoreError, Transaction},
@@ -139,6 +140,10 @@ impl Sweeper {
             tx.execute(statements.retention.delete_events, &gone).await?;
             tx.execute(statements.retention.redact_events, &rows).await?;
             tx.execute(statements.outbox.withdraw, &owed).await?;
+            tx.execute(statements.retention.unqueue, &owed).await?;
+            if after.is_none() {
+                of_archive(&mut tx, erasure, now_ms).await?;
+            }
             if let Some(entry) = entry {
                 tx.execute(statements.register.add_entry, std::slice::from_ref(entry)).await?;
             }
@@ -147,6 +152,29 @@ impl Sweeper {
         })
         .await
     }
+}
+
+/// Has it taken out of the archive as well, all of it, by whoever works on that.
+async fn of_archive(
+    tx: &mut Transaction,
+    erasure: &Erasure,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let dice = getrandom::u64()
+        .map_err(|_| StoreError::Away("the system has no randomness for an id".to_owned()))?;
+    let id = format!("ER{dice:016x}");
+    let number = erasure.number.as_ref();
+    let binds = [
+        Bind::Text(&id),
+        Bind::Text(&erasure.account_sid),
+        Bind::Text(erasure.message_sid.as_deref().unwrap_or_default()),
+        Bind::Text(number.map_or("", |number| &number.number)),
+        Bind::Text(number.and_then(|number| number.channel.as_deref()).unwrap_or_default()),
+        Bind::Whole(erasure.since_ms),
+        Bind::Whole(erasure.until_ms),
+        Bind::Whole(now_ms),
+    ];
+    tx.execute_bound(ADD_ERASURE, &binds).await.map(|_| ())
 }
 
 /// Takes out what messages say that are not sent yet; how many these are.

@@ -35,6 +35,7 @@ pub(super) struct Event<'a> {
     pub(super) outcome: Option<&'static str>,
     pub(super) settled_at_ms: Option<i64>,
     pub(super) answer: Option<&'a str>,
+    pub(super) envelope: Option<&'a str>,
     /// When this was learnt; no column.
     pub(super) noted_at_ms: i64,
 }
@@ -46,6 +47,7 @@ impl<'a> Event<'a> {
         Event {
             route: Some(&webhook.route),
             form: Some(&webhook.form),
+            envelope: webhook.envelope.as_deref(),
             channel: pair.map(|pair| pair.theirs.channel.as_str()),
             theirs: pair.map(|pair| pair.theirs.number.as_str()),
             ours: pair.map(|pair| pair.ours.as_str()),
@@ -115,6 +117,7 @@ impl<'a> Event<'a> {
             outcome: None,
             settled_at_ms: None,
             answer: None,
+            envelope: None,
             noted_at_ms,
         }
     }
@@ -134,6 +137,7 @@ impl<'a> Event<'a> {
             self.ours,
             self.claim_id,
             self.answer,
+            self.envelope,
         ]
     }
 
@@ -172,6 +176,7 @@ impl<'a> Event<'a> {
             },
             route: self.route.or(later.route),
             form: self.form.or(later.form),
+            envelope: self.envelope.or(later.envelope),
             channel: self.channel.or(later.channel),
             theirs: self.theirs.or(later.theirs),
             ours: self.ours.or(later.ours),
@@ -182,7 +187,7 @@ impl<'a> Event<'a> {
 }
 
 /// Texts of an [`Event`] that are its own.
-const TEXTS: usize = 12;
+const TEXTS: usize = 13;
 
 /// An [`Event`] that outlives what it was made of. Thousands wait at once, so its texts are in one piece.
 #[derive(Clone, PartialEq, Eq)]
@@ -253,6 +258,7 @@ impl EventRow {
             ours,
             claim_id,
             answer,
+            envelope,
         ] = texts;
         Event {
             dedupe_key: dedupe_key.unwrap_or_default(),
@@ -273,6 +279,7 @@ impl EventRow {
             outcome: self.outcome,
             settled_at_ms: self.settled_at_ms,
             answer,
+            envelope,
             noted_at_ms: self.noted_at_ms,
         }
     }

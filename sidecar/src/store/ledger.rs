@@ -14,6 +14,7 @@ use std::{
 use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 
 use super::{
+    archiving::ArchiveQueue,
     consents::Consents,
     event::Event,
     idempotency::Idempotency,
@@ -177,6 +178,11 @@ impl Ledger {
     /// What may be sent as a template, in the same database.
     pub(super) fn templates(&self) -> Templates {
         Templates::of(self.database.clone(), self.timeout)
+    }
+
+    /// What waits for the archive, in the same database.
+    pub(super) fn archive_queue(&self) -> ArchiveQueue {
+        ArchiveQueue::of(self.database.clone(), self.timeout)
     }
 
     /// What sinks are owed, in the same database.

@@ -15,6 +15,7 @@
 //! (`siblings.rs`), and from then on SQL has the last word on every claim of every sidecar.
 
 mod accepting;
+mod archiving;
 mod at_hand;
 mod claiming;
 mod consents;
@@ -62,6 +63,7 @@ use twilio_edge_contract::SettlementResult;
 pub(crate) use self::register::StoredKey;
 pub use self::{
     accepting::Acceptance,
+    archiving::{ArchiveErasure, ArchiveQueue, Batch as ArchiveBatch, Limits as ArchiveLimits},
     consents::{Consents, ConsentsPage},
     dead_letters::{Chosen, DeadLetter, DeadLetters, Fate, Letter, OldestDead, Resolved, Standing},
     erasure::{Erasure, Reached},
@@ -291,6 +293,11 @@ impl Stores {
     /// What may be sent as a template, in the same database.
     pub fn templates(&self) -> Templates {
         self.ledger.templates()
+    }
+
+    /// What waits for the archive, in the same database.
+    pub fn archive_queue(&self) -> ArchiveQueue {
+        self.ledger.archive_queue()
     }
 
     /// What sinks are owed, in the same database.

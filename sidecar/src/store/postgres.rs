@@ -171,8 +171,8 @@ const KEEP_EVENTS: &str = concat!(
     event_columns!(),
     ") SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
      $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], \
-     $16::text[], $17::bigint[], $18::text[])",
-    merge!("least", "greatest", "$19")
+     $16::text[], $17::bigint[], $18::text[], $19::text[])",
+    merge!("least", "greatest", "$20")
 );
 
 /// The rows come in the order of their keys, and are locked in it.
@@ -191,7 +191,7 @@ pub(super) async fn keep_events(
     let lengths = events.iter().flat_map(|event| event.texts()).flatten().map(str::len);
     let bytes = lengths.sum::<usize>().saturating_add(events.len().saturating_mul(200));
     let mut arguments = PgArguments::default();
-    arguments.reserve(19, bytes);
+    arguments.reserve(20, bytes);
     let query = sqlx::query_with(KEEP_EVENTS, arguments)
         .bind(text(|event| Some(event.dedupe_key)))
         .bind(text(|event| Some(event.class)))
@@ -211,6 +211,7 @@ pub(super) async fn keep_events(
         .bind(text(|event| event.outcome))
         .bind(number(|event| event.settled_at_ms))
         .bind(text(|event| event.answer))
+        .bind(text(|event| event.envelope))
         .bind(forgotten_ms);
     query.execute(executor).await.map(|_| ())?;
     Ok(())
@@ -321,6 +322,10 @@ pub(super) const STATEMENTS: Statements = Statements {
         delete_events: "
             DELETE FROM events USING json_to_recordset($1::json) AS asked(dedupe_key text)
             WHERE events.dedupe_key = asked.dedupe_key",
+
+        unqueue: "
+            DELETE FROM archive_queue USING json_to_recordset($1::json) AS asked(dedupe_key text)
+            WHERE archive_queue.dedupe_key = asked.dedupe_key",
     },
 
     outbox: OutboxStatements {

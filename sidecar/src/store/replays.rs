@@ -7,15 +7,21 @@ use sqlx::FromRow;
 
 use super::{
     Outbox, Owed,
+    event::Event,
     histories::Range,
+    ledger::each_once,
     outbox::owe,
     register::AuditEntry,
     sql::{Bind, Durability, StoreError, Transaction},
 };
-use crate::domain::event::delivery_id;
+use crate::domain::{archive::Found, event::delivery_id, webhook::Webhook};
 
 /// Webhooks one message can have, and more.
 const OF_MESSAGE: i64 = 1000;
+
+/// The words for where a replay takes its webhooks from.
+const LEDGER: &str = "ledger";
+const ARCHIVE: &str = "archive";
 
 macro_rules! replayed {
     ($rest:literal) => {
@@ -45,14 +51,19 @@ const OF_KEYS: &str =
 
 const ADD: &str = "
     INSERT INTO replays (id, sink, account_sid, message_sid, class, since_ms, until_ms, state, through_ms, through_key,
-        found, queued, left_out, created_at_ms, created_by)
-    VALUES ($1, $2, NULLIF($3, ''), NULLIF($4, ''), NULLIF($5, ''), $6, $7, 'running', $6, '', 0, 0, 0, $8, $9)";
+        found, queued, left_out, created_at_ms, created_by, origin)
+    VALUES ($1, $2, NULLIF($3, ''), NULLIF($4, ''), NULLIF($5, ''), $6, $7, 'running', $6, '', 0, 0, 0, $8, $9, $10)";
+
+/// What was taken out of an event is put back for as long as the sink is owed it: retention comes by again after that.
+const EMPTY_REDACTED: &str = "
+    UPDATE events SET form = NULL, theirs = NULL, redacted = NULL, redacted_at_ms = NULL
+    WHERE dedupe_key = $1 AND coalesce(redacted, 0) & 31 <> 0";
 
 const FETCH: &str = "SELECT * FROM replays WHERE id = $1";
 
 /// A statement that is only read with has one parameter, which this one does not need.
 const RUNNING: &str = "
-    SELECT * FROM replays WHERE state = 'running' AND CAST($1 AS TEXT) IS NOT NULL ORDER BY created_at_ms LIMIT 1";
+    SELECT * FROM replays WHERE state = 'running' AND CAST($1 AS TEXT) IS NOT NULL ORDER BY created_at_ms LIMIT 100";
 
 /// `$1` which, `$2` and `$3` where it was; the rest is where it is now.
 const MOVE: &str = "
@@ -71,6 +82,8 @@ pub struct Replay {
     pub account_sid: Option<String>,
     /// Of which message; none: of all.
     pub message_sid: Option<String>,
+    /// From where: `ledger` or `archive`.
+    pub origin: String,
     /// `inbound` or `status`; none: both.
     pub class: Option<String>,
     /// Received then or later.
@@ -108,6 +121,11 @@ struct ReplayedRow {
 }
 
 #[derive(Serialize)]
+struct Key<'a> {
+    dedupe_key: &'a str,
+}
+
+#[derive(Serialize)]
 struct Nothing {}
 
 impl Replay {
@@ -118,6 +136,7 @@ impl Replay {
             sink,
             account_sid: None,
             message_sid: None,
+            origin: LEDGER.to_owned(),
             class: None,
             since_ms: 0,
             until_ms,
@@ -138,6 +157,21 @@ impl Replay {
         Replay { since_ms, through_ms: since_ms, ..self }
     }
 
+    /// It takes what it delivers from the archive.
+    pub fn of_archive(self) -> Replay {
+        Replay { origin: ARCHIVE.to_owned(), ..self }
+    }
+
+    /// Whether it does.
+    pub fn is_of_archive(&self) -> bool {
+        self.origin == ARCHIVE
+    }
+
+    /// The last webhook it has looked at: its key, or its place in the archive.
+    pub fn place(&self) -> &str {
+        &self.through_key
+    }
+
     /// Until when it has looked.
     pub fn through_ms(&self) -> i64 {
         self.through_ms
@@ -146,6 +180,20 @@ impl Replay {
     /// Whether everything is on its way.
     pub fn is_done(&self) -> bool {
         self.state == "done"
+    }
+
+    /// Where it is after what was found in the archive, if all of it goes.
+    pub fn counted(&self, found: &Found) -> Replay {
+        let mut next = self.clone();
+        let count = i64::try_from(found.lines.len()).unwrap_or(i64::MAX);
+        (next.found, next.queued) = (self.found + count, self.queued + count);
+        if let Some(last) = found.lines.last() {
+            (next.through_ms, next.through_key) = (last.received_at_ms(), found.place.clone());
+        }
+        if found.is_last {
+            next.state = "done".to_owned();
+        }
+        next
     }
 
     /// Where it is after these rows, and what of them the sink is owed.
@@ -169,6 +217,18 @@ impl Replay {
         }
         next.queued += i64::try_from(owed.len()).unwrap_or(i64::MAX);
         (next, owed)
+    }
+
+    fn owed_of(&self, webhook: &Webhook, now_ms: i64) -> Owed {
+        Owed {
+            sink: self.sink.clone(),
+            delivery_id: delivery_id(&webhook.key, Some(&self.id)),
+            dedupe_key: webhook.key.clone(),
+            replay_id: Some(self.id.clone()),
+            account_sid: webhook.identity.account_sid.clone(),
+            lane: webhook.lane(),
+            recorded_at_ms: now_ms,
+        }
     }
 
     fn owed(&self, row: ReplayedRow, now_ms: i64) -> Owed {
@@ -205,6 +265,7 @@ impl Outbox {
             Bind::Whole(replay.until_ms),
             Bind::Whole(replay.created_at_ms),
             Bind::Text(&replay.created_by),
+            Bind::Text(&replay.origin),
         ];
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
@@ -233,10 +294,9 @@ impl Outbox {
         .await
     }
 
-    /// The earliest that is not done.
-    pub async fn running_replay(&self) -> Result<Option<Replay>, StoreError> {
-        let found = self.bounded(self.database.read(RUNNING, &[Nothing {}])).await?;
-        Ok(found.into_iter().next())
+    /// Those that are not done, the earliest first.
+    pub async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
+        self.bounded(self.database.read(RUNNING, &[Nothing {}])).await
     }
 
     /// Carries a replay on by up to `most` webhooks; where it is then, also if somebody else was quicker.
@@ -250,30 +310,83 @@ impl Outbox {
             let mut tx = self.database.begin(Durability::Power).await?;
             let (rows, is_last) = next(&mut tx, replay, most).await?;
             let (next, owed) = replay.after(rows, is_last, now_ms);
-            let binds = [
-                Bind::Text(&replay.id),
-                Bind::Whole(replay.through_ms),
-                Bind::Text(&replay.through_key),
-                Bind::Whole(next.through_ms),
-                Bind::Text(&next.through_key),
-                Bind::Whole(next.found),
-                Bind::Whole(next.queued),
-                Bind::Whole(next.left_out),
-                Bind::Text(&next.state),
-                Bind::Whole(now_ms),
-            ];
-            if tx.execute_bound(MOVE, &binds).await? == 0 {
-                return Ok(None);
-            }
-            owe(&mut tx, self.statements(), &owed.iter().collect::<Vec<_>>()).await?;
-            tx.commit().await?;
-            Ok(Some(next))
+            self.move_on(tx, replay, next, &owed, now_ms).await
         });
-        if let Some(next) = moved.await? {
+        self.moved(replay, moved.await?).await
+    }
+
+    /// Carries a replay on by what was found in the archive. Its events are in the ledger again when it returns, as long as they
+    /// are owed; those that are there whole stay as they are.
+    pub async fn carry_on_archived(
+        &self,
+        replay: &Replay,
+        found: Found,
+        now_ms: i64,
+    ) -> Result<Replay, StoreError> {
+        let mut next = replay.counted(&found);
+        next.ended_at_ms = found.is_last.then_some(now_ms);
+        let read = found.lines.into_iter().filter_map(|line| {
+            let at_ms = line.received_at_ms();
+            Webhook::archived(line).ok().map(|webhook| (webhook, at_ms))
+        });
+        let read: Vec<(Webhook, i64)> = read.collect();
+        let owed: Vec<Owed> =
+            read.iter().map(|(webhook, _)| replay.owed_of(webhook, now_ms)).collect();
+        next.queued = replay.queued + i64::try_from(owed.len()).unwrap_or(i64::MAX);
+        next.left_out = next.found.saturating_sub(next.queued);
+        let moved = self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let events = read.iter().map(|(webhook, at_ms)| Event::came(webhook, *at_ms, *at_ms));
+            let events = each_once(events.collect());
+            for event in &events {
+                tx.execute_bound(EMPTY_REDACTED, &[Bind::Text(event.dedupe_key)]).await?;
+            }
+            tx.keep_events(&events, 0).await?;
+            let keys: Vec<Key<'_>> =
+                events.iter().map(|event| Key { dedupe_key: event.dedupe_key }).collect();
+            // They come from there.
+            tx.execute(self.database.statements().retention.unqueue, &keys).await?;
+            self.move_on(tx, replay, next, &owed, now_ms).await
+        });
+        self.moved(replay, moved.await?).await
+    }
+
+    /// Where it is now, also if somebody else was quicker.
+    async fn moved(&self, replay: &Replay, moved: Option<Replay>) -> Result<Replay, StoreError> {
+        if let Some(next) = moved {
             return Ok(next);
         }
         let moved = self.replay(&replay.id, None).await?;
         moved.ok_or_else(|| StoreError::Refused("the replay is gone".to_owned()))
+    }
+
+    /// Ends a step: what is owed, and that it has come so far. None if somebody else has moved it.
+    async fn move_on(
+        &self,
+        mut tx: Transaction,
+        replay: &Replay,
+        next: Replay,
+        owed: &[Owed],
+        now_ms: i64,
+    ) -> Result<Option<Replay>, StoreError> {
+        let binds = [
+            Bind::Text(&replay.id),
+            Bind::Whole(replay.through_ms),
+            Bind::Text(&replay.through_key),
+            Bind::Whole(next.through_ms),
+            Bind::Text(&next.through_key),
+            Bind::Whole(next.found),
+            Bind::Whole(next.queued),
+            Bind::Whole(next.left_out),
+            Bind::Text(&next.state),
+            Bind::Whole(now_ms),
+        ];
+        if tx.execute_bound(MOVE, &binds).await? == 0 {
+            return Ok(None);
+        }
+        owe(&mut tx, self.statements(), &owed.iter().collect::<Vec<_>>()).await?;
+        tx.commit().await?;
+        Ok(Some(next))
     }
 
     /// The same, but only counts.

@@ -38,6 +38,8 @@ pub(super) struct RetentionStatements {
     pub(super) rewind: &'static str,
     pub(super) redact_events: &'static str,
     pub(super) delete_events: &'static str,
+    /// Takes events out of what waits for the archive.
+    pub(super) unqueue: &'static str,
 }
 
 macro_rules! found {
@@ -48,7 +50,8 @@ macro_rules! found {
              coalesce(redacted, 0) AS redacted, \
              coalesce(held_until_ms, settled_at_ms, received_at_ms, 0) AS last_ms, \
              EXISTS (SELECT 1 FROM deliveries WHERE deliveries.dedupe_key = events.dedupe_key \
-             AND state IN ('waiting', 'dead')) AS owed FROM events WHERE ",
+             AND state IN ('waiting', 'dead')) OR EXISTS (SELECT 1 FROM archive_queue \
+             WHERE archive_queue.dedupe_key = events.dedupe_key) AS owed FROM events WHERE ",
             $rest
         )
     };
@@ -94,6 +97,7 @@ pub(super) const DELETE_OLD: &str = "
             AND coalesce(held_until_ms, settled_at_ms, received_at_ms) <= $2
             AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.dedupe_key = events.dedupe_key
                 AND state IN ('waiting', 'dead'))
+            AND NOT EXISTS (SELECT 1 FROM archive_queue WHERE archive_queue.dedupe_key = events.dedupe_key)
         ORDER BY received_at_ms LIMIT $3)";
 
 pub(super) const DELETE_UNHEARD: &str = "
@@ -127,7 +131,7 @@ pub(super) struct FoundRow {
     redacted: i64,
     /// When something last happened to it.
     pub(super) last_ms: i64,
-    /// Whether a sink has not got it yet.
+    /// Whether a sink has not got it yet, or the archive.
     pub(super) owed: bool,
 }
 
@@ -461,6 +465,7 @@ mod tests {
         },
         http::now_ms,
         store::{
+            archiving,
             erasure::{OF_ADDRESS, OF_KEYS, OF_NUMBER},
             event::{Event, EventRow},
             ledger::Ledger,
@@ -493,6 +498,10 @@ mod tests {
             (FORGET_DELIVERIES, "deliveries_done (ended_at_ms<?)"),
             (own.redact_events, "sqlite_autoindex_events_1 (dedupe_key=?)"),
             (own.delete_events, "sqlite_autoindex_events_1 (dedupe_key=?)"),
+            (own.unqueue, "(dedupe_key=?)"),
+            (archiving::OLDEST, "archive_queue_account (account_sid=?)"),
+            (archiving::NEXT, "archive_queue_account (account_sid=?)"),
+            (archiving::LINES, "archive_queue_batch (batch_id=?)"),
         ] {
             let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let plan: Vec<(i64, i64, i64, String)> =

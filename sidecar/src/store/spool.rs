@@ -377,7 +377,7 @@ mod tests {
     fn a_file_of_another_version_is_left_alone() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("1-1.spool");
-        std::fs::write(&path, "twilio-edge spool 2\nwhatever that may be").unwrap();
+        std::fs::write(&path, "twilio-edge spool 9\nwhatever that may be").unwrap();
         assert_eq!(left_in(&folder), Vec::<Vec<_>>::new());
         assert!(path.exists());
     }

@@ -112,7 +112,7 @@ pub(super) use due_columns;
 macro_rules! event_columns {
     () => {
         "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
-         received_at_ms, attempts, claim_id, held_until_ms, outcome, settled_at_ms, answer"
+         received_at_ms, attempts, claim_id, held_until_ms, outcome, settled_at_ms, answer, envelope"
     };
 }
 pub(super) use event_columns;
@@ -189,7 +189,7 @@ macro_rules! merge {
     ($least:literal, $greatest:literal, $forgotten:literal) => {
         concat!(
             " ON CONFLICT (dedupe_key) DO UPDATE SET route = coalesce(kept.route, excluded.route), \
-             form = coalesce(kept.form, excluded.form), channel = coalesce(kept.channel, excluded.channel), \
+             form = coalesce(kept.form, excluded.form), envelope = coalesce(kept.envelope, excluded.envelope), channel = coalesce(kept.channel, excluded.channel), \
              theirs = CASE WHEN kept.redacted IS NULL THEN coalesce(kept.theirs, excluded.theirs) ELSE kept.theirs END, ours = coalesce(kept.ours, excluded.ours), \
              received_at_ms = coalesce(", $least, "(kept.received_at_ms, excluded.received_at_ms), \
              kept.received_at_ms, excluded.received_at_ms), attempts = CASE WHEN ",

@@ -216,7 +216,7 @@ pub(super) async fn look_up(
 
 /// The INSERT of one row, of two rows, ..: made once, so that each is prepared once.
 static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    const COLUMNS: usize = 18;
+    const COLUMNS: usize = 19;
     // Parameters without a name, because SQLite searches the names for each of them.
     let row = format!("({})", vec!["?"; COLUMNS].join(","));
     let insert = |rows: usize| {
@@ -258,7 +258,8 @@ pub(super) async fn keep_events(
                 .bind(event.held_until_ms)
                 .bind(event.outcome)
                 .bind(event.settled_at_ms)
-                .bind(event.answer);
+                .bind(event.answer)
+                .bind(event.envelope);
         }
         query.bind(forgotten_ms).execute(&mut *connection).await?;
     }
@@ -368,6 +369,9 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         delete_events: "
             DELETE FROM events WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
+
+        unqueue: "
+            DELETE FROM archive_queue WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
     },
 
     outbox: OutboxStatements {

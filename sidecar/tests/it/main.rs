@@ -9,6 +9,7 @@
 )]
 
 mod api_keys;
+mod archives;
 mod behaviour;
 mod burst;
 mod checks;

@@ -43,6 +43,9 @@ fn every_problem_of_every_source_is_told_at_once() {
         ("DATABASE_URL", "mysql://db"),
         ("TWILIO_EDGE_LOG_LEVEL", "loud"),
         ("TWILIO_EDGE_ACCOUNTS_FILE", "accounts.toml"),
+        ("TWILIO_EDGE_ARCHIVE_URL", "acme-webhooks/edge"),
+        ("TWILIO_EDGE_ARCHIVE_ENDPOINT", "minio:9000"),
+        ("TWILIO_EDGE_ARCHIVE_LINES", "4001"),
     ];
     std::fs::write(folder.path().join("accounts.toml"), "[[account]]\nsid = \"hush\"\nkey = 1\n")
         .unwrap();
@@ -65,10 +68,13 @@ fn every_problem_of_every_source_is_told_at_once() {
         "optout.stop: \"stop it\" is not one word",
         "optout.start: \"stop\" is in optout.stop too",
         "events.queue: must be at least 1",
+        "archive.url: must be s3://BUCKET/PREFIX",
+        "archive.endpoint: must start with https://",
+        "archive.lines: must be 1 to 4000",
     ] {
         assert!(said.contains(problem), "{problem:?} is not in:\n{said}");
     }
-    assert!(said.starts_with("twilio-edge: the configuration has 15 problem(s):"), "{said}");
+    assert!(said.starts_with("twilio-edge: the configuration has 18 problem(s):"), "{said}");
     assert!(!said.contains("hush"), "{said}");
 }
 

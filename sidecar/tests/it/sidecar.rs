@@ -217,7 +217,11 @@ pub(crate) fn settlement(claim: &Claim, outcome: Outcome) -> Settlement {
 
 /// As the filter settles a webhook it forwarded without a verdict.
 pub(crate) fn unclaimed(claim: &Claim, outcome: Outcome) -> Settlement {
-    let unclaimed = Unclaimed { route: claim.route.clone(), form: claim.form.clone() };
+    let unclaimed = Unclaimed {
+        route: claim.route.clone(),
+        form: claim.form.clone(),
+        envelope: claim.envelope.clone(),
+    };
     Settlement { unclaimed: Some(unclaimed), ..settlement(claim, outcome) }
 }
 

@@ -530,6 +530,10 @@ fn read_head(pairs: Pairs) -> Head {
                 head.traceparent = Some(value);
                 continue;
             }
+            "i-twilio-idempotency-token" => {
+                head.idempotency_token = Some(value);
+                continue;
+            }
             "content-type" => &mut head.content_type,
             "x-twilio-signature" => &mut head.signature,
             "x-twilio-webhooks-signature-settings" => &mut head.signature_settings,

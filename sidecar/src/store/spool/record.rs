@@ -6,7 +6,10 @@ use twilio_edge_contract::Class;
 use crate::store::event::{ACCEPTED, Event, EventRow, REFUSED};
 
 /// What a file of these records begins with. Another number is another layout.
-pub(super) const HEADER: &[u8; 20] = b"twilio-edge spool 1\n";
+pub(super) const HEADER: &[u8; 20] = b"twilio-edge spool 2\n";
+
+/// The layout before: without an envelope. A sidecar of then may have left such a file.
+const HEADER_1: &[u8; 20] = b"twilio-edge spool 1\n";
 
 /// Length and checksum.
 const FRAME: usize = 8;
@@ -30,6 +33,7 @@ pub(super) fn encode(event: &Event<'_>, to: &mut Vec<u8>) {
         event.claim_id,
         event.outcome,
         event.answer,
+        event.envelope,
     ];
     texts.into_iter().for_each(|text| put_text(text, to));
     let numbers = [
@@ -52,17 +56,21 @@ pub(super) fn encode(event: &Event<'_>, to: &mut Vec<u8>) {
 
 /// Whether a file has records of this layout, as far as it was written.
 pub(super) fn is_ours(file: &[u8]) -> bool {
-    file.starts_with(HEADER) || HEADER.starts_with(file)
+    [HEADER, HEADER_1].iter().any(|header| file.starts_with(*header) || header.starts_with(file))
 }
 
 /// The rows of a file, and how many bytes at its end are none.
 pub(super) fn decode(file: &[u8]) -> (Vec<EventRow>, usize) {
     let mut rows = Vec::new();
-    let Some(records) = file.strip_prefix(HEADER) else { return (rows, file.len()) };
+    let (records, has_envelope) = match (file.strip_prefix(HEADER), file.strip_prefix(HEADER_1)) {
+        (Some(records), _) => (records, true),
+        (_, Some(records)) => (records, false),
+        (None, None) => return (rows, file.len()),
+    };
     let mut rest = Bytes(records);
     loop {
         let before = rest.0.len();
-        match rest.record() {
+        match rest.record(has_envelope) {
             Some(row) => rows.push(row),
             None => return (rows, before),
         }
@@ -86,15 +94,16 @@ fn put_number(number: Option<i64>, to: &mut Vec<u8>) {
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
-    fn record(&mut self) -> Option<EventRow> {
+    fn record(&mut self, has_envelope: bool) -> Option<EventRow> {
         let length = self.length()?;
         let checksum = self.length()?;
         let payload = self.take(length.try_into().ok()?)?;
-        let event = (crc32fast::hash(payload) == checksum).then(|| Bytes(payload).event())??;
+        let read = || Bytes(payload).event(has_envelope);
+        let event = (crc32fast::hash(payload) == checksum).then(read)??;
         Some(EventRow::of(event))
     }
 
-    fn event(mut self) -> Option<Event<'a>> {
+    fn event(mut self, has_envelope: bool) -> Option<Event<'a>> {
         let dedupe_key = self.text()??;
         let class = self.text()??;
         let event = Event {
@@ -118,6 +127,7 @@ impl<'a> Bytes<'a> {
                 Some(word) => Some([ACCEPTED, REFUSED].into_iter().find(|known| *known == word)?),
             },
             answer: self.text()?,
+            envelope: if has_envelope { self.text()? } else { None },
             received_at_ms: self.number()?,
             attempts: self.number()??,
             held_until_ms: self.number()?,
@@ -172,19 +182,19 @@ pub(super) mod tests {
     prop_compose! {
         pub(in crate::store::spool) fn any_row()(
             must in any::<[String; 3]>(),
-            may in any::<[Option<String>; 9]>(),
+            may in any::<[Option<String>; 10]>(),
             class in prop::sample::select(vec!["inbound", "status", "other"]),
             outcome in prop::option::of(prop::sample::select(vec![ACCEPTED, REFUSED])),
             numbers in any::<(Option<i64>, i64, Option<i64>, Option<i64>, i64)>(),
         ) -> EventRow {
             let [dedupe_key, account_sid, message_sid] = must.each_ref().map(String::as_str);
-            let [status, error_code, route, form, channel, theirs, ours, claim_id, answer] =
+            let [status, error_code, route, form, channel, theirs, ours, claim_id, answer, envelope] =
                 may.each_ref().map(Option::as_deref);
             let (received_at_ms, attempts, held_until_ms, settled_at_ms, noted_at_ms) = numbers;
             EventRow::of(Event {
                 dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel,
                 theirs, ours, received_at_ms, attempts, claim_id, held_until_ms, outcome,
-                settled_at_ms, answer, noted_at_ms,
+                settled_at_ms, answer, envelope, noted_at_ms,
             })
         }
     }
@@ -231,6 +241,27 @@ pub(super) mod tests {
             behind_header.append(&mut bytes);
             decode(&behind_header);
         }
+    }
+
+    /// What a sidecar of before left is read by this one.
+    #[test]
+    fn the_layout_of_before_is_read() {
+        let text = |text: &str| [&(text.len() as u32 + 1).to_le_bytes(), text.as_bytes()].concat();
+        let number = |number: i64| [&[1][..], &number.to_le_bytes()].concat();
+        let none = [0; 4];
+        let mut payload = ["inbound:AC1:SM1", "inbound", "AC1", "SM1"].map(text).concat();
+        payload.extend([none, none].concat());
+        payload.extend(["/in", "Body=hi"].map(text).concat());
+        payload.extend([none; 6].concat());
+        payload.extend([7, 1, 0, 0, 9].map(number).concat());
+        let length = (payload.len() as u32).to_le_bytes();
+        let checksum = crc32fast::hash(&payload).to_le_bytes();
+        let file = [&HEADER_1[..], &length, &checksum, &payload].concat();
+        assert!(is_ours(&file));
+        let (rows, torn) = decode(&file);
+        assert_eq!((rows.len(), torn), (1, 0));
+        let event = rows[0].event();
+        assert_eq!((event.form, event.noted_at_ms, event.envelope), (Some("Body=hi"), 9, None));
     }
 
     #[test]

@@ -1,0 +1,382 @@
+//! What is kept of webhooks outside of the ledger: one line each, many lines in one gzip object, an index of the object in its
+//! own gzip header, and a name that tells whose it is and from when to when. Knows nothing of where objects are.
+//!
+//! The index is a subfield `TE` of the header's `extra` field (RFC 1952, 2.3.1.1), which whatever reads gzip passes by: sorted
+//! marks of eight bytes, one for each message and each person. So one request for the first bytes of an object tells
+//! whether a message is in it, there is no second object to lose, and `zcat` prints lines and nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader, Read, Write},
+};
+
+use flate2::{Compression, GzBuilder, read::MultiGzDecoder};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    period::{DAY_MS, instant},
+    trace::Trace,
+    window::rfc3339,
+};
+
+/// Lines of one object, at most: so the marks of their messages and of their people fit into its header.
+pub const MOST_LINES: usize = 4000;
+
+/// What every key begins with, below the prefix of the bucket.
+pub const ROOT: &str = "webhooks";
+
+/// Bytes from the beginning of an object that hold its index, whatever it has.
+pub const INDEX_BYTES: u64 = (HEADER + 2 + u16::MAX as usize) as u64;
+
+/// Bytes of lines that are read of one object, at most: four times what one may be configured to have.
+const LARGEST: u64 = 256 << 20;
+
+/// Longest header or URL that is kept, in bytes.
+const LONGEST_VALUE: usize = 2048;
+
+/// Of a gzip header, up to its `extra` field.
+const HEADER: usize = 10;
+
+/// Magic and method, and the flag that there is an `extra` field.
+const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
+const HAS_EXTRA: u8 = 4;
+
+/// Whose subfield it is, and its length.
+const OURS: [u8; 2] = *b"TE";
+const SUBFIELD: usize = 4;
+
+/// A webhook as it is archived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The dedupe key: the `event_id` of its deliveries.
+    pub event_id: String,
+    /// `inbound` or `status`.
+    pub class: String,
+    /// Whose.
+    pub account_sid: String,
+    /// Which message.
+    pub message_sid: String,
+    /// Of a callback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Of a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// When it was first heard of, RFC 3339 in UTC.
+    pub received_at: String,
+    /// The path it came on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// What it came in.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    /// The signed parameters, exactly as they came.
+    pub form: String,
+    /// The person it is about, for the index alone.
+    #[serde(skip)]
+    pub person: Option<String>,
+}
+
+/// What a form came in, as far as it is kept: nothing of it proves anything, and nothing of it is a secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// `POST` or `GET`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The public URL, without its query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Names in lower case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Envelope {
+    /// What the filter hands over of it. It came with the request and ends in other people's files: what is long, or no text, is as
+    /// if it had not come.
+    pub fn of(told: &twilio_edge_contract::Envelope, trace: &Trace) -> Envelope {
+        let plain = |value: Option<&str>| {
+            let is_plain = |value: &&str| {
+                value.len() <= LONGEST_VALUE
+                    && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+            };
+            value.filter(is_plain).map(str::to_owned)
+        };
+        let headers = [
+            ("content-type", plain(told.content_type.as_deref())),
+            ("i-twilio-idempotency-token", plain(told.idempotency_token.as_deref())),
+            ("x-request-id", trace.request_id.clone()),
+            ("traceparent", trace.parent.as_ref().map(|parent| parent.as_str().to_owned())),
+        ];
+        let there = headers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Envelope {
+            method: plain(told.method.as_deref()),
+            url: plain(told.url.as_deref()),
+            headers: there.collect(),
+        }
+    }
+
+    /// As a column; none if there is nothing in it.
+    pub fn text(&self) -> Option<String> {
+        let is_there = *self != Envelope::default();
+        is_there.then(|| serde_json::to_string(self).ok()).flatten()
+    }
+}
+
+impl Line {
+    /// In milliseconds since 1970.
+    pub fn received_at_ms(&self) -> i64 {
+        instant(&self.received_at).unwrap_or_default()
+    }
+}
+
+/// Which object it is: whose webhooks, from when to when, and which batch of them. Sorted as its key is: of one account in the
+/// order of time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// Whose.
+    pub account_sid: String,
+    /// When the first one came, in milliseconds since 1970.
+    pub first_ms: i64,
+    /// When the last one came.
+    pub last_ms: i64,
+    /// Nobody else's.
+    pub batch_id: String,
+}
+
+impl Name {
+    /// `webhooks/account=AC../date=2026-11-23/20261123T122817042Z-20261123T123301950Z-<batch>.ndjson.gz`: account and date are
+    /// partitions as Athena and BigQuery read them.
+    pub fn key(&self) -> String {
+        let Name { account_sid, first_ms, last_ms, batch_id } = self;
+        let (day, first, last) = (date(*first_ms), compact(*first_ms), compact(*last_ms));
+        format!("{ROOT}/account={account_sid}/date={day}/{first}-{last}-{batch_id}.ndjson.gz")
+    }
+
+    /// Reads a key; none if it is not of an object of ours.
+    pub fn parse(key: &str) -> Option<Name> {
+        let rest = key.strip_prefix(ROOT)?.strip_prefix("/account=")?;
+        let (account_sid, rest) = rest.split_once("/date=")?;
+        let (_, rest) = rest.split_once('/')?;
+        let mut parts = rest.strip_suffix(".ndjson.gz")?.splitn(3, '-');
+        let (first, last, batch_id) = (parts.next()?, parts.next()?, parts.next()?);
+        let name = Name {
+            account_sid: account_sid.to_owned(),
+            first_ms: from_compact(first)?,
+            last_ms: from_compact(last)?,
+            batch_id: batch_id.to_owned(),
+        };
+        (name.key() == key).then_some(name)
+    }
+
+    /// Whether something of it was received then: `since_ms` or later, before `until_ms`.
+    pub fn overlaps(&self, since_ms: i64, until_ms: i64) -> bool {
+        self.last_ms >= since_ms && self.first_ms < until_ms
+    }
+}
+
+/// Lines that were looked for, and where that is.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// In the order in which they came; an object's at a time.
+    pub lines: Vec<Line>,
+    /// The object and the line after which to go on.
+    pub place: String,
+    /// Whether that was all.
+    pub is_last: bool,
+}
+
+/// The folder of an account, and of one of its days.
+pub fn folder(account_sid: &str) -> String {
+    format!("{ROOT}/account={account_sid}")
+}
+
+/// Before everything an account has of that day and later.
+pub fn folder_of_day(account_sid: &str, ms: i64) -> String {
+    format!("{}/date={}", folder(account_sid), date(ms))
+}
+
+/// When the day of UTC began, and when the next one does.
+pub fn day_of(ms: i64) -> (i64, i64) {
+    let start = ms.saturating_sub(ms.rem_euclid(DAY_MS));
+    (start, start.saturating_add(DAY_MS))
+}
+
+fn date(ms: i64) -> String {
+    let text = rfc3339(ms).unwrap_or_default();
+    text.split('T').next().unwrap_or_default().to_owned()
+}
+
+fn compact(ms: i64) -> String {
+    rfc3339(ms).unwrap_or_default().replace(['-', ':', '.'], "")
+}
+
+/// `20261123T122817042Z`
+fn from_compact(text: &str) -> Option<i64> {
+    let part = |from: usize, to: usize| text.get(from..to);
+    let (day, time) = text.split_once('T')?;
+    if !(day.len() == 8 && time.len() == 10 && text.is_ascii()) {
+        return None;
+    }
+    let (year, month, of_month) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
+    let (hour, minute, second, ms) = (part(9, 11)?, part(11, 13)?, part(13, 15)?, part(15, 18)?);
+    instant(&format!("{year}-{month}-{of_month}T{hour}:{minute}:{second}.{ms}Z")).ok()
+}
+
+/// What stands for a message or a person in an index. Two that share one by chance cost a look, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark([u8; 8]);
+
+impl Mark {
+    /// Of a message, by its SID; of a person, by their number as the ledger has it.
+    pub fn of(text: &str) -> Mark {
+        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        Mark([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// Whether an object, of which these are the first bytes, may have the marked one in it. True when there is no index to tell.
+pub fn may_hold(start: &[u8], mark: Mark) -> bool {
+    marks(start).is_none_or(|marks| marks.binary_search(&mark).is_ok())
+}
+
+fn marks(start: &[u8]) -> Option<Vec<Mark>> {
+    let (header, rest) = start.split_at_checked(HEADER)?;
+    let flags = header.strip_prefix(&GZIP)?.first()?;
+    if flags & HAS_EXTRA == 0 {
+        return None;
+    }
+    let (length, rest) = rest.split_first_chunk()?;
+    let mut extra = rest.get(..usize::from(u16::from_le_bytes(*length)))?;
+    while let Some((subfield, rest)) = extra.split_first_chunk::<SUBFIELD>() {
+        let [one, other, length @ ..] = *subfield;
+        let (data, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(length)))?;
+        if [one, other] == OURS {
+            let (marks, _) = data.as_chunks();
+            return Some(marks.iter().copied().map(Mark).collect());
+        }
+        extra = rest;
+    }
+    None
+}
+
+/// Lines as an object. The same lines are the same bytes, whenever it is made. At most [`MOST_LINES`].
+pub fn pack(lines: &[Line]) -> std::io::Result<Vec<u8>> {
+    let sids = lines.iter().map(|line| line.message_sid.as_str());
+    let people = lines.iter().filter_map(|line| line.person.as_deref());
+    let marks: BTreeSet<Mark> = sids.chain(people).map(Mark::of).collect();
+    let data: Vec<u8> = marks.into_iter().flat_map(|Mark(bytes)| bytes).collect();
+    let too_many = |_| std::io::Error::other("more lines than an object may have");
+    let length = u16::try_from(data.len()).map_err(too_many)?;
+    let extra = [&OURS[..], &length.to_le_bytes(), &data].concat();
+    let mut gzip = GzBuilder::new().extra(extra).write(Vec::new(), Compression::default());
+    for line in lines {
+        serde_json::to_writer(&mut gzip, line)?;
+        gzip.write_all(b"\n")?;
+    }
+    gzip.finish()
+}
+
+/// The lines of an object, whoever packed it. The error says what is wrong with it.
+pub fn unpack(object: &[u8]) -> Result<Vec<Line>, String> {
+    let text = BufReader::new(MultiGzDecoder::new(object).take(LARGEST));
+    let mut lines = Vec::new();
+    for (nth, line) in text.lines().enumerate() {
+        let line = line.map_err(|error| format!("it is no whole gzip file: {error}"))?;
+        let read = serde_json::from_str(&line);
+        lines.push(read.map_err(|_| format!("its line {} is no webhook", nth + 1))?);
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(sid: &str, person: Option<&str>) -> Line {
+        Line {
+            event_id: format!("inbound:AC1:{sid}"),
+            class: "inbound".into(),
+            account_sid: "AC1".into(),
+            message_sid: sid.into(),
+            status: None,
+            error_code: None,
+            received_at: "2026-11-23T12:28:17.042Z".into(),
+            route: Some("/in".into()),
+            envelope: Envelope {
+                method: Some("POST".into()),
+                url: Some("https://hooks.example.com/in".into()),
+                headers: [("content-type".to_owned(), "text/plain".to_owned())].into(),
+            },
+            form: "Body=caf%C3%A9&Body=%22%0A%22".into(),
+            person: person.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_name_is_read_as_it_was_written_and_sorts_by_time() {
+        let first_ms = 1_795_436_897_042; // 2026-11-23T12:28:17.042Z
+        let name = Name {
+            account_sid: "AC1".into(),
+            first_ms,
+            last_ms: first_ms + 284_908,
+            batch_id: "0f3a".into(),
+        };
+        let key = "webhooks/account=AC1/date=2026-11-23/20261123T122817042Z-20261123T123301950Z-0f3a.ndjson.gz";
+        assert_eq!(name.key(), key);
+        assert_eq!(Name::parse(key), Some(name.clone()));
+        assert!(key > folder_of_day("AC1", first_ms).as_str());
+        let later =
+            Name { first_ms: first_ms + DAY_MS, last_ms: first_ms + DAY_MS, ..name.clone() };
+        assert!(later.key() > name.key() && later > name);
+        assert!(name.overlaps(name.last_ms, i64::MAX) && name.overlaps(0, first_ms + 1));
+        assert!(!name.overlaps(name.last_ms + 1, i64::MAX) && !name.overlaps(0, first_ms));
+        assert_eq!(day_of(first_ms), day_of(first_ms + 1000));
+        for other in
+            ["", "webhooks/account=AC1/date=2026-11-23/x.ndjson.gz", &key.replace("23/", "24/")]
+        {
+            assert_eq!(Name::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_object_tells_what_is_in_it() {
+        let lines = [line("SM1", Some("+14155550123")), line("SM2", None), line("SM1", None)];
+        let object = pack(&lines).unwrap();
+        assert_eq!(object, pack(&lines).unwrap());
+        let start = &object[..object.len().min(INDEX_BYTES as usize)];
+        for (text, there) in [("SM1", true), ("SM2", true), ("+14155550123", true), ("SM3", false)]
+        {
+            assert_eq!(may_hold(start, Mark::of(text)), there, "{text}");
+        }
+        let read = unpack(&object).unwrap();
+        assert_eq!(read[1], line("SM2", None));
+        assert_eq!(read[0].received_at_ms(), 1_795_436_897_042);
+        assert!(may_hold(b"not gzip", Mark::of("SM3")), "what has no index is looked into");
+        assert!(unpack(b"not gzip").is_err());
+        assert!(unpack(&object[..object.len() - 9]).is_err(), "half an object is no shorter one");
+    }
+
+    #[test]
+    fn the_largest_object_has_an_index() {
+        let lines: Vec<Line> = (0..MOST_LINES)
+            .map(|nth| line(&format!("SM{nth}"), Some(&format!("+1{nth}"))))
+            .collect();
+        let object = pack(&lines).unwrap();
+        let start = &object[..INDEX_BYTES as usize];
+        assert!(lines.iter().all(|line| may_hold(start, Mark::of(&line.message_sid))));
+        assert!(!may_hold(start, Mark::of("SMx")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_complaint(bytes in any::<Vec<u8>>()) {
+            let _ = unpack(&bytes);
+            let _ = marks(&[&GZIP[..], &[HAS_EXTRA, 0, 0, 0, 0, 0, 0], &bytes].concat());
+        }
+    }
+}
