@@ -333,6 +333,21 @@ manifests() {
     say schemas "of Istio, Envoy Gateway and Kubernetes in $folder"
 }
 
+# prism: holds what Twilio is asked against Twilio's descriptions on the way. In .tools, since nothing beside it needs it.
+prism() {
+    local folder=.tools/prism from=sidecar/tests/it/client/prism lock=package-lock.json
+    if ! cmp -s "$from/$lock" "$folder/node_modules/.$lock.installed"; then
+        say prism "installing it into $folder"
+        mkdir -p "$folder"
+        cp "$from/package.json" "$from/$lock" "$folder"
+        # Its packages tell somebody when they are installed; nothing needs their scripts.
+        logged npm-prism 300 npm ci --ignore-scripts --prefix "$folder" --no-audit --no-fund ||
+            stop prism "npm ci failed in $folder (see $LOGS/npm-prism.log)"
+        cp "$folder/$lock" "$folder/node_modules/.$lock.installed"
+    fi
+    say prism "in $folder"
+}
+
 case ${1:-run} in
 run)
     rust
@@ -358,6 +373,7 @@ test)
     promtool
     node_signer
     openapi
+    prism
     manifests
     ;;
 lint)

@@ -148,6 +148,7 @@ impl Sender {
                 tokio::time::sleep(AWAY).await;
                 continue;
             }
+            self.tell();
             let next = self.dry.values().min().copied();
             let next = async move {
                 match next {
@@ -327,6 +328,12 @@ impl Sender {
         if let Some(calls) = self.calls.get_mut(&account_sid) {
             calls.end(ticket, told, now_ms());
         }
+    }
+
+    fn tell(&self) {
+        let least = self.calls.values().map(Concurrency::allowed).min();
+        let allowed = least.unwrap_or(self.most_of_one);
+        self.attempter.metrics.sends.calling(self.under_way.len(), allowed);
     }
 
     /// Attempts whose sidecar has died.

@@ -67,6 +67,8 @@ pub struct Settings {
     pub requests_per_second: u32,
     /// Messages a sender sends in a second.
     pub mps: u32,
+    /// How long it takes to answer a request for a message, in milliseconds; the message is there after half of it.
+    pub latency_ms: u32,
     /// Messages that are remembered.
     pub capacity: usize,
     /// Whether a free text to WhatsApp needs a message of that person within 24 hours.

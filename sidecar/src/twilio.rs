@@ -132,11 +132,10 @@ impl Twilio {
         said.copied().unwrap_or(self.usual_rate)
     }
 
-    /// The accounts there are, and of each the senders whose rate is said.
-    pub fn senders(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.accounts.iter().flat_map(|(account_sid, account)| {
-            account.rates.keys().map(move |sender| (account_sid.as_str(), sender.as_str()))
-        })
+    /// The senders whose rate is said; and that of all others.
+    pub fn rates(&self) -> (impl Iterator<Item = (&str, Rate)>, Rate) {
+        let said = self.accounts.values().flat_map(|account| &account.rates);
+        (said.map(|(sender, rate)| (sender.as_str(), *rate)), self.usual_rate)
     }
 
     /// How long a call may take.

@@ -20,6 +20,7 @@ mod print_config;
 mod redact;
 mod reference;
 mod replay;
+mod send;
 mod sends;
 mod serve;
 mod sign;
@@ -72,6 +73,8 @@ enum Command {
     Replay(replay::Args),
     /// What waits for the archive, and ending that
     Archive(archive::Args),
+    /// Ask a sidecar for one message, by its API
+    Send(send::Args),
     /// Messages that were taken on to be sent, and those of which nobody knows
     Sends(sends::Args),
     /// Make, list and revoke the keys of the API
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Deliveries(args) => deliveries::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Archive(args) => archive::run(args),
+        Command::Send(args) => send::run(args),
         Command::Sends(args) => sends::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Redact(args) => redact::run(args),

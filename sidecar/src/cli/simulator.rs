@@ -63,6 +63,9 @@ struct Serve {
     /// Messages a sender sends in a second
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=1000))]
     mps: u32,
+    /// How long it takes to answer a request for a message; the message is there after half of it
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    latency_ms: u32,
     /// Messages that are remembered
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     capacity: u32,
@@ -132,6 +135,7 @@ impl Serve {
             speed: self.speed,
             requests_per_second: self.requests_per_second,
             mps: self.mps,
+            latency_ms: self.latency_ms,
             capacity: self.capacity.try_into().unwrap_or(usize::MAX),
             windows: !self.no_windows,
             inbound_url: self.inbound_url.clone(),

@@ -114,6 +114,16 @@ pub enum Cursor {
         #[serde(rename = "r")]
         reference: String,
     },
+    /// In messages that were taken on, the latest first.
+    #[serde(rename = "m")]
+    Send {
+        /// When that was, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        created_ms: i64,
+        /// Ours.
+        #[serde(rename = "i")]
+        id: String,
+    },
     /// In accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
@@ -168,7 +178,7 @@ impl FromStr for Cursor {
             Cursor::Consent { number, channel, category, state, id, .. } => {
                 vec![number, channel, category, state, id]
             }
-            Cursor::Key { id, .. } => vec![id],
+            Cursor::Key { id, .. } | Cursor::Send { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Template { name, locale, reference } => vec![name, locale, reference],
             Cursor::Tenant { account_sid } => vec![account_sid],

@@ -168,6 +168,11 @@ pub(super) fn is_dead_letter(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::DeadLetter { .. })
 }
 
+/// Of messages that were taken on.
+pub(super) fn is_send(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Send { .. })
+}
+
 /// Of accounts.
 pub(super) fn is_tenant(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Tenant { .. })

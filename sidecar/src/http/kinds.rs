@@ -125,6 +125,8 @@ kinds! {
         "Whoever serves it has to let everybody fetch it who has the URL, within media.timeout_ms. Then ask again."
     INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is nobody that can be written to; nothing was done";
         "Give to as a number with its country code, or without one and with region."
+    TOO_LATE CONFLICT CALLER "too_late": "Somebody has begun to send it, or it has an end; nothing was done";
+        "Fetch it: its state tells what became of it."
     CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";
         "Fetch it again, and send its ETag as If-Match with what is to be changed."
     UNSEEN PRECONDITION_REQUIRED CALLER "unseen": "It is there already; nothing was done";

@@ -14,11 +14,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
-    finding::{self, Whose},
-    json, kinds,
+    App, finding, json, kinds,
     problem::Problem,
-    sends::{self, SendShown},
+    taken::{self, One, SendShown},
 };
 use crate::{
     keys::Caller,
@@ -122,7 +120,7 @@ async fn list(
     get,
     path = "/v1/messages/{sid}",
     tag = "messages",
-    params(("sid" = String, Path, description = "Twilio's id of the message, SM.. or MM..; or ours of one that is to be sent, ms_.."), Whose),
+    params(("sid" = String, Path, description = "Twilio's id of the message, SM.. or MM..; or ours of one that is to be sent, ms_.."), One),
     operation_id = "fetch_message",
     responses((status = 200, description = "The message", body = MessageOrSend), Problem),
     security(("key" = [])),
@@ -131,9 +129,11 @@ async fn fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     sid: Result<Path<String>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<One>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let one = finding::query(query)?;
+    let patience = one.patience()?;
+    let account_sid = finding::account(&caller, one.account_sid)?;
     let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
     let Path(sid) = sid.map_err(|_| nowhere())?;
     // No database takes it.
@@ -141,7 +141,7 @@ async fn fetch(
         return Err(nowhere());
     }
     if sid.starts_with(PREFIX) {
-        return sends::told(&app, &account_sid, &sid).await;
+        return taken::told(&app, &account_sid, &sid, patience).await;
     }
     let found = app.histories.message(&account_sid, &sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;

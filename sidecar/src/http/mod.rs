@@ -28,6 +28,7 @@ mod sends;
 mod settlements;
 mod strangers;
 mod suppressions;
+mod taken;
 pub(crate) mod templates;
 pub(crate) mod tenants;
 mod windows;
@@ -89,7 +90,8 @@ pub struct Parts {
     sending: Sending,
     shelves: Shelves,
     idempotency: Idempotency,
-    /// How long whoever speaks Twilio's words waits for what Twilio says.
+    /// How long anybody may wait for what Twilio says, and how long whoever speaks Twilio's words for what Twilio says.
+    longest_wait: Duration,
     patience: Duration,
 }
 
@@ -138,6 +140,7 @@ impl App {
             limits: Arc::new(Limits::new(&config.api)),
             request_timeout,
             idempotency,
+            longest_wait: request_timeout.mul_f64(0.8),
             patience: Duration::from_millis(config.sending.answer_within_ms)
                 .min(request_timeout.mul_f64(0.8)),
             max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
@@ -152,10 +155,11 @@ impl App {
             .merge(keys::router())
             .layer(DefaultBodyLimit::max(self.max_body_bytes.0))
             .layer(middleware::from_fn_with_state(self.clone(), access::edge));
-        let changing = suppressions::router()
-            .merge(sends::router())
-            .merge(consents::router())
-            .layer(middleware::from_fn_with_state(self.clone(), idempotency::once));
+        let once = || middleware::from_fn_with_state(self.clone(), idempotency::once);
+        let changing = suppressions::router().merge(consents::router()).layer(once());
+        let sending = sends::router()
+            .layer(once())
+            .layer(middleware::from_fn_with_state(self.clone(), taken::waited));
         let application = api_keys::own_router()
             .merge(messages::router())
             .merge(events::router())
@@ -163,6 +167,8 @@ impl App {
             .merge(numbers::router())
             .merge(templates::router())
             .merge(changing)
+            .merge(sending)
+            .merge(taken::router())
             .merge(checks::router())
             .layer(middleware::from_fn_with_state(self.clone(), access::application));
         let twilios = OpenApiRouter::from(dropin::router(self));

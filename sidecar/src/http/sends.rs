@@ -19,22 +19,21 @@ use super::{
     idempotency::{Kept, Repeatable, as_of_ms},
     json, kinds, people,
     problem::Problem,
+    taken::{Patience, SendShown},
     whole,
 };
 use crate::{
     domain::{
-        address::Address,
         idempotency::{Answer, Headers},
         period::instant,
         policy::Category,
         sending::{
-            errors::{Errors, To},
+            errors::To,
             fallback::{self, Fallback},
             request::{Content, Request, Sender},
             rules::{Code, Verdict},
         },
         template::{is_content_sid, is_name, locale::Locale},
-        window::rfc3339,
     },
     fallbacks::Alternative,
     keys::Caller,
@@ -131,66 +130,31 @@ struct AlternativeShown {
     verdicts: Vec<Verdict>,
 }
 
-/// A message that was taken on, and how far it is.
+/// What every rule says, or a message that has an end.
 #[derive(Serialize, ToSchema)]
-pub(super) struct SendShown {
-    /// Ours; Twilio's is `message_sid`.
-    id: String,
-    account_sid: String,
-    /// `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (nobody knows whether Twilio has it), `not_sent`, `canceled`.
-    state: String,
-    /// Of whom only the end is shown.
-    to: String,
-    sender: String,
-    category: String,
-    kind: String,
-    /// Twilio's name of it.
-    message_sid: Option<String>,
-    /// Why it was not sent, or not yet: one of ours, or Twilio's.
-    code: Option<String>,
-    reason: Option<String>,
-    /// Who must act, where the code is Twilio's: `operator`, `caller`, `recipient`, or `nobody`, because it passes.
-    actor: Option<&'static str>,
-    /// How.
-    remedy: Option<String>,
-    /// Instead of which message of ours it is.
-    fallback_of: Option<String>,
-    /// Which message is sent instead of it.
-    fallback: Option<String>,
-    attempts: i64,
-    /// Twilio's name of the last call, for its support.
-    twilio_request_id: Option<String>,
-    created_at: Option<String>,
-    changed_at: Option<String>,
-    links: Links,
-}
-
-/// Where more is told.
-#[derive(Serialize, ToSchema)]
-struct Links {
-    #[serde(rename = "self")]
-    this: String,
-    /// What was heard of it.
-    message: Option<String>,
-    /// What is sent instead of it.
-    fallback: Option<String>,
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
+enum RulesOrSend {
+    Rules(DryRun),
+    Send(SendShown),
 }
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(send))
 }
 
-/// Sends a message, once: answered when it is durably taken on, sent right after. docs/SENDING.md has the rules in their order.
+/// Sends a message, once: answered when it is durably taken on, sent right after; or with `wait_ms`, once Twilio has said what
+/// becomes of it. docs/SENDING.md has the rules in their order.
 #[utoipa::path(
     post,
     path = "/v1/messages",
     tag = "messages",
-    params(Repeatable),
+    params(Repeatable, Patience),
     operation_id = "send_message",
     request_body = WantedMessage,
     responses(
-        (status = 200, description = "What every rule says; nothing is sent", body = DryRun),
-        (status = 202, description = "It is taken on", body = SendShown, headers(("location" = String, description = "Where it is told how far it is"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 200, description = "With `dry_run`, what every rule says: nothing is sent. With `wait_ms`, what became of it", body = RulesOrSend),
+        (status = 202, description = "It is taken on, and has no end yet", body = SendShown, headers(("location" = String, description = "Where it is told how far it is"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
         Problem,
     ),
     security(("key" = [])),
@@ -269,6 +233,7 @@ pub(super) async fn take_on(
     let Asked { request, send_at_ms, passed_on } = asked;
     let Judged { request, verdicts, alternatives } = judged(app, request).await?;
     if let Some((code, said)) = against(&verdicts, &alternatives) {
+        app.claims.metrics.sends.refused(code);
         return Err(refused(code, &said.detail).offering(said.templates.clone()));
     }
     let now_ms = as_of_ms(turn.clone());
@@ -316,19 +281,6 @@ fn against<'v>(
     let has_other = alternatives.iter().any(Alternative::is_allowed);
     let counts = |code: &Code| !(has_other && *code == Code::WindowClosed);
     verdicts.iter().find_map(|said| Some((said.code.filter(counts)?, said)))
-}
-
-/// One that was taken on, if the caller sees it.
-pub(super) async fn told(app: &App, account_sid: &str, id: &str) -> Result<Response, Problem> {
-    let found = app.sending.sends.fetch(id, Some(account_sid)).await;
-    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let send = found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MESSAGE))?;
-    let instead = app.sending.sends.instead_of(&send.id).await;
-    let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
-    let mut shown = SendShown::of(send, &app.sending.errors);
-    shown.fallback = instead.map(|instead| instead.id);
-    shown.links.fallback = shown.fallback.as_ref().map(|id| format!("/v1/messages/{id}"));
-    Ok(json(&shown))
 }
 
 fn refused(code: Code, detail: &str) -> Problem {
@@ -426,41 +378,5 @@ impl WantedMessage {
             locale,
             template: None,
         })
-    }
-}
-
-impl SendShown {
-    fn of(send: Send, errors: &Errors) -> SendShown {
-        let some = |text: String| Some(text).filter(|text| !text.is_empty());
-        let message_sid = some(send.message_sid);
-        let known = send.code.parse().ok().and_then(|code| errors.get(code));
-        // What has ended is stored as it is shown.
-        let masked = send.recipient.contains("..");
-        let to = Address { channel: send.channel, number: send.recipient.clone() };
-        SendShown {
-            links: Links {
-                this: format!("/v1/messages/{}", send.id),
-                message: message_sid.as_ref().map(|sid| format!("/v1/messages/{sid}")),
-                fallback: None,
-            },
-            to: if masked { send.recipient } else { to.to_string() },
-            created_at: rfc3339(send.created_at_ms),
-            changed_at: rfc3339(send.changed_at_ms),
-            id: send.id,
-            account_sid: send.account_sid,
-            state: send.state,
-            sender: send.sender,
-            category: send.category,
-            kind: send.kind,
-            message_sid,
-            actor: known.map(|entry| entry.actor.as_str()),
-            remedy: known.map(|entry| entry.remedy.clone()),
-            code: some(send.code),
-            reason: some(send.reason),
-            fallback_of: some(send.fallback_of),
-            fallback: None,
-            attempts: send.tries,
-            twilio_request_id: some(send.request_id),
-        }
     }
 }

@@ -100,7 +100,12 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("send.not_looked_for", "warn", "Twilio's list could not be read: it is tried again"),
     ("send.reconciled", "info", "A message of which nobody knew is in Twilio's list"),
-    ("send.refused", "info", "A message that was taken on is not sent: `code`, `reason`"),
+    (
+        "send.refused",
+        "info",
+        "A message that was taken on is not sent: `code`, `reason`, `twilio.request_id`",
+    ),
+    ("send.sent", "info", "Twilio has a message: `send.id`, `message.sid`, `twilio.request_id`"),
     (
         "send.switched",
         "info",

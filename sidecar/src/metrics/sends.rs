@@ -1,22 +1,46 @@
-//! What is counted of messages that are sent. Senders are not named: callers could make any number of them.
+//! What is counted of messages that are sent. Senders are named only if the operator has said how fast they are: callers could
+//! make any number of others.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::PoisonError, sync::RwLock, time::Duration};
 
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+};
 
 use super::catalogue::{Catalogue, Labels, Measure};
-use crate::{domain::sending::errors::To, store::SendsStanding};
+use crate::{
+    domain::sending::{errors::To, failing::Failing, pace::Rate, rules::Code},
+    store::SendsStanding,
+};
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
+
+/// What all senders are counted as that nobody has named.
+const OTHER: &str = "other";
+
+/// Upper bounds in seconds: Twilio answers in a few tenths, and `sending.timeout_ms` is 15 s.
+const CALL_BUCKETS: [f64; 10] = [0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SenderLabel {
+    sender: String,
+}
 
 /// The series of sending.
 #[derive(Debug)]
 pub(crate) struct SendMetrics {
     outcomes: Family<Labels<1>, Counter>,
+    refusals: Family<Labels<1>, Counter>,
     reconciled: Family<Labels<1>, Counter>,
     switched: Family<Labels<1>, Counter>,
-    calls: Counter,
-    call_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
+    calls: Histogram,
+    errors: Family<Labels<1>, Counter>,
+    under_way: Gauge,
+    allowed: Gauge,
+    senders: Family<SenderLabel, Counter>,
+    rates: Family<SenderLabel, Measure>,
+    named: RwLock<BTreeSet<String>>,
     unknowns: Gauge,
     oldest: Measure,
 }
@@ -29,6 +53,11 @@ impl SendMetrics {
                 &["outcome"],
                 "Attempts to send a message: `sent`, `refused` for good, `retried` later, `unknown` (docs/SENDING.md)",
             ),
+            refusals: all.counters(
+                "send_refusals",
+                &["code"],
+                "Messages that a rule of ours refused, when they were asked for or right before Twilio was called, by the code of the rule",
+            ),
             reconciled: all.counters(
                 "sends_reconciled",
                 &["by"],
@@ -39,14 +68,34 @@ impl SendMetrics {
                 &["to"],
                 "Messages that are sent instead of one that its channel did not take: a `template`, or on another `channel` (docs/SENDING.md)",
             ),
-            calls: all.counter("twilio_calls", "Calls of Twilio's REST API that have ended"),
-            call_seconds: all.add(
+            calls: all.histogram(
                 "twilio_call_seconds",
-                "counter",
-                &[],
-                "Time these calls took",
-                Counter::default(),
+                "How long a call of Twilio's REST API took that made a message, or was to",
+                &CALL_BUCKETS,
             ),
+            errors: all.counters(
+                "twilio_errors",
+                &["class"],
+                "Calls that made no message: `throttled` (429, 20429), `passing` (a code that is tried again), `operator`, `caller` and `recipient` (a code that somebody has to act on), `other` (a code nobody knows), `server` (5xx and what is no answer), `lost` (none came), `not_connected`",
+            ),
+            under_way: all.gauge("twilio_calls_under_way", "Calls of Twilio's REST API that this sidecar has begun and not ended"),
+            allowed: all.gauge(
+                "twilio_calls_allowed",
+                "How many there may be for one account: of the account that may have the fewest",
+            ),
+            senders: all.counters(
+                "sender_messages",
+                &["sender"],
+                "Messages that Twilio took, by the sender whose rate the operator has said; all others are `other`",
+            ),
+            rates: all.add(
+                "sender_rate",
+                "gauge",
+                &["sender"],
+                "Messages a second this sender may send, through all sidecars together; each of the others, if `other`",
+                Family::default(),
+            ),
+            named: RwLock::default(),
             unknowns: all.gauge(
                 "sends_unknown",
                 "Messages of which nobody knows whether they were sent",
@@ -66,14 +115,43 @@ impl SendMetrics {
         for to in [To::Template, To::Channel] {
             self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
         }
+        for code in Code::ALL {
+            self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
+        }
+        for class in Failing::ALL {
+            self.errors.get_or_create(&[("class", class.as_str())]).inc_by(0);
+        }
         for by in ["callback", "found", "absent"] {
             self.reconciled(by, 0);
+        }
+    }
+
+    /// How fast these senders are, and all others: only these are named from here on.
+    pub(crate) fn name<'a>(&self, senders: impl Iterator<Item = (&'a str, Rate)>, usual: Rate) {
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        for (sender, rate) in senders.chain([(OTHER, usual)]) {
+            let label = SenderLabel { sender: sender.to_owned() };
+            self.senders.get_or_create(&label).inc_by(0);
+            self.rates.get_or_create(&label).set(rate.as_per_second());
+            named.insert(sender.to_owned());
         }
     }
 
     /// An attempt has ended.
     pub(crate) fn ended(&self, outcome: &'static str) {
         self.outcomes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Twilio has taken a message of this sender.
+    pub(crate) fn sent(&self, sender: &str) {
+        let is_named = self.named.read().unwrap_or_else(PoisonError::into_inner).contains(sender);
+        let sender = if is_named { sender } else { OTHER };
+        self.senders.get_or_create(&SenderLabel { sender: sender.to_owned() }).inc();
+    }
+
+    /// A rule of ours was against a message.
+    pub(crate) fn refused(&self, code: Code) {
+        self.refusals.get_or_create(&[("code", code.as_str())]).inc();
     }
 
     /// Attempts whose sidecar has died.
@@ -91,10 +169,19 @@ impl SendMetrics {
         self.switched.get_or_create(&[("to", to.as_str())]).inc();
     }
 
-    /// A call has ended.
-    pub(crate) fn called(&self, took: Duration) {
-        self.calls.inc();
-        self.call_seconds.inc_by(took.as_secs_f64());
+    /// A call has ended; how it failed, if it did.
+    pub(crate) fn called(&self, took: Duration, failing: Option<Failing>) {
+        self.calls.observe(took.as_secs_f64());
+        if let Some(failing) = failing {
+            self.errors.get_or_create(&[("class", failing.as_str())]).inc();
+        }
+    }
+
+    /// How many calls there are, and may be for one account.
+    pub(crate) fn calling(&self, under_way: usize, allowed: usize) {
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.under_way.set(whole(under_way));
+        self.allowed.set(whole(allowed));
     }
 
     /// How it stands now.

@@ -14,6 +14,7 @@ use crate::{
         sending::{
             concurrency::Told,
             errors::Errors,
+            failing::Failing,
             outcome::{Meaning, meaning},
             pace::pause,
             rules::of_media,
@@ -83,6 +84,7 @@ impl Attempter {
                 if let Some((code, said)) =
                     verdicts.into_iter().find_map(|said| Some((said.code?, said.detail)))
                 {
+                    self.metrics.sends.refused(code.into());
                     self.end(
                         &send,
                         &recipient,
@@ -113,7 +115,8 @@ impl Attempter {
         let (answer, request_id) =
             self.twilio.create(&send.account_sid, &send.form, &send.id).await;
         let request_id = request_id.unwrap_or_default();
-        self.metrics.sends.called(begun.elapsed());
+        let failing = Failing::of(&answer, &self.errors);
+        self.metrics.sends.called(begun.elapsed(), failing);
         let meaning = meaning(answer, &self.errors);
         tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
         let told = told(&meaning);
@@ -184,7 +187,10 @@ impl Attempter {
             "refused" => {
                 tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message is not sent")
             }
-            _ => {}
+            _ => {
+                self.metrics.sends.sent(&send.sender);
+                tracing::info!(event = "send.sent", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio has a message")
+            }
         }
         let outcome = Outcome { state, message_sid, code, reason, request_id };
         let masked = recipient.to_string();

@@ -264,6 +264,7 @@ mod tests {
             speed: 1,
             requests_per_second: 0,
             mps: 10,
+            latency_ms: 0,
             capacity: 4,
             windows: true,
             inbound_url: String::new(),

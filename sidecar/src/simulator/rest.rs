@@ -87,10 +87,13 @@ async fn accept(
         }
         _ => {}
     }
+    let half = Duration::from_millis(u64::from(shared.settings.latency_ms) / 2);
+    tokio::time::sleep(half).await;
     let sid = fresh_sid(if request.media.is_empty() { "SM" } else { "MM" });
     let message =
         shared.ledger().accept(&account.sid, sid, request, &shared.catalogue(), now_ms())?;
     shared.planned.notify_one();
+    tokio::time::sleep(half).await;
     match fault {
         Some(Fault::ErrorAfterAccept) => Err(Refusal::new(500, 20500, "Internal Server Error")),
         Some(Fault::SilenceAfterAccept) => {

@@ -49,6 +49,7 @@ mod spool;
 mod sql;
 mod sqlite;
 mod suppressions;
+mod taken;
 mod templates;
 mod tenants;
 mod unknowns;
@@ -78,6 +79,7 @@ pub use self::{
     sends::{Outcome, Send, Sends, SendsStanding},
     sql::StoreError,
     suppressions::{Suppressions, SuppressionsPage},
+    taken::SendsPage,
     templates::{CatalogueStanding, Templates},
     tenants::Tenants,
     waiting::WaitingPage,

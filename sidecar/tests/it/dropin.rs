@@ -267,3 +267,27 @@ async fn who_asks_too_often_is_told_as_by_twilio() {
     })
     .await;
 }
+
+/// The Node SDK asks again by itself if it is told to; what was refused for being asked too often was not taken on.
+#[tokio::test]
+async fn the_node_sdk_asks_again_if_it_is_told_to() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world, &[]);
+    let rare = [("TWILIO_EDGE_API_BURST", "2"), ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "5")];
+    let sidecar = started(&world, &simulator, &rare).await;
+    let (_, token) = administrator(&sidecar).await.create("app", Some(ACCOUNT), "shop").await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let sdk = root.join("wasm-tests/signers");
+    let told = json!({"base": sidecar.base, "account": ACCOUNT, "token": token, "sdk": sdk});
+    let judged = Command::new("node")
+        .arg(root.join("sidecar/tests/it/dropin/retry.mjs"))
+        .arg(told.to_string())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&judged.stderr);
+    assert!(judged.status.success(), "run `make setup-test` if twilio is missing: {said}");
+    let counted: Value = serde_json::from_slice(&judged.stdout).unwrap();
+    assert_eq!(simulator.made().await.len() as u64, counted["made"].as_u64().unwrap());
+}

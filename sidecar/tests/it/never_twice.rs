@@ -20,6 +20,9 @@ use crate::{
 
 const OURS: &str = "+14155238886";
 
+/// How long Twilio takes: long enough for kills to come before, while and after it makes a message.
+const LATENCY_MS: u32 = 80;
+
 /// A small generator: what it decides can be had again, if not the moments of the kernel.
 struct Chance(u64);
 
@@ -107,32 +110,45 @@ async fn under_kills(kind: Kind) {
     println!("{kind:?}: {sends} messages, {kills} kills, NEVER_TWICE_SEED={seed}");
     let mut chance = Chance(seed);
     let world = World::new(kind).await;
-    let simulator = Simulator::start(&world, &["--mps", "1000"]);
+    let latency = LATENCY_MS.to_string();
+    let simulator = Simulator::start(&world, &["--mps", "1000", "--latency-ms", &latency]);
     let mut sidecar = started(&world, &simulator).await;
     let token = administrator(&sidecar).await.token.clone();
     let mut ids = BTreeMap::new();
-    for kill in 0..=kills {
+    let (mut in_flight, mut cut_off) = (0, 0);
+    for kill in 0..kills {
         let last = sends * (kill + 1) / (kills + 1);
-        let pause = Duration::from_micros(chance.below(60_000));
-        let asking = async {
-            for n in 0..last {
-                if ids.contains_key(&n) {
-                    continue;
-                }
-                match ask(&sidecar, &token, n).await {
-                    Some(id) => ids.insert(n, id),
-                    None => return,
-                };
-            }
-            // Whatever is asked for is soon sent; the kill comes when it comes.
-            std::future::pending::<()>().await;
-        };
-        if kill < kills {
-            let _ = tokio::time::timeout(pause, asking).await;
-            sidecar.kill();
-            sidecar = started(&world, &simulator).await;
+        let begun_ms = jiff::Timestamp::now().as_millisecond();
+        // Some are killed while they take messages on, the others while they send them.
+        let asked = chance.below(sends / (kills + 1) + 2);
+        for n in (0..last).filter(|n| !ids.contains_key(n)).take(asked as usize).collect::<Vec<_>>()
+        {
+            match ask(&sidecar, &token, n).await {
+                Some(id) => ids.insert(n, id),
+                None => break,
+            };
         }
+        let next = (0..last).find(|n| !ids.contains_key(n)).unwrap_or(last);
+        let pause = Duration::from_micros(chance.below(u64::from(LATENCY_MS) * 1500));
+        let asking = async {
+            let answer = ask(&sidecar, &token, next).await;
+            std::future::pending::<()>().await;
+            answer
+        };
+        let _ = tokio::time::timeout(pause, asking).await;
+        sidecar.kill();
+        let cut = format!(
+            "SELECT id FROM sends WHERE state = 'attempting' AND attempted_at_ms >= {begun_ms}"
+        );
+        let cut = world.stored(&cut).await.len() as u64;
+        in_flight += u64::from(cut > 0);
+        cut_off += cut;
+        sidecar = started(&world, &simulator).await;
     }
+    println!(
+        "{kind:?}: {in_flight} of {kills} kills while an attempt was in flight, {cut_off} attempts cut off"
+    );
+    assert!(in_flight * 3 >= kills, "too few kills hit anything: {in_flight} of {kills}");
     // A key whose sidecar died is held until its request could have been answered.
     for n in 0..sends {
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -20,6 +20,8 @@ const MAIN: &[(&str, &str)] = &[
     ("get", "/v1/events/{id}"),
     ("get", "/v1/windows"),
     ("post", "/v1/messages"),
+    ("post", "/v1/messages/{id}/cancel"),
+    ("get", "/v1/sends"),
     ("get", "/v1/numbers/{number}"),
     ("get", "/v1/suppressions"),
     ("post", "/v1/suppressions"),

@@ -95,6 +95,25 @@ impl Rule {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Code; 15] = [
+        Code::NoCredentials,
+        Code::SenderUnknown,
+        Code::InvalidRecipient,
+        Code::ContentRejected,
+        Code::TemplateUnknown,
+        Code::TemplateNotApproved,
+        Code::VariablesRejected,
+        Code::RegionBlocked,
+        Code::Suppressed,
+        Code::NoConsent,
+        Code::ConsentStale,
+        Code::WindowClosed,
+        Code::MediaRejected,
+        Code::MediaTooLarge,
+        Code::MediaUnreachable,
+    ];
+
     /// As it is written everywhere.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -330,6 +349,17 @@ fn region(request: &Request, routes: &Routes) -> Verdict {
     }
 }
 
+impl From<check::Code> for Code {
+    fn from(code: check::Code) -> Code {
+        match code {
+            check::Code::Suppressed => Code::Suppressed,
+            check::Code::NoConsent => Code::NoConsent,
+            check::Code::ConsentStale => Code::ConsentStale,
+            check::Code::WindowClosed => Code::WindowClosed,
+        }
+    }
+}
+
 fn of_check(verdict: check::Verdict) -> Verdict {
     Verdict {
         rule: match verdict.rule {
@@ -339,12 +369,7 @@ fn of_check(verdict: check::Verdict) -> Verdict {
             check::Rule::Window => Rule::Window,
         },
         ok: verdict.ok,
-        code: verdict.code.map(|code| match code {
-            check::Code::Suppressed => Code::Suppressed,
-            check::Code::NoConsent => Code::NoConsent,
-            check::Code::ConsentStale => Code::ConsentStale,
-            check::Code::WindowClosed => Code::WindowClosed,
-        }),
+        code: verdict.code.map(Code::from),
         detail: verdict.detail,
         actor: verdict.actor.map(|actor| match actor {
             check::Actor::Recipient => Actor::Recipient,
@@ -466,6 +491,12 @@ mod tests {
         let said = Request { category: Some(Category::Authentication), ..known };
         assert_eq!(said.category(), Category::Authentication);
         assert_eq!(request(None, text("hi", &[]), to).category(), Category::Service);
+    }
+
+    #[test]
+    fn each_code_has_a_word_of_its_own() {
+        let words: std::collections::BTreeSet<&str> = Code::ALL.map(Code::as_str).into();
+        assert_eq!(words.len(), Code::ALL.len());
     }
 
     #[test]

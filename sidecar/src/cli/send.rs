@@ -1,0 +1,198 @@
+//! `twilio-edge send`: asks a sidecar for one message, as an application does: by its API, with a key. It has an Idempotency-Key
+//! in any case: if no answer comes, the same command with that key sends it once.
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+
+use serde_json::{Map, Value, json};
+use ureq::{Agent, http::Request};
+
+use super::{credentials::variable, fail, listing};
+
+/// Where a key is, if no file has it.
+const KEY: &str = "TWILIO_EDGE_API_KEY";
+
+/// How long an answer may take, beside what is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longest file of a key, in bytes.
+const LARGEST_KEY: usize = 4096;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// To whom: +15551234567, whatsapp:+15551234567
+    #[arg(long, value_name = "NUMBER")]
+    to: String,
+    /// From which number of ours; without this and --service, a route says it
+    #[arg(long, value_name = "NUMBER", conflicts_with = "service")]
+    from: Option<String>,
+    /// Through which Messaging Service: MG..
+    #[arg(long, value_name = "SID")]
+    service: Option<String>,
+    /// Text
+    #[arg(long, required_unless_present_any = ["media", "content_sid", "template"])]
+    body: Option<String>,
+    /// A medium, by its URL; may be given several times
+    #[arg(long, value_name = "URL")]
+    media: Vec<String>,
+    /// A template, by Twilio's name of it: HX..
+    #[arg(long, value_name = "SID", conflicts_with_all = ["body", "media", "template"])]
+    content_sid: Option<String>,
+    /// A template, by its name in the catalogue
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["body", "media"])]
+    template: Option<String>,
+    /// The language of the template: en_US
+    #[arg(long, requires = "template")]
+    locale: Option<String>,
+    /// What stands in a place of the template, as 1=Ada; may be given several times
+    #[arg(long = "variable", value_name = "NAME=TEXT", value_parser = pair)]
+    variables: Vec<(String, String)>,
+    /// What it is for: authentication, utility, service, marketing
+    #[arg(long)]
+    category: Option<String>,
+    /// Not before this time, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Only say what every rule says of it
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait so many seconds for what Twilio says
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "4",
+        value_parser = clap::value_parser!(u32).range(0..=60))]
+    wait: Option<u32>,
+    /// What this request is called; of two with the same one, one is sent
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Whose message it is, for a key that is bound to no account: AC..
+    #[arg(long, value_name = "SID")]
+    account: Option<String>,
+    /// The sidecar
+    #[arg(long, env = "TWILIO_EDGE_API_URL", default_value = "http://127.0.0.1:8081")]
+    url: String,
+    /// A file with a key of scope app; without it, TWILIO_EDGE_API_KEY has one
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=TEXT")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let token = match args.token() {
+        Ok(token) => token,
+        Err(problem) => return fail(problem),
+    };
+    let key = match (&args.idempotency_key, getrandom::u64()) {
+        (Some(key), _) => key.clone(),
+        (None, Ok(dice)) => format!("cli-{dice:016x}"),
+        (None, Err(error)) => return fail(format_args!("no random bytes: {error}")),
+    };
+    match args.ask(&token, &key) {
+        Ok((200..=299, shown)) => listing::write(&(shown + "\n")),
+        Ok((_, problem)) => fail(problem),
+        Err(problem) => fail(format_args!(
+            "{problem}; if it is not known whether the message was taken on, the same command with --idempotency-key {key} sends it once"
+        )),
+    }
+}
+
+impl Args {
+    fn token(&self) -> Result<String, String> {
+        let Some(file) = &self.key_file else {
+            return variable(KEY).ok_or_else(|| format!("show a key: --key-file, or {KEY}"));
+        };
+        let text = fs::read_to_string(file)
+            .map_err(|error| format!("--key-file: {}: {error}", file.display()))?;
+        let token = text.trim();
+        let is_one = (1..=LARGEST_KEY).contains(&token.len())
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        match is_one {
+            true => Ok(token.to_owned()),
+            false => Err(format!("--key-file: {}: holds no key", file.display())),
+        }
+    }
+
+    /// Status, and what to show of the answer.
+    fn ask(&self, token: &str, key: &str) -> Result<(u16, String), String> {
+        let wait = Duration::from_secs(self.wait.unwrap_or_default().into());
+        let agent = Agent::config_builder()
+            .timeout_global(Some(PATIENCE + wait))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .proxy(None)
+            .build()
+            .new_agent();
+        let url =
+            format!("{}/v1/messages?wait_ms={}", self.url.trim_end_matches('/'), wait.as_millis());
+        let mut request = Request::post(url)
+            .header("Authorization", format!("Bearer {token}"))
+            .header("Content-Type", "application/json");
+        if !self.dry_run {
+            request = request.header("Idempotency-Key", key);
+        }
+        let request = request.body(self.wanted().to_string()).map_err(|error| error.to_string())?;
+        let mut answer = agent.run(request).map_err(|error| format!("{}: {error}", self.url))?;
+        let status = answer.status().as_u16();
+        let body =
+            answer.body_mut().read_to_string().map_err(|error| format!("{}: {error}", self.url))?;
+        let body: Value = serde_json::from_str(&body).map_err(|_| {
+            format!("{}: status {status}, and no JSON: is that a sidecar?", self.url)
+        })?;
+        let shown = match status {
+            200..=299 => serde_json::to_string_pretty(&body).unwrap_or_default(),
+            _ => problem(&body),
+        };
+        Ok((status, shown))
+    }
+
+    fn wanted(&self) -> Value {
+        let variables: Map<String, Value> =
+            self.variables.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
+        let mut wanted = Map::new();
+        let texts = [
+            ("account_sid", &self.account),
+            ("from", &self.from),
+            ("messaging_service_sid", &self.service),
+            ("body", &self.body),
+            ("content_sid", &self.content_sid),
+            ("category", &self.category),
+            ("send_at", &self.at),
+        ];
+        wanted.insert("to".to_owned(), json!(self.to));
+        for (name, text) in texts {
+            if let Some(text) = text {
+                wanted.insert(name.to_owned(), json!(text));
+            }
+        }
+        if !self.media.is_empty() {
+            wanted.insert("media".to_owned(), json!(self.media));
+        }
+        if let Some(name) = &self.template {
+            let mut template = Map::from_iter([("name".to_owned(), json!(name))]);
+            if let Some(locale) = &self.locale {
+                template.insert("locale".to_owned(), json!(locale));
+            }
+            if !variables.is_empty() {
+                template.insert("variables".to_owned(), Value::Object(variables));
+            }
+            wanted.insert("template".to_owned(), Value::Object(template));
+        } else if !variables.is_empty() {
+            wanted.insert("content_variables".to_owned(), Value::Object(variables));
+        }
+        if self.dry_run {
+            wanted.insert("dry_run".to_owned(), json!(true));
+        }
+        Value::Object(wanted)
+    }
+}
+
+/// A refusal, in one line.
+fn problem(body: &Value) -> String {
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (code, title, detail, remedy) =
+        (text("code"), text("title"), text("detail"), text("remedy"));
+    let told = if detail.is_empty() { title } else { detail };
+    format!("{code}: {told} {remedy}").trim().to_owned()
+}
