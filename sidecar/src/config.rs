@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use toml::{Table, Value};
 
-pub use self::media::Media;
+pub use self::media::{Media, MediaStore};
 use crate::{
     accounts,
     bucket::Place,
@@ -33,7 +33,8 @@ const OWN_NAMES: [(&str, &str); 3] = [
 ];
 
 /// Settings that may also be read from a file, named by their variable and `_FILE`.
-const SECRETS: [&str; 4] = ["token", "database.url", "redis.url", "redaction.hash_key"];
+const SECRETS: [&str; 5] =
+    ["token", "database.url", "redis.url", "redaction.hash_key", "media.store.link_key"];
 
 /// A listener that is not wanted. An empty variable counts as not set, so there has to be a word for it.
 const OFF: &str = "off";
@@ -504,7 +505,7 @@ impl Config {
             }),
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
         );
-        for problem in self.media.problems() {
+        for problem in self.media.problems(serving) {
             check(false, &format!("media.{problem}"));
         }
         for problem in self.policy.problems() {

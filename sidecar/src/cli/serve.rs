@@ -22,7 +22,7 @@ use crate::{
     doors::Door,
     http,
     log::{self, Repeats},
-    media::Media,
+    media::{Media, library::Library},
     metrics::Metrics,
     permissions::Checks,
     reconciler::Reconciler,
@@ -69,6 +69,10 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let door = Door::open("listen", &config.listen).await?;
     let admin = match config.admin.address() {
         Some(address) => Some(Door::open("admin.listen", address).await?),
+        None => None,
+    };
+    let links = match config.media.store.address() {
+        Some(address) => Some(Door::open("media.store.listen", address).await?),
         None => None,
     };
     let lexicon = config.optout.lexicon().map_err(|problems| problems.join("; "))?;
@@ -132,8 +136,14 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         .map_err(|problems| format!("sending.routing_file: {}", problems.join("; ")))?;
     let routing = tokio::spawn(routes.clone().keep_fresh());
     let patience = Duration::from_millis(config.http.request_timeout_ms).mul_f64(0.8);
+    let library = Library::open(&config.media.store, stores.media())
+        .map_err(|problem| format!("media.store.{problem}"))?;
+    let cleaning = library.clone().map(|library| {
+        tokio::spawn(library.keep_clean(Duration::from_secs(config.redaction.every_s)))
+    });
     let media = Media::open(&config.media, patience, &metrics)
-        .map_err(|problem| format!("media.{problem}"))?;
+        .map_err(|problem| format!("media.{problem}"))?
+        .keeping(library);
     let templates = Templates::new(stores.templates());
     let reading = tokio::spawn(templates.clone().keep_fresh());
     let sending = Sending {
@@ -192,6 +202,10 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         tracing::info!(event = "admin.listening", admin = %door, "administrators are answered on {door}");
         serving.push((door, app.admin_router()));
     }
+    if let Some(door) = links {
+        tracing::info!(event = "media.listening", links = %door, "links to media are answered on {door}");
+        serving.push((door, app.media_router()));
+    }
     drop(app);
     tracing::info!(
         event = "sidecar.listening",
@@ -213,6 +227,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     routing.abort();
     reading.abort();
     syncing.inspect(tokio::task::JoinHandle::abort);
+    cleaning.iter().for_each(|cleaning| cleaning.abort());
     // The routers are gone, and with them the last who claims or settles.
     histories.close().await;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));

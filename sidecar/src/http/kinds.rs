@@ -79,6 +79,10 @@ kinds! {
         "`GET /v1/dead-letters` lists those this key may see."
     NO_SUCH_REPLAY NOT_FOUND CALLER "no_such_replay": "There is no such replay";
         "`POST /v1/replays` tells the id of the one it begins; it may be of another account."
+    NO_SUCH_MEDIA NOT_FOUND CALLER "no_such_media": "No such media are kept here";
+        "`POST /v1/media` takes some in and tells their id; it may be of another account, or have had its time."
+    NO_MEDIA_STORE NOT_FOUND OPERATOR "no_media_store": "This sidecar keeps no media";
+        "Set media.store.url (TWILIO_EDGE_MEDIA_STORE_URL) of this sidecar, or give a URL of your own in the message."
     NOT_SUPPRESSED NOT_FOUND CALLER "not_suppressed": "No suppression of that number holds there";
         "`GET /v1/suppressions/{number}` tells what is known of it, on every channel."
     NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";

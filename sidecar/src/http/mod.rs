@@ -16,6 +16,8 @@ mod health;
 mod idempotency;
 mod keys;
 pub(crate) mod kinds;
+mod media;
+mod media_links;
 mod messages;
 mod numbers;
 mod observed;
@@ -85,6 +87,7 @@ pub struct Parts {
     /// Of claims and settlements, and of everything else.
     max_body_bytes: (usize, usize),
     max_import_bytes: usize,
+    max_media_bytes: usize,
     permissions: Permissions,
     checks: Checks,
     sending: Sending,
@@ -131,6 +134,7 @@ impl App {
             sending,
             shelves,
             max_import_bytes: config.api.max_import_bytes,
+            max_media_bytes: config.media.largest(),
             claims,
             accounts,
             keys,
@@ -160,12 +164,18 @@ impl App {
         let sending = sends::router()
             .layer(once())
             .layer(middleware::from_fn_with_state(self.clone(), taken::waited));
+        let uploads = media::upload_router()
+            .layer(once())
+            .layer(middleware::from_fn_with_state(self.clone(), media::one_of_few))
+            .layer(DefaultBodyLimit::max(self.max_media_bytes));
         let application = api_keys::own_router()
             .merge(messages::router())
             .merge(events::router())
             .merge(windows::router())
             .merge(numbers::router())
             .merge(templates::router())
+            .merge(media::router())
+            .merge(uploads)
             .merge(changing)
             .merge(sending)
             .merge(taken::router())
@@ -199,6 +209,11 @@ impl App {
             .merge(lists)
             .layer(middleware::from_fn_with_state(self.clone(), access::administration));
         self.finish(openapi::of("twilio-edge administration", ABOUT), admin)
+    }
+
+    /// What whoever has a link calls, from anywhere.
+    pub fn media_router(&self) -> Router {
+        media_links::router(self)
     }
 
     fn finish(&self, document: OpenApi, router: OpenApiRouter<App>) -> Router {

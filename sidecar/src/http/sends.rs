@@ -25,6 +25,7 @@ use super::{
 use crate::{
     domain::{
         idempotency::{Answer, Headers},
+        media::kept,
         period::instant,
         policy::Category,
         sending::{
@@ -69,9 +70,10 @@ struct WantedMessage {
     /// Text.
     #[schema(min_length = 1)]
     body: Option<String>,
-    /// Where media are: public https, to be fetched by Twilio, and by us before. One on WhatsApp.
+    /// Where media are: public https, to be fetched by Twilio, and by us before; or the id of what `POST /v1/media` took in. One
+    /// on WhatsApp.
     #[serde(default)]
-    media: Vec<String>,
+    media: Vec<WantedMedium>,
     /// A template by its name in the catalogue (`GET /v1/templates`), instead of text and media.
     template: Option<WantedTemplate>,
     /// The language the person reads, as in `pt_BR`: of the template, if that says none, and of those that would do instead
@@ -110,6 +112,22 @@ pub(super) struct WantedTemplate {
     /// What stands in its places: a text for each.
     #[serde(default)]
     variables: BTreeMap<String, String>,
+}
+
+/// A URL, or the id of what is kept here.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+enum WantedMedium {
+    Url(String),
+    Kept(KeptMedium),
+}
+
+/// What `POST /v1/media` took in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct KeptMedium {
+    #[schema(pattern = "^md_[0-9a-f]{32}$")]
+    id: String,
 }
 
 /// What every rule says of a message.
@@ -332,14 +350,17 @@ impl WantedMessage {
             (None, sid) => sid.map(Sender::Service),
         };
         let body = self.body.unwrap_or_default();
+        let named = |medium| match medium {
+            WantedMedium::Url(url) => url,
+            WantedMedium::Kept(KeptMedium { id }) => kept(&id),
+        };
+        let media: Vec<String> = self.media.into_iter().map(named).collect();
         let asked = self.template.as_ref().and_then(|template| template.locale.as_deref());
         let locale = asked.or(self.locale.as_deref()).map(locale).transpose()?;
         let content = match (self.content_sid, self.template) {
             (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
             (None, Some(WantedTemplate { name, variables, .. }))
-                if body.is_empty()
-                    && self.media.is_empty()
-                    && self.content_variables.is_empty() =>
+                if body.is_empty() && media.is_empty() && self.content_variables.is_empty() =>
             {
                 if !is_name(&name) {
                     return Err(Problem::unreadable(
@@ -353,14 +374,13 @@ impl WantedMessage {
                     "content_sid: must be HX and 32 hexadecimal digits",
                 ));
             }
-            (Some(content_sid), None) if body.is_empty() && self.media.is_empty() => {
+            (Some(content_sid), None) if body.is_empty() && media.is_empty() => {
                 Content::Template { content_sid, variables: self.content_variables }
             }
             (None, None)
-                if self.content_variables.is_empty()
-                    && !(body.is_empty() && self.media.is_empty()) =>
+                if self.content_variables.is_empty() && !(body.is_empty() && media.is_empty()) =>
             {
-                Content::Session { body, media: self.media }
+                Content::Session { body, media }
             }
             _ => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
         };

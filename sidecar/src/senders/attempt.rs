@@ -9,7 +9,7 @@ use crate::{
     domain::{
         address::Address,
         check::Kind,
-        media::{Looked, Unfit},
+        media::{Looked, Unfit, of_form},
         policy::Category,
         sending::{
             concurrency::Told,
@@ -74,10 +74,13 @@ impl Attempter {
             .await;
             return Told::Nothing;
         }
-        if let Err(unfit) = self.fetchable(&send).await {
-            self.unfit(&send, &recipient, unfit).await;
-            return Told::Nothing;
-        }
+        let form = match self.with_media(&send).await {
+            Ok(form) => form,
+            Err(unfit) => {
+                self.unfit(&send, &recipient, unfit).await;
+                return Told::Nothing;
+            }
+        };
         // The last moment: a STOP that was answered until now counts.
         match self.checks.may_send(&intent(&send, &recipient), now_ms()).await {
             Ok(verdicts) => {
@@ -112,8 +115,7 @@ impl Attempter {
             return Told::Nothing;
         }
         let begun = std::time::Instant::now();
-        let (answer, request_id) =
-            self.twilio.create(&send.account_sid, &send.form, &send.id).await;
+        let (answer, request_id) = self.twilio.create(&send.account_sid, &form, &send.id).await;
         let request_id = request_id.unwrap_or_default();
         let failing = Failing::of(&answer, &self.errors);
         self.metrics.sends.called(begun.elapsed(), failing);
@@ -137,18 +139,20 @@ impl Attempter {
         }
     }
 
-    /// Whether Twilio can still fetch the media of one that has waited long since they were looked at.
-    async fn fetchable(&self, send: &Send) -> Result<(), Unfit> {
-        if !self.media.is_stale(now_ms().saturating_sub(send.created_at_ms)) {
-            return Ok(());
+    /// What Twilio is told, with links to its media that are good from now on; and, of one that has waited long since they were
+    /// looked at, whether they still can be fetched.
+    async fn with_media(&self, send: &Send) -> Result<String, Unfit> {
+        let media = of_form(&send.form);
+        if media.is_empty() {
+            return Ok(send.form.clone());
         }
-        let pairs = form_urlencoded::parse(send.form.as_bytes());
-        let media: Vec<String> =
-            pairs.filter(|(name, _)| name == "MediaUrl").map(|(_, url)| url.into_owned()).collect();
-        match self.media.look(&send.account_sid, &send.channel, &media).await {
-            Looked::Unfit(_, unfit) => Err(unfit),
-            Looked::Nothing | Looked::Unseen(_) | Looked::Fit => Ok(()),
+        if self.media.is_stale(now_ms().saturating_sub(send.created_at_ms))
+            && let Looked::Unfit(_, unfit) =
+                self.media.look(&send.account_sid, &send.channel, &media).await
+        {
+            return Err(unfit);
         }
+        self.media.presented(&send.account_sid, &send.form).await
     }
 
     async fn unfit(&self, send: &Send, recipient: &Address, unfit: Unfit) {

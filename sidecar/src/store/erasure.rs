@@ -75,6 +75,41 @@ const ERASE_SENDS: &str = concat!(
     sends_of!()
 );
 
+/// In which messages a medium is that are asked for, as in `sends_of!`.
+macro_rules! uses_of {
+    () => {
+        "u.account_sid = $1 AND u.at_ms >= $2 AND u.at_ms <= $3 \
+         AND ($4 = '' OR u.send_id = $4 OR u.send_id IN (SELECT id FROM sends WHERE message_sid = $4 AND message_sid <> '')) \
+         AND ($5 = '' OR u.recipient = $5) AND ($6 = '' OR u.channel = $6)"
+    };
+}
+
+/// Media that came in that time, where nobody is named; otherwise those that are in the messages and in no others.
+macro_rules! media_of {
+    () => {
+        concat!(
+            "account_sid = $1 AND expires_at_ms > 0 AND (($4 = '' AND $5 = '' AND created_at_ms >= $2 AND created_at_ms <= $3) \
+             OR (($4 <> '' OR $5 <> '') AND EXISTS (SELECT 1 FROM media_uses u WHERE u.media_id = media.id AND ",
+            uses_of!(),
+            ") AND NOT EXISTS (SELECT 1 FROM media_uses u WHERE u.media_id = media.id AND NOT (",
+            uses_of!(),
+            "))))"
+        )
+    };
+}
+
+const COUNT_MEDIA: &str = concat!("SELECT count(*) AS found FROM media WHERE ", media_of!());
+
+/// Shown to nobody from now on; the bytes are deleted by who keeps the bucket.
+const ERASE_MEDIA: &str = concat!("UPDATE media SET expires_at_ms = 0 WHERE ", media_of!());
+
+/// And to whom the others went.
+const ERASE_USES: &str = concat!(
+    "DELETE FROM media_uses WHERE (media_id, send_id) IN (SELECT u.media_id, u.send_id FROM media_uses u WHERE ",
+    uses_of!(),
+    ")"
+);
+
 #[derive(Debug, FromRow)]
 struct Counted {
     found: i64,
@@ -177,7 +212,7 @@ async fn of_archive(
     tx.execute_bound(ADD_ERASURE, &binds).await.map(|_| ())
 }
 
-/// Takes out what messages say that are not sent yet; how many these are.
+/// Takes out what messages say that are not sent yet, and media that were given to be sent; how many these are.
 async fn of_sends(
     tx: &mut Transaction,
     erasure: &Erasure,
@@ -194,13 +229,20 @@ async fn of_sends(
         Bind::Text(channel.unwrap_or_default()),
     ];
     if erasure.dry_run {
-        let counted: Vec<Counted> = tx.fetch_bound(COUNT_SENDS, &binds).await?;
-        let found = counted.first().map_or(0, |counted| counted.found);
+        let mut found = 0;
+        for statement in [COUNT_SENDS, COUNT_MEDIA] {
+            let counted: Vec<Counted> = tx.fetch_bound(statement, &binds).await?;
+            found += counted.first().map_or(0, |counted| counted.found);
+        }
         return Ok(usize::try_from(found).unwrap_or_default());
     }
+    let asked = binds.clone();
     binds.push(Bind::Whole(now_ms));
     let rows = tx.execute_bound(ERASE_SENDS, &binds).await?;
-    Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+    // After these, as whoever writes messages does.
+    let media = tx.execute_bound(ERASE_MEDIA, &asked).await?;
+    tx.execute_bound(ERASE_USES, &asked).await?;
+    Ok(usize::try_from(media + rows).unwrap_or(usize::MAX))
 }
 
 /// Everything, and nothing of it left to recognize.

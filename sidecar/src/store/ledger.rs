@@ -18,6 +18,7 @@ use super::{
     consents::Consents,
     event::Event,
     idempotency::Idempotency,
+    media::MediaRows,
     outbox::Outbox,
     register::Register,
     retention::{Sweeper, late, rewind},
@@ -183,6 +184,11 @@ impl Ledger {
     /// What waits for the archive, in the same database.
     pub(super) fn archive_queue(&self) -> ArchiveQueue {
         ArchiveQueue::of(self.database.clone(), self.timeout)
+    }
+
+    /// Media that are kept to be sent, in the same database.
+    pub(super) fn media(&self) -> MediaRows {
+        MediaRows::of(self.database.clone(), self.timeout)
     }
 
     /// What sinks are owed, in the same database.

@@ -30,6 +30,7 @@ mod journal;
 mod lanes;
 mod leases;
 mod ledger;
+mod media;
 mod memory;
 mod outbox;
 mod paces;
@@ -71,6 +72,7 @@ pub use self::{
     idempotency::{Admission, Done, Idempotency, Once, Turn},
     lanes::{Attempts, Behind},
     ledger::{Grant, Settle},
+    media::{MediaRows, Medium},
     outbox::{Due, Ended, Lane, Outbox, Owed, Round},
     paces::{Asked, Paces},
     register::{AuditEntry, Key, KeysPage, NewKey, Register},
@@ -300,6 +302,11 @@ impl Stores {
     /// What waits for the archive, in the same database.
     pub fn archive_queue(&self) -> ArchiveQueue {
         self.ledger.archive_queue()
+    }
+
+    /// Media that are kept to be sent, in the same database.
+    pub fn media(&self) -> MediaRows {
+        self.ledger.media()
     }
 
     /// What sinks are owed, in the same database.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{
     group::Group,
     idempotency::{self, Done},
+    media,
     sends::{ADD, Send},
     sql::{Bind, Database, Durability, StoreError, Transaction},
 };
@@ -90,6 +91,12 @@ async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreE
             *slot = rows;
         }
     }
+    // The last, since messages may share them; in the order of their ids, too.
+    let added = writes.iter().filter_map(|(_, write)| match write {
+        Write::Add { send, .. } => Some(&**send),
+        Write::Change { .. } => None,
+    });
+    media::used(&mut tx, added).await?;
     tx.commit().await?;
     Ok(written)
 }

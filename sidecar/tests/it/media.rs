@@ -1,6 +1,7 @@
 //! Media that Twilio is to fetch: nothing inside is connected to, however it is spelled, sent on to or resolved; and what
 //! servers say of them is not believed but looked at.
 
+mod kept;
 mod server;
 
 use std::{

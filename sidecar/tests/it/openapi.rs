@@ -22,6 +22,9 @@ const MAIN: &[(&str, &str)] = &[
     ("post", "/v1/messages"),
     ("post", "/v1/messages/{id}/cancel"),
     ("get", "/v1/sends"),
+    ("post", "/v1/media"),
+    ("get", "/v1/media/{id}"),
+    ("delete", "/v1/media/{id}"),
     ("get", "/v1/numbers/{number}"),
     ("get", "/v1/suppressions"),
     ("post", "/v1/suppressions"),
@@ -65,6 +68,7 @@ const ADMIN: &[(&str, &str)] = &[
 /// What may be sent twice and is done once.
 const ONCE: &[&str] = &[
     "/v1/messages",
+    "/v1/media",
     "/v1/suppressions",
     "/v1/consents",
     "/v1/keys",

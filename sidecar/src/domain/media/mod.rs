@@ -1,7 +1,11 @@
-//! Media of a message as decisions: where they may be fetched (`place.rs`), and whether Twilio and the channel take them
-//! (`fitness.rs`, by what the bytes themselves say: `magic.rs`). What is looked at, and when, is not known here.
+//! Media of a message as decisions: where they may be fetched (`place.rs`), whether Twilio and the channel take them (`fitness.rs`,
+//! by what the bytes themselves say: `magic.rs`), and links to those that are kept here (`link.rs`). What is looked at, and when,
+//! is not known here.
+
+use form_urlencoded::Serializer;
 
 pub mod fitness;
+pub mod link;
 mod magic;
 pub mod place;
 
@@ -41,13 +45,15 @@ pub enum Why {
     Mismatch,
     /// Compressed, although nobody asked for that.
     Encoded,
+    /// None that is kept here.
+    Missing,
     /// Too much is being looked at.
     Busy,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Why; 12] = [
+    pub const ALL: [Why; 13] = [
         Why::Count,
         Why::Url,
         Why::NotPublic,
@@ -59,6 +65,7 @@ impl Why {
         Why::Type,
         Why::Mismatch,
         Why::Encoded,
+        Why::Missing,
         Why::Busy,
     ];
 
@@ -76,6 +83,7 @@ impl Why {
             Why::Type => "type",
             Why::Mismatch => "mismatch",
             Why::Encoded => "encoded",
+            Why::Missing => "missing",
             Why::Busy => "busy",
         }
     }
@@ -109,4 +117,52 @@ pub enum Looked {
     Fit,
     /// The one at this place is not.
     Unfit(usize, Unfit),
+}
+
+/// What stands before the id of a medium that is kept here, where others have a URL. No scheme that anybody fetches by.
+const KEPT: &str = "twilio-edge-media:";
+
+/// By which name Twilio is told media.
+const PARAMETER: &str = "MediaUrl";
+
+/// How a message names a medium that is kept here.
+pub fn kept(id: &str) -> String {
+    format!("{KEPT}{id}")
+}
+
+/// The id of a medium that is kept here, if a message names one.
+pub fn id_of(text: &str) -> Option<&str> {
+    text.strip_prefix(KEPT)
+}
+
+/// All media of a form, as they are named.
+pub fn of_form(form: &str) -> Vec<String> {
+    let pairs = form_urlencoded::parse(form.as_bytes());
+    pairs.filter(|(name, _)| name == PARAMETER).map(|(_, text)| text.into_owned()).collect()
+}
+
+/// The form with other names for media; those that have none keep their own.
+pub fn renamed(form: &str, names: &[(String, String)]) -> String {
+    let pairs = form_urlencoded::parse(form.as_bytes()).map(|(name, text)| {
+        let other = names.iter().find(|(old, _)| name == PARAMETER && *old == text);
+        let text = other.map_or_else(|| text.clone().into_owned(), |(_, new)| new.clone());
+        (name, text)
+    });
+    Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_named_and_told_by_another_name() {
+        let name = kept("md_1");
+        let form = "To=%2B1&MediaUrl=https%3A%2F%2Fa.example%2F1&MediaUrl=twilio-edge-media%3Amd_1&Body=twilio-edge-media%3Amd_1";
+        assert_eq!(of_form(form), ["https://a.example/1", &name]);
+        assert_eq!((id_of(&name), id_of("https://a.example/1")), (Some("md_1"), None));
+        let told = renamed(form, &[(name, "https://b.example/?a=b&c".into())]);
+        let link = "https%3A%2F%2Fb.example%2F%3Fa%3Db%26c";
+        assert_eq!(told, form.replacen("twilio-edge-media%3Amd_1", link, 1));
+    }
 }

@@ -230,7 +230,8 @@ pub fn of_media(unfit: &Unfit) -> Code {
         | Why::Redirects
         | Why::Type
         | Why::Mismatch
-        | Why::Encoded => Code::MediaRejected,
+        | Why::Encoded
+        | Why::Missing => Code::MediaRejected,
     }
 }
 

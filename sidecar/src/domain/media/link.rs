@@ -1,0 +1,118 @@
+//! Links to media of ours that are good for some time and for nobody who makes one up: an HMAC over what is linked to and until
+//! when. Pure.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// What every id begins with.
+const PREFIX: &str = "md_";
+
+/// What the key signs nothing else by.
+const PURPOSE: &[u8] = b"twilio-edge media link 1\n";
+
+/// Shortest key, in bytes.
+pub const SHORTEST_KEY: usize = 32;
+
+/// An id, made of 128 bits.
+pub fn id(bits: u128) -> String {
+    format!("{PREFIX}{bits:032x}")
+}
+
+/// Whether it may be the id of one.
+pub fn is_id(text: &str) -> bool {
+    text.strip_prefix(PREFIX).is_some_and(|rest| {
+        rest.len() == 32 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+fn mac(key: &str, id: &str, expires_s: i64) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).ok()?;
+    mac.update(PURPOSE);
+    mac.update(format!("{id}\n{expires_s}").as_bytes());
+    Some(mac)
+}
+
+/// The path and query of a link that is good until then, in seconds since 1970.
+pub fn path(key: &str, id: &str, expires_s: i64) -> String {
+    let signature = mac(key, id, expires_s).map(|mac| mac.finalize().into_bytes());
+    let signature: String = signature.iter().flatten().map(|byte| format!("{byte:02x}")).collect();
+    format!("/media/{id}?expires={expires_s}&sig={signature}")
+}
+
+/// Whether a link is one of ours, and still good; in constant time for each key.
+pub fn is_good(key: &str, id: &str, query: &str, now_ms: i64) -> bool {
+    let Some((expires, signature)) = read(query) else { return false };
+    let Some(mac) = mac(key, id, expires) else { return false };
+    is_id(id)
+        && key.len() >= SHORTEST_KEY
+        && mac.verify_slice(&signature).is_ok()
+        && now_ms < expires.saturating_mul(1000)
+}
+
+/// Exactly as [`path`] writes it: what else there may be, nobody has signed.
+fn read(query: &str) -> Option<(i64, Vec<u8>)> {
+    let (written, signature) = query.strip_prefix("expires=")?.split_once("&sig=")?;
+    let expires: i64 = written.parse().ok()?;
+    if expires.to_string() != written {
+        return None;
+    }
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if signature.len() != 64 {
+        return None;
+    }
+    let pairs = signature.as_bytes().chunks_exact(2);
+    let bytes = pairs.map(|pair| match pair {
+        [high, low] => Some((digit(high)? << 4) | digit(low)?),
+        _ => None,
+    });
+    Some((expires, bytes.collect::<Option<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_link_is_good_as_it_was_made_and_until_then() {
+        let id = id(7);
+        let link = path(KEY, &id, 1_800_000_000);
+        let (at, query) = link.split_once('?').unwrap();
+        assert_eq!(at, format!("/media/{id}"));
+        assert!(is_good(KEY, &id, query, 1_799_999_999_999));
+        assert!(!is_good(KEY, &id, query, 1_800_000_000_000), "it is over");
+        assert!(!is_good(KEY, &super::id(8), query, 0), "another one");
+        assert!(!is_good(&KEY.replace('0', "1"), &id, query, 0), "another key");
+        assert!(!is_good("short", &id, path("short", &id, 9).split_once('?').unwrap().1, 0));
+        for wrong in [
+            query.replace("expires=1", "expires=2"),
+            query.replace("expires=", "expires=0"),
+            query.replace("expires=", "expires=+"),
+            query.to_ascii_uppercase(),
+            format!("{query}&a=b"),
+            format!("{query}0"),
+            format!("a=b&{query}"),
+            query.trim_end_matches(|c| c != '=').to_owned(),
+            String::new(),
+        ] {
+            assert!(!is_good(KEY, &id, &wrong, 0), "{wrong}");
+        }
+        assert!(is_id(&id) && !is_id("md_1") && !is_id(&id.to_uppercase()));
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_makes_one_up(id: String, query: String, bits: u128, sig in "[0-9a-f]{64}", expires: u32) {
+            prop_assert!(!is_good(KEY, &id, &query, 0));
+            let query = format!("expires={expires}&sig={sig}");
+            prop_assert!(!is_good(KEY, &super::id(bits), &query, 0));
+        }
+    }
+}
