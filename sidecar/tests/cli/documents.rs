@@ -5,7 +5,9 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::Write,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use crate::program::{repository, twilio_edge};
@@ -123,6 +125,21 @@ fn links_lead_to_files_and_headings_that_are_there() {
         });
         leads_nowhere.map(|link| format!("a link to {link}")).collect()
     });
+}
+
+/// Who looks for something finds it: docs/README.md leads to each document beside it, and README.md leads there.
+#[test]
+fn every_document_is_in_the_index() {
+    let read = |path: &str| fs::read_to_string(repository().join(path)).unwrap();
+    let (index, first) = (read("docs/README.md"), read("README.md"));
+    assert!(first.contains("](docs/README.md)"));
+    let entries = fs::read_dir(repository().join("docs")).unwrap().map(Result::unwrap);
+    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+    let missing = names.filter(|name| {
+        let leads = index.contains(&format!("]({name})")) || index.contains(&format!("]({name}#"));
+        name != "README.md" && !leads
+    });
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]
@@ -259,6 +276,79 @@ fn commands_and_their_options_exist() {
     assert!(seen.take() > 40, "hardly a command is named");
     assert!(helps.wrong_with(&["messages", "lst"]).is_some());
     assert!(helps.wrong_with(&["explain", "--token"]).is_some());
+}
+
+/// Blocks between fences of this language.
+fn blocks<'a>(document: &'a Document, language: &str) -> Vec<&'a str> {
+    let opening = format!("\n```{language}\n");
+    let blocks = document.text.split(opening.as_str()).skip(1);
+    blocks.filter_map(|block| block.split("\n```").next()).collect()
+}
+
+#[test]
+fn what_is_to_be_run_is_well_formed() {
+    let seen = RefCell::new(0);
+    none_is_wrong(|document| {
+        let parsers: [(&str, &[&str]); 4] = [
+            ("sh", &["bash", "-n"]),
+            ("python", &["python3", "-c", "import ast, sys; ast.parse(sys.stdin.read())"]),
+            ("js", &["node", "--check", "--input-type=module", "-"]),
+            ("json", &["python3", "-m", "json.tool"]),
+        ];
+        let blocks = parsers.iter().flat_map(|(language, parser)| {
+            blocks(document, language).into_iter().map(move |block| (*parser, block))
+        });
+        let refused = blocks.filter_map(|(parser, block)| {
+            *seen.borrow_mut() += 1;
+            // What a reader puts in.
+            let block = block.replace("{id}", "id");
+            let said = parsed(parser, &block)?;
+            Some(format!("{said}\n{block}"))
+        });
+        refused.collect()
+    });
+    assert!(seen.take() > 20, "hardly anything is to be run");
+}
+
+/// What a parser says of a text it refuses.
+fn parsed(parser: &[&str], text: &str) -> Option<String> {
+    let mut child = Command::new(parser[0])
+        .args(&parser[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = child.wait_with_output().unwrap();
+    (!said.status.success()).then(|| String::from_utf8_lossy(&said.stderr).into_owned())
+}
+
+#[test]
+fn tests_that_are_named_are_there() {
+    let seen = RefCell::new(0);
+    none_is_wrong(|document| {
+        let prose = document.text.split('`').skip(1).step_by(2);
+        let named = prose.filter_map(|span| {
+            let (path, name) = span.split_once(".rs::")?;
+            path.contains('/').then(|| (format!("{path}.rs"), name))
+        });
+        let missing = named.filter(|(path, name)| {
+            *seen.borrow_mut() += 1;
+            let text = fs::read_to_string(repository().join(path)).unwrap_or_default();
+            !text.contains(&format!("fn {name}("))
+        });
+        missing.map(|(path, name)| format!("the test {path}::{name}")).collect()
+    });
+    assert!(seen.take() > 20, "hardly a test is named");
+}
+
+#[test]
+fn the_version_of_the_wire_is_the_one_that_is_spoken() {
+    let document = fs::read_to_string(repository().join("docs/UPGRADING.md")).unwrap();
+    let said = document.split("(`PROTOCOL_VERSION` in `contract/src/lib.rs`, ").nth(1).unwrap();
+    let said = said.split(')').next().unwrap();
+    assert_eq!(said, twilio_edge_contract::PROTOCOL_VERSION.to_string());
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod ledger;
 mod oracle;
 mod program;
 mod promql;
+mod release;
 mod sign;
 mod simulator;
 mod vectors;

@@ -97,7 +97,7 @@ fn ids(page: &Value) -> Vec<String> {
     rows.iter().map(|row| row["id"].to_string()).collect()
 }
 
-async fn a_key_is_shown_once_and_good_until_it_is_revoked(world: World) {
+pub(crate) async fn a_key_is_shown_once_and_good_until_it_is_revoked(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     // The token was good for the first administrator only.

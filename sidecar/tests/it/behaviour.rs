@@ -52,7 +52,7 @@ async fn a_webhook_goes_to_the_backend_once(world: World) {
     }
 }
 
-async fn what_the_backend_refused_goes_to_it_again(world: World) {
+pub(crate) async fn what_the_backend_refused_goes_to_it_again(world: World) {
     let sidecar = world.sidecar().await;
     for (attempt, claim_id) in (1..).zip(["c1", "c2", "c3"]) {
         let verdict = sidecar.claim(message(claim_id, "SM1")).await;
@@ -305,7 +305,9 @@ async fn a_window_lasts_a_day_from_the_first_receipt(world: World) {
     assert_eq!(late.window_expires, Some(second));
 }
 
-async fn what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled(world: World) {
+pub(crate) async fn what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled(
+    world: World,
+) {
     let sidecar = world.sidecar().await;
     let stop = inbound("c1", "SM1", ALICE, "STOP");
     let settled = sidecar.settle(unclaimed(&stop, Outcome::Commit)).await;

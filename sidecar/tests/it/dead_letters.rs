@@ -33,7 +33,7 @@ async fn listed(of: &Caller<'_>, query: &str) -> usize {
     of.get(&format!("/v1/dead-letters?{query}")).await["dead_letters"].as_array().unwrap().len()
 }
 
-async fn an_administrator_decides_about_dead_letters(world: World) {
+pub(crate) async fn an_administrator_decides_about_dead_letters(world: World) {
     let (app, crm) = (Receiver::start().await, Receiver::start().await);
     app.answers(|_| 422);
     crm.answers(|_| 400);

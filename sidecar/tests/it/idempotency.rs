@@ -47,7 +47,7 @@ async fn told(response: Response) -> (StatusCode, bool, Value) {
     (response.status(), replayed, response.json().await.unwrap())
 }
 
-async fn a_copy_is_answered_as_the_first_was_and_changes_nothing(world: World) {
+pub(crate) async fn a_copy_is_answered_as_the_first_was_and_changes_nothing(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let (_, token) = admin.create("app", Some(ACCOUNT), "shop").await;

@@ -46,6 +46,7 @@ mod receiver;
 mod redis_streams;
 mod replays;
 mod retention;
+mod security_model;
 mod sends;
 mod servers;
 mod settings;

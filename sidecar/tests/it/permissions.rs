@@ -108,7 +108,7 @@ async fn a_callback_that_says_so_suppresses_once(world: World) {
     assert!(audit.contains(&"SM1 21610".to_owned()), "{audit:?}");
 }
 
-async fn what_people_say_leaves_what_others_decided(world: World) {
+pub(crate) async fn what_people_say_leaves_what_others_decided(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
     // An application may add, in any sensible spelling, and not remove.
@@ -244,7 +244,7 @@ async fn a_list_is_taken_whole_or_its_bad_lines_are_told(world: World) {
     assert_eq!((&back["lines"], &back["added"]), (&json!(2), &json!(0)));
 }
 
-async fn consents_are_added_to_and_the_latest_counts(world: World) {
+pub(crate) async fn consents_are_added_to_and_the_latest_counts(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
     let granted = json!({

@@ -34,7 +34,7 @@ async fn written(world: &World, count: usize) {
     .await;
 }
 
-async fn what_was_heard_is_delivered_once_more(world: World) {
+pub(crate) async fn what_was_heard_is_delivered_once_more(world: World) {
     let app = Receiver::start().await;
     let file = sinks(&world, &[("app", &app, "")]);
     let sidecar = start(&world, &file).await;

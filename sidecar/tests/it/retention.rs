@@ -299,7 +299,7 @@ async fn two_sidecars_do_it_once(world: World) {
     assert_eq!(one.metric(failures).await + two.metric(failures).await, 0.0);
 }
 
-async fn old_rows_go_and_evidence_stays(world: World) {
+pub(crate) async fn old_rows_go_and_evidence_stays(world: World) {
     let sidecar = world.filling().await;
     for (sid, from, body) in [("SM1", ALICE, "hi"), ("SM2", BOB, "STOP"), ("SM3", ALICE, "late")] {
         assert_eq!(sidecar.decide(inbound(sid, sid, from, body)).await, Decision::Proceed);
@@ -344,7 +344,7 @@ async fn redacted(sidecar: &Sidecar, wanted: &Value) -> Value {
     response.json().await.unwrap()
 }
 
-async fn a_person_is_forgotten_but_not_written_to_again(world: World) {
+pub(crate) async fn a_person_is_forgotten_but_not_written_to_again(world: World) {
     let sidecar = world.filling().await;
     for (sid, from) in [("SM1", ALICE), ("SM2", ALICE), ("SM3", BOB), ("SM4", BOB), ("SM5", BOB)] {
         let claim = full(sid, sid, from);

@@ -135,7 +135,7 @@ fn sms(body: &str) -> Value {
     json!({"account_sid": ACCOUNT, "to": "+15550001234", "from": "+15557654321", "body": body})
 }
 
-async fn a_message_is_sent_once(world: World) {
+pub(crate) async fn a_message_is_sent_once(world: World) {
     let (url, twilio) = Twilio::start().await;
     let sidecar = started(&world, &url).await;
     let root = administrator(&sidecar).await;

@@ -108,11 +108,13 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
 pub(crate) struct Redis {
     server: Option<Guarded>,
     port: u16,
+    /// Of the user it is given to, `name:password@`; empty: of the one that may do everything.
+    credentials: String,
 }
 
 impl Redis {
     pub(crate) async fn start() -> Redis {
-        let mut redis = Redis { server: None, port: free_port() };
+        let mut redis = Redis { server: None, port: free_port(), credentials: String::new() };
         redis.start_again().await;
         redis
     }
@@ -120,7 +122,7 @@ impl Redis {
     /// A node of a cluster that has all of its slots: it refuses what a larger one would refuse, a script or a command over
     /// keys of different slots.
     pub(crate) async fn start_cluster() -> Redis {
-        let mut redis = Redis { server: None, port: free_port() };
+        let mut redis = Redis { server: None, port: free_port(), credentials: String::new() };
         let folder = TempDir::new().unwrap().keep();
         let nodes = folder.join("nodes.conf").display().to_string();
         let cluster = ["--cluster-enabled", "yes", "--cluster-config-file", &nodes];
@@ -150,7 +152,14 @@ impl Redis {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}127.0.0.1:{}", self.credentials, self.port)
+    }
+
+    /// From now on its URL is that of a user who may do what a command makes it.
+    pub(crate) async fn with_user(mut self, credentials: &str, command: &[&str]) -> Redis {
+        assert_eq!(self.ask_all(command).await, Some(redis::Value::Okay), "{command:?}");
+        self.credentials = format!("{credentials}@");
+        self
     }
 
     /// `kill -9`: everything it knew is gone.
@@ -168,7 +177,7 @@ impl Redis {
     }
 
     pub(crate) async fn ask_all(&self, words: &[&str]) -> Option<redis::Value> {
-        let client = redis::Client::open(self.url()).unwrap();
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {
@@ -304,7 +313,7 @@ impl Postgres {
         .await;
     }
 
-    fn url(&self, database: &str) -> String {
+    pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://edge:not-checked@127.0.0.1:{}/{database}", self.port)
     }
 

@@ -113,7 +113,7 @@ async fn futures<F: Future<Output = Response>>(all: impl Iterator<Item = F>) -> 
     ended
 }
 
-async fn what_is_said_of_an_account_counts_for_it_alone(world: World) {
+pub(crate) async fn what_is_said_of_an_account_counts_for_it_alone(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     // One account keeps no bodies at all, and its STOPs are of every channel; the other is as usual.

@@ -11,6 +11,7 @@ use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::http2::{Connection, Framing};
 use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::recorder::{Answer, Gate};
+use twilio_edge_wasm_tests::repository;
 use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, Plan, SidecarPlan, Signing, Stack, TOKEN};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
@@ -35,6 +36,7 @@ const TALKATIVE: Plan = Plan {
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let scripted = told![Setting::Own(SCRIPTED);
         the_metrics_are_those_of_the_reference,
+        what_alerts_ask_of_envoy_is_there,
         gauges_rise_and_come_back_to_zero,
         each_claim_of_a_callout_has_the_names_of_its_own_request,
         the_access_log_has_the_verdict,
@@ -144,6 +146,24 @@ async fn the_metrics_are_those_of_the_reference(stack: &Stack) -> Result<()> {
     let scraped = scraped(stack).await?;
     let unknown: Vec<_> = scraped.difference(&promised).collect();
     ensure!(unknown.is_empty(), "not in the reference: {unknown:?}");
+    Ok(())
+}
+
+/// Of Envoy's own metrics, those that our alerts and the dashboard ask for; of ours, docs/METRICS.md knows.
+async fn what_alerts_ask_of_envoy_is_there(stack: &Stack) -> Result<()> {
+    let page = stack.envoy.prometheus().await?;
+    let mut asked = BTreeSet::new();
+    for folder in ["envoy/alerts", "envoy/dashboards"] {
+        for entry in std::fs::read_dir(repository().join(folder))? {
+            let text = std::fs::read_to_string(entry?.path())?;
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            asked.extend(words.filter(|word| word.starts_with("envoy_")).map(str::to_owned));
+        }
+    }
+    ensure!(!asked.is_empty(), "nothing is asked of Envoy");
+    let told: BTreeSet<&str> = page.lines().filter_map(|line| line.split('{').next()).collect();
+    let missing: Vec<_> = asked.iter().filter(|name| !told.contains(name.as_str())).collect();
+    ensure!(missing.is_empty(), "Envoy does not tell {missing:?}");
     Ok(())
 }
 

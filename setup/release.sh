@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Builds everything a release is made of into dist/, the same bytes whoever does it, where and when (docs/RELEASING.md).
+#
+#   release.sh               everything
+#   release.sh filter        the filter and what is packed with it; `sidecar`, `files`: those alone
+#   release.sh check [PART]  twice, in two folders of different names, and compares
+#
+# DIST is another folder for it. SOURCE_DATE_EPOCH is the time of everything in it; unless set, that of the last commit.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+stop() {
+    printf 'release: %s\n' "$1" >&2
+    exit 1
+}
+
+version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || stop "version '$version' of Cargo.toml is not SemVer"
+triple=x86_64-unknown-linux-gnu
+
+# In two folders, from what is committed, and nothing but that.
+check() {
+    [[ -z $(git status --porcelain) ]] || stop "there are changes that are not committed"
+    local work
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$work'" EXIT
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+    export SOURCE_DATE_EPOCH
+    local folder
+    for folder in "$work/one" "$work/another/and-deeper"; do
+        mkdir -p "$folder/.tools"
+        git archive HEAD | tar --extract --directory "$folder"
+        cp .tools/toolchain.env "$folder/.tools" 2>/dev/null || true
+        (cd "$folder" && env -u CARGO_TARGET_DIR setup/release.sh "$@")
+    done
+    diff "$work/one/dist/SHA256SUMS" "$work/another/and-deeper/dist/SHA256SUMS" ||
+        stop "the two differ"
+    cat "$work/one/dist/SHA256SUMS"
+    echo "the same, twice"
+}
+
+if [[ ${1:-} == check ]]; then
+    shift
+    check "$@"
+    exit
+fi
+
+grep -qE "^## (\[)?$version" CHANGELOG.md || [[ -n ${SNAPSHOT:-} ]] ||
+    stop "CHANGELOG.md has no section for $version (SNAPSHOT=1: to try it out)"
+: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
+export SOURCE_DATE_EPOCH
+export TZ=UTC LC_ALL=C
+umask 022
+
+setup/setup.sh release
+
+[[ $root$HOME != *[[:space:]]* ]] || stop "compilers are given this folder's name, which must have no blanks"
+# Where it was built must not be in what was built: folders of this checkout, of cargo and of build scripts.
+export CARGO_TARGET_DIR=$root/target/release-build
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$root=/twilio-edge"$'\x1f'"--remap-path-prefix=$cargo_home=/cargo"
+export CFLAGS="-ffile-prefix-map=$root=/twilio-edge -ffile-prefix-map=$cargo_home=/cargo"
+export CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_INCREMENTAL=0
+
+dist=${DIST:-$root/dist}
+rm -rf "$dist"
+mkdir -p "$dist"
+
+filter() {
+    setup/cargo.sh --wasm build --locked --profile wasm --package twilio-edge-filter --lib
+    local module=$dist/twilio-edge-filter-$version.wasm
+    cp "$CARGO_TARGET_DIR/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm" "$module"
+    setup/artifacts.py oci "$dist/twilio-edge-filter-$version.oci.tar" --module "$module" --version "$version"
+    setup/artifacts.py sbom "$dist/twilio-edge-filter-$version.cdx.json" --package twilio-edge-filter --target wasm32-wasip1
+}
+
+sidecar() {
+    setup/cargo.sh build --locked --release --package twilio-edge --bin twilio-edge --target $triple
+    setup/artifacts.py tar "$dist/twilio-edge-$version-$triple.tar.gz" --folder "twilio-edge-$version" \
+        "$CARGO_TARGET_DIR/$triple/release/twilio-edge=twilio-edge" LICENSE README.md CHANGELOG.md sidecar/defaults.toml=defaults.toml
+    setup/artifacts.py sbom "$dist/twilio-edge-$version.cdx.json" --package twilio-edge --target $triple
+}
+
+files() {
+    local parts=(envoy docs LICENSE CHANGELOG.md)
+    [[ -d deploy ]] && parts+=(deploy)
+    [[ -f docker-compose.yml ]] && parts+=(docker-compose.yml)
+    setup/artifacts.py tar "$dist/twilio-edge-files-$version.tar.gz" --folder "twilio-edge-files-$version" "${parts[@]}"
+    if [[ -f deploy/helm/twilio-edge/Chart.yaml ]]; then
+        grep -q "^version: \"\?$version\"\?$" deploy/helm/twilio-edge/Chart.yaml ||
+            stop "the chart's version is not $version"
+        # As `helm package` names it and what is in it.
+        setup/artifacts.py tar "$dist/twilio-edge-chart-$version.tgz" --folder . deploy/helm/twilio-edge=twilio-edge
+    fi
+}
+
+case ${1:-all} in
+all)
+    filter
+    sidecar
+    files
+    ;;
+filter | sidecar | files) "$1" ;;
+*) stop "release.sh [filter|sidecar|files] | check [..]" ;;
+esac
+setup/artifacts.py sums "$dist"
+(cd "$dist" && sha256sum --check --quiet SHA256SUMS)
+ls -l "$dist"
