@@ -8,6 +8,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -219,5 +220,45 @@ fn meets_the_laws(resources: &[Value], routed: &BTreeSet<String>, container: &Va
     let proven = configuration["routes"].as_array().into_iter().flatten();
     assert_eq!(&texts(proven.map(|route| &route["path"])), routed);
     ensure!(routed.len() == 3, "{routed:?}");
+    Ok(())
+}
+
+/// The document's commands make a canary: the same but for its names, its track and how many there are.
+#[test]
+fn a_canary_is_the_stable_gateway_on_another_track() -> Result<()> {
+    let document = std::fs::read_to_string(repository().join("docs/INSTALL-ISTIO.md"))?;
+    let (_, rest) = document.split_once("2. **Canary.**").context("no canary")?;
+    let (_, rest) = rest.split_once("```sh\n").context("no commands")?;
+    let (commands, _) = rest.split_once("```").context("no end of commands")?;
+    let folder = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(repository().join("envoy"), folder.path().join("envoy"))?;
+    let ran = Command::new("sh").args(["-euc", commands]).current_dir(folder.path()).status()?;
+    ensure!(ran.success(), "{commands}");
+
+    let stable = resources("envoy/istio")?;
+    for (file, kind, places) in [
+        ("filter", "EnvoyFilter", vec!["/metadata/name", "/spec/workloadSelector/labels/track"]),
+        (
+            "gateway",
+            "Deployment",
+            vec![
+                "/metadata/name",
+                "/spec/replicas",
+                "/spec/selector/matchLabels/track",
+                "/spec/template/metadata/labels/track",
+            ],
+        ),
+    ] {
+        let text = std::fs::read_to_string(folder.path().join(format!("canary-{file}.yaml")))?;
+        let canary: Vec<Value> = serde_saphyr::from_multiple(&text)?;
+        assert_eq!(judged(&canary)?, "", "{kind}");
+        let mut found = BTreeSet::new();
+        differences(the(&stable, kind)?, the(&canary, kind)?, "", &mut found);
+        assert_eq!(found, places.into_iter().map(str::to_owned).collect(), "{kind}");
+        // No pod has two filters, and none has none.
+        for (track, one) in [("stable", the(&stable, kind)?), ("canary", &canary[0])] {
+            ensure!(one.to_string().contains(&format!("\"track\":\"{track}\"")), "{one}");
+        }
+    }
     Ok(())
 }
