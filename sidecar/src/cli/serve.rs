@@ -129,7 +129,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let twilio = Twilio::open(&config.sending)
         .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
     let (named, usual) = twilio.rates();
-    claims.metrics.sends.name(named, usual);
+    metrics.sends.name(named, usual);
     let errors = sending::errors(&config.sending.errors_file)
         .map_err(|problems| format!("sending.errors_file: {}", problems.join("; ")))?;
     let routes = Routes::open(&config.sending.routing_file)

@@ -126,7 +126,7 @@ impl Fallback {
             (Some(_), Some(_)) => {
                 problems.push("from: there is a messaging_service_sid too".to_owned());
             }
-            (Some(from), None) if !Address::parse(from).is_some_and(|from| from.channel == SMS) => {
+            (Some(from), None) if Address::parse(from).is_none_or(|from| from.channel != SMS) => {
                 problems.push("from: must be a number that sends SMS".to_owned());
             }
             (None, Some(sid)) if !is_service(sid) => {
