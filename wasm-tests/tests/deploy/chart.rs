@@ -62,7 +62,7 @@ fn yaml(path: &str) -> Result<Value> {
 fn everything() -> Value {
     json!({
         "nameOverride": "edge",
-        "image": { "digest": format!("sha256:{}", "0".repeat(64)), "pullSecrets": [{ "name": "registry" }] },
+        "image": { "tag": "v1.2.3_rc.1", "digest": format!("sha256:{}", "0".repeat(64)), "pullSecrets": [{ "name": "registry" }] },
         "autoscaling": { "enabled": false },
         "extraEnv": [{ "name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318" }],
         "secret": { "keys": { "sinks": "sinks.toml", "sending": "sending.toml", "redactionHashKey": "key" } },
@@ -110,6 +110,12 @@ fn what_the_chart_renders_is_what_kubernetes_publishes_and_confined() -> Result<
     for (answer, values) in helm(&sets)?.iter().zip(&sets) {
         let resources = rendered(answer)?;
         assert_eq!(answer["invalid"], json!([]), "{values}");
+        for resource in &resources {
+            // Schemas do not say what a name may be.
+            let name = resource["metadata"]["name"].as_str().context("a name")?;
+            let may = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            ensure!(name.len() < 64 && name.bytes().all(may) && !name.ends_with('-'), "{name}");
+        }
         for (name, pod) in pods(&resources) {
             assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
