@@ -100,7 +100,7 @@ mod tests {
             }
             for first in &through {
                 let minute = *first..*first + Duration::from_secs(60);
-                let count = through.iter().filter(|at| minute.contains(at)).count();
+                let count = through.iter().filter(|at| minute.contains(*at)).count();
                 prop_assert!(count <= per_minute as usize * 2, "{}", count);
             }
             let at_once = through.iter().filter(|at| **at == start).count();
