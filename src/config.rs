@@ -9,9 +9,11 @@ mod plugin;
 mod reading;
 #[cfg(not(target_arch = "wasm32"))]
 mod reference;
+mod twiml;
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 use twilio_edge_contract::{Class, Delivery};
@@ -50,6 +52,8 @@ pub struct Route {
     pub mode: Mode,
     /// Who hands it to the backend.
     pub delivery: Delivery,
+    /// TwiML that answers a message which is accepted; none: there is nothing to say.
+    pub answer: Option<Arc<str>>,
     /// What body the backend gets.
     pub body: BodyFormat,
     /// Whose webhooks are accepted here; none means every account's.

@@ -18,6 +18,7 @@
 //! An event that does not belong to a state changes nothing. Must not know: the host, callouts, clocks.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use twilio_edge_contract::{
     Claim, Class, Decision, Delivery, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict,
@@ -172,6 +173,8 @@ struct Deciding {
     claim: Rc<Claim>,
     proof: Proof,
     mode: Mode,
+    /// What the route answers to what is accepted.
+    answer: Option<Arc<str>>,
     body: BodyFormat,
     form_is_body: bool,
     on_unavailable: OnUnavailable,
@@ -434,6 +437,7 @@ impl Exchange {
             claim,
             proof,
             mode: route.mode,
+            answer: route.answer.clone(),
             body: route.body,
             form_is_body,
             on_unavailable: route.on_unavailable,
@@ -463,7 +467,8 @@ impl Exchange {
             Decision::Duplicate if deciding.mode == Mode::Enforce => {
                 effects.push(Effect::Note("duplicate"));
                 let class = deciding.proof.webhook.class;
-                let answer = Answer::duplicate(class, verdict.answer.as_ref());
+                let own = deciding.answer.as_deref();
+                let answer = Answer::duplicate(class, verdict.answer.as_ref(), own);
                 effects.push(Effect::Answer(answer));
                 State::Answered
             }
@@ -483,7 +488,8 @@ impl Exchange {
             }
             Decision::Accepted if deciding.claim.delivery == Delivery::Accept => {
                 effects.push(Effect::Note("accepted"));
-                effects.push(Effect::Answer(Answer::accepted(deciding.proof.webhook.class)));
+                let (class, own) = (deciding.proof.webhook.class, deciding.answer.as_deref());
+                effects.push(Effect::Answer(Answer::accepted(class, own)));
                 State::Answered
             }
             Decision::Accepted => no_verdict(*deciding, effects),

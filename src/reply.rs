@@ -195,6 +195,9 @@ impl Reason {
     }
 }
 
+/// TwiML that does nothing.
+const NOTHING_TO_SAY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
+
 /// Every reason as a table in Markdown.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn reference() -> String {
@@ -237,9 +240,9 @@ impl Answer {
         Self { status: reason.status(), headers, body }
     }
 
-    /// What Twilio is told about a webhook the backend has accepted before: what the backend said then, if
-    /// that was kept; else as little as can be said.
-    pub fn duplicate(class: Class, saved: Option<&SavedAnswer>) -> Self {
+    /// What Twilio is told about a webhook that was taken before: what the backend said then, if that was kept; else what
+    /// its route says, if anything; else as little as can be said.
+    pub fn duplicate(class: Class, saved: Option<&SavedAnswer>, route: Option<&str>) -> Self {
         let mark = (headers::DEDUPE, "duplicate".to_owned());
         if let Some(saved) = saved.filter(|saved| (200..300).contains(&saved.status)) {
             return Self {
@@ -248,19 +251,19 @@ impl Answer {
                 body: saved.body.clone(),
             };
         }
-        let mut answer = Self::accepted(class);
+        let mut answer = Self::accepted(class, route);
         answer.headers.push(mark);
         answer
     }
 
-    /// What Twilio is told about a webhook somebody will take care of: empty TwiML for a message (another content
-    /// type would be error 12300), and nothing for a status.
-    pub fn accepted(class: Class) -> Self {
+    /// What Twilio is told about a webhook somebody will take care of: the TwiML of its route or empty TwiML for a message
+    /// (another content type would be error 12300), and nothing for a status.
+    pub fn accepted(class: Class, route: Option<&str>) -> Self {
         match class {
             Class::Inbound => Self {
                 status: 200,
                 headers: vec![("content-type", "text/xml".to_owned())],
-                body: "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>".to_owned(),
+                body: route.unwrap_or(NOTHING_TO_SAY).to_owned(),
             },
             Class::Status | Class::Other => {
                 Self { status: 204, headers: Vec::new(), body: String::new() }
@@ -300,14 +303,21 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_always_a_success() {
-        assert_eq!(Answer::duplicate(Class::Inbound, None).status, 200);
-        assert_eq!(Answer::duplicate(Class::Status, None).status, 204);
+        let duplicate = |class, saved: Option<SavedAnswer>| {
+            Answer::duplicate(class, saved.as_ref(), Some("<Response>hi</Response>"))
+        };
+        assert_eq!(duplicate(Class::Inbound, None).status, 200);
+        assert_eq!(duplicate(Class::Inbound, None).body, "<Response>hi</Response>");
+        let status = duplicate(Class::Status, None);
+        assert_eq!((status.status, status.body.as_str()), (204, ""));
         let saved = |status| SavedAnswer {
             status,
             content_type: "text/xml".to_owned(),
             body: "<Response><Message>hi</Message></Response>".to_owned(),
         };
-        assert_eq!(Answer::duplicate(Class::Inbound, Some(&saved(201))).status, 201);
-        assert_eq!(Answer::duplicate(Class::Inbound, Some(&saved(500))).status, 200);
+        let first = duplicate(Class::Inbound, Some(saved(201)));
+        assert_eq!((first.status, first.body.contains("<Message>hi")), (201, true));
+        assert_eq!(duplicate(Class::Inbound, Some(saved(500))).status, 200);
+        assert_eq!(Answer::duplicate(Class::Inbound, None, None).body, NOTHING_TO_SAY);
     }
 }

@@ -196,6 +196,12 @@ impl Connections {
         let idle = i64::try_from(idle).unwrap_or(i64::MAX);
         Connections { in_use: i64::from(size).saturating_sub(idle).max(0), idle }
     }
+
+    pub(crate) fn and(self, more: Connections) -> Connections {
+        let (in_use, idle) =
+            (self.in_use.saturating_add(more.in_use), self.idle.saturating_add(more.idle));
+        Connections { in_use, idle }
+    }
 }
 
 /// One series for each of a closed list, found by its place.

@@ -1,13 +1,15 @@
 //! What a plugin configuration must hold: each object of it read into its type, every problem noted under its
 //! path. How a value is read, and how problems are gathered, is `reading`.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use twilio_edge_contract::{
     AccountKeys, Class, Delivery, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret,
 };
 
 use super::reading::{Reading, field};
-use super::{BodyFormat, Config, Mode, OnUnavailable, Route, Sidecar};
+use super::{BodyFormat, Config, Mode, OnUnavailable, Route, Sidecar, twiml};
 use crate::form::is_account_sid;
 use crate::keys::Account;
 
@@ -15,6 +17,8 @@ use crate::keys::Account;
 const MAX_BODY_LIMIT: u64 = 1 << 20;
 const MAX_ORIGINS: usize = 16;
 const MAX_ROUTES: usize = 256;
+/// Largest answer of a route's own: it is in the configuration, and in each answer.
+const MOST_ANSWER_BYTES: usize = 4096;
 const DEFAULT_TIMEOUT_MS: u64 = 500;
 
 /// The fields of each object. `reference` documents every one of them, which a test sees to.
@@ -28,6 +32,7 @@ pub(super) const ROUTE: &[&str] = &[
     "class",
     "mode",
     "delivery",
+    "answer",
     "body",
     "accounts",
     "on_unavailable",
@@ -213,6 +218,19 @@ impl Reading<'_> {
             let problem = "accept is for messages and statuses: what is neither has no identity to accept it by";
             self.problem(&at("delivery"), problem);
         }
+        let answer = field(route, "answer").and_then(|value| {
+            let at = at("answer");
+            let answer = self.text(&at, value)?;
+            if delivery != Delivery::Accept || class != Some(Class::Inbound) {
+                let problem = "is for messages that are accepted: any other webhook is answered by the backend, or with nothing";
+                self.problem(&at, problem);
+            } else if answer.len() > MOST_ANSWER_BYTES {
+                self.problem(&at, format!("has more than {MOST_ANSWER_BYTES} bytes"));
+            } else if let Some(complaint) = twiml::complaint(&answer) {
+                self.problem(&at, format!("is no TwiML: it {complaint}"));
+            }
+            Some(Arc::from(answer))
+        });
         let body = match word("body") {
             None | Some("form") => BodyFormat::Form,
             Some("json") => BodyFormat::Json,
@@ -274,6 +292,7 @@ impl Reading<'_> {
             class,
             mode,
             delivery,
+            answer,
             body,
             accounts,
             on_unavailable,

@@ -102,6 +102,12 @@ pub const FIELDS: &[Field] = &[
         "`accept`: the sidecar records the webhook durably and delivers it, and Twilio is answered at once. A sidecar that has no sink for the route (docs/DELIVERY.md) lets it be forwarded, as does shadow mode",
     ),
     field(
+        "routes[].answer",
+        "text, TwiML of at most 4096 bytes",
+        "`<Response/>`",
+        "What Twilio is answered to a message that is accepted, and to its copies: `<Response><Message>We have it.</Message></Response>`. With `accept` and class `inbound` only",
+    ),
+    field(
         "routes[].body",
         "`form` or `json`",
         "`form`",

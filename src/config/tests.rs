@@ -157,3 +157,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_route_that_accepts_messages_may_answer_them() {
+    let config = |class: &str, delivery: &str, answer: &str| {
+        format!(
+            r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
+                "routes": [{{"path": "/in", "class": "{class}", "delivery": "{delivery}", "answer": "{answer}"}}],
+                "sidecar": {{"cluster": "c", "token": "t"}}}}"#
+        )
+    };
+    let answer = "<Response><Message>We have it.</Message></Response>";
+    let read = parse(&config("inbound", "accept", answer)).unwrap();
+    assert_eq!(read.routes[0].answer.as_deref(), Some(answer));
+    for (class, delivery, answer, what) in [
+        ("inbound", "forward", answer, "is for messages that are accepted"),
+        ("status", "accept", answer, "is for messages that are accepted"),
+        ("inbound", "accept", "We have it.", "is no TwiML: it is not one <Response>"),
+        (
+            "inbound",
+            "accept",
+            &format!("<Response>{}</Response>", "x".repeat(4096)),
+            "more than 4096",
+        ),
+    ] {
+        let problems = parse(&config(class, delivery, answer)).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with("routes[0].answer") && problems[0].contains(what),
+            "{problems:?}"
+        );
+    }
+}

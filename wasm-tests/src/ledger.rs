@@ -1,10 +1,11 @@
-//! What the sidecar keeps, read from its SQLite file while it runs, and never written. What is written behind an
+//! What the sidecar keeps, read from its database while it runs, and never written. What is written behind an
 //! answer is waited for; what must be durable before the answer is not.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sqlx::postgres::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use crate::process::until;
@@ -12,7 +13,22 @@ use crate::webhook::ACCOUNT;
 
 /// The sidecar's tables.
 pub struct Ledger {
-    pool: SqlitePool,
+    pool: Pool,
+}
+
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// The same for either database.
+macro_rules! on {
+    ($ledger:expr, $pool:ident => $asked:expr) => {
+        match &$ledger.pool {
+            Pool::Sqlite($pool) => $asked,
+            Pool::Postgres($pool) => $asked,
+        }
+    };
 }
 
 /// One webhook, however often it came.
@@ -49,13 +65,18 @@ impl Ledger {
     /// Opens the file.
     pub async fn open(database: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new().filename(database).read_only(true);
-        Ok(Self { pool: SqlitePool::connect_with(options).await? })
+        Ok(Self { pool: Pool::Sqlite(SqlitePool::connect_with(options).await?) })
+    }
+
+    /// Asks a server.
+    pub async fn ask(url: &str) -> Result<Self> {
+        Ok(Self { pool: Pool::Postgres(PgPool::connect(url).await?) })
     }
 
     /// The webhooks of a message, oldest first.
     pub async fn events(&self, message_sid: &str) -> Result<Vec<Event>> {
         let query = "SELECT class, status, form, attempts, outcome FROM events WHERE message_sid = $1 ORDER BY received_at_ms";
-        Ok(sqlx::query_as(query).bind(message_sid).fetch_all(&self.pool).await?)
+        Ok(on!(self, pool => sqlx::query_as(query).bind(message_sid).fetch_all(pool).await?))
     }
 
     /// Waits until a message is known by exactly one webhook, which ended with `outcome` after so many attempts.
@@ -84,31 +105,40 @@ impl Ledger {
     /// Number of webhooks that ended with `outcome`.
     pub async fn count(&self, outcome: &str) -> Result<i64> {
         let query = "SELECT count(*) FROM events WHERE outcome = $1";
-        Ok(sqlx::query_scalar(query).bind(outcome).fetch_one(&self.pool).await?)
+        Ok(on!(self, pool => sqlx::query_scalar(query).bind(outcome).fetch_one(pool).await?))
     }
 
     /// Number of webhooks whose copies are duplicates.
     pub async fn done(&self) -> Result<i64> {
         let query = "SELECT count(*) FROM events WHERE outcome = 'accepted'";
-        Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
+        Ok(on!(self, pool => sqlx::query_scalar(query).fetch_one(pool).await?))
     }
 
     /// How much a sink has not got yet.
     pub async fn owed(&self, sink: &str) -> Result<i64> {
         let query = "SELECT count(*) FROM deliveries WHERE sink = $1 AND state = 'waiting'";
-        Ok(sqlx::query_scalar(query).bind(sink).fetch_one(&self.pool).await?)
+        Ok(on!(self, pool => sqlx::query_scalar(query).bind(sink).fetch_one(pool).await?))
     }
 
     /// Whether a message was recorded as `stop` or `start`.
     pub async fn opt(&self, message_sid: &str) -> Result<Option<String>> {
         let query = "SELECT opt FROM opt_events WHERE message_sid = $1";
-        Ok(sqlx::query_scalar(query).bind(message_sid).fetch_optional(&self.pool).await?)
+        Ok(
+            on!(self, pool => sqlx::query_scalar(query).bind(message_sid).fetch_optional(pool).await?),
+        )
+    }
+
+    /// How far the deliveries of a message are: each sink with `waiting`, `done` or `dead`, in order.
+    pub async fn deliveries(&self, message_sid: &str) -> Result<Vec<String>> {
+        let query = "SELECT d.sink || ' ' || d.state FROM deliveries d JOIN events e USING (dedupe_key) WHERE e.message_sid = $1 ORDER BY 1";
+        Ok(on!(self, pool => sqlx::query_scalar(query).bind(message_sid).fetch_all(pool).await?))
     }
 
     /// Whether nobody may write to `number` by SMS: each reason is a row, and one that holds is enough.
     pub async fn suppressed(&self, number: &str) -> Result<bool> {
         let query = "SELECT count(*) > 0 FROM suppressions WHERE tenant = $1 AND channel = 'sms' AND number = $2 AND suppressed";
-        let row = sqlx::query_scalar(query).bind(ACCOUNT).bind(number);
-        Ok(row.fetch_one(&self.pool).await?)
+        Ok(on!(self, pool => {
+            sqlx::query_scalar(query).bind(ACCOUNT).bind(number).fetch_one(pool).await?
+        }))
     }
 }

@@ -1,10 +1,12 @@
-//! The bench on which the compiled filter and the sidecar are tested, all parts real: Envoy, the sidecar, Redis, and
-//! Twilio's own SDKs to sign. A backend that writes everything down stands behind them, clients that can misbehave in
+//! The bench on which the compiled filter and the sidecar are tested, all parts real: Envoy, the sidecar, Redis,
+//! PostgreSQL, Kafka, and Twilio's own SDKs to sign. A backend that writes everything down stands behind them, clients that can misbehave in
 //! front.
 //!
 //! [`stack::Stack`] puts them together. A scenario makes a [`webhook::Form`], has it signed, sends it, and then asks what the
 //! client got ([`client::Response`]), what the backend saw ([`recorder::Seen`]) and what the sidecar keeps
 //! ([`ledger::Ledger`]).
+//!
+//! What happens while a part is away is a table ([`failures`]), which scenarios hold the real parts against.
 //!
 //! What stands between our Kubernetes resources and Envoy is in [`mesh`].
 //!
@@ -18,7 +20,9 @@ pub mod audit;
 pub mod broker;
 pub mod caller;
 pub mod client;
+pub mod dependencies;
 pub mod envoy;
+pub mod failures;
 pub mod host;
 pub mod http1;
 pub mod http2;

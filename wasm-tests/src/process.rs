@@ -79,14 +79,23 @@ pub fn tail(log: &Path, lines: usize) -> String {
 }
 
 /// Asks again and again until `probe` has a value, at most [`PATIENCE`] long.
-pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    until_within(PATIENCE, what, probe).await
+}
+
+/// The same, with a patience of its own.
+pub async fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let started = Instant::now();
     loop {
         if let Some(value) = probe().await? {
             return Ok(value);
         }
-        if started.elapsed() > PATIENCE {
-            bail!("waited {PATIENCE:?} in vain for: {what}");
+        if started.elapsed() > patience {
+            bail!("waited {patience:?} in vain for: {what}");
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -147,7 +147,7 @@ struct Notes {
 pub struct Recorder {
     address: SocketAddr,
     notes: Arc<Notes>,
-    accepting: JoinHandle<()>,
+    accepting: Mutex<JoinHandle<()>>,
 }
 
 impl Recorder {
@@ -160,8 +160,26 @@ impl Recorder {
         .await?;
         let address = listener.local_addr()?;
         let notes = Arc::new(Notes::default());
-        let accepting = tokio::spawn(accept(listener, notes.clone()));
+        let accepting = Mutex::new(tokio::spawn(accept(listener, notes.clone())));
         Ok(Self { address, notes, accepting })
+    }
+
+    /// Nobody listens any more, and what was connected is broken off.
+    pub async fn leave(&self) -> Result<()> {
+        lock(&self.accepting).abort();
+        until("nobody to listen", async || {
+            Ok(TcpStream::connect(self.address).await.is_err().then_some(()))
+        })
+        .await
+    }
+
+    /// After [`Self::leave`], at the same address, with all it has seen.
+    pub async fn come_back(&self) -> Result<()> {
+        let listener =
+            until("its port to be free", async || Ok(TcpListener::bind(self.address).await.ok()))
+                .await?;
+        *lock(&self.accepting) = tokio::spawn(accept(listener, self.notes.clone()));
+        Ok(())
     }
 
     /// Where it listens.
@@ -203,7 +221,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.accepting.abort();
+        lock(&self.accepting).abort();
     }
 }
 

@@ -85,6 +85,22 @@ impl Sidecar {
         self.folder.join(DATABASE)
     }
 
+    /// Whether its spool names `text`.
+    pub fn spooled(&self, text: &str) -> Result<bool> {
+        let mut folders = vec![self.folder.join(format!("{DATABASE}.spool"))];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if String::from_utf8_lossy(&std::fs::read(path)?).contains(text) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     async fn until_ready(&self) -> Result<()> {
         until("the sidecar to be ready", async || {
             self.process.lock().await.check_alive()?;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use twilio_edge::demo::{BACKEND_CLUSTER, EnvoyConfig, SIDECAR_CLUSTER};
 
 use crate::client::{Response, send};
+use crate::dependencies::{Dependencies, Sink};
 use crate::envoy::{Envoy, Make, Version};
 use crate::ledger::Ledger;
 use crate::process::{free_port, tail};
@@ -58,6 +59,10 @@ pub enum SidecarPlan {
     Sqlite,
     /// The real one on Redis and SQLite.
     Redis,
+    /// The real one on PostgreSQL alone.
+    Postgres,
+    /// The real one on Redis and PostgreSQL.
+    RedisPostgres,
     /// A [`Recorder`] that answers what the scenario scripts.
     Scripted,
 }
@@ -73,6 +78,10 @@ pub struct Plan {
     pub adapt: fn(&mut EnvoyConfig) -> Result<()>,
     /// Changes to the sidecar's, as variables.
     pub settings: &'static [(&'static str, &'static str)],
+    /// Where accepted webhooks go.
+    pub sinks: &'static [Sink],
+    /// Whether messages can be sent.
+    pub sends: bool,
     /// What the sidecar's accounts file holds at first; none: it has no such file.
     pub accounts: Option<&'static str>,
     /// The listener comes by LDS, so that another can be pushed.
@@ -89,8 +98,17 @@ impl Plan {
 
     /// The shipped configuration with changes.
     pub const fn adapted(sidecar: SidecarPlan, adapt: fn(&mut EnvoyConfig) -> Result<()>) -> Self {
-        let file = "envoy/envoy.yaml";
-        Self { file, sidecar, adapt, settings: &[], accounts: None, pushed: false, trap_in: None }
+        Self {
+            file: "envoy/envoy.yaml",
+            sidecar,
+            adapt,
+            settings: &[],
+            sinks: &[],
+            sends: false,
+            accounts: None,
+            pushed: false,
+            trap_in: None,
+        }
     }
 }
 
@@ -119,7 +137,8 @@ pub struct Stack {
     pub backend: Recorder,
     sidecar: Option<Sidecar>,
     scripted: Option<Recorder>,
-    redis: Option<Redis>,
+    dependencies: Dependencies,
+    plan: Plan,
     bench: Arc<Bench>,
     version: Version,
     folder: TempDir,
@@ -139,24 +158,20 @@ impl Stack {
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("twilio-edge-e2e-")?;
         let backend = Recorder::start().await?;
-        let redis = match plan.sidecar {
-            SidecarPlan::Redis => Some(Redis::start(folder.path()).await?),
-            _ => None,
-        };
+        let dependencies = Dependencies::start(&plan, folder.path()).await?;
         let (mut sidecar, mut scripted) = (None, None);
         let sidecar_address = match plan.sidecar {
             SidecarPlan::Scripted => scripted.insert(Recorder::start().await?).address(),
             _ => SocketAddr::from(([127, 0, 0, 1], free_port()?)),
         };
-        if matches!(plan.sidecar, SidecarPlan::Sqlite | SidecarPlan::Redis) {
-            let redis_url = redis.as_ref().map(Redis::url).unwrap_or_default();
+        if !matches!(plan.sidecar, SidecarPlan::Absent | SidecarPlan::Scripted) {
             let ours = [
                 ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
-                ("REDIS_URL", &redis_url),
                 // As the filter's timeout below: a busy machine is no outage.
                 ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "4000"),
             ];
             let mut environment = pairs(&[&ours, plan.settings].concat());
+            environment.extend(dependencies.settings(&plan, backend.address(), folder.path())?);
             if let Some(accounts) = plan.accounts {
                 let file = write_accounts(folder.path(), accounts)?.display().to_string();
                 environment.push(("TWILIO_EDGE_ACCOUNTS_FILE".to_owned(), file));
@@ -184,7 +199,8 @@ impl Stack {
         adapt(&mut config)?;
         let make = Make { version, pushed: plan.pushed, trap_in: plan.trap_in };
         let envoy = Envoy::start(make, config, environment(), folder.path()).await?;
-        Ok(Self { envoy, backend, sidecar, scripted, redis, bench: bench.clone(), version, folder })
+        let bench = bench.clone();
+        Ok(Self { envoy, backend, sidecar, scripted, dependencies, plan, bench, version, folder })
     }
 
     /// Another stack, on the same version of Envoy.
@@ -216,14 +232,35 @@ impl Stack {
         self.scripted.as_ref().context("this stack has no scripted sidecar")
     }
 
+    /// Where its accepted webhooks go.
+    pub fn sinks(&self) -> &'static [Sink] {
+        self.plan.sinks
+    }
+
+    /// Where the sidecar keeps everything.
+    pub fn database_url(&self) -> Result<String> {
+        match self.dependencies.postgres() {
+            Ok(postgres) => Ok(postgres.url()),
+            Err(_) => Ok(format!("sqlite://{}", self.sidecar()?.database().display())),
+        }
+    }
+
+    /// What the sidecar depends on.
+    pub fn dependencies(&self) -> &Dependencies {
+        &self.dependencies
+    }
+
     /// The Redis of the plan.
     pub fn redis(&self) -> Result<&Redis> {
-        self.redis.as_ref().context("this stack has no Redis")
+        self.dependencies.redis()
     }
 
     /// What the sidecar keeps.
     pub async fn ledger(&self) -> Result<Ledger> {
-        Ledger::open(&self.sidecar()?.database()).await
+        match self.dependencies.postgres() {
+            Ok(postgres) => Ledger::ask(&postgres.url()).await,
+            Err(_) => Ledger::open(&self.sidecar()?.database()).await,
+        }
     }
 
     /// A signed POST of `form`.
@@ -291,7 +328,7 @@ impl Stack {
 
     /// The ends of all logs, for a failed scenario.
     pub fn logs(&self) -> String {
-        let logs = ["envoy", "sidecar", "redis"].map(|name| {
+        let logs = ["envoy", "sidecar", "redis", "postgres/postgres", "broker"].map(|name| {
             let end = tail(&self.folder.path().join(format!("{name}.log")), 12);
             if end.is_empty() { end } else { format!("--- {name}\n{end}\n") }
         });

@@ -109,3 +109,49 @@ fn the_readme_has_the_two_commands() -> Result<()> {
     }
     Ok(())
 }
+
+/// The tests that `docs/FAILURE-MODES.md` names in the last column of its table of other failures.
+#[test]
+fn each_failure_is_shown_by_a_test_that_is_there() -> Result<()> {
+    let document = read("docs/FAILURE-MODES.md")?;
+    let table = document.split("## Everything else that can fail").nth(1).context("the table")?;
+    let table = table.split("\n## ").next().unwrap_or_default();
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let (mut named, mut missing) = (0, Vec::new());
+    for row in rows {
+        let tests = row.trim_end_matches(['|', ' ']).rsplit(" | ").next().unwrap_or_default();
+        let tests: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        if tests.is_empty() {
+            missing.push(row.to_owned());
+        }
+        for test in tests {
+            named += 1;
+            let [suite, file, name] = test.split("::").collect::<Vec<_>>()[..] else {
+                missing.push(test.to_owned());
+                continue;
+            };
+            let folder = match suite {
+                "e2e" => "wasm-tests/tests/e2e",
+                "it" => "sidecar/tests/it",
+                _ => "no such suite",
+            };
+            let source = read(&format!("{folder}/{file}.rs"))?;
+            // Where it is written, and where it is told to run: by its attribute, or in a list.
+            let function = format!("async fn {name}(");
+            let (before, _) = source.split_once(&function).unwrap_or_default();
+            let attribute = before.trim_end().rsplit('\n').next().unwrap_or_default();
+            let listed = source.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            let runs = attribute.starts_with("#[tokio::test")
+                || listed.filter(|it| it == &name).count() > 1;
+            if !source.contains(&function) || !runs {
+                missing.push(test.to_owned());
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "docs/FAILURE-MODES.md names tests that are not there: {missing:?}"
+    );
+    assert!(named > 25, "the table of failures has gone");
+    Ok(())
+}

@@ -102,7 +102,7 @@ impl SendMetrics {
             ),
             oldest: all.measure(
                 "send_queue_age_seconds",
-                "For how long the message is due that is due longest",
+                "For how long the message waits that should have been sent first: for its turn, for Twilio, or for the database",
             ),
         }
     }

@@ -63,10 +63,12 @@ const LIST: &str = concat!(
     " FROM sends WHERE ($1 = '' OR state = $1) ORDER BY created_at_ms DESC, id DESC LIMIT $2"
 );
 
-/// How many there are of which nobody knows, and since when the oldest that is due waits.
+/// How many there are of which nobody knows, and since when the oldest waits that should have been sent by now: also what is
+/// tried again in a moment (ten minutes at most, so that an index finds it).
 const STANDING: &str = "
     SELECT (SELECT count(*) FROM sends WHERE state = 'unknown') AS unknowns,
-        (SELECT coalesce(min(due_at_ms), 0) FROM sends WHERE state = 'queued' AND due_at_ms <= $1) AS oldest_due_ms";
+        (SELECT coalesce(min(wanted_at_ms), 0) FROM sends
+            WHERE state = 'queued' AND due_at_ms <= $1 + 600000 AND wanted_at_ms <= $1) AS oldest_due_ms";
 
 /// A message that is to be sent, and how far it is. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]

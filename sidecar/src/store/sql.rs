@@ -372,7 +372,7 @@ impl Database {
         people: &[(&str, &Address)],
     ) -> Result<Vec<KnownRow>, StoreError> {
         match self {
-            Database::Sqlite(sqlite) => sqlite::look_up(&sqlite.quick, keys, people).await,
+            Database::Sqlite(sqlite) => sqlite::look_up(&sqlite.asking, keys, people).await,
             Database::Postgres(postgres) => {
                 let mut held = postgres.asking.take().await?;
                 let known = postgres::look_up(held.connection(), keys, people).await?;
@@ -407,8 +407,10 @@ impl Database {
     /// How many connections there are: for quick commits, and for durable ones.
     pub(super) fn connections(&self) -> [Connections; 2] {
         match self {
-            Database::Sqlite(Sqlite { quick, durable, .. }) => {
-                [quick, durable].map(|pool| Connections::of(pool.size(), pool.num_idle()))
+            Database::Sqlite(Sqlite { quick, durable, asking, .. }) => {
+                let [quick, durable, asking] = [quick, durable, asking]
+                    .map(|pool| Connections::of(pool.size(), pool.num_idle()));
+                [quick.and(asking), durable]
             }
             Database::Postgres(Postgres { quick, durable, asking, writing }) => {
                 [(quick, asking), (durable, writing)].map(|(pool, at_hand)| {
@@ -424,7 +426,7 @@ impl Database {
         const PING: &str = "SELECT 1";
         match self {
             Database::Sqlite(sqlite) => {
-                sqlx::query(PING).execute(&sqlite.quick).await.map(|_| ())?
+                sqlx::query(PING).execute(&sqlite.asking).await.map(|_| ())?
             }
             Database::Postgres(postgres) => {
                 sqlx::query(PING).execute(&postgres.quick).await.map(|_| ())?;
@@ -438,6 +440,7 @@ impl Database {
             Database::Sqlite(sqlite) => {
                 sqlite.quick.close().await;
                 sqlite.durable.close().await;
+                sqlite.asking.close().await;
             }
             Database::Postgres(postgres) => {
                 postgres.asking.give_back();

@@ -47,6 +47,8 @@ pub(super) struct Sqlite {
     pub(super) quick: SqlitePool,
     /// A commit survives the loss of power: it is synced before it is answered.
     pub(super) durable: SqlitePool,
+    /// Reads, whoever waits to write.
+    pub(super) asking: SqlitePool,
     pub(super) turn: Arc<Mutex<()>>,
     /// Held as long as this lives: leases are in the memory of one sidecar, so a second one must not be.
     _only: Option<Arc<File>>,
@@ -102,6 +104,7 @@ impl Sqlite {
             path: options.get_filename().to_path_buf(),
             quick: pool(SqliteSynchronous::Normal),
             durable: pool(SqliteSynchronous::Full),
+            asking: pool(SqliteSynchronous::Normal),
             turn: Arc::new(Mutex::new(())),
             _only: only.map(Arc::new),
         }

@@ -53,6 +53,7 @@ mod settings;
 mod siblings;
 mod sidecar;
 mod simulator;
+mod sinks;
 mod stories;
 mod taken;
 mod templates;

@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use serde_json::Value;
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
 /// One request it got.
 #[derive(Debug, Clone)]
@@ -40,6 +40,15 @@ type Mood = Arc<dyn Fn(&str) -> u16 + Send + Sync>;
 struct Shared {
     got: Arc<Mutex<Vec<Got>>>,
     mood: Arc<Mutex<Mood>>,
+    crowd: Arc<Mutex<Crowd>>,
+    slow: watch::Sender<bool>,
+}
+
+/// How many requests are there at a time: now, and at most since somebody asked.
+#[derive(Default)]
+struct Crowd {
+    now: usize,
+    most: usize,
 }
 
 pub(crate) struct Receiver {
@@ -52,7 +61,12 @@ pub(crate) struct Receiver {
 impl Receiver {
     pub(crate) async fn start() -> Receiver {
         let mood: Mood = Arc::new(|_| 200);
-        let shared = Shared { got: Arc::default(), mood: Arc::new(Mutex::new(mood)) };
+        let shared = Shared {
+            got: Arc::default(),
+            mood: Arc::new(Mutex::new(mood)),
+            crowd: Arc::default(),
+            slow: watch::Sender::new(false),
+        };
         let mut receiver = Receiver { address: ([127, 0, 0, 1], 0).into(), shared, serving: None };
         receiver.listen().await;
         receiver
@@ -65,6 +79,23 @@ impl Receiver {
     /// From now on it answers so.
     pub(crate) fn answers(&self, mood: impl Fn(&str) -> u16 + Send + Sync + 'static) {
         *self.shared.mood.lock().unwrap() = Arc::new(mood);
+    }
+
+    /// Says nothing to anybody, until it is told otherwise.
+    pub(crate) fn is_slow(&self, slow: bool) {
+        self.shared.slow.send_replace(slow);
+    }
+
+    /// How many requests are there now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.crowd.lock().unwrap().now
+    }
+
+    /// How many there were at a time, at most, since this was asked last.
+    pub(crate) fn most_at_a_time(&self) -> usize {
+        let mut crowd = self.shared.crowd.lock().unwrap();
+        let now = crowd.now;
+        std::mem::replace(&mut crowd.most, now)
     }
 
     /// Nobody is there any more.
@@ -103,7 +134,27 @@ impl Receiver {
     }
 }
 
+/// One request that is there, until it is answered or given up.
+struct Present(Arc<Mutex<Crowd>>);
+
+impl Present {
+    fn among(crowd: &Arc<Mutex<Crowd>>) -> Present {
+        let mut here = crowd.lock().unwrap();
+        here.now += 1;
+        here.most = here.most.max(here.now);
+        Present(crowd.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().now -= 1;
+    }
+}
+
 async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let _present = Present::among(&shared.crowd);
+    let _quick = shared.slow.subscribe().wait_for(|slow| !slow).await;
     let body = String::from_utf8(body.to_vec()).unwrap();
     let mood = shared.mood.lock().unwrap().clone();
     let status = mood(&body);

@@ -17,6 +17,9 @@ use crate::suite::{Scenario, Setting, told};
 
 /// A route beside the shipped ones, whose webhooks Envoy forwards.
 const FORWARDED: &str = "/app/forwarded";
+/// One that has an answer of its own.
+const GREETED: &str = "/app/greeted";
+const GREETING: &str = "<Response><Message>We have it &amp; come back.</Message></Response>";
 
 /// Messages are refused without a verdict, statuses forwarded.
 const ACCEPT: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
@@ -26,6 +29,9 @@ const ACCEPT: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
         route["delivery"] = "accept".into();
     }
     routes.push(json!({ "path": FORWARDED, "class": "inbound", "on_unavailable": "forward" }));
+    let greeted =
+        json!({ "path": GREETED, "class": "inbound", "delivery": "accept", "answer": GREETING });
+    routes.push(greeted);
     Ok(())
 });
 
@@ -54,6 +60,7 @@ const NOBODY_THERE: Plan = Plan {
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let accept = told![Setting::Own(ACCEPT);
         what_is_accepted_is_answered_and_goes_nowhere,
+        a_route_may_say_what_a_message_is_answered,
         without_a_verdict_the_policy_decides,
         who_did_not_ask_is_not_accepted,
     ];
@@ -171,6 +178,22 @@ async fn twilio_is_thanked_though_nobody_is_there(stack: &Stack) -> Result<()> {
         is_thanks(&stack.send(&request).await?, &form)?;
     }
     assert_eq!(ledger.owed("app").await?, 3);
+    Ok(())
+}
+
+async fn a_route_may_say_what_a_message_is_answered(stack: &Stack) -> Result<()> {
+    stack.scripted()?.usually(Answer::By(accepting));
+    for (text, mark) in [("hello", None), ("again", Some("duplicate"))] {
+        let request = stack.post(&Form::inbound(text).to(GREETED)).await?;
+        let told = stack.send(&request).await?;
+        let kind = told.header("content-type");
+        assert_eq!((told.status, kind.as_deref()), (200, Some("text/xml")));
+        assert_eq!(
+            (told.text().as_str(), told.header("x-twilio-edge-dedupe").as_deref()),
+            (GREETING, mark)
+        );
+        stack.nothing_reached(&request).await?;
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod dedupe;
 mod disguise;
 mod event;
 mod expect;
+mod failures;
 mod flood;
 mod keys;
 mod leave;
@@ -53,5 +54,5 @@ fn main() -> std::process::ExitCode {
         ("start", start::scenarios()),
         ("load", load::scenarios()),
     ];
-    suite::run(subjects)
+    suite::run(subjects, [("failures", failures::series())])
 }

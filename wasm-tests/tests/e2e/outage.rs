@@ -39,10 +39,16 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let crash = told![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
         a_stop_survives_a_sidecar_killed_right_after,
     ];
+    let killed = told![Setting::Newest(Plan {
+            settings: &[("TWILIO_EDGE_LEASES_PERIOD_MS", "2000")],
+            ..Plan::new(SidecarPlan::Sqlite)
+        });
+        envoy_killed_with_a_webhook_at_the_backend_delivers_it_again,
+    ];
     let redis = told![Setting::Newest(Plan::new(SidecarPlan::Redis));
         redis_may_die_and_come_back_empty,
     ];
-    [forwarding.as_slice(), &mixed, &scripted, &absent, &crash, &redis].concat()
+    [forwarding.as_slice(), &mixed, &scripted, &absent, &crash, &killed, &redis].concat()
 }
 
 async fn while_the_sidecar_is_away_webhooks_are_forwarded(stack: &Stack) -> Result<()> {
@@ -292,6 +298,27 @@ async fn a_stop_survives_a_sidecar_killed_right_after(stack: &Stack) -> Result<(
     assert_eq!(stack.backend.wait(&next.case, 1).await?[0].trusted()["suppressed"], "true");
     assert_eq!(stack.send(&request).await?.status, 200);
     assert_eq!(stack.backend.wait(&request.case, 2).await?.len(), 2, "and it is delivered yet");
+    Ok(())
+}
+
+/// Nobody is left to settle what it had handed over; that ends by itself.
+async fn envoy_killed_with_a_webhook_at_the_backend_delivers_it_again(stack: &Stack) -> Result<()> {
+    let form = Form::inbound("hello");
+    let request = stack.post(&form).await?;
+    stack.backend.script(&request.case, [Answer::Never, Answer::status(200)]);
+    let kill = async {
+        stack.backend.wait(&request.case, 1).await?;
+        stack.envoy.kill().await
+    };
+    let (answer, killed) = tokio::join!(stack.send(&request), kill);
+    killed?;
+    assert!(answer.is_err(), "nobody answered: {answer:?}");
+    stack.envoy.restart().await?;
+    assert_eq!(stack.send(&request).await?.status, 200, "once its lease is over");
+    assert_eq!(stack.backend.wait(&request.case, 2).await?.len(), 2);
+    stack.ledger().await?.settled(form.get("MessageSid"), "accepted", 2).await?;
+    assert_eq!(stack.send(&request).await?.status, 200);
+    assert_eq!(stack.backend.seen(&request.case).len(), 2, "and then no more");
     Ok(())
 }
 

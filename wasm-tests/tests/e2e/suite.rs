@@ -1,11 +1,11 @@
 //! Runs scenarios: on which Envoys, on a stack shared with others or on one of their own, and what is checked after all
 //! of them. Knows no scenario.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,7 +17,7 @@ use twilio_edge_wasm_tests::envoy::Version;
 use twilio_edge_wasm_tests::stack::{Bench, Plan, SidecarPlan, Stack};
 
 /// Longer than any scenario takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A story with assertions.
 pub(crate) type Story = fn(&Stack) -> Pin<Box<dyn Future<Output = Result<()>> + '_>>;
@@ -31,6 +31,33 @@ pub(crate) struct Scenario {
     pub(crate) story: Story,
     /// Where it runs.
     pub(crate) setting: Setting,
+}
+
+/// What is found about each of many things, by its name.
+pub(crate) type Findings = BTreeMap<String, Result<()>>;
+
+type Telling = Arc<
+    dyn for<'a> Fn(&'a Stack) -> Pin<Box<dyn Future<Output = Result<Findings>> + 'a>> + Send + Sync,
+>;
+
+/// A story about many things on a stack of its own, told once, on the newest Envoy; each of the things is a test.
+pub(crate) struct Series {
+    name: String,
+    plan: Plan,
+    things: Vec<String>,
+    telling: Telling,
+}
+
+impl Series {
+    pub(crate) fn new<T>(name: String, plan: Plan, things: Vec<String>, telling: T) -> Self
+    where
+        T: for<'a> Fn(&'a Stack) -> Pin<Box<dyn Future<Output = Result<Findings>> + 'a>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        Self { name, plan, things, telling: Arc::new(telling) }
+    }
 }
 
 /// Where a scenario runs.
@@ -68,7 +95,10 @@ struct Theatre {
 }
 
 /// Runs what the command line asks for.
-pub(crate) fn run(subjects: impl IntoIterator<Item = (&'static str, Vec<Scenario>)>) -> ExitCode {
+pub(crate) fn run(
+    subjects: impl IntoIterator<Item = (&'static str, Vec<Scenario>)>,
+    series: impl IntoIterator<Item = (&'static str, Vec<Series>)>,
+) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Scenarios wait more than they work.
     arguments.test_threads.get_or_insert(4);
@@ -99,6 +129,9 @@ pub(crate) fn run(subjects: impl IntoIterator<Item = (&'static str, Vec<Scenario
             }
         }
     }
+    for (subject, series) in series {
+        trials.extend(trials_of(subject, series, &theatre));
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     let judged = theatre.close();
     if let Err(error) = &judged {
@@ -107,18 +140,50 @@ pub(crate) fn run(subjects: impl IntoIterator<Item = (&'static str, Vec<Scenario
     if conclusion.has_failed() || judged.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// A test for each thing. The first of each series come first, so that they are not all waiting for the same one.
+fn trials_of(subject: &str, series: Vec<Series>, theatre: &Arc<Theatre>) -> Vec<Trial> {
+    let version = Version::Newest;
+    let mut rows = Vec::new();
+    for Series { name, plan, things, telling } in series {
+        let told = Arc::new(OnceLock::new());
+        for (row, thing) in things.into_iter().enumerate() {
+            let (theatre, telling, told) = (theatre.clone(), telling.clone(), told.clone());
+            let title = format!("{}/{subject}/{name}: {thing}", version.as_str());
+            let trial = Trial::test(title, move || {
+                let found = told.get_or_init(|| theatre.find(&telling, version, plan));
+                let found = found.as_ref().map_err(Failed::from)?;
+                found.get(&thing).ok_or("nothing was found")?.clone().map_err(Failed::from)
+            });
+            rows.push((row, trial));
+        }
+    }
+    rows.sort_by_key(|(row, _)| *row);
+    rows.into_iter().map(|(_, trial)| trial).collect()
+}
+
+/// [`Findings`] that several tests look at.
+type Told = Result<BTreeMap<String, Result<(), String>>, String>;
+
 impl Theatre {
+    fn find(&self, telling: &Telling, version: Version, plan: Plan) -> Told {
+        let _turn = self.machine.read().unwrap_or_else(PoisonError::into_inner);
+        let found = self.on_own_stack(version, plan, |stack| telling(stack));
+        let found = found.map_err(|error| format!("{error:#}"))?.into_iter();
+        let words = |found: Result<()>| found.map_err(|error| format!("{error:#}"));
+        Ok(found.map(|(thing, found)| (thing, words(found))).collect())
+    }
+
     fn play(&self, scenario: Scenario, version: Version) -> Result<(), Failed> {
         let turn = self.machine.read().unwrap_or_else(PoisonError::into_inner);
         let told = match scenario.setting {
             Setting::Shared => self.on_shared_stack(scenario.story, version),
             Setting::Own(plan) | Setting::Newest(plan) => {
-                self.on_own_stack(scenario.story, version, plan)
+                self.on_own_stack(version, plan, scenario.story)
             }
             Setting::Alone(plan) => {
                 drop(turn);
                 let _alone = self.machine.write().unwrap_or_else(PoisonError::into_inner);
-                self.on_own_stack(scenario.story, version, plan)
+                self.on_own_stack(version, plan, scenario.story)
             }
         };
         // The causes alone: a backtrace would be the runner's.
@@ -129,12 +194,20 @@ impl Theatre {
         let cell = self.shared.get(&version).context("no such Envoy")?;
         let plan = Plan::new(SidecarPlan::Sqlite);
         let stack = self.runtime.block_on(cell.get_or_try_init(|| self.set_up(version, plan)))?;
-        self.tell(story, stack).map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
+        self.tell(story(stack)).map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
     }
 
-    fn on_own_stack(&self, story: Story, version: Version, plan: Plan) -> Result<()> {
+    fn on_own_stack<T>(
+        &self,
+        version: Version,
+        plan: Plan,
+        story: impl for<'a> Fn(&'a Stack) -> Pin<Box<dyn Future<Output = Result<T>> + 'a>>,
+    ) -> Result<T> {
         let stack = self.runtime.block_on(self.set_up(version, plan))?;
-        let told = self.tell(story, &stack).and_then(|()| self.runtime.block_on(stack.judge()));
+        let told = self.tell(story(&stack)).and_then(|told| {
+            self.runtime.block_on(stack.judge())?;
+            Ok(told)
+        });
         told.map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
     }
 
@@ -144,8 +217,8 @@ impl Theatre {
     }
 
     /// A panic is a failed assertion; where it was is on stderr already.
-    fn tell(&self, story: Story, stack: &Stack) -> Result<()> {
-        let telling = || self.runtime.block_on(async { timeout(PATIENCE, story(stack)).await });
+    fn tell<T>(&self, story: impl Future<Output = Result<T>>) -> Result<T> {
+        let telling = || self.runtime.block_on(async { timeout(PATIENCE, story).await });
         match catch_unwind(AssertUnwindSafe(telling)) {
             Ok(told) => told.with_context(|| format!("took longer than {PATIENCE:?}"))?,
             Err(panic) => {

@@ -1,0 +1,53 @@
+//! How a part goes away, and comes back.
+
+use anyhow::Result;
+use sqlx::{Connection, SqliteConnection};
+use twilio_edge_wasm_tests::failures::Part;
+use twilio_edge_wasm_tests::stack::Stack;
+
+/// A part that is away.
+pub(super) struct Away<'a> {
+    part: Part,
+    stack: &'a Stack,
+    /// Another program's transaction.
+    lock: Option<SqliteConnection>,
+}
+
+impl<'a> Away<'a> {
+    pub(super) async fn begin(part: Part, stack: &'a Stack) -> Result<Self> {
+        let parts = stack.dependencies();
+        let mut lock = None;
+        match part {
+            Part::Nothing => {}
+            Part::Application => stack.backend.leave().await?,
+            Part::Sidecar => stack.sidecar()?.kill().await?,
+            Part::Redis => parts.redis()?.kill().await?,
+            Part::Postgres => parts.postgres()?.kill().await?,
+            Part::Kafka => parts.kafka()?.cut().await,
+            Part::Twilio => parts.twilio()?.leave().await?,
+            Part::Sqlite => {
+                let url = format!("sqlite://{}", stack.sidecar()?.database().display());
+                let other = lock.insert(SqliteConnection::connect(&url).await?);
+                sqlx::query("BEGIN IMMEDIATE").execute(other).await?;
+            }
+        }
+        Ok(Self { part, stack, lock })
+    }
+
+    pub(super) async fn end(self) -> Result<()> {
+        let parts = self.stack.dependencies();
+        match self.part {
+            Part::Nothing => Ok(()),
+            Part::Application => self.stack.backend.come_back().await,
+            Part::Sidecar => self.stack.sidecar()?.restart().await,
+            Part::Redis => parts.redis()?.restart().await,
+            Part::Postgres => parts.postgres()?.restart().await,
+            Part::Kafka => parts.kafka()?.mend().await,
+            Part::Twilio => parts.twilio()?.come_back().await,
+            Part::Sqlite => match self.lock {
+                Some(other) => Ok(other.close().await?),
+                None => Ok(()),
+            },
+        }
+    }
+}
