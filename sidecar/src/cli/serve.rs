@@ -121,7 +121,8 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let tenants = Tenants::new(stores.tenants(), stores.policies(), rulebook.clone(), &config);
     // From the first webhook on, each account has what is said of it.
     let patience = Duration::from_millis(config.database.connect_timeout_ms);
-    read_first(&tenants, Instant::now() + patience)
+    let deadline = Instant::now() + patience;
+    read_first(|| tenants.refresh(), deadline)
         .await
         .map_err(|error| format!("what is said of accounts {error}"))?;
     let refresh = tokio::spawn(tenants.clone().keep_fresh());
@@ -145,6 +146,10 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         .map_err(|problem| format!("media.{problem}"))?
         .keeping(library);
     let templates = Templates::new(stores.templates());
+    // From the first status on, what is sent instead of a message is found.
+    read_first(|| templates.refresh(), deadline)
+        .await
+        .map_err(|error| format!("the templates {error}"))?;
     let reading = tokio::spawn(templates.clone().keep_fresh());
     let sending = Sending {
         sends: stores.sends(),
@@ -280,9 +285,12 @@ async fn archive_webhooks(
 }
 
 /// A start has longer than a claim: a database that is slow at first is asked again until then.
-async fn read_first(tenants: &Tenants, deadline: Instant) -> Result<(), StoreError> {
+async fn read_first<R: Future<Output = Result<(), StoreError>>>(
+    refresh: impl Fn() -> R,
+    deadline: Instant,
+) -> Result<(), StoreError> {
     loop {
-        match tenants.refresh().await {
+        match refresh().await {
             Err(StoreError::Away(_)) if Instant::now() < deadline => {}
             read => return read,
         }

@@ -135,7 +135,7 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
         (json!({"template": {"name": "nothing"}}), coded(422, "template_unknown")),
         (json!({"template": {"name": "shipping_update"}}), coded(422, "variables_rejected")),
         (json!({"template": {"name": "winter_sale"}}), coded(409, "template_not_approved")),
-        (json!({"channel": "sms"}), coded(422, "sender_unknown")),
+        (json!({"channel": "sms"}), coded(409, "sender_unknown")),
         (json!({"channel": "rcs"}), coded(400, "unreadable")),
         (json!({"chanel": "sms"}), coded(400, "unreadable")),
     ] {
