@@ -154,7 +154,8 @@ impl Drop for Present {
 
 async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let _present = Present::among(&shared.crowd);
-    let _quick = shared.slow.subscribe().wait_for(|slow| !slow).await;
+    let mut slow = shared.slow.subscribe();
+    let _ = slow.wait_for(|slow| !slow).await;
     let body = String::from_utf8(body.to_vec()).unwrap();
     let mood = shared.mood.lock().unwrap().clone();
     let status = mood(&body);
