@@ -162,7 +162,9 @@ async fn answer_all(mut stream: TcpStream, desk: &Desk) -> Result<()> {
             "body": String::from_utf8_lossy(&body.bytes),
         });
         // What it takes takes its time now and then, so that copies meet in flight.
-        tokio::time::sleep(Duration::from_millis(if nth % 4 == 0 { 30 } else { 0 })).await;
+        if nth.is_multiple_of(4) {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
         let line = format!("{note}\n");
         // In one piece, before the answer: once somebody was told, it is the kernel's to keep.
         desk.journal.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())?;

@@ -45,7 +45,7 @@ async fn waiting(world: &World, account_sid: &str, sender: &str, priority: u8, c
         format!(
             "'ms_' || {n} || '{sender}{priority}', '{account_sid}', 'sms', '+1415555' || (1000 + {n} % 8000), '{sender}', 'service', 'session', {priority},
             'To=%2B1415555' || (1000 + {n} % 8000) || '&From=%2B{}&Body=many', 'queued', 1, {now}, '', 0, '', '', '', 1, 'test', 1",
-            &sender[1..],
+            sender.trim_start_matches('+'),
             now = jiff::Timestamp::now().as_millisecond()
         )
     };
