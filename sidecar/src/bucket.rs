@@ -271,7 +271,9 @@ pub fn reason(error: &Error) -> String {
             Some((_, cause)) => format!("it broke off: {cause}"),
             None if code.is_empty() => match io(error) {
                 Some(cause) => format!("it cannot be read or written: {cause}"),
-                None => "it failed".to_owned(),
+                None => {
+                    "it failed, or said nothing of who we are: look at the credentials".to_owned()
+                }
             },
             None => format!("it failed{code}"),
         },

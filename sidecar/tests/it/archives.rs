@@ -125,14 +125,17 @@ impl Objects {
     /// What makes a sidecar or a command archive here.
     fn settings(&self, world: &World) -> Vec<(&'static str, String)> {
         let file = world.directory.path().join("credentials").display().to_string();
-        std::fs::write(
-            &file,
-            "[default]\naws_access_key_id = edge\naws_secret_access_key = hush\n",
-        )
-        .unwrap();
+        let key = match self.kind {
+            "s3" => "[default]\naws_access_key_id = edge\naws_secret_access_key = hush\n",
+            // The emulator asks for no token, and none is to be fetched.
+            _ => {
+                r#"{"private_key": "hush", "private_key_id": "1", "client_email": "edge", "disable_oauth": true}"#
+            }
+        };
+        std::fs::write(&file, key).unwrap();
         let who = match self.kind {
             "s3" => ("TWILIO_EDGE_ARCHIVE_CREDENTIALS_FILE", file),
-            _ => ("GOOGLE_SKIP_SIGNATURE", "true".to_owned()),
+            _ => ("GOOGLE_SERVICE_ACCOUNT", file),
         };
         vec![
             ("TWILIO_EDGE_ARCHIVE_URL", format!("{}://edge/prod", self.kind)),
