@@ -74,6 +74,23 @@ fn grafana_takes_it() {
     }
 }
 
+/// Grafana takes two panels in one place, and shows one.
+#[test]
+fn no_two_panels_share_an_id_or_a_place() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{}", panel["title"]);
+        let side = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        for y in side("y")..side("y") + side("h") {
+            for x in side("x")..side("x") + side("w") {
+                assert!(x < 24 && cells.insert((x, y)), "{} is over another", panel["title"]);
+            }
+        }
+    }
+}
+
 #[test]
 fn prometheus_takes_what_each_panel_asks() {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
