@@ -76,7 +76,7 @@ fn mark(text: &str) -> String {
 }
 
 /// A server with an API for objects. What it has is gone when it is killed.
-struct Objects {
+pub(crate) struct Objects {
     server: Option<Guarded>,
     kind: &'static str,
     port: u16,
@@ -84,16 +84,16 @@ struct Objects {
 
 impl Objects {
     /// One that is not there yet.
-    fn to_come(kind: &'static str) -> Objects {
+    pub(crate) fn to_come(kind: &'static str) -> Objects {
         Objects { server: None, kind, port: free_port() }
     }
 
-    fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// With an empty bucket.
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let port = self.port.to_string();
         let (program, arguments) = match self.kind {
             "s3" => (installed("moto_server"), vec!["-H", "127.0.0.1", "-p", &port]),

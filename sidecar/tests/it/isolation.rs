@@ -24,6 +24,9 @@ const ALICE: &str = "+15553217001";
 const SECRETS: [&str; 5] =
     ["shop of A", "hello from A", "/twilio/route-of-A", "token-of-A", "whatsapp:+15553217009"];
 
+/// What is kept to be sent is of this type.
+const MEDIUM: &str = "text/plain";
+
 /// The number of what is counted up, and is A's: it has the first.
 const FIRST: &str = "1";
 
@@ -37,12 +40,16 @@ async fn nothing_of_one_account_reaches_another(world: World) {
     let receiver = Receiver::start().await;
     receiver.answers(|_| 422);
     let sinks = sinks(&world, &[("app", &receiver, "")]);
+    let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let sidecar = world
         .sidecar_with(&[
             ("TWILIO_EDGE_SINKS_FILE", sinks.as_str()),
             ("TWILIO_EDGE_API_BURST", "1000000"),
             ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "1000000"),
             ("TWILIO_EDGE_ACCOUNTS_FILE", accounts.to_str().unwrap()),
+            ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),
+            ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "https://media.example.com"),
+            ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "0123456789abcdef0123456789abcdef"),
         ])
         .await;
     let root = administrator(&sidecar).await;
@@ -63,6 +70,7 @@ async fn nothing_of_one_account_reaches_another(world: World) {
     .await;
     let mut known = known(&sidecar, &a[0], victim).await;
     known.ids.push(replay["id"].as_str().unwrap().to_owned());
+    known.ids.push(medium(&sidecar, &a[0]).await);
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;
@@ -106,6 +114,14 @@ async fn fill(sidecar: &Sidecar, root: &Caller<'_>) {
     .await;
     let owed = route(inbound("c4", "SMofA4", &whatsapp, "hello from A"));
     assert_eq!(sidecar.decide(crate::deliveries::accepted(owed)).await, Decision::Accepted);
+}
+
+/// The id of what A keeps to be sent.
+async fn medium(sidecar: &Sidecar, admin_of_a: &str) -> String {
+    let asked = sidecar.client.post(format!("{}/v1/media", sidecar.base)).bearer_auth(admin_of_a);
+    let kept = asked.header("content-type", MEDIUM).body("hello from A").send().await.unwrap();
+    assert_eq!(kept.status(), 201);
+    kept.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
 /// The names under which A's things may be asked for.
@@ -154,7 +170,10 @@ async fn tried(
         let document = sidecar.client.get(format!("{base}/openapi.json")).send().await.unwrap();
         let document: Value = document.json().await.unwrap();
         for (path, methods) in document["paths"].as_object().unwrap() {
-            for (method, operation) in methods.as_object().unwrap() {
+            // What is there is looked at before it is taken away.
+            let mut methods: Vec<_> = methods.as_object().unwrap().iter().collect();
+            methods.sort_by_key(|(method, _)| *method != "get");
+            for (method, operation) in methods {
                 let mut good = false;
                 for (place, body) in requests(&document, path, operation, known) {
                     for token in tokens {
@@ -164,6 +183,10 @@ async fn tried(
                         // As whoever has seen what is there: said once, and closed.
                         let request = match method == "put" {
                             true => request.header("if-match", "\"2\""),
+                            false => request,
+                        };
+                        let request = match path == "/v1/media" {
+                            true => request.header("content-type", MEDIUM),
                             false => request,
                         };
                         let answer = request.bearer_auth(token).body(body.clone());
@@ -197,6 +220,7 @@ fn requests(
 ) -> Vec<(String, String)> {
     let content = &operation["requestBody"]["content"];
     let body = match &content["application/json"]["schema"] {
+        Value::Null if content["application/octet-stream"].is_object() => "hello".to_owned(),
         Value::Null if content["text/csv"].is_null() => String::new(),
         Value::Null => format!("number,category,source\n{ALICE},utility,form\n"),
         schema => {

@@ -1,7 +1,7 @@
 //! Media that are given to us: kept in a bucket, handed to Twilio by a link that is made when it is called, fetched by it, and
 //! deleted when somebody is to be forgotten or they have had their time.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, StatusCode};
@@ -11,10 +11,11 @@ use tokio::process::Command;
 use super::server::PNG;
 use crate::{
     api_keys::{Caller, administrator, coded},
+    archives::Objects,
     deliveries::command,
     histories::OTHER,
     sends::{Twilio, started_with},
-    servers::{Guarded, eventually, free_port},
+    servers::{eventually, free_port},
     sidecar::{ACCOUNT, Sidecar},
     world::{Kind, World, on_every_store},
 };
@@ -197,50 +198,19 @@ async fn what_is_kept_is_sent_by_a_link_and_forgotten(world: World) {
     assert!(!log.contains(KEY) && !log.contains("sig="), "{log}");
 }
 
-/// S3, as far as a program of another's knows it.
-struct S3 {
-    _process: Guarded,
-    base: String,
-}
-
-impl S3 {
-    async fn start(bucket: &str) -> S3 {
-        let program = root().join(".tools/moto/bin/moto_server");
-        assert!(program.exists(), "moto is not here: run `make setup-test`");
-        let port = free_port();
-        let process = Guarded::start(
-            &program,
-            &["-H", "127.0.0.1", "-p", &port.to_string()],
-            &[],
-            "KILL",
-            None,
-            Stdio::null(),
-        );
-        let base = format!("http://127.0.0.1:{port}");
-        let client = reqwest::Client::new();
-        eventually("S3 has the bucket", async || {
-            client
-                .put(format!("{base}/{bucket}"))
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-        })
-        .await;
-        S3 { _process: process, base }
-    }
-}
-
 #[tokio::test]
 async fn a_bucket_hands_out_links_of_its_own() {
     let world = World::new(Kind::Sqlite).await;
-    let s3 = S3::start("pictures").await;
+    let mut s3 = Objects::to_come("s3");
+    s3.start().await;
+    let endpoint = s3.endpoint();
     let (url, twilio) = Twilio::start().await;
     let credentials = world.directory.path().join("credentials");
     std::fs::write(&credentials, "aws_access_key_id = AKIA\naws_secret_access_key = hush\n")
         .unwrap();
     let settings = [
-        ("TWILIO_EDGE_MEDIA_STORE_URL", "s3://pictures/edge"),
-        ("TWILIO_EDGE_MEDIA_STORE_ENDPOINT", &s3.base),
+        ("TWILIO_EDGE_MEDIA_STORE_URL", "s3://edge/pictures"),
+        ("TWILIO_EDGE_MEDIA_STORE_ENDPOINT", &endpoint),
         ("TWILIO_EDGE_MEDIA_STORE_REGION", "us-east-1"),
         ("TWILIO_EDGE_MEDIA_STORE_CREDENTIALS_FILE", credentials.to_str().unwrap()),
         ("TWILIO_EDGE_REDACTION_EVERY_S", "1"),
@@ -252,10 +222,7 @@ async fn a_bucket_hands_out_links_of_its_own() {
     let (made, _, one) = upload(&sidecar, &token, "image/png", "k1", PNG).await;
     assert_eq!(made, 201, "{one}");
     let shown = one["url"].as_str().unwrap();
-    assert!(
-        shown.starts_with(&format!("{}/pictures/edge/media/{ACCOUNT}/md_", s3.base)),
-        "{shown}"
-    );
+    assert!(shown.starts_with(&format!("{endpoint}/edge/pictures/media/{ACCOUNT}/md_")), "{shown}");
     assert!(shown.contains("X-Amz-Expires=900") && shown.contains("X-Amz-Signature="), "{shown}");
     let link = sent(&app, &twilio, &message("+15550001234", &one)).await;
     for url in [shown, &link] {
