@@ -40,6 +40,9 @@ async fn nothing_of_one_account_reaches_another(world: World) {
     let receiver = Receiver::start().await;
     receiver.answers(|_| 422);
     let sinks = sinks(&world, &[("app", &receiver, "")]);
+    let sending = world.directory.path().join("sending.toml");
+    std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\n"))
+        .unwrap();
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let sidecar = world
         .sidecar_with(&[
@@ -47,6 +50,9 @@ async fn nothing_of_one_account_reaches_another(world: World) {
             ("TWILIO_EDGE_API_BURST", "1000000"),
             ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "1000000"),
             ("TWILIO_EDGE_ACCOUNTS_FILE", accounts.to_str().unwrap()),
+            ("TWILIO_EDGE_SENDING_FILE", sending.to_str().unwrap()),
+            // Nobody is called: what is to be sent waits.
+            ("TWILIO_EDGE_SENDING_BASE_URL", "http://127.0.0.1:1"),
             ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),
             ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "https://media.example.com"),
             ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "0123456789abcdef0123456789abcdef"),
@@ -71,6 +77,7 @@ async fn nothing_of_one_account_reaches_another(world: World) {
     let mut known = known(&sidecar, &a[0], victim).await;
     known.ids.push(replay["id"].as_str().unwrap().to_owned());
     known.ids.push(medium(&sidecar, &a[0]).await);
+    known.ids.push(waiting(&sidecar, &a[0]).await);
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;
@@ -122,6 +129,16 @@ async fn medium(sidecar: &Sidecar, admin_of_a: &str) -> String {
     let kept = asked.header("content-type", MEDIUM).body("hello from A").send().await.unwrap();
     assert_eq!(kept.status(), 201);
     kept.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+/// The id of a message of A's that waits to be sent, to who has not said STOP.
+async fn waiting(sidecar: &Sidecar, admin_of_a: &str) -> String {
+    let at = (jiff::Timestamp::now() + std::time::Duration::from_secs(86_400)).to_string();
+    let wanted = json!({"to": "+15553217002", "from": "+15553217009", "body": "hello from A", "send_at": at});
+    let app = Caller::app(sidecar, admin_of_a);
+    let taken = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
+    assert_eq!(taken.status(), 202);
+    taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
 /// The names under which A's things may be asked for.
