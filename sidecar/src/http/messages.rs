@@ -74,7 +74,7 @@ struct MessageList {
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
 enum MessageOrSend {
     Told(MessageTold),
-    Send(SendShown),
+    Send(Box<SendShown>),
 }
 
 pub(super) fn router() -> OpenApiRouter<App> {

@@ -154,7 +154,7 @@ struct AlternativeShown {
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
 enum RulesOrSend {
     Rules(DryRun),
-    Send(SendShown),
+    Send(Box<SendShown>),
 }
 
 pub(super) fn router() -> OpenApiRouter<App> {

@@ -97,20 +97,17 @@ impl Ledger {
         let mut fault = Fault::of(&request.to);
         let mut body = request.body.clone().unwrap_or_default();
         let mut needs_window = self.needs_window && is_whatsapp(&request.to);
-        match &request.content_sid {
-            Some(sid) => {
-                let content = catalogue.iter().find(|content| content.sid == *sid);
-                let content =
-                    content.ok_or_else(|| Refusal::bad(21655, "The ContentSid is Invalid"))?;
-                match content.filled(&request.variables) {
-                    Ok(filled) => body = filled,
-                    Err(code) => fault = Some(Fault::Failed(code)),
-                }
-                needs_window &= content.is_free_text();
-                // A template needs no window, whoever it goes to.
-                fault = fault.filter(|fault| !fault.is_about_windows() || content.is_free_text());
+        if let Some(sid) = &request.content_sid {
+            let content = catalogue.iter().find(|content| content.sid == *sid);
+            let content =
+                content.ok_or_else(|| Refusal::bad(21655, "The ContentSid is Invalid"))?;
+            match content.filled(&request.variables) {
+                Ok(filled) => body = filled,
+                Err(code) => fault = Some(Fault::Failed(code)),
             }
-            None => {}
+            needs_window &= content.is_free_text();
+            // A template needs no window, whoever it goes to.
+            fault = fault.filter(|fault| !fault.is_about_windows() || content.is_free_text());
         }
         if needs_window && fault.is_none() {
             let open = self
