@@ -127,10 +127,13 @@ impl Breaker {
             return;
         }
         let was_probe = std::mem::take(&mut self.probing);
+        if self.probe_at_ms.is_some() && !was_probe {
+            // It was under way when the breaker opened, and says nothing new.
+            return;
+        }
         self.failures = self.failures.saturating_add(1);
         let over = self.failures.saturating_sub(TRIPS_AT);
-        // Those under way when it opened fail as well, and say nothing new.
-        if self.failures >= TRIPS_AT && (self.probe_at_ms.is_none() || was_probe) {
+        if self.failures >= TRIPS_AT {
             let [first, longest] = PAUSES_MS;
             let pause = first.saturating_mul(1 << over.min(16)).min(longest);
             self.probe_at_ms = Some(now_ms.saturating_add(pause));
@@ -236,14 +239,14 @@ mod tests {
             assert_eq!(breaker.admits(9, now), 9);
         }
         breaker.ended(&failed(None), 4);
-        // Those that were under way change nothing.
-        breaker.ended(&failed(None), 5);
+        // Those that were under way change nothing, however many they are.
+        (0..20).for_each(|_| breaker.ended(&failed(None), 5));
         assert_eq!((breaker.admits(9, 503), breaker.admits(9, 504)), (0, 1));
         breaker.started();
         assert_eq!(breaker.admits(9, 504), 0, "one is trying");
         breaker.ended(&failed(None), 600);
         let again = breaker.opens_at_ms().unwrap();
-        assert!(again > 600 + 504, "{again}");
+        assert_eq!(again, 600 + 2 * 500, "twice the first pause");
         assert_eq!(breaker.admits(9, again), 1);
         breaker.started();
         breaker.withdrawn();
