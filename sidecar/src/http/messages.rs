@@ -73,7 +73,7 @@ struct MessageList {
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
 enum MessageOrSend {
-    Told(MessageTold),
+    Told(Box<MessageTold>),
     Send(Box<SendShown>),
 }
 
