@@ -119,16 +119,20 @@ async fn under_kills(kind: Kind) {
     for kill in 0..kills {
         let last = sends * (kill + 1) / (kills + 1);
         let begun_ms = jiff::Timestamp::now().as_millisecond();
-        // Some are killed while they take messages on, the others while they send them.
-        let asked = chance.below(sends / (kills + 1) + 2);
-        for n in (0..last).filter(|n| !ids.contains_key(n)).take(asked as usize).collect::<Vec<_>>()
+        // Some are killed while they take messages on, the others while they send them. A key whose sidecar died is held for
+        // a while: it is asked for again later.
+        let mut left = chance.below(sends / (kills + 1) + 2);
+        let open: Vec<u64> = (0..last).filter(|n| !ids.contains_key(n)).collect();
+        let mut open = open.into_iter();
+        while left > 0
+            && let Some(n) = open.next()
         {
-            match ask(&sidecar, &token, n).await {
-                Some(id) => ids.insert(n, id),
-                None => break,
-            };
+            if let Some(id) = ask(&sidecar, &token, n).await {
+                ids.insert(n, id);
+                left -= 1;
+            }
         }
-        let next = (0..last).find(|n| !ids.contains_key(n)).unwrap_or(last);
+        let next = open.next().unwrap_or(last);
         let pause = Duration::from_micros(chance.below(u64::from(LATENCY_MS) * 1500));
         let asking = async {
             let answer = ask(&sidecar, &token, next).await;

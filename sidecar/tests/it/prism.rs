@@ -72,16 +72,27 @@ impl Prism {
     }
 }
 
-/// Twilio's description of messages, as strict as it can be read: a form has no parameter that is not described. A list in a form
-/// is its name repeated, which is what OpenAPI means where nothing is said, and Prism wants to be told. Twilio describes
-/// the places of pages as URIs and shows paths, in its examples as well.
+fn description(name: &str) -> Value {
+    let file = repository().join(".tools/openapi").join(name);
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// Twilio's description of messages and of the list of templates, as strict as it can be read: a form has no parameter that is not
+/// described. A list in a form is its name repeated, which is what OpenAPI means where nothing is said, and Prism wants to be
+/// told. Twilio describes the places of pages as URIs and shows paths, in its examples as well.
 fn described() -> Value {
-    let file = repository().join(".tools/openapi/twilio_api_v2010.json");
-    let text = std::fs::read_to_string(file).unwrap();
-    let mut all: Value = serde_json::from_str(&text).unwrap();
+    let mut all = description("twilio_api_v2010.json");
+    let mut content = description("twilio_content_v1.json");
+    let schemas = content["components"]["schemas"].take();
+    all["components"]["schemas"]
+        .as_object_mut()
+        .unwrap()
+        .extend(schemas.as_object().unwrap().clone());
     let paths = all["paths"].as_object_mut().unwrap();
     paths.retain(|path, _| path.contains("/Messages"));
     assert!(paths.len() >= 2);
+    const TEMPLATES: &str = "/v1/ContentAndApprovals";
+    paths.insert(TEMPLATES.to_owned(), content["paths"][TEMPLATES].take());
     let operations = paths.values_mut().flat_map(|path| path.as_object_mut().unwrap().iter_mut());
     let is_one = |method: &str| ["get", "post", "delete"].contains(&method);
     for (_, operation) in operations.filter(|(method, _)| is_one(method)) {
@@ -233,7 +244,11 @@ async fn every_request_is_let_on_by_twilios_own_description() {
         answer.json::<Value>().await.unwrap()
     };
     shown(format!("/{}.json", sids[0])).await;
-    for filter in ["DateSent%3E=2026-11-01", "DateSent%3C=2036-11-01", "DateSent=2026-11-27"] {
+    for filter in [
+        "DateSent%3E=2026-11-01T00:00:00Z",
+        "DateSent%3C=2036-11-01T00:00:00Z",
+        "DateSent=2026-11-27T00:00:00Z",
+    ] {
         shown(format!(".json?To=%2B14155550123&From=%2B14155238886&{filter}&PageSize=2")).await;
     }
     // Page by page, by Twilio's own tokens.
