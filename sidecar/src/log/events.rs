@@ -72,6 +72,27 @@ const ALL: &[(&str, &str, &str)] = &[
         "info",
         "Lines of the event `of` that were not written, because there were too many: `count`",
     ),
+    (
+        "media.listening",
+        "info",
+        "Links to media that are kept are answered from now on, and where: `links`",
+    ),
+    (
+        "media.no_bucket",
+        "warn",
+        "The bucket of `media.store` does not do what is asked of it: `reason`",
+    ),
+    (
+        "media.not_deleted",
+        "warn",
+        "Media that have had their time are still there; it is tried again: `reason`",
+    ),
+    (
+        "media.trusting",
+        "warn",
+        "Addresses that are not public count as if they were: `addresses`. Never in production",
+    ),
+    ("media.unfit", "info", "Media of a message cannot be sent, and `why` in one word"),
     ("optout.unrecorded", "error", "The database does not take opt-outs: their webhooks wait"),
     ("redis.away", "warn", "Redis does not answer: claims go to the database alone"),
     ("redis.back", "info", "Redis answers again"),

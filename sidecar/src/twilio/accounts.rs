@@ -96,8 +96,11 @@ fn rates(reading: &mut Reading, path: &str, value: Option<&Value>) -> BTreeMap<S
         let path = format!("{path}[{n}]");
         let table = reading.table(&path, value, &["name", "per_second"]);
         let name = reading.text(&format!("{path}.name"), table.get("name"));
-        let written = Address::parse(&name).map(|address| address.written());
-        if !name.is_empty() && !is_service_sid(&name) && written.as_ref() != Some(&name) {
+        let is_number = Address::parse(&name).is_some_and(|address| {
+            let digits = address.number.strip_prefix('+').unwrap_or(&address.number);
+            address.written() == name && digits.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        if !name.is_empty() && !is_service_sid(&name) && !is_number {
             let problem = "must be MG and 32 hexadecimal digits, or a number as Twilio writes it";
             reading.problem(&format!("{path}.name"), problem);
         }
