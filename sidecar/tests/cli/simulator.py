@@ -102,7 +102,8 @@ whatsapp = {"to": "whatsapp:+14155550123", "sender": "whatsapp:+14155238886"}
 closed = send(**whatsapp, status_callback=f"{HOOKS}/status")
 until(lambda: statuses(closed.sid) == ["failed"])
 assert client.messages(closed.sid).fetch().error_code == 63016
-(content,) = client.content.v1.contents.list()
+contents = client.content.v1.contents.list()
+(content,) = (one for one in contents if (one.friendly_name, one.language) == ("shipping_update", "en_US"))
 template = client.messages.create(
     to=whatsapp["to"], messaging_service_sid="MG" + "0" * 32, content_sid=content.sid,
     content_variables=json.dumps({"1": "Ada", "2": "7"}), status_callback=f"{HOOKS}/status",
