@@ -49,8 +49,6 @@ macro_rules! kinds {
 kinds! {
     UNREADABLE BAD_REQUEST CALLER "unreadable": "The request cannot be read; nothing was done";
         "Send what the description of the API asks for; the detail names the field."
-    ACCOUNT_REQUIRED BAD_REQUEST CALLER "account_required": "It has to be said of which account";
-        "Add account_sid to the query or the body: this key sees every account, and an answer is about one."
     UNKNOWN_VERSION BAD_REQUEST CALLER "unknown_version": "Another version of the protocol";
         "Deploy a filter and a sidecar of the same release."
     UNAUTHORIZED UNAUTHORIZED CALLER "unauthorized": "The bearer token is missing or not ours";
@@ -135,6 +133,8 @@ kinds! {
         "Fetch it again, and send its ETag as If-Match with what is to be changed."
     UNSEEN PRECONDITION_REQUIRED CALLER "unseen": "It is there already; nothing was done";
         "Fetch it, and send its ETag as If-Match: nobody overwrites what they have not seen."
+    ACCOUNT_REQUIRED UNPROCESSABLE_ENTITY CALLER "account_required": "It has to be said of which account";
+        "Add account_sid to the query or the body: this key sees every account, and an answer is about one."
     IMPOSSIBLE UNPROCESSABLE_ENTITY CALLER "impossible": "It can be read, and cannot be so; nothing was done";
         "The detail names the field, and what it must be."
     KEY_OF_ANOTHER UNPROCESSABLE_ENTITY CALLER "key_of_another": "The Idempotency-Key is another request's; nothing was done";

@@ -363,7 +363,7 @@ async fn nobody_sees_or_changes_another_tenants(world: World) {
     }
     // A key that sees all of them has to say whose.
     let unbound = Caller::app(&sidecar, &admin.token);
-    let whose = coded(400, "account_required");
+    let whose = coded(422, "account_required");
     assert_eq!(unbound.refusal(Method::GET, "/v1/suppressions", &Value::Null).await, whose);
     assert!(own.get("/v1/audit").await.to_string().contains("suppression.added"));
     assert!(!their_admin.get("/v1/audit").await.to_string().contains("suppression"));

@@ -385,7 +385,7 @@ async fn what_cannot_be_asked_is_refused_with_its_field(world: World) {
         assert_eq!(bound.refusal(Method::GET, path, &Value::Null).await, no_page, "{path}");
     }
     let unbound = Caller::app(&sidecar, &unbound);
-    let required = coded(400, "account_required");
+    let required = coded(422, "account_required");
     for path in
         ["/v1/messages", "/v1/messages/SM1", "/v1/events", "/v1/windows?person=1", "/v1/numbers/1"]
     {
