@@ -137,6 +137,47 @@ async fn no_list_reads_a_whole_table() {
     }
 }
 
+/// Whatever one account has waiting, a look for what is to be sent goes from lane to lane, and takes what is first in one.
+#[tokio::test]
+async fn what_is_to_be_sent_is_found_lane_by_lane() {
+    let world = World::new(Kind::Postgres).await;
+    world.sidecar().await.stop();
+    let rows = format!(
+        "WITH made AS (INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, \
+            due_at_ms, wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms) \
+        SELECT 'ms_' || n, '{ACCOUNT}', 'sms', '+15550000001', CASE WHEN n % 4000 = 0 THEN '+1555' || n ELSE '+15557654321' END, \
+            'service', 'session', 1, 'Body=hi', 'queued', n, {now}, '', 0, '', '', '', n, 'test', n \
+        FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made",
+        now = jiff::Timestamp::now().as_millisecond()
+    );
+    assert_eq!(world.stored(&rows).await, [ROWS.to_string()]);
+    world.stored("ANALYZE").await;
+    have_plans_told(&world).await;
+    let file = world.directory.path().join("sending.toml");
+    std::fs::write(&file, crate::simulator::account(ACCOUNT)).unwrap();
+    let nowhere = format!("http://127.0.0.1:{}", crate::servers::free_port());
+    let settings = [
+        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", nowhere.as_str()),
+    ];
+    let sidecar = world.sidecar_with(&settings).await;
+    let tried = "SELECT DISTINCT sender FROM sends WHERE tries > 0";
+    crate::servers::eventually("each sender has its turn", async || {
+        world.stored(tried).await.len() == 1 + ROWS / 4000
+    })
+    .await;
+    let log = sidecar.stop();
+    for statement in ["WITH RECURSIVE firsts", "WITH due AS MATERIALIZED"] {
+        let plans: Vec<&str> =
+            log.split("duration: ").filter(|plan| plan.contains(statement)).collect();
+        assert!(!plans.is_empty(), "no plan of {statement} was told:\n{log}");
+        for plan in plans {
+            assert!(plan.contains("using sends_lanes on sends"), "{plan}");
+            assert!(!plan.contains("Seq Scan on sends") && !plan.contains("sends_due"), "{plan}");
+        }
+    }
+}
+
 /// The plan that has this, and its query.
 fn around<'a>(log: &'a str, text: &str) -> &'a str {
     log.split("duration: ").find(|plan| plan.contains(text)).unwrap_or_default()
