@@ -232,14 +232,10 @@ mod tests {
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
             let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
-            let scans: Vec<&String> =
-                plan.iter().filter(|step| step.starts_with("SCAN ")).collect();
-            assert!(
-                scans.iter().all(|scan| ["firsts", "CONSTANT", "(subquery"]
-                    .iter()
-                    .any(|small| scan.contains(small))),
-                "{plan:#?}"
-            );
+            // `this` is the same table; what else is gone through is bounded.
+            let goes_through_all =
+                |step: &String| ["SCAN sends", "SCAN this"].iter().any(|all| step.starts_with(all));
+            assert!(!plan.iter().any(goes_through_all), "{plan:#?}");
             assert!(plan.iter().any(|step| step.contains("INDEX sends_lanes")), "{plan:#?}");
             assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:#?}");
         }
