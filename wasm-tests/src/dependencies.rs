@@ -1,4 +1,4 @@
-//! What a sidecar depends on: its stores, the sinks of accepted webhooks, Twilio's REST. Started for it, and told to it as
+//! What a sidecar depends on: its stores, the sinks of accepted webhooks, the archive, Twilio's REST. Started for it, and told to it as
 //! settings.
 
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::broker::Broker;
+use crate::objects::ObjectStore;
 use crate::postgres::Postgres;
 use crate::recorder::{Answer, Recorder};
 use crate::redis::Redis;
@@ -48,6 +49,7 @@ pub struct Dependencies {
     redis: Option<Redis>,
     postgres: Option<Postgres>,
     kafka: Option<Broker>,
+    objects: Option<ObjectStore>,
     twilio: Option<Recorder>,
 }
 
@@ -65,6 +67,9 @@ impl Dependencies {
         }
         if plan.sinks.contains(&Sink::Bus) {
             all.kafka = Some(Broker::start(folder, &TOPICS).await?);
+        }
+        if plan.archives {
+            all.objects = Some(ObjectStore::start(folder).await?);
         }
         if plan.sends {
             let twilio = Recorder::start().await?;
@@ -93,6 +98,9 @@ impl Dependencies {
             let sinks = plan.sinks.iter().map(|sink| self.sink(*sink, application));
             std::fs::write(&path, sinks.collect::<Result<Vec<_>>>()?.join("\n"))?;
             set("TWILIO_EDGE_SINKS_FILE", path.display().to_string());
+        }
+        for (name, value) in self.objects.iter().flat_map(ObjectStore::settings) {
+            set(name, value);
         }
         if let Some(twilio) = &self.twilio {
             let path = folder.join("sending.toml");
@@ -132,6 +140,11 @@ impl Dependencies {
     /// The Kafka broker of the plan.
     pub fn kafka(&self) -> Result<&Broker> {
         self.kafka.as_ref().context("this stack has no Kafka")
+    }
+
+    /// Where webhooks are archived.
+    pub fn objects(&self) -> Result<&ObjectStore> {
+        self.objects.as_ref().context("this stack has no object store")
     }
 
     /// Twilio's REST.

@@ -184,6 +184,10 @@ pub enum Kept {
     Owed(Sink),
     /// In the ledger, and every sink has it.
     Delivered,
+    /// In the ledger, as taken by the application, and queued for the archive.
+    TakenUnarchived,
+    /// In the ledger, every sink has it, and queued for the archive.
+    DeliveredUnarchived,
     /// In the filter's memory: how it ended, and its form.
     Outcome,
     /// In the sidecar's spool, until the database takes it.
@@ -199,6 +203,8 @@ impl Kept {
             Kept::Refused => "in the ledger: refused".to_owned(),
             Kept::Owed(sink) => format!("in the ledger: owed to {}", sink_word(sink)),
             Kept::Delivered => "in the ledger: delivered".to_owned(),
+            Kept::TakenUnarchived => "in the ledger: taken, owed to the archive".to_owned(),
+            Kept::DeliveredUnarchived => "in the ledger: delivered, owed to the archive".to_owned(),
             Kept::Outcome => "by the filter: its form and its end".to_owned(),
             Kept::Spooled => "in the sidecar's spool".to_owned(),
             Kept::Nowhere => "nothing".to_owned(),
@@ -225,6 +231,8 @@ pub enum Heals {
     Again,
     /// Who was owed it gets it, once; a copy is a duplicate.
     Delivered,
+    /// It is archived; a copy is a duplicate.
+    Archived,
     /// A copy reaches the application like any other.
     Forwarded,
 }
@@ -236,6 +244,7 @@ impl Heals {
             Heals::Taken => "the ledger is told, a copy is a duplicate",
             Heals::Again => "the ledger is told, a copy is delivered",
             Heals::Delivered => "it is delivered, once; a copy is a duplicate",
+            Heals::Archived => "it is archived; a copy is a duplicate",
             Heals::Forwarded => "a copy is forwarded too",
         }
     }
@@ -405,6 +414,8 @@ pub enum Part {
     Sqlite,
     /// Kafka.
     Kafka,
+    /// Where webhooks are archived.
+    ObjectStore,
     /// Twilio's REST.
     Twilio,
 }
@@ -420,6 +431,7 @@ impl Part {
             Part::Postgres => "PostgreSQL",
             Part::Sqlite => "SQLite's lock",
             Part::Kafka => "Kafka",
+            Part::ObjectStore => "the object store",
             Part::Twilio => "Twilio's REST",
         }
     }

@@ -134,6 +134,14 @@ impl Ledger {
         Ok(on!(self, pool => sqlx::query_scalar(query).bind(message_sid).fetch_all(pool).await?))
     }
 
+    /// Whether a message is still owed to the archive.
+    pub async fn unarchived(&self, message_sid: &str) -> Result<bool> {
+        let query = "SELECT count(*) > 0 FROM archive_queue q JOIN events e USING (dedupe_key) WHERE e.message_sid = $1";
+        Ok(on!(self, pool => {
+            sqlx::query_scalar(query).bind(message_sid).fetch_one(pool).await?
+        }))
+    }
+
     /// Whether nobody may write to `number` by SMS: each reason is a row, and one that holds is enough.
     pub async fn suppressed(&self, number: &str) -> Result<bool> {
         let query = "SELECT count(*) > 0 FROM suppressions WHERE tenant = $1 AND channel = 'sms' AND number = $2 AND suppressed";

@@ -1,6 +1,6 @@
 //! The bench on which the compiled filter and the sidecar are tested, all parts real: Envoy, the sidecar, Redis,
-//! PostgreSQL, Kafka, and Twilio's own SDKs to sign. A backend that writes everything down stands behind them, clients that can misbehave in
-//! front.
+//! PostgreSQL, Kafka, S3's API, and Twilio's own SDKs to sign. A backend that writes everything down stands behind them, clients
+//! that can misbehave in front.
 //!
 //! [`stack::Stack`] puts them together. A scenario makes a [`webhook::Form`], has it signed, sends it, and then asks what the
 //! client got ([`client::Response`]), what the backend saw ([`recorder::Seen`]) and what the sidecar keeps
@@ -27,7 +27,9 @@ pub mod host;
 pub mod http1;
 pub mod http2;
 pub mod ledger;
+pub mod line;
 pub mod mesh;
+pub mod objects;
 pub mod postgres;
 pub mod process;
 pub mod recorder;

@@ -80,6 +80,8 @@ pub struct Plan {
     pub settings: &'static [(&'static str, &'static str)],
     /// Where accepted webhooks go.
     pub sinks: &'static [Sink],
+    /// Whether webhooks are archived.
+    pub archives: bool,
     /// Whether messages can be sent.
     pub sends: bool,
     /// What the sidecar's accounts file holds at first; none: it has no such file.
@@ -104,6 +106,7 @@ impl Plan {
             adapt,
             settings: &[],
             sinks: &[],
+            archives: false,
             sends: false,
             accounts: None,
             pushed: false,
@@ -328,10 +331,11 @@ impl Stack {
 
     /// The ends of all logs, for a failed scenario.
     pub fn logs(&self) -> String {
-        let logs = ["envoy", "sidecar", "redis", "postgres/postgres", "broker"].map(|name| {
-            let end = tail(&self.folder.path().join(format!("{name}.log")), 12);
-            if end.is_empty() { end } else { format!("--- {name}\n{end}\n") }
-        });
+        let logs =
+            ["envoy", "sidecar", "redis", "postgres/postgres", "broker", "objects"].map(|name| {
+                let end = tail(&self.folder.path().join(format!("{name}.log")), 12);
+                if end.is_empty() { end } else { format!("--- {name}\n{end}\n") }
+            });
         logs.concat()
     }
 }

@@ -54,6 +54,11 @@ const UNAVAILABLE: &[Signal] = &[
     Signal::envoy("twilio_edge_verdict{decision=\"unavailable\"}"),
 ];
 
+const UNARCHIVED: &[Signal] = &[
+    Signal::amount("twilio_edge_archive_oldest_age_seconds"),
+    Signal::amount("twilio_edge_archive_failures_total"),
+];
+
 /// Nobody says whether it is new, and its route says: forward.
 const UNDECIDED_FORWARDED: Row = Row {
     policies: FORWARDING,
@@ -224,6 +229,29 @@ pub const OUTAGES: &[Outage] = &[
                 kept: Kept::Owed(Sink::Bus),
                 seen: &[Signal::state("twilio_edge_sink_unavailable{sink=\"bus\"}")],
                 heals: Heals::Delivered,
+                ..ACCEPTED
+            },
+            OTHERS,
+        ],
+        sending: SENT,
+    },
+    Outage {
+        part: Part::ObjectStore,
+        title: "The object store is away",
+        note: "The archive's. What is owed to the archive stays in the ledger, whatever retention says.",
+        stores: &[SidecarPlan::Sqlite],
+        sinks: &[Sink::App],
+        rows: &[
+            Row {
+                kept: Kept::TakenUnarchived,
+                seen: UNARCHIVED,
+                heals: Heals::Archived,
+                ..FORWARDED
+            },
+            Row {
+                kept: Kept::DeliveredUnarchived,
+                seen: UNARCHIVED,
+                heals: Heals::Archived,
                 ..ACCEPTED
             },
             OTHERS,

@@ -121,13 +121,13 @@ impl Stage {
         match harm {
             Harm::Killed => self.kill(part).await.with_context(what)?,
             Harm::Paused => self.signal(part, Signal::STOP).await.with_context(what)?,
-            Harm::Cut => self.broker.cut().await,
+            Harm::Cut => self.broker.line().cut().await,
         }
         tokio::time::sleep(Duration::from_millis(for_ms)).await;
         match harm {
             Harm::Killed => self.restart(part).await.with_context(what),
             Harm::Paused => self.signal(part, Signal::CONT).await.with_context(what),
-            Harm::Cut => self.broker.mend().await,
+            Harm::Cut => self.broker.line().mend().await,
         }
     }
 

@@ -70,7 +70,8 @@ pub(crate) fn series() -> Vec<Series> {
                 _ => "",
             };
             let name = format!("{} is away{stores}", outage.part.name());
-            let plan = Plan { sidecar, sinks: outage.sinks, ..PLAN };
+            let archives = outage.part == Part::ObjectStore;
+            let plan = Plan { sidecar, sinks: outage.sinks, archives, ..PLAN };
             let mut cells: Vec<String> = Kind::all().into_iter().map(Kind::name).collect();
             cells.push(SENDING.to_owned());
             all.push(Series::new(name, plan, cells, |stack| Box::pin(tell(outage, stack))));
@@ -162,7 +163,7 @@ impl Probe<'_> {
             .await?;
         }
         let (outcome, attempts) = match self.row.heals {
-            Heals::Known | Heals::Taken | Heals::Delivered => ("accepted", 1..=1),
+            Heals::Known | Heals::Taken | Heals::Delivered | Heals::Archived => ("accepted", 1..=1),
             // A release that is told without a claim is no attempt.
             Heals::Again => ("refused", 0..=1),
             Heals::Forwarded => ("", 0..=0),
@@ -173,10 +174,13 @@ impl Probe<'_> {
         if self.row.heals == Heals::Delivered {
             self.delivered(ledger).await?;
         }
+        if self.row.heals == Heals::Archived {
+            self.archived(ledger).await?;
+        }
         let forwarded = self.forwarded();
         let copy = self.stack.send(&self.request).await?;
         let (told, more) = match self.row.heals {
-            Heals::Known | Heals::Taken | Heals::Delivered => {
+            Heals::Known | Heals::Taken | Heals::Delivered | Heals::Archived => {
                 promised((200..300).contains(&copy.status), "a copy is told 2xx")?;
                 let mark = copy.header(headers::DEDUPE);
                 promised(mark.as_deref() == Some("duplicate"), "a copy is a duplicate")?;
@@ -280,6 +284,9 @@ impl Probe<'_> {
         let outcome = if self.row.kept == Kept::Refused { "refused" } else { "accepted" };
         let event = ledger.settled(self.sid(), outcome, 1).await?;
         promised(event.form.as_deref() == Some(&*self.form.encoded()), "every parameter")?;
+        if let Kept::TakenUnarchived | Kept::DeliveredUnarchived = self.row.kept {
+            promised(ledger.unarchived(self.sid()).await?, "it is owed to the archive")?;
+        }
         let owed = |sink: Sink| match self.row.kept {
             Kept::Owed(to) if to == sink => "waiting",
             _ => "done",
@@ -329,6 +336,19 @@ impl Probe<'_> {
             };
             ensure!(events == 1, "{} has it {events} times", sink.name());
         }
+        Ok(())
+    }
+
+    /// The archive has it, whole, and is owed nothing of it.
+    async fn archived(&self, ledger: &Ledger) -> Result<()> {
+        until_within(HEALING, "it to be archived", async || {
+            Ok((!ledger.unarchived(self.sid()).await?).then_some(()))
+        })
+        .await?;
+        let lines = self.stack.dependencies().objects()?.archived().await?;
+        let mine: Vec<_> = lines.iter().filter(|line| line["message_sid"] == self.sid()).collect();
+        let is_whole = |line: &&Value| line["form"] == self.form.encoded();
+        ensure!(mine.len() == 1 && mine.iter().all(is_whole), "the archive has {mine:?}");
         Ok(())
     }
 

@@ -23,7 +23,8 @@ impl<'a> Away<'a> {
             Part::Sidecar => stack.sidecar()?.kill().await?,
             Part::Redis => parts.redis()?.kill().await?,
             Part::Postgres => parts.postgres()?.kill().await?,
-            Part::Kafka => parts.kafka()?.cut().await,
+            Part::Kafka => parts.kafka()?.line().cut().await,
+            Part::ObjectStore => parts.objects()?.line().cut().await,
             Part::Twilio => parts.twilio()?.leave().await?,
             Part::Sqlite => {
                 let url = format!("sqlite://{}", stack.sidecar()?.database().display());
@@ -42,7 +43,8 @@ impl<'a> Away<'a> {
             Part::Sidecar => self.stack.sidecar()?.restart().await,
             Part::Redis => parts.redis()?.restart().await,
             Part::Postgres => parts.postgres()?.restart().await,
-            Part::Kafka => parts.kafka()?.mend().await,
+            Part::Kafka => parts.kafka()?.line().mend().await,
+            Part::ObjectStore => parts.objects()?.line().mend().await,
             Part::Twilio => parts.twilio()?.come_back().await,
             Part::Sqlite => match self.lock {
                 Some(other) => Ok(other.close().await?),
