@@ -22,6 +22,9 @@ const UNIX: &str = "unix:";
 /// Who may call at a socket: its owner and its group, so that Envoy can run as another user of that group.
 const MODE: u32 = 0o660;
 
+/// A caller that takes nothing of its answer for so long, in milliseconds, is given up, and what it held is free again.
+const STALLED_MS: u32 = 20_000;
+
 /// A place to listen, as the settings name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -79,6 +82,9 @@ impl Door {
                 // Small replies must not wait for the next packet.
                 let listener = listener.tap_io(|stream| {
                     let _ = stream.set_nodelay(true);
+                    // The kernel counts: an answer that cannot be written is not asked after by anybody here.
+                    #[cfg(target_os = "linux")]
+                    let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, STALLED_MS);
                 });
                 let service = router.into_make_service_with_connect_info::<SocketAddr>();
                 axum::serve(listener, service).with_graceful_shutdown(stop).await

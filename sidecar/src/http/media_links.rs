@@ -37,6 +37,7 @@ async fn fetch(
         return nothing();
     }
     let Some(library) = app.sending.media.library() else { return nothing() };
+    let Some(room) = library.fetching() else { return later() };
     let asked = headers.get(header::RANGE).filter(|_| !is_head);
     let range = asked.and_then(|range| range.to_str().ok()).and_then(part);
     let query = query.unwrap_or_default();
@@ -71,7 +72,9 @@ async fn fetch(
     if is_head {
         return (fixed, Body::empty()).into_response();
     }
-    let body = Body::from_stream(got.into_stream().map_err(io::Error::other));
+    // Until its last byte, or until who fetches it is gone.
+    let bytes = got.into_stream().map_err(io::Error::other).inspect_ok(move |_| _ = &room);
+    let body = Body::from_stream(bytes);
     match range {
         Some(_) => {
             let last = sent.end.saturating_sub(1);
@@ -89,6 +92,10 @@ fn away(reason: &str) -> Response {
         reason,
         "the bucket of media.store does not do what is asked of it"
     );
+    later()
+}
+
+fn later() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response()
 }
 

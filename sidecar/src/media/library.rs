@@ -10,7 +10,7 @@ use object_store::{
     signer::Method,
 };
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     bucket::{Bucket, reason},
@@ -30,6 +30,9 @@ const STEP: u32 = 100;
 /// Uploads at a time: each is in memory as a whole.
 const UPLOADS: usize = 8;
 
+/// Links of ours that are fetched from at a time.
+const FETCHES: usize = 256;
+
 /// Keeps media, and hands out links to them.
 #[derive(Clone)]
 pub struct Library {
@@ -37,6 +40,7 @@ pub struct Library {
     rows: MediaRows,
     settings: Arc<config::MediaStore>,
     uploads: Arc<Semaphore>,
+    fetches: Arc<Semaphore>,
 }
 
 /// Why something was not done.
@@ -81,12 +85,19 @@ impl Library {
         }
         let bucket = Bucket::open(&settings.place())?;
         let uploads = Arc::new(Semaphore::new(UPLOADS));
-        Ok(Some(Library { bucket, rows, settings: Arc::new(settings.clone()), uploads }))
+        let fetches = Arc::new(Semaphore::new(FETCHES));
+        let settings = Arc::new(settings.clone());
+        Ok(Some(Library { bucket, rows, settings, uploads, fetches }))
     }
 
     /// Room for one upload, as soon as there is any.
-    pub async fn room(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    pub async fn room(&self) -> Option<OwnedSemaphorePermit> {
         self.uploads.clone().acquire_owned().await.ok()
+    }
+
+    /// Room for one who fetches, if there is any now.
+    pub fn fetching(&self) -> Option<OwnedSemaphorePermit> {
+        self.fetches.clone().try_acquire_owned().ok()
     }
 
     /// Takes one in. Its row is there before its bytes are: nothing is in the bucket that nobody knows of.

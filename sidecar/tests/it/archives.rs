@@ -114,7 +114,7 @@ impl Objects {
         self.server.as_ref().unwrap().signal(signal);
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.server.take().unwrap().signal("KILL");
     }
 

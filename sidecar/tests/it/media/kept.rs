@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{io::AsyncWriteExt, net::TcpStream, process::Command};
 
 use super::server::PNG;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     deliveries::command,
     histories::OTHER,
     sends::{Twilio, started_with},
-    servers::{eventually, free_port},
+    servers::{eventually, eventually_within, free_port},
     sidecar::{ACCOUNT, Sidecar},
     world::{Kind, World, on_every_store},
 };
@@ -235,6 +235,89 @@ async fn a_bucket_hands_out_links_of_its_own() {
     .await;
     let log = sidecar.stop();
     assert!(!log.contains("X-Amz-Signature") && !log.contains("hush"), "{log}");
+}
+
+/// A bucket of S3's, and links of ours to what is in it.
+async fn linking(world: &World, s3: &Objects, twilio: &str) -> Sidecar {
+    let credentials = world.directory.path().join("credentials");
+    std::fs::write(&credentials, "aws_access_key_id = AKIA\naws_secret_access_key = hush\n")
+        .unwrap();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let settings = [
+        ("TWILIO_EDGE_MEDIA_STORE_URL", "s3://edge/pictures"),
+        ("TWILIO_EDGE_MEDIA_STORE_ENDPOINT", &s3.endpoint()),
+        ("TWILIO_EDGE_MEDIA_STORE_REGION", "us-east-1"),
+        ("TWILIO_EDGE_MEDIA_STORE_CREDENTIALS_FILE", credentials.to_str().unwrap()),
+        ("TWILIO_EDGE_MEDIA_STORE_LISTEN", &listen),
+        ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", &format!("http://{listen}")),
+        ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", KEY),
+    ];
+    started_with(world, twilio, &settings).await
+}
+
+#[tokio::test]
+async fn while_the_bucket_is_away_nothing_is_taken_and_nothing_hangs() {
+    let world = World::new(Kind::Sqlite).await;
+    let mut s3 = Objects::to_come("s3");
+    s3.start().await;
+    let (url, twilio) = Twilio::start().await;
+    let sidecar = linking(&world, &s3, &url).await;
+    let root = administrator(&sidecar).await;
+    let token = root.create("app", Some(ACCOUNT), "shop").await.1;
+    let app = Caller::app(&sidecar, &token);
+    let (made, _, before) = upload(&sidecar, &token, "image/png", "k1", PNG).await;
+    assert_eq!(made, 201, "{before}");
+    s3.kill();
+
+    let (status, _, told) = upload(&sidecar, &token, "image/png", "k2", PNG).await;
+    assert_eq!((status, &told["code"]), (503, &json!("unavailable")), "{told}");
+    let link = before["url"].as_str().unwrap();
+    let away = sidecar.client.get(link).send().await.unwrap();
+    assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(away.headers().contains_key("retry-after"));
+    // A message with it is sent all the same: it is Twilio who fetches, and asks again.
+    let sent = sent(&app, &twilio, &message("+15550001234", &before)).await;
+    assert!(sent.starts_with(link.split_once('?').unwrap().0), "{sent}");
+
+    s3.start().await;
+    let (made, is_copy, after) = upload(&sidecar, &token, "image/png", "k2", PNG).await;
+    assert_eq!((made, is_copy), (201, false), "{after}");
+    fetch(after["url"].as_str().unwrap(), true).await;
+    let log = sidecar.stop();
+    assert!(log.contains("media.no_bucket"), "{log}");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_a_medium_is_given_up() {
+    let world = World::new(Kind::Sqlite).await;
+    let mut s3 = Objects::to_come("s3");
+    s3.start().await;
+    let (url, _) = Twilio::start().await;
+    let sidecar = linking(&world, &s3, &url).await;
+    let root = administrator(&sidecar).await;
+    let token = root.create("app", Some(ACCOUNT), "shop").await.1;
+    let large = [PNG, &vec![0; 15 << 20]].concat();
+    let (made, _, one) = upload(&sidecar, &token, "image/png", "k1", large).await;
+    assert_eq!(made, 201, "{one}");
+    let link = one["url"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let (address, path) = link.split_once('/').unwrap();
+    let mut stalled = TcpStream::connect(address).await.unwrap();
+    let asked = format!("GET /{path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    stalled.write_all(asked.as_bytes()).await.unwrap();
+    stalled.readable().await.unwrap();
+    let [there, here] = [stalled.peer_addr().unwrap(), stalled.local_addr().unwrap()]
+        .map(|address| format!(":{:04X} ", address.port()));
+    // Who stalls is not told: the sidecar's end of the connection is gone from the kernel's table.
+    let is_held = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table.lines().any(|line| {
+            let (local, remote) = line.split_at(line.len().min(20));
+            local.contains(&there) && remote.contains(&here)
+        })
+    };
+    assert!(is_held());
+    // Twenty seconds, and as long again until the kernel looks.
+    eventually_within(Duration::from_secs(60), "it is given up", async || !is_held()).await;
 }
 
 #[tokio::test]
