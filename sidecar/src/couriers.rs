@@ -19,11 +19,8 @@ use crate::{
     store::{Ended, Lane, Outbox, Round, StoreError},
 };
 
-/// How long a lane is taken for. One that died with its courier is brought by another after that.
-const HOLD: Duration = Duration::from_secs(60);
-
-/// A courier starts no delivery in the last part of its hold: another would begin before it has ended.
-const SPARE: Duration = Duration::from_secs(20);
+/// How long a lane is taken for, beside the last try: one that died with its courier is brought by another after that.
+const HOLD: Duration = Duration::from_secs(40);
 
 /// How often to look for what other sidecars recorded, and for lanes whose pause is over.
 const LOOK: Duration = Duration::from_millis(250);
@@ -134,16 +131,15 @@ impl Courier {
 
     /// Takes as many lanes as can be worked on; false when the database did not say.
     async fn take(&mut self) -> bool {
-        let Some(concurrency) = self.sinks.get(&self.sink).map(Sink::concurrency) else {
-            return true;
-        };
+        let Some(sink) = self.sinks.get(&self.sink) else { return true };
+        let (concurrency, longest_try) = (sink.concurrency(), sink.longest_try());
         let now_ms = now_ms();
         let free = concurrency.saturating_sub(self.running.len());
         let admitted = self.breaker.admits(free, now_ms);
         if admitted == 0 {
             return true;
         }
-        let until_ms = now_ms.saturating_add(millis(HOLD));
+        let until_ms = now_ms.saturating_add(millis(HOLD + longest_try));
         let taken = self.outbox.take(&self.sink, &self.name, admitted, now_ms, until_ms).await;
         let taken = match taken {
             Ok(taken) => taken,
@@ -219,8 +215,10 @@ async fn bring(
 ) -> (Round, Option<Tried>) {
     let mut round = Round { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
     let mut last = None;
+    // Another begins when the hold ends: no try that could still be under way then is begun.
+    let last_start_ms = until_ms.saturating_sub(millis(sink.longest_try()));
     for due in &lane.due {
-        if !round.ended.is_empty() && now_ms() > until_ms.saturating_sub(millis(SPARE)) {
+        if !round.ended.is_empty() && now_ms() > last_start_ms {
             break;
         }
         let tried = sink.deliver(due).await;

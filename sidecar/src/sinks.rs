@@ -6,7 +6,7 @@ mod http;
 mod kafka;
 mod redis_stream;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use twilio_edge_contract::Class;
 
@@ -34,6 +34,7 @@ pub struct Sink {
     classes: Vec<Class>,
     patience: Patience,
     concurrency: usize,
+    longest_try: Duration,
     way: Way,
 }
 
@@ -91,6 +92,12 @@ impl Sinks {
 impl Sink {
     fn new(settings: Settings) -> Result<Sink, String> {
         let Settings { name, routes, classes, patience, concurrency, kind } = settings;
+        // A connection first, then the answer.
+        let longest_try = 2 * match &kind {
+            Kind::Http(settings) => settings.timeout,
+            Kind::Kafka(settings) => settings.timeout,
+            Kind::RedisStream(settings) => settings.timeout,
+        };
         let way = match kind {
             Kind::Http(settings) => http::Endpoint::new(settings).map(Way::Http),
             Kind::Kafka(settings) => {
@@ -100,7 +107,7 @@ impl Sink {
                 .map(|streams| Way::RedisStream(Box::new(streams))),
         };
         let way = way.map_err(|problem| format!("sink {name}: {problem}"))?;
-        Ok(Sink { name, routes, classes, patience, concurrency, way })
+        Ok(Sink { name, routes, classes, patience, concurrency, longest_try, way })
     }
 
     /// What people and metrics call it.
@@ -118,6 +125,11 @@ impl Sink {
         self.concurrency
     }
 
+    /// How long one delivery may take; whoever needs longer has failed.
+    pub fn longest_try(&self) -> Duration {
+        self.longest_try
+    }
+
     fn has_route(&self, route: &str) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|own| own == route)
     }
@@ -131,11 +143,19 @@ impl Sink {
         let Some(parcel) = Parcel::of(due) else {
             return Tried::Refused { reason: "its event is not in the ledger any more".into() };
         };
-        match &self.way {
-            Way::Http(endpoint) => endpoint.deliver(&parcel).await,
-            Way::Kafka(cluster) => cluster.deliver(&parcel).await,
-            Way::RedisStream(streams) => streams.deliver(&parcel).await,
-        }
+        let tried = async {
+            match &self.way {
+                Way::Http(endpoint) => endpoint.deliver(&parcel).await,
+                Way::Kafka(cluster) => cluster.deliver(&parcel).await,
+                Way::RedisStream(streams) => streams.deliver(&parcel).await,
+            }
+        };
+        let tried = tokio::time::timeout(self.longest_try, tried).await;
+        tried.unwrap_or_else(|_| Tried::Failed {
+            reason: "it did not answer in time".into(),
+            retry_after: None,
+            is_outage: true,
+        })
     }
 }
 
