@@ -35,9 +35,10 @@ wasm: setup ## The filter: target/wasm/twilio_edge_filter.wasm
 run: build wasm ## Envoy with the filter, the sidecar and a demo backend; Ctrl-C stops all
 	@exec $(TARGET)/debug/twilio-edge demo
 
+# Most of them wait for something: twice as many as there are cores keep these busy.
 test: setup-test ## All tests: unit, sidecar on real stores, the filter in the real Envoys
 	$(WASM_BUILD)
-	@$(CARGO) test --workspace --no-fail-fast
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(( $$(nproc) * 2 ))} $(CARGO) test --workspace --no-fail-fast
 
 e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its options
 	$(WASM_BUILD)

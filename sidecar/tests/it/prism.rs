@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     api_keys::{Caller, administrator},
     histories::accepted,
-    servers::{Guarded, eventually, free_port},
+    servers::{Guarded, eventually, eventually_within, free_port},
     sidecar::{ACCOUNT, inbound},
     simulator::{SECRET, Simulator},
     world::{Kind, World},
@@ -25,7 +25,7 @@ const SMS: &str = "+14155550123";
 const WHATSAPP: &str = "whatsapp:+14155550123";
 const OURS: &str = "+14155238886";
 
-/// Prism reads a long description with one busy core.
+/// Prism reads a long description with one busy core, and makes its judges when it is first asked of each.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn repository() -> PathBuf {
@@ -148,6 +148,8 @@ async fn a_wrong_request_is_caught(prism: &Prism) {
     }
     let asked = client.get(format!("{messages}?PageSize=many")).header("authorization", &basic);
     assert_eq!(asked.send().await.unwrap().status(), 422);
+    // It answers first, and logs then.
+    eventually("it tells of six", async || prism.refused().len() >= 6).await;
     assert_eq!(prism.refused().len(), 6, "{:?}", prism.refused());
 }
 
@@ -193,7 +195,7 @@ async fn every_request_is_let_on_by_twilios_own_description() {
         assert_eq!(status, 202, "{one} {taken}");
         places.push(taken["links"]["self"].as_str().unwrap().to_owned());
     }
-    eventually("each is sent", async || {
+    eventually_within(PATIENCE, "each is sent", async || {
         let mut sent = 0;
         for place in &places {
             sent += usize::from(app.get(place).await["state"] == "sent");

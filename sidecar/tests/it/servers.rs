@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -90,13 +90,34 @@ impl Drop for Guarded {
     }
 }
 
+/// A port that nobody listens on: below the ephemeral range, so that nobody's outgoing connection has it a moment later.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 18_000;
+    // Two programs of tests at the same time begin far from each other.
+    let start = std::process::id().wrapping_mul(7919) % u32::from(COUNT);
+    (0..COUNT)
+        .find_map(|_| {
+            let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+            let port = FIRST + u16::try_from((start + offset) % u32::from(COUNT)).unwrap();
+            TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        })
+        .expect("a free port on 127.0.0.1")
 }
 
 /// Asks until the answer is yes; `what` was expected when it never is.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
-    let deadline = Instant::now() + STARTUP;
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, ask: impl FnMut() -> F) {
+    eventually_within(STARTUP, what, ask).await;
+}
+
+/// The same, where something may take longer.
+pub(crate) async fn eventually_within<F: Future<Output = bool>>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + patience;
     while !ask().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
         // Fewer times a second than the API answers one caller (`api.requests_per_second`).

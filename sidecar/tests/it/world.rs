@@ -90,6 +90,7 @@ impl World {
             ("DATABASE_URL", self.database_url.as_str()),
             ("REDIS_URL", &redis_url),
             ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "20000"),
+            ("TWILIO_EDGE_DATABASE_READ_TIMEOUT_MS", "20000"),
             ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "10000"),
             ("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "25000"),
             // Tests call nobody outside.

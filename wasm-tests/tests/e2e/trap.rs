@@ -85,7 +85,8 @@ async fn a_dead_vm_lets_nothing_through_and_is_replaced(stack: &Stack) -> Result
         })
         .await?;
         assert_eq!(stack.backend.seen(&request.case).len(), attempts);
-        ledger.settled(form.get("MessageSid"), "accepted", 1..=2).await?;
+        // On a busy machine a copy is given up whose claim was on its way: that is an attempt too, of which nobody heard.
+        ledger.settled(form.get("MessageSid"), "accepted", 1..=4).await?;
     }
     arrives(stack, &stack.post(&Form::inbound("after")).await?).await?;
     stack.nothing_reached(&deadly).await
