@@ -38,9 +38,10 @@ def context(folder):
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file() and ignored(patterns, path.relative_to(folder)):
-            path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
+        if path.is_symlink() or path.is_file():
+            if ignored(patterns, path.relative_to(folder)):
+                path.unlink()
+        elif not any(path.iterdir()):
             path.rmdir()
 
 
@@ -52,7 +53,7 @@ def build(stages, stage, folder, sources):
         if name == "COPY":
             if argument.split() != [".", "."]:
                 sys.exit(f"{stage.name}: not understood: COPY {argument}")
-            shutil.copytree(sources, folder, dirs_exist_ok=True)
+            shutil.copytree(sources, folder, symlinks=True, dirs_exist_ok=True)
         elif name == "RUN":
             command = re.sub(r"--mount=\S+\s+", "", argument)
             if re.search(r"(^|\s)/", command):
