@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use tempfile::TempDir;
 
 use crate::backend::Backend;
 use crate::load::{Outcome, Pace, send};
-use crate::process::{Awake, Cores};
+use crate::process::Cores;
 use crate::report::percentile;
 use crate::target::{Parts, Plan, Stores, Target};
 use crate::webhook::Sequence;
@@ -35,8 +34,7 @@ pub(crate) struct Options {
 
 /// Measures and prints a table.
 pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Result<()> {
-    let cores = Cores::divide()?;
-    let logs = TempDir::with_prefix("twilio-edge-bench-")?;
+    let cores = Cores::shared()?;
     let backend = Backend::start().await?;
     let mut targets = Vec::new();
     for stores in [Stores::Sqlite, Stores::RedisPostgres] {
@@ -59,8 +57,7 @@ pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Resu
         for (nth, target) in targets.iter().enumerate() {
             let sequence = seed + u64::from(round) * 8 + nth as u64;
             let webhooks = Sequence::new(sequence)?.first(count)?;
-            let _awake = Awake::keep(cores, logs.path());
-            let outcome = send(target.address, webhooks, Pace::Every(interval), true).await?;
+            let outcome = send(target.address, webhooks, Pace::Yielding(interval), true).await?;
             let line = line(target.plan.title(), &outcome);
             eprintln!("round {round} of {}: {line}", options.rounds);
             // In the first one V8 compiles, and the databases grow.

@@ -33,8 +33,10 @@ wait $pid 2>/dev/null
 /// Two cores: one for what is measured, one for the load. On a machine with one, all share it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cores {
-    measured: usize,
-    load: usize,
+    /// The first of those that are measured.
+    first: usize,
+    measured: CpuSet,
+    load: CpuSet,
 }
 
 impl Cores {
@@ -42,10 +44,18 @@ impl Cores {
     pub(crate) fn divide() -> Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-        let measured = cores.next().context("no core to run on")?;
-        let cores = Self { measured, load: cores.next().unwrap_or(measured) };
+        let first = cores.next().context("no core to run on")?;
+        let cores =
+            Self { first, measured: only(first), load: only(cores.next().unwrap_or(first)) };
         run_on(cores.load)?;
         Ok(cores)
+    }
+
+    /// All this process may use, for what is measured and for the load: nobody has one of their own.
+    pub(crate) fn shared() -> Result<Self> {
+        let all = sched_getaffinity(None)?;
+        let first = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core));
+        Ok(Self { first: first.context("no core to run on")?, measured: all, load: all })
     }
 
     /// Whether the load has a core of its own.
@@ -56,7 +66,7 @@ impl Cores {
     /// How long the measured core has worked since the machine started, for whomever; stolen time with it.
     pub(crate) fn measured_busy(self) -> Result<Duration> {
         let text = std::fs::read_to_string("/proc/stat")?;
-        let name = format!("cpu{}", self.measured);
+        let name = format!("cpu{}", self.first);
         let mut lines = text.lines().map(str::split_ascii_whitespace);
         let fields = lines.find_map(|mut line| (line.next() == Some(&name)).then_some(line));
         let fields = fields.with_context(|| format!("/proc/stat has no {name}"))?;
@@ -74,10 +84,14 @@ impl Cores {
     }
 }
 
-fn run_on(core: usize) -> Result<()> {
+fn only(core: usize) -> CpuSet {
     let mut only = CpuSet::new();
     only.set(core);
-    sched_setaffinity(None, &only).with_context(|| format!("move to core {core}"))
+    only
+}
+
+fn run_on(cores: CpuSet) -> Result<()> {
+    sched_setaffinity(None, &cores).context("move to another core")
 }
 
 /// What is to be started.
