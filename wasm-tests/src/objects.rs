@@ -60,7 +60,8 @@ impl ObjectStore {
         let mut lines = Vec::new();
         for object in self.reader("read").await?.lines() {
             let mut object: Value = serde_json::from_str(object)?;
-            let found = object["lines"].as_array_mut().context("an object without lines")?;
+            let found = object.get_mut("lines").and_then(Value::as_array_mut);
+            let found = found.context("an object without lines")?;
             lines.append(found);
         }
         Ok(lines)

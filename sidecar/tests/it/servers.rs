@@ -103,7 +103,7 @@ pub(crate) fn free_port() -> u16 {
             let port = FIRST + u16::try_from((start + offset) % u32::from(COUNT)).unwrap();
             TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
         })
-        .expect("a free port on 127.0.0.1")
+        .unwrap()
 }
 
 /// Asks until the answer is yes; `what` was expected when it never is.
