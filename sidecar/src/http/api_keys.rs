@@ -18,9 +18,8 @@ use super::{
     App,
     finding::{self, Listing},
     idempotency::{Kept, Repeatable},
-    json, now_ms,
+    json, now_ms, object,
     problem::Problem,
-    whole,
 };
 use crate::{
     domain::{
@@ -121,8 +120,7 @@ async fn create(
     turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedKey = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let wanted: WantedKey = object(body)?;
     let WantedKey { name, scope, account_sid } = wanted;
     let is_kept = turn.is_some();
     let once = |key: &Key| turn.map(|Extension(turn)| Done { turn, answer: repeated(key) });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, now_ms, people, problem::Problem, whole};
+use super::{App, finding, json, now_ms, object, people, problem::Problem};
 use crate::{
     domain::{
         address::Address,
@@ -79,8 +79,7 @@ async fn check(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: Check = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let wanted: Check = object(body)?;
     let Check { account_sid, from, to, channel, region, category, kind } = wanted;
     let region = people::region(region)?;
     let to = people::address("to", &to, channel.as_deref(), region)?;

@@ -19,7 +19,7 @@ use super::{
     csv::{self, Import, Imported},
     finding,
     idempotency::{Repeatable, as_of_ms},
-    json, kinds, people,
+    json, kinds, object, people,
     problem::Problem,
     whole,
 };
@@ -219,8 +219,7 @@ async fn record(
     turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let new: NewConsent = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let new: NewConsent = object(body)?;
     let now_ms = as_of_ms(turn);
     let region = people::region(new.region)?;
     let wrong_time = |problem: String| people::impossible("at", &problem);

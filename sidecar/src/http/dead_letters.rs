@@ -14,7 +14,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, idempotency::Repeatable, json, kinds, problem::Problem, whole};
+use super::{App, finding, idempotency::Repeatable, json, kinds, object, problem::Problem};
 use crate::{
     dead_letters::{self, Choice, Done},
     domain::{cursor::Cursor, window::rfc3339},
@@ -236,8 +236,7 @@ async fn decide(
     fate: Fate,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let chosen: Chosen = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let chosen: Chosen = object(body)?;
     let choice = chosen.read(caller)?;
     let outbox = app.claims.stores.outbox();
     let done = dead_letters::decide(&outbox, caller, fate, &choice, MOST).await;

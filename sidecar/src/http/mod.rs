@@ -255,6 +255,17 @@ fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     })
 }
 
+/// What the body asks for, or why not. A list is nothing: it would be read as fields in the order they happen to have here.
+fn object<T: serde::de::DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, Problem> {
+    let body = whole(body)?;
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::unreadable("the body must be a JSON object, not a list"));
+    }
+    serde_json::from_slice(&body).map_err(|error| Problem::unreadable(&error.to_string()))
+}
+
 /// What a filter sent, as `T`, or why not; `version` is which one it says it speaks.
 fn read<T: serde::de::DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,

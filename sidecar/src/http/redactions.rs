@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, idempotency::Repeatable, json, kinds, problem::Problem, whole};
+use super::{App, finding, idempotency::Repeatable, json, kinds, object, problem::Problem};
 use crate::{
     domain::{api_key::Scope, period::instant, window::rfc3339},
     erasure::{self, Asked},
@@ -92,8 +92,7 @@ async fn redact(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedRedaction = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let wanted: WantedRedaction = object(body)?;
     let dry_run = wanted.dry_run;
     let asked = wanted.read(&caller)?;
     let sweeper = app.claims.stores.sweeper();

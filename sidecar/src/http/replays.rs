@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, dead_letters::one_sink, idempotency::Repeatable, json, kinds, now_ms, problem::Problem,
-    whole,
+    App, dead_letters::one_sink, idempotency::Repeatable, json, kinds, now_ms, object,
+    problem::Problem,
 };
 use crate::{
     domain::{api_key::Scope, period::instant, window::rfc3339},
@@ -114,8 +114,7 @@ async fn start(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedReplay = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let wanted: WantedReplay = object(body)?;
     let dry_run = wanted.dry_run;
     let asked = wanted.read()?;
     let has_account = asked.account_sid.is_some() || caller.account_sid.is_some();

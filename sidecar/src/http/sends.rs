@@ -17,10 +17,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App, finding,
     idempotency::{Kept, Repeatable, as_of_ms},
-    json, kinds, people,
+    json, kinds, object, people,
     problem::Problem,
     taken::{Patience, SendShown},
-    whole,
 };
 use crate::{
     domain::{
@@ -183,8 +182,7 @@ async fn send(
     turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedMessage = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let wanted: WantedMessage = object(body)?;
     let now_ms = as_of_ms(turn.clone());
     let (dry_run, send_at) = (wanted.dry_run, wanted.send_at.clone());
     let send_at_ms = send_at.map(|text| instant(&text)).transpose();

@@ -19,7 +19,7 @@ use super::{
     csv::{self, Import, Imported},
     finding,
     idempotency::Repeatable,
-    json, kinds, now_ms, people,
+    json, kinds, now_ms, object, people,
     problem::Problem,
     whole,
 };
@@ -210,8 +210,7 @@ async fn add(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let new: NewSuppression = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let new: NewSuppression = object(body)?;
     let account_sid = finding::account(&caller, new.account_sid)?;
     let region = people::region(new.region)?;
     let person = people::person("number", &new.number, new.channel.as_deref(), region)?;

@@ -20,10 +20,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     finding::{self, Whose},
-    json, kinds, now_ms,
+    json, kinds, now_ms, object,
     problem::Problem,
     sends::locale,
-    whole,
 };
 use crate::{
     domain::{
@@ -252,8 +251,7 @@ async fn put(
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let (name, locale) = place(path)?;
-    let wanted: WantedTemplateEntry = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let wanted: WantedTemplateEntry = object(body)?;
     if !is_content_sid(&wanted.content_sid) {
         return Err(Problem::unreadable("content_sid: must be HX and 32 hexadecimal digits"));
     }

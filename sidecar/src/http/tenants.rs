@@ -19,9 +19,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     finding::{self, Listing},
-    json, kinds, now_ms,
+    json, kinds, now_ms, object,
     problem::Problem,
-    whole,
 };
 use crate::{
     domain::{
@@ -200,8 +199,7 @@ async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = account(path)?;
-    let wanted: WantedTenant = serde_json::from_slice(&whole(body)?)
-        .map_err(|error| Problem::unreadable(&error.to_string()))?;
+    let wanted: WantedTenant = object(body)?;
     let profile = Profile {
         parent_sid: wanted.parent_sid,
         friendly_name: wanted.friendly_name,

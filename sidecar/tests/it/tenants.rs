@@ -79,6 +79,8 @@ async fn nobody_overwrites_what_they_have_not_seen(world: World) {
     for (said, code) in [
         (json!({"senders": ["whatsapp:"]}), coded(400, "unreadable")),
         (json!({"more": 1}), coded(400, "unreadable")),
+        // Which would be one with nothing said in it.
+        (json!([]), coded(400, "unreadable")),
         (json!({"policy": {"nonsense": 1}}), coded(422, "impossible")),
         (json!({"retention": {"events": "1h"}}), coded(422, "impossible")),
         (json!({"parent_sid": ACCOUNT}), coded(422, "impossible")),
