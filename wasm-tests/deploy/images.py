@@ -1,6 +1,7 @@
 """Builds by hand what an engine would build: the commands of each build stage of deploy/docker/Dockerfile, in an empty
 folder, from what is committed and not in .dockerignore, with the Rust of this machine in place of the base image's.
-argv: the repository, and stages to build (all that compile, if none is named). Prints what each leaves behind."""
+argv: the repository, and stages to build (all that compile, if none is named). Prints what each leaves behind.
+-n as the first of these: nothing is built, only shown to cargo, and its commands printed."""
 
 import fnmatch
 import os
@@ -15,6 +16,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 import dockerfile
 
 REPOSITORY = pathlib.Path(sys.argv[1])
+DRY = sys.argv[2:3] == ["-n"]
+NAMED = sys.argv[3:] if DRY else sys.argv[2:]
 
 
 def ignored(patterns, path):
@@ -59,7 +62,11 @@ def build(stages, stage, folder, sources):
             if re.search(r"(^|\s)/", command):
                 sys.exit(f"{stage.name}: names a file outside of its working directory: {command}")
             print(f"{stage.name}: {command}", flush=True)
-            subprocess.run(["sh", "-c", command], cwd=folder, check=True)
+            if not DRY:
+                subprocess.run(["sh", "-c", command], cwd=folder, check=True)
+            elif (folder / "Cargo.toml").exists():
+                shown = "cargo metadata --locked --offline --no-deps --format-version 1".split()
+                subprocess.run(shown, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 def main():
@@ -71,11 +78,11 @@ def main():
         sources = folder / "context"
         sources.mkdir()
         context(sources)
-        for stage in sys.argv[2:] or compiling:
+        for stage in NAMED or compiling:
             (folder / stage).mkdir()
             build(stages, stages[stage], folder / stage, sources)
             # What later stages take from it is there.
-            for image in stages.values():
+            for image in [] if DRY else stages.values():
                 for origin, paths, target, _ in image.copies():
                     if origin != stage:
                         continue

@@ -130,6 +130,18 @@ fn hadolint_has_nothing_to_say_and_versions_are_those_that_are_tested() -> Resul
     Ok(())
 }
 
+/// Building them takes minutes (`make images-dry`); that what is sent to the engine is all that cargo asks for does not.
+#[test]
+fn what_the_engine_is_sent_is_a_workspace() -> Result<()> {
+    let mut images = Command::new("python3");
+    images.arg(repository().join("wasm-tests/deploy/images.py")).arg(repository()).arg("-n");
+    let said = said(&mut images)?;
+    for command in ["build-filter: cargo build --locked", "build-sidecar: cargo build --locked"] {
+        ensure!(said.contains(command), "{said}");
+    }
+    Ok(())
+}
+
 /// The commands of the document's block.
 fn commands() -> Result<Vec<String>> {
     let document = file("docs/INSTALL-COMPOSE.md")?;
