@@ -126,7 +126,7 @@ fn each_failure_is_shown_by_a_test_that_is_there() -> Result<()> {
         }
         for test in tests {
             named += 1;
-            let [suite, file, name] = test.split("::").collect::<Vec<_>>()[..] else {
+            let [suite, ref file @ .., name] = test.split("::").collect::<Vec<_>>()[..] else {
                 missing.push(test.to_owned());
                 continue;
             };
@@ -135,7 +135,7 @@ fn each_failure_is_shown_by_a_test_that_is_there() -> Result<()> {
                 "it" => "sidecar/tests/it",
                 _ => "no such suite",
             };
-            let source = read(&format!("{folder}/{file}.rs"))?;
+            let source = read(&format!("{folder}/{}.rs", file.join("/")))?;
             // Where it is written, and where it is told to run: by its attribute, or in a list.
             let function = format!("async fn {name}(");
             let (before, _) = source.split_once(&function).unwrap_or_default();
