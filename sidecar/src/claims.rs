@@ -59,7 +59,8 @@ impl Claims {
         let webhooks = self.read_claims(claims)?;
 
         // A STOP counts from now on, whoever gets the webhook; while it cannot be recorded, nobody does.
-        let mut unrecorded = self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await;
+        let mut unrecorded = self.link(webhooks.iter(), now_ms).await;
+        unrecorded.extend(self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await);
         // Nor what has failed, while what is sent instead cannot be written down.
         unrecorded.extend(self.learn(&webhooks, now_ms).await);
         let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
@@ -167,7 +168,9 @@ impl Claims {
     ) -> Result<Vec<Settled>, Unreadable> {
         // What was forwarded without a verdict is recorded first, as its claim would have been.
         let unclaimed = self.read_unclaimed(&settlements)?;
-        let unrecorded = self.record_opts(unclaimed.iter().flatten(), Arrival::Late, now_ms).await;
+        let mut unrecorded = self.link(unclaimed.iter().flatten(), now_ms).await;
+        let late = unclaimed.iter().flatten();
+        unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);
         let recorded = |settlement: &Settlement| {
             settlement.unclaimed.is_none() || !unrecorded.contains(&settlement.claim_id)
         };
@@ -226,6 +229,30 @@ impl Claims {
                 .map_err(|problem| Unreadable(format!("settlements[{i}].{problem}")))
         });
         read.collect()
+    }
+
+    /// Records which user ids belong to which numbers: a STOP by either counts for both. Returns the claim ids for which that
+    /// failed.
+    async fn link(&self, webhooks: impl Iterator<Item = &Webhook>, now_ms: i64) -> HashSet<String> {
+        let (mut claim_ids, mut links) = (HashSet::new(), Vec::new());
+        for webhook in webhooks {
+            let Some(inbound) = webhook.inbound.as_ref().filter(|i| !i.links.is_empty()) else {
+                continue;
+            };
+            claim_ids.insert(webhook.claim_id.clone());
+            links.extend(inbound.links.iter().cloned());
+        }
+        if links.is_empty() {
+            return HashSet::new();
+        }
+        match self.stores.contacts().link(links, now_ms).await {
+            Ok(()) => HashSet::new(),
+            Err(reason) => {
+                let count = claim_ids.len();
+                tracing::error!(event = "contact.link_failed", %reason, count, "ids of contacts could not be recorded; their webhooks wait");
+                claim_ids
+            }
+        }
     }
 
     /// Records every opt-out and opt-in durably; the claim ids for which that failed.

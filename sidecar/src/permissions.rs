@@ -129,7 +129,8 @@ impl Permissions {
         channel: Option<&str>,
         now_ms: i64,
     ) -> Result<Vec<Suppression>, StoreError> {
-        let numbers = phone::spellings(number);
+        let keys = self.consents.contacts().keys(account_sid, number).await?;
+        let numbers = keys.sure();
         let of_channel = |known: &Suppression| {
             channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))
         };
@@ -193,13 +194,27 @@ impl Checks {
         Checks { stores, policies, metrics }
     }
 
+    /// Whether somebody wrote to the account from this address, so that it can be answered whatever its numbering plan says.
+    pub async fn has_written(
+        &self,
+        account_sid: &str,
+        address: &Address,
+    ) -> Result<bool, StoreError> {
+        let numbers = phone::spellings(&address.number);
+        let has_any = |found: &[(String, i64)]| !found.is_empty();
+        let found =
+            self.stores.last_inbound(account_sid, &address.channel, &numbers, has_any).await?;
+        Ok(has_any(&found))
+    }
+
     /// What every rule says about a message. Read from the database, not from what is remembered: a STOP that any sidecar
     /// has answered is known here.
     pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
         let Intent { account_sid, from, to, category, kind } = intent;
-        let numbers = phone::spellings(&to.number);
+        let keys = self.stores.contacts().keys(account_sid, &to.number).await?;
+        let numbers = keys.sure();
         let policy = self.policies.of(account_sid);
-        let mut facts = Facts::default();
+        let mut facts = Facts { possible: keys.possible.clone(), ..Facts::default() };
         if *kind == Kind::Session && policy.has_window(&to.channel) {
             let last = |found: &[(String, i64)]| {
                 let to_sender = |ours: &str| from.as_deref().is_none_or(|from| from == ours);
@@ -213,13 +228,18 @@ impl Checks {
                 self.stores.last_inbound(account_sid, &to.channel, &numbers, is_open).await?;
             facts.last_inbound_ms = last(&found);
         }
-        let said = self.stores.consents().of_numbers(account_sid, &numbers).await?;
-        facts.consent = consent::current(
-            said.into_iter()
-                .filter(|said| said.category == *category && said.address.channel == to.channel),
-        );
+        let all = keys.all();
+        let said = self.stores.consents().of_numbers(account_sid, &all).await?;
+        let counts = |said: &Consent| {
+            // What may be somebody else's says no, and never yes.
+            let is_doubtful = keys.possible.contains(&said.address.number);
+            said.category == *category
+                && said.address.channel == to.channel
+                && (said.state == State::Withdrawn || !is_doubtful)
+        };
+        facts.consent = consent::current(said.into_iter().filter(counts));
         // Last, so that nothing that was answered meanwhile is missed.
-        facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &numbers).await?;
+        facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &all).await?;
         let question =
             Question { channel: &to.channel, number: &to.number, category: *category, kind: *kind };
         let verdicts = check::may_send(&policy, &question, &facts, now_ms);

@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     config,
     domain::sending::matching::{FAR_MS, Listed, Match, Seen, Sought, next_look},
+    domain::{address::Address, contact::Keys},
     http::now_ms,
     metrics::Metrics,
     senders::Bell,
@@ -152,28 +153,44 @@ impl Looker {
         absent_from_ms: Option<i64>,
     ) -> Result<Match, String> {
         let away = |reason: StoreError| reason.to_string();
-        let sought = Sought::of(&send.form, send.attempted_at_ms, send.due_at_ms);
+        let mut sought = Sought::of(&send.form, send.attempted_at_ms, send.due_at_ms);
+        let keys = self.sends.contacts().keys(&send.account_sid, &send.recipient).await;
+        let Keys { certain, possible, .. } = keys.map_err(away)?;
+        let also = certain.into_iter().chain(possible);
+        let address = |number| Address { channel: send.channel.clone(), number }.written();
+        sought.also_to = also.map(address).collect();
         let (listed, is_whole) = self.listed(send, &sought).await?;
         let candidates: Vec<&str> =
             listed.iter().filter(|one| sought.may_be(one)).map(|one| one.sid.as_str()).collect();
         // Read after the list: what is another's then was another's when it was listed.
         let owned: BTreeSet<String> =
             self.sends.owned(&candidates).await.map_err(away)?.into_iter().collect();
-        let form = if sought.body.is_some() { send.form.as_str() } else { "" };
-        let has_like = self.sends.has_like(send, form).await.map_err(away)?;
+        let has_like = self.sends.has_like(send, &sought).await.map_err(away)?;
         Ok(sought.matched(&listed, &owned, Seen { is_whole, at_ms, absent_from_ms, has_like }))
     }
 
-    /// What Twilio lists between the two, and whether that goes back far enough.
+    /// Lists what Twilio has under every spelling of the two, and whether all of it goes back far enough.
     async fn listed(&self, send: &Send, sought: &Sought) -> Result<(Vec<Listed>, bool), String> {
+        let (mut listed, mut is_whole) = (Vec::new(), true);
+        for (to, from) in sought.asked() {
+            let (found, goes_back) = self.listed_under(send, &to, &from).await?;
+            listed.extend(found);
+            is_whole &= goes_back;
+        }
+        Ok((listed, is_whole))
+    }
+
+    async fn listed_under(
+        &self,
+        send: &Send,
+        to: &str,
+        from: &str,
+    ) -> Result<(Vec<Listed>, bool), String> {
         let oldest_ms = send.attempted_at_ms.saturating_sub(FAR_MS);
         let mut listed: Vec<Listed> = Vec::new();
         let mut next: Option<String> = None;
         for _ in 0..MOST_PAGES {
-            let page = self
-                .twilio
-                .list(&send.account_sid, &sought.to, &sought.from, next.as_deref())
-                .await?;
+            let page = self.twilio.list(&send.account_sid, to, from, next.as_deref()).await?;
             let is_older = |one: &Listed| one.created_ms().is_some_and(|at_ms| at_ms < oldest_ms);
             let is_far = page.messages.last().is_some_and(is_older);
             listed.extend(page.messages);

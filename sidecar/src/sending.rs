@@ -10,7 +10,7 @@ use crate::{
     answers::Answers,
     domain::{
         address::Address,
-        check, phone,
+        check, contact,
         sending::{
             errors::Errors,
             fallback::Kept,
@@ -63,7 +63,7 @@ impl Sending {
     /// The message with who sends it, if that is said by a route only, and with what the catalogue knows of its template.
     pub fn completed(&self, request: Request) -> Request {
         let request = self.found(request);
-        let country = phone::country(&request.to.number);
+        let country = contact::country(&request.to.channel, &request.to.number);
         let routing = self.routes.current();
         let route =
             routing.of(&request.account_sid).sender(&request.to.channel, country.as_deref());

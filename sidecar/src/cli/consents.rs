@@ -12,7 +12,7 @@ use crate::{
         address::Address,
         consent::{self, Consent, State},
         cursor::Cursor,
-        period, phone,
+        period,
         policy::Category,
     },
     http::now_ms,
@@ -201,7 +201,8 @@ fn run_list(wanted: Wanted) -> ExitCode {
     place.work(
         async |permissions, _, account| {
             if let Some(number) = number {
-                let numbers = phone::spellings(&number);
+                let keys = permissions.consents.contacts().keys(account, &number).await?;
+                let numbers = keys.all();
                 let mut found = permissions.consents.of_numbers(account, &numbers).await?;
                 if !history {
                     found = consent::current_of_each(found);

@@ -11,7 +11,6 @@ use crate::{
     domain::{
         address::Address,
         cursor::Cursor,
-        phone,
         suppression::{self, Source, Suppression},
     },
     http::now_ms,
@@ -190,7 +189,8 @@ fn run_list(wanted: Wanted) -> ExitCode {
         async |permissions, _, account| {
             let suppressions = &permissions.suppressions;
             if let Some(number) = number {
-                let numbers = phone::spellings(&number);
+                let keys = permissions.consents.contacts().keys(account, &number).await?;
+                let numbers = keys.all();
                 let mut found = suppressions.of_numbers(account, &numbers).await?;
                 found.retain(|known| {
                     (ended || known.in_force)

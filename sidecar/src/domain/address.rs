@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use crate::domain::phone::{self, Region};
+use crate::domain::{
+    contact,
+    phone::{self, Region},
+};
 
 /// Longest address kept, in bytes. E.164 has 16; the ids of other channels are well below this.
 const MAX_BYTES: usize = 255;
@@ -33,7 +36,8 @@ impl Address {
     }
 
     /// Reads what came by API, command line or list: `whatsapp:+1 555 123 4567`, or the number alone with its channel
-    /// beside it (`sms` if nobody says). A number is made E.164; a short code and the ids of other channels stay.
+    /// beside it (`sms` if nobody says). A number is made E.164; a short code, a WhatsApp user id and the ids of other channels
+    /// stay.
     pub fn given(
         text: &str,
         channel: Option<&str>,
@@ -41,7 +45,7 @@ impl Address {
     ) -> Result<Address, String> {
         let beside = channel.map(|channel| channel.trim().to_ascii_lowercase());
         let (before, number) = match text.split_once(':') {
-            Some(("tel", number)) => (None, number),
+            Some((scheme, number)) if scheme.trim().eq_ignore_ascii_case("tel") => (None, number),
             Some((before, number)) => (Some(before.trim().to_ascii_lowercase()), number),
             None => (None, text),
         };
@@ -63,18 +67,33 @@ impl Address {
             "sms" | "mms" if is_short_code => {
                 phone::e164(number, region).unwrap_or_else(|_| number.to_owned())
             }
-            "sms" | "mms" | "whatsapp" => phone::e164(number, region)?,
-            // Agents have names there, people have numbers.
-            "rcs"
-                if number.starts_with(['+', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) =>
-            {
-                phone::e164(number, region)?
+            contact::CHANNEL if contact::is_user_id(number) => number.to_owned(),
+            contact::CHANNEL if contact::is_like_user_id(number) => {
+                return Err(format!(
+                    "{number:?} is no user id: two capital letters of its country, a dot, letters and digits, as in US.13491208655302741918"
+                ));
             }
+            "sms" | "mms" | contact::CHANNEL => phone::e164(number, region)?,
+            // Agents have names there, people have numbers.
+            "rcs" if !number.starts_with(char::is_alphabetic) => phone::e164(number, region)?,
             _ => number.to_owned(),
         };
         Address::parse(&format!("{channel}:{number}")).ok_or_else(|| {
             format!("{text:?} is no address: 1 to {MAX_BYTES} bytes, no control characters")
         })
+    }
+
+    /// Reads an address as Twilio may have written it in a webhook: a number of any numbering plan, in E.164 but for blanks and
+    /// punctuation. For whoever may be named though the plan of today does not know the number.
+    pub fn as_twilio_writes(text: &str, channel: Option<&str>) -> Option<Address> {
+        let address = match text.contains(':') {
+            true => Address::parse(text)?,
+            false => Address::parse(&format!("{}:{text}", channel.unwrap_or("sms")))?,
+        };
+        let is_of = |channel: &str| channel.trim().eq_ignore_ascii_case(&address.channel);
+        let is_of_phones = matches!(address.channel.as_str(), "sms" | "mms" | "rcs" | "whatsapp");
+        let number = phone::as_written(&address.number).filter(|_| is_of_phones)?;
+        channel.is_none_or(is_of).then_some(Address { number, ..address })
     }
 
     /// As Twilio writes it: without a prefix on `sms`.
@@ -135,6 +154,11 @@ mod tests {
             ("12345", None, us, "12345"),
             ("messenger:108", None, us, "messenger:108"),
             ("brand_agent", Some("rcs"), None, "rcs:brand_agent"),
+            ("Tel:+1-415-555-2671", None, None, "+14155552671"),
+            ("whatsapp:+52 1 55 1234 5678", None, None, "whatsapp:+5215512345678"),
+            ("whatsapp:US.31491208655302741900", None, None, "whatsapp:US.31491208655302741900"),
+            ("whatsapp:DE.1512345678", None, "DE".parse().ok(), "whatsapp:DE.1512345678"),
+            ("DE.1512345678", Some("whatsapp"), None, "whatsapp:DE.1512345678"),
         ] {
             let address = Address::given(text, channel, region).unwrap();
             assert_eq!(address.written(), written, "{text}");
@@ -149,6 +173,10 @@ mod tests {
             ),
             ("whatsapp:12345", None, "write it as +, country code and number"),
             ("what's up:+14155552671", None, "is no channel"),
+            ("whatsapp:us.31491208655302741900", None, "is no user id"),
+            ("whatsapp:US.3149120 8655", None, "is no user id"),
+            ("DE.1512345678", Some("sms"), "it holds letters"),
+            ("rcs:+1415555XXXX", None, "it holds letters"),
             ("messenger:", None, "is no address"),
             ("messenger:a\u{0}b", None, "is no address"),
         ] {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     consent::{Consent, State},
-    phone,
+    contact,
     policy::{Category, Policy},
     suppression::Suppression,
     window,
@@ -48,6 +48,8 @@ pub struct Question<'a> {
 /// What is known of the person.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
+    /// Keys that may be of somebody else: a suppression of theirs holds, but a START of this person does not end it.
+    pub possible: Vec<String>,
     /// Every suppression of theirs, what has ended too.
     pub suppressions: Vec<Suppression>,
     /// What counts of what they said about this category on this channel.
@@ -163,7 +165,8 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
         .filter(|known| known.in_force && known.holds_for(&known.address.number, question.channel));
     let ends_by_start = |known: &Suppression| {
         let heard_on = known.heard_on.as_deref();
-        policy.start_may_end(known.source, &known.error_code, heard_on, question.channel)
+        !facts.possible.contains(&known.address.number)
+            && policy.start_may_end(known.source, &known.error_code, heard_on, question.channel)
     };
     // What only an administrator can end says who must act.
     let Some(known) = in_force.min_by_key(|known| (ends_by_start(known), known.since_ms)) else {
@@ -252,7 +255,7 @@ fn freshness(
     if !policy.asks_consent_for(question.category) {
         return fine(Rule::Freshness, format!("{} takes no consent", question.category.as_str()));
     }
-    let country = phone::country(question.number);
+    let country = contact::country(question.channel, question.number);
     let Some(lasts_ms) = policy.consent_lasts_ms(question.category, country.as_deref()) else {
         return fine(Rule::Freshness, "such a consent does not age");
     };
@@ -376,7 +379,7 @@ mod tests {
         let stop = |since| suppressed(Source::Keyword, "", "whatsapp", since);
         let ended = |known: Suppression| Suppression { in_force: false, ..known };
         let with = |suppressions: Vec<Suppression>, consent| {
-            against(Facts { suppressions, consent, last_inbound_ms: None })
+            against(Facts { suppressions, consent, ..Facts::default() })
         };
         let recipient = (Code::Suppressed, Actor::Recipient);
         let administrator = (Code::Suppressed, Actor::Administrator);

@@ -146,7 +146,7 @@ impl Heard {
     pub fn goes(&self, from: Option<&Number>, to: Option<&Number>) -> bool {
         let is = |wanted: Option<&Number>, end: Option<&str>| {
             wanted.is_none_or(|wanted| {
-                end == Some(&wanted.number)
+                end.is_some_and(|end| phone::is_same(end, &wanted.number))
                     && (wanted.channel.is_none() || wanted.channel.as_deref() == self.channel())
             })
         };

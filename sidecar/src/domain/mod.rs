@@ -6,6 +6,7 @@ pub mod api_key;
 pub mod archive;
 pub mod check;
 pub mod consent;
+pub mod contact;
 pub mod cursor;
 pub mod delivery;
 pub mod dropin;

@@ -43,6 +43,7 @@ const PARAMETERS: [(Part, &[&str]); 4] = [
         Part::Person,
         &[
             "ProfileName",
+            "Username",
             "Latitude",
             "Longitude",
             "Address",
@@ -60,7 +61,18 @@ const PARAMETERS: [(Part, &[&str]); 4] = [
             "ReferralCtwaClid",
         ],
     ),
-    (Part::Addresses, &["From", "To", "WaId", "ChannelToAddress", "OriginalRepliedMessageSender"]),
+    (
+        Part::Addresses,
+        &[
+            "From",
+            "To",
+            "WaId",
+            "ExternalUserId",
+            "ParentExternalUserId",
+            "ChannelToAddress",
+            "OriginalRepliedMessageSender",
+        ],
+    ),
 ];
 
 /// Kept as long as their row: they say which message it is and what became of it, and of nobody who.

@@ -8,8 +8,9 @@ use twilio_edge_contract::Opt;
 
 use crate::domain::{
     address::Address,
+    contact::{self, Keys},
     optout::{self, Arrival, Cause},
-    phone::Region,
+    phone::{self, Region},
     policy::Policy,
     webhook::Webhook,
 };
@@ -17,7 +18,8 @@ use crate::domain::{
 /// Stands for every channel.
 pub const EVERY_CHANNEL: &str = "*";
 
-/// Whom to suppress: an address as [`Address::given`] reads it, or a number with [`EVERY_CHANNEL`] beside it.
+/// Whom to suppress: an address as [`Address::given`] reads it or as Twilio may write it, or a number with [`EVERY_CHANNEL`]
+/// beside it.
 pub fn person(
     text: &str,
     channel: Option<&str>,
@@ -25,11 +27,17 @@ pub fn person(
 ) -> Result<Address, String> {
     match channel.map(str::trim) {
         Some(EVERY_CHANNEL) => {
-            let address = Address::given(text, None, region)?;
+            let channel = contact::is_user_id(text.trim()).then_some(contact::CHANNEL);
+            let address = read(text, channel, region)?;
             Ok(Address { channel: EVERY_CHANNEL.to_owned(), ..address })
         }
-        channel => Address::given(text, channel, region),
+        channel => read(text, channel, region),
     }
+}
+
+fn read(text: &str, channel: Option<&str>, region: Option<Region>) -> Result<Address, String> {
+    Address::given(text, channel, region)
+        .or_else(|problem| Address::as_twilio_writes(text, channel).ok_or(problem))
 }
 
 /// Where a suppression comes from.
@@ -211,6 +219,8 @@ impl Said {
 /// The suppressions of some people, before and after what they say.
 #[derive(Debug, Default)]
 pub struct Standing {
+    /// By account and number: other keys of the same person, for certain.
+    ties: BTreeMap<(String, String), Vec<String>>,
     reasons: BTreeMap<Reason, Suppression>,
     changed: Vec<Reason>,
 }
@@ -219,7 +229,15 @@ impl Standing {
     /// What is known of these people.
     pub fn new(known: impl IntoIterator<Item = Suppression>) -> Standing {
         let reasons = known.into_iter().map(|known| (known.reason(), known)).collect();
-        Standing { reasons, changed: Vec::new() }
+        Standing { ties: BTreeMap::new(), reasons, changed: Vec::new() }
+    }
+
+    /// Adds which other keys a START of a person counts for.
+    pub fn tie(&mut self, account_sid: &str, keys: &Keys) {
+        for number in &keys.own {
+            let sure = keys.sure().into_iter().map(str::to_owned).collect();
+            self.ties.insert((account_sid.to_owned(), number.clone()), sure);
+        }
     }
 
     /// Takes in what was said, in the order in which it came; whether that changed anything.
@@ -228,11 +246,15 @@ impl Standing {
             return self.begin(said.suppression(policy, now_ms));
         }
         let (number, channel) = (&said.address.number, &said.address.channel);
+        let tied = self.ties.get(&(said.account_sid.clone(), number.clone()));
+        let tied = tied.cloned().unwrap_or_default();
+        let is_theirs = |other: &String| phone::is_same(other, number) || tied.contains(other);
         let mut ended_any = false;
         for known in self.reasons.values_mut() {
             let ends = known.in_force
                 && known.account_sid == said.account_sid
-                && known.holds_for(number, channel)
+                && is_theirs(&known.address.number)
+                && known.holds_for(&known.address.number, channel)
                 && optout::lifts(said.arrival, known.since_ms, now_ms)
                 && policy.start_may_end(
                     known.source,
@@ -277,7 +299,7 @@ impl Standing {
 
     /// What became different, each once, in the order of its key.
     pub fn changes(self) -> Vec<Suppression> {
-        let Standing { mut reasons, mut changed } = self;
+        let Standing { mut reasons, mut changed, .. } = self;
         changed.sort();
         changed.dedup();
         changed.into_iter().filter_map(|reason| reasons.remove(&reason)).collect()

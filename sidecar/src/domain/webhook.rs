@@ -10,7 +10,9 @@ use twilio_edge_contract::{Claim, Class, Delivery, Identity, Opt, Settlement, is
 use crate::domain::{
     address::Address,
     archive::{Envelope, Line},
+    contact::{self, Link},
     optout::{Cause, Lexicon},
+    phone,
     sending::outcome::is_message_sid,
     trace::Trace,
 };
@@ -55,6 +57,8 @@ pub struct Webhook {
 pub struct Inbound {
     /// Whose window it opens.
     pub pair: Pair,
+    /// The user ids that came beside the sender's number.
+    pub links: Vec<Link>,
     /// Set when it is an opt-out, an opt-in or a call for help.
     pub opt: Option<(Opt, Cause)>,
 }
@@ -151,7 +155,8 @@ impl Webhook {
     pub fn lane(&self) -> String {
         match self.pair() {
             Some(pair) => {
-                format!("{}:{}:{}", pair.account_sid, pair.theirs.channel, pair.theirs.number)
+                let person = phone::identity(&pair.theirs.number);
+                format!("{}:{}:{person}", pair.account_sid, pair.theirs.channel)
             }
             None => format!("{}:{}", self.identity.account_sid, self.identity.message_sid),
         }
@@ -198,11 +203,51 @@ impl Inbound {
         let [from, to, body, opt_out_type] = parameters(form, ["From", "To", "Body", "OptOutType"]);
         let opt_out_type = opt_out_type.map(Parameter::value);
         let word = body.filter(|body| !body.has_words()).map(Parameter::value);
+        let pair = Pair::read(account_sid, from?, to)?;
         Some(Inbound {
-            pair: Pair::read(account_sid, from?, to)?,
+            links: links(&pair, form),
+            pair,
             opt: lexicon.classify(&word.unwrap_or_default(), opt_out_type.as_deref()),
         })
     }
+}
+
+impl Inbound {
+    /// Everything under which the form itself names the sender.
+    pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let ids = self.links.iter().map(|link| Cow::Borrowed(link.user_id.as_str()));
+        phone::spellings(&self.pair.theirs.number).into_iter().chain(ids)
+    }
+}
+
+/// Parameters that name a user id beside the sender.
+const USER_IDS: [&str; 2] = ["ExternalUserId", "ParentExternalUserId"];
+
+/// What every user id is preceded by in the text that is signed.
+const SIGNED_ID: &str = "ExternalUserIdwhatsapp:";
+
+/// Reads which user ids a form names beside a number. They are certain as long as the text that Twilio signed has one place
+/// only for each: a person who writes such a name into a message may have moved it (docs/SIGNATURES.md).
+fn links(pair: &Pair, form: &str) -> Vec<Link> {
+    if pair.theirs.channel != contact::CHANNEL || !phone::is_e164(&pair.theirs.number) {
+        return Vec::new();
+    }
+    let ids = parameters(form, USER_IDS).into_iter().flatten();
+    let ids: Vec<String> = ids.filter_map(|id| contact::user_id(&id.value())).collect();
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    let mut pairs: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
+    pairs.sort();
+    let signed: String = pairs.iter().flat_map(|(name, value)| [&**name, &**value]).collect();
+    let is_certain = signed.matches(SIGNED_ID).count() == ids.len();
+    let link = |user_id| Link {
+        account_sid: pair.account_sid.clone(),
+        number: pair.theirs.number.clone(),
+        user_id,
+        is_certain,
+    };
+    ids.into_iter().map(link).collect()
 }
 
 impl Pair {
@@ -388,6 +433,45 @@ mod tests {
         assert_eq!(inbound.pair.ours, "+15559");
         assert_eq!(inbound.opt, Some((Opt::Stop, Cause::Keyword)));
         assert_eq!(webhook.key, "inbound:AC1:SM1");
+    }
+
+    #[test]
+    fn user_id_beside_a_number_is_linked_and_certain_if_it_has_one_place() {
+        let links = |rest: &str| {
+            let form = format!("From=whatsapp%3A%2B14155557903&To=whatsapp%3A%2B15559&{rest}");
+            read(&form).inbound.unwrap().links
+        };
+        let found = links("Body=hi&ExternalUserId=whatsapp%3AUS.3149&Username=ada");
+        let link = Link {
+            account_sid: "AC1".into(),
+            number: "+14155557903".into(),
+            user_id: "US.3149".into(),
+            is_certain: true,
+        };
+        assert_eq!(found, [link]);
+        let found = links(
+            "Body=hi&ExternalUserId=whatsapp%3AUS.3149&ParentExternalUserId=whatsapp%3AUS.ENT.7",
+        );
+        assert!(found.len() == 2 && found.iter().all(|link| link.is_certain), "{found:?}");
+        // The own id of who wrote this is hidden in a name that nobody knows.
+        for cut in [
+            "Body=hi&ExternalUserId=whatsapp%3AUS.1&ExternalUserIdw=hatsapp%3AUS.3149",
+            "Body=hi+ExternalUserIdwhatsapp%3AUS.1&ExternalUserId=whatsapp%3AUS.3149",
+        ] {
+            assert!(links(cut).iter().all(|link| !link.is_certain), "{cut}");
+        }
+        for none in [
+            "Body=hi",
+            "ExternalUserId=US.3149",
+            "ExternalUserId=whatsapp%3Aus.1",
+            "ExternalUserId=whatsapp%3AUS.3whatsapp%3AUS.1",
+        ] {
+            assert_eq!(links(none), [], "{none}");
+        }
+        let by_id = read(
+            "From=whatsapp%3AUS.3149&To=whatsapp%3A%2B15559&ExternalUserId=whatsapp%3AUS.3149",
+        );
+        assert_eq!(by_id.inbound.unwrap().links, []);
     }
 
     #[test]

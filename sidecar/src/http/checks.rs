@@ -15,7 +15,7 @@ use crate::{
     domain::{
         address::Address,
         check::{Kind, Verdict},
-        phone,
+        contact,
         policy::Category,
     },
     keys::Caller,
@@ -82,10 +82,12 @@ async fn check(
     let wanted: Check = object(body)?;
     let Check { account_sid, from, to, channel, region, category, kind } = wanted;
     let region = people::region(region)?;
-    let to = people::address("to", &to, channel.as_deref(), region)?;
+    let account_sid = finding::account(&caller, account_sid)?;
+    let to =
+        people::known_address(&app, &account_sid, "to", &to, channel.as_deref(), region).await?;
     let from = from.map(|from| Address::parse(&from).map(|from| from.number).unwrap_or(from));
     let intent = Intent {
-        account_sid: finding::account(&caller, account_sid)?,
+        account_sid,
         from,
         category: category.unwrap_or_else(|| kind.usual_category()),
         to,
@@ -96,7 +98,7 @@ async fn check(
     Ok(json(&CheckAnswer {
         allowed: verdicts.iter().all(|verdict| verdict.ok),
         account_sid: intent.account_sid,
-        country: phone::country(&intent.to.number),
+        country: contact::country(&intent.to.channel, &intent.to.number),
         to: intent.to.number,
         channel: intent.to.channel,
         category: intent.category,

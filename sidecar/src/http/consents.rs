@@ -27,7 +27,7 @@ use crate::{
     domain::{
         consent::{self, Consent},
         cursor::Cursor,
-        period, phone,
+        period,
         policy::Category,
     },
     keys::Caller,
@@ -192,9 +192,10 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
-    let (number, channel) = people::in_path(number, whose.channel, people::address)?;
-    let numbers = phone::spellings(&number);
-    let said = app.permissions.consents.of_numbers(&account_sid, &numbers).await;
+    let (number, channel) = people::in_path(number, whose.channel, people::person)?;
+    let keys = app.permissions.consents.contacts().keys(&account_sid, &number).await;
+    let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
+    let said = app.permissions.consents.of_numbers(&account_sid, &keys.sure()).await;
     let mut said = said.map_err(|reason| Problem::unavailable(&reason))?;
     said.retain(|said| channel.as_ref().is_none_or(|channel| said.address.channel == *channel));
     let history = said.iter().map(ConsentShown::of).collect();
@@ -224,9 +225,13 @@ async fn record(
     let region = people::region(new.region)?;
     let wrong_time = |problem: String| people::impossible("at", &problem);
     let at_ms = new.at.as_deref().map(period::instant).transpose().map_err(wrong_time)?;
+    let account_sid = finding::account(&caller, new.account_sid)?;
+    let (number, channel) = (&new.number, new.channel.as_deref());
+    let address =
+        people::known_address(&app, &account_sid, "number", number, channel, region).await?;
     let consent = Consent {
-        account_sid: finding::account(&caller, new.account_sid)?,
-        address: people::address("number", &new.number, new.channel.as_deref(), region)?,
+        account_sid,
+        address,
         category: new.category,
         state: new.state.unwrap_or(consent::State::Granted),
         at_ms: at_ms.unwrap_or(now_ms),

@@ -24,13 +24,14 @@ pub(super) use self::refusals::spoken;
 use super::{
     App, access, finding,
     idempotency::{self, Kept, REPLAYED, as_of_ms},
-    json, kinds,
+    json, kinds, people,
     problem::Problem,
     sends::{self, take_on},
     whole,
 };
 use crate::{
     domain::{
+        address::Address,
         dropin::{
             Mistake,
             asked::{Asked, is_sid},
@@ -119,7 +120,13 @@ async fn create(
 ) -> Result<Response, Refusal> {
     let begun = Instant::now();
     let account_sid = finding::account(&caller, Some(account_sid))?;
-    let asked = Asked::read(&pairs(&whole(body)?), as_of_ms(turn.clone()))?;
+    let pairs = pairs(&whole(body)?);
+    let to = pairs.iter().find(|(name, _)| name == "To").map(|(_, to)| to.as_str());
+    let writer = match to.filter(|to| Address::given(to, None, None).is_err()) {
+        Some(to) => people::known_address(&app, &account_sid, "To", to, None, None).await.ok(),
+        None => None,
+    };
+    let asked = Asked::read(&pairs, as_of_ms(turn.clone()), writer)?;
     let (send_at_ms, passed_on) = (asked.send_at_ms, asked.passed_on);
     let request = Wanted {
         account_sid,

@@ -3,9 +3,10 @@
 
 use axum::extract::{Path, rejection::PathRejection};
 
-use super::{kinds, problem::Problem};
+use super::{App, kinds, problem::Problem};
 use crate::domain::{
     address::Address,
+    contact,
     phone::Region,
     suppression::{self, EVERY_CHANNEL},
 };
@@ -38,6 +39,28 @@ pub(super) fn person(
     read(field, text, || suppression::person(text, channel, region))
 }
 
+/// The same as [`address`], or an address from which somebody wrote to the account: it can be answered whatever its numbering
+/// plan says today.
+pub(super) async fn known_address(
+    app: &App,
+    account_sid: &str,
+    field: &str,
+    text: &str,
+    channel: Option<&str>,
+    region: Option<Region>,
+) -> Result<Address, Problem> {
+    let problem = match address(field, text, channel, region) {
+        Ok(address) => return Ok(address),
+        Err(problem) => problem,
+    };
+    let Some(candidate) = Address::as_twilio_writes(text, channel) else { return Err(problem) };
+    let has_written = app.checks.has_written(account_sid, &candidate).await;
+    match has_written.map_err(|reason| Problem::unavailable(&reason))? {
+        true => Ok(candidate),
+        false => Err(problem),
+    }
+}
+
 fn read(
     field: &str,
     text: &str,
@@ -57,7 +80,9 @@ pub(super) fn in_path(
 ) -> Result<(String, Option<String>), Problem> {
     let number = number.map_or_else(|_| String::new(), |Path(number)| number);
     let says = number.contains(':') || channel.is_some();
-    let found = reading("number", &number, channel.as_deref(), None)?;
+    // A user id is of one channel only, and needs not say which.
+    let of_id = contact::is_user_id(&number).then_some(contact::CHANNEL);
+    let found = reading("number", &number, channel.as_deref().or(of_id), None)?;
     Ok((found.number, says.then_some(found.channel)))
 }
 

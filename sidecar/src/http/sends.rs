@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     domain::{
+        address::Address,
         idempotency::{Answer, Headers},
         media::kept,
         period::instant,
@@ -191,7 +192,11 @@ async fn send(
     if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
         return Err(people::impossible("send_at", "must be within 35 days"));
     }
-    let request = wanted.read(&caller)?;
+    let account_sid = finding::account(&caller, wanted.account_sid.clone())?;
+    let region = people::region(wanted.region.clone())?;
+    let channel = wanted.channel.as_deref();
+    let to = people::known_address(&app, &account_sid, "to", &wanted.to, channel, region).await;
+    let request = wanted.read(account_sid, to.map_err(|problem| problem.about_recipient())?)?;
     if dry_run {
         let Judged { verdicts, alternatives, .. } = judged(&app, request).await?;
         let allowed = against(&verdicts, &alternatives).is_none();
@@ -327,10 +332,7 @@ pub(super) fn locale(text: &str) -> Result<Locale, Problem> {
 }
 
 impl WantedMessage {
-    fn read(self, caller: &Caller) -> Result<Request, Problem> {
-        let region = people::region(self.region)?;
-        let to = people::address("to", &self.to, self.channel.as_deref(), region)
-            .map_err(|problem| problem.about_recipient())?;
+    fn read(self, account_sid: String, to: Address) -> Result<Request, Problem> {
         let is_sid = |text: &str, prefix: &str| {
             text.strip_prefix(prefix).is_some_and(|rest| {
                 rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -388,7 +390,7 @@ impl WantedMessage {
         });
         Ok(Request {
             fallback: fallback.transpose()?,
-            account_sid: finding::account(caller, self.account_sid)?,
+            account_sid,
             to,
             sender,
             content,

@@ -27,7 +27,6 @@ use crate::{
     domain::{
         api_key::Scope,
         cursor::Cursor,
-        phone,
         suppression::{Source, Suppression},
     },
     keys::Caller,
@@ -328,8 +327,9 @@ async fn of_number(
     number: &str,
     channel: Option<&str>,
 ) -> Result<Vec<Suppression>, Problem> {
-    let numbers = phone::spellings(number);
-    let found = app.permissions.suppressions.of_numbers(account_sid, &numbers).await;
+    let keys = app.permissions.consents.contacts().keys(account_sid, number).await;
+    let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
+    let found = app.permissions.suppressions.of_numbers(account_sid, &keys.all()).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     found.retain(|known| {
         channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))

@@ -31,6 +31,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "No store could say whose webhooks these are: filters are told `unavailable`",
     ),
     (
+        "contact.link_failed",
+        "error",
+        "The database does not take which user ids belong to which numbers: their webhooks wait",
+    ),
+    (
+        "contact.too_many_links",
+        "warn",
+        "A number or user id of a contact has 8 others already: one more is not recorded",
+    ),
+    (
         "deliveries.refused",
         "error",
         "The database refuses how deliveries ended: they are tried once more",

@@ -14,7 +14,7 @@ use twilio_edge_filter::signature::Key;
 
 use super::content::Content;
 use super::messages::Message;
-use super::request::{is_address, is_url, is_whatsapp};
+use super::request::{is_address, is_person, is_url, is_whatsapp};
 use super::rest::Json;
 use super::webhook::{self, set};
 use super::{Shared, delivery, fresh_sid, now_ms};
@@ -60,7 +60,7 @@ async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let Some(account) = account else {
         return problem(StatusCode::BAD_REQUEST, "account: not one of the simulator's".to_owned());
     };
-    let mistake = if !is_address(&given.from) || !is_address(&given.to) {
+    let mistake = if !is_person(&given.from) || !is_address(&given.to) {
         Some("from and to: E.164, like +14155550123 or whatsapp:+14155550123")
     } else if is_whatsapp(&given.from) != is_whatsapp(&given.to) {
         Some("from and to: both with whatsapp: before them, or none")

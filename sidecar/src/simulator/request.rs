@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
+use crate::domain::contact;
 
 /// Longest text, in characters.
 const MAX_BODY: usize = 1600;
@@ -69,7 +70,7 @@ impl Request {
         };
         let to =
             get("To").ok_or_else(|| Refusal::bad(21604, "A 'To' phone number is required."))?;
-        if !is_address(&to) {
+        if !is_person(&to) {
             let told = format!("Invalid 'To' Phone Number: {to}");
             return Err(Refusal::bad(21211, told));
         }
@@ -188,6 +189,11 @@ fn schedule(
 /// Whether it goes over WhatsApp.
 pub(super) fn is_whatsapp(address: &str) -> bool {
     address.starts_with("whatsapp:")
+}
+
+/// An address, or a WhatsApp user id.
+pub(super) fn is_person(address: &str) -> bool {
+    is_address(address) || contact::user_id(address).is_some()
 }
 
 /// E.164, with `whatsapp:` before it or not.

@@ -10,7 +10,7 @@ use form_urlencoded::Serializer;
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, hash_body, sign};
 
-use crate::domain::dropin::resource::segments;
+use crate::domain::{contact, dropin::resource::segments};
 
 /// The header of the signature.
 pub(crate) const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
@@ -64,9 +64,13 @@ impl Message<'_> {
                 parameters.extend(self::parameters([
                     ("ProfileName", "Ada"),
                     ("MessageType", if media == 0 { "text" } else { "image" }),
-                    ("WaId", digits),
                     ("ReferralNumMedia", "0"),
                 ]));
+                // Whoever has a user id only has no number that could be named.
+                parameters.extend(self::parameters([match contact::user_id(&from) {
+                    Some(_) => ("ExternalUserId", from.as_str()),
+                    None => ("WaId", digits),
+                }]));
             }
             // Often empty in truth, and part of the signature all the same.
             Channel::Sms => parameters.extend(self::parameters([

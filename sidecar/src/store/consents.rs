@@ -152,6 +152,11 @@ impl Consents {
         super::Suppressions::of(self.database.clone(), self.timeout)
     }
 
+    /// The contacts beside it, in the same database.
+    pub fn contacts(&self) -> super::Contacts {
+        super::Contacts::of(self.database.clone(), self.timeout)
+    }
+
     /// Ends the connections of one that was opened by itself.
     pub async fn close(&self) {
         self.database.close().await;

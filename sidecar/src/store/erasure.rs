@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use super::{
     AuditEntry,
     archiving::ADD_ERASURE,
+    contacts,
     histories::Range,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, Swept, forward, found},
     sql::{Bind, Durability, StoreError, Transaction},
@@ -140,7 +141,9 @@ impl Sweeper {
         self.bounded(async {
             let statements = self.database.statements();
             let mut tx = self.database.begin(Durability::Power).await?;
-            let found = find(&mut tx, erasure, after, most).await?;
+            // Whoever asks by one spelling, or by one of two ids, means the person.
+            let numbers = numbers(&mut tx, erasure).await?;
+            let found = find_each(&mut tx, erasure, &numbers, after, most).await?;
             // A message is done in one step: it has a handful of webhooks.
             let more = erasure.message_sid.is_none()
                 && found.len() >= usize::try_from(most).unwrap_or(usize::MAX);
@@ -163,7 +166,10 @@ impl Sweeper {
             let rows = self.plan(rest, &everything(), None, now_ms, &mut swept);
             // All of them at once, with the first step.
             if after.is_none() {
-                let sends = of_sends(&mut tx, erasure, now_ms).await?;
+                let mut sends = 0;
+                for number in &numbers {
+                    sends += of_sends(&mut tx, erasure, number.as_ref(), now_ms).await?;
+                }
                 (swept.found, swept.rows) = (swept.found + sends, swept.rows + sends);
             }
             if erasure.dry_run {
@@ -177,7 +183,15 @@ impl Sweeper {
             tx.execute(statements.outbox.withdraw, &owed).await?;
             tx.execute(statements.retention.unqueue, &owed).await?;
             if after.is_none() {
-                of_archive(&mut tx, erasure, now_ms).await?;
+                for number in &numbers {
+                    of_archive(&mut tx, erasure, number.as_ref(), now_ms).await?;
+                }
+            }
+            // The last step: those before it find the person by their links.
+            if reached.is_none() && erasure.is_of_whole_person() {
+                for number in numbers.iter().flatten() {
+                    contacts::forget(&mut tx, &erasure.account_sid, &number.number).await?;
+                }
             }
             if let Some(entry) = entry {
                 tx.execute(statements.register.add_entry, std::slice::from_ref(entry)).await?;
@@ -189,16 +203,56 @@ impl Sweeper {
     }
 }
 
+impl Erasure {
+    /// Whether everything of a person is asked for, and not only some of it.
+    fn is_of_whole_person(&self) -> bool {
+        self.number.is_some() && self.message_sid.is_none() && self.until_ms == i64::MAX
+    }
+}
+
+/// The numbers that are asked for: every spelling and user id that is the person's for certain; one `None` if nobody is named.
+async fn numbers(
+    tx: &mut Transaction,
+    erasure: &Erasure,
+) -> Result<Vec<Option<Number>>, StoreError> {
+    let Some(Number { channel, number }) = &erasure.number else { return Ok(vec![None]) };
+    let keys = contacts::keys(tx, &erasure.account_sid, number).await?;
+    let named = |number: &str| Some(Number { channel: channel.clone(), number: number.to_owned() });
+    Ok(keys.sure().into_iter().map(named).collect())
+}
+
+/// The next rows of all these numbers, in their order.
+async fn find_each(
+    tx: &mut Transaction,
+    erasure: &Erasure,
+    numbers: &[Option<Number>],
+    after: Option<&Reached>,
+    most: u32,
+) -> Result<Vec<FoundRow>, StoreError> {
+    let mut found: Vec<FoundRow> = Vec::new();
+    for number in numbers {
+        found.extend(find(tx, erasure, number.as_ref(), after, most).await?);
+    }
+    if numbers.len() > 1 {
+        found.sort_by(|a, b| (a.at_ms, &a.dedupe_key).cmp(&(b.at_ms, &b.dedupe_key)));
+        found.dedup_by(|a, b| a.dedupe_key == b.dedupe_key);
+        if erasure.message_sid.is_none() {
+            found.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        }
+    }
+    Ok(found)
+}
+
 /// Has it taken out of the archive as well, all of it, by whoever works on that.
 async fn of_archive(
     tx: &mut Transaction,
     erasure: &Erasure,
+    number: Option<&Number>,
     now_ms: i64,
 ) -> Result<(), StoreError> {
     let dice = getrandom::u64()
         .map_err(|_| StoreError::Away("the system has no randomness for an id".to_owned()))?;
     let id = format!("ER{dice:016x}");
-    let number = erasure.number.as_ref();
     let binds = [
         Bind::Text(&id),
         Bind::Text(&erasure.account_sid),
@@ -216,9 +270,9 @@ async fn of_archive(
 async fn of_sends(
     tx: &mut Transaction,
     erasure: &Erasure,
+    number: Option<&Number>,
     now_ms: i64,
 ) -> Result<usize, StoreError> {
-    let number = erasure.number.as_ref();
     let channel = number.and_then(|number| number.channel.as_deref());
     let mut binds = vec![
         Bind::Text(&erasure.account_sid),
@@ -255,11 +309,11 @@ fn everything() -> Plan {
 async fn find(
     tx: &mut Transaction,
     erasure: &Erasure,
+    number: Option<&Number>,
     after: Option<&Reached>,
     most: u32,
 ) -> Result<Vec<FoundRow>, StoreError> {
     let account_sid = erasure.account_sid.as_str();
-    let number = erasure.number.as_ref();
     if let Some(message_sid) = &erasure.message_sid {
         let mut found = Vec::new();
         // What has the key's own separator in it is nobody's id, and must not reach into another's range.

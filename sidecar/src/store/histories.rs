@@ -24,6 +24,7 @@ use crate::{
     domain::{
         cursor::Cursor,
         message::{Heard, Message},
+        phone,
     },
     metrics::Connections,
 };
@@ -189,16 +190,29 @@ impl Histories {
     async fn walk(&self, search: &Search, from: &Cursor) -> Result<Vec<Heard>, StoreError> {
         let number = [&search.to, &search.from, &search.number].into_iter().flatten().next();
         let Cursor::Event { heard_ms, key } = from else { return Ok(Vec::new()) };
-        let walk = Walk {
-            account_sid: &search.account_sid,
-            since_ms: search.since_ms,
-            before_ms: *heard_ms,
-            before_key: key,
-            limit: i64::try_from(STEP).unwrap_or(i64::MAX),
-            number: number.map(|number| number.number.as_str()),
+        // Under every spelling of the number; what both ends have is found twice.
+        let numbers = number.map(|number| phone::spellings(&number.number));
+        let numbers = match &numbers {
+            Some(numbers) => numbers.iter().map(|number| Some(&**number)).collect(),
+            None => vec![None],
         };
-        let rows: Vec<HeardRow> = self.reader.walk(&walk).await?;
-        Ok(rows.into_iter().map(HeardRow::read).collect())
+        let mut step: Vec<Heard> = Vec::new();
+        for number in numbers {
+            let walk = Walk {
+                account_sid: &search.account_sid,
+                since_ms: search.since_ms,
+                before_ms: *heard_ms,
+                before_key: key,
+                limit: i64::try_from(STEP).unwrap_or(i64::MAX),
+                number,
+            };
+            let rows: Vec<HeardRow> = self.reader.walk(&walk).await?;
+            step.extend(rows.into_iter().map(HeardRow::read));
+        }
+        step.sort_by(|a, b| (b.heard_ms, &b.key).cmp(&(a.heard_ms, &a.key)));
+        step.dedup_by(|a, b| a.key == b.key);
+        step.truncate(STEP);
+        Ok(step)
     }
 
     /// Everything heard of these messages.

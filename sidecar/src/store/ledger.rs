@@ -5,6 +5,7 @@
 //! what is known is read under a lock, the domain decides, and what it decided is kept.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     path::Path,
@@ -16,6 +17,7 @@ use twilio_edge_contract::{Identity, Outcome, SettlementResult};
 use super::{
     archiving::ArchiveQueue,
     consents::Consents,
+    contacts::{self, Contacts},
     event::Event,
     idempotency::Idempotency,
     media::MediaRows,
@@ -37,7 +39,7 @@ use crate::{
         lease::{Claimed, Lease, Periods, Record},
         policy::Policies,
         suppression::Said,
-        webhook::{Pair, Webhook},
+        webhook::{Inbound, Pair, Webhook},
     },
     metrics::Connections,
 };
@@ -89,8 +91,14 @@ pub(super) struct Decided {
 }
 
 impl Known {
-    pub(super) fn is_suppressed(&self, pair: &Pair) -> bool {
-        !self.suppressed.is_empty() && self.suppressed.contains(&person(pair))
+    /// Whether one of the keys of who wrote is suppressed on their channel.
+    pub(super) fn is_suppressed(&self, inbound: &Inbound) -> bool {
+        let Pair { account_sid, theirs, .. } = &inbound.pair;
+        let is_of = |key: Cow<'_, str>| {
+            let address = Address { channel: theirs.channel.clone(), number: key.into_owned() };
+            self.suppressed.contains(&(account_sid.clone(), address))
+        };
+        !self.suppressed.is_empty() && inbound.keys().any(is_of)
     }
 }
 
@@ -154,6 +162,11 @@ impl Ledger {
 
     pub(super) fn policies(&self) -> Policies {
         self.policies.clone()
+    }
+
+    /// Which ids belong to one contact, in the same database.
+    pub(super) fn contacts(&self) -> Contacts {
+        Contacts::of(self.database.clone(), self.timeout)
     }
 
     /// What takes things out of it again.
@@ -255,7 +268,7 @@ impl Ledger {
                 let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
                 events.extend(arrival(webhook, &claimed, now_ms, self.periods));
                 let inbound = webhook.inbound.as_ref();
-                let suppressed = inbound.is_some_and(|i| known.is_suppressed(&i.pair));
+                let suppressed = inbound.is_some_and(|inbound| known.is_suppressed(inbound));
                 decided.push(Decided { claimed, suppressed, apart_ms: known.apart_ms });
             }
             self.keep(&mut tx, &before, &records, events, now_ms).await?;
@@ -326,15 +339,24 @@ impl Ledger {
             let mut new: HashSet<RecordedOpt> = new.into_iter().collect();
             let is_new: Vec<bool> =
                 said.iter().map(|said| new.remove(&RecordedOpt::of(said))).collect();
-            let people: BTreeSet<PersonAsked<'_>> = said
+            // Under whatever key a person is suppressed, a START of theirs may end it.
+            let mut keys = Vec::new();
+            for (said, _) in said.iter().zip(&is_new).filter(|(_, new)| **new) {
+                let of = contacts::keys(&mut tx, &said.account_sid, &said.address.number).await?;
+                keys.push((said.account_sid.as_str(), of));
+            }
+            let people: BTreeSet<PersonAsked<'_>> = keys
                 .iter()
-                .zip(&is_new)
-                .filter(|(_, new)| **new)
-                .map(|(said, _)| asks(said))
+                .flat_map(|(tenant, keys)| {
+                    keys.sure().into_iter().map(|number| PersonAsked { tenant, number })
+                })
                 .collect();
             let people: Vec<PersonAsked<'_>> = people.into_iter().collect();
             let mut standing =
                 suppressions::lock(&mut tx, &statements.suppressions, &people).await?;
+            for (account_sid, keys) in &keys {
+                standing.tie(account_sid, keys);
+            }
             let changed = said.iter().zip(is_new).map(|(said, new)| {
                 new && standing.hear(said, &self.policies.of(&said.account_sid), now_ms)
             });
@@ -487,21 +509,29 @@ pub(super) fn each_once(mut events: Vec<Event<'_>>) -> Vec<Event<'_>> {
 }
 
 /// Each key and each person once.
-fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<(&'a str, &'a Address)>) {
+fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<WantedPerson<'a>>) {
     let keys: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.key.as_str()).collect();
     let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
-    let people: BTreeSet<(&str, &Address)> =
-        inbound.map(|inbound| (inbound.pair.account_sid.as_str(), &inbound.pair.theirs)).collect();
+    let people: BTreeSet<WantedPerson<'a>> = inbound
+        .flat_map(|inbound| {
+            let Pair { account_sid, theirs, .. } = &inbound.pair;
+            inbound.keys().map(move |number| WantedPerson {
+                tenant: account_sid,
+                channel: &theirs.channel,
+                number,
+            })
+        })
+        .collect();
     (keys.into_iter().collect(), people.into_iter().collect())
 }
 
 /// Whom a suppression is about: the tenant, and the address with its channel.
 pub(super) type Person = (String, Address);
 
-fn person(pair: &Pair) -> Person {
-    (pair.account_sid.clone(), pair.theirs.clone())
-}
-
-fn asks(said: &Said) -> PersonAsked<'_> {
-    PersonAsked { tenant: &said.account_sid, number: &said.address.number }
+/// One key of a person, on the channel on which they wrote.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WantedPerson<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) channel: &'a str,
+    pub(super) number: Cow<'a, str>,
 }

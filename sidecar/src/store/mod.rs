@@ -19,6 +19,7 @@ mod archiving;
 mod at_hand;
 mod claiming;
 mod consents;
+mod contacts;
 mod dead_letters;
 mod erasure;
 mod event;
@@ -67,6 +68,7 @@ pub use self::{
     accepting::Acceptance,
     archiving::{ArchiveErasure, ArchiveQueue, Batch as ArchiveBatch, Limits as ArchiveLimits},
     consents::{Consents, ConsentsPage},
+    contacts::Contacts,
     dead_letters::{Chosen, DeadLetter, DeadLetters, Fate, Letter, OldestDead, Resolved, Standing},
     erasure::{Erasure, Reached},
     idempotency::{Admission, Done, Idempotency, Once, Turn},
@@ -117,6 +119,7 @@ pub struct Stores {
     claims: Group<Webhook, Decided>,
     releases: Group<Settle, SettlementResult>,
     opts: Group<Said, bool>,
+    contacts: Contacts,
     accepts: Group<Acceptance, ()>,
     /// What is handed out by the quick store and not written yet.
     outgoing: Outgoing,
@@ -201,6 +204,7 @@ impl Stores {
                 let ledger = accepting.clone();
                 async move { ledger.accept(&accepted, now_ms).await }
             }),
+            contacts: ledger.contacts(),
             writer: Arc::new(Mutex::new(Some(writer))),
             recovering,
             ledger,
@@ -244,6 +248,11 @@ impl Stores {
     /// What takes things out of the ledger again.
     pub fn sweeper(&self) -> Sweeper {
         self.ledger.sweeper()
+    }
+
+    /// Which ids belong to one contact, in the same database.
+    pub fn contacts(&self) -> Contacts {
+        self.contacts.clone()
     }
 
     /// What people agreed to, in the same database.

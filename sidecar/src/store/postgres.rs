@@ -15,6 +15,7 @@ use super::{
     at_hand::{AtHand, IDLE},
     event::Event,
     idempotency::IdempotencyStatements,
+    ledger::WantedPerson,
     retention::RetentionStatements,
     rows::KnownRow,
     sql::{
@@ -23,7 +24,7 @@ use super::{
         event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
-use crate::{config, domain::address::Address};
+use crate::config;
 
 /// How long to leave a server alone that is not up yet.
 const RETRY: Duration = Duration::from_millis(100);
@@ -164,23 +165,31 @@ const LOOK_UP: &str = "
         JOIN suppressions USING (tenant, number)
     WHERE suppressed AND suppressions.channel IN (asked.channel, '*')
     UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, asked.channel, asked.number
+    FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
+        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+        JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
+    WHERE suppressed AND known.channel IN (asked.channel, '*')
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, asked.channel, asked.number
+    FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
+        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+        JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
+        JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
+    WHERE suppressed AND known.channel IN (asked.channel, '*')
+    UNION ALL
     SELECT NULL, NULL, NULL, NULL, apart_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL
     FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock JOIN sidecars ON apart_until_ms > now_ms";
 
 pub(super) async fn look_up(
     executor: impl PgExecutor<'_>,
     keys: &[&str],
-    people: &[(&str, &Address)],
+    people: &[WantedPerson<'_>],
 ) -> Result<Vec<KnownRow>, StoreError> {
-    let of = |part: fn(&Address) -> &String| -> Vec<&str> {
-        people.iter().map(|(_, address)| part(address).as_str()).collect()
-    };
-    let tenants: Vec<&str> = people.iter().map(|(tenant, _)| *tenant).collect();
-    let query = sqlx::query_as(LOOK_UP)
-        .bind(keys)
-        .bind(tenants)
-        .bind(of(|address| &address.channel))
-        .bind(of(|address| &address.number));
+    let tenants: Vec<&str> = people.iter().map(|person| person.tenant).collect();
+    let channels: Vec<&str> = people.iter().map(|person| person.channel).collect();
+    let numbers: Vec<&str> = people.iter().map(|person| &*person.number).collect();
+    let query = sqlx::query_as(LOOK_UP).bind(keys).bind(tenants).bind(channels).bind(numbers);
     Ok(query.fetch_all(executor).await?)
 }
 

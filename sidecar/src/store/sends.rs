@@ -153,7 +153,7 @@ pub struct SendsStanding {
 #[derive(Clone)]
 pub struct Sends {
     pub(super) database: Database,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     pub(super) writes: Writes,
 }
 

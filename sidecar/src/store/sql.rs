@@ -8,10 +8,10 @@ use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    event::Event, idempotency::IdempotencyStatements, postgres, postgres::Postgres,
-    retention::RetentionStatements, rows::KnownRow, sqlite, sqlite::Sqlite,
+    event::Event, idempotency::IdempotencyStatements, ledger::WantedPerson, postgres,
+    postgres::Postgres, retention::RetentionStatements, rows::KnownRow, sqlite, sqlite::Sqlite,
 };
-use crate::{config, domain::address::Address, metrics::Connections};
+use crate::{config, metrics::Connections};
 
 /// Every statement of the ledger off the main path, as each database spells it. All take one JSON array of rows. The two of the main path, [`Database::look_up`] and [`Database::keep_events`], bind
 /// their values one by one, because there JSON would cost more than the database.
@@ -369,7 +369,7 @@ impl Database {
     pub(super) async fn look_up(
         &self,
         keys: &[&str],
-        people: &[(&str, &Address)],
+        people: &[WantedPerson<'_>],
     ) -> Result<Vec<KnownRow>, StoreError> {
         match self {
             Database::Sqlite(sqlite) => sqlite::look_up(&sqlite.asking, keys, people).await,
@@ -507,7 +507,7 @@ impl Transaction {
     pub(super) async fn look_up(
         &mut self,
         keys: &[&str],
-        people: &[(&str, &Address)],
+        people: &[WantedPerson<'_>],
     ) -> Result<Vec<KnownRow>, StoreError> {
         match self {
             Transaction::Sqlite(tx, _) => sqlite::look_up(&mut **tx, keys, people).await,

@@ -21,6 +21,7 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{
     event::Event,
     idempotency::IdempotencyStatements,
+    ledger::WantedPerson,
     retention::RetentionStatements,
     rows::KnownRow,
     sql::{
@@ -29,7 +30,7 @@ use super::{
         event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
     },
 };
-use crate::{config, domain::address::Address};
+use crate::config;
 
 /// How long to leave a file alone that somebody else has open.
 const RETRY: Duration = Duration::from_millis(20);
@@ -200,6 +201,19 @@ const LOOK_UP: &str = "
         AND +channel IN (value ->> 1, '*')
     WHERE suppressed
     UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, value ->> 1, value ->> 2
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 2
+        CROSS JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
+        AND +known.channel IN (value ->> 1, '*')
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, value ->> 1, value ->> 2
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 2
+        CROSS JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
+        CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
+        AND +known.channel IN (value ->> 1, '*')
+    WHERE suppressed
+    UNION ALL
     SELECT NULL, NULL, NULL, NULL, apart_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, NULL,
         NULL, NULL
     FROM sidecars WHERE apart_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)";
@@ -207,12 +221,10 @@ const LOOK_UP: &str = "
 pub(super) async fn look_up(
     executor: impl SqliteExecutor<'_>,
     keys: &[&str],
-    people: &[(&str, &Address)],
+    people: &[WantedPerson<'_>],
 ) -> Result<Vec<KnownRow>, StoreError> {
-    let people: Vec<[&str; 3]> = people
-        .iter()
-        .map(|(tenant, address)| [*tenant, address.channel.as_str(), address.number.as_str()])
-        .collect();
+    let people: Vec<[&str; 3]> =
+        people.iter().map(|person| [person.tenant, person.channel, &person.number]).collect();
     let (keys, people) = (super::sql::json(keys)?, super::sql::json(&people)?);
     Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(people).fetch_all(executor).await?)
 }

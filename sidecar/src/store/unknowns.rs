@@ -9,6 +9,7 @@ use super::{
     sends::{Send, Sends, send_columns},
     sql::{Bind, Database, Durability, StoreError},
 };
+use crate::domain::{address::Address, phone, sending::matching::Sought};
 
 /// Whose text was taken out can be compared with nothing.
 const LOOKED_FOR: &str = concat!(
@@ -36,9 +37,13 @@ const CANCEL: &str = "
     UPDATE sends SET state = 'canceled', form = '', fallback = '', fallback_to = '', recipient = $2, code = '', reason = '', changed_at_ms = $3
     WHERE id = $1 AND state = 'queued'";
 
+/// Others of one recipient whose outcome is not known either; `$4` at most.
 const LIKE_IT: &str = "
-    SELECT id FROM sends WHERE state IN ('attempting', 'unknown') AND account_sid = $1 AND recipient = $2
-        AND sender = $3 AND id <> $4 AND ($5 = '' OR form = $5) LIMIT 1";
+    SELECT sender, form FROM sends WHERE state IN ('attempting', 'unknown') AND account_sid = $1 AND recipient = $2
+        AND id <> $3 LIMIT $4";
+
+/// Most of them that are compared: who has more is not told apart.
+const MOST_LIKE: i64 = 100;
 
 const OWNED: &str = "
     SELECT message_sid AS id FROM sends WHERE message_sid <> ''
@@ -61,11 +66,31 @@ const OPEN_BY_ARRAY: &str = concat!(
 );
 
 #[derive(Debug, FromRow)]
+struct Like {
+    sender: String,
+    form: String,
+}
+
+fn is_same_sender(one: &str, other: &str) -> bool {
+    match (Address::parse(one), Address::parse(other)) {
+        (Some(one), Some(other)) => {
+            one.channel == other.channel && phone::is_same(&one.number, &other.number)
+        }
+        _ => one == other,
+    }
+}
+
+#[derive(Debug, FromRow)]
 struct Named {
     id: String,
 }
 
 impl Sends {
+    /// The contacts beside it, in the same database.
+    pub fn contacts(&self) -> super::Contacts {
+        super::Contacts::of(self.database.clone(), self.timeout)
+    }
+
     /// Those that are to be looked for now.
     pub async fn looked_for(&self, most: i64, now_ms: i64) -> Result<Vec<Send>, StoreError> {
         let binds = [Bind::Whole(now_ms), Bind::Whole(most)];
@@ -127,18 +152,28 @@ impl Sends {
         .await
     }
 
-    /// Whether another one that is on its way or unknown goes from the same sender to the same person, and with a `form` says
-    /// the same.
-    pub async fn has_like(&self, send: &Send, form: &str) -> Result<bool, StoreError> {
-        let binds = [
-            Bind::Text(&send.account_sid),
-            Bind::Text(&send.recipient),
-            Bind::Text(&send.sender),
-            Bind::Text(&send.id),
-            Bind::Text(form),
-        ];
-        let found: Vec<Named> = self.bounded(self.database.read_bound(LIKE_IT, &binds)).await?;
-        Ok(!found.is_empty())
+    /// Whether another one that is on its way or unknown goes from the same sender to the same person, however their numbers
+    /// are spelled, and says the same as far as anybody can tell.
+    pub async fn has_like(&self, send: &Send, sought: &Sought) -> Result<bool, StoreError> {
+        for recipient in phone::spellings(&send.recipient) {
+            let binds = [
+                Bind::Text(&send.account_sid),
+                Bind::Text(&recipient),
+                Bind::Text(&send.id),
+                Bind::Whole(MOST_LIKE),
+            ];
+            let found: Vec<Like> = self.bounded(self.database.read_bound(LIKE_IT, &binds)).await?;
+            let is_like = |like: &Like| {
+                let other = Sought::of(&like.form, 0, 0);
+                let says_else = sought.body.is_some() && sought.body != other.body;
+                is_same_sender(&like.sender, &send.sender) && !says_else
+            };
+            let is_full = i64::try_from(found.len()).is_ok_and(|found| found >= MOST_LIKE);
+            if is_full || found.iter().any(is_like) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Which of Twilio's messages are known to be ones of these.

@@ -17,6 +17,7 @@ mod claimers;
 mod client;
 mod concurrency;
 mod conformance;
+mod contacts;
 mod dead_letters;
 mod deliveries;
 mod dropin;

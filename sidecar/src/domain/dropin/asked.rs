@@ -48,8 +48,13 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Reads decoded parameters; `now_ms` is what a schedule is measured by.
-    pub fn read(pairs: &[(String, String)], now_ms: i64) -> Result<Asked, Mistake> {
+    /// Reads decoded parameters; `now_ms` is what a schedule is measured by. `known` is the recipient if they wrote to us from
+    /// an address that no plan of today has.
+    pub fn read(
+        pairs: &[(String, String)],
+        now_ms: i64,
+        known: Option<Address>,
+    ) -> Result<Asked, Mistake> {
         once(pairs)?;
         let get = |name: &str| {
             let found = pairs.iter().find(|(have, value)| have == name && !value.is_empty());
@@ -57,7 +62,7 @@ impl Asked {
         };
         let to =
             get("To").ok_or_else(|| Mistake::new(21604, "A 'To' phone number is required."))?;
-        let to = Address::given(to, None, None).map_err(|problem| {
+        let to = known.map_or_else(|| Address::given(to, None, None), Ok).map_err(|problem| {
             Mistake::new(21211, format!("Invalid 'To' Phone Number: {problem}"))
         })?;
         let service = get("MessagingServiceSid");
@@ -212,7 +217,7 @@ mod tests {
         let pairs = usual.iter().filter(is_kept).chain(change);
         let pairs: Vec<_> =
             pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Asked::read(&pairs, NOW_MS).map_err(|mistake| mistake.code)
+        Asked::read(&pairs, NOW_MS, None).map_err(|mistake| mistake.code)
     }
 
     #[test]
@@ -269,7 +274,7 @@ mod tests {
         #[test]
         fn nothing_panics(pairs in prop::collection::vec((prop::sample::select(OURS.to_vec()), any::<String>()), 0..8)) {
             let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            let _ = Asked::read(&pairs, NOW_MS);
+            let _ = Asked::read(&pairs, NOW_MS, None);
         }
     }
 }

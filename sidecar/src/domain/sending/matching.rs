@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use jiff::fmt::rfc2822;
 use serde::Deserialize;
 
+use crate::domain::{address::Address, contact, phone};
+
 /// How far Twilio's clock and ours may be apart for a message to be taken for ours, in milliseconds.
 const NEAR_MS: i64 = 60_000;
 
@@ -43,6 +45,8 @@ pub struct Listed {
 pub struct Sought {
     /// To whom.
     pub to: String,
+    /// Other addresses of the same contact: Twilio may list any of them.
+    pub also_to: Vec<String>,
     /// From which number, or empty.
     pub from: String,
     /// Through which Messaging Service, or empty.
@@ -98,12 +102,31 @@ impl Sought {
     /// Whether it may be this one, as far as anybody can tell: somebody asked for it, between the same two, around that time.
     pub fn may_be(&self, listed: &Listed) -> bool {
         let is = |have: &Option<String>, want: &str| have.as_deref() == Some(want);
+        let reaches = |have: &Option<String>, want: &str| {
+            have.as_deref().is_some_and(|have| is_same_address(have, want))
+        };
+        let is_to = |want: &String| reaches(&listed.to, want);
         let created_ms = listed.created_ms();
         is(&listed.direction, "outbound-api")
-            && is(&listed.to, &self.to)
+            && (is_to(&self.to) || self.also_to.iter().any(is_to))
             && (self.service.is_empty() || is(&listed.messaging_service_sid, &self.service))
-            && (self.from.is_empty() || is(&listed.from, &self.from))
+            && (self.from.is_empty() || reaches(&listed.from, &self.from))
             && created_ms.is_none_or(|at_ms| self.is_within(at_ms, FAR_MS))
+    }
+
+    /// The recipients and senders that Twilio's list is to be asked for: every spelling of the two that Twilio may have written.
+    pub fn asked(&self) -> Vec<(String, String)> {
+        let recipients = std::iter::once(&self.to).chain(&self.also_to).flat_map(|to| written(to));
+        let senders = if self.from.is_empty() { vec![String::new()] } else { written(&self.from) };
+        let pairs =
+            recipients.flat_map(|to| senders.iter().map(move |from| (to.clone(), from.clone())));
+        let pairs: BTreeSet<(String, String)> = pairs.collect();
+        pairs.into_iter().collect()
+    }
+
+    /// Whether a list that does not have it proves anything: how Twilio lists a message to a user id is not documented.
+    fn is_listed_for_certain(&self) -> bool {
+        contact::user_id(&self.to).is_none()
     }
 
     fn is_it(&self, listed: &Listed) -> bool {
@@ -140,6 +163,7 @@ impl Sought {
             (None, _)
                 if candidates.is_empty()
                     && seen.is_whole
+                    && self.is_listed_for_certain()
                     && seen.absent_from_ms.is_some_and(|from_ms| seen.at_ms >= from_ms) =>
             {
                 Match::Absent
@@ -147,6 +171,27 @@ impl Sought {
             _ => Match::Unclear,
         }
     }
+}
+
+/// Whether both are on the same channel and reach the same person.
+fn is_same_address(one: &str, other: &str) -> bool {
+    match (Address::parse(one), Address::parse(other)) {
+        (Some(one), Some(other)) => {
+            one.channel == other.channel && phone::is_same(&one.number, &other.number)
+        }
+        _ => one == other,
+    }
+}
+
+/// The address in every spelling that Twilio may have written.
+fn written(address: &str) -> Vec<String> {
+    let Some(Address { channel, number }) = Address::parse(address) else {
+        return vec![address.to_owned()];
+    };
+    let spelled = phone::of_each_plan(&number).into_iter();
+    spelled
+        .map(|number| Address { channel: channel.clone(), number: number.into_owned() }.written())
+        .collect()
 }
 
 impl Listed {
@@ -251,6 +296,49 @@ mod tests {
         assert_eq!(of(TEXT, &[an_hour_off], &[], late()), Match::Unclear);
         let theirs = Listed { direction: Some("inbound".into()), ..listed(1, "hello you", 0) };
         assert_eq!(of(TEXT, &[theirs], &[], late()), Match::Absent);
+    }
+
+    #[test]
+    fn message_is_found_under_every_spelling_that_twilio_may_list() {
+        for (sent, listed_as) in [
+            ("+4407400123477", "+447400123477"),
+            ("whatsapp:+5215512345678", "whatsapp:+525512345678"),
+            ("whatsapp:+525512345678", "whatsapp:+5215512345678"),
+            ("+5511987654321", "+551187654321"),
+            ("+541169071234", "+5491169071234"),
+            ("whatsapp:+22507123456", "whatsapp:+2250707123456"),
+            ("whatsapp:+22505123456", "whatsapp:+2250505123456"),
+            ("whatsapp:+22997123456", "whatsapp:+2290197123456"),
+        ] {
+            let form = format!("To={}&From=%2B1444&Body=hello+you", sent.replace('+', "%2B"));
+            let one = Listed { to: Some(listed_as.into()), ..listed(1, "hello you", 1000) };
+            let found = Match::Found(one.sid.clone());
+            assert_eq!(of(&form, std::slice::from_ref(&one), &[], late()), found, "{sent}");
+            let asked = sought(&form).asked();
+            assert!(asked.contains(&(listed_as.to_owned(), "+1444".to_owned())), "{asked:?}");
+            let changed = Listed { body: Some("hello".into()), ..one.clone() };
+            assert_eq!(of(&form, &[changed], &[], late()), Match::Unclear, "{sent}");
+        }
+        let sms = "To=%2B525512345678&From=%2B1444&Body=hello+you";
+        let other =
+            Listed { to: Some("whatsapp:+525512345678".into()), ..listed(1, "hello you", 0) };
+        assert_eq!(of(sms, &[other], &[], late()), Match::Absent, "another channel");
+    }
+
+    #[test]
+    fn silence_about_a_user_id_proves_nothing() {
+        let form = "To=whatsapp%3AUS.3149&From=whatsapp%3A%2B1444&Body=hello+you";
+        assert_eq!(of(form, &[], &[], late()), Match::Unclear);
+        let mut sought =
+            sought("To=whatsapp%3A%2B14155552671&From=whatsapp%3A%2B1444&Body=hello+you");
+        sought.also_to.push("whatsapp:US.3149".into());
+        let one = Listed {
+            to: Some("whatsapp:US.3149".into()),
+            from: Some("whatsapp:+1444".into()),
+            ..listed(1, "hello you", 0)
+        };
+        let found = sought.matched(std::slice::from_ref(&one), &BTreeSet::new(), late());
+        assert_eq!(found, Match::Found(one.sid));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     routing::Routes,
 };
 use crate::domain::{
-    check,
+    check, contact,
     media::{Looked, Unfit, Why},
     phone,
     template::{
@@ -344,7 +344,7 @@ fn template(request: &Request, has_window: bool) -> Verdict {
 }
 
 fn region(request: &Request, routes: &Routes) -> Verdict {
-    match routes.blocks(phone::country(&request.to.number).as_deref()) {
+    match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
         Some(detail) => against(Rule::Region, Code::RegionBlocked, Actor::Operator, detail),
         None => fine(Rule::Region, "the country is not blocked"),
     }

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::{Histories, Page};
 use crate::{
-    domain::{address::Address, cursor::Cursor, message::Number, window::Window},
+    domain::{address::Address, cursor::Cursor, message::Number, phone, window::Window},
     store::StoreError,
 };
 
@@ -37,21 +37,31 @@ impl Histories {
         };
         let sender = search.sender.as_ref();
         let channel = search.person.channel.as_deref();
-        let pairs = Pairs {
-            theirs: &search.person.number,
-            account_sid: &search.account_sid,
-            after_ours,
-            after_channel,
-            // One more tells whether there is a next page.
-            limit: i64::try_from(search.limit).unwrap_or(i64::MAX).saturating_add(1),
-            ours: sender.map(|sender| sender.number.as_str()),
-            channel: channel.or(sender.and_then(|sender| sender.channel.as_deref())),
-            after_ms: search.after_ms,
-            until_ms: search.until_ms,
-        };
-        let rows = self.bounded(self.reader.windows(&pairs)).await?;
-        let more = rows.len() > search.limit;
-        let found: Vec<Window> = rows.into_iter().take(search.limit).map(WindowRow::read).collect();
+        let mut found: Vec<Window> = Vec::new();
+        for theirs in phone::spellings(&search.person.number) {
+            let pairs = Pairs {
+                theirs: &theirs,
+                account_sid: &search.account_sid,
+                after_ours,
+                after_channel,
+                // One more tells whether there is a next page.
+                limit: i64::try_from(search.limit).unwrap_or(i64::MAX).saturating_add(1),
+                ours: sender.map(|sender| sender.number.as_str()),
+                channel: channel.or(sender.and_then(|sender| sender.channel.as_deref())),
+                after_ms: search.after_ms,
+                until_ms: search.until_ms,
+            };
+            let rows = self.bounded(self.reader.windows(&pairs)).await?;
+            found.extend(rows.into_iter().map(WindowRow::read));
+        }
+        // A person who wrote under two spellings has one window: the later of the two.
+        found.sort_by(|a, b| {
+            let place = |window: &Window| (window.ours.clone(), window.theirs.channel.clone());
+            place(a).cmp(&place(b)).then(b.last_inbound_ms.cmp(&a.last_inbound_ms))
+        });
+        found.dedup_by(|a, b| a.ours == b.ours && a.theirs.channel == b.theirs.channel);
+        let more = found.len() > search.limit;
+        found.truncate(search.limit);
         let end = |window: &Window| Cursor::Pair {
             ours: window.ours.clone(),
             channel: window.theirs.channel.clone(),

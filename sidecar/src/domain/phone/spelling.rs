@@ -1,0 +1,212 @@
+//! The spellings of one number. Five countries changed how their numbers are written, and networks and WhatsApp still use the
+//! old spelling beside the new one; and a trunk prefix after the country code was once kept as it was written. Works on text
+//! alone: it is asked for every webhook.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
+
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat, PhoneNumberType};
+
+use super::is_e164;
+
+/// The number as the plan of today writes it, and as an older plan does.
+struct Spelled {
+    today: String,
+    before: String,
+}
+
+/// The trunk prefix of each country code whose numbers never begin with it.
+static TRUNKS: LazyLock<BTreeMap<String, String>> = LazyLock::new(trunks);
+
+/// The kinds of numbers that there are examples of.
+const KINDS: [PhoneNumberType; 10] = [
+    PhoneNumberType::FixedLine,
+    PhoneNumberType::Mobile,
+    PhoneNumberType::TollFree,
+    PhoneNumberType::PremiumRate,
+    PhoneNumberType::SharedCost,
+    PhoneNumberType::VoIP,
+    PhoneNumberType::PersonalNumber,
+    PhoneNumberType::Pager,
+    PhoneNumberType::UAN,
+    PhoneNumberType::VoiceMail,
+];
+
+/// The trunk prefixes of the world.
+const PREFIXES: [&str; 5] = ["0", "8", "06", "1", "01"];
+
+/// Returns the number and every other spelling under which the same person may be known, the number first.
+pub fn spellings(e164: &str) -> Vec<Cow<'_, str>> {
+    let mut all = vec![Cow::Borrowed(e164)];
+    if !is_e164(e164) {
+        return all;
+    }
+    let (without, with) = trunk(e164);
+    let base = without.as_deref().unwrap_or(e164);
+    let second = second(base);
+    let of_second = second.as_deref().and_then(|second| trunk(second).1);
+    for other in [without.clone(), second, with, of_second].into_iter().flatten() {
+        if !all.contains(&Cow::Borrowed(other.as_str())) {
+            all.push(Cow::Owned(other));
+        }
+    }
+    all
+}
+
+/// Returns the spellings of a number that somebody else may write: in each plan of its country, and as it is given.
+pub fn of_each_plan(number: &str) -> Vec<Cow<'_, str>> {
+    let mut all = vec![Cow::Borrowed(number)];
+    let today = identity(number);
+    let second = second(&today).map(Cow::Owned);
+    for other in [Some(today), second].into_iter().flatten() {
+        if !all.contains(&other) {
+            all.push(other);
+        }
+    }
+    all
+}
+
+/// Returns the one spelling that stands for all [`spellings`] of a number; what is no number in E.164 stands for itself.
+pub fn identity(number: &str) -> Cow<'_, str> {
+    if !is_e164(number) {
+        return Cow::Borrowed(number);
+    }
+    let base = trunk(number).0.map_or(Cow::Borrowed(number), Cow::Owned);
+    match spelled(&base) {
+        Some(Spelled { today, .. }) => Cow::Owned(today),
+        None => base,
+    }
+}
+
+/// Whether two numbers reach the same person.
+pub fn is_same(one: &str, other: &str) -> bool {
+    one == other || identity(one) == identity(other)
+}
+
+/// Returns the spelling of the same number in another plan of its country, if there is one.
+pub(super) fn second(e164: &str) -> Option<String> {
+    let Spelled { today, before } = spelled(e164)?;
+    Some(if today == e164 { before } else { today })
+}
+
+fn spelled(e164: &str) -> Option<Spelled> {
+    let rest = e164.strip_prefix('+').filter(|_| is_e164(e164))?;
+    let of_country = |code: &str| rest.strip_prefix(code);
+    of_country("52")
+        .and_then(mexico)
+        .or_else(|| of_country("54").and_then(argentina))
+        .or_else(|| of_country("55").and_then(brazil))
+        .or_else(|| of_country("225").and_then(ivory_coast))
+        .or_else(|| of_country("229").and_then(benin))
+}
+
+/// Until 2019 a mobile had a 1 before its ten digits.
+fn mexico(rest: &str) -> Option<Spelled> {
+    let ten = match rest.len() {
+        10 => Some(rest),
+        11 => rest.strip_prefix('1'),
+        _ => None,
+    }?;
+    Some(Spelled { today: format!("+52{ten}"), before: format!("+521{ten}") })
+}
+
+/// A mobile has a 9 before its ten digits when it is called from abroad; many write it without.
+fn argentina(rest: &str) -> Option<Spelled> {
+    let ten = match rest.len() {
+        10 => Some(rest),
+        11 => rest.strip_prefix('9'),
+        _ => None,
+    }?;
+    Some(Spelled { today: format!("+549{ten}"), before: format!("+54{ten}") })
+}
+
+/// Since 2016 every mobile has a ninth digit, a 9 after the area code.
+fn brazil(rest: &str) -> Option<Spelled> {
+    let (area, number) = rest.split_at_checked(2)?;
+    let eight = match number.len() {
+        8 => Some(number),
+        9 => number.strip_prefix('9'),
+        _ => None,
+    };
+    let eight = eight.filter(|eight| eight.starts_with(['6', '7', '8', '9']))?;
+    Some(Spelled { today: format!("+55{area}9{eight}"), before: format!("+55{area}{eight}") })
+}
+
+/// Since 31 January 2021 the operator's prefix stands before the eight digits (ARTCI): of mobiles 01 (Moov), 05 (MTN) or 07
+/// (Orange), by their second digit; of landlines, which begin with 2 or 3, 21, 25 or 27, by their third.
+fn ivory_coast(rest: &str) -> Option<Spelled> {
+    let eight = match rest.len() {
+        8 => Some(rest),
+        10 => rest.get(2..),
+        _ => None,
+    }?;
+    let prefix = match eight.as_bytes() {
+        [b'2', _, b'8', ..] => "21",
+        [b'2' | b'3', _, b'0', ..] => "25",
+        [b'2' | b'3', ..] => "27",
+        [_, b'0'..=b'3', ..] => "01",
+        [_, b'4'..=b'6', ..] => "05",
+        [_, _, ..] => "07",
+        _ => return None,
+    };
+    let is_its = rest.len() == 8 || rest.starts_with(prefix);
+    is_its
+        .then(|| Spelled { today: format!("+225{prefix}{eight}"), before: format!("+225{eight}") })
+}
+
+/// Since 30 November 2024 01 stands before the eight digits.
+fn benin(rest: &str) -> Option<Spelled> {
+    let eight = match rest.len() {
+        8 => Some(rest),
+        10 => rest.strip_prefix("01"),
+        _ => None,
+    }?;
+    Some(Spelled { today: format!("+22901{eight}"), before: format!("+229{eight}") })
+}
+
+/// Returns the number without the trunk prefix after its country code, if it has one; and with it, if it has none.
+fn trunk(e164: &str) -> (Option<String>, Option<String>) {
+    let digits = e164.strip_prefix('+').unwrap_or_default();
+    let found = (1..=3).find_map(|length| {
+        let (code, rest) = digits.split_at_checked(length)?;
+        TRUNKS.get_key_value(code).map(|(code, trunk)| (code, trunk, rest))
+    });
+    let Some((code, trunk, rest)) = found else { return (None, None) };
+    let bare = rest.trim_start_matches(trunk.as_str());
+    if bare.len() == rest.len() {
+        let with = format!("+{code}{trunk}{rest}");
+        return (None, Some(with).filter(|with| is_e164(with)));
+    }
+    let without = format!("+{code}{bare}");
+    (Some(without).filter(|without| is_e164(without)), None)
+}
+
+fn trunks() -> BTreeMap<String, String> {
+    let mut trunks: BTreeMap<String, Option<&str>> = BTreeMap::new();
+    for region in PHONE_NUMBER_UTIL.get_supported_regions() {
+        let Some(code) = PHONE_NUMBER_UTIL.get_country_code_for_region(region) else { continue };
+        let start = format!("+{code}");
+        let examples = KINDS.iter().filter_map(|kind| {
+            let example = PHONE_NUMBER_UTIL.get_example_number_for_type_and_region(region, *kind);
+            Some(example.ok()?.format_as(PhoneNumberFormat::E164).into_owned())
+        });
+        let examples: Vec<String> = examples.collect();
+        let rests: Vec<&str> =
+            examples.iter().filter_map(|number| number.strip_prefix(&start)).collect();
+        let is_dropped = |trunk: &str, rest: &str| {
+            let with = format!("{start}{trunk}{rest}");
+            super::formatted(&with).is_ok_and(|number| number.strip_prefix(&start) == Some(rest))
+        };
+        let is_trunk = |trunk: &&&str| {
+            rests.iter().all(|rest| !rest.starts_with(**trunk))
+                && rests.iter().any(|rest| is_dropped(trunk, rest))
+        };
+        let trunk = PREFIXES.iter().find(is_trunk).copied();
+        let known = trunks.entry(code.to_string()).or_insert(trunk);
+        // Countries that share a code have to agree.
+        if *known != trunk {
+            *known = None;
+        }
+    }
+    let found = trunks.into_iter().filter_map(|(code, trunk)| Some((code, trunk?.to_owned())));
+    found.collect()
+}
