@@ -17,9 +17,9 @@ const PATIENCE_MS: u64 = 5;
 const MOST_FLIGHTS: usize = 4;
 /// A batch is closed when it has this many bytes; a single larger letter still goes, alone.
 const BATCH_BYTES: usize = 512 * 1024;
-/// First and longest pause after a failure.
+/// First and longest pause after a failure. Responses that wait for an opt-out to be acknowledged wait for 1 s.
 const RETRY_MS: u64 = 100;
-const RETRY_MOST_MS: u64 = 2_000;
+const RETRY_MOST_MS: u64 = 400;
 
 /// One request's part of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub struct Callouts<T> {
     waiting_bytes: usize,
     most_bytes: usize,
     flights: Vec<Flight<T>>,
+    failed_at_ms: u64,
     retry_at_ms: u64,
     retry_pause_ms: u64,
 }
@@ -70,6 +71,7 @@ impl<T> Callouts<T> {
             waiting_bytes: 0,
             most_bytes,
             flights: Vec::new(),
+            failed_at_ms: 0,
             retry_at_ms: 0,
             retry_pause_ms: RETRY_MS,
         }
@@ -86,9 +88,23 @@ impl<T> Callouts<T> {
         Ok(())
     }
 
+    /// Adds a letter before all others. A quarter of the room is for these letters alone; gives it back when that is full too.
+    pub fn post_first(&mut self, letter: Letter<T>) -> Result<(), Letter<T>> {
+        let bytes = self.waiting_bytes.saturating_add(letter.json.len());
+        if bytes > self.most_bytes.saturating_add(self.most_bytes / 4) {
+            return Err(letter);
+        }
+        self.waiting_bytes = bytes;
+        self.waiting.push_front(letter);
+        Ok(())
+    }
+
     /// Takes note of the time for the letters that came since this was last called.
     pub fn see(&mut self, now_ms: u64) {
         for letter in self.waiting.iter_mut().rev().take_while(|it| it.seen_ms.is_none()) {
+            letter.seen_ms = Some(now_ms);
+        }
+        for letter in self.waiting.iter_mut().take_while(|it| it.seen_ms.is_none()) {
             letter.seen_ms = Some(now_ms);
         }
     }
@@ -137,8 +153,18 @@ impl<T> Callouts<T> {
             self.waiting_bytes = self.waiting_bytes.saturating_add(letter.json.len());
             self.waiting.push_front(letter);
         }
+        self.failed_at_ms = now_ms;
         self.retry_at_ms = now_ms.saturating_add(self.retry_pause_ms);
         self.retry_pause_ms = (self.retry_pause_ms * 2).min(RETRY_MOST_MS);
+    }
+
+    /// The other side answers letters of another kind: what waits for a retry is due after the first pause, not after a long one.
+    /// Reports whether anything waits for a retry.
+    pub fn hurry(&mut self) -> bool {
+        let is_failing = self.retry_at_ms > 0 && !self.waiting.is_empty();
+        self.retry_at_ms = self.retry_at_ms.min(self.failed_at_ms.saturating_add(RETRY_MS));
+        self.retry_pause_ms = RETRY_MS;
+        is_failing
     }
 
     /// The other side answers: no pauses any more.
@@ -276,5 +302,41 @@ mod tests {
             envelope("claims", &[letter(1), letter(2)]),
             r#"{"v":1,"claims":[{"n":1},{"n":2}]}"#
         );
+    }
+
+    #[test]
+    fn urgent_letters_go_first_and_have_room_of_their_own() {
+        let mut callouts = Callouts::new(16);
+        callouts.post(letter(1)).unwrap();
+        callouts.post(letter(2)).unwrap();
+        callouts.see(5);
+        assert!(callouts.post(letter(3)).is_err());
+        assert!(callouts.post_first(letter(10)).is_err(), "the reserve is bounded too");
+        callouts.take(|letter| letter.sender == 2);
+        callouts.post_first(letter(4)).unwrap();
+        callouts.see(9);
+        assert_eq!(senders(callouts.next_batch(9)), [4, 1]);
+        let mut callouts = Callouts::new(16);
+        callouts.post(letter(1)).unwrap();
+        callouts.post(letter(2)).unwrap();
+        callouts.post_first(Letter::new(3, "{}".to_owned())).unwrap();
+        callouts.see(100);
+        let batch = callouts.next_batch(100).unwrap();
+        assert!(batch.iter().all(|letter| letter.age_ms(150) == 50), "{batch:?}");
+    }
+
+    #[test]
+    fn answer_of_another_kind_shortens_the_pause() {
+        let mut callouts = Callouts::new(1000);
+        callouts.post(letter(1)).unwrap();
+        assert!(!callouts.hurry(), "nothing failed");
+        for now_ms in [0, 1_000, 2_000] {
+            let batch = callouts.next_batch(now_ms).unwrap();
+            callouts.retry(batch, now_ms);
+        }
+        assert_eq!(callouts.next_batch(2_000 + RETRY_MS), None);
+        assert!(callouts.hurry());
+        assert_eq!(callouts.next_batch(2_000 + RETRY_MS - 1), None);
+        assert_eq!(senders(callouts.next_batch(2_000 + RETRY_MS)), [1]);
     }
 }

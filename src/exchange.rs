@@ -30,10 +30,16 @@ use crate::handover::dedupe;
 pub use crate::judgement::Head;
 use crate::judgement::{Judged, Proof, Refusal, judge, visible};
 use crate::metrics::Counter;
+use crate::opt_out::may_change_consent;
+use crate::overrides::foreign_encoding;
 use crate::reply::{Answer, Reason};
 
 /// Longest a response waits for its release to be acknowledged. Twilio's retry comes later than that.
 const RELEASE_HOLD_MS: u64 = 250;
+
+/// Longest a response waits for the sidecar to acknowledge a possible opt-out that it could not be asked about. A sidecar that
+/// restarts is back within it. Twilio gives up 15 s after its request, and the backend may have used 14 of them.
+const OPT_OUT_HOLD_MS: u64 = 1_000;
 
 /// Longest wait for the first part of a body. Twilio sends it with the headers, and gives up after 15 s.
 const FIRST_PART_MS: u64 = 10_000;
@@ -115,11 +121,11 @@ pub enum Effect {
     Ask(Rc<Claim>),
     /// Nobody waits for the verdict any more.
     Withdraw,
-    /// Tell the sidecar how it ended; `urgent` if a response waits for it.
+    /// Tell the sidecar how it ended; `urgent` if a response waits for it, or a possible opt-out is in it.
     Settle {
         /// What to tell.
         settlement: Box<Settlement>,
-        /// Whether to tell it now rather than with the next batch.
+        /// Whether to send it now and before others, rather than with the next batch.
         urgent: bool,
     },
     /// The word for the access log.
@@ -153,8 +159,8 @@ enum State {
     Forwarded(Option<Box<Held>>),
     /// The backend's 2xx is on its way to the client; its body is copied, to be given to duplicates.
     Answering(Box<Answering>),
-    /// The response waits for its release to be acknowledged.
-    Settling(Wait),
+    /// The response waits for the settlement to be acknowledged. The counter counts responses that waited too long.
+    Settling(Wait, Counter),
     /// The client has an answer that is not the backend's; the request goes nowhere.
     Answered,
     /// Over.
@@ -224,6 +230,20 @@ struct Held {
     unclaimed: bool,
 }
 
+impl Held {
+    /// Reports whether the sidecar does not know of a webhook that may opt somebody out. Twilio sends it once, so until the
+    /// settlement is acknowledged the memory of this proxy is the only place that has it.
+    fn may_change_consent(&self) -> bool {
+        self.unclaimed && may_change_consent(self.claim.identity.class, &self.claim.form)
+    }
+
+    /// The state in which a response waits until the sidecar has such a webhook; none if there is nothing to wait for.
+    fn hold(&self) -> Option<State> {
+        self.may_change_consent()
+            .then(|| State::Settling(Wait::of(OPT_OUT_HOLD_MS), Counter::OptOutUnacknowledged))
+    }
+}
+
 #[derive(Debug)]
 struct Answering {
     held: Held,
@@ -246,14 +266,14 @@ impl Exchange {
             State::Passing
             | State::Forwarded(_)
             | State::Answering(_)
-            | State::Settling(_)
+            | State::Settling(..)
             | State::Done => false,
         }
     }
 
     /// Whether the response must stay paused.
     pub fn holds_response(&self) -> bool {
-        matches!(self.state, State::Settling(_))
+        matches!(self.state, State::Settling(..))
     }
 
     /// Whether the body is still wanted.
@@ -275,7 +295,7 @@ impl Exchange {
     pub fn waits(&self) -> bool {
         match &self.state {
             State::Receiving(receiving) => receiving.first_part.is_some(),
-            State::Deciding(_) | State::Settling(_) => true,
+            State::Deciding(_) | State::Settling(..) => true,
             _ => false,
         }
     }
@@ -309,17 +329,17 @@ impl Exchange {
             (State::Answering(answering), Event::ResponseBody { part, ends }) => {
                 copy(answering, part, ends, &mut effects)
             }
-            (State::Settling(_), Event::Settled) => {
+            (State::Settling(..), Event::Settled) => {
                 effects.push(Effect::Respond);
                 State::Done
             }
-            (State::Settling(mut hold), Event::Tick { now_ms }) => match hold.at(now_ms) {
+            (State::Settling(mut hold, overdue), Event::Tick { now_ms }) => match hold.at(now_ms) {
                 true => {
-                    effects.push(Effect::Count(Counter::ReleaseUnacknowledged));
+                    effects.push(Effect::Count(overdue));
                     effects.push(Effect::Respond);
                     State::Done
                 }
-                false => State::Settling(hold),
+                false => State::Settling(hold, overdue),
             },
             // The proxy answered a request we still hold: too slow an upload, too long a wait.
             (State::Receiving(_), Event::Response(_)) => State::Answered,
@@ -332,12 +352,14 @@ impl Exchange {
                 State::Done
             }
             (State::Forwarded(Some(held)), Event::Gone) => {
-                settle(*held, Outcome::Release, false, &mut effects);
+                let is_urgent = held.may_change_consent();
+                settle(*held, Outcome::Release, is_urgent, &mut effects);
                 State::Done
             }
             // The backend had accepted it, however much of the answer arrived.
             (State::Answering(answering), Event::Gone) => {
-                settle(answering.held, Outcome::Commit, false, &mut effects);
+                let is_urgent = answering.held.may_change_consent();
+                settle(answering.held, Outcome::Commit, is_urgent, &mut effects);
                 State::Done
             }
             (_, Event::Gone) => State::Done,
@@ -356,18 +378,23 @@ impl Exchange {
             return State::Passing;
         }
         effects.push(Effect::Count(Counter::Webhook));
+        if !head.overrides.is_empty() {
+            effects.push(Effect::Count(Counter::Overridden));
+            effects.extend(head.overrides.iter().cloned().map(Effect::Remove));
+        }
         let most = u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX);
-        let reason = if head.method != b"GET" && head.method != b"POST" {
-            Some(Reason::MethodNotAllowed)
+        let refusal = if head.method != b"GET" && head.method != b"POST" {
+            Some(Refusal::of(Reason::MethodNotAllowed))
         } else if head.ambiguous {
-            Some(Reason::AmbiguousRequest)
+            Some(Refusal::of(Reason::AmbiguousRequest))
         } else if head.content_length.is_some_and(|length| length > most) {
-            Some(Reason::BodyTooLarge)
+            Some(Refusal::of(Reason::BodyTooLarge))
         } else {
-            None
+            let (coding, kind) = (head.content_encoding.as_deref(), head.content_type.as_deref());
+            foreign_encoding(coding, kind).map(|(reason, field)| Refusal::of_field(reason, field))
         };
-        match reason {
-            Some(reason) => self.refuse(Refusal::of(reason), &head, effects),
+        match refusal {
+            Some(refusal) => self.refuse(refusal, &head, effects),
             None => {
                 let first_part = Some(Wait::of(FIRST_PART_MS));
                 State::Receiving(Box::new(Receiving { head, first_part }))
@@ -553,7 +580,8 @@ fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
             // The claim may have arrived although its answer did not: the next attempt must not find it held.
             // If it did not, a STOP in it must still be recorded: Twilio does not send it again.
             let held = Held { claim: Rc::clone(claim), unclaimed: true };
-            settle(held, Outcome::Release, false, effects);
+            let is_urgent = held.may_change_consent();
+            settle(held, Outcome::Release, is_urgent, effects);
             return refuse(&refusal, *mode, &claim.route, None, effects);
         }
         (OnUnavailable::Reject, Mode::Shadow) => {
@@ -591,7 +619,8 @@ fn wait(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> 
 fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
     effects.push(Effect::Withdraw);
     let held = Held { claim: Rc::clone(claim), unclaimed: true };
-    settle(held, Outcome::Release, false, effects);
+    let is_urgent = held.may_change_consent();
+    settle(held, Outcome::Release, is_urgent, effects);
 }
 
 /// Only a backend's 2xx means that the webhook was accepted. After anything else the next attempt, the
@@ -600,8 +629,10 @@ fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
 fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect>) -> State {
     let Some(held) = held else { return State::Done };
     if !head.from_backend || !(200..300).contains(&head.status) {
+        let hold = held.hold();
         settle(*held, Outcome::Release, true, effects);
-        return State::Settling(Wait::of(RELEASE_HOLD_MS));
+        return hold
+            .unwrap_or(State::Settling(Wait::of(RELEASE_HOLD_MS), Counter::ReleaseUnacknowledged));
     }
     match head.content_type.and_then(twiml_type) {
         Some(content_type) if !head.ends && held.claim.identity.class == Class::Inbound => {
@@ -614,8 +645,9 @@ fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect
             }))
         }
         _ => {
-            settle(*held, Outcome::Commit, false, effects);
-            State::Done
+            let hold = held.hold();
+            settle(*held, Outcome::Commit, hold.is_some(), effects);
+            hold.unwrap_or(State::Done)
         }
     }
 }
@@ -639,8 +671,11 @@ fn copy(
         content_type,
         body,
     });
-    settle_with(held, Outcome::Commit, false, answer, effects);
-    State::Done
+    // The end of the answer waits, so the client does not have a whole answer before the sidecar has the opt-out. An answer that
+    // goes on is not held: the proxy would have to buffer what follows.
+    let hold = held.hold();
+    settle_with(held, Outcome::Commit, hold.is_some(), answer, effects);
+    hold.filter(|_| ends).unwrap_or(State::Done)
 }
 
 /// The content types in which Twilio takes an answer to a message.

@@ -11,6 +11,7 @@ use twilio_edge_contract::headers;
 use crate::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use crate::host;
 use crate::metrics::Counter;
+use crate::overrides::is_override;
 use crate::pairs::Pairs;
 use crate::worker::Shared;
 
@@ -160,7 +161,7 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
             Effect::Settle { settlement, urgent } => shared.settle(id, &settlement, urgent),
             Effect::Note(word) => host::note(word),
             Effect::Count(counter) => shared.count(counter),
-            Effect::Warn(line) => shared.warn(&line),
+            Effect::Warn(line) => shared.log_refusal(&line),
         }
     }
 }
@@ -187,6 +188,10 @@ fn read_head(pairs: Pairs<'_>) -> Head {
                 continue;
             }
             b"content-type" => &mut head.content_type,
+            b"content-encoding" => {
+                head.add_content_encoding(value);
+                continue;
+            }
             b"x-twilio-signature" => &mut head.signature,
             b"x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
             b"x-request-id" => {
@@ -199,6 +204,10 @@ fn read_head(pairs: Pairs<'_>) -> Head {
             }
             b"i-twilio-idempotency-token" => {
                 head.idempotency_token = Some(value.to_vec());
+                continue;
+            }
+            _ if is_override(name) => {
+                head.overrides.push(String::from_utf8_lossy(name).into_owned());
                 continue;
             }
             _ => continue,

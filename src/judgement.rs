@@ -39,6 +39,10 @@ pub struct Head {
     pub idempotency_token: Option<Vec<u8>>,
     /// Names of headers a client may not send.
     pub forged: Vec<String>,
+    /// Names of headers that would override the method, the path or the framing; removed on guarded routes.
+    pub overrides: Vec<String>,
+    /// `content-encoding`, its lines joined by commas.
+    pub content_encoding: Option<Vec<u8>>,
     /// A header of the above came more than once.
     pub ambiguous: bool,
 }
@@ -57,6 +61,15 @@ pub(crate) struct Proof {
 }
 
 impl Head {
+    /// Adds a line of `content-encoding`.
+    pub fn add_content_encoding(&mut self, line: &[u8]) {
+        let all = self.content_encoding.get_or_insert_default();
+        if !all.is_empty() {
+            all.push(b',');
+        }
+        all.extend_from_slice(line);
+    }
+
     /// Which of the sidecar's own messages a proven status is about. One that is not whole is nobody's: a value that was
     /// cut anew within the signed text names none.
     pub(crate) fn send_id(&self) -> Option<String> {
@@ -120,6 +133,11 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn of(reason: Reason) -> Self {
         Self { reason, field: None, account_sid: None }
+    }
+
+    /// `field` is the name of the header or parameter that is wrong.
+    pub(crate) fn of_field(reason: Reason, field: &'static str) -> Self {
+        Self { field: Some(field), ..Self::of(reason) }
     }
 
     /// `sid` must be one of the configured accounts.

@@ -21,6 +21,8 @@ pub enum Counter {
     Passed,
     /// A request from which headers in our name were removed.
     Forged,
+    /// A request on a guarded route from which headers were removed that override the method, the path or the framing.
+    Overridden,
     /// A request whose signature and shape were proven.
     Verified,
     /// Which of its account's keys signed a proven request.
@@ -45,6 +47,8 @@ pub enum Counter {
     SettlementsFailed,
     /// A response delivered before its release was acknowledged, because that took too long.
     ReleaseUnacknowledged,
+    /// A possible opt-out that was answered before the sidecar had acknowledged it.
+    OptOutUnacknowledged,
     /// What came of asking the sidecar for keys.
     Refresh(Refresh),
 }
@@ -87,12 +91,14 @@ impl Counter {
             Counter::Webhook,
             Counter::Passed,
             Counter::Forged,
+            Counter::Overridden,
             Counter::Verified,
             Counter::NoVerdict,
             Counter::SettlementDropped,
             Counter::ClaimsFailed,
             Counter::SettlementsFailed,
             Counter::ReleaseUnacknowledged,
+            Counter::OptOutUnacknowledged,
         ];
         all.extend(KeySlot::ALL.map(Counter::Matched));
         all.extend(Reason::ALL.map(Counter::Rejected));
@@ -131,6 +137,10 @@ impl Counter {
             Counter::Forged => {
                 ("", "requests from which headers or trailers in our name were removed")
             }
+            Counter::Overridden => (
+                "",
+                "requests on guarded routes from which headers were removed that override the method, the path or the framing",
+            ),
             Counter::Verified => ("", "requests whose signature and shape were proven"),
             Counter::Matched(_) => (
                 "slot",
@@ -158,6 +168,10 @@ impl Counter {
             Counter::ReleaseUnacknowledged => {
                 ("", "responses delivered after 250 ms without waiting longer for their release")
             }
+            Counter::OptOutUnacknowledged => (
+                "",
+                "possible opt-outs that were answered after 1 s although the sidecar had not acknowledged them: only this Envoy's memory has them",
+            ),
             Counter::Refresh(_) => ("result", "what came of asking the sidecar for keys"),
         }
     }
@@ -168,6 +182,7 @@ impl Counter {
             Counter::Webhook => ("webhooks", None),
             Counter::Passed => ("passed", None),
             Counter::Forged => ("forged_headers", None),
+            Counter::Overridden => ("override_headers", None),
             Counter::Verified => ("verified", None),
             Counter::Matched(slot) => ("key", Some(slot.as_str())),
             Counter::Rejected(reason) => ("rejected", Some(reason.slug())),
@@ -199,6 +214,7 @@ impl Counter {
             Counter::ClaimsFailed => ("callout_failed", Some("claims")),
             Counter::SettlementsFailed => ("callout_failed", Some("settlements")),
             Counter::ReleaseUnacknowledged => ("release_unacknowledged", None),
+            Counter::OptOutUnacknowledged => ("opt_out_unacknowledged", None),
             Counter::Refresh(refresh) => {
                 let refresh = match refresh {
                     Refresh::Updated => "updated",

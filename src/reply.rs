@@ -19,6 +19,8 @@ pub enum Reason {
     UnexpectedBody,
     /// A header that must be unique came twice, or the path is no text.
     AmbiguousRequest,
+    /// A header names an encoding or a charset in which Twilio sends no body.
+    UnsupportedEncoding,
     /// More parameters than any webhook has.
     TooManyParameters,
     /// No `X-Twilio-Signature`.
@@ -53,12 +55,13 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, so that counters can be defined and documents checked.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::MethodNotAllowed,
         Reason::BodyTooLarge,
         Reason::NoBody,
         Reason::UnexpectedBody,
         Reason::AmbiguousRequest,
+        Reason::UnsupportedEncoding,
         Reason::TooManyParameters,
         Reason::MissingSignature,
         Reason::InvalidSignature,
@@ -115,6 +118,11 @@ impl Reason {
                 "ambiguous-request",
                 400,
                 "A header that must be unique came twice, or the path is no text; check the caller and the proxies before this one.",
+            ),
+            Reason::UnsupportedEncoding => (
+                "unsupported-encoding",
+                415,
+                "A header says that the body is compressed or not UTF-8, so a backend would read other values than Twilio signed. Twilio sends neither: check the caller and the proxies before this one.",
             ),
             Reason::TooManyParameters => (
                 "too-many-parameters",

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use twilio_edge_contract::{
-    CLAIMS_PATH, ClaimsReply, PROTOCOL_VERSION, SETTLEMENTS_PATH, Settled, SettlementResult,
-    SettlementsReply, Verdict,
+    CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, Settled,
+    SettlementResult, SettlementsReply, Verdict,
 };
 
 use crate::callouts::{Letter, envelope};
@@ -121,6 +121,14 @@ impl Root {
             let claims = u64::try_from(letters.len()).unwrap_or(u64::MAX);
             worker.metrics.record(Histogram::ClaimBatch, claims);
         });
+        // The sidecar is back: opt-outs that it could not be asked about wait for it.
+        if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
+            && shared.with(|worker| worker.settlements.hurry()) == Some(true)
+            && let Some(config) = shared.with(|worker| Rc::clone(&worker.config))
+            && let Some(sidecar) = &config.sidecar
+        {
+            self.send_settlements(shared, sidecar, now_ms);
+        }
         let mut verdicts: Vec<Option<Verdict>> = reply.verdicts.into_iter().map(Some).collect();
         let events = letters.into_iter().enumerate().map(|(place, Letter { sender, .. })| {
             let is_its = |it: &Option<Verdict>| {
@@ -209,7 +217,7 @@ impl Root {
             Some(Answered::Failed(why)) => {
                 let line =
                     format!("the keys could not be refreshed, the last good ones stay: {why}");
-                shared.warn(&line);
+                host::warn(&line);
             }
             Some(Answered::Unchanged) | None => {}
         }
@@ -258,6 +266,7 @@ impl Context for Root {
                 self.send_settlements(shared, sidecar, now_ms);
             }
             shared.with(|worker| worker.report(now_ms));
+            shared.report_suppressed();
             self.is_leaving = shared.owes_settlements();
         }
         !self.is_leaving

@@ -12,14 +12,13 @@ use crate::callouts::{Callouts, Letter};
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::host::{self, Bell, Metrics};
+use crate::log_limit::{LogLimit, suppressed_refusals};
 use crate::metrics::{Counter, Gauge, Tally};
 use crate::refresh::KeyRefresh;
 
 /// What may wait of each kind, per worker, in bytes.
 const MOST_CLAIM_BYTES: usize = 8 << 20;
 const MOST_SETTLEMENT_BYTES: usize = 16 << 20;
-/// Warnings a worker may write per second; the rest is counted and told of in one line.
-const WARNINGS_PER_SECOND: u32 = 20;
 
 /// Who waits for a settlement to be acknowledged.
 pub(crate) struct Settling {
@@ -54,7 +53,7 @@ pub(crate) struct Worker {
     /// Claims for which there was no room. Told so in a root callback, as any other failure is.
     pub(crate) unasked: Vec<Letter<Asking>>,
     pub(crate) settlements: Callouts<Settling>,
-    warnings: Warnings,
+    refusals: LogLimit,
 }
 
 impl Shared {
@@ -74,7 +73,7 @@ impl Shared {
             claims: Callouts::new(MOST_CLAIM_BYTES),
             unasked: Vec::new(),
             settlements: Callouts::new(MOST_SETTLEMENT_BYTES),
-            warnings: Warnings::default(),
+            refusals: LogLimit::default(),
         })))
     }
 
@@ -127,7 +126,13 @@ impl Shared {
         let sender =
             Settling { claim_id: settlement.claim_id.clone(), stream: urgent.then_some(stream) };
         self.with(|worker| {
-            if worker.settlements.post(Letter::new(sender, json)).is_err() {
+            let letter = Letter::new(sender, json);
+            // A possible opt-out that the sidecar does not know goes before what it knows.
+            let posted = match urgent && settlement.unclaimed.is_some() {
+                true => worker.settlements.post_first(letter),
+                false => worker.settlements.post(letter),
+            };
+            if posted.is_err() {
                 worker.count(Counter::SettlementDropped);
             }
             if urgent {
@@ -145,8 +150,18 @@ impl Shared {
         self.with(|worker| worker.count(counter));
     }
 
-    pub(crate) fn warn(&self, line: &str) {
-        self.with(|worker| worker.warnings.write(line));
+    /// Logs how many refusals were not logged, before nobody can.
+    pub(crate) fn report_suppressed(&self) {
+        if let Some(suppressed) = self.with(|worker| worker.refusals.take_suppressed()).flatten() {
+            host::warn(&suppressed_refusals(suppressed));
+        }
+    }
+
+    /// Logs a refusal, unless there were too many.
+    pub(crate) fn log_refusal(&self, line: &str) {
+        if self.with(|worker| worker.refusals.admits()) == Some(true) {
+            host::warn(line);
+        }
     }
 }
 
@@ -155,12 +170,14 @@ impl Worker {
         self.tally.count(counter);
     }
 
-    /// Tells the host what was counted, and starts a new second of warnings if it is one.
+    /// Tells the host what was counted, and how many refusals were not logged within the last second.
     pub(crate) fn report(&mut self, now_ms: u64) {
         self.metrics.add(&mut self.tally);
         self.metrics.part(Gauge::Waiting, self.streams.len());
         self.metrics.part(Gauge::Outbox, self.settlements.len());
-        self.warnings.tell_of_swallowed(now_ms);
+        if let Some(suppressed) = self.refusals.refill(now_ms) {
+            host::warn(&suppressed_refusals(suppressed));
+        }
     }
 
     /// Takes note that the root has been woken.
@@ -175,38 +192,6 @@ impl Worker {
         if let Some(bell) = self.bell.as_ref().filter(|_| !self.rung) {
             bell.ring();
             self.rung = true;
-        }
-    }
-}
-
-/// A bounded number of warnings per second.
-#[derive(Default)]
-struct Warnings {
-    second: u64,
-    written: u32,
-    swallowed: u32,
-}
-
-impl Warnings {
-    fn write(&mut self, line: &str) {
-        if self.written < WARNINGS_PER_SECOND {
-            self.written += 1;
-            host::warn(line);
-        } else {
-            self.swallowed += 1;
-        }
-    }
-
-    fn tell_of_swallowed(&mut self, now_ms: u64) {
-        let second = now_ms / 1000;
-        if second == self.second {
-            return;
-        }
-        self.second = second;
-        self.written = 0;
-        if self.swallowed > 0 {
-            host::warn(&format!("{} more warnings of this kind were not written", self.swallowed));
-            self.swallowed = 0;
         }
     }
 }

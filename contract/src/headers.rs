@@ -33,13 +33,55 @@ pub const KEY: &str = "x-twilio-edge-key";
 /// On local replies, to the client: why the request was not forwarded.
 pub const REASON: &str = "x-twilio-edge-reason";
 
-/// Whether a backend could take `name` for one of ours. CGI, WSGI and PHP read `-` and `_` as the same
-/// character, so `X_Twilio_Edge_Verified` must go too.
+/// Every trusted header of the filter.
+const ALL: [&str; 14] = [
+    VERIFIED,
+    CLASS,
+    MESSAGE_SID,
+    STATUS,
+    FROM,
+    TO,
+    CHANNEL,
+    OPT,
+    SUPPRESSED,
+    WINDOW_EXPIRES,
+    DEDUPE,
+    ATTEMPT,
+    KEY,
+    REASON,
+];
+
+/// Reports whether a backend could mistake `name` for a header of the filter.
+///
+/// CGI, WSGI, Rack and PHP map every separator of a header name to `_` in the name of a variable, and some frameworks drop
+/// separators. So `X_Twilio_Edge_Verified`, `x.twilio.edge.verified`, `x--twilio~edge-verified` and `XTwilioEdgeVerified` are
+/// reserved as well. Names under the prefix are reserved although no such header exists today.
 pub fn is_reserved(name: &[u8]) -> bool {
-    name.len() >= PREFIX.len()
-        && name.iter().zip(PREFIX.as_bytes()).all(|(have, want)| {
-            have.to_ascii_lowercase() == *want || (*have == b'_' && *want == b'-')
-        })
+    let mut rest = name;
+    for want in PREFIX.bytes().filter(u8::is_ascii_alphanumeric) {
+        rest = match without_separators(rest).split_first() {
+            Some((have, rest)) if have.to_ascii_lowercase() == want => rest,
+            _ => return false,
+        };
+    }
+    let is_separated = rest.first().is_some_and(|byte| !byte.is_ascii_alphanumeric());
+    is_separated
+        || ALL
+            .iter()
+            .filter_map(|known| known.strip_prefix(PREFIX))
+            .any(|known| is_spelling(rest, known))
+}
+
+/// Reports whether `name` has the letters and digits of `known`, in any case and with any separators.
+pub fn is_spelling(name: &[u8], known: &str) -> bool {
+    let known = known.bytes().filter(u8::is_ascii_alphanumeric);
+    let letters = name.iter().copied().filter(u8::is_ascii_alphanumeric);
+    letters.map(|byte| byte.to_ascii_lowercase()).eq(known.map(|byte| byte.to_ascii_lowercase()))
+}
+
+fn without_separators(name: &[u8]) -> &[u8] {
+    let letters = name.iter().position(u8::is_ascii_alphanumeric).unwrap_or(name.len());
+    name.get(letters..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -54,13 +96,44 @@ mod tests {
             "x_twilio_edge_verified",
             "X_Twilio-Edge_anything",
             "x-twilio-edge-",
+            "x.twilio.edge.verified",
+            "x~twilio!edge|verified",
+            "x--twilio__edge..verified",
+            "-x-twilio-edge-verified",
+            "_X_Twilio_Edge_Verified_",
+            "xtwilioedgeverified",
+            "XTwilioEdge-MessageSid",
+            "x-twilioedge-verified",
+            "x-twilio-edgeverified",
+            "xtwilioedge_anything",
+            "x twilio edge key",
         ] {
             assert!(is_reserved(name.as_bytes()), "{name}");
         }
-        for name in
-            ["x-twilio-signature", "x-twilio-edge", "twilio-edge-verified", "", "x-twilio-edged-x"]
-        {
+        assert!(is_reserved(b"x-twilio-edge\xe9verified"));
+        for name in [
+            "x-twilio-signature",
+            "x-twilio-edge",
+            "twilio-edge-verified",
+            "",
+            "-",
+            "x-twilio-edged-x",
+            "x-twilio-edged",
+            "xx-twilio-edge-verified",
+            "x-twilio-edgeverifiedly",
+        ] {
             assert!(!is_reserved(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_header_of_the_filter_is_reserved_however_it_is_separated() {
+        for known in ALL {
+            for separator in ["", "-", "_", ".", "--", "'"] {
+                let name = known.replace('-', separator);
+                assert!(is_reserved(name.as_bytes()), "{name}");
+                assert!(is_reserved(name.to_ascii_uppercase().as_bytes()), "{name}");
+            }
         }
     }
 }

@@ -282,6 +282,11 @@ fn every_refusal_has_its_reason() {
         (unsigned, BODY, "missing-signature"),
         (post("/in", "Body=other"), BODY, "invalid-signature"),
         (Head { content_type: None, ..post("/in", BODY) }, BODY, "missing-body-hash"),
+        (
+            Head { content_encoding: Some(b"gzip".to_vec()), ..post("/in", BODY) },
+            BODY,
+            "unsupported-encoding",
+        ),
         (post("/in", &other_sid), &other_sid, "unknown-account"),
         (post("/in", &no_sid), &no_sid, "missing-field"),
         (post("/in", &status), &status, "wrong-class"),
@@ -699,6 +704,56 @@ proptest! {
         }
         prop_assert!(!case.exchange.waits() && !case.exchange.holds_response());
     }
+}
+
+#[test]
+fn override_headers_are_removed_where_something_is_guarded_and_nowhere_else() {
+    let overrides = vec!["x-original-url".to_owned(), "x_http_method_override".to_owned()];
+    let removes = |path: &str| {
+        let case = Case::of(Head { overrides: overrides.clone(), ..post(path, BODY) }, BODY);
+        let removed = |name: &String| case.effects.contains(&Effect::Remove(name.clone()));
+        overrides.iter().all(removed)
+    };
+    assert!(removes("/in") && removes("/shadow") && removes("/other"));
+    assert!(!removes("/off") && !removes("/app"));
+}
+
+#[test]
+fn possible_opt_out_that_nobody_was_asked_about_is_held_until_it_is_acknowledged() {
+    let stop = BODY.replace("zebra", "STOP");
+    let unclaimed = |body: &str| {
+        let mut case = Case::of(post("/in", body), body);
+        case.tell(Event::NoVerdict);
+        case.tell(Event::Response(ResponseHead {
+            status: 200,
+            from_backend: true,
+            ..ResponseHead::default()
+        }));
+        case
+    };
+    let mut case = unclaimed(&stop);
+    assert!(case.exchange.holds_response() && !case.effects.contains(&Effect::Respond));
+    assert!(
+        case.effects.iter().any(|effect| matches!(effect, Effect::Settle { urgent: true, .. }))
+    );
+    case.tell(Event::Settled);
+    assert_eq!(case.effects.last(), Some(&Effect::Respond));
+    let mut case = unclaimed(&stop);
+    case.after(999);
+    assert!(case.exchange.holds_response());
+    case.after(1);
+    assert!(!case.exchange.holds_response());
+    assert!(case.effects.contains(&Effect::Count(Counter::OptOutUnacknowledged)));
+    let question = BODY.replace("zebra", "Where+is+my+order");
+    assert!(!unclaimed(&question).exchange.holds_response());
+    let mut claimed = Case::of(post("/in", &stop), &stop);
+    claimed.decide(Decision::Proceed);
+    claimed.tell(Event::Response(ResponseHead {
+        status: 200,
+        from_backend: true,
+        ..ResponseHead::default()
+    }));
+    assert!(!claimed.exchange.holds_response(), "the sidecar knows of it");
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct Passed {
     pub ended: bool,
     /// When the headers went.
     pub since: Moment,
+    /// When the end went.
+    pub until: Option<Moment>,
 }
 
 impl Passed {
@@ -97,6 +99,9 @@ impl Flow {
             passed.body.append(&mut self.body);
             passed.trailers.extend(self.trailers.take().unwrap_or_default());
             passed.ended = self.ended;
+            if passed.ended && passed.until.is_none() {
+                passed.until = Some(moment);
+            }
         }
     }
 

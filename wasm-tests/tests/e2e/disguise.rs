@@ -10,7 +10,7 @@ use twilio_edge_wasm_tests::http2::{Framing, send_h2};
 use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Stack, connection_manager};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, fresh_sid};
 
-use crate::expect::{arrived, refused};
+use crate::expect::{arrived, is_refusal, refused};
 use crate::suite::{Scenario, Setting, told};
 
 /// Routes that ask for the filter's word.
@@ -43,6 +43,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         what_is_no_webhook_passes_without_our_headers,
         paths_are_matched_as_written,
         headers_that_name_another_path_are_not_believed,
+        headers_that_change_what_was_signed_reach_nobody,
     ];
     let strict = told![Setting::Own(Plan::adapted(SidecarPlan::Absent, |config| {
             // As shipped: no route of ours.
@@ -102,8 +103,8 @@ async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> 
     Ok(())
 }
 
-/// Names a backend could take for the filter's, by case, by underscore, or because it reads only the last of several.
-const FORGERIES: [&str; 12] = [
+/// Names a backend could take for the filter's, by case, by its separators, or because it reads only the last of several.
+const FORGERIES: [&str; 17] = [
     "x-twilio-edge-verified",
     "X-Twilio-Edge-Verified",
     "X-TWILIO-EDGE-KEY",
@@ -116,6 +117,11 @@ const FORGERIES: [&str; 12] = [
     "x-twilio-edge-anything-new",
     "x-twilio-edge-",
     "x_twilio_edge_",
+    "x.twilio.edge.verified",
+    "x~twilio~edge~opt",
+    "X--Twilio__Edge..From",
+    "XTwilioEdgeVerified",
+    "x-twilioedge-class",
 ];
 
 /// `request` with all of [`FORGERIES`], twice.
@@ -241,6 +247,74 @@ async fn headers_that_name_another_path_are_not_believed(stack: &Stack) -> Resul
     let claiming = names.iter().fold(signed, |request, name| request.header(name, "/nowhere"));
     assert_eq!(stack.send(&claiming).await?.status, 200);
     arrived(stack, &claiming).await?;
+    Ok(())
+}
+
+/// A captured webhook with one header more is the same webhook for the application, or is refused.
+async fn headers_that_change_what_was_signed_reach_nobody(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    let removed = [
+        "X-HTTP-Method-Override",
+        "x_http_method_override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "x.original.method",
+        "X-Original-URL",
+        "XOriginalURL",
+        "X-Rewrite-URL",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Uri",
+        "Content_Length",
+        "Content_Type",
+        "transfer_encoding",
+        "Content-Transfer-Encoding",
+    ];
+    let kept = ["X-Forwarded-Host", "X-Forwarded-Port", "Via", "X-Real-Ip"];
+    for form in [Form::inbound("same"), Form::status("sent"), Form::other()] {
+        for over_h2 in [false, true] {
+            let form = form.clone().set("MessageSid", &fresh_sid("SM"));
+            let mut request = stack.post(&form).await?;
+            for name in removed.iter().chain(&kept) {
+                request = request.header(name, "DELETE");
+            }
+            let response = match over_h2 {
+                true => send_h2(edge, &request, Framing::default()).await?,
+                false => stack.send(&request).await?,
+            };
+            assert_eq!(response.status, 200, "{}", response.text());
+            let seen = arrived(stack, &request).await?;
+            for name in removed {
+                ensure!(seen.header(&name.to_lowercase()).is_none(), "{name} reached the backend");
+            }
+            for name in kept {
+                ensure!(seen.header(&name.to_lowercase()).is_some(), "{name} was removed");
+            }
+        }
+    }
+    let passing = Request::new("POST", PASS_THROUGH, "x").header("X-HTTP-Method-Override", "PUT");
+    assert_eq!(stack.send(&passing).await?.status, 200);
+    let seen = stack.backend.wait(&passing.case, 1).await?;
+    ensure!(seen[0].header("x-http-method-override").is_some(), "nobody guards this route");
+    let signed = stack.post(&Form::inbound("encoded")).await?;
+    for coding in ["gzip", "br", "identity, deflate"] {
+        let request = signed.clone().as_new_case().header("Content-Encoding", coding);
+        refused(stack, &request, Reason::UnsupportedEncoding).await?;
+        is_refusal(
+            &send_h2(edge, &request, Framing::default()).await?,
+            Reason::UnsupportedEncoding,
+        )?;
+    }
+    for charset in ["utf-7", "UTF-16", "iso-8859-1; charset=utf-8"] {
+        let kind = format!("application/x-www-form-urlencoded; charset={charset}");
+        let request = signed.clone().as_new_case().without_header("content-type");
+        let request = request.header("Content-Type", kind.as_str());
+        refused(stack, &request, Reason::UnsupportedEncoding).await?;
+    }
+    let typed_twice = signed.clone().as_new_case().header("Content-Type", "application/json");
+    refused(stack, &typed_twice, Reason::AmbiguousRequest).await?;
+    let plain = signed.as_new_case().header("Content-Encoding", "identity");
+    assert_eq!(stack.send(&plain).await?.status, 200);
+    arrived(stack, &plain).await?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use twilio_edge_filter::form::MAX_PARAMETERS;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::send_bytes;
 use twilio_edge_wasm_tests::http2::{Framing, send_h2};
+use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::recorder::Answer;
 use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
@@ -35,8 +36,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         headers_up_to_the_limits_arrive,
         ninety_forged_names_are_all_removed,
     ];
+    let logging =
+        told![Setting::Own(Plan::new(SidecarPlan::Absent)); forgeries_do_not_flood_the_log];
     let trailing = told![Setting::Own(TRAILING); ninety_forged_trailers_are_all_removed];
-    [shipped.as_slice(), &trailing].concat()
+    [shipped.as_slice(), &logging, &trailing].concat()
 }
 
 /// `form` with parameters of no meaning, until there are `count`.
@@ -127,6 +130,36 @@ async fn headers_up_to_the_limits_arrive(stack: &Stack) -> Result<()> {
         stack.nothing_reached(&request).await?;
     }
     assert_eq!(claimed(stack)?, before, "nobody asks about what Envoy refuses");
+    Ok(())
+}
+
+/// Two workers may log 20 refusals each at once and 5 per second, and say how many they did not log.
+async fn forgeries_do_not_flood_the_log(stack: &Stack) -> Result<()> {
+    let forged = stack.post(&Form::inbound("forged")).await?.without_header("x-twilio-signature");
+    let begun = std::time::Instant::now();
+    for _ in 0..20 {
+        let requests: Vec<_> = (0..25).map(|_| forged.clone().as_new_case()).collect();
+        for answer in join_all(requests.iter().map(|request| stack.send(request))).await {
+            is_refusal(&answer?, Reason::MissingSignature)?;
+        }
+    }
+    let rejected = async || stack.envoy.counter("rejected.missing-signature").await;
+    until("each refusal is counted", async || Ok((rejected().await? == 500).then_some(()))).await?;
+    let suppressed = |log: &str| -> usize {
+        let lines = log
+            .lines()
+            .filter_map(|line| line.split_once(" more refused webhooks were not logged"));
+        lines.filter_map(|(start, _)| start.rsplit(' ').next()?.parse::<usize>().ok()).sum()
+    };
+    let refusals = |log: &str| log.matches("webhook rejected: reason=missing-signature").count();
+    until("each refusal is logged or reported as not logged", async || {
+        let log = stack.envoy.log()?;
+        Ok((refusals(&log) + suppressed(&log) == 500).then_some(()))
+    })
+    .await?;
+    let (logged, seconds) = (refusals(&stack.envoy.log()?), begun.elapsed().as_secs() + 2);
+    let most = 2 * (20 + 5 * usize::try_from(seconds)?);
+    ensure!(logged < 500 && logged <= most, "{logged} refusals were logged within {seconds} s");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! Parts die, hang or talk nonsense. What was proven is still delivered or refused as the policy says, nobody waits for
 //! ever, nothing that counts is forgotten, and all goes on when the part is back.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use twilio_edge::demo::SIDECAR_CLUSTER;
 use twilio_edge_contract::CLAIMS_PATH;
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::Answer;
+use twilio_edge_wasm_tests::recorder::{Answer, Gate};
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
 
@@ -45,10 +45,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         });
         envoy_killed_with_a_webhook_at_the_backend_delivers_it_again,
     ];
+    let double = told![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
+        stop_is_answered_after_a_sidecar_that_restarts_has_it,
+    ];
     let redis = told![Setting::Newest(Plan::new(SidecarPlan::Redis));
         redis_may_die_and_come_back_empty,
     ];
-    [forwarding.as_slice(), &mixed, &scripted, &absent, &crash, &killed, &redis].concat()
+    [forwarding.as_slice(), &mixed, &scripted, &absent, &crash, &killed, &double, &redis].concat()
 }
 
 async fn while_the_sidecar_is_away_webhooks_are_forwarded(stack: &Stack) -> Result<()> {
@@ -302,6 +305,35 @@ async fn a_stop_survives_a_sidecar_killed_right_after(stack: &Stack) -> Result<(
 }
 
 /// Nobody is left to settle what it had handed over; that ends by itself.
+/// Both fail: the sidecar is away when somebody says STOP, and Envoy is killed as soon as Twilio has its answer.
+async fn stop_is_answered_after_a_sidecar_that_restarts_has_it(stack: &Stack) -> Result<()> {
+    for (word, answer) in [
+        ("STOP", Answer::status(200)),
+        ("Stopp", Answer::ok("text/xml", "<Response><Message>Good bye</Message></Response>")),
+        ("opt out", Answer::status(500)),
+    ] {
+        let form = Form::inbound(word).set("OptOutType", "STOP");
+        let request = stack.post(&form).await?;
+        let gate = Gate::default();
+        stack.backend.script(&request.case, [gate.then(answer)]);
+        stack.sidecar()?.kill().await?;
+        let restart = async {
+            stack.backend.wait(&request.case, 1).await?;
+            let restarted = stack.sidecar()?.restart().await;
+            gate.open();
+            restarted
+        };
+        let (answered, restarted) = tokio::join!(stack.send(&request), restart);
+        stack.envoy.kill().await?;
+        restarted?;
+        ensure!([200, 500].contains(&answered?.status), "{word}");
+        let ledger = stack.ledger().await?;
+        ensure!(ledger.suppressed(form.get("From")).await?, "the {word} is lost");
+        stack.envoy.restart().await?;
+    }
+    Ok(())
+}
+
 async fn envoy_killed_with_a_webhook_at_the_backend_delivers_it_again(stack: &Stack) -> Result<()> {
     let form = Form::inbound("hello");
     let request = stack.post(&form).await?;

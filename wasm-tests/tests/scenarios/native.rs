@@ -8,13 +8,15 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow};
 use twilio_edge_contract::{
-    CLAIMS_PATH, ClaimsReply, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementResult,
+    CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementResult,
     SettlementsReply, headers,
 };
 use twilio_edge_filter::callouts::{Callouts, Letter, envelope};
 use twilio_edge_filter::config::Config;
 use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head, ResponseHead};
+use twilio_edge_filter::log_limit::{LogLimit, suppressed_refusals};
 use twilio_edge_filter::metrics::Counter;
+use twilio_edge_filter::overrides::is_override;
 use twilio_edge_filter::refresh::{Answered, KeyRefresh};
 use twilio_edge_wasm_tests::host::{
     Action, BufferKind, Callback, Cost, Filter, MapKind, Pairs, Proxy, Status,
@@ -34,6 +36,7 @@ struct Root {
     is_leaving: bool,
     claims: Callouts<(u32, String)>,
     settlements: Callouts<(Option<u32>, String)>,
+    refusals: LogLimit,
 }
 
 struct Request {
@@ -122,6 +125,9 @@ impl Filter for Native {
             Callback::Log { context } => self.tell(context, Event::Gone).map(|()| 0),
             Callback::Done { context } if self.roots.contains_key(&context) => {
                 self.send_settlements(context)?;
+                if let Some(suppressed) = self.root(context)?.refusals.take_suppressed() {
+                    self.proxy.write_log(3, suppressed_refusals(suppressed));
+                }
                 let root = self.root(context)?;
                 root.is_leaving = !root.settlements.is_empty();
                 Ok(u32::from(!root.is_leaving))
@@ -170,6 +176,7 @@ impl Native {
             is_leaving: false,
             claims: Callouts::new(MOST_BYTES),
             settlements: Callouts::new(MOST_BYTES),
+            refusals: LogLimit::default(),
         };
         self.roots.insert(number, root);
         Ok(1)
@@ -286,7 +293,11 @@ impl Native {
                 let json = serde_json::to_string(&*settlement)?;
                 let sender = (urgent.then_some(stream), settlement.claim_id.clone());
                 let root = self.root(root)?;
-                let posted = root.settlements.post(Letter::new(sender, json));
+                let letter = Letter::new(sender, json);
+                let posted = match urgent && settlement.unclaimed.is_some() {
+                    true => root.settlements.post_first(letter),
+                    false => root.settlements.post(letter),
+                };
                 posted.map_err(|_| anyhow!("no room for a settlement"))?;
                 let queue = root.queue;
                 if urgent { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
@@ -296,7 +307,9 @@ impl Native {
             }
             Effect::Count(counter) => self.count(counter),
             Effect::Warn(line) => {
-                self.proxy.write_log(3, line);
+                if self.root(root)?.refusals.admits() {
+                    self.proxy.write_log(3, line);
+                }
                 Ok(())
             }
         }
@@ -327,6 +340,9 @@ impl Native {
         }
         self.send(root)?;
         self.ask_for_keys(root)?;
+        if let Some(suppressed) = self.root(root)?.refusals.refill(now_ms) {
+            self.proxy.write_log(3, suppressed_refusals(suppressed));
+        }
         let state = self.root(root)?;
         if state.is_leaving && state.settlements.is_empty() {
             state.is_leaving = false;
@@ -412,7 +428,7 @@ impl Native {
         let reply = if headers == 0 { None } else { self.read_reply(bytes)? };
         if let Some(letters) = self.root(root)?.claims.landed(token) {
             self.send_claims(root)?;
-            self.claims_answered(letters, reply.as_deref())
+            self.claims_answered(root, letters, reply.as_deref())
         } else if let Some(letters) = self.root(root)?.settlements.landed(token) {
             self.settlements_answered(root, letters, reply.as_deref())
         } else {
@@ -430,6 +446,7 @@ impl Native {
 
     fn claims_answered(
         &mut self,
+        root: u32,
         letters: Vec<Letter<(u32, String)>>,
         reply: Option<&[u8]>,
     ) -> Result<()> {
@@ -437,6 +454,11 @@ impl Native {
         let Some(reply) = reply.filter(|reply| reply.v == PROTOCOL_VERSION) else {
             return self.claims_failed(letters);
         };
+        if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
+            && self.root(root)?.settlements.hurry()
+        {
+            self.send_settlements(root)?;
+        }
         for letter in letters {
             let (stream, claim_id) = letter.sender;
             let verdict = reply.verdicts.iter().find(|verdict| verdict.claim_id == claim_id);
@@ -535,8 +557,16 @@ fn read_head(pairs: Pairs) -> Head {
                 continue;
             }
             "content-type" => &mut head.content_type,
+            "content-encoding" => {
+                head.add_content_encoding(&value);
+                continue;
+            }
             "x-twilio-signature" => &mut head.signature,
             "x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
+            _ if is_override(name.as_bytes()) => {
+                head.overrides.push(name);
+                continue;
+            }
             _ => continue,
         };
         head.ambiguous |= once.replace(value).is_some();

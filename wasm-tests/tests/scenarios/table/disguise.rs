@@ -21,6 +21,17 @@ pub(super) fn scenarios() -> Vec<(&'static str, Plot)> {
         an_unsigned_request_is_refused,
         a_webhook_on_the_wrong_route_is_refused,
         the_next_token_is_good_too,
+        separators_do_not_hide_forged_headers,
+        separators_do_not_hide_forged_headers_where_nothing_is_guarded,
+        override_headers_are_removed_on_a_guarded_route,
+        override_headers_are_removed_in_shadow_mode,
+        override_headers_pass_where_nothing_is_guarded,
+        headers_of_gateways_pass,
+        compressed_body_is_refused,
+        charset_other_than_utf8_is_refused,
+        two_content_types_are_refused,
+        utf8_in_any_spelling_is_accepted,
+        flood_of_forgeries_does_not_flood_the_log,
     ]
 }
 
@@ -128,6 +139,195 @@ fn the_next_token_is_good_too() -> Result<Scenario> {
     let request = Request::post_with(&Form::inbound("hello"), token)?;
     Ok(Scenario::new([Step::Send(request)], |story| {
         ensure!(trusted(story.forwarded(0)?, "key") == "next");
+        Ok(())
+    }))
+}
+
+const SEPARATED: [&str; 8] = [
+    "x.twilio.edge.verified",
+    "x~twilio~edge~opt",
+    "x--twilio__edge..from",
+    "xtwilioedgeverified",
+    "x-twilioedge-message-sid",
+    "x!twilio|edge^anything",
+    "_x_twilio_edge_suppressed",
+    "x'twilio'edge'dedupe",
+];
+
+fn separated(request: Request) -> Request {
+    SEPARATED.into_iter().fold(request, |request, name| request.with(name, "AC_forged"))
+}
+
+fn separators_do_not_hide_forged_headers() -> Result<Scenario> {
+    let request = separated(Request::post(&Form::inbound("hello"))?);
+    Ok(Scenario::new([Step::Send(request)], |story| {
+        let backend = story.forwarded(0)?;
+        let forged = backend.headers.iter().find(|(_, value)| value == b"AC_forged");
+        ensure!(forged.is_none(), "{forged:?} reached the backend");
+        ensure!(trusted(backend, "verified") == ACCOUNT && story.counted("forged_headers") == 1);
+        Ok(())
+    }))
+}
+
+fn separators_do_not_hide_forged_headers_where_nothing_is_guarded() -> Result<Scenario> {
+    let request = separated(Request::new("POST", "/app/orders", b"not ours"))
+        .with("x-twilio-edged", "kept")
+        .trailers(&[("x.twilio.edge.verified", "AC_forged"), ("x-kept", "1")]);
+    Ok(Scenario::new([Step::Send(request)], |story| {
+        let backend = story.forwarded(0)?;
+        let forged = backend.headers.iter().find(|(_, value)| value == b"AC_forged");
+        ensure!(forged.is_none(), "{forged:?} reached the backend");
+        ensure!(backend.header("x-twilio-edged").is_some(), "it only looks alike");
+        ensure!(backend.trailers.len() == 1, "{:?}", backend.trailers);
+        Ok(())
+    }))
+}
+
+const OVERRIDES: [&str; 12] = [
+    "x-http-method-override",
+    "x_http_method_override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-method",
+    "x-original-url",
+    "x.original.url",
+    "x-rewrite-url",
+    "x-forwarded-prefix",
+    "x-forwarded-uri",
+    "content_length",
+    "transfer_encoding",
+];
+
+fn overriding(request: Request) -> Request {
+    OVERRIDES.into_iter().fold(request, |request, name| request.with(name, "override"))
+}
+
+fn override_headers_are_removed_on_a_guarded_route() -> Result<Scenario> {
+    let request = overriding(Request::post(&Form::inbound("hello"))?);
+    Ok(Scenario::new([Step::Send(request)], |story| {
+        let backend = story.forwarded(0)?;
+        let left = backend.headers.iter().find(|(_, value)| value == b"override");
+        ensure!(left.is_none(), "{left:?} reached the backend");
+        ensure!(backend.header("content-length").is_some(), "the proxy's own header is kept");
+        ensure!(trusted(backend, "verified") == ACCOUNT);
+        ensure!(story.counted("override_headers") == 1 && story.counted("forged_headers") == 0);
+        story.answered(0, 200).map(|_| ())
+    }))
+}
+
+fn override_headers_are_removed_in_shadow_mode() -> Result<Scenario> {
+    Ok(override_headers_are_removed_on_a_guarded_route()?.configured(shadow))
+}
+
+fn override_headers_pass_where_nothing_is_guarded() -> Result<Scenario> {
+    let request = overriding(Request::new("POST", "/app/orders", b"not ours"));
+    Ok(Scenario::new([Step::Send(request)], |story| {
+        let backend = story.forwarded(0)?;
+        for name in OVERRIDES {
+            ensure!(backend.header(name).is_some(), "{name} was removed");
+        }
+        ensure!(story.counted("override_headers") == 0);
+        Ok(())
+    }))
+}
+
+/// Gateways before ours may set these; a genuine webhook carries them to the backend.
+fn headers_of_gateways_pass() -> Result<Scenario> {
+    const SET: [&str; 7] = [
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-envoy-external-address",
+        "x-real-ip",
+        "x-forwarded-client-cert",
+    ];
+    let request = Request::post(&Form::inbound("hello"))?;
+    let request = SET.into_iter().fold(request, |request, name| request.with(name, "gateway"));
+    let request =
+        request.with("x-envoy-original-path", "/elsewhere").with("content-encoding", "identity");
+    Ok(Scenario::new([Step::Send(request)], |story| {
+        let backend = story.forwarded(0)?;
+        for name in SET {
+            ensure!(backend.header(name).is_some(), "{name} was removed");
+        }
+        story.answered(0, 200).map(|_| ())
+    }))
+}
+
+fn unsupported(story: &Story) -> Result<()> {
+    for stream in 0..story.streams.len() {
+        story.refused(stream, Reason::UnsupportedEncoding)?;
+    }
+    ensure!(story.asked.is_empty(), "the sidecar was asked");
+    Ok(())
+}
+
+fn compressed_body_is_refused() -> Result<Scenario> {
+    let mut script = Vec::new();
+    for coding in ["gzip", "deflate", "br", "identity, gzip", "X-Custom"] {
+        let request = Request::post(&Form::inbound("hello"))?.with("content-encoding", coding);
+        script.push(Step::Send(request));
+    }
+    let twice = Request::post(&Form::inbound("hello"))?
+        .with("content-encoding", "identity")
+        .with("content-encoding", "gzip");
+    script.push(Step::Send(twice));
+    Ok(Scenario::new(script, unsupported))
+}
+
+fn typed(kind: &str) -> Result<Step> {
+    let request = Request::post(&Form::inbound("hello"))?.without("content-type");
+    Ok(Step::Send(request.with("content-type", kind)))
+}
+
+fn charset_other_than_utf8_is_refused() -> Result<Scenario> {
+    let kinds =
+        ["utf-7", "UTF-16", "iso-8859-1", "\"utf-16\"", "utf-8; charset=utf-7", "ebcdic-cp-us"];
+    let script = kinds
+        .iter()
+        .map(|charset| typed(&format!("application/x-www-form-urlencoded; charset={charset}")));
+    Ok(Scenario::new(script.collect::<Result<Vec<_>>>()?, unsupported))
+}
+
+fn two_content_types_are_refused() -> Result<Scenario> {
+    let twice = Request::post(&Form::inbound("hello"))?.with("content-type", "application/json");
+    let joined = typed("application/x-www-form-urlencoded, application/json")?;
+    Ok(Scenario::new([Step::Send(twice), joined], |story| {
+        story.refused(0, Reason::AmbiguousRequest)?;
+        story.nothing_reached(1)
+    }))
+}
+
+fn utf8_in_any_spelling_is_accepted() -> Result<Scenario> {
+    let kinds =
+        ["", "; charset=utf-8", ";charset=UTF-8", "; charset=\"utf-8\"", "; Charset = utf-8"];
+    let mut script = Vec::new();
+    for rest in kinds {
+        let form = Form::inbound("hello")
+            .set("MessageSid", &twilio_edge_wasm_tests::webhook::fresh_sid("SM"));
+        let request = Request::post(&form)?.without("content-type");
+        let kind = format!("application/x-www-form-urlencoded{rest}");
+        script.push(Step::Send(request.with("content-type", kind)));
+    }
+    Ok(Scenario::new(script, |story| {
+        for stream in 0..story.streams.len() {
+            story.answered(stream, 200)?;
+            ensure!(trusted(story.forwarded(stream)?, "verified") == ACCOUNT);
+        }
+        Ok(())
+    }))
+}
+
+fn flood_of_forgeries_does_not_flood_the_log() -> Result<Scenario> {
+    let forged = Request::post_with(&Form::inbound("hello"), "not-the-token")?;
+    let flood = Step::AtOnce(vec![Step::Send(forged); 300]);
+    Ok(Scenario::new([flood, Step::Pass(3_000)], |story| {
+        ensure!(story.counted("rejected.invalid-signature") == 300, "each of them is counted");
+        let lines = story.log.iter().filter(|line| line.contains("invalid-signature")).count();
+        ensure!((1..=30).contains(&lines), "{lines} lines");
+        let told = format!("{} more refused webhooks were not logged", 300 - lines);
+        ensure!(story.log.iter().any(|line| line.contains(&told)), "{:?}", story.log.last());
         Ok(())
     }))
 }

@@ -9,7 +9,7 @@ use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form};
 use super::{Plot, Scenario, rejecting, shadow, told, trusted};
 use crate::request::Request;
 use crate::sidecar::Does;
-use crate::world::{Step, Story};
+use crate::world::{Backend, Step, Story};
 
 pub(super) fn scenarios() -> Vec<(&'static str, Plot)> {
     told![
@@ -31,6 +31,11 @@ pub(super) fn scenarios() -> Vec<(&'static str, Plot)> {
         an_outage_in_shadow_mode_is_forwarded,
         a_verdict_after_the_deadline_changes_nothing,
         a_slow_callout_does_not_hold_the_next_request,
+        unclaimed_opt_out_is_acknowledged_before_twilio_is_answered,
+        unclaimed_opt_out_with_twiml_is_acknowledged_before_its_answer_ends,
+        unclaimed_opt_out_is_answered_after_a_bounded_wait,
+        unclaimed_opt_out_is_sent_as_soon_as_the_sidecar_answers_others,
+        unclaimed_question_is_answered_at_once,
     ]
 }
 
@@ -178,4 +183,91 @@ fn a_slow_callout_does_not_hold_the_next_request() -> Result<Scenario> {
         Ok(())
     })
     .claims([Does::Late(400, Box::new(Does::Works))]))
+}
+
+/// The client got the end of the answer after the sidecar had acknowledged the settlement, and not much later.
+fn acknowledged_first(story: &Story) -> Result<()> {
+    ensure!(story.forwarded(0)?.since.ms < 20, "the backend waited");
+    let answered = story.answered(0, 200)?.until.map(|moment| moment.ms);
+    let told = story.told.iter().find(|told| told.is_acknowledged());
+    let told = told.map(|told| told.at_ms);
+    ensure!(told.is_some() && told <= answered, "answered at {answered:?}, told at {told:?}");
+    ensure!(answered <= told.map(|ms| ms + 50), "answered at {answered:?}, told at {told:?}");
+    ensure!(story.counted("opt_out_unacknowledged") == 0);
+    Ok(())
+}
+
+fn unclaimed_opt_out_is_acknowledged_before_twilio_is_answered() -> Result<Scenario> {
+    Ok(Scenario::new(stop()?, |story| {
+        forwarded_unasked(story)?;
+        ensure!(story.answered(0, 200)?.since.ms >= 300, "answered while nobody had the STOP");
+        acknowledged_first(story)
+    })
+    .claims([Does::Fails(503)])
+    .settlements([Does::Fails(503), Does::Fails(503), Does::Says(Decision::Unavailable)]))
+}
+
+fn unclaimed_opt_out_with_twiml_is_acknowledged_before_its_answer_ends() -> Result<Scenario> {
+    let twiml = "<Response><Message>You get no more messages.</Message></Response>";
+    Ok(Scenario::new(stop()?, |story| {
+        acknowledged_first(story)?;
+        let answer = story.answered(0, 200)?;
+        ensure!(answer.until.is_some_and(|moment| moment.ms >= 100), "nobody had the STOP");
+        ensure!(answer.body.ends_with(b"</Response>"), "{:?}", answer.body);
+        let saved = story.told.iter().find_map(|told| told.settlement.answer.as_ref());
+        ensure!(saved.is_some_and(|saved| saved.body.contains("no more messages")), "{saved:?}");
+        Ok(())
+    })
+    .claims([Does::Fails(503)])
+    .settlements([Does::Fails(503)])
+    .backend([Backend::twiml(twiml)]))
+}
+
+fn unclaimed_opt_out_is_answered_after_a_bounded_wait() -> Result<Scenario> {
+    let mut script = stop()?.to_vec();
+    script.push(Step::Pass(3_000));
+    Ok(Scenario::new(script, |story| {
+        let at_ms = story.answered(0, 200)?.since.ms;
+        ensure!((1_000..1_100).contains(&at_ms), "answered at {at_ms} ms");
+        ensure!(story.counted("opt_out_unacknowledged") == 1);
+        ensure!(story.counted("release_unacknowledged") == 0);
+        let told: Vec<_> = story.told.iter().filter(|told| told.is_acknowledged()).collect();
+        ensure!(told.len() == 1, "the STOP is told when the sidecar is back: {told:?}");
+        Ok(())
+    })
+    .claims([Does::Fails(503)])
+    .settlements(vec![Does::Fails(503); 50]))
+}
+
+fn unclaimed_opt_out_is_sent_as_soon_as_the_sidecar_answers_others() -> Result<Scenario> {
+    let script = [
+        Step::Send(Request::post(&Form::inbound("STOP"))?),
+        Step::Pass(760),
+        Step::Send(Request::post(&Form::inbound("Is anybody there at last?"))?),
+        Step::Pass(1_000),
+    ];
+    Ok(Scenario::new(script, |story| {
+        let told = story.told.iter().find(|told| {
+            told.is_acknowledged()
+                && told.settlement.unclaimed.as_ref().is_some_and(|it| it.form.contains("STOP"))
+        });
+        let at_ms = told.map(|told| told.at_ms).unwrap_or(u64::MAX);
+        ensure!((760..830).contains(&at_ms), "told at {at_ms} ms");
+        Ok(())
+    })
+    .claims([Does::Fails(503)])
+    .settlements(vec![Does::Fails(503); 3]))
+}
+
+/// What cannot be an opt-out waits for nobody.
+fn unclaimed_question_is_answered_at_once() -> Result<Scenario> {
+    let script =
+        [Step::Send(Request::post(&Form::inbound("Where is my order?"))?), Step::Pass(1_000)];
+    Ok(Scenario::new(script, |story| {
+        let at_ms = story.answered(0, 200)?.since.ms;
+        ensure!(at_ms < 50, "answered at {at_ms} ms");
+        Ok(())
+    })
+    .claims([Does::Fails(503)])
+    .settlements(vec![Does::Fails(503); 10]))
 }

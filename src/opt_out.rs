@@ -1,0 +1,71 @@
+//! Webhooks that may record an opt-out or an opt-in.
+//!
+//! The sidecar alone knows the keywords and the error codes that count. This is the coarse question that the filter asks when
+//! the sidecar did not answer: could this webhook change whether messages may be sent? It errs towards yes.
+
+use twilio_edge_contract::Class;
+
+use crate::form::Form;
+
+/// Most words of a message that could be an opt-out keyword: `OPT OUT` may be configured.
+const MOST_WORDS: usize = 2;
+/// Longest such message in bytes; keywords of some languages are long.
+const MOST_BYTES: usize = 64;
+
+/// Reports whether the parameters of a proven webhook may opt somebody out or in: Twilio says so (`OptOutType`), the text or the
+/// button is one or two words, or a status carries an error code (21610 and 63014 are opt-outs).
+pub(crate) fn may_change_consent(class: Class, parameters: &str) -> bool {
+    let Ok(form) = Form::parse(parameters.as_bytes()) else { return true };
+    let text = |name: &str| form.get(name).map(str::trim).filter(|text| !text.is_empty());
+    match class {
+        Class::Inbound => {
+            text("OptOutType").is_some()
+                || ["Body", "ButtonPayload", "ButtonText", "ListId", "ListTitle"]
+                    .into_iter()
+                    .filter_map(text)
+                    .any(|text| {
+                        text.len() <= MOST_BYTES && text.split_whitespace().count() <= MOST_WORDS
+                    })
+        }
+        Class::Status => text("ErrorCode").is_some_and(|code| code != "0"),
+        Class::Other => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_texts_buttons_and_error_codes_may_change_consent() {
+        let inbound = |form: &str| may_change_consent(Class::Inbound, form);
+        for form in [
+            "Body=STOP",
+            "Body=+stop%0A",
+            "Body=opt+out",
+            "Body=%D8%A5%D9%84%D8%BA%D8%A7%D8%A1",
+            "Body=Please+do+not+write+to+me+again&OptOutType=STOP",
+            "Body=I+would+like+this+very+much&ButtonPayload=STOP",
+            "Body=ARRET&NumMedia=0",
+        ] {
+            assert!(inbound(form), "{form}");
+        }
+        let long = format!("Body={}", "x".repeat(65));
+        for form in [
+            "",
+            "Body=",
+            "Body=+",
+            "Body=Where+is+my+order%3F",
+            "NumMedia=1&Body=&OptOutType=",
+            &long,
+        ] {
+            assert!(!inbound(form), "{form}");
+        }
+        assert!(may_change_consent(Class::Status, "MessageStatus=failed&ErrorCode=21610"));
+        for form in ["MessageStatus=delivered", "MessageStatus=delivered&ErrorCode=", "ErrorCode=0"]
+        {
+            assert!(!may_change_consent(Class::Status, form), "{form}");
+        }
+        assert!(!may_change_consent(Class::Other, "Body=STOP"));
+    }
+}
