@@ -60,7 +60,9 @@ class Service:
         self.environment = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{HERE['postgres']}"}
         self.environment |= image.environment() | (said.get("environment") or {}) | PATIENT
         entry = said.get("entrypoint") or image.last("ENTRYPOINT") or []
-        self.command = [*entry, *(said.get("command") or image.last("CMD") or [])]
+        # What `config` prints may be read by Compose again, so it doubles each dollar.
+        command = [word.replace("$$", "$") for word in said.get("command") or []]
+        self.command = [*entry, *(command or image.last("CMD") or [])]
         check = (said.get("healthcheck") or {}).get("test") or ["CMD", *(image.healthcheck() or [])]
         self.check = ["sh", "-c", check[1]] if check[0] == "CMD-SHELL" else check[1:]
         self.process = None

@@ -340,3 +340,75 @@ fn the_demo_of_the_chart_finds_its_parts() -> Result<()> {
     }
     Ok(())
 }
+
+/// The addresses that a policy lets out to, beside selectors of pods: each block and what it leaves out.
+fn opened(resources: &[Value]) -> Vec<(String, Vec<String>)> {
+    let policies = resources.iter().filter(|one| one["kind"] == "NetworkPolicy");
+    let rules = policies.flat_map(|one| one["spec"]["egress"].as_array().into_iter().flatten());
+    let peers = rules.flat_map(|rule| rule["to"].as_array().into_iter().flatten());
+    let blocks = peers.filter_map(|peer| peer.get("ipBlock"));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let block = |block: &Value| {
+        let except = block["except"].as_array().into_iter().flatten().map(text).collect();
+        (text(&block["cidr"]), except)
+    };
+    blocks.map(block).collect()
+}
+
+#[test]
+fn no_private_address_is_open_unless_the_values_say_so() -> Result<()> {
+    let stores =
+        json!({ "networkPolicy": { "stores": [{ "ipBlock": { "cidr": "10.1.2.0/24" } }] } });
+    let dns = json!({ "networkPolicy": { "dns": [{ "ipBlock": { "cidr": "10.96.0.10/32" } }] } });
+    let answers = helm(&[json!({}), stores, dns])?;
+    let private = [
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "127.0.0.0/8",
+    ];
+    let usual = opened(&rendered(&answers[0])?);
+    ensure!(!usual.is_empty(), "Twilio is not reached");
+    for (cidr, except) in &usual {
+        assert_eq!(cidr, "0.0.0.0/0");
+        for range in private {
+            ensure!(except.iter().any(|it| it == range), "{range} is open");
+        }
+    }
+    for (answer, cidr) in answers.iter().skip(1).zip(["10.1.2.0/24", "10.96.0.10/32"]) {
+        let more = opened(&rendered(answer)?);
+        ensure!(more.iter().any(|(opened, _)| opened == cidr), "{cidr} is not open: {more:?}");
+    }
+    let plain: Vec<Value> =
+        serde_saphyr::from_multiple(&file("deploy/kubernetes/production.yaml")?)?;
+    for (cidr, except) in opened(&plain) {
+        let is_narrow = cidr
+            .rsplit_once('/')
+            .is_some_and(|(_, bits)| bits.parse::<u8>().is_ok_and(|bits| bits >= 24));
+        ensure!(
+            is_narrow || private.iter().all(|range| except.iter().any(|it| it == range)),
+            "{cidr}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn no_password_is_in_a_command_line() -> Result<()> {
+    let secret = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    let stores = json!({
+        "postgresql": { "enabled": true, "password": secret },
+        "redis": { "enabled": true, "password": secret },
+    });
+    for resource in rendered(&helm(&[stores])?[0])? {
+        if resource["kind"] == "Secret" {
+            continue;
+        }
+        let text = resource.to_string();
+        ensure!(!text.contains(secret), "{} has a password", resource["metadata"]);
+        ensure!(!text.contains("$(REDISCLI_AUTH)"), "Kubernetes writes it into the command line");
+    }
+    Ok(())
+}

@@ -26,15 +26,80 @@ const SHOWN: [&[&str]; 7] = [
     &["\"code\":\"suppressed\""],
 ];
 
-/// What Compose makes of the file with these variables and no others.
+/// Variables without which nothing starts, with values that are found where they must not be.
+const REQUIRED: [(&str, &str); 3] = [
+    ("TWILIO_EDGE_TOKEN", "f1a51d3a8a0e4d6d9c3f0c7d5e1b2a43"),
+    ("POSTGRES_PASSWORD", "a0b7e4c2d9f84b1e8c6d3f5a7b9c1d2e"),
+    ("REDIS_PASSWORD", "c3d4e5f60718293a4b5c6d7e8f901a2b"),
+];
+
+/// What Compose makes of the file with these variables, the required ones, and no others.
 fn config(variables: &str) -> Result<Value> {
-    let folder = tempfile::tempdir()?;
-    let environment = folder.path().join("env");
+    let is_set = |name: &str| variables.lines().any(|line| line.starts_with(&format!("{name}=")));
+    let required = REQUIRED.iter().filter(|(name, _)| !is_set(name));
+    let required: String = required.map(|(name, value)| format!("{name}={value}\n")).collect();
+    Ok(serde_json::from_str(&said(&mut compose(&(required + variables))?)?)?)
+}
+
+/// `docker-compose config` with these variables and no others.
+fn compose(variables: &str) -> Result<Command> {
+    let folder = tempfile::tempdir()?.keep();
+    let environment = folder.join("env");
     std::fs::write(&environment, variables)?;
     let mut compose = Command::new(tool("compose", "docker-compose")?);
-    compose.env_clear().env("HOME", folder.path()).current_dir(repository());
+    compose.env_clear().env("HOME", folder).current_dir(repository());
     compose.arg("--env-file").arg(environment).args(["config", "--format", "json"]);
-    Ok(serde_json::from_str(&said(&mut compose)?)?)
+    Ok(compose)
+}
+
+#[test]
+fn compose_starts_nothing_without_passwords_of_its_own() -> Result<()> {
+    for (missing, _) in REQUIRED {
+        for empty in [String::new(), format!("{missing}=\n")] {
+            let others = REQUIRED.iter().filter(|(name, _)| *name != missing);
+            let others: String = others.map(|(name, value)| format!("{name}={value}\n")).collect();
+            let output = compose(&(others + &empty))?.output()?;
+            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(!output.status.success(), "it starts without {missing}");
+            ensure!(complaint.contains(missing), "{complaint}");
+            ensure!(complaint.contains("deploy/compose/secrets.sh"), "{complaint}");
+        }
+    }
+    for (_, service) in services(&config("")?)? {
+        for part in ["command", "entrypoint", "healthcheck", "labels"] {
+            let text = service[part].to_string();
+            let shown = REQUIRED.iter().find(|(_, secret)| text.contains(secret));
+            ensure!(shown.is_none(), "{shown:?} is in {part}: {text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn script_makes_random_passwords_once_for_this_user_alone() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir()?;
+    let script = folder.path().join("deploy/compose/secrets.sh");
+    std::fs::create_dir_all(script.parent().context("a folder")?)?;
+    std::fs::copy(repository().join("deploy/compose/secrets.sh"), &script)?;
+    let environment = folder.path().join(".env");
+    std::fs::write(&environment, "PUBLIC_ORIGIN=https://a.example\nREDIS_PASSWORD=mine")?;
+    said(Command::new("sh").arg(&script))?;
+    let made = std::fs::read_to_string(&environment)?;
+    assert_eq!(std::fs::metadata(&environment)?.permissions().mode() & 0o777, 0o600);
+    ensure!(made.starts_with("PUBLIC_ORIGIN=https://a.example\nREDIS_PASSWORD=mine\n"), "{made}");
+    let value = |name: &str| {
+        made.lines().find_map(|line| line.strip_prefix(&format!("{name}=")).map(str::to_owned))
+    };
+    let random =
+        ["TWILIO_EDGE_TOKEN", "POSTGRES_PASSWORD"].map(|name| value(name).unwrap_or_default());
+    for secret in &random {
+        ensure!(secret.len() == 64 && secret.bytes().all(|it| it.is_ascii_hexdigit()), "{made}");
+    }
+    ensure!(random[0] != random[1], "both are the same");
+    said(Command::new("sh").arg(&script))?;
+    assert_eq!(std::fs::read_to_string(&environment)?, made, "a second call changes nothing");
+    config(&made).map(|_| ())
 }
 
 fn services(config: &Value) -> Result<BTreeMap<String, Value>> {
