@@ -61,4 +61,5 @@ pub mod story;
 pub mod telemetry;
 pub mod templates;
 pub mod tenants;
+pub(crate) mod terminal;
 pub mod twilio;

@@ -5,27 +5,28 @@
 mod events;
 mod repeats;
 
-use std::io::IsTerminal;
-
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub(crate) use self::{
     events::reference,
     repeats::{REFUSALS, Repeats},
 };
-use crate::config::{self, LogFormat};
+use crate::{
+    config::{self, LogFormat},
+    terminal::LogLines,
+};
 
 /// Writes to stderr from now on, as told. What keeps count of lines that were too many.
 pub(crate) fn begin(settings: &config::Log) -> Repeats {
     let repeats = Repeats::default();
     // What this client has to say is told with the delivery it happened to, as an event; unless it is asked for.
     let levels: Targets = format!("krafka=off,{}", settings.level).parse().unwrap_or_default();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(LogLines);
     let registry = tracing_subscriber::registry().with(levels).with(repeats.clone());
     match settings.format {
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
         LogFormat::Text => {
-            registry.with(lines.with_ansi(std::io::stderr().is_terminal())).init();
+            registry.with(lines.with_ansi(false)).init();
         }
     }
     repeats

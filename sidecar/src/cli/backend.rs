@@ -1,5 +1,6 @@
 //! `twilio-edge backend`: the demo's application, until it is told to stop.
 
+use crate::terminal;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("twilio-edge backend: {error}");
+            terminal::complain(&format!("twilio-edge backend: {error}"));
             ExitCode::FAILURE
         }
     }

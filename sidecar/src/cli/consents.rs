@@ -136,7 +136,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         }
         Verb::Export { place } => place.work(
             async |permissions, _, account| {
-                let write = |text: Vec<u8>| listing::write(&String::from_utf8_lossy(&text));
+                let write = |text: Vec<u8>| listing::write_data(&text);
                 write(lists::written([lists::CONSENT_COLUMNS.map(str::to_owned)]));
                 let ask = async |after: Option<&Cursor>, most| {
                     let page = ConsentsPage {

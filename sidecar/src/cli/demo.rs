@@ -1,8 +1,8 @@
 //! `twilio-edge demo`, which is `make run`: Envoy with the filter, the sidecar on its embedded defaults and the
 //! demo backend, from the first check to the last process ended. What each of them does is their own business.
 
+use crate::terminal;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -61,7 +61,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("twilio-edge demo: {problem}");
+            terminal::complain(&format!("twilio-edge demo: {problem}"));
             ExitCode::FAILURE
         }
     }
@@ -322,7 +322,7 @@ fn fresh_message_sid() -> String {
 
 /// Prints; a closed output is no reason to fail.
 fn say(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+    terminal::print_line(text);
 }
 
 #[cfg(test)]

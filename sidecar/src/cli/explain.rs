@@ -13,8 +13,9 @@ mod search;
 mod url;
 mod url_changes;
 
+use crate::terminal;
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,15 +93,14 @@ pub(super) fn run(args: Args) -> ExitCode {
         } else {
             report.to_string()
         };
-        // What fails to be printed has no reader.
-        let _ = writeln!(io::stdout(), "{}", text.trim_end());
+        terminal::print_line(text.trim_end());
         Ok(report.matches)
     });
     match printed {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(problem) => {
-            eprintln!("twilio-edge explain: {problem}");
+            terminal::complain(&format!("twilio-edge explain: {problem}"));
             ExitCode::from(2)
         }
     }

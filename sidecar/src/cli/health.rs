@@ -1,5 +1,6 @@
 //! `twilio-edge health`: asks a sidecar of this machine whether it is ready, for images that hold nothing else to ask with.
 
+use crate::terminal;
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
@@ -33,7 +34,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> ExitCode {
     match args.ask() {
         Ok(answer) => {
-            println!("{answer}");
+            terminal::print_line(&answer);
             ExitCode::SUCCESS
         }
         Err(problem) => fail(problem),

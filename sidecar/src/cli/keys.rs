@@ -6,7 +6,7 @@ use std::{fmt::Write as _, future::Future, process::ExitCode};
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Sources, credentials::variable, fail};
+use super::{Sources, credentials::variable, fail, listing};
 use crate::{
     config::{Config, without_password},
     domain::{api_key::Scope, window::rfc3339},
@@ -89,10 +89,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(error) => return fail(error),
     };
     match runtime.block_on(with_keys(&config, async |keys| args.verb.act(&keys, args.json).await)) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => listing::write(&text),
         Err(problem) => fail(problem),
     }
 }

@@ -1,12 +1,18 @@
 //! How what the ledger knows is shown: as a table for people, as JSON or tab-separated for programs. Knows nothing of where it comes from.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
 use super::fail;
-use crate::domain::period::{DAY_MS, day, instant};
+use crate::{
+    domain::{
+        period::{DAY_MS, day, instant},
+        spreadsheet::neutralized,
+    },
+    terminal,
+};
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -15,7 +21,7 @@ pub(super) enum Output {
     Table,
     /// An array of objects.
     Json,
-    /// Tab-separated, with a line of names.
+    /// Tab-separated, with a line of names; cells that a spreadsheet would take for formulas begin with an apostrophe.
     Tsv,
 }
 
@@ -45,14 +51,25 @@ pub(super) fn print(output: Output, columns: &[&str], rows: &[Map<String, Value>
 pub(super) fn text(output: Output, columns: &[&str], rows: &[Map<String, Value>]) -> String {
     match output {
         Output::Json => serde_json::to_string_pretty(rows).unwrap_or_default() + "\n",
-        Output::Tsv => lines(columns, rows, |cells| cells.join("\t")),
+        Output::Tsv => lines(columns, rows, |cells| {
+            cells.iter().map(|cell| neutralized(cell)).collect::<Vec<_>>().join("\t")
+        }),
         Output::Table => table(columns, rows),
     }
 }
 
 /// Writes to standard output; who stops reading (`| head`) has seen enough.
 pub(super) fn write(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+    written(terminal::print(text))
+}
+
+/// Writes data that a program reads back to standard output, as [`write`].
+pub(super) fn write_data(data: &[u8]) -> ExitCode {
+    written(terminal::print_data(data))
+}
+
+fn written(written: io::Result<()>) -> ExitCode {
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(error),
         _ => ExitCode::SUCCESS,
     }
@@ -82,14 +99,14 @@ fn table(columns: &[&str], rows: &[Map<String, Value>]) -> String {
     })
 }
 
-/// As one cell has it: what somebody else wrote must not start a new line, nor reach the terminal as a command.
+/// Text of one cell: a stranger's text must neither start a new line nor reach the terminal as a command.
 fn cell(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    terminal::line(&text).into_owned()
 }
 
 /// From when to when, in milliseconds since 1970: the first is in it, the last is not.
@@ -124,6 +141,27 @@ mod tests {
         let hostile = Value::String("a\tb\nc\u{1b}[2Jd".into());
         let row = Map::from_iter([("body".to_owned(), hostile)]);
         let text = lines(&["body"], &[row], |cells| cells.join("\t"));
-        assert_eq!(text, "BODY\na\u{fffd}b\u{fffd}c\u{fffd}[2Jd\n");
+        assert_eq!(text, "BODY\na\\u0009b\\u000ac\\u001b[2Jd\n");
+    }
+
+    #[test]
+    fn tsv_has_no_formulas_and_other_outputs_have_no_apostrophes() {
+        let row = Map::from_iter([
+            ("from".to_owned(), Value::from("+14155550123")),
+            ("body".to_owned(), Value::from(" =1+1")),
+        ]);
+        let shown = |output| text(output, &["from", "body"], std::slice::from_ref(&row));
+        assert_eq!(shown(Output::Tsv), "FROM\tBODY\n'+14155550123\t' =1+1\n");
+        assert!(!shown(Output::Table).contains('\'') && !shown(Output::Json).contains('\''));
+    }
+
+    #[test]
+    fn bidirectional_text_is_escaped_in_every_output() {
+        let row = Map::from_iter([("body".to_owned(), Value::from("a\u{202e}b\u{2066}"))]);
+        for output in [Output::Table, Output::Tsv, Output::Json] {
+            let shown =
+                terminal::page(&text(output, &["body"], std::slice::from_ref(&row))).into_owned();
+            assert!(shown.contains("a\\u202eb\\u2066"), "{shown}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `twilio-edge migrate`: brings the database up to date, so that a deployment can do it before any sidecar starts.
 
+use crate::terminal;
 use std::process::ExitCode;
 
 use super::{Sources, fail};
@@ -22,7 +23,8 @@ pub(super) fn run(args: Args) -> ExitCode {
     };
     match runtime.block_on(Stores::migrate(&config)) {
         Ok(()) => {
-            println!("{} is up to date", without_password(config.database.url.expose()));
+            let database = without_password(config.database.url.expose());
+            terminal::print_line(&format!("{database} is up to date"));
             ExitCode::SUCCESS
         }
         Err(problem) => fail(problem),

@@ -35,7 +35,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Merged;
+use crate::{config::Merged, terminal};
 
 /// Proven webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
 #[derive(Debug, Parser)]
@@ -146,6 +146,6 @@ impl Sources {
 
 /// One line on what went wrong, and a failure.
 fn fail(problem: impl std::fmt::Display) -> ExitCode {
-    eprintln!("twilio-edge: {problem}");
+    terminal::complain(&format!("twilio-edge: {problem}"));
     ExitCode::FAILURE
 }

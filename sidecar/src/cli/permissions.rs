@@ -1,6 +1,7 @@
 //! Where the commands that say who may be written to find what they change: of which account, in which database, beside a
 //! sidecar that runs. What they do is in the audit like any other change.
 
+use crate::terminal;
 use std::{fs::File, io::Read, path::Path, process::ExitCode};
 
 use super::{Sources, credentials::variable, fail, ledger};
@@ -118,7 +119,9 @@ pub(super) fn accepted<C: AsRef<[u8]>, T>(
             "{complaint}\nnothing was done; put these lines right, or leave them out with --partial"
         )),
         complaint => {
-            complaint.iter().for_each(|told| eprintln!("twilio-edge: left out: {told}"));
+            complaint
+                .iter()
+                .for_each(|told| terminal::complain(&format!("twilio-edge: left out: {told}")));
             Ok((list, checked.good))
         }
     }

@@ -1,5 +1,6 @@
 //! `twilio-edge print-config`: the settings in effect, without secrets; and what is wrong with them.
 
+use crate::terminal;
 use std::process::ExitCode;
 
 use super::{Sources, fail};
@@ -12,7 +13,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> ExitCode {
     let merged = args.sources.read();
-    print!("{}", merged.redacted());
+    let _ = terminal::print(&merged.redacted());
     match merged.check(false) {
         Ok(_) => ExitCode::SUCCESS,
         Err(problems) => fail(problems),

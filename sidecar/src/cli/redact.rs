@@ -70,10 +70,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         delete: args.delete,
     };
     match runtime.block_on(redact(&config, asked)) {
-        Ok(done) => {
-            print!("{}", told(&done, dry_run, as_json));
-            ExitCode::SUCCESS
-        }
+        Ok(done) => super::listing::write(&told(&done, dry_run, as_json)),
         Err(problem) => fail(problem),
     }
 }

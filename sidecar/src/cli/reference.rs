@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use twilio_edge_filter::{config, metrics, reply};
+use twilio_edge_filter::{config, metrics, overrides, reply};
 
 use super::fail;
 use crate::{
@@ -23,6 +23,8 @@ enum Subject {
     Filter,
     /// Every refusal of the filter (docs/FAILURE-MODES.md)
     Refusals,
+    /// Every header that guarded routes remove (docs/CONFIG.md)
+    Overrides,
     /// What the filter measures, and what the sidecar does (docs/METRICS.md)
     Metrics,
     /// Every event of the sidecar's log (docs/OBSERVABILITY.md)
@@ -49,6 +51,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let text = match args.subject {
         Subject::Filter => config::reference(),
         Subject::Refusals => reply::reference(),
+        Subject::Overrides => overrides::reference(),
         Subject::Metrics => metrics::reference() + "\n" + &crate::metrics::reference(),
         Subject::Events => crate::log::reference(),
         Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
@@ -63,6 +66,5 @@ pub(super) fn run(args: Args) -> ExitCode {
             Err(problems) => return fail(problems),
         },
     };
-    print!("{text}");
-    ExitCode::SUCCESS
+    super::listing::write(&text)
 }

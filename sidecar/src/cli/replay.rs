@@ -1,6 +1,7 @@
 //! `twilio-edge replay`: webhooks of the ledger or of the archive once more to one sink, where the database is reached. It puts them on their way;
 //! a sidecar delivers them. One that is interrupted is carried on by any sidecar, or by `--resume`.
 
+use crate::terminal;
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
@@ -220,7 +221,7 @@ async fn told(shelves: &Shelves, mut replay: Replay, step: u32) -> Result<Replay
             bar.set_position((part * WHOLE as f64) as u64);
             bar.set_message(format!("{} webhooks", replay.found));
             if bar.is_hidden() && last_told.is_none_or(|told| told.elapsed() >= LINE) {
-                eprintln!("replay {id}: {} webhooks found so far", replay.found);
+                terminal::complain(&format!("replay {id}: {} webhooks found so far", replay.found));
                 last_told = Some(Instant::now());
             }
         }

@@ -6,7 +6,7 @@
 mod curl;
 mod send;
 
-use std::io::{self, Write as _};
+use crate::terminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -147,7 +147,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     match sign(args.kind) {
         Ok(code) => code,
         Err(problem) => {
-            eprintln!("twilio-edge sign: {problem}");
+            terminal::complain(&format!("twilio-edge sign: {problem}"));
             ExitCode::from(2)
         }
     }
@@ -185,26 +185,22 @@ fn sign(kind: Kind) -> Result<ExitCode, String> {
     let all: Vec<_> = std::iter::repeat_n(all, copies).flatten().collect();
 
     let host = authority(&origin).filter(|host| Some(*host) != authority(&edge)).map(str::to_owned);
-    let mut out = io::stdout().lock();
     // A comment to the shell that the commands below are pasted into.
     let mark = if options.send { "" } else { "# " };
-    // What fails to be printed has no reader.
-    let _ = writeln!(
-        out,
+    terminal::print_line(&format!(
         "{mark}MessageSid {message_sid} (repeat it with --message-sid), signed for {origin}{target}"
-    );
+    ));
     if !options.send {
         for signed in &all {
-            let _ = writeln!(out, "{}", curl::command(signed, &edge, host.as_deref()));
+            terminal::print_line(&curl::command(signed, &edge, host.as_deref()));
         }
         return Ok(ExitCode::SUCCESS);
     }
-    drop(out);
     let at_once = matches!(kind, Kind::Duplicates { concurrent: true, .. });
     let answers = Edge::new(edge, host).send_all(&all, at_once)?;
     let accepted = answers.iter().filter(|answer| (200..300).contains(&answer.status)).count();
     if answers.len() > 1 {
-        println!("{accepted} of {} were answered 2xx", answers.len());
+        terminal::print_line(&format!("{accepted} of {} were answered 2xx", answers.len()));
     }
     Ok(if accepted == answers.len() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

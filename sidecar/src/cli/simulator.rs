@@ -1,5 +1,6 @@
 //! `twilio-edge simulator`: a Twilio on this machine until it is told to stop; `simulator reply` makes a person write.
 
+use crate::terminal;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -98,7 +99,7 @@ async fn serve(listen: SocketAddr, settings: Settings) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = tokio::net::TcpListener::bind(listen).await?;
-    println!("simulator on http://{}", listener.local_addr()?);
+    terminal::print_line(&format!("simulator on http://{}", listener.local_addr()?));
     let stop = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -119,7 +120,7 @@ fn reply(simulator: &str, from: &str, to: &str, body: &str) -> Result<(), String
     if !answer.status().is_success() {
         return Err(text);
     }
-    println!("{text}");
+    terminal::print_line(&text);
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Decides: what counts as agreement, and what is printed. The verdict is the filter's own.
 
+use crate::terminal;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -74,14 +75,14 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(problem) => return unreadable(&format!("{name}:{problem}")),
     };
     match serde_json::to_string(&report) {
-        Ok(json) => println!("{json}"),
+        Ok(json) => terminal::print_line(&json),
         Err(error) => return unreadable(&error.to_string()),
     }
     if report.disagreements.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn unreadable(problem: &str) -> ExitCode {
-    eprintln!("twilio-edge vectors: {problem}");
+    terminal::complain(&format!("twilio-edge vectors: {problem}"));
     ExitCode::from(2)
 }
 

@@ -2,8 +2,8 @@
 //! trust, the decoded form. Also what an application has to do with them, in a few lines: refuse what is not
 //! proven, answer 2xx once a webhook is taken.
 
+use crate::terminal;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ async fn webhook(State(shared): State<Shared>, request: Request<Body>) -> Respon
 
 /// In one piece: webhooks arrive side by side, their lines must not mix. A closed output is no reason to fail.
 fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+    terminal::print_line(text);
 }
 
 fn reply(trusted: &HeaderMap, answer: Answer) -> Response {

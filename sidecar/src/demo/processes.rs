@@ -2,7 +2,8 @@
 //! each line, all of them ended as soon as one ends or somebody asks. None outlives the program that started
 //! it, not even when that is killed. Knows nothing of what they do.
 
-use std::io::{self, Write as _};
+use crate::terminal;
+use std::io;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -140,7 +141,7 @@ async fn print_lines(name: &str, output: impl AsyncRead + Unpin) {
     while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
         // Where nobody reads any more there is nothing to do about it but to go on reading.
-        let _ = writeln!(io::stdout(), "{name:>8} | {}", text.trim_end());
+        terminal::print_line(&format!("{name:>8} | {}", terminal::line(text.trim_end())));
         line.clear();
     }
 }

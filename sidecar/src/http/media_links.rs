@@ -15,7 +15,10 @@ use futures_util::TryStreamExt;
 use object_store::GetRange;
 
 use super::App;
-use crate::media::library::Failure;
+use crate::{
+    domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition},
+    media::library::Failure,
+};
 
 pub(super) fn router(app: &App) -> Router {
     Router::new()
@@ -61,12 +64,14 @@ async fn fetch(
     };
     let (size, sent) = (got.meta.size, got.range.clone());
     let length = if is_head { size } else { sent.end.saturating_sub(sent.start) };
+    let disposition = disposition(&medium.id, &medium.content_type);
     let fixed = [
         (header::CONTENT_TYPE, medium.content_type),
         (header::CONTENT_LENGTH, length.to_string()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         (header::CACHE_CONTROL, "private, no-store".to_owned()),
-        (header::CONTENT_DISPOSITION, "inline".to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
     if is_head {

@@ -237,7 +237,7 @@ async fn a_list_is_taken_whole_or_its_bad_lines_are_told(world: World) {
     let export = export.text().await.unwrap();
     let lines: Vec<&str> = export.split("\r\n").collect();
     assert!(lines[0].starts_with("number,channel,source"), "{export}");
-    assert!(lines[1].starts_with("+14155552671,whatsapp,import,"), "{export}");
+    assert!(lines[1].starts_with("'+14155552671,whatsapp,import,"), "{export}");
     assert_eq!(lines.len(), 4, "{export}");
     // What was exported is a list that may be imported.
     let back = posted(&admin, path, &export).await;

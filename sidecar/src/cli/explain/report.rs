@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::change::Change;
+use crate::terminal::line;
 
 /// Version of the JSON.
 pub(super) const SCHEMA: u32 = 1;
@@ -82,18 +83,19 @@ impl fmt::Display for Report {
                 writeln!(
                     out,
                     "It is Twilio's: {} signed\n    {}\nand {content}.",
-                    signed.key, signed.url
+                    line(&signed.key),
+                    line(&signed.url)
                 )?;
             }
             (reason, signed) => {
                 writeln!(out, "The filter would refuse it: {}.\n", reason.unwrap_or("no reason"))?;
                 let mut label = "tried";
                 for url in &self.candidates {
-                    writeln!(out, "  {label:<6} {url}")?;
+                    writeln!(out, "  {label:<6} {}", line(url))?;
                     label = "";
                 }
                 writeln!(out, "  and    {content}")?;
-                writeln!(out, "  by     {}\n", self.keys.join(", "))?;
+                writeln!(out, "  by     {}\n", line(&self.keys.join(", ")))?;
                 match signed {
                     Some(signed) => self.differences(signed, out)?,
                     None => self.nothing_found(out)?,
@@ -102,9 +104,10 @@ impl fmt::Display for Report {
         }
         self.shape(out)?;
         for note in &self.notes {
-            writeln!(out, "Note: {note}")?;
+            writeln!(out, "Note: {}", line(note))?;
         }
         for Computed { key, url, signature } in &self.signatures {
+            let (key, url) = (line(key), line(url));
             writeln!(out, "{signature} would be {key}'s signature of {url}")?;
         }
         Ok(())
@@ -115,9 +118,9 @@ impl Report {
     fn differences(&self, signed: &Signed, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "Twilio did sign it, but it is not as it was when signed:")?;
         for Change { finding, fix, .. } in &signed.changes {
-            writeln!(out, "  - {finding}\n    {fix}")?;
+            writeln!(out, "  - {}\n    {}", line(finding), line(fix))?;
         }
-        writeln!(out, "Signed by {}:\n    {}\n", signed.key, signed.url)
+        writeln!(out, "Signed by {}:\n    {}\n", line(&signed.key), line(&signed.url))
     }
 
     fn nothing_found(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::simulator::webhook::Signed;
+use crate::{domain::display::is_hazardous, simulator::webhook::Signed};
 
 /// One command, ready to paste into a shell. `host` when the edge's own would not be the signed one.
 pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String {
@@ -20,9 +20,23 @@ pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String
     command
 }
 
-/// For a POSIX shell: nothing means anything between single quotes, but there can be none of them.
+/// For a POSIX shell: nothing means anything between single quotes, but there can be none of them. What a terminal would execute
+/// or hide is written by `printf`, so that the command can be shown and still sends these bytes.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    let mut quoted = String::from("'");
+    for letter in text.chars() {
+        match letter {
+            '\'' => quoted.push_str(r"'\''"),
+            letter if letter != '\n' && is_hazardous(letter) => {
+                let mut buffer = [0; 4];
+                let bytes = letter.encode_utf8(&mut buffer).bytes();
+                let bytes = bytes.map(|byte| format!("\\{byte:03o}"));
+                let _ = write!(quoted, "'\"$(printf '{}')\"'", bytes.collect::<String>());
+            }
+            letter => quoted.push(letter),
+        }
+    }
+    quoted + "'"
 }
 
 #[cfg(test)]
@@ -31,7 +45,16 @@ mod tests {
 
     #[test]
     fn a_shell_takes_every_text_as_it_is() {
-        for text in ["", "a b", "it's", "$(x) `y` \\ \"", "line\nbreak", "''"] {
+        for text in [
+            "",
+            "a b",
+            "it's",
+            "$(x) `y` \\ \"",
+            "line\nbreak",
+            "''",
+            "a\u{202e}b\tc\u{1b}[0m\u{e0041}",
+        ] {
+            assert!(!quoted(text).contains(|letter| letter != '\n' && is_hazardous(letter)));
             let echoed = std::process::Command::new("sh")
                 .args(["-c", &format!("printf %s {}", quoted(text))])
                 .output()

@@ -1,7 +1,7 @@
 //! Sends signed requests to an edge and shows what it answered.
 
+use crate::terminal;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,8 +61,7 @@ impl Edge {
             });
             for answer in some {
                 let answer = answer.map_err(|_| "a sending thread broke".to_owned())??;
-                // A closed output is no reason to stop sending.
-                let _ = writeln!(io::stdout(), "{}", answer.text);
+                terminal::print_line(&answer.text);
                 answers.push(answer);
             }
         }

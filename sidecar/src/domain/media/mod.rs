@@ -4,6 +4,7 @@
 
 use form_urlencoded::Serializer;
 
+pub mod disposition;
 pub mod fitness;
 pub mod link;
 mod magic;

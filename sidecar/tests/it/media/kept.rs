@@ -22,6 +22,7 @@ use crate::{
 
 on_every_store! {
     what_is_kept_is_sent_by_a_link_and_forgotten,
+    kept_media_run_no_scripts,
 }
 
 const KEY: &str = "a key of the tests, 32 characters";
@@ -89,6 +90,50 @@ fn objects(folder: &Path) -> usize {
             .collect::<Vec<_>>()
     };
     entries(&folder.join("media")).iter().map(|account| entries(account).len()).sum()
+}
+
+async fn kept_media_run_no_scripts(world: World) {
+    let (url, _) = Twilio::start().await;
+    let bucket = format!("file://{}", world.directory.path().join("bucket").display());
+    let listen = format!("127.0.0.1:{}", free_port());
+    let public = format!("http://{listen}");
+    let settings = [
+        ("TWILIO_EDGE_MEDIA_STORE_URL", bucket.as_str()),
+        ("TWILIO_EDGE_MEDIA_STORE_LISTEN", &listen),
+        ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", &public),
+        ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", KEY),
+    ];
+    let sidecar = started_with(&world, &url, &settings).await;
+    let admin = administrator(&sidecar).await;
+    let token = admin.create("app", Some(ACCOUNT), "shop").await.1;
+    let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>";
+    let page = "<!doctype html><script>alert(1)</script>";
+    let kinds: [(&str, Vec<u8>, Option<&str>); 4] = [
+        ("image/png", PNG.to_vec(), None),
+        ("image/svg+xml", svg.into(), Some("svg")),
+        ("text/html", page.into(), Some("html")),
+        ("text/vcard", "BEGIN:VCARD\r\nEND:VCARD\r\n".into(), Some("vcard")),
+    ];
+    for (n, (kind, bytes, ending)) in kinds.into_iter().enumerate() {
+        let (status, _, kept) = upload(&sidecar, &token, kind, &format!("k{n}"), bytes).await;
+        assert_eq!(status, 201, "{kind}: {kept}");
+        let link = kept["url"].as_str().unwrap();
+        for method in [Method::GET, Method::HEAD] {
+            let answer = sidecar.client.request(method, link).send().await.unwrap();
+            let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(header("content-type"), kind);
+            assert_eq!(header("content-security-policy"), "default-src 'none'; sandbox");
+            assert_eq!(header("x-content-type-options"), "nosniff");
+            let expected = match ending {
+                None => "inline".to_owned(),
+                Some(ending) => {
+                    let id = kept["id"].as_str().unwrap();
+                    format!("attachment; filename=\"{id}.{ending}\"")
+                }
+            };
+            assert_eq!(header("content-disposition"), expected, "{kind}");
+        }
+    }
 }
 
 async fn what_is_kept_is_sent_by_a_link_and_forgotten(world: World) {

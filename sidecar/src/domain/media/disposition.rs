@@ -1,0 +1,83 @@
+//! How a browser may show kept media.
+//!
+//! Whoever uploads media chooses their type, and whoever has a link opens them on our host. A page or an SVG would run its scripts
+//! there, so only types without scripts are shown in place. Everything else is a download.
+
+/// `Content-Security-Policy` of kept media: whatever they are, they load nothing and run nothing.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; sandbox";
+
+/// Longest ending of a file name.
+const LONGEST_ENDING: usize = 8;
+
+/// Returns the `Content-Disposition` of kept media. A download is called by its id and an ending from its type; both are reduced to
+/// letters, digits, `_` and `-`, so that nothing in the quoted string of RFC 6266 needs an escape.
+pub fn disposition(id: &str, content_type: &str) -> String {
+    if is_shown_in_place(content_type) {
+        return "inline".to_owned();
+    }
+    let plain = |text: &str| -> String {
+        text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect()
+    };
+    let subtype = content_type.split(';').next().unwrap_or_default().split('/').nth(1);
+    let ending = subtype.unwrap_or_default().split('+').next().unwrap_or_default();
+    let ending = ending.rsplit('.').next().map(plain).unwrap_or_default().to_ascii_lowercase();
+    let ending = match ending.len() {
+        1..=LONGEST_ENDING => ending,
+        _ => "bin".to_owned(),
+    };
+    format!("attachment; filename=\"{}.{ending}\"", plain(id))
+}
+
+fn is_shown_in_place(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some((kind, subtype)) = essence.split_once('/') else { return false };
+    let has_scripts = ["xml", "svg", "html"].iter().any(|marker| subtype.contains(marker));
+    (matches!(kind, "image" | "audio" | "video") && !has_scripts) || essence == "application/pdf"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_images_audio_video_and_pdf_are_shown_in_place() {
+        for kind in [
+            "image/png",
+            "IMAGE/JPEG",
+            "image/webp",
+            "audio/ogg",
+            "video/mp4",
+            "application/pdf",
+            "image/gif; a=b",
+        ] {
+            assert_eq!(disposition("md_1", kind), "inline", "{kind}");
+        }
+        for (kind, name) in [
+            ("image/svg+xml", "md_1.svg"),
+            ("Image/SVG+XML; charset=utf-8", "md_1.svg"),
+            ("text/html", "md_1.html"),
+            ("application/xhtml+xml", "md_1.xhtml"),
+            ("text/vcard", "md_1.vcard"),
+            ("text/plain", "md_1.plain"),
+            (
+                "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+                "md_1.document",
+            ),
+            ("application/octet-stream", "md_1.bin"),
+            ("video/x+xml", "md_1.x"),
+            ("nonsense", "md_1.bin"),
+            ("", "md_1.bin"),
+        ] {
+            assert_eq!(
+                disposition("md_1", kind),
+                format!("attachment; filename=\"{name}\""),
+                "{kind}"
+            );
+        }
+        assert_eq!(
+            disposition("a\"\r\nb/../é", "text/x\"y"),
+            "attachment; filename=\"ab.xy\"",
+            "nothing ends the quotes"
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! Cells of lists that people open in a spreadsheet.
+//!
+//! A spreadsheet takes a cell that begins with `=`, `+`, `-` or `@` for a formula, whatever the quotes of the file say, and a
+//! formula can send the sheet elsewhere. Such a cell gets an apostrophe before it, which spreadsheets read as "this is text". The
+//! import takes the apostrophe away again, so that a list comes back as it was written.
+
+use super::display::is_hazardous;
+
+/// Returns the cell as it is written to a list. [`restored`] is the inverse.
+pub fn neutralized(cell: &str) -> String {
+    match is_formula(cell) {
+        true => format!("'{cell}"),
+        false => cell.to_owned(),
+    }
+}
+
+/// Returns the cell without the apostrophe of [`neutralized`]. An apostrophe that people wrote before other text stays.
+pub fn restored(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|rest| is_formula(rest)).unwrap_or(cell)
+}
+
+/// Reports whether a spreadsheet could take a cell for a formula, apostrophes before it left aside. Blanks and invisible characters
+/// before a formula do not hide it, and full-width signs are signs to some programs.
+fn is_formula(cell: &str) -> bool {
+    let cell = cell.trim_start_matches('\'');
+    let is_blank =
+        |letter: char| letter.is_whitespace() || letter.is_control() || is_hazardous(letter);
+    cell.starts_with(['\t', '\r', '\n'])
+        || cell.trim_start_matches(is_blank).starts_with([
+            '=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}', '\u{2212}',
+            '\u{fe62}', '\u{fe63}', '\u{fe66}', '\u{fe6b}',
+        ])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn formulas_are_text_for_a_spreadsheet() {
+        for cell in [
+            "=HYPERLINK(\"http://x\")",
+            "+14155550123",
+            "-1",
+            "@SUM(A1)",
+            "\tx",
+            "\rx",
+            "\nx",
+            " =1",
+            "\u{a0}+1",
+            "\u{3000}@x",
+            "\u{200b}=1",
+            "\u{feff}=1",
+            "＝1",
+            "＋1",
+            "－1",
+            "＠x",
+            "'=1",
+            "''+1",
+            "\u{0}=1",
+            "\u{2212}1",
+        ] {
+            let written = neutralized(cell);
+            assert_eq!(written, format!("'{cell}"), "{cell:?}");
+            assert_eq!(restored(&written), cell);
+        }
+        for cell in
+            ["", "'", "'twas", "whatsapp:+14155550123", "a=b", "STOP", "2026-11-29", "0", "'a'"]
+        {
+            assert_eq!(neutralized(cell), cell);
+            assert_eq!(restored(cell), cell);
+        }
+        assert_eq!(restored("+14155550123"), "+14155550123", "lists of others have no apostrophes");
+    }
+
+    proptest! {
+        #[test]
+        fn every_cell_comes_back(cell in "['=+@\\-\t \u{ff0b}a1]{0,6}|\\PC*") {
+            let written = neutralized(&cell);
+            prop_assert_eq!(restored(&written), cell.as_str());
+        }
+    }
+}
