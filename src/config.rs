@@ -37,6 +37,8 @@ pub struct Config {
     pub sidecar: Option<Sidecar>,
     /// Largest body of a webhook, in bytes.
     pub max_body_bytes: usize,
+    /// Names of parameters that Twilio sends and this version does not know.
+    pub parameters: Vec<String>,
 }
 
 /// A guarded path, or everything below one.
@@ -54,6 +56,12 @@ pub struct Route {
     pub delivery: Delivery,
     /// TwiML that answers a message which is accepted; none: there is nothing to say.
     pub answer: Option<Arc<str>>,
+    /// Methods that Twilio may use here.
+    pub methods: Methods,
+    /// Kinds of bodies that Twilio may send here.
+    pub bodies: Bodies,
+    /// Whether the backend gets the headers of the signature.
+    pub forward_signature: bool,
     /// What body the backend gets.
     pub body: BodyFormat,
     /// Whose webhooks are accepted here; none means every account's.
@@ -62,6 +70,40 @@ pub struct Route {
     pub on_unavailable: OnUnavailable,
     /// Longest wait for a verdict, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// Methods of a route. Only POST by default: where both are accepted, the text of one can imitate the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Methods {
+    /// `GET`, with the parameters in the query.
+    pub get: bool,
+    /// `POST`
+    pub post: bool,
+}
+
+impl Methods {
+    /// Value of the `allow` header.
+    pub(crate) fn allow(self) -> &'static str {
+        match (self.get, self.post) {
+            (true, true) => "GET, POST",
+            (true, false) => "GET",
+            (false, _) => "POST",
+        }
+    }
+
+    /// Whether `method`, one of the two, is accepted.
+    pub(crate) fn accept(self, method: &[u8]) -> bool {
+        if method == b"GET" { self.get } else { self.post }
+    }
+}
+
+/// Kinds of bodies of a route. Only forms by default: a form's text could hold the hash that proves another body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bodies {
+    /// Forms, whose parameters are signed.
+    pub form: bool,
+    /// Any other body, whose hash is in the URL.
+    pub hash: bool,
 }
 
 /// How far a route's decisions go.

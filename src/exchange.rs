@@ -47,6 +47,9 @@ const FIRST_PART_MS: u64 = 10_000;
 /// Largest answer that is kept for duplicates, in bytes.
 const MOST_SAVED_BYTES: usize = 4096;
 
+/// Headers by which a request can be sent again as Twilio's.
+const SIGNATURE_HEADERS: [&str; 2] = ["x-twilio-signature", "x-twilio-webhooks-signature-settings"];
+
 /// First and longest pause before asking again about a copy in flight.
 const ASK_AGAIN_MS: u64 = 25;
 const ASK_AGAIN_MOST_MS: u64 = 400;
@@ -373,10 +376,14 @@ impl Exchange {
             effects.push(Effect::Count(Counter::Forged));
             effects.extend(head.forged.iter().cloned().map(Effect::Remove));
         }
-        if head.route(&self.config).is_none_or(|route| route.mode == Mode::Off) {
+        let route = head.route(&self.config);
+        if route.is_some_and(|route| !route.forward_signature) {
+            effects.extend(SIGNATURE_HEADERS.map(|name| Effect::Remove(name.to_owned())));
+        }
+        let Some(route) = route.filter(|route| route.mode != Mode::Off) else {
             effects.push(Effect::Count(Counter::Passed));
             return State::Passing;
-        }
+        };
         effects.push(Effect::Count(Counter::Webhook));
         if !head.overrides.is_empty() {
             effects.push(Effect::Count(Counter::Overridden));
@@ -384,7 +391,9 @@ impl Exchange {
         }
         let most = u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX);
         let refusal = if head.method != b"GET" && head.method != b"POST" {
-            Some(Refusal::of(Reason::MethodNotAllowed))
+            Some(Refusal::of_method(Reason::MethodNotAllowed, route.methods.allow()))
+        } else if !route.methods.accept(&head.method) {
+            Some(Refusal::of_method(Reason::MethodNotEnabled, route.methods.allow()))
         } else if head.ambiguous {
             Some(Refusal::of(Reason::AmbiguousRequest))
         } else if head.content_length.is_some_and(|length| length > most) {

@@ -1,50 +1,28 @@
 //! `application/x-www-form-urlencoded` as Twilio sends it, and the typed view of what it says.
 //!
-//! Decides: how bytes become ordered, possibly repeated parameters; what kind of webhook they describe; and
-//! whether the parse can be believed. The last is not pedantry: Twilio signs names and values run together
-//! without delimiters, so `Body`+`hello` and `Bodyh`+`ello` have the same signature, and one captured request
-//! can be re-cut into others. [`Webhook::read`] accepts only the cut that has every required field, well
-//! formed, once.
+//! Decides: how bytes become ordered, possibly repeated parameters; what kind of webhook they describe
+//! (`webhook`); and whether the parse can be believed (`recut`). The last is not pedantry: Twilio signs names and
+//! values run together without delimiters, so `Body`+`hello` and `Bodyh`+`ello` have the same signature, and one
+//! captured request can be re-cut into others. [`Webhook::read`] accepts only a cut whose fields of identity and
+//! effect can be read in no other way.
 //!
 //! Must not know: keys, HTTP, the host.
+
+mod recut;
+mod shapes;
+mod webhook;
+mod words;
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use twilio_edge_contract::{Class, Identity};
+
+pub use self::shapes::{is_account_sid, is_parameter_name, split_address};
+pub use self::webhook::{Misshape, SignedParameters, Webhook};
+pub use self::words::is_opt_word;
 
 /// Most parameters a form may have. Twilio sends about twenty; its Node SDK stops at 1000 too.
 pub const MAX_PARAMETERS: usize = 1000;
-
-/// Longest value of a field that names somebody (`From`, `To`), in bytes.
-const MAX_ADDRESS_BYTES: usize = 256;
-
-/// Parameters Twilio documents, each of which it sends once. A second one can only come from re-cutting.
-/// Source: twilio.com/docs/messaging/guides/webhook-request and .../track-outbound-message-status.
-const SINGLE_VALUED: [&str; 22] = [
-    "AccountSid",
-    "ApiVersion",
-    "Body",
-    "ButtonPayload",
-    "ButtonText",
-    "ChannelPrefix",
-    "ChannelToAddress",
-    "ErrorCode",
-    "EventType",
-    "From",
-    "MessageSid",
-    "MessageStatus",
-    "MessagingServiceSid",
-    "NumMedia",
-    "NumSegments",
-    "OptOutType",
-    "ProfileName",
-    "SmsMessageSid",
-    "SmsSid",
-    "SmsStatus",
-    "To",
-    "WaId",
-];
 
 /// One decoded parameter, borrowed from the body where nothing had to be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -171,7 +149,7 @@ impl<'a> Form<'a> {
         by_name
     }
 
-    /// A name of `names` that is there more than once.
+    /// Returns a name of `names` that occurs more than once.
     fn repeated(&self, names: &[&'static str]) -> Option<&'static str> {
         let mut seen: Vec<&str> = Vec::with_capacity(self.parameters.len());
         for (name, _) in self.iter() {
@@ -206,164 +184,6 @@ fn insert<T: Ord>(sorted: &mut Vec<T>, item: T) {
     let at = sorted.partition_point(|other| *other < item);
     if sorted.get(at) != Some(&item) {
         sorted.insert(at, item);
-    }
-}
-
-/// Why signed parameters are not the webhook their route is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Misshape {
-    /// A required field is absent or empty.
-    Missing(&'static str),
-    /// A field is not of the form Twilio documents.
-    Malformed(&'static str),
-    /// A single-valued field came more than once.
-    Repeated(&'static str),
-    /// A value is not UTF-8. Twilio never sends that, and different bytes would share one signature.
-    NotUtf8,
-    /// A status callback on a route for messages, or the other way round.
-    WrongClass,
-}
-
-/// A proven and believable webhook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Webhook {
-    /// What makes it the same webhook as another; none for [`Class::Other`].
-    pub identity: Option<Identity>,
-    /// Class of the route it came on.
-    pub class: Class,
-    /// Sender, without channel prefix.
-    pub from: Option<String>,
-    /// Recipient, without channel prefix.
-    pub to: Option<String>,
-    /// `sms`, or the channel prefix of the addresses.
-    pub channel: Option<String>,
-}
-
-impl Webhook {
-    /// Reads the webhook a route of class `class` expects out of `form`, whose undecoded bytes are `raw`.
-    pub fn read(class: Class, form: &Form<'_>, raw: &[u8]) -> Result<Self, Misshape> {
-        if !is_utf8_once_decoded(form, raw) {
-            return Err(Misshape::NotUtf8);
-        }
-        if let Some(name) = form.repeated(&SINGLE_VALUED) {
-            return Err(Misshape::Repeated(name));
-        }
-        if class == Class::Other {
-            return Ok(Self { identity: None, class, from: None, to: None, channel: None });
-        }
-        let account_sid = required(form, "AccountSid", is_account_sid)?;
-        let message_sid = required(form, "MessageSid", is_message_sid)?;
-        let from = required(form, "From", is_address)?;
-        let to = required(form, "To", is_address)?;
-        // Of the two, only a status callback has MessageStatus. An inbound message may carry an ErrorCode:
-        // that is how Twilio calls the fallback URL.
-        let status = match (class, form.get("MessageStatus")) {
-            (Class::Status, Some(_)) => {
-                Some(required(form, "MessageStatus", is_status)?.to_owned())
-            }
-            (Class::Status, None) => return Err(Misshape::WrongClass),
-            (_, Some(_)) => return Err(Misshape::WrongClass),
-            (_, None) => None,
-        };
-        let error_code = match form.get("ErrorCode") {
-            Some(code) if !code.is_empty() && class == Class::Status => {
-                Some(required(form, "ErrorCode", is_error_code)?.to_owned())
-            }
-            _ => None,
-        };
-        let (channel, from) = split_address(from);
-        let (_, to) = split_address(to);
-        Ok(Self {
-            identity: Some(Identity {
-                class,
-                account_sid: account_sid.to_owned(),
-                message_sid: message_sid.to_owned(),
-                status,
-                error_code,
-            }),
-            class,
-            from: Some(from.to_owned()),
-            to: Some(to.to_owned()),
-            channel: Some(channel.to_owned()),
-        })
-    }
-}
-
-/// Splits `whatsapp:+14155550123` into channel and address; an address without a prefix is SMS (or MMS).
-pub fn split_address(address: &str) -> (&str, &str) {
-    address.split_once(':').unwrap_or(("sms", address))
-}
-
-/// `AC` and 32 hexadecimal digits.
-pub fn is_account_sid(text: &str) -> bool {
-    is_sid(text, &["AC"])
-}
-
-fn is_message_sid(text: &str) -> bool {
-    is_sid(text, &["SM", "MM"])
-}
-
-fn is_sid(text: &str, prefixes: &[&str]) -> bool {
-    prefixes
-        .iter()
-        .filter_map(|prefix| text.strip_prefix(prefix))
-        .any(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-}
-
-/// Statuses are a closed list today, but Twilio adds to it: any lower-case word will do.
-fn is_status(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
-fn is_error_code(text: &str) -> bool {
-    (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A phone number or short code, an alphanumeric SMS sender, or whatever another channel calls its users.
-///
-/// As narrow as Twilio's documents allow: `From=+1415..` next to `FromCity=X` could be re-cut into one longer
-/// `From`, and the wrong person would be suppressed.
-fn is_address(text: &str) -> bool {
-    if text.len() > MAX_ADDRESS_BYTES {
-        return false;
-    }
-    let number = |digits: &str| {
-        (3..=15).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit())
-    };
-    match text.split_once(':') {
-        Some((channel, address)) => {
-            let word =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-            let is_channel = !channel.is_empty() && channel.bytes().all(word);
-            is_channel
-                && match address.strip_prefix('+') {
-                    Some(digits) => number(digits),
-                    None => {
-                        !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_graphic())
-                    }
-                }
-        }
-        None => {
-            // Sender names have at most 11 characters: letters, digits, space and some punctuation.
-            let sender = |byte: u8| byte.is_ascii_alphanumeric() || b" &+-._".contains(&byte);
-            number(text.strip_prefix('+').unwrap_or(text))
-                || text.len() <= 11
-                    && text.bytes().all(sender)
-                    && text.bytes().any(|byte| byte.is_ascii_alphabetic())
-        }
-    }
-}
-
-fn required<'f>(
-    form: &'f Form<'_>,
-    name: &'static str,
-    well_formed: fn(&str) -> bool,
-) -> Result<&'f str, Misshape> {
-    match form.get(name) {
-        None | Some("") => Err(Misshape::Missing(name)),
-        Some(value) if well_formed(value) => Ok(value),
-        Some(_) => Err(Misshape::Malformed(name)),
     }
 }
 

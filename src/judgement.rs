@@ -8,13 +8,15 @@
 use twilio_edge_contract::{Class, Envelope, SEND_PARAMETER, is_send_id};
 
 use crate::config::{Config, Route};
-use crate::form::{Form, Misshape, TooManyParameters, Webhook};
+use crate::form::{Form, Misshape, SignedParameters, TooManyParameters, Webhook, is_account_sid};
 use crate::keys::{Account, KeySlot, slot};
 use crate::reply::{Answer, Reason};
 use crate::signature::{self, BodyRule, Key, Mismatch, Payload, Settings};
 
-/// Most accounts whose keys are tried for a request that names none.
-const MOST_UNNAMED: usize = 64;
+/// Most signatures that are computed for a request that names no account.
+const MAX_UNNAMED_SIGNATURES: usize = 256;
+/// Most bytes that are hashed for them. Whoever can reach the route makes us do it.
+const MAX_UNNAMED_BYTES: usize = 4 << 20;
 
 /// What the request's headers say, read once: they cannot be read again in every phase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -128,11 +130,18 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     field: Option<&'static str>,
     account_sid: Option<String>,
+    /// Methods of the route, if it does not accept the request's.
+    methods: Option<&'static str>,
 }
 
 impl Refusal {
     pub(crate) fn of(reason: Reason) -> Self {
-        Self { reason, field: None, account_sid: None }
+        Self { reason, field: None, account_sid: None, methods: None }
+    }
+
+    /// A method that the route does not accept; `methods` are those it does.
+    pub(crate) fn of_method(reason: Reason, methods: &'static str) -> Self {
+        Self { methods: Some(methods), ..Self::of(reason) }
     }
 
     /// `field` is the name of the header or parameter that is wrong.
@@ -147,7 +156,11 @@ impl Refusal {
 
     /// What the client is told.
     pub(crate) fn answer(&self) -> Answer {
-        Answer::refusal(self.reason, self.field)
+        let mut answer = Answer::refusal(self.reason, self.field);
+        if let Some(methods) = self.methods {
+            answer.headers.push(("allow", methods.to_owned()));
+        }
+        answer
     }
 
     /// What the operator is told.
@@ -195,17 +208,64 @@ pub(crate) fn judge<'a>(
     if head.signature.as_deref().unwrap_or_default().is_empty() {
         return Err(Refusal::of(Reason::MissingSignature));
     }
-    // Before the account is looked for: that it is not found where nobody looks is not what is wrong.
-    if rule == BodyRule::Hash && !body.is_empty() && !signature::has_body_hash(target) {
-        return Err(Refusal::of(Reason::MissingBodyHash));
+    if rule == BodyRule::Hash && !body.is_empty() {
+        if !route.bodies.hash {
+            return Err(Refusal::of(Reason::BodyNotEnabled));
+        }
+        // Before the account is looked for: that it is not found where nobody looks is not what is wrong.
+        if !signature::has_body_hash(target) {
+            return Err(Refusal::of(Reason::MissingBodyHash));
+        }
+    }
+    if rule == BodyRule::Form && !form.is_empty() && !route.bodies.form {
+        return Err(Refusal::of(Reason::BodyNotEnabled));
     }
     let (account, key, slot, origin) = prove(config, route, target, payload, &form, head)?;
     let misshapen = |why: Misshape| Refusal::from(why).of_account(&account.sid);
-    let webhook = Webhook::read(route.class, &form, raw).map_err(misshapen)?;
+    check_target(config, route, target, rule).map_err(misshapen)?;
+    let signed = SignedParameters {
+        form: &form,
+        raw,
+        target,
+        in_query: rule != BodyRule::Form,
+        accepts_get: route.methods.get,
+        known: &config.parameters,
+    };
+    let webhook = Webhook::read(route.class, &signed).map_err(misshapen)?;
     let form = std::str::from_utf8(raw).map_err(|_| misshapen(Misshape::NotUtf8))?;
     let origin = origin.to_owned();
     let proof = Proof { webhook, account_sid: account.sid.clone(), key, slot, origin };
     Ok(Judged { route, proof, form, form_is_body: rule == BodyRule::Form })
+}
+
+/// Refuses a target that may hold the text of a form.
+fn check_target(
+    config: &Config,
+    route: &Route,
+    target: &str,
+    rule: BodyRule,
+) -> Result<(), Misshape> {
+    // A form of class other has parameters that its author named. Its text directly after the path of its route is
+    // a path below the prefix.
+    let extends = |other: &&Route| {
+        let rest = target.strip_prefix(other.path.as_str());
+        let is_name = rest.and_then(|rest| rest.bytes().next());
+        !other.is_prefix
+            && other.class == Class::Other
+            && is_name.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+    };
+    if route.is_prefix && config.routes.iter().any(|other| extends(&other)) {
+        return Err(Misshape::Ambiguous("path"));
+    }
+    // Where forms are accepted too, the hash must be all there is of the query: anything before it could be text of a
+    // form, and a hash that its writer chose would prove any body.
+    if rule == BodyRule::Hash && route.bodies.form && signature::has_body_hash(target) {
+        let (_, query) = target.split_once('?').unwrap_or_default();
+        if !signature::is_body_hash_alone(query) {
+            return Err(Misshape::Ambiguous("bodySHA256"));
+        }
+    }
+    Ok(())
 }
 
 /// Finds the account and the key that signed. What a request says of either only selects the keys to try.
@@ -217,23 +277,15 @@ fn prove<'c>(
     form: &Form<'_>,
     head: &Head,
 ) -> Result<(&'c Account, String, KeySlot, &'c str), Refusal> {
-    let named = form.get("AccountSid");
+    // The author of a form of class other may call anything AccountSid.
+    let named =
+        form.get("AccountSid").filter(|sid| route.class != Class::Other || is_account_sid(sid));
     let accepted = |account: &&Account| {
         route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
     };
-    // Who sends no form names nobody; every account's keys are tried on the URL then. Not so without bound, and not
-    // over parameters: whoever can reach the route makes us do it.
-    let may_be_unnamed = route.class == Class::Other && form.is_empty();
     let accounts: Vec<&Account> = match named {
         Some(sid) => config.account(sid).filter(accepted).into_iter().collect(),
-        None if may_be_unnamed => {
-            let accounts: Vec<_> = config.accounts.iter().filter(accepted).collect();
-            if accounts.len() > MOST_UNNAMED {
-                return Err(Misshape::Missing("AccountSid").into());
-            }
-            accounts
-        }
-        None => return Err(Misshape::Missing("AccountSid").into()),
+        None => config.accounts.iter().filter(accepted).collect(),
     };
     if accounts.is_empty() {
         return Err(Refusal::of(Reason::UnknownAccount));
@@ -250,6 +302,19 @@ fn prove<'c>(
         .collect();
     if keys.is_empty() && settings != Settings::AuthToken {
         return Err(refusal(Reason::UnknownKey));
+    }
+    if named.is_none() {
+        let keys: usize = keys.iter().map(|(_, keys)| keys.len()).sum();
+        let signatures = keys * 2 * config.origins.len();
+        let text = match payload {
+            Payload::Form(form) => form.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Payload::Empty | Payload::Opaque(_) => 0,
+        };
+        if signatures > MAX_UNNAMED_SIGNATURES
+            || (keys > 1 && signatures.saturating_mul(target.len() + text) > MAX_UNNAMED_BYTES)
+        {
+            return Err(Refusal::of(Reason::UnnamedAccount));
+        }
     }
     let mut why = Mismatch::WrongSignature;
     for origin in &config.origins {
@@ -275,14 +340,8 @@ fn prove<'c>(
 
 impl From<Misshape> for Refusal {
     fn from(misshape: Misshape) -> Self {
-        let (reason, field) = match misshape {
-            Misshape::Missing(field) => (Reason::MissingField, Some(field)),
-            Misshape::Malformed(field) => (Reason::MalformedField, Some(field)),
-            Misshape::Repeated(field) => (Reason::RepeatedField, Some(field)),
-            Misshape::NotUtf8 => (Reason::InvalidUtf8, None),
-            Misshape::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
-        };
-        Self { reason, field, account_sid: None }
+        let (reason, field) = misshape.reason();
+        Self { field, ..Self::of(reason) }
     }
 }
 

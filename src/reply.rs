@@ -6,15 +6,21 @@
 
 use twilio_edge_contract::{Class, SavedAnswer, headers};
 
+use crate::form::Misshape;
+
 /// Why a request was refused. One counter each: `twilio_edge.rejected.<slug>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Neither GET nor POST.
     MethodNotAllowed,
+    /// GET or POST, but not one that the route accepts.
+    MethodNotEnabled,
     /// The body is over the cap.
     BodyTooLarge,
     /// No part of the body came.
     NoBody,
+    /// The route does not accept a body of this kind.
+    BodyNotEnabled,
     /// A GET or HEAD came with a body, which no signature covers.
     UnexpectedBody,
     /// A header that must be unique came twice, or the path is no text.
@@ -33,6 +39,8 @@ pub enum Reason {
     InvalidBodyHash,
     /// The account is not configured, or not for this route.
     UnknownAccount,
+    /// The request names no account, and the keys of the route's accounts are too many to try.
+    UnnamedAccount,
     /// The request names a SharedKey that is not configured, or an algorithm that is not the key's.
     UnknownKey,
     /// Signed, but a required field is absent.
@@ -41,6 +49,14 @@ pub enum Reason {
     MalformedField,
     /// Signed, but a single-valued field came twice.
     RepeatedField,
+    /// Signed, but two fields that say the same thing differ.
+    ContradictoryFields,
+    /// Signed, but the text can be cut so that a field has another value.
+    AmbiguousFields,
+    /// Signed, but an unknown parameter may be the end of another one's value.
+    UnknownParameter,
+    /// Signed, but a name is none that Twilio gives a parameter.
+    MalformedName,
     /// Signed, but not UTF-8.
     InvalidUtf8,
     /// Signed, but a status callback on a route for messages or the other way round.
@@ -55,10 +71,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, so that counters can be defined and documents checked.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 28] = [
         Reason::MethodNotAllowed,
+        Reason::MethodNotEnabled,
         Reason::BodyTooLarge,
         Reason::NoBody,
+        Reason::BodyNotEnabled,
         Reason::UnexpectedBody,
         Reason::AmbiguousRequest,
         Reason::UnsupportedEncoding,
@@ -68,10 +86,15 @@ impl Reason {
         Reason::MissingBodyHash,
         Reason::InvalidBodyHash,
         Reason::UnknownAccount,
+        Reason::UnnamedAccount,
         Reason::UnknownKey,
         Reason::MissingField,
         Reason::MalformedField,
         Reason::RepeatedField,
+        Reason::ContradictoryFields,
+        Reason::AmbiguousFields,
+        Reason::UnknownParameter,
+        Reason::MalformedName,
         Reason::InvalidUtf8,
         Reason::WrongClass,
         Reason::SidecarUnavailable,
@@ -100,6 +123,41 @@ impl Reason {
                 "method-not-allowed",
                 405,
                 "Twilio calls webhooks with GET or POST; check the caller.",
+            ),
+            Reason::MethodNotEnabled => (
+                "method-not-enabled",
+                405,
+                "The route does not accept this method: set the webhook to another method in the Twilio console, or add it to the route's methods in the filter's configuration.",
+            ),
+            Reason::BodyNotEnabled => (
+                "body-not-enabled",
+                415,
+                "The route does not accept bodies of this kind: check the content type, or add form or hash to the route's bodies in the filter's configuration.",
+            ),
+            Reason::UnnamedAccount => (
+                "unnamed-account",
+                403,
+                "The request names no account, and the route accepts more keys than are tried: list the accounts whose webhooks come here in the route's accounts.",
+            ),
+            Reason::ContradictoryFields => (
+                "contradictory-fields",
+                403,
+                "The request is signed, but the field says something else than another field that Twilio sends with it: somebody cut a webhook anew.",
+            ),
+            Reason::AmbiguousFields => (
+                "ambiguous-fields",
+                403,
+                "The request is signed, but its text can be cut so that the field has another value, and one of the two was not sent by Twilio. A message whose text imitates parameters is refused too.",
+            ),
+            Reason::UnknownParameter => (
+                "unknown-parameter",
+                403,
+                "The request is signed, but an unknown parameter follows the field and may be the end of its value. If Twilio sends a new parameter there, add its name to parameters of the filter's configuration.",
+            ),
+            Reason::MalformedName => (
+                "malformed-name",
+                403,
+                "The request is signed, but a name is none that Twilio gives a parameter: letters, digits and underscores. If it is Twilio's, add it to parameters of the filter's configuration.",
             ),
             Reason::BodyTooLarge => (
                 "body-too-large",
@@ -203,6 +261,23 @@ impl Reason {
     }
 }
 
+impl Misshape {
+    /// The refusal, and the name of the field it is about.
+    pub fn reason(self) -> (Reason, Option<&'static str>) {
+        match self {
+            Misshape::Missing(field) => (Reason::MissingField, Some(field)),
+            Misshape::Malformed(field) => (Reason::MalformedField, Some(field)),
+            Misshape::Repeated(field) => (Reason::RepeatedField, Some(field)),
+            Misshape::Contradictory(field) => (Reason::ContradictoryFields, Some(field)),
+            Misshape::Ambiguous(field) => (Reason::AmbiguousFields, Some(field)),
+            Misshape::Unknown(field) => (Reason::UnknownParameter, Some(field)),
+            Misshape::MalformedName => (Reason::MalformedName, None),
+            Misshape::NotUtf8 => (Reason::InvalidUtf8, None),
+            Misshape::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
+        }
+    }
+}
+
 /// TwiML that does nothing.
 const NOTHING_TO_SAY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
 
@@ -237,7 +312,6 @@ impl Answer {
             (headers::REASON, reason.slug().to_owned()),
         ];
         match reason {
-            Reason::MethodNotAllowed => headers.push(("allow", "GET, POST".to_owned())),
             Reason::SidecarUnavailable | Reason::StillInFlight | Reason::NoKeys => {
                 headers.push(("retry-after", "1".to_owned()));
             }

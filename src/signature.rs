@@ -350,6 +350,12 @@ pub fn has_body_hash(url: &str) -> bool {
     body_hash(url).is_some()
 }
 
+/// Whether a query is nothing but the hash, as Twilio appends it to a URL without a query.
+pub(crate) fn is_body_hash_alone(query: &str) -> bool {
+    let hash = query.strip_prefix(BODY_HASH).and_then(|rest| rest.strip_prefix('='));
+    hash.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// The first `bodySHA256` of the query that has a value.
 fn body_hash(url: &str) -> Option<String> {
     query(url)?.split('&').find_map(|pair| {

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use twilio_edge_contract::Class;
-use twilio_edge_filter::form::{Form, Webhook};
+use twilio_edge_filter::form::{Form, SignedParameters, Webhook};
 
 fuzz_target!(|raw: &[u8]| {
     let Ok(form) = Form::parse(raw) else { return };
@@ -11,7 +11,8 @@ fuzz_target!(|raw: &[u8]| {
     assert!(canonical.len() <= form.len());
     assert!(canonical.is_sorted());
     for class in [Class::Inbound, Class::Status, Class::Other] {
-        let Ok(webhook) = Webhook::read(class, &form, raw) else { continue };
+        let signed = SignedParameters::posted(&form, raw, "/in");
+        let Ok(webhook) = Webhook::read(class, &signed) else { continue };
         assert!(std::str::from_utf8(raw).is_ok(), "what is believed is text");
         let Some(identity) = webhook.identity else { continue };
         assert_eq!(form.get("MessageSid"), Some(identity.message_sid.as_str()));

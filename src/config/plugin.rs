@@ -9,21 +9,22 @@ use twilio_edge_contract::{
 };
 
 use super::reading::{Reading, field};
-use super::{BodyFormat, Config, Mode, OnUnavailable, Route, Sidecar, twiml};
-use crate::form::is_account_sid;
+use super::{Bodies, BodyFormat, Config, Methods, Mode, OnUnavailable, Route, Sidecar, twiml};
+use crate::form::{is_account_sid, is_parameter_name};
 use crate::keys::Account;
 
 /// Largest `max_body_bytes`: bodies are held in memory, and the HTTP/1 codec stops at 1 MiB by itself.
 const MAX_BODY_LIMIT: u64 = 1 << 20;
 const MAX_ORIGINS: usize = 16;
 const MAX_ROUTES: usize = 256;
+const MAX_PARAMETERS: usize = 64;
 /// Largest answer of a route's own: it is in the configuration, and in each answer.
 const MOST_ANSWER_BYTES: usize = 4096;
 const DEFAULT_TIMEOUT_MS: u64 = 500;
 
 /// The fields of each object. `reference` documents every one of them, which a test sees to.
 pub(super) const ROOT: &[&str] =
-    &["origins", "accounts", "routes", "on_unavailable", "sidecar", "max_body_bytes"];
+    &["origins", "accounts", "routes", "on_unavailable", "sidecar", "max_body_bytes", "parameters"];
 pub(super) const ACCOUNT: &[&str] = &["sid", "auth_tokens", "shared_keys"];
 pub(super) const SHARED_KEY: &[&str] = &["id", "secret", "algorithm"];
 pub(super) const ROUTE: &[&str] = &[
@@ -33,6 +34,9 @@ pub(super) const ROUTE: &[&str] = &[
     "mode",
     "delivery",
     "answer",
+    "methods",
+    "bodies",
+    "forward_signature",
     "body",
     "accounts",
     "on_unavailable",
@@ -89,7 +93,60 @@ impl Reading<'_> {
             routes,
             sidecar,
             max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+            parameters: self.parameters(field(root, "parameters")),
         }
+    }
+
+    fn parameters(&self, value: Option<&Value>) -> Vec<String> {
+        let names = self.optional_list("parameters", value, MAX_PARAMETERS);
+        let names = names.filter_map(|(path, value)| Some((self.text(&path, value)?, path)));
+        names
+            .inspect(|(name, path)| {
+                if !is_parameter_name(name) {
+                    let problem = format!(
+                        "{name:?} is no name of a parameter: letters, digits and underscores"
+                    );
+                    self.problem(path, problem);
+                }
+            })
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// A list of words, each at most once; none if it is absent or wrong.
+    fn words(&self, path: &str, value: Option<&Value>, known: &[&str]) -> Option<Vec<bool>> {
+        let words = value?;
+        let listed: Vec<&str> = self
+            .list(path, Some(words), known.len())
+            .filter_map(|(at, word)| {
+                let word = word.as_str().filter(|word| known.contains(word));
+                if word.is_none() {
+                    self.problem(&at, format!("must be one of {}", known.join(", ")));
+                }
+                word
+            })
+            .collect();
+        self.refuse_repeats(path, listed.iter());
+        Some(known.iter().map(|word| listed.contains(word)).collect())
+    }
+
+    fn methods(&self, path: &str, value: Option<&Value>) -> Methods {
+        match self.words(path, value, &["GET", "POST"]).as_deref() {
+            Some([get, post]) => Methods { get: *get, post: *post },
+            _ => Methods { get: false, post: true },
+        }
+    }
+
+    fn bodies(&self, path: &str, value: Option<&Value>, class: Option<Class>) -> Bodies {
+        let bodies = match self.words(path, value, &["form", "hash"]).as_deref() {
+            Some([form, hash]) => Bodies { form: *form, hash: *hash },
+            _ => Bodies { form: true, hash: false },
+        };
+        if class != Some(Class::Other) && bodies.hash {
+            let problem = "hash is for class other: messages and statuses come as forms";
+            self.problem(path, problem);
+        }
+        bodies
     }
 
     /// An origin is matched byte for byte, so only what Twilio could have requested is accepted.
@@ -239,6 +296,16 @@ impl Reading<'_> {
                 BodyFormat::Form
             }
         };
+        let methods = self.methods(&at("methods"), field(route, "methods"));
+        let bodies = self.bodies(&at("bodies"), field(route, "bodies"), class);
+        let forward_signature = match field(route, "forward_signature") {
+            None => true,
+            Some(Value::Bool(forward)) => *forward,
+            Some(_) => {
+                self.problem(&at("forward_signature"), "must be true or false");
+                false
+            }
+        };
         let [inbound, status] = defaults.on_unavailable;
         let on_unavailable = match (field(route, "on_unavailable"), class) {
             (Some(value), _) => self.on_unavailable(&at("on_unavailable"), value),
@@ -293,6 +360,9 @@ impl Reading<'_> {
             mode,
             delivery,
             answer,
+            methods,
+            bodies,
+            forward_signature,
             body,
             accounts,
             on_unavailable,

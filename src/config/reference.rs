@@ -108,6 +108,24 @@ pub const FIELDS: &[Field] = &[
         "What Twilio is answered to a message that is accepted, and to its copies: `<Response><Message>We have it.</Message></Response>`. With `accept` and class `inbound` only",
     ),
     field(
+        "routes[].methods",
+        "list of `GET` and `POST`",
+        "`[\"POST\"]`",
+        "Methods that Twilio uses for this URL. Any other is answered with 405. Add `GET` only where the Twilio console says so: the signed text of the one can imitate the other (docs/SIGNATURES.md)",
+    ),
+    field(
+        "routes[].bodies",
+        "list of `form` and `hash`",
+        "`[\"form\"]`",
+        "Bodies that Twilio sends to this URL: `form`, or `hash` for any other body, proven by `bodySHA256` in the URL. `hash` is for class `other`. With both, a URL with a hash may have no other query",
+    ),
+    field(
+        "routes[].forward_signature",
+        "`true` or `false`",
+        "`true`",
+        "Whether the backend gets `X-Twilio-Signature` and `X-Twilio-Webhooks-Signature-Settings`. With `false` no log behind the filter can hold a signature, and an application cannot verify it again. Holds in every mode",
+    ),
+    field(
         "routes[].body",
         "`form` or `json`",
         "`form`",
@@ -117,7 +135,7 @@ pub const FIELDS: &[Field] = &[
         "routes[].accounts",
         "list of account SIDs",
         "all",
-        "Whose webhooks are accepted here. A body that is no form names no account: all of these are tried then, if they are at most 64",
+        "Whose webhooks are accepted here. For a request without AccountSid the keys of all of these are tried, up to 256 signatures (keys times origins times two)",
     ),
     field(
         "routes[].on_unavailable",
@@ -170,6 +188,12 @@ pub const FIELDS: &[Field] = &[
         "1 to 1048576",
         "65536",
         "Largest body of a webhook; a larger one is refused with 413",
+    ),
+    field(
+        "parameters",
+        "list of at most 64 names",
+        "none",
+        "Names of parameters that Twilio sends and this version does not know. An unknown parameter passes wherever it cannot be the end of another one's value; where it can, it is refused with `unknown-parameter` until it is named here",
     ),
 ];
 

@@ -26,7 +26,9 @@ fn config(edit: impl FnOnce(&mut serde_json::Value)) -> Rc<Config> {
             {"path": "/in", "class": "inbound"},
             {"path": "/strict", "class": "inbound", "on_unavailable": "reject"},
             {"path": "/status", "class": "status"},
-            {"path": "/other", "class": "other"},
+            {"path": "/both", "class": "inbound", "methods": ["GET", "POST"], "forward_signature": false},
+            {"path": "/other", "class": "other", "bodies": ["form", "hash"], "methods": ["GET", "POST"]},
+            {"path": "/forms", "class": "other"},
             {"path": "/shadow", "class": "inbound", "mode": "shadow", "on_unavailable": "reject"},
             {"path": "/off", "class": "inbound", "mode": "off"},
             {"prefix": "/all/", "class": "inbound", "timeout_ms": 100},
@@ -200,7 +202,7 @@ fn a_proven_message_is_forwarded_after_the_verdict_with_what_is_known() {
 
 #[test]
 fn a_get_has_its_parameters_in_the_query() {
-    let target = format!("/in?{BODY}");
+    let target = format!("/both?{BODY}");
     let head = Head { method: b"GET".to_vec(), content_type: None, ..post(&target, "") };
     let case = Case::of(head.clone(), "");
     assert_eq!(case.asked().remove(0).form, BODY);
@@ -237,7 +239,7 @@ fn a_request_that_names_no_account_is_not_tried_on_all_of_very_many() {
         signature: signature(&target, ""),
         ..post(&target, "")
     };
-    for (others, refused) in [(63, None), (64, Some("missing-field"))] {
+    for (others, refused) in [(62, None), (63, Some("unnamed-account"))] {
         let mut case = Case::new(config(|json| {
             let accounts = json["accounts"].as_array_mut().unwrap();
             accounts.remove(0);
@@ -250,7 +252,65 @@ fn a_request_that_names_no_account_is_not_tried_on_all_of_very_many() {
         case.tell(Event::Complete { body: body.as_bytes() });
         assert_eq!(case.refused_for(), refused);
     }
-    assert_eq!(Case::of(post("/other", "a=1"), "a=1").refused_for(), Some("missing-field"));
+}
+
+#[test]
+fn class_other_needs_no_parameter_and_no_forgery_is_called_signed() {
+    for body in ["a=1", "", "interactionAccountSid=AC1&interactionSid=KI1", "AccountSid=mine"] {
+        for target in ["/other", "/forms"] {
+            let case = Case::of(post(target, body), body);
+            assert!(case.was_forwarded(), "{target} {body:?}: {:?}", case.effects);
+            assert_eq!(case.header(headers::VERIFIED), Some(ACCOUNT));
+        }
+        let forged =
+            Case::of(Head { signature: signature("/x", body), ..post("/forms", body) }, body);
+        assert_eq!(forged.refused_for(), Some("invalid-signature"), "{body:?}");
+    }
+    for body in ["Body=hi", "From=1&To=2", "MessageSid=SM1"] {
+        let forged = Head { signature: signature("/x", body), ..post("/in", body) };
+        assert_eq!(Case::of(forged, body).refused_for(), Some("invalid-signature"), "{body}");
+    }
+}
+
+#[test]
+fn a_route_accepts_the_methods_and_bodies_that_it_lists() {
+    let get = |target: &str| {
+        let target = format!("{target}?{BODY}");
+        Head { method: b"GET".to_vec(), content_type: None, ..post(&target, "") }
+    };
+    assert_eq!(Case::of(get("/in"), "").refused_for(), Some("method-not-enabled"));
+    assert_eq!(Case::of(get("/both"), "").asked().len(), 1);
+    let allowed = |case: &Case| {
+        case.effects.iter().find_map(|effect| match effect {
+            Effect::Answer(answer) => {
+                answer.headers.iter().find(|(name, _)| *name == "allow").map(|(_, it)| it.clone())
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(allowed(&Case::of(get("/in"), "")).as_deref(), Some("POST"));
+    let body = r#"{"event":"x"}"#;
+    let json = |target: &str| {
+        let target = format!("{target}bodySHA256={}", signature::hash_body(body.as_bytes()));
+        let content_type = Some(b"application/json".to_vec());
+        Head { content_type, signature: signature(&target, ""), ..post(&target, "") }
+    };
+    assert_eq!(Case::of(json("/forms?"), body).refused_for(), Some("body-not-enabled"));
+    assert_eq!(Case::of(json("/other?x=1&"), body).refused_for(), Some("ambiguous-fields"));
+    assert!(Case::of(json("/other?"), body).was_forwarded());
+}
+
+#[test]
+fn a_signature_is_kept_from_the_backend_where_the_route_says_so() {
+    let removed = |case: &Case| {
+        ["x-twilio-signature", "x-twilio-webhooks-signature-settings"]
+            .iter()
+            .filter(|name| case.effects.contains(&Effect::Remove((**name).to_owned())))
+            .count()
+    };
+    let kept = Case::of(post("/both", BODY), BODY);
+    assert_eq!((kept.asked().len(), removed(&kept)), (1, 2));
+    assert_eq!(removed(&Case::asking("/in")), 0);
 }
 
 #[test]
@@ -281,7 +341,7 @@ fn every_refusal_has_its_reason() {
         (Head { content_length: None, ..post("/in", &long) }, &long, "body-too-large"),
         (unsigned, BODY, "missing-signature"),
         (post("/in", "Body=other"), BODY, "invalid-signature"),
-        (Head { content_type: None, ..post("/in", BODY) }, BODY, "missing-body-hash"),
+        (Head { content_type: None, ..post("/in", BODY) }, BODY, "body-not-enabled"),
         (
             Head { content_encoding: Some(b"gzip".to_vec()), ..post("/in", BODY) },
             BODY,

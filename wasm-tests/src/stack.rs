@@ -189,6 +189,11 @@ impl Stack {
             json!({ "match": { "prefix": "/app/" }, "route": { "cluster": BACKEND_CLUSTER } }),
         );
         let plugin = config.plugin.as_object_mut().context("the filter's configuration")?;
+        // Scenarios send webhooks as GET too, which a route has to ask for.
+        let routes = plugin.get_mut("routes").and_then(serde_json::Value::as_array_mut);
+        for route in routes.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+            route.insert("methods".into(), json!(["GET", "POST"]));
+        }
         plugin.insert("origins".into(), json!([{ "env": "PUBLIC_ORIGIN" }, ORIGIN_WITH_PORT]));
         match plugin.get_mut("sidecar").and_then(|sidecar| sidecar.get_mut("timeout_ms")) {
             _ if plan.sidecar == SidecarPlan::Absent => {

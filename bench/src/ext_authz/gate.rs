@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use hyper::http::{HeaderMap, Method, header};
 use twilio_edge_contract::{Class, headers};
-use twilio_edge_filter::form::{Form, Webhook};
+use twilio_edge_filter::form::{Form, SignedParameters, Webhook};
 use twilio_edge_filter::signature::{BodyRule, Key, verify};
 
 /// The routes of the shipped configuration.
@@ -50,7 +50,11 @@ impl Gate {
         let url = [self.origin.as_str(), target].concat();
         let payload = rule.payload(&form, body);
         verify(&url, payload, value("x-twilio-signature"), &self.keys).ok()?;
-        Webhook::read(*class, &form, raw).ok()
+        let signed = SignedParameters {
+            in_query: rule != BodyRule::Form,
+            ..SignedParameters::posted(&form, raw, target)
+        };
+        Webhook::read(*class, &signed).ok()
     }
 
     /// The headers the backend may trust.

@@ -284,7 +284,7 @@ fn idempotency_token(event: &str) -> String {
 mod tests {
     use super::*;
     use twilio_edge_contract::Class;
-    use twilio_edge_filter::form::Webhook;
+    use twilio_edge_filter::form::{SignedParameters, Webhook};
     use twilio_edge_filter::signature::{BodyRule, verify};
 
     const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
@@ -306,7 +306,11 @@ mod tests {
         let url = format!("{ORIGIN}{}", signed.target);
         let form = Form::parse(rule.parameters(&url, body)).unwrap();
         verify(&url, rule.payload(&form, body), header(SIGNATURE_HEADER), &[key]).unwrap();
-        Webhook::read(class, &form, rule.parameters(&url, body)).unwrap()
+        let parameters = SignedParameters {
+            in_query: rule != BodyRule::Form,
+            ..SignedParameters::posted(&form, rule.parameters(&url, body), &signed.target)
+        };
+        Webhook::read(class, &parameters).unwrap()
     }
 
     fn sign(content: Content) -> Signed {

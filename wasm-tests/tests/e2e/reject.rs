@@ -49,7 +49,7 @@ async fn what_was_tampered_with_is_rejected(stack: &Stack) -> Result<()> {
         response.with_context(|| what.to_owned())?;
     }
     let emptied = Request { body: Vec::new(), ..signed.clone() };
-    refused(stack, &emptied.as_new_case(), Reason::MissingField).await?;
+    refused(stack, &emptied.as_new_case(), Reason::InvalidSignature).await?;
     let unsigned = signed.clone().without_header("x-twilio-signature");
     refused(stack, &unsigned.clone().as_new_case(), Reason::MissingSignature).await?;
     let empty = unsigned.header("X-Twilio-Signature", "");

@@ -98,10 +98,9 @@ async fn webhooks_sent_as_get_arrive_proven(stack: &Stack) -> Result<()> {
 
 async fn a_body_that_is_no_form_arrives_proven_by_its_hash(stack: &Stack) -> Result<()> {
     for sdk in BOTH {
-        for (target, body) in [
-            (OTHER, r#"{"event":"done","text":"päivää 👋"}"#),
-            ("/twilio/other?tenant=7", "[1, 2,  3]\r\n"),
-        ] {
+        for (target, body) in
+            [(OTHER, r#"{"event":"done","text":"päivää 👋"}"#), (OTHER, "[1, 2,  3]\r\n")]
+        {
             let signing = Signing { sdk: Some(sdk), ..Signing::default() };
             let request = stack.json_as(target, body, signing).await?;
             let seen = arrives(stack, &request).await?;

@@ -177,15 +177,15 @@ async fn an_empty_body_is_no_webhook(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let signed = stack.post(&Form::inbound("with a body")).await?;
     let empty = Request { body: Vec::new(), ..signed }.as_new_case();
-    refused(stack, &empty, Reason::MissingField).await?;
+    refused(stack, &empty, Reason::InvalidSignature).await?;
     for bytes in [
         empty.chunked(1, b""),
         empty.chunked(1, b"x-t: 1\r\n"),
         [empty.head(), b"\r\n".to_vec()].concat(),
     ] {
-        is_refusal(&send_bytes(edge, &bytes).await?, Reason::MissingField)?;
+        is_refusal(&send_bytes(edge, &bytes).await?, Reason::InvalidSignature)?;
     }
-    is_refusal(&send_h2(edge, &empty, Framing::default()).await?, Reason::MissingField)?;
+    is_refusal(&send_h2(edge, &empty, Framing::default()).await?, Reason::InvalidSignature)?;
     stack.nothing_reached(&empty).await?;
     // On a route for anything Twilio signs, an empty body signed with the URL alone is a proven one.
     let bare = stack.post(&Form { target: OTHER.to_owned(), params: Vec::new() }).await?;

@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use twilio_edge_contract::Class;
-use twilio_edge_filter::form::{Form, Misshape, Webhook};
+use twilio_edge_filter::form::{Form, SignedParameters, Webhook};
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_filter::signature::{BodyRule, Candidate, Key, candidate_urls, hash_body, sign};
 
@@ -53,6 +53,11 @@ impl Case {
         let rule = self.request.body_rule();
         let raw = rule.parameters(self.urls.first().map_or("", String::as_str), &self.request.body);
         let form = Form::parse(raw);
+        let target = self.urls.first().map_or("", String::as_str);
+        let shape = form.as_ref().map_or_else(
+            |_| too_many(self.class),
+            |form| shape(self.class, form, raw, target, rule),
+        );
         Ok(Report {
             schema: SCHEMA,
             matches: reason.is_none(),
@@ -75,7 +80,7 @@ impl Case {
             signed,
             tried: outcome.as_ref().map_or(0, |outcome| outcome.tried),
             complete: outcome.as_ref().is_none_or(|outcome| outcome.complete),
-            shape: form.map_or_else(|_| too_many(self.class), |form| shape(self.class, &form, raw)),
+            shape,
             signatures: if self.show_signatures { self.signatures(&given) } else { Vec::new() },
             notes: self.notes,
         })
@@ -286,20 +291,21 @@ fn body_change(body: &[u8], url: &str) -> Option<Change> {
 }
 
 /// The class its parameters look like, and what the filter says of them.
-fn shape(class: Option<Class>, form: &Form<'_>, raw: &[u8]) -> Shape {
+fn shape(class: Option<Class>, form: &Form<'_>, raw: &[u8], target: &str, rule: BodyRule) -> Shape {
     let class = class.unwrap_or(match (form.get("MessageStatus"), form.get("MessageSid")) {
         (Some(_), _) => Class::Status,
         (None, Some(_)) => Class::Inbound,
         (None, None) => Class::Other,
     });
-    let (reason, field) = match Webhook::read(class, form, raw) {
-        Ok(_) => (None, None),
-        Err(Misshape::Missing(field)) => (Some(Reason::MissingField), Some(field)),
-        Err(Misshape::Malformed(field)) => (Some(Reason::MalformedField), Some(field)),
-        Err(Misshape::Repeated(field)) => (Some(Reason::RepeatedField), Some(field)),
-        Err(Misshape::NotUtf8) => (Some(Reason::InvalidUtf8), None),
-        Err(Misshape::WrongClass) => (Some(Reason::WrongClass), Some("MessageStatus")),
+    let signed = SignedParameters {
+        in_query: rule != BodyRule::Form,
+        ..SignedParameters::posted(form, raw, target)
     };
+    let misshape = Webhook::read(class, &signed).err();
+    let (reason, field) = misshape.map_or((None, None), |misshape| {
+        let (reason, field) = misshape.reason();
+        (Some(reason), field)
+    });
     Shape {
         class: class.as_str(),
         accepted: reason.is_none(),

@@ -87,7 +87,7 @@ fn an_empty_post_is_refused() -> Result<Scenario> {
         .with("x-twilio-signature", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
     Ok(Scenario::new([Step::Send(request)], |story| {
         ensure!(story.asked.is_empty());
-        story.refused(0, Reason::MissingField)
+        story.refused(0, Reason::InvalidSignature)
     }))
 }
 

@@ -56,8 +56,8 @@ pub(crate) fn configuration() -> Value {
         "origins": [{ "env": "PUBLIC_ORIGIN" }],
         "accounts": [{ "sid": { "env": "TWILIO_ACCOUNT_SID" }, "auth_tokens": [
             { "env": "TWILIO_AUTH_TOKEN" }, { "env": "TWILIO_AUTH_TOKEN_NEXT", "optional": true }] }],
-        "routes": [{ "path": INBOUND, "class": "inbound" }, { "path": STATUS, "class": "status" },
-            { "path": OTHER, "class": "other" }],
+        "routes": [{ "path": INBOUND, "class": "inbound" }, { "path": STATUS, "class": "status", "methods": ["GET", "POST"] },
+            { "path": OTHER, "class": "other", "methods": ["GET", "POST"], "bodies": ["form", "hash"] }],
         "sidecar": { "cluster": CLUSTER, "token": { "env": "TWILIO_EDGE_TOKEN" }, "timeout_ms": 500 },
     })
 }

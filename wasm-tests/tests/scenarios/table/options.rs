@@ -67,7 +67,7 @@ fn a_json_body_needs_no_sidecar() -> Result<Scenario> {
 }
 
 fn a_get_has_no_body_to_replace() -> Result<Scenario> {
-    let request = Request::get(&Form::inbound("hello"))?;
+    let request = Request::get(&Form::status("sent"))?;
     Ok(Scenario::new([Step::Send(request)], |story| {
         let backend = story.forwarded(0)?;
         ensure!(backend.body.is_empty() && backend.header("content-length").is_none());

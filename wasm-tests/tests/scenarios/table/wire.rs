@@ -47,7 +47,7 @@ fn another_method_is_refused() -> Result<Scenario> {
     let request = Request::new("PUT", INBOUND, b"Body=hello");
     Ok(Scenario::new([Step::Send(request)], |story| {
         let allowed = story.answered(0, 405)?.header("allow");
-        ensure!(allowed.as_deref() == Some("GET, POST"));
+        ensure!(allowed.as_deref() == Some("POST"));
         story.refused(0, Reason::MethodNotAllowed)
     }))
 }
@@ -69,7 +69,7 @@ fn header_bytes_that_are_no_text_are_passed_on() -> Result<Scenario> {
 }
 
 fn a_get_with_a_body_is_refused() -> Result<Scenario> {
-    let mut request = Request::get(&Form::inbound("hello"))?;
+    let mut request = Request::get(&Form::status("sent"))?;
     request.body = b"Body=other".to_vec();
     Ok(Scenario::new([Step::Send(request.shaped(Shape::OnePart))], |story| {
         story.refused(0, Reason::UnexpectedBody)

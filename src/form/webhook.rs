@@ -1,0 +1,287 @@
+//! The typed view of signed parameters: class, identity, addresses.
+//!
+//! Decides: which fields a class must have, in which shape, and which of them must agree.
+
+use twilio_edge_contract::{Class, Identity};
+
+use super::shapes::{
+    self, Address, is_account_sid, is_api_version, is_digits, is_error_code, is_message_sid,
+    is_service_sid, is_status, is_word, split_address,
+};
+use super::{Form, is_utf8_once_decoded, recut};
+
+/// Parameters that Twilio sends once. A second one can only come from re-cutting.
+/// Source: twilio.com/docs/messaging/guides/webhook-request and .../track-outbound-message-status.
+const SINGLE_VALUED: [&str; 34] = [
+    "AccountSid",
+    "AddOns",
+    "Address",
+    "ApiVersion",
+    "Body",
+    "ButtonPayload",
+    "ButtonText",
+    "ChannelMetadata",
+    "ChannelPrefix",
+    "ChannelToAddress",
+    "ErrorCode",
+    "ErrorUrl",
+    "EventType",
+    "ExternalUserId",
+    "Forwarded",
+    "FrequentlyForwarded",
+    "From",
+    "Label",
+    "Latitude",
+    "Longitude",
+    "MessageSid",
+    "MessageStatus",
+    "MessageType",
+    "MessagingServiceSid",
+    "NumMedia",
+    "NumSegments",
+    "OptOutType",
+    "ProfileName",
+    "SmsMessageSid",
+    "SmsSid",
+    "SmsStatus",
+    "To",
+    "Username",
+    "WaId",
+];
+
+/// Message types that are no answer to a button. Twilio may add types, so an unknown one contradicts nothing.
+const NOT_A_BUTTON: [&str; 9] =
+    ["audio", "contacts", "document", "image", "location", "reaction", "sticker", "text", "video"];
+
+/// Digits of a phone number that its second spelling shares: Mexico, Brazil, Argentina, Ivory Coast and Benin have
+/// numbers with one or two digits more after the country code.
+const SHARED_DIGITS: usize = 7;
+
+/// Why signed parameters are not the webhook their route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misshape {
+    /// A required field is absent or empty.
+    Missing(&'static str),
+    /// A field is not of the form Twilio documents.
+    Malformed(&'static str),
+    /// A single-valued field came more than once.
+    Repeated(&'static str),
+    /// Two fields that say the same thing differ, or one cannot be where the others say.
+    Contradictory(&'static str),
+    /// The signed text can be cut so that this field has another value.
+    Ambiguous(&'static str),
+    /// An unknown parameter stands where it may be the end of this field's value.
+    Unknown(&'static str),
+    /// A name is not one that Twilio could have given a parameter.
+    MalformedName,
+    /// A value is not UTF-8. Twilio never sends that, and different bytes would share one signature.
+    NotUtf8,
+    /// A status callback on a route for messages, or the other way round.
+    WrongClass,
+}
+
+/// Parameters whose signature is proven, and what else was signed with them.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedParameters<'a> {
+    /// The parameters.
+    pub form: &'a Form<'a>,
+    /// Their undecoded bytes.
+    pub raw: &'a [u8],
+    /// Path and query that were signed before them.
+    pub target: &'a str,
+    /// Whether they are the query of the target. Their separators are signed then.
+    pub in_query: bool,
+    /// Whether Twilio may call this URL with GET as well, so that the text of a GET may come as a form.
+    pub accepts_get: bool,
+    /// Names of further parameters that the operator knows.
+    pub known: &'a [String],
+}
+
+impl<'a> SignedParameters<'a> {
+    /// Parameters of a form that was posted to `target`, on a route that accepts nothing else.
+    pub fn posted(form: &'a Form<'a>, raw: &'a [u8], target: &'a str) -> Self {
+        Self { form, raw, target, in_query: false, accepts_get: false, known: &[] }
+    }
+}
+
+/// A proven and believable webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// What makes it the same webhook as another; none for [`Class::Other`].
+    pub identity: Option<Identity>,
+    /// Class of the route it came on.
+    pub class: Class,
+    /// Sender, without channel prefix. A status callback may have none.
+    pub from: Option<String>,
+    /// Recipient, without channel prefix.
+    pub to: Option<String>,
+    /// `sms`, or the channel prefix of the addresses.
+    pub channel: Option<String>,
+}
+
+impl Webhook {
+    /// Reads the webhook that a route of class `class` expects.
+    ///
+    /// # Errors
+    ///
+    /// The first reason for which the parameters cannot be believed. Class `other` requires none, so only text that
+    /// is not UTF-8 is refused there.
+    pub fn read(class: Class, signed: &SignedParameters<'_>) -> Result<Self, Misshape> {
+        let form = signed.form;
+        if !is_utf8_once_decoded(form, signed.raw) {
+            return Err(Misshape::NotUtf8);
+        }
+        if class == Class::Other {
+            return Ok(Self { identity: None, class, from: None, to: None, channel: None });
+        }
+        if let Some(name) = form.repeated(&SINGLE_VALUED) {
+            return Err(Misshape::Repeated(name));
+        }
+        let account_sid = required(form, "AccountSid", is_account_sid)?;
+        let message_sid = required(form, "MessageSid", is_message_sid)?;
+        let from = sender(class, form)?;
+        let to = required(form, "To", |text| shapes::address(text).is_some())?;
+        // Of the two, only a status callback has MessageStatus. An inbound message may carry an ErrorCode:
+        // that is how Twilio calls the fallback URL.
+        let status = match (class, form.get("MessageStatus")) {
+            (Class::Status, Some(_)) => {
+                Some(required(form, "MessageStatus", is_status)?.to_owned())
+            }
+            (Class::Status, None) => return Err(Misshape::WrongClass),
+            (_, Some(_)) => return Err(Misshape::WrongClass),
+            (_, None) => None,
+        };
+        let error_code = optional(form, "ErrorCode", is_error_code)?;
+        check_shapes(form)?;
+        check_agreement(class, form, message_sid, status.as_deref(), from, to)?;
+        recut::check(class, signed, from, to)?;
+        let (channel, to) = split_address(to);
+        let from = from.map(|from| split_address(from).1.to_owned());
+        let error_code = error_code.filter(|_| class == Class::Status).map(str::to_owned);
+        Ok(Self {
+            identity: Some(Identity {
+                class,
+                account_sid: account_sid.to_owned(),
+                message_sid: message_sid.to_owned(),
+                status,
+                error_code,
+            }),
+            class,
+            from,
+            to: Some(to.to_owned()),
+            channel: Some(channel.to_owned()),
+        })
+    }
+}
+
+/// A Messaging Service chooses the sender late, so a status callback may have none, or an empty one.
+fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, Misshape> {
+    let is_address = |text: &str| shapes::address(text).is_some();
+    match class {
+        Class::Status => optional(form, "From", is_address),
+        Class::Inbound | Class::Other => required(form, "From", is_address).map(Some),
+    }
+}
+
+/// Fields whose documented shape leaves no room for other text.
+fn check_shapes(form: &Form<'_>) -> Result<(), Misshape> {
+    let flag = |text: &str| matches!(text, "true" | "false");
+    optional(form, "ApiVersion", is_api_version)?;
+    optional(form, "NumMedia", is_digits)?;
+    optional(form, "NumSegments", is_digits)?;
+    optional(form, "ReferralNumMedia", is_digits)?;
+    optional(form, "MessageType", is_word)?;
+    optional(form, "MessagingServiceSid", is_service_sid)?;
+    optional(form, "OriginalRepliedMessageSid", is_message_sid)?;
+    optional(form, "SmsStatus", is_status)?;
+    optional(form, "WaId", is_wa_id)?;
+    optional(form, "Forwarded", flag)?;
+    optional(form, "FrequentlyForwarded", flag)?;
+    optional(form, "ExternalUserId", |text| {
+        text.contains(':')
+            && matches!(shapes::address(text), Some(Address::Handle | Address::Number))
+    })?;
+    optional(form, "OptOutType", |text| matches!(text, "STOP" | "START" | "HELP"))?;
+    Ok(())
+}
+
+/// WhatsApp's id of a person: the digits of a phone number, or a business-scoped id.
+fn is_wa_id(text: &str) -> bool {
+    text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
+}
+
+/// Fields that say the same thing twice, and those that only make sense beside others.
+fn check_agreement(
+    class: Class,
+    form: &Form<'_>,
+    message_sid: &str,
+    status: Option<&str>,
+    from: Option<&str>,
+    to: &str,
+) -> Result<(), Misshape> {
+    let said = |name: &str| form.get(name).filter(|value| !value.is_empty());
+    for name in ["SmsSid", "SmsMessageSid"] {
+        if said(name).is_some_and(|sid| sid != message_sid) {
+            return Err(Misshape::Contradictory(name));
+        }
+    }
+    if status.is_some() && said("SmsStatus").is_some_and(|other| Some(other) != status) {
+        return Err(Misshape::Contradictory("SmsStatus"));
+    }
+    if class != Class::Inbound {
+        return Ok(());
+    }
+    let from = from.unwrap_or_default();
+    let (channel, address) = split_address(from);
+    if channel != split_address(to).0 {
+        return Err(Misshape::Contradictory("From"));
+    }
+    if let Some(wa_id) = said("WaId") {
+        let agrees = match address.strip_prefix('+') {
+            Some(digits) => tail(digits) == tail(wa_id) || digits == wa_id,
+            None => address == wa_id,
+        };
+        if channel != "whatsapp" || !agrees {
+            return Err(Misshape::Contradictory("WaId"));
+        }
+    }
+    if let Some(id) = said("ExternalUserId") {
+        // A person without a phone number has one id, in both fields.
+        let agrees = shapes::address(from) != Some(Address::Handle) || id == from;
+        if split_address(id).0 != channel || !agrees {
+            return Err(Misshape::Contradictory("ExternalUserId"));
+        }
+    }
+    let is_button = said("ButtonPayload").or_else(|| said("ButtonText")).is_some();
+    let denied = said("MessageType").is_some_and(|kind| NOT_A_BUTTON.contains(&kind));
+    if is_button && (denied || channel == "sms") {
+        return Err(Misshape::Contradictory("ButtonPayload"));
+    }
+    Ok(())
+}
+
+/// The last digits, which both spellings of a number share.
+fn tail(digits: &str) -> &str {
+    digits.get(digits.len().saturating_sub(SHARED_DIGITS)..).unwrap_or(digits)
+}
+
+fn required<'f>(
+    form: &'f Form<'_>,
+    name: &'static str,
+    well_formed: impl Fn(&str) -> bool,
+) -> Result<&'f str, Misshape> {
+    optional(form, name, well_formed)?.ok_or(Misshape::Missing(name))
+}
+
+/// The value of a field that may be absent or empty.
+fn optional<'f>(
+    form: &'f Form<'_>,
+    name: &'static str,
+    well_formed: impl Fn(&str) -> bool,
+) -> Result<Option<&'f str>, Misshape> {
+    match form.get(name) {
+        None | Some("") => Ok(None),
+        Some(value) if well_formed(value) => Ok(Some(value)),
+        Some(_) => Err(Misshape::Malformed(name)),
+    }
+}

@@ -1,0 +1,157 @@
+//! Words that say STOP, START or HELP, in every language the sidecar knows.
+//!
+//! The filter decides nothing by them but one thing: whether a message could become an opt-out if its end were cut
+//! off. The sidecar's own lists (`[optout]` of its settings, `keywords.toml`) decide what a message means.
+
+/// Words in lower case. A test of the sidecar compares them with its lists.
+const WORDS: &[&str] = &[
+    "aanmelden",
+    "abbestellen",
+    "abmelden",
+    "abmeldung",
+    "afmeld",
+    "afmelden",
+    "afmelding",
+    "aide",
+    "aiuto",
+    "ajuda",
+    "alta",
+    "alto",
+    "anmelden",
+    "arret",
+    "arreter",
+    "arrêt",
+    "arrêter",
+    "avmeld",
+    "avregistrera",
+    "avsluta",
+    "avslutt",
+    "ayuda",
+    "baja",
+    "bantuan",
+    "baslat",
+    "başlat",
+    "berhenti",
+    "cancel",
+    "cancelar",
+    "cancellami",
+    "comecar",
+    "comenzar",
+    "começar",
+    "demarrer",
+    "desabonner",
+    "descadastrar",
+    "desinscrire",
+    "detener",
+    "disiscrivimi",
+    "disiscriviti",
+    "dur",
+    "durdur",
+    "démarrer",
+    "désabonner",
+    "désinscrire",
+    "end",
+    "ferma",
+    "frameld",
+    "help",
+    "hilfe",
+    "hjaelp",
+    "hjalp",
+    "hjelp",
+    "hjälp",
+    "hjælp",
+    "hulp",
+    "info",
+    "iniciar",
+    "inizia",
+    "iscrivimi",
+    "mulai",
+    "opt in",
+    "opt out",
+    "optin",
+    "optout",
+    "parar",
+    "pare",
+    "pomoc",
+    "påmeld",
+    "quit",
+    "reabonner",
+    "remove",
+    "ret",
+    "revoke",
+    "rezygnacja",
+    "rezygnuje",
+    "rezygnuję",
+    "réabonner",
+    "sair",
+    "start",
+    "starta",
+    "stop",
+    "stop all",
+    "stopall",
+    "stopp",
+    "stoppen",
+    "subscribe",
+    "tilmeld",
+    "uitschrijven",
+    "unstop",
+    "unsubscribe",
+    "wypisz",
+    "yardim",
+    "yes",
+    "zapisz",
+    "إلغاء",
+    "إيقاف",
+    "ابدأ",
+    "ابدا",
+    "اشتراك",
+    "الغاء",
+    "ايقاف",
+    "توقف",
+    "مساعدة",
+    "मदद",
+    "रोकें",
+    "रोको",
+    "शुरू",
+    "ヘルプ",
+    "停止",
+    "再開",
+    "解除",
+    "配信停止",
+    "配信再開",
+];
+
+/// Whether `text` is nothing but a word of the list, whatever its case, width, and the punctuation around it.
+pub fn is_opt_word(text: &str) -> bool {
+    // Longer than any of them, with room for punctuation.
+    if text.len() > 96 {
+        return false;
+    }
+    let narrow = text.chars().map(|c| match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        other => other,
+    });
+    let folded: String = narrow.flat_map(char::to_lowercase).collect();
+    let mut words = folded.split(char::is_whitespace).map(bare).filter(|word| !word.is_empty());
+    let (Some(first), second, None) = (words.next(), words.next(), words.next()) else {
+        return false;
+    };
+    match second {
+        None => WORDS.iter().any(|word| same(bare(word), first)),
+        Some(second) => WORDS
+            .iter()
+            .filter_map(|words| words.split_once(' '))
+            .any(|(one, two)| same(one, first) && same(two, second)),
+    }
+}
+
+/// Without the punctuation around it.
+fn bare(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_alphanumeric())
+}
+
+/// Equal but for accents that are characters of their own.
+fn same(word: &str, text: &str) -> bool {
+    let base = |c: &char| !matches!(c, '\u{300}'..='\u{36f}');
+    word.chars().filter(base).eq(text.chars().filter(base))
+}
