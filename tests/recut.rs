@@ -11,7 +11,7 @@ use proptest::prelude::*;
 const CUTS: usize = 48;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_cut_of_a_forged_text_is_believed(bytes in proptest::collection::vec(any::<u8>(), 3000)) {

@@ -363,6 +363,11 @@ impl<'a> Cut<'a> {
                 Hit::Pair(_) => found.message_pair = true,
                 Hit::Place(field) => {
                     let own = found.own.get(field).copied().flatten() == Some(at);
+                    // The value was cut off its name.
+                    if own && self.entry(name_of(field)).is_some_and(|(_, value)| value.is_empty())
+                    {
+                        excess = Some(field);
+                    }
                     if !own && !self.is_compound(field, at) && !self.is_word(field, at) {
                         found.others.push((field, at));
                     }
@@ -537,6 +542,12 @@ impl<'a> Cut<'a> {
                 return Err(Misshape::Ambiguous("From"));
             }
         }
+        // The name `FromZip` is no sender `Zip`, if a sender may stand before it.
+        let is_place = ["City", "Country", "State", "Zip"].iter().any(|it| from.starts_with(it));
+        let before = self.text.get(..start).unwrap_or_default();
+        if text_sender && is_place && before.contains("From") {
+            return Err(Misshape::Ambiguous("From"));
+        }
         // Twilio sends all four or none, so the end of a text sender cannot pass for one of them.
         match text_sender && !matches!(places, 0 | 4) {
             true => Err(Misshape::Ambiguous("From")),
@@ -630,7 +641,17 @@ impl<'a> Cut<'a> {
     /// The payload and the title of a button are the application's and name no parameter. So the payload that
     /// Twilio sent is the last one.
     fn check_button_payload(&self) -> Result<(), Misshape> {
-        let Some((start, _)) = self.entry("ButtonPayload") else { return Ok(()) };
+        let Some((start, payload)) = self.entry("ButtonPayload") else { return Ok(()) };
+        match self.next_name(start) {
+            Some(next)
+                if next == "From"
+                    || AFTER_BODY.iter().any(|(name, _)| *name == next)
+                    || self.signed.knows(next) => {}
+            _ => return Err(Misshape::Unknown("ButtonPayload")),
+        }
+        if payload.contains("ButtonText") {
+            return Err(Misshape::Ambiguous("ButtonPayload"));
+        }
         let end = self.entry("From").map_or(self.text.len(), |(start, _)| start);
         let after = self.text.get(start + 1..end).unwrap_or_default();
         // Twilio repeats the name in the channel's metadata, quoted.

@@ -350,7 +350,11 @@ pub(crate) fn forged_text(choices: &mut Choices<'_>) -> String {
         }
         // Parameters in signed order, as a forger would write them.
         start => {
-            text.push_str(choices.of(&WORDS));
+            text.push_str(choices.of(if start == 1 {
+                &WORDS
+            } else {
+                &["STOP", "hi", "START", ""]
+            }));
             let mut names = NAMES.iter().skip(choices.below(NAMES.len()));
             for _ in 0..=choices.below(10) {
                 let Some(name) = names.nth(choices.below(6)) else { break };
@@ -459,13 +463,15 @@ fn cut(genuine: &Genuine, choices: &mut Choices<'_>) -> Option<Cut> {
         let places: Vec<usize> = text.match_indices(name).map(|(at, _)| at).collect();
         let places: Vec<usize> = places.into_iter().filter(|place| *place >= at).collect();
         let needed = matches!(name, "AccountSid" | "From" | "MessageSid" | "To");
-        let choice = choices.below(places.len() + usize::from(!needed));
-        let Some(place) = places.get(choice) else { continue };
+        if !needed && choices.below(12) == 11 {
+            continue;
+        }
+        let Some(place) = places.get(choices.below(places.len())) else { continue };
         if let Some(unknown) = filler(text, params.last().copied(), *place, choices) {
             params.push(unknown);
         }
         let mut length = name.len();
-        match choices.below(24) {
+        match choices.below(64) {
             1 => length += choices.below(12),
             2 => length = length.saturating_sub(1 + choices.below(4)).max(1),
             _ => {}
@@ -525,9 +531,10 @@ fn filler(
             .find(|c: char| !(c.is_ascii_hexdigit() || "+:-SMwhatsapp".contains(c)))
             .unwrap_or(value.len())
     });
-    let end = match choices.below(4) {
-        0 => return None,
-        1 => choices.below(value.len().min(40) + 1),
+    let end = match choices.below(16) {
+        0 | 1 => return None,
+        2 => choices.below(value.len().min(40) + 1),
+        _ if digits.is_none() && shape == 0 => return None,
         _ => digits.unwrap_or(shape),
     };
     (end < value.len())
