@@ -5,6 +5,7 @@ mod disguise;
 mod end;
 mod options;
 mod outage;
+mod recut;
 mod settle;
 mod wire;
 
@@ -43,6 +44,7 @@ pub(crate) fn scenarios() -> Vec<(String, Plot)> {
         ("settle", settle::scenarios()),
         ("outage", outage::scenarios()),
         ("options", options::scenarios()),
+        ("recut", recut::scenarios()),
     ];
     let named = subjects.into_iter().flat_map(|(subject, scenarios)| {
         scenarios.into_iter().map(move |(name, plot)| (format!("{subject}/{name}"), plot))
