@@ -135,8 +135,10 @@ pub(super) fn check(
     let found = cut.search()?;
     cut.check_places(&found, from)?;
     cut.check_get(&found, signed.accepts_get)?;
+    cut.check_names()?;
     cut.check_addresses(from, to)?;
     if class == Class::Inbound {
+        cut.check_error_code()?;
         cut.check_body()?;
         cut.check_opt_out_type()?;
         cut.check_button_payload()?;
@@ -476,6 +478,32 @@ impl<'a> Cut<'a> {
         }
     }
 
+    /// Refuses a name that is the beginning of a field's name and whose value begins with the rest, such as
+    /// `F`=`rom+1415..`: the field was hidden.
+    fn check_names(&self) -> Result<(), Misshape> {
+        for (start, name, _) in self.entries() {
+            let hidden = FIELDS.iter().chain(&["Body", "ButtonPayload"]).find(|field| {
+                name.len() < field.len()
+                    && field.starts_with(name)
+                    && self.text.get(start..).is_some_and(|text| text.starts_with(*field))
+            });
+            if let Some(field) = hidden {
+                return Err(Misshape::Ambiguous(field));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an error code without the URL that failed. Twilio sends both to a fallback URL, and an inbound message
+    /// has an error code nowhere else (twilio.com/docs/messaging/guides/webhook-request).
+    fn check_error_code(&self) -> Result<(), Misshape> {
+        let has_code = self.entry("ErrorCode").is_some_and(|(_, code)| !code.is_empty());
+        match has_code && !self.is_fallback() {
+            true => Err(Misshape::Contradictory("ErrorCode")),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses an address whose end is not certain.
     fn check_addresses(&self, from: Option<&str>, to: &str) -> Result<(), Misshape> {
         if let Some(from) = from
@@ -607,7 +635,8 @@ impl<'a> Cut<'a> {
             "ChannelInstallSid" => channel != "sms" && sid_bytes(value, "XE") == Some(value.len()),
             "ButtonPayload" | "ButtonText" => {
                 let text = self.entry("ButtonText").map(|(_, text)| text.trim());
-                channel != "sms" && text.is_none_or(|text| text == body.trim())
+                // Without a value, the name is all that was cut off the body.
+                !value.is_empty() && channel != "sms" && text.is_none_or(|text| text == body.trim())
             }
             _ => false,
         };

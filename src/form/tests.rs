@@ -66,7 +66,9 @@ fn read(class: Class, body: &str) -> Result<Webhook, Misshape> {
 
 #[test]
 fn an_inbound_message_is_known_by_account_and_message() {
-    let webhook = read(Class::Inbound, &inbound("&Body=hi&ErrorCode=11200&ErrorUrl=x")).unwrap();
+    let webhook =
+        read(Class::Inbound, &inbound("&Body=hi&ErrorCode=11200&ErrorUrl=https://example.com/in"))
+            .unwrap();
     assert_eq!(webhook.identity.unwrap().dedupe_key(), format!("inbound:{ACCOUNT}:{MESSAGE}"));
     assert_eq!(webhook.from.as_deref(), Some("+14155550123"));
     assert_eq!(webhook.to.as_deref(), Some("+14155238886"));
@@ -217,4 +219,29 @@ proptest! {
         let want = !invented || std::str::from_utf8(&decoded).is_ok();
         prop_assert_eq!(is_utf8_once_decoded(&form, body.as_bytes()), want);
     }
+}
+
+#[test]
+fn field_that_was_cut_out_of_a_name_or_a_text_is_refused() {
+    let status = |fields: &str| {
+        format!(
+            "AccountSid={ACCOUNT}&MessageSid={MESSAGE}&To=%2B14155550123&MessageStatus=failed{fields}"
+        )
+    };
+    for (class, body, want) in [
+        (Class::Status, status("&F=romSt+Mary%27s"), Misshape::Ambiguous("From")),
+        (Class::Inbound, inbound("&Body=hi&ErrorCode=30003"), Misshape::Contradictory("ErrorCode")),
+        (
+            Class::Inbound,
+            format!(
+                "AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=whatsapp:%2B14155550123\
+                 &To=whatsapp:%2B14155238886&Body=STOP&ButtonPayload="
+            ),
+            Misshape::Contradictory("Body"),
+        ),
+    ] {
+        assert_eq!(read(class, &body), Err(want), "{body}");
+    }
+    let fallback = "&Body=hi&ErrorCode=11200&ErrorUrl=https%3A%2F%2Fexample.com%2Fin";
+    assert!(read(Class::Inbound, &inbound(fallback)).is_ok());
 }
