@@ -33,6 +33,7 @@ use crate::metrics::Counter;
 use crate::opt_out::may_change_consent;
 use crate::overrides::foreign_encoding;
 use crate::reply::{Answer, Reason};
+use crate::target;
 
 /// Longest a response waits for its release to be acknowledged. Twilio's retry comes later than that.
 const RELEASE_HOLD_MS: u64 = 250;
@@ -231,6 +232,8 @@ struct Held {
     claim: Rc<Claim>,
     /// No verdict arrived: the settlement must say what the claim would have said.
     unclaimed: bool,
+    /// [`Verdict::step`] of the claim.
+    step: Option<String>,
 }
 
 impl Held {
@@ -467,6 +470,10 @@ impl Exchange {
             traceparent: head.traceparent.as_deref().map(visible),
             send_id: head.send_id(),
             envelope: head.envelope(&proof),
+            target: match proof.webhook.class {
+                Class::Inbound => target::digest(&head.target, form),
+                Class::Status | Class::Other => None,
+            },
         });
         effects.push(Effect::Ask(Rc::clone(&claim)));
         State::Deciding(Box::new(Deciding {
@@ -497,7 +504,8 @@ impl Exchange {
         match verdict.decision {
             Decision::Proceed => {
                 deciding.tell_backend(Some(verdict), effects);
-                let held = Held { claim: deciding.claim, unclaimed: false };
+                let step = verdict.step.clone();
+                let held = Held { claim: deciding.claim, unclaimed: false, step };
                 State::Forwarded(Some(Box::new(held)))
             }
             Decision::Duplicate if deciding.mode == Mode::Enforce => {
@@ -588,7 +596,7 @@ fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
         (OnUnavailable::Reject, Mode::Enforce | Mode::Off) => {
             // The claim may have arrived although its answer did not: the next attempt must not find it held.
             // If it did not, a STOP in it must still be recorded: Twilio does not send it again.
-            let held = Held { claim: Rc::clone(claim), unclaimed: true };
+            let held = Held { claim: Rc::clone(claim), unclaimed: true, step: None };
             let is_urgent = held.may_change_consent();
             settle(held, Outcome::Release, is_urgent, effects);
             return refuse(&refusal, *mode, &claim.route, None, effects);
@@ -599,7 +607,7 @@ fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
         (OnUnavailable::Forward, _) => {}
     }
     deciding.tell_backend(None, effects);
-    State::Forwarded(Some(Box::new(Held { claim: deciding.claim, unclaimed: true })))
+    State::Forwarded(Some(Box::new(Held { claim: deciding.claim, unclaimed: true, step: None })))
 }
 
 /// Time has passed for a request without a verdict.
@@ -627,7 +635,7 @@ fn wait(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> 
 /// so the release says what the claim would have said: a verified STOP counts, delivered or not.
 fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
     effects.push(Effect::Withdraw);
-    let held = Held { claim: Rc::clone(claim), unclaimed: true };
+    let held = Held { claim: Rc::clone(claim), unclaimed: true, step: None };
     let is_urgent = held.may_change_consent();
     settle(held, Outcome::Release, is_urgent, effects);
 }
@@ -675,11 +683,9 @@ fn copy(
         return State::Answering(answering);
     }
     let Answering { held, status, content_type, body } = *answering;
-    let answer = String::from_utf8(body).ok().filter(|_| fits).map(|body| SavedAnswer {
-        status,
-        content_type,
-        body,
-    });
+    let body = String::from_utf8(body).ok().filter(|_| fits);
+    let body = body.filter(|body| !is_media_type(&content_type, HTML) || is_twiml(body));
+    let answer = body.map(|body| SavedAnswer { status, content_type, body });
     // The end of the answer waits, so the client does not have a whole answer before the sidecar has the opt-out. An answer that
     // goes on is not held: the proxy would have to buffer what follows.
     let hold = held.hold();
@@ -687,14 +693,43 @@ fn copy(
     hold.filter(|_| ends).unwrap_or(State::Done)
 }
 
-/// The content types in which Twilio takes an answer to a message.
+/// Returns the content type of an answer that Twilio reads as TwiML or as plain text
+/// (docs: twilio.com/docs/messaging/twiml#twilio-mime-types), if it is one.
 fn twiml_type(content_type: Vec<u8>) -> Option<String> {
     let content_type = String::from_utf8(content_type).ok()?;
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let known = ["text/xml", "application/xml", "text/plain"];
+    let known = ["text/xml", "application/xml", "application/twiml+xml", "text/plain", HTML];
     let is_text = content_type.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    (is_text && known.iter().any(|known| media_type.eq_ignore_ascii_case(known)))
+    (is_text && known.iter().any(|known| is_media_type(&content_type, known)))
         .then_some(content_type)
+}
+
+/// Content type of PHP and of many frameworks where the application sets none.
+const HTML: &str = "text/html";
+
+/// Returns whether a content type names this media type, whatever its case and parameters.
+fn is_media_type(content_type: &str, media_type: &str) -> bool {
+    let own = content_type.split(';').next().unwrap_or_default().trim();
+    own.eq_ignore_ascii_case(media_type)
+}
+
+/// Returns whether a document's first element is `<Response>`, which tells TwiML from a web page.
+fn is_twiml(body: &str) -> bool {
+    let mut rest = body.trim_start_matches('\u{feff}').trim_start();
+    loop {
+        let end = if rest.starts_with("<!--") {
+            "-->"
+        } else if rest.starts_with("<?") {
+            "?>"
+        } else {
+            break;
+        };
+        let Some((_, after)) = rest.split_once(end) else { return false };
+        rest = after.trim_start();
+    }
+    let name = rest.strip_prefix("<Response");
+    name.is_some_and(|after| {
+        after.starts_with(|c: char| c == '>' || c == '/' || c.is_ascii_whitespace())
+    })
 }
 
 fn settle(held: Held, outcome: Outcome, urgent: bool, effects: &mut Vec<Effect>) {
@@ -708,7 +743,7 @@ fn settle_with(
     answer: Option<SavedAnswer>,
     effects: &mut Vec<Effect>,
 ) {
-    let Held { claim, unclaimed } = held;
+    let Held { claim, unclaimed, step } = held;
     let unclaimed = unclaimed.then(|| Unclaimed {
         route: claim.route.clone(),
         form: claim.form.clone(),
@@ -722,6 +757,8 @@ fn settle_with(
             outcome,
             unclaimed,
             answer,
+            target: claim.target.clone(),
+            step,
         }),
         urgent,
     });

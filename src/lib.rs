@@ -33,6 +33,7 @@ pub mod pairs;
 pub mod refresh;
 pub mod reply;
 pub mod signature;
+mod target;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;

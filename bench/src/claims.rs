@@ -233,6 +233,8 @@ fn accepted(claim: &Claim) -> Settlement {
         outcome: Outcome::Commit,
         unclaimed: None,
         answer: None,
+        target: claim.target.clone(),
+        step: None,
     }
 }
 

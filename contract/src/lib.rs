@@ -28,7 +28,7 @@ pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, Share
 pub use wire::{
     Claim, ClaimsReply, ClaimsRequest, Class, Decision, Delivery, Envelope, Identity, Opt, Outcome,
     SavedAnswer, Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest,
-    Unclaimed, Verdict,
+    Unclaimed, Verdict, is_target,
 };
 
 /// Version of the wire format; every request and reply carries it as `v`. A reply without it did not come

@@ -67,6 +67,19 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Returns the dedupe key of a later step of the message: Twilio requests another URL, whose digest this is, after a
+    /// TwiML `<Redirect>`.
+    pub fn step_key(&self, target: &str) -> String {
+        format!("{}:{target}", self.dedupe_key())
+    }
+}
+
+/// Returns whether a text is the digest of a URL, as in [`Claim::target`].
+pub fn is_target(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Two shapes: a status callback says which status, and nothing of class `other` is ever claimed.
 #[cfg(feature = "openapi")]
 mod described {
@@ -149,6 +162,11 @@ pub struct Claim {
     /// What the parameters came in.
     #[serde(default, skip_serializing_if = "Envelope::is_empty")]
     pub envelope: Envelope,
+    /// Inbound only: digest of the signed path and query, or of those of the URL that failed if this is a fallback. The same
+    /// message at another URL is a step of it after a TwiML `<Redirect>`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }
 
 /// What the signed parameters came in, as far as it may be kept with them. Neither the signature nor anything else that proves
@@ -190,6 +208,7 @@ impl Claim {
             traceparent: None,
             send_id: None,
             envelope: Envelope::default(),
+            target: None,
         }
     }
 }
@@ -306,6 +325,10 @@ pub struct Verdict {
     /// With `duplicate`: what the backend answered the first time, if it was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<SavedAnswer>,
+    /// With `proceed`: the claim is for a later step of the message, and its settlement names it.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// Body of the reply to `POST /edge/v1/claims`: one verdict per claim, in the order of the request.
@@ -352,6 +375,14 @@ pub struct Settlement {
     /// With `commit`: the backend's answer, if it is small and worth giving to duplicates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<SavedAnswer>,
+    /// [`Claim::target`] of what is settled.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// [`Verdict::step`] of its claim.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// Reads a struct that has an identity among its fields. What serde makes of `flatten` collects every field it does not
@@ -385,11 +416,11 @@ macro_rules! read_with_identity {
 read_with_identity!(Claim {
     claim_id: String, route: String, form: String;
     delivery: Delivery, request_id: Option<String>, traceparent: Option<String>,
-    send_id: Option<String>, envelope: Envelope
+    send_id: Option<String>, envelope: Envelope, target: Option<String>
 });
 read_with_identity!(Settlement {
     claim_id: String, outcome: Outcome;
-    unclaimed: Option<Unclaimed>, answer: Option<SavedAnswer>
+    unclaimed: Option<Unclaimed>, answer: Option<SavedAnswer>, target: Option<String>, step: Option<String>
 });
 
 /// What a [`Claim`] says beyond its identity, for a webhook that was forwarded without a verdict.
@@ -498,6 +529,16 @@ mod tests {
         let fallback = Identity { error_code: Some("11200".into()), ..first.clone() };
         assert_eq!(first.dedupe_key(), "inbound:AC1:SM1");
         assert_eq!(first.dedupe_key(), fallback.dedupe_key());
+    }
+
+    #[test]
+    fn later_step_of_a_message_has_a_key_of_its_own() {
+        let first = Identity { class: Class::Inbound, status: None, ..status("", None) };
+        assert_eq!(first.step_key("00112233aabbccdd"), "inbound:AC1:SM1:00112233aabbccdd");
+        assert!(is_target("00112233aabbccdd"));
+        for other in ["", "0011", "00112233AABBCCDD", "00112233aabbccd:", "00112233aabbccddee"] {
+            assert!(!is_target(other), "{other}");
+        }
     }
 
     #[test]

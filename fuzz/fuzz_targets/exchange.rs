@@ -135,6 +135,7 @@ impl<'a> Line<'a> {
             suppressed: true,
             window_expires: None,
             answer,
+        step: None,
         })
     }
 }

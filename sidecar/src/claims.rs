@@ -8,7 +8,8 @@ use std::{
 };
 
 use twilio_edge_contract::{
-    Claim, Decision, Opt, Outcome, SavedAnswer, Settled, Settlement, SettlementResult, Verdict,
+    Claim, Class, Decision, Identity, Opt, Outcome, Settled, Settlement, SettlementResult, Verdict,
+    is_target,
 };
 
 use crate::{
@@ -21,7 +22,9 @@ use crate::{
         window,
     },
     fallbacks::Told,
+    marketing::Withdrawal,
     metrics::Metrics,
+    redirects::{Redirects, StoredAnswer},
     retention::Rulebook,
     sending::Sending,
     sinks::Sinks,
@@ -47,6 +50,8 @@ pub struct Claims {
     pub sending: Sending,
     /// Largest backend answer that is kept for duplicates.
     pub max_answer_bytes: usize,
+    /// Steps of messages after a TwiML `<Redirect>`.
+    pub redirects: Redirects,
 }
 
 /// A batch that cannot be read; nothing of it was done. Where, and what is wrong.
@@ -56,24 +61,26 @@ pub struct Unreadable(pub String);
 impl Claims {
     /// One verdict per claim, in order.
     pub async fn claim(&self, claims: Vec<Claim>, now_ms: i64) -> Result<Vec<Verdict>, Unreadable> {
-        let webhooks = self.read_claims(claims)?;
+        let mut webhooks = self.with_known_inbound(self.read_claims(claims)?).await;
 
         // A STOP counts from now on, whoever gets the webhook; while it cannot be recorded, nobody does.
         let mut unrecorded = self.link(webhooks.iter(), now_ms).await;
         unrecorded.extend(self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await);
+        unrecorded.extend(self.record_withdrawals(webhooks.iter(), now_ms).await);
         // Nor what has failed, while what is sent instead cannot be written down.
         unrecorded.extend(self.learn(&webhooks, now_ms).await);
         let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
         let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
         let mut granted = self.stores.claim(&claimable, now_ms).await.into_iter();
-        let grants: Vec<Option<Grant>> = webhooks
+        let mut grants: Vec<Option<Grant>> = webhooks
             .iter()
             .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
             .collect();
+        self.claim_steps(&mut webhooks, &mut grants, now_ms).await;
 
         let accepted = self.accept(&webhooks, &grants, now_ms).await;
         let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {
-            let mut verdict = verdict(webhook, grant);
+            let mut verdict = self.verdict(webhook, grant);
             if let Some(durable) = accepted.get(&webhook.claim_id) {
                 verdict.attempt = None;
                 verdict.decision =
@@ -83,6 +90,37 @@ impl Claims {
             verdict
         });
         Ok(verdicts.collect())
+    }
+
+    /// Claims what is accepted already at another URL as a step of its message.
+    async fn claim_steps(
+        &self,
+        webhooks: &mut [Webhook],
+        grants: &mut [Option<Grant>],
+        now_ms: i64,
+    ) {
+        let mut places = Vec::new();
+        for (place, (webhook, grant)) in webhooks.iter_mut().zip(grants.iter()).enumerate() {
+            let Some(Claimed::Duplicate(answer)) = grant.as_ref().map(|grant| &grant.claimed)
+            else {
+                continue;
+            };
+            let stored = StoredAnswer::read(answer.as_deref());
+            if let Some(step) = self.redirects.step(webhook, &stored) {
+                *webhook = step;
+                places.push(place);
+            }
+        }
+        if places.is_empty() {
+            return;
+        }
+        let steps: Vec<&Webhook> = places.iter().filter_map(|place| webhooks.get(*place)).collect();
+        let granted = self.stores.claim(&steps, now_ms).await;
+        for (place, granted) in places.into_iter().zip(granted) {
+            if let Some(grant) = grants.get_mut(place) {
+                *grant = granted;
+            }
+        }
     }
 
     /// That Twilio has messages of ours whose statuses it tells, and what is sent instead of those that failed. What cannot be
@@ -171,6 +209,7 @@ impl Claims {
         let mut unrecorded = self.link(unclaimed.iter().flatten(), now_ms).await;
         let late = unclaimed.iter().flatten();
         unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);
+        unrecorded.extend(self.record_withdrawals(unclaimed.iter().flatten(), now_ms).await);
         let recorded = |settlement: &Settlement| {
             settlement.unclaimed.is_none() || !unrecorded.contains(&settlement.claim_id)
         };
@@ -255,6 +294,48 @@ impl Claims {
         }
     }
 
+    /// Marks failures of messages that the ledger knows as inbound: their status is about the sender, and suppresses no number
+    /// of ours. Without an answer of the database they stay as they were read.
+    async fn with_known_inbound(&self, webhooks: Vec<Webhook>) -> Vec<Webhook> {
+        let inbound_key = |webhook: &Webhook| {
+            let may_be = webhook.outbound.is_some()
+                && !webhook.is_about_inbound
+                && webhook.send_id.is_none()
+                && webhook.identity.status.as_deref() == Some("failed");
+            may_be.then(|| {
+                let identity = webhook.identity.clone();
+                Identity { class: Class::Inbound, ..identity }.dedupe_key()
+            })
+        };
+        let keys: Vec<String> = webhooks.iter().filter_map(inbound_key).collect();
+        if keys.is_empty() {
+            return webhooks;
+        }
+        let known = self.stores.known_keys(&keys).await.unwrap_or_default();
+        let read = webhooks.into_iter().map(|webhook| {
+            let is_known = inbound_key(&webhook).is_some_and(|key| known.contains(&key));
+            if is_known { webhook.about_inbound() } else { webhook }
+        });
+        read.collect()
+    }
+
+    /// Stores the withdrawals of consent to marketing that statuses report; returns the claim ids for which that failed.
+    async fn record_withdrawals(
+        &self,
+        webhooks: impl Iterator<Item = &Webhook>,
+        now_ms: i64,
+    ) -> Vec<String> {
+        let mut failed = Vec::new();
+        for webhook in webhooks {
+            let Some(withdrawal) = Withdrawal::of(webhook) else { continue };
+            if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms).await {
+                tracing::error!(event = "consent.unrecorded", %reason, webhook.sid = %webhook.identity.message_sid, "a withdrawn consent could not be recorded, its webhook waits");
+                failed.push(webhook.claim_id.clone());
+            }
+        }
+        failed
+    }
+
     /// Records every opt-out and opt-in durably; the claim ids for which that failed.
     async fn record_opts(
         &self,
@@ -290,14 +371,22 @@ impl Claims {
             let bytes = answer.body.len().saturating_add(answer.content_type.len());
             bytes <= self.max_answer_bytes && (200..300).contains(&answer.status)
         });
+        let is_inbound = settlement.identity.class == Class::Inbound;
+        let known = |text: &&String| is_inbound && is_target(text);
+        let step = settlement.step.as_ref().filter(known);
+        let target = settlement.target.as_ref().filter(known).cloned();
         Settle {
             identity: settlement.identity.clone(),
-            key: settlement.identity.dedupe_key(),
+            key: match step {
+                Some(step) => settlement.identity.step_key(step),
+                None => settlement.identity.dedupe_key(),
+            },
             claim_id: settlement.claim_id.clone(),
             outcome: settlement.outcome,
-            answer: answer
-                .filter(|_| settlement.outcome == Outcome::Commit)
-                .and_then(|answer| serde_json::to_string(answer).ok()),
+            answer: match settlement.outcome {
+                Outcome::Commit => StoredAnswer { target, answer: answer.cloned() }.write(),
+                Outcome::Release => None,
+            },
             unclaimed,
         }
     }
@@ -321,35 +410,39 @@ impl Claims {
     }
 }
 
-/// What the filter is told; without a grant, that the stores could not say.
-fn verdict(webhook: &Webhook, grant: Option<Grant>) -> Verdict {
-    let mut verdict = Verdict {
-        claim_id: webhook.claim_id.clone(),
-        decision: Decision::Unavailable,
-        attempt: None,
-        opt: webhook.opt(),
-        suppressed: false,
-        window_expires: None,
-        answer: None,
-    };
-    let Some(grant) = grant else { return verdict };
-    verdict.suppressed = grant.suppressed;
-    verdict.window_expires =
-        grant.last_inbound_ms.map(window::expires_ms).and_then(window::rfc3339);
-    verdict.decision = match grant.claimed {
-        Claimed::Proceed { attempt, .. } => {
-            verdict.attempt = Some(attempt);
-            Decision::Proceed
-        }
-        Claimed::Duplicate(answer) => {
-            verdict.answer =
-                answer.and_then(|answer| serde_json::from_str::<SavedAnswer>(&answer).ok());
-            Decision::Duplicate
-        }
-        Claimed::InFlight => Decision::InFlight,
-        Claimed::Released => Decision::Released,
-    };
-    verdict
+impl Claims {
+    /// What the filter is told; without a grant, that the stores could not say.
+    fn verdict(&self, webhook: &Webhook, grant: Option<Grant>) -> Verdict {
+        let mut verdict = Verdict {
+            claim_id: webhook.claim_id.clone(),
+            decision: Decision::Unavailable,
+            attempt: None,
+            opt: webhook.opt(),
+            suppressed: false,
+            window_expires: None,
+            answer: None,
+            step: None,
+        };
+        let Some(grant) = grant else { return verdict };
+        verdict.suppressed = grant.suppressed;
+        verdict.window_expires =
+            grant.last_inbound_ms.map(window::expires_ms).and_then(window::rfc3339);
+        verdict.decision = match grant.claimed {
+            Claimed::Proceed { attempt, .. } => {
+                verdict.attempt = Some(attempt);
+                verdict.step = webhook.step.clone();
+                Decision::Proceed
+            }
+            Claimed::Duplicate(answer) => {
+                let stored = StoredAnswer::read(answer.as_deref());
+                verdict.answer = self.redirects.answer(&webhook.key, stored);
+                Decision::Duplicate
+            }
+            Claimed::InFlight => Decision::InFlight,
+            Claimed::Released => Decision::Released,
+        };
+        verdict
+    }
 }
 
 fn log_change(change: &Said) {

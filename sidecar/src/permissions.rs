@@ -28,6 +28,8 @@ pub struct Permissions {
     pub consents: Consents,
     /// Who must not be written to.
     pub suppressions: Suppressions,
+    /// Which channels share opt-outs, by account.
+    pub policies: Policies,
     metrics: Option<Arc<Metrics>>,
 }
 
@@ -59,8 +61,12 @@ pub(crate) const TOGETHER: usize = 500;
 
 impl Permissions {
     /// In this database. A sidecar counts what changes.
-    pub fn new(consents: Consents, metrics: Option<Arc<Metrics>>) -> Permissions {
-        Permissions { suppressions: consents.suppressions(), consents, metrics }
+    pub fn new(
+        consents: Consents,
+        policies: Policies,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Permissions {
+        Permissions { suppressions: consents.suppressions(), consents, policies, metrics }
     }
 
     /// Suppresses some people of an account; those who were not yet for this reason. Once more changes nothing.
@@ -131,8 +137,9 @@ impl Permissions {
     ) -> Result<Vec<Suppression>, StoreError> {
         let keys = self.consents.contacts().keys(account_sid, number).await?;
         let numbers = keys.sure();
+        let policy = self.policies.of(account_sid);
         let of_channel = |known: &Suppression| {
-            channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))
+            channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
         };
         let change = |standing: &mut crate::domain::suppression::Standing| {
             standing.end(of_channel, &by.actor, now_ms);

@@ -12,6 +12,7 @@ use crate::{
         suppression::{Said, Source},
     },
     http::now_ms,
+    marketing::Withdrawal,
     metrics::Metrics,
     store::{Send, Stores},
 };
@@ -34,6 +35,17 @@ impl Refusals {
     /// Suppresses the person if the code says so. To be told before the refusal is written down: who dies in between asks
     /// Twilio again, and is refused again.
     pub async fn hear(&self, send: &Send, recipient: &Address, code: &str) {
+        if self.lexicon.withdraws_marketing(code) {
+            let withdrawal = Withdrawal {
+                account_sid: send.account_sid.clone(),
+                address: recipient.clone(),
+                error_code: code.to_owned(),
+                message_sid: send.id.clone(),
+            };
+            if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms()).await {
+                tracing::error!(event = "consent.unrecorded", %reason, send.id = %send.id, code, "a refusal of Twilio's could not be recorded as a withdrawn consent");
+            }
+        }
         if !self.lexicon.suppresses(code) {
             return;
         }

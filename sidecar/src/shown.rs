@@ -51,8 +51,10 @@ pub struct EventShown {
     pub account_sid: String,
     /// The message it tells of.
     pub sid: String,
-    /// `inbound` for a message that came, `status` for word of one that we sent.
+    /// `inbound` for a message that came, `status` for a status of a message.
     pub class: Class,
+    /// Who sent the message.
+    pub direction: Direction,
     /// `sms`, `whatsapp`, ..
     pub channel: Option<String>,
     /// Who the message is from; unknown when only its end was heard.
@@ -86,18 +88,8 @@ pub struct EventShown {
 pub enum Class {
     /// A message that came.
     Inbound,
-    /// Where one that we sent has got to.
+    /// The status of a message: of one that we sent, or of one that a person sent to us.
     Status,
-}
-
-impl Class {
-    /// Who sent the message that it tells of.
-    pub fn direction(self) -> Direction {
-        match self {
-            Class::Inbound => Direction::Inbound,
-            Class::Status => Direction::Outbound,
-        }
-    }
 }
 
 /// One parameter of a webhook.
@@ -175,10 +167,8 @@ impl EventShown {
             id: cursor::token(&heard.key),
             account_sid: heard.account_sid.clone(),
             sid: heard.message_sid.clone(),
-            class: match heard.direction {
-                Direction::Inbound => Class::Inbound,
-                Direction::Outbound => Class::Status,
-            },
+            class: if heard.is_status { Class::Status } else { Class::Inbound },
+            direction: heard.direction,
             channel: heard.channel().map(str::to_owned),
             from: heard.from().map(str::to_owned),
             to: heard.to().map(str::to_owned),

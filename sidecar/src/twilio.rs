@@ -283,14 +283,24 @@ fn called_back(form: &str, usual: &str, id: &str) -> String {
         .finish()
 }
 
-/// The URL with our id in it: before a fragment, which says how Twilio is to call and is not sent.
+/// Adds the message id to a URL, before a fragment, which tells Twilio how to call and is not sent. A query in alphabetical
+/// order stays in it: some proxies sort queries, and a sorted query must be the one that Twilio signed
+/// (twilio-php issue 790, twilio-node issue 1079).
 fn callback_url(url: &str, id: &str) -> String {
     let (url, fragment) = match url.split_once('#') {
         Some((url, fragment)) => (url, format!("#{fragment}")),
         None => (url, String::new()),
     };
-    let joint = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{joint}{SEND_PARAMETER}={id}{fragment}")
+    let own = format!("{SEND_PARAMETER}={id}");
+    let Some((base, query)) = url.split_once('?').filter(|(_, query)| !query.is_empty()) else {
+        return format!("{}?{own}{fragment}", url.trim_end_matches('?'));
+    };
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let mut pairs: Vec<&str> = query.split('&').collect();
+    let is_after = |pair: &&str| name(pair).as_str() > SEND_PARAMETER;
+    let place = pairs.iter().position(is_after).unwrap_or(pairs.len());
+    pairs.insert(place, &own);
+    format!("{base}?{}{fragment}", pairs.join("&"))
 }
 
 /// One call; and Twilio's name for it.
@@ -343,6 +353,13 @@ mod tests {
             ("https://a.example/s", "https://a.example/s?twilio_edge_send=ms_0"),
             ("https://a.example/s?b=c", "https://a.example/s?b=c&twilio_edge_send=ms_0"),
             ("https://a.example/s#rc=3", "https://a.example/s?twilio_edge_send=ms_0#rc=3"),
+            ("https://a.example/s?", "https://a.example/s?twilio_edge_send=ms_0"),
+            (
+                "https://a.example/s?app=7&zone=eu#rc=3",
+                "https://a.example/s?app=7&twilio_edge_send=ms_0&zone=eu#rc=3",
+            ),
+            ("https://a.example/s?zone=eu", "https://a.example/s?twilio_edge_send=ms_0&zone=eu"),
+            ("https://a.example/s?u", "https://a.example/s?twilio_edge_send=ms_0&u"),
         ] {
             assert_eq!(callback_url(url, id), expected);
         }

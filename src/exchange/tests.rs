@@ -163,6 +163,7 @@ fn verdict(claim_id: &str, decision: Decision) -> Verdict {
         suppressed: false,
         window_expires: None,
         answer: None,
+        step: None,
     }
 }
 
@@ -627,11 +628,30 @@ fn the_first_answer_is_kept_for_duplicates() {
     for (content_type, parts) in [
         (&b"application/json"[..], &[&b"{}"[..]][..]),
         (b"text/xml", &[&[b'x'; MOST_SAVED_BYTES][..], b"x"]),
+        (b"text/html", &[b"<!doctype html><html>Hello</html>"]),
+        (b"text/html", &[b"<!-- a <Response> --><html/>"]),
+        (b"text/html", &[b"<Responses/>"]),
         (b"text/xml", &[b"\xff\xfe"]),
         (b"text/xml\r\nx: y", &[b"<Response/>"]),
     ] {
         assert_eq!(answered(content_type, parts), None, "{content_type:?}");
     }
+
+    for content_type in [
+        "text/html; charset=UTF-8",
+        "Text/HTML",
+        "application/twiml+xml",
+        "Application/TwiML+XML;charset=utf-8",
+        "application/xml",
+    ] {
+        let saved = answered(content_type.as_bytes(), &[twiml, b""]).unwrap();
+        assert_eq!(
+            (saved.content_type.as_str(), saved.body.as_bytes()),
+            (content_type, &twiml[..])
+        );
+    }
+    let dressed = b"\xef\xbb\xbf\n<?xml version=\"1.0\"?>\n<!-- hi -->\n<Response/>";
+    assert!(answered(b"text/html", &[dressed, b""]).is_some());
 
     let mut case = Case::asking("/in");
     let claim_id = case.asked()[0].claim_id.clone();
@@ -640,6 +660,23 @@ fn the_first_answer_is_kept_for_duplicates() {
         ..verdict(&claim_id, Decision::Duplicate)
     }));
     assert_eq!(case.answer().unwrap().body, saved.body);
+}
+
+#[test]
+fn claim_and_settlement_name_the_url_of_the_step() {
+    let mut case = Case::asking("/in?step=2");
+    let claim = case.asked().remove(0);
+    let target = claim.target.clone().unwrap();
+    assert_ne!(Some(&target), Case::asking("/in").asked()[0].target.as_ref());
+    case.tell(Event::Verdict(Verdict {
+        step: Some(target.clone()),
+        ..verdict(&claim.claim_id, Decision::Proceed)
+    }));
+    case.tell(response(200, true));
+    case.tell(Event::Gone);
+    let settled = case.settled();
+    assert_eq!(settled[0].0.step, Some(target.clone()));
+    assert_eq!(settled[0].0.target, Some(target));
 }
 
 #[test]

@@ -6,12 +6,12 @@ use std::{fs::File, io::Read, path::Path, process::ExitCode};
 
 use super::{Sources, credentials::variable, fail, ledger};
 use crate::{
-    config::{self, without_password},
-    domain::{cursor::Cursor, phone::Region},
+    config::{self, Config, without_password},
+    domain::{cursor::Cursor, phone::Region, policy::Policies},
     keys::Caller,
     lists::{About, List},
     permissions::{Permissions, TOGETHER},
-    store::{Consents, StoreError},
+    store::{Consents, StoreError, Tenants},
 };
 
 /// How long an operator waits for one answer, at least.
@@ -77,7 +77,9 @@ impl Place {
                 ..config.database.clone()
             };
             let consents = Consents::open(&patient).await?;
-            let done = act(&Permissions::new(consents.clone(), None), &by, &self.account).await;
+            let policies = policies(&config, &self.account).await?;
+            let permissions = Permissions::new(consents.clone(), policies, None);
+            let done = act(&permissions, &by, &self.account).await;
             consents.close().await;
             done
         });
@@ -89,6 +91,18 @@ impl Place {
             }
         }
     }
+}
+
+/// Returns the policy of the account: the configured one, with what its tenant says otherwise.
+async fn policies(config: &Config, account_sid: &str) -> Result<Policies, StoreError> {
+    let policies = Policies::new(config.policy.clone());
+    let tenants = Tenants::open(&config.database).await?;
+    let tenant = tenants.get(account_sid).await;
+    tenants.close().await;
+    if let Some(Ok(own)) = tenant?.map(|tenant| config.policy.with(&tenant.profile.policy)) {
+        policies.replace([(account_sid.to_owned(), own)].into());
+    }
+    Ok(policies)
 }
 
 /// All of a list, `-` for standard input.

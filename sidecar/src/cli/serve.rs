@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     permissions::Checks,
     reconciler::Reconciler,
+    redirects::Redirects,
     refusals::Refusals,
     replays::{self, Shelves},
     retention::{Job, Rulebook},
@@ -172,6 +173,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         bell,
         sending: sending.clone(),
         max_answer_bytes: config.leases.max_answer_bytes,
+        redirects: Redirects::default(),
     };
     // Without credentials there is nothing to send, and nothing that was begun is touched.
     let senders = (!sending.twilio.is_off()).then(|| {

@@ -157,7 +157,7 @@ pub(super) fn run(args: Args) -> ExitCode {
                     let page = SuppressionsPage {
                         account_sid: account,
                         source: None,
-                        channel: None,
+                        channels: None,
                         ended: false,
                         after,
                         most,
@@ -188,6 +188,7 @@ fn run_list(wanted: Wanted) -> ExitCode {
     place.work(
         async |permissions, _, account| {
             let suppressions = &permissions.suppressions;
+            let policy = permissions.policies.of(account);
             if let Some(number) = number {
                 let keys = permissions.consents.contacts().keys(account, &number).await?;
                 let numbers = keys.all();
@@ -195,14 +196,22 @@ fn run_list(wanted: Wanted) -> ExitCode {
                 found.retain(|known| {
                     (ended || known.in_force)
                         && source.is_none_or(|source| source == known.source)
-                        && channel.is_none_or(|channel| known.address.channel == channel)
+                        && channel.is_none_or(|channel| {
+                            known.holds_for(&known.address.number, channel, &policy)
+                        })
                 });
                 return Ok(found);
             }
             let mut all = Vec::new();
             let ask = async |after: Option<&Cursor>, most| {
-                let account_sid = account;
-                let page = SuppressionsPage { account_sid, source, channel, ended, after, most };
+                let page = SuppressionsPage {
+                    account_sid: account,
+                    source,
+                    channels: channel.map(|channel| policy.channels_with(channel).collect()),
+                    ended,
+                    after,
+                    most,
+                };
                 suppressions.list(&page).await
             };
             each_page(limit, ask, Cursor::of_suppression, |found| all.extend(found)).await?;

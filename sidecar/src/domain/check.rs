@@ -159,10 +159,9 @@ fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> V
 }
 
 fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdict {
-    let in_force = facts
-        .suppressions
-        .iter()
-        .filter(|known| known.in_force && known.holds_for(&known.address.number, question.channel));
+    let in_force = facts.suppressions.iter().filter(|known| {
+        known.in_force && known.holds_for(&known.address.number, question.channel, policy)
+    });
     let ends_by_start = |known: &Suppression| {
         let heard_on = known.heard_on.as_deref();
         !facts.possible.contains(&known.address.number)
@@ -213,7 +212,7 @@ fn counting_consent<'a>(
     }
     let overtaken = facts.suppressions.iter().any(|known| {
         known.source.is_the_persons_own()
-            && known.holds_for(&known.address.number, question.channel)
+            && known.holds_for(&known.address.number, question.channel, policy)
             && known.since_ms >= consent.at_ms
     });
     match overtaken && !policy.consent.survives_stop {
@@ -224,7 +223,9 @@ fn counting_consent<'a>(
 
 fn has_consent(policy: &Policy, question: &Question<'_>, consent: &Counting<'_>) -> Verdict {
     let category = question.category.as_str();
-    if !policy.asks_consent_for(question.category) {
+    // A person who withdrew their consent gets no such message, whether or not one is required.
+    let is_withdrawn = matches!(consent, Counting::Withdrawn(_));
+    if !policy.asks_consent_for(question.category) && !is_withdrawn {
         return fine(Rule::Consent, format!("{category} takes none"));
     }
     let (why, at_ms) = match consent {
@@ -235,7 +236,14 @@ fn has_consent(policy: &Policy, question: &Question<'_>, consent: &Counting<'_>)
             );
         }
         Counting::None => ("there is no consent", None),
-        Counting::Withdrawn(consent) => ("the consent was withdrawn", Some(consent.at_ms)),
+        Counting::Withdrawn(consent) => {
+            let detail = format!(
+                "the consent to {category} was withdrawn {} ({}): ask the person, and record what they say",
+                at(consent.at_ms),
+                consent.source
+            );
+            return against(Rule::Consent, Code::NoConsent, Actor::Caller, detail);
+        }
         Counting::Overtaken(consent) => ("a STOP came after the consent", Some(consent.at_ms)),
     };
     let when = at_ms.map(|ms| format!(" of {}", at(ms))).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::Serialize;
 use twilio_edge_contract::Class;
 
-use super::{address::Address, window::rfc3339};
+use super::{address::Address, message::is_of_inbound, window::rfc3339};
 
 /// Most digits a count may have: Twilio's counts are small, and a text that only looks like one stays in `raw`.
 const COUNT_DIGITS: usize = 6;
@@ -42,6 +42,8 @@ pub struct Known<'a> {
 pub struct Event<'a> {
     #[serde(skip)]
     class: Class,
+    #[serde(skip)]
+    is_from_person: bool,
     event_id: &'a str,
     event_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,11 +109,14 @@ impl<'a> Event<'a> {
         }
         let text = |name: &str| raw.get(name).and_then(Values::first).cloned();
         let (from, to) = (text("From"), text("To"));
-        let person = if known.class == Class::Status { &to } else { &from };
+        let is_from_person = known.class != Class::Status
+            || is_of_inbound(known.status.unwrap_or_default(), known.error_code);
+        let person = if is_from_person { &from } else { &to };
         let channel = person.as_deref().and_then(Address::parse).map(|address| address.channel);
         let num_media = text("NumMedia").filter(|count| count.len() <= COUNT_DIGITS);
         Event {
             class: known.class,
+            is_from_person,
             event_id: known.event_id,
             event_type: event_type(known.class),
             received_at: rfc3339(known.received_at_ms),
@@ -146,7 +151,7 @@ impl Event<'_> {
     /// The number of the person it is about, or what they have instead on their channel: what has the same key stays in
     /// order. Without a person it is about its message alone.
     pub fn key(&self) -> String {
-        let person = if self.class == Class::Status { &self.to } else { &self.from };
+        let person = if self.is_from_person { &self.from } else { &self.to };
         let address = person.as_deref().and_then(Address::parse);
         address.map_or_else(|| self.message_sid.to_owned(), |address| address.number)
     }

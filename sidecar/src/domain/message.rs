@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::domain::{
     address::Address,
     phone,
-    status::{Said, standing},
+    status::{Said, Status, standing},
     suppression::EVERY_CHANNEL,
 };
 
@@ -18,6 +18,8 @@ pub struct Heard {
     pub key: String,
     /// Who sent the message it is about.
     pub direction: Direction,
+    /// Whether it is a status rather than the message itself.
+    pub is_status: bool,
     /// The account.
     pub account_sid: String,
     /// The message.
@@ -64,6 +66,15 @@ impl Direction {
             Direction::Outbound => "outbound",
         }
     }
+}
+
+/// Error codes that Twilio gives to messages which people sent to us (docs: twilio.com/docs/api/errors).
+const INBOUND_ERROR_CODES: [&str; 1] = ["30039"];
+
+/// Returns whether a status with this word and error code is about a message that a person sent to us.
+pub fn is_of_inbound(word: &str, error_code: Option<&str>) -> bool {
+    matches!(Status::parse(word), Some(Status::Receiving | Status::Received))
+        || error_code.is_some_and(|code| INBOUND_ERROR_CODES.contains(&code))
 }
 
 /// A number somebody looks for; on any channel when none is named.
@@ -121,6 +132,11 @@ impl Number {
 }
 
 impl Heard {
+    /// Returns whether it is a later step of a message ([`twilio_edge_contract::Identity::step_key`]), which is listed nowhere.
+    pub fn is_step(&self) -> bool {
+        !self.is_status && self.key.split(':').count() > 3
+    }
+
     /// Who the message is from.
     pub fn from(&self) -> Option<&str> {
         match self.direction {
@@ -181,12 +197,22 @@ impl Message {
         let said = said.iter().map(|(word, code)| Said { word, error_code: code.as_deref() });
         let standing = standing(said)?;
         // Of a webhook whose end alone was heard nobody knows the number: one that has it speaks for it.
-        let named = heard.iter().find(|heard| heard.theirs.is_some());
+        let direction = match heard.iter().any(|heard| heard.direction == Direction::Inbound) {
+            true => Direction::Inbound,
+            false => Direction::Outbound,
+        };
+        let is_named = |heard: &&Heard| heard.direction == direction && heard.theirs.is_some();
+        let named = heard.iter().find(is_named);
         let (theirs, ours) = named.map(|n| (n.theirs.clone(), n.ours.clone())).unwrap_or_default();
-        let mut heard = heard.into_iter().map(|heard| Heard {
-            theirs: heard.theirs.or_else(|| theirs.clone()),
-            ours: heard.ours.or_else(|| ours.clone()),
-            ..heard
+        let mut heard = heard.into_iter().map(|heard| {
+            // A status that was read before its message was known as inbound has the two ends exchanged.
+            let kept = heard.direction == direction;
+            Heard {
+                direction,
+                theirs: heard.theirs.filter(|_| kept).or_else(|| theirs.clone()),
+                ours: heard.ours.filter(|_| kept).or_else(|| ours.clone()),
+                ..heard
+            }
         });
         Some(Message {
             status: standing.word.to_owned(),

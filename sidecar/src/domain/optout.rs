@@ -1,11 +1,12 @@
 //! Is this message an opt-out, an opt-in or a call for help? The words are data (`[optout]` of the configuration, and
-//! `keywords.toml` for those of other languages); the rule is Twilio's: the whole message is one word of the list (docs: advanced-opt-out). Only what a person
+//! `keywords.toml` for those of other languages); the rule is Twilio's: the whole message is one keyword of the list (docs: advanced-opt-out). Only what a person
 //! could not have meant to say is ignored around and inside that word:
 //!
 //! - whatever is neither a letter nor a digit before and after it: blanks, punctuation, quotes, emoji;
 //! - letter case, and the full width that Asian keyboards type (`ＳＴＯＰ`).
 //!
-//! "please stop" is not an opt-out by this rule, as it is none for Twilio.
+//! "please stop" is not an opt-out by this rule, as it is none for Twilio. A keyword may have several words (`OPT OUT`) where the
+//! settings say so. The text of a button or a list row is the business's own: only the words of `button_stop` opt out there.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -26,10 +27,14 @@ pub struct Keywords {
     pub start: Vec<String>,
     /// Nothing changes.
     pub help: Vec<String>,
+    /// Words of `stop` that suppress also as the reply of a button or a list row.
+    pub button_stop: Vec<String>,
     /// Languages whose words count too: tags of [`LOCALES`].
     pub locales: Vec<String>,
     /// Status callbacks with these error codes suppress the recipient.
     pub error_codes: Vec<String>,
+    /// Status callbacks with these error codes withdraw the recipient's consent to marketing.
+    pub marketing_error_codes: Vec<String>,
 }
 
 /// The words of one language.
@@ -46,6 +51,8 @@ pub struct Locale {
     pub start: Vec<String>,
     /// As in [`Keywords`].
     pub help: Vec<String>,
+    /// As in [`Keywords`].
+    pub button_stop: Vec<String>,
     /// What is left out, and what else it may mean.
     pub ambiguous: BTreeMap<String, String>,
 }
@@ -64,15 +71,21 @@ pub static LOCALES: LazyLock<Vec<Locale>> = LazyLock::new(|| {
 #[derive(Debug, Clone, Default)]
 pub struct Lexicon {
     words: HashMap<String, Opt>,
+    buttons: HashSet<String>,
     codes: HashSet<String>,
+    marketing_codes: HashSet<String>,
+    longest: usize,
 }
+
+/// Upper bound of words in one keyword; the filter holds back the answer to shorter messages while no sidecar answers.
+const MOST_WORDS: usize = 2;
 
 /// What made a message an [`Opt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// `OptOutType`: Twilio's Advanced Opt-Out already acted on it.
     OptOutType,
-    /// The message's one word.
+    /// The message is a keyword.
     Keyword,
 }
 
@@ -118,10 +131,17 @@ impl Keywords {
         own.map(|(opt, words)| (opt, opt.as_str().to_owned(), words)).into_iter().chain(foreign)
     }
 
+    /// Returns the words that opt out as the reply of a button: the configured ones and those of the chosen languages.
+    fn button_words(&self) -> impl Iterator<Item = &String> {
+        let chosen = LOCALES.iter().filter(|locale| self.locales.contains(&locale.tag));
+        self.button_stop.iter().chain(chosen.flat_map(|locale| &locale.button_stop))
+    }
+
     /// The words in order, or everything that is wrong with them: what is no word, and what means two things.
     pub fn lexicon(&self) -> Result<Lexicon, Vec<String>> {
         let mut problems = Vec::new();
         let mut meanings: HashMap<String, (Opt, String)> = HashMap::new();
+        let (mut longest, mut buttons) = (1, HashSet::new());
         for tag in &self.locales {
             if !LOCALES.iter().any(|locale| locale.tag == *tag) {
                 let tags: Vec<&str> = LOCALES.iter().map(|locale| locale.tag.as_str()).collect();
@@ -131,9 +151,11 @@ impl Keywords {
         for (opt, list, words) in self.lists() {
             for word in words {
                 let folded = fold(word);
-                if folded.is_empty() || folded.contains(char::is_whitespace) {
-                    problems.push(format!("{list}: {word:?} is not one word"));
+                let words = folded.split_whitespace().count();
+                if !(1..=MOST_WORDS).contains(&words) {
+                    problems.push(format!("{list}: {word:?} must have 1 to {MOST_WORDS} words"));
                 }
+                longest = longest.max(words);
                 let (other, other_list) =
                     meanings.entry(folded).or_insert_with(|| (opt, list.clone()));
                 if *other != opt {
@@ -141,16 +163,31 @@ impl Keywords {
                 }
             }
         }
-        for code in &self.error_codes {
-            if code.is_empty() || !code.bytes().all(|byte| byte.is_ascii_digit()) {
-                problems
-                    .push(format!("error_codes: {code:?} is no error code: digits, as in 21610"));
+        for word in self.button_words() {
+            let folded = fold(word);
+            if meanings.get(&folded).is_none_or(|(opt, _)| *opt != Opt::Stop) {
+                problems.push(format!("button_stop: {word:?} is not in optout.stop"));
+            }
+            buttons.insert(folded);
+        }
+        for (list, codes) in [
+            ("error_codes", &self.error_codes),
+            ("marketing_error_codes", &self.marketing_error_codes),
+        ] {
+            for code in codes {
+                if code.is_empty() || !code.bytes().all(|byte| byte.is_ascii_digit()) {
+                    problems
+                        .push(format!("{list}: {code:?} is no error code: digits, as in 21610"));
+                }
             }
         }
         match problems.is_empty() {
             true => Ok(Lexicon {
                 words: meanings.into_iter().map(|(word, (opt, _))| (word, opt)).collect(),
+                buttons,
                 codes: self.error_codes.iter().cloned().collect(),
+                marketing_codes: self.marketing_error_codes.iter().cloned().collect(),
+                longest,
             }),
             false => Err(problems),
         }
@@ -163,13 +200,37 @@ impl Lexicon {
         if let Some(opt) = opt_out_type.and_then(by_opt_out_type) {
             return Some((opt, Cause::OptOutType));
         }
-        // Two words of any kind are no keyword: most messages need not be folded to be known as none.
-        let mut words =
-            body.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric));
-        if words.next().is_none() || words.next().is_some() {
+        // Most messages have more words than any keyword: they need no folding.
+        let words = body.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric));
+        let most = self.most_words();
+        if !(1..=most).contains(&words.take(most.saturating_add(1)).count()) {
             return None;
         }
         self.words.get(&fold(body)).map(|opt| (*opt, Cause::Keyword))
+    }
+
+    /// Returns the meaning of a reply by button or list row. The business chose its texts and ids, so only a word of
+    /// `button_stop` opts out, and no word opts in. `opt_out_type` is Twilio's own verdict and wins.
+    pub fn classify_button<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a str>,
+        opt_out_type: Option<&str>,
+    ) -> Option<(Opt, Cause)> {
+        if let Some(opt) = opt_out_type.and_then(by_opt_out_type) {
+            return Some((opt, Cause::OptOutType));
+        }
+        let is_stop = texts.into_iter().any(|text| self.buttons.contains(&fold(text)));
+        is_stop.then_some((Opt::Stop, Cause::Keyword))
+    }
+
+    /// Returns the number of words of the longest keyword.
+    pub fn most_words(&self) -> usize {
+        self.longest.max(1)
+    }
+
+    /// Returns whether a status callback with this error code withdraws the recipient's consent to marketing.
+    pub fn withdraws_marketing(&self, error_code: &str) -> bool {
+        self.marketing_codes.contains(error_code)
     }
 
     /// Whether a status callback with this error code suppresses the recipient.
@@ -180,18 +241,24 @@ impl Lexicon {
 
 /// Every word that may count, as the table of docs/COMPLIANCE.md: those of the settings, and those of each language.
 pub fn reference(usual: &Keywords) -> String {
-    let mut text = "| language | STOP | START | HELP | left out, and what else it means |\n\
-                    |---|---|---|---|---|\n"
-        .to_owned();
-    let mut row = |language: &str, lists: [&[String]; 3], left_out: &str| {
-        let [stop, start, help] = lists.map(|words| words.join(", "));
-        let _ = writeln!(text, "| {language} | {stop} | {start} | {help} | {left_out} |");
+    let mut text =
+        "| language | STOP | STOP as a button | START | HELP | left out, and what else it means |\n\
+         |---|---|---|---|---|---|\n"
+            .to_owned();
+    let mut row = |language: &str, lists: [&[String]; 4], left_out: &str| {
+        let [stop, button, start, help] = lists.map(|words| words.join(", "));
+        let _ =
+            writeln!(text, "| {language} | {stop} | {button} | {start} | {help} | {left_out} |");
     };
-    row("English (always)", [&usual.stop, &usual.start, &usual.help], "");
-    for Locale { tag, language, stop, start, help, ambiguous } in LOCALES.iter() {
+    row("English (always)", [&usual.stop, &usual.button_stop, &usual.start, &usual.help], "");
+    for Locale { tag, language, stop, start, help, button_stop, ambiguous } in LOCALES.iter() {
         let left_out: Vec<String> =
             ambiguous.iter().map(|(word, meaning)| format!("{word}: {meaning}")).collect();
-        row(&format!("{language} (`{tag}`)"), [stop, start, help], &left_out.join("; "));
+        row(
+            &format!("{language} (`{tag}`)"),
+            [stop, button_stop, start, help],
+            &left_out.join("; "),
+        );
     }
     text
 }
@@ -210,7 +277,11 @@ fn by_opt_out_type(value: &str) -> Option<Opt> {
 fn fold(text: &str) -> String {
     let narrow: String = text.chars().map(narrow).collect();
     let lower = narrow.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
-    lower.chars().filter(|c| !matches!(c, '\u{300}'..='\u{36f}')).collect()
+    let bare: String = lower.chars().filter(|c| !matches!(c, '\u{300}'..='\u{36f}')).collect();
+    match bare.contains(char::is_whitespace) {
+        true => bare.split_whitespace().collect::<Vec<&str>>().join(" "),
+        false => bare,
+    }
 }
 
 /// The ASCII twin of a full-width form (U+FF01 to U+FF5E mirror U+0021 to U+007E).
@@ -279,8 +350,17 @@ mod tests {
             keywords.lexicon().unwrap_err().join("; ")
         };
         assert!(
-            refused(|k| k.stop.push("no more".into()))
-                .contains("stop: \"no more\" is not one word")
+            refused(|k| k.stop.push("do not write to me".into()))
+                .contains("stop: \"do not write to me\" must have 1 to 2 words")
+        );
+        assert!(refused(|k| k.stop.push("!?".into())).contains("must have 1 to 2 words"));
+        assert!(
+            refused(|k| k.button_stop.push("maybe".into()))
+                .contains("button_stop: \"maybe\" is not in optout.stop")
+        );
+        assert!(
+            refused(|k| k.marketing_error_codes.push("x".into()))
+                .contains("marketing_error_codes: \"x\" is no error code")
         );
         assert!(
             refused(|k| k.help.push("Stop!".into()))
@@ -310,6 +390,8 @@ mod tests {
         let shipped = shipped();
         assert!(shipped.suppresses("21610") && shipped.suppresses("63014"));
         assert!(!shipped.suppresses("30003") && !shipped.suppresses(""));
+        assert!(shipped.withdraws_marketing("63033") && !shipped.suppresses("63033"));
+        assert!(!shipped.withdraws_marketing("21610") && !shipped.withdraws_marketing(""));
     }
 
     #[test]
@@ -352,6 +434,41 @@ mod tests {
         ] {
             assert_eq!(shipped.classify(body, None).map(|(opt, _)| opt), want, "{body:?}");
         }
+    }
+
+    #[test]
+    fn keyword_of_several_words_is_found_where_it_is_configured() {
+        assert_eq!(shipped().classify("OPT OUT", None), None);
+        let mut keywords = crate::config::defaults().optout;
+        keywords.stop.push("Opt  out".into());
+        let lexicon = keywords.lexicon().unwrap();
+        for body in ["OPT OUT", " opt \t out!", "opt\nout", "ＯＰＴ\u{3000}ＯＵＴ"] {
+            assert_eq!(lexicon.classify(body, None), Some((Opt::Stop, Cause::Keyword)), "{body:?}");
+        }
+        for body in ["opt", "out", "opt out now", "please opt out", "stop out"] {
+            assert_eq!(lexicon.classify(body, None), None, "{body:?}");
+        }
+        assert_eq!(lexicon.classify("stop", None), Some((Opt::Stop, Cause::Keyword)));
+    }
+
+    #[test]
+    fn button_opts_out_by_an_unambiguous_word_only() {
+        let shipped = shipped();
+        for text in ["STOP", "Stop all", "stopall", "Unsubscribe", "OPTOUT", "revoke", "Stop!"] {
+            let want = (text != "Stop all").then_some((Opt::Stop, Cause::Keyword));
+            assert_eq!(shipped.classify_button([text], None), want, "{text}");
+        }
+        for text in ["Cancel", "End", "Quit", "Yes", "Start", "Unstop", "Subscribe", "Help", ""] {
+            assert_eq!(shipped.classify_button([text], None), None, "{text}");
+        }
+        assert_eq!(
+            shipped.classify_button(["Cancel"], Some("STOP")),
+            Some((Opt::Stop, Cause::OptOutType))
+        );
+        let spanish = Keywords { locales: vec!["es".into()], ..crate::config::defaults().optout };
+        let spanish = spanish.lexicon().unwrap();
+        assert_eq!(spanish.classify_button(["Cancelar"], None), None);
+        assert_eq!(spanish.classify_button(["Baja"], None), Some((Opt::Stop, Cause::Keyword)));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! Tables are merged name by name; a list or a word replaces the one before.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -32,6 +32,8 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 pub struct Policy {
     /// How far a STOP reaches.
     pub stop_reaches: Reach,
+    /// Groups of channels that share opt-outs: a STOP on one of a group suppresses the person on all of it.
+    pub shared_channels: Vec<Vec<String>>,
     /// What a START may end.
     pub resubscribe: Resubscribe,
     /// The sources of suppressions, and the error codes of callbacks, that a START may end at all.
@@ -219,6 +221,22 @@ impl Policy {
                     .push(format!("windowed_channels: {channel:?} is no channel: whatsapp, .."));
             }
         }
+        let mut grouped = HashSet::new();
+        for (place, group) in self.shared_channels.iter().enumerate() {
+            let path = format!("shared_channels[{place}]");
+            if group.len() < 2 {
+                problems.push(format!("{path}: must name at least two channels"));
+            }
+            for channel in group {
+                let is_channel = (1..=32).contains(&channel.len())
+                    && channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                if !is_channel {
+                    problems.push(format!("{path}: {channel:?} is no channel: sms, rcs, .."));
+                } else if !grouped.insert(channel.as_str()) {
+                    problems.push(format!("{path}: {channel:?} is named twice"));
+                }
+            }
+        }
         let rules = &self.consent.freshness;
         if rules.len() > MOST_RULES {
             problems.push(format!("consent.freshness: at most {MOST_RULES} rules"));
@@ -257,7 +275,10 @@ impl Policy {
         let named = |words: &[String]| words.iter().any(|known| known == word);
         match self.resubscribe {
             Resubscribe::Keyword => named(&self.start_ends),
-            Resubscribe::SameChannel => named(&self.start_ends) && heard_on == Some(on_channel),
+            Resubscribe::SameChannel => {
+                named(&self.start_ends)
+                    && heard_on.is_some_and(|heard_on| self.shares_opt_outs(heard_on, on_channel))
+            }
             Resubscribe::Never => false,
         }
     }
@@ -269,6 +290,19 @@ impl Policy {
             .and_then(|country| rules().find(|rule| rule.country.as_deref() == Some(country)));
         let rule = of_country.or_else(|| rules().find(|rule| rule.country.is_none()))?;
         Some(i64::from(rule.days).saturating_mul(DAY_MS))
+    }
+
+    /// Returns whether an opt-out on one of these channels counts on the other.
+    pub fn shares_opt_outs(&self, one: &str, other: &str) -> bool {
+        one == other || self.channels_with(one).any(|channel| channel == other)
+    }
+
+    /// Returns the channels on which an opt-out on `channel` counts: itself first, then the others of its group.
+    pub fn channels_with<'a>(&'a self, channel: &'a str) -> impl Iterator<Item = &'a str> {
+        let is_member = move |group: &&Vec<String>| group.iter().any(|member| member == channel);
+        let group = self.shared_channels.iter().filter(is_member).flatten();
+        let others = group.map(String::as_str).filter(move |member| *member != channel);
+        std::iter::once(channel).chain(others)
     }
 
     /// Whether nobody gets such a message without a consent on record.
@@ -366,6 +400,18 @@ mod tests {
             ),
             (json!({"start_ends": ["keywords"]}), "start_ends: \"keywords\" is neither"),
             (
+                json!({"shared_channels": [["sms", "Rcs"]]}),
+                "shared_channels[0]: \"Rcs\" is no channel",
+            ),
+            (
+                json!({"shared_channels": [["sms", "rcs"], ["rcs", "whatsapp"]]}),
+                "shared_channels[1]: \"rcs\" is named twice",
+            ),
+            (
+                json!({"shared_channels": [["sms"]]}),
+                "shared_channels[0]: must name at least two channels",
+            ),
+            (
                 json!({"windowed_channels": ["WhatsApp"]}),
                 "windowed_channels: \"WhatsApp\" is no channel",
             ),
@@ -415,6 +461,7 @@ mod tests {
         let same = policy.with(&json!({"resubscribe": "same_channel"})).unwrap();
         assert!(!may(&same, Source::Keyword, "", Some("whatsapp")));
         assert!(may(&same, Source::Keyword, "", Some("sms")));
+        assert!(may(&same, Source::Keyword, "", Some("rcs")), "sms and rcs share opt-outs");
         let never = policy.with(&json!({"resubscribe": "never"})).unwrap();
         assert!(!may(&never, Source::Keyword, "", Some("sms")));
     }

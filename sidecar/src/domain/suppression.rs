@@ -18,6 +18,11 @@ use crate::domain::{
 /// Stands for every channel.
 pub const EVERY_CHANNEL: &str = "*";
 
+/// Returns whether a suppression on `suppressed` holds on `channel`: this one place decides it.
+pub fn reaches(suppressed: &str, channel: &str, policy: &Policy) -> bool {
+    suppressed == EVERY_CHANNEL || policy.shares_opt_outs(suppressed, channel)
+}
+
 /// Whom to suppress: an address as [`Address::given`] reads it or as Twilio may write it, or a number with [`EVERY_CHANNEL`]
 /// beside it.
 pub fn person(
@@ -254,7 +259,7 @@ impl Standing {
             let ends = known.in_force
                 && known.account_sid == said.account_sid
                 && is_theirs(&known.address.number)
-                && known.holds_for(&known.address.number, channel)
+                && known.holds_for(&known.address.number, channel, policy)
                 && optout::lifts(said.arrival, known.since_ms, now_ms)
                 && policy.start_may_end(
                     known.source,
@@ -331,10 +336,9 @@ impl Said {
 }
 
 impl Suppression {
-    /// Whether it is about this number, on this channel.
-    pub fn holds_for(&self, number: &str, channel: &str) -> bool {
-        self.address.number == number
-            && (self.address.channel == channel || self.address.channel == EVERY_CHANNEL)
+    /// Whether it is about this number, on this channel or one that shares opt-outs with it.
+    pub fn holds_for(&self, number: &str, channel: &str, policy: &Policy) -> bool {
+        self.address.number == number && reaches(&self.address.channel, channel, policy)
     }
 
     fn end(&mut self, message_sid: Option<String>, changed_by: Option<String>, now_ms: i64) {

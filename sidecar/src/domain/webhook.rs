@@ -5,12 +5,15 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
-use twilio_edge_contract::{Claim, Class, Delivery, Identity, Opt, Settlement, is_send_id};
+use twilio_edge_contract::{
+    Claim, Class, Delivery, Identity, Opt, Settlement, is_send_id, is_target,
+};
 
 use crate::domain::{
     address::Address,
     archive::{Envelope, Line},
     contact::{self, Link},
+    message,
     optout::{Cause, Lexicon},
     phone,
     sending::outcome::is_message_sid,
@@ -38,14 +41,22 @@ pub struct Webhook {
     pub form: String,
     /// Set for a message somebody sent us from an address that can be answered.
     pub inbound: Option<Inbound>,
-    /// Set for the status of a message we sent to an address that can be named: whom it went to, and from what.
+    /// Set for a status whose person can be named: the two ends of its message.
     pub outbound: Option<Pair>,
+    /// Whether a status is about a message that the person sent to us.
+    pub is_about_inbound: bool,
     /// A status that says of its recipient that they are not to be written to.
     pub suppresses: bool,
+    /// A status that says of its recipient that they opted out of marketing.
+    pub withdraws_marketing: bool,
     /// Whether somebody has to deliver it for the filter, if there is anywhere to deliver it to.
     pub is_ours: bool,
     /// Which of our own messages a status is about, as the signed URL has it.
     pub send_id: Option<String>,
+    /// Digest of the signed URL, as in [`Claim::target`].
+    pub target: Option<String>,
+    /// The digest once more, where that makes it a later step of its message, with a key of its own.
+    pub step: Option<String>,
     /// How to find its request elsewhere.
     pub trace: Trace,
     /// What its form came in, as it is kept: JSON.
@@ -81,7 +92,8 @@ impl Webhook {
         check_route(&claim.route)?;
         let trace = Trace::of(&claim);
         let envelope = Envelope::of(&claim.envelope, &trace).text();
-        let Claim { claim_id, identity, route, form, delivery, send_id, .. } = claim;
+        let Claim { claim_id, identity, route, form, delivery, send_id, target, .. } = claim;
+        let target = target.filter(|target| is_target(target));
         let is_status = identity.class == Class::Status && is_message_sid(&identity.message_sid);
         let send_id = send_id.filter(|id| is_status && is_send_id(id));
         let is_ours = delivery == Delivery::Accept;
@@ -89,6 +101,7 @@ impl Webhook {
             trace,
             is_ours,
             send_id,
+            target,
             envelope,
             ..Webhook::read(claim_id, identity, route, form, lexicon)
         })
@@ -145,6 +158,13 @@ impl Webhook {
         self.inbound.as_ref().map(|inbound| &inbound.pair).or(self.outbound.as_ref())
     }
 
+    /// Reads a status again as one about a message that the person sent to us.
+    pub fn about_inbound(self) -> Webhook {
+        let outbound = ends(&self.identity.account_sid, &self.form, true);
+        let (suppresses, withdraws_marketing) = (false, false);
+        Webhook { outbound, is_about_inbound: true, suppresses, withdraws_marketing, ..self }
+    }
+
     /// A parameter of its form, the first of that name.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let [parameter] = parameters(&self.form, [name]);
@@ -172,13 +192,18 @@ impl Webhook {
         // A NUL is what PostgreSQL's text cannot hold; in a form its escape says the same.
         let form = if form.contains('\0') { form.replace('\0', "%00") } else { form };
         let account_sid = &identity.account_sid;
+        let word = identity.status.as_deref().unwrap_or_default();
+        let is_about_inbound = identity.class == Class::Status
+            && message::is_of_inbound(word, identity.error_code.as_deref());
         let (inbound, outbound) = match identity.class {
             Class::Inbound => (Inbound::read(account_sid, &form, lexicon), None),
-            Class::Status => (None, sent(account_sid, &form)),
+            Class::Status => (None, ends(account_sid, &form, is_about_inbound)),
             Class::Other => (None, None),
         };
-        let suppresses = outbound.is_some()
-            && identity.error_code.as_deref().is_some_and(|code| lexicon.suppresses(code));
+        let code = identity.error_code.as_deref().filter(|_| outbound.is_some());
+        let code = code.filter(|_| !is_about_inbound);
+        let suppresses = code.is_some_and(|code| lexicon.suppresses(code));
+        let withdraws_marketing = code.is_some_and(|code| lexicon.withdraws_marketing(code));
         let (key, trace) = (identity.dedupe_key(), Trace::default());
         let is_ours = false;
         Webhook {
@@ -189,9 +214,13 @@ impl Webhook {
             form,
             inbound,
             outbound,
+            is_about_inbound,
             suppresses,
+            withdraws_marketing,
             is_ours,
             send_id: None,
+            target: None,
+            step: None,
             envelope: None,
             trace,
         }
@@ -200,15 +229,23 @@ impl Webhook {
 
 impl Inbound {
     fn read(account_sid: &str, form: &str, lexicon: &Lexicon) -> Option<Inbound> {
-        let [from, to, body, opt_out_type] = parameters(form, ["From", "To", "Body", "OptOutType"]);
-        let opt_out_type = opt_out_type.map(Parameter::value);
-        let word = body.filter(|body| !body.has_words()).map(Parameter::value);
+        let [from, to, body, opt_out_type, kind, reply @ ..] = parameters(form, READ_OF_INBOUND);
         let pair = Pair::read(account_sid, from?, to)?;
-        Some(Inbound {
-            links: links(&pair, form),
-            pair,
-            opt: lexicon.classify(&word.unwrap_or_default(), opt_out_type.as_deref()),
-        })
+        let opt_out_type = opt_out_type.map(Parameter::value);
+        let has_value = |parameter: &Parameter<'_>| !parameter.parts().1.is_empty();
+        // A tap on what the business wrote (docs: webhook-request): its texts are no words of the person.
+        let is_reply = reply.iter().flatten().any(has_value)
+            || kind.is_some_and(|kind| matches!(&*kind.value(), "button" | "interactive"));
+        let opt = if is_reply {
+            let texts: Vec<Cow<'_, str>> =
+                reply.into_iter().chain([body]).flatten().map(Parameter::value).collect();
+            lexicon.classify_button(texts.iter().map(|text| &**text), opt_out_type.as_deref())
+        } else {
+            let words = body.filter(|body| !body.has_more_words(lexicon.most_words()));
+            let words = words.map(Parameter::value).unwrap_or_default();
+            lexicon.classify(&words, opt_out_type.as_deref())
+        };
+        Some(Inbound { links: links(&pair, form), pair, opt })
     }
 }
 
@@ -259,10 +296,34 @@ impl Pair {
     }
 }
 
-/// The two ends of a message we sent.
-fn sent(account_sid: &str, form: &str) -> Option<Pair> {
+/// Returns whether a form names this number as the sender, and not as the recipient.
+pub fn is_from(form: &str, number: &str) -> bool {
+    let [from, to] = parameters(form, ["From", "To"])
+        .map(|end| end.and_then(|end| Address::parse(&end.value())).map(|address| address.number));
+    from.as_deref() == Some(number) && to.as_deref() != Some(number)
+}
+
+/// Parameters of an inbound message that decide whom it is from and whether it opts out; those of replies last.
+const READ_OF_INBOUND: [&str; 9] = [
+    "From",
+    "To",
+    "Body",
+    "OptOutType",
+    "MessageType",
+    "ButtonText",
+    "ButtonPayload",
+    "ListTitle",
+    "ListId",
+];
+
+/// Reads the two ends of a status's message. A Messaging Service may not have chosen `From` yet, so it may be missing or
+/// empty; the person is the recipient, or the sender of a message that was inbound.
+fn ends(account_sid: &str, form: &str, is_about_inbound: bool) -> Option<Pair> {
     let [from, to] = parameters(form, ["From", "To"]);
-    Pair::read(account_sid, to?, from)
+    match is_about_inbound {
+        true => Pair::read(account_sid, from?, to),
+        false => Pair::read(account_sid, to?, from),
+    }
 }
 
 /// The first parameter of each name: the filter lets no single-valued field pass twice, and the first is the one it
@@ -310,8 +371,8 @@ impl<'a> Parameter<'a> {
         decoded(self.parts().1)
     }
 
-    /// Whether there are two words in it for certain: most messages need not be decoded to be known as no keyword.
-    fn has_words(self) -> bool {
+    /// Whether there are more than `most` words in it for certain: most messages need not be decoded to be known as no keyword.
+    fn has_more_words(self, most: usize) -> bool {
         let (_, value) = self.parts();
         let has_letter = |word: &&str| {
             let mut parts = word.split('%');
@@ -320,7 +381,7 @@ impl<'a> Parameter<'a> {
             let mut parts = [plain].into_iter().chain(escaped);
             parts.any(|part| part.bytes().any(|byte| byte.is_ascii_alphanumeric()))
         };
-        value.split('+').filter(has_letter).nth(1).is_some()
+        value.split('+').filter(has_letter).nth(most).is_some()
     }
 }
 
@@ -416,7 +477,7 @@ mod tests {
         #[test]
         fn words_are_words(body in "([a-z0-9é+&=!]|%[0-9A-F]{2}|%|%C3%A9|STOP|%20){0,8}") {
             let parameter = Parameter(&body);
-            if parameter.has_words() {
+            if parameter.has_more_words(1) {
                 let value = parameter.value();
                 let words = value.split_whitespace();
                 let words = words.filter(|word| word.chars().any(char::is_alphanumeric));
@@ -484,6 +545,72 @@ mod tests {
         let pair = webhook.pair().unwrap();
         assert_eq!(pair.theirs, Address::parse("whatsapp:+15551234567").unwrap());
         assert_eq!(pair.ours, "+15559");
+    }
+
+    fn status(form: &str, word: &str, code: Option<&str>) -> Webhook {
+        let mut claim = claim(form);
+        (claim.identity.class, claim.identity.status) = (Class::Status, Some(word.into()));
+        claim.identity.error_code = code.map(Into::into);
+        let lexicon = crate::config::defaults().optout.lexicon().unwrap();
+        Webhook::from_claim(claim, &lexicon).unwrap()
+    }
+
+    #[test]
+    fn status_without_sender_is_about_its_recipient() {
+        for form in ["To=%2B15551234567", "From=&To=%2B15551234567", "From=+&To=%2B15551234567"] {
+            let webhook = status(form, "failed", Some("21610"));
+            let pair = webhook.outbound.clone().unwrap();
+            assert_eq!(pair.theirs, Address::parse("+15551234567").unwrap(), "{form}");
+            assert_eq!(pair.ours, "", "{form}");
+            assert!(webhook.suppresses, "{form}");
+            assert_eq!(webhook.lane(), "AC1:sms:+15551234567");
+        }
+    }
+
+    #[test]
+    fn status_of_an_inbound_message_is_about_its_sender() {
+        let form = "From=%2B15551234567&To=%2B15550000001";
+        for (word, code) in
+            [("failed", Some("30039")), ("receiving", None), ("received", Some("21610"))]
+        {
+            let webhook = status(form, word, code);
+            assert_eq!(webhook.lane(), "AC1:sms:+15551234567", "{word}");
+            assert!(webhook.is_about_inbound && !webhook.suppresses, "{word}");
+        }
+        let failed = status(form, "failed", Some("21610"));
+        assert_eq!(failed.lane(), "AC1:sms:+15550000001");
+        let known = failed.about_inbound();
+        assert_eq!(known.lane(), "AC1:sms:+15551234567");
+        assert!(!known.suppresses);
+    }
+
+    #[test]
+    fn reply_by_button_opts_out_by_an_unambiguous_word_only() {
+        let opt = |rest: &str| {
+            let form = format!("From=whatsapp%3A%2B15551234567&To=whatsapp%3A%2B15559&{rest}");
+            read(&form).inbound.unwrap().opt
+        };
+        let stop = Some((Opt::Stop, Cause::Keyword));
+        for rest in [
+            "Body=Cancel&ButtonText=Cancel&ButtonPayload=appt_cancel_123&MessageType=button",
+            "Body=Yes&ButtonText=Yes",
+            "Body=End&ListTitle=End&ListId=row_9",
+            "Body=Quit&MessageType=interactive",
+            "Body=Start&ButtonPayload=START",
+        ] {
+            assert_eq!(opt(rest), None, "{rest}");
+        }
+        for rest in [
+            "Body=Stop&ButtonText=Stop&ButtonPayload=x1",
+            "Body=No+more+offers&ButtonText=No+more+offers&ButtonPayload=STOP",
+            "Body=Unsubscribe&ListTitle=Unsubscribe&ListId=1",
+            "Body=Cancel&ButtonText=&ButtonPayload=&MessageType=text",
+            "Body=Cancel&MessageType=text",
+        ] {
+            assert_eq!(opt(rest), stop, "{rest}");
+        }
+        let twilios = opt("Body=Cancel&ButtonText=Cancel&OptOutType=STOP");
+        assert_eq!(twilios, Some((Opt::Stop, Cause::OptOutType)));
     }
 
     #[test]

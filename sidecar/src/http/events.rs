@@ -84,7 +84,7 @@ async fn list(
         account_sid: finding::account(&caller, wanted.account_sid)?,
         number: finding::number("number", wanted.number)?,
         message_sid: wanted.sid,
-        direction: wanted.class.map(Class::direction),
+        is_status: wanted.class.map(|class| class == Class::Status),
         since_ms,
         until_ms,
         status: wanted.status,

@@ -121,7 +121,8 @@ impl App {
     ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());
         let metrics = claims.metrics.clone();
-        let permissions = Permissions::new(claims.stores.consents(), Some(metrics));
+        let permissions =
+            Permissions::new(claims.stores.consents(), claims.stores.policies(), Some(metrics));
         let request_timeout = Duration::from_millis(config.http.request_timeout_ms);
         // Longer than whoever has a request can still be about to change something.
         let hold = request_timeout + Duration::from_millis(config.database.timeout_ms) * 2;

@@ -46,7 +46,7 @@ struct Wanted {
     /// Only of this number, in any sensible spelling. A `+` in a URL is written `%2B`.
     #[param(min_length = 1, max_length = 255)]
     number: Option<String>,
-    /// Only on this channel; `*` are those on every channel.
+    /// Only on this channel or one that shares opt-outs with it; `*` are those on every channel.
     #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
     channel: Option<String>,
     /// Only from this source.
@@ -156,10 +156,11 @@ async fn list(
         });
         return Ok(page(&found, None));
     }
+    let policy = app.permissions.policies.of(&account_sid);
     let asked = SuppressionsPage {
         account_sid: &account_sid,
         source: wanted.source,
-        channel,
+        channels: channel.map(|channel| policy.channels_with(channel).collect()),
         ended,
         after: after.as_ref(),
         most: finding::one_more(limit),
@@ -303,7 +304,7 @@ async fn export(
             let page = SuppressionsPage {
                 account_sid: &account_sid,
                 source: None,
-                channel: None,
+                channels: None,
                 ended: false,
                 after: after.as_ref(),
                 most: csv::PAGE,
@@ -331,8 +332,9 @@ async fn of_number(
     let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
     let found = app.permissions.suppressions.of_numbers(account_sid, &keys.all()).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let policy = app.permissions.policies.of(account_sid);
     found.retain(|known| {
-        channel.is_none_or(|channel| known.holds_for(&known.address.number, channel))
+        channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
     });
     Ok(found)
 }

@@ -31,6 +31,12 @@ const ALL: &[(&str, &str, &str)] = &[
         "No store could say whose webhooks these are: filters are told `unavailable`",
     ),
     (
+        "consent.unrecorded",
+        "error",
+        "The database does not take a withdrawn consent: its webhook waits",
+    ),
+    ("consent.withdrawn", "info", "Twilio reported that a recipient opted out of marketing"),
+    (
         "contact.link_failed",
         "error",
         "The database does not take which user ids belong to which numbers: their webhooks wait",

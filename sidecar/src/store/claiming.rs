@@ -93,7 +93,8 @@ impl Stores {
         }
         let grants = webhooks.iter().zip(taken).map(|(webhook, taken)| {
             let inbound = webhook.inbound.as_ref().filter(|_| proceeds(&taken));
-            let suppressed = inbound.is_some_and(|inbound| known.is_suppressed(inbound));
+            let suppressed = inbound
+                .is_some_and(|inbound| known.is_suppressed(inbound, &self.ledger.policies()));
             Some(Grant { suppressed, ..Grant::of(taken.claimed) })
         });
         grants.collect()

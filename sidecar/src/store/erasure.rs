@@ -320,7 +320,8 @@ async fn find(
         if [account_sid, message_sid].iter().any(|part| part.contains(':')) {
             return Ok(found);
         }
-        for range in Range::of(account_sid, message_sid) {
+        let steps = Range::of_steps(account_sid, message_sid);
+        for range in Range::of(account_sid, message_sid).into_iter().chain([steps]) {
             let binds =
                 [Bind::Text(&range.first), Bind::Text(&range.last), Bind::Whole(OF_MESSAGE)];
             found.extend(tx.fetch_bound::<FoundRow>(OF_KEYS, &binds).await?);

@@ -44,13 +44,16 @@ impl<'a> Event<'a> {
     /// It came, and nobody has it.
     pub(super) fn came(webhook: &'a Webhook, received_at_ms: i64, now_ms: i64) -> Event<'a> {
         let pair = webhook.pair();
+        // A later step has no more to say than its message, which is listed, archived and delivered once. The person stays, so
+        // that the answer is erased with everything of theirs.
+        let is_message = webhook.step.is_none();
         Event {
-            route: Some(&webhook.route),
-            form: Some(&webhook.form),
-            envelope: webhook.envelope.as_deref(),
+            route: Some(webhook.route.as_str()).filter(|_| is_message),
+            form: Some(webhook.form.as_str()).filter(|_| is_message),
+            envelope: webhook.envelope.as_deref().filter(|_| is_message),
             channel: pair.map(|pair| pair.theirs.channel.as_str()),
             theirs: pair.map(|pair| pair.theirs.number.as_str()),
-            ours: pair.map(|pair| pair.ours.as_str()),
+            ours: pair.map(|pair| pair.ours.as_str()).filter(|_| is_message),
             received_at_ms: Some(received_at_ms),
             ..Event::known(&webhook.key, &webhook.identity, now_ms)
         }

@@ -35,10 +35,9 @@ use super::{
 use crate::{
     config,
     domain::{
-        address::Address,
         lease::{Claimed, Lease, Periods, Record},
         policy::Policies,
-        suppression::Said,
+        suppression::{Said, reaches},
         webhook::{Inbound, Pair, Webhook},
     },
     metrics::Connections,
@@ -76,7 +75,7 @@ pub struct Settle {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) leases: HashMap<String, Lease>,
-    suppressed: HashSet<Person>,
+    suppressed: HashMap<Person, Vec<String>>,
     /// For how long a sidecar is apart from Redis, if one is.
     pub(super) apart_ms: i64,
 }
@@ -91,14 +90,17 @@ pub(super) struct Decided {
 }
 
 impl Known {
-    /// Whether one of the keys of who wrote is suppressed on their channel.
-    pub(super) fn is_suppressed(&self, inbound: &Inbound) -> bool {
+    /// Whether one of the keys of who wrote is suppressed on their channel, or on one that shares opt-outs with it.
+    pub(super) fn is_suppressed(&self, inbound: &Inbound, policies: &Policies) -> bool {
+        if self.suppressed.is_empty() {
+            return false;
+        }
         let Pair { account_sid, theirs, .. } = &inbound.pair;
-        let is_of = |key: Cow<'_, str>| {
-            let address = Address { channel: theirs.channel.clone(), number: key.into_owned() };
-            self.suppressed.contains(&(account_sid.clone(), address))
-        };
-        !self.suppressed.is_empty() && inbound.keys().any(is_of)
+        let policy = policies.of(account_sid);
+        inbound.keys().any(|key| {
+            let channels = self.suppressed.get(&(account_sid.clone(), key.into_owned()));
+            channels.into_iter().flatten().any(|on| reaches(on, &theirs.channel, &policy))
+        })
     }
 }
 
@@ -268,7 +270,8 @@ impl Ledger {
                 let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
                 events.extend(arrival(webhook, &claimed, now_ms, self.periods));
                 let inbound = webhook.inbound.as_ref();
-                let suppressed = inbound.is_some_and(|inbound| known.is_suppressed(inbound));
+                let suppressed =
+                    inbound.is_some_and(|inbound| known.is_suppressed(inbound, &self.policies));
                 decided.push(Decided { claimed, suppressed, apart_ms: known.apart_ms });
             }
             self.keep(&mut tx, &before, &records, events, now_ms).await?;
@@ -433,8 +436,8 @@ impl Ledger {
                 Found::Webhook(key, lease) => {
                     known.leases.insert(key, lease);
                 }
-                Found::Suppressed(person) => {
-                    known.suppressed.insert(person);
+                Found::Suppressed(person, channel) => {
+                    known.suppressed.entry(person).or_default().push(channel);
                 }
                 Found::Apart(ms) => known.apart_ms = known.apart_ms.max(ms),
                 Found::Nothing => {}
@@ -514,24 +517,19 @@ fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<WantedPerson<'a>>) 
     let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
     let people: BTreeSet<WantedPerson<'a>> = inbound
         .flat_map(|inbound| {
-            let Pair { account_sid, theirs, .. } = &inbound.pair;
-            inbound.keys().map(move |number| WantedPerson {
-                tenant: account_sid,
-                channel: &theirs.channel,
-                number,
-            })
+            let tenant = inbound.pair.account_sid.as_str();
+            inbound.keys().map(move |number| WantedPerson { tenant, number })
         })
         .collect();
     (keys.into_iter().collect(), people.into_iter().collect())
 }
 
-/// Whom a suppression is about: the tenant, and the address with its channel.
-pub(super) type Person = (String, Address);
+/// Whom a suppression is about: the tenant, and the number or id.
+pub(super) type Person = (String, String);
 
-/// One key of a person, on the channel on which they wrote.
+/// One key of a person.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WantedPerson<'a> {
     pub(super) tenant: &'a str,
-    pub(super) channel: &'a str,
     pub(super) number: Cow<'a, str>,
 }

@@ -58,7 +58,11 @@ mod unknowns;
 mod waiting;
 mod writes;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::Mutex, task::JoinHandle};
 use twilio_edge_contract::SettlementResult;
@@ -326,6 +330,12 @@ impl Stores {
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
     pub async fn record_opts(&self, said: Vec<Said>, now_ms: i64) -> Result<Vec<bool>, StoreError> {
         self.metrics.timed(Operation::LedgerRecordOpts, self.opts.ask(said, now_ms)).await
+    }
+
+    /// Returns which of these dedupe keys the ledger has.
+    pub async fn known_keys(&self, keys: &[String]) -> Result<HashSet<String>, StoreError> {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        Ok(self.ledger.leases(&keys).await?.into_keys().collect())
     }
 
     /// Asks each store whether it is there.

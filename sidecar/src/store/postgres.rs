@@ -160,23 +160,23 @@ const LOOK_UP: &str = "
         NULL AS tenant, NULL AS channel, NULL AS number
     FROM events WHERE dedupe_key = ANY($1)
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, asked.channel, number
-    FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
+    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
         JOIN suppressions USING (tenant, number)
-    WHERE suppressed AND suppressions.channel IN (asked.channel, '*')
+    WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, asked.channel, asked.number
-    FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
+    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
         JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
         JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
-    WHERE suppressed AND known.channel IN (asked.channel, '*')
+    WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, asked.channel, asked.number
-    FROM unnest($2::text[], $3::text[], $4::text[]) AS asked(tenant, channel, number)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
+    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
         JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
         JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
         JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
-    WHERE suppressed AND known.channel IN (asked.channel, '*')
+    WHERE suppressed
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, apart_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL
     FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock JOIN sidecars ON apart_until_ms > now_ms";
@@ -187,9 +187,8 @@ pub(super) async fn look_up(
     people: &[WantedPerson<'_>],
 ) -> Result<Vec<KnownRow>, StoreError> {
     let tenants: Vec<&str> = people.iter().map(|person| person.tenant).collect();
-    let channels: Vec<&str> = people.iter().map(|person| person.channel).collect();
     let numbers: Vec<&str> = people.iter().map(|person| &*person.number).collect();
-    let query = sqlx::query_as(LOOK_UP).bind(keys).bind(tenants).bind(channels).bind(numbers);
+    let query = sqlx::query_as(LOOK_UP).bind(keys).bind(tenants).bind(numbers);
     Ok(query.fetch_all(executor).await?)
 }
 
@@ -248,13 +247,14 @@ pub(super) async fn keep_events(
 macro_rules! suppressions_after {
     ($source:literal) => {
         concat!(
-            "WITH asked AS (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channel text, \
+            "WITH asked AS (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channels json, \
                 ended boolean, number text, channel text, error_code text, after_source text, most bigint)) \
             SELECT suppressions.* FROM asked JOIN suppressions ON suppressions.tenant = asked.tenant ",
             $source,
             "AND (suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source) \
                 > (asked.number, asked.channel, asked.error_code, asked.after_source) \
-            WHERE (suppressed OR asked.ended) AND (on_channel IS NULL OR suppressions.channel = on_channel) \
+            WHERE (suppressed OR asked.ended) AND (on_channels IS NULL \
+                OR suppressions.channel IN (SELECT json_array_elements_text(on_channels))) \
             ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
             LIMIT (SELECT most FROM asked)"
         )

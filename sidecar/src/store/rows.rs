@@ -31,7 +31,8 @@ pub(super) struct KnownRow {
 #[derive(Debug)]
 pub(super) enum Found {
     Webhook(String, Lease),
-    Suppressed(Person),
+    /// A person, and the channel on which they are suppressed.
+    Suppressed(Person, String),
     /// A sidecar is apart from Redis, for so long.
     Apart(i64),
     Nothing,
@@ -42,7 +43,7 @@ impl KnownRow {
         if let (Some(tenant), Some(channel), Some(number)) =
             (self.tenant, self.channel, self.number)
         {
-            return Found::Suppressed((tenant, Address { channel, number }));
+            return Found::Suppressed((tenant, number), channel);
         }
         let Some(dedupe_key) = self.dedupe_key else {
             return self.held_until_ms.map_or(Found::Nothing, Found::Apart);

@@ -196,22 +196,19 @@ const LOOK_UP: &str = "
         NULL AS tenant, NULL AS channel, NULL AS number
     FROM events WHERE dedupe_key IN (SELECT value FROM json_each(?1))
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, value ->> 1, number
-    FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 2
-        AND +channel IN (value ->> 1, '*')
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
+    FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 1
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, value ->> 1, value ->> 2
-    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 2
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1
         CROSS JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
-        AND +known.channel IN (value ->> 1, '*')
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, value ->> 1, value ->> 2
-    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 2
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1
         CROSS JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
         CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
-        AND +known.channel IN (value ->> 1, '*')
     WHERE suppressed
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, apart_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, NULL,
@@ -223,8 +220,8 @@ pub(super) async fn look_up(
     keys: &[&str],
     people: &[WantedPerson<'_>],
 ) -> Result<Vec<KnownRow>, StoreError> {
-    let people: Vec<[&str; 3]> =
-        people.iter().map(|person| [person.tenant, person.channel, &person.number]).collect();
+    let people: Vec<[&str; 2]> =
+        people.iter().map(|person| [person.tenant, &*person.number]).collect();
     let (keys, people) = (super::sql::json(keys)?, super::sql::json(&people)?);
     Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(people).fetch_all(executor).await?)
 }
@@ -303,7 +300,8 @@ macro_rules! suppressions_after {
             "AND (number, channel, error_code, source) > ($1 ->> '$[0].number', $1 ->> '$[0].channel', \
                 $1 ->> '$[0].error_code', $1 ->> '$[0].after_source') \
             AND (suppressed OR $1 ->> '$[0].ended') \
-            AND ($1 ->> '$[0].on_channel' IS NULL OR channel = $1 ->> '$[0].on_channel') \
+            AND ($1 ->> '$[0].on_channels' IS NULL \
+                OR channel IN (SELECT value FROM json_each($1, '$[0].on_channels'))) \
             ORDER BY number, channel, error_code, source LIMIT $1 ->> '$[0].most'"
         )
     };

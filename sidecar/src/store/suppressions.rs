@@ -31,8 +31,8 @@ pub struct SuppressionsPage<'a> {
     pub account_sid: &'a str,
     /// Only of this source.
     pub source: Option<Source>,
-    /// Only of this channel.
-    pub channel: Option<&'a str>,
+    /// Only of these channels.
+    pub channels: Option<Vec<&'a str>>,
     /// Also those that do not hold any more.
     pub ended: bool,
     /// Those after this one, in their order.
@@ -45,7 +45,7 @@ pub struct SuppressionsPage<'a> {
 struct PageAsked<'a> {
     tenant: &'a str,
     source: Option<Source>,
-    on_channel: Option<&'a str>,
+    on_channels: Option<&'a [&'a str]>,
     ended: bool,
     number: &'a str,
     channel: &'a str,
@@ -152,7 +152,7 @@ impl Suppressions {
         let asked = PageAsked {
             tenant: page.account_sid,
             source: page.source,
-            on_channel: page.channel,
+            on_channels: page.channels.as_deref(),
             ended: page.ended,
             number,
             channel,

@@ -212,6 +212,8 @@ pub(crate) fn settlement(claim: &Claim, outcome: Outcome) -> Settlement {
         outcome,
         unclaimed: None,
         answer: None,
+        target: claim.target.clone(),
+        step: None,
     }
 }
 

@@ -208,6 +208,7 @@ impl Sidecar {
             suppressed: false,
             window_expires: None,
             answer,
+            step: None,
         }
     }
 

@@ -13,6 +13,8 @@ const PATH: &str =
 const QUERY: &str =
     "Make the proxy before the edge (or the tracker, the firewall, the CDN) leave the query alone.";
 
+const SORTED: &str = "Give Twilio the URL with its query in alphabetical order: a sorted query is then the signed one.";
+
 /// Prefixes that gateways commonly strip.
 const PREFIXES: [&str; 8] =
     ["/api", "/v1", "/api/v1", "/webhook", "/webhooks", "/hooks", "/twilio", "/edge"];
@@ -22,6 +24,9 @@ const PORTS: [u16; 8] = [443, 80, 8443, 8080, 3000, 5000, 8000, 8888];
 
 /// Most query parameters whose every order is tried.
 const MAX_PERMUTED: usize = 5;
+
+/// Most query parameters that are tried at another place, and places that are tried.
+const MAX_MOVED: usize = 16;
 
 /// Most query parameters that are changed one by one.
 const MAX_RECODED: usize = 50;
@@ -208,9 +213,28 @@ fn query_variants(url: &Url, clues: &Clues, all: &mut Vec<Variant<Url>>) {
             .collect();
         push(format!("Twilio signed {toggled} in the query, not {pair}."), Some(pairs.join("&")));
     }
+    let arrived_sorted = is_sorted(&pairs);
     for order in orders(&pairs) {
-        push("Twilio signed the query in another order.".into(), Some(order.join("&")));
+        let (finding, fix) = if arrived_sorted {
+            ("Twilio signed the query in another order: the query was sorted on its way.", SORTED)
+        } else if is_sorted(&order) {
+            (
+                "Twilio signed the query in alphabetical order: it was sorted before it was signed.",
+                SORTED,
+            )
+        } else {
+            ("Twilio signed the query in another order.", QUERY)
+        };
+        let variant = Url { query: Some(order.join("&")), ..url.clone() };
+        if variant.query != url.query {
+            all.push((Change::new(What::Query, finding, fix), variant));
+        }
     }
+    let mut push = |finding: String, query: Option<String>| {
+        if query != url.query {
+            all.push((Change::new(What::Query, finding, QUERY), Url { query, ..url.clone() }));
+        }
+    };
     for (finding, query) in recoded(query) {
         push(format!("Twilio signed the query {finding}."), Some(query));
     }
@@ -311,12 +335,27 @@ fn merge_slashes(path: &str) -> String {
     merged
 }
 
-/// Every order of a few; of many only sorted and reversed.
+/// Returns whether query parameters are in alphabetical order of their names.
+fn is_sorted(pairs: &[&str]) -> bool {
+    pairs.is_sorted_by_key(|pair| pair.split('=').next().unwrap_or_default())
+}
+
+/// Every order of a few; of many sorted, reversed, and with one of them at another place.
 fn orders<'a>(pairs: &[&'a str]) -> Vec<Vec<&'a str>> {
     if pairs.len() > MAX_PERMUTED {
         let mut sorted = pairs.to_vec();
         sorted.sort_unstable();
-        return vec![sorted, pairs.iter().rev().copied().collect()];
+        let mut all = vec![sorted, pairs.iter().rev().copied().collect()];
+        for from in (0..pairs.len()).take(MAX_MOVED) {
+            let mut rest = pairs.to_vec();
+            let moved = rest.remove(from);
+            for to in (0..=rest.len()).take(MAX_MOVED) {
+                let mut order = rest.clone();
+                order.insert(to, moved);
+                all.push(order);
+            }
+        }
+        return all;
     }
     let mut all = vec![Vec::new()];
     for pair in pairs {

@@ -7,7 +7,8 @@ use sqlx::FromRow;
 use crate::{
     domain::{
         address::Address,
-        message::{Direction, Heard},
+        message::{Direction, Heard, is_of_inbound},
+        webhook,
     },
     store::sql::heard_columns,
 };
@@ -61,7 +62,13 @@ impl Range {
         Range { first: key.to_owned(), last: key.to_owned() }
     }
 
-    /// All keys a message can have (`Identity::dedupe_key`). `;` comes right after `:`.
+    /// Keys of the later steps of a message.
+    pub(in crate::store) fn of_steps(account_sid: &str, message_sid: &str) -> Range {
+        let inbound = format!("inbound:{account_sid}:{message_sid}");
+        Range { first: format!("{inbound}:"), last: format!("{inbound};") }
+    }
+
+    /// All keys a message can have, but for its later steps (`Identity::dedupe_key`). `;` comes right after `:`.
     pub(in crate::store) fn of(account_sid: &str, message_sid: &str) -> [Range; 2] {
         let inbound = format!("inbound:{account_sid}:{message_sid}");
         let status = format!("status:{account_sid}:{message_sid}");
@@ -94,14 +101,23 @@ pub(in crate::store) struct HeardRow {
 
 impl HeardRow {
     pub(super) fn read(self) -> Heard {
-        let (direction, default) = match self.class.as_str() {
-            "inbound" => (Direction::Inbound, "received"),
-            _ => (Direction::Outbound, "unknown"),
+        let is_status = self.class != "inbound";
+        let word = self.status.as_deref().unwrap_or_default();
+        let is_from_them = !is_status
+            || is_of_inbound(word, self.error_code.as_deref())
+            || self.theirs.as_deref().is_some_and(|theirs| {
+                self.form.as_deref().is_some_and(|form| webhook::is_from(form, theirs))
+            });
+        let (direction, default) = match (is_from_them, is_status) {
+            (true, false) => (Direction::Inbound, "received"),
+            (true, true) => (Direction::Inbound, "unknown"),
+            (false, _) => (Direction::Outbound, "unknown"),
         };
         let theirs = self.channel.zip(self.theirs);
         Heard {
             key: self.dedupe_key,
             direction,
+            is_status,
             account_sid: self.account_sid,
             message_sid: self.message_sid,
             status: self.status.unwrap_or_else(|| default.to_owned()),

@@ -26,6 +26,8 @@ pub struct Search {
     pub status: Option<String>,
     /// Messages that came, or those we sent.
     pub direction: Option<Direction>,
+    /// Statuses only, or messages that came only.
+    pub is_status: Option<bool>,
     /// Webhooks of this message only.
     pub message_sid: Option<String>,
     /// Where the page before ended.
@@ -46,6 +48,7 @@ impl Search {
             until_ms: i64::MAX,
             status: None,
             direction: None,
+            is_status: None,
             message_sid: None,
             after: None,
             limit,
@@ -54,6 +57,7 @@ impl Search {
 
     fn is_about(&self, heard: &Heard) -> bool {
         self.direction.is_none_or(|direction| direction == heard.direction)
+            && self.is_status.is_none_or(|is_status| is_status == heard.is_status)
             && heard.goes(self.from.as_ref(), self.to.as_ref())
             && self.number.as_ref().is_none_or(|number| heard.concerns(number))
     }
@@ -77,7 +81,8 @@ impl Search {
     }
 
     pub(super) fn listed(&self, heard: Heard) -> Option<Heard> {
-        Some(heard).filter(|heard| self.is_about(heard) && self.wants(&heard.status))
+        Some(heard)
+            .filter(|heard| !heard.is_step() && self.is_about(heard) && self.wants(&heard.status))
     }
 
     fn wants(&self, status: &str) -> bool {
