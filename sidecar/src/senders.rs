@@ -20,7 +20,7 @@ use self::attempt::{AWAY, Attempter, millis};
 use crate::{
     config,
     domain::sending::{
-        concurrency::{Concurrency, Ticket, Told},
+        concurrency::{Bounds, Concurrency, Room, Ticket, Told},
         turns::{Lane, Turns},
     },
     http::now_ms,
@@ -65,9 +65,12 @@ struct Sender {
     paces: Paces,
     /// This sidecar among others.
     name: String,
-    /// Calls at a time, of all accounts and of one.
+    /// Most calls of any category at a time, of all accounts together.
     most: usize,
-    most_of_one: usize,
+    /// Calls beside `most`, for category `authentication` only.
+    reserve: usize,
+    /// Bounds of one account.
+    bounds: Bounds,
     calls: HashMap<String, Concurrency>,
     under_way: JoinSet<Told>,
     whose: HashMap<task::Id, (String, Ticket)>,
@@ -90,7 +93,7 @@ impl Senders {
         name: &str,
     ) -> Senders {
         let (stop, stopping) = watch::channel(false);
-        let most = settings.concurrency.max(1);
+        let (most, reserve) = (settings.concurrency.max(1), settings.authentication_reserve);
         let sender = Sender {
             attempter: Attempter {
                 sends: sending.sends.clone(),
@@ -109,8 +112,13 @@ impl Senders {
             paces,
             name: name.to_owned(),
             most,
+            reserve,
             // One whose calls are all slow leaves some to the others.
-            most_of_one: most.saturating_sub(most / 4),
+            bounds: Bounds {
+                most: most.saturating_sub(most / 4),
+                floor: settings.concurrency_floor,
+                reserve: reserve.saturating_sub(reserve / 4),
+            },
             calls: HashMap::new(),
             under_way: JoinSet::new(),
             whose: HashMap::new(),
@@ -173,8 +181,8 @@ impl Sender {
 
     /// Begins as many attempts as there may be.
     async fn begin(&mut self) -> Result<(), StoreError> {
-        let free = self.most.saturating_sub(self.under_way.len());
-        self.is_full = free == 0;
+        let free = Room::below(self.most, self.reserve, self.under_way.len());
+        self.is_full = free.authentication == 0;
         if self.is_full {
             return Ok(());
         }
@@ -185,11 +193,11 @@ impl Sender {
         begun
     }
 
-    async fn begin_up_to(&mut self, free: usize) -> Result<(), StoreError> {
+    async fn begin_up_to(&mut self, free: Room) -> Result<(), StoreError> {
         let now = Instant::now();
         self.dry.retain(|_, until| *until > now);
         let sends = &self.attempter.sends;
-        let (mut lanes, next) = sends.lanes(&self.behind, free, now_ms()).await?;
+        let (mut lanes, next) = sends.lanes(&self.behind, free.authentication, now_ms()).await?;
         self.behind = next;
         let mut wanted: BTreeMap<usize, u32> = BTreeMap::new();
         let mut left = free;
@@ -206,16 +214,16 @@ impl Sender {
                 self.turns.had(lane);
                 let count = wanted.entry(place).or_default();
                 *count = count.saturating_add(1);
-                left = left.saturating_sub(1);
+                left = left.less(1);
             }
         }
         let could_go = |lane: &Lane| lane.waiting > 0 && !self.is_dry(lane);
-        self.is_full = left == 0 || lanes.iter().any(could_go);
+        self.is_full = left.any == 0 || lanes.iter().any(could_go);
         self.attempt(&lanes, &wanted).await
     }
 
     /// The turns that come next, beside those that are wanted already.
-    fn next(&self, lanes: &[Lane], wanted: &BTreeMap<usize, u32>, free: usize) -> Vec<usize> {
+    fn next(&self, lanes: &[Lane], wanted: &BTreeMap<usize, u32>, free: Room) -> Vec<usize> {
         let mut wanted_of: HashMap<&str, usize> = HashMap::new();
         for (place, count) in wanted {
             let Some(lane) = lanes.get(*place) else { continue };
@@ -225,8 +233,9 @@ impl Sender {
         let wanted = |account: &str| wanted_of.get(account).copied().unwrap_or_default();
         let now_ms = now_ms();
         let room = |account: &str| {
-            let room = self.calls.get(account).map_or(self.most_of_one, |calls| calls.room(now_ms));
-            room.saturating_sub(wanted(account))
+            let unused = Room::below(self.bounds.most, self.bounds.reserve, 0);
+            let room = self.calls.get(account).map_or(unused, |calls| calls.room(now_ms));
+            room.less(wanted(account))
         };
         let under_way = |account: &str| {
             let calls = self.calls.get(account).map_or(0, Concurrency::under_way);
@@ -306,9 +315,9 @@ impl Sender {
             .collect();
         self.paces.give_back(&unused, now_ms).await?;
         for send in begun? {
-            let most = self.most_of_one;
+            let bounds = self.bounds;
             let calls = self.calls.entry(send.account_sid.clone());
-            let ticket = calls.or_insert_with(|| Concurrency::new(most)).begin();
+            let ticket = calls.or_insert_with(|| Concurrency::new(bounds)).begin();
             let (attempter, account_sid) = (self.attempter.clone(), send.account_sid.clone());
             let call = self.under_way.spawn(async move { attempter.attempt(send).await });
             self.whose.insert(call.id(), (account_sid, ticket));
@@ -332,7 +341,7 @@ impl Sender {
 
     fn tell(&self) {
         let least = self.calls.values().map(Concurrency::allowed).min();
-        let allowed = least.unwrap_or(self.most_of_one);
+        let allowed = least.unwrap_or(self.bounds.most);
         self.attempter.metrics.sends.calling(self.under_way.len(), allowed);
     }
 

@@ -2,7 +2,11 @@
 //! Decides that no call is begun which could end after its hold; what an answer means and when to try again is the domain's to
 //! say.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     answers::Answers,
@@ -35,6 +39,9 @@ pub(super) const AWAY: Duration = Duration::from_secs(1);
 
 /// How long an attempt may wait for the database, beside the call itself.
 const SPARE: Duration = Duration::from_secs(20);
+
+/// Codes of a 429 that may be about the account: Twilio's, and the status alone where it names none.
+const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
 
 /// What an attempt needs.
 #[derive(Clone)]
@@ -121,7 +128,7 @@ impl Attempter {
         self.metrics.sends.called(begun.elapsed(), failing);
         let meaning = meaning(answer, &self.errors);
         tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
-        let told = told(&meaning);
+        let told = told(&meaning, &send.recipient);
         match meaning {
             Meaning::Again { code, reason, retry_after, .. } => {
                 let pause = pause(send.tries, retry_after, getrandom::u64().unwrap_or_default());
@@ -241,11 +248,16 @@ impl Attempter {
     }
 }
 
-/// What the end of a call tells of how many there may be.
-fn told(meaning: &Meaning) -> Told {
+/// What the end of a call to this recipient tells of how many there may be. A 429 with another code than the account's (63018:
+/// of the sender, the channel or the recipient) delays its message alone.
+fn told(meaning: &Meaning, recipient: &str) -> Told {
     match meaning {
-        Meaning::Again { is_throttled: true, retry_after, .. } => {
-            Told::Enough(retry_after.unwrap_or_default())
+        Meaning::Again { is_throttled: true, retry_after, code, .. }
+            if ACCOUNT_THROTTLED.contains(&code.as_str()) =>
+        {
+            let mut hasher = DefaultHasher::new();
+            recipient.hash(&mut hasher);
+            Told::Throttled { rest: retry_after.unwrap_or_default(), recipient: hasher.finish() }
         }
         Meaning::Sent { .. } | Meaning::Refused { .. } => Told::Fine,
         Meaning::Again { .. } | Meaning::Unknown { .. } => Told::Nothing,
@@ -268,4 +280,28 @@ fn intent(send: &Send, recipient: &Address) -> Intent {
 
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_429_without_another_limits_code_is_about_the_account() {
+        let of = |code: &str, is_throttled| {
+            let (code, retry_after) = (code.to_owned(), None);
+            told(&Meaning::Again { code, reason: String::new(), retry_after, is_throttled }, "+1")
+        };
+        for (code, is_throttled, is_about_account) in [
+            ("20429", true, true),
+            ("429", true, true),
+            ("63018", true, false),
+            ("21611", true, false),
+            ("21611", false, false),
+            ("not_connected", false, false),
+        ] {
+            let told = of(code, is_throttled);
+            assert_eq!(matches!(told, Told::Throttled { .. }), is_about_account, "{code}");
+        }
+    }
 }

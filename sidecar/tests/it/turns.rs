@@ -19,6 +19,8 @@ on_every_store! {
     one_with_very_much_to_send_delays_nobody,
     a_sender_that_may_not_yet_holds_up_nobody,
     a_code_to_log_in_goes_before_an_offer,
+    calls_that_hang_delay_no_code_to_log_in,
+    one_throttled_recipient_does_not_hold_back_the_account,
 }
 
 const OURS: &str = "+14155238886";
@@ -61,6 +63,74 @@ async fn waiting(world: &World, account_sid: &str, sender: &str, priority: u8, c
             format!("{into} SELECT {} FROM generate_series(1, {count}) AS n RETURNING 1", row("n"));
         world.stored(&format!("WITH made AS ({made}) SELECT count(*)::text FROM made")).await;
     }
+}
+
+/// All calls there may be hang, as Twilio's do at times: a code is sent all the same.
+async fn calls_that_hang_delay_no_code_to_log_in(world: World) {
+    let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
+    let few = [
+        ("TWILIO_EDGE_SENDING_CONCURRENCY", "2"),
+        ("TWILIO_EDGE_SENDING_AUTHENTICATION_RESERVE", "2"),
+        // Longer than anything here is waited for.
+        ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "600000"),
+    ];
+    let sidecar = started(&world, &simulator, "", &few).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let ask_for = async |to: &str, from: &str, category: &str| {
+        let wanted = json!({"account_sid": ACCOUNT, "to": to, "from": from, "body": "x", "category": category});
+        ask(&app, &wanted).await
+    };
+    // Twilio does not answer these: 9006.
+    for n in 0..4 {
+        ask_for(&format!("+141555{n}9006"), &format!("+1415523888{n}"), "utility").await;
+    }
+    eventually("every call there may be hangs", async || {
+        sidecar.metric("twilio_edge_twilio_calls_under_way").await >= 1.0
+            && world.stored("SELECT id FROM sends WHERE state = 'queued'").await.len() < 4
+    })
+    .await;
+    let code = ask_for("+14155550123", OURS, "authentication").await;
+    let place = format!("{code}?account_sid={ACCOUNT}");
+    eventually("the code is sent", async || app.get(&place).await["state"] == "sent").await;
+    let hanging = "SELECT id FROM sends WHERE state = 'attempting'";
+    assert!(!world.stored(hanging).await.is_empty(), "while calls hang");
+    let waiting = "SELECT id FROM sends WHERE state = 'queued' AND category = 'utility'";
+    assert!(!world.stored(waiting).await.is_empty(), "and others have no room");
+    sidecar.kill();
+}
+
+/// Twilio says 429 with 20429 of one number only, again and again.
+async fn one_throttled_recipient_does_not_hold_back_the_account(world: World) {
+    const ALLOWED: &str = "twilio_edge_twilio_calls_allowed";
+    let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
+    let settings =
+        [("TWILIO_EDGE_SENDING_CONCURRENCY", "16"), ("TWILIO_EDGE_SENDING_CONCURRENCY_FLOOR", "5")];
+    let sidecar = started(&world, &simulator, "", &settings).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let ask_for = async |to: String| {
+        let wanted = json!({"account_sid": ACCOUNT, "to": to, "from": OURS, "body": "x", "category": "service"});
+        ask(&app, &wanted).await
+    };
+    const ERRORS: &str = "twilio_edge_twilio_errors_total{class=\"throttled\"}";
+    for _ in 0..6 {
+        ask_for("+14155559001".into()).await;
+    }
+    eventually("Twilio has said so often", async || sidecar.metric(ERRORS).await >= 12.0).await;
+    assert_eq!(sidecar.metric(ALLOWED).await, 12.0, "three quarters of 16, as before");
+    let place = format!("{}?account_sid={ACCOUNT}", ask_for("+14155550123".into()).await);
+    eventually("others are sent", async || app.get(&place).await["state"] == "sent").await;
+    // Many of them: that is the account, which keeps its floor.
+    for n in 0..30 {
+        ask_for(format!("+14155{n:02}9001")).await;
+    }
+    eventually("the account's limit falls", async || sidecar.metric(ALLOWED).await == 5.0).await;
+    let before = sidecar.metric(ERRORS).await;
+    eventually("Twilio says it again", async || sidecar.metric(ERRORS).await >= before + 60.0)
+        .await;
+    assert_eq!(sidecar.metric(ALLOWED).await, 5.0, "not below its floor");
+    sidecar.kill();
 }
 
 async fn ask(app: &Caller<'_>, wanted: &Value) -> String {

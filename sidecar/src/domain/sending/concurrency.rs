@@ -1,15 +1,66 @@
-//! How many calls an account has at a time: one more after as many answers as there may be calls, half as many when Twilio has
-//! enough (20429). Twilio counts them by account, so one that has too many does not slow the others. Pure: the time is handed in.
+//! Adaptive limit of an account's concurrent calls: one more after as many answers as there may be calls, half as many when
+//! Twilio throttles the account (429 with code 20429), and never fewer than the floor. One recipient that is throttled is no
+//! evidence about the account: the limit falls only after [`EVIDENCE`] distinct recipients were throttled among the last
+//! [`REMEMBERED`] answers. Calls of category `authentication` have a reserve beside the limit, so that calls that hang do not
+//! delay a one-time password. Pure: the time is handed in.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 /// Longest that nothing of an account is begun because Twilio asked for it.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
+/// Distinct recipients that have to be throttled before the account is taken to be.
+pub const EVIDENCE: usize = 3;
+
+/// Answers among which that evidence is sought: where few of many recipients are throttled, the account is not.
+const REMEMBERED: usize = 20;
+
+/// After that long an answer says nothing of the account any more.
+const STALE_MS: i64 = 60_000;
+
+/// Bounds of the calls of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most calls of any category, and the limit an account begins with.
+    pub most: usize,
+    /// Fewest calls the limit falls to.
+    pub floor: usize,
+    /// Calls beside the limit, for category `authentication` only.
+    pub reserve: usize,
+}
+
+/// Calls that may begin now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Of any category.
+    pub any: usize,
+    /// Of category `authentication`: the reserve included, so never fewer.
+    pub authentication: usize,
+}
+
+impl Room {
+    /// Room below a limit with so many calls under way.
+    pub fn below(limit: usize, reserve: usize, under_way: usize) -> Room {
+        Room {
+            any: limit.saturating_sub(under_way),
+            authentication: limit.saturating_add(reserve).saturating_sub(under_way),
+        }
+    }
+
+    /// Room after so many more calls have begun.
+    #[must_use]
+    pub fn less(self, begun: usize) -> Room {
+        Room {
+            any: self.any.saturating_sub(begun),
+            authentication: self.authentication.saturating_sub(begun),
+        }
+    }
+}
+
 /// The calls of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concurrency {
-    most: usize,
+    bounds: Bounds,
     allowed: usize,
     under_way: usize,
     /// Answers since `allowed` was raised.
@@ -18,6 +69,8 @@ pub struct Concurrency {
     /// Calls begun until then were there when it was halved: what they are told is no news.
     halved_at: u64,
     rests_until_ms: i64,
+    /// The last answers with their time: of a throttled call its recipient, of a good one none.
+    answers: VecDeque<(i64, Option<u64>)>,
 }
 
 /// Which call it is.
@@ -27,34 +80,40 @@ pub struct Ticket(u64);
 /// What the end of a call tells of how many there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// Nothing: nobody was called, or nobody answered.
+    /// Nothing: nobody was called, nobody answered, or a limit of the recipient or the sender was hit.
     Nothing,
     /// Twilio took it.
     Fine,
-    /// Twilio has enough, and wants to be left alone for so long.
-    Enough(Duration),
+    /// Twilio said 429 without naming a limit other than the account's.
+    Throttled {
+        /// `Retry-After`, or zero.
+        rest: Duration,
+        /// Digest of the recipient: tells recipients apart.
+        recipient: u64,
+    },
 }
 
 impl Concurrency {
     /// All of them at first.
-    pub fn new(most: usize) -> Concurrency {
-        let most = most.max(1);
+    pub fn new(bounds: Bounds) -> Concurrency {
+        let most = bounds.most.max(1);
         Concurrency {
-            most,
+            bounds: Bounds { most, floor: bounds.floor.clamp(1, most), reserve: bounds.reserve },
             allowed: most,
             under_way: 0,
             answered: 0,
             begun: 0,
             halved_at: 0,
             rests_until_ms: 0,
+            answers: VecDeque::new(),
         }
     }
 
     /// How many more may begin now.
-    pub fn room(&self, now_ms: i64) -> usize {
+    pub fn room(&self, now_ms: i64) -> Room {
         match now_ms < self.rests_until_ms {
-            true => 0,
-            false => self.allowed.saturating_sub(self.under_way),
+            true => Room::default(),
+            false => Room::below(self.allowed, self.bounds.reserve, self.under_way),
         }
     }
 
@@ -63,7 +122,7 @@ impl Concurrency {
         self.under_way
     }
 
-    /// How many there may be.
+    /// How many there may be, beside the reserve.
     pub fn allowed(&self) -> usize {
         self.allowed
     }
@@ -86,15 +145,20 @@ impl Concurrency {
         match told {
             Told::Nothing => {}
             Told::Fine => {
+                self.note(None, now_ms);
                 self.answered = self.answered.saturating_add(1);
                 if self.answered >= self.allowed {
-                    self.allowed = self.allowed.saturating_add(1).min(self.most);
+                    self.allowed = self.allowed.saturating_add(1).min(self.bounds.most);
                     self.answered = 0;
                 }
             }
-            Told::Enough(rest) => {
+            Told::Throttled { rest, recipient } => {
+                self.note(Some(recipient), now_ms);
+                if self.throttled() < EVIDENCE {
+                    return;
+                }
                 if number > self.halved_at {
-                    self.allowed = (self.allowed / 2).max(1);
+                    self.allowed = (self.allowed / 2).max(self.bounds.floor);
                     self.halved_at = self.begun;
                 }
                 self.answered = 0;
@@ -102,6 +166,23 @@ impl Concurrency {
                 self.rests_until_ms = self.rests_until_ms.max(now_ms.saturating_add(rest));
             }
         }
+    }
+
+    fn note(&mut self, throttled: Option<u64>, now_ms: i64) {
+        let stale_ms = now_ms.saturating_sub(STALE_MS);
+        self.answers.retain(|(at_ms, _)| *at_ms >= stale_ms);
+        while self.answers.len() >= REMEMBERED {
+            self.answers.pop_front();
+        }
+        self.answers.push_back((now_ms, throttled));
+    }
+
+    /// Distinct recipients that were throttled among the last answers.
+    fn throttled(&self) -> usize {
+        let mut recipients: Vec<u64> = self.answers.iter().filter_map(|(_, one)| *one).collect();
+        recipients.sort_unstable();
+        recipients.dedup();
+        recipients.len()
     }
 }
 
@@ -111,19 +192,27 @@ mod tests {
 
     use super::*;
 
+    fn bounds(most: usize, floor: usize) -> Bounds {
+        Bounds { most, floor, reserve: 0 }
+    }
+
     fn full(calls: &mut Concurrency, now_ms: i64) -> Vec<Ticket> {
-        (0..calls.room(now_ms)).map(|_| calls.begin()).collect()
+        (0..calls.room(now_ms).any).map(|_| calls.begin()).collect()
+    }
+
+    fn throttled(recipient: usize) -> Told {
+        Told::Throttled { rest: Duration::ZERO, recipient: recipient as u64 }
     }
 
     #[test]
-    fn it_is_halved_once_for_all_that_were_under_way_and_grows_by_one() {
-        let mut calls = Concurrency::new(16);
+    fn limit_is_halved_once_for_all_calls_under_way_and_grows_by_one() {
+        let mut calls = Concurrency::new(bounds(16, 1));
         let first = full(&mut calls, 0);
-        assert_eq!((first.len(), calls.room(0)), (16, 0));
-        first.into_iter().for_each(|one| calls.end(one, Told::Enough(Duration::ZERO), 0));
+        assert_eq!((first.len(), calls.room(0).any), (16, 0));
+        first.into_iter().enumerate().for_each(|(n, one)| calls.end(one, throttled(n), 0));
         assert_eq!(calls.allowed(), 8, "sixteen were told the same");
         let second = full(&mut calls, 0);
-        calls.end(second[0], Told::Enough(Duration::ZERO), 0);
+        calls.end(second[0], throttled(99), 0);
         assert_eq!(calls.allowed(), 4, "that is news");
         second[1..].iter().for_each(|one| calls.end(*one, Told::Nothing, 0));
         for expected in [5, 6, 7] {
@@ -138,29 +227,78 @@ mod tests {
     }
 
     #[test]
+    fn one_throttled_recipient_says_nothing_of_the_account() {
+        let mut calls = Concurrency::new(bounds(16, 4));
+        let rest = Duration::from_secs(30);
+        for n in 0..1000 {
+            let one = calls.begin();
+            let recipient = n % (EVIDENCE as u64 - 1);
+            calls.end(one, Told::Throttled { rest, recipient }, 0);
+        }
+        assert_eq!((calls.allowed(), calls.room(0).any), (16, 16));
+        // Nor do a few of many.
+        for n in 0..1000 {
+            let one = calls.begin();
+            let told = if n % 10 == 0 { throttled(n) } else { Told::Fine };
+            calls.end(one, told, 0);
+        }
+        assert_eq!(calls.allowed(), 16);
+        // What was long ago is no evidence either.
+        let mut calls = Concurrency::new(bounds(16, 4));
+        for n in 0..10 {
+            let one = calls.begin();
+            calls.end(one, throttled(n), n as i64 * (STALE_MS / 2 + 1));
+        }
+        assert_eq!(calls.allowed(), 16);
+    }
+
+    #[test]
+    fn throttled_account_keeps_its_floor_and_its_reserve() {
+        let mut calls = Concurrency::new(Bounds { most: 30, floor: 4, reserve: 8 });
+        for n in 0..100 {
+            let one = calls.begin();
+            calls.end(one, throttled(n), 0);
+        }
+        assert_eq!(calls.allowed(), 4);
+        assert_eq!(calls.room(0), Room { any: 4, authentication: 12 });
+        full(&mut calls, 0);
+        assert_eq!(calls.room(0), Room { any: 0, authentication: 8 }, "four hang");
+        (0..8).for_each(|_| {
+            calls.begin();
+        });
+        assert_eq!(calls.room(0), Room::default());
+    }
+
+    #[test]
     fn twilio_is_left_alone_for_as_long_as_it_asks_and_a_minute_at_most() {
-        let mut calls = Concurrency::new(4);
+        let mut calls = Concurrency::new(bounds(4, 1));
+        let told = |recipient, rest| Told::Throttled { rest, recipient };
+        for recipient in 0..EVIDENCE as u64 {
+            let one = calls.begin();
+            calls.end(one, told(recipient, Duration::from_secs(2)), 1000);
+        }
+        assert_eq!((calls.room(2999).authentication, calls.room(3000).any), (0, 2));
         let one = calls.begin();
-        calls.end(one, Told::Enough(Duration::from_secs(2)), 1000);
-        assert_eq!((calls.room(2999), calls.room(3000)), (0, 2));
-        let one = calls.begin();
-        calls.end(one, Told::Enough(Duration::from_secs(86_400)), 3000);
-        assert_eq!((calls.room(62_999), calls.room(63_000)), (0, 1));
+        calls.end(one, told(9, Duration::from_secs(86_400)), 3000);
+        assert_eq!((calls.room(62_999).any, calls.room(63_000).any), (0, 1));
     }
 
     proptest! {
-        /// Whatever is told, there is always a way on, and never more than there may be.
+        /// Whatever is told, there is always a way on, never below the floor, and never more than there may be.
         #[test]
-        fn there_is_always_one_and_never_too_many(most in 0usize..40, told in prop::collection::vec(0u8..3, 0..300)) {
-            let mut calls = Concurrency::new(most);
-            for word in told {
+        fn limit_stays_within_its_bounds(most in 0usize..40, floor in 0usize..50, reserve in 0usize..9,
+            told in prop::collection::vec((0u8..3, 0usize..9), 0..300)) {
+            let mut calls = Concurrency::new(Bounds { most, floor, reserve });
+            for (word, recipient) in told {
                 let all = full(&mut calls, 0);
-                prop_assert!(!all.is_empty() && all.len() <= most.max(1));
+                prop_assert!(all.len() >= floor.clamp(1, most.max(1)) && all.len() <= most.max(1));
+                prop_assert_eq!(calls.room(0).authentication, reserve);
                 for one in all {
-                    let told = [Told::Nothing, Told::Fine, Told::Enough(Duration::ZERO)];
+                    let told = [Told::Nothing, Told::Fine, throttled(recipient)];
                     calls.end(one, told[usize::from(word)], 0);
                 }
                 prop_assert_eq!(calls.under_way(), 0);
+                prop_assert!(calls.answers.len() <= REMEMBERED);
             }
         }
     }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use crate::domain::policy::Category;
 
+/// Priority of category `authentication`, for which calls are reserved.
+pub const RESERVED: i64 = 0;
+
 /// The smaller the sooner: who waits for a code to log in waits, an offer does not.
 pub fn priority(category: Category) -> i64 {
     match category {
-        Category::Authentication => 0,
+        Category::Authentication => RESERVED,
         Category::Utility | Category::Service => 1,
         Category::Marketing => 2,
     }

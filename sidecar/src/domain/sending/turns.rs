@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::{concurrency::Room, pace};
+
 /// One turn in so many is that of a lower category first: marketing's, and halfway between, that of utility and service.
 const SHARE: u64 = 10;
 
@@ -33,23 +35,29 @@ pub struct Turns {
 
 impl Turns {
     /// The lanes whose turns come next, up to `free`, in their order; each turn is one message. An account has no more than its
-    /// `room`, and the fewer turns the more it has `under_way`.
+    /// `room`, and the fewer turns the more it has `under_way`. Both have a reserve that only lanes of category
+    /// `authentication` use.
     pub fn next(
         &self,
         lanes: &[Lane],
-        free: usize,
-        room: impl Fn(&str) -> usize,
+        free: Room,
+        room: impl Fn(&str) -> Room,
         under_way: impl Fn(&str) -> usize,
     ) -> Vec<usize> {
         let mut turns = self.clone();
         let mut given: Vec<usize> = vec![0; lanes.len()];
         let mut of_account: HashMap<&str, usize> = HashMap::new();
         let mut chosen = Vec::new();
-        while chosen.len() < free {
+        while chosen.len() < free.authentication {
+            let begun = chosen.len();
             let has_turn = |(place, lane): &(usize, &Lane)| {
                 let given = given.get(*place).copied().unwrap_or_default();
                 let its = of_account.get(lane.account_sid.as_str()).copied().unwrap_or_default();
-                given < lane.waiting && its < room(&lane.account_sid)
+                let most = |room: Room| match lane.priority == pace::RESERVED {
+                    true => room.authentication,
+                    false => room.any,
+                };
+                given < lane.waiting && begun < most(free) && its < most(room(&lane.account_sid))
             };
             let rank = |(place, lane): &(usize, &Lane), other: &(usize, &Lane)| {
                 let busy = |account: &str| {
@@ -111,6 +119,10 @@ mod tests {
 
     use super::*;
 
+    fn all(most: usize) -> Room {
+        Room { any: most, authentication: most }
+    }
+
     fn lane(priority: i64, account: &str, sender: &str, waiting: usize) -> Lane {
         Lane { priority, account_sid: account.into(), sender: sender.into(), waiting }
     }
@@ -119,7 +131,9 @@ mod tests {
     fn served(turns: &mut Turns, lanes: &mut [Lane], count: usize) -> Vec<String> {
         let mut served = Vec::new();
         while served.len() < count {
-            let Some(place) = turns.next(lanes, 1, |_| 1, |_| 0).first().copied() else { break };
+            let Some(place) = turns.next(lanes, all(1), |_| all(1), |_| 0).first().copied() else {
+                break;
+            };
             turns.had(&lanes[place]);
             lanes[place].waiting -= 1;
             served.push(format!("{}{}", lanes[place].account_sid, lanes[place].priority));
@@ -135,7 +149,7 @@ mod tests {
         // Nor does it if all its calls are slow: who has nothing under way comes first.
         let under_way = |account: &str| if account == "a" { 7 } else { 0 };
         let lanes = [lane(1, "a", "x", 100), lane(1, "b", "y", 3)];
-        let next = Turns::default().next(&lanes, 4, |_| 100, under_way);
+        let next = Turns::default().next(&lanes, all(4), |_| all(100), under_way);
         assert_eq!(next, [1, 1, 1, 0]);
     }
 
@@ -152,8 +166,24 @@ mod tests {
     #[test]
     fn an_account_has_no_more_than_its_room_and_its_senders_take_turns() {
         let lanes = [lane(1, "a", "x", 9), lane(1, "a", "y", 9), lane(1, "b", "z", 9)];
-        let room = |account: &str| if account == "a" { 3 } else { 0 };
-        assert_eq!(Turns::default().next(&lanes, 9, room, |_| 0), [0, 1, 0]);
+        let room = |account: &str| all(if account == "a" { 3 } else { 0 });
+        assert_eq!(Turns::default().next(&lanes, all(9), room, |_| 0), [0, 1, 0]);
+    }
+
+    #[test]
+    fn only_authentication_uses_the_reserve() {
+        let lanes = [lane(0, "a", "x", 9), lane(1, "b", "y", 9), lane(2, "c", "z", 9)];
+        let next = |free, room: Room| Turns::default().next(&lanes, free, |_| room, |_| 0);
+        // Nothing is free but the reserve: of this sidecar, or of the accounts.
+        let reserve = Room { any: 0, authentication: 2 };
+        assert_eq!(next(reserve, all(9)), [0, 0]);
+        assert_eq!(next(all(9), reserve), [0, 0]);
+        // What another category has taken, the reserve does not give again.
+        let mut turns = Turns { count: SHARE - 1, ..Turns::default() };
+        let free = Room { any: 1, authentication: 3 };
+        let order = turns.next(&lanes, free, |_| all(9), |_| 0);
+        assert_eq!(order, [2, 0, 0]);
+        turns.had(&lanes[2]);
     }
 
     proptest! {
@@ -166,7 +196,7 @@ mod tests {
                 .map(|(priority, account, sender, n)| lane(*priority, &format!("AC{account}"), &sender.to_string(), *n))
                 .collect();
             let turns = Turns { count, ..Turns::default() };
-            let next = turns.next(&lanes, free, |_| usize::MAX, |_| 0);
+            let next = turns.next(&lanes, all(free), |_| all(usize::MAX), |_| 0);
             let all: usize = lanes.iter().map(|lane| lane.waiting).sum();
             prop_assert_eq!(next.len(), all.min(free));
             let given = |place: usize| next.iter().filter(|one| **one == place).count();
