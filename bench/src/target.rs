@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use twilio_edge::demo::account::write_private;
 use twilio_edge::demo::{
     ACCOUNT_SID, AUTH_TOKEN, BACKEND_CLUSTER, EDGE_TOKEN, EnvoyConfig, SIDECAR_CLUSTER,
 };
@@ -144,7 +145,7 @@ impl Target {
         let nobody = local(free_port()?);
         if let Some(file) = &sinks {
             let sink = "[[sink]]\nname = \"app\"\ntype = \"http\"";
-            std::fs::write(file, format!("{sink}\nurl = \"http://{nobody}/\"\n"))?;
+            write_private(file, &format!("{sink}\nurl = \"http://{nobody}/\"\n"))?;
         }
         let sinks = sinks.as_deref();
         let place = Place { cores, folder: folder.path(), database_timeout_ms: None, sinks };
@@ -268,6 +269,7 @@ impl Place<'_> {
             ("TWILIO_EDGE_LISTEN", local(port).to_string()),
             ("TWILIO_EDGE_ADMIN_LISTEN", "off".to_owned()),
             ("TWILIO_EDGE_TOKEN", EDGE_TOKEN.to_owned()),
+            ("TWILIO_EDGE_DEMO", "true".to_owned()),
             ("DATABASE_URL", database),
             ("REDIS_URL", redis),
             (

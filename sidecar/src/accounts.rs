@@ -70,7 +70,7 @@ impl Accounts {
     /// Reads the file for the first time; every problem with it.
     pub fn open(path: &str, metrics: Arc<Metrics>) -> Result<Accounts, Vec<String>> {
         let path = PathBuf::from(path);
-        let read = read(&path);
+        let read = read_secret(&path);
         let found = Found::of(&read);
         let ring = Arc::new(ring_of(accounts_in(read)?));
         tracing::info!(
@@ -107,7 +107,7 @@ impl Accounts {
     }
 
     fn look(&self, last: &mut Look) {
-        let read = read(&self.path);
+        let read = read_secret(&self.path);
         let found = Found::of(&read);
         last.at = Instant::now();
         if last.found == found {
@@ -144,13 +144,19 @@ impl Accounts {
 
 /// Everything that is wrong with the file at `path`.
 pub fn problems(path: &str) -> Vec<String> {
-    accounts_in(read(Path::new(path))).err().unwrap_or_default()
+    accounts_in(read_secret(Path::new(path))).err().unwrap_or_default()
 }
 
 fn accounts_in(read: Result<Vec<u8>, String>) -> Result<Vec<AccountKeys>, Vec<String>> {
     let bytes = read.map_err(|problem| vec![problem])?;
     let text = std::str::from_utf8(&bytes).map_err(|_| vec!["the file is not UTF-8".to_owned()])?;
     file::parse(text)
+}
+
+/// The content of a file with credentials, if nobody else may read it.
+fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+    crate::file_access::check_secret(path)?;
+    read(path)
 }
 
 /// The content of a file that an operator keeps, if it is of a size that such a file has.
@@ -204,6 +210,7 @@ mod tests {
 
     #[test]
     fn only_a_file_of_a_sane_size_is_read() {
+        crate::file_access::restrict_new_files();
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         assert_eq!(problems(&path("")), ["is not a file"]);

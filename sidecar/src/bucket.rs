@@ -242,7 +242,8 @@ fn local(folder: &str) -> Result<LocalFileSystem, String> {
 }
 
 fn read(file: &str) -> Result<String, String> {
-    std::fs::read_to_string(file).map_err(|error| format!("credentials_file: {file}: {error}"))
+    crate::file_access::read_secret(file.as_ref())
+        .map_err(|problem| format!("credentials_file: {file}: {problem}"))
 }
 
 /// The value of the first line `name = value`, as AWS's own tools write them.

@@ -9,6 +9,7 @@ mod sources;
 use std::{
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -21,6 +22,7 @@ pub use self::{
 use crate::{
     bucket::Place,
     domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
+    doors::admission::Limits,
 };
 
 /// Every setting with its default and what it means: the manual.
@@ -36,8 +38,10 @@ const OFF: &str = "off";
 pub struct Config {
     pub listen: String,
     pub token: Secret,
+    pub demo: bool,
     pub admin: Admin,
     pub api: Api,
+    pub connections: Connections,
     pub accounts: Accounts,
     pub sinks: Sinks,
     pub archive: Archive,
@@ -95,6 +99,34 @@ pub struct Api {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Connections {
+    pub max: usize,
+    pub max_per_address: usize,
+    pub header_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub known_idle_timeout_ms: u64,
+    pub http2_streams: u32,
+    pub max_header_bytes: usize,
+}
+
+impl Connections {
+    /// Bounds of each listener.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max: self.max,
+            max_per_address: self.max_per_address,
+            header_timeout: Duration::from_millis(self.header_timeout_ms),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
+            known_idle_timeout: Duration::from_millis(self.known_idle_timeout_ms),
+            streams: self.http2_streams,
+            header_bytes: self.max_header_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
 pub struct Accounts {
     pub file: String,
 }
@@ -143,6 +175,8 @@ pub struct Sending {
     pub timeout_ms: u64,
     pub per_second: u32,
     pub concurrency: usize,
+    pub concurrency_floor: usize,
+    pub authentication_reserve: usize,
     pub give_up_s: u64,
     pub errors_file: String,
     pub absent_after_s: u64,

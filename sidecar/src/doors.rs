@@ -2,6 +2,9 @@
 //! processes of this machine reach and file permissions guard. Knows how to open and serve both, and nothing of what
 //! is asked there.
 
+pub(crate) mod admission;
+pub(crate) mod server;
+
 use std::{
     fmt, fs, io,
     net::SocketAddr,
@@ -13,8 +16,11 @@ use std::{
     str::FromStr,
 };
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
+
+use self::admission::Admission;
 
 /// What stands before the path of a socket in the settings.
 const UNIX: &str = "unix:";
@@ -22,8 +28,21 @@ const UNIX: &str = "unix:";
 /// Who may call at a socket: its owner and its group, so that Envoy can run as another user of that group.
 const MODE: u32 = 0o660;
 
-/// A caller that takes nothing of its answer for so long, in milliseconds, is given up, and what it held is free again.
-const STALLED_MS: u32 = 20_000;
+/// Share of the process's file descriptors that all listeners together may use.
+const SHARE: u64 = 2;
+
+/// Fewest connections of a listener, however few file descriptors there are.
+const LEAST: usize = 16;
+
+/// Most connections of each of so many listeners: what the settings say, within what the kernel permits. Raises the process's
+/// own limit of file descriptors as far as it may.
+pub(crate) fn capacity(wanted: usize, listeners: usize) -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let Some(files) = (if raised.is_ok() { maximum } else { current }) else { return wanted };
+    let share = usize::try_from(files / SHARE).unwrap_or(usize::MAX) / listeners.max(1);
+    wanted.min(share.max(LEAST))
+}
 
 /// A place to listen, as the settings name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,28 +90,16 @@ impl Door {
         }
     }
 
-    /// Answers who calls until `stop` resolves, then those who are still waiting.
+    /// Answers callers until `stop` resolves, then those who are still waiting.
     pub(crate) async fn serve(
         self,
         router: Router,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+        admission: Admission,
+        stop: impl Future<Output = ()> + Send,
+    ) {
         match self {
-            Door::Tcp(listener, _) => {
-                // Small replies must not wait for the next packet.
-                let listener = listener.tap_io(|stream| {
-                    let _ = stream.set_nodelay(true);
-                    // The kernel counts: an answer that cannot be written is not asked after by anybody here.
-                    #[cfg(target_os = "linux")]
-                    let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, STALLED_MS);
-                });
-                let service = router.into_make_service_with_connect_info::<SocketAddr>();
-                axum::serve(listener, service).with_graceful_shutdown(stop).await
-            }
-            // Callers have no address there: bad tokens are not counted against one.
-            Door::Unix(listener, _) => {
-                axum::serve(listener, router.into_make_service()).with_graceful_shutdown(stop).await
-            }
+            Door::Tcp(listener, _) => server::serve(listener, router, admission, stop).await,
+            Door::Unix(listener, _) => server::serve(listener, router, admission, stop).await,
         }
     }
 }
@@ -159,7 +166,9 @@ mod tests {
 
         let router = Router::new().route("/", axum::routing::get(async || "here"));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(door.serve(router, async { drop(stopped.await) }));
+        let metrics = crate::metrics::Metrics::default().listeners.listener("main");
+        let admission = Admission::new(crate::config::defaults().connections.limits(), metrics);
+        let serving = tokio::spawn(door.serve(router, admission, async { drop(stopped.await) }));
         let mut caller = tokio::net::UnixStream::connect(&path).await.unwrap();
         caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -170,7 +179,7 @@ mod tests {
         assert!(taken.contains("another process has this socket; change listen"), "{taken}");
 
         stop.send(()).unwrap();
-        serving.await.unwrap().unwrap();
+        serving.await.unwrap();
         assert!(path.exists(), "what a killed process leaves behind");
         Door::open("listen", &place).await.unwrap();
     }

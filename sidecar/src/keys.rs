@@ -2,7 +2,7 @@
 //! about what a key looks like or permits ([`crate::domain::api_key`]) and knows neither HTTP nor SQL.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,6 +23,10 @@ const BELIEVED: Duration = Duration::from_secs(1);
 
 /// Most keys that are remembered; only real ones are.
 const REMEMBERED: usize = 1024;
+
+/// Ids of keys that are read at a time, and most that are kept.
+const IDS_TOGETHER: usize = 500;
+const MOST_IDS: usize = 100_000;
 
 /// How exactly the last use of a key is known.
 const LAST_USE_MS: i64 = 60_000;
@@ -81,6 +85,8 @@ pub enum Refusal {
     OtherAccount,
     /// There is none, or it is another tenant's.
     NoSuchKey,
+    /// A key of this scope reads more than the caller may.
+    Grant(Scope),
     /// The key to be revoked is the one that was shown: nobody locks themselves out.
     OwnKey,
     /// What is wrong with what was asked for.
@@ -101,12 +107,21 @@ pub struct Keys {
     register: Register,
     token: Arc<[u8; 32]>,
     recent: Arc<Mutex<HashMap<String, (Instant, StoredKey)>>>,
+    /// Ids of stored keys, revoked ones too, and when they were read.
+    ids: Arc<Mutex<HashSet<String>>>,
+    ids_read_at: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl Keys {
     /// `token` is what filters show; an empty one is nobody's.
     pub fn new(register: Register, token: &str) -> Keys {
-        Keys { register, token: Arc::new(digest(token.as_bytes())), recent: Arc::default() }
+        Keys {
+            register,
+            token: Arc::new(digest(token.as_bytes())),
+            recent: Arc::default(),
+            ids: Arc::default(),
+            ids_read_at: Arc::default(),
+        }
     }
 
     /// Who shows this bearer token, if they may do what takes `needed`.
@@ -139,10 +154,50 @@ impl Keys {
         })
     }
 
-    /// Whether this is the token, or names a key that was looked up lately: to refuse it takes no database.
-    pub fn has_met(&self, shown: &[u8]) -> bool {
-        self.is_token(shown)
-            || Shown::read(shown).is_some_and(|shown| self.remembered().contains_key(shown.id))
+    /// Whether this may be good: the token, or a key with the id of a stored one. Costs the database one question a second
+    /// at most, however many are shown: the ids are in memory. The secret is not looked at.
+    pub async fn may_be_good(&self, shown: &[u8]) -> bool {
+        if self.is_token(shown) {
+            return true;
+        }
+        let Some(shown) = Shown::read(shown) else { return false };
+        if self.remembered().contains_key(shown.id) || self.stored_ids().contains(shown.id) {
+            return true;
+        }
+        self.read_ids().await;
+        self.stored_ids().contains(shown.id)
+    }
+
+    /// Reads the ids of keys that were added since the last time, unless that was a moment ago.
+    async fn read_ids(&self) {
+        let mut read_at = self.ids_read_at.lock().await;
+        if read_at.is_some_and(|at| at.elapsed() < BELIEVED) {
+            return;
+        }
+        *read_at = Some(Instant::now());
+        let (mut before_ms, mut before_id) = (i64::MAX, String::new());
+        loop {
+            let page = KeysPage {
+                account_sid: None,
+                before_ms,
+                before_id: &before_id,
+                most: i64::try_from(IDS_TOGETHER).unwrap_or(i64::MAX),
+            };
+            let Ok(keys) = self.register.list_keys(page).await else { return };
+            let mut ids = self.stored_ids();
+            let count = keys.len();
+            let Some(last) = keys.last() else { return };
+            (before_ms, before_id) = (last.created_at_ms, last.id.clone());
+            // The newest come first: where all of a page are known, so are those before them.
+            let added = keys.into_iter().filter(|key| ids.insert(key.id.clone())).count();
+            if added == 0 || ids.len() >= MOST_IDS || count < IDS_TOGETHER {
+                return;
+            }
+        }
+    }
+
+    fn stored_ids(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_token(&self, shown: &[u8]) -> bool {
@@ -186,6 +241,10 @@ impl Keys {
             return Err(Refusal::Invalid(format!(
                 "account_sid: {sid:?} is not AC and 32 lower-case hexadecimal digits"
             )));
+        }
+        // A key makes keys that may no more than itself; whoever has the edge token, or the database, may all of it.
+        if by.key.as_ref().is_some_and(|own| !own.scope.permits(scope)) {
+            return Err(Refusal::Grant(scope));
         }
         // Who is bound to an account makes keys of that account, said or not.
         let account_sid = account_sid.or_else(|| by.account_sid.clone());

@@ -37,6 +37,7 @@ pub mod domain;
 mod doors;
 pub mod erasure;
 pub mod fallbacks;
+mod file_access;
 pub mod http;
 pub mod keys;
 pub mod lists;

@@ -3,6 +3,7 @@
 
 mod archive;
 mod catalogue;
+mod connections;
 mod labels;
 mod media;
 mod process;
@@ -21,10 +22,12 @@ use prometheus_client::metrics::{
 };
 use twilio_edge_contract::{Class, Decision, Opt, Outcome, SettlementResult};
 
+pub(crate) use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
 pub(crate) use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
 use self::{
     archive::ArchiveMetrics,
     catalogue::{Catalogue, Labels, Measure},
+    connections::ListenerMetrics,
     media::MediaMetrics,
     process::Process,
     requests::Requests,
@@ -122,6 +125,8 @@ pub struct Metrics {
     retention_failures: Counter,
     retention_last_run: Measure,
     oldest_body_age: Measure,
+    /// Connections of each listener.
+    pub(crate) listeners: ListenerMetrics,
     /// What went into the archive.
     pub(crate) archive: ArchiveMetrics,
     /// What was sent.
@@ -278,6 +283,7 @@ impl Default for Metrics {
                 "retention_oldest_body_age_seconds",
                 "Age of the oldest webhook whose body may still be there, as of the last run",
             ),
+            listeners: ListenerMetrics::of(all),
             archive: ArchiveMetrics::of(all),
             sends: SendMetrics::of(all),
             media: MediaMetrics::of(all),
@@ -295,6 +301,7 @@ impl Default for Metrics {
 impl Metrics {
     /// So that each series is there, at zero, before anything happened.
     fn begin(&self) {
+        self.listeners.begin();
         self.sends.begin();
         self.media.begin();
         self.templates.begin();

@@ -37,9 +37,27 @@ pub use self::content::{Content, usual as usual_catalogue};
 pub(crate) use self::faults::reference;
 use self::ledger::Ledger;
 use self::limit::Limit;
+use crate::{
+    doors::{
+        self,
+        admission::{Admission, Limits},
+    },
+    metrics::Metrics,
+};
 
 /// How long answers under way may take when it is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Bounds of its listener. All callers are strangers to it, and most are on this machine.
+const LIMITS: Limits = Limits {
+    max: 4096,
+    max_per_address: 4096,
+    header_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(75),
+    known_idle_timeout: Duration::from_secs(75),
+    streams: 250,
+    header_bytes: 32 << 10,
+};
 
 /// An account that may call.
 #[derive(Clone)]
@@ -139,11 +157,13 @@ pub async fn serve(
         counts: Mutex::default(),
     });
     let router = rest::router().merge(control::router()).with_state(Arc::clone(&shared));
-    let service = router.into_make_service_with_connect_info::<line::Cut>();
     let stopping = Arc::new(Notify::new());
     let asked = Arc::clone(&stopping);
-    let served = axum::serve(line::Lines(listener), service)
-        .with_graceful_shutdown(async move { asked.notified().await });
+    let max = doors::capacity(LIMITS.max, 1);
+    let limits = Limits { max, max_per_address: max, ..LIMITS };
+    let admission = Admission::new(limits, Metrics::default().listeners.listener("main"));
+    let stopped = async move { asked.notified().await };
+    let served = doors::server::serve(line::Lines(listener), router, admission, stopped);
     let ending = async {
         stop.await;
         stopping.notify_one();
@@ -151,7 +171,7 @@ pub async fn serve(
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        ended = async { served.await } => ended,
+        () = served => Ok(()),
         () = ending => Ok(()),
         () = delivery::run(&shared) => Ok(()),
     }

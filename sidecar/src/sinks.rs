@@ -16,6 +16,7 @@ use crate::{
     domain::{
         delivery::{Patience, Tried},
         event::{Event, Known, delivery_id},
+        secret,
     },
     store::Due,
 };
@@ -57,14 +58,29 @@ pub(crate) struct Parcel<'a> {
 }
 
 /// Everything wrong with a sinks file.
-pub(crate) fn problems(path: &str) -> Vec<String> {
-    Sinks::read(path).err().unwrap_or_default()
+pub(crate) fn problems(path: &str, is_demo: bool) -> Vec<String> {
+    match Sinks::read(path) {
+        Ok(_) if is_demo => Vec::new(),
+        Ok(sinks) => sinks.iter().filter_map(Sink::weakness).collect(),
+        Err(problems) => problems,
+    }
+}
+
+impl Sink {
+    /// Which of its secrets is too weak, and why.
+    fn weakness(&self) -> Option<String> {
+        let Way::Http(endpoint) = &self.way else { return None };
+        let mut weak = endpoint.secrets().iter().map(|key| secret::weakness_of_key(key));
+        let (n, why) = weak.by_ref().enumerate().find_map(|(n, why)| Some((n, why?)))?;
+        Some(format!("sink {:?}: secrets[{n}]: {why}", self.name))
+    }
 }
 
 impl Sinks {
     /// Reads a sinks file; every problem with it.
     pub fn read(path: &str) -> Result<Sinks, Vec<String>> {
-        let text = std::fs::read_to_string(path).map_err(|error| vec![error.to_string()])?;
+        let text =
+            crate::file_access::read_secret(path.as_ref()).map_err(|problem| vec![problem])?;
         let settings = file::parse(&text)?;
         // TLS of every kind of sink; whoever installed one first has chosen for the process.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -81,8 +81,8 @@ impl Twilio {
         let accounts = match settings.file.as_str() {
             "" => BTreeMap::new(),
             file => {
-                let text =
-                    std::fs::read_to_string(file).map_err(|error| vec![error.to_string()])?;
+                let text = crate::file_access::read_secret(file.as_ref())
+                    .map_err(|problem| vec![problem])?;
                 read(&text)?
             }
         };

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use twilio_edge::demo::account::write_private;
 
 use crate::broker::Broker;
 use crate::objects::ObjectStore;
@@ -96,7 +97,7 @@ impl Dependencies {
         if !plan.sinks.is_empty() {
             let path = folder.join("sinks.toml");
             let sinks = plan.sinks.iter().map(|sink| self.sink(*sink, application));
-            std::fs::write(&path, sinks.collect::<Result<Vec<_>>>()?.join("\n"))?;
+            write_private(&path, &sinks.collect::<Result<Vec<_>>>()?.join("\n"))?;
             set("TWILIO_EDGE_SINKS_FILE", path.display().to_string());
         }
         for (name, value) in self.objects.iter().flat_map(ObjectStore::settings) {
@@ -104,9 +105,9 @@ impl Dependencies {
         }
         if let Some(twilio) = &self.twilio {
             let path = folder.join("sending.toml");
-            std::fs::write(
+            write_private(
                 &path,
-                format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"t\"\n"),
+                &format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"t\"\n"),
             )?;
             set("TWILIO_EDGE_SENDING_FILE", path.display().to_string());
             set("TWILIO_EDGE_SENDING_BASE_URL", format!("http://{}", twilio.address()));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio::sync::Mutex;
+use twilio_edge::demo::account::write_private;
 
 use crate::client::get;
 use crate::process::{Process, isolated, until};
@@ -114,7 +115,7 @@ impl Sidecar {
 /// Writes the accounts file of the sidecar that is started in `folder`; its path.
 pub fn write_accounts(folder: &Path, text: &str) -> Result<PathBuf> {
     let (path, new) = (folder.join("accounts.toml"), folder.join("accounts.new"));
-    std::fs::write(&new, text)?;
+    write_private(&new, text)?;
     std::fs::rename(&new, &path)?;
     Ok(path)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use twilio_edge_filter::form::is_account_sid;
 
-use crate::demo;
+use crate::{demo, file_access};
 
 /// Variables that hold auth tokens; the second while they are being rotated.
 pub(super) const TOKEN_VARIABLES: [&str; 2] = ["TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_NEXT"];
@@ -85,7 +85,8 @@ pub(super) fn tokens_in(files: &[PathBuf]) -> Result<Vec<Token>, String> {
         if size > MAX_FILE_BYTES {
             return Err(format!("{name}: too large for a file of tokens ({size} bytes)"));
         }
-        let text = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
+        let text =
+            file_access::read_secret(file).map_err(|problem| format!("{name}: {problem}"))?;
         let before = tokens.len();
         for (number, line) in (1..).zip(text.lines()) {
             let secret = line.trim();

@@ -141,6 +141,7 @@ impl Demo {
         let sending = sending.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
         let mut sidecar = self.on_our_data(&us);
         sidecar.arg("serve").env("TWILIO_EDGE_TOKEN", &self.account.edge_token);
+        sidecar.env("TWILIO_EDGE_DEMO", "true");
         sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
         sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", "off");
         // Whoever's account it is, nothing is sent to anybody.

@@ -35,7 +35,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::Merged, terminal};
+use crate::{config::Merged, file_access, terminal};
 
 /// Proven webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
 #[derive(Debug, Parser)]
@@ -101,6 +101,7 @@ enum Command {
 
 /// Parses the command line and runs the command it names.
 pub fn main() -> ExitCode {
+    file_access::restrict_new_files();
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),

@@ -15,7 +15,12 @@ pub(super) fn run(args: Args) -> ExitCode {
     let merged = args.sources.read();
     let _ = terminal::print(&merged.redacted());
     match merged.check(false) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(config) => {
+            for problem in config.warnings() {
+                eprintln!("twilio-edge: warning: {problem}");
+            }
+            ExitCode::SUCCESS
+        }
         Err(problems) => fail(problems),
     }
 }

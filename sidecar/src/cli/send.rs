@@ -1,7 +1,7 @@
 //! `twilio-edge send`: asks a sidecar for one message, as an application does: by its API, with a key. It has an Idempotency-Key
 //! in any case: if no answer comes, the same command with that key sends it once.
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use serde_json::{Map, Value, json};
 use ureq::{Agent, http::Request};
@@ -102,8 +102,8 @@ impl Args {
         let Some(file) = &self.key_file else {
             return variable(KEY).ok_or_else(|| format!("show a key: --key-file, or {KEY}"));
         };
-        let text = fs::read_to_string(file)
-            .map_err(|error| format!("--key-file: {}: {error}", file.display()))?;
+        let text = crate::file_access::read_secret(file)
+            .map_err(|problem| format!("--key-file: {}: {problem}", file.display()))?;
         let token = text.trim();
         let is_one = (1..=LARGEST_KEY).contains(&token.len())
             && token.bytes().all(|byte| byte.is_ascii_graphic());

@@ -19,8 +19,11 @@ use crate::{
     config::{Config, without_password},
     couriers::{Bell, Couriers},
     dead_letters,
-    doors::Door,
-    http,
+    doors::{
+        self, Door,
+        admission::{Admission, Limits},
+    },
+    file_access, http,
     log::{self, Repeats},
     media::{Media, library::Library},
     metrics::Metrics,
@@ -56,6 +59,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(problems) => return fail(problems),
     };
     let repeats = log::begin(&config.log);
+    warn(&config);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
@@ -63,6 +67,22 @@ pub(super) fn run(args: Args) -> ExitCode {
     match runtime.block_on(serve(config, repeats)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => fail(problem),
+    }
+}
+
+/// Tells of settings that are good but rarely meant, and of folders that others may look into.
+fn warn(config: &Config) {
+    if config.demo {
+        tracing::warn!(
+            event = "demo.enabled",
+            "demo is true: secrets that everybody can read are accepted; it is for trying twilio-edge out"
+        );
+    }
+    for problem in config.warnings() {
+        tracing::warn!(event = "limits.disagree", reason = problem, "{problem}");
+    }
+    for folder in config.folders() {
+        file_access::check_folder(&folder);
     }
 }
 
@@ -78,6 +98,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     };
     let lexicon = config.optout.lexicon().map_err(|problems| problems.join("; "))?;
     let metrics = Arc::new(Metrics::default());
+    let connections = metrics.listeners.clone();
     let telling = tokio::spawn(repeats.tell(metrics.clone()));
     let accounts = match config.accounts.file.as_str() {
         "" => None,
@@ -204,14 +225,30 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         &config,
     );
     let listen = door.to_string();
-    let mut serving = vec![(door, app.router())];
+    let listeners = 1 + usize::from(admin.is_some()) + usize::from(links.is_some());
+    let max = doors::capacity(config.connections.max, listeners);
+    if max < config.connections.max {
+        tracing::warn!(
+            event = "connections.capped",
+            max,
+            wanted = config.connections.max,
+            "the limit of open files permits fewer connections than connections.max: raise it (LimitNOFILE, ulimit -n)"
+        );
+    }
+    let limits = Limits {
+        max,
+        max_per_address: config.connections.max_per_address.min((max / 2).max(1)),
+        ..config.connections.limits()
+    };
+    let admission = |name| Admission::new(limits, connections.listener(name));
+    let mut serving = vec![(door, app.router(), admission("main"))];
     if let Some(door) = admin {
         tracing::info!(event = "admin.listening", admin = %door, "administrators are answered on {door}");
-        serving.push((door, app.admin_router()));
+        serving.push((door, app.admin_router(), admission("admin")));
     }
     if let Some(door) = links {
         tracing::info!(event = "media.listening", links = %door, "links to media are answered on {door}");
-        serving.push((door, app.media_router()));
+        serving.push((door, app.media_router(), admission("media")));
     }
     drop(app);
     tracing::info!(
@@ -309,15 +346,15 @@ fn courier_name() -> String {
 /// Serves until told to stop and then until requests under way are answered, but not beyond `limit`. The time at
 /// which that limit ends.
 async fn until_stopped(
-    doors: Vec<(Door, axum::Router)>,
+    doors: Vec<(Door, axum::Router, Admission)>,
     stop: impl Future<Output = ()> + Send + 'static,
     limit: Duration,
 ) -> Result<Instant, String> {
     let (stopping, mut stopped) = watch::channel(None);
     let mut serving = JoinSet::new();
-    for (door, router) in doors {
+    for (door, router, admission) in doors {
         let mut told = stopped.clone();
-        serving.spawn(door.serve(router, async move {
+        serving.spawn(door.serve(router, admission, async move {
             let _ = told.wait_for(Option::is_some).await;
         }));
     }
@@ -331,7 +368,7 @@ async fn until_stopped(
     });
     let served = async {
         while let Some(ended) = serving.join_next().await {
-            ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            ended.map_err(|error| error.to_string())?;
         }
         Ok::<(), String>(())
     };

@@ -1,12 +1,59 @@
 //! What settings must be, so that nobody who uses one has to ask.
 
+use std::path::{Path, PathBuf};
+
 use super::Config;
-use crate::{accounts, domain::archive, doors, sinks, twilio};
+use crate::{
+    accounts,
+    domain::{archive, secret},
+    doors, file_access, sinks, twilio,
+};
 
 /// Largest batch of the archive: it is in memory as lines and as an object.
 const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
 
 impl Config {
+    /// Limits that are good by themselves and do not fit together.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let api = &self.api;
+        let per_second = self.sending.per_second;
+        if api.requests_per_second < per_second {
+            warnings.push(format!(
+                "api.requests_per_second ({}) is less than sending.per_second ({per_second}): one key cannot use the rate of one sender; raise it to {} or more",
+                api.requests_per_second,
+                per_second.saturating_mul(2)
+            ));
+        }
+        if api.burst < api.requests_per_second {
+            warnings.push(format!(
+                "api.burst ({}) is less than api.requests_per_second ({}): requests that come together are refused although the second is not used up; raise it to {} or more",
+                api.burst, api.requests_per_second, api.requests_per_second
+            ));
+        }
+        let of_one = self.sending.concurrency.saturating_sub(self.sending.concurrency / 4).max(1);
+        if self.sending.concurrency_floor > of_one {
+            warnings.push(format!(
+                "sending.concurrency_floor ({}) is more than one account may have of sending.concurrency ({of_one}), which is what counts",
+                self.sending.concurrency_floor
+            ));
+        }
+        warnings
+    }
+
+    /// Folders with what people wrote.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let url = self.database.url.expose();
+        let file = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
+        let file = file.map(|file| PathBuf::from(file.split('?').next().unwrap_or_default()));
+        // A file without a folder is in the current one, which is not ours to judge.
+        let beside = file.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let beside = beside.filter(|folder| !folder.as_os_str().is_empty());
+        let others = [&self.archive.url, &self.media.store.url];
+        let others = others.into_iter().filter_map(|url| file_access::folder(url));
+        beside.into_iter().chain(self.events.spool_folder(file.as_deref())).chain(others).collect()
+    }
+
     /// Everything that is wrong with them, each with its path. `serving` also asks for what only `serve` needs.
     pub(super) fn problems(&self, serving: bool, problems: &mut Vec<String>) {
         let mut check = |good: bool, problem: &str| {
@@ -30,13 +77,26 @@ impl Config {
             self.token.expose().bytes().all(|byte| byte.is_ascii_graphic()),
             "token: must be visible ASCII without blanks, as a header has to carry it",
         );
+        let weak = |secret: &str| match serving && !self.demo && !secret.is_empty() {
+            true => secret::weakness(secret),
+            false => None,
+        };
+        for (path, secret) in [
+            ("token", &self.token),
+            ("redaction.hash_key", &self.redaction.hash_key),
+            ("media.store.link_key", &self.media.store.link_key),
+        ] {
+            if let Some(why) = weak(secret.expose()) {
+                check(false, &format!("{path}: {why}"));
+            }
+        }
         if serving && !self.accounts.file.is_empty() {
             for problem in accounts::problems(&self.accounts.file) {
                 check(false, &format!("accounts.file: {}: {problem}", self.accounts.file));
             }
         }
         if serving && !self.sinks.file.is_empty() {
-            for problem in sinks::problems(&self.sinks.file) {
+            for problem in sinks::problems(&self.sinks.file, self.demo) {
                 check(false, &format!("sinks.file: {}: {problem}", self.sinks.file));
             }
         }
@@ -111,6 +171,7 @@ impl Config {
             ("sending.timeout_ms", self.sending.timeout_ms, 1000),
             ("sending.per_second", u64::from(self.sending.per_second), 1),
             ("sending.concurrency", self.sending.concurrency as u64, 1),
+            ("sending.concurrency_floor", self.sending.concurrency_floor as u64, 1),
             ("sending.give_up_s", self.sending.give_up_s, 1),
             ("sending.reconcile_for_s", self.sending.reconcile_for_s, 1),
             ("sending.fallback_for_s", self.sending.fallback_for_s, 1),
@@ -126,6 +187,13 @@ impl Config {
             ("events.batch", self.events.batch as u64, 1),
             ("events.spool_max_bytes", self.events.spool_max_bytes, 1 << 20),
             ("api.requests_per_second", u64::from(self.api.requests_per_second), 1),
+            ("connections.max", self.connections.max as u64, 16),
+            ("connections.max_per_address", self.connections.max_per_address as u64, 4),
+            ("connections.header_timeout_ms", self.connections.header_timeout_ms, 100),
+            ("connections.idle_timeout_ms", self.connections.idle_timeout_ms, 1000),
+            ("connections.known_idle_timeout_ms", self.connections.known_idle_timeout_ms, 1000),
+            ("connections.http2_streams", u64::from(self.connections.http2_streams), 1),
+            ("connections.max_header_bytes", self.connections.max_header_bytes as u64, 8192),
             ("api.burst", u64::from(self.api.burst), 1),
             ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),
             ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::Path};
 use toml::{Table, Value};
 
 use super::{Config, DEFAULTS, Problems};
+use crate::file_access;
 
 /// Settings whose variable is not `TWILIO_EDGE_` and their path.
 const OWN_NAMES: [(&str, &str); 3] = [
@@ -147,9 +148,9 @@ fn text_of(
     let file_name = format!("{name}_FILE");
     match (direct, read(&file_name)?) {
         (Some(_), Some(_)) => Err(format!("{name}: set it or {file_name}, not both")),
-        (None, Some(file)) => std::fs::read_to_string(&file)
+        (None, Some(file)) => file_access::read_secret(Path::new(&file))
             .map(|text| Some(text.trim().to_owned()))
-            .map_err(|error| format!("{file_name}: {file}: {error}")),
+            .map_err(|problem| format!("{file_name}: {file}: {problem}")),
         (direct, None) => Ok(direct),
     }
 }
@@ -196,46 +197,184 @@ fn redact(table: &mut Table, parent: &str) {
         let path = join(parent, key);
         match value {
             Value::Table(table) => redact(table, &path),
-            Value::String(text) if SECRETS.contains(&path.as_str()) => {
-                *text = without_password(text)
-            }
-            _ => {}
+            value => redact_value(value, &path),
         }
     }
 }
 
-/// A URL without its password, wherever it is written; of anything else nothing at all.
+fn redact_value(value: &mut Value, path: &str) {
+    match value {
+        Value::String(text) if SECRETS.contains(&path) => *text = without_password(text),
+        Value::String(text) => *text = without_credentials(text),
+        Value::Array(values) => values.iter_mut().for_each(|value| redact_value(value, path)),
+        _ => {}
+    }
+}
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+
+/// Parameters of a URL's query that are no secret; the values of all others are hidden.
+const SHOWN_PARAMETERS: [&str; 20] = [
+    "application_name",
+    "cache",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "immutable",
+    "mode",
+    "port",
+    "protocol",
+    "region",
+    "sslcert",
+    "sslmode",
+    "sslrootcert",
+    "ssl-ca",
+    "ssl-mode",
+    "statement-cache-capacity",
+    "target_session_attrs",
+    "user",
+    "vfs",
+];
+
+/// A secret setting that may be a URL: the URL without its credentials; of anything else nothing at all.
 pub fn without_password(text: &str) -> String {
-    const HIDDEN: &str = "***";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return if text.is_empty() || text.starts_with("sqlite:") {
-            text.into()
-        } else {
-            HIDDEN.into()
-        };
+    match text.is_empty() || text.contains("://") || text.starts_with("sqlite:") {
+        true => without_credentials(text),
+        false => HIDDEN.to_owned(),
+    }
+}
+
+/// Any text without the credentials of URLs and addresses in it: passwords and tokens before an `@`, values of a query, what
+/// stands after a `#`.
+fn without_credentials(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => match text.strip_prefix("sqlite:") {
+            Some(rest) => ("sqlite:".to_owned(), rest),
+            // `USER:PASSWORD@HOST`, as a proxy is written; a sentence with an address is neither.
+            None if text.contains('@') => (String::new(), text),
+            None => return text.to_owned(),
+        },
     };
-    // The last `@` ends the credentials: a password with a raw `@`, `/` or `?` must not show in part.
+    let is_database = ["postgres://", "postgresql://"].contains(&scheme.as_str());
+    // The last `@` ends the credentials: a password with a raw `@`, `/`, `?` or `#` must not show in part.
     let rest = match rest.rsplit_once('@') {
         Some((credentials, host)) => match credentials.split_once(':') {
-            Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
-            None if scheme.starts_with("redis") => format!("{HIDDEN}@{host}"),
-            None => rest.to_owned(),
+            Some((user, _)) => format!("{}:{HIDDEN}@{host}", plain(user)),
+            // Only a database is called by a name without a password: elsewhere it is a token.
+            None if is_database => format!("{}@{host}", plain(credentials)),
+            None => format!("{HIDDEN}@{host}"),
         },
         None => rest.to_owned(),
     };
+    let (rest, fragment) = match rest.split_once('#') {
+        Some((rest, fragment)) if !fragment.is_empty() => (rest.to_owned(), format!("#{HIDDEN}")),
+        _ => (rest, String::new()),
+    };
     match rest.split_once('?') {
         Some((location, query)) => {
-            let shown: Vec<String> = query
-                .split('&')
-                .map(|pair| match pair.split_once('=') {
-                    Some((name, _)) if name.to_ascii_lowercase().contains("password") => {
-                        format!("{name}={HIDDEN}")
-                    }
-                    _ => pair.to_owned(),
-                })
-                .collect();
-            format!("{scheme}://{location}?{}", shown.join("&"))
+            let shown: Vec<String> = query.split('&').map(parameter).collect();
+            format!("{scheme}{location}?{}{fragment}", shown.join("&"))
         }
-        None => format!("{scheme}://{rest}"),
+        None => format!("{scheme}{rest}{fragment}"),
+    }
+}
+
+/// A user's name; nothing of what cannot be one.
+fn plain(user: &str) -> &str {
+    match user.contains(['/', '?', '#', '&', '=']) {
+        true => HIDDEN,
+        false => user,
+    }
+}
+
+fn parameter(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((name, value)) if SHOWN_PARAMETERS.contains(&name) && !value.contains(['?', '@']) => {
+            pair.to_owned()
+        }
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None if pair.is_empty() => String::new(),
+        None => HIDDEN.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every setting that holds a text, or a list of them, by its path.
+    fn texts(table: &Table, parent: &str, found: &mut Vec<(String, bool)>) {
+        for (key, value) in table {
+            let path = join(parent, key);
+            match value {
+                Value::Table(table) => texts(table, &path, found),
+                Value::String(_) => found.push((path, false)),
+                Value::Array(_) => found.push((path, true)),
+                _ => {}
+            }
+        }
+    }
+
+    fn shown(path: &str, is_list: bool, value: &str) -> String {
+        let given = [(OsString::from(variable(path)), OsString::from(value))];
+        let merged = Merged::of(None, given.into());
+        assert!(merged.problems.is_empty(), "{:?}", merged.problems);
+        let _ = is_list;
+        merged.redacted()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// Wherever a credential stands in a URL, and whichever setting holds the URL, it is not shown.
+        #[test]
+        fn no_setting_shows_a_credential(
+            scheme in "(postgres|postgresql|redis|rediss|http|https|s3|gs|file|sqlite|socks5)",
+            before in "[a-z]{0,4}[@/?#:%]{0,1}[a-z]{0,4}",
+            place in 0u8..6,
+            name in "(password|token|key|api_key|access_token|sig|sslpassword|secret|X-Amz-Signature|q|auth)",
+        ) {
+            let hush = "HUSHhush42";
+            let secret = format!("{before}{hush}");
+            let url = match place {
+                0 => format!("{scheme}://user:{secret}@host.example:1/path"),
+                1 => format!("{scheme}://:{secret}@host.example/path?sslmode=require"),
+                2 => format!("{scheme}://host.example/path?{name}={hush}"),
+                3 => format!("{scheme}://host.example/path?mode=rw&{name}={hush}#top"),
+                4 => format!("{scheme}://u:{secret}@host.example/?{name}={hush}"),
+                _ => format!("{scheme}://host.example/path#{hush}"),
+            };
+            let mut settings = Vec::new();
+            texts(&DEFAULTS.parse().unwrap(), "", &mut settings);
+            prop_assert!(settings.len() > 30);
+            for (path, is_list) in settings {
+                let shown = shown(&path, is_list, &url);
+                prop_assert!(!shown.contains(hush), "{path} = {url}:\n{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn urls_are_shown_without_what_is_secret() {
+        for (url, expected) in [
+            ("https://TOKEN@hooks.example/x", "https://***@hooks.example/x"),
+            ("postgres://edge@db/edge", "postgres://edge@db/edge"),
+            ("http://user:pass@proxy:3128", "http://user:***@proxy:3128"),
+            ("user:pass@proxy:3128", "user:***@proxy:3128"),
+            ("https://a.example/s?token=x&mode=ro", "https://a.example/s?token=***&mode=ro"),
+            ("https://a.example/s?x", "https://a.example/s?***"),
+            ("sqlite://data/edge.db?mode=rwc&key=x", "sqlite://data/edge.db?mode=rwc&key=***"),
+            ("redis://a:x@one,redis://b:y@two", "redis://a:***@two"),
+            ("s3://bucket/prefix", "s3://bucket/prefix"),
+            ("127.0.0.1:8081", "127.0.0.1:8081"),
+            ("STOP", "STOP"),
+        ] {
+            assert_eq!(without_credentials(url), expected);
+        }
     }
 }

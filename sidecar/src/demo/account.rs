@@ -1,9 +1,9 @@
 //! Whose webhooks the demo proves and for whom it sends: an account from the environment, or the demo's own. What is sent goes
 //! to the simulator, whoever's account it is.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{ACCOUNT_SID, AUTH_TOKEN, EDGE_TOKEN};
@@ -62,16 +62,16 @@ impl Account {
 }
 
 /// Writes what is nobody else's to read.
-pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // The file of an earlier release may be another's to read.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

@@ -23,6 +23,7 @@ pub mod phone;
 pub mod policy;
 pub mod redaction;
 pub mod retention;
+pub mod secret;
 pub mod sending;
 pub mod spreadsheet;
 pub mod status;

@@ -22,6 +22,7 @@ use super::{App, kinds, now_ms, problem::Problem, strangers::Strangers};
 use crate::{
     config,
     domain::api_key::Scope,
+    doors::admission::{Connection, Standing},
     keys::{Caller, Refusal},
     metrics::{Denial, Limit},
 };
@@ -82,6 +83,12 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
+    if let Some(connection) = request.extensions().get::<Connection>() {
+        connection.prove(match caller.scope {
+            Scope::Edge => Standing::Filter,
+            Scope::App | Scope::Admin => Standing::Known,
+        });
+    }
     let account_sid = caller.account_sid.as_deref();
     if needed == Scope::App && account_sid.is_some_and(|sid| app.tenants.is_closed(sid)) {
         app.claims.metrics.denied(Denial::Closed);
@@ -108,17 +115,24 @@ async fn known(
     address: Option<IpAddr>,
 ) -> Result<Caller, Problem> {
     let strangers = &app.limits.strangers;
-    // A key that was good a moment ago is not locked out by what else comes from there.
-    if let Some(wait) = address.and_then(|address| strangers.wait(address, Instant::now()))
-        && !app.keys.has_met(shown)
-    {
+    // What else comes from an address locks no good key out: only tokens that cannot be one are refused unlooked at.
+    let wait = address.and_then(|address| strangers.wait(address, Instant::now()));
+    let limited = |wait| {
         app.claims.metrics.limited(Limit::Address);
-        return Err(Problem::too_many_bad_tokens(wait));
+        Err(Problem::too_many_bad_tokens(wait))
+    };
+    if let Some(wait) = wait
+        && !app.keys.may_be_good(shown).await
+    {
+        return limited(wait);
     }
     let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
     let caller = app.keys.caller(shown, needed, source, now_ms()).await;
     if let (Err(Refusal::Unknown), Some(address)) = (&caller, address) {
         strangers.note(address, Instant::now());
+        if let Some(wait) = wait {
+            return limited(wait);
+        }
     }
     match &caller {
         Err(Refusal::Unknown) => app.claims.metrics.denied(Denial::Unknown),

@@ -69,6 +69,8 @@ struct WantedKey {
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     )]
     name: String,
+    /// What it permits: no more than the key that makes it. Keys of scope `edge` are made on the command line, or with the edge
+    /// token before there is an administrator.
     scope: Scope,
     /// The only account it sees; that of the key that makes it, if that one is bound.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]

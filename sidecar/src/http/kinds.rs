@@ -57,6 +57,8 @@ kinds! {
         "TWILIO_EDGE_TOKEN makes the first admin key only, and there is one: use an admin key, or make one with `twilio-edge keys create --scope admin`."
     WRONG_SCOPE FORBIDDEN CALLER "wrong_scope": "The key does not permit this";
         "Use a key of the scope that the detail names."
+    SCOPE_NOT_GRANTABLE FORBIDDEN CALLER "scope_not_grantable": "This key cannot make a key of that scope; nothing was done";
+        "A key makes keys that may no more than itself; filters' keys, which read Twilio's tokens, are made on the command line."
     OTHER_ACCOUNT FORBIDDEN CALLER "other_account": "That account is not this key's; nothing was done";
         "The key is bound to one account; use a key of the other account, or one that is bound to none."
     NOT_FOUND NOT_FOUND CALLER "not_found": "No such path";

@@ -4,7 +4,7 @@
 use std::io;
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Path, RawQuery, State},
     http::{HeaderMap, Method, StatusCode, header},
@@ -17,6 +17,7 @@ use object_store::GetRange;
 use super::App;
 use crate::{
     domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition},
+    doors::admission::{Connection, Standing},
     media::library::Failure,
 };
 
@@ -32,6 +33,7 @@ async fn fetch(
     method: Method,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
+    connection: Option<Extension<Connection>>,
     headers: HeaderMap,
 ) -> Response {
     let nothing = || StatusCode::NOT_FOUND.into_response();
@@ -62,6 +64,9 @@ async fn fetch(
         Err(Failure::Store(reason)) => return away(&reason.to_string()),
         Err(Failure::Unfit(_)) => return nothing(),
     };
+    if let Some(Extension(connection)) = connection {
+        connection.prove(Standing::Known);
+    }
     let (size, sent) = (got.meta.size, got.range.clone());
     let length = if is_head { size } else { sent.end.saturating_sub(sent.start) };
     let disposition = disposition(&medium.id, &medium.content_type);

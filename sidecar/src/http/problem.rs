@@ -93,6 +93,12 @@ impl Problem {
                 Problem::with(kinds::WRONG_SCOPE, detail)
             }
             Refusal::BootstrapOver => Problem::of(kinds::BOOTSTRAP_OVER),
+            Refusal::Grant(scope) => {
+                let detail = format!(
+                    "A key of scope {scope} reads what this key does not. On a machine that reaches the database: `twilio-edge keys create --scope {scope} --name ..`."
+                );
+                Problem::with(kinds::SCOPE_NOT_GRANTABLE, detail)
+            }
             Refusal::OtherAccount => Problem::other_account(),
             Refusal::OwnKey => Problem::of(kinds::OWN_KEY),
             Refusal::NoSuchKey => Problem::of(kinds::NO_SUCH_KEY),

@@ -31,6 +31,15 @@ const ALL: &[(&str, &str, &str)] = &[
         "No store could say whose webhooks these are: filters are told `unavailable`",
     ),
     (
+        "connections.capped",
+        "warn",
+        "The limit of open files permits fewer connections than `connections.max`: `max`, `wanted`",
+    ),
+    (
+        "connections.refused",
+        "warn",
+        "A connection could not be taken, because the process has no open files left: `reason`",
+    ),
         "consent.unrecorded",
         "error",
         "The database does not take a withdrawn consent: its webhook waits",
@@ -58,6 +67,7 @@ const ALL: &[(&str, &str, &str)] = &[
         "error",
         "A delivery is a dead letter: `sink`, `delivery.id`, `reason` (docs/DELIVERY.md)",
     ),
+    ("demo.enabled", "warn", "`demo = true`: published secrets are accepted"),
     ("event.refused", "error", "The database refuses an event for good: it is lost"),
     (
         "events.no_room",
@@ -68,6 +78,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "events.waiting",
         "warn",
         "The database does not take events: they wait, in memory and in the spool",
+    ),
+    (
+        "files.exposed",
+        "warn",
+        "Others may look into a file or folder with what people wrote: `file`, and the command that mends it",
+    ),
+    (
+        "files.restricted",
+        "warn",
+        "Others could read a file or folder with what people wrote; the sidecar has taken that from them: `file`",
     ),
     (
         "idempotency.not_freed",
@@ -82,6 +102,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ("key.created", "info", "An administrator made a key"),
     ("key.revoked", "info", "An administrator revoked a key"),
     ("key.use_not_noted", "warn", "When a key was last used could not be written down"),
+    (
+        "limits.disagree",
+        "warn",
+        "Two settings do not fit together, at start: `reason` (docs/SENDING.md)",
+    ),
     ("list.cut_short", "warn", "An export was broken off, because the database did not answer"),
     (
         "log.held_back",

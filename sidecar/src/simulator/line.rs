@@ -1,16 +1,18 @@
 //! Connections that can be closed without an answer, as lines break in the middle of a request.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::extract::ConnectInfo;
+use axum::http::Extensions;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::doors::server::{Accept, prepare};
 
 /// Cuts the line a request came on: nothing is written to it any more.
 #[derive(Debug, Clone, Default)]
@@ -35,23 +37,15 @@ pub(super) struct Line {
     cut: Cut,
 }
 
-impl Listener for Lines {
+impl Accept for Lines {
     type Io = Line;
-    type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Line, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        (Line { stream, cut: Cut::default() }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, Lines>> for Cut {
-    fn connect_info(stream: IncomingStream<'_, Lines>) -> Self {
-        stream.io().cut.clone()
+    async fn accept(&mut self) -> io::Result<(Line, Option<IpAddr>, Extensions)> {
+        let (stream, address) = self.0.accept().await?;
+        prepare(&stream);
+        let (cut, mut extensions) = (Cut::default(), Extensions::new());
+        extensions.insert(ConnectInfo(cut.clone()));
+        Ok((Line { stream, cut }, Some(address.ip()), extensions))
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
+    /// Keys it signs with.
+    pub(super) fn secrets(&self) -> &[Vec<u8>] {
+        &self.settings.secrets
+    }
+
     pub(super) fn new(settings: file::Http) -> Result<Endpoint, String> {
         // What is signed for one URL is not for whoever that one points at; and a mesh needs no proxy of the environment.
         let client = Client::builder()

@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::event::{Event, EventRow};
-use crate::metrics::Metrics;
+use crate::{file_access, metrics::Metrics};
 
 /// A file that has so much is followed by another.
 const FILE_BYTES: u64 = 4 << 20;
@@ -86,6 +86,13 @@ impl Spool {
     pub(super) fn open(folder: &Path, most_bytes: u64, metrics: Arc<Metrics>) -> io::Result<Spool> {
         // Numbers and messages of people are in it: a folder we make is ours alone.
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        file_access::repair(folder);
+        for entry in std::fs::read_dir(folder)?.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|suffix| suffix == SUFFIX) {
+                file_access::repair(&path);
+            }
+        }
         let mut files = Files::default();
         files.begin(folder)?;
         Ok(Spool { folder: folder.to_owned(), most_bytes, metrics, files: Mutex::new(files) })

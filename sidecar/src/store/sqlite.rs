@@ -147,6 +147,12 @@ fn located(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf
             StoreError::Away(format!("cannot create {}: {error}", directory.display()))
         })?;
     }
+    // Made by an earlier release, or copied here.
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        crate::file_access::repair(Path::new(&file));
+    }
     Ok((options, path))
 }
 

@@ -31,9 +31,9 @@ pub(super) struct Account {
 
 /// Everything that is wrong with the file at `path`.
 pub fn problems(path: &str) -> Vec<String> {
-    match std::fs::read_to_string(path) {
+    match crate::file_access::read_secret(path.as_ref()) {
         Ok(text) => read(&text).err().unwrap_or_default(),
-        Err(error) => vec![error.to_string()],
+        Err(problem) => vec![problem],
     }
 }
 

@@ -194,6 +194,13 @@ fn a_token_may_come_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
     std::fs::write(&file, format!("# current\n  {TOKEN} \n\nnext\n")).unwrap();
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&file, mode(0o644)).unwrap();
+    let exposed = ["sign", "inbound", "--token-file", file.to_str().unwrap()];
+    let refused = run(&exposed, &OURS, "");
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("run `chmod 600 "), "{refused:?}");
+    std::fs::set_permissions(&file, mode(0o600)).unwrap();
     let sid = "SM00000000000000000000000000000001";
     let from_file =
         ["sign", "inbound", "--message-sid", sid, "--token-file", file.to_str().unwrap()];

@@ -19,7 +19,7 @@ const OTHER: &str = "ACffffffffffffffffffffffffffffffff";
 crate::world::on_every_store!(@ sqlite Sqlite
     a_key_is_shown_once_and_good_until_it_is_revoked a_scope_permits_what_it_says
     nothing_of_one_tenant_is_seen_by_another pages_skip_nothing_and_repeat_nothing
-    the_command_line_makes_keys_beside_a_sidecar_that_runs);
+    the_command_line_makes_keys_beside_a_sidecar_that_runs a_key_makes_no_key_that_reads_more);
 crate::world::on_every_store!(@ postgres Postgres
     a_key_is_shown_once_and_good_until_it_is_revoked a_scope_permits_what_it_says
     nothing_of_one_tenant_is_seen_by_another pages_skip_nothing_and_repeat_nothing
@@ -158,7 +158,10 @@ async fn a_scope_permits_what_it_says(world: World) {
     for (scope, edge, app, administration) in
         [("edge", true, false, false), ("app", false, true, false), ("admin", false, true, true)]
     {
-        let (_, token) = admin.create(scope, None, scope).await;
+        let (_, token) = match scope {
+            "edge" => made_by_operator(&world, scope, None),
+            _ => admin.create(scope, None, scope).await,
+        };
         let (main, other) = (Caller::app(&sidecar, &token), Caller::admin(&sidecar, &token));
         for (permitted, caller, method, path, body) in [
             (edge, &main, Method::POST, CLAIMS_PATH, claims.clone()),
@@ -219,7 +222,7 @@ async fn nothing_of_one_tenant_is_seen_by_another(world: World) {
     assert_eq!(tenant.refusal(Method::POST, "/v1/keys", &wanted).await, other);
 
     // A filter's key that is bound: nobody else's webhooks, nobody else's auth tokens.
-    let (_, token) = admin.create("edge", Some(OTHER), "their edge").await;
+    let (_, token) = made_by_operator(&world, "edge", Some(OTHER));
     let filter = Caller::app(&sidecar, &token);
     let claim = message("c1", "SM1");
     let claims = json!({"v": 1, "claims": [claim]});
@@ -310,6 +313,81 @@ async fn the_command_line_makes_keys_beside_a_sidecar_that_runs(world: World) {
         let output = keys(&world, args);
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains(problem), "{said}");
+    }
+}
+
+/// A key that the command line makes; its id and its token.
+pub(crate) fn made_by_operator(
+    world: &World,
+    scope: &str,
+    account: Option<&str>,
+) -> (String, String) {
+    let account = account.map(|account| ["--account", account]);
+    let create = ["create", "--json", "--name", "of the operator", "--scope", scope];
+    let made = keys(world, &[&create[..], account.as_ref().map_or(&[], |some| &some[..])].concat());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&made["key"]["id"]), text(&made["token"]))
+}
+
+/// Whoever makes a key, it permits no more than theirs.
+async fn a_key_makes_no_key_that_reads_more(world: World) {
+    let accounts = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_tokens = [\"twilios\"]\n");
+    std::fs::write(world.directory.path().join("accounts.toml"), accounts).unwrap();
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_ACCOUNTS_FILE", "accounts.toml")]).await;
+    // The edge token reads Twilio's tokens itself: before there is an administrator it may hand that on.
+    let (_, early) = Caller::admin(&sidecar, TOKEN).create("edge", None, "early").await;
+    let ring = Caller::app(&sidecar, &early).get(EDGE_CONFIG_PATH).await;
+    assert_eq!(ring["accounts"][0]["auth_tokens"], json!(["twilios"]));
+
+    let admin = administrator(&sidecar).await;
+    let bound = admin.create("admin", Some(ACCOUNT), "bound").await.1;
+    let bound = Caller::admin(&sidecar, &bound);
+    let (ungrantable, other) = (coded(403, "scope_not_grantable"), coded(403, "other_account"));
+    for (caller, scope, account, expected) in [
+        (&admin, "edge", None, Some(&ungrantable)),
+        (&admin, "edge", Some(ACCOUNT), Some(&ungrantable)),
+        (&admin, "app", None, None),
+        (&admin, "admin", Some(OTHER), None),
+        (&bound, "edge", None, Some(&ungrantable)),
+        (&bound, "edge", Some(ACCOUNT), Some(&ungrantable)),
+        (&bound, "edge", Some(OTHER), Some(&ungrantable)),
+        (&bound, "app", Some(ACCOUNT), None),
+        (&bound, "app", Some(OTHER), Some(&other)),
+        (&bound, "admin", None, None),
+        (&bound, "admin", Some(OTHER), Some(&other)),
+    ] {
+        let wanted = json!({"scope": scope, "account_sid": account, "name": "n"});
+        let before = world.stored("SELECT id FROM api_keys").await.len();
+        match expected {
+            Some(refusal) => {
+                let refused = caller.refusal(Method::POST, "/v1/keys", &wanted).await;
+                assert_eq!(&refused, refusal, "{scope} {account:?}");
+                assert_eq!(world.stored("SELECT id FROM api_keys").await.len(), before);
+            }
+            None => {
+                let made = caller.send(Method::POST, "/v1/keys", wanted.to_string()).await;
+                let made: Value = made.json().await.unwrap();
+                let is_bound = caller.token == bound.token;
+                let account = account.or(is_bound.then_some(ACCOUNT));
+                assert_eq!(made["key"]["account_sid"], json!(account), "{scope}");
+                // What was made reads no tokens of Twilio.
+                let token = made["token"].as_str().unwrap();
+                let edge = Caller::app(&sidecar, token);
+                let wrong = coded(403, "wrong_scope");
+                assert_eq!(edge.refusal(Method::GET, EDGE_CONFIG_PATH, &Value::Null).await, wrong);
+            }
+        }
+    }
+    // Keys of other scopes make none.
+    let (_, app) = admin.create("app", None, "app").await;
+    let (_, edge) = made_by_operator(&world, "edge", None);
+    for token in [app, edge] {
+        let wanted = json!({"scope": "app", "name": "n"});
+        let caller = Caller::admin(&sidecar, &token);
+        let refused = caller.refusal(Method::POST, "/v1/keys", &wanted).await;
+        assert_eq!(refused, coded(403, "wrong_scope"));
     }
 }
 

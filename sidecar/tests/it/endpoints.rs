@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use twilio_edge_contract::{CLAIMS_PATH, MAX_BATCH, SETTLEMENTS_PATH};
 
 use crate::{
+    api_keys::made_by_operator,
+    servers::eventually,
     sidecar::{Sidecar, TOKEN, inbound, message, status},
     world::{Kind, World},
 };
@@ -99,6 +101,37 @@ async fn who_shows_many_wrong_tokens_is_not_looked_up_any_more() {
     // Whoever is known from there goes on.
     assert_eq!(ask(good).await.status(), 200);
     sidecar.claim(message("c1", "SM1")).await;
+}
+
+#[tokio::test]
+async fn bad_tokens_lock_no_good_key_of_their_address_out() {
+    let world = World::new(Kind::Sqlite).await;
+    let few = [("TWILIO_EDGE_API_BAD_TOKENS_PER_MINUTE", "1")];
+    let sidecar = world.sidecar_with(&few).await;
+    let (used, good) = made_by_operator(&world, "app", None);
+    let (_, edge) = made_by_operator(&world, "edge", None);
+    let ask = async |token: &str| {
+        let request = sidecar.client.get(format!("{}/v1/key", sidecar.base));
+        request.bearer_auth(token).send().await.unwrap()
+    };
+    assert_eq!(refused(ask("guess").await).await, (401, "unauthorized".into()));
+    let enough = (429, "too_many_bad_tokens".to_owned());
+    assert_eq!(refused(ask("guess").await).await, enough);
+    // Nobody has shown these here before, and the address is used up.
+    assert_eq!(ask(&good).await.status(), 200);
+    let claims = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth(&edge);
+    let claims = claims.body(json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string());
+    assert_eq!(claims.send().await.unwrap().status(), 200);
+    // One that is made meanwhile is known within a second or so.
+    let (_, late) = made_by_operator(&world, "app", None);
+    eventually("the new key is good", async || ask(&late).await.status() == 200).await;
+    // The id of a good key does not open the door: its secret does.
+    let secret = good.rsplit('_').next().unwrap();
+    let forged = good.replace(secret, &secret.chars().rev().collect::<String>());
+    assert_eq!(refused(ask(&forged).await).await, enough);
+    let unknown = good.replace(&used, "00000000deadbeef");
+    assert_eq!(refused(ask(&unknown).await).await, enough);
+    assert_eq!(ask(&good).await.status(), 200);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use twilio_edge_contract::Decision;
 
 use crate::{
-    api_keys::{Caller, administrator},
+    api_keys::{Caller, administrator, made_by_operator},
     deliveries::sinks,
     histories::{accepted, of_other as of_a},
     receiver::Receiver,
@@ -55,14 +55,17 @@ async fn nothing_of_one_account_reaches_another(world: World) {
             ("TWILIO_EDGE_SENDING_BASE_URL", "http://127.0.0.1:1"),
             ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),
             ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "https://media.example.com"),
-            ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "0123456789abcdef0123456789abcdef"),
+            ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "6f1c0a9be54d4f62a3d87c15e0b29f48"),
         ])
         .await;
     let root = administrator(&sidecar).await;
     let mut of_a = Vec::new();
     for (scope, account) in [("admin", A), ("edge", A), ("admin", B), ("edge", B), ("app", A)] {
         let name = if account == A { "shop of A" } else { "shop of B" };
-        of_a.push(root.create(scope, Some(account), name).await);
+        of_a.push(match scope {
+            "edge" => made_by_operator(&world, scope, Some(account)),
+            _ => root.create(scope, Some(account), name).await,
+        });
     }
     let (victim, _) = of_a.pop().unwrap();
     let tokens: Vec<String> = of_a.into_iter().map(|(_, token)| token).collect();

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     servers::{Postgres, free_port},
-    world::{Kind, World, sqlite_url},
+    world::{Kind, World, private_files, sqlite_url},
 };
 
 /// Runs the binary in a folder with nothing but these variables.
@@ -29,6 +29,7 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn every_problem_of_every_source_is_told_at_once() {
+    private_files();
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("edge.toml");
     std::fs::write(
@@ -139,6 +140,7 @@ fn no_secret_is_shown() {
 
 #[test]
 fn secrets_come_from_files_too() {
+    private_files();
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("token"), "from-a-file\n").unwrap();
     std::fs::write(folder.path().join("database"), "postgres://u:hush@db/edge\n").unwrap();
@@ -181,7 +183,7 @@ fn a_start_that_cannot_be_is_one_clear_line() {
         ),
     ] {
         let always = [
-            ("TWILIO_EDGE_TOKEN", "t"),
+            ("TWILIO_EDGE_TOKEN", "a-token-of-the-tests"),
             ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
             ("TWILIO_EDGE_ADMIN_LISTEN", "off"),
         ];
@@ -198,7 +200,7 @@ async fn a_second_sidecar_on_one_file_is_refused_while_the_first_one_lives() {
     let world = World::new(Kind::Sqlite).await;
     let first = world.sidecar().await;
     let settings = [
-        ("TWILIO_EDGE_TOKEN", "t"),
+        ("TWILIO_EDGE_TOKEN", "a-token-of-the-tests"),
         ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
         ("TWILIO_EDGE_ADMIN_LISTEN", "off"),
         ("DATABASE_URL", world.database_url.as_str()),
@@ -229,4 +231,62 @@ async fn many_may_migrate_one_database_at_once() {
             assert!(stdout(&output).ends_with("is up to date\n"), "{}", stdout(&output));
         }
     }
+}
+
+#[test]
+fn weak_secrets_are_refused_outside_of_a_demo() {
+    private_files();
+    let folder = TempDir::new().unwrap();
+    let sinks = folder.path().join("sinks.toml");
+    let zeros = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    std::fs::write(
+        &sinks,
+        format!("[[sink]]\nname = \"app\"\ntype = \"http\"\nurl = \"http://127.0.0.1:9/\"\nsecrets = [\"{zeros}\"]\n"),
+    )
+    .unwrap();
+    let weak = [
+        ("TWILIO_EDGE_TOKEN", "local-edge-token"),
+        ("TWILIO_EDGE_REDACTION_HASH_KEY", "short"),
+        ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "replace-me-replace-me-replace-me-replace-me"),
+        ("TWILIO_EDGE_SINKS_FILE", sinks.to_str().unwrap()),
+        // Nothing is opened: there is a problem in any case.
+        ("TWILIO_EDGE_LISTEN", "nowhere"),
+    ];
+    let output = twilio_edge(folder.path(), &["serve"], &weak);
+    let said = stderr(&output);
+    for problem in [
+        "token: is an example that everybody can read; generate one with `openssl rand -hex 32`",
+        "redaction.hash_key: has fewer than 16 characters; generate one",
+        "media.store.link_key: is an example",
+        "sink \"app\": secrets[0]: is no random key; generate one",
+    ] {
+        assert!(said.contains(problem), "{problem:?} is not in:\n{said}");
+    }
+    assert!(!said.contains("local-edge-token") && !said.contains(zeros), "{said}");
+    let demo = [&weak[..], &[("TWILIO_EDGE_DEMO", "true")]].concat();
+    let said = stderr(&twilio_edge(folder.path(), &["serve"], &demo));
+    assert!(said.contains("the configuration has 1 problem(s)"), "{said}");
+    // Commands beside the sidecar need no token.
+    assert!(twilio_edge(folder.path(), &["print-config"], &weak[..1]).status.success());
+}
+
+#[test]
+fn limits_that_do_not_fit_together_are_told() {
+    let folder = TempDir::new().unwrap();
+    let said = |settings: &[(&str, &str)]| {
+        let output = twilio_edge(folder.path(), &["print-config"], settings);
+        assert!(output.status.success());
+        stderr(&output)
+    };
+    assert_eq!(said(&[]), "", "the defaults fit");
+    let slow = said(&[("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "50")]);
+    assert!(
+        slow.contains("api.requests_per_second (50) is less than sending.per_second (80)"),
+        "{slow}"
+    );
+    assert!(slow.contains("raise it to 160 or more"), "{slow}");
+    let fast = said(&[("TWILIO_EDGE_SENDING_PER_SECOND", "400")]);
+    assert!(fast.contains("api.requests_per_second (200)"), "{fast}");
+    let narrow = said(&[("TWILIO_EDGE_API_BURST", "10")]);
+    assert!(narrow.contains("api.burst (10) is less than api.requests_per_second"), "{narrow}");
 }

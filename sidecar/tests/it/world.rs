@@ -61,6 +61,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new(kind: Kind) -> World {
+        private_files();
         let directory = TempDir::new().unwrap();
         let database_url = match kind {
             Kind::Sqlite | Kind::RedisSqlite => sqlite_url(directory.path()),
@@ -117,4 +118,9 @@ impl World {
 /// In a folder that does not exist yet, as on a first start.
 pub(crate) fn sqlite_url(directory: &Path) -> String {
     format!("sqlite://{}/data/edge.db", directory.display())
+}
+
+/// From now on, what a test writes is its own: files with credentials that others may read are refused.
+pub(crate) fn private_files() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
+use twilio_edge::demo::account::write_private;
 use twilio_edge::demo::{BACKEND_CLUSTER, EnvoyConfig, SIDECAR_CLUSTER};
 use twilio_edge_wasm_tests::application::Application;
 use twilio_edge_wasm_tests::broker::Broker;
@@ -70,7 +71,7 @@ impl Stage {
         let application = Application::start(&this, &at("application")).await?;
         let backend = Application::start(&this, &at("backend")).await?;
         let sinks = at("sinks.toml");
-        std::fs::write(&sinks, sinks_file(&application, &broker, &streams))?;
+        write_private(&sinks, &sinks_file(&application, &broker, &streams))?;
         let sidecar = async |name: &str| {
             let folder = at(name);
             std::fs::create_dir_all(&folder)?;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -230,7 +231,10 @@ fn the_sidecar_takes_what_its_pod_tells_it() -> Result<()> {
                     "redis-url" => "redis://:secret@redis:6379",
                     _ => "a-secret",
                 };
-                std::fs::write(here(&format!("/etc/twilio-edge/secrets/{name}")), holds)?;
+                let secret = here(&format!("/etc/twilio-edge/secrets/{name}"));
+                std::fs::write(&secret, holds)?;
+                // As the volume's defaultMode says.
+                std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o440))?;
                 mounted.insert(format!("/etc/twilio-edge/secrets/{name}"));
             }
         }

@@ -391,7 +391,7 @@ async fn what_would_not_work_keeps_it_from_starting() {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
             .args(["serve", "--config", "/dev/null"])
             .current_dir(folder.path())
-            .env("TWILIO_EDGE_TOKEN", "t")
+            .env("TWILIO_EDGE_TOKEN", crate::sidecar::TOKEN)
             .env("TWILIO_EDGE_ADMIN_LISTEN", "off")
             .env("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "0")
             .env("TWILIO_EDGE_LISTEN", "127.0.0.1:0")
