@@ -27,6 +27,8 @@ pub struct Asked {
     pub since_ms: Option<i64>,
     /// Only what was heard before, in milliseconds since 1970.
     pub until_ms: Option<i64>,
+    /// Take out what was written, and leave who wrote it to whom.
+    pub text_only: bool,
     /// Only count.
     pub dry_run: bool,
     /// Delete what no copy can come of any more.
@@ -91,6 +93,7 @@ fn read(by: &Caller, asked: Asked) -> Result<Erasure, Refusal> {
         number: asked.number,
         since_ms: asked.since_ms.unwrap_or_default(),
         until_ms: asked.until_ms.map_or(i64::MAX, |until_ms| until_ms.saturating_sub(1)),
+        text_only: asked.text_only,
         dry_run: asked.dry_run,
         delete: asked.delete,
     })
@@ -120,6 +123,7 @@ fn entry(by: &Caller, erasure: &Erasure, now_ms: i64) -> AuditEntry {
         "number": number,
         "since": rfc3339(erasure.since_ms),
         "until": rfc3339(erasure.until_ms),
+        "text_only": erasure.text_only,
         "delete": erasure.delete,
     });
     AuditEntry {

@@ -188,6 +188,7 @@ impl Sending {
             fallback_to: kept.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
             fallback: kept.map_or_else(String::new, |kept| kept.written()),
             fallback_of: String::new(),
+            twilio_status: 0,
         })
     }
 
@@ -233,6 +234,17 @@ pub async fn cancel(
 ) -> Result<bool, StoreError> {
     let entry = entry(by, send, "send.canceled", &json!({}), now_ms);
     sends.cancel(send, &masked(send), &entry).await
+}
+
+/// Removes a message that has ended without Twilio. False if it has not.
+pub async fn remove(
+    sends: &Sends,
+    by: &Caller,
+    send: &Send,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let entry = entry(by, send, "send.deleted", &json!({}), now_ms);
+    sends.remove(send, &entry).await
 }
 
 /// Decides about a message of which nobody knows whether it was sent: it was, by that name, or it was not. False if it is no

@@ -2,7 +2,7 @@
 //! and content, messages that get somewhere on a clock, signed webhooks, and what goes wrong on demand (docs/SIMULATOR.md).
 //!
 //! ```text
-//! rest.rs     ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
+//! rest.rs, resources.rs ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
 //!                                                                  what is asked, what there is       pure but rest
 //! control.rs  ->  ledger.rs                          ->  journey.rs    what happens to it, and when       pure
 //! delivery.rs ->  webhook.rs, post.rs                                  telling of it, as Twilio does
@@ -21,6 +21,7 @@ mod messages;
 mod post;
 mod refusal;
 mod request;
+mod resources;
 mod rest;
 pub(crate) mod webhook;
 

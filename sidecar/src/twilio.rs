@@ -2,6 +2,7 @@
 //! left when it failed. Credentials are read from a file, once, at start. What an answer means for a message is the domain's to say.
 
 mod accounts;
+mod forward;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use twilio_edge_contract::SEND_PARAMETER;
 
 pub use self::accounts::problems;
 use self::accounts::{Account, read};
+pub use self::forward::{Forward, Forwarded};
 use crate::{
     config,
     domain::{
@@ -165,22 +167,6 @@ impl Twilio {
             .basic_auth(&credentials.user, Some(&credentials.secret))
             .body(form);
         call(request, LARGEST_ANSWER).await
-    }
-
-    /// What Twilio shows at a path of this account, which begins behind `/Accounts/AC..`: status and body; or why it shows
-    /// nothing.
-    pub async fn look(&self, account_sid: &str, path: &str) -> Result<(u16, Vec<u8>), String> {
-        let credentials = self.accounts.get(account_sid);
-        let credentials = credentials.ok_or("there are no credentials for the account")?;
-        let request = self
-            .client
-            .get(format!("{}/2010-04-01/Accounts/{account_sid}{path}", self.base_url))
-            .header(header::ACCEPT, "application/json")
-            .basic_auth(&credentials.user, Some(&credentials.secret));
-        match call(request, LARGEST_PAGE).await.0 {
-            Answer::Http { status, body, .. } => Ok((status, body)),
-            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
-        }
     }
 
     /// One page of the messages to somebody, from somebody if that is said; the first, or the one that the page before named.

@@ -66,6 +66,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         number: args.number,
         since_ms: args.since,
         until_ms: args.until,
+        text_only: false,
         dry_run,
         delete: args.delete,
     };

@@ -24,6 +24,7 @@ pub struct Media {
     pub timeout_ms: u64,
     pub remember_s: u64,
     pub redirects: u32,
+    pub allow_http: bool,
     pub ports: Vec<String>,
     pub trust_addresses: Vec<String>,
     pub concurrency: usize,
@@ -115,7 +116,7 @@ impl Media {
 
     /// Where media may be fetched, or what is wrong with that.
     pub fn places(&self) -> Result<Places, String> {
-        Places::new(&self.trust_addresses, &self.ports)
+        Places::new(&self.trust_addresses, &self.ports, self.allow_http)
     }
 
     /// Everything that is wrong with it.

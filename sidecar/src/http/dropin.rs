@@ -1,9 +1,11 @@
-//! Twilio's own REST, for applications that keep Twilio's SDK and change where it calls: `POST` and `GET Messages.json`, and one
-//! of them. What is asked for is taken on as by `POST /v1/messages`; what Twilio has, Twilio shows. Twilio's description of
+//! Twilio's own REST, for applications that keep Twilio's SDK and change where it calls: messages with their media and feedback,
+//! and the account. What is asked for is taken on as by `POST /v1/messages`; what Twilio has, Twilio shows and changes (`resources.rs`). Twilio's description of
 //! its API describes this as well, so ours does not. docs/DROP-IN.md says what differs.
 
 mod codes;
+mod passed_on;
 mod refusals;
+mod resources;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde_json::Value;
 
@@ -44,7 +46,6 @@ use crate::{
         sending::request::Request as Wanted,
     },
     keys::Caller,
-    sending,
     store::{Send, Turn, WaitingPage},
 };
 
@@ -62,9 +63,18 @@ const CATEGORY: HeaderName = HeaderName::from_static("twilio-edge-category");
 const LARGEST: usize = 256 << 10;
 
 pub(super) fn router(app: &App) -> Router<App> {
+    let account = "/2010-04-01/Accounts/{account_sid}";
+    let message = format!("{account}/Messages/{{sid}}");
     Router::new()
-        .route("/2010-04-01/Accounts/{account_sid}/Messages.json", get(list).post(create))
-        .route("/2010-04-01/Accounts/{account_sid}/Messages/{sid}", get(fetch).post(update))
+        .route(account, get(resources::account))
+        .route(&format!("{account}/Messages.json"), get(list).post(create))
+        .route(&message, get(resources::fetch).post(resources::update).delete(resources::remove))
+        .route(&format!("{message}/Media.json"), get(resources::media_list))
+        .route(
+            &format!("{message}/Media/{{medium}}"),
+            get(resources::media_fetch).delete(resources::media_remove),
+        )
+        .route(&format!("{message}/Feedback.json"), post(resources::feedback))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(app.clone(), up_to_date))
         .layer(middleware::from_fn_with_state(app.clone(), access::application))
@@ -74,7 +84,8 @@ pub(super) fn router(app: &App) -> Router<App> {
 /// From here on, who calls and what they call their request is said as every client of ours says it.
 async fn named(mut request: Request, next: Next) -> Response {
     let path = request.uri().path().strip_prefix(PATHS).unwrap_or_default();
-    let account_sid = path.split('/').nth(1).unwrap_or_default().to_owned();
+    let account_sid = path.split('/').nth(1).unwrap_or_default();
+    let account_sid = account_sid.strip_suffix(".json").unwrap_or(account_sid).to_owned();
     let headers = request.headers_mut();
     let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     if let Some(token) = shown.and_then(|shown| entry::token(shown, &account_sid))
@@ -156,50 +167,6 @@ async fn create(
     Ok(response)
 }
 
-/// One message: of ours what we know of it until Twilio has it, and then what Twilio says.
-async fn fetch(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path((account_sid, sid)): Path<(String, String)>,
-) -> Result<Response, Refusal> {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
-    let sid = message_sid(&sid)?;
-    let sid = match own(&app, &account_sid, sid).await? {
-        Some(send) if send.state == "sent" => send.message_sid,
-        Some(send) => return Ok(json(&resource::of(&known(&send)))),
-        None => sid.to_owned(),
-    };
-    look(&app, &account_sid, &format!("/Messages/{sid}.json")).await
-}
-
-/// `Status=canceled`, of what waits here. Nothing else of a message changes here.
-async fn update(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path((account_sid, sid)): Path<(String, String)>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Refusal> {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
-    let sid = message_sid(&sid)?;
-    let pairs = pairs(&whole(body)?);
-    if !matches!(pairs.as_slice(), [(name, value)] if name == "Status" && value == "canceled") {
-        return Err(Mistake::new(20001, "Status=canceled is all that can be changed here").into());
-    }
-    let too_late = || Refusal::from(Mistake::new(30409, "This message cannot be canceled"));
-    let Some(send) = own(&app, &account_sid, sid).await? else {
-        // Whether there is one at all, Twilio knows.
-        look(&app, &account_sid, &format!("/Messages/{sid}.json")).await?;
-        return Err(too_late());
-    };
-    let canceled = sending::cancel(&app.sending.sends, &caller, &send, super::now_ms()).await;
-    if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
-        return Err(too_late());
-    }
-    let mut shown = resource::of(&known(&send));
-    resource::settle(&mut shown, &Known { state: "canceled", ..known(&send) });
-    Ok(json(&shown))
-}
-
 /// What waits here, and then what Twilio lists.
 async fn list(
     State(app): State<App>,
@@ -212,7 +179,7 @@ async fn list(
     let (before_ms, before_id) = match &listing.place {
         Place::Waiting(at_ms, id) => (*at_ms, id.as_str()),
         Place::Twilio(query) => {
-            return look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
+            return passed_on::look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
         }
     };
     let page = WaitingPage {
@@ -226,39 +193,13 @@ async fn list(
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     if found.is_empty() {
         let query = listing.twilios();
-        return look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
+        return passed_on::look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
     }
     let has_more = found.len() > listing.size;
     found.truncate(listing.size);
     let shown: Vec<Value> = found.iter().map(|send| resource::of(&known(send))).collect();
     let last = found.last().filter(|_| has_more).map(|send| (send.created_at_ms, send.id.as_str()));
     Ok(json(&listing.page(&account_sid, &shown, last)))
-}
-
-/// What Twilio shows there, as it shows it.
-async fn look(app: &App, account_sid: &str, path: &str) -> Result<Response, Refusal> {
-    let twilio = &app.sending.twilio;
-    if !twilio.knows(account_sid) {
-        return Err(Problem::of(kinds::NO_CREDENTIALS).into());
-    }
-    let away = |reason: &str| {
-        Problem::with(kinds::UNAVAILABLE, format!("Twilio does not answer: {reason}"))
-    };
-    let (status, body) = twilio.look(account_sid, path).await.map_err(|reason| away(&reason))?;
-    match status {
-        // Ours, and nothing whoever asks can put right.
-        401 | 403 => Err(Problem::with(
-            kinds::NO_CREDENTIALS,
-            "Twilio does not take the credentials of the file of sending.file.",
-        ))?,
-        200 | 404 | 429
-            if serde_json::from_slice::<Value>(&body).is_ok_and(|body| body.is_object()) =>
-        {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-            Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
-        }
-        status => Err(away(&format!("status {status}")))?,
-    }
 }
 
 /// What is shown of a message that was taken on, once Twilio has said what becomes of it, or there is no more time. That it was
@@ -291,7 +232,13 @@ async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, R
     };
     if matches!(send.state.as_str(), "refused" | "not_sent") {
         let code = codes::of_end(&send.code).unwrap_or(UNKNOWN);
-        return Err(Mistake::new(code, send.reason).into());
+        let mistake = Mistake::new(code, send.reason);
+        // Twilio's own status, if Twilio refused it.
+        return Err(match u16::try_from(send.twilio_status) {
+            Ok(status @ 400..=499) => mistake.with_status(status),
+            _ => mistake,
+        }
+        .into());
     }
     resource::settle(&mut shown, &known(&send));
     Ok(shown)

@@ -123,6 +123,8 @@ kinds! {
         "Give a text for each of its variables and no other: not empty, and on WhatsApp on one line."
     MEDIA_REJECTED CONFLICT CALLER "media_rejected": "Twilio would not take the media; nothing was done";
         "The detail names which and why: a public https URL is needed, of something that is what its Content-Type says."
+    TOO_MANY_MEDIA CONFLICT CALLER "too_many_media": "The message has more media than the channel takes; nothing was done";
+        "The detail names the limit: send the others in messages of their own."
     MEDIA_TOO_LARGE CONFLICT CALLER "media_too_large": "The media are larger than the channel takes; nothing was done";
         "The detail names the limit: make it smaller, or send a link."
     MEDIA_UNREACHABLE CONFLICT CALLER "media_unreachable": "The media could not be fetched; nothing was done";

@@ -124,6 +124,7 @@ impl WantedRedaction {
             number: self.number.map(number).transpose()?,
             since_ms: time("since", self.since)?,
             until_ms: time("until", self.until)?,
+            text_only: false,
             dry_run: self.dry_run,
             delete: self.delete,
         };

@@ -33,6 +33,7 @@ use crate::{
             fallback::{self, Fallback},
             request::{Content, Request, Sender},
             rules::{Code, Verdict},
+            sender::sender,
         },
         template::{is_content_sid, is_name, locale::Locale},
     },
@@ -60,8 +61,8 @@ struct WantedMessage {
     /// Of a number without a country code: two letters.
     #[schema(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
-    /// Our number, on the channel of the recipient; or `messaging_service_sid`; or neither, and the route to the recipient's
-    /// country says who.
+    /// Sender on the channel of the recipient: a number, on SMS also a short code or an alphanumeric sender id, or the SID of
+    /// a Messaging Service. Without `from` and `messaging_service_sid` the route to the recipient's country names the sender.
     #[schema(min_length = 1, max_length = 255)]
     from: Option<String>,
     /// The Messaging Service that chooses one.
@@ -319,6 +320,7 @@ fn refused(code: Code, detail: &str) -> Problem {
         Code::ConsentStale => kinds::CONSENT_STALE,
         Code::WindowClosed => kinds::WINDOW_CLOSED,
         Code::MediaRejected => kinds::MEDIA_REJECTED,
+        Code::TooManyMedia => kinds::TOO_MANY_MEDIA,
         Code::MediaTooLarge => kinds::MEDIA_TOO_LARGE,
         Code::MediaUnreachable => kinds::MEDIA_UNREACHABLE,
     };
@@ -340,9 +342,10 @@ impl WantedMessage {
         };
         let sender = match (self.from, self.messaging_service_sid) {
             (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
-            (Some(from), None) => {
-                Some(Sender::From(people::address("from", &from, Some(&to.channel), None)?))
-            }
+            (Some(from), None) => Some(
+                sender(&from, Some(&to.channel))
+                    .map_err(|problem| people::impossible("from", &problem))?,
+            ),
             (None, Some(sid)) if !is_sid(&sid, "MG") => {
                 let must = "messaging_service_sid: must be MG and 32 hexadecimal digits";
                 return Err(Problem::unreadable(must));

@@ -52,6 +52,10 @@ pub(super) struct SendShown {
     kind: String,
     /// Twilio's name of it.
     message_sid: Option<String>,
+    /// Where Twilio's status callbacks say that it has got to: `delivered`, `failed`, ..; without any, nothing. A list does not tell.
+    status: Option<String>,
+    /// Twilio's reason for a failure after it had the message, as in 63018. A list does not tell.
+    error_code: Option<String>,
     /// Why it was not sent, or not yet: one of ours, or Twilio's.
     code: Option<String>,
     reason: Option<String>,
@@ -250,7 +254,15 @@ pub(super) async fn told(
 async fn shown(app: &App, send: Send) -> Result<SendShown, Problem> {
     let instead = app.sending.sends.instead_of(&send.id).await;
     let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
+    let sid = Some(send.message_sid.clone()).filter(|sid| !sid.is_empty());
+    let account_sid = send.account_sid.clone();
     let mut shown = SendShown::of(send, &app.sending.errors);
+    if let Some(sid) = sid {
+        let heard = app.histories.message(&account_sid, &sid).await;
+        if let Some(heard) = heard.map_err(|reason| Problem::unavailable(&reason))? {
+            (shown.status, shown.error_code) = (Some(heard.status), heard.error_code);
+        }
+    }
     shown.fallback = instead.map(|instead| instead.id);
     shown.links.fallback = shown.fallback.as_ref().map(|id| format!("/v1/messages/{id}"));
     Ok(shown)
@@ -370,6 +382,8 @@ impl SendShown {
             category: send.category,
             kind: send.kind,
             message_sid,
+            status: None,
+            error_code: None,
             actor: known.map(|entry| entry.actor.as_str()),
             remedy: known.map(|entry| entry.remedy.clone()),
             code: some(send.code),

@@ -120,7 +120,7 @@ struct WantedTemplateEntry {
 
 /// The name of a place.
 #[derive(Deserialize, ToSchema)]
-#[schema(pattern = "^[0-9A-Za-z_]{1,64}$")]
+#[schema(pattern = r"^[^\s{}\x00-\x1f\x7f-\x9f]{1,64}$")]
 struct Place(String);
 
 /// Which are looked for.
@@ -257,7 +257,7 @@ async fn put(
     }
     let places: BTreeSet<String> = wanted.variables.into_iter().map(|Place(name)| name).collect();
     if !variables::are_places(&places) {
-        let must = "variables: at most 100 names of letters, digits and _";
+        let must = "variables: at most 100 names of 1 to 64 characters, without blanks and braces";
         return Err(Problem::unreadable(must));
     }
     let text = wanted.text.unwrap_or_default();
@@ -275,6 +275,7 @@ async fn put(
         category: wanted.category,
         variables: places,
         text,
+        has_others: false,
         digest: String::new(),
         changed_at_ms: at_ms,
     };

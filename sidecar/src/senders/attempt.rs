@@ -22,6 +22,7 @@ use crate::{
             outcome::{Meaning, meaning},
             pace::pause,
             rules::of_media,
+            sender::is_service,
         },
     },
     http::now_ms,
@@ -73,6 +74,7 @@ impl Attempter {
                 &send,
                 &recipient,
                 Meaning::Refused {
+                    status: None,
                     code: "expired".into(),
                     reason: "it waited longer than sending.give_up_s".into(),
                 },
@@ -98,7 +100,7 @@ impl Attempter {
                     self.end(
                         &send,
                         &recipient,
-                        Meaning::Refused { code: code.as_str().into(), reason: said },
+                        Meaning::Refused { status: None, code: code.as_str().into(), reason: said },
                         "",
                     )
                     .await;
@@ -170,7 +172,7 @@ impl Attempter {
             self.again(send, due_at_ms, (code, &unfit.detail), "").await;
             return;
         }
-        let refused = Meaning::Refused { code: code.into(), reason: unfit.detail };
+        let refused = Meaning::Refused { status: None, code: code.into(), reason: unfit.detail };
         self.end(send, recipient, refused, "").await;
     }
 
@@ -185,10 +187,16 @@ impl Attempter {
     async fn end(&self, send: &Send, recipient: &Address, meaning: Meaning, request_id: &str) {
         let (state, message_sid, code, reason) = match &meaning {
             Meaning::Sent { message_sid } => ("sent", message_sid.as_str(), "", ""),
-            Meaning::Refused { code, reason } => ("refused", "", code.as_str(), reason.as_str()),
+            Meaning::Refused { code, reason, .. } => {
+                ("refused", "", code.as_str(), reason.as_str())
+            }
             Meaning::Unknown { reason } | Meaning::Again { reason, .. } => {
                 ("unknown", "", "unknown", reason.as_str())
             }
+        };
+        let twilio_status = match &meaning {
+            Meaning::Refused { status: Some(status), .. } => i64::from(*status),
+            _ => 0,
         };
         self.metrics.sends.ended(state);
         match state {
@@ -203,7 +211,7 @@ impl Attempter {
                 tracing::info!(event = "send.sent", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio has a message")
             }
         }
-        let outcome = Outcome { state, message_sid, code, reason, request_id };
+        let outcome = Outcome { state, message_sid, code, reason, request_id, twilio_status };
         let masked = recipient.to_string();
         // What Twilio said is written down as long as there is any chance to.
         for tries in 1..=5 {
@@ -266,7 +274,7 @@ fn told(meaning: &Meaning, recipient: &str) -> Told {
 
 /// The question that was answered when it was taken on.
 fn intent(send: &Send, recipient: &Address) -> Intent {
-    let from = Address::parse(&send.sender).filter(|_| !send.sender.starts_with("MG"));
+    let from = Address::parse(&send.sender).filter(|_| !is_service(&send.sender));
     let category = Category::ALL.into_iter().find(|one| one.as_str() == send.category);
     let kind = if send.kind == "template" { Kind::Template } else { Kind::Session };
     Intent {

@@ -12,6 +12,10 @@ pub(super) enum Fault {
     TooMany,
     /// 400 with this code; nothing is accepted.
     Refused(u32),
+    /// 404 with code 20404; nothing is accepted.
+    NotFound,
+    /// 401 with code 20003; nothing is accepted.
+    Unauthorized,
     /// 503 before anything is accepted.
     Unavailable,
     /// The message is accepted, but the answer is 500.
@@ -43,6 +47,8 @@ const TABLE: &[(&str, Fault, &str)] = &[
         "no answer at all, **after** accepting: the message is sent",
     ),
     ("9007", Fault::Closed, "the connection is closed without an answer; not accepted"),
+    ("9008", Fault::NotFound, "404, code 20404; not accepted"),
+    ("9009", Fault::Unauthorized, "401, code 20003; not accepted"),
     (
         "9010",
         Fault::Failed(63016),

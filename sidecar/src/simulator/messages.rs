@@ -121,14 +121,18 @@ impl Message {
             "from": self.from, "messaging_service_sid": self.service,
             "num_media": self.media.len().to_string(), "num_segments": segments.to_string(),
             "price": null, "price_unit": "USD", "sid": self.sid, "status": self.status,
-            "subresource_uris": { "media": format!("{uri}/Media.json") },
+            "subresource_uris": {
+                "media": format!("{uri}/Media.json"), "feedback": format!("{uri}/Feedback.json"),
+            },
             "to": self.to, "uri": format!("{uri}.json"),
         })
     }
 
     /// Its media as Twilio shows them.
     pub(super) fn media_json(&self) -> Vec<Value> {
-        let shown = (0_u32..).zip(&self.media).map(|(index, url)| {
+        // What was deleted has no URL any more.
+        let left = (0_u32..).zip(&self.media).filter(|(_, url)| !url.is_empty());
+        let shown = left.map(|(index, url)| {
             let sid = self.media_sid(index);
             json!({
                 "sid": sid, "account_sid": self.account, "parent_sid": self.sid,
@@ -137,6 +141,26 @@ impl Message {
             })
         });
         shown.collect()
+    }
+
+    /// Deletes one of its media; false if there is no such one.
+    pub(super) fn delete_medium(&mut self, sid: &str) -> bool {
+        let index = (0_u32..)
+            .zip(&self.media)
+            .find(|(index, url)| !url.is_empty() && self.media_sid(*index) == sid);
+        let index = index.and_then(|(index, _)| usize::try_from(index).ok());
+        match index.and_then(|index| self.media.get_mut(index)) {
+            Some(url) => {
+                url.clear();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether it has not got anywhere yet, and can be neither redacted nor deleted.
+    pub(super) fn is_incomplete(&self) -> bool {
+        matches!(self.status, "accepted" | "scheduled" | "queued" | "sending")
     }
 
     /// The SID of one of its media.

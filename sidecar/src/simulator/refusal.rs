@@ -30,6 +30,13 @@ impl Refusal {
         Self::new(401, 20003, "Authenticate")
     }
 
+    /// A message that has not got anywhere yet.
+    pub(super) fn incomplete() -> Self {
+        let told =
+            "Cannot delete or redact this message because its delivery has not been completed";
+        Self::new(409, 20009, told)
+    }
+
     pub(super) fn too_many() -> Self {
         Self::new(429, 20429, "Too Many Requests")
     }

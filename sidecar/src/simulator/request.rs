@@ -6,7 +6,11 @@
 use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
-use crate::domain::contact;
+use crate::domain::{
+    contact,
+    dropin::content_variables,
+    sending::{request::Sender, sender::sender},
+};
 
 /// Longest text, in characters.
 const MAX_BODY: usize = 1600;
@@ -75,30 +79,52 @@ impl Request {
             return Err(Refusal::bad(21211, told));
         }
         let (from, service) = (get("From"), get("MessagingServiceSid"));
-        match (&from, &service) {
-            (None, None) => {
+        if service.as_ref().is_some_and(|service| !is_sid(service, "MG")) {
+            return Err(Refusal::bad(21701, "The Messaging Service does not exist"));
+        }
+        let (from, service) = match from {
+            None if service.is_none() => {
                 return Err(Refusal::bad(21603, "A 'From' phone number is required."));
             }
-            (Some(from), _) if !is_address(from) => {
-                let told = format!(
-                    "The 'From' number {from} is not a valid phone number, shortcode, or alphanumeric sender ID."
-                );
-                return Err(Refusal::bad(21212, told));
-            }
-            (Some(from), _) if is_whatsapp(from) != is_whatsapp(&to) => {
-                return Err(Refusal::bad(
-                    21910,
-                    "Invalid From and To pair. From and To should be of the same channel",
-                ));
-            }
-            (Some(from), _) if *from == to => {
-                return Err(Refusal::bad(21266, "'To' and 'From' number cannot be the same"));
-            }
-            (_, Some(service)) if !is_sid(service, "MG") => {
-                return Err(Refusal::bad(21701, "The Messaging Service does not exist"));
-            }
-            _ => {}
+            None => (None, service),
+            Some(from) if is_address(&from) => (Some(from), service),
+            Some(from) => match sender(&from, None) {
+                Ok(Sender::Service(sid)) => (None, Some(sid)),
+                Ok(Sender::From(address)) if address.number == from => (Some(from), service),
+                _ => {
+                    let told = format!(
+                        "The 'From' number {from} is not a valid phone number, shortcode, or alphanumeric sender ID."
+                    );
+                    return Err(Refusal::bad(21212, told));
+                }
+            },
+        };
+        if from.as_ref().is_some_and(|from| is_whatsapp(from) != is_whatsapp(&to)) {
+            let told = "Invalid From and To pair. From and To should be of the same channel";
+            return Err(Refusal::bad(21910, told));
         }
+        if from.as_ref() == Some(&to) {
+            return Err(Refusal::bad(21266, "'To' and 'From' number cannot be the same"));
+        }
+        let content_sid = get("ContentSid");
+        let variables = get("ContentVariables");
+        if let Some(sid) = &content_sid {
+            if !is_sid(sid, "HX") {
+                return Err(Refusal::bad(21655, "The ContentSid is Invalid"));
+            }
+        } else if variables.is_some() {
+            let told = "A ContentSid must be specified if ContentVariables are provided";
+            return Err(Refusal::bad(21654, told));
+        }
+        let variables = variables.map(|json| content_variables::read(&json)).transpose();
+        let variables = variables
+            .map_err(|mistake| Refusal::bad(mistake.code, mistake.message))?
+            .unwrap_or_default();
+        // The template supersedes them.
+        let get = |name: &str| match (name, &content_sid) {
+            ("Body", Some(_)) => None,
+            (name, _) => get(name),
+        };
         let body = get("Body");
         if body.as_ref().is_some_and(|body| body.chars().count() > MAX_BODY) {
             return Err(Refusal::bad(
@@ -106,7 +132,9 @@ impl Request {
                 "The concatenated message body exceeds the 1600 character limit",
             ));
         }
-        let media = pairs.iter().filter(|(name, value)| name == "MediaUrl" && !value.is_empty());
+        let media = pairs.iter().filter(|(name, value)| {
+            content_sid.is_none() && name == "MediaUrl" && !value.is_empty()
+        });
         let media: Vec<String> = media.map(|(_, value)| value.clone()).collect();
         let most = if is_whatsapp(&to) { MAX_MEDIA.1 } else { MAX_MEDIA.0 };
         if media.len() > most {
@@ -115,21 +143,12 @@ impl Request {
         if let Some(url) = media.iter().find(|url| !is_url(url)) {
             return Err(Refusal::bad(21620, format!("Invalid media URL(s): {url}")));
         }
-        let content_sid = get("ContentSid");
         if body.is_none() && media.is_empty() && content_sid.is_none() {
             return Err(Refusal::bad(
                 21619,
                 "A text message body or media urls must be specified.",
             ));
         }
-        if content_sid.as_ref().is_some_and(|sid| !is_sid(sid, "HX")) {
-            return Err(Refusal::bad(21655, "The ContentSid is Invalid"));
-        }
-        let variables = match get("ContentVariables") {
-            Some(json) => serde_json::from_str(&json)
-                .map_err(|_| Refusal::bad(21656, "The ContentVariables Parameter is invalid"))?,
-            None => BTreeMap::new(),
-        };
         let status_callback = get("StatusCallback");
         if status_callback.as_ref().is_some_and(|url| !is_url(url)) {
             return Err(Refusal::bad(21609, "The StatusCallback URL is not a valid URL."));
@@ -244,6 +263,7 @@ mod tests {
         assert!(read(&[]).is_ok());
         let long = "x".repeat(1601);
         let service = format!("MG{}", "0".repeat(32));
+        let content = format!("HX{}", "0".repeat(32));
         for (change, code) in [
             (&[("Bodi", "hi")][..], 20001),
             (&[("To", "")], 21604),
@@ -256,7 +276,12 @@ mod tests {
             (&[("Body", &long)], 21617),
             (&[("MediaUrl", "ftp://example.com/a")], 21620),
             (&[("ContentSid", "HX1")], 21655),
-            (&[("ContentVariables", "{\"1\":2}")], 21656),
+            (&[("ContentVariables", "{\"1\":\"a\"}")], 21654),
+            (&[("ContentSid", &content), ("ContentVariables", "{\"1\":null}")], 21656),
+            (&[("From", "ABCDEFGHIJKL")], 21212),
+            (&[("From", "89")], 21212),
+            (&[("From", "whatsapp:ACME"), ("To", "whatsapp:+14155550123")], 21212),
+            (&[("From", "ACME"), ("To", "whatsapp:+14155550123")], 21910),
             (&[("StatusCallback", "https://a_b.example.com")], 21609),
             (&[("ScheduleType", "fixed")], 35111),
             (&[("ScheduleType", "daily")], 35126),
@@ -294,6 +319,26 @@ mod tests {
             let taken = read(&[&schedule[..], &[("SendAt", at)]].concat());
             assert_eq!(taken.unwrap().send_at_ms, Some(ms), "the ends are within");
         }
+    }
+
+    #[test]
+    fn sender_is_a_number_a_short_code_a_name_or_a_service() {
+        for from in ["ACME", "A-1 b", "89292", "892", "+14155238886"] {
+            assert_eq!(read(&[("From", from)]).unwrap().from.as_deref(), Some(from));
+        }
+        let service = format!("MG{}", "0".repeat(32));
+        let asked = read(&[("From", &service)]).unwrap();
+        assert_eq!((asked.from, asked.service), (None, Some(service)));
+    }
+
+    #[test]
+    fn template_supersedes_text_and_media() {
+        let content = format!("HX{}", "0".repeat(32));
+        let media = ("MediaUrl", "https://example.com/a.png");
+        let asked = read(&[("ContentSid", &content), ("ContentVariables", "{\"1\":19.90}"), media]);
+        let asked = asked.unwrap();
+        assert_eq!((asked.body, asked.media.len()), (None, 0));
+        assert_eq!(asked.variables["1"], "19.90");
     }
 
     #[test]

@@ -9,18 +9,19 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
 use super::faults::Fault;
 use super::line::Cut;
-use super::listing::{Listing, PAGE, page};
+use super::listing::{Listing, PAGE};
 use super::messages::Message;
 use super::refusal::Refusal;
 use super::request::Request;
+use super::resources;
 use super::{Account, Shared, fresh_sid, now_ms};
 
 /// How long a request without an answer is kept waiting.
@@ -31,8 +32,13 @@ pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route(&format!("{account}/Messages.json"), get(list).post(create))
         .route(&format!("{account}/Messages/{{sid}}"), get(fetch).post(update).delete(remove))
-        .route(&format!("{account}/Messages/{{sid}}/Media.json"), get(media_list))
-        .route(&format!("{account}/Messages/{{sid}}/Media/{{media}}"), get(media_fetch))
+        .route(&format!("{account}/Messages/{{sid}}/Media.json"), get(resources::media_list))
+        .route(
+            &format!("{account}/Messages/{{sid}}/Media/{{media}}"),
+            get(resources::media_fetch).delete(resources::media_remove),
+        )
+        .route(&format!("{account}/Messages/{{sid}}/Feedback.json"), post(resources::feedback))
+        .route("/2010-04-01/Accounts/{account}", get(resources::account_fetch))
         .route("/v1/Content", get(content_list))
         .route("/v1/ContentAndApprovals", get(content_list))
         .route("/v1/Content/{sid}", get(content_fetch))
@@ -49,7 +55,7 @@ impl IntoResponse for Json {
     }
 }
 
-type App = State<Arc<Shared>>;
+pub(super) type App = State<Arc<Shared>>;
 type Answer = Result<Response, Refusal>;
 
 async fn create(
@@ -80,6 +86,11 @@ async fn accept(
         Some(Fault::Refused(code)) => {
             return Err(Refusal::bad(code, "The recipient's number asks for this error"));
         }
+        Some(Fault::NotFound) => {
+            let path = format!("/2010-04-01/Accounts/{}/Messages.json", account.sid);
+            return Err(Refusal::not_found(&path));
+        }
+        Some(Fault::Unauthorized) => return Err(Refusal::unauthorized()),
         Some(Fault::Unavailable) => return Err(Refusal::new(503, 20503, "Service Unavailable")),
         Some(Fault::Closed) => {
             line.cut();
@@ -127,6 +138,7 @@ async fn update(
     let answer = with_message(&shared, &headers, &account, &sid, |message| {
         for (name, value) in &pairs {
             match (name.as_str(), value.as_str()) {
+                ("Body", "") if message.is_incomplete() => return Err(Refusal::incomplete()),
                 ("Body", "") => message.body.clear(),
                 ("Status", "canceled") if message.status == "scheduled" => {
                     message.status = "canceled"
@@ -153,45 +165,16 @@ async fn remove(
     Path((account, sid)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let answer = with_message(&shared, &headers, &account, &sid, |message| Ok(message.sid.clone()))
+    let answer =
+        with_message(&shared, &headers, &account, &sid, |message| match message.is_incomplete() {
+            true => Err(Refusal::incomplete()),
+            false => Ok(message.sid.clone()),
+        })
         .map(|sid| {
             shared.ledger().messages.remove(&sid);
             StatusCode::NO_CONTENT.into_response()
         });
     finish(&shared, "delete", answer)
-}
-
-async fn media_list(
-    State(shared): App,
-    Path((account, sid)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
-    let answer = with_message(&shared, &headers, &account, &sid, |message| {
-        let uri = format!("{}/Media.json", message.uri());
-        Ok(Json(page(&uri, "media_list", message.media_json(), 0, PAGE.0, false)).into_response())
-    });
-    finish(&shared, "media", answer)
-}
-
-async fn media_fetch(
-    State(shared): App,
-    Path((account, sid, media)): Path<(String, String, String)>,
-    headers: HeaderMap,
-) -> Response {
-    let answer = with_message(&shared, &headers, &account, &sid, |message| {
-        let wanted = media.trim_end_matches(".json");
-        let all = message.media_json().into_iter().zip(&message.media);
-        let found =
-            all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == wanted));
-        let (shown, url) = found.ok_or_else(|| Refusal::not_found(&media))?;
-        // Without .json Twilio sends on to where the medium is.
-        Ok(if media.ends_with(".json") {
-            Json(shown).into_response()
-        } else {
-            Redirect::temporary(url).into_response()
-        })
-    });
-    finish(&shared, "media", answer)
 }
 
 async fn list(
@@ -292,7 +275,7 @@ async fn content_approval(
 }
 
 /// The account that calls: by its SID and auth token or by an API key; of the path's account, if there is one.
-fn allowed<'a>(
+pub(super) fn allowed<'a>(
     shared: &'a Shared,
     headers: &HeaderMap,
     path: Option<&str>,
@@ -321,7 +304,7 @@ fn allowed<'a>(
     }
 }
 
-fn with_message<T>(
+pub(super) fn with_message<T>(
     shared: &Shared,
     headers: &HeaderMap,
     account: &str,
@@ -337,7 +320,7 @@ fn with_message<T>(
     act(found.ok_or_else(missing)?)
 }
 
-fn finish(shared: &Shared, what: &'static str, answer: Answer) -> Response {
+pub(super) fn finish(shared: &Shared, what: &'static str, answer: Answer) -> Response {
     let mut response = answer.unwrap_or_else(|refusal| refused(&refusal));
     if let Ok(id) = HeaderValue::from_str(&fresh_sid("RQ")) {
         response.headers_mut().insert("Twilio-Request-Id", id);
@@ -355,7 +338,7 @@ fn refused(refusal: &Refusal) -> Response {
     response
 }
 
-fn pairs(form: &[u8]) -> Vec<(String, String)> {
+pub(super) fn pairs(form: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(form).into_owned().collect()
 }
 

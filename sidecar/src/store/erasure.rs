@@ -42,6 +42,8 @@ pub struct Erasure {
     pub since_ms: i64,
     /// Only what was heard then or before, in milliseconds since 1970.
     pub until_ms: i64,
+    /// Take out what was written, and leave who wrote it to whom.
+    pub text_only: bool,
     /// Only count.
     pub dry_run: bool,
     /// Delete what no copy can come of any more.
@@ -155,7 +157,7 @@ impl Sweeper {
             // A courier that has one of these in its hands brings it to an end; all others are withdrawn.
             let mut owed: Vec<Withdrawn> = found
                 .iter()
-                .filter(|row| row.owed)
+                .filter(|row| row.owed && !erasure.text_only)
                 .map(|row| Withdrawn { dedupe_key: row.dedupe_key.clone(), now_ms })
                 .collect();
             owed.sort_unstable_by(|a, b| a.dedupe_key.cmp(&b.dedupe_key));
@@ -163,7 +165,8 @@ impl Sweeper {
             let (gone, rest): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|row| erasure.delete && is_over(row));
             swept.deleted = gone.len();
-            let rows = self.plan(rest, &everything(), None, now_ms, &mut swept);
+            let plan = if erasure.text_only { texts() } else { everything() };
+            let rows = self.plan(rest, &plan, None, now_ms, &mut swept);
             // All of them at once, with the first step.
             if after.is_none() {
                 let mut sends = 0;
@@ -303,6 +306,13 @@ async fn of_sends(
 fn everything() -> Plan {
     let mut plan = Plan::default();
     Part::ALL.into_iter().for_each(|part| plan.add(part, Means::Remove));
+    plan
+}
+
+/// What was written, as Twilio's redaction of a message has it.
+fn texts() -> Plan {
+    let mut plan = Plan::default();
+    plan.add(Part::Body, Means::Remove);
     plan
 }
 

@@ -20,7 +20,7 @@ macro_rules! send_columns {
     () => {
         "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, wanted_at_ms, attempt_id, tries, \
          message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, looks, request_id, fallback, \
-         fallback_to, fallback_of"
+         fallback_to, fallback_of, twilio_status"
     };
 }
 pub(super) use send_columns;
@@ -41,7 +41,7 @@ const AGAIN: &str = "
 /// An answer that comes after the hold is as good as one before.
 const END: &str = "
     UPDATE sends SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
-        request_id = $9, looks = 0, look_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
+        request_id = $9, twilio_status = $10, looks = 0, look_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
         form = CASE WHEN $3 = 'unknown' THEN form ELSE '' END,
         fallback = CASE WHEN $3 = 'refused' THEN '' ELSE fallback END,
         fallback_to = CASE WHEN $3 = 'refused' THEN '' ELSE fallback_to END,
@@ -123,6 +123,8 @@ pub struct Send {
     pub fallback_to: String,
     /// Instead of which message of ours it is; empty if of none.
     pub fallback_of: String,
+    /// HTTP status with which Twilio refused it; 0 where Twilio did not.
+    pub twilio_status: i64,
 }
 
 /// How an attempt ended.
@@ -138,6 +140,8 @@ pub struct Outcome<'a> {
     pub reason: &'a str,
     /// Twilio's name of the call; empty if it answered none.
     pub request_id: &'a str,
+    /// HTTP status of Twilio's refusal; 0 where Twilio did not refuse it.
+    pub twilio_status: i64,
 }
 
 /// How sending stands.
@@ -259,6 +263,7 @@ impl Sends {
             Bind::Whole(now_ms),
             Bind::Text(masked),
             Bind::Text(outcome.request_id),
+            Bind::Whole(outcome.twilio_status),
         ];
         let ended = self.writes.change_with(END, &binds, instead);
         ended.await.map(|rows| rows == 1)

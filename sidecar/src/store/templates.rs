@@ -22,7 +22,8 @@ const STANDINGS: &str = "
     SELECT account_sid, revision, synced_at_ms, problem FROM template_catalogues ORDER BY account_sid";
 
 const OF_ACCOUNT: &str = "
-    SELECT source, content_sid, name, locale, approval, reason, category, variables, text, digest, changed_at_ms
+    SELECT source, content_sid, name, locale, approval, reason, category, variables, text, digest, changed_at_ms,
+        has_others
     FROM templates WHERE account_sid = $1";
 
 const BEGIN: &str = "
@@ -50,12 +51,12 @@ const TOGETHER: usize = 200;
 
 const KEEP: &str = "
     INSERT INTO templates (account_sid, source, reference, content_sid, name, locale, approval, reason, category, variables,
-        text, digest, changed_at_ms)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+        text, digest, changed_at_ms, has_others)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
     ON CONFLICT (account_sid, source, reference) DO UPDATE SET content_sid = excluded.content_sid, name = excluded.name,
         locale = excluded.locale, approval = excluded.approval, reason = excluded.reason, category = excluded.category,
         variables = excluded.variables, text = excluded.text, digest = excluded.digest,
-        changed_at_ms = excluded.changed_at_ms";
+        changed_at_ms = excluded.changed_at_ms, has_others = excluded.has_others";
 
 const REMOVE: &str = "
     DELETE FROM templates WHERE account_sid = $1 AND source = $2 AND reference = $3";
@@ -86,6 +87,7 @@ struct Row {
     text: String,
     digest: String,
     changed_at_ms: i64,
+    has_others: i64,
 }
 
 /// The templates of one database.
@@ -296,6 +298,7 @@ async fn keep(
         Bind::Text(&template.text),
         Bind::Text(&template.digest),
         Bind::Whole(template.changed_at_ms),
+        Bind::Whole(template.has_others.into()),
     ];
     tx.execute_bound(KEEP, &binds).await.map(|_| ())
 }
@@ -326,6 +329,7 @@ impl Row {
             category: Category::try_from(self.category).ok(),
             variables: serde_json::from_str::<BTreeSet<String>>(&self.variables).ok()?,
             text: self.text,
+            has_others: self.has_others != 0,
             digest: self.digest,
             changed_at_ms: self.changed_at_ms,
         })

@@ -2,6 +2,8 @@
 //! is one sidecar's: who raises `looks` has it, and only while nobody else has learned anything it may bring a message back to
 //! `queued`. What a look has to find for that is the domain's to say.
 
+use std::slice;
+
 use sqlx::FromRow;
 
 use super::{
@@ -36,6 +38,12 @@ const REQUEUE: &str = "
 const CANCEL: &str = "
     UPDATE sends SET state = 'canceled', form = '', fallback = '', fallback_to = '', recipient = $2, code = '', reason = '', changed_at_ms = $3
     WHERE id = $1 AND state = 'queued'";
+
+/// What has ended without Twilio: there is nothing left to send or to learn.
+const REMOVE: &str = "
+    DELETE FROM sends WHERE id = $1 AND account_sid = $2 AND state IN ('refused', 'not_sent', 'canceled')";
+
+const REMOVE_USES: &str = "DELETE FROM media_uses WHERE send_id = $1";
 
 /// Others of one recipient whose outcome is not known either; `$4` at most.
 const LIKE_IT: &str = "
@@ -131,6 +139,23 @@ impl Sends {
         self.changed(REQUEUE, &binds).await.map(|rows| rows == 1)
     }
 
+    /// Removes a message that has ended without Twilio; false if it has not.
+    pub async fn remove(&self, send: &Send, entry: &AuditEntry) -> Result<bool, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let binds = [Bind::Text(&send.id), Bind::Text(&send.account_sid)];
+            if tx.execute_bound(REMOVE, &binds).await? == 0 {
+                return Ok(false);
+            }
+            tx.execute_bound(REMOVE_USES, &[Bind::Text(&send.id)]).await?;
+            let add_entry = self.database.statements().register.add_entry;
+            tx.execute(add_entry, slice::from_ref(entry)).await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+
     /// It is not wanted any more; false if it is not waiting.
     pub async fn cancel(
         &self,
@@ -145,7 +170,7 @@ impl Sends {
                 return Ok(false);
             }
             let add_entry = self.database.statements().register.add_entry;
-            tx.execute(add_entry, std::slice::from_ref(entry)).await?;
+            tx.execute(add_entry, slice::from_ref(entry)).await?;
             tx.commit().await?;
             Ok(true)
         })

@@ -8,8 +8,11 @@ use toml::Value;
 use crate::{
     domain::{
         address::Address,
-        sending::pace::Rate,
-        tenant::{is_account_sid, is_service_sid},
+        sending::{
+            pace::Rate,
+            sender::{is_alphanumeric_id, is_service},
+        },
+        tenant::is_account_sid,
     },
     reading::Reading,
 };
@@ -100,8 +103,9 @@ fn rates(reading: &mut Reading, path: &str, value: Option<&Value>) -> BTreeMap<S
             let digits = address.number.strip_prefix('+').unwrap_or(&address.number);
             address.written() == name && digits.bytes().all(|byte| byte.is_ascii_digit())
         });
-        if !name.is_empty() && !is_service_sid(&name) && !is_number {
-            let problem = "must be MG and 32 hexadecimal digits, or a number as Twilio writes it";
+        let is_sender = is_number || is_service(&name) || is_alphanumeric_id(&name);
+        if !name.is_empty() && !is_sender {
+            let problem = "must be MG and 32 hexadecimal digits, a number as Twilio writes it, or an alphanumeric sender id";
             reading.problem(&format!("{path}.name"), problem);
         }
         let said = table.get("per_second");
@@ -160,7 +164,7 @@ mod tests {
         assert_eq!(rates["whatsapp:+14155238886"].as_per_second(), 0.333);
         for (sender, problem) in [
             ("name = \"+1 555\"\nper_second = 1", "account[0].sender[0].name: holds a blank"),
-            ("name = \"shop\"\nper_second = 1", "account[0].sender[0].name: must be MG"),
+            ("name = \"wholesaleshop\"\nper_second = 1", "account[0].sender[0].name: must be MG"),
             ("name = \"+14155238886\"", "account[0].sender[0].per_second: must be a number"),
             ("name = \"+14155238886\"\nper_second = 0", "account[0].sender[0].per_second: must"),
             ("name = \"+14155238886\"\nper_second = nan", "account[0].sender[0].per_second: must"),

@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -119,16 +120,37 @@ bad(35112, 400, "POST", f"{messages}.json", {**service, "SendAt": told["later"]}
 bad(35126, 400, "POST", f"{messages}.json", {**later, "ScheduleType": "daily"})
 bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": "2001-01-01T00:00:00Z"})
 bad(20001, 400, "GET", f"{messages}.json?Colour=red")
+# What a message has beside itself, and what takes it away: once it is complete.
+bad(20009, 409, "DELETE", f"{messages}/{good('POST', f'{messages}.json', later)['sid']}.json")
+for sid in (made["sid"], picture["sid"]):
+    deadline = time.monotonic() + 30
+    while good("GET", f"{messages}/{sid}.json")["status"] != "delivered":
+        assert time.monotonic() < deadline, sid
+        time.sleep(0.05)
+media = good("GET", f"{messages}/{picture['sid']}/Media.json")["media_list"]
+medium = f"{messages}/{picture['sid']}/Media/{media[0]['sid']}.json"
+good("GET", medium)
+good("DELETE", medium)
+bad(20404, 404, "GET", medium)
+assert good("GET", f"{messages}/{picture['sid']}/Media.json")["media_list"] == []
+assert good("POST", f"{messages}/{made['sid']}/Feedback.json", {"Outcome": "unconfirmed"})["outcome"] == "unconfirmed"
+assert good("POST", f"{messages}/{made['sid']}.json", {"Body": ""})["body"] == ""
+good("DELETE", f"{messages}/{made['sid']}.json")
+for method, form in (("GET", None), ("POST", {"Body": ""}), ("DELETE", None)):
+    bad(20404, 404, method, f"{messages}/{made['sid']}.json", form)
+bad(20404, 404, "GET", f"{messages}/{made['sid']}/Media.json")
+assert good("GET", f"/2010-04-01/Accounts/{told['account']}.json")["status"] == "active"
+bad(21654, 400, "POST", f"{messages}.json", {**text, "ContentVariables": "{}"})
+bad(20404, 404, "POST", f"{messages}.json", {**text, "To": "+14155559008"})
+bad(20003, 401, "POST", f"{messages}.json", {**text, "To": "+14155559009"})
+for sender in ("ACME", "89292", "MG" + "0" * 32):
+    good("POST", f"{messages}.json", {**text, "From": sender})
 if told["content"]:
     # Every parameter that Twilio describes is one that it knows.
     form = specs["api_v2010"]["paths"]["/2010-04-01/Accounts/{AccountSid}/Messages.json"]["post"]["requestBody"]
     for name in form["content"]["application/x-www-form-urlencoded"]["schema"]["properties"]:
         status, body = call("POST", f"{messages}.json", {name: "", **text})
         assert status == 201, (name, body)
-    media = good("GET", f"{messages}/{picture['sid']}/Media.json")["media_list"]
-    good("GET", f"{messages}/{picture['sid']}/Media/{media[0]['sid']}.json")
-    good("POST", f"{messages}/{made['sid']}.json", {"Body": ""})
-    good("DELETE", f"{messages}/{made['sid']}.json")
     listed = good("GET", "/v1/Content")["contents"]
     good("GET", "/v1/ContentAndApprovals")
     good("GET", f"/v1/Content/{listed[0]['sid']}")
@@ -138,4 +160,4 @@ if told["content"]:
     bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": told["soon"]})
     bad(20503, 503, "POST", f"{messages}.json", {**text, "To": "+14155559004"})
     bad(20429, 429, "POST", f"{messages}.json", {**text, "To": "+14155559001"})
-print("judged", len(judged))
+print("judged", len(set(judged)))

@@ -1,6 +1,8 @@
 //! Twilio's own REST, as the sidecar answers it: by Twilio's official SDKs, which are pointed at it and know nothing of it; and
 //! what they cannot show: whose messages are whose, and that nothing is sent twice.
 
+mod resources;
+
 use std::{path::Path, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -123,7 +125,7 @@ async fn what_it_answers_is_as_twilio_describes_it() {
         .unwrap();
     let said = String::from_utf8_lossy(&judged.stderr);
     assert!(judged.status.success(), "run `make setup-test` if anything is missing: {said}");
-    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 8");
+    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 10");
 }
 
 /// One request as Twilio's clients make it: its status and what it is answered.
@@ -185,12 +187,26 @@ async fn nobody_reaches_what_is_anothers(world: World) {
         format!("Accounts/{account}/Messages/{}.json", made["sid"].as_str().unwrap())
     };
     let cancel = [("Status", "canceled")];
-    for (method, form) in [(Method::GET, &[][..]), (Method::POST, &cancel)] {
+    let sid = made["sid"].as_str().unwrap();
+    let medium = format!("ME{}", "0".repeat(32));
+    for (method, rest, form) in [
+        (Method::GET, format!("/Messages/{sid}.json"), &[][..]),
+        (Method::POST, format!("/Messages/{sid}.json"), &cancel),
+        (Method::POST, format!("/Messages/{sid}.json"), &[("Body", "")]),
+        (Method::DELETE, format!("/Messages/{sid}.json"), &[]),
+        (Method::GET, format!("/Messages/{sid}/Media.json"), &[]),
+        (Method::GET, format!("/Messages/{sid}/Media/{medium}.json"), &[]),
+        (Method::GET, format!("/Messages/{sid}/Media/{medium}"), &[]),
+        (Method::DELETE, format!("/Messages/{sid}/Media/{medium}.json"), &[]),
+        (Method::POST, format!("/Messages/{sid}/Feedback.json"), &[]),
+        (Method::GET, ".json".to_owned(), &[]),
+    ] {
         let theirs = (OTHER, other.as_str());
-        let (_, said) =
-            asked(&sidecar, theirs, (method.clone(), &place(ACCOUNT)), form, None).await;
-        assert_eq!(said["code"], 20003, "{said}");
-        let (_, said) = asked(&sidecar, theirs, (method, &place(OTHER)), form, None).await;
+        let ours = format!("Accounts/{ACCOUNT}{rest}");
+        let (_, said) = asked(&sidecar, theirs, (method.clone(), &ours), form, None).await;
+        assert_eq!(said["code"], 20003, "{rest}: {said}");
+        let other = format!("Accounts/{OTHER}{rest}");
+        let (_, said) = asked(&sidecar, theirs, (method, &other), form, None).await;
         // Twilio would have to be asked, for an account without credentials.
         assert_eq!((&said["code"], &said["status"]), (&json!(20003), &json!(403)), "{said}");
     }
@@ -206,6 +222,7 @@ async fn nobody_reaches_what_is_anothers(world: World) {
     for (method, path, code) in [
         (Method::GET, "Accounts.json", 20404),
         (Method::DELETE, messages.as_str(), 20004),
+        (Method::POST, &format!("Accounts/{ACCOUNT}.json"), 20004),
         (Method::GET, &format!("Accounts/{ACCOUNT}/Calls.json"), 20404),
         (Method::GET, &format!("Accounts/{ACCOUNT}/Messages/SM1.json"), 20404),
         (Method::GET, &format!("Accounts/{ACCOUNT}/Messages.json?PageSize=x"), 20001),

@@ -89,8 +89,8 @@ fn described() -> Value {
         .unwrap()
         .extend(schemas.as_object().unwrap().clone());
     let paths = all["paths"].as_object_mut().unwrap();
-    paths.retain(|path, _| path.contains("/Messages"));
-    assert!(paths.len() >= 2);
+    paths.retain(|path, _| path.contains("/Messages") || path.ends_with("/Accounts/{Sid}.json"));
+    assert!(paths.len() >= 6);
     const TEMPLATES: &str = "/v1/ContentAndApprovals";
     paths.insert(TEMPLATES.to_owned(), content["paths"][TEMPLATES].take());
     let operations = paths.values_mut().flat_map(|path| path.as_object_mut().unwrap().iter_mut());
@@ -262,6 +262,31 @@ async fn every_request_is_let_on_by_twilios_own_description() {
         pages += 1;
     }
     assert!(pages >= 3, "{pages}");
+    // What Twilio carries out is passed on as Twilio describes it.
+    let form = [("To", SMS), ("From", OURS), ("MediaUrl", "https://example.com/a.png")];
+    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let asked = sidecar.client.post(format!("{path}.json")).header("authorization", &basic);
+    let made: Value = asked.body(form).send().await.unwrap().json().await.unwrap();
+    let sid = made["sid"].as_str().unwrap().to_owned();
+    eventually_within(PATIENCE, "it is delivered", async || {
+        shown(format!("/{sid}.json")).await["status"] == "delivered"
+    })
+    .await;
+    let media = shown(format!("/{sid}/Media.json?PageSize=5")).await;
+    let medium = media["media_list"][0]["sid"].as_str().unwrap().to_owned();
+    shown(format!("/{sid}/Media/{medium}.json")).await;
+    let account = format!("{}/2010-04-01/Accounts/{ACCOUNT}.json", sidecar.base);
+    for (method, url, form, expected) in [
+        (Method::GET, account, "", 200),
+        (Method::POST, format!("{path}/{sid}/Feedback.json"), "Outcome=confirmed", 200),
+        (Method::POST, format!("{path}/{sid}.json"), "Body=", 200),
+        (Method::DELETE, format!("{path}/{sid}/Media/{medium}.json"), "", 204),
+        (Method::DELETE, format!("{path}/{sid}.json"), "", 204),
+    ] {
+        let asked = sidecar.client.request(method, &url).header("authorization", &basic);
+        let answer = asked.body(form).send().await.unwrap();
+        assert_eq!(answer.status(), expected, "{url}");
+    }
     assert_eq!(prism.refused(), [""; 0]);
     assert_eq!(simulator.listed(ACCOUNT).await.len(), wanted.len() + sids.len());
     a_wrong_request_is_caught(&prism).await;

@@ -18,6 +18,7 @@ on_every_store! {
     a_template_is_asked_for_by_name,
     what_changes_at_twilio_is_in_the_audit,
     an_administrator_names_what_twilio_does_not_show,
+    variables_have_the_names_and_lengths_of_twilio,
 }
 
 on_every_shared_store! {
@@ -81,6 +82,45 @@ async fn simulate(simulator: &Simulator, content: Value) {
 fn shipping(approval: &str, body: &str) -> Value {
     json!({"sid": SHIPPING, "friendly_name": "shipping_update", "language": "en_US",
         "body": body, "approval": approval, "category": "UTILITY"})
+}
+
+async fn variables_have_the_names_and_lengths_of_twilio(world: World) {
+    let simulator = Simulator::start(&world, &[]);
+    for (n, name, body) in
+        [(1, "greeting", "Hello {{first_name}}, order {{order-id}}"), (2, "letter", "Dear {{1}}")]
+    {
+        let content = json!({"sid": format!("HX{n:032}"), "friendly_name": name, "language": "en_US",
+            "body": body, "approval": "approved", "category": "UTILITY"});
+        simulate(&simulator, content).await;
+    }
+    let sidecar = started(&world, &simulator, &[]).await;
+    let root = administrator(&sidecar).await;
+    let app = application(&sidecar, &root).await;
+    let long = "x".repeat(1020);
+    for (name, variables, text) in [
+        (
+            "greeting",
+            json!({"first_name": "Ada", "order-id": "7"}),
+            "Hello Ada, order 7".to_owned(),
+        ),
+        ("letter", json!({"1": long}), format!("Dear {long}")),
+    ] {
+        let wanted = named(name, None, variables);
+        let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
+        assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
+        eventually("it is at Twilio", async || {
+            simulator.made().await.values().any(|made| *made == text)
+        })
+        .await;
+    }
+    let rejected = coded(422, "variables_rejected");
+    for (name, variables) in [
+        ("greeting", json!({"first_name": "Ada", "order_id": "7"})),
+        ("letter", json!({"1": "x".repeat(1596)})),
+    ] {
+        let wanted = named(name, None, variables);
+        assert_eq!(app.refusal(Method::POST, "/v1/messages", &wanted).await, rejected);
+    }
 }
 
 async fn a_template_is_asked_for_by_name(world: World) {

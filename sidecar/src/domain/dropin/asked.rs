@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 
 use form_urlencoded::Serializer;
-use serde_json::Value;
 
-use super::Mistake;
+use super::{Mistake, content_variables};
 use crate::domain::{
     address::Address,
     period::instant,
-    sending::request::{Content, LONGEST_BODY, MOST_MEDIA, Sender},
+    sending::{
+        request::{Content, LONGEST_BODY, MOST_MEDIA, Sender},
+        sender::{self, is_service},
+    },
 };
 
 /// How late a message may be asked for, in milliseconds: as Twilio's own schedule.
@@ -66,18 +68,23 @@ impl Asked {
             Mistake::new(21211, format!("Invalid 'To' Phone Number: {problem}"))
         })?;
         let service = get("MessagingServiceSid");
-        if service.is_some_and(|sid| !is_sid(sid, "MG")) {
+        if service.is_some_and(|sid| !is_service(sid)) {
             return Err(Mistake::new(21701, "The Messaging Service does not exist"));
         }
         let from = get("From").map(|from| sender(from, &to)).transpose()?;
         let mut passed_on = Serializer::new(String::new());
         let sender = match (from, service) {
             // Twilio takes the number for the service's, and so it is told both.
-            (Some(from), Some(service)) => {
+            (Some(Sender::From(from)), Some(service)) => {
                 passed_on.append_pair("MessagingServiceSid", service);
                 Some(Sender::From(from))
             }
-            (Some(from), None) => Some(Sender::From(from)),
+            // `From` names a Messaging Service as well.
+            (Some(Sender::Service(from)), Some(service)) if from != service => {
+                let told = "From and MessagingServiceSid name two Messaging Services";
+                return Err(Mistake::new(20001, told));
+            }
+            (Some(from), _) => Some(from),
             (None, service) => service.map(|sid| Sender::Service(sid.to_owned())),
         };
         let content = content(pairs, get)?;
@@ -102,26 +109,21 @@ fn once(pairs: &[(String, String)]) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// A number of ours, or a name: Twilio sends SMS as those too.
-fn sender(text: &str, to: &Address) -> Result<Address, Mistake> {
-    let is_name = (1..=11).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" -_&+".contains(&byte))
-        && text.bytes().any(|byte| byte.is_ascii_alphabetic());
-    let named = Address::parse(text).filter(|_| is_name);
-    let from = match named {
-        Some(named) => named,
-        None => Address::given(text, None, None).map_err(|problem| {
-            Mistake::new(21212, format!("The 'From' number is not a valid sender: {problem}"))
-        })?,
-    };
-    if from.channel != to.channel {
-        let told = "Invalid From and To pair. From and To should be of the same channel";
-        return Err(Mistake::new(21910, told));
+/// A sender, on the channel of the recipient.
+fn sender(text: &str, to: &Address) -> Result<Sender, Mistake> {
+    let read = sender::sender(text, None).map_err(|problem| {
+        Mistake::new(21212, format!("The 'From' number is not a valid sender: {problem}"))
+    })?;
+    match &read {
+        Sender::From(from) if from.channel != to.channel => {
+            let told = "Invalid From and To pair. From and To should be of the same channel";
+            Err(Mistake::new(21910, told))
+        }
+        Sender::From(from) if from == to => {
+            Err(Mistake::new(21266, "'To' and 'From' number cannot be the same"))
+        }
+        Sender::From(_) | Sender::Service(_) => Ok(read),
     }
-    if from == *to {
-        return Err(Mistake::new(21266, "'To' and 'From' number cannot be the same"));
-    }
-    Ok(from)
 }
 
 fn content<'a>(
@@ -131,15 +133,19 @@ fn content<'a>(
     let media = pairs.iter().filter(|(name, value)| name == "MediaUrl" && !value.is_empty());
     let media: Vec<String> = media.map(|(_, value)| value.clone()).collect();
     let body = get("Body").unwrap_or_default();
-    let variables = get("ContentVariables").map(variables).transpose()?.unwrap_or_default();
+    let variables = get("ContentVariables");
     if let Some(sid) = get("ContentSid") {
         if !is_sid(sid, "HX") {
             return Err(Mistake::new(21655, "The ContentSid is Invalid"));
         }
-        if !body.is_empty() || !media.is_empty() {
-            return Err(Mistake::new(20001, "A ContentSid goes without Body and MediaUrl"));
-        }
+        let variables: BTreeMap<String, String> =
+            variables.map(content_variables::read).transpose()?.unwrap_or_default();
+        // Twilio sends the template: `Body` and `MediaUrl` are superseded by it.
         return Ok(Content::Template { content_sid: sid.to_owned(), variables });
+    }
+    if variables.is_some() {
+        let told = "A ContentSid must be specified if ContentVariables are provided";
+        return Err(Mistake::new(21654, told));
     }
     if body.is_empty() && media.is_empty() {
         let told = "A text message body or media urls must be specified.";
@@ -153,17 +159,6 @@ fn content<'a>(
         return Err(Mistake::new(21623, "Number of media files exceeds allowed limit"));
     }
     Ok(Content::Session { body: body.to_owned(), media })
-}
-
-fn variables(json: &str) -> Result<BTreeMap<String, String>, Mistake> {
-    let wrong = || Mistake::new(21656, "The ContentVariables Parameter is invalid");
-    let given: BTreeMap<String, Value> = serde_json::from_str(json).map_err(|_| wrong())?;
-    let text = |value: Value| match value {
-        Value::String(text) => Ok(text),
-        Value::Number(number) => Ok(number.to_string()),
-        _ => Err(wrong()),
-    };
-    given.into_iter().map(|(name, value)| Ok((name, text(value)?))).collect()
 }
 
 /// What waits, waits here: without a Messaging Service too, and for less than Twilio's shortest time.
@@ -223,6 +218,7 @@ mod tests {
     #[test]
     fn each_mistake_has_twilios_code() {
         let (long, service) = ("x".repeat(1601), format!("MG{}", "0".repeat(32)));
+        let other = format!("MG{}", "1".repeat(32));
         let content = format!("HX{}", "0".repeat(32));
         let media = ("MediaUrl", "https://a.example/1");
         for (change, code) in [
@@ -236,8 +232,14 @@ mod tests {
             (&[("Body", &long)], 21617),
             (&[media; 11], 21623),
             (&[("ContentSid", "HX1")], 21655),
-            (&[("ContentVariables", "{\"1\":[]}")], 21656),
-            (&[("ContentSid", &content)], 20001),
+            (&[("ContentVariables", "{\"1\":[]}")], 21654),
+            (&[("ContentVariables", "{}")], 21654),
+            (&[("ContentSid", &content), ("ContentVariables", "{\"1\":[]}")], 21656),
+            (&[("ContentSid", &content), ("ContentVariables", "{\"1\":null}")], 21656),
+            (&[("From", &service), ("MessagingServiceSid", &other)], 20001),
+            (&[("To", "whatsapp:+16132345678"), ("From", "ACME")], 21910),
+            (&[("To", "whatsapp:+16132345678"), ("From", "whatsapp:ACME")], 21212),
+            (&[("From", "ABCDEFGHIJKL")], 21212),
             (&[("To", "+16132345678"), ("To", "+16132345679")], 20001),
             (&[("StatusCallback", "https://a_b.example")], 21609),
             (&[("SendAt", "2026-11-24T00:00:00Z")], 35112),
@@ -254,20 +256,40 @@ mod tests {
         assert!(matches!(both.sender, Some(Sender::From(_))));
         assert_eq!(both.passed_on, format!("MessagingServiceSid={service}"));
         assert_eq!(read(&[("From", "")]).unwrap().sender, None, "a route may say it");
-        assert!(matches!(read(&[("From", "ACME Inc")]).unwrap().sender, Some(Sender::From(_))));
+        for from in ["ACME Inc", "MGMT", "89292"] {
+            let Some(Sender::From(read)) = read(&[("From", from)]).unwrap().sender else {
+                panic!()
+            };
+            assert_eq!(read.written(), from);
+        }
+        for more in [
+            &[("From", service.as_str())][..],
+            &[("From", &service), ("MessagingServiceSid", &service)],
+        ] {
+            let asked = read(more).unwrap();
+            assert_eq!(asked.sender, Some(Sender::Service(service.clone())));
+            assert_eq!(asked.passed_on, "");
+        }
     }
 
     #[test]
     fn what_no_rule_asks_about_is_handed_on() {
         let asked = read(&[("ValidityPeriod", "60"), ("Tomorrow", "a b"), ("Body", "hi")]).unwrap();
         assert_eq!(asked.passed_on, "ValidityPeriod=60&Tomorrow=a+b");
-        let template = read(&[
-            ("Body", ""),
-            ("ContentSid", "HX00112233445566778899aabbccddeeff"),
-            ("ContentVariables", "{\"1\":\"Ada\",\"2\":7}"),
-        ]);
-        let Content::Template { variables, .. } = template.unwrap().content else { panic!() };
-        assert_eq!(variables.values().collect::<Vec<_>>(), ["Ada", "7"]);
+        let media = ("MediaUrl", "https://a.example/1");
+        let long = "x".repeat(2000);
+        for superseded in
+            [&[("Body", "")][..], &[("Body", "Your message")], &[("Body", &long)], &[media, media]]
+        {
+            let template = [
+                ("ContentSid", "HX00112233445566778899aabbccddeeff"),
+                ("ContentVariables", "{\"1\":\"Ada\",\"2\":19.90}"),
+            ];
+            let asked = read(&[&template[..], superseded].concat()).unwrap();
+            let Content::Template { variables, .. } = asked.content else { panic!() };
+            assert_eq!(variables.values().collect::<Vec<_>>(), ["Ada", "19.90"]);
+            assert_eq!(asked.passed_on, "");
+        }
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! of ours looks in Twilio's words. What may be sent is not decided here (`domain/sending`).
 
 pub mod asked;
+pub mod content_variables;
 pub mod entry;
 pub mod listing;
 pub mod resource;
@@ -11,6 +12,8 @@ pub mod resource;
 pub struct Mistake {
     /// Twilio's code for it.
     pub code: u32,
+    /// HTTP status it is answered with; 400 unless Twilio's differs.
+    pub status: u16,
     /// For people.
     pub message: String,
 }
@@ -18,6 +21,11 @@ pub struct Mistake {
 impl Mistake {
     /// By Twilio's code.
     pub fn new(code: u32, message: impl Into<String>) -> Mistake {
-        Mistake { code, message: message.into() }
+        Mistake { code, status: 400, message: message.into() }
+    }
+
+    /// The same, answered with another HTTP status.
+    pub fn with_status(self, status: u16) -> Mistake {
+        Mistake { status, ..self }
     }
 }

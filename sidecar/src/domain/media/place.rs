@@ -90,11 +90,13 @@ pub fn is_public(address: IpAddr) -> bool {
 pub struct Places {
     trusted: Vec<IpNet>,
     ports: Vec<u16>,
+    http: bool,
 }
 
 impl Places {
-    /// With addresses that count as public although they are not, and the ports of https; or what is wrong with these.
-    pub fn new(trusted: &[String], ports: &[String]) -> Result<Places, String> {
+    /// With addresses that count as public although they are not, the permitted ports, and whether plain http is permitted (at
+    /// port 80 as well); or what is wrong with these.
+    pub fn new(trusted: &[String], ports: &[String], http: bool) -> Result<Places, String> {
         let network = |text: &String| {
             let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
             text.parse::<IpNet>().ok().or_else(alone).ok_or_else(|| {
@@ -110,6 +112,7 @@ impl Places {
         Ok(Places {
             trusted: trusted.iter().map(network).collect::<Result<_, _>>()?,
             ports: ports.iter().map(port).collect::<Result<_, _>>()?,
+            http,
         })
     }
 
@@ -143,8 +146,13 @@ impl Places {
         let is_trusted = literal.is_some_and(|address| self.trusts(address));
         match url.scheme() {
             "https" => {}
-            "http" if is_trusted => {}
-            _ => return wrong("must begin with https://, for Twilio to fetch it"),
+            "http" if is_trusted || self.http => {}
+            "http" => {
+                return wrong(
+                    "must begin with https://: the operator permits http in media.allow_http",
+                );
+            }
+            _ => return wrong("must begin with https:// or http://, for Twilio to fetch it"),
         }
         if !url.username().is_empty() || url.password().is_some() {
             return wrong("has a user or a password: Twilio fetches without");
@@ -155,7 +163,8 @@ impl Places {
             _ => {}
         }
         let port = url.port_or_known_default().unwrap_or_default();
-        if !is_trusted && !self.ports.contains(&port) {
+        let is_of_http = self.http && url.scheme() == "http" && port == 80;
+        if !is_trusted && !is_of_http && !self.ports.contains(&port) {
             let detail = format!("is at port {port}: the operator permits ports in media.ports");
             return Err(Unfit::new(Why::Url, detail));
         }
@@ -180,7 +189,7 @@ mod tests {
     use super::*;
 
     fn places() -> Places {
-        Places::new(&[], &["443".to_owned()]).unwrap()
+        Places::new(&[], &["443".to_owned()], false).unwrap()
     }
 
     fn why(text: &str) -> Option<Why> {
@@ -319,15 +328,41 @@ mod tests {
 
     #[test]
     fn what_is_trusted_is_an_exception_and_nothing_more() {
-        let trusting = Places::new(&["127.0.0.2".into(), "fd00::/8".into()], &["443".into()]);
+        let trusting =
+            Places::new(&["127.0.0.2".into(), "fd00::/8".into()], &["443".into()], false);
         let trusting = trusting.unwrap();
         assert!(trusting.read("http://127.0.0.2:8080/a").is_ok());
         assert!(trusting.read("http://[fd00::1]:8080/a").is_ok());
         assert!(trusting.read("http://127.0.0.1:8080/a").is_err());
         assert!(trusting.read("https://127.0.0.1/a").is_err());
         assert!(trusting.read("http://media.example.com/a").is_err());
-        assert!(Places::new(&["localhost".into()], &[]).is_err());
-        assert!(Places::new(&[], &["0".into()]).is_err());
+        assert!(Places::new(&["localhost".into()], &[], false).is_err());
+        assert!(Places::new(&[], &["0".into()], false).is_err());
+    }
+
+    #[test]
+    fn http_is_permitted_under_the_same_rules() {
+        let places = Places::new(&[], &["443".to_owned(), "8443".to_owned()], true).unwrap();
+        for url in [
+            "http://example.com/a.png",
+            "http://example.com:80/",
+            "http://example.com:8443/",
+            "https://example.com/",
+        ] {
+            assert!(places.read(url).is_ok(), "{url}");
+        }
+        for url in [
+            "http://example.com:8080/",
+            "https://example.com:80/",
+            "http://127.0.0.1/",
+            "http://169.254.169.254/latest",
+            "http://localhost/",
+            "http://user:secret@example.com/",
+            "ftp://example.com/",
+            "file:///etc/passwd",
+        ] {
+            assert!(places.read(url).is_err(), "{url}");
+        }
     }
 
     /// One address, as whoever wants to hide it writes it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     errors::To,
     request::{Content, LONGEST_BODY, Request, Sender},
+    sender::{is_service, sender as read_sender},
 };
 use crate::domain::{
     address::Address,
@@ -126,8 +127,10 @@ impl Fallback {
             (Some(_), Some(_)) => {
                 problems.push("from: there is a messaging_service_sid too".to_owned());
             }
-            (Some(from), None) if Address::parse(from).is_none_or(|from| from.channel != SMS) => {
-                problems.push("from: must be a number that sends SMS".to_owned());
+            (Some(from), None) if !sends_sms(from) => {
+                problems.push(
+                    "from: must be a number, a short code or a name that sends SMS".to_owned(),
+                );
             }
             (None, Some(sid)) if !is_service(sid) => {
                 problems
@@ -231,16 +234,16 @@ impl Kept {
     }
 }
 
+fn sends_sms(from: &str) -> bool {
+    let from = read_sender(from, Some(SMS));
+    from.is_ok_and(|from| matches!(from, Sender::From(from) if from.channel == SMS))
+}
+
 fn sender(said: &str) -> Option<Sender> {
     match is_service(said) {
         true => Some(Sender::Service(said.to_owned())),
         false => Address::parse(said).map(Sender::From),
     }
-}
-
-fn is_service(text: &str) -> bool {
-    text.strip_prefix("MG")
-        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]

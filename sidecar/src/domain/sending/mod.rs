@@ -1,5 +1,5 @@
 //! A message from what is asked for to what Twilio said of it, as decisions: what may be asked (`request.rs`), who sends it
-//! (`routing.rs`), what goes instead (`fallback.rs`), what speaks against it (`rules.rs`), what an answer of Twilio means (`outcome.rs`, `errors.rs`, `failing.rs`), whether its
+//! (`sender.rs`, `routing.rs`), what goes instead (`fallback.rs`), what speaks against it (`rules.rs`), what an answer of Twilio means (`outcome.rs`, `errors.rs`, `failing.rs`), whether its
 //! list has a message of which nobody knows (`matching.rs`), whose turn it is (`turns.rs`), when the next one may go (`pace.rs`) and how
 //! many at a time (`concurrency.rs`).
 
@@ -13,4 +13,5 @@ pub mod pace;
 pub mod request;
 pub mod routing;
 pub mod rules;
+pub mod sender;
 pub mod turns;

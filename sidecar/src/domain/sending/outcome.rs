@@ -46,6 +46,8 @@ pub enum Meaning {
     },
     /// It was looked at, and refused.
     Refused {
+        /// HTTP status of Twilio's answer; none where a rule of ours refused it.
+        status: Option<u16>,
         /// Twilio's code, or the status.
         code: String,
         /// For people.
@@ -103,7 +105,7 @@ pub fn meaning(answer: Answer, errors: &Errors) -> Meaning {
         // A proxy on the way says so of a request that it may have passed on.
         408 => Meaning::Unknown { reason: "status 408".to_owned() },
         400..=499 if is_passing => Meaning::Again { code, reason, retry_after, is_throttled },
-        300..=499 => Meaning::Refused { code, reason },
+        300..=499 => Meaning::Refused { status: Some(status), code, reason },
         _ => Meaning::Unknown { reason },
     }
 }
@@ -160,6 +162,17 @@ mod tests {
             meaning(Answer::Lost("timeout".into()), &usual()),
             Meaning::Unknown { .. }
         ));
+    }
+
+    #[test]
+    fn refusal_has_the_status_of_twilio() {
+        for (status, body) in [(404, r#"{"code":20404}"#), (401, r#"{"code":20003}"#), (403, "")] {
+            let body = body.as_bytes().to_vec();
+            let meaning = meaning(Answer::Http { status, retry_after: None, body }, &usual());
+            assert!(
+                matches!(meaning, Meaning::Refused { status: Some(given), .. } if given == status)
+            );
+        }
     }
 
     proptest! {

@@ -11,7 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{fallback::Fallback, request::Sender};
+use super::{
+    fallback::Fallback,
+    request::Sender,
+    sender::{is_alphanumeric_id, is_service, is_short_code},
+};
 use crate::domain::{
     address::Address,
     phone::{self, Region},
@@ -224,17 +228,15 @@ const NO_SENDER: &str =
 
 fn sender(value: &Value) -> Option<Sender> {
     let text = value.as_str()?;
-    let is_service = text
-        .strip_prefix("MG")
-        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if is_service {
+    if is_service(text) {
         return Some(Sender::Service(text.to_owned()));
     }
+    if is_alphanumeric_id(text) {
+        return Some(Sender::From(Address { channel: "sms".to_owned(), number: text.to_owned() }));
+    }
     let from = Address::parse(text)?;
-    let is_short = |number: &str| {
-        (3..=8).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    let is_number = phone::is_e164(&from.number) || is_short(&from.number);
+    let is_code = from.channel == "sms" && is_short_code(&from.number);
+    let is_number = phone::is_e164(&from.number) || is_code;
     let takes_number = matches!(from.channel.as_str(), "sms" | "whatsapp");
     (is_number || !takes_number).then_some(Sender::From(from))
 }

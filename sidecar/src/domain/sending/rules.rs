@@ -79,8 +79,10 @@ pub enum Code {
     ConsentStale,
     /// See [`check::Code`].
     WindowClosed,
-    /// Media that Twilio would not take: too many, not public, of no type of the channel.
+    /// Media that Twilio would not take: not public, of no type of the channel.
     MediaRejected,
+    /// More media than a message of the channel may have (Twilio's 21623).
+    TooManyMedia,
     /// Media larger than the channel takes.
     MediaTooLarge,
     /// Media that could not be fetched.
@@ -96,7 +98,7 @@ impl Rule {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 15] = [
+    pub const ALL: [Code; 16] = [
         Code::NoCredentials,
         Code::SenderUnknown,
         Code::InvalidRecipient,
@@ -110,6 +112,7 @@ impl Code {
         Code::ConsentStale,
         Code::WindowClosed,
         Code::MediaRejected,
+        Code::TooManyMedia,
         Code::MediaTooLarge,
         Code::MediaUnreachable,
     ];
@@ -130,6 +133,7 @@ impl Code {
             Code::ConsentStale => "consent_stale",
             Code::WindowClosed => "window_closed",
             Code::MediaRejected => "media_rejected",
+            Code::TooManyMedia => "too_many_media",
             Code::MediaTooLarge => "media_too_large",
             Code::MediaUnreachable => "media_unreachable",
         }
@@ -224,8 +228,8 @@ pub fn of_media(unfit: &Unfit) -> Code {
     match unfit.why {
         Why::Size => Code::MediaTooLarge,
         Why::Unreachable | Why::Status | Why::Slow | Why::Busy => Code::MediaUnreachable,
-        Why::Count
-        | Why::Url
+        Why::Count => Code::TooManyMedia,
+        Why::Url
         | Why::NotPublic
         | Why::Redirects
         | Why::Type
@@ -332,6 +336,7 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     let asked = Asked {
         places: known.map(|template| &template.variables),
         text: known.map_or("", |template| &template.text),
+        has_others: known.is_some_and(|template| template.has_others),
         channel: &request.to.channel,
     };
     let problems = variables::problems(asked, given);

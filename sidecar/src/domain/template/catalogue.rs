@@ -188,6 +188,7 @@ impl Template {
         tell("reason", json!(self.reason), json!(now.reason));
         tell("category", json!(self.category), json!(now.category));
         tell("variables", json!(self.variables), json!(now.variables));
+        tell("has_others", json!(self.has_others), json!(now.has_others));
         tell("digest", json!(self.digest), json!(now.digest));
         if fields.is_empty() {
             return None;
@@ -209,6 +210,7 @@ pub(crate) fn template(name: &str, locale: &str, approval: super::Approval) -> T
         category: Some(Category::Utility),
         variables: ["1".to_owned()].into(),
         text: "Hello {{1}}".into(),
+        has_others: false,
         digest: "d".into(),
         changed_at_ms: 1,
     }

@@ -49,6 +49,7 @@ impl Content {
             category: Category::ALL.into_iter().find(|known| known.as_str() == category),
             variables: places,
             text: text(&types).chars().take(LONGEST_TEXT).collect(),
+            has_others: has_others(&types, of_approval("content_type")),
             digest: digest(&types),
             changed_at_ms: now_ms,
         })
@@ -61,6 +62,15 @@ fn text(types: &Value) -> &str {
     let texts = fields
         .filter_map(|fields| ["body", "title"].iter().find_map(|name| fields.get(*name)?.as_str()));
     texts.into_iter().next().unwrap_or_default()
+}
+
+/// Whether WhatsApp shows more than a text: of the type that was approved, or else of any there is.
+fn has_others(types: &Value, approved: &str) -> bool {
+    const TEXT: &str = "twilio/text";
+    match approved {
+        "" => types.as_object().into_iter().flatten().any(|(name, _)| name != TEXT),
+        approved => approved != TEXT,
+    }
 }
 
 /// Of all that is shown, whatever the order of its fields.
@@ -99,6 +109,19 @@ mod tests {
         assert_eq!(same.digest, template.digest);
         let other = of(json!({"types": {"twilio/text": {"body": "Oi {{1}}!"}}})).unwrap();
         assert_ne!(other.digest, template.digest);
+    }
+
+    #[test]
+    fn template_with_buttons_has_more_than_a_text() {
+        let card = json!({"twilio/card": {"title": "Oi"}, "twilio/text": {"body": "Oi"}});
+        let of_type = |name: &str| {
+            let approval =
+                json!({"category": "UTILITY", "status": "approved", "content_type": name});
+            of(json!({"types": card, "approval_requests": approval})).unwrap().has_others
+        };
+        assert!(of_type("twilio/card") && !of_type("twilio/text"));
+        assert!(of(json!({"types": card})).unwrap().has_others);
+        assert!(!of(json!({})).unwrap().has_others);
     }
 
     #[test]

@@ -164,6 +164,8 @@ pub struct Template {
     pub variables: BTreeSet<String>,
     /// Its text, if it has one and it is known.
     pub text: String,
+    /// Whether WhatsApp shows anything of it beside the text: a header, buttons, media. False where nobody knows.
+    pub has_others: bool,
     /// Changes with whatever is shown of it: in text, buttons, media.
     pub digest: String,
     /// When anything of that last changed, in milliseconds since 1970.

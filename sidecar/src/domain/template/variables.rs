@@ -7,16 +7,17 @@ use serde_json::Value;
 
 use super::MOST_VARIABLES;
 
-/// Longest text of a template with everything in it, in characters: Meta's, of a body.
-const LONGEST_ON_WHATSAPP: usize = 1024;
+/// Longest text of a WhatsApp template that has more than a body (a header, buttons, media), in characters and with its variables
+/// filled in. Meta permits 32,768 where the body is the only component (Cloud API, template messages, parameter object).
+const LONGEST_BESIDE_OTHERS: usize = 1024;
 
-/// The same of every other channel: Twilio's.
+/// Longest text of any message at Twilio, in characters: of `twilio/text` and of one variable (Twilio's Content API).
 const LONGEST: usize = 1600;
 
 /// Most spaces in a row.
 const MOST_SPACES: usize = 4;
 
-/// Longest name of a place, in characters.
+/// Longest name of a variable, in characters. Twilio documents 16; a longer one is Twilio's to refuse.
 const LONGEST_KEY: usize = 64;
 
 /// Problems that are told at a time.
@@ -45,10 +46,10 @@ fn places_of(text: &str) -> impl Iterator<Item = &str> {
         .filter(|name| is_key(name))
 }
 
-/// Whether a place can be called so.
+/// Whether a variable can have this name: anything without a blank and without braces, `order-id` and `first_name` for example.
 pub fn is_key(name: &str) -> bool {
-    (1..=LONGEST_KEY).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '{' | '}');
+    (1..=LONGEST_KEY).contains(&name.chars().count()) && name.chars().all(is_allowed)
 }
 
 /// Whether these can be the places of a template.
@@ -63,6 +64,8 @@ pub struct Asked<'a> {
     pub places: Option<&'a BTreeSet<String>>,
     /// Its text; empty if it is not known.
     pub text: &'a str,
+    /// Whether it has anything beside its text, as far as that is known.
+    pub has_others: bool,
     /// The channel.
     pub channel: &'a str,
 }
@@ -87,7 +90,7 @@ pub fn problems(asked: Asked<'_>, given: &BTreeMap<String, String>) -> Vec<Strin
         problems.push(format!("there are more than {MOST_VARIABLES}"));
     }
     let is_whatsapp = asked.channel == "whatsapp";
-    let longest = if is_whatsapp { LONGEST_ON_WHATSAPP } else { LONGEST };
+    let longest = if is_whatsapp && asked.has_others { LONGEST_BESIDE_OTHERS } else { LONGEST };
     for (name, value) in given {
         let wrong = |what: &str| format!("{}: {what}", short(name));
         if value.trim().is_empty() {
@@ -156,8 +159,12 @@ mod tests {
 
     fn wrong(channel: &str, pairs: &[(&str, &str)]) -> Vec<String> {
         let places = places(&json!("Hello {{1}}, order {{2}}"));
-        let asked = Asked { places: Some(&places), text: "Hello {{1}}, order {{2}}", channel };
-        problems(asked, &given(pairs))
+        let (channel, has_others) = match channel.strip_suffix(" card") {
+            Some(channel) => (channel, true),
+            None => (channel, false),
+        };
+        let text = "Hello {{1}}, order {{2}}";
+        problems(Asked { places: Some(&places), text, has_others, channel }, &given(pairs))
     }
 
     #[test]
@@ -165,14 +172,18 @@ mod tests {
         let shown = json!({
             "twilio/card": {"title": "Hi {{ 1 }}", "media": ["https://a.example/{{name}}.png"]},
             "twilio/text": {"body": "{{1}} {{}} {{not this}} {{2", "n": 3},
+            "twilio/media": {"body": "{{order-id}} {{first_name}} {{a.b}} {{{c}}} {{Größe}}"},
         });
-        assert_eq!(places(&shown).into_iter().collect::<Vec<_>>(), ["1", "name"]);
+        let expected = ["1", "Größe", "a.b", "first_name", "name", "order-id"];
+        assert_eq!(places(&shown).into_iter().collect::<Vec<_>>(), expected);
+        let given = given(&[("order-id", "7"), ("first_name", "Ada")]);
+        assert_eq!(filled("{{first_name}}: {{ order-id }}", &given), "Ada: 7");
     }
 
     #[test]
     fn each_problem_names_its_variable() {
-        let long = "x".repeat(1025);
-        let less = "x".repeat(1020);
+        let (longer, most) = ("x".repeat(1601), "x".repeat(1590));
+        let (long, less) = ("x".repeat(1025), "x".repeat(1020));
         for (channel, pairs, told) in [
             ("whatsapp", &[("1", "Ada"), ("2", "7")][..], ""),
             ("whatsapp", &[("1", "Ada")], "2: is missing"),
@@ -186,8 +197,12 @@ mod tests {
             ("whatsapp", &[("1", "a\tb"), ("2", "7")], "1: has a line break or a tab"),
             ("whatsapp", &[("1", "a     b"), ("2", "7")], "1: has more than 4 spaces"),
             ("whatsapp", &[("1", "a    b"), ("2", "7")], ""),
-            ("whatsapp", &[("1", &long), ("2", "7")], "1: is longer than 1024"),
-            ("whatsapp", &[("1", &less), ("2", "7")], "the text is 1035 characters"),
+            ("whatsapp card", &[("1", &long), ("2", "7")], "1: is longer than 1024"),
+            ("whatsapp card", &[("1", &less), ("2", "7")], "the text is 1035 characters"),
+            ("sms card", &[("1", &long), ("2", "7")], ""),
+            ("whatsapp", &[("1", &long), ("2", "7")], ""),
+            ("whatsapp", &[("1", &longer), ("2", "7")], "1: is longer than 1600"),
+            ("whatsapp", &[("1", &most), ("2", "7")], "the text is 1605 characters"),
             ("sms", &[("1", &less), ("2", "7")], ""),
             ("sms", &[("1", "a\nb     c"), ("2", "7")], ""),
         ] {
@@ -200,7 +215,7 @@ mod tests {
                 }
             }
         }
-        let unknown = Asked { places: None, text: "", channel: "whatsapp" };
+        let unknown = Asked { places: None, text: "", has_others: false, channel: "whatsapp" };
         assert!(problems(unknown, &given(&[("x", "y")])).is_empty(), "nobody knows its places");
         assert_eq!(problems(unknown, &given(&[("x", "")])), ["x: is empty"]);
     }
@@ -214,7 +229,8 @@ mod tests {
             channel in "whatsapp|sms",
         ) {
             let places = places(&json!(&text));
-            let asked = Asked { places: Some(&places), text: &text, channel: &channel };
+            let has_others = false;
+            let asked = Asked { places: Some(&places), text: &text, has_others, channel: &channel };
             let told = problems(asked, &values);
             if told.is_empty() {
                 prop_assert!(places.iter().eq(values.keys()));

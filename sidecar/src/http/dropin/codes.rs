@@ -32,6 +32,7 @@ const TABLE: &[(Kind, u32, u16, &str)] = &[
     (kinds::SENDER_UNKNOWN, 21603, 400, "From or MessagingServiceSid is required"),
     (kinds::CONTENT_REJECTED, 21617, 400, "body too long"),
     (kinds::MEDIA_REJECTED, 21620, 400, "invalid media"),
+    (kinds::TOO_MANY_MEDIA, 21623, 400, "number of media files exceeds the limit"),
     (kinds::MEDIA_TOO_LARGE, 11751, 400, "media exceed the size limit"),
     (kinds::MEDIA_UNREACHABLE, 63019, 400, "media failed to download"),
     (kinds::REGION_BLOCKED, 21408, 400, "permission to send to the region is not enabled"),
@@ -74,7 +75,12 @@ pub(super) fn of(code: &str, status: StatusCode) -> Told {
         return Told { code: *code, status: *status };
     }
     let status = status.as_u16();
-    let code = match status {
+    Told { code: of_status(status), status }
+}
+
+/// Twilio's code for an HTTP status, where nothing more is known.
+pub(super) fn of_status(status: u16) -> u32 {
+    match status {
         401 | 403 => 20003,
         404 => 20404,
         405 => 20004,
@@ -82,15 +88,19 @@ pub(super) fn of(code: &str, status: StatusCode) -> Told {
         503 => 20503,
         500.. => 20500,
         _ => 20001,
-    };
-    Told { code, status }
+    }
 }
 
 /// By what it is told why a message was not sent that had been taken on: Twilio's own code, or that of ours.
 pub(super) fn of_end(code: &str) -> Option<u32> {
     let ends = || ENDS.iter().find(|(end, ..)| *end == code).map(|(_, code, _)| *code);
     let refusals = || TABLE.iter().find(|(kind, ..)| kind.code == code).map(|(_, code, ..)| *code);
-    code.parse().ok().or_else(ends).or_else(refusals)
+    // Without a code of Twilio's it is the HTTP status.
+    let twilios = || match code.parse::<u32>() {
+        Ok(status @ 100..=599) => u16::try_from(status).ok().map(of_status),
+        parsed => parsed.ok(),
+    };
+    twilios().or_else(ends).or_else(refusals)
 }
 
 /// The table as Markdown.
@@ -124,6 +134,7 @@ mod tests {
         assert_eq!(of("invented tomorrow", 409), Told { code: 20001, status: 409 });
         assert_eq!(of("invented tomorrow", 503), Told { code: 20503, status: 503 });
         assert_eq!(of_end("30003"), Some(30003));
+        assert_eq!(of_end("404"), Some(20404));
         assert_eq!(of_end("expired"), Some(30036));
         assert_eq!(of_end("window_closed"), Some(63016));
         assert_eq!(of_end("not_connected"), None);

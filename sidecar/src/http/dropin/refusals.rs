@@ -12,7 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::problem::{Problem, Refused},
+    super::{
+        kinds,
+        problem::{Problem, Refused},
+    },
     PATHS, codes,
 };
 use crate::domain::dropin::Mistake;
@@ -23,6 +26,10 @@ const LARGEST: usize = 64 << 10;
 /// What Twilio's clients show where others show a bearer token.
 const AUTHENTICATE: &str = "Authenticate: the password is an API key of this sidecar, of scope app; the user is the account \
     of the path, or the key's id";
+
+/// Refusal of what Twilio has and this sidecar has not.
+const ELSEWHERE: &str = "the sidecar does not answer this request; call Twilio (https://api.twilio.com) directly for it. \
+    docs/DROP-IN.md lists what the sidecar answers";
 
 /// Who may try again what, without a code of ours: for the log.
 const MISTAKEN: &str = "unreadable";
@@ -52,8 +59,8 @@ impl IntoResponse for Refusal {
         match self {
             // `spoken` puts it into Twilio's words, as everything that was refused on the way.
             Refusal::Ours(problem) => problem.into_response(),
-            Refusal::Theirs(Mistake { code, message }) => {
-                let mut response = told(400, code, &message, None);
+            Refusal::Theirs(Mistake { code, status, message }) => {
+                let mut response = told(status, code, &message, None);
                 response.extensions_mut().insert(Refused { code: MISTAKEN, reason: None });
                 response
             }
@@ -84,6 +91,9 @@ pub(in super::super) async fn spoken(request: Request, next: Next) -> Response {
     let codes::Told { code, status } = codes::of(&ours.code, parts.status);
     let message = match parts.status {
         StatusCode::UNAUTHORIZED => AUTHENTICATE.to_owned(),
+        _ if ours.code == kinds::NOT_FOUND.code || ours.code == kinds::METHOD_NOT_ALLOWED.code => {
+            format!("{}: {ELSEWHERE}", ours.code)
+        }
         _ => format!("{}: {}", ours.code, ours.detail),
     };
     let details = json!({"code": ours.code, "actor": ours.actor});

@@ -95,4 +95,35 @@ assert.equal((await client.messages(scheduled.sid).update({ status: "canceled" }
 const twice = twilio(told.account, told.token, { httpClient: new Moved({ "Idempotency-Key": "js-1" }) });
 const [first, copy] = [await send({}, twice), await send({}, twice)];
 assert.equal(first.sid, copy.sid);
+// What Twilio has beside messages, and what takes it away.
+const picture = await send({ mediaUrl: ["https://example.com/a.png"] });
+await until(async () => (await client.messages(picture.sid).fetch()).status === "delivered");
+const [medium] = await client.messages(picture.sid).media.list();
+assert.equal((await client.messages(picture.sid).media(medium.sid).fetch()).contentType, "image/png");
+assert.equal(await client.messages(picture.sid).media(medium.sid).remove(), true);
+assert.deepEqual(await client.messages(picture.sid).media.list(), []);
+assert.equal((await client.messages(made.sid).feedback.create({ outcome: "confirmed" })).outcome, "confirmed");
+assert.equal((await client.messages(made.sid).update({ body: "" })).body, "");
+assert.equal(await client.messages(made.sid).remove(), true);
+await refused(20404, 404, () => client.messages(made.sid).fetch());
+const account = await client.api.v2010.accounts(told.account).fetch();
+assert.deepEqual([account.sid, account.status, account.authToken], [told.account, "active", null]);
+await refused(20003, 401, () => client.api.v2010.accounts(told.other).fetch());
+
+// Senders, contents and statuses as Twilio has them.
+const service = "MG" + "0".repeat(32);
+assert.equal((await send({ from: service })).messagingServiceSid, service);
+assert.equal((await send({ to: "+447400123456", from: "ACME" })).from, "ACME");
+const contentSid = "HX00112233445566778899aabbccddeeff";
+const superseded = await client.messages.create({
+  to: told.agreed,
+  from: "whatsapp:" + OURS,
+  body: "Your Message",
+  contentSid,
+  contentVariables: '{"1":"Ada","2":19.90}',
+});
+assert.equal((await client.messages(superseded.sid).fetch()).body, "Hello Ada, your order 19.90 is on its way.");
+await refused(21654, 400, () => send({ contentVariables: '{"1":"Ada"}' }));
+await refused(20404, 404, () => send({ to: "+14155559008" }));
+await refused(20003, 401, () => send({ to: "+14155559009" }));
 console.log("judged");

@@ -151,4 +151,59 @@ twice = Client(told["account"], told["token"], http_client=Moved(**{"Idempotency
 first, copy = send(by=twice, body="just once"), send(by=twice, body="just once")
 assert first.sid == copy.sid and copy.status == "queued"
 assert len([one for one in client.messages.list(to=PERSON) if one.body == "just once"]) == 1
+# What Twilio has beside messages, and what takes it away: there, and of what waits here as well.
+until(lambda: client.messages(service.sid).fetch().status == "delivered")
+[medium] = client.messages(service.sid).media.list()
+assert client.messages(service.sid).media(medium.sid).fetch().content_type == "image/png"
+assert client.messages(service.sid).media(medium.sid).delete()
+assert client.messages(service.sid).media.list() == []
+refused(20404, 404, lambda: client.messages(service.sid).media(medium.sid).fetch())
+assert client.messages(made.sid).feedback.create(outcome="confirmed").outcome == "confirmed"
+redacted = client.messages(made.sid).update(body="")
+assert redacted.body == "" and made.fetch().body == "" and redacted.sid == made.sid
+assert client.messages(made.sid).delete()
+refused(20404, 404, made.fetch)
+refused(20404, 404, lambda: client.messages(made.sid).delete())
+refused(20404, 404, lambda: client.messages("SM" + "0" * 32).feedback.create())
+waiting = send(schedule_type="fixed", send_at=later, media_url=["https://example.com/a.png"])
+assert client.messages(waiting.sid).media.list() == []
+refused(20404, 404, lambda: client.messages(waiting.sid).feedback.create())
+refused(20009, 409, lambda: client.messages(waiting.sid).delete())
+refused(20009, 409, lambda: client.messages(waiting.sid).update(body=""))
+assert client.messages(waiting.sid).update(status="canceled").status == "canceled"
+assert client.messages(waiting.sid).delete()
+refused(20404, 404, lambda: client.messages(waiting.sid).fetch())
+refused(30400, 400, lambda: client.messages(service.sid).update(body="another text"))
+account = client.api.accounts(told["account"]).fetch()
+assert account.sid == told["account"] and account.status == "active" and account.auth_token is None
+refused(20003, 401, lambda: client.api.accounts(told["other"]).fetch())
+refused(20404, 404, client.calls("CA" + "0" * 32).fetch)
+assert "call Twilio" in refused(20004, 405, lambda: client.api.accounts(told["account"]).update(friendly_name="x")).msg
+
+# Senders and contents as Twilio takes them.
+assert send(sender="MG" + "0" * 32).messaging_service_sid == "MG" + "0" * 32
+assert send(to="+447400123456", sender="ACME").from_ == "ACME"
+assert send(sender="89292").from_ == "89292"
+refused(21212, 400, lambda: send(to="whatsapp:" + PERSON, sender="whatsapp:ACME"))
+refused(21910, 400, lambda: send(to="whatsapp:" + PERSON, sender="ACME"))
+assert send(media_url=["http://example.com/a.png"]).num_media == "1"
+
+
+def filled(variables, **more):
+    return client.messages.create(
+        to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+        content_variables=variables, **more,
+    )
+
+
+superseded = filled('{"1":"Ada","2":19.90}', body="Your Message", media_url=["https://example.com/a.png"])
+assert client.messages(superseded.sid).fetch().body == "Hello Ada, your order 19.90 is on its way."
+assert '"2" is null' in refused(21656, 400, lambda: filled('{"1":"Ada","2":null}')).msg
+refused(21656, 400, lambda: filled('{"1":["Ada"],"2":"7"}'))
+refused(21654, 400, lambda: send(content_variables='{"1":"Ada"}'))
+refused(21623, 400, lambda: send(media_url=["https://example.com/a.png"] * 11))
+
+# Twilio's own status, with its code.
+refused(20404, 404, lambda: send(to="+14155559008"))
+refused(20003, 401, lambda: send(to="+14155559009"))
 print("judged")

@@ -1,0 +1,82 @@
+//! Requests of callers that are passed on to Twilio with the credentials of their account: one call, bounded in time and in size.
+//! Which requests are passed on is decided elsewhere.
+
+use reqwest::{
+    Method,
+    header::{self, HeaderMap, HeaderName},
+};
+
+use super::{LARGEST_PAGE, Twilio, reason};
+
+/// Headers of Twilio's answer that are passed on with it.
+const PASSED_ON: [&str; 6] = [
+    "content-type",
+    "location",
+    "retry-after",
+    "twilio-concurrent-requests",
+    "twilio-request-duration",
+    "twilio-request-id",
+];
+
+/// Request of a caller that is passed on to Twilio.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    /// GET, POST or DELETE.
+    pub method: Method,
+    /// Path with query behind `/Accounts/AC..`; of the account itself `.json`.
+    pub path: &'a str,
+    /// Form of a POST.
+    pub form: Option<Vec<u8>>,
+}
+
+/// Answer of Twilio to a request that was passed on.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// HTTP status.
+    pub status: u16,
+    /// Those headers that are passed on.
+    pub headers: HeaderMap,
+    /// Body, of 2 MiB at most.
+    pub body: Vec<u8>,
+}
+
+impl Twilio {
+    /// Passes a request on to Twilio with the credentials of the account, once.
+    ///
+    /// # Errors
+    /// Why there is no answer: no credentials, no connection, none in time, or one that is too large.
+    pub async fn forward(
+        &self,
+        account_sid: &str,
+        forward: Forward<'_>,
+    ) -> Result<Forwarded, String> {
+        let credentials = self.accounts.get(account_sid);
+        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let Forward { method, path, form } = forward;
+        let url = format!("{}/2010-04-01/Accounts/{account_sid}{path}", self.base_url);
+        let mut request = self
+            .client
+            .request(method, url)
+            .header(header::ACCEPT, "application/json, */*;q=0.5")
+            .basic_auth(&credentials.user, Some(&credentials.secret));
+        if let Some(form) = form {
+            request = request
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form);
+        }
+        let failed = |error: reqwest::Error| reason(&error.without_url());
+        let mut response = request.send().await.map_err(failed)?;
+        let status = response.status().as_u16();
+        let is_passed_on = |name: &HeaderName| PASSED_ON.contains(&name.as_str());
+        let headers = response.headers().iter().filter(|(name, _)| is_passed_on(name));
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > LARGEST_PAGE {
+                return Err(format!("its answer has more than {LARGEST_PAGE} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Forwarded { status, headers, body })
+    }
+}
