@@ -28,6 +28,9 @@ pub struct WindowSearch {
     pub limit: usize,
 }
 
+/// Senders of ours to which a person wrote that are read at a time.
+const MOST_PAIRS: i64 = 1000;
+
 impl Histories {
     /// The windows of a person, by our number.
     pub async fn windows(&self, search: &WindowSearch) -> Result<Page<Window>, StoreError> {
@@ -44,12 +47,11 @@ impl Histories {
                 account_sid: &search.account_sid,
                 after_ours,
                 after_channel,
-                // One more tells whether there is a next page.
-                limit: i64::try_from(search.limit).unwrap_or(i64::MAX).saturating_add(1),
+                limit: MOST_PAIRS,
                 ours: sender.map(|sender| sender.number.as_str()),
                 channel: channel.or(sender.and_then(|sender| sender.channel.as_deref())),
-                after_ms: search.after_ms,
-                until_ms: search.until_ms,
+                after_ms: i64::MIN,
+                until_ms: i64::MAX,
             };
             let rows = self.bounded(self.reader.windows(&pairs)).await?;
             found.extend(rows.into_iter().map(WindowRow::read));
@@ -60,6 +62,11 @@ impl Histories {
             place(a).cmp(&place(b)).then(b.last_inbound_ms.cmp(&a.last_inbound_ms))
         });
         found.dedup_by(|a, b| a.ours == b.ours && a.theirs.channel == b.theirs.channel);
+        // Only now: the window under one spelling may be over, and that under another open.
+        let period = |window: &Window| {
+            window.last_inbound_ms > search.after_ms && window.last_inbound_ms <= search.until_ms
+        };
+        found.retain(period);
         let more = found.len() > search.limit;
         found.truncate(search.limit);
         let end = |window: &Window| Cursor::Pair {
