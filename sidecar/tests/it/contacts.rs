@@ -152,7 +152,7 @@ async fn stop_under_an_old_spelling_counts_for_the_new_one(world: World) {
         assert_eq!(against(&app, old, "session").await, [""; 0], "{old}");
     }
     let number = pairs[0].1.trim_start_matches("whatsapp:+");
-    let found = app.get(&format!("/v1/windows?number=whatsapp:%2B{number}")).await;
+    let found = app.get(&format!("/v1/windows?person=whatsapp:%2B{number}")).await;
     assert_eq!(found["windows"].as_array().unwrap().len(), 1, "{found}");
 }
 
