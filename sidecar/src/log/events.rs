@@ -40,6 +40,7 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "A connection could not be taken, because the process has no open files left: `reason`",
     ),
+    (
         "consent.unrecorded",
         "error",
         "The database does not take a withdrawn consent: its webhook waits",
