@@ -17,7 +17,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     match merged.check(false) {
         Ok(config) => {
             for problem in config.warnings() {
-                eprintln!("twilio-edge: warning: {problem}");
+                terminal::complain(&format!("twilio-edge: warning: {problem}"));
             }
             ExitCode::SUCCESS
         }
