@@ -19,9 +19,6 @@ use crate::metrics::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
 /// Longest that a response may take to be read, however slowly the caller reads it.
 const LONGEST_RESPONSE: Duration = Duration::from_secs(3600);
 
-/// How long a new connection has for its first request before it gives way to others of its address: a filter opens many at once.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
-
 /// Bounds of a listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -54,7 +51,6 @@ pub(crate) enum Standing {
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     pub(super) limits: Limits,
-    first_request: Duration,
     open: Arc<Mutex<Open>>,
     pub(super) metrics: ConnectionMetrics,
 }
@@ -111,7 +107,7 @@ impl Connection {
 
 impl Admission {
     pub(crate) fn new(limits: Limits, metrics: ConnectionMetrics) -> Admission {
-        Admission { limits, first_request: FIRST_REQUEST, open: Arc::default(), metrics }
+        Admission { limits, open: Arc::default(), metrics }
     }
 
     /// A place for a connection from this address (none: a socket of the file system). None if nothing gives way to it.
@@ -119,10 +115,11 @@ impl Admission {
         let network = address.map(network);
         let mut open = self.open();
         let own = open.strangers.get(&network).map_or(0, BTreeMap::len);
-        // Those that have only just come may be about to show a key: they may be too many as long as there is room.
+        // A filter opens many connections at once, and each is a stranger until its first request is read. So new ones
+        // give way to others of their address only after the time that a request's headers may take.
         if network.is_some()
             && own >= self.limits.max_per_address
-            && open.replace_of(network, self.first_request)
+            && open.replace_of(network, self.limits.header_timeout)
         {
             self.metrics.refused(ConnectionRefusal::Address);
         }
@@ -339,11 +336,14 @@ mod tests {
     use super::*;
 
     fn admission(max: usize, max_per_address: usize) -> Admission {
+        let header_timeout = Duration::ZERO;
+        let usual = crate::config::defaults().connections.limits();
+        with_limits(Limits { max, max_per_address, header_timeout, ..usual })
+    }
+
+    fn with_limits(limits: Limits) -> Admission {
         let metrics = crate::metrics::Metrics::default();
-        let limits =
-            Limits { max, max_per_address, ..crate::config::defaults().connections.limits() };
-        let admission = Admission::new(limits, metrics.listeners.listener("main"));
-        Admission { first_request: Duration::ZERO, ..admission }
+        Admission::new(limits, metrics.listeners.listener("main"))
     }
 
     fn address(n: u8) -> Option<IpAddr> {
@@ -374,7 +374,8 @@ mod tests {
 
     #[test]
     fn callers_that_come_together_are_taken_while_there_is_room() {
-        let many = Admission { first_request: FIRST_REQUEST, ..admission(6, 2) };
+        let usual = crate::config::defaults().connections.limits();
+        let many = with_limits(Limits { max: 6, max_per_address: 2, ..usual });
         let places: Vec<_> = (0..6).map(|_| many.admit(address(1)).unwrap()).collect();
         assert_eq!(many.open().count, 6, "none of them has had time for its first request");
         let _next = many.admit(address(2)).unwrap();
