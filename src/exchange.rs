@@ -471,7 +471,7 @@ impl Exchange {
             send_id: head.send_id(),
             envelope: head.envelope(&proof),
             target: match proof.webhook.class {
-                Class::Inbound => target::digest(&head.target, form),
+                Class::Inbound => target::digest(&head.target, form, &self.config.origins),
                 Class::Status | Class::Other => None,
             },
         });

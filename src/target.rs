@@ -14,8 +14,8 @@ use crate::form::Form;
 const DIGEST_BYTES: usize = 8;
 
 /// Returns the digest of the URL whose answer Twilio asks for: that of the request, or of the URL that failed if the request
-/// is a fallback; none if the fallback does not name one.
-pub(crate) fn digest(target: &[u8], form: &str) -> Option<String> {
+/// is a fallback; none if the fallback does not name one of ours.
+pub(crate) fn digest(target: &[u8], form: &str, origins: &[String]) -> Option<String> {
     let target = std::str::from_utf8(target).ok()?;
     let fields = Form::parse(form.as_bytes()).ok()?;
     let has = |name: &str| fields.get(name).is_some_and(|value| !value.is_empty());
@@ -23,12 +23,28 @@ pub(crate) fn digest(target: &[u8], form: &str) -> Option<String> {
         return Some(hex(&plain(target)));
     }
     let failed = fields.get("ErrorUrl").unwrap_or_default();
-    let (_, rest) = failed.split_once("://")?;
-    let path = rest.find(['/', '?']).and_then(|start| rest.get(start..)).unwrap_or_default();
+    let failed = failed.split('#').next().unwrap_or_default();
+    let authority = failed.find("://")?.saturating_add(3);
+    let is_end = |(place, letter): &(usize, char)| *place >= authority && "/?".contains(*letter);
+    let end = failed.char_indices().find(is_end).map_or(failed.len(), |(place, _)| place);
+    let (origin, path) = failed.split_at_checked(end)?;
+    let failed_origin = plain_origin(origin);
+    if !origins.iter().any(|own| plain_origin(own) == failed_origin) {
+        return None;
+    }
     Some(hex(&match path.starts_with('/') {
         true => plain(path),
         false => plain(&format!("/{path}")),
     }))
+}
+
+/// Removes a user and the port that the scheme has anyway.
+fn plain_origin(origin: &str) -> String {
+    let origin = origin.to_ascii_lowercase();
+    let Some((scheme, authority)) = origin.split_once("://") else { return origin };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let port = if scheme == "https" { ":443" } else { ":80" };
+    format!("{scheme}://{}", host.strip_suffix(port).unwrap_or(host))
 }
 
 /// Removes the fragment, and the parameters of the message that a GET has in its query: Twilio's names begin with a capital.
@@ -57,7 +73,7 @@ mod tests {
     use super::*;
 
     fn of(target: &str, form: &str) -> Option<String> {
-        digest(target.as_bytes(), form)
+        digest(target.as_bytes(), form, &["https://a.example".to_owned()])
     }
 
     #[test]
@@ -85,6 +101,7 @@ mod tests {
         }
         assert_eq!(of("/fallback", "ErrorCode=11200"), None);
         assert_eq!(of("/fallback", "ErrorCode=11200&ErrorUrl=x"), None);
+        assert_eq!(of("/fallback", &form_of("ErrorUrl", "https://b.example/in?step=2")), None);
         let root = of("/", "").unwrap();
         assert_eq!(of("/f", &form_of("ErrorUrl", "https://a.example")), Some(root));
     }

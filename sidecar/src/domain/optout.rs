@@ -27,7 +27,7 @@ pub struct Keywords {
     pub start: Vec<String>,
     /// Nothing changes.
     pub help: Vec<String>,
-    /// Words of `stop` that suppress also as the reply of a button or a list row.
+    /// Words that suppress as the reply of a button or a list row.
     pub button_stop: Vec<String>,
     /// Languages whose words count too: tags of [`LOCALES`].
     pub locales: Vec<String>,
@@ -165,8 +165,12 @@ impl Keywords {
         }
         for word in self.button_words() {
             let folded = fold(word);
-            if meanings.get(&folded).is_none_or(|(opt, _)| *opt != Opt::Stop) {
-                problems.push(format!("button_stop: {word:?} is not in optout.stop"));
+            let words = folded.split_whitespace().count();
+            if !(1..=MOST_WORDS).contains(&words) {
+                problems.push(format!("button_stop: {word:?} must have 1 to {MOST_WORDS} words"));
+            }
+            if let Some((_, list)) = meanings.get(&folded).filter(|(opt, _)| *opt != Opt::Stop) {
+                problems.push(format!("button_stop: {word:?} is in optout.{list} too"));
             }
             buttons.insert(folded);
         }
@@ -355,8 +359,8 @@ mod tests {
         );
         assert!(refused(|k| k.stop.push("!?".into())).contains("must have 1 to 2 words"));
         assert!(
-            refused(|k| k.button_stop.push("maybe".into()))
-                .contains("button_stop: \"maybe\" is not in optout.stop")
+            refused(|k| k.button_stop.push("Start".into()))
+                .contains("button_stop: \"Start\" is in optout.start too")
         );
         assert!(
             refused(|k| k.marketing_error_codes.push("x".into()))

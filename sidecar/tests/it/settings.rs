@@ -35,7 +35,7 @@ fn every_problem_of_every_source_is_told_at_once() {
     std::fs::write(
         &file,
         "listn = \"x\"\n[leases]\nperiod_ms = \"soon\"\n[redis]\nurl = \"localhost\"\n[extra]\na = 1\n\
-         [optout]\nstop = [\"STOP\", \"stop it\"]\nstart = [\"stop\"]\n[events]\nqueue = 0\n",
+         [optout]\nstop = [\"STOP\", \"no more please\"]\nstart = [\"stop\"]\n[events]\nqueue = 0\n",
     )
     .unwrap();
     let settings = [
@@ -66,7 +66,7 @@ fn every_problem_of_every_source_is_told_at_once() {
         "database.url: must start with sqlite: or postgres://",
         "redis.url: must start with redis:// or rediss://",
         "log.level: must be",
-        "optout.stop: \"stop it\" is not one word",
+        "optout.stop: \"no more please\" must have 1 to 2 words",
         "optout.start: \"stop\" is in optout.stop too",
         "events.queue: must be at least 1",
         "archive.url: must be s3://BUCKET/PREFIX",
