@@ -13,13 +13,14 @@ const PER_SECOND: u64 = 5;
 #[derive(Debug)]
 pub struct LogLimit {
     tokens: u64,
-    second: u64,
+    /// Second of the last refill.
+    second: Option<u64>,
     suppressed: u64,
 }
 
 impl Default for LogLimit {
     fn default() -> Self {
-        Self { tokens: BURST, second: 0, suppressed: 0 }
+        Self { tokens: BURST, second: None, suppressed: 0 }
     }
 }
 
@@ -41,11 +42,12 @@ impl LogLimit {
     /// Adds the tokens of the seconds that have passed. Returns the number of lines that were suppressed since it last did.
     pub fn refill(&mut self, now_ms: u64) -> Option<u64> {
         let second = now_ms / 1000;
-        let passed = second.saturating_sub(self.second);
-        if second == self.second {
+        if self.second == Some(second) {
             return None;
         }
-        self.second = second;
+        // The bucket is full at the start, so the first reading of the clock adds nothing.
+        let passed = self.second.map_or(0, |before| second.saturating_sub(before));
+        self.second = Some(second);
         self.tokens = self.tokens.saturating_add(passed.saturating_mul(PER_SECOND)).min(BURST);
         self.take_suppressed()
     }

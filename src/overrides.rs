@@ -89,10 +89,10 @@ pub fn is_override(name: &[u8]) -> bool {
         known.len() >= letters.len()
             && known.bytes().filter(|byte| *byte != b'-').eq(letters.iter().copied())
     };
-    REMOVED.iter().any(|known| has_letters_of(&known))
+    REMOVED.iter().any(&has_letters_of)
         || CANONICAL
             .iter()
-            .any(|known| has_letters_of(&known) && !name.eq_ignore_ascii_case(known.as_bytes()))
+            .any(|known| has_letters_of(known) && !name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// Returns why a request may not be forwarded whose body a backend would decode differently from how Twilio signed it, and

@@ -86,8 +86,17 @@ impl Form {
         self
     }
 
-    /// Replaces the value of `name`, or adds it at the end.
+    /// Replaces the value of `name`, or adds it at the end. A new `MessageSid` is one in every parameter that repeats it, and
+    /// so is a new `MessageStatus`.
     pub fn set(mut self, name: &str, value: &str) -> Self {
+        let copies: &[&str] = match name {
+            "MessageSid" => &["SmsSid", "SmsMessageSid"],
+            "MessageStatus" => &["SmsStatus"],
+            _ => &[],
+        };
+        for (_, have) in self.params.iter_mut().filter(|(have, _)| copies.contains(&have.as_str())) {
+            value.clone_into(have);
+        }
         match self.params.iter_mut().find(|(have, _)| have == name) {
             Some((_, have)) => value.clone_into(have),
             None => self.params.push((name.to_owned(), value.to_owned())),

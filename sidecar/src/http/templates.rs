@@ -233,7 +233,7 @@ async fn fetch(
     path = "/v1/templates/{name}/{locale}",
     tag = "templates",
     params(
-        ("name" = String, Path, max_length = 512, description = "What people call it"),
+        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
         ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
         Whose,
     ),
@@ -290,7 +290,7 @@ async fn put(
     path = "/v1/templates/{name}/{locale}",
     tag = "templates",
     params(
-        ("name" = String, Path, max_length = 512, description = "What people call it"),
+        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
         ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
         Whose,
     ),

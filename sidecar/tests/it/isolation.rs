@@ -322,7 +322,9 @@ fn example(document: &Value, schema: &Value, name: &str) -> Value {
         return Value::Object(whole);
     }
     if let Some(words) = schema["enum"].as_array() {
-        return words[0].clone();
+        // No key makes a key of scope `edge`.
+        let is_allowed = |word: &&Value| name != "scope" || **word != "edge";
+        return words.iter().find(is_allowed).unwrap().clone();
     }
     let kinds = match &schema["type"] {
         Value::Array(kinds) => kinds.clone(),

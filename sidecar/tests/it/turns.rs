@@ -83,7 +83,7 @@ async fn calls_that_hang_delay_no_code_to_log_in(world: World) {
     };
     // Twilio does not answer these: 9006.
     for n in 0..4 {
-        ask_for(&format!("+141555{n}9006"), &format!("+1415523888{n}"), "utility").await;
+        ask_for(&format!("+141555{n}9006"), &format!("+1415523888{n}"), "service").await;
     }
     eventually("every call there may be hangs", async || {
         sidecar.metric("twilio_edge_twilio_calls_under_way").await >= 1.0
@@ -95,7 +95,7 @@ async fn calls_that_hang_delay_no_code_to_log_in(world: World) {
     eventually("the code is sent", async || app.get(&place).await["state"] == "sent").await;
     let hanging = "SELECT id FROM sends WHERE state = 'attempting'";
     assert!(!world.stored(hanging).await.is_empty(), "while calls hang");
-    let waiting = "SELECT id FROM sends WHERE state = 'queued' AND category = 'utility'";
+    let waiting = "SELECT id FROM sends WHERE state = 'queued' AND category = 'service'";
     assert!(!world.stored(waiting).await.is_empty(), "and others have no room");
     sidecar.kill();
 }

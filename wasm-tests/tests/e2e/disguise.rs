@@ -82,8 +82,8 @@ async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> 
         )
         .await?;
         let untyped = signed.clone().as_new_case().without_header("content-type");
-        // Not a form then, and nothing binds the body.
-        refused(stack, &untyped.header("Content-Type", value), Reason::MissingBodyHash).await?;
+        // Not a form then, and the route accepts nothing else.
+        refused(stack, &untyped.header("Content-Type", value), Reason::BodyNotEnabled).await?;
         let forged = signed.header("X-Twilio-Edge-Verified", value);
         assert_eq!(stack.send(&forged).await?.status, 200);
         arrived(stack, &forged).await?;
