@@ -101,7 +101,10 @@ fn a_text_is_not_cut_into_another_sender() -> Result<Scenario> {
         .set("From", &format!("whatsapp:{VICTIM}"))
         .add("FromCarrier", "Fromwhatsapp:+14155550123");
     requests.push(cut(&genuine, &value)?);
-    let genuine = whatsapp(&format!("hiFromwhatsapp:{VICTIM}"));
+    // In signed order the name comes behind those of places, so there are none.
+    let genuine = ["FromCity", "FromCountry", "FromState", "FromZip"]
+        .iter()
+        .fold(whatsapp(&format!("hiFromwhatsapp:{VICTIM}")), |form, name| form.without(name));
     let name = genuine
         .clone()
         .set("Body", "hi")
