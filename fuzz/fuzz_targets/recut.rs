@@ -3,6 +3,7 @@
 //! An input is choices, one a byte: `tests/recut/model.rs` makes of them a webhook and cuts of its signed text.
 #![no_main]
 
+#[allow(dead_code, reason = "the property test needs the rest")]
 #[path = "../../tests/recut/model.rs"]
 mod model;
 

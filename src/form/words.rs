@@ -3,7 +3,7 @@
 //! The filter decides nothing by them but one thing: whether a message could become an opt-out if its end were cut
 //! off. The sidecar's own lists (`[optout]` of its settings, `keywords.toml`) decide what a message means.
 
-/// Words in lower case. A test of the sidecar compares them with its lists.
+/// Words in lower case. A test compares them with those lists.
 const WORDS: &[&str] = &[
     "aanmelden",
     "abbestellen",
@@ -154,4 +154,42 @@ fn bare(word: &str) -> &str {
 fn same(word: &str, text: &str) -> bool {
     let base = |c: &char| !matches!(c, '\u{300}'..='\u{36f}');
     word.chars().filter(base).eq(text.chars().filter(base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words of the lists `stop`, `start` and `help` of a file in TOML.
+    fn listed(toml: &str) -> Vec<&str> {
+        let is_list = |line: &&str| {
+            ["stop = [", "start = [", "help = ["].iter().any(|list| line.starts_with(list))
+        };
+        let words =
+            toml.lines().filter(is_list).flat_map(|line| line.split('"').skip(1).step_by(2));
+        words.collect()
+    }
+
+    #[test]
+    fn every_word_of_the_sidecar_is_known() {
+        for file in [
+            include_str!("../../sidecar/keywords.toml"),
+            include_str!("../../sidecar/defaults.toml"),
+        ] {
+            let words = listed(file);
+            assert!(words.len() >= 14, "{words:?}");
+            for word in words {
+                assert!(is_opt_word(word), "{word}");
+                assert!(is_opt_word(&format!(" «{}»! ", word.to_lowercase())), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sentence_is_no_word() {
+        for text in ["", "please stop", "STOP calling", "stopped", "Hello", "Open24Hours"] {
+            assert!(!is_opt_word(text), "{text}");
+        }
+        assert!(is_opt_word("ＳＴＯＰ") && is_opt_word("Opt out.") && is_opt_word("stop 👍"));
+    }
 }
