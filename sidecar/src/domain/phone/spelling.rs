@@ -2,9 +2,7 @@
 //! old spelling beside the new one; and a trunk prefix after the country code was once kept as it was written. Works on text
 //! alone: it is asked for every webhook.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
-
-use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat, PhoneNumberType};
+use std::borrow::Cow;
 
 use super::is_e164;
 
@@ -14,25 +12,27 @@ struct Spelled {
     before: String,
 }
 
-/// The trunk prefix of each country code whose numbers never begin with it.
-static TRUNKS: LazyLock<BTreeMap<String, String>> = LazyLock::new(trunks);
-
-/// The kinds of numbers that there are examples of.
-const KINDS: [PhoneNumberType; 10] = [
-    PhoneNumberType::FixedLine,
-    PhoneNumberType::Mobile,
-    PhoneNumberType::TollFree,
-    PhoneNumberType::PremiumRate,
-    PhoneNumberType::SharedCost,
-    PhoneNumberType::VoIP,
-    PhoneNumberType::PersonalNumber,
-    PhoneNumberType::Pager,
-    PhoneNumberType::UAN,
-    PhoneNumberType::VoiceMail,
+/// The trunk prefixes, each with the country codes whose numbers never begin with it. A table, since computing it from the
+/// numbering plans takes too long for whoever asks first; a test compares the two.
+const TRUNKS: [(&str, &[&str]); 4] = [
+    (
+        "0",
+        &[
+            "20", "211", "212", "213", "218", "231", "232", "233", "234", "243", "249", "250",
+            "251", "252", "254", "255", "256", "260", "261", "262", "263", "264", "265", "27",
+            "291", "31", "32", "33", "353", "355", "358", "359", "370", "373", "374", "375", "377",
+            "380", "381", "382", "383", "385", "386", "387", "389", "40", "41", "421", "423", "43",
+            "44", "46", "49", "508", "51", "53", "54", "55", "57", "58", "590", "591", "593",
+            "594", "595", "596", "598", "60", "61", "62", "63", "64", "66", "686", "81", "82",
+            "84", "850", "855", "856", "86", "880", "886", "90", "91", "92", "93", "94", "95",
+            "961", "962", "963", "964", "966", "967", "970", "971", "972", "976", "977", "98",
+            "994", "995", "996",
+        ],
+    ),
+    ("06", &["36"]),
+    ("1", &["1", "692"]),
+    ("8", &["993"]),
 ];
-
-/// The trunk prefixes of the world.
-const PREFIXES: [&str; 5] = ["0", "8", "06", "1", "01"];
 
 /// Returns the number and every other spelling under which the same person may be known, the number first.
 pub fn spellings(e164: &str) -> Vec<Cow<'_, str>> {
@@ -168,10 +168,11 @@ fn trunk(e164: &str) -> (Option<String>, Option<String>) {
     let digits = e164.strip_prefix('+').unwrap_or_default();
     let found = (1..=3).find_map(|length| {
         let (code, rest) = digits.split_at_checked(length)?;
-        TRUNKS.get_key_value(code).map(|(code, trunk)| (code, trunk, rest))
+        let (trunk, _) = TRUNKS.iter().find(|(_, codes)| codes.contains(&code))?;
+        Some((code, *trunk, rest))
     });
     let Some((code, trunk, rest)) = found else { return (None, None) };
-    let bare = rest.trim_start_matches(trunk.as_str());
+    let bare = rest.trim_start_matches(trunk);
     if bare.len() == rest.len() {
         let with = format!("+{code}{trunk}{rest}");
         return (None, Some(with).filter(|with| is_e164(with)));
@@ -180,33 +181,73 @@ fn trunk(e164: &str) -> (Option<String>, Option<String>) {
     (Some(without).filter(|without| is_e164(without)), None)
 }
 
-fn trunks() -> BTreeMap<String, String> {
-    let mut trunks: BTreeMap<String, Option<&str>> = BTreeMap::new();
-    for region in PHONE_NUMBER_UTIL.get_supported_regions() {
-        let Some(code) = PHONE_NUMBER_UTIL.get_country_code_for_region(region) else { continue };
-        let start = format!("+{code}");
-        let examples = KINDS.iter().filter_map(|kind| {
-            let example = PHONE_NUMBER_UTIL.get_example_number_for_type_and_region(region, *kind);
-            Some(example.ok()?.format_as(PhoneNumberFormat::E164).into_owned())
-        });
-        let examples: Vec<String> = examples.collect();
-        let rests: Vec<&str> =
-            examples.iter().filter_map(|number| number.strip_prefix(&start)).collect();
-        let is_dropped = |trunk: &str, rest: &str| {
-            let with = format!("{start}{trunk}{rest}");
-            super::formatted(&with).is_ok_and(|number| number.strip_prefix(&start) == Some(rest))
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat, PhoneNumberType};
+
+    use super::*;
+
+    #[test]
+    fn trunk_prefixes_are_those_of_the_numbering_plans() {
+        let codes = |(trunk, codes): &(&str, &[&str])| {
+            let of = |code: &&str| ((*code).to_owned(), (*trunk).to_owned());
+            codes.iter().map(of).collect::<Vec<_>>()
         };
-        let is_trunk = |trunk: &&&str| {
-            rests.iter().all(|rest| !rest.starts_with(**trunk))
-                && rests.iter().any(|rest| is_dropped(trunk, rest))
-        };
-        let trunk = PREFIXES.iter().find(is_trunk).copied();
-        let known = trunks.entry(code.to_string()).or_insert(trunk);
-        // Countries that share a code have to agree.
-        if *known != trunk {
-            *known = None;
-        }
+        let table: BTreeMap<String, String> = TRUNKS.iter().flat_map(codes).collect();
+        assert_eq!(table, trunks());
     }
-    let found = trunks.into_iter().filter_map(|(code, trunk)| Some((code, trunk?.to_owned())));
-    found.collect()
+
+    /// The kinds of numbers that there are examples of.
+    const KINDS: [PhoneNumberType; 10] = [
+        PhoneNumberType::FixedLine,
+        PhoneNumberType::Mobile,
+        PhoneNumberType::TollFree,
+        PhoneNumberType::PremiumRate,
+        PhoneNumberType::SharedCost,
+        PhoneNumberType::VoIP,
+        PhoneNumberType::PersonalNumber,
+        PhoneNumberType::Pager,
+        PhoneNumberType::UAN,
+        PhoneNumberType::VoiceMail,
+    ];
+
+    /// The trunk prefixes of the world.
+    const PREFIXES: [&str; 5] = ["0", "8", "06", "1", "01"];
+
+    fn trunks() -> BTreeMap<String, String> {
+        let mut trunks: BTreeMap<String, Option<&str>> = BTreeMap::new();
+        for region in PHONE_NUMBER_UTIL.get_supported_regions() {
+            let Some(code) = PHONE_NUMBER_UTIL.get_country_code_for_region(region) else {
+                continue;
+            };
+            let start = format!("+{code}");
+            let examples = KINDS.iter().filter_map(|kind| {
+                let example =
+                    PHONE_NUMBER_UTIL.get_example_number_for_type_and_region(region, *kind);
+                Some(example.ok()?.format_as(PhoneNumberFormat::E164).into_owned())
+            });
+            let examples: Vec<String> = examples.collect();
+            let rests: Vec<&str> =
+                examples.iter().filter_map(|number| number.strip_prefix(&start)).collect();
+            let is_dropped = |trunk: &str, rest: &str| {
+                let with = format!("{start}{trunk}{rest}");
+                super::super::formatted(&with)
+                    .is_ok_and(|number| number.strip_prefix(&start) == Some(rest))
+            };
+            let is_trunk = |trunk: &&&str| {
+                rests.iter().all(|rest| !rest.starts_with(**trunk))
+                    && rests.iter().any(|rest| is_dropped(trunk, rest))
+            };
+            let trunk = PREFIXES.iter().find(is_trunk).copied();
+            let known = trunks.entry(code.to_string()).or_insert(trunk);
+            // Countries that share a code have to agree.
+            if *known != trunk {
+                *known = None;
+            }
+        }
+        let found = trunks.into_iter().filter_map(|(code, trunk)| Some((code, trunk?.to_owned())));
+        found.collect()
+    }
 }
