@@ -94,10 +94,16 @@ impl Dependencies {
             set("DATABASE_URL", postgres.url());
             set("TWILIO_EDGE_EVENTS_SPOOL_DIR", folder.join("spool").display().to_string());
         }
-        if !plan.sinks.is_empty() {
+        let sinks = match plan.sinks_file {
+            Some(text) => text.to_owned(),
+            None => {
+                let sinks = plan.sinks.iter().map(|sink| self.sink(*sink, application));
+                sinks.collect::<Result<Vec<_>>>()?.join("\n")
+            }
+        };
+        if !sinks.is_empty() {
             let path = folder.join("sinks.toml");
-            let sinks = plan.sinks.iter().map(|sink| self.sink(*sink, application));
-            write_private(&path, &sinks.collect::<Result<Vec<_>>>()?.join("\n"))?;
+            write_private(&path, &sinks)?;
             set("TWILIO_EDGE_SINKS_FILE", path.display().to_string());
         }
         for (name, value) in self.objects.iter().flat_map(ObjectStore::settings) {

@@ -80,6 +80,8 @@ pub struct Plan {
     pub settings: &'static [(&'static str, &'static str)],
     /// Where accepted webhooks go.
     pub sinks: &'static [Sink],
+    /// What the sidecar's sinks file holds instead of `sinks`.
+    pub sinks_file: Option<&'static str>,
     /// Whether webhooks are archived.
     pub archives: bool,
     /// Whether messages can be sent.
@@ -106,6 +108,7 @@ impl Plan {
             adapt,
             settings: &[],
             sinks: &[],
+            sinks_file: None,
             archives: false,
             sends: false,
             accounts: None,

@@ -62,7 +62,9 @@ for command, shown in COMMANDS:
     if "story" in command:
         until(command, shows)
     else:
-        assert shows() is True, (command, shows())
+        seen = shows()
+        if seen is not True:
+            sys.exit(f"{command}: {seen}\n{text()}")
 demo.terminate()
 demo.wait(PATIENCE)
 print("walked")

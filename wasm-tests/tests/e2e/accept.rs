@@ -47,10 +47,7 @@ const SHADOW: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
 
 /// The real sidecar; neither the backend nor the application it is to deliver to is there.
 const NOBODY_THERE: Plan = Plan {
-    settings: &[(
-        "TWILIO_EDGE_SINKS_FILE",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/nobody.toml"),
-    )],
+    sinks_file: Some(include_str!("nobody.toml")),
     ..Plan::adapted(SidecarPlan::Sqlite, |config| {
         config.set_cluster(BACKEND_CLUSTER, ([127, 0, 0, 1], 9).into())?;
         (ACCEPT.adapt)(config)

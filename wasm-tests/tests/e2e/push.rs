@@ -151,8 +151,8 @@ async fn what_began_before_a_push_ends_and_is_settled(stack: &Stack) -> Result<(
         assert_eq!(answered, status);
         let outcome = if status == 200 { "accepted" } else { "refused" };
         ledger.settled(form.get("MessageSid"), outcome, 1).await?;
-        // The next copy meets the new configuration, and the same memory.
-        let copy = stack.post(&form.to("/twilio/new")).await?;
+        // The next copy meets the new configuration, which guards on both workers by now, and the same memory.
+        let copy = stack.post(&form).await?;
         assert_eq!(stack.send(&copy).await?.status, 200);
         let delivered = stack.backend.seen(&copy.case).len();
         assert_eq!(delivered, usize::from(status != 200));

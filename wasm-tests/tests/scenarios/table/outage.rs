@@ -204,7 +204,13 @@ fn unclaimed_opt_out_is_acknowledged_before_twilio_is_answered() -> Result<Scena
         acknowledged_first(story)
     })
     .claims([Does::Fails(503)])
-    .settlements([Does::Fails(503), Does::Fails(503), Does::Says(Decision::Unavailable)]))
+    .settlements([Does::Fails(503), Does::Fails(503), Does::Says(Decision::Unavailable)])
+    .backend([no_twiml()]))
+}
+
+/// An answer of which nothing is kept for duplicates, so that its headers already wait.
+fn no_twiml() -> Backend {
+    Backend::Answers { status: 200, kind: "application/json", body: "{}".to_owned(), parts: 1 }
 }
 
 fn unclaimed_opt_out_with_twiml_is_acknowledged_before_its_answer_ends() -> Result<Scenario> {
@@ -236,7 +242,8 @@ fn unclaimed_opt_out_is_answered_after_a_bounded_wait() -> Result<Scenario> {
         Ok(())
     })
     .claims([Does::Fails(503)])
-    .settlements(vec![Does::Fails(503); 50]))
+    .settlements(vec![Does::Fails(503); 50])
+    .backend([no_twiml()]))
 }
 
 fn unclaimed_opt_out_is_sent_as_soon_as_the_sidecar_answers_others() -> Result<Scenario> {
@@ -256,7 +263,8 @@ fn unclaimed_opt_out_is_sent_as_soon_as_the_sidecar_answers_others() -> Result<S
         Ok(())
     })
     .claims([Does::Fails(503)])
-    .settlements(vec![Does::Fails(503); 3]))
+    // At 0, 100, 300 and 700 ms.
+    .settlements(vec![Does::Fails(503); 4]))
 }
 
 /// What cannot be an opt-out waits for nobody.
