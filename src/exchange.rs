@@ -652,7 +652,13 @@ fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect
             .unwrap_or(State::Settling(Wait::of(RELEASE_HOLD_MS), Counter::ReleaseUnacknowledged));
     }
     match head.content_type.and_then(twiml_type) {
-        Some(content_type) if !head.ends && held.claim.identity.class == Class::Inbound => {
+        // The answer to a possible opt-out is not copied but held at its headers: a part of it that passed could be all of it, and
+        // Twilio would have it before the sidecar has the opt-out. A copy of that webhook gets an empty answer.
+        Some(content_type)
+            if !head.ends
+                && held.claim.identity.class == Class::Inbound
+                && !held.may_change_consent() =>
+        {
             let status = head.status;
             State::Answering(Box::new(Answering {
                 held: *held,
@@ -686,11 +692,8 @@ fn copy(
     let body = String::from_utf8(body).ok().filter(|_| fits);
     let body = body.filter(|body| !is_media_type(&content_type, HTML) || is_twiml(body));
     let answer = body.map(|body| SavedAnswer { status, content_type, body });
-    // The end of the answer waits, so the client does not have a whole answer before the sidecar has the opt-out. An answer that
-    // goes on is not held: the proxy would have to buffer what follows.
-    let hold = held.hold();
-    settle_with(held, Outcome::Commit, hold.is_some(), answer, effects);
-    hold.filter(|_| ends).unwrap_or(State::Done)
+    settle_with(held, Outcome::Commit, false, answer, effects);
+    State::Done
 }
 
 /// Returns the content type of an answer that Twilio reads as TwiML or as plain text

@@ -94,7 +94,8 @@ impl Form {
             "MessageStatus" => &["SmsStatus"],
             _ => &[],
         };
-        for (_, have) in self.params.iter_mut().filter(|(have, _)| copies.contains(&have.as_str())) {
+        for (_, have) in self.params.iter_mut().filter(|(have, _)| copies.contains(&have.as_str()))
+        {
             value.clone_into(have);
         }
         match self.params.iter_mut().find(|(have, _)| have == name) {

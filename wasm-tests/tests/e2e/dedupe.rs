@@ -106,10 +106,7 @@ async fn a_copy_is_one_whatever_it_came_on(stack: &Stack) -> Result<()> {
     stack.ledger().await?.settled(form.get("MessageSid"), "accepted", 1).await?;
 
     let next = Signing { token: NEXT_TOKEN, ..Signing::default() };
-    let fallback = form
-        .clone()
-        .to("/twilio/inbound?fallback=1")
-        .add("ErrorCode", "11200");
+    let fallback = form.clone().to("/twilio/inbound?fallback=1").add("ErrorCode", "11200");
     let fallback = fallback.add("ErrorUrl", "https://hooks.example.com/twilio/inbound");
     for copy in [
         stack.post_as(&form, next).await?,
