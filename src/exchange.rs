@@ -362,10 +362,9 @@ impl Exchange {
                 settle(*held, Outcome::Release, is_urgent, &mut effects);
                 State::Done
             }
-            // The backend had accepted it, however much of the answer arrived.
+            // The backend had accepted it, however much of the answer arrived. A possible opt-out is never in this state.
             (State::Answering(answering), Event::Gone) => {
-                let is_urgent = answering.held.may_change_consent();
-                settle(answering.held, Outcome::Commit, is_urgent, &mut effects);
+                settle(answering.held, Outcome::Commit, false, &mut effects);
                 State::Done
             }
             (_, Event::Gone) => State::Done,
