@@ -245,7 +245,8 @@ impl Shared {
         }
     }
 
-    fn is_idle(&self) -> bool {
+    /// No handler has a request of this connection.
+    pub(super) fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) == 0
     }
 

@@ -214,11 +214,16 @@ impl Serving {
                 _ = stopped.wait_for(|stopped| *stopped), if !is_stopping => {
                     is_stopping = true;
                     served.as_mut().graceful_shutdown();
+                    // A request that has not arrived by then is not served.
+                    over = over.or_else(|| shared.is_idle().then(|| Instant::now() + GRACE));
                     continue;
                 }
             }
             if over.is_some_and(|at| at <= Instant::now()) {
-                return;
+                if shared.is_idle() {
+                    return;
+                }
+                over = Some(Instant::now() + GRACE);
             }
             if over.is_none()
                 && let Some((at, wait)) = shared.deadline(&admission.limits)

@@ -121,7 +121,7 @@ async fn recut_parameters_are_rejected(stack: &Stack) -> Result<()> {
     // `taker` comes right before `taken` in the order of names, so the signed text stays the same.
     let swallow = |taker: &str, taken: &str| {
         let value = format!("{}{taken}{}", form.get(taker), form.get(taken));
-        form.clone().without(taken).set(taker, &value)
+        form.clone().without(taken).without(taker).add(taker, &value)
     };
     let sid = form.get("MessageSid").to_owned();
     let mut params = form.params.clone();
