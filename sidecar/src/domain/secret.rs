@@ -107,7 +107,6 @@ mod tests {
             include_str!("../../../.env.example"),
             include_str!("../../../deploy/systemd/twilio-edge.env"),
             include_str!("../../../deploy/systemd/envoy.env"),
-            include_str!("../../../deploy/kubernetes/tryout.values.yaml"),
         ];
         let mut found = 0;
         for line in examples.iter().flat_map(|example| example.lines()) {

@@ -79,8 +79,8 @@ fn everything() -> Value {
         "serviceMonitor": { "enabled": true, "labels": { "release": "prometheus" } },
         "prometheusRule": { "enabled": true, "labels": { "release": "prometheus" } },
         "grafanaDashboard": { "enabled": true },
-        "postgresql": { "enabled": true, "password": "x", "storageClassName": "fast" },
-        "redis": { "enabled": true, "password": "x" },
+        "postgresql": { "enabled": true, "password": "0123456789abcdef", "storageClassName": "fast" },
+        "redis": { "enabled": true, "password": "0123456789abcdef" },
         "demo": { "enabled": true },
     })
 }
@@ -154,6 +154,8 @@ fn a_value_that_makes_no_sense_is_refused() -> Result<()> {
         (json!({ "image": { "tag": "latest" } }), "/image/tag"),
         (json!({ "image": { "digest": "0123" } }), "/image/digest"),
         (json!({ "postgresql": { "enabled": true } }), "/postgresql/password"),
+        (json!({ "postgresql": { "enabled": true, "password": "short" } }), "/postgresql/password"),
+        (json!({ "redis": { "enabled": true } }), "/redis/password"),
         (json!({ "redis": { "enabled": true, "password": "a@b" } }), "/redis/password"),
         (json!({ "secret": { "keys": { "token": "" } } }), "/secret/keys/token"),
         (json!({ "sending": { "baseUrl": "api.twilio.com" } }), "/sending/baseUrl"),
@@ -199,6 +201,81 @@ fn the_plain_manifests_are_what_the_chart_renders() -> Result<()> {
         ensure!(made == file(&format!("deploy/kubernetes/{name}"))?, "{name}: `make manifests`");
     }
     Ok(())
+}
+
+/// The manifests of a try-out hold no password, and the script makes each Secret that they name, with another one each time.
+#[test]
+fn secrets_of_the_tryout_are_random_and_complete() -> Result<()> {
+    let script = repository().join("deploy/kubernetes/secrets.sh");
+    let text = file("deploy/kubernetes/tryout.yaml")?;
+    let made = || -> Result<(String, Vec<Value>)> {
+        let text = said(Command::new("sh").arg(&script))?;
+        Ok((text.clone(), serde_saphyr::from_multiple(&text)?))
+    };
+    let ((_, first), (_, second)) = (made()?, made()?);
+    let secrets = |all: &[Value]| -> BTreeMap<(String, String), String> {
+        let secrets = all.iter().filter(|one| one["kind"] == "Secret");
+        let keys = secrets.flat_map(|one| {
+            let name = one["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let keys = one["stringData"].as_object().cloned().unwrap_or_default().into_iter();
+            keys.map(move |(key, value)| {
+                ((name.clone(), key), value.as_str().unwrap_or_default().to_owned())
+            })
+        });
+        keys.collect()
+    };
+    let (first, second) = (secrets(&first), secrets(&second));
+    let names = first.keys().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>();
+    assert_eq!(names, ["twilio-edge", "twilio-edge-postgresql", "twilio-edge-redis"].into());
+    let mut random = BTreeSet::new();
+    for (place, secret) in &first {
+        if place.1 != "sending.toml" {
+            assert_ne!(Some(secret), second.get(place), "{place:?} is the same again");
+        }
+        if place.1 == "password" || place.1 == "edge-token" {
+            ensure!(secret.len() == 64 && secret.bytes().all(|it| it.is_ascii_hexdigit()));
+            random.insert(secret.as_str());
+        }
+        if place.1.ends_with("-url") {
+            let password = &first[&(place.0.clone(), "password".to_owned())];
+            ensure!(secret.contains(&format!(":{password}@")), "{place:?}");
+        }
+    }
+    assert_eq!(random.len(), 3);
+    // What the manifests read from Secrets is there, and they bring no Secret but the demo's account.
+    let resources: Vec<Value> = serde_saphyr::from_multiple(&text)?;
+    let own = resources.iter().filter(|one| one["kind"] == "Secret");
+    let own: Vec<&Value> = own.map(|one| &one["metadata"]["name"]).collect();
+    assert_eq!(own, [&json!("twilio-edge-demo")]);
+    let mut read = BTreeSet::new();
+    for (_, pod) in pods(&resources) {
+        read_secrets(pod, &mut read);
+    }
+    ensure!(read.len() >= 6, "{read:?}");
+    for place in read {
+        ensure!(first.contains_key(&place), "{place:?} is read, and not made");
+    }
+    Ok(())
+}
+
+/// Every key of a Secret that a pod reads by its name.
+fn read_secrets(part: &Value, found: &mut BTreeSet<(String, String)>) {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    for name in ["secret", "secretKeyRef"] {
+        let source = &part[name];
+        let secret = text(&source["name"]).or_else(|| text(&source["secretName"]));
+        let items = source["items"].as_array().into_iter().flatten().map(|item| &item["key"]);
+        for key in items.chain([&source["key"]]) {
+            if let (Some(secret), Some(key)) = (secret.clone(), text(key)) {
+                found.insert((secret, key));
+            }
+        }
+    }
+    match part {
+        Value::Object(all) => all.values().for_each(|value| read_secrets(value, found)),
+        Value::Array(all) => all.iter().for_each(|value| read_secrets(value, found)),
+        _ => {}
+    }
 }
 
 /// What the container is told, with its files put into a folder of ours.

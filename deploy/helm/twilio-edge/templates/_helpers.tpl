@@ -88,13 +88,13 @@ subPaths: a rotation reaches the pod. (dict "root" $ "only" true)
       {{- end }}
       {{- if $values.postgresql.enabled }}
       - secret:
-          name: {{ $name }}-postgresql
+          name: {{ $values.postgresql.existing | default (printf "%s-postgresql" $name) }}
           items:
             - { key: database-url, path: database-url }
       {{- end }}
       {{- if and $values.redis.enabled (not .only) }}
       - secret:
-          name: {{ $name }}-redis
+          name: {{ $values.redis.existing | default (printf "%s-redis" $name) }}
           items:
             - { key: redis-url, path: redis-url }
       {{- end }}
