@@ -49,17 +49,6 @@ use crate::{
 /// How long answers under way may take when it is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Bounds of its listener. All callers are strangers to it, and most are on this machine.
-const LIMITS: Limits = Limits {
-    max: 4096,
-    max_per_address: 4096,
-    header_timeout: Duration::from_secs(5),
-    idle_timeout: Duration::from_secs(75),
-    known_idle_timeout: Duration::from_secs(75),
-    streams: 250,
-    header_bytes: 32 << 10,
-};
-
 /// An account that may call.
 #[derive(Clone)]
 pub struct Account {
@@ -160,9 +149,7 @@ pub async fn serve(
     let router = rest::router().merge(control::router()).with_state(Arc::clone(&shared));
     let stopping = Arc::new(Notify::new());
     let asked = Arc::clone(&stopping);
-    let max = doors::capacity(LIMITS.max, 1);
-    let limits = Limits { max, max_per_address: max, ..LIMITS };
-    let admission = Admission::new(limits, Metrics::default().listeners.listener("main"));
+    let admission = Admission::new(Limits::local(), Metrics::default().listeners.listener("main"));
     let stopped = async move { asked.notified().await };
     let served = doors::server::serve(line::Lines(listener), router, admission, stopped);
     let ending = async {

@@ -8,7 +8,14 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
-use crate::demo::backend::{Answer, router};
+use crate::{
+    demo::backend::{Answer, router},
+    doors::{
+        self,
+        admission::{Admission, Limits},
+    },
+    metrics::Metrics,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -40,5 +47,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 async fn serve(args: Args) -> io::Result<()> {
     let answer = Answer { status: args.status, delay: Duration::from_millis(args.delay_ms) };
     let listener = tokio::net::TcpListener::bind(args.listen).await?;
-    axum::serve(listener, router(answer)).await
+    let admission = Admission::new(Limits::local(), Metrics::default().listeners.listener("main"));
+    doors::server::serve(listener, router(answer), admission, std::future::pending()).await;
+    Ok(())
 }

@@ -19,6 +19,9 @@ use crate::metrics::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
 /// Longest that a response may take to be read, however slowly the caller reads it.
 const LONGEST_RESPONSE: Duration = Duration::from_secs(3600);
 
+/// Most responses that a stranger may leave unread on one HTTP/2 connection: each of them stays in memory.
+const MAX_UNREAD: usize = 32;
+
 /// Bounds of a listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -36,6 +39,23 @@ pub(crate) struct Limits {
     pub(crate) streams: u32,
     /// Most bytes of a request's headers.
     pub(crate) header_bytes: usize,
+}
+
+impl Limits {
+    /// Bounds of the listeners of the demo and the simulator. All of their callers are strangers, and most are on this machine,
+    /// so one address may have all connections.
+    pub(crate) fn local() -> Limits {
+        let max = super::capacity(4096, 1);
+        Limits {
+            max,
+            max_per_address: max,
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(75),
+            known_idle_timeout: Duration::from_secs(75),
+            streams: 250,
+            header_bytes: 32 << 10,
+        }
+    }
 }
 
 /// A caller of a connection.
@@ -250,6 +270,16 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire) == 0
     }
 
+    /// No handler has a request of this connection, and its caller reads no response: there is none, or nothing of it was taken
+    /// for so long.
+    pub(super) fn is_quiet(&self, stalled: Duration) -> bool {
+        let taken_ms =
+            self.wrote_ms.load(Ordering::Acquire).max(self.idle_ms.load(Ordering::Acquire));
+        let is_reading = self.streaming.load(Ordering::Acquire) > 0
+            && self.begun + Duration::from_millis(taken_ms) + stalled > Instant::now();
+        self.is_idle() && !is_reading
+    }
+
     /// Milliseconds since the connection began, at least 1.
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
@@ -264,8 +294,23 @@ impl Shared {
         }
     }
 
+    /// Bytes were written. HTTP/2 writes frames that are no part of a response, for instance answers to PING: there,
+    /// only `progressed` proves that the caller reads.
     pub(super) fn wrote(&self) {
+        if !self.is_http2.load(Ordering::Acquire) {
+            self.progressed();
+        }
+    }
+
+    /// The caller took a part of a response, or made room for one.
+    pub(super) fn progressed(&self) {
         self.wrote_ms.store(self.now_ms(), Ordering::Release);
+    }
+
+    /// A stranger has left as many responses unread as it may.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.is_known.load(Ordering::Acquire)
+            && self.streaming.load(Ordering::Acquire) >= MAX_UNREAD
     }
 
     /// A request begins.
@@ -455,5 +500,26 @@ mod tests {
         assert_eq!(until(), Some((after(9000, limits.idle_timeout), ConnectionWait::Response)));
         shared.wrote_ms.store(u64::MAX / 4, Ordering::Release);
         assert_eq!(until(), Some((after(1000, LONGEST_RESPONSE), ConnectionWait::Response)));
+    }
+
+    #[test]
+    fn connection_is_quiet_when_nobody_waits_or_reads() {
+        let admission = admission(10, 10);
+        let place = admission.admit(address(1)).unwrap();
+        let (shared, stalled) = (&place.shared, Duration::from_secs(600));
+        assert!(shared.is_quiet(stalled));
+        shared.asked(true);
+        assert!(!shared.is_quiet(stalled));
+        shared.answered();
+        shared.streams(true);
+        shared.idle_ms.store(0, Ordering::Release);
+        assert!(!shared.is_quiet(stalled), "the response is on its way");
+        assert!(shared.is_quiet(Duration::ZERO), "nothing of it was taken for so long");
+        // HTTP/2 answers PING while nothing of the response is taken.
+        let before = shared.wrote_ms.load(Ordering::Acquire);
+        shared.wrote();
+        assert_eq!(shared.wrote_ms.load(Ordering::Acquire), before);
+        shared.streams(false);
+        assert!(shared.is_quiet(stalled));
     }
 }

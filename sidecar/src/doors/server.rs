@@ -13,7 +13,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::ConnectInfo,
-    http::{Extensions, Request, Response, Version},
+    http::{Extensions, Request, Response, StatusCode, Version},
 };
 use hyper::{
     body::{Body as HttpBody, Frame, Incoming, SizeHint},
@@ -192,7 +192,11 @@ impl Serving {
             let answered =
                 TowerToHyperService::new(router.clone()).call(request.map(Arriving::begin));
             async move {
-                let response: Response<Body> = answered.await?;
+                let mut response: Response<Body> = answered.await?;
+                if under_way.0.has_unread() {
+                    response = Response::default();
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                }
                 Ok::<_, std::convert::Infallible>(
                     response.map(|body| Streamed::begin(body, &under_way.0)),
                 )
@@ -215,12 +219,16 @@ impl Serving {
                     is_stopping = true;
                     served.as_mut().graceful_shutdown();
                     // A request that has not arrived by then is not served.
-                    over = over.or_else(|| shared.is_idle().then(|| Instant::now() + GRACE));
+                    over = over.or_else(|| Some(Instant::now() + GRACE));
                     continue;
                 }
             }
             if over.is_some_and(|at| at <= Instant::now()) {
-                if shared.is_idle() {
+                let is_done = match is_stopping {
+                    true => shared.is_quiet(GRACE),
+                    false => shared.is_idle(),
+                };
+                if is_done {
                     return;
                 }
                 over = Some(Instant::now() + GRACE);
@@ -319,7 +327,11 @@ impl HttpBody for Streamed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if frame.is_ready() {
+            self.shared.progressed();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -8,7 +8,7 @@ use tokio::{
 use twilio_edge_contract::CLAIMS_PATH;
 
 use crate::{
-    servers::eventually,
+    servers::{eventually, free_port},
     sidecar::{Sidecar, TOKEN, message},
     world::{Kind, World},
 };
@@ -16,7 +16,7 @@ use crate::{
 /// The preface of HTTP/2 and an empty SETTINGS frame.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
-fn place(base: &str) -> &str {
+pub(crate) fn place(base: &str) -> &str {
     base.strip_prefix("http://").unwrap()
 }
 
@@ -33,7 +33,7 @@ async fn half_open(address: &str, count: usize) -> Vec<TcpStream> {
 }
 
 /// Everything that comes until the other end closes the connection.
-async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+pub(crate) async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut all = Vec::new();
     // A reset is an end as well.
     let _ = stream.read_to_end(&mut all).await;
@@ -41,7 +41,7 @@ async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
 }
 
 /// A claim on this connection, which stays open; the status it is answered.
-async fn claim(stream: &mut TcpStream, claim_id: &str) -> String {
+pub(crate) async fn claim(stream: &mut TcpStream, claim_id: &str) -> String {
     let body = json!({"v": 1, "claims": [message(claim_id, claim_id)]}).to_string();
     let head = format!(
         "POST {CLAIMS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: {}\r\n\r\n{body}",
@@ -58,7 +58,7 @@ async fn answered(stream: &mut TcpStream, request: &[u8]) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
-async fn timed_out(sidecar: &Sidecar, listener: &str, waiting_for: &str) -> f64 {
+pub(crate) async fn timed_out(sidecar: &Sidecar, listener: &str, waiting_for: &str) -> f64 {
     let labels = format!("listener=\"{listener}\",waiting_for=\"{waiting_for}\"");
     sidecar.metric(&format!("twilio_edge_connections_timed_out_total{{{labels}}}")).await
 }
@@ -66,8 +66,15 @@ async fn timed_out(sidecar: &Sidecar, listener: &str, waiting_for: &str) -> f64 
 #[tokio::test]
 async fn half_open_connections_shut_nobody_out() {
     let world = World::new(Kind::Sqlite).await;
+    let bucket = format!("file://{}", world.directory.path().join("bucket").display());
+    let links = format!("127.0.0.1:{}", free_port());
+    let public = format!("http://{links}");
     // As many files as a shell of old gives, and fewer than the attacker has connections.
     let settings = [
+        ("TWILIO_EDGE_MEDIA_STORE_URL", bucket.as_str()),
+        ("TWILIO_EDGE_MEDIA_STORE_LISTEN", &links),
+        ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", &public),
+        ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "a key of the tests, 32 characters"),
         // Only room is what closes them here.
         ("TWILIO_EDGE_CONNECTIONS_HEADER_TIMEOUT_MS", "600000"),
         ("TWILIO_EDGE_CONNECTIONS_MAX_PER_ADDRESS", "40"),
@@ -78,13 +85,17 @@ async fn half_open_connections_shut_nobody_out() {
     let _main = half_open(place(&sidecar.base), 220).await;
     let admin = sidecar.admin();
     let _admin = half_open(place(&admin), 220).await;
+    let _media = half_open(&links, 220).await;
     // From the same address: health, a claim on a new connection, the filter's own, and an administrator.
     assert_eq!(sidecar.get("/healthz").await.0, 200);
     sidecar.claim(message("c2", "SM2")).await;
     assert_eq!(claim(&mut filter, "SM3").await, "HTTP/1.1 200 OK", "a filter gives way to nobody");
     let keys = sidecar.client.get(format!("{admin}/v1/keys")).bearer_auth(TOKEN);
     assert_eq!(keys.send().await.unwrap().status(), 200);
-    for listener in ["main", "admin"] {
+    // A link is answered, although it leads to no medium.
+    let link = sidecar.client.get(format!("{public}/media/md_1"));
+    assert_eq!(link.send().await.unwrap().status(), 404);
+    for listener in ["main", "admin", "media"] {
         let mut refused = 0.0;
         for reason in ["address", "listener"] {
             let labels = format!("listener=\"{listener}\",reason=\"{reason}\"");
@@ -124,10 +135,19 @@ async fn a_full_listener_takes_the_next_connection_all_the_same() {
 #[tokio::test]
 async fn a_request_that_does_not_begin_or_end_its_headers_is_given_up() {
     let world = World::new(Kind::Sqlite).await;
-    let settings = [("TWILIO_EDGE_CONNECTIONS_HEADER_TIMEOUT_MS", "200")];
+    let bucket = format!("file://{}", world.directory.path().join("bucket").display());
+    let links = format!("127.0.0.1:{}", free_port());
+    let public = format!("http://{links}");
+    let settings = [
+        ("TWILIO_EDGE_CONNECTIONS_HEADER_TIMEOUT_MS", "200"),
+        ("TWILIO_EDGE_MEDIA_STORE_URL", bucket.as_str()),
+        ("TWILIO_EDGE_MEDIA_STORE_LISTEN", &links),
+        ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", &public),
+        ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "a key of the tests, 32 characters"),
+    ];
     let sidecar = world.sidecar_with(&settings).await;
     let admin = sidecar.admin();
-    for (base, listener) in [(&sidecar.base, "main"), (&admin, "admin")] {
+    for (base, listener) in [(&sidecar.base, "main"), (&admin, "admin"), (&public, "media")] {
         for sent in [&b""[..], b"G", b"GET /healthz HTTP/1.1\r\nhost:", b"PRI * HTTP/2", HTTP2] {
             let mut stream = TcpStream::connect(place(base)).await.unwrap();
             stream.write_all(sent).await.unwrap();

@@ -28,6 +28,7 @@ mod files;
 mod guide;
 mod histories;
 mod history;
+mod http2;
 mod idempotency;
 mod isolation;
 mod kafka;
