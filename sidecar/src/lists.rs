@@ -221,7 +221,7 @@ impl ConsentLine {
         let state = self.state.map(State::try_from).transpose().map_err(of_column("state"))?;
         let at_ms = self.at.as_deref().map(period::instant).transpose();
         let channel = about.channel_of(&self.number, self.channel.as_deref());
-        let address = Address::given(&self.number, channel, about.region);
+        let address = Address::recordable(&self.number, channel, about.region);
         let consent = Consent {
             account_sid: about.account_sid.clone(),
             address: address.map_err(of_column("number"))?,

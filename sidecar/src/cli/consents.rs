@@ -163,7 +163,7 @@ fn record(evidence: Evidence, state: State) -> ExitCode {
     let Evidence { number, category, source, at, proof, ip, user_agent, spelling, place, format } =
         evidence;
     let now_ms = now_ms();
-    let address = match Address::given(&number, spelling.channel.as_deref(), spelling.region) {
+    let address = match Address::recordable(&number, spelling.channel.as_deref(), spelling.region) {
         Ok(address) => address,
         Err(problem) => return fail(problem),
     };
@@ -192,7 +192,7 @@ fn record(evidence: Evidence, state: State) -> ExitCode {
 fn run_list(wanted: Wanted) -> ExitCode {
     let Wanted { number, category, history, limit, spelling, place, format } = wanted;
     let channel = spelling.channel.as_deref();
-    let number = number.map(|number| Address::given(&number, channel, spelling.region));
+    let number = number.map(|number| Address::recordable(&number, channel, spelling.region));
     let number = match number.transpose() {
         Ok(number) => number.map(|address| address.number),
         Err(problem) => return fail(problem),

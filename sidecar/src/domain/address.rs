@@ -83,6 +83,24 @@ impl Address {
         })
     }
 
+    /// Reads the address of a person about whom something is recorded: as [`Address::given`], or as Twilio may have written it.
+    /// The person may have written to us from a number that no numbering plan has.
+    ///
+    /// # Errors
+    ///
+    /// Says what [`Address::given`] finds wrong.
+    pub fn recordable(
+        text: &str,
+        channel: Option<&str>,
+        region: Option<Region>,
+    ) -> Result<Address, String> {
+        // A user id is of one channel only, and needs no prefix.
+        let of_id = contact::is_user_id(text.trim()).then_some(contact::CHANNEL);
+        let channel = channel.or(of_id);
+        let written = |problem| Address::as_twilio_writes(text, channel).ok_or(problem);
+        Address::given(text, channel, region).or_else(written)
+    }
+
     /// Reads an address as Twilio may have written it in a webhook: a number of any numbering plan, in E.164 but for blanks and
     /// punctuation. For whoever may be named though the plan of today does not know the number.
     pub fn as_twilio_writes(text: &str, channel: Option<&str>) -> Option<Address> {
@@ -182,6 +200,34 @@ mod tests {
         ] {
             let said = Address::given(text, channel, None).unwrap_err();
             assert!(said.contains(problem), "{said}");
+        }
+    }
+
+    #[test]
+    fn recordable_address_is_as_wide_as_a_webhook() {
+        for (text, channel, written) in [
+            ("whatsapp:+225071234567", None, "whatsapp:+225071234567"),
+            ("+225 07 123 4567", Some("whatsapp"), "whatsapp:+225071234567"),
+            ("rcs:+225071234567", None, "rcs:+225071234567"),
+            ("whatsapp:US.31491208655302741900", None, "whatsapp:US.31491208655302741900"),
+            ("whatsapp:+44 (0) 7400 123456", None, "whatsapp:+447400123456"),
+            ("US.31491208655302741900", None, "whatsapp:US.31491208655302741900"),
+            ("messenger:108", None, "messenger:108"),
+        ] {
+            let address = Address::recordable(text, channel, None).unwrap();
+            assert_eq!(address.written(), written, "{text}");
+        }
+        for (text, channel) in [
+            ("+5511XXXXXXXXX", None),
+            ("+1415", None),
+            ("whatsapp:us.31491208655302741900", None),
+            ("whatsapp:+225071234567", Some("sms")),
+            ("5551230001", None),
+            ("DE.1512345678", Some("sms")),
+        ] {
+            let problem = Address::given(text, channel, None);
+            assert_eq!(Address::recordable(text, channel, None), problem, "{text}");
+            assert!(problem.is_err(), "{text}");
         }
     }
 

@@ -23,8 +23,7 @@ pub fn reaches(suppressed: &str, channel: &str, policy: &Policy) -> bool {
     suppressed == EVERY_CHANNEL || policy.shares_opt_outs(suppressed, channel)
 }
 
-/// Whom to suppress: an address as [`Address::given`] reads it or as Twilio may write it, or a number with [`EVERY_CHANNEL`]
-/// beside it.
+/// Reads the person to suppress: an address as [`Address::recordable`] reads it, or a number with [`EVERY_CHANNEL`] beside it.
 pub fn person(
     text: &str,
     channel: Option<&str>,
@@ -33,16 +32,11 @@ pub fn person(
     match channel.map(str::trim) {
         Some(EVERY_CHANNEL) => {
             let channel = contact::is_user_id(text.trim()).then_some(contact::CHANNEL);
-            let address = read(text, channel, region)?;
+            let address = Address::recordable(text, channel, region)?;
             Ok(Address { channel: EVERY_CHANNEL.to_owned(), ..address })
         }
-        channel => read(text, channel, region),
+        channel => Address::recordable(text, channel, region),
     }
-}
-
-fn read(text: &str, channel: Option<&str>, region: Option<Region>) -> Result<Address, String> {
-    Address::given(text, channel, region)
-        .or_else(|problem| Address::as_twilio_writes(text, channel).ok_or(problem))
 }
 
 /// Where a suppression comes from.

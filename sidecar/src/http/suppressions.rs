@@ -149,7 +149,7 @@ async fn list(
     let after = finding::cursor(wanted.cursor, finding::is_suppression)?;
     let channel = people::any_channel(wanted.channel.as_deref())?;
     if let Some(number) = wanted.number {
-        let number = people::address("number", &number, None, None)?.number;
+        let number = people::person("number", &number, None, None)?.number;
         let mut found = of_number(&app, &account_sid, &number, channel).await?;
         found.retain(|known| {
             (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
