@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::message::Number,
+    domain::{message::Number, policy::Policy, suppression},
     shown::{ConsentShown, EventShown, MessageShown, SuppressionShown, WindowShown},
     store::{
         StoreError,
@@ -37,9 +37,11 @@ pub struct Story {
     pub events: Vec<EventShown>,
 }
 
-/// Tells the story of a number: at most `limit` messages, and as many webhooks.
+/// Returns the history of a number: at most `limit` messages, and as many webhooks. Of a number on one channel it has the
+/// suppressions of every channel that shares opt-outs with it under the account's policy.
 pub async fn of(
     histories: &Histories,
+    policy: &Policy,
     account_sid: &str,
     number: &Number,
     limit: usize,
@@ -62,13 +64,17 @@ pub async fn of(
         histories.messages(&latest),
         histories.events(&latest),
     )?;
+    let reaches = |suppressed: &str| {
+        let channel = number.channel.as_deref();
+        channel.is_none_or(|channel| suppression::reaches(suppressed, channel, policy))
+    };
     Ok(Story {
         account_sid: account_sid.to_owned(),
         number: number.number.clone(),
         channel: number.channel.clone(),
         suppressions: suppressions
             .iter()
-            .filter(|known| number.is_on(&known.address.channel))
+            .filter(|known| reaches(&known.address.channel))
             .map(SuppressionShown::of)
             .collect(),
         consents: consents

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Sources, fail};
 use crate::{
-    config::{self, without_password},
+    config::{self, Config, without_password},
     domain::{message::Number, tenant::is_account_sid},
     store::{
         StoreError,
@@ -49,6 +49,15 @@ impl Place {
         question: impl AsyncFnOnce(&Histories, &str) -> Result<T, StoreError>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
+        self.ask_with(async |histories, _, account| question(histories, account).await, show)
+    }
+
+    /// The same for a question that depends on the configuration.
+    pub(super) fn ask_with<T>(
+        self,
+        question: impl AsyncFnOnce(&Histories, &Config, &str) -> Result<T, StoreError>,
+        show: impl FnOnce(T) -> ExitCode,
+    ) -> ExitCode {
         let config = match self.sources.read().check(false) {
             Ok(config) => config,
             Err(problems) => return fail(problems),
@@ -64,7 +73,7 @@ impl Place {
                 ..config.database.clone()
             };
             let histories = Histories::open(&patient).await?;
-            question(&histories, &self.account).await
+            question(&histories, &config, &self.account).await
         });
         match answer {
             Ok(answer) => show(answer),

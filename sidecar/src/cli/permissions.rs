@@ -94,7 +94,7 @@ impl Place {
 }
 
 /// Returns the policy of the account: the configured one, with what its tenant says otherwise.
-async fn policies(config: &Config, account_sid: &str) -> Result<Policies, StoreError> {
+pub(super) async fn policies(config: &Config, account_sid: &str) -> Result<Policies, StoreError> {
     let policies = Policies::new(config.policy.clone());
     let tenants = Tenants::open(&config.database).await?;
     let tenant = tenants.get(account_sid).await;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     ledger::{self, Place},
     listing::{self, Output},
+    permissions::policies,
 };
 use crate::{
     domain::message::Number,
@@ -44,8 +45,11 @@ const EVENTS: [&str; 6] = ["heard_at", "sid", "class", "status", "error_code", "
 pub(super) fn run(args: Args) -> ExitCode {
     let Args { number, limit, place, json } = args;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    place.ask(
-        async |histories, account| story::of(histories, account, &number, limit, now_ms()).await,
+    place.ask_with(
+        async |histories, config, account| {
+            let policy = policies(config, account).await?.of(account);
+            story::of(histories, &policy, account, &number, limit, now_ms()).await
+        },
         |story| match json {
             true => {
                 let text = serde_json::to_string_pretty(&story).unwrap_or_default();

@@ -8,7 +8,6 @@ use crate::domain::{
     address::Address,
     phone,
     status::{Said, Status, standing},
-    suppression::EVERY_CHANNEL,
 };
 
 /// One webhook, as it was heard and as it ended.
@@ -77,6 +76,20 @@ pub fn is_of_inbound(word: &str, error_code: Option<&str>) -> bool {
         || error_code.is_some_and(|code| INBOUND_ERROR_CODES.contains(&code))
 }
 
+/// Error codes that Twilio gives only to messages which we sent: of delivery to a phone or to a channel, and of the recipient
+/// (docs: twilio.com/docs/api/errors). The list may lack codes.
+const OUTBOUND_ERROR_CODES: [&str; 20] = [
+    "21610", "21611", "21612", "21614", "30001", "30003", "30004", "30005", "30006", "30007",
+    "30022", "30034", "63003", "63013", "63014", "63016", "63018", "63024", "63032", "63049",
+];
+
+/// Returns whether a status with this word and error code may be about a message that a person sent to us, as far as the two
+/// tell: such a message has no status but `failed` beside those of [`is_of_inbound`].
+pub fn may_be_of_inbound(word: &str, error_code: Option<&str>) -> bool {
+    Status::parse(word) == Some(Status::Failed)
+        && error_code.is_none_or(|code| !OUTBOUND_ERROR_CODES.contains(&code))
+}
+
 /// A number somebody looks for; on any channel when none is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Number {
@@ -84,18 +97,26 @@ pub struct Number {
     pub channel: Option<String>,
     /// E.164, a short code or the channel's own id.
     pub number: String,
+    /// Other ids of the same contact, in every spelling; empty until the database was asked for them.
+    pub also: Vec<String>,
 }
 
 impl Number {
-    /// Whether something on this channel, or on every one, is about it.
+    /// Returns whether an address is this number, in any spelling, or another id of the same contact.
+    pub fn is(&self, number: &str) -> bool {
+        phone::is_same(number, &self.number) || self.also.iter().any(|also| also == number)
+    }
+
+    /// Returns whether something on this channel is about it.
     pub fn is_on(&self, channel: &str) -> bool {
-        channel == EVERY_CHANNEL || self.channel.as_deref().is_none_or(|own| own == channel)
+        self.channel.as_deref().is_none_or(|own| own == channel)
     }
 
     /// Reads `+15551234567` or `whatsapp:+15551234567`; none when it is no address.
     pub fn parse(raw: &str) -> Option<Number> {
         let Address { channel, number } = Address::parse(raw)?;
-        Some(Number { channel: raw.contains(':').then_some(channel), number })
+        let channel = raw.contains(':').then_some(channel);
+        Some(Number { channel, number, also: Vec::new() })
     }
 
     /// The same as somebody asks for it: [`Number::ASKED`], and nothing but what may be somebody's address. In a URL an
@@ -118,13 +139,13 @@ impl Number {
         let plus = number.strip_prefix(' ').map(|rest| format!("+{rest}"));
         let number = plus.unwrap_or_else(|| number.to_owned());
         let spelled = channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number);
-        let Number { channel, number } = Number::parse(&spelled)?;
+        let Number { channel, number, also } = Number::parse(&spelled)?;
         // `+1 (555) 123-4567` is who Twilio calls +15551234567; what is no phone number is whoever it names.
         let as_twilio_writes = match number.starts_with('+') {
             true => phone::e164(&number, None).ok(),
             false => None,
         };
-        Some(Number { channel, number: as_twilio_writes.unwrap_or(number) })
+        Some(Number { channel, number: as_twilio_writes.unwrap_or(number), also })
     }
 
     /// What [`Number::asked`] takes, as a regular expression.
@@ -162,7 +183,7 @@ impl Heard {
     pub fn goes(&self, from: Option<&Number>, to: Option<&Number>) -> bool {
         let is = |wanted: Option<&Number>, end: Option<&str>| {
             wanted.is_none_or(|wanted| {
-                end.is_some_and(|end| phone::is_same(end, &wanted.number))
+                end.is_some_and(|end| wanted.is(end))
                     && (wanted.channel.is_none() || wanted.channel.as_deref() == self.channel())
             })
         };

@@ -59,6 +59,7 @@ async fn tell(
     let number = number.map_or_else(|_| String::new(), |Path(number)| number);
     let number = finding::one_number("number", &number)?;
     let limit = finding::limit(wanted.limit)?;
-    let story = story::of(&app.histories, &account_sid, &number, limit, now_ms()).await;
+    let policy = app.permissions.policies.of(&account_sid);
+    let story = story::of(&app.histories, &policy, &account_sid, &number, limit, now_ms()).await;
     Ok(json(&story.map_err(|reason| Problem::unavailable(&reason))?))
 }

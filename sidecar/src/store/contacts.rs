@@ -19,7 +19,7 @@ use crate::domain::{
 const MOST_KNOWN: usize = 50_000;
 const KNOWN_FOR_MS: i64 = 60_000;
 
-const OF: &str = "SELECT number, other, is_certain FROM contact_links WHERE tenant = $1 AND number = $2 LIMIT 64";
+pub(super) const OF: &str = "SELECT number, other, is_certain FROM contact_links WHERE tenant = $1 AND number = $2 LIMIT 64";
 
 const ADD: &str = "
     INSERT INTO contact_links (tenant, number, other, is_certain, linked_at_ms) VALUES ($1, $2, $3, $4, $5)
@@ -45,8 +45,9 @@ struct Known {
     since_ms: i64,
 }
 
+/// One direction of a link, as the database has it.
 #[derive(Debug, FromRow)]
-struct Row {
+pub(super) struct Row {
     number: String,
     other: String,
     is_certain: i64,

@@ -218,9 +218,11 @@ async fn numbers(
     tx: &mut Transaction,
     erasure: &Erasure,
 ) -> Result<Vec<Option<Number>>, StoreError> {
-    let Some(Number { channel, number }) = &erasure.number else { return Ok(vec![None]) };
+    let Some(Number { channel, number, .. }) = &erasure.number else { return Ok(vec![None]) };
     let keys = contacts::keys(tx, &erasure.account_sid, number).await?;
-    let named = |number: &str| Some(Number { channel: channel.clone(), number: number.to_owned() });
+    let named = |number: &str| {
+        Some(Number { channel: channel.clone(), number: number.to_owned(), also: Vec::new() })
+    };
     Ok(keys.sure().into_iter().map(named).collect())
 }
 
@@ -351,11 +353,11 @@ async fn find(
     ];
     let statement = match number {
         None => OF_ACCOUNT,
-        Some(Number { channel: None, number }) => {
+        Some(Number { channel: None, number, .. }) => {
             binds.push(Bind::Text(number));
             OF_NUMBER
         }
-        Some(Number { channel: Some(channel), number }) => {
+        Some(Number { channel: Some(channel), number, .. }) => {
             binds.extend([Bind::Text(number), Bind::Text(channel)]);
             OF_ADDRESS
         }

@@ -5,12 +5,13 @@ use serde::Serialize;
 use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{
+    contacts,
     histories::{HeardRow, Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WindowRow},
     postgres,
     sql::{Statements, StoreError, json},
     sqlite,
 };
-use crate::{config, metrics::Connections};
+use crate::{config, domain::contact::Tie, metrics::Connections};
 
 /// SQLite or PostgreSQL.
 #[derive(Debug, Clone)]
@@ -111,6 +112,16 @@ impl Reader {
             pairs.after_ms,
             pairs.until_ms,
         )?)
+    }
+
+    /// Returns the ids that were named beside a number or user id.
+    pub(super) async fn ties(
+        &self,
+        account_sid: &str,
+        number: &str,
+    ) -> Result<Vec<Tie>, StoreError> {
+        let rows: Vec<contacts::Row> = fetched!(self, contacts::OF, account_sid, number)?;
+        Ok(rows.into_iter().map(Tie::from).collect())
     }
 
     /// How many connections there are.

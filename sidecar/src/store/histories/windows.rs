@@ -5,11 +5,11 @@ use sqlx::FromRow;
 
 use super::{Histories, Page};
 use crate::{
-    domain::{address::Address, cursor::Cursor, message::Number, phone, window::Window},
+    domain::{address::Address, cursor::Cursor, message::Number, window::Window},
     store::StoreError,
 };
 
-/// Whose windows are asked for.
+/// A search for the windows of one person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowSearch {
     /// The account, whose they all are.
@@ -40,10 +40,11 @@ impl Histories {
         };
         let sender = search.sender.as_ref();
         let channel = search.person.channel.as_deref();
+        let keys = self.bounded(self.keys(&search.account_sid, &search.person.number)).await?;
         let mut found: Vec<Window> = Vec::new();
-        for theirs in phone::spellings(&search.person.number) {
+        for theirs in keys.sure() {
             let pairs = Pairs {
-                theirs: &theirs,
+                theirs,
                 account_sid: &search.account_sid,
                 after_ours,
                 after_channel,
@@ -56,13 +57,13 @@ impl Histories {
             let rows = self.bounded(self.reader.windows(&pairs)).await?;
             found.extend(rows.into_iter().map(WindowRow::read));
         }
-        // A person who wrote under two spellings has one window: the later of the two.
+        // A person who wrote under two spellings or ids has one window: the later of the two.
         found.sort_by(|a, b| {
             let place = |window: &Window| (window.ours.clone(), window.theirs.channel.clone());
             place(a).cmp(&place(b)).then(b.last_inbound_ms.cmp(&a.last_inbound_ms))
         });
         found.dedup_by(|a, b| a.ours == b.ours && a.theirs.channel == b.theirs.channel);
-        // Only now: the window under one spelling may be over, and that under another open.
+        // Only now: the window under one spelling or id may be over, and that under another open.
         let period = |window: &Window| {
             window.last_inbound_ms > search.after_ms && window.last_inbound_ms <= search.until_ms
         };
