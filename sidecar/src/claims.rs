@@ -61,7 +61,9 @@ pub struct Unreadable(pub String);
 impl Claims {
     /// One verdict per claim, in order.
     pub async fn claim(&self, claims: Vec<Claim>, now_ms: i64) -> Result<Vec<Verdict>, Unreadable> {
-        let mut webhooks = self.with_known_inbound(self.read_claims(claims)?).await;
+        let webhooks = self.read_claims(claims)?.into_iter().map(Some).collect();
+        let webhooks = self.with_known_inbound(webhooks).await;
+        let mut webhooks: Vec<Webhook> = webhooks.into_iter().flatten().collect();
 
         // A STOP counts from now on, whoever gets the webhook; while it cannot be recorded, nobody does.
         let mut unrecorded = self.link(webhooks.iter(), now_ms).await;
@@ -205,7 +207,7 @@ impl Claims {
         now_ms: i64,
     ) -> Result<Vec<Settled>, Unreadable> {
         // What was forwarded without a verdict is recorded first, as its claim would have been.
-        let unclaimed = self.read_unclaimed(&settlements)?;
+        let unclaimed = self.with_known_inbound(self.read_unclaimed(&settlements)?).await;
         let mut unrecorded = self.link(unclaimed.iter().flatten(), now_ms).await;
         let late = unclaimed.iter().flatten();
         unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);
@@ -296,27 +298,23 @@ impl Claims {
 
     /// Marks failures of messages that the ledger knows as inbound: their status is about the sender, and suppresses no number
     /// of ours. Without an answer of the database they stay as they were read.
-    async fn with_known_inbound(&self, webhooks: Vec<Webhook>) -> Vec<Webhook> {
+    async fn with_known_inbound(&self, webhooks: Vec<Option<Webhook>>) -> Vec<Option<Webhook>> {
         let inbound_key = |webhook: &Webhook| {
-            let may_be = webhook.outbound.is_some()
-                && !webhook.is_about_inbound
-                && webhook.send_id.is_none()
-                && webhook.identity.status.as_deref() == Some("failed");
-            may_be.then(|| {
+            webhook.may_be_about_inbound().then(|| {
                 let identity = webhook.identity.clone();
                 Identity { class: Class::Inbound, ..identity }.dedupe_key()
             })
         };
-        let keys: Vec<String> = webhooks.iter().filter_map(inbound_key).collect();
+        let keys: Vec<String> = webhooks.iter().flatten().filter_map(inbound_key).collect();
         if keys.is_empty() {
             return webhooks;
         }
         let known = self.stores.known_keys(&keys).await.unwrap_or_default();
-        let read = webhooks.into_iter().map(|webhook| {
+        let read = |webhook: Webhook| {
             let is_known = inbound_key(&webhook).is_some_and(|key| known.contains(&key));
             if is_known { webhook.about_inbound() } else { webhook }
-        });
-        read.collect()
+        };
+        webhooks.into_iter().map(|webhook| webhook.map(read)).collect()
     }
 
     /// Stores the withdrawals of consent to marketing that statuses report; returns the claim ids for which that failed.

@@ -158,6 +158,19 @@ impl Webhook {
         self.inbound.as_ref().map(|inbound| &inbound.pair).or(self.outbound.as_ref())
     }
 
+    /// Returns whether only the ledger can say that a status is about a message which the person sent to us: it reports a
+    /// failure, and neither its error code nor the signed URL says whose message failed. A status that would suppress or
+    /// withdraw is always one, whatever codes the settings name.
+    pub fn may_be_about_inbound(&self) -> bool {
+        let word = self.identity.status.as_deref().unwrap_or_default();
+        let has_effect = self.suppresses || self.withdraws_marketing;
+        let code = self.identity.error_code.as_deref().filter(|_| !has_effect);
+        self.outbound.is_some()
+            && !self.is_about_inbound
+            && self.send_id.is_none()
+            && message::may_be_of_inbound(word, code)
+    }
+
     /// Reads a status again as one about a message that the person sent to us.
     pub fn about_inbound(self) -> Webhook {
         let outbound = ends(&self.identity.account_sid, &self.form, true);
@@ -582,6 +595,32 @@ mod tests {
         let known = failed.about_inbound();
         assert_eq!(known.lane(), "AC1:sms:+15551234567");
         assert!(!known.suppresses);
+    }
+
+    #[test]
+    fn failure_is_looked_up_only_where_it_may_be_of_an_inbound_message() {
+        let form = "From=%2B15551234567&To=%2B15550000001";
+        for (word, code, may_be) in [
+            ("failed", None, true),
+            ("failed", Some("30009"), true),
+            ("failed", Some("99999"), true),
+            // It would suppress.
+            ("failed", Some("21610"), true),
+            ("failed", Some("30003"), false),
+            ("failed", Some("63016"), false),
+            ("undelivered", None, false),
+            ("delivered", None, false),
+            ("sent", Some("99999"), false),
+            // The status says it already.
+            ("failed", Some("30039"), false),
+            ("receiving", None, false),
+        ] {
+            let webhook = status(form, word, code);
+            assert_eq!(webhook.may_be_about_inbound(), may_be, "{word} {code:?}");
+        }
+        let own = Webhook { send_id: Some("ms_1".into()), ..status(form, "failed", None) };
+        assert!(!own.may_be_about_inbound(), "the signed URL names a message of ours");
+        assert!(!status("Body=x", "failed", None).may_be_about_inbound(), "nobody is named");
     }
 
     #[test]
