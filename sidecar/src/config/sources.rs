@@ -163,6 +163,12 @@ fn typed(text: &str, like: &Value) -> Result<Value, &'static str> {
         Value::Boolean(_) => {
             Value::Boolean(text.trim().parse().map_err(|_| "must be true or false")?)
         }
+        // Groups of words, as in `sms,mms;rcs,whatsapp`.
+        Value::Array(groups) if groups.iter().any(Value::is_array) => {
+            let groups = text.split(';').filter(|group| !group.trim().is_empty());
+            let words = Value::Array(vec![Value::String(String::new())]);
+            Value::Array(groups.map(|group| typed(group, &words)).collect::<Result<_, _>>()?)
+        }
         Value::Array(_) => {
             let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
             Value::Array(words.map(|word| Value::String(word.to_owned())).collect())

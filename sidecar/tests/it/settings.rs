@@ -100,6 +100,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
         ("TWILIO_EDGE_LEASES_PERIOD_MS", "700"),
         ("TWILIO_EDGE_LEASES_RESULT_TTL_S", ""),
         ("TWILIO_EDGE_OPTOUT_STOP", "STOP, ARRET"),
+        ("TWILIO_EDGE_POLICY_SHARED_CHANNELS", "sms, mms; rcs,whatsapp ;"),
         ("UNRELATED", "x"),
     ];
     let output = twilio_edge(folder.path(), &["print-config", "--config", "edge.toml"], &settings);
@@ -110,6 +111,8 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
     assert_eq!(shown["leases"]["max_answer_bytes"].as_integer(), Some(16384));
     assert_eq!(shown["optout"]["stop"].as_array().unwrap().len(), 2);
     assert_eq!(shown["optout"]["help"].as_array().unwrap().len(), 1);
+    let groups = shown["policy"]["shared_channels"].to_string();
+    assert_eq!(groups, "[[\"sms\", \"mms\"], [\"rcs\", \"whatsapp\"]]");
 }
 
 #[test]
