@@ -27,7 +27,7 @@ on_every_shared_store!(link_made_by_one_sidecar_is_known_to_the_others);
 const ADA: &str = "whatsapp:+14155557903";
 const ADAS_ID: &str = "whatsapp:US.31491208655302741900";
 
-fn beside(sid: &str, from: &str, id: &str, body: &str) -> Claim {
+pub(crate) fn beside(sid: &str, from: &str, id: &str, body: &str) -> Claim {
     let mut claim = inbound(sid, sid, from, body);
     let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
     claim.form = format!("{}&ExternalUserId={id}&Username=ada", claim.form);
@@ -39,7 +39,7 @@ async fn said(sidecar: &Sidecar, sid: &str, from: &str, body: &str) -> Verdict {
 }
 
 /// The codes that speak against a message to a person.
-async fn against(app: &Caller<'_>, to: &str, kind: &str) -> Vec<String> {
+pub(crate) async fn against(app: &Caller<'_>, to: &str, kind: &str) -> Vec<String> {
     let question = json!({"to": to, "kind": kind, "category": "service"}).to_string();
     let response = app.send(Method::POST, "/v1/checks", question).await;
     assert_eq!(response.status(), 200, "{to}");

@@ -28,17 +28,17 @@ fn said(message_sid: &str, from: &str, body: &str) -> twilio_edge_contract::Clai
     inbound(message_sid, message_sid, &format!("whatsapp:{from}"), body)
 }
 
-async fn both(sidecar: &Sidecar) -> (Caller<'_>, Caller<'_>) {
+pub(crate) async fn both(sidecar: &Sidecar) -> (Caller<'_>, Caller<'_>) {
     let admin = administrator(sidecar).await;
     both_of(sidecar, &admin).await
 }
 
 /// Where an administrator brings lists.
-fn lists(of: &str) -> String {
+pub(crate) fn lists(of: &str) -> String {
     format!("/v1/{of}/import?account_sid={ACCOUNT}")
 }
 
-async fn posted(caller: &Caller<'_>, path: &str, body: impl ToString) -> Value {
+pub(crate) async fn posted(caller: &Caller<'_>, path: &str, body: impl ToString) -> Value {
     let response = caller.send(Method::POST, path, body.to_string()).await;
     let status = response.status();
     let answer: Value = response.json().await.unwrap();
@@ -47,7 +47,7 @@ async fn posted(caller: &Caller<'_>, path: &str, body: impl ToString) -> Value {
 }
 
 /// The reasons that hold, or held, for a number: `source code channel in force`.
-async fn reasons(caller: &Caller<'_>, number: &str) -> Vec<String> {
+pub(crate) async fn reasons(caller: &Caller<'_>, number: &str) -> Vec<String> {
     let found = caller.get(&format!("/v1/suppressions/{number}")).await;
     let found = found["suppressions"].as_array().unwrap();
     let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
@@ -375,7 +375,7 @@ async fn both_of<'a>(sidecar: &'a Sidecar, admin: &Caller<'_>) -> (Caller<'a>, C
     (Caller::app(sidecar, &token), Caller::admin(sidecar, &own))
 }
 
-fn run(world: &World, args: &[&str]) -> (bool, String, String) {
+pub(crate) fn run(world: &World, args: &[&str]) -> (bool, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
     command.current_dir(world.directory.path()).args(args).env_clear();
     command.env("DATABASE_URL", &world.database_url).env("USER", "tester");
@@ -384,7 +384,7 @@ fn run(world: &World, args: &[&str]) -> (bool, String, String) {
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
-fn ran(world: &World, args: &[&str]) -> String {
+pub(crate) fn ran(world: &World, args: &[&str]) -> String {
     let (success, out, err) = run(world, args);
     assert!(success, "{args:?}: {err}");
     out

@@ -28,7 +28,7 @@ pub(crate) async fn application(sidecar: &Sidecar, account: Option<&str>) -> Str
     administrator(sidecar).await.create("app", account, "shop").await.1
 }
 
-fn column<'a>(rows: &'a Value, name: &str) -> Vec<&'a str> {
+pub(crate) fn column<'a>(rows: &'a Value, name: &str) -> Vec<&'a str> {
     rows.as_array().unwrap().iter().map(|row| row[name].as_str().unwrap()).collect()
 }
 
