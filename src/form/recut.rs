@@ -678,8 +678,8 @@ impl<'a> Cut<'a> {
         }
     }
 
-    /// The payload and the title of a button are the application's and name no parameter. So the payload that
-    /// Twilio sent is the last one.
+    /// Refuses a payload whose name stands a second time before the sender: the text of the message, or the title of the
+    /// button, may hold the name, and then each of the two places can be the payload.
     fn check_button_payload(&self) -> Result<(), Misshape> {
         let Some((start, payload)) = self.entry("ButtonPayload") else { return Ok(()) };
         match self.next_name(start) {
@@ -693,10 +693,11 @@ impl<'a> Cut<'a> {
             return Err(Misshape::Ambiguous("ButtonPayload"));
         }
         let end = self.entry("From").map_or(self.text.len(), |(start, _)| start);
-        let after = self.text.get(start + 1..end).unwrap_or_default();
+        let before_sender = self.text.get(..end).unwrap_or_default();
         // Twilio repeats the name in the channel's metadata, quoted.
-        let quoted = |at: usize| after.get(..at).is_some_and(|before| before.ends_with('"'));
-        match after.match_indices("ButtonPayload").any(|(at, _)| !quoted(at)) {
+        let quoted = |at: usize| before_sender.get(..at).is_some_and(|text| text.ends_with('"'));
+        match before_sender.match_indices("ButtonPayload").any(|(at, _)| at != start && !quoted(at))
+        {
             true => Err(Misshape::Ambiguous("ButtonPayload")),
             false => Ok(()),
         }

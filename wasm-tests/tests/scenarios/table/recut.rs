@@ -19,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<(&'static str, Plot)> {
     told![
         a_text_is_not_cut_into_another_sender,
         a_text_is_not_cut_into_an_opt_out,
+        a_button_title_is_not_cut_into_a_payload,
         a_status_is_not_cut_into_another,
         a_form_is_not_cut_into_a_get,
         a_get_is_not_cut_into_a_form,
@@ -116,6 +117,24 @@ fn a_text_is_not_cut_into_another_sender() -> Result<Scenario> {
     let text = genuine.clone().set("Body", "hi").set("From", VICTIM).add("FromCarrier", "FromACME");
     requests.push(cut(&genuine, &text)?);
     Ok(Scenario::new(sent(requests), all_refused))
+}
+
+/// The text of a pressed button stands twice in the signed text, as `Body` and as `ButtonText`.
+fn a_button_title_is_not_cut_into_a_payload() -> Result<Scenario> {
+    let title = "xButtonPayloadpay_all";
+    let genuine = whatsapp(title)
+        .set("ButtonText", title)
+        .set("ButtonPayload", "yes")
+        .set("MessageType", "button");
+    // The last mention of the name is in the title.
+    let later = genuine
+        .clone()
+        .without("ButtonText")
+        .set("Body", "xButtonPayloadpay_allButtonPayloadyesButtonTextx")
+        .set("ButtonPayload", "pay_all");
+    // The first mention is in the body.
+    let earlier = genuine.clone().set("Body", "x").set("ButtonPayload", "pay_allButtonPayloadyes");
+    Ok(Scenario::new(sent(vec![cut(&genuine, &later)?, cut(&genuine, &earlier)?]), all_refused))
 }
 
 fn a_text_is_not_cut_into_an_opt_out() -> Result<Scenario> {
