@@ -13,11 +13,11 @@ use crate::client::{Response, send};
 use crate::dependencies::{Dependencies, Sink};
 use crate::envoy::{Envoy, Make, Version};
 use crate::ledger::Ledger;
-use crate::process::{free_port, tail};
+use crate::process::{free_port, isolated, tail};
 use crate::recorder::Recorder;
 use crate::redis::Redis;
 use crate::repository;
-use crate::sidecar::{Sidecar, write_accounts};
+use crate::sidecar::{Sidecar, binary, write_accounts};
 use crate::signers::{Sdk, Signers};
 use crate::webhook::{ACCOUNT, Form, Request};
 
@@ -272,6 +272,17 @@ impl Stack {
             Ok(postgres) => Ledger::ask(&postgres.url()).await,
             Err(_) => Ledger::open(&self.sidecar()?.database()).await,
         }
+    }
+
+    /// Creates an API key of an application and returns its token.
+    pub async fn api_key(&self) -> Result<String> {
+        let mut command = isolated(binary()?);
+        command.args(["keys", "create", "--scope", "app", "--name", "application", "--json"]);
+        command.env("DATABASE_URL", self.database_url()?);
+        let created = command.output().await?;
+        ensure!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        let created: Value = serde_json::from_slice(&created.stdout)?;
+        Ok(created["token"].as_str().context("no token")?.to_owned())
     }
 
     /// A signed POST of `form`.

@@ -16,6 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let shared = told![Setting::Shared;
         a_message_is_delivered_once,
         a_copy_gets_the_first_answer,
+        copy_of_an_answer_without_twiml_gets_an_empty_document,
         a_status_is_delivered_once,
         a_copy_is_one_whatever_it_came_on,
         different_webhooks_are_no_copies,
@@ -69,7 +70,13 @@ async fn a_message_is_delivered_once(stack: &Stack) -> Result<()> {
 /// A copy comes because the first answer got lost: its sender still waits for what the application said.
 async fn a_copy_gets_the_first_answer(stack: &Stack) -> Result<()> {
     let twiml = "<Response><Message>päivää</Message></Response>";
-    for (status, content_type) in [(200, "text/xml; charset=utf-8"), (201, "application/xml")] {
+    for (status, content_type) in [
+        (200, "text/xml; charset=utf-8"),
+        (201, "application/xml"),
+        (200, "application/twiml+xml"),
+        (200, "text/html"),
+        (200, "Text/HTML; charset=UTF-8"),
+    ] {
         let request = stack.post(&Form::inbound("hello?")).await?;
         let answer = Answer::Reply { status, content_type, body: twiml.into() };
         stack.backend.script(&request.case, [answer]);
@@ -77,6 +84,24 @@ async fn a_copy_gets_the_first_answer(stack: &Stack) -> Result<()> {
             let response = stack.send(&request).await?;
             assert_eq!((response.status, response.text().as_str()), (status, twiml));
             assert_eq!(response.header("content-type").as_deref(), Some(content_type));
+        }
+        assert_eq!(stack.backend.seen(&request.case).len(), 1);
+    }
+    Ok(())
+}
+
+/// Twilio reads no TwiML in a page, so a copy gets an empty document.
+async fn copy_of_an_answer_without_twiml_gets_an_empty_document(stack: &Stack) -> Result<()> {
+    for (content_type, body) in [
+        ("text/html", "<!DOCTYPE html><html><body>Thank you</body></html>"),
+        ("text/html; charset=utf-8", "<Responses/>"),
+        ("application/json", "<Response><Message>hi</Message></Response>"),
+    ] {
+        let request = stack.post(&Form::inbound("hello?")).await?;
+        stack.backend.script(&request.case, [Answer::ok(content_type, body)]);
+        assert_eq!(stack.send(&request).await?.text(), body);
+        for _ in 0..2 {
+            is_duplicate_message(&stack.send(&request).await?)?;
         }
         assert_eq!(stack.backend.seen(&request.case).len(), 1);
     }

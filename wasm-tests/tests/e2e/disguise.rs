@@ -1,13 +1,15 @@
 //! What looks like the filter's own word, or like a webhook, and is neither: forged headers, bytes that are no text, paths
 //! that only resemble. Whatever the filter did not prove carries none of its headers.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use twilio_edge::demo::BACKEND_CLUSTER;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::send_bytes;
 use twilio_edge_wasm_tests::http2::{Framing, send_h2};
-use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Stack, connection_manager};
+use twilio_edge_wasm_tests::stack::{
+    PASS_THROUGH, Plan, SidecarPlan, Signing, Stack, connection_manager,
+};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, fresh_sid};
 
 use crate::expect::{arrived, is_refusal, refused};
@@ -36,6 +38,19 @@ const TIDIED: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
     Ok(())
 });
 
+/// A route of the filter in mode `off`, and one in mode `shadow`.
+const OFF: &str = "/app/off";
+const SHADOW: &str = "/app/shadow";
+
+/// Routes on which nothing is refused.
+const LENIENT: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
+    let routes = config.plugin["routes"].as_array_mut().context("the filter's routes")?;
+    routes.extend([(OFF, "off"), (SHADOW, "shadow")].map(|(path, mode)| {
+        json!({ "path": path, "class": "inbound", "mode": mode, "methods": ["GET", "POST"] })
+    }));
+    Ok(())
+});
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let shared = told![Setting::Shared;
         header_bytes_that_are_no_text_harm_nobody,
@@ -44,6 +59,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         paths_are_matched_as_written,
         headers_that_name_another_path_are_not_believed,
         headers_that_change_what_was_signed_reach_nobody,
+        headers_of_a_get_are_checked_too,
     ];
     let strict = told![Setting::Own(Plan::adapted(SidecarPlan::Absent, |config| {
             // As shipped: no route of ours.
@@ -53,8 +69,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         the_shipped_configuration_forwards_nothing_else,
     ];
     let gated = told![Setting::Own(GATED); a_route_for_what_is_proven_takes_nothing_forged];
+    let lenient = told![Setting::Own(LENIENT); forged_headers_are_removed_in_every_mode];
     let tidied = told![Setting::Own(TIDIED); paths_that_envoy_tidies_up_are_guarded];
-    [shared.as_slice(), &strict, &gated, &tidied].concat()
+    [shared.as_slice(), &strict, &gated, &lenient, &tidied].concat()
 }
 
 async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> {
@@ -315,6 +332,64 @@ async fn headers_that_change_what_was_signed_reach_nobody(stack: &Stack) -> Resu
     let plain = signed.as_new_case().header("Content-Encoding", "identity");
     assert_eq!(stack.send(&plain).await?.status, 200);
     arrived(stack, &plain).await?;
+    Ok(())
+}
+
+/// Headers in our name are removed also where nothing is proven. Headers that override the request are removed on routes that
+/// decide, be it in mode `shadow`.
+async fn forged_headers_are_removed_in_every_mode(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    for (target, method) in [(OFF, "POST"), (OFF, "GET"), (SHADOW, "POST"), (SHADOW, "GET")] {
+        for over_h2 in [false, true] {
+            let body = if method == "POST" { "Body=hi" } else { "" };
+            let request = with_forgeries(Request::new(method, target, body))
+                .header("Content-Type", "application/x-www-form-urlencoded")
+                .header("X-HTTP-Method-Override", "DELETE")
+                .header("x_original_url", "/admin")
+                .header("Content-Encoding", "gzip");
+            let response = match over_h2 {
+                true => send_h2(edge, &request, Framing::default()).await?,
+                false => stack.send(&request).await?,
+            };
+            assert_eq!(response.status, 200, "{method} {target}: {}", response.text());
+            let seen = stack.backend.wait(&request.case, 1).await?[0].clone();
+            ensure!(seen.trusted().is_empty(), "{method} {target}: {:?}", seen.trusted());
+            for name in FORGERIES {
+                let lines = seen.head.all(&name.to_lowercase());
+                ensure!(lines.is_empty(), "{method} {target}: {name}");
+            }
+            for name in ["x-http-method-override", "x_original_url"] {
+                assert_eq!(seen.header(name).is_some(), target == OFF, "{method} {target}: {name}");
+            }
+            assert_eq!(seen.header("content-encoding").as_deref(), Some("gzip"));
+        }
+    }
+    Ok(())
+}
+
+/// A message may come as GET on routes that accept it; its headers are checked alike.
+async fn headers_of_a_get_are_checked_too(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    let signed = stack.get_as(&Form::inbound("checked"), Signing::default()).await?;
+    for (name, value) in [
+        ("Content-Encoding", "gzip"),
+        ("Content-Encoding", "x-gzip"),
+        ("Content-Type", "text/plain; charset=utf-16"),
+    ] {
+        let request = signed.clone().as_new_case().header(name, value);
+        refused(stack, &request, Reason::UnsupportedEncoding).await?;
+        let response = send_h2(edge, &request, Framing::default()).await?;
+        is_refusal(&response, Reason::UnsupportedEncoding)?;
+    }
+    let names = ["X-HTTP-Method-Override", "X_Original_URL", "Content_Encoding", "content.type"];
+    let request = with_forgeries(signed);
+    let request = names.iter().fold(request, |request, name| request.header(name, "PUT"));
+    assert_eq!(stack.send(&request).await?.status, 200);
+    let seen = arrived(stack, &request).await?;
+    ensure!(seen.trusted().values().all(|value| !value.contains("forged")), "{:?}", seen.trusted());
+    for name in names {
+        ensure!(seen.header(&name.to_lowercase()).is_none(), "{name} reached the backend");
+    }
     Ok(())
 }
 

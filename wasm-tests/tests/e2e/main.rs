@@ -14,12 +14,14 @@ mod event;
 mod expect;
 mod failures;
 mod flood;
+mod forge;
 mod keys;
 mod leave;
 mod load;
 mod observe;
 mod outage;
 mod push;
+mod redirect;
 mod reject;
 mod rewrite;
 mod settle;
@@ -35,6 +37,8 @@ fn main() -> std::process::ExitCode {
     let subjects = [
         ("verify", verify::scenarios()),
         ("reject", reject::scenarios()),
+        ("forge", forge::scenarios()),
+        ("redirect", redirect::scenarios()),
         ("dedupe", dedupe::scenarios()),
         ("settle", settle::scenarios()),
         ("leave", leave::scenarios()),

@@ -4,8 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use twilio_edge_wasm_tests::client::{Response, send};
 use twilio_edge_wasm_tests::failures::Sending;
-use twilio_edge_wasm_tests::process::{isolated, until};
-use twilio_edge_wasm_tests::sidecar::binary;
+use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::stack::Stack;
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Request};
 
@@ -20,13 +19,7 @@ pub(super) struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     pub(super) async fn open(stack: &'a Stack, sending: Sending) -> Result<Self> {
-        let mut command = isolated(binary()?);
-        command.args(["keys", "create", "--scope", "app", "--name", "application", "--json"]);
-        command.env("DATABASE_URL", stack.database_url()?);
-        let made = command.output().await?;
-        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let made: Value = serde_json::from_slice(&made.stdout)?;
-        let token = made["token"].as_str().context("no token")?.to_owned();
+        let token = stack.api_key().await?;
         Ok(Self { stack, sending, token })
     }
 
