@@ -23,6 +23,7 @@ use self::reading::Reading;
 #[cfg(not(target_arch = "wasm32"))]
 pub use self::reference::{FIELDS, Field, reference};
 pub use crate::keys::{Account, KeySlot, SharedKey};
+use crate::signature::BodyRule;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -92,8 +93,14 @@ impl Methods {
     }
 
     /// Whether `method`, one of the two, is accepted.
-    pub(crate) fn accept(self, method: &[u8]) -> bool {
+    pub fn accept(self, method: &[u8]) -> bool {
         if method == b"GET" { self.get } else { self.post }
+    }
+}
+
+impl Default for Methods {
+    fn default() -> Self {
+        Self { get: false, post: true }
     }
 }
 
@@ -104,6 +111,24 @@ pub struct Bodies {
     pub form: bool,
     /// Any other body, whose hash is in the URL.
     pub hash: bool,
+}
+
+impl Bodies {
+    /// Whether a body of this kind is accepted. One that has nothing in it always is.
+    pub fn accept(self, rule: BodyRule, is_empty: bool) -> bool {
+        is_empty
+            || match rule {
+                BodyRule::None => true,
+                BodyRule::Form => self.form,
+                BodyRule::Hash => self.hash,
+            }
+    }
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self { form: true, hash: false }
+    }
 }
 
 /// How far a route's decisions go.

@@ -208,17 +208,13 @@ pub(crate) fn judge<'a>(
     if head.signature.as_deref().unwrap_or_default().is_empty() {
         return Err(Refusal::of(Reason::MissingSignature));
     }
-    if rule == BodyRule::Hash && !body.is_empty() {
-        if !route.bodies.hash {
-            return Err(Refusal::of(Reason::BodyNotEnabled));
-        }
-        // Before the account is looked for: that it is not found where nobody looks is not what is wrong.
-        if !signature::has_body_hash(target) {
-            return Err(Refusal::of(Reason::MissingBodyHash));
-        }
-    }
-    if rule == BodyRule::Form && !form.is_empty() && !route.bodies.form {
+    let is_empty = if rule == BodyRule::Form { form.is_empty() } else { body.is_empty() };
+    if !route.bodies.accept(rule, is_empty) {
         return Err(Refusal::of(Reason::BodyNotEnabled));
+    }
+    // Before the account is looked up: a body without a hash does not name one.
+    if rule == BodyRule::Hash && !is_empty && !signature::has_body_hash(target) {
+        return Err(Refusal::of(Reason::MissingBodyHash));
     }
     let (account, key, slot, origin) = prove(config, route, target, payload, &form, head)?;
     let misshapen = |why: Misshape| Refusal::from(why).of_account(&account.sid);

@@ -133,14 +133,14 @@ impl Reading<'_> {
     fn methods(&self, path: &str, value: Option<&Value>) -> Methods {
         match self.words(path, value, &["GET", "POST"]).as_deref() {
             Some([get, post]) => Methods { get: *get, post: *post },
-            _ => Methods { get: false, post: true },
+            _ => Methods::default(),
         }
     }
 
     fn bodies(&self, path: &str, value: Option<&Value>, class: Option<Class>) -> Bodies {
         let bodies = match self.words(path, value, &["form", "hash"]).as_deref() {
             Some([form, hash]) => Bodies { form: *form, hash: *hash },
-            _ => Bodies { form: true, hash: false },
+            _ => Bodies::default(),
         };
         if class != Some(Class::Other) && bodies.hash {
             let problem = "hash is for class other: messages and statuses come as forms";

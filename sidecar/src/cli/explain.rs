@@ -9,6 +9,7 @@ mod capture;
 mod change;
 mod diagnosis;
 mod report;
+mod route;
 mod search;
 mod url;
 mod url_changes;
@@ -24,6 +25,7 @@ use twilio_edge_filter::signature::{BodyRule, hash_body};
 
 use self::capture::Capture;
 use self::diagnosis::Case;
+use self::route::Routes;
 use self::url::{Clues, Url};
 use super::captured::{Captured, JsonLine};
 use super::credentials::{self, TOKEN_VARIABLES, Token, variable};
@@ -67,6 +69,9 @@ pub(super) struct Args {
     /// The account whose tokens these are [env: TWILIO_ACCOUNT_SID]
     #[arg(long, value_name = "AC..")]
     account: Option<String>,
+    /// The filter's configuration (JSON, or the Envoy configuration that holds it), to judge the request's route too
+    #[arg(long, value_name = "FILE")]
+    filter_config: Option<PathBuf>,
     /// Class of the route it came on [default: what its parameters look like]
     #[arg(long, value_name = "CLASS", value_parser = parse_class)]
     class: Option<Class>,
@@ -108,6 +113,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 
 impl Case {
     fn read(args: &Args) -> Result<Self, String> {
+        let routes = args.filter_config.as_deref().map(Routes::read).transpose()?;
         let mut notes = Vec::new();
         let mut tokens = credentials::tokens_in(&args.token_file)?;
         tokens.extend(credentials::tokens_in_environment());
@@ -157,6 +163,7 @@ impl Case {
             tokens,
             account,
             class: args.class,
+            routes,
             clues,
             notes,
             show_signatures: args.show_signatures,

@@ -455,3 +455,107 @@ fn long_requests_are_searched_in_bounded_time() {
     assert_eq!(report["complete"], false);
     assert!(started.elapsed().as_secs() < 120, "{:?}", started.elapsed());
 }
+
+/// The filter's configuration with one route, as JSON.
+fn filter_config(folder: &tempfile::TempDir, route: &str) -> String {
+    let path = folder.path().join("filter.json");
+    let text = format!(
+        r#"{{"origins": [{{"env": "NOT_SET"}}], "accounts": [{{"sid": {{"env": "NOT_SET"}}}}], "routes": [{route}]}}"#
+    );
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn method_that_a_route_refuses_is_reported_with_the_line_to_change() {
+    let signed = Dump::signed(URL, &["inbound", "--method", "GET"]);
+    assert_eq!(signed.method, "GET");
+    // Without the configuration, the default is what is known.
+    let ran = explain(&signed, ORIGIN);
+    let report = ran.json();
+    assert_eq!((ran.code, &report["matches"]), (0, &Value::Bool(true)), "the signature does match");
+    let route = &report["route"];
+    assert_eq!((&route["route"], &route["accepted"]), (&Value::Null, &Value::Null));
+    assert_eq!(route["refusals"][0]["reason"], "method-not-enabled");
+    let ran = explain(&signed, &ORIGIN[1..]);
+    let fix = r#"Set "methods": ["GET", "POST"] in the route of /twilio/inbound in the filter's configuration, or select POST for the webhook at Twilio."#;
+    assert!(ran.out.contains(fix), "{}", ran.out);
+
+    let folder = tempfile::tempdir().unwrap();
+    let route =
+        r#"{"path": "/twilio/inbound", "class": "inbound", "accounts": [{"env": "NOT_SET"}]"#;
+    for (line, accepted) in [("", false), (r#", "methods": ["POST"]"#, false)]
+        .into_iter()
+        .chain([(r#", "methods": ["GET"]"#, true), (r#", "methods": ["GET", "POST"]"#, true)])
+    {
+        let file = filter_config(&folder, &format!("{route}{line}}}"));
+        let ran = explain(&signed, &[&ORIGIN[1..], &["--filter-config", &file]].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let refusal = "routes[0] would refuse it: method-not-enabled.";
+        let fix = format!(r#"Set "methods": ["GET", "POST"] in routes[0] of {file}"#);
+        assert_eq!(ran.out.contains(refusal) && ran.out.contains(&fix), !accepted, "{}", ran.out);
+        let accepts = "routes[0] accepts its method and its body.";
+        assert_eq!(ran.out.contains(accepts), accepted, "{}", ran.out);
+    }
+    let post = Dump::signed(URL, &["inbound"]);
+    let file = filter_config(&folder, &format!(r#"{route}, "methods": ["GET"]}}"#));
+    let report = explain(&post, &[ORIGIN, &["--filter-config", &file]].concat()).json();
+    assert_eq!(report["route"]["accepted"], false);
+    assert_eq!(report["route"]["refusals"][0]["reason"], "method-not-enabled");
+}
+
+#[test]
+fn body_that_a_route_refuses_is_reported_with_the_line_to_change() {
+    let url = "https://hooks.example.com/twilio/other";
+    let signed = Dump::signed(url, &["other", "--json", r#"{"a":1}"#]);
+    let report = explain(&signed, ORIGIN).json();
+    assert_eq!((&report["matches"], &report["body_rule"]), (&Value::Bool(true), &"hash".into()));
+    assert_eq!(report["route"]["refusals"][0]["reason"], "body-not-enabled");
+    let folder = tempfile::tempdir().unwrap();
+    let of = |route: &str, dump: &Dump| {
+        let file = filter_config(&folder, route);
+        explain(dump, &[&ORIGIN[1..], &["--filter-config", &file]].concat()).out
+    };
+    let out = of(r#"{"prefix": "/twilio/", "class": "other"}"#, &signed);
+    assert!(out.contains("routes[0] would refuse it: body-not-enabled."), "{out}");
+    assert!(out.contains(r#"Set "bodies": ["form", "hash"] in routes[0] of "#), "{out}");
+    let out = of(r#"{"prefix": "/twilio/", "class": "other", "bodies": ["hash"]}"#, &signed);
+    assert!(out.contains("routes[0] accepts its method and its body."), "{out}");
+    // Messages have no such line.
+    let out = of(r#"{"prefix": "/twilio/", "class": "inbound"}"#, &signed);
+    assert!(out.contains(r#"a route of class other that sets "bodies": ["hash"]"#), "{out}");
+    let form = Dump::signed(URL, &["inbound"]);
+    let out = of(r#"{"prefix": "/twilio/", "class": "other", "bodies": ["hash"]}"#, &form);
+    assert!(out.contains("body-not-enabled"), "{out}");
+}
+
+#[test]
+fn routes_that_decide_nothing_are_reported() {
+    let signed = Dump::signed(URL, &["inbound", "--method", "GET"]);
+    let folder = tempfile::tempdir().unwrap();
+    let route = |path: &str, mode: &str| {
+        let route = format!(r#"{{"path": "{path}", "class": "inbound", "mode": "{mode}"}}"#);
+        let file = filter_config(&folder, &route);
+        explain(&signed, &[&ORIGIN[1..], &["--filter-config", &file]].concat()).out
+    };
+    let out = route("/elsewhere", "enforce");
+    assert!(out.contains("guards /twilio/inbound: the filter lets such requests pass"), "{out}");
+    let out = route("/twilio/inbound", "off");
+    assert!(out.contains("routes[0] is in mode off"), "{out}");
+    assert!(!out.contains("would refuse it") && !out.contains("accepts"), "{out}");
+    let out = route("/twilio/inbound", "shadow");
+    assert!(out.contains("method-not-enabled") && out.contains("mode shadow"), "{out}");
+    // The Envoy configuration that is shipped holds the filter's.
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml");
+    let ran = explain(&signed, &[&ORIGIN[1..], &["--filter-config", shipped]].concat());
+    assert!(ran.out.contains("routes[0] would refuse it: method-not-enabled."), "{}", ran.out);
+    let file = filter_config(&folder, r#"{"path": "/in", "class": "inbound", "methods": ["PUT"]}"#);
+    for (file, want) in [
+        (file.as_str(), "routes[0].methods[0]: must be one of GET, POST"),
+        ("/no/such/file", "--filter-config /no/such/file"),
+    ] {
+        let ran = explain(&signed, &[&ORIGIN[1..], &["--filter-config", file]].concat());
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains(want), "{ran:?}");
+    }
+}

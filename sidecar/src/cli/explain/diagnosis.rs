@@ -13,6 +13,7 @@ use twilio_edge_filter::signature::{BodyRule, Candidate, Key, candidate_urls, ha
 use super::body_changes;
 use super::change::{Change, What};
 use super::report::{Computed, Report, SCHEMA, Shape, Signed};
+use super::route::{RouteVerdict, Routes, Sent};
 use super::search::{Claim, Fit, Found, Outcome, Search, Suspect};
 use super::url::{Clues, Url};
 use crate::cli::captured::{Captured, Rejection, SIGNATURE_HEADER};
@@ -26,6 +27,8 @@ pub(super) struct Case {
     pub(super) tokens: Vec<Token>,
     pub(super) account: Option<String>,
     pub(super) class: Option<Class>,
+    /// Routes of the filter, if its configuration is given.
+    pub(super) routes: Option<Routes>,
     pub(super) clues: Clues,
     pub(super) notes: Vec<String>,
     pub(super) show_signatures: bool,
@@ -58,6 +61,7 @@ impl Case {
             |_| too_many(self.class),
             |form| shape(self.class, form, raw, target, rule),
         );
+        let route = self.route(&shape, rule);
         Ok(Report {
             schema: SCHEMA,
             matches: reason.is_none(),
@@ -81,9 +85,26 @@ impl Case {
             tried: outcome.as_ref().map_or(0, |outcome| outcome.tried),
             complete: outcome.as_ref().is_none_or(|outcome| outcome.complete),
             shape,
+            route,
             signatures: if self.show_signatures { self.signatures(&given) } else { Vec::new() },
             notes: self.notes,
         })
+    }
+
+    /// The verdict of the request's route on its method and body.
+    fn route(&self, shape: &Shape, rule: BodyRule) -> RouteVerdict {
+        let url = self.urls.first().and_then(|url| Url::parse(url));
+        let path = url.map(|url| url.path).unwrap_or_default();
+        let known = [Class::Inbound, Class::Status, Class::Other];
+        let class = known.into_iter().find(|class| class.as_str() == shape.class);
+        let sent = Sent {
+            method: &self.request.method,
+            path: &path,
+            class: class.unwrap_or(Class::Other),
+            rule,
+            is_empty: self.request.body.is_empty(),
+        };
+        RouteVerdict::of(self.routes.as_ref(), sent)
     }
 
     /// The filter's verdict, origin by origin.

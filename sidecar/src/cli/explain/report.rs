@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::change::Change;
+use super::route::{RouteRefusal, RouteVerdict};
 use crate::terminal::line;
 
 /// Version of the JSON.
@@ -37,6 +38,7 @@ pub(super) struct Report {
     /// Whether the search was finished, or given up at its bounds.
     pub(super) complete: bool,
     pub(super) shape: Shape,
+    pub(super) route: RouteVerdict,
     /// What else is worth knowing.
     pub(super) notes: Vec<String>,
     /// On demand only: who has them can send this request as Twilio.
@@ -103,6 +105,7 @@ impl fmt::Display for Report {
             }
         }
         self.shape(out)?;
+        self.route(out)?;
         for note in &self.notes {
             writeln!(out, "Note: {}", line(note))?;
         }
@@ -158,6 +161,21 @@ impl Report {
                     "A route of class {class} would refuse its parameters, signed or not: {reason}{field}."
                 )
             }
+        }
+    }
+
+    fn route(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RouteVerdict { route, refusals, note, .. } = &self.route;
+        let name = route.as_deref().unwrap_or("A route that sets neither methods nor bodies");
+        for RouteRefusal { reason, fix } in refusals {
+            writeln!(out, "{name} would refuse it: {reason}.\n    {}", line(fix))?;
+        }
+        if self.route.accepted == Some(true) {
+            writeln!(out, "{name} accepts its method and its body.")?;
+        }
+        match note {
+            Some(note) => writeln!(out, "Note: {}", line(note)),
+            None => Ok(()),
         }
     }
 }
