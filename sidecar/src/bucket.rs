@@ -339,6 +339,7 @@ mod tests {
 
     #[test]
     fn credentials_come_from_a_file_and_are_not_told() {
+        crate::file_access::restrict_new_files();
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("credentials").display().to_string();
         let place = |url| Place { credentials_file: &file, ..at(url) };
@@ -361,6 +362,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_away_is_told() {
+        crate::file_access::restrict_new_files();
         use object_store::ObjectStoreExt;
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let endpoint = format!("http://{closed}");

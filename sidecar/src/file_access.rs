@@ -87,12 +87,17 @@ pub(crate) fn repair(path: &Path) {
     expose(path, &format!("chmod {kept:o} {file}"));
 }
 
-/// Warns of a folder that others may look into. It is not changed: it may hold files that are not ours.
-pub(crate) fn check_folder(path: &Path) {
-    let Ok(found) = fs::metadata(path) else { return };
-    if found.is_dir() && found.mode() & 0o027 != 0 {
-        expose(path, &format!("chmod 700 {}", path.display()));
+/// Whether nobody but this process's user and group may look into a folder with data. The error says how to mend it. The
+/// folder is not changed: it may hold files that are not ours, as `/tmp` does.
+pub(crate) fn check_folder(path: &Path) -> Result<(), String> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    if !found.is_dir() || found.mode() & 0o027 == 0 {
+        return Ok(());
     }
+    let (folder, mode) = (path.display(), found.mode() & 0o7777);
+    Err(format!(
+        "{folder}: other users of this machine may look into this folder or write to it (mode {mode:04o}), and it is for people's messages; run `chmod 700 {folder}`, or name a new folder below it, which is then created with that mode"
+    ))
 }
 
 fn expose(path: &Path, command: &str) {
@@ -138,6 +143,21 @@ mod tests {
         if std::os::unix::fs::chown(&path, None, other).is_ok() {
             assert!(check_secret(&path).unwrap_err().contains("group 4242424"));
         }
+    }
+
+    #[test]
+    fn folders_that_others_may_look_into_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, is_good) in
+            [(0o700, true), (0o750, true), (0o755, false), (0o711, false), (0o770, false)]
+        {
+            fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+            let checked = check_folder(folder.path());
+            assert_eq!(checked.is_ok(), is_good, "{mode:o}");
+            let command = format!("run `chmod 700 {}`", folder.path().display());
+            assert!(checked.err().is_none_or(|problem| problem.contains(&command)), "{mode:o}");
+        }
+        assert_eq!(check_folder(&folder.path().join("absent")), Ok(()), "it will be ours");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use twilio_edge::demo::account::write_private;
 use crate::client::get;
 use crate::process::{Process, isolated, until};
 
-const DATABASE: &str = "ledger.db";
+const DATABASE: &str = "data/ledger.db";
 
 /// A running sidecar.
 pub struct Sidecar {

@@ -23,7 +23,7 @@ use crate::{
         self, Door,
         admission::{Admission, Limits},
     },
-    file_access, http,
+    http,
     log::{self, Repeats},
     media::{Media, library::Library},
     metrics::Metrics,
@@ -70,7 +70,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Tells of settings that are good but rarely meant, and of folders that others may look into.
+/// Logs settings that are good but rarely meant.
 fn warn(config: &Config) {
     if config.demo {
         tracing::warn!(
@@ -80,9 +80,6 @@ fn warn(config: &Config) {
     }
     for problem in config.warnings() {
         tracing::warn!(event = "limits.disagree", reason = problem, "{problem}");
-    }
-    for folder in config.folders() {
-        file_access::check_folder(&folder);
     }
 }
 

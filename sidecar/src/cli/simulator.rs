@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{credentials, fail};
+use crate::file_access;
 use crate::simulator::{self, Account, Content, Settings, usual_catalogue};
 
 #[derive(Debug, clap::Args)]
@@ -166,7 +167,9 @@ impl Serve {
                 api_keys: Vec::new(),
             }]);
         };
-        let all = toml::from_str::<File>(&read(path)?)
+        let text = file_access::read_secret(path)
+            .map_err(|problem| format!("{}: {problem}", path.display()))?;
+        let all = toml::from_str::<File>(&text)
             .map_err(|error| format!("{}: {}", path.display(), error.message()))?;
         let all = all.account.into_iter();
         Ok(all

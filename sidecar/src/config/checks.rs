@@ -51,7 +51,10 @@ impl Config {
         let beside = beside.filter(|folder| !folder.as_os_str().is_empty());
         let others = [&self.archive.url, &self.media.store.url];
         let others = others.into_iter().filter_map(|url| file_access::folder(url));
-        beside.into_iter().chain(self.events.spool_folder(file.as_deref())).chain(others).collect()
+        // The spool beside a database is ours alone: the store repairs it.
+        let is_beside = file.is_some() && self.events.spool_dir.is_empty();
+        let spool = self.events.spool_folder(file.as_deref()).filter(|_| !is_beside);
+        beside.into_iter().chain(spool).chain(others).collect()
     }
 
     /// Everything that is wrong with them, each with its path. `serving` also asks for what only `serve` needs.
@@ -77,6 +80,11 @@ impl Config {
             self.token.expose().bytes().all(|byte| byte.is_ascii_graphic()),
             "token: must be visible ASCII without blanks, as a header has to carry it",
         );
+        for folder in self.folders().iter().filter(|_| serving) {
+            if let Err(problem) = file_access::check_folder(folder) {
+                check(false, &problem);
+            }
+        }
         let weak = |secret: &str| match serving && !self.demo && !secret.is_empty() {
             true => secret::weakness(secret),
             false => None,

@@ -34,7 +34,14 @@ impl Merged {
         let text = file.map(|path| {
             std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
         });
-        Merged::of(text, environment.collect())
+        let has_secrets = matches!(&text, Some(Ok(text)) if parse(text).is_ok_and(|table| holds_secret(&table, "")));
+        let mut merged = Merged::of(text, environment.collect());
+        if let Some(path) = file.filter(|_| has_secrets)
+            && let Err(problem) = file_access::check_secret(path)
+        {
+            merged.problems.push(format!("{}: it holds secrets, and {problem}", path.display()));
+        }
+        merged
     }
 
     pub(super) fn of(
@@ -217,6 +224,42 @@ fn redact_value(value: &mut Value, path: &str) {
     }
 }
 
+/// Whether a file of settings holds a credential: a secret setting, or a URL with a user or password.
+fn holds_secret(table: &Table, parent: &str) -> bool {
+    table.iter().any(|(key, value)| {
+        let path = join(parent, key);
+        match value {
+            Value::Table(table) => holds_secret(table, &path),
+            Value::String(text) if SECRETS.contains(&path.as_str()) => {
+                without_password(text) != *text
+            }
+            Value::String(text) => has_user(text),
+            Value::Array(values) => values.iter().filter_map(Value::as_str).any(has_user),
+            _ => false,
+        }
+    })
+}
+
+/// Whether a text is a URL with a user or a password in it.
+fn has_user(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+/// Schemes whose path names a file, a bucket or a database. The path of any other URL may be a secret, as that of a webhook is.
+const SHOWN_PATHS: [&str; 11] = [
+    "az://",
+    "file://",
+    "gs://",
+    "postgres://",
+    "postgresql://",
+    "redis://",
+    "rediss://",
+    "s3://",
+    "s3a://",
+    "sqlite:",
+    "sqlite://",
+];
+
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
 
@@ -252,8 +295,8 @@ pub fn without_password(text: &str) -> String {
     }
 }
 
-/// Any text without the credentials of URLs and addresses in it: passwords and tokens before an `@`, values of a query, what
-/// stands after a `#`.
+/// Any text without the credentials of URLs and addresses in it: passwords and tokens before an `@`, paths except of files,
+/// buckets and databases, values of a query, what stands after a `#`.
 fn without_credentials(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -275,6 +318,14 @@ fn without_credentials(text: &str) -> String {
         },
         None => rest.to_owned(),
     };
+    if !scheme.is_empty() && !SHOWN_PATHS.contains(&scheme.to_lowercase().as_str()) {
+        let host = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        let path = rest.strip_prefix(host).unwrap_or_default();
+        return match path {
+            "" | "/" => format!("{scheme}{rest}"),
+            _ => format!("{scheme}{host}/{HIDDEN}"),
+        };
+    }
     let (rest, fragment) = match rest.split_once('#') {
         Some((rest, fragment)) if !fragment.is_empty() => (rest.to_owned(), format!("#{HIDDEN}")),
         _ => (rest, String::new()),
@@ -342,7 +393,7 @@ mod tests {
         fn no_setting_shows_a_credential(
             scheme in "(postgres|postgresql|redis|rediss|http|https|s3|gs|file|sqlite|socks5)",
             before in "[a-z]{0,4}[@/?#:%]{0,1}[a-z]{0,4}",
-            place in 0u8..6,
+            place in 0u8..7,
             name in "(password|token|key|api_key|access_token|sig|sslpassword|secret|X-Amz-Signature|q|auth)",
         ) {
             let hush = "HUSHhush42";
@@ -353,6 +404,10 @@ mod tests {
                 2 => format!("{scheme}://host.example/path?{name}={hush}"),
                 3 => format!("{scheme}://host.example/path?mode=rw&{name}={hush}#top"),
                 4 => format!("{scheme}://u:{secret}@host.example/?{name}={hush}"),
+                // A webhook whose path is its password.
+                5 if scheme.starts_with("http") => {
+                    format!("{scheme}://hooks.example/services/T000/B000/{hush}")
+                }
                 _ => format!("{scheme}://host.example/path#{hush}"),
             };
             let mut settings = Vec::new();
@@ -366,14 +421,43 @@ mod tests {
     }
 
     #[test]
+    fn file_with_a_credential_is_known() {
+        for (text, expected) in [
+            ("token = \"hush\"", true),
+            ("[database]\nurl = \"postgres://edge:hush@db/edge\"", true),
+            ("[redis]\nurl = \"rediss://:hush@redis:6379\"", true),
+            ("[redaction]\nhash_key = \"hush\"", true),
+            ("[media.store]\nlink_key = \"hush\"", true),
+            ("[telemetry]\notlp_endpoint = \"http://user:hush@collector:4318\"", true),
+            ("token = \"\"\n[database]\nurl = \"sqlite://data/edge.db\"", false),
+            ("[database]\nurl = \"postgres://edge@db/edge\"", false),
+            ("[sending]\nstatus_callback_url = \"https://a.example/twilio/status\"", false),
+            ("listen = \"127.0.0.1:8081\"", false),
+        ] {
+            assert_eq!(holds_secret(&text.parse().unwrap(), ""), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn urls_are_shown_without_what_is_secret() {
         for (url, expected) in [
-            ("https://TOKEN@hooks.example/x", "https://***@hooks.example/x"),
+            ("https://TOKEN@hooks.example/x", "https://***@hooks.example/***"),
+            ("https://hooks.example:8443/services/T0/B0/key", "https://hooks.example:8443/***"),
+            ("HTTPS://hooks.example/services", "HTTPS://hooks.example/***"),
+            ("https://hooks.example?key", "https://hooks.example/***"),
+            ("https://hooks.example\\key", "https://hooks.example/***"),
+            ("https://hooks.example/", "https://hooks.example/"),
+            ("https://api.twilio.com", "https://api.twilio.com"),
+            ("unknown://host/key", "unknown://host/***"),
+            ("file:///var/lib/twilio-edge/media", "file:///var/lib/twilio-edge/media"),
             ("postgres://edge@db/edge", "postgres://edge@db/edge"),
             ("http://user:pass@proxy:3128", "http://user:***@proxy:3128"),
             ("user:pass@proxy:3128", "user:***@proxy:3128"),
-            ("https://a.example/s?token=x&mode=ro", "https://a.example/s?token=***&mode=ro"),
-            ("https://a.example/s?x", "https://a.example/s?***"),
+            ("https://a.example/s?token=x&mode=ro", "https://a.example/***"),
+            (
+                "redis://a.example/0?token=x&protocol=resp3",
+                "redis://a.example/0?token=***&protocol=resp3",
+            ),
             ("sqlite://data/edge.db?mode=rwc&key=x", "sqlite://data/edge.db?mode=rwc&key=***"),
             ("redis://a:x@one,redis://b:y@two", "redis://a:***@two"),
             ("s3://bucket/prefix", "s3://bucket/prefix"),

@@ -13,6 +13,7 @@ mod dashboards;
 mod documents;
 mod explain;
 mod ledger;
+mod listeners;
 mod oracle;
 mod program;
 mod promql;

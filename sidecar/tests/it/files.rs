@@ -73,15 +73,47 @@ async fn what_the_sidecar_writes_is_its_own_whatever_the_umask() {
     // Of an earlier release, or copied here.
     set_mode(&here("data/edge.db"), 0o644);
     set_mode(&here("data/edge.db.spool"), 0o755);
-    set_mode(&here("data"), 0o755);
     let sidecar = started(&world, &settings).await;
     assert_eq!(mode(&here("data/edge.db")), 0o600);
     assert_eq!(mode(&here("data/edge.db.spool")), 0o700);
     let log = sidecar.stop();
-    assert!(log.contains("files.restricted"), "{log}");
-    // The folder may hold what is not ours: it is told of.
-    let command = format!("run `chmod 700 {}`", here("data").display());
-    assert!(log.contains("files.exposed") && log.contains(&command), "{log}");
+    assert!(log.contains("files.restricted") && !log.contains("files.exposed"), "{log}");
+}
+
+#[tokio::test]
+async fn data_folder_that_others_may_read_is_refused_with_its_remedy() {
+    let world = World::new(Kind::Sqlite).await;
+    let here = |name: &str| world.directory.path().join(name);
+    let url = |name: &str| format!("file://{}", here(name).display());
+    let media = [
+        ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "http://127.0.0.1:1".to_owned()),
+        ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "6f1c0a9be54d4f62a3d87c15e0b29f48".to_owned()),
+        ("TWILIO_EDGE_MEDIA_STORE_URL", url("media")),
+    ];
+    let cases = [
+        ("data", vec![("DATABASE_URL", world.database_url.clone())]),
+        ("spool", vec![("TWILIO_EDGE_EVENTS_SPOOL_DIR", here("spool").display().to_string())]),
+        ("archive", vec![("TWILIO_EDGE_ARCHIVE_URL", url("archive"))]),
+        ("media", media.into()),
+    ];
+    for (name, settings) in cases {
+        let folder = here(name);
+        fs::create_dir_all(&folder).unwrap();
+        for exposed in [0o755, 0o711, 0o777, 0o770] {
+            set_mode(&folder, exposed);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+            command.arg("serve").current_dir(world.directory.path()).env_clear();
+            command.env("TWILIO_EDGE_TOKEN", TOKEN).env("TWILIO_EDGE_LISTEN", "127.0.0.1:0");
+            let output = command.envs(settings.clone()).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            let remedy = format!("run `chmod 700 {}`", folder.display());
+            assert!(!output.status.success() && said.contains(&remedy), "{name}: {said}");
+            assert!(said.contains("has 1 problem(s)"), "{name}: {said}");
+            assert_eq!(mode(&folder), exposed, "it may hold what is not ours");
+            assert!(fs::read_dir(&folder).unwrap().next().is_none(), "nothing was written");
+        }
+        fs::remove_dir(&folder).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -96,6 +128,8 @@ async fn credentials_that_others_may_read_are_refused_with_what_mends_it() {
         ("TWILIO_EDGE_SENDING_FILE", "sending.toml", &simulator::account(ACCOUNT)),
         ("TWILIO_EDGE_SINKS_FILE", "sinks.toml", sinks),
         ("TWILIO_EDGE_TOKEN_FILE", "token", TOKEN),
+        // Given on the command line.
+        ("--config", "twilio-edge.toml", "[redaction]\nhash_key = \"a-hush-key-of-these-tests\"\n"),
     ] {
         let path = here(path);
         fs::write(&path, text).unwrap();
@@ -104,7 +138,11 @@ async fn credentials_that_others_may_read_are_refused_with_what_mends_it() {
             let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
             command.arg("serve").current_dir(world.directory.path()).env_clear();
             // There is always a problem: it does not start.
-            command.env("TWILIO_EDGE_LISTEN", "nowhere").env(variable, &path);
+            command.env("TWILIO_EDGE_LISTEN", "nowhere");
+            match variable {
+                "--config" => command.arg(variable).arg(&path),
+                _ => command.env(variable, &path),
+            };
             if variable != "TWILIO_EDGE_TOKEN_FILE" {
                 command.env("TWILIO_EDGE_TOKEN", TOKEN);
             }
@@ -124,4 +162,16 @@ async fn credentials_that_others_may_read_are_refused_with_what_mends_it() {
             assert!(said.contains("has 1 problem(s)") && !said.contains("chmod"), "{said}");
         }
     }
+}
+
+#[tokio::test]
+async fn settings_without_secrets_may_be_read_by_others() {
+    let world = World::new(Kind::Sqlite).await;
+    let path = world.directory.path().join("twilio-edge.toml");
+    fs::write(&path, "[sending]\nstatus_callback_url = \"https://a.example/status\"\n").unwrap();
+    set_mode(&path, 0o644);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+    command.args(["print-config", "--config"]).arg(&path).env_clear();
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

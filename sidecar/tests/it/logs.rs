@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, process::Command};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use twilio_edge_contract::{CLAIMS_PATH, Outcome};
+use twilio_edge_contract::{CLAIMS_PATH, Decision, Outcome};
 
 use crate::{
     api_keys::{Caller, administrator},
+    deliveries::accepted,
     servers::{eventually, free_port},
     sidecar::{ACCOUNT, Sidecar, TOKEN, inbound, settlement, status},
     world::{Kind, World},
@@ -17,7 +18,7 @@ use crate::{
 const ALICE: &str = "15557654321";
 
 /// What is in no line, whatever happens: tokens, passwords, bodies, names, proofs, numbers.
-const SECRETS: [&str; 14] = [
+const SECRETS: [&str; 18] = [
     TOKEN,
     "auth-token-of-the-account",
     "shared-secret-of-the-account",
@@ -29,6 +30,10 @@ const SECRETS: [&str; 14] = [
     "confidential+name",
     "proof-they-were-shown",
     "header-of-the-collector",
+    "path-of-the-collector",
+    "path-of-the-sink",
+    "query-of-the-sink",
+    "path-of-the-callback",
     ALICE,
     "7654321",
     "5550001111",
@@ -128,7 +133,12 @@ async fn no_line_has_a_secret_and_every_line_has_an_event() {
         let user = user.split(':').next().unwrap().to_owned();
         let database = with(&world.database_url, &format!("{user}:password-of-postgres"));
         let redis = with(&world.redis.as_ref().unwrap().url(), ":password-of-redis");
-        let collector = format!("http://127.0.0.1:{}", free_port());
+        let collector = format!("http://127.0.0.1:{}/path-of-the-collector", free_port());
+        // The path of a webhook may be its password. Nobody answers there.
+        let sinks = world.directory.path().join("sinks.toml");
+        let url = format!("http://127.0.0.1:{}/path-of-the-sink?query-of-the-sink", free_port());
+        let sink = format!("[[sink]]\nname = \"app\"\ntype = \"http\"\nurl = \"{url}\"\n");
+        std::fs::write(&sinks, sink).unwrap();
         let sidecar = world
             .sidecar_with(&[
                 ("DATABASE_URL", &database),
@@ -136,6 +146,11 @@ async fn no_line_has_a_secret_and_every_line_has_an_event() {
                 ("REDIS_URL", &redis),
                 ("TWILIO_EDGE_ACCOUNTS_FILE", accounts.to_str().unwrap()),
                 ("TWILIO_EDGE_REDACTION_HASH_KEY", "key-of-the-hashes"),
+                ("TWILIO_EDGE_SINKS_FILE", sinks.to_str().unwrap()),
+                (
+                    "TWILIO_EDGE_SENDING_STATUS_CALLBACK_URL",
+                    "https://hooks.example.com/path-of-the-callback",
+                ),
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector),
                 ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=header-of-the-collector"),
                 ("TWILIO_EDGE_TELEMETRY_EVERY_MS", "20"),
@@ -144,6 +159,10 @@ async fn no_line_has_a_secret_and_every_line_has_an_event() {
             ])
             .await;
         let made = live(&sidecar).await;
+        let owed = accepted(inbound("c9", "SM9", "whatsapp:+15550009999", "hello"));
+        assert_eq!(sidecar.decide(owed).await, Decision::Accepted);
+        eventually("that the sink is away is told", async || sidecar.log().contains("sink.away"))
+            .await;
         eventually("that nobody collects traces is told", || async {
             sidecar.log().contains("traces.not_taken")
         })

@@ -133,6 +133,16 @@ fn no_secret_is_shown() {
         ),
         ("REDIS_URL", "rediss://:hush@cache:6380/1", "rediss://:***@cache:6380/1"),
         ("REDIS_URL", "redis://hush@cache", "redis://***@cache"),
+        (
+            "TWILIO_EDGE_SENDING_STATUS_CALLBACK_URL",
+            "https://hooks.example.com:8443/services/T000/B000/hush",
+            "https://hooks.example.com:8443/***",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "https://collector.example.com/v1?api_key=hush",
+            "https://collector.example.com/***",
+        ),
     ] {
         let output = twilio_edge(folder.path(), &["print-config"], &[(variable, value)]);
         assert!(output.status.success(), "{}", stderr(&output));
