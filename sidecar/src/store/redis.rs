@@ -187,16 +187,36 @@ impl Redis {
         Ok((found, seconds.saturating_mul(1000).saturating_add(micros / 1000)))
     }
 
-    /// Tells Redis what the ledger knows to be done. Whatever it knew is over, so nothing has to be read first.
+    /// Stores what the ledger has as accepted. The first answer stays, as in the ledger: a later one is taken back.
     pub(super) async fn commit(&self, settles: &[&Settle], now_ms: i64) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(settles.len());
+        let mut written = Vec::with_capacity(settles.len());
+        let commit = |settle: &Settle, record: &mut Record| {
+            record.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods)
+        };
         for settle in settles {
             let mut done = Record::default();
-            done.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods);
-            pipeline.add_command(self.set(&settle.key, &done)?).ignore();
+            commit(settle, &mut done);
+            let done = text(&done)?;
+            let mut set = self.set_text(&settle.key, &done);
+            set.arg("GET");
+            pipeline.add_command(set);
+            written.push(done);
         }
-        let answer = self.query::<()>(&pipeline, now_ms).await?;
-        self.judge(answer, now_ms)
+        let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
+        let mut swaps = Vec::new();
+        for ((settle, written), found) in settles.iter().zip(written).zip(found) {
+            let Some(before) = found.map(Found::read) else { continue };
+            let mut after = before.record.clone();
+            commit(settle, &mut after);
+            if after == before.record && before.text != written {
+                swaps.push((settle.key.as_str(), written, before.text));
+            }
+        }
+        if !swaps.is_empty() {
+            self.swap(&swaps, self.keep_ms, now_ms).await?;
+        }
+        Ok(())
     }
 
     /// Whether it is left alone after a failure, or was not asked again since.
@@ -206,12 +226,16 @@ impl Redis {
 
     /// Puts a record at a webhook's key, for as long as it is of use.
     fn set(&self, dedupe_key: &str, record: &Record) -> Result<Cmd, StoreError> {
-        let (key, text) = (key(dedupe_key), text(record)?);
+        Ok(self.set_text(dedupe_key, &text(record)?))
+    }
+
+    fn set_text(&self, dedupe_key: &str, text: &str) -> Cmd {
+        let key = key(dedupe_key);
         // With room for all of it: one is made for each claim.
         let mut set =
             Cmd::with_capacity(7, key.len().saturating_add(text.len()).saturating_add(64));
         set.arg("SET").arg(key).arg(text).arg("PX").arg(self.keep_ms);
-        Ok(set)
+        set
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ const ALICE: &str = "whatsapp:+15551230001";
 
 on_every_store!(
     a_webhook_goes_to_the_backend_once,
+    first_answer_stays,
     what_the_backend_refused_goes_to_it_again,
     a_release_that_overtakes_its_claim_is_kept_for_it,
     every_verb_may_be_sent_twice,
@@ -50,6 +51,20 @@ async fn a_webhook_goes_to_the_backend_once(world: World) {
         assert_eq!(verdict.decision, Decision::Duplicate);
         assert_eq!(verdict.answer.as_ref(), Some(&answer), "the answer of the first try");
     }
+}
+
+/// A copy that was forwarded without a verdict is settled after the first was accepted.
+async fn first_answer_stays(world: World) {
+    let sidecar = world.sidecar().await;
+    assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
+    for (claim, text) in [("c1", "first"), ("c2", "second"), ("c3", "third")] {
+        let answer = Some(twiml(&format!("<Response><Message>{text}</Message></Response>")));
+        let settlement = unclaimed(&message(claim, "SM1"), Outcome::Commit);
+        let settlement = twilio_edge_contract::Settlement { answer, ..settlement };
+        assert_eq!(sidecar.settle(settlement).await, SettlementResult::Settled);
+    }
+    let first = twiml("<Response><Message>first</Message></Response>");
+    assert_eq!(sidecar.claim(message("c4", "SM1")).await.answer, Some(first));
 }
 
 pub(crate) async fn what_the_backend_refused_goes_to_it_again(world: World) {
