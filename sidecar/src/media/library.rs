@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use axum::body::Bytes;
 use object_store::{
     Attribute, Attributes, Error, GetOptions, GetRange, GetResult, ObjectStoreExt, PutOptions,
-    signer::Method,
+    signer::Method, signer::SignedUrlOptions,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,6 +17,7 @@ use crate::{
     config,
     domain::media::{
         Unfit, Why,
+        disposition::attachment,
         fitness::{Found, genuine},
         link,
     },
@@ -121,7 +122,12 @@ impl Library {
         // A folder knows no types; who fetches from it is told ours.
         if self.bucket.signer().is_some() {
             let kind = medium.content_type.clone();
-            options.attributes = Attributes::from_iter([(Attribute::ContentType, kind)]);
+            // A bucket sends no Content-Security-Policy: a browser must not open what is in it.
+            let disposition = attachment(&medium.id, &kind);
+            options.attributes = Attributes::from_iter([
+                (Attribute::ContentType, kind),
+                (Attribute::ContentDisposition, disposition),
+            ]);
         }
         let path = self.path(&medium);
         let put = self.bucket.objects().put_opts(&path, given.bytes.into(), options).await;
@@ -188,7 +194,12 @@ impl Library {
             "" => {
                 let signer = self.bucket.signer().ok_or("media.store.public_url: missing")?;
                 let good_for = Duration::from_secs(self.settings.link_ttl_s.into());
-                let signed = signer.signed_url(Method::GET, &self.path(medium), good_for).await;
+                let options = SignedUrlOptions::default().with_query([
+                    ("response-content-disposition", attachment(&medium.id, &medium.content_type)),
+                    ("response-content-type", medium.content_type.clone()),
+                ]);
+                let path = self.path(medium);
+                let signed = signer.signed_url_opts(Method::GET, &path, good_for, &options).await;
                 signed.map_err(|error| reason(&error))?.to_string()
             }
             base => {

@@ -9,12 +9,17 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; sandbox";
 /// Longest ending of a file name.
 const LONGEST_ENDING: usize = 8;
 
-/// Returns the `Content-Disposition` of kept media. A download is called by its id and an ending from its type; both are reduced to
-/// letters, digits, `_` and `-`, so that nothing in the quoted string of RFC 6266 needs an escape.
+/// Returns the `Content-Disposition` of kept media.
 pub fn disposition(id: &str, content_type: &str) -> String {
-    if is_shown_in_place(content_type) {
-        return "inline".to_owned();
+    match is_shown_in_place(content_type) {
+        true => "inline".to_owned(),
+        false => attachment(id, content_type),
     }
+}
+
+/// Returns the `Content-Disposition` of a download. Its name is the id and an ending from its type; both are reduced to letters,
+/// digits, `_` and `-`, so that nothing in the quoted string of RFC 6266 needs an escape.
+pub fn attachment(id: &str, content_type: &str) -> String {
     let plain = |text: &str| -> String {
         text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect()
     };
