@@ -13,6 +13,7 @@ use crate::{
     http::now_ms,
     keys::{Caller, Keys, Refusal},
     store::{Key, Register},
+    terminal,
 };
 
 /// Keys asked for at a time.
@@ -151,7 +152,7 @@ impl Verb {
                 let key = keys.revoke(&by, &id, now_ms()).await?;
                 Ok(match as_json {
                     true => line(&shown(&key)),
-                    false => format!("{} ({}) is revoked\n", key.id, key.name),
+                    false => format!("{} ({}) is revoked\n", key.id, terminal::line(&key.name)),
                 })
             }
         }
@@ -187,7 +188,9 @@ fn table(keys: &[Key]) -> String {
         };
         let account = key.account_sid.clone().unwrap_or_else(|| "all".into());
         let scope = key.scope.to_string();
-        [key.id.clone(), scope, account, time(key.created_at_ms), used, key.name.clone()]
+        // A name begins no line of its own.
+        let name = terminal::line(&key.name).into_owned();
+        [key.id.clone(), scope, account, time(key.created_at_ms), used, name]
     }));
     let mut text = String::new();
     let widths: Vec<usize> = (0..6)

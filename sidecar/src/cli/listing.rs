@@ -9,7 +9,7 @@ use super::fail;
 use crate::{
     domain::{
         period::{DAY_MS, day, instant},
-        spreadsheet::neutralized,
+        spreadsheet::neutralized_between_tabs,
     },
     terminal,
 };
@@ -52,7 +52,7 @@ pub(super) fn text(output: Output, columns: &[&str], rows: &[Map<String, Value>]
     match output {
         Output::Json => serde_json::to_string_pretty(rows).unwrap_or_default() + "\n",
         Output::Tsv => lines(columns, rows, |cells| {
-            cells.iter().map(|cell| neutralized(cell)).collect::<Vec<_>>().join("\t")
+            cells.iter().map(|cell| neutralized_between_tabs(cell)).collect::<Vec<_>>().join("\t")
         }),
         Output::Table => table(columns, rows),
     }
@@ -134,6 +134,8 @@ impl Period {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -153,6 +155,33 @@ mod tests {
         let shown = |output| text(output, &["from", "body"], std::slice::from_ref(&row));
         assert_eq!(shown(Output::Tsv), "FROM\tBODY\n'+14155550123\t' =1+1\n");
         assert!(!shown(Output::Table).contains('\'') && !shown(Output::Json).contains('\''));
+    }
+
+    proptest! {
+        /// Whatever the cells hold, there are as many lines and cells as rows and columns, none is a formula, and each is the
+        /// escaped text but for one apostrophe.
+        #[test]
+        fn tsv_of_any_text_has_a_cell_for_each(
+            rows in prop::collection::vec(prop::array::uniform2("['=+@\\-\t\r\n \"]{0,6}|\\PC{0,20}|(?s:.){0,10}"), 0..5),
+        ) {
+            let columns = ["a", "b"];
+            let maps: Vec<_> = rows.iter().map(|row| {
+                Map::from_iter(columns.iter().zip(row).map(|(name, text)| ((*name).to_owned(), Value::from(text.as_str()))))
+            }).collect();
+            let shown = text(Output::Tsv, &columns, &maps);
+            let lines: Vec<&str> = shown.strip_suffix('\n').unwrap().split('\n').collect();
+            prop_assert_eq!(lines.len(), rows.len() + 1);
+            for (line, row) in lines.iter().skip(1).zip(&rows) {
+                let cells: Vec<&str> = line.split('\t').collect();
+                prop_assert_eq!(cells.len(), columns.len());
+                for (cell, text) in cells.iter().zip(row) {
+                    let signs = ['=', '+', '-', '@', '"'];
+                    prop_assert!(!cell.trim_start().starts_with(signs), "{cell:?}");
+                    let escaped = terminal::line(text);
+                    prop_assert!(*cell == escaped || cell.strip_prefix('\'') == Some(&*escaped), "{cell:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ use clap::{Parser, Subcommand};
 
 use crate::{config::Merged, file_access, terminal};
 
+/// Exit code of a command line that cannot be parsed.
+const WRONG_ARGUMENTS: u8 = 2;
+
 /// Proven webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
 #[derive(Debug, Parser)]
 #[command(name = "twilio-edge", version, propagate_version = true)]
@@ -102,7 +105,16 @@ enum Command {
 /// Parses the command line and runs the command it names.
 pub fn main() -> ExitCode {
     file_access::restrict_new_files();
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // The error repeats arguments, and those may hold what strangers wrote.
+        Err(error) if error.use_stderr() => {
+            terminal::complain(error.render().to_string().trim_end());
+            return ExitCode::from(WRONG_ARGUMENTS);
+        }
+        Err(help) => help.exit(),
+    };
+    match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Health(args) => health::run(args),

@@ -6,17 +6,40 @@
 
 use super::display::is_hazardous;
 
-/// Returns the cell as it is written to a list. [`restored`] is the inverse.
+/// Returns the cell as it is written to a list of CSV. [`restored`] is the inverse.
 pub fn neutralized(cell: &str) -> String {
-    match is_formula(cell) {
+    match is_formula(cell) || has_edge_blanks(cell) {
         true => format!("'{cell}"),
         false => cell.to_owned(),
     }
 }
 
-/// Returns the cell without the apostrophe of [`neutralized`]. An apostrophe that people wrote before other text stays.
+/// Returns the cell as it is written between tabs. Tab-separated lines have no quotes of their own, and a program that reads them
+/// takes those of a cell away: `"=1"` would be a formula.
+pub fn neutralized_between_tabs(cell: &str) -> String {
+    match is_formula(cell) || cell.trim_start().starts_with('"') {
+        true => format!("'{cell}"),
+        false => cell.to_owned(),
+    }
+}
+
+/// Returns the cell that [`neutralized`] was given. Of a list that somebody else wrote, blanks around a cell are removed, and an
+/// apostrophe before other text stays.
 pub fn restored(cell: &str) -> &str {
-    cell.strip_prefix('\'').filter(|rest| is_formula(rest)).unwrap_or(cell)
+    let is_marked = |rest: &&str| is_formula(rest) || has_edge_blanks(rest);
+    match cell.strip_prefix('\'').filter(is_marked) {
+        Some(rest) => rest,
+        None => {
+            let cell = cell.trim();
+            cell.strip_prefix('\'').filter(|rest| is_formula(rest)).unwrap_or(cell)
+        }
+    }
+}
+
+/// Reports whether a cell, apostrophes before it left aside, has blanks that an import would remove.
+fn has_edge_blanks(cell: &str) -> bool {
+    let cell = cell.trim_start_matches('\'');
+    cell.trim().len() != cell.len()
 }
 
 /// Reports whether a spreadsheet could take a cell for a formula, apostrophes before it left aside. Blanks and invisible characters
@@ -66,6 +89,18 @@ mod tests {
             assert_eq!(written, format!("'{cell}"), "{cell:?}");
             assert_eq!(restored(&written), cell);
         }
+        for (cell, expected) in [(" x ", "x"), (" '=1", "=1"), (" '+1 ", "+1"), ("x\t", "x")] {
+            assert_eq!(restored(cell), expected, "blanks of another's list");
+        }
+        for (cell, expected) in [
+            ("\"=1+1\"", "'\"=1+1\""),
+            (" \"x\"", "' \"x\""),
+            ("=1", "'=1"),
+            ("a \"b\"", "a \"b\""),
+            (" x", " x"),
+        ] {
+            assert_eq!(neutralized_between_tabs(cell), expected);
+        }
         for cell in
             ["", "'", "'twas", "whatsapp:+14155550123", "a=b", "STOP", "2026-11-29", "0", "'a'"]
         {
@@ -75,10 +110,16 @@ mod tests {
         assert_eq!(restored("+14155550123"), "+14155550123", "lists of others have no apostrophes");
     }
 
+    /// A formula with nothing before it.
+    fn is_formula_alone(cell: &str) -> bool {
+        !cell.starts_with('\'') && is_formula(cell)
+    }
+
     proptest! {
         #[test]
-        fn every_cell_comes_back(cell in "['=+@\\-\t \u{ff0b}a1]{0,6}|\\PC*") {
+        fn every_cell_comes_back(cell in "['=+@\\-\t \u{ff0b}a1]{0,6}|\\PC*|(?s:.){0,20}") {
             let written = neutralized(&cell);
+            prop_assert!(!is_formula_alone(&written), "{written:?}");
             prop_assert_eq!(restored(&written), cell.as_str());
         }
     }

@@ -20,4 +20,5 @@ mod promql;
 mod release;
 mod sign;
 mod simulator;
+mod terminal;
 mod vectors;

@@ -64,6 +64,7 @@ mod stories;
 mod taken;
 mod templates;
 mod tenants;
+mod terminal;
 mod traces;
 mod turns;
 mod world;
