@@ -243,20 +243,25 @@ pub(super) async fn keep_events(
     Ok(())
 }
 
-/// A page of an account's suppressions, from a place on.
+/// A page of an account's suppressions, from a place on. The page is read in the order of an index up to its limit (LATERAL):
+/// joined with what is asked for, the whole account would be read and sorted, since any JSON is expected to have a hundred rows.
 macro_rules! suppressions_after {
     ($source:literal) => {
         concat!(
-            "WITH asked AS (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channels json, \
-                ended boolean, number text, channel text, error_code text, after_source text, most bigint)) \
-            SELECT suppressions.* FROM asked JOIN suppressions ON suppressions.tenant = asked.tenant ",
+            "WITH asked AS MATERIALIZED (SELECT r.*, \
+                    (SELECT array_agg(named.value) FROM json_array_elements_text(on_channels) AS named(value)) AS channels \
+                FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channels json, \
+                    ended boolean, number text, channel text, error_code text, after_source text, most bigint) LIMIT 1) \
+            SELECT found.* FROM asked CROSS JOIN LATERAL (\
+                SELECT * FROM suppressions WHERE suppressions.tenant = asked.tenant ",
             $source,
             "AND (suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source) \
-                > (asked.number, asked.channel, asked.error_code, asked.after_source) \
-            WHERE (suppressed OR asked.ended) AND (on_channels IS NULL \
-                OR suppressions.channel IN (SELECT json_array_elements_text(on_channels))) \
-            ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
-            LIMIT (SELECT most FROM asked)"
+                    > (asked.number, asked.channel, asked.error_code, asked.after_source) \
+                AND (suppressions.suppressed OR asked.ended) \
+                AND (asked.channels IS NULL OR suppressions.channel = ANY(asked.channels)) \
+                ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
+                LIMIT asked.most) AS found \
+            ORDER BY found.number, found.channel, found.error_code, found.source"
         )
     };
 }
@@ -561,7 +566,11 @@ pub(super) const STATEMENTS: Statements = Statements {
         ),
 
         list: suppressions_after!(""),
-        list_of_source: suppressions_after!("AND suppressions.source = asked.source "),
+        list_of_source: suppressions_after!(
+            "AND suppressions.source = asked.source \
+                AND (suppressions.number, suppressions.channel, suppressions.error_code) \
+                    >= (asked.number, asked.channel, asked.error_code) "
+        ),
     },
 
     siblings: SiblingStatements {
@@ -641,21 +650,24 @@ pub(super) const STATEMENTS: Statements = Statements {
                 ORDER BY at_ms DESC, id LIMIT 1000"
         ),
 
+        // As the page of suppressions: read in the order of an index, up to its limit.
         list: "
-            WITH asked AS (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
+            WITH asked AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
                 in_category text, history boolean, number text, channel text, category text, at_ms bigint,
-                state text, id text, most bigint))
-            SELECT said.* FROM asked JOIN consents AS said ON said.tenant = asked.tenant
-                AND (said.number, said.channel, said.category, said.at_ms, said.state, said.id)
-                    > (asked.number, asked.channel, asked.category, asked.at_ms, asked.state, asked.id)
-            WHERE (on_channel IS NULL OR said.channel = on_channel)
-                AND (in_category IS NULL OR said.category = in_category)
-                AND (asked.history OR NOT EXISTS (SELECT 1 FROM consents AS later
-                    WHERE later.tenant = said.tenant AND later.number = said.number
-                        AND later.channel = said.channel AND later.category = said.category
-                        AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
-            ORDER BY said.number, said.channel, said.category, said.at_ms, said.state, said.id
-            LIMIT (SELECT most FROM asked)",
+                state text, id text, most bigint) LIMIT 1)
+            SELECT found.* FROM asked CROSS JOIN LATERAL (
+                SELECT said.* FROM consents AS said WHERE said.tenant = asked.tenant
+                    AND (said.number, said.channel, said.category, said.at_ms, said.state, said.id)
+                        > (asked.number, asked.channel, asked.category, asked.at_ms, asked.state, asked.id)
+                    AND (on_channel IS NULL OR said.channel = on_channel)
+                    AND (in_category IS NULL OR said.category = in_category)
+                    AND (asked.history OR NOT EXISTS (SELECT 1 FROM consents AS later
+                        WHERE later.tenant = said.tenant AND later.number = said.number
+                            AND later.channel = said.channel AND later.category = said.category
+                            AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
+                ORDER BY said.number, said.channel, said.category, said.at_ms, said.state, said.id
+                LIMIT asked.most) AS found
+            ORDER BY found.number, found.channel, found.category, found.at_ms, found.state, found.id",
 
         last_inbound: "
             SELECT ours, max(received_at_ms) AS last_inbound_ms

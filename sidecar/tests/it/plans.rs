@@ -126,6 +126,7 @@ async fn no_list_reads_a_whole_table() {
     assert_eq!(app.send(reqwest::Method::POST, "/v1/checks", check).await.status(), 200);
     // The log escapes the line breaks of a plan. Each line is one step of it.
     let log = sidecar.stop().replace("\\u000a", "\n");
+    assert_pages_end_at_their_limit(&log);
     for table in TABLES {
         let by_index = |line: &&str| {
             line.contains("Index")
@@ -135,6 +136,21 @@ async fn no_list_reads_a_whole_table() {
         let whole = format!("Seq Scan on {table}");
         let scan = log.lines().find(|line| line.contains(&whole));
         assert_eq!(scan, None, "{table} in\n{}", around(&log, &whole));
+    }
+}
+
+/// A page is read in the order of an index, up to its limit: however large the account is, its list costs the same.
+fn assert_pages_end_at_their_limit(log: &str) {
+    for (table, page) in [("suppressions", "after_source"), ("consents", "in_category")] {
+        let plans: Vec<&str> = log.split("duration: ").filter(|plan| plan.contains(page)).collect();
+        assert!(!plans.is_empty(), "no page of {table} was told:\n{log}");
+        for plan in plans {
+            let lines: Vec<&str> = plan.lines().collect();
+            let by_index = format!(" on {table}");
+            let is_by_index = |line: &&str| line.contains("Index Scan") && line.contains(&by_index);
+            let place = lines.iter().position(is_by_index).unwrap_or_else(|| panic!("{plan}"));
+            assert!(lines[place - 1].contains("Limit"), "{plan}");
+        }
     }
 }
 
