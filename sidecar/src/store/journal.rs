@@ -60,6 +60,8 @@ struct Waiting {
     /// When each of them is due. A key that is in `rows` no more was written with something urgent.
     due: VecDeque<(Instant, Arc<str>)>,
     urgent: Vec<Urgent>,
+    /// A batch is on its way to the database; it is in `rows` no more.
+    is_writing: bool,
     /// Nothing is written behind an answer before that, because the database is away.
     retry_at: Option<Instant>,
     /// Since when the database takes nothing: what was put back waits for as long, at least.
@@ -155,10 +157,10 @@ impl Journal {
         since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// Writes everything that waits.
+    /// Writes everything that waits, and waits for the batch that is being written.
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
-        let idle = self.shared.waiting().rows.is_empty();
-        if idle { Ok(()) } else { self.write(Vec::new()).await }
+        let is_idle = self.shared.waiting().is_idle();
+        if is_idle { Ok(()) } else { self.write(Vec::new()).await }
     }
 }
 
@@ -177,6 +179,10 @@ impl Writer {
 }
 
 impl Waiting {
+    fn is_idle(&self) -> bool {
+        self.rows.is_empty() && !self.is_writing
+    }
+
     /// Puts an event with what waits of the same webhook; whichever is `later` adds to the other. False if nothing waits;
     /// into `free` comes a place that nobody needs any more.
     fn join(
@@ -272,6 +278,7 @@ impl Shared {
             waiting.take_due(due_until, most, &mut rows);
         }
         if !urgent.is_empty() || !rows.is_empty() {
+            waiting.is_writing = true;
             return Some(Ok(Batch { urgent, rows }));
         }
         let due = waiting.due.front().map(|(due, _)| *due);
@@ -327,6 +334,9 @@ impl Shared {
 
     async fn keep(&self, rows: impl Iterator<Item = &EventRow>) -> Result<(), StoreError> {
         let mut rows: Vec<&EventRow> = rows.collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
         // An event is some hundred bytes to move, and this is the order they will be in.
         rows.sort_by_key(|row| row.dedupe_key());
         let events = each_once(rows.into_iter().map(EventRow::event).collect());
@@ -359,6 +369,7 @@ async fn run(shared: Arc<Shared>) {
             Ok(batch) => {
                 let there = shared.write(batch).await;
                 let mut waiting = shared.waiting();
+                waiting.is_writing = false;
                 let since = waiting.stalled.unwrap_or_else(Instant::now);
                 waiting.stalled = (!there).then_some(since);
                 waiting.retry_at = (!there).then(|| Instant::now() + pause);
