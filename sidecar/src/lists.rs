@@ -1,7 +1,7 @@
 //! Suppressions and consents as they are exchanged: lines of CSV (RFC 4180), written and read. Every line of a list is looked
 //! at before anything is done with one of them, and every bad one is told with its number. Asks nobody and changes nothing.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -36,6 +36,8 @@ pub struct About {
     pub region: Option<Region>,
     /// Where neither the number nor a column says.
     pub channel: Option<String>,
+    /// Addresses that are taken though nobody may invent them: the account has heard of them.
+    pub heard_of: BTreeSet<Address>,
     /// Who records it.
     pub by: String,
     /// When.
@@ -46,6 +48,19 @@ impl About {
     /// The channel beside a number.
     fn channel_of<'a>(&'a self, number: &str, column: Option<&'a str>) -> Option<&'a str> {
         column.or(self.channel.as_deref().filter(|_| !number.contains(':')))
+    }
+
+    /// Returns what was read, or the address that a number names exactly as a webhook did, if the account has heard of it.
+    fn or_heard_of(
+        &self,
+        read: Result<Address, String>,
+        number: &str,
+        channel: Option<&str>,
+    ) -> Result<Address, String> {
+        read.or_else(|problem| {
+            let address = Address::as_in_webhook(number, channel);
+            address.filter(|address| self.heard_of.contains(address)).ok_or(problem)
+        })
     }
 }
 
@@ -95,7 +110,7 @@ impl<C: AsRef<[u8]>> List<C, Address> {
             let line: SuppressionLine = deserialized(names, line)?;
             let channel = about.channel_of(&line.number, line.channel.as_deref());
             let person = suppression::person(&line.number, channel, about.region);
-            person.map_err(of_column("number"))
+            about.or_heard_of(person, &line.number, channel).map_err(of_column("number"))
         })
     }
 }
@@ -127,6 +142,36 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
             )),
             None => Ok(List { csv, about, names: names.into_byte_record(), read }),
         }
+    }
+
+    /// Returns the addresses on bad lines that a webhook may have named, the first of them: whoever has the database may know
+    /// them.
+    pub fn strangers(&self) -> BTreeSet<Address> {
+        const MOST: usize = 1_000;
+        let mut strangers = BTreeSet::new();
+        let mut reader = reader(self.csv.as_ref());
+        let mut record = csv::ByteRecord::new();
+        let is_named = reader.byte_headers().is_ok();
+        while is_named && strangers.len() < MOST {
+            match reader.read_byte_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => continue,
+            }
+            let line = as_written(&record);
+            let Ok(line) = deserialized::<SuppressionLine>(&self.names, &line) else { continue };
+            let channel = self.about.channel_of(&line.number, line.channel.as_deref());
+            if suppression::person(&line.number, channel, self.about.region).is_err() {
+                strangers.extend(Address::as_in_webhook(&line.number, channel));
+            }
+        }
+        strangers
+    }
+
+    /// Takes these addresses from now on.
+    pub fn hearing_of(mut self, heard_of: BTreeSet<Address>) -> List<C, T> {
+        self.about.heard_of = heard_of;
+        self
     }
 
     /// Reads it to its end and keeps none of its good lines.
@@ -224,6 +269,7 @@ impl ConsentLine {
         let at_ms = self.at.as_deref().map(period::instant).transpose();
         let channel = about.channel_of(&self.number, self.channel.as_deref());
         let address = Address::recordable(&self.number, channel, about.region);
+        let address = about.or_heard_of(address, &self.number, channel);
         let consent = Consent {
             account_sid: about.account_sid.clone(),
             address: address.map_err(of_column("number"))?,
@@ -344,7 +390,14 @@ mod tests {
     fn about() -> About {
         let region = "US".parse().ok();
         let (account_sid, by) = ("AC1".into(), "key 1".into());
-        About { account_sid, region, channel: None, by, now_ms: 1_795_436_897_042 }
+        About {
+            account_sid,
+            region,
+            channel: None,
+            heard_of: BTreeSet::new(),
+            by,
+            now_ms: 1_795_436_897_042,
+        }
     }
 
     #[test]
@@ -392,6 +445,23 @@ mod tests {
         let everywhere = "number,channel,category,source\n+14155552671,*,marketing,form\n";
         let bad = List::of_consents(everywhere, about()).unwrap().check().complaint().unwrap();
         assert_eq!(bad, "line 2: number: \"*\" is no channel: sms, whatsapp, messenger, ..");
+    }
+
+    #[test]
+    fn address_that_the_account_has_heard_of_is_taken() {
+        let csv = "number,channel,category,source\nO'Reilly,,utility,form\n12,sms,utility,form\n\
+                   nobody,,utility,form\n+14155552671,sms,utility,form\n";
+        let list = List::of_consents(csv, about()).unwrap();
+        assert_eq!(list.check().bad_lines, 3);
+        let strangers: Vec<String> = list.strangers().iter().map(Address::written).collect();
+        assert_eq!(strangers, ["12", "O'Reilly", "nobody"]);
+        let heard_of = ["O'Reilly", "12"].into_iter().filter_map(Address::parse).collect();
+        let list = list.hearing_of(heard_of);
+        let good: Vec<String> = list.good().map(|said| said.address.written()).collect();
+        assert_eq!(good, ["O'Reilly", "12", "+14155552671"]);
+        let many: String = (0..3000).map(|n| format!("name{n}\n")).collect();
+        let list = List::of_suppressions(format!("number\n{many}"), about()).unwrap();
+        assert_eq!(list.strangers().len(), 1000, "no list makes more questions");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! be sent. It puts the domain and the stores in order, writes down who changed what, and adds no rule of its own; it knows
 //! neither HTTP nor SQL.
 
-use std::{slice, sync::Arc};
+use std::{collections::BTreeSet, slice, sync::Arc};
 
 use serde_json::json;
 
@@ -11,9 +11,9 @@ use crate::{
         address::Address,
         check::{self, Facts, Kind, Question, Verdict},
         consent::{self, Consent, State},
-        phone,
+        phone::{self, Region},
         policy::{Category, Policies},
-        suppression::{Source, Suppression},
+        suppression::{self, EVERY_CHANNEL, Source, Suppression},
         window,
     },
     keys::Caller,
@@ -186,6 +186,68 @@ impl Permissions {
             added += self.consents.record(&some, entry).await?;
         }
         Ok(added)
+    }
+
+    /// Returns the person whom a text names exactly as a webhook did, if the account has heard of that address: somebody wrote
+    /// from it, or a suppression or consent of it is recorded. For texts that [`suppression::person`] does not read.
+    pub async fn heard_of(
+        &self,
+        account_sid: &str,
+        text: &str,
+        channel: Option<&str>,
+    ) -> Result<Option<Address>, StoreError> {
+        let is_everywhere = channel == Some(EVERY_CHANNEL);
+        let Some(address) = Address::as_in_webhook(text, channel.filter(|_| !is_everywhere)) else {
+            return Ok(None);
+        };
+        let numbers = phone::spellings(&address.number);
+        let is_its = |channel: &str| [EVERY_CHANNEL, &address.channel].contains(&channel);
+        let wrote = self.consents.last_inbound(account_sid, &address.channel, &numbers).await?;
+        let is_known = !wrote.is_empty()
+            || self
+                .suppressions
+                .of_numbers(account_sid, &numbers)
+                .await?
+                .iter()
+                .any(|known| is_its(&known.address.channel))
+            || self
+                .consents
+                .of_numbers(account_sid, &numbers)
+                .await?
+                .iter()
+                .any(|said| is_its(&said.address.channel));
+        let channel = if is_everywhere { EVERY_CHANNEL.to_owned() } else { address.channel };
+        Ok(is_known.then_some(Address { channel, number: address.number }))
+    }
+
+    /// Returns the person whom a text names; or what is wrong with the text, if the account has not heard of such an address.
+    pub async fn person(
+        &self,
+        account_sid: &str,
+        text: &str,
+        channel: Option<&str>,
+        region: Option<Region>,
+    ) -> Result<Result<Address, String>, StoreError> {
+        match suppression::person(text, channel, region) {
+            Ok(person) => Ok(Ok(person)),
+            Err(problem) => {
+                let heard_of = self.heard_of(account_sid, text, channel).await?;
+                Ok(heard_of.ok_or(problem))
+            }
+        }
+    }
+
+    /// Returns those of these addresses that the account has heard of ([`Permissions::heard_of`]).
+    pub async fn heard_of_each(
+        &self,
+        account_sid: &str,
+        strangers: BTreeSet<Address>,
+    ) -> Result<BTreeSet<Address>, StoreError> {
+        let mut heard_of = BTreeSet::new();
+        for Address { channel, number } in strangers {
+            heard_of.extend(self.heard_of(account_sid, &number, Some(&channel)).await?);
+        }
+        Ok(heard_of)
     }
 
     fn count(&self, changes: &[Suppression]) {

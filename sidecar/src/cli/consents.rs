@@ -3,9 +3,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{
-    fail, ledger,
+    ledger,
     listing::{self, Format},
-    permissions::{Numbers, Place, accepted, contents, each_page},
+    permissions::{Failure, Numbers, Place, accepted, contents, each_page},
 };
 use crate::{
     domain::{
@@ -14,9 +14,11 @@ use crate::{
         cursor::Cursor,
         period,
         policy::Category,
+        suppression::EVERY_CHANNEL,
     },
     http::now_ms,
     lists::{self, List},
+    permissions::Permissions,
     shown::ConsentShown,
     store::ConsentsPage,
 };
@@ -123,15 +125,13 @@ pub(super) fn run(args: Args) -> ExitCode {
             let now_ms = now_ms();
             let about = spelling.about(&place, now_ms);
             let list = contents(&file).and_then(|csv| List::of_consents(csv, about));
-            let (list, lines) = match accepted(list, partial) {
-                Ok(accepted) => accepted,
-                Err(problem) => return fail(problem),
-            };
             place.work(
                 async |permissions, by, account| {
-                    permissions.record_list(by, account, list.good(), now_ms).await
+                    let (list, lines) = accepted(permissions, account, list, partial).await?;
+                    let good = list.good();
+                    Ok((lines, permissions.record_list(by, account, good, now_ms).await?))
                 },
-                |added| listing::write(&format!("{lines} lines, {added} new consents\n")),
+                |(lines, added)| listing::write(&format!("{lines} lines, {added} new consents\n")),
             )
         }
         Verb::Export { place } => place.work(
@@ -152,7 +152,8 @@ pub(super) fn run(args: Args) -> ExitCode {
                 each_page(usize::MAX, ask, Cursor::of_consent, |found| {
                     write(lists::written(found.iter().map(lists::consent_line)));
                 })
-                .await
+                .await?;
+                Ok(())
             },
             |()| ExitCode::SUCCESS,
         ),
@@ -163,44 +164,56 @@ fn record(evidence: Evidence, state: State) -> ExitCode {
     let Evidence { number, category, source, at, proof, ip, user_agent, spelling, place, format } =
         evidence;
     let now_ms = now_ms();
-    let address = match Address::recordable(&number, spelling.channel.as_deref(), spelling.region) {
-        Ok(address) => address,
-        Err(problem) => return fail(problem),
-    };
-    let consent = Consent {
-        account_sid: place.account.clone(),
-        address,
-        category,
-        state,
-        at_ms: at.unwrap_or(now_ms),
-        source,
-        proof,
-        ip,
-        user_agent,
-        recorded_at_ms: now_ms,
-        recorded_by: "command line".to_owned(),
-    };
-    if let Err(problem) = consent.check(now_ms) {
-        return fail(format_args!("--{}", problem.replacen("user_agent:", "user-agent:", 1)));
-    }
     place.work(
-        async |permissions, by, account| permissions.record(by, account, &consent, now_ms).await,
-        |_| show(&format, std::slice::from_ref(&consent)),
+        async |permissions, by, account| {
+            let consent = Consent {
+                account_sid: account.to_owned(),
+                address: address(&spelling, permissions, account, &number).await?,
+                category,
+                state,
+                at_ms: at.unwrap_or(now_ms),
+                source,
+                proof,
+                ip,
+                user_agent,
+                recorded_at_ms: now_ms,
+                recorded_by: "command line".to_owned(),
+            };
+            let option = |problem: String| {
+                format!("--{}", problem.replacen("user_agent:", "user-agent:", 1))
+            };
+            consent.check(now_ms).map_err(option)?;
+            permissions.record(by, account, &consent, now_ms).await?;
+            Ok(consent)
+        },
+        |consent| show(&format, std::slice::from_ref(&consent)),
     )
+}
+
+/// Reads the person of a consent, which is always to one channel.
+async fn address(
+    spelling: &Numbers,
+    permissions: &Permissions,
+    account_sid: &str,
+    number: &str,
+) -> Result<Address, Failure> {
+    let address = spelling.person(permissions, account_sid, number).await?;
+    match address.channel == EVERY_CHANNEL {
+        true => {
+            Err(format!("{EVERY_CHANNEL:?} is no channel: sms, whatsapp, messenger, ..").into())
+        }
+        false => Ok(address),
+    }
 }
 
 fn run_list(wanted: Wanted) -> ExitCode {
     let Wanted { number, category, history, limit, spelling, place, format } = wanted;
     let channel = spelling.channel.as_deref();
-    let number = number.map(|number| Address::recordable(&number, channel, spelling.region));
-    let number = match number.transpose() {
-        Ok(number) => number.map(|address| address.number),
-        Err(problem) => return fail(problem),
-    };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     place.work(
         async |permissions, _, account| {
             if let Some(number) = number {
+                let number = address(&spelling, permissions, account, &number).await?.number;
                 let keys = permissions.consents.contacts().keys(account, &number).await?;
                 let numbers = keys.all();
                 let mut found = permissions.consents.of_numbers(account, &numbers).await?;

@@ -2,12 +2,12 @@
 //! sidecar that runs. What they do is in the audit like any other change.
 
 use crate::terminal;
-use std::{fs::File, io::Read, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, fs::File, io::Read, path::Path, process::ExitCode};
 
 use super::{Sources, credentials::variable, fail, ledger};
 use crate::{
     config::{self, Config, without_password},
-    domain::{cursor::Cursor, phone::Region, policy::Policies},
+    domain::{address::Address, cursor::Cursor, phone::Region, policy::Policies},
     keys::Caller,
     lists::{About, List},
     permissions::{Permissions, TOGETHER},
@@ -41,13 +41,46 @@ pub(super) struct Numbers {
     pub(super) channel: Option<String>,
 }
 
+/// Why a command did not do what it was to do.
+pub(super) enum Failure {
+    /// The database did not do it.
+    Store(StoreError),
+    /// What it was given is wrong.
+    Given(String),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Failure {
+        Failure::Given(problem)
+    }
+}
+
 impl Numbers {
+    /// Reads the person whom a text names; also one that the account has heard of under an address that nobody may invent.
+    pub(super) async fn person(
+        &self,
+        permissions: &Permissions,
+        account_sid: &str,
+        text: &str,
+    ) -> Result<Address, Failure> {
+        let channel = self.channel.as_deref();
+        let person = permissions.person(account_sid, text, channel, self.region).await?;
+        Ok(person?)
+    }
+
     /// What a line of a list does not say.
     pub(super) fn about(&self, place: &Place, now_ms: i64) -> About {
         About {
             account_sid: place.account.clone(),
             region: self.region,
             channel: self.channel.clone(),
+            heard_of: BTreeSet::new(),
             by: "command line".to_owned(),
             now_ms,
         }
@@ -58,7 +91,7 @@ impl Place {
     /// Opens the database, lets `act` work there and shows what it says with `show`.
     pub(super) fn work<T>(
         self,
-        act: impl AsyncFnOnce(&Permissions, &Caller, &str) -> Result<T, StoreError>,
+        act: impl AsyncFnOnce(&Permissions, &Caller, &str) -> Result<T, Failure>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
         let config = match self.sources.read().check(false) {
@@ -85,7 +118,8 @@ impl Place {
         });
         match done {
             Ok(done) => show(done),
-            Err(error) => {
+            Err(Failure::Given(problem)) => fail(problem),
+            Err(Failure::Store(error)) => {
                 let database = without_password(config.database.url.expose());
                 fail(format_args!("the database {database} {error}"))
             }
@@ -121,17 +155,25 @@ pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The list and how many good lines it has, if it may be taken; its bad ones are told.
-pub(super) fn accepted<C: AsRef<[u8]>, T>(
+/// The list and how many good lines it has, if it may be taken; its bad ones are told. Addresses that the account has heard of
+/// are good.
+pub(super) async fn accepted<C: AsRef<[u8]>, T>(
+    permissions: &Permissions,
+    account_sid: &str,
     list: Result<List<C, T>, String>,
     partial: bool,
-) -> Result<(List<C, T>, usize), String> {
-    let list = list?;
-    let checked = list.check();
+) -> Result<(List<C, T>, usize), Failure> {
+    let mut list = list?;
+    let mut checked = list.check();
+    if checked.bad_lines > 0 {
+        let heard_of = permissions.heard_of_each(account_sid, list.strangers()).await?;
+        list = list.hearing_of(heard_of);
+        checked = list.check();
+    }
     match checked.complaint() {
-        Some(complaint) if !partial => Err(format!(
+        Some(complaint) if !partial => Err(Failure::Given(format!(
             "{complaint}\nnothing was done; put these lines right, or leave them out with --partial"
-        )),
+        ))),
         complaint => {
             complaint
                 .iter()

@@ -9,9 +9,8 @@ use super::{
 };
 use crate::{
     domain::{
-        address::Address,
         cursor::Cursor,
-        suppression::{self, Source, Suppression},
+        suppression::{Source, Suppression},
     },
     http::now_ms,
     lists::{self, List},
@@ -99,33 +98,28 @@ const COLUMNS: [&str; 7] =
 pub(super) fn run(args: Args) -> ExitCode {
     match args.verb {
         Verb::Add { numbers, spelling, place, format } => {
-            let channel = spelling.channel.as_deref();
-            let read = |number: &String| suppression::person(number, channel, spelling.region);
-            let people = match numbers.iter().map(read).collect::<Result<Vec<Address>, String>>() {
-                Ok(people) => people,
-                Err(problem) => return fail(problem),
-            };
             place.work(
                 async |permissions, by, account| {
+                    let mut people = Vec::new();
+                    for number in &numbers {
+                        people.push(spelling.person(permissions, account, number).await?);
+                    }
                     let source = Source::Administrator;
                     permissions.suppress(by, account, &people, source, now_ms()).await?;
                     let numbers: Vec<&str> = people.iter().map(|a| a.number.as_str()).collect();
-                    permissions.suppressions.of_numbers(account, &numbers).await
+                    Ok(permissions.suppressions.of_numbers(account, &numbers).await?)
                 },
                 |found| show(&format, &found),
             )
         }
         Verb::Remove { number, spelling, place, format } => {
-            let channel = spelling.channel.as_deref();
-            let person = match suppression::person(&number, channel, spelling.region) {
-                Ok(person) => person,
-                Err(problem) => return fail(problem),
-            };
-            let says = number.contains(':') || spelling.channel.is_some();
-            let channel = says.then_some(person.channel.as_str());
             place.work(
                 async |permissions, by, account| {
-                    permissions.unsuppress(by, account, &person.number, channel, now_ms()).await
+                    let person = spelling.person(permissions, account, &number).await?;
+                    let says = number.contains(':') || spelling.channel.is_some();
+                    let (channel, now_ms) = (says.then_some(person.channel.as_str()), now_ms());
+                    let number = &person.number;
+                    Ok(permissions.unsuppress(by, account, number, channel, now_ms).await?)
                 },
                 |ended| match ended.is_empty() {
                     true => fail("no suppression of that number holds there: `twilio-edge suppressions list --number .. --ended` tells what is known of it"),
@@ -138,15 +132,13 @@ pub(super) fn run(args: Args) -> ExitCode {
             let now_ms = now_ms();
             let about = spelling.about(&place, now_ms);
             let list = contents(&file).and_then(|csv| List::of_suppressions(csv, about));
-            let (list, lines) = match accepted(list, partial) {
-                Ok(accepted) => accepted,
-                Err(problem) => return fail(problem),
-            };
             place.work(
                 async |permissions, by, account| {
-                    permissions.suppress_list(by, account, list.good(), now_ms).await
+                    let (list, lines) = accepted(permissions, account, list, partial).await?;
+                    let good = list.good();
+                    Ok((lines, permissions.suppress_list(by, account, good, now_ms).await?))
                 },
-                |added| listing::write(&format!("{lines} lines, {added} new suppressions\n")),
+                |(lines, added)| listing::write(&format!("{lines} lines, {added} new suppressions\n")),
             )
         }
         Verb::Export { place } => place.work(
@@ -167,7 +159,8 @@ pub(super) fn run(args: Args) -> ExitCode {
                 each_page(usize::MAX, ask, Cursor::of_suppression, |found| {
                     write(lists::written(found.iter().map(lists::suppression_line)));
                 })
-                .await
+                .await?;
+                Ok(())
             },
             |()| ExitCode::SUCCESS,
         ),
@@ -177,19 +170,13 @@ pub(super) fn run(args: Args) -> ExitCode {
 fn run_list(wanted: Wanted) -> ExitCode {
     let Wanted { number, source, ended, limit, spelling, place, format } = wanted;
     let channel = spelling.channel.as_deref();
-    let number = match number
-        .map(|number| suppression::person(&number, channel, spelling.region))
-        .transpose()
-    {
-        Ok(number) => number.map(|person| person.number),
-        Err(problem) => return fail(problem),
-    };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     place.work(
         async |permissions, _, account| {
             let suppressions = &permissions.suppressions;
             let policy = permissions.policies.of(account);
             if let Some(number) = number {
+                let number = spelling.person(permissions, account, &number).await?.number;
                 let keys = permissions.consents.contacts().keys(account, &number).await?;
                 let numbers = keys.all();
                 let mut found = suppressions.of_numbers(account, &numbers).await?;

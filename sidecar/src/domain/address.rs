@@ -114,6 +114,17 @@ impl Address {
         channel.is_none_or(is_of).then_some(Address { number, ..address })
     }
 
+    /// Reads an address exactly as a webhook may name it: also a sender such as `O'Reilly` or `12`, which no caller may invent.
+    /// Only for an address that the database is asked about.
+    pub fn as_in_webhook(text: &str, channel: Option<&str>) -> Option<Address> {
+        let written = Address::as_twilio_writes(text, channel);
+        written.or_else(|| match (text.contains(':'), channel) {
+            (true, channel) => Address::parse(text)
+                .filter(|address| channel.is_none_or(|channel| channel == address.channel)),
+            (false, channel) => Address::parse(&format!("{}:{text}", channel.unwrap_or("sms"))),
+        })
+    }
+
     /// As Twilio writes it: without a prefix on `sms`.
     pub fn written(&self) -> String {
         match self.channel.as_str() {
@@ -228,6 +239,23 @@ mod tests {
             let problem = Address::given(text, channel, None);
             assert_eq!(Address::recordable(text, channel, None), problem, "{text}");
             assert!(problem.is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn address_of_a_webhook_may_be_any_sender() {
+        for (text, channel, written) in [
+            ("O'Reilly", None, "O'Reilly"),
+            ("Caf\u{e9}/Bar", Some("sms"), "Caf\u{e9}/Bar"),
+            ("12", None, "12"),
+            ("rcs:acme_agent", None, "rcs:acme_agent"),
+            ("whatsapp:+225 071 234 567", None, "whatsapp:+225071234567"),
+        ] {
+            let address = Address::as_in_webhook(text, channel).unwrap();
+            assert_eq!(address.written(), written);
+        }
+        for (text, channel) in [("", None), ("a\u{0}", None), ("rcs:x", Some("sms"))] {
+            assert_eq!(Address::as_in_webhook(text, channel), None, "{text:?}");
         }
     }
 

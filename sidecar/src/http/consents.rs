@@ -192,7 +192,7 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
-    let (number, channel) = people::in_path(number, whose.channel, people::person)?;
+    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
     let keys = app.permissions.consents.contacts().keys(&account_sid, &number).await;
     let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
     let said = app.permissions.consents.of_numbers(&account_sid, &keys.sure()).await;
@@ -270,7 +270,8 @@ async fn import(
     let (import, now_ms) = (finding::query(query)?, as_of_ms(turn));
     let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
     let list = List::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
-    let (list, checked) = csv::checked(list, import.partial).await?;
+    let (list, checked) =
+        csv::checked(&app.permissions, &account_sid, list, import.partial).await?;
     let said = list.good();
     let added = app.permissions.record_list(&caller, &account_sid, said, now_ms).await;
     csv::report(checked, added)

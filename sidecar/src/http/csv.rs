@@ -1,7 +1,7 @@
 //! Lists as CSV, over HTTP: one that comes is taken whole or, where that is asked for, without its bad lines; one that goes
 //! is streamed, a page of the database at a time.
 
-use std::future::Future;
+use std::{collections::BTreeSet, future::Future};
 
 use axum::{
     body::{Body, Bytes},
@@ -14,8 +14,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{json, kinds, people, problem::Problem};
 use crate::{
+    domain::address::Address,
     keys::Caller,
     lists::{About, BadLine, Checked, List},
+    permissions::Permissions,
     store::StoreError,
 };
 
@@ -49,6 +51,7 @@ impl Import {
             account_sid: account_sid.to_owned(),
             region: people::region(self.region.clone())?,
             channel: None,
+            heard_of: BTreeSet::new(),
             by: by.actor.clone(),
             now_ms,
         })
@@ -71,19 +74,39 @@ pub(super) struct Imported {
 /// The list, if it may be taken, and what was found when it was read to its end. A long list takes a while: that is not
 /// spent where claims are answered.
 pub(super) async fn checked<T: 'static>(
+    permissions: &Permissions,
+    account_sid: &str,
     list: Result<List<Bytes, T>, String>,
     partial: Option<bool>,
 ) -> Result<(List<Bytes, T>, Checked), Problem> {
     let list = list.map_err(|problem| Problem::with(kinds::BAD_LINES, problem))?;
-    let reading = tokio::task::spawn_blocking(move || {
-        let checked = list.check();
-        (list, checked)
-    });
-    let (list, checked) = reading.await.map_err(|error| Problem::internal(&error.to_string()))?;
+    let (mut list, mut checked, strangers) = read(list).await?;
+    if !strangers.is_empty() {
+        let heard_of = permissions.heard_of_each(account_sid, strangers).await;
+        let heard_of = heard_of.map_err(|reason| Problem::unavailable(&reason))?;
+        if !heard_of.is_empty() {
+            (list, checked, _) = read(list.hearing_of(heard_of)).await?;
+        }
+    }
     match checked.complaint() {
         Some(complaint) if partial != Some(true) => Err(Problem::with(kinds::BAD_LINES, complaint)),
         _ => Ok((list, checked)),
     }
+}
+
+/// Reads a list to its end: what is wrong with it, and which addresses the database has to be asked about.
+async fn read<T: 'static>(
+    list: List<Bytes, T>,
+) -> Result<(List<Bytes, T>, Checked, BTreeSet<Address>), Problem> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let checked = list.check();
+        let strangers = match checked.bad_lines {
+            0 => BTreeSet::new(),
+            _ => list.strangers(),
+        };
+        (list, checked, strangers)
+    });
+    reading.await.map_err(|error| Problem::internal(&error.to_string()))
 }
 
 /// What became of it.

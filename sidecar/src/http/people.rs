@@ -4,18 +4,10 @@
 use axum::extract::{Path, rejection::PathRejection};
 
 use super::{App, kinds, problem::Problem};
-use crate::domain::{
-    address::Address,
-    contact,
-    phone::Region,
-    suppression::{self, EVERY_CHANNEL},
-};
+use crate::domain::{address::Address, contact, phone::Region, suppression::EVERY_CHANNEL};
 
 /// Longest number or id, in characters.
 const LONGEST: usize = 255;
-
-/// How a person is named: as by [`address`], or as by [`person`].
-type Reading = fn(&str, &str, Option<&str>, Option<Region>) -> Result<Address, Problem>;
 
 /// An address, in the spelling of people.
 pub(super) fn address(
@@ -28,15 +20,22 @@ pub(super) fn address(
     read(field, text, || Address::given(text, channel, region))
 }
 
-/// The same, or a person on every channel.
-pub(super) fn person(
-    field: &str,
+/// The same, a person on every channel, or an address that the account has heard of ([`Permissions::person`]).
+///
+/// [`Permissions::person`]: crate::permissions::Permissions::person
+pub(super) async fn person(
+    app: &App,
+    account_sid: &str,
     text: &str,
     channel: Option<&str>,
     region: Option<Region>,
 ) -> Result<Address, Problem> {
+    const FIELD: &str = "number";
     let channel = any_channel(channel)?;
-    read(field, text, || suppression::person(text, channel, region))
+    check_length(FIELD, text)?;
+    let person = app.permissions.person(account_sid, text, channel, region).await;
+    let person = person.map_err(|reason| Problem::unavailable(&reason))?;
+    person.map_err(|problem| impossible(FIELD, &problem))
 }
 
 /// The same as [`address`], or an address from which somebody wrote to the account: it can be answered whatever its numbering
@@ -53,7 +52,7 @@ pub(super) async fn known_address(
         Ok(address) => return Ok(address),
         Err(problem) => problem,
     };
-    let Some(candidate) = Address::as_twilio_writes(text, channel) else { return Err(problem) };
+    let Some(candidate) = Address::as_in_webhook(text, channel) else { return Err(problem) };
     let has_written = app.checks.has_written(account_sid, &candidate).await;
     match has_written.map_err(|reason| Problem::unavailable(&reason))? {
         true => Ok(candidate),
@@ -66,23 +65,29 @@ fn read(
     text: &str,
     address: impl FnOnce() -> Result<Address, String>,
 ) -> Result<Address, Problem> {
-    if !(1..=LONGEST).contains(&text.chars().count()) {
-        return Err(Problem::unreadable(&format!("{field}: must be 1 to {LONGEST} characters")));
-    }
+    check_length(field, text)?;
     address().map_err(|problem| impossible(field, &problem))
 }
 
+fn check_length(field: &str, text: &str) -> Result<(), Problem> {
+    match (1..=LONGEST).contains(&text.chars().count()) {
+        true => Ok(()),
+        false => Err(Problem::unreadable(&format!("{field}: must be 1 to {LONGEST} characters"))),
+    }
+}
+
 /// The number of a path, and the channel that it or the query says.
-pub(super) fn in_path(
+pub(super) async fn in_path(
+    app: &App,
+    account_sid: &str,
     number: Result<Path<String>, PathRejection>,
     channel: Option<String>,
-    reading: Reading,
 ) -> Result<(String, Option<String>), Problem> {
     let number = number.map_or_else(|_| String::new(), |Path(number)| number);
     let says = number.contains(':') || channel.is_some();
     // A user id is of one channel only, and needs not say which.
     let of_id = contact::is_user_id(&number).then_some(contact::CHANNEL);
-    let found = reading("number", &number, channel.as_deref().or(of_id), None)?;
+    let found = person(app, account_sid, &number, channel.as_deref().or(of_id), None).await?;
     Ok((found.number, says.then_some(found.channel)))
 }
 

@@ -149,7 +149,7 @@ async fn list(
     let after = finding::cursor(wanted.cursor, finding::is_suppression)?;
     let channel = people::any_channel(wanted.channel.as_deref())?;
     if let Some(number) = wanted.number {
-        let number = people::person("number", &number, None, None)?.number;
+        let number = people::person(&app, &account_sid, &number, None, None).await?.number;
         let mut found = of_number(&app, &account_sid, &number, channel).await?;
         found.retain(|known| {
             (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
@@ -189,7 +189,7 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
-    let (number, channel) = people::in_path(number, whose.channel, people::person)?;
+    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
     let found = of_number(&app, &account_sid, &number, channel.as_deref()).await?;
     Ok(page(&found, None))
 }
@@ -213,7 +213,8 @@ async fn add(
     let new: NewSuppression = object(body)?;
     let account_sid = finding::account(&caller, new.account_sid)?;
     let region = people::region(new.region)?;
-    let person = people::person("number", &new.number, new.channel.as_deref(), region)?;
+    let channel = new.channel.as_deref();
+    let person = people::person(&app, &account_sid, &new.number, channel, region).await?;
     let source = match caller.scope {
         Scope::Admin => Source::Administrator,
         _ => Source::Application,
@@ -243,7 +244,7 @@ async fn remove(
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, Some(whose.account_sid))?;
-    let (number, channel) = people::in_path(number, whose.channel, people::person)?;
+    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
     let permissions = &app.permissions;
     let ended =
         permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
@@ -274,7 +275,8 @@ async fn import(
     let (import, now_ms) = (finding::query(query)?, now_ms());
     let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
     let list = List::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
-    let (list, checked) = csv::checked(list, import.partial).await?;
+    let (list, checked) =
+        csv::checked(&app.permissions, &account_sid, list, import.partial).await?;
     let people = list.good();
     let added = app.permissions.suppress_list(&caller, &account_sid, people, now_ms).await;
     csv::report(checked, added)

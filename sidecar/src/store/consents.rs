@@ -229,7 +229,7 @@ impl Consents {
     }
 
     /// When a person, by any of these numbers, last wrote on a channel to each number of ours; as far as it is written.
-    pub(super) async fn last_inbound(
+    pub(crate) async fn last_inbound(
         &self,
         account_sid: &str,
         channel: &str,

@@ -32,7 +32,10 @@ on_every_store!(
     status_of_an_inbound_message_is_shown_as_inbound,
     user_id_passes_through_every_list_and_command,
     address_of_no_numbering_plan_passes_through_every_list_and_command,
+    sender_that_is_no_number_is_taken_once_it_wrote,
+    consent_under_a_trunk_prefix_counts_for_the_number,
     user_id_is_answered_inside_its_window,
+    window_is_known_right_after_its_message,
     history_of_a_channel_has_the_opt_outs_it_shares,
     history_and_windows_follow_a_contact_to_its_other_id,
 );
@@ -367,6 +370,84 @@ async fn address_of_no_numbering_plan_passes_through_every_list_and_command(worl
     assert_eq!(refused.status(), 422);
 }
 
+async fn sender_that_is_no_number_is_taken_once_it_wrote(world: World) {
+    let sidecar = world.sidecar().await;
+    let (app, admin) = both(&sidecar).await;
+    let impossible = coded(422, "impossible");
+    for (n, sender) in ["O'Reilly", "12", "Café/Bar"].into_iter().enumerate() {
+        let encoded: String = form_urlencoded::byte_serialize(sender.as_bytes()).collect();
+        let path = format!("/v1/suppressions/{encoded}");
+        let list = format!("number,channel,category,source\n{sender},sms,utility,paper\n");
+        // Nobody may invent such an address.
+        let new = json!({"number": sender});
+        let consent = json!({"number": sender, "category": "marketing", "source": "form"});
+        assert_eq!(app.refusal(Method::GET, &path, &Value::Null).await, impossible, "{sender}");
+        assert_eq!(app.refusal(Method::POST, "/v1/suppressions", &new).await, impossible);
+        assert_eq!(app.refusal(Method::POST, "/v1/consents", &consent).await, impossible);
+        let refused = admin.send(Method::POST, &lists("consents"), list.clone()).await;
+        assert_eq!(refused.status(), 422, "{sender}");
+        let (success, _, err) = run(&world, &["suppressions", "add", sender]);
+        assert!(!success && err.contains("is no phone number"), "{sender}: {err}");
+
+        says(&sidecar, &format!("SM{n}"), sender, "STOP").await;
+        assert_eq!(against(&app, sender, "session").await, ["suppressed"], "{sender}");
+        let found = app.get(&path).await;
+        assert_eq!(column(&found["suppressions"], "source"), ["keyword"], "{sender}");
+        let export = app.send(Method::GET, "/v1/suppressions/export", String::new()).await;
+        let export = export.text().await.unwrap();
+        assert_eq!(posted(&admin, &lists("suppressions"), &export).await["lines"], 1, "{export}");
+        posted(&app, "/v1/suppressions", &new).await;
+        let shown = ran(&world, &["suppressions", "list", "--number", sender]);
+        assert_eq!(shown.lines().count(), 4, "as a word, as a list and by API: {shown}");
+        ran(&world, &["suppressions", "remove", sender]);
+        posted(&app, "/v1/suppressions", &new).await;
+        let end = format!("{path}?account_sid={ACCOUNT}");
+        assert_eq!(admin.send(Method::DELETE, &end, String::new()).await.status(), 200);
+        assert_eq!(against(&app, sender, "session").await, [""; 0], "{sender}");
+
+        posted(&app, "/v1/consents", &consent).await;
+        assert_eq!(posted(&admin, &lists("consents"), &list).await["added"], 1);
+        let about = ["--category", "service", "--source", "call"];
+        ran(&world, &[&["consents", "record", sender][..], &about[..]].concat());
+        let said = app.get(&format!("/v1/consents/{encoded}")).await;
+        assert_eq!(said["current"].as_array().unwrap().len(), 3, "{said}");
+        let file = world.directory.path().join("list.csv");
+        std::fs::write(&file, ran(&world, &["consents", "export"])).unwrap();
+        let told = ran(&world, &["consents", "import", file.to_str().unwrap()]);
+        assert!(told.ends_with(" 0 new consents\n"), "{told}");
+    }
+    let everywhere = ["--channel", "*", "--category", "service", "--source", "call"];
+    let (success, _, err) =
+        run(&world, &[&["consents", "record", PERSON][..], &everywhere[..]].concat());
+    assert!(!success && err.contains("is no channel"), "{err}");
+}
+
+async fn consent_under_a_trunk_prefix_counts_for_the_number(world: World) {
+    let sidecar = world.sidecar().await;
+    let key = application(&sidecar, Some(ACCOUNT)).await;
+    let app = Caller::app(&sidecar, &key);
+    for (written, number) in [
+        ("+4407400123460", "+447400123460"),
+        ("+33 (0)6 12 34 56 78", "+33612345678"),
+        ("+61 0412 345 678", "+61412345678"),
+    ] {
+        assert_eq!(against_marketing(&app, number).await, ["no_consent"], "{number}");
+        let consent = json!({"number": written, "category": "marketing", "source": "form"});
+        let recorded = posted(&app, "/v1/consents", &consent).await;
+        assert_eq!(recorded["consent"]["number"], number);
+        assert_eq!(against_marketing(&app, number).await, [""; 0], "{number}");
+        assert_eq!(against_marketing(&app, written).await, [""; 0], "{written}");
+    }
+}
+
+/// The codes that speak against a marketing template.
+async fn against_marketing(app: &Caller<'_>, to: &str) -> Vec<String> {
+    let question = json!({"to": to, "kind": "template", "category": "marketing"});
+    let answer = posted(app, "/v1/checks", &question).await;
+    let verdicts = answer["verdicts"].as_array().unwrap();
+    verdicts.iter().filter_map(|said| said["code"].as_str().map(str::to_owned)).collect()
+}
+
 async fn user_id_is_answered_inside_its_window(world: World) {
     let simulator = Simulator::start(&world, &["--no-windows"]);
     let sidecar = started(&world, &simulator, &[]).await;
@@ -406,6 +487,22 @@ async fn user_id_is_answered_inside_its_window(world: World) {
     assert_eq!(refusal, coded(409, "suppressed"));
     let (status, late) = dropin("late").await;
     assert_eq!((status, &late["code"]), (400, &json!(21610)), "{late}");
+}
+
+async fn window_is_known_right_after_its_message(world: World) {
+    // Messages are on their way to the database nearly all the time.
+    let settings =
+        [("TWILIO_EDGE_EVENTS_LINGER_MS", "1"), ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "10000")];
+    let sidecar = world.sidecar_with(&settings).await;
+    let key = application(&sidecar, Some(ACCOUNT)).await;
+    let app = Caller::app(&sidecar, &key);
+    for n in 0..150 {
+        let person = format!("whatsapp:+1415555{n:04}");
+        let (one, other) = (format!("SMa{n}"), format!("SMb{n}"));
+        sidecar.claim(inbound(&one, &one, &person, "hello")).await;
+        sidecar.claim(inbound(&other, &other, "whatsapp:+14155559999", "hello")).await;
+        assert_eq!(against(&app, &person, "session").await, [""; 0], "{n}");
+    }
 }
 
 async fn history_of_a_channel_has_the_opt_outs_it_shares(world: World) {
