@@ -17,6 +17,9 @@
 //!
 //! An event that does not belong to a state changes nothing. Must not know: the host, callouts, clocks.
 
+mod event;
+mod saved_answer;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,6 +27,8 @@ use twilio_edge_contract::{
     Claim, Class, Decision, Delivery, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict,
 };
 
+pub use self::event::{Effect, Event, ResponseHead};
+use self::saved_answer::{MOST_SAVED_BYTES, saved, twiml_type};
 use crate::config::{BodyFormat, Config, Mode, OnUnavailable};
 pub use crate::handover::Handover;
 use crate::handover::dedupe;
@@ -45,100 +50,12 @@ const OPT_OUT_HOLD_MS: u64 = 1_000;
 /// Longest wait for the first part of a body. Twilio sends it with the headers, and gives up after 15 s.
 const FIRST_PART_MS: u64 = 10_000;
 
-/// Largest answer that is kept for duplicates, in bytes.
-const MOST_SAVED_BYTES: usize = 4096;
-
 /// Headers by which a request can be sent again as Twilio's.
 const SIGNATURE_HEADERS: [&str; 2] = ["x-twilio-signature", "x-twilio-webhooks-signature-settings"];
 
 /// First and longest pause before asking again about a copy in flight.
 const ASK_AGAIN_MS: u64 = 25;
 const ASK_AGAIN_MOST_MS: u64 = 400;
-
-/// What the response's headers say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ResponseHead {
-    /// `:status`
-    pub status: u16,
-    /// Whether a backend sent it, rather than Envoy itself.
-    pub from_backend: bool,
-    /// `content-type`, if the body is text as it stands: no content-encoding.
-    pub content_type: Option<Vec<u8>>,
-    /// There is no body.
-    pub ends: bool,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event<'a> {
-    /// Request headers.
-    Head(Head),
-    /// Part of the body: bytes received so far. More will come.
-    Body {
-        /// Size of everything received.
-        received: usize,
-    },
-    /// The request has ended, in whichever of the three ways requests end.
-    Complete {
-        /// The whole body.
-        body: &'a [u8],
-    },
-    /// The sidecar's answer.
-    Verdict(Verdict),
-    /// There will be no answer.
-    NoVerdict,
-    /// Response headers, the backend's or the proxy's own.
-    Response(ResponseHead),
-    /// Part of the response body, on its way to the client.
-    ResponseBody {
-        /// This part alone.
-        part: &'a [u8],
-        /// Nothing follows.
-        ends: bool,
-    },
-    /// The sidecar has taken the release.
-    Settled,
-    /// Time has passed. The only event that says what time it is, by any monotonic clock: a request that does
-    /// not wait costs no reading of it.
-    Tick {
-        /// Now, in milliseconds.
-        now_ms: u64,
-    },
-    /// The stream is over.
-    Gone,
-}
-
-/// What to do about it, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Remove a request header, all of its values.
-    Remove(String),
-    /// Tell the backend what is known: comes right before the request goes.
-    Tell(Handover),
-    /// Answer the client; nothing is forwarded.
-    Answer(Answer),
-    /// Let the paused request go to the backend.
-    Forward,
-    /// Let the paused response go to the client.
-    Respond,
-    /// Ask the sidecar for a verdict.
-    Ask(Rc<Claim>),
-    /// Nobody waits for the verdict any more.
-    Withdraw,
-    /// Tell the sidecar how it ended; `urgent` if a response waits for it, or a possible opt-out is in it.
-    Settle {
-        /// What to tell.
-        settlement: Box<Settlement>,
-        /// Whether to send it now and before others, rather than with the next batch.
-        urgent: bool,
-    },
-    /// The word for the access log.
-    Note(&'static str),
-    /// Count it.
-    Count(Counter),
-    /// Tell the operator; never a secret, body or phone number.
-    Warn(String),
-}
 
 /// One request.
 #[derive(Debug)]
@@ -688,50 +605,8 @@ fn copy(
         return State::Answering(answering);
     }
     let Answering { held, status, content_type, body } = *answering;
-    let body = String::from_utf8(body).ok().filter(|_| fits);
-    let body = body.filter(|body| !is_media_type(&content_type, HTML) || is_twiml(body));
-    let answer = body.map(|body| SavedAnswer { status, content_type, body });
-    settle_with(held, Outcome::Commit, false, answer, effects);
+    settle_with(held, Outcome::Commit, false, saved(status, content_type, body), effects);
     State::Done
-}
-
-/// Returns the content type of an answer that Twilio reads as TwiML or as plain text
-/// (docs: twilio.com/docs/messaging/twiml#twilio-mime-types), if it is one.
-fn twiml_type(content_type: Vec<u8>) -> Option<String> {
-    let content_type = String::from_utf8(content_type).ok()?;
-    let known = ["text/xml", "application/xml", "application/twiml+xml", "text/plain", HTML];
-    let is_text = content_type.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    (is_text && known.iter().any(|known| is_media_type(&content_type, known)))
-        .then_some(content_type)
-}
-
-/// Content type of PHP and of many frameworks where the application sets none.
-const HTML: &str = "text/html";
-
-/// Returns whether a content type names this media type, whatever its case and parameters.
-fn is_media_type(content_type: &str, media_type: &str) -> bool {
-    let own = content_type.split(';').next().unwrap_or_default().trim();
-    own.eq_ignore_ascii_case(media_type)
-}
-
-/// Returns whether a document's first element is `<Response>`, which tells TwiML from a web page.
-fn is_twiml(body: &str) -> bool {
-    let mut rest = body.trim_start_matches('\u{feff}').trim_start();
-    loop {
-        let end = if rest.starts_with("<!--") {
-            "-->"
-        } else if rest.starts_with("<?") {
-            "?>"
-        } else {
-            break;
-        };
-        let Some((_, after)) = rest.split_once(end) else { return false };
-        rest = after.trim_start();
-    }
-    let name = rest.strip_prefix("<Response");
-    name.is_some_and(|after| {
-        after.starts_with(|c: char| c == '>' || c == '/' || c.is_ascii_whitespace())
-    })
 }
 
 fn settle(held: Held, outcome: Outcome, urgent: bool, effects: &mut Vec<Effect>) {

@@ -1,0 +1,116 @@
+//! Where an address ends. A number ends with its digits; after any other sender or recipient must stand the name of a
+//! parameter that is known to follow.
+
+use super::Cut;
+use crate::form::shapes::{self, Address, MAX_SENDER_CHARACTERS};
+use crate::form::webhook::Misshape;
+use twilio_edge_contract::Class;
+
+/// Names that Twilio puts directly after the sender of an SMS, which has no location and no profile.
+const AFTER_SMS_SENDER: [&str; 7] = [
+    "FromCity",
+    "FromCountry",
+    "FromState",
+    "FromZip",
+    "MediaContentType0",
+    "MediaUrl0",
+    "MessageSid",
+];
+
+/// Further names that may follow a sender on other channels.
+const AFTER_SENDER: [&str; 6] =
+    ["InteractiveData", "Label", "Latitude", "ListId", "ListTitle", "Longitude"];
+
+/// Names that may follow a recipient.
+const AFTER_RECIPIENT: [&str; 6] = ["ToCity", "ToCountry", "ToState", "ToZip", "Username", "WaId"];
+
+/// Returns whether a text begins with the name of a parameter that may follow a sender.
+pub(super) fn may_follow_sender(text: &str) -> bool {
+    AFTER_SMS_SENDER.iter().chain(&AFTER_SENDER).any(|name| text.starts_with(name))
+}
+
+/// Returns whether a text begins with the name of a parameter that may follow a recipient, or is empty.
+pub(super) fn may_follow_recipient(text: &str) -> bool {
+    text.is_empty() || AFTER_RECIPIENT.iter().any(|name| text.starts_with(name))
+}
+
+impl Cut<'_> {
+    /// Refuses an address whose end is not certain.
+    pub(super) fn check_addresses(&self, from: Option<&str>, to: &str) -> Result<(), Misshape> {
+        if let Some(from) = from
+            && let Some((start, _)) = self.entry("From")
+        {
+            self.check_end(start, from, "From", &AFTER_SENDER)?;
+            if self.class == Class::Inbound && shapes::split_address(from).0 == "sms" {
+                self.check_sms_sender(start, from)?;
+            }
+        }
+        match self.entry("To") {
+            Some((start, _)) => self.check_end(start, to, "To", &AFTER_RECIPIENT),
+            None => Ok(()),
+        }
+    }
+
+    /// A number ends where its digits end. Any other address must not hold the name of a parameter, and a parameter
+    /// that is known must follow it: an unknown one could be its end.
+    fn check_end(
+        &self,
+        start: usize,
+        address: &str,
+        field: &'static str,
+        followers: &[&str],
+    ) -> Result<(), Misshape> {
+        if shapes::address(address) == Some(Address::Number) {
+            return Ok(());
+        }
+        let followers = || followers.iter().chain(&AFTER_SMS_SENDER);
+        if followers().any(|name| address.contains(name)) || address.contains("From") {
+            return Err(Misshape::Ambiguous(field));
+        }
+        match self.next_name(start) {
+            None => Ok(()),
+            Some(next) if followers().any(|name| *name == next) || self.signed.knows(next) => {
+                Ok(())
+            }
+            Some(_) => Err(Misshape::Unknown(field)),
+        }
+    }
+
+    /// The text sender of a captured SMS has no shape to be found by. But only the body of an SMS is its writer's,
+    /// and it stands before the sender, so the captured sender would stand between this one and `MessageSid`.
+    fn check_sms_sender(&self, start: usize, from: &str) -> Result<(), Misshape> {
+        let text_sender = shapes::address(from) == Some(Address::Text);
+        let mut places = 0;
+        for (at, name, value) in self.entries().filter(|(at, ..)| *at > start) {
+            if name == "MessageSid" {
+                break;
+            }
+            let is_place = matches!(name, "FromCity" | "FromCountry" | "FromState" | "FromZip");
+            places += usize::from(is_place);
+            let rest = name.strip_prefix("From").filter(|_| !is_place && !self.signed.knows(name));
+            let as_sender = rest.is_some_and(|rest| {
+                rest.chars().chain(value.chars()).count() <= MAX_SENDER_CHARACTERS
+            });
+            let end = self.text.len().min(at + name.len() + value.len() + 3);
+            let within = self.text.as_bytes().get(at + 1..end).unwrap_or_default();
+            let straddles = within.windows(4).any(|four| four == b"From");
+            if as_sender || straddles {
+                return Err(Misshape::Ambiguous("From"));
+            }
+            if text_sender && name == "MediaUrl0" && !value.starts_with("http") {
+                return Err(Misshape::Ambiguous("From"));
+            }
+        }
+        // The name `FromZip` is no sender `Zip`, if a sender may stand before it.
+        let is_place = ["City", "Country", "State", "Zip"].iter().any(|it| from.starts_with(it));
+        let before = self.text.get(..start).unwrap_or_default();
+        if text_sender && is_place && before.contains("From") {
+            return Err(Misshape::Ambiguous("From"));
+        }
+        // Twilio sends all four or none, so the end of a text sender cannot pass for one of them.
+        match text_sender && !matches!(places, 0 | 4) {
+            true => Err(Misshape::Ambiguous("From")),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Where the texts of an inbound message end that have no shape, as far as that decides whether it is an opt-out: its
+//! body, the type of its opt-out, and the payload of its button.
+
+use super::Cut;
+use crate::form::shapes::{self, sid_bytes};
+use crate::form::webhook::Misshape;
+use crate::form::words::is_opt_word;
+
+/// Names that Twilio puts between `Body` and `From`, with the beginning of their values.
+const AFTER_BODY: [(&str, &str); 10] = [
+    ("ButtonPayload", ""),
+    ("ButtonText", ""),
+    ("ChannelInstallSid", "XE"),
+    ("ChannelMetadata", "{"),
+    ("ChannelPrefix", ""),
+    ("ErrorCode", "0123456789"),
+    ("ErrorUrl", "h"),
+    ("ExternalUserId", "w"),
+    ("Forwarded", "tf"),
+    ("FrequentlyForwarded", "tf"),
+];
+
+impl Cut<'_> {
+    /// Refuses an error code without the URL that failed. Twilio sends both to a fallback URL, and an inbound message
+    /// has an error code nowhere else (twilio.com/docs/messaging/guides/webhook-request).
+    pub(super) fn check_error_code(&self) -> Result<(), Misshape> {
+        let has_code = self.entry("ErrorCode").is_some_and(|(_, code)| !code.is_empty());
+        match has_code && !self.is_fallback() {
+            true => Err(Misshape::Contradictory("ErrorCode")),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a body whose beginning or end is not certain, as far as that decides whether it is an opt-out.
+    pub(super) fn check_body(&self) -> Result<(), Misshape> {
+        let sender = self.entry("From").map_or(self.text.len(), |(start, _)| start);
+        let version = self.entry("ApiVersion").map(|(start, value)| (start, "ApiVersion", value));
+        let account =
+            || self.entry("AccountSid").map(|(start, value)| (start, "AccountSid", value));
+        let Some((start, name, value)) = version.or_else(account) else { return Ok(()) };
+        let pinned = start + name.len() + value.len();
+        let before_sender = self.text.get(pinned..sender).unwrap_or_default();
+        let Some((body_start, body)) = self.entry("Body") else {
+            return match before_sender.contains("Body") {
+                true => Err(Misshape::Ambiguous("Body")),
+                false => Ok(()),
+            };
+        };
+        // What stands between is not the writer's, unless there is no version to separate the address from the body.
+        let mut mentions = before_sender.match_indices("Body").map(|(at, _)| pinned + at);
+        let first = mentions.next() == Some(body_start);
+        let free = version.is_none() && (self.has("Address") || self.has("AddOns"));
+        if !first || (free && mentions.next().is_some()) {
+            return Err(Misshape::Ambiguous("Body"));
+        }
+        if swallows(body) {
+            return Err(Misshape::Ambiguous("Body"));
+        }
+        let Some(next) = self.next_name(body_start) else { return Ok(()) };
+        if next == "From" || self.signed.knows(next) || !is_opt_word(body) {
+            return Ok(());
+        }
+        self.check_after_opt_word(body, next, before_sender)
+    }
+
+    /// Refuses an opt-out that may be the beginning of a longer text. What follows it must be the sender, or a
+    /// parameter whose value has a shape of its own and whose channel fits.
+    fn check_after_opt_word(&self, body: &str, next: &str, region: &str) -> Result<(), Misshape> {
+        let Some((name, _)) = AFTER_BODY.iter().find(|(name, _)| *name == next) else {
+            return Err(Misshape::Unknown("Body"));
+        };
+        let value = self.entry(name).map(|(_, value)| value).unwrap_or_default();
+        let from = self.entry("From").map(|(_, from)| from).unwrap_or_default();
+        let (channel, _) = shapes::split_address(from);
+        let fits = match *name {
+            "ErrorCode" => self.is_fallback(),
+            "ExternalUserId" | "Forwarded" | "FrequentlyForwarded" => channel == "whatsapp",
+            "ChannelMetadata" => channel != "sms" && value.starts_with('{') && value.ends_with('}'),
+            "ChannelPrefix" => channel != "sms" && shapes::is_word(value),
+            "ChannelInstallSid" => channel != "sms" && sid_bytes(value, "XE") == Some(value.len()),
+            "ButtonPayload" | "ButtonText" => {
+                let text = self.entry("ButtonText").map(|(_, text)| text.trim());
+                // Without a value, the name is all that was cut off the body.
+                !value.is_empty() && channel != "sms" && text.is_none_or(|text| text == body.trim())
+            }
+            _ => false,
+        };
+        let quoted = |at: usize| region.get(..at).is_some_and(|before| before.ends_with('"'));
+        let mentions = region.match_indices(name).filter(|(at, _)| !quoted(*at)).count();
+        match fits && mentions == 1 {
+            true => Ok(()),
+            false => Err(Misshape::Contradictory("Body")),
+        }
+    }
+
+    /// Whether an error came with the URL that failed, as Twilio sends them to a fallback URL.
+    fn is_fallback(&self) -> bool {
+        self.entry("ErrorUrl").is_some_and(|(_, url)| {
+            let is_url = url.starts_with("https://") || url.starts_with("http://");
+            is_url && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}\"".contains(&byte))
+        })
+    }
+
+    /// The profile name is its owner's and is signed after `OptOutType`: before it, it is a cut.
+    pub(super) fn check_opt_out_type(&self) -> Result<(), Misshape> {
+        let Some((opt_out, _)) = self.entry("OptOutType") else { return Ok(()) };
+        let message = self.entry("MessageSid").map_or(0, |(start, _)| start);
+        let between = self.text.get(message..opt_out).unwrap_or_default();
+        match between.contains("ProfileName") || between.contains("Referral") {
+            true => Err(Misshape::Ambiguous("OptOutType")),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a payload whose name stands a second time before the sender: the text of the message, or the title of the
+    /// button, may hold the name, and then each of the two places can be the payload.
+    pub(super) fn check_button_payload(&self) -> Result<(), Misshape> {
+        let Some((start, payload)) = self.entry("ButtonPayload") else { return Ok(()) };
+        match self.next_name(start) {
+            Some(next)
+                if next == "From"
+                    || AFTER_BODY.iter().any(|(name, _)| *name == next)
+                    || self.signed.knows(next) => {}
+            _ => return Err(Misshape::Unknown("ButtonPayload")),
+        }
+        if payload.contains("ButtonText") {
+            return Err(Misshape::Ambiguous("ButtonPayload"));
+        }
+        let end = self.entry("From").map_or(self.text.len(), |(start, _)| start);
+        let before_sender = self.text.get(..end).unwrap_or_default();
+        // Twilio repeats the name in the channel's metadata, quoted.
+        let quoted = |at: usize| before_sender.get(..at).is_some_and(|text| text.ends_with('"'));
+        match before_sender.match_indices("ButtonPayload").any(|(at, _)| at != start && !quoted(at))
+        {
+            true => Err(Misshape::Ambiguous("ButtonPayload")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether a body may be an opt-out that took in the parameter behind it: one word of the list, directly followed by
+/// the name and the beginning of the value of what Twilio puts there.
+fn swallows(body: &str) -> bool {
+    let word_ends = body.char_indices().take_while(|(at, _)| *at <= 96).skip(1);
+    word_ends.filter(|(_, letter)| matches!(letter, 'B' | 'C' | 'E' | 'F')).any(|(at, _)| {
+        let (Some(word), Some(rest)) = (body.get(..at), body.get(at..)) else { return false };
+        AFTER_BODY.iter().any(|(name, begins)| {
+            rest.strip_prefix(name).is_some_and(|value| {
+                let first = value.bytes().next();
+                let fits = begins.is_empty()
+                    || first.is_some_and(|byte| begins.as_bytes().contains(&byte));
+                fits && !word.ends_with(char::is_whitespace) && is_opt_word(word)
+            })
+        })
+    })
+}

@@ -1,0 +1,161 @@
+//! The search of a text for the places of fields: a field's name, directly followed by a value of its shape, and then by
+//! something that can be the next name.
+
+use super::addresses::{may_follow_recipient, may_follow_sender};
+use crate::form::shapes::{is_channel, sid_bytes, starts_with_api_version};
+
+/// Fields of identity or effect, in signed order.
+pub(super) const FIELDS: [&str; 13] = [
+    "AccountSid",
+    "ApiVersion",
+    "ErrorCode",
+    "ExternalUserId",
+    "From",
+    "MessageSid",
+    "MessageStatus",
+    "OptOutType",
+    "SmsMessageSid",
+    "SmsSid",
+    "SmsStatus",
+    "To",
+    "WaId",
+];
+
+pub(super) const ACCOUNT_SID: usize = 0;
+pub(super) const API_VERSION: usize = 1;
+pub(super) const ERROR_CODE: usize = 2;
+pub(super) const EXTERNAL_USER_ID: usize = 3;
+pub(super) const FROM: usize = 4;
+pub(super) const MESSAGE_SID: usize = 5;
+pub(super) const MESSAGE_STATUS: usize = 6;
+pub(super) const OPT_OUT_TYPE: usize = 7;
+pub(super) const SMS_MESSAGE_SID: usize = 8;
+pub(super) const SMS_SID: usize = 9;
+pub(super) const SMS_STATUS: usize = 10;
+pub(super) const TO: usize = 11;
+pub(super) const WA_ID: usize = 12;
+
+pub(super) fn name_of(field: usize) -> &'static str {
+    FIELDS.get(field).copied().unwrap_or_default()
+}
+
+/// What the scan of a text finds.
+pub(super) enum Hit {
+    /// Name, value, and what can be the next name.
+    Place(usize),
+    /// Name, `=`, value: as in a query.
+    Pair(usize),
+}
+
+/// Visits every place of a field in order, until the visitor returns false.
+pub(super) fn scan(text: &str, mut visit: impl FnMut(Hit, usize) -> bool) {
+    for (at, two) in text.as_bytes().windows(2).enumerate() {
+        // Most bytes are no capital letter.
+        let [b'A'..=b'Z', _] = two else { continue };
+        let fields: &[usize] = match two {
+            b"Ac" => &[ACCOUNT_SID],
+            b"Ap" => &[API_VERSION],
+            b"Er" => &[ERROR_CODE],
+            b"Ex" => &[EXTERNAL_USER_ID],
+            b"Fr" => &[FROM],
+            b"Me" => &[MESSAGE_SID, MESSAGE_STATUS],
+            b"Op" => &[OPT_OUT_TYPE],
+            b"Sm" => &[SMS_MESSAGE_SID, SMS_SID, SMS_STATUS],
+            b"To" => &[TO],
+            b"Wa" => &[WA_ID],
+            _ => continue,
+        };
+        for field in fields.iter().copied() {
+            let rest = text.get(at..).and_then(|rest| rest.strip_prefix(name_of(field)));
+            let Some(value) = rest else { continue };
+            let hit = if shape_bytes(field, value).is_some() {
+                Hit::Place(field)
+            } else if let Some(value) = value.strip_prefix('=')
+                && matches!(field, ACCOUNT_SID | MESSAGE_SID)
+                && sid_of(field, value).is_some()
+            {
+                Hit::Pair(field)
+            } else {
+                continue;
+            };
+            if !visit(hit, at) {
+                return;
+            }
+        }
+    }
+}
+
+/// Length of the field's value at the beginning of `text`, if one is there and the text can go on after it.
+pub(super) fn shape_bytes(field: usize, text: &str) -> Option<usize> {
+    let length = match field {
+        ACCOUNT_SID | MESSAGE_SID | SMS_MESSAGE_SID | SMS_SID => sid_of(field, text),
+        API_VERSION => starts_with_api_version(text).then_some(10),
+        ERROR_CODE => run(text, 1..=10, |byte| byte.is_ascii_digit()),
+        MESSAGE_STATUS | SMS_STATUS => {
+            run(text, 2..=32, |byte| byte.is_ascii_lowercase() || byte == b'_')
+        }
+        WA_ID => match run(text, 5..=20, |byte| byte.is_ascii_digit()) {
+            None if text.get(2..3) == Some(".") => Some(text.len()),
+            digits => digits,
+        },
+        OPT_OUT_TYPE => {
+            let types = ["STOP", "START", "HELP"];
+            types.into_iter().find(|known| text.starts_with(known)).map(str::len)
+        }
+        EXTERNAL_USER_ID => channel_bytes(text).map(|_| text.len()),
+        FROM => address_bytes(text, may_follow_sender),
+        TO => address_bytes(text, may_follow_recipient),
+        _ => None,
+    };
+    length.filter(|length| text.get(*length..).is_some_and(goes_on))
+}
+
+/// Whether a name can begin here, or the text ends.
+fn goes_on(rest: &str) -> bool {
+    rest.bytes().next().is_none_or(|byte| byte.is_ascii_alphabetic())
+}
+
+fn sid_of(field: usize, text: &str) -> Option<usize> {
+    match field {
+        ACCOUNT_SID => sid_bytes(text, "AC"),
+        _ => sid_bytes(text, "SM").or_else(|| sid_bytes(text, "MM")),
+    }
+}
+
+/// Length of the run of bytes at the beginning of `text`, if it is within bounds.
+fn run(
+    text: &str,
+    lengths: std::ops::RangeInclusive<usize>,
+    of: impl Fn(u8) -> bool,
+) -> Option<usize> {
+    let length = text.bytes().take_while(|byte| of(*byte)).count();
+    lengths.contains(&length).then_some(length)
+}
+
+/// Length of a channel prefix and its colon, if an id follows; `https://` is none.
+fn channel_bytes(text: &str) -> Option<usize> {
+    let is_end = |byte| !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    let colon = text.bytes().take(33).position(is_end)?;
+    if text.as_bytes().get(colon) != Some(&b':') {
+        return None;
+    }
+    let (channel, rest) = (text.get(..colon)?, text.get(colon + 1..)?);
+    let has_id = rest.bytes().next().is_some_and(|byte| byte.is_ascii_graphic());
+    (is_channel(channel) && has_id && !rest.starts_with("//")).then_some(colon + 1)
+}
+
+/// Length of an address. Bare digits are one only before a name that is known to follow: `HowTo101` is a word.
+fn address_bytes(text: &str, is_followed: impl Fn(&str) -> bool) -> Option<usize> {
+    let digits = |text: &str| run(text, 2..=16, |byte| byte.is_ascii_digit());
+    if let Some(rest) = text.strip_prefix('+') {
+        return digits(rest).map(|length| length + 1);
+    }
+    if text.bytes().next().is_some_and(|byte| byte.is_ascii_digit()) {
+        return digits(text).filter(|length| text.get(*length..).is_some_and(is_followed));
+    }
+    let prefix = channel_bytes(text)?;
+    let rest = text.get(prefix..)?;
+    let plus = usize::from(rest.starts_with('+'));
+    // The end of any other id is not known, so the text can always go on after it.
+    Some(digits(rest.get(plus..)?).map_or(text.len(), |length| prefix + plus + length))
+}
