@@ -49,6 +49,7 @@ mod published;
 mod reading;
 mod receiver;
 mod reconciliation;
+mod redirects;
 mod redis_streams;
 mod replays;
 mod retention;
