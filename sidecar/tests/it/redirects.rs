@@ -26,6 +26,7 @@ on_every_store!(
     redirect_loop_ends,
     step_survives_a_restart,
     step_that_was_forwarded_without_a_verdict_is_claimed_later,
+    step_that_overtakes_the_first_request_is_claimed_as_the_message,
     message_with_steps_is_one_message_in_the_api,
 );
 on_every_shared_store!(sidecars_on_the_same_stores_know_each_others_steps);
@@ -163,6 +164,23 @@ async fn step_that_was_forwarded_without_a_verdict_is_claimed_later(world: World
     assert_eq!(duplicate(&sidecar, at(SECOND, "c5")).await, Some(twiml(REPLY)));
 }
 
+/// The filter forwarded the first request while no sidecar answered, and the step arrives before the outcome of the first.
+async fn step_that_overtakes_the_first_request_is_claimed_as_the_message(world: World) {
+    let sidecar = world.sidecar().await;
+    let step = at(SECOND, "c2");
+    let verdict = sidecar.claim(step.clone()).await;
+    assert_eq!((verdict.decision, verdict.step.clone()), (Decision::Proceed, None));
+    let first = unclaimed(&at(FIRST, "c1"), Outcome::Commit);
+    let first = Settlement { answer: Some(twiml(REDIRECT)), ..first };
+    assert_eq!(sidecar.settle(first).await, SettlementResult::Settled);
+    let second = settled(&step, verdict.step, Outcome::Commit, REPLY);
+    assert_eq!(sidecar.settle(second).await, SettlementResult::Settled);
+    // The outcome that was stored first is that of the message; the other URL is a step from now on.
+    assert_eq!(duplicate(&sidecar, at(FIRST, "c3")).await, Some(twiml(REDIRECT)));
+    accept(&sidecar, &at(SECOND, "c4"), REPLY).await;
+    assert_eq!(duplicate(&sidecar, at(SECOND, "c5")).await, Some(twiml(REPLY)));
+}
+
 async fn message_with_steps_is_one_message_in_the_api(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
@@ -173,13 +191,12 @@ async fn message_with_steps_is_one_message_in_the_api(world: World) {
     }
     let keys = "SELECT dedupe_key FROM events WHERE outcome = 'accepted'";
     eventually("every step is stored", || async { world.stored(keys).await.len() == 3 }).await;
-    let key = at(FIRST, "c1").identity.dedupe_key();
     let events = app.get("/v1/events").await;
     assert_eq!(events["events"].as_array().unwrap().len(), 1, "{events}");
     let id = &events["events"][0]["id"];
     // The form is stored once, and the answer of each step.
     let forms = "SELECT dedupe_key FROM events WHERE form IS NOT NULL OR route IS NOT NULL";
-    assert_eq!(world.stored(forms).await, [key.clone()]);
+    assert_eq!(world.stored(forms).await, [at(FIRST, "c1").identity.dedupe_key()]);
     let answers = "SELECT dedupe_key FROM events WHERE answer LIKE '%Redirect%'";
     assert_eq!(world.stored(answers).await.len(), 3);
     let messages = app.get("/v1/messages").await;
