@@ -36,8 +36,8 @@ pub struct About {
     pub region: Option<Region>,
     /// Where neither the number nor a column says.
     pub channel: Option<String>,
-    /// Addresses that are taken though nobody may invent them: the account has heard of them.
-    pub heard_of: BTreeSet<Address>,
+    /// Addresses that are good though no caller may invent them: the account knows them.
+    pub known: BTreeSet<Address>,
     /// Who records it.
     pub by: String,
     /// When.
@@ -50,8 +50,8 @@ impl About {
         column.or(self.channel.as_deref().filter(|_| !number.contains(':')))
     }
 
-    /// Returns what was read, or the address that a number names exactly as a webhook did, if the account has heard of it.
-    fn or_heard_of(
+    /// Returns what was read, or the address that a number names exactly as a webhook did, if the account knows it.
+    fn or_known(
         &self,
         read: Result<Address, String>,
         number: &str,
@@ -59,7 +59,7 @@ impl About {
     ) -> Result<Address, String> {
         read.or_else(|problem| {
             let address = Address::as_in_webhook(number, channel);
-            address.filter(|address| self.heard_of.contains(address)).ok_or(problem)
+            address.filter(|address| self.known.contains(address)).ok_or(problem)
         })
     }
 }
@@ -110,7 +110,7 @@ impl<C: AsRef<[u8]>> List<C, Address> {
             let line: SuppressionLine = deserialized(names, line)?;
             let channel = about.channel_of(&line.number, line.channel.as_deref());
             let person = suppression::person(&line.number, channel, about.region);
-            about.or_heard_of(person, &line.number, channel).map_err(of_column("number"))
+            about.or_known(person, &line.number, channel).map_err(of_column("number"))
         })
     }
 }
@@ -144,15 +144,14 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
         }
     }
 
-    /// Returns the addresses on bad lines that a webhook may have named, the first of them: whoever has the database may know
-    /// them.
-    pub fn strangers(&self) -> BTreeSet<Address> {
+    /// Returns the first 1,000 addresses on bad lines that a webhook may have named: the database says whether one did.
+    pub fn unread_addresses(&self) -> BTreeSet<Address> {
         const MOST: usize = 1_000;
-        let mut strangers = BTreeSet::new();
+        let mut unread = BTreeSet::new();
         let mut reader = reader(self.csv.as_ref());
         let mut record = csv::ByteRecord::new();
         let is_named = reader.byte_headers().is_ok();
-        while is_named && strangers.len() < MOST {
+        while is_named && unread.len() < MOST {
             match reader.read_byte_record(&mut record) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -162,15 +161,15 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
             let Ok(line) = deserialized::<SuppressionLine>(&self.names, &line) else { continue };
             let channel = self.about.channel_of(&line.number, line.channel.as_deref());
             if suppression::person(&line.number, channel, self.about.region).is_err() {
-                strangers.extend(Address::as_in_webhook(&line.number, channel));
+                unread.extend(Address::as_in_webhook(&line.number, channel));
             }
         }
-        strangers
+        unread
     }
 
-    /// Takes these addresses from now on.
-    pub fn hearing_of(mut self, heard_of: BTreeSet<Address>) -> List<C, T> {
-        self.about.heard_of = heard_of;
+    /// Returns the list with addresses on it that are good lines though no caller may invent them.
+    pub fn with_known(mut self, known: BTreeSet<Address>) -> List<C, T> {
+        self.about.known = known;
         self
     }
 
@@ -269,7 +268,7 @@ impl ConsentLine {
         let at_ms = self.at.as_deref().map(period::instant).transpose();
         let channel = about.channel_of(&self.number, self.channel.as_deref());
         let address = Address::recordable(&self.number, channel, about.region);
-        let address = about.or_heard_of(address, &self.number, channel);
+        let address = about.or_known(address, &self.number, channel);
         let consent = Consent {
             account_sid: about.account_sid.clone(),
             address: address.map_err(of_column("number"))?,
@@ -394,7 +393,7 @@ mod tests {
             account_sid,
             region,
             channel: None,
-            heard_of: BTreeSet::new(),
+            known: BTreeSet::new(),
             by,
             now_ms: 1_795_436_897_042,
         }
@@ -448,20 +447,20 @@ mod tests {
     }
 
     #[test]
-    fn address_that_the_account_has_heard_of_is_taken() {
+    fn address_that_the_account_knows_is_taken() {
         let csv = "number,channel,category,source\nO'Reilly,,utility,form\n12,sms,utility,form\n\
                    nobody,,utility,form\n+14155552671,sms,utility,form\n";
         let list = List::of_consents(csv, about()).unwrap();
         assert_eq!(list.check().bad_lines, 3);
-        let strangers: Vec<String> = list.strangers().iter().map(Address::written).collect();
-        assert_eq!(strangers, ["12", "O'Reilly", "nobody"]);
-        let heard_of = ["O'Reilly", "12"].into_iter().filter_map(Address::parse).collect();
-        let list = list.hearing_of(heard_of);
+        let unread: Vec<String> = list.unread_addresses().iter().map(Address::written).collect();
+        assert_eq!(unread, ["12", "O'Reilly", "nobody"]);
+        let known = ["O'Reilly", "12"].into_iter().filter_map(Address::parse).collect();
+        let list = list.with_known(known);
         let good: Vec<String> = list.good().map(|said| said.address.written()).collect();
         assert_eq!(good, ["O'Reilly", "12", "+14155552671"]);
         let many: String = (0..3000).map(|n| format!("name{n}\n")).collect();
         let list = List::of_suppressions(format!("number\n{many}"), about()).unwrap();
-        assert_eq!(list.strangers().len(), 1000, "no list makes more questions");
+        assert_eq!(list.unread_addresses().len(), 1000, "no list makes more questions");
     }
 
     #[test]

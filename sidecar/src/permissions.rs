@@ -188,9 +188,9 @@ impl Permissions {
         Ok(added)
     }
 
-    /// Returns the person whom a text names exactly as a webhook did, if the account has heard of that address: somebody wrote
+    /// Returns the person whom a text names exactly as a webhook did, if the account knows that address: somebody wrote
     /// from it, or a suppression or consent of it is recorded. For texts that [`suppression::person`] does not read.
-    pub async fn heard_of(
+    pub async fn known_address(
         &self,
         account_sid: &str,
         text: &str,
@@ -220,7 +220,7 @@ impl Permissions {
         Ok(is_known.then_some(Address { channel, number: address.number }))
     }
 
-    /// Returns the person whom a text names; or what is wrong with the text, if the account has not heard of such an address.
+    /// Returns the person whom a text names; or what is wrong with the text, if the account does not know the address.
     pub async fn person(
         &self,
         account_sid: &str,
@@ -231,23 +231,23 @@ impl Permissions {
         match suppression::person(text, channel, region) {
             Ok(person) => Ok(Ok(person)),
             Err(problem) => {
-                let heard_of = self.heard_of(account_sid, text, channel).await?;
-                Ok(heard_of.ok_or(problem))
+                let known = self.known_address(account_sid, text, channel).await?;
+                Ok(known.ok_or(problem))
             }
         }
     }
 
-    /// Returns those of these addresses that the account has heard of ([`Permissions::heard_of`]).
-    pub async fn heard_of_each(
+    /// Returns those of these addresses that the account knows ([`Permissions::known_address`]).
+    pub async fn known_addresses(
         &self,
         account_sid: &str,
-        strangers: BTreeSet<Address>,
+        unread: BTreeSet<Address>,
     ) -> Result<BTreeSet<Address>, StoreError> {
-        let mut heard_of = BTreeSet::new();
-        for Address { channel, number } in strangers {
-            heard_of.extend(self.heard_of(account_sid, &number, Some(&channel)).await?);
+        let mut known = BTreeSet::new();
+        for Address { channel, number } in unread {
+            known.extend(self.known_address(account_sid, &number, Some(&channel)).await?);
         }
-        Ok(heard_of)
+        Ok(known)
     }
 
     fn count(&self, changes: &[Suppression]) {

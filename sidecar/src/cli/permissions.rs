@@ -62,7 +62,7 @@ impl From<String> for Failure {
 }
 
 impl Numbers {
-    /// Reads the person whom a text names; also one that the account has heard of under an address that nobody may invent.
+    /// Reads the person whom a text names; also one that the account knows under an address that nobody may invent.
     pub(super) async fn person(
         &self,
         permissions: &Permissions,
@@ -80,7 +80,7 @@ impl Numbers {
             account_sid: place.account.clone(),
             region: self.region,
             channel: self.channel.clone(),
-            heard_of: BTreeSet::new(),
+            known: BTreeSet::new(),
             by: "command line".to_owned(),
             now_ms,
         }
@@ -155,7 +155,7 @@ pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The list and how many good lines it has, if it may be taken; its bad ones are told. Addresses that the account has heard of
+/// The list and how many good lines it has, if it may be taken; its bad ones are told. Addresses that the account knows
 /// are good.
 pub(super) async fn accepted<C: AsRef<[u8]>, T>(
     permissions: &Permissions,
@@ -166,8 +166,8 @@ pub(super) async fn accepted<C: AsRef<[u8]>, T>(
     let mut list = list?;
     let mut checked = list.check();
     if checked.bad_lines > 0 {
-        let heard_of = permissions.heard_of_each(account_sid, list.strangers()).await?;
-        list = list.hearing_of(heard_of);
+        let known = permissions.known_addresses(account_sid, list.unread_addresses()).await?;
+        list = list.with_known(known);
         checked = list.check();
     }
     match checked.complaint() {

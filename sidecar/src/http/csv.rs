@@ -51,7 +51,7 @@ impl Import {
             account_sid: account_sid.to_owned(),
             region: people::region(self.region.clone())?,
             channel: None,
-            heard_of: BTreeSet::new(),
+            known: BTreeSet::new(),
             by: by.actor.clone(),
             now_ms,
         })
@@ -80,12 +80,12 @@ pub(super) async fn checked<T: 'static>(
     partial: Option<bool>,
 ) -> Result<(List<Bytes, T>, Checked), Problem> {
     let list = list.map_err(|problem| Problem::with(kinds::BAD_LINES, problem))?;
-    let (mut list, mut checked, strangers) = read(list).await?;
-    if !strangers.is_empty() {
-        let heard_of = permissions.heard_of_each(account_sid, strangers).await;
-        let heard_of = heard_of.map_err(|reason| Problem::unavailable(&reason))?;
-        if !heard_of.is_empty() {
-            (list, checked, _) = read(list.hearing_of(heard_of)).await?;
+    let (mut list, mut checked, unread) = read(list).await?;
+    if !unread.is_empty() {
+        let known = permissions.known_addresses(account_sid, unread).await;
+        let known = known.map_err(|reason| Problem::unavailable(&reason))?;
+        if !known.is_empty() {
+            (list, checked, _) = read(list.with_known(known)).await?;
         }
     }
     match checked.complaint() {
@@ -100,11 +100,11 @@ async fn read<T: 'static>(
 ) -> Result<(List<Bytes, T>, Checked, BTreeSet<Address>), Problem> {
     let reading = tokio::task::spawn_blocking(move || {
         let checked = list.check();
-        let strangers = match checked.bad_lines {
+        let unread = match checked.bad_lines {
             0 => BTreeSet::new(),
-            _ => list.strangers(),
+            _ => list.unread_addresses(),
         };
-        (list, checked, strangers)
+        (list, checked, unread)
     });
     reading.await.map_err(|error| Problem::internal(&error.to_string()))
 }

@@ -20,7 +20,7 @@ pub(super) fn address(
     read(field, text, || Address::given(text, channel, region))
 }
 
-/// The same, a person on every channel, or an address that the account has heard of ([`Permissions::person`]).
+/// The same, a person on every channel, or an address that the account knows ([`Permissions::person`]).
 ///
 /// [`Permissions::person`]: crate::permissions::Permissions::person
 pub(super) async fn person(
