@@ -10,10 +10,8 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{
-    http::now_ms,
-    store::{Send, Sends, StoreError},
-};
+use crate::clock::now_ms;
+use crate::store::{Send, Sends, StoreError};
 
 /// How often to look what another sidecar has done.
 const LOOK: Duration = Duration::from_millis(500);

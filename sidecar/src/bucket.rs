@@ -4,7 +4,10 @@
 //! ```no_run
 //! # async fn example() -> Result<(), String> {
 //! use object_store::ObjectStoreExt;
-//! use twilio_edge::bucket::{Bucket, Place, reason};
+//! use twilio_edge::{
+//!     bucket::{Bucket, reason},
+//!     config::bucket_location::Place,
+//! };
 //!
 //! let place = Place {
 //!     url: "s3://acme-webhooks/edge",
@@ -24,6 +27,7 @@
 
 use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
+use crate::config::bucket_location::{Kind, Place};
 use object_store::{
     BackoffConfig, ClientOptions, Error, HeaderValue, ObjectStore, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
@@ -51,19 +55,6 @@ const RETRY: RetryConfig = RetryConfig {
     retry_timeout: Duration::from_secs(10),
 };
 
-/// Where a bucket is, and who we are there; the settings of whoever keeps something in it.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `file:///FOLDER`.
-    pub url: &'a str,
-    /// Of S3 that is not Amazon's, or of a test: `https://minio.internal:9000`. Empty: the cloud's own.
-    pub endpoint: &'a str,
-    /// Amazon's region; empty: `AWS_REGION`, else `us-east-1`.
-    pub region: &'a str,
-    /// Who we are there: lines as in `~/.aws/credentials`, or Google's JSON. Empty: what the environment or the machine says.
-    pub credentials_file: &'a str,
-}
-
 /// An open bucket; cheap to clone.
 #[derive(Clone)]
 pub struct Bucket {
@@ -79,50 +70,12 @@ impl fmt::Debug for Bucket {
     }
 }
 
-/// What a URL says.
-#[derive(Debug, PartialEq, Eq)]
-enum Kind<'a> {
-    S3 { bucket: &'a str, prefix: &'a str },
-    Gcs { bucket: &'a str, prefix: &'a str },
-    Folder(&'a str),
-}
-
-impl Place<'_> {
-    fn kind(&self) -> Result<Kind<'_>, String> {
-        let wrong =
-            "url: must be s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER, or be empty";
-        let (scheme, rest) = self.url.split_once("://").ok_or(wrong)?;
-        if scheme == "file" {
-            let is_absolute = rest.starts_with('/') && rest.len() > 1;
-            return is_absolute.then_some(Kind::Folder(rest)).ok_or_else(|| wrong.to_owned());
-        }
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if bucket.is_empty() || !bucket.bytes().all(is_plain) {
-            return Err(wrong.to_owned());
-        }
-        match scheme {
-            "s3" => Ok(Kind::S3 { bucket, prefix }),
-            "gs" => Ok(Kind::Gcs { bucket, prefix }),
-            _ => Err(wrong.to_owned()),
-        }
-    }
-
-    /// What is wrong with it that can be told without reaching anything, each beginning with its setting; none when there is
-    /// no URL.
-    pub fn problems(&self) -> Vec<String> {
-        if self.url.is_empty() {
-            return Vec::new();
-        }
-        let mut problems: Vec<String> = self.kind().err().into_iter().collect();
-        let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
-        if !self.endpoint.is_empty() && !is_web(self.endpoint) {
-            problems.push("endpoint: must start with https:// (or http://, for a test)".to_owned());
-        }
-        if problems.is_empty() {
-            problems.extend(Bucket::open(self).err());
-        }
-        problems
+/// Problems of a location and of its credentials that show without a request to the store, each beginning with its setting. None
+/// when there is no URL.
+pub fn problems(place: &Place<'_>) -> Vec<String> {
+    match place.url {
+        "" => Vec::new(),
+        _ => Bucket::open(place).err().into_iter().collect(),
     }
 }
 
@@ -312,20 +265,6 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_read() {
-        let s3 = |bucket, prefix| Ok(Kind::S3 { bucket, prefix });
-        assert_eq!(at("s3://acme/edge/archive").kind(), s3("acme", "edge/archive"));
-        assert_eq!(at("s3://acme").kind(), s3("acme", ""));
-        assert_eq!(at("gs://acme/").kind(), Ok(Kind::Gcs { bucket: "acme", prefix: "" }));
-        assert_eq!(at("file:///var/edge").kind(), Ok(Kind::Folder("/var/edge")));
-        for wrong in ["acme", "s3://", "s3:///x", "file://x", "file:///", "ftp://acme", "s3://a b"]
-        {
-            assert!(at(wrong).problems()[0].starts_with("url: must be s3://"), "{wrong}");
-        }
-        assert_eq!(at("").problems(), Vec::<String>::new());
-    }
-
-    #[test]
     fn keys_are_below_the_prefix() {
         let folder = tempfile::TempDir::new().unwrap();
         let bucket = Bucket::open(&at(&format!("file://{}", folder.path().display()))).unwrap();
@@ -343,20 +282,20 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("credentials").display().to_string();
         let place = |url| Place { credentials_file: &file, ..at(url) };
-        assert!(place("s3://acme").problems()[0].contains("No such file"));
+        assert!(problems(&place("s3://acme"))[0].contains("No such file"));
         std::fs::write(&file, "[default]\naws_access_key_id = AKIA\nAWS_SECRET_ACCESS_KEY=hush\n")
             .unwrap();
-        assert_eq!(place("s3://acme").problems(), Vec::<String>::new());
-        let told = place("gs://acme").problems();
+        assert_eq!(problems(&place("s3://acme")), Vec::<String>::new());
+        let told = problems(&place("gs://acme"));
         assert!(told[0].contains("is not JSON"), "{told:?}");
         std::fs::write(&file, "aws_secret_access_key = hush").unwrap();
-        let told = place("s3://acme").problems();
+        let told = problems(&place("s3://acme"));
         assert!(told[0].ends_with("has no line aws_access_key_id = .."), "{told:?}");
         std::fs::write(&file, r#"{"type": "external_account", "private_key": "hush"}"#).unwrap();
-        let told = place("gs://acme").problems();
+        let told = problems(&place("gs://acme"));
         assert!(told[0].ends_with("must be of type service_account or authorized_user"));
         std::fs::write(&file, r#"{"type": "service_account", "private_key": "hush"}"#).unwrap();
-        let told = place("gs://acme").problems();
+        let told = problems(&place("gs://acme"));
         assert!(told[0].contains("cannot be used") && !told[0].contains("hush"), "{told:?}");
     }
 

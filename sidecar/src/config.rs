@@ -2,6 +2,7 @@
 //! environment; later ones win. Every problem of all three is reported at once, with the path of its setting.
 //! Knows nothing of how a setting is used.
 
+pub mod bucket_location;
 mod checks;
 mod media;
 mod sources;
@@ -19,8 +20,8 @@ pub use self::{
     media::{Media, MediaStore},
     sources::{Merged, without_password},
 };
+use crate::config::bucket_location::Place;
 use crate::{
-    bucket::Place,
     domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention},
     doors::admission::Limits,
 };
@@ -324,8 +325,12 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The settings nobody changed.
-#[cfg(test)]
-pub(crate) fn defaults() -> Config {
-    Merged::of(None, std::collections::BTreeMap::new()).check(false).unwrap()
+/// Settings of the built-in `defaults.toml`, without a file and without the environment.
+///
+/// # Panics
+///
+/// The built-in defaults are invalid, which a test rules out.
+#[expect(clippy::unwrap_used, reason = "defaults.toml is part of the binary")]
+pub fn defaults() -> Config {
+    Merged::of(None, std::collections::BTreeMap::new()).check().unwrap()
 }

@@ -221,7 +221,10 @@ async fn bring(
         if !round.ended.is_empty() && now_ms() > last_start_ms {
             break;
         }
-        let tried = sink.deliver(due).await;
+        let tried = match due.parcel() {
+            Some(parcel) => sink.deliver(&parcel).await,
+            None => Tried::Refused { reason: "its event is not in the ledger any more".into() },
+        };
         let tries = due.tries.saturating_add(1);
         let next = next(sink.patience(), &tried, tries, due.recorded_at_ms);
         metrics.sinks.tried(sink.name(), &next);

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::json;
 
+use crate::clock::now_ms;
 use crate::{
-    http::now_ms,
     keys::Caller,
     metrics::Metrics,
     sinks::Sinks,

@@ -1,11 +1,12 @@
 //! The right to be forgotten, carried out: what an administrator asked to have taken out of the ledger at once, and the
 //! entry of it in the audit. What stays is decided in [`crate::store`]; who may ask and in which words, where they ask.
 
+use crate::clock::now_ms;
+use crate::domain::sweep_counts::Swept;
 use crate::{
     domain::{message::Number, redaction::masked_address, tenant::is_account_sid, window::rfc3339},
-    http::now_ms,
     keys::{Caller, Refusal},
-    store::{AuditEntry, Erasure, Sweeper, Swept},
+    store::{AuditEntry, Erasure, Sweeper},
 };
 
 /// Rows of one step.

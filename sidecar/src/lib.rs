@@ -29,6 +29,7 @@ pub mod archive;
 pub mod bucket;
 pub mod claims;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod couriers;
 pub mod dead_letters;

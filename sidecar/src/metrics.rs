@@ -35,6 +35,7 @@ use self::{
     sinks::SinkMetrics,
     templates::TemplateMetrics,
 };
+use crate::domain::sweep_counts::Swept;
 use crate::{
     domain::{
         check::{Code, Verdict},
@@ -42,7 +43,6 @@ use crate::{
         suppression::Source,
     },
     steps::{self, Operation},
-    store::Swept,
 };
 
 /// What is counted of a message nothing speaks against.

@@ -9,11 +9,14 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::clock::now_ms;
 use crate::{
     config,
-    domain::sending::matching::{FAR_MS, Listed, Match, Seen, Sought, next_look},
-    domain::{address::Address, contact::Keys},
-    http::now_ms,
+    domain::{
+        address::Address,
+        contact::Keys,
+        sending::matching::{FAR_MS, Listed, Match, Seen, Sought, next_look},
+    },
     metrics::Metrics,
     senders::Bell,
     sending::{self, Sending},

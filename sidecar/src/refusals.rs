@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use twilio_edge_contract::Opt;
 
+use crate::clock::now_ms;
 use crate::{
     domain::{
         address::Address,
         optout::{Arrival, Lexicon},
         suppression::{Said, Source},
     },
-    http::now_ms,
     marketing::Withdrawal,
     metrics::Metrics,
     store::{Send, Stores},

@@ -9,11 +9,11 @@ use serde_json::json;
 use twilio_edge_contract::Class;
 use utoipa::ToSchema;
 
+use crate::clock::now_ms;
 use crate::{
     archive::{Archive, Walk, Wanted},
     couriers::Bell,
     domain::{tenant::is_account_sid, window::rfc3339},
-    http::now_ms,
     keys::{Caller, Refusal},
     store::{ArchiveQueue, AuditEntry, Outbox, Replay, StoreError},
 };

@@ -9,6 +9,8 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::clock::now_ms;
+use crate::domain::sweep_counts::Swept;
 use crate::{
     config::Config,
     domain::{
@@ -17,9 +19,8 @@ use crate::{
         retention::{Due, Retention},
         webhook::Webhook,
     },
-    http::now_ms,
     metrics::Metrics,
-    store::{StoreError, Sweeper, Swept},
+    store::{StoreError, Sweeper},
 };
 
 /// How often it is looked whether the writer of events has room again.

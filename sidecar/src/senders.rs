@@ -17,13 +17,13 @@ use tokio::{
 };
 
 use self::attempt::{AWAY, Attempter, millis};
+use crate::clock::now_ms;
 use crate::{
     config,
     domain::sending::{
         concurrency::{Bounds, Concurrency, Room, Ticket, Told},
         turns::{Lane, Turns},
     },
-    http::now_ms,
     metrics::Metrics,
     refusals::Refusals,
     sending::Sending,

@@ -12,6 +12,7 @@ use crate::domain::{
     suppression::{Source, Suppression},
     window::{Window, rfc3339},
 };
+use crate::story::ContactHistory;
 
 /// A message, put together from everything that was heard of it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -318,6 +319,43 @@ impl ConsentShown {
             user_agent: known.user_agent,
             recorded_at: rfc3339(known.recorded_at_ms),
             recorded_by: known.recorded_by,
+        }
+    }
+}
+
+/// Everything known of a number in one account, the latest first.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Story {
+    /// Whose view of it this is.
+    pub account_sid: String,
+    /// The number, as Twilio writes it.
+    pub number: String,
+    /// The only channel that was asked about; every one without.
+    pub channel: Option<String>,
+    /// Why it must not be written to, and why it once must not.
+    pub suppressions: Vec<SuppressionShown>,
+    /// What was agreed to and taken back.
+    pub consents: Vec<ConsentShown>,
+    /// The conversations with it, by our number.
+    pub windows: Vec<WindowShown>,
+    /// The latest messages from and to it.
+    pub messages: Vec<MessageShown>,
+    /// The latest webhooks about it.
+    pub events: Vec<EventShown>,
+}
+
+impl Story {
+    /// Renders the history as of `now_ms`.
+    pub fn of(history: &ContactHistory, now_ms: i64) -> Story {
+        Story {
+            account_sid: history.account_sid.clone(),
+            number: history.number.number.clone(),
+            channel: history.number.channel.clone(),
+            suppressions: history.suppressions.iter().map(SuppressionShown::of).collect(),
+            consents: history.consents.iter().map(ConsentShown::of).collect(),
+            windows: history.windows.iter().map(|window| WindowShown::of(window, now_ms)).collect(),
+            messages: history.messages.iter().map(MessageShown::of).collect(),
+            events: history.events.iter().map(EventShown::of).collect(),
         }
     }
 }

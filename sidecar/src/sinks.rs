@@ -12,13 +12,10 @@ use twilio_edge_contract::Class;
 
 use self::file::Kind;
 pub(crate) use self::file::Sink as Settings;
-use crate::{
-    domain::{
-        delivery::{Patience, Tried},
-        event::{Event, Known, delivery_id},
-        secret,
-    },
-    store::Due,
+use crate::domain::{
+    delivery::{Patience, Tried},
+    event::Parcel,
+    secret,
 };
 
 /// All sinks of a sidecar.
@@ -44,17 +41,6 @@ enum Way {
     Http(http::Endpoint),
     Kafka(Box<kafka::Cluster>),
     RedisStream(Box<redis_stream::Streams>),
-}
-
-/// What is brought: one event to one sink.
-#[derive(Debug)]
-pub(crate) struct Parcel<'a> {
-    /// Tells one delivery from another; the same on every try.
-    pub(crate) id: String,
-    pub(crate) event: Event<'a>,
-    /// As Twilio sent it.
-    pub(crate) form: &'a str,
-    pub(crate) replay_id: Option<&'a str>,
 }
 
 /// Everything wrong with a sinks file.
@@ -154,16 +140,13 @@ impl Sink {
         self.classes.is_empty() || self.classes.contains(&class)
     }
 
-    /// Brings one delivery, once.
-    pub async fn deliver(&self, due: &Due) -> Tried {
-        let Some(parcel) = Parcel::of(due) else {
-            return Tried::Refused { reason: "its event is not in the ledger any more".into() };
-        };
+    /// Makes one attempt to deliver one event.
+    pub async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
         let tried = async {
             match &self.way {
-                Way::Http(endpoint) => endpoint.deliver(&parcel).await,
-                Way::Kafka(cluster) => cluster.deliver(&parcel).await,
-                Way::RedisStream(streams) => streams.deliver(&parcel).await,
+                Way::Http(endpoint) => endpoint.deliver(parcel).await,
+                Way::Kafka(cluster) => cluster.deliver(parcel).await,
+                Way::RedisStream(streams) => streams.deliver(parcel).await,
             }
         };
         let tried = tokio::time::timeout(self.longest_try, tried).await;
@@ -171,34 +154,6 @@ impl Sink {
             reason: "it did not answer in time".into(),
             retry_after: None,
             is_outage: true,
-        })
-    }
-}
-
-/// A delivery as a sink gets it: the event as JSON; none when it is not in the ledger any more.
-pub fn shown(due: &Due) -> Option<serde_json::Value> {
-    serde_json::to_value(Parcel::of(due)?.event).ok()
-}
-
-impl<'a> Parcel<'a> {
-    fn of(due: &'a Due) -> Option<Parcel<'a>> {
-        let form = due.form.as_deref()?;
-        let known = Known {
-            event_id: &due.dedupe_key,
-            class: due.class()?,
-            account_sid: &due.account_sid,
-            message_sid: &due.message_sid,
-            status: due.status.as_deref(),
-            error_code: due.error_code.as_deref(),
-            route: due.route.as_deref().unwrap_or_default(),
-            received_at_ms: due.received_at_ms.unwrap_or(due.recorded_at_ms),
-            replay_id: due.replay_id.as_deref(),
-        };
-        Some(Parcel {
-            id: delivery_id(&due.dedupe_key, due.replay_id.as_deref()),
-            event: Event::of(known, form),
-            form,
-            replay_id: due.replay_id.as_deref(),
         })
     }
 }

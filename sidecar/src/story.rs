@@ -1,12 +1,14 @@
 //! A number's whole story in one answer: what was agreed and refused, which windows are open, what was said last. Asks the
 //! stores side by side and puts the answers together; the API and `twilio-edge story` show the same.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use crate::{
-    domain::{message::Number, policy::Policy, suppression},
-    shown::{ConsentShown, EventShown, MessageShown, SuppressionShown, WindowShown},
+    domain::{
+        consent::Consent,
+        message::{Heard, Message, Number},
+        policy::Policy,
+        suppression::{self, Suppression},
+        window::Window,
+    },
     store::{
         StoreError,
         histories::{Histories, Search, WindowSearch},
@@ -16,37 +18,38 @@ use crate::{
 /// Windows told, at most: a person writes to few of our numbers.
 const WINDOWS: usize = 100;
 
-/// Everything known of a number in one account, the latest first.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Story {
-    /// Whose view of it this is.
+/// Stored data about a number in one account, the latest first.
+#[derive(Debug, Clone)]
+pub struct ContactHistory {
+    /// Account that the data belongs to.
     pub account_sid: String,
-    /// The number, as Twilio writes it.
-    pub number: String,
-    /// The only channel that was asked about; every one without.
-    pub channel: Option<String>,
-    /// Why it must not be written to, and why it once must not.
-    pub suppressions: Vec<SuppressionShown>,
-    /// What was agreed to and taken back.
-    pub consents: Vec<ConsentShown>,
-    /// The conversations with it, by our number.
-    pub windows: Vec<WindowShown>,
-    /// The latest messages from and to it.
-    pub messages: Vec<MessageShown>,
-    /// The latest webhooks about it.
-    pub events: Vec<EventShown>,
+    /// The number, and the only channel that was asked for, if one was.
+    pub number: Number,
+    /// Reasons why messages to it are refused now, and earlier reasons.
+    pub suppressions: Vec<Suppression>,
+    /// Consents, given and withdrawn.
+    pub consents: Vec<Consent>,
+    /// Conversation windows, one for each of our numbers.
+    pub windows: Vec<Window>,
+    /// Latest messages from and to it.
+    pub messages: Vec<Message>,
+    /// Latest webhooks about it.
+    pub events: Vec<Heard>,
 }
 
-/// Returns the history of a number: at most `limit` messages, and as many webhooks. Of a number on one channel it has the
+/// Reads the history of a number: at most `limit` messages, and as many webhooks. Of a number on one channel it has the
 /// suppressions of every channel that shares opt-outs with it under the account's policy.
+///
+/// # Errors
+///
+/// The database is unavailable or too slow.
 pub async fn of(
     histories: &Histories,
     policy: &Policy,
     account_sid: &str,
     number: &Number,
     limit: usize,
-    now_ms: i64,
-) -> Result<Story, StoreError> {
+) -> Result<ContactHistory, StoreError> {
     let latest = Search { number: Some(number.clone()), ..Search::of(account_sid, limit) };
     let windows = WindowSearch {
         account_sid: account_sid.to_owned(),
@@ -68,22 +71,19 @@ pub async fn of(
         let channel = number.channel.as_deref();
         channel.is_none_or(|channel| suppression::reaches(suppressed, channel, policy))
     };
-    Ok(Story {
+    Ok(ContactHistory {
         account_sid: account_sid.to_owned(),
-        number: number.number.clone(),
-        channel: number.channel.clone(),
         suppressions: suppressions
-            .iter()
+            .into_iter()
             .filter(|known| reaches(&known.address.channel))
-            .map(SuppressionShown::of)
             .collect(),
         consents: consents
-            .iter()
+            .into_iter()
             .filter(|known| number.is_on(&known.address.channel))
-            .map(ConsentShown::of)
             .collect(),
-        windows: windows.found.iter().map(|window| WindowShown::of(window, now_ms)).collect(),
-        messages: messages.found.iter().map(MessageShown::of).collect(),
-        events: events.found.iter().map(EventShown::of).collect(),
+        windows: windows.found,
+        messages: messages.found,
+        events: events.found,
+        number: number.clone(),
     })
 }

@@ -10,9 +10,9 @@ use std::{
 use tokio::time::MissedTickBehavior;
 
 use super::{Archive, erasing};
+use crate::clock::now_ms;
 use crate::{
     config,
-    http::now_ms,
     metrics::Metrics,
     store::{ArchiveBatch, ArchiveLimits, ArchiveQueue, StoreError},
 };

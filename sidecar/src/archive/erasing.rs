@@ -6,13 +6,13 @@ use super::{
     Archive,
     archivist::{HOLD, Stopped, millis},
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         address::Address,
         archive::{Line, Mark},
         webhook::Webhook,
     },
-    http::now_ms,
     metrics::Metrics,
     store::{ArchiveErasure, ArchiveQueue},
 };

@@ -40,7 +40,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Command::Status(status) => (status.sources, false),
         Command::Stop(stop) => (stop.sources, true),
     };
-    let config = match sources.read().check(false) {
+    let config = match sources.read().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

@@ -48,6 +48,7 @@ async fn serve(args: Args) -> io::Result<()> {
     let answer = Answer { status: args.status, delay: Duration::from_millis(args.delay_ms) };
     let listener = tokio::net::TcpListener::bind(args.listen).await?;
     let admission = Admission::new(Limits::local(), Metrics::default().listeners.listener("main"));
-    doors::server::serve(listener, router(answer), admission, std::future::pending()).await;
+    let router = router(answer, terminal::print_line);
+    doors::server::serve(listener, router, admission, std::future::pending()).await;
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::{
     listing::{self, Format},
     permissions::{Failure, Numbers, Place, accepted, contents, each_page},
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         address::Address,
@@ -16,7 +17,6 @@ use crate::{
         policy::Category,
         suppression::EVERY_CHANNEL,
     },
-    http::now_ms,
     lists::{self, List},
     permissions::Permissions,
     shown::ConsentShown,

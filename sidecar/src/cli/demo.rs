@@ -108,7 +108,7 @@ impl Demo {
         let [Ok(interrupt), Ok(terminate)] = &mut asked_to_stop else {
             return Err("cannot listen for signals".to_owned());
         };
-        let mut processes = Processes::default();
+        let mut processes = Processes::new(|text| terminal::print_line(&terminal::line(text)));
         let started = self.start(&mut processes);
         let lived = match started {
             Err(problem) => Err(problem),

@@ -46,7 +46,7 @@ impl Args {
     fn ask(self) -> Result<String, String> {
         let place = match self.at {
             Some(place) => place,
-            None => self.sources.read().check(false).map_err(|error| error.to_string())?.listen,
+            None => self.sources.read().check().map_err(|error| error.to_string())?.listen,
         };
         let parsed = place
             .parse::<Place>()

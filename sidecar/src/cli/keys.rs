@@ -7,10 +7,10 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Sources, credentials::variable, fail, listing};
+use crate::clock::now_ms;
 use crate::{
     config::{Config, without_password},
     domain::{api_key::Scope, window::rfc3339},
-    http::now_ms,
     keys::{Caller, Keys, Refusal},
     store::{Key, Register},
     terminal,
@@ -81,7 +81,7 @@ impl From<ScopeName> for Scope {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check(false) {
+    let config = match args.sources.read().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

@@ -58,7 +58,7 @@ impl Place {
         question: impl AsyncFnOnce(&Histories, &Config, &str) -> Result<T, StoreError>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
-        let config = match self.sources.read().check(false) {
+        let config = match self.sources.read().check() {
             Ok(config) => config,
             Err(problems) => return fail(problems),
         };

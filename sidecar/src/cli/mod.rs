@@ -16,6 +16,7 @@ mod listing;
 mod messages;
 mod migrate;
 mod permissions;
+mod preflight;
 mod print_config;
 mod redact;
 mod reference;

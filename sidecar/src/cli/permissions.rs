@@ -94,7 +94,7 @@ impl Place {
         act: impl AsyncFnOnce(&Permissions, &Caller, &str) -> Result<T, Failure>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
-        let config = match self.sources.read().check(false) {
+        let config = match self.sources.read().check() {
             Ok(config) => config,
             Err(problems) => return fail(problems),
         };

@@ -14,7 +14,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> ExitCode {
     let merged = args.sources.read();
     let _ = terminal::print(&merged.redacted());
-    match merged.check(false) {
+    match merged.check() {
         Ok(config) => {
             for problem in config.warnings() {
                 terminal::complain(&format!("twilio-edge: warning: {problem}"));

@@ -51,7 +51,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check(false) {
+    let config = match args.sources.read().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

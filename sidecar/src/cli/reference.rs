@@ -61,7 +61,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::EventSchema => event::SCHEMA.to_owned(),
         Subject::DropIn => crate::http::dropin::reference(),
         Subject::Simulator => crate::simulator::reference(),
-        Subject::Keywords => match Merged::read(None, std::iter::empty()).check(false) {
+        Subject::Keywords => match Merged::read(None, std::iter::empty()).check() {
             Ok(usual) => optout::reference(&usual.optout),
             Err(problems) => return fail(problems),
         },

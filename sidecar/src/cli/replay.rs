@@ -11,11 +11,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use twilio_edge_contract::Class;
 
 use super::{Sources, credentials::variable, fail, ledger::account, listing};
+use crate::clock::now_ms;
 use crate::{
     archive::Archive,
     config::{Config, without_password},
     domain::period::instant,
-    http::now_ms,
     keys::{Caller, Refusal},
     replays::{self, Asked, Origin, STEP, Shelves, Stopped},
     sinks::Sinks,
@@ -85,7 +85,7 @@ fn origin(text: &str) -> Result<Origin, String> {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check(false) {
+    let config = match args.sources.read().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

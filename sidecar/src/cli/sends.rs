@@ -11,10 +11,10 @@ use super::{
     fail,
     listing::{self, Format},
 };
+use crate::clock::now_ms;
 use crate::{
     config::without_password,
     domain::{sending::outcome::is_message_sid, window::rfc3339},
-    http::now_ms,
     keys::Caller,
     sending,
     store::{Send, Sends, StoreError},
@@ -68,7 +68,7 @@ enum Verb {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check(false) {
+    let config = match args.sources.read().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

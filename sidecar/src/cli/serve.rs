@@ -10,6 +10,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::preflight;
 use super::{Sources, fail};
 use crate::{
     accounts::Accounts,
@@ -54,7 +55,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check(true) {
+    let config = match args.sources.read().check_for_serving(preflight::problems) {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -314,7 +315,7 @@ async fn archive_webhooks(
         }
         return Ok(None);
     };
-    queue.begin(http::now_ms()).await.map_err(about)?;
+    queue.begin(crate::clock::now_ms()).await.map_err(about)?;
     let (settings, metrics) = (config.archive.clone(), metrics.clone());
     let archivist = Archivist { archive, queue, settings, metrics, name: name.to_owned() };
     Ok(Some(tokio::spawn(archivist.run())))

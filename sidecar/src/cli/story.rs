@@ -9,11 +9,8 @@ use super::{
     listing::{self, Output},
     permissions::policies,
 };
-use crate::{
-    domain::message::Number,
-    http::now_ms,
-    story::{self, Story},
-};
+use crate::clock::now_ms;
+use crate::{domain::message::Number, shown::Story, story};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -48,7 +45,9 @@ pub(super) fn run(args: Args) -> ExitCode {
     place.ask_with(
         async |histories, config, account| {
             let policy = policies(config, account).await?.of(account);
-            story::of(histories, &policy, account, &number, limit, now_ms()).await
+            let now_ms = now_ms();
+            let history = story::of(histories, &policy, account, &number, limit).await?;
+            Ok(Story::of(&history, now_ms))
         },
         |story| match json {
             true => {

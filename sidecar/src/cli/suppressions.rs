@@ -7,12 +7,12 @@ use super::{
     listing::{self, Format},
     permissions::{Numbers, Place, accepted, contents, each_page},
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         cursor::Cursor,
         suppression::{Source, Suppression},
     },
-    http::now_ms,
     lists::{self, List},
     shown::SuppressionShown,
     store::SuppressionsPage,

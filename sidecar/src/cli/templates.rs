@@ -10,13 +10,14 @@ use super::{
     ledger::account,
     listing::{self, Format},
 };
+use crate::clock::now_ms;
 use crate::{
     config::{Config, without_password},
     domain::template::{
         Template,
         catalogue::{Catalogue, Change},
     },
-    http::{now_ms, templates::TemplateShown},
+    http::templates::TemplateShown,
     store,
     templates::{
         Templates,
@@ -61,7 +62,7 @@ enum Verb {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check(false) {
+    let config = match args.sources.read().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

@@ -12,13 +12,14 @@ use super::{
     fail, ledger,
     listing::{self, Output},
 };
+use crate::clock::now_ms;
 use crate::{
     config::{Config, without_password},
     domain::{
         policy::Policies,
         tenant::{Fault, Profile, Tenant, is_account_sid},
     },
-    http::{now_ms, tenants::TenantShown},
+    http::tenants::TenantShown,
     keys::{Caller, Refusal},
     retention::Rulebook,
     store::{self, StoreError},
@@ -91,7 +92,7 @@ fn json(text: &str) -> Result<Value, String> {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check(false) {
+    let config = match args.sources.read().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

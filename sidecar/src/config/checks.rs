@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use crate::{
-    accounts,
     domain::{archive, secret},
-    doors, file_access, sinks, twilio,
+    doors, file_access,
 };
 
 /// Largest batch of the archive: it is in memory as lines and as an object.
@@ -98,16 +97,6 @@ impl Config {
                 check(false, &format!("{path}: {why}"));
             }
         }
-        if serving && !self.accounts.file.is_empty() {
-            for problem in accounts::problems(&self.accounts.file) {
-                check(false, &format!("accounts.file: {}: {problem}", self.accounts.file));
-            }
-        }
-        if serving && !self.sinks.file.is_empty() {
-            for problem in sinks::problems(&self.sinks.file, self.demo) {
-                check(false, &format!("sinks.file: {}: {problem}", self.sinks.file));
-            }
-        }
         if serving {
             for problem in self.archive.place().problems() {
                 check(false, &format!("archive.{problem}"));
@@ -122,23 +111,6 @@ impl Config {
             (1024..=MOST_ARCHIVE_BYTES).contains(&self.archive.bytes),
             &format!("archive.bytes: must be 1024 to {MOST_ARCHIVE_BYTES}"),
         );
-        if serving && !self.sending.file.is_empty() {
-            for problem in twilio::problems(&self.sending.file) {
-                check(false, &format!("sending.file: {}: {problem}", self.sending.file));
-            }
-        }
-        if serving {
-            let file = &self.sending.errors_file;
-            for problem in crate::sending::errors(file).err().unwrap_or_default() {
-                check(false, &format!("sending.errors_file: {file}: {problem}"));
-            }
-        }
-        if serving && !self.sending.routing_file.is_empty() {
-            let file = &self.sending.routing_file;
-            for problem in crate::routes::problems(file) {
-                check(false, &format!("sending.routing_file: {file}: {problem}"));
-            }
-        }
         let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
         check(
             is_web(&self.sending.base_url),

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::{OFF, Secret};
+use crate::config::bucket_location::Place;
 use crate::{
-    bucket::Place,
     domain::media::{fitness::Limits, link::SHORTEST_KEY, place::Places},
     doors,
 };

@@ -62,12 +62,37 @@ impl Merged {
         merged
     }
 
-    /// The settings, or everything that is wrong with them. `serving` also asks for what only `serve` needs.
-    pub fn check(self, serving: bool) -> Result<Config, Problems> {
+    /// Returns the settings as a command uses them that serves no requests.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the settings.
+    pub fn check(self) -> Result<Config, Problems> {
+        self.checked(false, |_| Vec::new())
+    }
+
+    /// Returns the settings as `serve` uses them. `files` checks the files that settings name.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the settings, with those of the files.
+    pub fn check_for_serving(
+        self,
+        files: impl FnOnce(&Config) -> Vec<String>,
+    ) -> Result<Config, Problems> {
+        self.checked(true, files)
+    }
+
+    fn checked(
+        self,
+        serving: bool,
+        files: impl FnOnce(&Config) -> Vec<String>,
+    ) -> Result<Config, Problems> {
         let mut problems = self.problems;
         match self.table.try_into::<Config>() {
             Ok(config) => {
                 config.problems(serving, &mut problems);
+                problems.extend(files(&config));
                 if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
             }
             Err(error) => {

@@ -2,7 +2,6 @@
 //! trust, the decoded form. Also what an application has to do with them, in a few lines: refuse what is not
 //! proven, answer 2xx once a webhook is taken.
 
-use crate::terminal;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,15 +29,20 @@ pub struct Answer {
 
 /// The backend: every path is a webhook, but for `/healthz` and `PUT /answer/{status}`, which changes the answer
 /// (`default` for what fits the webhook).
-pub fn router(answer: Answer) -> Router {
+/// Each text that it prints is given to `print` at once.
+pub fn router(answer: Answer, print: fn(&str)) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/answer/{status}", put(change))
         .fallback(webhook)
-        .with_state(Arc::new(Mutex::new(answer)))
+        .with_state(Shared { answer: Arc::new(Mutex::new(answer)), print })
 }
 
-type Shared = Arc<Mutex<Answer>>;
+#[derive(Clone)]
+struct Shared {
+    answer: Arc<Mutex<Answer>>,
+    print: fn(&str),
+}
 
 async fn change(State(shared): State<Shared>, Path(status): Path<String>) -> Response {
     let status = match status.parse() {
@@ -46,27 +50,22 @@ async fn change(State(shared): State<Shared>, Path(status): Path<String>) -> Res
         Err(_) if status == "default" => None,
         Err(_) => return (StatusCode::BAD_REQUEST, "a status, or default\n").into_response(),
     };
-    shared.lock().unwrap_or_else(PoisonError::into_inner).status = status;
+    shared.answer.lock().unwrap_or_else(PoisonError::into_inner).status = status;
     let now = status.map_or_else(|| "what fits them".to_owned(), |status| status.to_string());
-    print(&format!("from now on webhooks are answered with {now}"));
+    (shared.print)(&format!("from now on webhooks are answered with {now}"));
     StatusCode::NO_CONTENT.into_response()
 }
 
 async fn webhook(State(shared): State<Shared>, request: Request<Body>) -> Response {
-    let answer = *shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let answer = *shared.answer.lock().unwrap_or_else(PoisonError::into_inner);
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     tokio::time::sleep(answer.delay).await;
     let reply = reply(&head.headers, answer);
-    print(&shown(&head, &body, reply.status()));
+    (shared.print)(&shown(&head, &body, reply.status()));
     reply
-}
-
-/// In one piece: webhooks arrive side by side, their lines must not mix. A closed output is no reason to fail.
-fn print(text: &str) {
-    terminal::print_line(text);
 }
 
 fn reply(trusted: &HeaderMap, answer: Answer) -> Response {
@@ -129,7 +128,7 @@ mod tests {
     async fn started() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router(Answer::default())).await });
+        tokio::spawn(async move { axum::serve(listener, router(Answer::default(), |_| ())).await });
         url
     }
 

@@ -2,7 +2,6 @@
 //! each line, all of them ended as soon as one ends or somebody asks. None outlives the program that started
 //! it, not even when that is killed. Knows nothing of what they do.
 
-use crate::terminal;
 use std::io;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
@@ -36,15 +35,15 @@ pub struct Ended {
 pub struct Processes {
     tasks: JoinSet<Ended>,
     stop: watch::Sender<bool>,
-}
-
-impl Default for Processes {
-    fn default() -> Self {
-        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) }
-    }
+    print_line: fn(&str),
 }
 
 impl Processes {
+    /// No processes yet. Each line of their output is given to `print_line`, without its line break.
+    pub fn new(print_line: fn(&str)) -> Self {
+        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false), print_line }
+    }
+
     /// Starts `command`. To be called on the program's main thread: the system ends the process when the thread
     /// that started it is gone.
     pub fn start(&mut self, name: &'static str, command: std::process::Command) -> io::Result<()> {
@@ -58,10 +57,10 @@ impl Processes {
             .spawn()?;
         let mut output = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {
-            output.spawn(print_lines(name, stdout));
+            output.spawn(print_lines(name, stdout, self.print_line));
         }
         if let Some(stderr) = child.stderr.take() {
-            output.spawn(print_lines(name, stderr));
+            output.spawn(print_lines(name, stderr, self.print_line));
         }
         let mut stop = self.stop.subscribe();
         self.tasks.spawn(async move {
@@ -135,13 +134,13 @@ async fn end(child: &mut Child) -> io::Result<ExitStatus> {
     child.wait().await
 }
 
-async fn print_lines(name: &str, output: impl AsyncRead + Unpin) {
+async fn print_lines(name: &str, output: impl AsyncRead + Unpin, print_line: fn(&str)) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
         // Where nobody reads any more there is nothing to do about it but to go on reading.
-        terminal::print_line(&format!("{name:>8} | {}", terminal::line(text.trim_end())));
+        print_line(&format!("{name:>8} | {}", text.trim_end()));
         line.clear();
     }
 }
@@ -183,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_one_is_told_with_its_name_and_status() {
-        let mut processes = Processes::default();
+        let mut processes = Processes::new(|_| ());
         processes.start("patient", shell("sleep 60")).unwrap();
         processes.start("hasty", shell("exit 3")).unwrap();
         let ended = processes.first_to_end().await;
@@ -197,7 +196,7 @@ mod tests {
     async fn what_does_not_end_when_asked_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let pid_file = folder.path().join("pid");
-        let mut processes = Processes::default();
+        let mut processes = Processes::new(|_| ());
         let script =
             format!("trap '' TERM; echo $$ >'{}'; while :; do sleep 1; done", pid_file.display());
         processes.start("deaf", shell(&script)).unwrap();

@@ -371,7 +371,7 @@ mod tests {
     }
 
     fn codes(question: &Question<'_>, facts: &Facts) -> Vec<(Code, Actor)> {
-        let policy = crate::config::defaults().policy;
+        let policy: crate::domain::policy::Policy = crate::domain::defaults::section("policy");
         let verdicts = may_send(&policy, question, facts, NOW);
         assert_eq!(verdicts.len(), 4, "every rule answers");
         for verdict in &verdicts {

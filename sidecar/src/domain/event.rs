@@ -174,6 +174,19 @@ pub fn delivery_id(event_id: &str, replay_id: Option<&str>) -> String {
     }
 }
 
+/// Delivery of one event to one sink.
+#[derive(Debug)]
+pub struct Parcel<'a> {
+    /// Id of the delivery; the same on every attempt.
+    pub id: String,
+    /// The event, as a sink receives it.
+    pub event: Event<'a>,
+    /// Parameters of the webhook, form-encoded as Twilio sent them.
+    pub form: &'a str,
+    /// Id of the replay that caused the delivery, if one did.
+    pub replay_id: Option<&'a str>,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

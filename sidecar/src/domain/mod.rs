@@ -8,6 +8,8 @@ pub mod check;
 pub mod consent;
 pub mod contact;
 pub mod cursor;
+#[cfg(test)]
+pub(crate) mod defaults;
 pub mod delivery;
 pub mod display;
 pub mod dropin;
@@ -28,6 +30,7 @@ pub mod sending;
 pub mod spreadsheet;
 pub mod status;
 pub mod suppression;
+pub mod sweep_counts;
 pub mod template;
 pub mod tenant;
 pub mod trace;

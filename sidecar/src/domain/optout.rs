@@ -304,12 +304,14 @@ mod tests {
     use super::*;
 
     fn shipped() -> Lexicon {
-        crate::config::defaults().optout.lexicon().unwrap()
+        crate::domain::defaults::section::<crate::domain::optout::Keywords>("optout")
+            .lexicon()
+            .unwrap()
     }
 
     fn everywhere() -> Keywords {
         let locales = LOCALES.iter().map(|locale| locale.tag.clone()).collect();
-        Keywords { locales, ..crate::config::defaults().optout }
+        Keywords { locales, ..crate::domain::defaults::section("optout") }
     }
 
     #[test]
@@ -338,7 +340,8 @@ mod tests {
     fn a_language_counts_where_it_is_chosen() {
         let shipped = shipped();
         assert_eq!(shipped.classify("ARRÊT", None), None);
-        let french = Keywords { locales: vec!["fr".into()], ..crate::config::defaults().optout };
+        let french =
+            Keywords { locales: vec!["fr".into()], ..crate::domain::defaults::section("optout") };
         let french = french.lexicon().unwrap();
         for body in ["ARRÊT", "arrêt.", "ARRET", "arre\u{302}t", "Stop"] {
             assert_eq!(french.classify(body, None), Some((Opt::Stop, Cause::Keyword)), "{body}");
@@ -349,7 +352,7 @@ mod tests {
     #[test]
     fn what_is_no_word_or_means_two_things_is_told() {
         let refused = |change: fn(&mut Keywords)| {
-            let mut keywords = crate::config::defaults().optout;
+            let mut keywords: Keywords = crate::domain::defaults::section("optout");
             change(&mut keywords);
             keywords.lexicon().unwrap_err().join("; ")
         };
@@ -384,7 +387,7 @@ mod tests {
     #[test]
     fn the_guide_has_every_word() {
         let guide = include_str!("../../../docs/COMPLIANCE.md");
-        let table = reference(&crate::config::defaults().optout);
+        let table = reference(&crate::domain::defaults::section("optout"));
         let told = "docs/COMPLIANCE.md is not what `twilio-edge reference keywords` prints";
         assert!(guide.contains(&table), "{told}:\n{table}");
     }
@@ -443,7 +446,7 @@ mod tests {
     #[test]
     fn keyword_of_several_words_is_found_where_it_is_configured() {
         assert_eq!(shipped().classify("OPT OUT", None), None);
-        let mut keywords = crate::config::defaults().optout;
+        let mut keywords: Keywords = crate::domain::defaults::section("optout");
         keywords.stop.push("Opt  out".into());
         let lexicon = keywords.lexicon().unwrap();
         for body in ["OPT OUT", " opt \t out!", "opt\nout", "ＯＰＴ\u{3000}ＯＵＴ"] {
@@ -469,7 +472,8 @@ mod tests {
             shipped.classify_button(["Cancel"], Some("STOP")),
             Some((Opt::Stop, Cause::OptOutType))
         );
-        let spanish = Keywords { locales: vec!["es".into()], ..crate::config::defaults().optout };
+        let spanish =
+            Keywords { locales: vec!["es".into()], ..crate::domain::defaults::section("optout") };
         let spanish = spanish.lexicon().unwrap();
         assert_eq!(spanish.classify_button(["Cancelar"], None), None);
         assert_eq!(spanish.classify_button(["Baja"], None), Some((Opt::Stop, Cause::Keyword)));

@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     fn shipped() -> Policy {
-        crate::config::defaults().policy
+        crate::domain::defaults::section("policy")
     }
 
     #[test]

@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     fn rules() -> Retention {
-        crate::config::defaults().retention
+        crate::domain::defaults::section("retention")
     }
 
     #[test]

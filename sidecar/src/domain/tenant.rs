@@ -160,11 +160,10 @@ mod tests {
     use crate::domain::retention::Keep;
 
     fn usual() -> Usual {
-        let defaults = crate::config::defaults();
         Usual {
-            policy: defaults.policy.clone(),
-            retention: defaults.retention.clone(),
-            result_ms: defaults.leases.periods().result_ms,
+            policy: crate::domain::defaults::section("policy"),
+            retention: crate::domain::defaults::section("retention"),
+            result_ms: 7 * 24 * 60 * 60 * 1000,
             hashes: false,
         }
     }

@@ -470,8 +470,13 @@ mod tests {
     }
 
     fn read(form: &str) -> Webhook {
-        Webhook::from_claim(claim(form), &crate::config::defaults().optout.lexicon().unwrap())
-            .unwrap()
+        Webhook::from_claim(
+            claim(form),
+            &crate::domain::defaults::section::<crate::domain::optout::Keywords>("optout")
+                .lexicon()
+                .unwrap(),
+        )
+        .unwrap()
     }
 
     proptest! {
@@ -564,7 +569,9 @@ mod tests {
         let mut claim = claim(form);
         (claim.identity.class, claim.identity.status) = (Class::Status, Some(word.into()));
         claim.identity.error_code = code.map(Into::into);
-        let lexicon = crate::config::defaults().optout.lexicon().unwrap();
+        let lexicon = crate::domain::defaults::section::<crate::domain::optout::Keywords>("optout")
+            .lexicon()
+            .unwrap();
         Webhook::from_claim(claim, &lexicon).unwrap()
     }
 

@@ -18,7 +18,8 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{App, kinds, now_ms, problem::Problem, strangers::Strangers};
+use super::{App, kinds, problem::Problem, strangers::Strangers};
+use crate::clock::now_ms;
 use crate::{
     config,
     domain::api_key::Scope,

@@ -18,9 +18,10 @@ use super::{
     App,
     finding::{self, Listing},
     idempotency::{Kept, Repeatable},
-    json, now_ms, object,
+    json, object,
     problem::Problem,
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         api_key::Scope,

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, now_ms, object, people, problem::Problem};
+use super::{App, finding, json, object, people, problem::Problem};
+use crate::clock::now_ms;
 use crate::{
     domain::{
         address::Address,

@@ -11,7 +11,8 @@ use axum::{
 use twilio_edge_contract::{ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, check_batch, json, now_ms, problem::Problem, read};
+use super::{App, check_batch, json, problem::Problem, read};
+use crate::clock::now_ms;
 use crate::{keys::Caller, metrics::Batch, steps, telemetry::Callout};
 
 pub(super) fn router() -> OpenApiRouter<App> {

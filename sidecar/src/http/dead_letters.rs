@@ -19,7 +19,6 @@ use crate::{
     dead_letters::{self, Choice, Done},
     domain::{cursor::Cursor, window::rfc3339},
     keys::Caller,
-    sinks,
     store::{DeadLetter, DeadLetters, Fate, Letter},
 };
 
@@ -276,7 +275,7 @@ impl DeadLetterShown {
 
 impl DeadLetterTold {
     fn of(letter: Letter) -> DeadLetterTold {
-        let event = sinks::shown(&letter.due);
+        let event = letter.due.parcel().and_then(|parcel| serde_json::to_value(parcel.event).ok());
         let Letter { state, sink, reason, ended_at_ms, due } = letter;
         DeadLetterTold {
             id: due.seq,

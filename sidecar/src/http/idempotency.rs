@@ -12,7 +12,8 @@ use axum::{
 };
 use utoipa::IntoParams;
 
-use super::{App, kinds, now_ms, problem::Problem, whole};
+use super::{App, kinds, problem::Problem, whole};
+use crate::clock::now_ms;
 use crate::{
     domain::idempotency::{Answer, Headers, Key, LONGEST, fingerprint},
     keys::Caller,

@@ -35,11 +35,7 @@ pub(crate) mod templates;
 pub(crate) mod tenants;
 mod windows;
 
-use std::{
-    ops::Deref,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -238,12 +234,6 @@ async fn in_time(State(app): State<App>, request: Request, next: Next) -> Respon
         Ok(response) => response,
         Err(_) => Problem::too_slow(app.request_timeout).into_response(),
     }
-}
-
-/// The one place that reads the clock; from here on time is an argument.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// All of the body, or why not.

@@ -12,11 +12,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, now_ms, problem::Problem};
-use crate::{
-    keys::Caller,
-    story::{self, Story},
-};
+use super::{App, finding, json, problem::Problem};
+use crate::clock::now_ms;
+use crate::{keys::Caller, shown::Story, story};
 
 /// How much of the story.
 #[derive(Deserialize, IntoParams)]
@@ -59,7 +57,9 @@ async fn tell(
     let number = number.map_or_else(|_| String::new(), |Path(number)| number);
     let number = finding::one_number("number", &number)?;
     let limit = finding::limit(wanted.limit)?;
+    let now_ms = now_ms();
     let policy = app.permissions.policies.of(&account_sid);
-    let story = story::of(&app.histories, &policy, &account_sid, &number, limit, now_ms()).await;
+    let story = story::of(&app.histories, &policy, &account_sid, &number, limit).await;
+    let story = story.map(|history| Story::of(&history, now_ms));
     Ok(json(&story.map_err(|reason| Problem::unavailable(&reason))?))
 }

@@ -15,9 +15,9 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, dead_letters::one_sink, idempotency::Repeatable, json, kinds, now_ms, object,
-    problem::Problem,
+    App, dead_letters::one_sink, idempotency::Repeatable, json, kinds, object, problem::Problem,
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{api_key::Scope, period::instant, window::rfc3339},
     keys::Caller,

@@ -282,7 +282,7 @@ async fn judged(app: &App, request: Request) -> Result<Judged, Problem> {
     if is_theirs && fallback::Kept::of(&request).is_some_and(|kept| kept.is_speechless()) {
         return Err(people::impossible("fallback.body", "is required: the message has no text"));
     }
-    let now_ms = super::now_ms();
+    let now_ms = crate::clock::now_ms();
     let verdicts = app.sending.judge(&request, now_ms).await.map_err(away)?;
     let alternatives = app.sending.alternatives(&request, now_ms).await.map_err(away)?;
     // What is asked for has to be possible, as far as that is not the person's to say.

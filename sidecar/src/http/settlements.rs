@@ -9,7 +9,8 @@ use axum::{
 use twilio_edge_contract::{PROTOCOL_VERSION, SettlementsReply, SettlementsRequest};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, check_batch, json, now_ms, problem::Problem, read};
+use super::{App, check_batch, json, problem::Problem, read};
+use crate::clock::now_ms;
 use crate::{keys::Caller, metrics::Batch};
 
 pub(super) fn router() -> OpenApiRouter<App> {

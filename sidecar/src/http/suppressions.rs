@@ -19,10 +19,11 @@ use super::{
     csv::{self, Import, Imported},
     finding,
     idempotency::Repeatable,
-    json, kinds, now_ms, object, people,
+    json, kinds, object, people,
     problem::Problem,
     whole,
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         api_key::Scope,

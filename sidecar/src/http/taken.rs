@@ -21,9 +21,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     finding::{self, Whose},
-    json, kinds, now_ms,
+    json, kinds,
     problem::Problem,
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{address::Address, cursor::Cursor, sending::errors::Errors, window::rfc3339},
     keys::Caller,

@@ -20,10 +20,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     finding::{self, Whose},
-    json, kinds, now_ms, object,
+    json, kinds, object,
     problem::Problem,
     sends::locale,
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         api_key::Scope,

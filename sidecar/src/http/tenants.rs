@@ -19,9 +19,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     finding::{self, Listing},
-    json, kinds, now_ms, object,
+    json, kinds, object,
     problem::Problem,
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         api_key::Scope,

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, now_ms, problem::Problem};
+use super::{App, finding, json, problem::Problem};
+use crate::clock::now_ms;
 use crate::{domain::window, keys::Caller, shown::WindowShown, store::histories::WindowSearch};
 
 /// Whose windows. A `+` in a URL is written `%2B`.

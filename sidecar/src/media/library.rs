@@ -12,6 +12,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clock::now_ms;
 use crate::{
     bucket::{Bucket, reason},
     config,
@@ -21,7 +22,6 @@ use crate::{
         fitness::{Found, genuine},
         link,
     },
-    http::now_ms,
     store::{MediaRows, Medium, StoreError},
 };
 

@@ -9,10 +9,8 @@ use prometheus_client::{
 };
 
 use super::catalogue::{Catalogue, Labels, Measure};
-use crate::{
-    domain::sending::{errors::To, failing::Failing, pace::Rate, rules::Code},
-    store::SendsStanding,
-};
+use crate::domain::sending::backlog::SendsStanding;
+use crate::domain::sending::{errors::To, failing::Failing, pace::Rate, rules::Code};
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 

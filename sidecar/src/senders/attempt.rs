@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::clock::now_ms;
 use crate::{
     answers::Answers,
     domain::{
@@ -25,7 +26,6 @@ use crate::{
             sender::is_service,
         },
     },
-    http::now_ms,
     media::Media,
     metrics::Metrics,
     permissions::{Checks, Intent},

@@ -8,8 +8,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Client, header, redirect};
 use sha2::Sha256;
 
-use super::{Parcel, file};
+use super::file;
 use crate::domain::delivery::{Tried, answered, retry_after};
+use crate::domain::event::Parcel;
 
 /// Of an answer that is no 2xx, how much is kept for people.
 const SAID_BYTES: usize = 200;

@@ -12,8 +12,9 @@ use krafka::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Parcel, file};
+use super::file;
 use crate::domain::delivery::Tried;
+use crate::domain::event::Parcel;
 
 /// How often certificates are read again: they are renewed while the sidecar runs.
 const RENEWED: Duration = Duration::from_secs(300);

@@ -7,8 +7,9 @@ use redis::{
 };
 use tokio::sync::OnceCell;
 
-use super::{Parcel, file};
+use super::file;
 use crate::domain::delivery::Tried;
+use crate::domain::event::Parcel;
 
 pub(super) struct Streams {
     settings: file::RedisStream,

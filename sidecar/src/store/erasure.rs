@@ -9,9 +9,10 @@ use super::{
     archiving::ADD_ERASURE,
     contacts,
     histories::Range,
-    retention::{FoundRow, OF_ACCOUNT, Sweeper, Swept, forward, found},
+    retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
     sql::{Bind, Durability, StoreError, Transaction},
 };
+use crate::domain::sweep_counts::Swept;
 use crate::domain::{
     message::Number,
     part::Part,

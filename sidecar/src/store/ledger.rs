@@ -314,7 +314,7 @@ impl Ledger {
         };
         let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
         let received = events.iter().map(|event| (event.account_sid, event.received_at_ms));
-        let late = late(received, crate::http::now_ms());
+        let late = late(received, crate::clock::now_ms());
         if late.is_empty() {
             return self.bounded(self.database.keep_events(events, forgotten_ms)).await;
         }

@@ -2,6 +2,7 @@
 //! by one courier at a time, which takes it for a while: many sidecars share the work, and one that dies in the middle
 //! loses nothing and blocks nobody for longer than its hold. What a sink is, is not known here.
 
+use crate::domain::event::{Event, Known, Parcel, delivery_id};
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use serde::Serialize;
@@ -72,6 +73,28 @@ pub struct Due {
 }
 
 impl Due {
+    /// Returns the delivery; none if its event was removed from the ledger.
+    pub fn parcel(&self) -> Option<Parcel<'_>> {
+        let form = self.form.as_deref()?;
+        let known = Known {
+            event_id: &self.dedupe_key,
+            class: self.class()?,
+            account_sid: &self.account_sid,
+            message_sid: &self.message_sid,
+            status: self.status.as_deref(),
+            error_code: self.error_code.as_deref(),
+            route: self.route.as_deref().unwrap_or_default(),
+            received_at_ms: self.received_at_ms.unwrap_or(self.recorded_at_ms),
+            replay_id: self.replay_id.as_deref(),
+        };
+        Some(Parcel {
+            id: delivery_id(&self.dedupe_key, self.replay_id.as_deref()),
+            event: Event::of(known, form),
+            form,
+            replay_id: self.replay_id.as_deref(),
+        })
+    }
+
     /// What it is about; none when the event is gone.
     pub(crate) fn class(&self) -> Option<Class> {
         match self.class.as_str() {

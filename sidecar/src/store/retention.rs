@@ -2,6 +2,7 @@
 //! which notes how far it got. Rows are found by the indexes that are there for reading; none carries a mark that it
 //! waits. When something is due is the domain's business.
 
+use crate::domain::sweep_counts::Swept;
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use serde::Serialize;
@@ -163,39 +164,6 @@ struct Progress<'a> {
 struct Rewound<'a> {
     account_sid: &'a str,
     at_ms: i64,
-}
-
-/// What one step did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Rows looked at.
-    pub found: usize,
-    /// Rows something was taken out of, by part.
-    pub redacted: BTreeMap<Part, usize>,
-    /// Rows something was taken out of.
-    pub rows: usize,
-    /// Rows that are gone.
-    pub deleted: usize,
-    /// Whether there may be more to do now.
-    pub more: bool,
-}
-
-impl Swept {
-    fn count(&mut self, parts: Parts) {
-        self.rows += 1;
-        parts.iter().for_each(|part| *self.redacted.entry(part).or_default() += 1);
-    }
-
-    /// Both together; more, if the later one said so.
-    pub fn and(mut self, later: Swept) -> Swept {
-        self.found += later.found;
-        self.rows += later.rows;
-        self.deleted += later.deleted;
-        for (part, count) in later.redacted {
-            *self.redacted.entry(part).or_default() += count;
-        }
-        Swept { more: later.more, ..self }
-    }
 }
 
 /// Takes parts out of one ledger.
@@ -458,12 +426,12 @@ mod tests {
     use twilio_edge_contract::{Claim, Class, Identity};
 
     use super::*;
+    use crate::clock::now_ms;
     use crate::{
         domain::{
             lease::Periods, optout::Lexicon, policy::Policies, retention::Retention,
             webhook::Webhook,
         },
-        http::now_ms,
         store::{
             archiving,
             erasure::{OF_ADDRESS, OF_KEYS, OF_NUMBER},

@@ -3,6 +3,7 @@
 //! brings it back to `queued`, because nobody knows whether the message has left (`unknowns.rs` finds out). What is due is taken
 //! in `lanes.rs`. What Twilio's answers mean is not known here.
 
+use crate::domain::sending::backlog::SendsStanding;
 use std::{future::Future, slice, time::Duration};
 
 use sqlx::FromRow;
@@ -142,15 +143,6 @@ pub struct Outcome<'a> {
     pub request_id: &'a str,
     /// HTTP status of Twilio's refusal; 0 where Twilio did not refuse it.
     pub twilio_status: i64,
-}
-
-/// How sending stands.
-#[derive(Debug, Clone, Copy, FromRow)]
-pub struct SendsStanding {
-    /// Of how many nobody knows whether they were sent.
-    pub unknowns: i64,
-    /// When the oldest that is due was due; 0 if none is.
-    pub oldest_due_ms: i64,
 }
 
 /// The messages to be sent of one database.
@@ -318,10 +310,10 @@ impl Sends {
 
     /// How it stands now.
     pub async fn standing(&self, now_ms: i64) -> Result<SendsStanding, StoreError> {
-        let found =
+        let found: Vec<(i64, i64)> =
             self.bounded(self.database.read_bound(STANDING, &[Bind::Whole(now_ms)])).await?;
-        let nothing = SendsStanding { unknowns: 0, oldest_due_ms: 0 };
-        Ok(found.into_iter().next().unwrap_or(nothing))
+        let (unknowns, oldest_due_ms) = found.into_iter().next().unwrap_or_default();
+        Ok(SendsStanding { unknowns, oldest_due_ms })
     }
 
     /// Changes one of them, whose id is the first of these; how many it were.

@@ -6,12 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 
 use super::Templates;
+use crate::clock::now_ms;
 use crate::{
     domain::template::{
         Template,
         catalogue::{self, Change},
     },
-    http::now_ms,
     metrics::Metrics,
     store::StoreError,
     twilio::Twilio,

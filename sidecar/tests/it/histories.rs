@@ -69,7 +69,7 @@ pub(crate) async fn accepted(sidecar: &Sidecar, claims: &[Claim]) {
 
 async fn histories(world: &World) -> Histories {
     let settings = [(OsString::from("DATABASE_URL"), OsString::from(&world.database_url))];
-    let config = Merged::read(None, settings.into_iter()).check(false).unwrap();
+    let config = Merged::read(None, settings.into_iter()).check().unwrap();
     Histories::open(&config.database).await.unwrap()
 }
 

@@ -104,7 +104,7 @@ pub(crate) async fn stores_with(world: &World, period_ms: i64) -> Stores {
         ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "60000".into()),
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let config = Merged::read(None, settings.into_iter()).check(false).unwrap();
+    let config = Merged::read(None, settings.into_iter()).check().unwrap();
     Stores::open(&config, Arc::new(Metrics::default())).await.unwrap()
 }
 

@@ -209,7 +209,7 @@ async fn what_somebody_else_took_over_is_rolled_back(world: World) {
         ("TWILIO_EDGE_EVENTS_SPOOL_DIR", &spool),
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let config = Merged::read(None, settings.into_iter()).check(false).unwrap();
+    let config = Merged::read(None, settings.into_iter()).check().unwrap();
     let stores = Stores::open(&config, Arc::new(Metrics::default())).await.unwrap();
     let second = std::time::Duration::from_secs(1);
     let requests = stores.idempotency(second, second * 60);

@@ -158,7 +158,7 @@ fn looking(settings: &[(&str, &str)], lookup: Arc<dyn Lookup>) -> Media {
     let set = usual.iter().chain(settings).map(|(name, value)| {
         (format!("TWILIO_EDGE_MEDIA_{name}").into(), (*value).to_owned().into())
     });
-    let config = Merged::read(None, set.collect::<Vec<_>>().into_iter()).check(false).unwrap();
+    let config = Merged::read(None, set.collect::<Vec<_>>().into_iter()).check().unwrap();
     let metrics = Arc::new(Metrics::default());
     Media::with(&config.media, Duration::from_secs(60), &metrics, lookup).unwrap()
 }

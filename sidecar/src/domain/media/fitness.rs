@@ -132,7 +132,7 @@ mod tests {
     const MB: u64 = 1 << 20;
 
     fn usual(channel: &str) -> Limits {
-        crate::config::defaults().media.of(channel).clone()
+        crate::domain::defaults::section(&format!("media.{channel}"))
     }
 
     fn why(channel: &str, found: &[(&str, u64)]) -> Option<(usize, Why)> {

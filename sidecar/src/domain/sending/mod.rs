@@ -3,6 +3,7 @@
 //! list has a message of which nobody knows (`matching.rs`), whose turn it is (`turns.rs`), when the next one may go (`pace.rs`) and how
 //! many at a time (`concurrency.rs`).
 
+pub mod backlog;
 pub mod concurrency;
 pub mod errors;
 pub mod failing;

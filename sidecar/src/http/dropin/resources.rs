@@ -11,11 +11,12 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    super::{App, finding, json, kinds, now_ms, problem::Problem, whole},
+    super::{App, finding, json, kinds, problem::Problem, whole},
     known, message_sid, own, pairs,
     passed_on::{Answer, forwarded, look},
     refusals::Refusal,
 };
+use crate::clock::now_ms;
 use crate::{
     domain::{
         api_key::Scope,

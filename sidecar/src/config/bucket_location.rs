@@ -1,0 +1,99 @@
+//! Location of a bucket, as the settings name it.
+
+/// Where a bucket is, and who we are there; the settings of whoever keeps something in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `file:///FOLDER`.
+    pub url: &'a str,
+    /// Of S3 that is not Amazon's, or of a test: `https://minio.internal:9000`. Empty: the cloud's own.
+    pub endpoint: &'a str,
+    /// Amazon's region; empty: `AWS_REGION`, else `us-east-1`.
+    pub region: &'a str,
+    /// Who we are there: lines as in `~/.aws/credentials`, or Google's JSON. Empty: what the environment or the machine says.
+    pub credentials_file: &'a str,
+}
+
+/// Kind of store, with its name and the prefix of its keys.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// S3 or a compatible store.
+    S3 {
+        /// Name of the bucket.
+        bucket: &'a str,
+        /// Prefix of all keys; may be empty.
+        prefix: &'a str,
+    },
+    /// Google Cloud Storage.
+    Gcs {
+        /// Name of the bucket.
+        bucket: &'a str,
+        /// Prefix of all keys; may be empty.
+        prefix: &'a str,
+    },
+    /// Absolute path of a folder.
+    Folder(&'a str),
+}
+
+impl Place<'_> {
+    /// Returns the kind of store that the URL names.
+    ///
+    /// # Errors
+    ///
+    /// The URL names none; the text says which URLs do.
+    pub fn kind(&self) -> Result<Kind<'_>, String> {
+        let wrong =
+            "url: must be s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER, or be empty";
+        let (scheme, rest) = self.url.split_once("://").ok_or(wrong)?;
+        if scheme == "file" {
+            let is_absolute = rest.starts_with('/') && rest.len() > 1;
+            return is_absolute.then_some(Kind::Folder(rest)).ok_or_else(|| wrong.to_owned());
+        }
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if bucket.is_empty() || !bucket.bytes().all(is_plain) {
+            return Err(wrong.to_owned());
+        }
+        match scheme {
+            "s3" => Ok(Kind::S3 { bucket, prefix }),
+            "gs" => Ok(Kind::Gcs { bucket, prefix }),
+            _ => Err(wrong.to_owned()),
+        }
+    }
+
+    /// What is wrong with it that can be told without reaching anything, each beginning with its setting; none when there is
+    /// no URL.
+    pub fn problems(&self) -> Vec<String> {
+        if self.url.is_empty() {
+            return Vec::new();
+        }
+        let mut problems: Vec<String> = self.kind().err().into_iter().collect();
+        let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+        if !self.endpoint.is_empty() && !is_web(self.endpoint) {
+            problems.push("endpoint: must start with https:// (or http://, for a test)".to_owned());
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str) -> Place<'_> {
+        Place { url, endpoint: "", region: "", credentials_file: "" }
+    }
+
+    #[test]
+    fn urls_are_read() {
+        let s3 = |bucket, prefix| Ok(Kind::S3 { bucket, prefix });
+        assert_eq!(at("s3://acme/edge/archive").kind(), s3("acme", "edge/archive"));
+        assert_eq!(at("s3://acme").kind(), s3("acme", ""));
+        assert_eq!(at("gs://acme/").kind(), Ok(Kind::Gcs { bucket: "acme", prefix: "" }));
+        assert_eq!(at("file:///var/edge").kind(), Ok(Kind::Folder("/var/edge")));
+        for wrong in ["acme", "s3://", "s3:///x", "file://x", "file:///", "ftp://acme", "s3://a b"]
+        {
+            assert!(at(wrong).problems()[0].starts_with("url: must be s3://"), "{wrong}");
+        }
+        assert_eq!(at("").problems(), Vec::<String>::new());
+    }
+}

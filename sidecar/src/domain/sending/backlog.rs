@@ -1,0 +1,10 @@
+//! Backlog of messages that wait for the dispatcher or the reconciler.
+
+/// Backlog of one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendsStanding {
+    /// Number of messages whose outcome at Twilio is unknown.
+    pub unknowns: i64,
+    /// Due time of the oldest due message, in milliseconds since 1970; 0 if no message is due.
+    pub oldest_due_ms: i64,
+}
