@@ -79,7 +79,7 @@ filter() {
 sidecar() {
     setup/cargo.sh build --locked --release --package twilio-edge --bin twilio-edge --target $triple
     setup/artifacts.py tar "$dist/twilio-edge-$version-$triple.tar.gz" --folder "twilio-edge-$version" \
-        "$CARGO_TARGET_DIR/$triple/release/twilio-edge=twilio-edge" LICENSE README.md CHANGELOG.md sidecar/defaults.toml=defaults.toml
+        "$CARGO_TARGET_DIR/$triple/release/twilio-edge=twilio-edge" LICENSE README.md CHANGELOG.md crates/platform/defaults.toml=defaults.toml
     setup/artifacts.py sbom "$dist/twilio-edge-$version.cdx.json" --package twilio-edge --target $triple
 }
 

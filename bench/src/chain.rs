@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use twilio_edge::demo::{EnvoyConfig, SIDECAR_CLUSTER};
+use twilio_edge_demo::{EnvoyConfig, SIDECAR_CLUSTER};
 
 const CHAIN: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";

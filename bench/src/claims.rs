@@ -10,11 +10,11 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use twilio_edge::demo::EDGE_TOKEN;
 use twilio_edge_contract::{
     CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Decision, Outcome, PROTOCOL_VERSION,
     SETTLEMENTS_PATH, Settlement, SettlementResult, SettlementsReply, SettlementsRequest,
 };
+use twilio_edge_demo::EDGE_TOKEN;
 
 use crate::http1::{Reader, status};
 use crate::process::{Cores, Process, free_port, until_idle};

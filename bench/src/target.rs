@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
-use twilio_edge::demo::account::write_private;
-use twilio_edge::demo::{
+use twilio_edge_demo::account::write_private;
+use twilio_edge_demo::{
     ACCOUNT_SID, AUTH_TOKEN, BACKEND_CLUSTER, EDGE_TOKEN, EnvoyConfig, SIDECAR_CLUSTER,
 };
 

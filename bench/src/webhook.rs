@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use twilio_edge::demo::{ACCOUNT_SID, AUTH_TOKEN};
 use twilio_edge_contract::{Claim, Class, Identity};
+use twilio_edge_demo::{ACCOUNT_SID, AUTH_TOKEN};
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, sign};
 

@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn every_word_of_the_sidecar_is_known() {
         for file in [
-            include_str!("../../sidecar/keywords.toml"),
-            include_str!("../../sidecar/defaults.toml"),
+            include_str!("../../crates/domain/keywords.toml"),
+            include_str!("../../crates/platform/defaults.toml"),
         ] {
             let words = listed(file);
             assert!(words.len() >= 14, "{words:?}");

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use twilio_edge::demo::account::write_private;
+use twilio_edge_demo::account::write_private;
 
 use crate::broker::Broker;
 use crate::objects::ObjectStore;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use twilio_edge::demo::EnvoyConfig;
+use twilio_edge_demo::EnvoyConfig;
 
 use crate::client::{Connection, get};
 use crate::process::{Process, free_port, isolated, until};

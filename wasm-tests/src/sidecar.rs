@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio::sync::Mutex;
-use twilio_edge::demo::account::write_private;
+use twilio_edge_demo::account::write_private;
 
 use crate::client::get;
 use crate::process::{Process, isolated, until};

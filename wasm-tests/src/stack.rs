@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use twilio_edge::demo::{BACKEND_CLUSTER, EnvoyConfig, SIDECAR_CLUSTER};
+use twilio_edge_demo::{BACKEND_CLUSTER, EnvoyConfig, SIDECAR_CLUSTER};
 
 use crate::client::{Response, send};
 use crate::dependencies::{Dependencies, Sink};

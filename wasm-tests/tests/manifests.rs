@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge::demo::EnvoyConfig;
+use twilio_edge_demo::EnvoyConfig;
 use twilio_edge_wasm_tests::mesh::{judged, resources, the};
 use twilio_edge_wasm_tests::repository;
 

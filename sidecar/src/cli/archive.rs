@@ -3,11 +3,9 @@
 use std::process::ExitCode;
 
 use super::{Sources, fail, listing};
-use crate::{
-    config::{Config, without_password},
-    domain::window::rfc3339,
-    store::{ArchiveQueue, StoreError},
-};
+use twilio_edge_domain::window::rfc3339;
+use twilio_edge_platform::config::{Config, without_password};
+use twilio_edge_store::{ArchiveQueue, StoreError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

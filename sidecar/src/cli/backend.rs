@@ -1,19 +1,17 @@
 //! `twilio-edge backend`: the demo's application, until it is told to stop.
 
-use crate::terminal;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
+use twilio_edge_platform::terminal;
 
 use axum::http::StatusCode;
 
-use crate::{
-    demo::backend::{Answer, router},
-    doors::{
-        self,
-        admission::{Admission, Limits},
-    },
+use twilio_edge_demo::backend::{Answer, router};
+use twilio_edge_platform::{
+    listener as doors,
+    listener::admission::{Admission, Limits},
     metrics::Metrics,
 };
 

@@ -7,21 +7,20 @@ use super::{
     listing::{self, Format},
     permissions::{Failure, Numbers, Place, accepted, contents, each_page},
 };
-use crate::clock::now_ms;
-use crate::{
-    domain::{
-        address::Address,
-        consent::{self, Consent, State},
-        cursor::Cursor,
-        period,
-        policy::Category,
-        suppression::EVERY_CHANNEL,
-    },
-    lists::{self, List},
-    permissions::Permissions,
-    shown::ConsentShown,
-    store::ConsentsPage,
+use twilio_edge_api::views::ConsentShown;
+use twilio_edge_domain::{
+    address::Address,
+    consent::{self, Consent, State},
+    csv_import as lists,
+    csv_import::List,
+    cursor::Cursor,
+    period,
+    policy::Category,
+    suppression::EVERY_CHANNEL,
 };
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::permissions::Permissions;
+use twilio_edge_store::ConsentsPage;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use twilio_edge_filter::form::is_account_sid;
 
-use crate::{demo, file_access};
+use twilio_edge_demo as demo;
+use twilio_edge_platform::file_access;
 
 /// Variables that hold auth tokens; the second while they are being rotated.
 pub(super) const TOKEN_VARIABLES: [&str; 2] = ["TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_NEXT"];

@@ -12,13 +12,13 @@ use super::{
     ledger::account,
     listing::{self, Format},
 };
-use crate::{
-    config::{Config, without_password},
-    dead_letters::{self, Choice, Done, PAGE},
-    domain::window::rfc3339,
-    keys::Caller,
-    store::{DeadLetter, DeadLetters, Fate, Outbox, StoreError},
+use twilio_edge_domain::window::rfc3339;
+use twilio_edge_platform::config::{Config, without_password};
+use twilio_edge_services::{
+    access::api_keys::Caller,
+    inbound::dead_letters::{self, Choice, Done, PAGE},
 };
+use twilio_edge_store::{DeadLetter, DeadLetters, Fate, Outbox, StoreError};
 
 const STANDING: [&str; 4] = ["sink", "state", "count", "oldest"];
 const DEAD: [&str; 7] = ["id", "sink", "event", "given_up_at", "recorded_at", "tries", "reason"];

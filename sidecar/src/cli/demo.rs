@@ -1,21 +1,23 @@
 //! `twilio-edge demo`, which is `make run`: Envoy with the filter, the sidecar on its embedded defaults and the
 //! demo backend, from the first check to the last process ended. What each of them does is their own business.
 
-use crate::terminal;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 use std::{env, fs};
+use twilio_edge_platform::terminal;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::demo::account::Account;
-use crate::demo::key;
-use crate::demo::ports::{self, Place};
-use crate::demo::processes::{Processes, ready};
-use crate::demo::{self, BACKEND_CLUSTER, EnvoyConfig, EnvoyConfigError, SIDECAR_CLUSTER};
+use twilio_edge_demo::account::Account;
+use twilio_edge_demo::key;
+use twilio_edge_demo::ports::{self, Place};
+use twilio_edge_demo::processes::{Processes, ready};
+use twilio_edge_demo::{
+    self as demo, BACKEND_CLUSTER, EnvoyConfig, EnvoyConfigError, SIDECAR_CLUSTER,
+};
 
 /// How long the parts may take until all of them are ready. They take about a second.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -6,7 +6,9 @@ use super::{
     ledger::{self, Place},
     listing::{self, Format, Period},
 };
-use crate::{domain::message::Number, shown::EventTold, store::histories::Search};
+use twilio_edge_api::views::EventTold;
+use twilio_edge_domain::message::Number;
+use twilio_edge_store::histories::Search;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

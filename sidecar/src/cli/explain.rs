@@ -14,11 +14,11 @@ mod search;
 mod url;
 mod url_changes;
 
-use crate::terminal;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use twilio_edge_platform::terminal;
 
 use twilio_edge_contract::Class;
 use twilio_edge_filter::signature::{BodyRule, hash_body};

@@ -1,6 +1,5 @@
 //! `twilio-edge health`: asks a sidecar of this machine whether it is ready, for images that hold nothing else to ask with.
 
-use crate::terminal;
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
@@ -8,9 +7,10 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
+use twilio_edge_platform::terminal;
 
 use super::{Sources, fail};
-use crate::doors::Place;
+use twilio_edge_platform::listener::Place;
 
 /// How long to connect, to ask and to answer may take, each.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -7,14 +7,14 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Sources, credentials::variable, fail, listing};
-use crate::clock::now_ms;
-use crate::{
+use twilio_edge_domain::{api_key::Scope, window::rfc3339};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::{
     config::{Config, without_password},
-    domain::{api_key::Scope, window::rfc3339},
-    keys::{Caller, Keys, Refusal},
-    store::{Key, Register},
     terminal,
 };
+use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
+use twilio_edge_store::{Key, Register};
 
 /// Keys asked for at a time.
 const PAGE: i64 = 500;

@@ -6,13 +6,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Sources, fail};
-use crate::{
-    config::{self, Config, without_password},
-    domain::{message::Number, tenant::is_account_sid},
-    store::{
-        StoreError,
-        histories::{Histories, Page, Search},
-    },
+use twilio_edge_domain::{message::Number, tenant::is_account_sid};
+use twilio_edge_platform::config::{self, Config, without_password};
+use twilio_edge_store::{
+    StoreError,
+    histories::{Histories, Page, Search},
 };
 
 /// How long an operator waits for one answer, at least.

@@ -6,13 +6,11 @@ use std::process::ExitCode;
 use serde_json::{Map, Value};
 
 use super::fail;
-use crate::{
-    domain::{
-        period::{DAY_MS, day, instant},
-        spreadsheet::neutralized_between_tabs,
-    },
-    terminal,
+use twilio_edge_domain::{
+    period::{DAY_MS, day, instant},
+    spreadsheet::neutralized_between_tabs,
 };
+use twilio_edge_platform::terminal;
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

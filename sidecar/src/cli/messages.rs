@@ -7,11 +7,9 @@ use super::{
     ledger::{self, Place},
     listing::{self, Format, Output, Period},
 };
-use crate::{
-    domain::message::{Message, Number},
-    shown::{MessageShown, MessageTold},
-    store::histories::Search,
-};
+use twilio_edge_api::views::{MessageShown, MessageTold};
+use twilio_edge_domain::message::{Message, Number};
+use twilio_edge_store::histories::Search;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -1,10 +1,11 @@
 //! `twilio-edge migrate`: brings the database up to date, so that a deployment can do it before any sidecar starts.
 
-use crate::terminal;
 use std::process::ExitCode;
+use twilio_edge_platform::terminal;
 
 use super::{Sources, fail};
-use crate::{config::without_password, store::Stores};
+use twilio_edge_platform::config::without_password;
+use twilio_edge_store::Stores;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -36,7 +36,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::Merged, file_access, terminal};
+use twilio_edge_platform::{config::Merged, file_access, terminal};
 
 /// Exit code of a command line that cannot be parsed.
 const WRONG_ARGUMENTS: u8 = 2;

@@ -1,18 +1,23 @@
 //! Where the commands that say who may be written to find what they change: of which account, in which database, beside a
 //! sidecar that runs. What they do is in the audit like any other change.
 
-use crate::terminal;
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path, process::ExitCode};
+use twilio_edge_platform::terminal;
 
 use super::{Sources, credentials::variable, fail, ledger};
-use crate::{
-    config::{self, Config, without_password},
-    domain::{address::Address, cursor::Cursor, phone::Region, policy::Policies},
-    keys::Caller,
-    lists::{About, List},
-    permissions::{Permissions, TOGETHER},
-    store::{Consents, StoreError, Tenants},
+use twilio_edge_domain::{
+    address::Address,
+    csv_import::{About, List},
+    cursor::Cursor,
+    phone::Region,
+    policy::Policies,
 };
+use twilio_edge_platform::config::{self, Config, without_password};
+use twilio_edge_services::access::{
+    api_keys::Caller,
+    permissions::{Permissions, TOGETHER},
+};
+use twilio_edge_store::{Consents, StoreError, Tenants};
 
 /// How long an operator waits for one answer, at least.
 const PATIENCE_MS: u64 = 60_000;

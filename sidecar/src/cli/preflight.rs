@@ -1,6 +1,11 @@
 //! Checks of the files that settings name, before `serve` opens anything.
 
-use crate::{accounts, bucket, config::Config, routes, sending, sinks, twilio};
+use twilio_edge_connectors::{bucket, sinks, twilio};
+use twilio_edge_platform::config::Config;
+use twilio_edge_services::{
+    access::webhook_keys as accounts,
+    outbound::{routing_file as routes, sending},
+};
 
 /// Problems of all files, each with the setting that names the file.
 pub(super) fn problems(config: &Config) -> Vec<String> {

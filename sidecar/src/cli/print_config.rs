@@ -1,7 +1,7 @@
 //! `twilio-edge print-config`: the settings in effect, without secrets; and what is wrong with them.
 
-use crate::terminal;
 use std::process::ExitCode;
+use twilio_edge_platform::terminal;
 
 use super::{Sources, fail};
 

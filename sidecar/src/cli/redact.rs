@@ -11,13 +11,13 @@ use super::{
     fail,
     ledger::{account, number},
 };
-use crate::{
-    config::{Config, without_password},
-    domain::{message::Number, period::instant},
-    erasure::{self, Asked, Done},
-    keys::{Caller, Refusal},
-    store::Sweeper,
+use twilio_edge_domain::{message::Number, period::instant};
+use twilio_edge_platform::config::{Config, without_password};
+use twilio_edge_services::{
+    access::api_keys::{Caller, Refusal},
+    operations::erasure::{self, Asked, Done},
 };
+use twilio_edge_store::Sweeper;
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["message_sid", "number", "since", "until"])))]

@@ -6,10 +6,8 @@ use clap::ValueEnum;
 use twilio_edge_filter::{config, metrics, overrides, reply};
 
 use super::fail;
-use crate::{
-    config::Merged,
-    domain::{event, optout},
-};
+use twilio_edge_domain::{event, optout};
+use twilio_edge_platform::config::Merged;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -52,15 +50,17 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Filter => config::reference(),
         Subject::Refusals => reply::reference(),
         Subject::Overrides => overrides::reference(),
-        Subject::Metrics => metrics::reference() + "\n" + &crate::metrics::reference(),
-        Subject::Events => crate::log::reference(),
-        Subject::Sidecar => crate::config::DEFAULTS.to_owned(),
-        Subject::Problems => crate::http::kinds::reference(),
-        Subject::Errors => crate::domain::sending::errors::reference(),
-        Subject::Retention => crate::domain::part::reference(),
+        Subject::Metrics => {
+            metrics::reference() + "\n" + &twilio_edge_platform::metrics::reference()
+        }
+        Subject::Events => twilio_edge_platform::log::reference(),
+        Subject::Sidecar => twilio_edge_platform::config::DEFAULTS.to_owned(),
+        Subject::Problems => twilio_edge_api::kinds::reference(),
+        Subject::Errors => twilio_edge_domain::sending::errors::reference(),
+        Subject::Retention => twilio_edge_domain::part::reference(),
         Subject::EventSchema => event::SCHEMA.to_owned(),
-        Subject::DropIn => crate::http::dropin::reference(),
-        Subject::Simulator => crate::simulator::reference(),
+        Subject::DropIn => twilio_edge_api::dropin::reference(),
+        Subject::Simulator => twilio_edge_simulator::reference(),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check() {
             Ok(usual) => optout::reference(&usual.optout),
             Err(problems) => return fail(problems),

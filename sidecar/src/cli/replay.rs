@@ -1,26 +1,26 @@
 //! `twilio-edge replay`: webhooks of the ledger or of the archive once more to one sink, where the database is reached. It puts them on their way;
 //! a sidecar delivers them. One that is interrupted is carried on by any sidecar, or by `--resume`.
 
-use crate::terminal;
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
+use twilio_edge_platform::terminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use twilio_edge_contract::Class;
 
 use super::{Sources, credentials::variable, fail, ledger::account, listing};
-use crate::clock::now_ms;
-use crate::{
-    archive::Archive,
-    config::{Config, without_password},
-    domain::period::instant,
-    keys::{Caller, Refusal},
-    replays::{self, Asked, Origin, STEP, Shelves, Stopped},
-    sinks::Sinks,
-    store::{ArchiveQueue, Outbox, Replay, StoreError},
+use twilio_edge_connectors::sinks::Sinks;
+use twilio_edge_domain::period::instant;
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::config::{Config, without_password};
+use twilio_edge_services::{
+    access::api_keys::{Caller, Refusal},
+    inbound::replays::{self, Asked, Origin, STEP, Shelves, Stopped},
+    operations::archive::Archive,
 };
+use twilio_edge_store::{ArchiveQueue, Outbox, Replay, StoreError};
 
 /// What the bar counts to.
 const WHOLE: u64 = 1000;

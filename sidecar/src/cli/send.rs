@@ -102,7 +102,7 @@ impl Args {
         let Some(file) = &self.key_file else {
             return variable(KEY).ok_or_else(|| format!("show a key: --key-file, or {KEY}"));
         };
-        let text = crate::file_access::read_secret(file)
+        let text = twilio_edge_platform::file_access::read_secret(file)
             .map_err(|problem| format!("--key-file: {}: {problem}", file.display()))?;
         let token = text.trim();
         let is_one = (1..=LARGEST_KEY).contains(&token.len())

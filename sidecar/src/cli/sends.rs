@@ -11,14 +11,11 @@ use super::{
     fail,
     listing::{self, Format},
 };
-use crate::clock::now_ms;
-use crate::{
-    config::without_password,
-    domain::{sending::outcome::is_message_sid, window::rfc3339},
-    keys::Caller,
-    sending,
-    store::{Send, Sends, StoreError},
-};
+use twilio_edge_domain::{sending::outcome::is_message_sid, window::rfc3339};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::config::without_password;
+use twilio_edge_services::{access::api_keys::Caller, outbound::sending};
+use twilio_edge_store::{Send, Sends, StoreError};
 
 const COLUMNS: [&str; 7] =
     ["id", "state", "account_sid", "created_at", "message_sid", "code", "reason"];

@@ -12,38 +12,45 @@ use tokio::{
 
 use super::preflight;
 use super::{Sources, fail};
-use crate::{
-    accounts::Accounts,
-    answers::Answers,
-    archive::{Archive, Archivist},
-    claims::Claims,
+use twilio_edge_api as http;
+use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
+use twilio_edge_platform::{
     config::{Config, without_password},
-    couriers::{Bell, Couriers},
-    dead_letters,
-    doors::{
-        self, Door,
+    listener as doors,
+    listener::{
+        Door,
         admission::{Admission, Limits},
     },
-    http,
     log::{self, Repeats},
-    media::{Media, library::Library},
     metrics::Metrics,
-    permissions::Checks,
-    reconciler::Reconciler,
-    redirects::Redirects,
-    refusals::Refusals,
-    replays::{self, Shelves},
-    retention::{Job, Rulebook},
-    routes::Routes,
-    senders::{self, Senders},
-    sending::{self, Sending},
-    sinks::Sinks,
-    store::{StoreError, Stores, histories::Histories},
-    telemetry::Telemetry,
-    templates::{Templates, sync::Syncer},
-    tenants::Tenants,
-    twilio::Twilio,
+    traces::Telemetry,
 };
+use twilio_edge_services::{
+    access::{permissions::Checks, tenants::Tenants, webhook_keys::Accounts},
+    inbound::{
+        claims::Claims,
+        dead_letters,
+        delivery_worker::{Bell, Couriers},
+        redirects::Redirects,
+        replays::{self, Shelves},
+    },
+    operations::{
+        archive::{Archive, Archivist},
+        retention::{Job, Rulebook},
+    },
+    outbound::{
+        dispatcher as senders,
+        dispatcher::Senders,
+        media::{Media, library::Library},
+        opt_out_from_error::Refusals,
+        outcome_waiters::Answers,
+        reconciler::Reconciler,
+        routing_file::Routes,
+        sending::{self, Sending},
+        templates::{Templates, sync::Syncer},
+    },
+};
+use twilio_edge_store::{StoreError, Stores, histories::Histories};
 
 /// How long to leave a database alone that did not answer at start.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -315,7 +322,7 @@ async fn archive_webhooks(
         }
         return Ok(None);
     };
-    queue.begin(crate::clock::now_ms()).await.map_err(about)?;
+    queue.begin(twilio_edge_platform::clock::now_ms()).await.map_err(about)?;
     let (settings, metrics) = (config.archive.clone(), metrics.clone());
     let archivist = Archivist { archive, queue, settings, metrics, name: name.to_owned() };
     Ok(Some(tokio::spawn(archivist.run())))

@@ -6,16 +6,16 @@
 mod curl;
 mod send;
 
-use crate::terminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use twilio_edge_platform::terminal;
 
 use twilio_edge_filter::signature::Key;
 
 use self::send::Edge;
 use super::credentials::{self, variable};
-use crate::demo;
-use crate::simulator::webhook::{self, Channel, Content, Message, Parameters, Signed};
+use twilio_edge_demo as demo;
+use twilio_edge_simulator::webhook::{self, Channel, Content, Message, Parameters, Signed};
 
 /// Most webhooks one call makes.
 const MAX_COUNT: u32 = 1000;

@@ -1,19 +1,19 @@
 //! `twilio-edge simulator`: a Twilio on this machine until it is told to stop; `simulator reply` makes a person write.
 
-use crate::terminal;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use twilio_edge_platform::terminal;
 
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{credentials, fail};
-use crate::file_access;
-use crate::simulator::{self, Account, Content, Settings, usual_catalogue};
+use twilio_edge_platform::file_access;
+use twilio_edge_simulator::{self as simulator, Account, Content, Settings, usual_catalogue};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -9,8 +9,10 @@ use super::{
     listing::{self, Output},
     permissions::policies,
 };
-use crate::clock::now_ms;
-use crate::{domain::message::Number, shown::Story, story};
+use twilio_edge_api::views::Story;
+use twilio_edge_domain::message::Number;
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::contact_history as story;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -7,16 +7,15 @@ use super::{
     listing::{self, Format},
     permissions::{Numbers, Place, accepted, contents, each_page},
 };
-use crate::clock::now_ms;
-use crate::{
-    domain::{
-        cursor::Cursor,
-        suppression::{Source, Suppression},
-    },
-    lists::{self, List},
-    shown::SuppressionShown,
-    store::SuppressionsPage,
+use twilio_edge_api::views::SuppressionShown;
+use twilio_edge_domain::{
+    csv_import as lists,
+    csv_import::List,
+    cursor::Cursor,
+    suppression::{Source, Suppression},
 };
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_store::SuppressionsPage;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -10,21 +10,19 @@ use super::{
     ledger::account,
     listing::{self, Format},
 };
-use crate::clock::now_ms;
-use crate::{
-    config::{Config, without_password},
-    domain::template::{
-        Template,
-        catalogue::{Catalogue, Change},
-    },
-    http::templates::TemplateShown,
-    store,
-    templates::{
-        Templates,
-        sync::{Syncer, Unsynced},
-    },
-    twilio::Twilio,
+use twilio_edge_api::templates::TemplateShown;
+use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_domain::template::{
+    Template,
+    catalogue::{Catalogue, Change},
 };
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::config::{Config, without_password};
+use twilio_edge_services::outbound::templates::{
+    Templates,
+    sync::{Syncer, Unsynced},
+};
+use twilio_edge_store as store;
 
 const COLUMNS: [&str; 6] = ["name", "locale", "approval", "category", "content_sid", "source"];
 const CHANGES: [&str; 2] = ["action", "subject"];

@@ -12,19 +12,21 @@ use super::{
     fail, ledger,
     listing::{self, Output},
 };
-use crate::clock::now_ms;
-use crate::{
-    config::{Config, without_password},
-    domain::{
-        policy::Policies,
-        tenant::{Fault, Profile, Tenant, is_account_sid},
-    },
-    http::tenants::TenantShown,
-    keys::{Caller, Refusal},
-    retention::Rulebook,
-    store::{self, StoreError},
-    tenants::{Denied, Tenants},
+use twilio_edge_api::tenants::TenantShown;
+use twilio_edge_domain::{
+    policy::Policies,
+    tenant::{Fault, Profile, Tenant, is_account_sid},
 };
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::config::{Config, without_password};
+use twilio_edge_services::{
+    access::{
+        api_keys::{Caller, Refusal},
+        tenants::{Denied, Tenants},
+    },
+    operations::retention::Rulebook,
+};
+use twilio_edge_store::{self as store, StoreError};
 
 /// Accounts asked for at a time.
 const PAGE: i64 = 500;

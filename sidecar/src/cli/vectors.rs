@@ -5,11 +5,11 @@
 //!
 //! Decides: what counts as agreement, and what is printed. The verdict is the filter's own.
 
-use crate::terminal;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use twilio_edge_platform::terminal;
 
 use serde::{Deserialize, Serialize};
 use twilio_edge_filter::signature::Candidate;

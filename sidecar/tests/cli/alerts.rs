@@ -176,7 +176,7 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
         let plain = span.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '.');
         plain && span.split_once('.').is_some_and(|(family, _)| families.contains(family))
     });
-    let settings = fs::read_to_string(repository().join("sidecar/defaults.toml")).unwrap();
+    let settings = fs::read_to_string(repository().join("crates/platform/defaults.toml")).unwrap();
     let settings: toml::Table = settings.parse().unwrap();
     let is_setting = |span: &str| {
         let (table, name) = span.split_once('.').unwrap();

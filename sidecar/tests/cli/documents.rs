@@ -376,7 +376,7 @@ fn names<'a>(text: &'a str, prefix: &str, more: impl Fn(char) -> bool + Copy) ->
 fn variables_are_ones_that_something_reads() {
     let mut sources = fs::read_to_string(repository().join("setup/setup.sh")).unwrap();
     let mut folders =
-        ["sidecar/src", "sidecar/tests", "wasm-tests/src", "wasm-tests/tests", "bench/src"]
+        ["crates", "sidecar/src", "sidecar/tests", "wasm-tests/src", "wasm-tests/tests", "bench/src"]
             .map(|folder| repository().join(folder))
             .to_vec();
     while let Some(folder) = folders.pop() {
@@ -392,7 +392,7 @@ fn variables_are_ones_that_something_reads() {
     }
     let mut read: BTreeSet<String> =
         names(&sources, "TWILIO_EDGE_", |_| false).into_iter().map(str::to_owned).collect();
-    let defaults = fs::read_to_string(repository().join("sidecar/defaults.toml")).unwrap();
+    let defaults = fs::read_to_string(repository().join("crates/platform/defaults.toml")).unwrap();
     let defaults: toml::Table = defaults.parse().unwrap();
     let mut tables = vec![("TWILIO_EDGE".to_owned(), defaults)];
     while let Some((path, table)) = tables.pop() {

@@ -7,11 +7,9 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use twilio_edge::{
-    domain::{lease::Claimed, optout::Lexicon, webhook::Webhook},
-    store::{Settle, Stores},
-};
 use twilio_edge_contract::{Outcome, SettlementResult};
+use twilio_edge_domain::{lease::Claimed, optout::Lexicon, webhook::Webhook};
+use twilio_edge_store::{Settle, Stores};
 
 use crate::{
     history::stores_with,

@@ -4,12 +4,10 @@
 use std::ffi::OsString;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use twilio_edge::{
-    config::Merged,
-    domain::message::{Direction, Number},
-    store::histories::{Histories, Search},
-};
 use twilio_edge_contract::{Claim, Outcome};
+use twilio_edge_domain::message::{Direction, Number};
+use twilio_edge_platform::config::Merged;
+use twilio_edge_store::histories::{Histories, Search};
 
 use crate::{
     servers::eventually,
@@ -81,7 +79,7 @@ fn number(text: &str) -> Option<Number> {
 async fn listed(histories: &Histories, search: &Search) -> Vec<String> {
     let page = histories.messages(search).await.unwrap();
     let line =
-        |m: &twilio_edge::domain::message::Message| format!("{} {}", m.first.message_sid, m.status);
+        |m: &twilio_edge_domain::message::Message| format!("{} {}", m.first.message_sid, m.status);
     page.found.iter().map(line).collect()
 }
 

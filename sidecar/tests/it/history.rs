@@ -4,13 +4,10 @@
 use std::{collections::BTreeMap, ffi::OsString, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestRunner};
-use twilio_edge::{
-    config::Merged,
-    domain::{lease::Claimed, optout::Lexicon, webhook::Webhook},
-    metrics::Metrics,
-    store::{Settle, Stores},
-};
 use twilio_edge_contract::{Outcome, SettlementResult};
+use twilio_edge_domain::{lease::Claimed, optout::Lexicon, webhook::Webhook};
+use twilio_edge_platform::{config::Merged, metrics::Metrics};
+use twilio_edge_store::{Settle, Stores};
 
 use crate::{
     servers::Redis,

@@ -5,15 +5,12 @@ use std::{ffi::OsString, sync::Arc};
 
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use twilio_edge::{
-    config::Merged,
-    domain::{
-        api_key::Scope,
-        idempotency::{Answer, Headers, Key, fingerprint},
-    },
-    metrics::Metrics,
-    store::{Admission, AuditEntry, Done, NewKey, Once, StoreError, Stores},
+use twilio_edge_domain::{
+    api_key::Scope,
+    idempotency::{Answer, Headers, Key, fingerprint},
 };
+use twilio_edge_platform::{config::Merged, metrics::Metrics};
+use twilio_edge_store::{Admission, AuditEntry, Done, NewKey, Once, StoreError, Stores};
 
 use crate::{
     api_keys::{Caller, administrator, coded},

@@ -14,14 +14,11 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
-use twilio_edge::{
-    config::Merged,
-    domain::media::{Looked, Why},
-    media::{
-        Media,
-        resolver::{Answer, Lookup},
-    },
-    metrics::Metrics,
+use twilio_edge_domain::media::{Looked, Why};
+use twilio_edge_platform::{config::Merged, metrics::Metrics};
+use twilio_edge_services::outbound::media::{
+    Media,
+    resolver::{Answer, Lookup},
 };
 
 use self::server::{OUTSIDE, Server, Trap};

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge::demo::EnvoyConfig;
+use twilio_edge_demo::EnvoyConfig;
 use twilio_edge_wasm_tests::mesh::{self, judged, the};
 use twilio_edge_wasm_tests::process::isolated;
 use twilio_edge_wasm_tests::repository;

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use twilio_edge::demo::EnvoyConfig;
+use twilio_edge_demo::EnvoyConfig;
 use twilio_edge_wasm_tests::envoy::module;
 use twilio_edge_wasm_tests::process::isolated;
 use twilio_edge_wasm_tests::repository;

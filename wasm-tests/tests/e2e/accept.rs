@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge::demo::BACKEND_CLUSTER;
 use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, SETTLEMENTS_PATH};
+use twilio_edge_demo::BACKEND_CLUSTER;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::Response;
 use twilio_edge_wasm_tests::process::until;

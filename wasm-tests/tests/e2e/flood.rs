@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use futures_util::future::{join, join_all};
 use serde_json::json;
-use twilio_edge::demo::BACKEND_CLUSTER;
+use twilio_edge_demo::BACKEND_CLUSTER;
 use twilio_edge_filter::form::MAX_PARAMETERS;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::send_bytes;

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge::demo::SIDECAR_CLUSTER;
 use twilio_edge_contract::CLAIMS_PATH;
+use twilio_edge_demo::SIDECAR_CLUSTER;
 use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::recorder::{Answer, Gate};
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};

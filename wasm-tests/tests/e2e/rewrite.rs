@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge::demo::BACKEND_CLUSTER;
+use twilio_edge_demo::BACKEND_CLUSTER;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::{Connection, send_bytes};
 use twilio_edge_wasm_tests::http2::{Framing, send_h2};

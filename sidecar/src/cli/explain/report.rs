@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::change::Change;
 use super::route::{RouteRefusal, RouteVerdict};
-use crate::terminal::line;
+use twilio_edge_platform::terminal::line;
 
 /// Version of the JSON.
 pub(super) const SCHEMA: u32 = 1;

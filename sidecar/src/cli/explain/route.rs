@@ -13,7 +13,7 @@ use twilio_edge_filter::config::{Bodies, Config, Methods, Mode, Route};
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_filter::signature::BodyRule;
 
-use crate::demo::EnvoyConfig;
+use twilio_edge_demo::EnvoyConfig;
 
 /// Routes of a filter's configuration.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::{domain::display::is_hazardous, simulator::webhook::Signed};
+use twilio_edge_domain::display::is_hazardous;
+use twilio_edge_simulator::webhook::Signed;
 
 /// One command, ready to paste into a shell. `host` when the edge's own would not be the signed one.
 pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String {

@@ -1,14 +1,14 @@
 //! Sends signed requests to an edge and shows what it answered.
 
-use crate::terminal;
 use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
+use twilio_edge_platform::terminal;
 
 use ureq::Agent;
 use ureq::http::{Request, Response};
 
-use crate::simulator::webhook::Signed;
+use twilio_edge_simulator::webhook::Signed;
 
 /// Twilio gives up at 15 seconds; a little more shows what it would have missed.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,152 @@
+//! Who may call: a bearer token is looked up, its scope held against what is asked for, and who asks too often waits.
+//! What a handler may show is then up to the [`Caller`] it finds in the request.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    time::Instant,
+};
+
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+
+use super::{App, kinds, problem::Problem, strangers::Strangers};
+use twilio_edge_domain::api_key::Scope;
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::{
+    config,
+    listener::admission::{Connection, Standing},
+    metrics::{Denial, Limit},
+};
+use twilio_edge_services::access::api_keys::{Caller, Refusal};
+
+/// Who asked, for who writes down what was answered.
+#[derive(Debug, Clone)]
+pub(super) struct Actor(pub(super) String);
+
+/// How often one may ask.
+pub(super) struct Limits {
+    /// There are as many as there are keys: nobody is counted here before being known.
+    callers: DefaultKeyedRateLimiter<String>,
+    strangers: Strangers,
+}
+
+impl Limits {
+    pub(super) fn new(settings: &config::Api) -> Limits {
+        let some = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(some(settings.requests_per_second));
+        Limits {
+            callers: RateLimiter::keyed(quota.allow_burst(some(settings.burst))),
+            strangers: Strangers::new(settings.bad_tokens_per_minute),
+        }
+    }
+
+    fn take(&self, caller: &Caller) -> Result<(), Problem> {
+        let early = |until: governor::NotUntil<_>| {
+            Problem::too_many(until.wait_time_from(DefaultClock::default().now()))
+        };
+        self.callers.check_key(&caller.actor).map_err(early)
+    }
+}
+
+/// Filters. Not limited: what they ask for is what Twilio sends, and each waits for its answer.
+pub(super) async fn edge(State(app): State<App>, request: Request, next: Next) -> Response {
+    admitted(&app, Scope::Edge, request, next).await
+}
+
+/// Applications.
+pub(super) async fn application(State(app): State<App>, request: Request, next: Next) -> Response {
+    admitted(&app, Scope::App, request, next).await
+}
+
+/// Administrators.
+pub(super) async fn administration(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
+    admitted(&app, Scope::Admin, request, next).await
+}
+
+async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map(|ConnectInfo(peer)| peer.ip());
+    let shown = bearer(request.headers()).unwrap_or_default();
+    let caller = match known(app, needed, shown, address).await {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    if let Some(connection) = request.extensions().get::<Connection>() {
+        connection.prove(match caller.scope {
+            Scope::Edge => Standing::Filter,
+            Scope::App | Scope::Admin => Standing::Known,
+        });
+    }
+    let account_sid = caller.account_sid.as_deref();
+    if needed == Scope::App && account_sid.is_some_and(|sid| app.tenants.is_closed(sid)) {
+        app.claims.metrics.denied(Denial::Closed);
+        return Problem::of(kinds::ACCOUNT_CLOSED).into_response();
+    }
+    if needed != Scope::Edge
+        && let Err(problem) = app.limits.take(&caller)
+    {
+        app.claims.metrics.limited(Limit::Key);
+        return problem.into_response();
+    }
+    let actor = Actor(caller.actor.clone());
+    request.extensions_mut().insert(caller);
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(actor);
+    response
+}
+
+/// Who calls, if their token is ours and good for this.
+async fn known(
+    app: &App,
+    needed: Scope,
+    shown: &[u8],
+    address: Option<IpAddr>,
+) -> Result<Caller, Problem> {
+    let strangers = &app.limits.strangers;
+    // What else comes from an address locks no good key out: only tokens that cannot be one are refused unlooked at.
+    let wait = address.and_then(|address| strangers.wait(address, Instant::now()));
+    let limited = |wait| {
+        app.claims.metrics.limited(Limit::Address);
+        Err(Problem::too_many_bad_tokens(wait))
+    };
+    if let Some(wait) = wait
+        && !app.keys.may_be_good(shown).await
+    {
+        return limited(wait);
+    }
+    let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
+    let caller = app.keys.caller(shown, needed, source, now_ms()).await;
+    if let (Err(Refusal::Unknown), Some(address)) = (&caller, address) {
+        strangers.note(address, Instant::now());
+        if let Some(wait) = wait {
+            return limited(wait);
+        }
+    }
+    match &caller {
+        Err(Refusal::Unknown) => app.claims.metrics.denied(Denial::Unknown),
+        Err(Refusal::Scope { .. } | Refusal::BootstrapOver) => {
+            app.claims.metrics.denied(Denial::Scope);
+        }
+        _ => {}
+    }
+    caller.map_err(|refusal| Problem::refused(refusal, needed))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let shown = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = shown.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+}

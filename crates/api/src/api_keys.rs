@@ -1,0 +1,259 @@
+//! `/v1/keys`, for administrators: make, list and revoke API keys. `/v1/key`, for everybody: which key this is.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App,
+    finding::{self, Listing},
+    idempotency::{Kept, Repeatable},
+    json, object,
+    problem::Problem,
+};
+use twilio_edge_domain::{
+    api_key::Scope,
+    cursor::Cursor,
+    idempotency::{Answer, Headers},
+    window::rfc3339,
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::api_keys::{Caller, Refusal};
+use twilio_edge_store::{Done, Key, Turn};
+
+/// An API key. Times are RFC 3339.
+#[derive(Serialize, ToSchema)]
+struct ApiKey {
+    id: String,
+    name: String,
+    scope: Scope,
+    account_sid: Option<String>,
+    created_at: Option<String>,
+    created_by: String,
+    last_used_at: Option<String>,
+    revoked_at: Option<String>,
+}
+
+impl ApiKey {
+    fn of(key: Key) -> ApiKey {
+        ApiKey {
+            id: key.id,
+            name: key.name,
+            scope: key.scope,
+            account_sid: key.account_sid,
+            created_at: rfc3339(key.created_at_ms),
+            created_by: key.created_by,
+            last_used_at: key.last_used_at_ms.and_then(rfc3339),
+            revoked_at: key.revoked_at_ms.and_then(rfc3339),
+        }
+    }
+}
+
+/// A key to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedKey {
+    #[schema(
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
+    name: String,
+    /// What it permits: no more than the key that makes it. Keys of scope `edge` are made on the command line, or with the edge
+    /// token before there is an administrator.
+    scope: Scope,
+    /// The only account it sees; that of the key that makes it, if that one is bound.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+}
+
+/// A new key.
+#[derive(Serialize, ToSchema)]
+struct CreatedKey {
+    key: ApiKey,
+    /// What its owner has to send. Told this once: `null` in the answer to a copy of the request.
+    token: Option<String>,
+}
+
+/// A page of keys, the newest first.
+#[derive(Serialize, ToSchema)]
+struct KeyList {
+    keys: Vec<ApiKey>,
+    next_cursor: Option<String>,
+}
+
+/// For administrators.
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(fetch, revoke))
+}
+
+/// For everybody who has a key.
+pub(super) fn own_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(own))
+}
+
+/// Makes a key. Its token is in this answer and in no other: whoever has lost it revokes the key and makes another.
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    tag = "keys",
+    params(Repeatable),
+    operation_id = "create_key",
+    request_body = WantedKey,
+    responses(
+        (status = 201, description = "The key", body = CreatedKey, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn create(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let wanted: WantedKey = object(body)?;
+    let WantedKey { name, scope, account_sid } = wanted;
+    let is_kept = turn.is_some();
+    let once = |key: &Key| turn.map(|Extension(turn)| Done { turn, answer: repeated(key) });
+    let created = app.keys.create(&caller, scope, account_sid, &name, now_ms(), once).await;
+    let (key, token) = created.map_err(refused)?;
+    let place = HeaderValue::try_from(place(&key));
+    let mut response = json(&CreatedKey { key: ApiKey::of(key), token: Some(token) });
+    *response.status_mut() = StatusCode::CREATED;
+    if is_kept {
+        response.extensions_mut().insert(Kept);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(place) = place {
+        headers.insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// What copies of the request are answered: all but the token, which is not stored.
+fn repeated(key: &Key) -> Answer {
+    let created = CreatedKey { key: ApiKey::of(key.clone()), token: None };
+    Answer {
+        status: StatusCode::CREATED.as_u16(),
+        headers: Headers {
+            content_type: Some("application/json".to_owned()),
+            location: Some(place(key)),
+        },
+        body: serde_json::to_string(&created).unwrap_or_default(),
+    }
+}
+
+fn place(key: &Key) -> String {
+    format!("/v1/keys/{}", key.id)
+}
+
+/// The keys, the newest first, revoked ones too.
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    tag = "keys",
+    params(Listing),
+    operation_id = "list_keys",
+    responses(
+        (status = 200, description = "A page of them", body = KeyList),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Listing { account_sid, limit, cursor } = finding::query(query)?;
+    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
+    let cursor = finding::cursor(cursor, finding::is_key)?;
+    let before = match &cursor {
+        Some(Cursor::Key { created_ms, id }) => Some((*created_ms, id.as_str())),
+        _ => None,
+    };
+    let most = finding::one_more(limit);
+    let found = app.keys.list(&caller, account_sid.as_deref(), before, most).await;
+    let mut found = found.map_err(refused)?;
+    let place = |key: &Key| Cursor::Key { created_ms: key.created_at_ms, id: key.id.clone() };
+    let next_cursor = finding::cut(&mut found, limit, place);
+    Ok(json(&KeyList { keys: found.into_iter().map(ApiKey::of).collect(), next_cursor }))
+}
+
+/// One key.
+#[utoipa::path(
+    get,
+    path = "/v1/keys/{id}",
+    tag = "keys",
+    params(("id" = String, Path, description = "The public part of the key")),
+    operation_id = "fetch_key",
+    responses(
+        (status = 200, description = "The key", body = ApiKey),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    let key = app.keys.get(&caller, &id).await.map_err(refused)?;
+    Ok(json(&ApiKey::of(key)))
+}
+
+/// Makes a key invalid, for good; doing it again changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{id}",
+    tag = "keys",
+    params(("id" = String, Path, description = "The public part of the key")),
+    operation_id = "revoke_key",
+    responses(
+        (status = 200, description = "The key, revoked", body = ApiKey),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn revoke(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    let key = app.keys.revoke(&caller, &id, now_ms()).await.map_err(refused)?;
+    Ok(json(&ApiKey::of(key)))
+}
+
+/// The key this request was sent with.
+#[utoipa::path(
+    get,
+    path = "/v1/key",
+    tag = "keys",
+    operation_id = "own_key",
+    responses(
+        (status = 200, description = "The key", body = ApiKey),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn own(Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
+    let key = caller.key.ok_or_else(|| Problem::refused(Refusal::NoSuchKey, Scope::App))?;
+    Ok(json(&ApiKey::of(key)))
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    Problem::refused(refusal, Scope::Admin)
+}

@@ -1,0 +1,91 @@
+//! `GET /v1/audit`: every administrative change, the newest first.
+
+use axum::{
+    Extension,
+    extract::{Query, State, rejection::QueryRejection},
+    response::Response,
+};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App,
+    finding::{self, Listing},
+    json,
+    problem::Problem,
+};
+use twilio_edge_domain::{api_key::Scope, cursor::Cursor, window::rfc3339};
+use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_store::AuditEntry;
+
+/// One change: who did what to whose what, when and from where.
+#[derive(Serialize, ToSchema)]
+struct Change {
+    id: i64,
+    at: Option<String>,
+    actor: String,
+    source: String,
+    action: String,
+    subject: String,
+    account_sid: Option<String>,
+    detail: Value,
+}
+
+impl Change {
+    fn of(entry: AuditEntry) -> Change {
+        Change {
+            id: entry.id,
+            at: rfc3339(entry.at_ms),
+            actor: entry.actor,
+            source: entry.source,
+            action: entry.action,
+            subject: entry.subject,
+            account_sid: entry.account_sid,
+            detail: serde_json::from_str(&entry.detail).unwrap_or_default(),
+        }
+    }
+}
+
+/// A page of changes, the newest first.
+#[derive(Serialize, ToSchema)]
+struct ChangeList {
+    entries: Vec<Change>,
+    next_cursor: Option<String>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// Every administrative change, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    tag = "audit",
+    params(Listing),
+    operation_id = "list_audit",
+    responses(
+        (status = 200, description = "A page of them", body = ChangeList),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Listing { account_sid, limit, cursor } = finding::query(query)?;
+    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
+    let before = match finding::cursor(cursor, finding::is_entry)? {
+        Some(Cursor::Entry { id }) => Some(id),
+        _ => None,
+    };
+    let most = finding::one_more(limit);
+    let found = app.keys.audit(&caller, account_sid.as_deref(), before, most).await;
+    let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
+    let next_cursor = finding::cut(&mut found, limit, |entry| Cursor::Entry { id: entry.id });
+    Ok(json(&ChangeList { entries: found.into_iter().map(Change::of).collect(), next_cursor }))
+}

@@ -1,0 +1,61 @@
+//! `POST /edge/v1/claims`: may these webhooks be forwarded?
+
+use std::time::Instant;
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    response::Response,
+};
+use twilio_edge_contract::{ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{App, check_batch, json, problem::Problem, read};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::{metrics::Batch, store_metrics as steps, traces::Callout};
+use twilio_edge_services::access::api_keys::Caller;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(claim))
+}
+
+/// May these webhooks be forwarded? One verdict per claim, in order.
+#[utoipa::path(
+    post,
+    path = "/edge/v1/claims",
+    tag = "edge",
+    request_body = ClaimsRequest,
+    responses(
+        (status = 200, description = "The verdicts", body = ClaimsReply),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn claim(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    callout: Option<Extension<Callout>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let request = read(body, |request: &ClaimsRequest| request.v)?;
+    check_batch(request.claims.len())?;
+    if !request.claims.iter().all(|claim| caller.sees(&claim.identity.account_sid)) {
+        return Err(Problem::other_account());
+    }
+    app.claims.metrics.batched(Batch::Claims, request.claims.len());
+    let traced = app.telemetry.traced(&request.claims);
+    let asked = Instant::now();
+    // Thousands of bytes to move through every layer above, if it were part of this.
+    let claiming = Box::pin(app.claims.claim(request.claims, now_ms()));
+    let (verdicts, steps) = match traced {
+        Some(_) => steps::taken_by(claiming).await,
+        None => (claiming.await, Vec::new()),
+    };
+    let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
+    app.claims.metrics.claims_took(asked.elapsed());
+    if let Some(traced) = traced {
+        traced.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout), &steps);
+    }
+    Ok(json(&ClaimsReply { v: PROTOCOL_VERSION, verdicts }))
+}

@@ -1,0 +1,317 @@
+//! `/v1/dead-letters`: what sinks did not take. Listed, looked into, and decided about as [`twilio_edge_services::inbound::dead_letters`] says.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{App, finding, idempotency::Repeatable, json, kinds, object, problem::Problem};
+use twilio_edge_domain::{cursor::Cursor, window::rfc3339};
+use twilio_edge_services::{
+    access::api_keys::Caller,
+    inbound::dead_letters::{self, Choice, Done},
+};
+use twilio_edge_store::{DeadLetter, DeadLetters, Fate, Letter};
+
+/// Looked at for one answer: more are asked for again.
+const MOST: usize = 5000;
+
+/// Longest name of a sink that is looked for.
+const LONGEST_SINK: usize = 100;
+
+/// Which to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Only what belongs to this account.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// Only what this sink did not take.
+    #[param(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9_-]+$")]
+    sink: Option<String>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    cursor: Option<String>,
+}
+
+/// A delivery that was given up.
+#[derive(Serialize, ToSchema)]
+struct DeadLetterShown {
+    id: i64,
+    sink: String,
+    account_sid: String,
+    /// Of the webhook: `event_id` of the event.
+    event_id: String,
+    /// What the sink was or would be sent as `webhook-id`.
+    delivery_id: String,
+    given_up_at: Option<String>,
+    /// When it was to be delivered, or was brought on its way again.
+    recorded_at: Option<String>,
+    tries: i64,
+    /// Why the last try failed.
+    reason: Option<String>,
+}
+
+/// A page of them, the latest first.
+#[derive(Serialize, ToSchema)]
+struct DeadLetterList {
+    dead_letters: Vec<DeadLetterShown>,
+    next_cursor: Option<String>,
+}
+
+/// One of them, as it stands now.
+#[derive(Serialize, ToSchema)]
+struct DeadLetterTold {
+    id: i64,
+    sink: String,
+    account_sid: String,
+    event_id: String,
+    delivery_id: String,
+    /// `dead`, or what became of it since: `waiting`, `done`, `discarded`.
+    state: String,
+    /// When it was given up, taken or discarded.
+    ended_at: Option<String>,
+    recorded_at: Option<String>,
+    tries: i64,
+    reason: Option<String>,
+    /// What the sink is sent; `null` when it is not in the ledger any more.
+    #[schema(value_type = Option<Object>)]
+    event: Option<Value>,
+}
+
+/// Which are meant: of each that is named, and at least one is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Chosen {
+    /// These; else all of the sink and account.
+    #[schema(min_items = 1, max_items = 5000)]
+    ids: Option<Vec<i64>>,
+    /// Only what this sink did not take.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9_-]+$")]
+    sink: Option<String>,
+    /// Only what belongs to this account.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+}
+
+/// What was done.
+#[derive(Serialize, ToSchema)]
+struct DecidedShown {
+    /// How many were named or found.
+    found: usize,
+    /// How many of them were dead letters until now.
+    changed: usize,
+    /// Whether that was all; if not, ask again.
+    complete: bool,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
+}
+
+/// What may be sent twice and is done once.
+pub(super) fn deciding_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(retry)).routes(routes!(discard))
+}
+
+/// Deliveries that were given up, the latest first.
+#[utoipa::path(
+    get,
+    path = "/v1/dead-letters",
+    tag = "dead letters",
+    params(Wanted),
+    operation_id = "list_dead_letters",
+    responses((status = 200, description = "A page of them", body = DeadLetterList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Wanted { account_sid, sink, limit, cursor } = finding::query(query)?;
+    let account_sid = account(&caller, account_sid)?;
+    let (sink, limit) = (one_sink(sink)?, finding::limit(limit)?);
+    let (before_ms, before_seq) = match finding::cursor(cursor, finding::is_dead_letter)? {
+        Some(Cursor::DeadLetter { ended_ms, seq }) => (ended_ms, seq),
+        _ => (i64::MAX, i64::MAX),
+    };
+    let (account_sid, sink) = (account_sid.as_deref(), sink.as_deref());
+    let most = finding::one_more(limit);
+    let page = DeadLetters { account_sid, sink, before_ms, before_seq, most };
+    let found = app.claims.stores.outbox().dead_letters(page).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let place =
+        |last: &DeadLetter| Cursor::DeadLetter { ended_ms: last.ended_at_ms, seq: last.seq };
+    let next_cursor = finding::cut(&mut found, limit, place);
+    let dead_letters = found.into_iter().map(DeadLetterShown::of).collect();
+    Ok(json(&DeadLetterList { dead_letters, next_cursor }))
+}
+
+/// One delivery that was given up, with what it holds and what became of it since.
+#[utoipa::path(
+    get,
+    path = "/v1/dead-letters/{id}",
+    tag = "dead letters",
+    params(("id" = i64, Path, description = "The number under which it is listed", minimum = 1)),
+    operation_id = "fetch_dead_letter",
+    responses((status = 200, description = "The delivery", body = DeadLetterTold), Problem),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Response, Problem> {
+    let nowhere = || Problem::of(kinds::NO_SUCH_DEAD_LETTER);
+    let Path(id) = id.map_err(|_| nowhere())?;
+    let found = app.claims.stores.outbox().letter(id, caller.account_sid.as_deref()).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    Ok(json(&DeadLetterTold::of(found.ok_or_else(nowhere)?)))
+}
+
+/// Brings deliveries that were given up on their way again, with all their patience, before what waits of the same person.
+#[utoipa::path(
+    post,
+    path = "/v1/dead-letters/retry",
+    tag = "dead letters",
+    params(Repeatable),
+    operation_id = "retry_dead_letters",
+    request_body = Chosen,
+    responses(
+        (status = 200, description = "What was done", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn retry(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let decided = decide(&app, &caller, Fate::Retried, body).await;
+    app.claims.bell.ring();
+    decided
+}
+
+/// Gives deliveries up for good: they are not dead letters any more, and never delivered.
+#[utoipa::path(
+    post,
+    path = "/v1/dead-letters/discard",
+    tag = "dead letters",
+    params(Repeatable),
+    operation_id = "discard_dead_letters",
+    request_body = Chosen,
+    responses(
+        (status = 200, description = "What was done", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn discard(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    decide(&app, &caller, Fate::Discarded, body).await
+}
+
+async fn decide(
+    app: &App,
+    caller: &Caller,
+    fate: Fate,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let chosen: Chosen = object(body)?;
+    let choice = chosen.read(caller)?;
+    let outbox = app.claims.stores.outbox();
+    let done = dead_letters::decide(&outbox, caller, fate, &choice, MOST).await;
+    let Done { found, changed, complete } = done.map_err(|reason| Problem::unavailable(&reason))?;
+    Ok(json(&DecidedShown { found, changed, complete }))
+}
+
+impl Chosen {
+    fn read(self, caller: &Caller) -> Result<Choice, Problem> {
+        if self.ids.is_none() && self.sink.is_none() && self.account_sid.is_none() {
+            return Err(Problem::of(kinds::UNCLEAR_CHOICE));
+        }
+        let ids = self.ids;
+        if ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > MOST) {
+            return Err(Problem::unreadable(&format!("ids: must be 1 to {MOST}")));
+        }
+        let account_sid = account(caller, self.account_sid)?;
+        Ok(Choice { ids, sink: one_sink(self.sink)?, account_sid })
+    }
+}
+
+impl DeadLetterShown {
+    fn of(letter: DeadLetter) -> DeadLetterShown {
+        DeadLetterShown {
+            id: letter.seq,
+            sink: letter.sink,
+            account_sid: letter.account_sid,
+            event_id: letter.dedupe_key,
+            delivery_id: letter.delivery_id,
+            given_up_at: rfc3339(letter.ended_at_ms),
+            recorded_at: rfc3339(letter.recorded_at_ms),
+            tries: letter.tries,
+            reason: letter.reason,
+        }
+    }
+}
+
+impl DeadLetterTold {
+    fn of(letter: Letter) -> DeadLetterTold {
+        let event = letter.due.parcel().and_then(|parcel| serde_json::to_value(parcel.event).ok());
+        let Letter { state, sink, reason, ended_at_ms, due } = letter;
+        DeadLetterTold {
+            id: due.seq,
+            sink,
+            account_sid: due.account_sid,
+            event_id: due.dedupe_key,
+            delivery_id: due.delivery_id,
+            state,
+            ended_at: ended_at_ms.and_then(rfc3339),
+            recorded_at: rfc3339(due.recorded_at_ms),
+            tries: due.tries,
+            reason,
+            event,
+        }
+    }
+}
+
+/// The account that is asked about: the one of the key, or one of those it sees; none for all of them.
+fn account(caller: &Caller, asked: Option<String>) -> Result<Option<String>, Problem> {
+    match finding::one_account(asked)? {
+        Some(asked) if !caller.sees(&asked) => Err(Problem::other_account()),
+        Some(asked) => Ok(Some(asked)),
+        None => Ok(caller.account_sid.clone()),
+    }
+}
+
+/// What can be the name of a sink, if one is named.
+pub(super) fn one_sink(asked: Option<String>) -> Result<Option<String>, Problem> {
+    let is_name = |name: &String| {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        (1..=LONGEST_SINK).contains(&name.len()) && name.bytes().all(is_letter)
+    };
+    match asked {
+        Some(asked) if !is_name(&asked) => {
+            Err(Problem::unreadable("sink: must be letters, digits, - and _"))
+        }
+        asked => Ok(asked),
+    }
+}

@@ -1,0 +1,302 @@
+//! Twilio's own REST, for applications that keep Twilio's SDK and change where it calls: messages with their media and feedback,
+//! and the account. What is asked for is taken on as by `POST /v1/messages`; what Twilio has, Twilio shows and changes (`resources.rs`). Twilio's description of
+//! its API describes this as well, so ours does not. docs/DROP-IN.md says what differs.
+
+mod codes;
+mod passed_on;
+mod refusals;
+mod resources;
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    Extension, Router,
+    body::{Bytes, to_bytes},
+    extract::{Path, RawQuery, Request, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::Value;
+
+pub use self::codes::reference;
+use self::refusals::Refusal;
+pub(super) use self::refusals::spoken;
+use super::{
+    App, access, finding,
+    idempotency::{self, Kept, REPLAYED, as_of_ms},
+    json, kinds, people,
+    problem::Problem,
+    sends::{self, take_on},
+    whole,
+};
+use twilio_edge_domain::{
+    address::Address,
+    dropin::{
+        Mistake,
+        asked::{Asked, is_sid},
+        entry,
+        listing::{Listing, Place},
+        resource::{self, Known},
+    },
+    idempotency::{Answer, Headers},
+    policy::Category,
+    sending::request::Request as Wanted,
+};
+use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_store::{Send, Turn, WaitingPage};
+
+/// Where everything of Twilio's is.
+const PATHS: &str = "/2010-04-01/";
+
+/// By which Twilio names a request of its own; some of its clients name theirs by it.
+const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
+const OUR_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a message is for, which Twilio does not ask.
+const CATEGORY: HeaderName = HeaderName::from_static("twilio-edge-category");
+
+/// Largest answer of ours that is kept for copies.
+const LARGEST: usize = 256 << 10;
+
+pub(super) fn router(app: &App) -> Router<App> {
+    let account = "/2010-04-01/Accounts/{account_sid}";
+    let message = format!("{account}/Messages/{{sid}}");
+    Router::new()
+        .route(account, get(resources::account))
+        .route(&format!("{account}/Messages.json"), get(list).post(create))
+        .route(&message, get(resources::fetch).post(resources::update).delete(resources::remove))
+        .route(&format!("{message}/Media.json"), get(resources::media_list))
+        .route(
+            &format!("{message}/Media/{{medium}}"),
+            get(resources::media_fetch).delete(resources::media_remove),
+        )
+        .route(&format!("{message}/Feedback.json"), post(resources::feedback))
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .layer(middleware::from_fn_with_state(app.clone(), up_to_date))
+        .layer(middleware::from_fn_with_state(app.clone(), access::application))
+        .layer(middleware::from_fn(named))
+}
+
+/// From here on, who calls and what they call their request is said as every client of ours says it.
+async fn named(mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().strip_prefix(PATHS).unwrap_or_default();
+    let account_sid = path.split('/').nth(1).unwrap_or_default();
+    let account_sid = account_sid.strip_suffix(".json").unwrap_or(account_sid).to_owned();
+    let headers = request.headers_mut();
+    let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    if let Some(token) = shown.and_then(|shown| entry::token(shown, &account_sid))
+        && let Ok(bearer) = HeaderValue::try_from(format!("Bearer {token}"))
+    {
+        headers.insert(header::AUTHORIZATION, bearer);
+    }
+    if let Some(key) = headers.remove(TWILIOS_KEY) {
+        headers.entry(OUR_KEY).or_insert(key);
+    }
+    next.run(request).await
+}
+
+/// A copy of a request is told how far its message is now: what is kept for it was written before Twilio was called.
+async fn up_to_date(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let Some(replayed) = response.headers().get(REPLAYED).cloned() else { return Ok(response) };
+    let status = response.status();
+    let body = to_bytes(response.into_body(), LARGEST).await.unwrap_or_default();
+    let shown: Value = serde_json::from_slice(&body)
+        .map_err(|error| Problem::internal(&format!("what is kept of a message: {error}")))?;
+    let mut response = match settled(&app, shown, begun).await {
+        Ok(shown) => with_status(status, &shown),
+        Err(refusal) => refusal.into_response(),
+    };
+    response.headers_mut().insert(REPLAYED, replayed);
+    Ok(response)
+}
+
+/// Takes a message on, and tells what Twilio said if that is soon.
+async fn create(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
+    Path(account_sid): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let begun = Instant::now();
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let pairs = pairs(&whole(body)?);
+    let to = pairs.iter().find(|(name, _)| name == "To").map(|(_, to)| to.as_str());
+    let writer = match to.filter(|to| Address::given(to, None, None).is_err()) {
+        Some(to) => people::known_address(&app, &account_sid, "To", to, None, None).await.ok(),
+        None => None,
+    };
+    let asked = Asked::read(&pairs, as_of_ms(turn.clone()), writer)?;
+    let (send_at_ms, passed_on) = (asked.send_at_ms, asked.passed_on);
+    let request = Wanted {
+        account_sid,
+        to: asked.to,
+        sender: asked.sender,
+        content: asked.content,
+        category: category(&headers)?,
+        locale: None,
+        template: None,
+        fallback: None,
+    };
+    let is_kept = turn.is_some();
+    let answer = |send: &Send| Answer {
+        status: StatusCode::CREATED.as_u16(),
+        headers: Headers { content_type: Some("application/json".to_owned()), location: None },
+        body: resource::of(&known(send)).to_string(),
+    };
+    let taken = sends::Asked { request, send_at_ms, passed_on };
+    let send = take_on(&app, &caller, turn, taken, answer).await?;
+    let mut response = match settled(&app, resource::of(&known(&send)), begun).await {
+        Ok(shown) => with_status(StatusCode::CREATED, &shown),
+        Err(refusal) => refusal.into_response(),
+    };
+    if is_kept {
+        response.extensions_mut().insert(Kept);
+    }
+    Ok(response)
+}
+
+/// What waits here, and then what Twilio lists.
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(account_sid): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let listing = Listing::read(query.as_deref().unwrap_or_default())?;
+    let (before_ms, before_id) = match &listing.place {
+        Place::Waiting(at_ms, id) => (*at_ms, id.as_str()),
+        Place::Twilio(query) => {
+            return passed_on::look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
+        }
+    };
+    let page = WaitingPage {
+        account_sid: &account_sid,
+        to: listing.to.as_ref(),
+        from: &listing.from,
+        before: (before_ms, before_id),
+        most: finding::one_more(listing.size),
+    };
+    let found = app.sending.sends.waiting(&page).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    if found.is_empty() {
+        let query = listing.twilios();
+        return passed_on::look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
+    }
+    let has_more = found.len() > listing.size;
+    found.truncate(listing.size);
+    let shown: Vec<Value> = found.iter().map(|send| resource::of(&known(send))).collect();
+    let last = found.last().filter(|_| has_more).map(|send| (send.created_at_ms, send.id.as_str()));
+    Ok(json(&listing.page(&account_sid, &shown, last)))
+}
+
+/// What is shown of a message that was taken on, once Twilio has said what becomes of it, or there is no more time. That it was
+/// taken on is certain: who is told otherwise asks again, for a second message.
+async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, Refusal> {
+    let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (account_sid, mut id) =
+        (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
+    let patience = app.patience.saturating_sub(begun.elapsed());
+    // A database that is slow all of a sudden must not make it longer.
+    let deadline = Instant::now() + patience + Duration::from_millis(200);
+    let send = loop {
+        let patience = app.patience.saturating_sub(begun.elapsed());
+        let answered = app.sending.answers.of(&app.sending.sends, &account_sid, &id, patience);
+        let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
+            return Ok(shown);
+        };
+        // What is sent instead is what became of it.
+        let instead = app.sending.sends.instead_of(&send.id);
+        let Ok(instead) = tokio::time::timeout_at(deadline.into(), instead).await else {
+            return Ok(shown);
+        };
+        match instead {
+            Ok(Some(instead)) if send.state == "refused" => {
+                shown = resource::of(&known(&instead));
+                id = instead.id;
+            }
+            _ => break send,
+        }
+    };
+    if matches!(send.state.as_str(), "refused" | "not_sent") {
+        let code = codes::of_end(&send.code).unwrap_or(UNKNOWN);
+        let mistake = Mistake::new(code, send.reason);
+        // Twilio's own status, if Twilio refused it.
+        return Err(match u16::try_from(send.twilio_status) {
+            Ok(status @ 400..=499) => mistake.with_status(status),
+            _ => mistake,
+        }
+        .into());
+    }
+    resource::settle(&mut shown, &known(&send));
+    Ok(shown)
+}
+
+/// Twilio's 30008: nobody says why.
+const UNKNOWN: u32 = 30008;
+
+/// One of ours, by the name that is made of its id.
+async fn own(app: &App, account_sid: &str, sid: &str) -> Result<Option<Send>, Problem> {
+    let Some(id) = resource::id(sid) else { return Ok(None) };
+    let away = |reason| Problem::unavailable(&reason);
+    let mut found = app.sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
+    // What is sent instead of what was refused is what became of it.
+    while let Some(refused) = found.as_ref().filter(|send| send.state == "refused") {
+        match app.sending.sends.instead_of(&refused.id).await.map_err(away)? {
+            Some(instead) => found = Some(instead),
+            None => break,
+        }
+    }
+    Ok(found)
+}
+
+fn message_sid(last: &str) -> Result<&str, Problem> {
+    let sid = last.strip_suffix(".json").unwrap_or(last);
+    match is_sid(sid, "SM") || is_sid(sid, "MM") {
+        true => Ok(sid),
+        false => Err(Problem::of(kinds::NO_SUCH_MESSAGE)),
+    }
+}
+
+fn with_status(status: StatusCode, shown: &Value) -> Response {
+    let mut response = json(shown);
+    *response.status_mut() = status;
+    response
+}
+
+fn category(headers: &HeaderMap) -> Result<Option<Category>, Problem> {
+    let Some(said) = headers.get(CATEGORY) else { return Ok(None) };
+    let found = Category::ALL.into_iter().find(|category| said == category.as_str());
+    let names = Category::ALL.map(Category::as_str).join(", ");
+    let problem = || Problem::unreadable(&format!("{CATEGORY}: must be one of {names}"));
+    found.map(Some).ok_or_else(problem)
+}
+
+fn pairs(form: &[u8]) -> Vec<(String, String)> {
+    form_urlencoded::parse(form).into_owned().collect()
+}
+
+fn known(send: &Send) -> Known<'_> {
+    Known {
+        id: &send.id,
+        account_sid: &send.account_sid,
+        form: &send.form,
+        state: &send.state,
+        message_sid: &send.message_sid,
+        error_code: codes::of_end(&send.code),
+        reason: &send.reason,
+        is_scheduled: send.wanted_at_ms > send.created_at_ms,
+        created_ms: send.created_at_ms,
+        updated_ms: send.changed_at_ms,
+    }
+}

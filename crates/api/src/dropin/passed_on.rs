@@ -1,0 +1,119 @@
+//! Requests that are passed on to Twilio, and Twilio's answers that are passed back: with Twilio's status, whatever it is, and as an
+//! error of ours where Twilio has not answered in its own shape.
+
+use axum::{
+    http::{Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+
+use super::{
+    super::{App, kinds, problem::Problem},
+    codes,
+    refusals::Refusal,
+};
+use twilio_edge_connectors::twilio::{Forward, Forwarded};
+use twilio_edge_domain::dropin::Mistake;
+
+/// Answer of an operation.
+pub(super) type Answer = Result<Response, Refusal>;
+
+/// Twilio's answer to a GET of something of this account.
+pub(super) async fn look(app: &App, account_sid: &str, path: &str) -> Answer {
+    let forward = Forward { method: Method::GET, path, form: None };
+    forwarded(app, account_sid, forward).await?.json()
+}
+
+fn unreadable() -> Refusal {
+    let told = "Twilio's answer cannot be read: call Twilio directly";
+    Problem::with(kinds::UNAVAILABLE, told).into()
+}
+
+/// Passes a request on.
+pub(super) async fn forwarded(
+    app: &App,
+    account_sid: &str,
+    forward: Forward<'_>,
+) -> Result<Passed, Refusal> {
+    let twilio = &app.sending.twilio;
+    if !twilio.knows(account_sid) {
+        return Err(Problem::of(kinds::NO_CREDENTIALS).into());
+    }
+    let answer = twilio.forward(account_sid, forward).await.map_err(|reason| {
+        let detail = format!("Twilio does not answer ({reason}); call Twilio directly");
+        Problem::with(kinds::UNAVAILABLE, detail)
+    })?;
+    Ok(Passed(answer))
+}
+
+/// An answer of Twilio that is passed back.
+pub(super) struct Passed(Forwarded);
+
+impl Passed {
+    pub(super) fn status(&self) -> u16 {
+        self.0.status
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.0.status)
+    }
+
+    /// Sets a field of the answer to null.
+    pub(super) fn without(&mut self, name: &str) -> Result<(), Refusal> {
+        let shown = serde_json::from_slice::<Value>(&self.0.body).ok();
+        let Some(Value::Object(mut fields)) = shown else { return Err(unreadable()) };
+        fields.insert(name.to_owned(), Value::Null);
+        self.0.body = Value::Object(fields).to_string().into_bytes();
+        Ok(())
+    }
+
+    /// The answer of an operation that Twilio answers in JSON, with Twilio's status.
+    pub(super) fn json(self) -> Answer {
+        let status = self.0.status;
+        let is_object =
+            || serde_json::from_slice::<Value>(&self.0.body).is_ok_and(|body| body.is_object());
+        if self.is_success() && self.0.body.is_empty() {
+            return Ok(self.unchanged());
+        }
+        match status {
+            200..=299 | 400..=599 if is_object() => Ok(self.unchanged()),
+            400..=499 => {
+                let code = codes::of_status(status);
+                let told = format!("Twilio answered with status {status} and no error of its own");
+                Err(Mistake::new(code, told).with_status(status).into())
+            }
+            _ => Err(unreadable()),
+        }
+    }
+
+    /// The same, whatever its body is.
+    pub(super) fn unchanged(self) -> Response {
+        let Forwarded { status, mut headers, body } = self.0;
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        if status == StatusCode::NO_CONTENT {
+            headers.remove(header::CONTENT_TYPE);
+        }
+        (status, headers, body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(status: u16, body: &str) -> Result<u16, ()> {
+        let forwarded = Forwarded { status, headers: header::HeaderMap::new(), body: body.into() };
+        Passed(forwarded).json().map(|response| response.status().as_u16()).map_err(|_| ())
+    }
+
+    #[test]
+    fn status_of_twilio_is_passed_back() {
+        for status in [200, 201, 400, 401, 403, 404, 409, 429, 500, 503] {
+            assert_eq!(passed(status, "{}"), Ok(status));
+        }
+        assert_eq!(passed(204, ""), Ok(204));
+        for (status, body) in [(200, "<html>"), (302, "{}"), (404, "<html>"), (502, "<html>")] {
+            assert_eq!(passed(status, body), Err(()), "{status}");
+        }
+    }
+}

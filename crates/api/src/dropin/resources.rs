@@ -1,0 +1,348 @@
+//! Messages, their media and feedback, and the account, as Twilio has them: requests that Twilio carries out are passed on with
+//! the account's credentials, and Twilio's answer is passed back. Redaction and deletion reach our own store as well.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{Path, RawQuery, State, rejection::BytesRejection},
+    http::{Method, StatusCode},
+    response::IntoResponse,
+};
+use serde_json::json;
+
+use super::{
+    super::{App, finding, json, kinds, problem::Problem, whole},
+    known, message_sid, own, pairs,
+    passed_on::{Answer, forwarded, look},
+    refusals::Refusal,
+};
+use twilio_edge_connectors::twilio::Forward;
+use twilio_edge_domain::{
+    api_key::Scope,
+    dropin::{
+        Mistake,
+        asked::is_sid,
+        resource::{self, Known},
+    },
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::{
+    access::api_keys::Caller,
+    operations::erasure::{self, Asked},
+    outbound::sending,
+};
+use twilio_edge_store::Send;
+
+/// Webhooks of one message that are looked at; it has a handful.
+const MOST: usize = 5000;
+
+/// One message: of ours what we know of it until Twilio has it, and then Twilio's answer.
+pub(super) async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid)): Path<(String, String)>,
+) -> Answer {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let sid = message_sid(&sid)?;
+    match place(&app, &account_sid, sid).await? {
+        Place::Twilio(sid) => look(&app, &account_sid, &format!("/Messages/{sid}.json")).await,
+        Place::Waiting(send) | Place::Over(send) => Ok(json(&resource::of(&known(&send)))),
+    }
+}
+
+/// `Status=canceled` of a message that waits here, and `Body=` (redaction); what Twilio has is Twilio's to change.
+pub(super) async fn update(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid)): Path<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let sid = message_sid(&sid)?;
+    let body = whole(body)?;
+    let change = Change::read(&pairs(&body))?;
+    let sid = match (place(&app, &account_sid, sid).await?, change) {
+        (Place::Twilio(sid), _) => sid,
+        (Place::Waiting(send), Change::Cancel) => return cancel(&app, &caller, &send).await,
+        (Place::Over(_), Change::Cancel) => return Err(too_late()),
+        (Place::Waiting(_), Change::Redact) => return Err(not_complete("redacted")),
+        (Place::Over(send), Change::Redact) => {
+            let mut shown = resource::of(&known(&send));
+            if let Some(fields) = shown.as_object_mut() {
+                fields.insert("body".to_owned(), json!(""));
+            }
+            return Ok(json(&shown));
+        }
+    };
+    let path = format!("/Messages/{sid}.json");
+    let forward = Forward { method: Method::POST, path: &path, form: Some(body.to_vec()) };
+    let answer = forwarded(&app, &account_sid, forward).await?;
+    if answer.is_success() && change == Change::Redact {
+        erase(&app, &caller, &account_sid, &sid, true).await?;
+    }
+    answer.json()
+}
+
+/// Deletes a message: at Twilio, and what our store has of it.
+pub(super) async fn remove(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, last)): Path<(String, String)>,
+) -> Answer {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let asked = message_sid(&last)?;
+    let sid = match place(&app, &account_sid, asked).await? {
+        Place::Twilio(sid) => sid,
+        Place::Waiting(_) => return Err(not_complete("deleted")),
+        Place::Over(last) => {
+            // What was sent instead has the other's name as well.
+            let first = first_of(&app, &account_sid, asked).await?;
+            for send in [Some(last), first].into_iter().flatten() {
+                let removed = sending::remove(&app.sending.sends, &caller, &send, now_ms()).await;
+                removed.map_err(|reason| Problem::unavailable(&reason))?;
+            }
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+    };
+    let path = format!("/Messages/{sid}.json");
+    let forward = Forward { method: Method::DELETE, path: &path, form: None };
+    let answer = forwarded(&app, &account_sid, forward).await?;
+    let is_gone = answer.status() == 404 && is_held(&app, &account_sid, &sid).await?;
+    if answer.is_success() || is_gone {
+        let taken_out = erase(&app, &caller, &account_sid, &sid, false).await?;
+        // Twilio had deleted it before, and our store had not.
+        if is_gone && taken_out {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+    }
+    answer.json()
+}
+
+/// Media of a message; a message that waits here has none at Twilio yet.
+pub(super) async fn media_list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let sid = message_sid(&sid)?;
+    let path = match place(&app, &account_sid, sid).await? {
+        Place::Twilio(sid) => format!("/Messages/{sid}/Media.json"),
+        Place::Waiting(_) | Place::Over(_) => {
+            let uri = format!("/2010-04-01/Accounts/{account_sid}/Messages/{sid}/Media.json");
+            return Ok(json(&json!({
+                "media_list": [], "first_page_uri": &uri, "uri": &uri, "next_page_uri": null,
+                "previous_page_uri": null, "page": 0, "page_size": 50, "start": 0, "end": 0,
+            })));
+        }
+    };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    look(&app, &account_sid, &format!("{path}{query}")).await
+}
+
+/// One medium: its resource, or without `.json` the redirect to where it is.
+pub(super) async fn media_fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid, medium)): Path<(String, String, String)>,
+) -> Answer {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let path = medium_path(&app, &account_sid, &sid, &medium).await?;
+    let forward = Forward { method: Method::GET, path: &path, form: None };
+    let answer = forwarded(&app, &account_sid, forward).await?;
+    match medium.ends_with(".json") || answer.status() >= 400 {
+        true => answer.json(),
+        false => Ok(answer.unchanged()),
+    }
+}
+
+/// Deletes one medium at Twilio.
+pub(super) async fn media_remove(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid, medium)): Path<(String, String, String)>,
+) -> Answer {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let path = medium_path(&app, &account_sid, &sid, &medium).await?;
+    let forward = Forward { method: Method::DELETE, path: &path, form: None };
+    forwarded(&app, &account_sid, forward).await?.json()
+}
+
+/// Reports to Twilio that the recipient has done what the message was for.
+pub(super) async fn feedback(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((account_sid, sid)): Path<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let form = whole(body)?.to_vec();
+    let Place::Twilio(sid) = place(&app, &account_sid, message_sid(&sid)?).await? else {
+        return Err(not_at_twilio());
+    };
+    let path = format!("/Messages/{sid}/Feedback.json");
+    let forward = Forward { method: Method::POST, path: &path, form: Some(form) };
+    forwarded(&app, &account_sid, forward).await?.json()
+}
+
+/// The account, without its auth token: an API key of this sidecar must not lead to one of Twilio's.
+pub(super) async fn account(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(last): Path<String>,
+) -> Answer {
+    let Some(account_sid) = last.strip_suffix(".json") else {
+        return Err(Problem::of(kinds::NOT_FOUND).into());
+    };
+    let account_sid = finding::account(&caller, Some(account_sid.to_owned()))?;
+    let forward = Forward { method: Method::GET, path: ".json", form: None };
+    let mut answer = forwarded(&app, &account_sid, forward).await?;
+    if answer.is_success() {
+        answer.without("auth_token")?;
+    }
+    answer.json()
+}
+
+/// Change of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Cancel,
+    Redact,
+}
+
+impl Change {
+    /// Reads a form; what it may say is Twilio's 30400.
+    fn read(pairs: &[(String, String)]) -> Result<Change, Mistake> {
+        let get = |name: &str| pairs.iter().find(|(have, _)| have == name).map(|(_, value)| value);
+        match (get("Body").map(String::as_str), get("Status").map(String::as_str)) {
+            (Some(""), None) => Ok(Change::Redact),
+            (None, Some("canceled")) => Ok(Change::Cancel),
+            _ => Err(Mistake::new(
+                30400,
+                "Parameters are not valid: send Status=canceled, or an empty Body to redact the message, and not both",
+            )),
+        }
+    }
+}
+
+/// Where a message is.
+enum Place {
+    /// At Twilio, under this SID, or nowhere.
+    Twilio(String),
+    /// Here: it waits to be sent, or nobody knows yet whether Twilio has it.
+    Waiting(Box<Send>),
+    /// Here: it has ended without Twilio.
+    Over(Box<Send>),
+}
+
+async fn place(app: &App, account_sid: &str, sid: &str) -> Result<Place, Problem> {
+    Ok(match own(app, account_sid, sid).await? {
+        Some(send) if send.state == "sent" => Place::Twilio(send.message_sid),
+        Some(send) if matches!(send.state.as_str(), "refused" | "not_sent" | "canceled") => {
+            Place::Over(Box::new(send))
+        }
+        Some(send) => Place::Waiting(Box::new(send)),
+        None => Place::Twilio(sid.to_owned()),
+    })
+}
+
+/// The message whose own name this is, whatever was sent instead of it.
+async fn first_of(app: &App, account_sid: &str, sid: &str) -> Result<Option<Box<Send>>, Problem> {
+    let Some(id) = resource::id(sid) else { return Ok(None) };
+    let found = app.sending.sends.fetch(&id, Some(account_sid)).await;
+    found.map(|found| found.map(Box::new)).map_err(|reason| Problem::unavailable(&reason))
+}
+
+async fn medium_path(
+    app: &App,
+    account_sid: &str,
+    sid: &str,
+    medium: &str,
+) -> Result<String, Refusal> {
+    let nowhere = || Problem::with(kinds::NOT_FOUND, "a medium is ME and 32 hexadecimal digits");
+    if !is_sid(medium.strip_suffix(".json").unwrap_or(medium), "ME") {
+        return Err(nowhere().into());
+    }
+    match place(app, account_sid, message_sid(sid)?).await? {
+        Place::Twilio(sid) => Ok(format!("/Messages/{sid}/Media/{medium}")),
+        Place::Waiting(_) | Place::Over(_) => Err(not_at_twilio()),
+    }
+}
+
+async fn cancel(app: &App, caller: &Caller, send: &Send) -> Answer {
+    let canceled = sending::cancel(&app.sending.sends, caller, send, now_ms()).await;
+    if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
+        return Err(too_late());
+    }
+    let mut shown = resource::of(&known(send));
+    resource::settle(&mut shown, &Known { state: "canceled", ..known(send) });
+    Ok(json(&shown))
+}
+
+/// Whether our store has anything of a message.
+async fn is_held(app: &App, account_sid: &str, sid: &str) -> Result<bool, Problem> {
+    let found = app.histories.message(account_sid, sid).await;
+    found.map(|found| found.is_some()).map_err(|reason| Problem::unavailable(&reason))
+}
+
+/// Takes a message out of our store, or only what was written in it. Whether there was anything to take out.
+async fn erase(
+    app: &App,
+    caller: &Caller,
+    account_sid: &str,
+    sid: &str,
+    text_only: bool,
+) -> Result<bool, Problem> {
+    let asked = Asked {
+        account_sid: Some(account_sid.to_owned()),
+        message_sid: Some(sid.to_owned()),
+        text_only,
+        delete: !text_only,
+        ..Asked::default()
+    };
+    let done = erasure::erase(&app.claims.stores.sweeper(), caller, asked, MOST).await;
+    let done = done.map_err(|refusal| Problem::refused(refusal, Scope::App))?;
+    Ok(done.swept.rows + done.swept.deleted > 0)
+}
+
+fn too_late() -> Refusal {
+    Mistake::new(30409, "This message cannot be canceled").into()
+}
+
+/// Twilio's 20009.
+fn not_complete(what: &str) -> Refusal {
+    let told = format!(
+        "This message has not been sent yet, and cannot be {what}: cancel it with Status=canceled, or wait until it is complete"
+    );
+    Mistake::new(20009, told).with_status(409).into()
+}
+
+fn not_at_twilio() -> Refusal {
+    let told = "Twilio does not have this message: it waits in the sidecar, or was not sent";
+    Mistake::new(20404, told).with_status(404).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_is_a_redaction_or_a_cancellation() {
+        let read = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> =
+                pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            Change::read(&pairs).map_err(|mistake| mistake.code)
+        };
+        assert_eq!(read(&[("Body", "")]), Ok(Change::Redact));
+        assert_eq!(read(&[("Status", "canceled")]), Ok(Change::Cancel));
+        for wrong in [
+            &[][..],
+            &[("Body", "x")],
+            &[("Status", "sent")],
+            &[("Body", ""), ("Status", "canceled")],
+        ] {
+            assert_eq!(read(wrong), Err(30400), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What orchestrators and Prometheus ask: is the process alive, do its stores answer, what has it counted. Needs no token
+//! and tells no secret.
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::App;
+use twilio_edge_platform::metrics::Pool;
+use twilio_edge_store::StoreError;
+
+/// What Prometheus negotiates for OpenMetrics text.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Which stores answer.
+#[derive(Serialize, ToSchema)]
+struct Readiness {
+    ready: bool,
+    database: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accounts: Option<&'static str>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready)).routes(routes!(metrics))
+}
+
+/// Alive: the process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    responses(
+        (status = 200, description = "It does", body = str, content_type = "text/plain"),
+    ),
+    security(()),
+)]
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// Ready while the database answers. Without Redis it is slower, not unready: taking every sidecar out of service
+/// because Redis is away would turn a delay into an outage. An unusable accounts file changes nothing until it is
+/// repaired; it is as old as the last look a filter caused.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses(
+        (status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Not ready", body = Readiness),
+    ),
+    security(()),
+)]
+async fn ready(State(app): State<App>) -> Response {
+    let health = app.claims.stores.health().await;
+    let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "away" };
+    let readiness = Readiness {
+        ready: health.ledger.is_ok(),
+        database: word(&health.ledger),
+        redis: health.redis.as_ref().map(word),
+        accounts: app
+            .accounts
+            .as_ref()
+            .map(|accounts| if accounts.known().stale { "stale" } else { "ok" }),
+    };
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = serde_json::to_vec(&readiness).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// What was counted, as OpenMetrics text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses(
+        (status = 200, description = "All series", body = str, content_type = "application/openmetrics-text"),
+    ),
+    security(()),
+)]
+async fn metrics(State(app): State<App>) -> Response {
+    app.claims.stores.gauge();
+    app.claims.metrics.connected(Pool::Readers, app.histories.connections());
+    ([(header::CONTENT_TYPE, OPENMETRICS)], app.claims.metrics.text()).into_response()
+}

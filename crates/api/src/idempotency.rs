@@ -1,0 +1,164 @@
+//! `Idempotency-Key`: a request that came with one is carried out once, and its copies are answered as it was. Decides which
+//! answers are kept: those of what was done. After a refusal nothing was, and a copy is judged anew; after a failure nobody
+//! knows, and a copy is carried out as of the same time. What the same request is, the domain decides. Which operations heed the header is said where they are routed.
+
+use axum::{
+    Extension, RequestExt,
+    body::{Body, Bytes},
+    extract::{Request, State, rejection::BytesRejection},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use utoipa::IntoParams;
+
+use super::{App, kinds, problem::Problem, whole};
+use twilio_edge_domain::idempotency::{Answer, Headers, Key, LONGEST, fingerprint};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_store::{Admission, Done, Once, Turn};
+
+const NAME: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// On an answer that was given before.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// What the operations say of it that heed it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the header; `once` reads it")]
+pub(super) struct Repeatable {
+    /// What you call this request, a UUID for example. A copy that has it too is not carried out: it is answered as the
+    /// first one was, with `Idempotent-Replayed: true`. Another request with it is refused (422), and a copy that comes
+    /// while the first is carried out has to wait (409, `Retry-After`).
+    #[param(
+        rename = "Idempotency-Key",
+        pattern = r#"^([!#-\[\]-~]{1,255}|"[ !#-\[\]-~]{1,255}")$"#
+    )]
+    idempotency_key: Option<String>,
+}
+
+/// Left by a handler that has written down what copies are answered, in the transaction of what it did.
+#[derive(Debug, Clone)]
+pub(super) struct Kept;
+
+/// As of when to carry a request out.
+pub(super) fn as_of_ms(turn: Option<Extension<Turn>>) -> i64 {
+    turn.map_or_else(now_ms, |Extension(turn)| turn.as_of_ms)
+}
+
+/// Carries a request out once, if it has a key and may change something.
+pub(super) async fn once(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if request.method() != Method::POST || !request.headers().contains_key(NAME) {
+        return Ok(next.run(request).await);
+    }
+    let key = key(&request)?;
+    let (request, body) = read(request).await?;
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let once = Once {
+        tenant: caller.account_sid,
+        principal: caller.actor,
+        key,
+        fingerprint: fingerprint(request.method().as_str(), target, &body),
+    };
+    let taken = app.idempotency.take(&once, now_ms()).await;
+    let turn = match taken.map_err(|reason| Problem::unavailable(&reason))? {
+        Admission::Ours(turn) => turn,
+        Admission::Answered(answer) => return Ok(replayed(answer)),
+        Admission::Running => return Err(Problem::still_running()),
+        Admission::Other => return Err(Problem::of(kinds::KEY_OF_ANOTHER)),
+    };
+    // Its client may go away: it is finished all the same, so that the next copy is answered.
+    let limit = app.request_timeout;
+    let answering = tokio::spawn(tokio::time::timeout(limit, answered(app, turn, request, next)));
+    match answering.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Err(Problem::too_slow(limit)),
+        Err(error) => Err(Problem::internal(&error.to_string())),
+    }
+}
+
+fn key(request: &Request) -> Result<Key, Problem> {
+    let mut sent = request.headers().get_all(NAME).iter();
+    let key = sent.next().and_then(|sent| Key::read(sent.as_bytes()));
+    key.filter(|_| sent.next().is_none()).ok_or_else(|| {
+        Problem::unreadable(&format!(
+            "Idempotency-Key: must be there once, with 1 to {LONGEST} visible ASCII characters, with or without quotes around them"
+        ))
+    })
+}
+
+/// All of it, and its body beside it.
+async fn read(request: Request) -> Result<(Request, Bytes), Problem> {
+    let (parts, body) = request.into_parts();
+    let limited = Request::from_parts(parts.clone(), body);
+    let body: Result<Bytes, BytesRejection> = limited.extract().await;
+    let body = whole(body)?;
+    Ok((Request::from_parts(parts, Body::from(body.clone())), body))
+}
+
+/// Carries it out, and writes down what was answered.
+async fn answered(
+    app: App,
+    turn: Turn,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    request.extensions_mut().insert(turn.clone());
+    let response = next.run(request).await;
+    if response.extensions().get::<Kept>().is_some() {
+        return Ok(response);
+    }
+    if !response.status().is_success() {
+        let given_back = match response.status().is_client_error() {
+            true => app.idempotency.give_up(&turn).await,
+            false => app.idempotency.let_go(&turn).await,
+        };
+        if let Err(reason) = given_back {
+            tracing::warn!(event = "idempotency.not_freed", %reason, "copies of a request that was not answered have to wait until it cannot be under way");
+        }
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await;
+    let body = body.map_err(|error| Problem::internal(&error.to_string()))?;
+    let answer = Answer {
+        status: parts.status.as_u16(),
+        headers: Headers {
+            content_type: text(parts.headers.get(header::CONTENT_TYPE)),
+            location: text(parts.headers.get(header::LOCATION)),
+        },
+        body: String::from_utf8_lossy(&body).into_owned(),
+    };
+    if let Err(reason) = app.idempotency.answer(&Done { turn, answer }).await {
+        // It was done. A later copy is carried out again, as of the same time, which changes nothing.
+        tracing::warn!(event = "idempotency.not_kept", %reason, "an answer could not be kept for the copies of its request");
+    }
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<String> {
+    value.and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn replayed(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let mut response = (status, answer.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    let kept = [
+        (header::CONTENT_TYPE, answer.headers.content_type),
+        (header::LOCATION, answer.headers.location),
+    ];
+    for (name, value) in kept {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,54 @@
+//! `GET /edge/v1/config`: the keys of the accounts, for filters that were given none.
+
+use axum::{
+    Extension,
+    extract::{RawQuery, State},
+    http::{HeaderValue, header},
+    response::Response,
+};
+use twilio_edge_contract::{AccountKeys, KeyRing};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{App, json, kinds, problem::Problem};
+use twilio_edge_services::access::api_keys::Caller;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(config))
+}
+
+/// All keys the caller may have, or, to a filter that has this generation already, no more than its name.
+#[utoipa::path(
+    get,
+    path = "/edge/v1/config",
+    tag = "edge",
+    params(("have" = Option<String>, Query, description = "The generation the filter has already")),
+    responses(
+        (status = 200, description = "The keys of the accounts", body = KeyRing),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn config(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let accounts = app.accounts.as_ref().ok_or_else(|| Problem::of(kinds::NO_ACCOUNTS_FILE))?;
+    let ring = accounts.current().await.ring;
+    let seen = |accounts: &Vec<AccountKeys>| -> Vec<AccountKeys> {
+        accounts.iter().filter(|account| caller.sees(&account.sid)).cloned().collect()
+    };
+    let mut response = match has(query.as_deref().unwrap_or_default(), &ring.generation) {
+        true => json(&KeyRing { v: ring.v, generation: ring.generation.clone(), accounts: None }),
+        false if caller.account_sid.is_none() => json(&*ring),
+        false => json(&KeyRing { accounts: ring.accounts.as_ref().map(seen), ..(*ring).clone() }),
+    };
+    // Secrets: whatever stands between the two is not to keep them.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn has(query: &str, generation: &str) -> bool {
+    form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "have" && value == generation)
+}

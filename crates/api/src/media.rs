@@ -1,0 +1,207 @@
+//! `/v1/media`: gives us what is to be sent, shows it with a link that is good for some time, and takes it back. Its bytes are
+//! somebody else's to keep (`media/library.rs`).
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        Path, Query, Request, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App,
+    finding::{self, Whose},
+    idempotency::{Repeatable, as_of_ms},
+    json, kinds,
+    problem::Problem,
+    whole,
+};
+use twilio_edge_domain::{media::fitness::content_type, window::rfc3339};
+use twilio_edge_services::{
+    access::api_keys::Caller,
+    outbound::media::library::{Failure, Given, Library},
+};
+use twilio_edge_store::{Medium, Turn};
+
+/// Something that is kept to be sent.
+#[derive(Serialize, ToSchema)]
+struct MediumShown {
+    /// By which a message names it: `"media": [{"id": ".."}]`.
+    id: String,
+    account_sid: String,
+    content_type: String,
+    bytes: i64,
+    /// SHA-256, in hexadecimal digits.
+    digest: String,
+    created_at: Option<String>,
+    /// When it goes: later, if it is in a message until then.
+    expires_at: Option<String>,
+    /// Where anybody may fetch it. Messages get one of their own.
+    url: String,
+    /// Until when.
+    url_expires_at: Option<String>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(fetch, remove))
+}
+
+/// The one that takes bytes.
+pub(super) fn upload_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(add))
+}
+
+/// Uploads wait for room before they are read.
+pub(super) async fn one_of_few(State(app): State<App>, request: Request, next: Next) -> Response {
+    let Some(library) = app.sending.media.library() else {
+        return Problem::of(kinds::NO_MEDIA_STORE).into_response();
+    };
+    let _room = library.room().await;
+    next.run(request).await
+}
+
+/// Keeps something to be sent: its bytes are the body, what they are is its Content-Type.
+#[utoipa::path(
+    post,
+    path = "/v1/media",
+    tag = "media",
+    params(Whose, Repeatable),
+    operation_id = "add_media",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes, of any Content-Type that a channel takes"),
+    responses(
+        (status = 201, description = "It is kept", body = MediumShown, headers(("location" = String, description = "Where it is shown"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn add(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
+    query: Result<Query<Whose>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let library = library(&app)?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(content_type);
+    let kind = kind
+        .ok_or_else(|| Problem::unreadable("Content-Type: must say what it is, as in image/png"))?;
+    let bytes = whole(body)?;
+    if bytes.is_empty() {
+        return Err(Problem::unreadable("the body is empty"));
+    }
+    let given = Given {
+        account_sid,
+        by: caller.actor.clone(),
+        content_type: kind,
+        bytes,
+        is_repeatable: turn.is_some(),
+        at_ms: as_of_ms(turn),
+    };
+    let medium = library.add(given).await.map_err(problem)?;
+    let place = format!("/v1/media/{}", medium.id);
+    let mut response = shown(library, medium).await?;
+    *response.status_mut() = StatusCode::CREATED;
+    if let Ok(place) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// One that is kept, with a fresh link.
+#[utoipa::path(
+    get,
+    path = "/v1/media/{id}",
+    tag = "media",
+    params(("id" = String, Path, description = "Its id"), Whose),
+    operation_id = "fetch_media",
+    responses((status = 200, description = "What it is", body = MediumShown), Problem),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let library = library(&app)?;
+    let found = library.fetch(&id, &account_sid).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    shown(library, found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MEDIA))?).await
+}
+
+/// Takes one back: nobody is shown it any more, and its bytes are deleted within `redaction.every_s`. Messages that wait with it
+/// are refused when they are due.
+#[utoipa::path(
+    delete,
+    path = "/v1/media/{id}",
+    tag = "media",
+    params(("id" = String, Path, description = "Its id"), Whose),
+    operation_id = "delete_media",
+    responses((status = 204, description = "It goes"), Problem),
+    security(("key" = [])),
+)]
+async fn remove(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let dropped = library(&app)?.drop(&id, &account_sid).await;
+    match dropped.map_err(|reason| Problem::unavailable(&reason))? {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(Problem::of(kinds::NO_SUCH_MEDIA)),
+    }
+}
+
+fn library(app: &App) -> Result<&Library, Problem> {
+    app.sending.media.library().ok_or_else(|| Problem::of(kinds::NO_MEDIA_STORE))
+}
+
+async fn shown(library: &Library, medium: Medium) -> Result<Response, Problem> {
+    let link = library.link(&medium).await;
+    let (url, until_ms) = link.map_err(|reason| problem(Failure::Bucket(reason)))?;
+    Ok(json(&MediumShown {
+        id: medium.id,
+        account_sid: medium.account_sid,
+        content_type: medium.content_type,
+        bytes: medium.bytes,
+        digest: medium.digest,
+        created_at: rfc3339(medium.created_at_ms),
+        expires_at: rfc3339(medium.expires_at_ms),
+        url,
+        url_expires_at: rfc3339(until_ms),
+    }))
+}
+
+fn problem(failure: Failure) -> Problem {
+    match failure {
+        Failure::Unfit(unfit) => {
+            Problem::with(kinds::MEDIA_REJECTED, format!("the body: {}", unfit.detail))
+        }
+        Failure::Store(reason) => Problem::unavailable(&reason),
+        Failure::Bucket(reason) => {
+            tracing::warn!(
+                event = "media.no_bucket",
+                reason,
+                "the bucket of media.store does not do what is asked of it"
+            );
+            Problem::with(
+                kinds::UNAVAILABLE,
+                "The bucket of media.store does not do it; the log says why. Sending it again is safe.",
+            )
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `/media/{id}`: what links of ours lead to, at a listener of its own that may be reached from everywhere. Whoever has a link has the
+//! medium, for as long as it is good; whatever else is asked for is not there.
+
+use std::io;
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Path, RawQuery, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use futures_util::TryStreamExt;
+use object_store::GetRange;
+
+use super::App;
+use twilio_edge_domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition};
+use twilio_edge_platform::listener::admission::{Connection, Standing};
+use twilio_edge_services::outbound::media::library::Failure;
+
+pub(super) fn router(app: &App) -> Router {
+    Router::new()
+        .route("/media/{id}", any(fetch))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .with_state(app.clone())
+}
+
+async fn fetch(
+    State(app): State<App>,
+    method: Method,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    connection: Option<Extension<Connection>>,
+    headers: HeaderMap,
+) -> Response {
+    let nothing = || StatusCode::NOT_FOUND.into_response();
+    let is_head = method == Method::HEAD;
+    if !is_head && method != Method::GET {
+        return nothing();
+    }
+    let Some(library) = app.sending.media.library() else { return nothing() };
+    let Some(room) = library.fetching() else { return later() };
+    let asked = headers.get(header::RANGE).filter(|_| !is_head);
+    let range = asked.and_then(|range| range.to_str().ok()).and_then(part);
+    let query = query.unwrap_or_default();
+    let (medium, got) = match library.linked(&id, &query, range.clone(), is_head).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return nothing(),
+        // A part that there is none of is an error of the store's as well; the whole tells which.
+        Err(Failure::Bucket(_)) if range.is_some() => {
+            match library.linked(&id, &query, None, true).await {
+                Ok(Some((_, whole))) => {
+                    let size = format!("bytes */{}", whole.meta.size);
+                    return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, size)])
+                        .into_response();
+                }
+                _ => return away("a part of an object"),
+            }
+        }
+        Err(Failure::Bucket(reason)) => return away(&reason),
+        Err(Failure::Store(reason)) => return away(&reason.to_string()),
+        Err(Failure::Unfit(_)) => return nothing(),
+    };
+    if let Some(Extension(connection)) = connection {
+        connection.prove(Standing::Known);
+    }
+    let (size, sent) = (got.meta.size, got.range.clone());
+    let length = if is_head { size } else { sent.end.saturating_sub(sent.start) };
+    let disposition = disposition(&medium.id, &medium.content_type);
+    let fixed = [
+        (header::CONTENT_TYPE, medium.content_type),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::CACHE_CONTROL, "private, no-store".to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+    ];
+    if is_head {
+        return (fixed, Body::empty()).into_response();
+    }
+    // Until its last byte, or until who fetches it is gone.
+    let bytes = got.into_stream().map_err(io::Error::other).inspect_ok(move |_| _ = &room);
+    let body = Body::from_stream(bytes);
+    match range {
+        Some(_) => {
+            let last = sent.end.saturating_sub(1);
+            let told = format!("bytes {}-{last}/{size}", sent.start);
+            (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, told)], fixed, body)
+                .into_response()
+        }
+        None => (fixed, body).into_response(),
+    }
+}
+
+fn away(reason: &str) -> Response {
+    tracing::warn!(
+        event = "media.no_bucket",
+        reason,
+        "the bucket of media.store does not do what is asked of it"
+    );
+    later()
+}
+
+fn later() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response()
+}
+
+/// One part of it; whoever asks for several, or for what cannot be read, gets the whole.
+fn part(header: &str) -> Option<GetRange> {
+    let number = |text: &str| {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|_| is_plain)
+    };
+    let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
+    match (first, last) {
+        ("", last) => number(last).map(GetRange::Suffix),
+        (first, "") => number(first).map(GetRange::Offset),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last).then(|| GetRange::Bounded(first..last.saturating_add(1)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_part_is_read_and_anything_else_is_the_whole() {
+        for (header, expected) in [
+            ("bytes=0-4", Some(GetRange::Bounded(0..5))),
+            ("bytes=7-", Some(GetRange::Offset(7))),
+            ("bytes=-3", Some(GetRange::Suffix(3))),
+            ("bytes=0-18446744073709551615", Some(GetRange::Bounded(0..u64::MAX))),
+            ("bytes=4-0", None),
+            ("bytes=-", None),
+            ("bytes=+1-2", None),
+            ("bytes=0-1,3-4", None),
+            ("lines=0-4", None),
+            ("", None),
+        ] {
+            assert_eq!(part(header), expected, "{header}");
+        }
+    }
+}

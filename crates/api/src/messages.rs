@@ -1,0 +1,146 @@
+//! `GET /v1/messages`: messages by number, time and status. `GET /v1/messages/{sid}`: one, with everything that was heard
+//! of it.
+
+use axum::{
+    Extension,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App, finding, json, kinds,
+    problem::Problem,
+    taken::{self, One, SendShown},
+};
+use crate::views::{MessageShown, MessageTold};
+use twilio_edge_services::{access::api_keys::Caller, outbound::sending::PREFIX};
+use twilio_edge_store::histories::Search;
+
+/// Which messages. A `+` in a URL is written `%2B`.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// From or to this number: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    number: Option<String>,
+    /// From this number.
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    from: Option<String>,
+    /// To this number.
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    to: Option<String>,
+    /// Only those that have got this far: `delivered`, `failed`, ..
+    status: Option<String>,
+    /// First heard of then or later: a time with its zone, or a day of UTC.
+    #[param(format = DateTime)]
+    since: Option<String>,
+    /// First heard of before: a time with its zone, or a day of UTC.
+    #[param(format = DateTime)]
+    until: Option<String>,
+    /// First heard of on this day (UTC).
+    #[param(format = Date)]
+    date_sent: Option<String>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    cursor: Option<String>,
+}
+
+/// A page of messages, the latest first. May have fewer than asked for though there are more: `next_cursor` tells.
+#[derive(Serialize, ToSchema)]
+struct MessageList {
+    messages: Vec<MessageShown>,
+    next_cursor: Option<String>,
+}
+
+/// A message: what was heard of it, or how far we are with sending it.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
+enum MessageOrSend {
+    Told(Box<MessageTold>),
+    Send(Box<SendShown>),
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
+}
+
+/// Messages, the latest first.
+#[utoipa::path(
+    get,
+    path = "/v1/messages",
+    tag = "messages",
+    params(Wanted),
+    operation_id = "list_messages",
+    responses((status = 200, description = "A page of them", body = MessageList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let wanted = finding::query(query)?;
+    let (since_ms, until_ms) = finding::times(wanted.since, wanted.until, wanted.date_sent)?;
+    let search = Search {
+        account_sid: finding::account(&caller, wanted.account_sid)?,
+        number: finding::number("number", wanted.number)?,
+        from: finding::number("from", wanted.from)?,
+        to: finding::number("to", wanted.to)?,
+        since_ms,
+        until_ms,
+        status: wanted.status,
+        after: finding::cursor(wanted.cursor, finding::is_event)?,
+        ..Search::of("", finding::limit(wanted.limit)?)
+    };
+    let page = app.histories.messages(&search).await;
+    let page = page.map_err(|reason| Problem::unavailable(&reason))?;
+    let (messages, next_cursor) = finding::shown(&page, MessageShown::of);
+    Ok(json(&MessageList { messages, next_cursor }))
+}
+
+/// One message: where it has got to, and everything that was heard of it.
+#[utoipa::path(
+    get,
+    path = "/v1/messages/{sid}",
+    tag = "messages",
+    params(("sid" = String, Path, description = "Twilio's id of the message, SM.. or MM..; or ours of one that is to be sent, ms_.."), One),
+    operation_id = "fetch_message",
+    responses((status = 200, description = "The message", body = MessageOrSend), Problem),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    sid: Result<Path<String>, PathRejection>,
+    query: Result<Query<One>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let one = finding::query(query)?;
+    let patience = one.patience()?;
+    let account_sid = finding::account(&caller, one.account_sid)?;
+    let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
+    let Path(sid) = sid.map_err(|_| nowhere())?;
+    // No database takes it.
+    if sid.contains('\0') {
+        return Err(nowhere());
+    }
+    if sid.starts_with(PREFIX) {
+        return taken::told(&app, &account_sid, &sid, patience).await;
+    }
+    let found = app.histories.message(&account_sid, &sid).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    Ok(json(&MessageTold::of(&found.ok_or_else(nowhere)?)))
+}

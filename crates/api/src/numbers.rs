@@ -1,0 +1,66 @@
+//! `GET /v1/numbers/{number}`: the whole story of a number in one answer.
+
+use axum::{
+    Extension,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    response::Response,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{App, finding, json, problem::Problem};
+use crate::views::Story;
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::{api_keys::Caller, contact_history as story};
+
+/// How much of the story.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// How many messages and how many webhooks at most, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(tell))
+}
+
+/// The whole story of a number, of a person's or of one of ours: what may be sent, what was said last.
+#[utoipa::path(
+    get,
+    path = "/v1/numbers/{number}",
+    tag = "numbers",
+    params(
+        ("number" = String, Path, pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$", description = "`+15551234567` on every channel, `whatsapp:+15551234567` on one"),
+        Wanted,
+    ),
+    operation_id = "tell_number",
+    responses((status = 200, description = "Its story", body = Story), Problem),
+    security(("key" = [])),
+)]
+async fn tell(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    number: Result<Path<String>, PathRejection>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let wanted = finding::query(query)?;
+    let account_sid = finding::account(&caller, wanted.account_sid)?;
+    let number = number.map_or_else(|_| String::new(), |Path(number)| number);
+    let number = finding::one_number("number", &number)?;
+    let limit = finding::limit(wanted.limit)?;
+    let now_ms = now_ms();
+    let policy = app.permissions.policies.of(&account_sid);
+    let story = story::of(&app.histories, &policy, &account_sid, &number, limit).await;
+    let story = story.map(|history| Story::of(&history, now_ms));
+    Ok(json(&story.map_err(|reason| Problem::unavailable(&reason))?))
+}

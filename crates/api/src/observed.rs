@@ -1,0 +1,110 @@
+//! Every request as an operator sees it: counted by its route and what it was answered, written down if it was refused or
+//! failed, and traced where that is wanted. The route is the template that was routed to, so nothing that was sent names a
+//! series or a span.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+
+use super::{App, access::Actor, problem::Refused};
+use twilio_edge_domain::trace::Traceparent;
+use twilio_edge_platform::{log::REFUSALS, store_metrics as steps};
+
+/// Asked all the time, and of no interest in a trace.
+const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+pub(super) async fn observed(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let method = method(&request);
+    let parent = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok());
+    let answering = match UNTRACED.contains(&route) {
+        true => None,
+        false => app.telemetry.answering(method, route, parent),
+    };
+    let trace = parent.and_then(Traceparent::parse);
+    if let Some(answering) = &answering {
+        request.extensions_mut().insert(answering.callout());
+    }
+    let asked = Instant::now();
+    let (response, steps) = match answering {
+        Some(_) => steps::taken_by(next.run(request)).await,
+        None => (next.run(request).await, Vec::new()),
+    };
+    let status = response.status().as_u16();
+    let took = asked.elapsed();
+    app.claims.metrics.answered(route, status, took);
+    write_down(&response, [method, route], trace.as_ref(), took);
+    if let Some(answering) = answering {
+        answering.end(status, &steps);
+    }
+    response
+}
+
+/// One line: that of a refusal says who asked, that of a failure why.
+fn write_down(
+    response: &Response,
+    [method, route]: [&str; 2],
+    trace: Option<&Traceparent>,
+    took: Duration,
+) {
+    let status = response.status().as_u16();
+    let refused = response.extensions().get::<Refused>();
+    let code = refused.map(|refused| refused.code);
+    let reason = refused.and_then(|refused| refused.reason.as_deref());
+    let actor = response.extensions().get::<Actor>().map(|Actor(actor)| actor.as_str());
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let trace_id = trace.map(Traceparent::trace_id);
+    match status {
+        500.. => tracing::warn!(
+            event = "request.failed",
+            http.method = method,
+            http.route = route,
+            status,
+            code,
+            actor,
+            reason,
+            duration_ms,
+            trace.id = trace_id,
+            "a request could not be answered",
+        ),
+        400..500 => tracing::info!(
+            target: REFUSALS,
+            event = "request.refused",
+            http.method = method,
+            http.route = route,
+            status,
+            code,
+            actor,
+            duration_ms,
+            trace.id = trace_id,
+            "a request was refused",
+        ),
+        _ => tracing::debug!(
+            event = "request.answered",
+            http.method = method,
+            http.route = route,
+            status,
+            actor,
+            duration_ms,
+            trace.id = trace_id,
+            "a request was answered",
+        ),
+    }
+}
+
+/// Whatever else was sent is not a name.
+fn method(request: &Request) -> &'static str {
+    match request.method().as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "_OTHER",
+    }
+}

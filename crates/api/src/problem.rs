@@ -1,0 +1,226 @@
+//! Refusals on the wire: `application/problem+json` (RFC 9457), of a kind ([`super::kinds`]) and with the detail of the
+//! request at hand; and how they stand in the description of the API. Decides nothing about when one is due.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use twilio_edge_contract::{MAX_BATCH, PROTOCOL_VERSION};
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{ComponentsBuilder, Content, Ref, RefOr, ResponseBuilder},
+};
+
+use super::kinds::{self, Actor, Code, Kind};
+use twilio_edge_domain::{api_key::Scope, template::catalogue::Offer};
+use twilio_edge_services::access::api_keys::Refusal;
+use twilio_edge_store::StoreError;
+
+/// A refusal: `code` never changes its meaning, `actor` must act.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    kind: Box<str>,
+    title: &'static str,
+    status: u16,
+    #[schema(value_type = Code, inline)]
+    code: &'static str,
+    detail: String,
+    #[schema(value_type = Actor, inline)]
+    actor: &'static str,
+    /// Of a window that is closed: the templates that may be sent instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(inline)]
+    templates: Vec<Offer>,
+    /// In seconds: when it is worth asking again.
+    #[serde(skip)]
+    retry_after: Option<u32>,
+    /// Why, where that is for the log and not for the caller.
+    #[serde(skip)]
+    reason: Option<Box<str>>,
+}
+
+/// A refusal that was sent, for who writes down what was answered.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    pub(super) code: &'static str,
+    pub(super) reason: Option<Box<str>>,
+}
+
+impl Problem {
+    /// Refuses, and tells of this kind what there is to tell.
+    pub(super) fn of(kind: Kind) -> Problem {
+        Problem::with(kind, kind.remedy)
+    }
+
+    /// Refuses, and tells what the request at hand needs.
+    pub(super) fn with(kind: Kind, detail: impl Into<String>) -> Problem {
+        Problem {
+            kind: format!("urn:twilio-edge:problem:{}", kind.code).into(),
+            title: kind.title,
+            status: kind.status.as_u16(),
+            code: kind.code,
+            detail: detail.into(),
+            actor: kind.actor,
+            templates: Vec::new(),
+            retry_after: None,
+            reason: None,
+        }
+    }
+
+    /// The same, and what would do instead.
+    pub(super) fn offering(self, templates: Vec<Offer>) -> Problem {
+        Problem { templates, ..self }
+    }
+
+    /// Rounded up: who comes back then is answered.
+    fn after(self, wait: Duration) -> Problem {
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        Problem { retry_after: Some(seconds), ..self }
+    }
+
+    /// Why it was not done, on behalf of whom asked for what takes `needed`.
+    pub(super) fn refused(refusal: Refusal, needed: Scope) -> Problem {
+        match refusal {
+            Refusal::Unknown => Problem::unauthorized(needed),
+            Refusal::Scope { has, needed } => {
+                let detail = format!("It has scope {has}, and this takes {needed}.");
+                Problem::with(kinds::WRONG_SCOPE, detail)
+            }
+            Refusal::BootstrapOver => Problem::of(kinds::BOOTSTRAP_OVER),
+            Refusal::Grant(scope) => {
+                let detail = format!(
+                    "A key of scope {scope} reads what this key does not. On a machine that reaches the database: `twilio-edge keys create --scope {scope} --name ..`."
+                );
+                Problem::with(kinds::SCOPE_NOT_GRANTABLE, detail)
+            }
+            Refusal::OtherAccount => Problem::other_account(),
+            Refusal::OwnKey => Problem::of(kinds::OWN_KEY),
+            Refusal::NoSuchKey => Problem::of(kinds::NO_SUCH_KEY),
+            Refusal::Invalid(problem) => Problem::unreadable(&problem),
+            Refusal::Store(reason) => Problem::unavailable(&reason),
+        }
+    }
+
+    fn unauthorized(needed: Scope) -> Problem {
+        let detail = match needed {
+            Scope::Edge => "The filter's sidecar.token must be the TWILIO_EDGE_TOKEN of this sidecar, or an API key of scope edge, sent as `Authorization: Bearer ..`.".to_owned(),
+            Scope::App | Scope::Admin => format!(
+                "Send an API key of scope {needed} as `Authorization: Bearer ..`; `twilio-edge keys create --scope {needed} --name ..` makes one. A revoked key is none."
+            ),
+        };
+        Problem::with(kinds::UNAUTHORIZED, detail)
+    }
+
+    pub(super) fn other_account() -> Problem {
+        Problem::of(kinds::OTHER_ACCOUNT)
+    }
+
+    /// Of whom it cannot be told who is meant: a code of its own, because nobody but the person's record can be put right.
+    pub(super) fn about_recipient(self) -> Problem {
+        match self.code == kinds::IMPOSSIBLE.code {
+            true => Problem::with(kinds::INVALID_RECIPIENT, self.detail),
+            false => self,
+        }
+    }
+
+    pub(super) fn unavailable(reason: &StoreError) -> Problem {
+        let problem = Problem::of(kinds::UNAVAILABLE).after(Duration::ZERO);
+        Problem { reason: Some(reason.to_string().into()), ..problem }
+    }
+
+    pub(super) fn still_running() -> Problem {
+        Problem::of(kinds::STILL_RUNNING).after(Duration::ZERO)
+    }
+
+    pub(super) fn too_many(wait: Duration) -> Problem {
+        Problem::of(kinds::RATE_LIMITED).after(wait)
+    }
+
+    pub(super) fn too_many_bad_tokens(wait: Duration) -> Problem {
+        Problem::of(kinds::TOO_MANY_BAD_TOKENS).after(wait)
+    }
+
+    pub(super) fn not_found(paths: &str) -> Problem {
+        Problem::with(kinds::NOT_FOUND, format!("There is {paths}."))
+    }
+
+    pub(super) fn unreadable(problem: &str) -> Problem {
+        Problem::with(kinds::UNREADABLE, problem)
+    }
+
+    pub(super) fn unknown_version(version: f64) -> Problem {
+        let detail = format!(
+            "The request has v {version}, this sidecar speaks v {PROTOCOL_VERSION}: deploy a filter and a sidecar of the same release."
+        );
+        Problem::with(kinds::UNKNOWN_VERSION, detail)
+    }
+
+    pub(super) fn batch_too_large(size: usize) -> Problem {
+        let detail = format!("The batch has {size} entries; split it to {MAX_BATCH} at most.");
+        Problem::with(kinds::BATCH_TOO_LARGE, detail)
+    }
+
+    pub(super) fn too_slow(limit: Duration) -> Problem {
+        let detail = format!(
+            "It took longer than http.request_timeout_ms ({limit:?}); sending it again is safe."
+        );
+        Problem::with(kinds::TIMEOUT, detail)
+    }
+
+    pub(super) fn internal(problem: &str) -> Problem {
+        Problem { reason: Some(problem.into()), ..Problem::of(kinds::INTERNAL) }
+    }
+}
+
+/// What every operation may answer besides what it is for: `responses(.., Problem)`. The two are described once
+/// ([`Problem::components`]) and referred to.
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let refer = |(range, name, _): &(&str, &str, _)| {
+            ((*range).to_owned(), RefOr::Ref(Ref::from_response_name(*name)))
+        };
+        RANGES.iter().map(refer).collect()
+    }
+}
+
+const RANGES: [(&str, &str, &str); 2] = [
+    ("4XX", "Refused", "Refused; nothing was done"),
+    ("5XX", "Unanswered", "Not answered; sending it again is safe"),
+];
+
+impl Problem {
+    /// What [`IntoResponses`] refers to.
+    pub(super) fn components(components: ComponentsBuilder) -> ComponentsBuilder {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let described = components.schema_from::<Problem>();
+        RANGES.iter().fold(described, |components, (_, name, description)| {
+            let response = ResponseBuilder::new()
+                .description(*description)
+                .content("application/problem+json", content.clone())
+                .build();
+            components.response(*name, response)
+        })
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (status, kind, body).into_response();
+        response.extensions_mut().insert(Refused { code: self.code, reason: self.reason });
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

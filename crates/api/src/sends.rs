@@ -1,0 +1,402 @@
+//! `POST /v1/messages`: asks for a message, or with `dry_run` what every rule says of it. What may be asked and what speaks
+//! against it is the domain's; here it is read, and answered.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App, finding,
+    idempotency::{Kept, Repeatable, as_of_ms},
+    json, kinds, object, people,
+    problem::Problem,
+    taken::{Patience, SendShown},
+};
+use twilio_edge_domain::{
+    address::Address,
+    idempotency::{Answer, Headers},
+    media::kept,
+    period::instant,
+    policy::Category,
+    sending::{
+        errors::To,
+        fallback::{self, Fallback},
+        request::{Content, Request, Sender},
+        rules::{Code, Verdict},
+        sender::sender,
+    },
+    template::{is_content_sid, is_name, locale::Locale},
+};
+use twilio_edge_services::{access::api_keys::Caller, outbound::fallback::Alternative};
+use twilio_edge_store::{Done, Send, Turn};
+
+/// How far ahead a message may be asked for: as Twilio's own schedule.
+const FURTHEST_MS: i64 = 35 * 86_400_000;
+
+/// A message to be sent.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedMessage {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// The person: `+15551234567`, `whatsapp:+15551234567`.
+    #[schema(min_length = 1, max_length = 255)]
+    to: String,
+    /// Where `to` does not say.
+    #[schema(pattern = "^[a-z_]{1,32}$")]
+    channel: Option<String>,
+    /// Of a number without a country code: two letters.
+    #[schema(pattern = "^[A-Za-z]{2}$")]
+    region: Option<String>,
+    /// Sender on the channel of the recipient: a number, on SMS also a short code or an alphanumeric sender id, or the SID of
+    /// a Messaging Service. Without `from` and `messaging_service_sid` the route to the recipient's country names the sender.
+    #[schema(min_length = 1, max_length = 255)]
+    from: Option<String>,
+    /// The Messaging Service that chooses one.
+    #[schema(pattern = "^MG[0-9a-f]{32}$")]
+    messaging_service_sid: Option<String>,
+    /// Text.
+    #[schema(min_length = 1)]
+    body: Option<String>,
+    /// Where media are: public https, to be fetched by Twilio, and by us before; or the id of what `POST /v1/media` took in. One
+    /// on WhatsApp.
+    #[serde(default)]
+    media: Vec<WantedMedium>,
+    /// A template by its name in the catalogue (`GET /v1/templates`), instead of text and media.
+    template: Option<WantedTemplate>,
+    /// The language the person reads, as in `pt_BR`: of the template, if that says none, and of those that would do instead
+    /// of free text.
+    #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
+    locale: Option<String>,
+    /// A template by Twilio's name of it, instead of text and media.
+    #[schema(pattern = "^HX[0-9a-f]{32}$")]
+    content_sid: Option<String>,
+    /// What stands in the places of the template.
+    #[serde(default)]
+    content_variables: BTreeMap<String, String>,
+    /// What it is for. Without, `service` for free text; of a template what the catalogue has, or else `marketing`.
+    category: Option<Category>,
+    /// Not before this time, RFC 3339.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    send_at: Option<String>,
+    /// What is sent instead if its channel does not take it: a template, a text by SMS, or whichever of both does. Without, what
+    /// the operator says; `{}`: nothing.
+    fallback: Option<Fallback>,
+    /// Only say what every rule says.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// A template, and what stands in it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WantedTemplate {
+    /// In the catalogue.
+    #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    name: String,
+    /// `pt_BR`; where the template is not in that language, in `pt`, then in `en_US`, then in `en`. Without, in `en_US`.
+    #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
+    locale: Option<String>,
+    /// What stands in its places: a text for each.
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+}
+
+/// A URL, or the id of what is kept here.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+enum WantedMedium {
+    Url(String),
+    Kept(KeptMedium),
+}
+
+/// What `POST /v1/media` took in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct KeptMedium {
+    #[schema(pattern = "^md_[0-9a-f]{32}$")]
+    id: String,
+}
+
+/// What every rule says of a message.
+#[derive(Serialize, ToSchema)]
+struct DryRun {
+    /// Whether it would be taken on: nothing speaks against it, or only the window, and something can be sent instead.
+    allowed: bool,
+    verdicts: Vec<Verdict>,
+    /// What would be sent instead if its channel did not take it, the best first.
+    fallback: Vec<AlternativeShown>,
+}
+
+/// One way to reach the person instead.
+#[derive(Serialize, ToSchema)]
+struct AlternativeShown {
+    to: To,
+    allowed: bool,
+    verdicts: Vec<Verdict>,
+}
+
+/// What every rule says, or a message that has an end.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
+enum RulesOrSend {
+    Rules(DryRun),
+    Send(Box<SendShown>),
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(send))
+}
+
+/// Sends a message, once: answered when it is durably taken on, sent right after; or with `wait_ms`, once Twilio has said what
+/// becomes of it. docs/SENDING.md has the rules in their order.
+#[utoipa::path(
+    post,
+    path = "/v1/messages",
+    tag = "messages",
+    params(Repeatable, Patience),
+    operation_id = "send_message",
+    request_body = WantedMessage,
+    responses(
+        (status = 200, description = "With `dry_run`, what every rule says: nothing is sent. With `wait_ms`, what became of it", body = RulesOrSend),
+        (status = 202, description = "It is taken on, and has no end yet", body = SendShown, headers(("location" = String, description = "Where it is told how far it is"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn send(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    turn: Option<Extension<Turn>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let wanted: WantedMessage = object(body)?;
+    let now_ms = as_of_ms(turn.clone());
+    let (dry_run, send_at) = (wanted.dry_run, wanted.send_at.clone());
+    let send_at_ms = send_at.map(|text| instant(&text)).transpose();
+    let send_at_ms =
+        send_at_ms.map_err(|problem| Problem::unreadable(&format!("send_at: {problem}")))?;
+    if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
+        return Err(people::impossible("send_at", "must be within 35 days"));
+    }
+    let account_sid = finding::account(&caller, wanted.account_sid.clone())?;
+    let region = people::region(wanted.region.clone())?;
+    let channel = wanted.channel.as_deref();
+    let to = people::known_address(&app, &account_sid, "to", &wanted.to, channel, region).await;
+    let request = wanted.read(account_sid, to.map_err(|problem| problem.about_recipient())?)?;
+    if dry_run {
+        let Judged { verdicts, alternatives, .. } = judged(&app, request).await?;
+        let allowed = against(&verdicts, &alternatives).is_none();
+        let shown = alternatives.into_iter().map(|way| {
+            let (allowed, Alternative { to, verdicts, .. }) = (way.is_allowed(), way);
+            AlternativeShown { to, allowed, verdicts }
+        });
+        return Ok(json(&DryRun { allowed, verdicts, fallback: shown.collect() }));
+    }
+    let asked = Asked { request, send_at_ms, passed_on: String::new() };
+    let is_kept = turn.is_some();
+    let answer = |send: &Send| {
+        let shown = SendShown::of(send.clone(), &app.sending.errors);
+        Answer {
+            status: StatusCode::ACCEPTED.as_u16(),
+            headers: Headers {
+                content_type: Some("application/json".to_owned()),
+                location: Some(shown.links.this.clone()),
+            },
+            body: serde_json::to_string(&shown).unwrap_or_default(),
+        }
+    };
+    let send = take_on(&app, &caller, turn, asked, answer).await?;
+    let shown = SendShown::of(send, &app.sending.errors);
+    let mut response = json(&shown);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if is_kept {
+        response.extensions_mut().insert(Kept);
+    }
+    if let Ok(place) = HeaderValue::try_from(shown.links.this) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// What is asked for, in whoever's words it was said.
+pub(super) struct Asked {
+    pub(super) request: Request,
+    /// Not before that time, in milliseconds since 1970.
+    pub(super) send_at_ms: Option<i64>,
+    /// Parameters of Twilio's, as a form, that no rule asks about: Twilio is told them.
+    pub(super) passed_on: String,
+}
+
+/// Takes a message on, or tells what speaks against it: the one way there is, whatever endpoint was asked. `answer` is what
+/// copies of the request are told; whoever had a turn marks its response as [`Kept`].
+pub(super) async fn take_on(
+    app: &App,
+    caller: &Caller,
+    turn: Option<Extension<Turn>>,
+    asked: Asked,
+    answer: impl FnOnce(&Send) -> Answer,
+) -> Result<Send, Problem> {
+    let away = |reason| Problem::unavailable(&reason);
+    let Asked { request, send_at_ms, passed_on } = asked;
+    let Judged { request, verdicts, alternatives } = judged(app, request).await?;
+    if let Some((code, said)) = against(&verdicts, &alternatives) {
+        app.claims.metrics.sends.refused(code);
+        return Err(refused(code, &said.detail).offering(said.templates.clone()));
+    }
+    let now_ms = as_of_ms(turn.clone());
+    let mut send = app.sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
+    if !passed_on.is_empty() {
+        send.form = format!("{}&{passed_on}", send.form);
+    }
+    let done = turn.map(|Extension(turn)| Done { turn, answer: answer(&send) });
+    app.sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
+    Ok(send)
+}
+
+/// A message with what every rule says of it, and of what would be sent instead.
+struct Judged {
+    request: Request,
+    verdicts: Vec<Verdict>,
+    alternatives: Vec<Alternative>,
+}
+
+async fn judged(app: &App, request: Request) -> Result<Judged, Problem> {
+    let away = |reason| Problem::unavailable(&reason);
+    let is_theirs = request.fallback.is_some();
+    let request = app.sending.completed(request);
+    if is_theirs && fallback::Kept::of(&request).is_some_and(|kept| kept.is_speechless()) {
+        return Err(people::impossible("fallback.body", "is required: the message has no text"));
+    }
+    let now_ms = twilio_edge_platform::clock::now_ms();
+    let verdicts = app.sending.judge(&request, now_ms).await.map_err(away)?;
+    let alternatives = app.sending.alternatives(&request, now_ms).await.map_err(away)?;
+    // What is asked for has to be possible, as far as that is not the person's to say.
+    for way in alternatives.iter().filter(|_| is_theirs) {
+        let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_of_person());
+        if let Some((code, said)) = wrong.and_then(|said| Some((said.code?, said))) {
+            return Err(refused(code, &format!("fallback, {}: {}", way.to.as_str(), said.detail)));
+        }
+    }
+    Ok(Judged { request, verdicts, alternatives })
+}
+
+/// Why a message is not taken on, if it is not. A window that is closed is no reason where something may be sent instead.
+fn against<'v>(
+    verdicts: &'v [Verdict],
+    alternatives: &[Alternative],
+) -> Option<(Code, &'v Verdict)> {
+    let has_other = alternatives.iter().any(Alternative::is_allowed);
+    let counts = |code: &Code| !(has_other && *code == Code::WindowClosed);
+    verdicts.iter().find_map(|said| Some((said.code.filter(counts)?, said)))
+}
+
+fn refused(code: Code, detail: &str) -> Problem {
+    let kind = match code {
+        Code::NoCredentials => kinds::NO_CREDENTIALS,
+        Code::SenderUnknown => kinds::SENDER_UNKNOWN,
+        Code::InvalidRecipient => kinds::INVALID_RECIPIENT,
+        Code::ContentRejected => kinds::CONTENT_REJECTED,
+        Code::TemplateUnknown => kinds::TEMPLATE_UNKNOWN,
+        Code::TemplateNotApproved => kinds::TEMPLATE_NOT_APPROVED,
+        Code::VariablesRejected => kinds::VARIABLES_REJECTED,
+        Code::RegionBlocked => kinds::REGION_BLOCKED,
+        Code::Suppressed => kinds::SUPPRESSED,
+        Code::NoConsent => kinds::NO_CONSENT,
+        Code::ConsentStale => kinds::CONSENT_STALE,
+        Code::WindowClosed => kinds::WINDOW_CLOSED,
+        Code::MediaRejected => kinds::MEDIA_REJECTED,
+        Code::TooManyMedia => kinds::TOO_MANY_MEDIA,
+        Code::MediaTooLarge => kinds::MEDIA_TOO_LARGE,
+        Code::MediaUnreachable => kinds::MEDIA_UNREACHABLE,
+    };
+    Problem::with(kind, detail)
+}
+
+/// A language, or what is wrong with it.
+pub(super) fn locale(text: &str) -> Result<Locale, Problem> {
+    let told = "locale: must be a language such as en, pt_BR or zh_Hant_TW";
+    Locale::parse(text).ok_or_else(|| Problem::unreadable(told))
+}
+
+impl WantedMessage {
+    fn read(self, account_sid: String, to: Address) -> Result<Request, Problem> {
+        let is_sid = |text: &str, prefix: &str| {
+            text.strip_prefix(prefix).is_some_and(|rest| {
+                rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
+        };
+        let sender = match (self.from, self.messaging_service_sid) {
+            (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+            (Some(from), None) => Some(
+                sender(&from, Some(&to.channel))
+                    .map_err(|problem| people::impossible("from", &problem))?,
+            ),
+            (None, Some(sid)) if !is_sid(&sid, "MG") => {
+                let must = "messaging_service_sid: must be MG and 32 hexadecimal digits";
+                return Err(Problem::unreadable(must));
+            }
+            (None, sid) => sid.map(Sender::Service),
+        };
+        let body = self.body.unwrap_or_default();
+        let named = |medium| match medium {
+            WantedMedium::Url(url) => url,
+            WantedMedium::Kept(KeptMedium { id }) => kept(&id),
+        };
+        let media: Vec<String> = self.media.into_iter().map(named).collect();
+        let asked = self.template.as_ref().and_then(|template| template.locale.as_deref());
+        let locale = asked.or(self.locale.as_deref()).map(locale).transpose()?;
+        let content = match (self.content_sid, self.template) {
+            (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+            (None, Some(WantedTemplate { name, variables, .. }))
+                if body.is_empty() && media.is_empty() && self.content_variables.is_empty() =>
+            {
+                if !is_name(&name) {
+                    return Err(Problem::unreadable(
+                        "template.name: must be one line, and not empty",
+                    ));
+                }
+                Content::Named { name, variables }
+            }
+            (Some(sid), None) if !is_content_sid(&sid) => {
+                return Err(Problem::unreadable(
+                    "content_sid: must be HX and 32 hexadecimal digits",
+                ));
+            }
+            (Some(content_sid), None) if body.is_empty() && media.is_empty() => {
+                Content::Template { content_sid, variables: self.content_variables }
+            }
+            (None, None)
+                if self.content_variables.is_empty() && !(body.is_empty() && media.is_empty()) =>
+            {
+                Content::Session { body, media }
+            }
+            _ => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+        };
+        let fallback = self.fallback.map(|fallback| match fallback.problems().first() {
+            Some(problem) => Err(Problem::unreadable(&format!("fallback.{problem}"))),
+            None => Ok(fallback),
+        });
+        Ok(Request {
+            fallback: fallback.transpose()?,
+            account_sid,
+            to,
+            sender,
+            content,
+            category: self.category,
+            locale,
+            template: None,
+        })
+    }
+}

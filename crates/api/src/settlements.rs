@@ -1,0 +1,48 @@
+//! `POST /edge/v1/settlements`: how forwarded webhooks ended.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    response::Response,
+};
+use twilio_edge_contract::{PROTOCOL_VERSION, SettlementsReply, SettlementsRequest};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{App, check_batch, json, problem::Problem, read};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::metrics::Batch;
+use twilio_edge_services::access::api_keys::Caller;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(settle))
+}
+
+/// How forwarded webhooks ended. One result per settlement, in order.
+#[utoipa::path(
+    post,
+    path = "/edge/v1/settlements",
+    tag = "edge",
+    request_body = SettlementsRequest,
+    responses(
+        (status = 200, description = "What became of each", body = SettlementsReply),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn settle(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let request = read(body, |request: &SettlementsRequest| request.v)?;
+    check_batch(request.settlements.len())?;
+    if !request.settlements.iter().all(|settled| caller.sees(&settled.identity.account_sid)) {
+        return Err(Problem::other_account());
+    }
+    app.claims.metrics.batched(Batch::Settlements, request.settlements.len());
+    // As with claims: not to be moved through every layer above.
+    let results = Box::pin(app.claims.settle(request.settlements, now_ms())).await;
+    let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
+    Ok(json(&SettlementsReply { v: PROTOCOL_VERSION, results }))
+}

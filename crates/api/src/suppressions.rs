@@ -1,0 +1,342 @@
+//! `/v1/suppressions`: who must not be written to. Applications read them and add to them; only administrators end them or
+//! bring lists of them, at their own listener.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App,
+    csv::{self, Import, Imported},
+    finding,
+    idempotency::Repeatable,
+    json, kinds, object, people,
+    problem::Problem,
+    whole,
+};
+use crate::views::SuppressionShown;
+use twilio_edge_domain::{
+    api_key::Scope,
+    csv_import as lists,
+    csv_import::List,
+    cursor::Cursor,
+    suppression::{Source, Suppression},
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_store::SuppressionsPage;
+
+/// Which of an account's.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// Only of this number, in any sensible spelling. A `+` in a URL is written `%2B`.
+    #[param(min_length = 1, max_length = 255)]
+    number: Option<String>,
+    /// Only on this channel or one that shares opt-outs with it; `*` are those on every channel.
+    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+    /// Only from this source.
+    source: Option<Source>,
+    /// Also those that do not hold any more.
+    ended: Option<bool>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    cursor: Option<String>,
+}
+
+/// A page of suppressions, in the order of numbers.
+#[derive(Serialize, ToSchema)]
+struct SuppressionList {
+    suppressions: Vec<SuppressionShown>,
+    next_cursor: Option<String>,
+}
+
+/// One number.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Whose {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// Only on this channel. Those on every channel are of each.
+    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+}
+
+/// One number, to end its suppressions.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Removal {
+    /// Whose: said even by a key that is bound to one.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: String,
+    /// Only on this channel. Those on every channel are of each.
+    #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+}
+
+/// A person to suppress.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewSuppression {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// `+15551234567`, `whatsapp:+15551234567`, or as people write it.
+    #[schema(min_length = 1, max_length = 255)]
+    number: String,
+    /// Where the number does not say; `*` for every channel.
+    #[schema(pattern = r"^([a-z_]{1,32}|\*)$")]
+    channel: Option<String>,
+    /// Of a number without a country code: two letters.
+    #[schema(pattern = "^[A-Za-z]{2}$")]
+    region: Option<String>,
+}
+
+/// For applications, and for administrators who call there.
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(export)).routes(routes!(fetch))
+}
+
+/// For administrators.
+pub(super) fn admin_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(remove))
+}
+
+/// For administrators, with a limit of its own.
+pub(super) fn import_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(import))
+}
+
+/// Who must not be written to, in the order of numbers.
+#[utoipa::path(
+    get,
+    path = "/v1/suppressions",
+    tag = "suppressions",
+    params(Wanted),
+    operation_id = "list_suppressions",
+    responses((status = 200, description = "A page of them", body = SuppressionList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let wanted = finding::query(query)?;
+    let account_sid = finding::account(&caller, wanted.account_sid)?;
+    let limit = finding::limit(wanted.limit)?;
+    let ended = wanted.ended.unwrap_or_default();
+    let after = finding::cursor(wanted.cursor, finding::is_suppression)?;
+    let channel = people::any_channel(wanted.channel.as_deref())?;
+    if let Some(number) = wanted.number {
+        let number = people::person(&app, &account_sid, &number, None, None).await?.number;
+        let mut found = of_number(&app, &account_sid, &number, channel).await?;
+        found.retain(|known| {
+            (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
+        });
+        return Ok(page(&found, None));
+    }
+    let policy = app.permissions.policies.of(&account_sid);
+    let asked = SuppressionsPage {
+        account_sid: &account_sid,
+        source: wanted.source,
+        channels: channel.map(|channel| policy.channels_with(channel).collect()),
+        ended,
+        after: after.as_ref(),
+        most: finding::one_more(limit),
+    };
+    let found = app.permissions.suppressions.list(&asked).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let next = finding::cut(&mut found, limit, Cursor::of_suppression);
+    Ok(page(&found, next))
+}
+
+/// What is known of one number, what has ended too.
+#[utoipa::path(
+    get,
+    path = "/v1/suppressions/{number}",
+    tag = "suppressions",
+    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Whose),
+    operation_id = "fetch_suppressions",
+    responses((status = 200, description = "Every reason there is or was", body = SuppressionList), Problem),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    number: Result<Path<String>, PathRejection>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let whose = finding::query(query)?;
+    let account_sid = finding::account(&caller, whose.account_sid)?;
+    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
+    let found = of_number(&app, &account_sid, &number, channel.as_deref()).await?;
+    Ok(page(&found, None))
+}
+
+/// Suppresses a person, from now on. Once more changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/suppressions",
+    tag = "suppressions",
+    params(Repeatable),
+    operation_id = "add_suppression",
+    request_body = NewSuppression,
+    responses((status = 200, description = "Every reason there is or was", body = SuppressionList, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
+    security(("key" = [])),
+)]
+async fn add(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let new: NewSuppression = object(body)?;
+    let account_sid = finding::account(&caller, new.account_sid)?;
+    let region = people::region(new.region)?;
+    let channel = new.channel.as_deref();
+    let person = people::person(&app, &account_sid, &new.number, channel, region).await?;
+    let source = match caller.scope {
+        Scope::Admin => Source::Administrator,
+        _ => Source::Application,
+    };
+    let people = std::slice::from_ref(&person);
+    let added = app.permissions.suppress(&caller, &account_sid, people, source, now_ms()).await;
+    added.map_err(|reason| Problem::unavailable(&reason))?;
+    let found = of_number(&app, &account_sid, &person.number, None).await?;
+    Ok(page(&found, None))
+}
+
+/// Ends every suppression of a number, on one channel or all. What is told are those that ended.
+#[utoipa::path(
+    delete,
+    path = "/v1/suppressions/{number}",
+    tag = "suppressions",
+    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Removal),
+    operation_id = "remove_suppressions",
+    responses((status = 200, description = "Those that held", body = SuppressionList), Problem),
+    security(("key" = [])),
+)]
+async fn remove(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    number: Result<Path<String>, PathRejection>,
+    query: Result<Query<Removal>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let whose = finding::query(query)?;
+    let account_sid = finding::account(&caller, Some(whose.account_sid))?;
+    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
+    let permissions = &app.permissions;
+    let ended =
+        permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
+    let ended = ended.map_err(|reason| Problem::unavailable(&reason))?;
+    if ended.is_empty() {
+        return Err(Problem::of(kinds::NOT_SUPPRESSED));
+    }
+    Ok(page(&ended, None))
+}
+
+/// Suppresses everybody on a list: CSV with a column `number` and, where the number does not say, `channel`.
+#[utoipa::path(
+    post,
+    path = "/v1/suppressions/import",
+    tag = "suppressions",
+    params(Import, Repeatable),
+    operation_id = "import_suppressions",
+    request_body(content = String, content_type = "text/csv"),
+    responses((status = 200, description = "What became of it", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
+    security(("key" = [])),
+)]
+async fn import(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Import>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let (import, now_ms) = (finding::query(query)?, now_ms());
+    let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
+    let list = List::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
+    let (list, checked) =
+        csv::checked(&app.permissions, &account_sid, list, import.partial).await?;
+    let people = list.good();
+    let added = app.permissions.suppress_list(&caller, &account_sid, people, now_ms).await;
+    csv::report(checked, added)
+}
+
+/// All that hold, as CSV, in the order of numbers.
+#[utoipa::path(
+    get,
+    path = "/v1/suppressions/export",
+    tag = "suppressions",
+    params(finding::Whose),
+    operation_id = "export_suppressions",
+    responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
+    security(("key" = [])),
+)]
+async fn export(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<finding::Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let suppressions = app.permissions.suppressions.clone();
+    let names = lists::written([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
+    csv::streamed(names, move |after: Option<Cursor>| {
+        let (suppressions, account_sid) = (suppressions.clone(), account_sid.clone());
+        async move {
+            let page = SuppressionsPage {
+                account_sid: &account_sid,
+                source: None,
+                channels: None,
+                ended: false,
+                after: after.as_ref(),
+                most: csv::PAGE,
+            };
+            let found = suppressions.list(&page).await?;
+            let text = lists::written(found.iter().map(lists::suppression_line));
+            Ok((text, found.last().map(Cursor::of_suppression)))
+        }
+    })
+    .await
+}
+
+fn page(found: &[Suppression], next_cursor: Option<String>) -> Response {
+    let suppressions = found.iter().map(SuppressionShown::of).collect();
+    json(&SuppressionList { suppressions, next_cursor })
+}
+
+async fn of_number(
+    app: &App,
+    account_sid: &str,
+    number: &str,
+    channel: Option<&str>,
+) -> Result<Vec<Suppression>, Problem> {
+    let keys = app.permissions.consents.contacts().keys(account_sid, number).await;
+    let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
+    let found = app.permissions.suppressions.of_numbers(account_sid, &keys.all()).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let policy = app.permissions.policies.of(account_sid);
+    found.retain(|known| {
+        channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
+    });
+    Ok(found)
+}

@@ -1,0 +1,397 @@
+//! What was taken on to be sent, and how far it is: one of them, at once or once Twilio has answered; those of an account; and taking
+//! one back. How it is taken on is `sends.rs`.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    Extension,
+    body::{Body, to_bytes},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{StatusCode, Uri, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App,
+    finding::{self, Whose},
+    json, kinds,
+    problem::Problem,
+};
+use twilio_edge_domain::{
+    address::Address, cursor::Cursor, sending::errors::Errors, window::rfc3339,
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::{access::api_keys::Caller, outbound::sending};
+use twilio_edge_store::{Send, SendsPage};
+
+/// Longest that anybody may ask to wait, in milliseconds.
+const LONGEST_MS: u32 = 60_000;
+
+/// Largest answer of `POST /v1/messages`.
+const LARGEST: usize = 64 << 10;
+
+/// A message that was taken on, and how far it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SendShown {
+    /// Ours; Twilio's is `message_sid`.
+    id: String,
+    account_sid: String,
+    /// `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (nobody knows whether Twilio has it), `not_sent`, `canceled`.
+    state: String,
+    /// Of whom only the end is shown.
+    to: String,
+    sender: String,
+    category: String,
+    kind: String,
+    /// Twilio's name of it.
+    message_sid: Option<String>,
+    /// Where Twilio's status callbacks say that it has got to: `delivered`, `failed`, ..; without any, nothing. A list does not tell.
+    status: Option<String>,
+    /// Twilio's reason for a failure after it had the message, as in 63018. A list does not tell.
+    error_code: Option<String>,
+    /// Why it was not sent, or not yet: one of ours, or Twilio's.
+    code: Option<String>,
+    reason: Option<String>,
+    /// Who must act, where the code is Twilio's: `operator`, `caller`, `recipient`, or `nobody`, because it passes.
+    actor: Option<&'static str>,
+    /// How.
+    remedy: Option<String>,
+    /// Instead of which message of ours it is.
+    fallback_of: Option<String>,
+    /// Which message is sent instead of it. A list does not tell.
+    fallback: Option<String>,
+    attempts: i64,
+    /// Twilio's name of the last call, for its support.
+    twilio_request_id: Option<String>,
+    created_at: Option<String>,
+    changed_at: Option<String>,
+    pub(super) links: Links,
+}
+
+/// Where more is told.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Links {
+    #[serde(rename = "self")]
+    pub(super) this: String,
+    /// What was heard of it.
+    message: Option<String>,
+    /// What is sent instead of it.
+    fallback: Option<String>,
+    /// How it is taken back, as long as it waits.
+    cancel: Option<String>,
+}
+
+/// How far a message may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SendState)]
+enum Reached {
+    Queued,
+    Attempting,
+    Sent,
+    Refused,
+    Unknown,
+    NotSent,
+    Canceled,
+}
+
+/// Which of them.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// Only those that are this far.
+    #[param(inline)]
+    state: Option<Reached>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    cursor: Option<String>,
+}
+
+/// A page of them, the latest first.
+#[derive(Serialize, ToSchema)]
+struct SendList {
+    sends: Vec<SendShown>,
+    next_cursor: Option<String>,
+}
+
+/// How long to wait.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Patience {
+    /// Answer once Twilio has said what becomes of the message, or after so many milliseconds (four fifths of
+    /// `http.request_timeout_ms` at most).
+    #[param(minimum = 0, maximum = 60000)]
+    wait_ms: Option<u32>,
+}
+
+/// One message: whose, and how long to wait for it.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct One {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    pub(super) account_sid: Option<String>,
+    /// Of one that is to be sent: answer once Twilio has said what becomes of it, or after so many milliseconds (four fifths of
+    /// `http.request_timeout_ms` at most).
+    #[param(minimum = 0, maximum = 60000)]
+    wait_ms: Option<u32>,
+}
+
+impl One {
+    /// How long to wait.
+    pub(super) fn patience(&self) -> Result<Duration, Problem> {
+        patience(self.wait_ms)
+    }
+}
+
+fn patience(wait_ms: Option<u32>) -> Result<Duration, Problem> {
+    match wait_ms.unwrap_or_default() {
+        wait_ms @ 0..=LONGEST_MS => Ok(Duration::from_millis(wait_ms.into())),
+        _ => Err(Problem::unreadable(&format!("wait_ms: must be 0 to {LONGEST_MS}"))),
+    }
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(cancel))
+}
+
+/// Messages that were taken on, the latest first, and how far each is. What was heard of those that Twilio has is in
+/// `GET /v1/messages`.
+#[utoipa::path(
+    get,
+    path = "/v1/sends",
+    tag = "messages",
+    params(Wanted),
+    operation_id = "list_sends",
+    responses((status = 200, description = "A page of them", body = SendList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Wanted { account_sid, state, limit, cursor } = finding::query(query)?;
+    let account_sid = finding::account(&caller, account_sid)?;
+    let limit = finding::limit(limit)?;
+    let before = match finding::cursor(cursor, finding::is_send)? {
+        Some(Cursor::Send { created_ms, id }) => (created_ms, id),
+        _ => (i64::MAX, String::new()),
+    };
+    let page = SendsPage {
+        account_sid: &account_sid,
+        state: state.map(Reached::as_str),
+        before: (before.0, &before.1),
+        most: finding::one_more(limit),
+    };
+    let found = app.sending.sends.taken_on(&page).await;
+    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let place = |last: &Send| Cursor::Send { created_ms: last.created_at_ms, id: last.id.clone() };
+    let next_cursor = finding::cut(&mut found, limit, place);
+    let errors = &app.sending.errors;
+    let sends = found.into_iter().map(|send| SendShown::of(send, errors)).collect();
+    Ok(json(&SendList { sends, next_cursor }))
+}
+
+/// Takes a message back that nobody has begun to send. To do it again changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/messages/{id}/cancel",
+    tag = "messages",
+    params(("id" = String, Path, description = "Ours of a message that is to be sent: ms_.."), Whose),
+    operation_id = "cancel_message",
+    responses((status = 200, description = "It is not sent", body = SendShown), Problem),
+    security(("key" = [])),
+)]
+async fn cancel(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    let send = found(&app, &account_sid, &id, Duration::ZERO).await?;
+    let away = |reason| Problem::unavailable(&reason);
+    let canceled = sending::cancel(&app.sending.sends, &caller, &send, now_ms()).await;
+    if canceled.map_err(away)? {
+        app.sending.answers.tell(&id);
+    }
+    let send = found(&app, &account_sid, &id, Duration::ZERO).await?;
+    match send.state.as_str() {
+        "canceled" => Ok(json(&SendShown::of(send, &app.sending.errors))),
+        state => Err(Problem::with(kinds::TOO_LATE, format!("It is {state}."))),
+    }
+}
+
+/// One that was taken on, if the caller sees it; as it is once it has an end, or after so long.
+pub(super) async fn told(
+    app: &App,
+    account_sid: &str,
+    id: &str,
+    patience: Duration,
+) -> Result<Response, Problem> {
+    let send = found(app, account_sid, id, patience).await?;
+    Ok(json(&shown(app, send).await?))
+}
+
+/// One, with what is sent instead of it.
+async fn shown(app: &App, send: Send) -> Result<SendShown, Problem> {
+    let instead = app.sending.sends.instead_of(&send.id).await;
+    let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
+    let sid = Some(send.message_sid.clone()).filter(|sid| !sid.is_empty());
+    let account_sid = send.account_sid.clone();
+    let mut shown = SendShown::of(send, &app.sending.errors);
+    if let Some(sid) = sid {
+        let heard = app.histories.message(&account_sid, &sid).await;
+        if let Some(heard) = heard.map_err(|reason| Problem::unavailable(&reason))? {
+            (shown.status, shown.error_code) = (Some(heard.status), heard.error_code);
+        }
+    }
+    shown.fallback = instead.map(|instead| instead.id);
+    shown.links.fallback = shown.fallback.as_ref().map(|id| format!("/v1/messages/{id}"));
+    Ok(shown)
+}
+
+async fn found(
+    app: &App,
+    account_sid: &str,
+    id: &str,
+    patience: Duration,
+) -> Result<Send, Problem> {
+    let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
+    // No database takes it.
+    if !id.starts_with(sending::PREFIX) || id.contains('\0') {
+        return Err(nowhere());
+    }
+    let sending = &app.sending;
+    let patience = patience.min(app.longest_wait);
+    let found = sending.answers.of(&sending.sends, account_sid, id, patience).await;
+    found.map_err(|reason| Problem::unavailable(&reason))?.ok_or_else(nowhere)
+}
+
+/// Of a request for a message that wants to wait: what was answered, and how far the message is by then. How long somebody waits
+/// is no part of what is asked for: a copy may wait longer.
+pub(super) async fn waited(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let begun = Instant::now();
+    let Query(Patience { wait_ms }) = Query::try_from_uri(request.uri())
+        .map_err(|error| Problem::unreadable(&error.body_text()))?;
+    let patience = patience(wait_ms)?;
+    if wait_ms.is_some() {
+        *request.uri_mut() = without_wait(request.uri());
+    }
+    let response = next.run(request).await;
+    if patience.is_zero() || response.status() != StatusCode::ACCEPTED {
+        return Ok(response);
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, LARGEST).await.unwrap_or_default();
+    let as_it_was = |parts, body| Response::from_parts(parts, Body::from(body));
+    let Ok(Taken { id, account_sid }) = serde_json::from_slice(&body) else {
+        return Ok(as_it_was(parts, body));
+    };
+    let patience = patience.min(app.longest_wait).saturating_sub(begun.elapsed());
+    // That it was taken on is certain: a database that is slow all of a sudden does not change that answer.
+    let spare = patience + Duration::from_millis(200);
+    let told = async {
+        let send = found(&app, &account_sid, &id, patience).await?;
+        shown(&app, send).await
+    };
+    let told = tokio::time::timeout(spare, told).await;
+    let Ok(Ok(shown)) = told else { return Ok(as_it_was(parts, body)) };
+    if matches!(shown.state.as_str(), "sent" | "refused" | "not_sent" | "canceled") {
+        parts.status = StatusCode::OK;
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok((parts.status, parts.headers, json(&shown).into_body()).into_response())
+}
+
+/// What an answer says of the message.
+#[derive(Deserialize)]
+struct Taken {
+    id: String,
+    account_sid: String,
+}
+
+fn without_wait(uri: &Uri) -> Uri {
+    let query = uri.query().unwrap_or_default();
+    let others: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("wait_ms=")).collect();
+    let target = match others.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{}", uri.path(), others.join("&")),
+    };
+    target.parse().unwrap_or_else(|_| uri.clone())
+}
+
+impl Reached {
+    fn as_str(self) -> &'static str {
+        match self {
+            Reached::Queued => "queued",
+            Reached::Attempting => "attempting",
+            Reached::Sent => "sent",
+            Reached::Refused => "refused",
+            Reached::Unknown => "unknown",
+            Reached::NotSent => "not_sent",
+            Reached::Canceled => "canceled",
+        }
+    }
+}
+
+impl SendShown {
+    pub(super) fn of(send: Send, errors: &Errors) -> SendShown {
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let message_sid = some(send.message_sid);
+        let known = send.code.parse().ok().and_then(|code| errors.get(code));
+        // What has ended is stored as it is shown.
+        let masked = send.recipient.contains("..");
+        let to = Address { channel: send.channel, number: send.recipient.clone() };
+        SendShown {
+            links: Links {
+                this: format!("/v1/messages/{}", send.id),
+                message: message_sid.as_ref().map(|sid| format!("/v1/messages/{sid}")),
+                fallback: None,
+                cancel: (send.state == "queued")
+                    .then(|| format!("/v1/messages/{}/cancel", send.id)),
+            },
+            to: if masked { send.recipient } else { to.to_string() },
+            created_at: rfc3339(send.created_at_ms),
+            changed_at: rfc3339(send.changed_at_ms),
+            id: send.id,
+            account_sid: send.account_sid,
+            state: send.state,
+            sender: send.sender,
+            category: send.category,
+            kind: send.kind,
+            message_sid,
+            status: None,
+            error_code: None,
+            actor: known.map(|entry| entry.actor.as_str()),
+            remedy: known.map(|entry| entry.remedy.clone()),
+            code: some(send.code),
+            reason: some(send.reason),
+            fallback_of: some(send.fallback_of),
+            fallback: None,
+            attempts: send.tries,
+            twilio_request_id: some(send.request_id),
+        }
+    }
+}

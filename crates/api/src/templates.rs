@@ -1,0 +1,322 @@
+//! `/v1/templates`: the catalogue of an account, for whoever sends; and what administrators say of it themselves, where Twilio
+//! does not show it. It is answered from memory, with how old that is.
+
+use std::collections::BTreeSet;
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App,
+    finding::{self, Whose},
+    json, kinds, object,
+    problem::Problem,
+    sends::locale,
+};
+use twilio_edge_domain::{
+    api_key::Scope,
+    cursor::Cursor,
+    policy::Category,
+    template::{
+        Approval, LONGEST_TEXT, Source, Template, is_content_sid, is_name, locale::Locale,
+        variables,
+    },
+    window::rfc3339,
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::api_keys::{Caller, Refusal};
+
+/// Most languages of one name that are shown.
+const MOST: usize = 200;
+
+/// A template in one language. Times are RFC 3339.
+#[derive(Serialize, ToSchema)]
+pub struct TemplateShown {
+    name: String,
+    locale: String,
+    /// Twilio's name of it.
+    content_sid: String,
+    /// Who says so: what an administrator says goes before what Twilio does.
+    source: Source,
+    /// What WhatsApp says of it.
+    approval: Approval,
+    /// Why it is not approved, if WhatsApp says that.
+    reason: Option<String>,
+    /// What it is for, if that is known; without, its messages are `marketing` where nobody says.
+    category: Option<Category>,
+    /// The names of its places: each takes a text.
+    variables: Vec<String>,
+    /// Its text, if it has one and it is known.
+    text: Option<String>,
+    changed_at: Option<String>,
+}
+
+impl TemplateShown {
+    pub fn of(template: &Template) -> TemplateShown {
+        let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        TemplateShown {
+            name: template.name.clone(),
+            locale: template.locale.to_string(),
+            content_sid: template.content_sid.clone(),
+            source: template.source,
+            approval: template.approval,
+            reason: some(&template.reason),
+            category: template.category,
+            variables: template.variables.iter().cloned().collect(),
+            text: some(&template.text),
+            changed_at: rfc3339(template.changed_at_ms),
+        }
+    }
+}
+
+/// A page of templates, by name and language.
+#[derive(Serialize, ToSchema)]
+struct TemplateList {
+    templates: Vec<TemplateShown>,
+    next_cursor: Option<String>,
+    /// When they were last read from Twilio.
+    synced_at: Option<String>,
+    /// Why they were not since.
+    problem: Option<String>,
+}
+
+/// The languages of one name.
+#[derive(Serialize, ToSchema)]
+struct TemplateLanguages {
+    templates: Vec<TemplateShown>,
+}
+
+/// What is to be said of a template.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedTemplateEntry {
+    /// Twilio's name of it.
+    #[schema(pattern = "^HX[0-9a-fA-F]{32}$")]
+    content_sid: String,
+    /// The names of its places: `1`, `2`, ..
+    #[serde(default)]
+    #[schema(inline, max_items = 100)]
+    variables: Vec<Place>,
+    /// What it is registered for.
+    category: Option<Category>,
+    /// What WhatsApp says of it: `approved` where nobody says.
+    approval: Option<Approval>,
+    /// Its text, with places as in `Hello {{1}}`: for people, and to tell how long it gets.
+    #[schema(max_length = 1600)]
+    text: Option<String>,
+}
+
+/// The name of a place.
+#[derive(Deserialize, ToSchema)]
+#[schema(pattern = r"^[^\s{}\x00-\x1f\x7f-\x9f]{1,64}$")]
+struct Place(String);
+
+/// Which are looked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// Only those of which WhatsApp says this.
+    approval: Option<Approval>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    cursor: Option<String>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
+}
+
+pub(super) fn admin_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(put, remove))
+}
+
+/// The templates of an account, in every language, approved or not.
+#[utoipa::path(
+    get,
+    path = "/v1/templates",
+    tag = "templates",
+    params(Wanted),
+    operation_id = "list_templates",
+    responses((status = 200, description = "A page of them", body = TemplateList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Wanted { account_sid, approval, limit, cursor } = finding::query(query)?;
+    let account_sid = finding::account(&caller, account_sid)?;
+    let limit = finding::limit(limit)?;
+    let after = match finding::cursor(cursor, finding::is_template)? {
+        Some(Cursor::Template { name, locale, reference }) => Some((name, locale, reference)),
+        _ => None,
+    };
+    let place = |one: &Template| {
+        // An administrator says one thing of a name and language.
+        let reference = match one.source {
+            Source::Administrator => String::new(),
+            Source::Twilio => one.content_sid.clone(),
+        };
+        (one.name.clone(), one.locale.to_string(), reference)
+    };
+    let catalogue = app.sending.templates.of(&account_sid);
+    let mut found: Vec<&Template> = catalogue
+        .all()
+        .filter(|one| approval.is_none_or(|approval| approval == one.approval))
+        .filter(|one| after.as_ref().is_none_or(|after| place(one) > *after))
+        .collect();
+    found.sort_by_key(|one| place(one));
+    let next_cursor = finding::cut(&mut found, limit, |last| {
+        let (name, locale, reference) = place(last);
+        Cursor::Template { name, locale, reference }
+    });
+    let age = app.sending.templates.age(&account_sid);
+    Ok(json(&TemplateList {
+        templates: found.into_iter().map(TemplateShown::of).collect(),
+        next_cursor,
+        synced_at: Some(age.synced_at_ms).filter(|at_ms| *at_ms > 0).and_then(rfc3339),
+        problem: Some(age.problem).filter(|problem| !problem.is_empty()),
+    }))
+}
+
+/// The languages of a template.
+#[utoipa::path(
+    get,
+    path = "/v1/templates/{name}",
+    tag = "templates",
+    params(("name" = String, Path, description = "What people call it"), Whose),
+    operation_id = "fetch_template",
+    responses((status = 200, description = "One for each language", body = TemplateLanguages), Problem),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let name = path.map_or_else(|_| String::new(), |Path(name)| name);
+    let catalogue = app.sending.templates.of(&account_sid);
+    let templates: Vec<TemplateShown> =
+        catalogue.of_name(&name).take(MOST).map(TemplateShown::of).collect();
+    match templates.is_empty() {
+        true => Err(Problem::of(kinds::NO_SUCH_TEMPLATE)),
+        false => Ok(json(&TemplateLanguages { templates })),
+    }
+}
+
+/// Says which content a template is in a language, where Twilio does not show it or shows it wrong. It counts here at once, and
+/// in every other sidecar within a second or two; what Twilio shows of the same name and language is passed over.
+#[utoipa::path(
+    put,
+    path = "/v1/templates/{name}/{locale}",
+    tag = "templates",
+    params(
+        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
+        ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
+        Whose,
+    ),
+    operation_id = "put_template",
+    request_body = WantedTemplateEntry,
+    responses((status = 200, description = "The template", body = TemplateShown), Problem),
+    security(("key" = [])),
+)]
+async fn put(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<Whose>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let (name, locale) = place(path)?;
+    let wanted: WantedTemplateEntry = object(body)?;
+    if !is_content_sid(&wanted.content_sid) {
+        return Err(Problem::unreadable("content_sid: must be HX and 32 hexadecimal digits"));
+    }
+    let places: BTreeSet<String> = wanted.variables.into_iter().map(|Place(name)| name).collect();
+    if !variables::are_places(&places) {
+        let must = "variables: at most 100 names of 1 to 64 characters, without blanks and braces";
+        return Err(Problem::unreadable(must));
+    }
+    let text = wanted.text.unwrap_or_default();
+    if text.chars().count() > LONGEST_TEXT {
+        return Err(Problem::unreadable("text: at most 1600 characters"));
+    }
+    let at_ms = now_ms();
+    let template = Template {
+        source: Source::Administrator,
+        content_sid: wanted.content_sid,
+        name,
+        locale,
+        approval: wanted.approval.unwrap_or(Approval::Approved),
+        reason: String::new(),
+        category: wanted.category,
+        variables: places,
+        text,
+        has_others: false,
+        digest: String::new(),
+        changed_at_ms: at_ms,
+    };
+    let said = app.sending.templates.put(&caller, &account_sid, &template, at_ms).await;
+    said.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
+    Ok(json(&TemplateShown::of(&template)))
+}
+
+/// Forgets what was said so. What Twilio shows is Twilio's, and counts again.
+#[utoipa::path(
+    delete,
+    path = "/v1/templates/{name}/{locale}",
+    tag = "templates",
+    params(
+        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
+        ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
+        Whose,
+    ),
+    operation_id = "remove_template",
+    responses((status = 204, description = "It is forgotten"), Problem),
+    security(("key" = [])),
+)]
+async fn remove(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let (name, locale) = place(path)?;
+    let removed: Result<bool, Refusal> =
+        app.sending.templates.remove(&caller, &account_sid, &name, &locale, now_ms()).await;
+    match removed.map_err(|refusal| Problem::refused(refusal, Scope::Admin))? {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(Problem::of(kinds::NO_SUCH_TEMPLATE)),
+    }
+}
+
+fn place(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, Locale), Problem> {
+    let Path((name, language)) = path.map_err(|error| Problem::unreadable(&error.body_text()))?;
+    if !is_name(&name) {
+        return Err(Problem::unreadable("name: must be one line of at most 512 characters"));
+    }
+    Ok((name, locale(&language)?))
+}

@@ -1,0 +1,273 @@
+//! `/v1/tenants`, for administrators: what is said of accounts beyond the settings that count for all. Changed only by who
+//! has seen what is there: the `ETag` of an answer is the `If-Match` of the change.
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    App,
+    finding::{self, Listing},
+    json, kinds, object,
+    problem::Problem,
+};
+use twilio_edge_domain::{
+    api_key::Scope,
+    cursor::Cursor,
+    tenant::{Fault, Profile, Tenant},
+    window::rfc3339,
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::{api_keys::Caller, tenants::Denied};
+
+/// An account, and what is said of it. Times are RFC 3339.
+#[derive(Serialize, ToSchema)]
+pub struct TenantShown {
+    account_sid: String,
+    parent_sid: Option<String>,
+    friendly_name: String,
+    senders: Vec<String>,
+    services: Vec<String>,
+    policy: Value,
+    retention: Value,
+    /// Counts the changes; also the `ETag`.
+    revision: i64,
+    created_at: Option<String>,
+    updated_at: Option<String>,
+    /// Since when its applications are not answered any more.
+    closed_at: Option<String>,
+}
+
+impl TenantShown {
+    pub fn of(tenant: Tenant) -> TenantShown {
+        let Profile { parent_sid, friendly_name, senders, services, policy, retention } =
+            tenant.profile;
+        TenantShown {
+            account_sid: tenant.account_sid,
+            parent_sid,
+            friendly_name,
+            senders,
+            services,
+            policy,
+            retention,
+            revision: tenant.revision,
+            created_at: rfc3339(tenant.created_at_ms),
+            updated_at: rfc3339(tenant.updated_at_ms),
+            closed_at: tenant.closed_at_ms.and_then(rfc3339),
+        }
+    }
+}
+
+/// What is to be said of an account: all of it, instead of what was said before.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedTenant {
+    /// Of a subaccount: the account it belongs to.
+    #[schema(pattern = "^AC[0-9a-f]{32}$")]
+    parent_sid: Option<String>,
+    /// What people call it.
+    #[serde(default)]
+    #[schema(max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    friendly_name: String,
+    /// Its numbers and senders.
+    #[serde(default)]
+    #[schema(inline, max_items = 1000)]
+    senders: Vec<Sender>,
+    /// Its Messaging Services.
+    #[serde(default)]
+    #[schema(inline, max_items = 1000)]
+    services: Vec<Service>,
+    /// What differs from `[policy]` of the configuration.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    policy: Map<String, Value>,
+    /// What differs from `[retention]` of the configuration.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    retention: Map<String, Value>,
+}
+
+/// A number or sender.
+#[derive(Deserialize, ToSchema)]
+#[schema(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+struct Sender(String);
+
+/// The SID of a Messaging Service.
+#[derive(Deserialize, ToSchema)]
+#[schema(pattern = "^MG[0-9a-f]{32}$")]
+struct Service(String);
+
+/// A page of accounts, in the order of their SIDs.
+#[derive(Serialize, ToSchema)]
+struct TenantList {
+    tenants: Vec<TenantShown>,
+    next_cursor: Option<String>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch, put, close))
+}
+
+/// The accounts of which something is said, closed ones too.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants",
+    tag = "tenants",
+    params(Listing),
+    operation_id = "list_tenants",
+    responses((status = 200, description = "A page of them", body = TenantList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Listing { account_sid, limit, cursor } = finding::query(query)?;
+    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
+    let after = match finding::cursor(cursor, finding::is_tenant)? {
+        Some(Cursor::Tenant { account_sid }) => account_sid,
+        _ => String::new(),
+    };
+    let most = finding::one_more(limit);
+    let found = app.tenants.list(&caller, account_sid.as_deref(), &after, most).await;
+    let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
+    let place = |tenant: &Tenant| Cursor::Tenant { account_sid: tenant.account_sid.clone() };
+    let next_cursor = finding::cut(&mut found, limit, place);
+    let tenants = found.into_iter().map(TenantShown::of).collect();
+    Ok(json(&TenantList { tenants, next_cursor }))
+}
+
+/// What is said of an account.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{account_sid}",
+    tag = "tenants",
+    params(("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Which account")),
+    operation_id = "fetch_tenant",
+    responses(
+        (status = 200, description = "The account", body = TenantShown, headers(("etag" = String, description = "Its revision"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn fetch(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let found = app.tenants.get(&caller, &account(path)?).await;
+    Ok(shown(found.map_err(denied)?))
+}
+
+/// Says this of an account, instead of what was said before. It counts here at once, and in every other sidecar within a
+/// second or two. An account that was closed is open again.
+#[utoipa::path(
+    put,
+    path = "/v1/tenants/{account_sid}",
+    tag = "tenants",
+    params(
+        ("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Which account"),
+        ("if-match" = Option<String>, Header, description = "The ETag of what is there; left out for an account of which nothing is said yet"),
+    ),
+    operation_id = "put_tenant",
+    request_body = WantedTenant,
+    responses(
+        (status = 200, description = "The account", body = TenantShown, headers(("etag" = String, description = "Its revision"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn put(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = account(path)?;
+    let wanted: WantedTenant = object(body)?;
+    let profile = Profile {
+        parent_sid: wanted.parent_sid,
+        friendly_name: wanted.friendly_name,
+        senders: wanted.senders.into_iter().map(|Sender(sender)| sender).collect(),
+        services: wanted.services.into_iter().map(|Service(service)| service).collect(),
+        policy: Value::Object(wanted.policy),
+        retention: Value::Object(wanted.retention),
+    };
+    let seen = seen(&headers)?;
+    let said = app.tenants.put(&caller, &account_sid, profile, seen, now_ms()).await;
+    Ok(shown(said.map_err(denied)?))
+}
+
+/// Closes an account: keys of scope app that are bound to it are not answered any more. Its webhooks are proven, claimed and
+/// recorded as before, and a STOP still counts.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{account_sid}",
+    tag = "tenants",
+    params(
+        ("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Which account"),
+        ("if-match" = Option<String>, Header, description = "The ETag of what is there"),
+    ),
+    operation_id = "close_tenant",
+    responses(
+        (status = 200, description = "The account, closed", body = TenantShown, headers(("etag" = String, description = "Its revision"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn close(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let account_sid = account(path)?;
+    let closed = app.tenants.close(&caller, &account_sid, seen(&headers)?, now_ms()).await;
+    Ok(shown(closed.map_err(denied)?))
+}
+
+fn account(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let sid = path.map_or_else(|_| String::new(), |Path(sid)| sid);
+    finding::one_account(Some(sid)).map(Option::unwrap_or_default)
+}
+
+/// The revision that was seen, if one is told. What is no ETag of ours was never that of anything.
+fn seen(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(shown) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let quoted = shown.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+    let revision = quoted.and_then(|tag| tag.parse().ok());
+    revision.map(Some).ok_or_else(|| Problem::of(kinds::CHANGED_MEANWHILE))
+}
+
+fn shown(tenant: Tenant) -> Response {
+    let tag = HeaderValue::try_from(format!("\"{}\"", tenant.revision));
+    let mut response = json(&TenantShown::of(tenant));
+    if let Ok(tag) = tag {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+fn denied(denied: Denied) -> Problem {
+    match denied {
+        Denied::Refused(refusal) => Problem::refused(refusal, Scope::Admin),
+        Denied::NoSuchTenant => Problem::of(kinds::NO_SUCH_TENANT),
+        Denied::Unseen(_) => Problem::of(kinds::UNSEEN),
+        Denied::Changed(_) => Problem::of(kinds::CHANGED_MEANWHILE),
+        Denied::Fault(Fault::Form(told)) => Problem::unreadable(&told),
+        Denied::Fault(Fault::Meaning(told)) => Problem::with(kinds::IMPOSSIBLE, told),
+    }
+}

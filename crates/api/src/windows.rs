@@ -1,0 +1,85 @@
+//! `GET /v1/windows`: until when free text may be sent to a person, by our number.
+
+use axum::{
+    Extension,
+    extract::{Query, State, rejection::QueryRejection},
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{App, finding, json, problem::Problem};
+use crate::views::WindowShown;
+use twilio_edge_domain::window;
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_store::histories::WindowSearch;
+
+/// Whose windows. A `+` in a URL is written `%2B`.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// With whom: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    person: String,
+    /// Only that with this number or sender of ours.
+    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    sender: Option<String>,
+    /// Only those in which free text may be sent now; or only those that are over.
+    open: Option<bool>,
+    /// How many, 50 if not said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
+    cursor: Option<String>,
+}
+
+/// A page of windows, by our number.
+#[derive(Serialize, ToSchema)]
+struct WindowList {
+    windows: Vec<WindowShown>,
+    next_cursor: Option<String>,
+}
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// The windows of a person's conversations, by our number. There is none with who never wrote.
+#[utoipa::path(
+    get,
+    path = "/v1/windows",
+    tag = "windows",
+    params(Wanted),
+    operation_id = "list_windows",
+    responses((status = 200, description = "A page of them", body = WindowList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let wanted = finding::query(query)?;
+    let now_ms = now_ms();
+    let closed_by_ms = window::closed_by_ms(now_ms);
+    let search = WindowSearch {
+        account_sid: finding::account(&caller, wanted.account_sid)?,
+        person: finding::one_number("person", &wanted.person)?,
+        sender: finding::number("sender", wanted.sender)?,
+        after_ms: if wanted.open == Some(true) { closed_by_ms } else { i64::MIN },
+        until_ms: if wanted.open == Some(false) { closed_by_ms } else { i64::MAX },
+        after: finding::cursor(wanted.cursor, finding::is_pair)?,
+        limit: finding::limit(wanted.limit)?,
+    };
+    let page = app.histories.windows(&search).await;
+    let page = page.map_err(|reason| Problem::unavailable(&reason))?;
+    let (windows, next_cursor) = finding::shown(&page, |window| WindowShown::of(window, now_ms));
+    Ok(json(&WindowList { windows, next_cursor }))
+}

@@ -1,0 +1,319 @@
+//! A place for objects: an S3-compatible bucket, one of Google Cloud Storage, or a folder. Reads where it is and who we are
+//! there, and tells what went wrong in words that say who must act. Knows nothing of what is kept in it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), String> {
+//! use object_store::ObjectStoreExt;
+//! use twilio_edge_connectors::bucket::{Bucket, reason};
+//! use twilio_edge_platform::config::bucket_location::Place;
+//!
+//! let place = Place {
+//!     url: "s3://acme-webhooks/edge",
+//!     endpoint: "",
+//!     region: "eu-central-1",
+//!     credentials_file: "",
+//! };
+//! let bucket = Bucket::open(&place)?; // reaches nothing yet
+//! let path = bucket.path("media/MM00112233445566778899aabbccddeeff");
+//! bucket.objects().put(&path, "bytes".into()).await.map_err(|error| reason(&error))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Whoever calls decides when to try again and how long one thing may take: below it each request is tried twice more, within
+//! seconds.
+
+use std::{error::Error as _, fmt, sync::Arc, time::Duration};
+
+use object_store::{
+    BackoffConfig, ClientOptions, Error, HeaderValue, ObjectStore, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    client::{HttpError, HttpErrorKind},
+    gcp::GoogleCloudStorageBuilder,
+    local::LocalFileSystem,
+    path::Path,
+    signer::Signer,
+};
+use twilio_edge_platform::config::bucket_location::{Kind, Place};
+
+/// How long to try to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// What a bucket's own library tries again at once; more would only hold up whoever waits for it.
+const RETRY: RetryConfig = RetryConfig {
+    backoff: BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(1),
+        base: 2.0,
+    },
+    max_retries: 2,
+    retry_timeout: Duration::from_secs(10),
+};
+
+/// An open bucket; cheap to clone.
+#[derive(Clone)]
+pub struct Bucket {
+    objects: Arc<dyn ObjectStore>,
+    signer: Option<Arc<dyn Signer>>,
+    prefix: Path,
+    url: Arc<str>,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bucket").field(&self.url).finish()
+    }
+}
+
+/// Problems of a location and of its credentials that show without a request to the store, each beginning with its setting. None
+/// when there is no URL.
+pub fn problems(place: &Place<'_>) -> Vec<String> {
+    match place.url {
+        "" => Vec::new(),
+        _ => Bucket::open(place).err().into_iter().collect(),
+    }
+}
+
+impl Bucket {
+    /// Opens it without reaching it; what is wrong begins with the setting that is to be mended. A folder is made.
+    pub fn open(place: &Place<'_>) -> Result<Bucket, String> {
+        let (objects, signer, prefix): (Arc<dyn ObjectStore>, Option<Arc<dyn Signer>>, &str) =
+            match place.kind()? {
+                Kind::S3 { bucket, prefix } => {
+                    let store = Arc::new(s3(place, bucket)?);
+                    (store.clone(), Some(store), prefix)
+                }
+                Kind::Gcs { bucket, prefix } => {
+                    let store = Arc::new(gcs(place, bucket)?);
+                    (store.clone(), Some(store), prefix)
+                }
+                Kind::Folder(folder) => (Arc::new(local(folder)?), None, ""),
+            };
+        let prefix = Path::parse(prefix.trim_end_matches('/'))
+            .map_err(|_| "url: its prefix must be plain text without empty or dotted parts")?;
+        Ok(Bucket { objects, signer, prefix, url: place.url.into() })
+    }
+
+    /// To read, write and list with; paths come from [`Bucket::path`].
+    pub fn objects(&self) -> &dyn ObjectStore {
+        &*self.objects
+    }
+
+    /// Makes URLs with which others may fetch one object for some time; none of a folder.
+    pub fn signer(&self) -> Option<&dyn Signer> {
+        self.signer.as_deref()
+    }
+
+    /// Where a key is, with slashes between its parts, below the prefix.
+    pub fn path(&self, key: &str) -> Path {
+        self.prefix.parts().chain(Path::from(key).parts()).collect()
+    }
+
+    /// As it was configured; there is no secret in it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+fn client(endpoint: &str) -> ClientOptions {
+    // Whoever installed one first has chosen for the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    ClientOptions::new()
+        .with_allow_http(endpoint.starts_with("http://"))
+        .with_connect_timeout(CONNECT)
+        .with_timeout(REQUEST)
+        .with_user_agent(HeaderValue::from_static(concat!(
+            "twilio-edge/",
+            env!("CARGO_PKG_VERSION")
+        )))
+}
+
+fn s3(place: &Place<'_>, bucket: &str) -> Result<object_store::aws::AmazonS3, String> {
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(RETRY);
+    builder = builder.with_client_options(client(place.endpoint));
+    if !place.endpoint.is_empty() {
+        builder = builder.with_endpoint(place.endpoint);
+    }
+    if !place.region.is_empty() {
+        builder = builder.with_region(place.region);
+    }
+    if !place.credentials_file.is_empty() {
+        let text = read(place.credentials_file)?;
+        for (name, key) in [
+            ("aws_access_key_id", AmazonS3ConfigKey::AccessKeyId),
+            ("aws_secret_access_key", AmazonS3ConfigKey::SecretAccessKey),
+        ] {
+            let value = line(&text, name).ok_or_else(|| {
+                format!("credentials_file: {} has no line {name} = ..", place.credentials_file)
+            })?;
+            builder = builder.with_config(key, value);
+        }
+        if let Some(token) = line(&text, "aws_session_token") {
+            builder = builder.with_token(token);
+        }
+    }
+    builder.build().map_err(|error| format!("url: {error}"))
+}
+
+fn gcs(place: &Place<'_>, bucket: &str) -> Result<object_store::gcp::GoogleCloudStorage, String> {
+    let mut builder =
+        GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(RETRY);
+    builder = builder.with_client_options(client(place.endpoint));
+    if !place.endpoint.is_empty() {
+        builder = builder.with_base_url(place.endpoint);
+    }
+    if !place.credentials_file.is_empty() {
+        // Read here for what is wrong with it: the library would show the text it could not read.
+        let text = read(place.credentials_file)?;
+        let file = place.credentials_file;
+        let json: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|_| format!("credentials_file: {file} is not JSON, as Google makes it"))?;
+        let kind = json.get("type").and_then(serde_json::Value::as_str);
+        if !matches!(kind, Some("service_account" | "authorized_user")) {
+            return Err(format!(
+                "credentials_file: {file} must be of type service_account or authorized_user"
+            ));
+        }
+        builder = builder.with_application_credentials(file);
+    }
+    builder.build().map_err(|_| {
+        "credentials_file: what Google's credentials say, there or in GOOGLE_APPLICATION_CREDENTIALS, cannot be used"
+            .to_owned()
+    })
+}
+
+fn local(folder: &str) -> Result<LocalFileSystem, String> {
+    let wrong = |error: &dyn fmt::Display| format!("url: {folder}: {error}");
+    std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
+    let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| wrong(&error))?;
+    Ok(store.with_fsync(true))
+}
+
+fn read(file: &str) -> Result<String, String> {
+    twilio_edge_platform::file_access::read_secret(file.as_ref())
+        .map_err(|problem| format!("credentials_file: {file}: {problem}"))
+}
+
+/// The value of the first line `name = value`, as AWS's own tools write them.
+fn line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().filter_map(|line| line.split_once('=')).find_map(|(key, value)| {
+        (key.trim().eq_ignore_ascii_case(name) && !value.trim().is_empty()).then(|| value.trim())
+    })
+}
+
+/// What went wrong and who must act, for a log. Of what the server said only its code: the rest repeats what was signed.
+pub fn reason(error: &Error) -> String {
+    let code = code(error).map(|code| format!(" ({code})")).unwrap_or_default();
+    match error {
+        Error::NotFound { .. } => format!("there is no such bucket or object{code}"),
+        Error::PermissionDenied { .. } => {
+            format!(
+                "it refuses us{code}: give our credentials the right to read, write and list there"
+            )
+        }
+        Error::Unauthenticated { .. } => {
+            format!("it does not know us{code}: look at the credentials and the clock")
+        }
+        _ => match transport(error) {
+            Some((HttpErrorKind::Connect, cause)) => format!("it cannot be reached: {cause}"),
+            Some((HttpErrorKind::Timeout, _)) => "it does not answer in time".to_owned(),
+            Some((_, cause)) => format!("it broke off: {cause}"),
+            None if code.is_empty() => match io(error) {
+                Some(cause) => format!("it cannot be read or written: {cause}"),
+                None => {
+                    "it failed, or said nothing of who we are: look at the credentials".to_owned()
+                }
+            },
+            None => format!("it failed{code}"),
+        },
+    }
+}
+
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
+}
+
+fn transport(error: &Error) -> Option<(HttpErrorKind, String)> {
+    let kind = causes(error).find_map(|cause| cause.downcast_ref::<HttpError>())?.kind();
+    Some((kind, causes(error).last()?.to_string()))
+}
+
+fn io(error: &Error) -> Option<&std::io::Error> {
+    causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>())
+}
+
+/// `NoSuchBucket` and the like, as S3 and Google's XML say it.
+fn code(error: &Error) -> Option<String> {
+    let said = error.to_string();
+    let (_, rest) = said.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    let is_word = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_word.then(|| code.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str) -> Place<'_> {
+        Place { url, endpoint: "", region: "", credentials_file: "" }
+    }
+
+    #[test]
+    fn keys_are_below_the_prefix() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let bucket = Bucket::open(&at(&format!("file://{}", folder.path().display()))).unwrap();
+        assert_eq!(bucket.path("a/b").as_ref(), "a/b");
+        assert!(bucket.signer().is_none());
+        let bucket = Bucket::open(&at("s3://acme/edge/archive/")).unwrap();
+        assert_eq!(bucket.path("a/b").as_ref(), "edge/archive/a/b");
+        assert_eq!(bucket.path("a//b").as_ref(), "edge/archive/a/b");
+        assert!(bucket.signer().is_some());
+    }
+
+    #[test]
+    fn credentials_come_from_a_file_and_are_not_told() {
+        twilio_edge_platform::file_access::restrict_new_files();
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("credentials").display().to_string();
+        let place = |url| Place { credentials_file: &file, ..at(url) };
+        assert!(problems(&place("s3://acme"))[0].contains("No such file"));
+        std::fs::write(&file, "[default]\naws_access_key_id = AKIA\nAWS_SECRET_ACCESS_KEY=hush\n")
+            .unwrap();
+        assert_eq!(problems(&place("s3://acme")), Vec::<String>::new());
+        let told = problems(&place("gs://acme"));
+        assert!(told[0].contains("is not JSON"), "{told:?}");
+        std::fs::write(&file, "aws_secret_access_key = hush").unwrap();
+        let told = problems(&place("s3://acme"));
+        assert!(told[0].ends_with("has no line aws_access_key_id = .."), "{told:?}");
+        std::fs::write(&file, r#"{"type": "external_account", "private_key": "hush"}"#).unwrap();
+        let told = problems(&place("gs://acme"));
+        assert!(told[0].ends_with("must be of type service_account or authorized_user"));
+        std::fs::write(&file, r#"{"type": "service_account", "private_key": "hush"}"#).unwrap();
+        let told = problems(&place("gs://acme"));
+        assert!(told[0].contains("cannot be used") && !told[0].contains("hush"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_away_is_told() {
+        twilio_edge_platform::file_access::restrict_new_files();
+        use object_store::ObjectStoreExt;
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let endpoint = format!("http://{closed}");
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("credentials").display().to_string();
+        std::fs::write(&file, "aws_access_key_id=AKIA\naws_secret_access_key=hush").unwrap();
+        let place = Place {
+            url: "s3://acme",
+            endpoint: &endpoint,
+            region: "us-east-1",
+            credentials_file: &file,
+        };
+        let bucket = Bucket::open(&place).unwrap();
+        let error = bucket.objects().head(&bucket.path("x")).await.unwrap_err();
+        assert!(reason(&error).starts_with("it cannot be reached: "), "{}", reason(&error));
+    }
+}

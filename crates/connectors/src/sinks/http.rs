@@ -1,0 +1,141 @@
+//! A sink that is an HTTP endpoint: one POST per delivery, signed after the Standard Webhooks specification
+//! (github.com/standard-webhooks/standard-webhooks), so that the receiver's library for its language verifies it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::{Client, header, redirect};
+use sha2::Sha256;
+
+use super::file;
+use twilio_edge_domain::delivery::{Tried, answered, retry_after};
+use twilio_edge_domain::event::Parcel;
+
+/// Of an answer that is no 2xx, how much is kept for people.
+const SAID_BYTES: usize = 200;
+
+/// How long to try to connect, within the time limit of the whole.
+const CONNECT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    client: Client,
+    settings: file::Http,
+}
+
+impl Endpoint {
+    /// Keys it signs with.
+    pub(super) fn secrets(&self) -> &[Vec<u8>] {
+        &self.settings.secrets
+    }
+
+    pub(super) fn new(settings: file::Http) -> Result<Endpoint, String> {
+        // What is signed for one URL is not for whoever that one points at; and a mesh needs no proxy of the environment.
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .timeout(settings.timeout)
+            .connect_timeout(CONNECT.min(settings.timeout))
+            .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Endpoint { client: client.map_err(|error| error.to_string())?, settings })
+    }
+
+    pub(super) async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
+        let (content_type, body) = match self.settings.format {
+            file::Format::Form => ("application/x-www-form-urlencoded", parcel.form.to_owned()),
+            file::Format::Event => match serde_json::to_string(&parcel.event) {
+                Ok(body) => ("application/json", body),
+                Err(error) => return Tried::Refused { reason: error.to_string() },
+            },
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut request = self
+            .client
+            .post(&self.settings.url)
+            .header(header::CONTENT_TYPE, content_type)
+            .header("webhook-id", &parcel.id)
+            .header("webhook-timestamp", now)
+            .header(
+                "x-twilio-edge-replay",
+                if parcel.replay_id.is_some() { "true" } else { "false" },
+            );
+        if let Some(replay_id) = parcel.replay_id {
+            request = request.header("x-twilio-edge-replay-id", replay_id);
+        }
+        if !self.settings.secrets.is_empty() {
+            let signatures = signatures(&self.settings.secrets, &parcel.id, now, &body);
+            request = request.header("webhook-signature", signatures);
+        }
+        match request.body(body).send().await {
+            Ok(response) => {
+                let wait = response.headers().get(header::RETRY_AFTER);
+                let wait = wait.and_then(|wait| wait.to_str().ok()).and_then(retry_after);
+                let status = response.status().as_u16();
+                let said = if response.status().is_success() {
+                    String::new()
+                } else {
+                    said(response).await
+                };
+                answered(status, wait, &said)
+            }
+            // The URL stays out of it: it may hold a token.
+            Err(error) => Tried::Failed {
+                reason: reason(&error.without_url()),
+                retry_after: None,
+                is_outage: true,
+            },
+        }
+    }
+}
+
+/// One signature for each secret: while they are rotated the receiver has one of them.
+fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> String {
+    let signed = format!("{id}.{timestamp}.{body}");
+    let signatures = secrets.iter().filter_map(|secret| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+        mac.update(signed.as_bytes());
+        Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+    });
+    signatures.collect::<Vec<String>>().join(" ")
+}
+
+/// The beginning of what a receiver says of a delivery it does not take.
+async fn said(mut response: reqwest::Response) -> String {
+    let mut bytes = Vec::new();
+    while bytes.len() < SAID_BYTES {
+        match response.chunk().await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    bytes.truncate(SAID_BYTES);
+    let text = String::from_utf8_lossy(&bytes);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+/// An error with its causes: the outermost alone says only that it did not work.
+fn reason(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the specification.
+    #[test]
+    fn signs_as_the_specification_does() {
+        let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signed = signatures(
+            &[secret.clone(), secret],
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            r#"{"test": 2432232314}"#,
+        );
+        let once = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(signed, format!("{once} {once}"));
+    }
+}

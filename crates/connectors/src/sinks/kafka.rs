@@ -1,0 +1,210 @@
+//! A sink that is a Kafka cluster: one record per delivery, under the person's number, so that all about one person is in one
+//! partition. A delivery is done when every replica in sync has it (`acks=all`, idempotent producer). Decides what the
+//! brokers' errors mean for a delivery; topics are made, and rights given, by those who run the brokers.
+
+use std::{sync::Arc, time::Duration};
+
+use krafka::{
+    Kafka, KrafkaError, Record,
+    auth::{AuthConfig, TlsConfig},
+    error::ErrorCode,
+    producer::{Acks, Producer},
+};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::file;
+use twilio_edge_domain::delivery::Tried;
+use twilio_edge_domain::event::Parcel;
+
+/// How often certificates are read again: they are renewed while the sidecar runs.
+const RENEWED: Duration = Duration::from_secs(300);
+
+/// How long to try to connect to one broker, within the time limit of the whole.
+const CONNECT: Duration = Duration::from_secs(5);
+
+pub(super) struct Cluster {
+    settings: file::Kafka,
+    /// None before the first delivery, and after what no producer survives.
+    producer: Mutex<Option<Arc<Producer>>>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Connects to nobody yet: brokers come and go at any time. The files it names must be there.
+    pub(super) fn new(settings: file::Kafka) -> Result<Cluster, String> {
+        if let Some(tls) = &settings.tls {
+            let (cert, key) =
+                tls.identity.as_ref().map_or((None, None), |(cert, key)| (Some(cert), Some(key)));
+            let files = [("ca_file", tls.ca_file.as_ref()), ("cert_file", cert), ("key_file", key)];
+            for (field, path) in files {
+                if let Some(Err(error)) = path.map(std::fs::read) {
+                    return Err(format!("tls.{field}: {error}"));
+                }
+            }
+        }
+        Ok(Cluster { settings, producer: Mutex::default() })
+    }
+
+    pub(super) async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
+        let value = match serde_json::to_vec(&parcel.event) {
+            Ok(value) => value,
+            Err(error) => return Tried::Refused { reason: error.to_string() },
+        };
+        let topic = self.settings.topics.of(parcel.event.class());
+        let is_replay = if parcel.replay_id.is_some() { "true" } else { "false" };
+        let mut record = Record::new(topic, value)
+            .key(parcel.event.key())
+            .header("webhook-id", parcel.id.clone())
+            .header("x-twilio-edge-replay", is_replay);
+        if let Some(replay_id) = parcel.replay_id {
+            record = record.header("x-twilio-edge-replay-id", replay_id.to_owned());
+        }
+        let producer = match timeout(self.settings.timeout, self.producer()).await {
+            Ok(Ok(producer)) => producer,
+            Ok(Err(error)) => return tried(&error, topic),
+            Err(_) => return outage("no broker answered in time".into()),
+        };
+        // Waited for to its end, which its own limits bound: a record that was left behind could be written after the next.
+        match producer.send(record).await {
+            Ok(_) => Tried::Delivered,
+            Err(error) => {
+                if error.is_fatal() || matches!(error, KrafkaError::OutOfOrderSequence { .. }) {
+                    self.leave(&producer).await;
+                }
+                tried(&error, topic)
+            }
+        }
+    }
+
+    async fn producer(&self) -> Result<Arc<Producer>, KrafkaError> {
+        let mut slot = self.producer.lock().await;
+        if let Some(producer) = slot.as_ref() {
+            return Ok(producer.clone());
+        }
+        // Half for the metadata, half for the record itself.
+        let limit = self.settings.timeout / 2;
+        let kafka = Kafka::builder(self.settings.brokers.join(","))
+            .client_id(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
+            .security(self.security())
+            .request_timeout(limit)
+            .connect_timeout(CONNECT.min(limit))
+            .tls_reload_interval(self.settings.tls.is_some().then_some(RENEWED))
+            .connect()
+            .await?;
+        // A lane waits for each of its records: nothing is gained by lingering for a second one.
+        let producer = kafka
+            .producer()
+            .acks(Acks::All)
+            .idempotent(true)
+            .linger(Duration::ZERO)
+            .max_block(limit)
+            .delivery_timeout(limit)
+            .metrics_push(false)
+            .build()
+            .await?;
+        Ok(slot.insert(Arc::new(producer)).clone())
+    }
+
+    /// The next delivery makes a new one, unless another has already.
+    async fn leave(&self, failed: &Arc<Producer>) {
+        let mut slot = self.producer.lock().await;
+        if slot.as_ref().is_some_and(|own| Arc::ptr_eq(own, failed)) {
+            *slot = None;
+        }
+    }
+
+    fn security(&self) -> AuthConfig {
+        use file::Mechanism::{Plain, ScramSha256, ScramSha512};
+        let security = match &self.settings.sasl {
+            None => AuthConfig::plaintext(),
+            Some(file::Sasl { mechanism, username, password }) => {
+                let (username, password) = (username.as_str(), password.as_str());
+                match mechanism {
+                    Plain => AuthConfig::sasl_plain(username, password),
+                    ScramSha256 => AuthConfig::sasl_scram_sha256(username, password),
+                    ScramSha512 => AuthConfig::sasl_scram_sha512(username, password),
+                }
+            }
+        };
+        let Some(tls) = &self.settings.tls else { return security };
+        let roots = match &tls.ca_file {
+            Some(path) => TlsConfig::new().with_ca_cert(path),
+            None => TlsConfig::new().with_native_roots(),
+        };
+        security.with_tls(match &tls.identity {
+            Some((cert, key)) => roots.with_client_cert(cert, key),
+            None => roots,
+        })
+    }
+}
+
+fn outage(reason: String) -> Tried {
+    Tried::Failed { reason, retry_after: None, is_outage: true }
+}
+
+/// What an error means for the delivery it was said of.
+fn tried(error: &KrafkaError, topic: &str) -> Tried {
+    use ErrorCode::{
+        ClusterAuthorizationFailed, InvalidRecord, InvalidTopic, MessageTooLarge,
+        RecordListTooLarge, SaslAuthenticationFailed, TopicAuthorizationFailed,
+        UnknownTopicOrPartition,
+    };
+    let mendable = |advice: &str| Tried::Failed {
+        reason: format!("{advice}: {error}"),
+        retry_after: None,
+        is_outage: false,
+    };
+    match error {
+        KrafkaError::Broker {
+            code: MessageTooLarge | RecordListTooLarge | InvalidRecord, ..
+        }
+        | KrafkaError::Serialization { .. } => Tried::Refused { reason: error.to_string() },
+        KrafkaError::UnknownTopic { .. }
+        | KrafkaError::Broker { code: UnknownTopicOrPartition | InvalidTopic, .. } => {
+            mendable(&format!("whoever runs the brokers has to make the topic {topic}"))
+        }
+        KrafkaError::Broker {
+            code: TopicAuthorizationFailed | ClusterAuthorizationFailed, ..
+        } => mendable(&format!(
+            "whoever runs the brokers has to let this user write to {topic}, idempotently"
+        )),
+        KrafkaError::Auth { .. } | KrafkaError::Broker { code: SaslAuthenticationFailed, .. } => {
+            outage(format!("whoever runs the sidecar has to mend `sasl` or `tls`: {error}"))
+        }
+        KrafkaError::Config { .. } => mendable("whoever runs the sidecar has to mend the sink"),
+        _ => outage(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_who_must_act() {
+        let said = |error: KrafkaError| tried(&error, "twilio.inbound.v1");
+        let of = |code| said(KrafkaError::broker(code, "no"));
+        assert!(matches!(of(ErrorCode::MessageTooLarge), Tried::Refused { .. }));
+        for (tried, whose) in [
+            (of(ErrorCode::UnknownTopicOrPartition), "make the topic twilio.inbound.v1"),
+            (said(KrafkaError::unknown_topic("t")), "runs the brokers"),
+            (of(ErrorCode::TopicAuthorizationFailed), "write to twilio.inbound.v1"),
+        ] {
+            let Tried::Failed { reason, is_outage: false, .. } = tried else { panic!("{tried:?}") };
+            assert!(reason.contains(whose), "{reason}");
+        }
+        for (tried, told) in [
+            (said(KrafkaError::auth("no")), "`sasl` or `tls`"),
+            (of(ErrorCode::NotEnoughReplicas), "NotEnoughReplicas"),
+            (said(KrafkaError::timeout("produce")), "produce"),
+        ] {
+            let Tried::Failed { reason, is_outage: true, .. } = tried else { panic!("{tried:?}") };
+            assert!(reason.contains(told), "{reason}");
+        }
+    }
+}

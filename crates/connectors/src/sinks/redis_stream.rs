@@ -1,0 +1,106 @@
+//! A sink that is a pair of Redis Streams: one XADD per delivery, and what is dropped of the stream with it. Decides what
+//! Redis's errors mean for a delivery. That an entry is there for good is for its own persistence to promise, not for us.
+
+use redis::{
+    Client, Cmd, RedisError,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::sync::OnceCell;
+
+use super::file;
+use twilio_edge_domain::delivery::Tried;
+use twilio_edge_domain::event::Parcel;
+
+pub(super) struct Streams {
+    settings: file::RedisStream,
+    client: Client,
+    connection: OnceCell<ConnectionManager>,
+}
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Streams {
+    /// Connects to nobody yet.
+    pub(super) fn new(settings: file::RedisStream) -> Result<Streams, String> {
+        // The error would not show the URL, which may hold a password; nor do we.
+        let client = Client::open(settings.url.as_str());
+        let client = client.map_err(|_| "url: no Redis URL".to_owned())?;
+        Ok(Streams { settings, client, connection: OnceCell::new() })
+    }
+
+    pub(super) async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
+        let event = match serde_json::to_string(&parcel.event) {
+            Ok(event) => event,
+            Err(error) => return Tried::Refused { reason: error.to_string() },
+        };
+        let stream = self.settings.streams.of(parcel.event.class());
+        let added: Result<String, RedisError> = async {
+            let mut connection =
+                self.connection.get_or_try_init(|| async { self.open() }).await?.clone();
+            self.add(stream, parcel, &event).query_async(&mut connection).await
+        }
+        .await;
+        match added {
+            Ok(_) => Tried::Delivered,
+            Err(error) => failed(&error, stream),
+        }
+    }
+
+    fn open(&self) -> Result<ConnectionManager, RedisError> {
+        // No retries inside the client: when to try again is decided for the whole sink.
+        let limits = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(self.settings.timeout))
+            .set_response_timeout(Some(self.settings.timeout))
+            .set_number_of_retries(0);
+        ConnectionManager::new_lazy_with_config(self.client.clone(), limits)
+    }
+
+    fn add(&self, stream: &str, parcel: &Parcel<'_>, event: &str) -> Cmd {
+        let mut add = redis::cmd("XADD");
+        add.arg(stream);
+        match self.settings.max_length {
+            file::MaxLength::Any => {}
+            file::MaxLength::About(length) => {
+                add.arg("MAXLEN").arg("~").arg(length);
+            }
+            file::MaxLength::Exactly(length) => {
+                add.arg("MAXLEN").arg("=").arg(length);
+            }
+        }
+        let is_replay = if parcel.replay_id.is_some() { "true" } else { "false" };
+        add.arg("*")
+            .arg(&[("event", event), ("key", &parcel.event.key())])
+            .arg(&[("event_id", parcel.event.id()), ("delivery_id", &parcel.id)])
+            .arg(&[("replay", is_replay)]);
+        if let Some(replay_id) = parcel.replay_id {
+            add.arg(&[("replay_id", replay_id)]);
+        }
+        add
+    }
+}
+
+/// Nothing Redis says is about one event: what it does not take of one it takes of none, or of none in that stream.
+fn failed(error: &RedisError, stream: &str) -> Tried {
+    let (advice, is_outage) = match error.code() {
+        Some("WRONGTYPE") => {
+            (format!("{stream} is no stream: whoever runs Redis has to move what it is"), false)
+        }
+        Some("NOPERM") => {
+            (format!("whoever runs Redis has to let this user XADD to {stream}"), false)
+        }
+        Some("NOAUTH" | "WRONGPASS") => {
+            ("whoever runs the sidecar has to mend the name and password in `url`".to_owned(), true)
+        }
+        Some("OOM") => (
+            "Redis is full: whoever runs it has to give it room, or the sink a `max_length`"
+                .to_owned(),
+            true,
+        ),
+        _ => ("Redis did not take it".to_owned(), true),
+    };
+    Tried::Failed { reason: format!("{advice}: {error}"), retry_after: None, is_outage }
+}

@@ -1,0 +1,361 @@
+//! Twilio's REST API, as far as messages are made and looked for with it: one call, its time limit, and whether the request had
+//! left when it failed. Credentials are read from a file, once, at start. What an answer means for a message is the domain's to say.
+
+mod accounts;
+mod forward;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use reqwest::{Client, RequestBuilder, header, redirect};
+use serde::Deserialize;
+use twilio_edge_contract::SEND_PARAMETER;
+
+pub use self::accounts::problems;
+use self::accounts::{Account, read};
+pub use self::forward::{Forward, Forwarded};
+use twilio_edge_domain::{
+    delivery::retry_after,
+    sending::{matching::Listed, outcome::Answer, pace::Rate},
+    template::content::Content,
+};
+use twilio_edge_platform::config;
+
+/// Most of an answer that is read. A message is one kilobyte.
+const LARGEST_ANSWER: usize = 64 << 10;
+
+/// Messages of one page of a list, and most of the list's answer: a text is 1600 characters, each of six bytes in JSON.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 2 << 20;
+
+/// How long to try to connect, within the time limit of the whole.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// One page of a list.
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    /// The latest first.
+    pub messages: Vec<Listed>,
+    /// Where the next one is; none after the last.
+    pub next_page_uri: Option<String>,
+}
+
+/// Templates of one page of a list, and most of its answer: one with ten cards is a few kilobytes.
+const CONTENTS: usize = 100;
+const LARGEST_CONTENTS: usize = 8 << 20;
+
+/// Where templates are listed.
+const CONTENTS_PATH: &str = "/v1/ContentAndApprovals";
+
+/// One page of templates.
+#[derive(Debug, Deserialize)]
+pub struct Contents {
+    /// In Twilio's order.
+    pub contents: Vec<Content>,
+    /// Where the others are.
+    pub meta: Meta,
+}
+
+/// What Twilio says of a page.
+#[derive(Debug, Deserialize)]
+pub struct Meta {
+    /// Where the next one is; none after the last.
+    pub next_page_url: Option<String>,
+}
+
+/// Calls Twilio for the accounts it has credentials of.
+#[derive(Clone)]
+pub struct Twilio {
+    client: Client,
+    base_url: Arc<str>,
+    content_base_url: Arc<str>,
+    status_callback_url: Arc<str>,
+    timeout: Duration,
+    accounts: Arc<BTreeMap<String, Account>>,
+    /// Of a sender of which nothing else is said.
+    usual_rate: Rate,
+}
+
+impl Twilio {
+    /// With the credentials of the file, if there is one; every problem with it.
+    pub fn open(settings: &config::Sending) -> Result<Twilio, Vec<String>> {
+        let accounts = match settings.file.as_str() {
+            "" => BTreeMap::new(),
+            file => {
+                let text = twilio_edge_platform::file_access::read_secret(file.as_ref())
+                    .map_err(|problem| vec![problem])?;
+                read(&text)?
+            }
+        };
+        // Whoever installed one first has chosen for the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        // Nothing below us may post a message a second time.
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .timeout(timeout)
+            .connect_timeout(CONNECT.min(timeout))
+            .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| vec![error.to_string()])?;
+        Ok(Twilio {
+            client,
+            base_url: settings.base_url.trim_end_matches('/').into(),
+            content_base_url: content_base_url(settings).trim_end_matches('/').into(),
+            status_callback_url: settings.status_callback_url.as_str().into(),
+            timeout,
+            accounts: Arc::new(accounts),
+            usual_rate: Rate::whole(settings.per_second),
+        })
+    }
+
+    /// Whether messages of this account can be sent.
+    pub fn knows(&self, account_sid: &str) -> bool {
+        self.accounts.contains_key(account_sid)
+    }
+
+    /// Of which accounts they can.
+    pub fn account_sids(&self) -> impl Iterator<Item = String> {
+        let sids: Vec<String> = self.accounts.keys().cloned().collect();
+        sids.into_iter()
+    }
+
+    /// Whether any can.
+    pub fn is_off(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// How fast a sender or Messaging Service may send.
+    pub fn rate(&self, account_sid: &str, sender: &str) -> Rate {
+        let said = self.accounts.get(account_sid).and_then(|account| account.rates.get(sender));
+        said.copied().unwrap_or(self.usual_rate)
+    }
+
+    /// The senders whose rate is said; and that of all others.
+    pub fn rates(&self) -> (impl Iterator<Item = (&str, Rate)>, Rate) {
+        let said = self.accounts.values().flat_map(|account| &account.rates);
+        (said.map(|(sender, rate)| (sender.as_str(), *rate)), self.usual_rate)
+    }
+
+    /// How long a call may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Makes a message of a form, whose statuses are told with our `id` of it; and Twilio's name for the request, for its
+    /// support.
+    pub async fn create(
+        &self,
+        account_sid: &str,
+        form: &str,
+        id: &str,
+    ) -> (Answer, Option<String>) {
+        let Some(credentials) = self.accounts.get(account_sid) else {
+            return (Answer::NotConnected("there are no credentials for the account".into()), None);
+        };
+        let usual = credentials.status_callback_url.as_deref().unwrap_or(&self.status_callback_url);
+        let form = called_back(form, usual, id);
+        let url = format!("{}/2010-04-01/Accounts/{account_sid}/Messages.json", self.base_url);
+        let request = self
+            .client
+            .post(url)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret))
+            .body(form);
+        call(request, LARGEST_ANSWER).await
+    }
+
+    /// One page of the messages to somebody, from somebody if that is said; the first, or the one that the page before named.
+    pub async fn list(
+        &self,
+        account_sid: &str,
+        to: &str,
+        from: &str,
+        next_page_uri: Option<&str>,
+    ) -> Result<Page, String> {
+        let credentials = self.accounts.get(account_sid);
+        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let first = format!("/2010-04-01/Accounts/{account_sid}/Messages.json?");
+        let uri = match next_page_uri {
+            Some(uri) if uri.starts_with(&first) => uri.to_owned(),
+            Some(_) => return Err("the next page is somewhere else".to_owned()),
+            None => {
+                let length = first.len();
+                let mut query = form_urlencoded::Serializer::for_suffix(first, length);
+                query.append_pair("To", to);
+                if !from.is_empty() {
+                    query.append_pair("From", from);
+                }
+                // Not by DateSent: what waits for its turn at Twilio has none yet.
+                query.append_pair("PageSize", &PAGE.to_string()).finish()
+            }
+        };
+        let request = self
+            .client
+            .get(format!("{}{uri}", self.base_url))
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret));
+        match call(request, LARGEST_PAGE).await.0 {
+            Answer::Http { status: 200, body, .. } => {
+                serde_json::from_slice(&body).map_err(|error| error.to_string())
+            }
+            Answer::Http { status, .. } => Err(format!("status {status}")),
+            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
+        }
+    }
+}
+
+impl Twilio {
+    /// One page of an account's templates; the first, or the one that the page before named.
+    pub async fn contents(
+        &self,
+        account_sid: &str,
+        next_page_url: Option<&str>,
+    ) -> Result<Contents, String> {
+        let credentials = self.accounts.get(account_sid);
+        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let list = format!("{}{CONTENTS_PATH}?", self.content_base_url);
+        let url = match next_page_url {
+            Some(url) if url.starts_with(&list) => url.to_owned(),
+            Some(_) => return Err("the next page is somewhere else".to_owned()),
+            None => format!("{list}PageSize={CONTENTS}"),
+        };
+        let request = self
+            .client
+            .get(url)
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret));
+        match call(request, LARGEST_CONTENTS).await.0 {
+            Answer::Http { status: 200, body, .. } => {
+                serde_json::from_slice(&body).map_err(|error| error.to_string())
+            }
+            Answer::Http { status: status @ (401 | 403), .. } => {
+                Err(format!("status {status}: the credentials do not permit the Content API"))
+            }
+            Answer::Http { status, .. } => Err(format!("status {status}")),
+            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
+        }
+    }
+}
+
+/// Where templates are: whoever stands in for Twilio has them too.
+fn content_base_url(settings: &config::Sending) -> &str {
+    match (settings.content_base_url.as_str(), settings.base_url.as_str()) {
+        ("", base_url) if base_url.trim_end_matches('/') == "https://api.twilio.com" => {
+            "https://content.twilio.com"
+        }
+        ("", base_url) => base_url,
+        (own, _) => own,
+    }
+}
+
+/// The form with where the statuses are told, each with our id in its URL: where the form itself says, or else as usual.
+fn called_back(form: &str, usual: &str, id: &str) -> String {
+    let is_callback = |name: &str| name == "StatusCallback";
+    let mut pairs = form_urlencoded::parse(form.as_bytes());
+    let own = pairs.find(|(name, _)| is_callback(name)).map(|(_, url)| url.into_owned());
+    let url = own.as_deref().unwrap_or(usual);
+    if url.is_empty() {
+        return form.to_owned();
+    }
+    let others = form_urlencoded::parse(form.as_bytes()).filter(|(name, _)| !is_callback(name));
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(others)
+        .append_pair("StatusCallback", &callback_url(url, id))
+        .finish()
+}
+
+/// Adds the message id to a URL, before a fragment, which tells Twilio how to call and is not sent. A query in alphabetical
+/// order stays in it: some proxies sort queries, and a sorted query must be the one that Twilio signed
+/// (twilio-php issue 790, twilio-node issue 1079).
+fn callback_url(url: &str, id: &str) -> String {
+    let (url, fragment) = match url.split_once('#') {
+        Some((url, fragment)) => (url, format!("#{fragment}")),
+        None => (url, String::new()),
+    };
+    let own = format!("{SEND_PARAMETER}={id}");
+    let Some((base, query)) = url.split_once('?').filter(|(_, query)| !query.is_empty()) else {
+        return format!("{}?{own}{fragment}", url.trim_end_matches('?'));
+    };
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let mut pairs: Vec<&str> = query.split('&').collect();
+    let is_after = |pair: &&str| name(pair).as_str() > SEND_PARAMETER;
+    let place = pairs.iter().position(is_after).unwrap_or(pairs.len());
+    pairs.insert(place, &own);
+    format!("{base}?{}{fragment}", pairs.join("&"))
+}
+
+/// One call; and Twilio's name for it.
+async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String>) {
+    let mut response = match request.send().await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => {
+            return (Answer::NotConnected(reason(&error.without_url())), None);
+        }
+        Err(error) => return (Answer::Lost(reason(&error.without_url())), None),
+    };
+    let text = |name: &str| {
+        let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+        value.map(|value| value.chars().take(64).collect::<String>())
+    };
+    let request_id = text("twilio-request-id");
+    let retry_after = text("retry-after").as_deref().and_then(retry_after);
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= largest => {
+                body.extend_from_slice(&chunk);
+            }
+            Ok(None) => break,
+            // A success that is not whole names no message; a refusal is one without its words.
+            Ok(Some(_)) | Err(_) => {
+                body.clear();
+                break;
+            }
+        }
+    }
+    (Answer::Http { status, retry_after, body }, request_id)
+}
+
+/// An error with its causes: the outermost alone says only that it did not work.
+fn reason(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_id_is_in_what_twilio_calls_and_signs() {
+        let id = "ms_0";
+        for (url, expected) in [
+            ("https://a.example/s", "https://a.example/s?twilio_edge_send=ms_0"),
+            ("https://a.example/s?b=c", "https://a.example/s?b=c&twilio_edge_send=ms_0"),
+            ("https://a.example/s#rc=3", "https://a.example/s?twilio_edge_send=ms_0#rc=3"),
+            ("https://a.example/s?", "https://a.example/s?twilio_edge_send=ms_0"),
+            (
+                "https://a.example/s?app=7&zone=eu#rc=3",
+                "https://a.example/s?app=7&twilio_edge_send=ms_0&zone=eu#rc=3",
+            ),
+            ("https://a.example/s?zone=eu", "https://a.example/s?twilio_edge_send=ms_0&zone=eu"),
+            ("https://a.example/s?u", "https://a.example/s?twilio_edge_send=ms_0&u"),
+        ] {
+            assert_eq!(callback_url(url, id), expected);
+        }
+    }
+
+    #[test]
+    fn who_asks_may_say_where_statuses_are_told() {
+        let own = "To=a&StatusCallback=https%3A%2F%2Fown.example%2Fs&Body=%26";
+        let told = "StatusCallback=https%3A%2F%2Fown.example%2Fs%3Ftwilio_edge_send%3Dms_0";
+        assert_eq!(called_back(own, "https://usual", "ms_0"), format!("To=a&Body=%26&{told}"));
+        assert_eq!(called_back("To=a", "", "ms_0"), "To=a");
+        let usual = "To=a&StatusCallback=https%3A%2F%2Fusual%3Ftwilio_edge_send%3Dms_0";
+        assert_eq!(called_back("To=a", "https://usual", "ms_0"), usual);
+    }
+}

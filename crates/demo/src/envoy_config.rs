@@ -1,0 +1,251 @@
+//! The shipped `envoy/envoy.yaml`, changed by its structure and never by its text, so that what the demo
+//! and the tests start is what users are given. It knows where in that file things are; a file in which
+//! they have moved is an error that names the place, not a configuration that is silently half changed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+use serde_json::{Value, json};
+
+/// Where things are in `envoy/envoy.yaml` (JSON pointers).
+mod place {
+    pub(super) const ADMIN: &str = "/admin/address/socket_address";
+    pub(super) const LISTENER: &str = "/static_resources/listeners/0/address/socket_address";
+    pub(super) const CLUSTERS: &str = "/static_resources/clusters";
+    pub(super) const CLUSTER_ADDRESS: &str =
+        "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
+    pub(super) const CONNECTION_MANAGER: &str =
+        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    pub(super) const PLUGIN: &str = "/http_filters/0/typed_config/config";
+    pub(super) const PLUGIN_CONFIGURATION: &str = "/configuration/value";
+    pub(super) const MODULE: &str = "/vm_config/code/local/filename";
+    pub(super) const ROUTES: &str = "/route_config/virtual_hosts/0/routes";
+}
+
+/// The cluster of the shipped configuration that leads to the application.
+pub const BACKEND_CLUSTER: &str = "backend";
+/// The cluster of the shipped configuration that leads to the sidecar.
+pub const SIDECAR_CLUSTER: &str = "twilio_edge_sidecar";
+
+/// Why a configuration could not be loaded, changed or written.
+#[derive(Debug)]
+pub enum EnvoyConfigError {
+    /// The file could not be read or written.
+    File(PathBuf, std::io::Error),
+    /// Not YAML, or the plugin configuration in it is not JSON.
+    Syntax(String),
+    /// The file has another shape than the shipped one: nothing is at this place.
+    Moved(String),
+}
+
+impl fmt::Display for EnvoyConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Syntax(error) => write!(f, "envoy configuration: {error}"),
+            Self::Moved(place) => {
+                write!(f, "envoy configuration: nothing at {place}, where the shipped file has it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for EnvoyConfigError {}
+
+/// An Envoy bootstrap configuration, and the filter's plugin configuration out of it.
+///
+/// ```
+/// # use twilio_edge_demo::EnvoyConfig;
+/// # let yaml = include_str!("../../../envoy/envoy.yaml");
+/// let mut config = EnvoyConfig::parse(yaml)?;
+/// config.set_listener("127.0.0.1:18080".parse()?)?;
+/// config.plugin["on_unavailable"]["inbound"] = "reject".into();
+/// assert!(config.to_json()?.contains("18080"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct EnvoyConfig {
+    /// The filter's configuration; put back into the bootstrap when it is written.
+    pub plugin: Value,
+    /// The rest, for changes this type has no word for.
+    pub bootstrap: Value,
+}
+
+impl EnvoyConfig {
+    /// Reads the YAML file at `path`.
+    pub fn load(path: &Path) -> Result<Self, EnvoyConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| EnvoyConfigError::File(path.to_owned(), error))?;
+        Self::parse(&text)
+    }
+
+    /// Reads YAML (JSON is YAML) of the shape of the shipped file.
+    pub fn parse(yaml: &str) -> Result<Self, EnvoyConfigError> {
+        let mut bootstrap: Value =
+            serde_saphyr::from_str(yaml).map_err(|e| EnvoyConfigError::Syntax(e.to_string()))?;
+        let json = plugin_place(&mut bootstrap, place::PLUGIN_CONFIGURATION)?
+            .as_str()
+            .ok_or_else(|| EnvoyConfigError::Moved(place::PLUGIN_CONFIGURATION.into()))?;
+        let plugin = serde_json::from_str(json)
+            .map_err(|e| EnvoyConfigError::Syntax(format!("plugin configuration: {e}")))?;
+        Ok(Self { plugin, bootstrap })
+    }
+
+    /// Where webhooks come in.
+    pub fn set_listener(&mut self, address: SocketAddr) -> Result<(), EnvoyConfigError> {
+        *at(&mut self.bootstrap, place::LISTENER)? = socket_address(address);
+        Ok(())
+    }
+
+    /// Where Envoy's admin interface listens.
+    pub fn set_admin(&mut self, address: SocketAddr) -> Result<(), EnvoyConfigError> {
+        *at(&mut self.bootstrap, place::ADMIN)? = socket_address(address);
+        Ok(())
+    }
+
+    /// Where the one endpoint of `cluster` is ([`BACKEND_CLUSTER`], [`SIDECAR_CLUSTER`]).
+    pub fn set_cluster(
+        &mut self,
+        cluster: &str,
+        address: SocketAddr,
+    ) -> Result<(), EnvoyConfigError> {
+        let found = at(&mut self.bootstrap, place::CLUSTERS)?
+            .as_array_mut()
+            .and_then(|all| {
+                all.iter_mut().find(|one| one.get("name").is_some_and(|name| name == cluster))
+            })
+            .ok_or_else(|| EnvoyConfigError::Moved(format!("cluster {cluster}")))?;
+        *at(found, place::CLUSTER_ADDRESS)? = json!({ "socket_address": socket_address(address) });
+        Ok(())
+    }
+
+    /// The compiled filter.
+    pub fn set_module(&mut self, wasm: &Path) -> Result<(), EnvoyConfigError> {
+        *plugin_place(&mut self.bootstrap, place::MODULE)? = json!(wasm);
+        Ok(())
+    }
+
+    /// The wasm plugin's entry in the filter chain: failure policy, VM, environment.
+    pub fn plugin_entry(&mut self) -> Result<&mut Value, EnvoyConfigError> {
+        plugin_place(&mut self.bootstrap, "")
+    }
+
+    /// The routes, tried in order; the last one is the catch-all.
+    pub fn routes(&mut self) -> Result<&mut Vec<Value>, EnvoyConfigError> {
+        at(at(&mut self.bootstrap, place::CONNECTION_MANAGER)?, place::ROUTES)?
+            .as_array_mut()
+            .ok_or_else(|| EnvoyConfigError::Moved(place::ROUTES.into()))
+    }
+
+    /// The whole configuration as JSON, which Envoy reads as it reads YAML.
+    pub fn to_json(&self) -> Result<String, EnvoyConfigError> {
+        let mut bootstrap = self.bootstrap.clone();
+        *plugin_place(&mut bootstrap, place::PLUGIN_CONFIGURATION)? =
+            Value::String(self.plugin.to_string());
+        Ok(format!("{bootstrap:#}\n"))
+    }
+
+    /// Writes [`Self::to_json`] to `path`, whose name must end in `.json`: Envoy goes by that.
+    pub fn write(&self, path: &Path) -> Result<(), EnvoyConfigError> {
+        fs::write(path, self.to_json()?)
+            .map_err(|error| EnvoyConfigError::File(path.to_owned(), error))
+    }
+}
+
+fn at<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Value, EnvoyConfigError> {
+    value.pointer_mut(pointer).ok_or_else(|| EnvoyConfigError::Moved(pointer.into()))
+}
+
+fn plugin_place<'a>(
+    bootstrap: &'a mut Value,
+    pointer: &str,
+) -> Result<&'a mut Value, EnvoyConfigError> {
+    at(at(at(bootstrap, place::CONNECTION_MANAGER)?, place::PLUGIN)?, pointer)
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({ "address": address.ip().to_string(), "port_value": address.port() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../envoy/envoy.yaml");
+
+    fn shipped() -> EnvoyConfig {
+        EnvoyConfig::parse(SHIPPED).unwrap()
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    /// Every change is found again where Envoy reads it, and nothing else has changed.
+    #[test]
+    fn the_shipped_file_can_be_moved_elsewhere() {
+        let mut config = shipped();
+        config.set_listener(address(1)).unwrap();
+        config.set_admin(address(2)).unwrap();
+        config.set_cluster(BACKEND_CLUSTER, address(3)).unwrap();
+        config.set_cluster(SIDECAR_CLUSTER, address(4)).unwrap();
+        config.set_module(Path::new("/somewhere/filter.wasm")).unwrap();
+        config.plugin["max_body_bytes"] = json!(1024);
+
+        let again = EnvoyConfig::parse(&config.to_json().unwrap()).unwrap();
+        assert_eq!(again.plugin["max_body_bytes"], 1024);
+        let text = again.to_json().unwrap();
+        for new in [
+            "\"port_value\": 1\n",
+            "\"port_value\": 2\n",
+            "\"port_value\": 3\n",
+            "\"port_value\": 4\n",
+        ] {
+            assert_eq!(text.matches(new).count(), 1, "{new}");
+        }
+        assert_eq!(text.matches("/somewhere/filter.wasm").count(), 1);
+        assert_eq!(text.lines().count(), shipped().to_json().unwrap().lines().count());
+    }
+
+    #[test]
+    fn the_laws_are_in_the_shipped_file() {
+        let mut config = shipped();
+        let plugin = config.plugin_entry().unwrap().clone();
+        assert_eq!(plugin["allow_on_headers_stop_iteration"], true);
+        assert_eq!(plugin["failure_policy"], "FAIL_RELOAD");
+        assert_eq!(config.bootstrap["admin"]["address"]["socket_address"]["address"], "127.0.0.1");
+        assert!(plugin["vm_config"]["environment_variables"]["key_values"].is_null());
+    }
+
+    /// The two tables of paths must not drift apart: a webhook path that Envoy routes but the filter does
+    /// not know would reach the backend unproven.
+    #[test]
+    fn the_filter_knows_every_path_that_leads_to_the_backend() {
+        let mut config = shipped();
+        let routed: Vec<Value> = config
+            .routes()
+            .unwrap()
+            .iter()
+            .filter(|route| route["route"]["cluster"] == BACKEND_CLUSTER)
+            .map(|route| route["match"]["path"].clone())
+            .collect();
+        let proven: Vec<Value> = config.plugin["routes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|route| route["path"].clone())
+            .collect();
+        assert_eq!(routed, proven);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let mut config = shipped();
+        let error = config.set_cluster("nobody", address(1)).unwrap_err();
+        assert!(error.to_string().contains("cluster nobody"), "{error}");
+        let error = EnvoyConfig::parse("admin: {}").unwrap_err();
+        assert!(error.to_string().contains("/static_resources/listeners/0"), "{error}");
+        assert!(EnvoyConfig::parse("a: [").is_err());
+    }
+}

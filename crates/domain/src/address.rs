@@ -1,0 +1,268 @@
+//! Who is on the other side: Twilio's `From` and `To`, taken apart into a channel and an address; and the same as people and
+//! applications write it. Knows the spelling only; what an address may be sent is decided elsewhere.
+
+use std::fmt;
+
+use crate::{
+    contact,
+    phone::{self, Region},
+};
+
+/// Longest address kept, in bytes. E.164 has 16; the ids of other channels are well below this.
+const MAX_BYTES: usize = 255;
+
+/// One end of a conversation: `whatsapp:+15551234567` is (`whatsapp`, `+15551234567`).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// Lower case; `sms` when Twilio wrote no prefix.
+    pub channel: String,
+    /// E.164 on phone channels, a short code, or the channel's own id.
+    pub number: String,
+}
+
+impl Address {
+    /// Reads a `From` or `To`; none when there is nothing to answer to.
+    pub fn parse(raw: &str) -> Option<Address> {
+        let raw = raw.trim();
+        let (channel, number) = raw.split_once(':').unwrap_or(("sms", raw));
+        let (channel, number) = (channel.trim().to_ascii_lowercase(), number.trim());
+        // Two of them in each claim, and nearly always plain ASCII.
+        let has_control = |part: &str| match part.is_ascii() {
+            true => part.bytes().fold(false, |found, byte| found | byte.is_ascii_control()),
+            false => part.chars().any(char::is_control),
+        };
+        let fits = |part: &str| (1..=MAX_BYTES).contains(&part.len()) && !has_control(part);
+        (fits(&channel) && fits(number)).then(|| Address { channel, number: number.to_owned() })
+    }
+
+    /// Reads what came by API, command line or list: `whatsapp:+1 555 123 4567`, or the number alone with its channel
+    /// beside it (`sms` if nobody says). A number is made E.164; a short code, a WhatsApp user id and the ids of other channels
+    /// stay.
+    pub fn given(
+        text: &str,
+        channel: Option<&str>,
+        region: Option<Region>,
+    ) -> Result<Address, String> {
+        let beside = channel.map(|channel| channel.trim().to_ascii_lowercase());
+        let (before, number) = match text.split_once(':') {
+            Some((scheme, number)) if scheme.trim().eq_ignore_ascii_case("tel") => (None, number),
+            Some((before, number)) => (Some(before.trim().to_ascii_lowercase()), number),
+            None => (None, text),
+        };
+        let channel = match (before, beside) {
+            (Some(before), Some(beside)) if before != beside => {
+                return Err(format!("the channel is {before} here and {beside} beside it"));
+            }
+            (before, beside) => before.or(beside).unwrap_or_else(|| "sms".to_owned()),
+        };
+        let is_channel = (1..=32).contains(&channel.len())
+            && channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if !is_channel {
+            return Err(format!("{channel:?} is no channel: sms, whatsapp, messenger, .."));
+        }
+        let number = number.trim();
+        let is_short_code =
+            (3..=8).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = match channel.as_str() {
+            "sms" | "mms" if is_short_code => {
+                phone::e164(number, region).unwrap_or_else(|_| number.to_owned())
+            }
+            contact::CHANNEL if contact::is_user_id(number) => number.to_owned(),
+            contact::CHANNEL if contact::is_like_user_id(number) => {
+                return Err(format!(
+                    "{number:?} is no user id: two capital letters of its country, a dot, letters and digits, as in US.13491208655302741918"
+                ));
+            }
+            "sms" | "mms" | contact::CHANNEL => phone::e164(number, region)?,
+            // Agents have names there, people have numbers.
+            "rcs" if !number.starts_with(char::is_alphabetic) => phone::e164(number, region)?,
+            _ => number.to_owned(),
+        };
+        Address::parse(&format!("{channel}:{number}")).ok_or_else(|| {
+            format!("{text:?} is no address: 1 to {MAX_BYTES} bytes, no control characters")
+        })
+    }
+
+    /// Reads the address of a person about whom something is recorded: as [`Address::given`], or as Twilio may have written it.
+    /// The person may have written to us from a number that no numbering plan has.
+    ///
+    /// # Errors
+    ///
+    /// Says what [`Address::given`] finds wrong.
+    pub fn recordable(
+        text: &str,
+        channel: Option<&str>,
+        region: Option<Region>,
+    ) -> Result<Address, String> {
+        // A user id is of one channel only, and needs no prefix.
+        let of_id = contact::is_user_id(text.trim()).then_some(contact::CHANNEL);
+        let channel = channel.or(of_id);
+        let written = |problem| Address::as_twilio_writes(text, channel).ok_or(problem);
+        Address::given(text, channel, region).or_else(written)
+    }
+
+    /// Reads an address as Twilio may have written it in a webhook: a number of any numbering plan, in E.164 but for blanks and
+    /// punctuation. For whoever may be named though the plan of today does not know the number.
+    pub fn as_twilio_writes(text: &str, channel: Option<&str>) -> Option<Address> {
+        let address = match text.contains(':') {
+            true => Address::parse(text)?,
+            false => Address::parse(&format!("{}:{text}", channel.unwrap_or("sms")))?,
+        };
+        let is_of = |channel: &str| channel.trim().eq_ignore_ascii_case(&address.channel);
+        let is_of_phones = matches!(address.channel.as_str(), "sms" | "mms" | "rcs" | "whatsapp");
+        let number = phone::as_written(&address.number).filter(|_| is_of_phones)?;
+        channel.is_none_or(is_of).then_some(Address { number, ..address })
+    }
+
+    /// Reads an address exactly as a webhook may name it: also a sender such as `O'Reilly` or `12`, which no caller may invent.
+    /// Only for an address that the database is asked about.
+    pub fn as_in_webhook(text: &str, channel: Option<&str>) -> Option<Address> {
+        let written = Address::as_twilio_writes(text, channel);
+        written.or_else(|| match (text.contains(':'), channel) {
+            (true, channel) => Address::parse(text)
+                .filter(|address| channel.is_none_or(|channel| channel == address.channel)),
+            (false, channel) => Address::parse(&format!("{}:{text}", channel.unwrap_or("sms"))),
+        })
+    }
+
+    /// As Twilio writes it: without a prefix on `sms`.
+    pub fn written(&self) -> String {
+        match self.channel.as_str() {
+            "sms" => self.number.clone(),
+            channel => format!("{channel}:{}", self.number),
+        }
+    }
+}
+
+/// A person's address must not reach a log whole: the channel, and the last two characters.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let skipped = self.number.chars().count().saturating_sub(2);
+        let tail: String = self.number.chars().skip(skipped.max(1)).collect();
+        write!(f, "{}:..{tail}", self.channel)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_is_the_channel() {
+        for (raw, channel, number) in [
+            ("+15551234567", "sms", "+15551234567"),
+            ("12345", "sms", "12345"),
+            ("whatsapp:+15551234567", "whatsapp", "+15551234567"),
+            ("WhatsApp: +15551234567 ", "whatsapp", "+15551234567"),
+            ("messenger:108", "messenger", "108"),
+            ("rcs:brand_agent", "rcs", "brand_agent"),
+        ] {
+            let address = Address::parse(raw).unwrap();
+            assert_eq!((address.channel.as_str(), address.number.as_str()), (channel, number));
+        }
+        for raw in ["", "  ", "whatsapp:", ":+1555", "+1\u{0}555", &"9".repeat(256)] {
+            assert_eq!(Address::parse(raw), None, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn what_people_write_becomes_what_twilio_writes() {
+        let us = "US".parse().ok();
+        for (text, channel, region, written) in [
+            ("+1 (415) 555-2671", None, None, "+14155552671"),
+            ("(415) 555-2671", None, us, "+14155552671"),
+            ("tel:+1-415-555-2671", None, None, "+14155552671"),
+            ("WhatsApp: +1 415 555 2671", None, None, "whatsapp:+14155552671"),
+            ("4155552671", Some("whatsapp"), us, "whatsapp:+14155552671"),
+            ("12345", None, us, "12345"),
+            ("messenger:108", None, us, "messenger:108"),
+            ("brand_agent", Some("rcs"), None, "rcs:brand_agent"),
+            ("Tel:+1-415-555-2671", None, None, "+14155552671"),
+            ("whatsapp:+52 1 55 1234 5678", None, None, "whatsapp:+5215512345678"),
+            ("whatsapp:US.31491208655302741900", None, None, "whatsapp:US.31491208655302741900"),
+            ("whatsapp:DE.1512345678", None, "DE".parse().ok(), "whatsapp:DE.1512345678"),
+            ("DE.1512345678", Some("whatsapp"), None, "whatsapp:DE.1512345678"),
+        ] {
+            let address = Address::given(text, channel, region).unwrap();
+            assert_eq!(address.written(), written, "{text}");
+            assert_eq!(Address::parse(written), Some(address.clone()), "as in a webhook");
+            assert_eq!(Address::given(written, None, None), Ok(address));
+        }
+        for (text, channel, problem) in [
+            (
+                "whatsapp:+14155552671",
+                Some("sms"),
+                "the channel is whatsapp here and sms beside it",
+            ),
+            ("whatsapp:12345", None, "write it as +, country code and number"),
+            ("what's up:+14155552671", None, "is no channel"),
+            ("whatsapp:us.31491208655302741900", None, "is no user id"),
+            ("whatsapp:US.3149120 8655", None, "is no user id"),
+            ("DE.1512345678", Some("sms"), "it holds letters"),
+            ("rcs:+1415555XXXX", None, "it holds letters"),
+            ("messenger:", None, "is no address"),
+            ("messenger:a\u{0}b", None, "is no address"),
+        ] {
+            let said = Address::given(text, channel, None).unwrap_err();
+            assert!(said.contains(problem), "{said}");
+        }
+    }
+
+    #[test]
+    fn recordable_address_is_as_wide_as_a_webhook() {
+        for (text, channel, written) in [
+            ("whatsapp:+225071234567", None, "whatsapp:+225071234567"),
+            ("+225 07 123 4567", Some("whatsapp"), "whatsapp:+225071234567"),
+            ("rcs:+225071234567", None, "rcs:+225071234567"),
+            ("whatsapp:US.31491208655302741900", None, "whatsapp:US.31491208655302741900"),
+            ("whatsapp:+44 (0) 7400 123456", None, "whatsapp:+447400123456"),
+            ("US.31491208655302741900", None, "whatsapp:US.31491208655302741900"),
+            ("messenger:108", None, "messenger:108"),
+        ] {
+            let address = Address::recordable(text, channel, None).unwrap();
+            assert_eq!(address.written(), written, "{text}");
+        }
+        for (text, channel) in [
+            ("+5511XXXXXXXXX", None),
+            ("+1415", None),
+            ("whatsapp:us.31491208655302741900", None),
+            ("whatsapp:+225071234567", Some("sms")),
+            ("5551230001", None),
+            ("DE.1512345678", Some("sms")),
+        ] {
+            let problem = Address::given(text, channel, None);
+            assert_eq!(Address::recordable(text, channel, None), problem, "{text}");
+            assert!(problem.is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn address_of_a_webhook_may_be_any_sender() {
+        for (text, channel, written) in [
+            ("O'Reilly", None, "O'Reilly"),
+            ("Caf\u{e9}/Bar", Some("sms"), "Caf\u{e9}/Bar"),
+            ("12", None, "12"),
+            ("rcs:acme_agent", None, "rcs:acme_agent"),
+            ("whatsapp:+225 071 234 567", None, "whatsapp:+225071234567"),
+        ] {
+            let address = Address::as_in_webhook(text, channel).unwrap();
+            assert_eq!(address.written(), written);
+        }
+        for (text, channel) in [("", None), ("a\u{0}", None), ("rcs:x", Some("sms"))] {
+            assert_eq!(Address::as_in_webhook(text, channel), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_log_line_holds_a_whole_number() {
+        let address = Address::parse("whatsapp:+15551234567").unwrap();
+        assert_eq!(format!("{address} {address:?}"), "whatsapp:..67 whatsapp:..67");
+        assert_eq!(Address::parse("7").unwrap().to_string(), "sms:..");
+    }
+}

@@ -1,0 +1,434 @@
+//! May this be sent to this person now? Every rule answers, not only the first that says no, so that who asks can put all of
+//! it right at once. What is known is given; nothing is looked up here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    consent::{Consent, State},
+    contact,
+    policy::{Category, Policy},
+    suppression::Suppression,
+    window,
+};
+
+/// What is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = MessageKind)]
+pub enum Kind {
+    /// Free text: an answer, while the window is open.
+    Session,
+    /// A template that was approved.
+    Template,
+}
+
+impl Kind {
+    /// What such a message is for, where nobody says: the strictest that it may be.
+    pub fn usual_category(self) -> Category {
+        match self {
+            Kind::Session => Category::Service,
+            Kind::Template => Category::Marketing,
+        }
+    }
+}
+
+/// A message that somebody wants to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question<'a> {
+    /// The channel.
+    pub channel: &'a str,
+    /// The person's number or id on it.
+    pub number: &'a str,
+    /// What it is for.
+    pub category: Category,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What is known of the person.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Keys that may be of somebody else: a suppression of theirs holds, but a START of this person does not end it.
+    pub possible: Vec<String>,
+    /// Every suppression of theirs, what has ended too.
+    pub suppressions: Vec<Suppression>,
+    /// What counts of what they said about this category on this channel.
+    pub consent: Option<Consent>,
+    /// Their last message on this channel to the number that is to send, or to any of ours.
+    pub last_inbound_ms: Option<i64>,
+}
+
+/// What may speak against a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = CheckRule)]
+pub enum Rule {
+    /// Who does not want to be written to is not.
+    Suppression,
+    /// What takes a consent has one.
+    Consent,
+    /// A consent is not too old.
+    Freshness,
+    /// Free text goes into an open window.
+    Window,
+}
+
+/// Why a message may not be sent: never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = CheckCode)]
+pub enum Code {
+    /// The person does not want to be written to, or an administrator says so.
+    Suppressed,
+    /// There is no consent, or it does not count any more.
+    NoConsent,
+    /// The consent is too old.
+    ConsentStale,
+    /// The window is not open.
+    WindowClosed,
+}
+
+impl Code {
+    /// All of them.
+    pub const ALL: [Code; 4] =
+        [Code::Suppressed, Code::NoConsent, Code::ConsentStale, Code::WindowClosed];
+
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::Suppressed => "suppressed",
+            Code::NoConsent => "no_consent",
+            Code::ConsentStale => "consent_stale",
+            Code::WindowClosed => "window_closed",
+        }
+    }
+}
+
+/// Who can change a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = CheckActor)]
+pub enum Actor {
+    /// The person, by a START or a message.
+    Recipient,
+    /// An administrator.
+    Administrator,
+    /// Who wants to send.
+    Caller,
+}
+
+/// What one rule says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = CheckVerdict)]
+pub struct Verdict {
+    /// Which.
+    pub rule: Rule,
+    /// Whether it has nothing against the message.
+    pub ok: bool,
+    /// What it has against it.
+    pub code: Option<Code>,
+    /// In words, without the number of anybody.
+    pub detail: String,
+    /// Who can change that.
+    pub actor: Option<Actor>,
+}
+
+/// What every rule says, in their order. The message may be sent if all are ok.
+pub fn may_send(
+    policy: &Policy,
+    question: &Question<'_>,
+    facts: &Facts,
+    now_ms: i64,
+) -> Vec<Verdict> {
+    let consent = counting_consent(policy, question, facts);
+    vec![
+        suppression(policy, question, facts),
+        has_consent(policy, question, &consent),
+        freshness(policy, question, &consent, now_ms),
+        open_window(policy, question, facts, now_ms),
+    ]
+}
+
+fn fine(rule: Rule, detail: impl Into<String>) -> Verdict {
+    Verdict { rule, ok: true, code: None, detail: detail.into(), actor: None }
+}
+
+fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
+    let (code, actor) = (Some(code), Some(actor));
+    Verdict { rule, ok: false, code, detail: detail.into(), actor }
+}
+
+fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdict {
+    let in_force = facts.suppressions.iter().filter(|known| {
+        known.in_force && known.holds_for(&known.address.number, question.channel, policy)
+    });
+    let ends_by_start = |known: &Suppression| {
+        let heard_on = known.heard_on.as_deref();
+        !facts.possible.contains(&known.address.number)
+            && policy.start_may_end(known.source, &known.error_code, heard_on, question.channel)
+    };
+    // What only an administrator can end says who must act.
+    let Some(known) = in_force.min_by_key(|known| (ends_by_start(known), known.since_ms)) else {
+        return fine(Rule::Suppression, "no suppression holds");
+    };
+    let of = match known.error_code.as_str() {
+        "" => known.source.as_str().to_owned(),
+        code => format!("{} {code}", known.source),
+    };
+    let since = at(known.since_ms);
+    match ends_by_start(known) {
+        true => against(
+            Rule::Suppression,
+            Code::Suppressed,
+            Actor::Recipient,
+            format!("suppressed since {since} ({of}); a START of theirs ends it"),
+        ),
+        false => against(
+            Rule::Suppression,
+            Code::Suppressed,
+            Actor::Administrator,
+            format!("suppressed since {since} ({of}); only an administrator ends it"),
+        ),
+    }
+}
+
+/// What is known of a consent.
+enum Counting<'a> {
+    None,
+    Withdrawn(&'a Consent),
+    /// From before a STOP.
+    Overtaken(&'a Consent),
+    Granted(&'a Consent),
+}
+
+fn counting_consent<'a>(
+    policy: &Policy,
+    question: &Question<'_>,
+    facts: &'a Facts,
+) -> Counting<'a> {
+    let Some(consent) = &facts.consent else { return Counting::None };
+    if consent.state == State::Withdrawn {
+        return Counting::Withdrawn(consent);
+    }
+    let overtaken = facts.suppressions.iter().any(|known| {
+        known.source.is_the_persons_own()
+            && known.holds_for(&known.address.number, question.channel, policy)
+            && known.since_ms >= consent.at_ms
+    });
+    match overtaken && !policy.consent.survives_stop {
+        true => Counting::Overtaken(consent),
+        false => Counting::Granted(consent),
+    }
+}
+
+fn has_consent(policy: &Policy, question: &Question<'_>, consent: &Counting<'_>) -> Verdict {
+    let category = question.category.as_str();
+    // A person who withdrew their consent gets no such message, whether or not one is required.
+    let is_withdrawn = matches!(consent, Counting::Withdrawn(_));
+    if !policy.asks_consent_for(question.category) && !is_withdrawn {
+        return fine(Rule::Consent, format!("{category} takes none"));
+    }
+    let (why, at_ms) = match consent {
+        Counting::Granted(consent) => {
+            return fine(
+                Rule::Consent,
+                format!("given {} ({})", at(consent.at_ms), consent.source),
+            );
+        }
+        Counting::None => ("there is no consent", None),
+        Counting::Withdrawn(consent) => {
+            let detail = format!(
+                "the consent to {category} was withdrawn {} ({}): ask the person, and record what they say",
+                at(consent.at_ms),
+                consent.source
+            );
+            return against(Rule::Consent, Code::NoConsent, Actor::Caller, detail);
+        }
+        Counting::Overtaken(consent) => ("a STOP came after the consent", Some(consent.at_ms)),
+    };
+    let when = at_ms.map(|ms| format!(" of {}", at(ms))).unwrap_or_default();
+    let detail = format!("{why}{when} to {category}: ask the person, and record what they say");
+    against(Rule::Consent, Code::NoConsent, Actor::Caller, detail)
+}
+
+fn freshness(
+    policy: &Policy,
+    question: &Question<'_>,
+    consent: &Counting<'_>,
+    now_ms: i64,
+) -> Verdict {
+    let Counting::Granted(consent) = consent else {
+        return fine(Rule::Freshness, "there is no consent that could be too old");
+    };
+    if !policy.asks_consent_for(question.category) {
+        return fine(Rule::Freshness, format!("{} takes no consent", question.category.as_str()));
+    }
+    let country = contact::country(question.channel, question.number);
+    let Some(lasts_ms) = policy.consent_lasts_ms(question.category, country.as_deref()) else {
+        return fine(Rule::Freshness, "such a consent does not age");
+    };
+    let until_ms = consent.at_ms.saturating_add(lasts_ms);
+    let where_from = country.unwrap_or_else(|| "no country".to_owned());
+    match now_ms < until_ms {
+        true => fine(Rule::Freshness, format!("good until {} ({where_from})", at(until_ms))),
+        false => against(
+            Rule::Freshness,
+            Code::ConsentStale,
+            Actor::Caller,
+            format!(
+                "the consent was good until {} ({where_from}): ask the person again",
+                at(until_ms)
+            ),
+        ),
+    }
+}
+
+fn open_window(policy: &Policy, question: &Question<'_>, facts: &Facts, now_ms: i64) -> Verdict {
+    if question.kind == Kind::Template {
+        return fine(Rule::Window, "a template takes no window");
+    }
+    if !policy.has_window(question.channel) {
+        return fine(Rule::Window, format!("{} has no window", question.channel));
+    }
+    let until_ms = facts.last_inbound_ms.map(window::expires_ms);
+    match until_ms {
+        Some(until_ms) if now_ms < until_ms => {
+            fine(Rule::Window, format!("open until {}", at(until_ms)))
+        }
+        Some(until_ms) => against(
+            Rule::Window,
+            Code::WindowClosed,
+            Actor::Caller,
+            format!("it closed {}: send a template, or wait until they write", at(until_ms)),
+        ),
+        None => against(
+            Rule::Window,
+            Code::WindowClosed,
+            Actor::Caller,
+            "the person never wrote there: send a template",
+        ),
+    }
+}
+
+fn at(ms: i64) -> String {
+    window::rfc3339(ms).unwrap_or_else(|| "at no time of a calendar".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        address::Address,
+        suppression::{EVERY_CHANNEL, Source},
+    };
+
+    const DAY: i64 = 24 * 60 * 60 * 1000;
+    const NOW: i64 = 1_000 * DAY;
+
+    fn suppressed(source: Source, error_code: &str, channel: &str, since_ms: i64) -> Suppression {
+        Suppression {
+            account_sid: "AC1".into(),
+            address: Address { channel: channel.into(), number: "+16132345678".into() },
+            source,
+            error_code: error_code.into(),
+            in_force: true,
+            since_ms,
+            changed_at_ms: since_ms,
+            message_sid: None,
+            route: None,
+            heard_on: Some("whatsapp".into()),
+            sender: None,
+            service_sid: None,
+            changed_by: None,
+        }
+    }
+
+    fn consent(state: State, at_ms: i64) -> Consent {
+        Consent {
+            account_sid: "AC1".into(),
+            address: Address::parse("whatsapp:+16132345678").unwrap(),
+            category: Category::Marketing,
+            state,
+            at_ms,
+            source: "form".into(),
+            proof: None,
+            ip: None,
+            user_agent: None,
+            recorded_at_ms: at_ms,
+            recorded_by: "key 1".into(),
+        }
+    }
+
+    /// The codes of what speaks against a marketing template to a Canadian number on WhatsApp.
+    fn against(facts: Facts) -> Vec<(Code, Actor)> {
+        let question = Question {
+            channel: "whatsapp",
+            number: "+16132345678",
+            category: Category::Marketing,
+            kind: Kind::Template,
+        };
+        codes(&question, &facts)
+    }
+
+    fn codes(question: &Question<'_>, facts: &Facts) -> Vec<(Code, Actor)> {
+        let policy: crate::policy::Policy = crate::defaults::section("policy");
+        let verdicts = may_send(&policy, question, facts, NOW);
+        assert_eq!(verdicts.len(), 4, "every rule answers");
+        for verdict in &verdicts {
+            assert_eq!(verdict.ok, verdict.code.is_none(), "{verdict:?}");
+            assert!(!verdict.detail.contains("613"), "{verdict:?}");
+        }
+        verdicts.iter().filter_map(|verdict| verdict.code.zip(verdict.actor)).collect()
+    }
+
+    #[test]
+    fn each_rule_speaks_for_itself() {
+        let fresh = || Some(consent(State::Granted, NOW - 10 * DAY));
+        let stop = |since| suppressed(Source::Keyword, "", "whatsapp", since);
+        let ended = |known: Suppression| Suppression { in_force: false, ..known };
+        let with = |suppressions: Vec<Suppression>, consent| {
+            against(Facts { suppressions, consent, ..Facts::default() })
+        };
+        let recipient = (Code::Suppressed, Actor::Recipient);
+        let administrator = (Code::Suppressed, Actor::Administrator);
+        let no_consent = (Code::NoConsent, Actor::Caller);
+        assert_eq!(with(vec![], fresh()), []);
+        assert_eq!(with(vec![], None), [no_consent]);
+        assert_eq!(with(vec![], Some(consent(State::Withdrawn, NOW - DAY))), [no_consent]);
+        let stale = (Code::ConsentStale, Actor::Caller);
+        assert_eq!(with(vec![], Some(consent(State::Granted, NOW - 180 * DAY))), [stale]);
+        assert_eq!(with(vec![], Some(consent(State::Granted, NOW - 179 * DAY))), []);
+
+        assert_eq!(with(vec![stop(NOW - DAY)], fresh()), [recipient, no_consent]);
+        assert_eq!(
+            with(vec![ended(stop(NOW - DAY))], fresh()),
+            [no_consent],
+            "a START is no consent"
+        );
+        assert_eq!(with(vec![ended(stop(NOW - 11 * DAY))], fresh()), [], "given after the STOP");
+        let by_us = suppressed(Source::Administrator, "", EVERY_CHANNEL, NOW - DAY);
+        assert_eq!(with(vec![by_us.clone()], fresh()), [administrator]);
+        assert_eq!(with(vec![ended(by_us.clone())], fresh()), [], "no word of the person");
+        assert_eq!(with(vec![stop(NOW - 20 * DAY), by_us], fresh()), [administrator]);
+        let blocked = suppressed(Source::Callback, "63014", "whatsapp", NOW - 20 * DAY);
+        assert_eq!(with(vec![blocked], fresh()), [administrator]);
+        assert_eq!(with(vec![suppressed(Source::Keyword, "", "sms", NOW)], fresh()), []);
+    }
+
+    #[test]
+    fn free_text_takes_an_open_window_where_there_is_one() {
+        let question = |channel, kind: Kind| Question {
+            channel,
+            number: "+16132345678",
+            category: kind.usual_category(),
+            kind,
+        };
+        let wrote = |ago: i64| Facts { last_inbound_ms: Some(NOW - ago), ..Facts::default() };
+        let closed = [(Code::WindowClosed, Actor::Caller)];
+        let session = question("whatsapp", Kind::Session);
+        assert_eq!(codes(&session, &Facts::default()), closed);
+        assert_eq!(codes(&session, &wrote(DAY)), closed);
+        assert_eq!(codes(&session, &wrote(DAY - 1)), []);
+        assert_eq!(codes(&question("sms", Kind::Session), &Facts::default()), []);
+    }
+}

@@ -1,0 +1,229 @@
+//! Evidence that a person agreed to be written to, or took that back: what is kept of it, what it must look like, and which
+//! of several counts. It is only added to; whether it is enough for a message is decided in [`crate::check`].
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{address::Address, policy::Category};
+
+/// Longest texts, in characters.
+const LONGEST_SOURCE: usize = 100;
+const LONGEST_PROOF: usize = 4_000;
+const LONGEST_USER_AGENT: usize = 500;
+
+/// How far the clock of who records may be ahead of ours.
+const AHEAD_MS: i64 = 5 * 60 * 1000;
+
+/// What a person said about messages of a category.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = ConsentState)]
+pub enum State {
+    /// They agreed.
+    Granted,
+    /// They took it back.
+    Withdrawn,
+}
+
+impl State {
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Granted => "granted",
+            State::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+impl TryFrom<String> for State {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<State, String> {
+        match text.as_str() {
+            "granted" => Ok(State::Granted),
+            "withdrawn" => Ok(State::Withdrawn),
+            _ => Err(format!("{text:?} is neither granted nor withdrawn")),
+        }
+    }
+}
+
+/// One piece of evidence. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consent {
+    /// The account, which is the tenant.
+    pub account_sid: String,
+    /// The person, with the channel.
+    pub address: Address,
+    /// To which messages.
+    pub category: Category,
+    /// What they said.
+    pub state: State,
+    /// When they said it.
+    pub at_ms: i64,
+    /// Where: a form, a call, a contract.
+    pub source: String,
+    /// What they were shown, and said.
+    pub proof: Option<String>,
+    /// The address they came from.
+    pub ip: Option<String>,
+    /// What they used.
+    pub user_agent: Option<String>,
+    /// When it was recorded.
+    pub recorded_at_ms: i64,
+    /// By whom.
+    pub recorded_by: String,
+}
+
+impl Consent {
+    /// A digest of what it says: the same evidence twice is once.
+    pub fn id(&self) -> String {
+        let at = self.at_ms.to_string();
+        let parts = [
+            Some(self.account_sid.as_str()),
+            Some(&self.address.channel),
+            Some(&self.address.number),
+            Some(self.category.as_str()),
+            Some(self.state.as_str()),
+            Some(&at),
+            Some(&self.source),
+            self.proof.as_deref(),
+            self.ip.as_deref(),
+            self.user_agent.as_deref(),
+        ];
+        // As JSON, so that no two lists of parts are one text.
+        let text = serde_json::to_vec(&parts).unwrap_or_default();
+        Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What is wrong with it, with the name of the field.
+    pub fn check(&self, now_ms: i64) -> Result<(), String> {
+        let text = |field: &str, text: &str, most: usize| {
+            let is_fine = text.chars().count() <= most && !text.contains('\0');
+            if is_fine {
+                Ok(())
+            } else {
+                Err(format!("{field}: at most {most} characters, no NUL"))
+            }
+        };
+        if self.source.trim().is_empty() {
+            return Err("source: say where the person said so: a form, a call, ..".to_owned());
+        }
+        text("source", &self.source, LONGEST_SOURCE)?;
+        text("proof", self.proof.as_deref().unwrap_or_default(), LONGEST_PROOF)?;
+        text("user_agent", self.user_agent.as_deref().unwrap_or_default(), LONGEST_USER_AGENT)?;
+        if let Some(ip) = self.ip.as_deref().filter(|ip| ip.parse::<IpAddr>().is_err()) {
+            return Err(format!(
+                "ip: {:?} is no IP address",
+                ip.chars().take(50).collect::<String>()
+            ));
+        }
+        if self.at_ms > now_ms.saturating_add(AHEAD_MS) {
+            return Err("at: nobody has said so yet; it is in the future".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Of the same person, channel and category, the later counts; a withdrawal if both are of the same time.
+    fn place(&self) -> (i64, State, String) {
+        (self.at_ms, self.state, self.id())
+    }
+}
+
+/// What counts of everything that was said by one person about one category.
+pub fn current(said: impl IntoIterator<Item = Consent>) -> Option<Consent> {
+    said.into_iter().max_by_key(Consent::place)
+}
+
+/// What counts of everything that was said, of each person, channel and category.
+pub fn current_of_each(said: impl IntoIterator<Item = Consent>) -> Vec<Consent> {
+    let mut current = BTreeMap::new();
+    for consent in said {
+        let Address { channel, number } = consent.address.clone();
+        let key = (number, channel, consent.category);
+        let is_overtaken =
+            current.get(&key).is_some_and(|known: &Consent| known.place() > consent.place());
+        if !is_overtaken {
+            current.insert(key, consent);
+        }
+    }
+    current.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn consent(state: State, at_ms: i64) -> Consent {
+        Consent {
+            account_sid: "AC1".into(),
+            address: Address::parse("whatsapp:+15551230001").unwrap(),
+            category: Category::Marketing,
+            state,
+            at_ms,
+            source: "form".into(),
+            proof: None,
+            ip: None,
+            user_agent: None,
+            recorded_at_ms: at_ms,
+            recorded_by: "key 1".into(),
+        }
+    }
+
+    #[test]
+    fn the_same_evidence_is_known_again_and_no_other() {
+        let one = consent(State::Granted, 1000);
+        let later = Consent { recorded_at_ms: 9, recorded_by: "key 2".into(), ..one.clone() };
+        assert_eq!(one.id(), later.id());
+        for other in [
+            Consent { proof: Some("form".into()), ..one.clone() },
+            Consent { ip: Some("form".into()), ..one.clone() },
+            Consent { at_ms: 1001, ..one.clone() },
+            Consent { category: Category::Utility, ..one.clone() },
+            Consent { account_sid: "AC2".into(), ..one.clone() },
+        ] {
+            assert_ne!(one.id(), other.id(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_field() {
+        let good = consent(State::Granted, 1000);
+        assert_eq!(good.check(1000), Ok(()));
+        for (bad, problem) in [
+            (Consent { source: " ".into(), ..good.clone() }, "source:"),
+            (Consent { source: "s".repeat(101), ..good.clone() }, "source: at most 100"),
+            (Consent { proof: Some("a\0b".into()), ..good.clone() }, "proof: at most 4000"),
+            (Consent { ip: Some("1.2.3".into()), ..good.clone() }, "ip: \"1.2.3\" is no"),
+            (Consent { at_ms: 1000 + AHEAD_MS + 1, ..good.clone() }, "at: nobody has said so yet"),
+        ] {
+            assert!(bad.check(1000).unwrap_err().starts_with(problem), "{problem}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_in_which_it_is_recorded_does_not_matter(
+            mut said in prop::collection::vec((any::<bool>(), 0..4_i64), 1..6), turn in 0..6_usize,
+        ) {
+            let read = |said: &[(bool, i64)]| {
+                let of = |(granted, at): &(bool, i64)| {
+                    consent(if *granted { State::Granted } else { State::Withdrawn }, *at)
+                };
+                current(said.iter().map(of)).map(|consent| (consent.state, consent.at_ms))
+            };
+            let before = read(&said);
+            let turn = turn % said.len();
+            said.rotate_left(turn);
+            prop_assert_eq!(read(&said), before);
+            let latest = said.iter().map(|(_, at)| *at).max().unwrap();
+            let withdrawn = said.contains(&(false, latest));
+            prop_assert_eq!(before.map(|(state, _)| state == State::Withdrawn), Some(withdrawn));
+        }
+    }
+}

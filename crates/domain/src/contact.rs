@@ -1,0 +1,189 @@
+//! The ids of one contact: a WhatsApp user has a phone number, a business-scoped user id, or both. Knows how such an id is
+//! written and whose country it names; which ids belong together is kept in [`twilio_edge_store`].
+
+use crate::{address::Address, phone};
+
+/// The channel whose users may have no phone number.
+pub const CHANNEL: &str = "whatsapp";
+
+/// Longest part behind the country, in characters (Meta, business-scoped user ids).
+const LONGEST: usize = 128;
+
+/// The mark of an id that several businesses of one owner share.
+const SHARED: &str = "ENT.";
+
+/// Numbers of one user id, and user ids of one number, that are recorded at most.
+pub const MOST_LINKS: usize = 8;
+
+/// A number and a user id that one webhook named beside each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// The account.
+    pub account_sid: String,
+    /// The number, in E.164.
+    pub number: String,
+    /// The user id.
+    pub user_id: String,
+    /// Whether the form that named them can be read in one way only.
+    pub is_certain: bool,
+}
+
+/// One direction of a [`Link`] that is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tie {
+    /// A number or a user id.
+    pub number: String,
+    /// The other of the two.
+    pub other: String,
+    /// Whether it counts for what a person allows.
+    pub is_certain: bool,
+}
+
+/// Everything under which one person may be known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// The number that was asked about, in every spelling; or the user id.
+    pub own: Vec<String>,
+    /// What belongs to the same person for certain: consents, a START and a window count for it.
+    pub certain: Vec<String>,
+    /// What may belong to the same person: only a STOP and a withdrawal count for it.
+    pub possible: Vec<String>,
+}
+
+impl Keys {
+    /// Sorts what is known of a number and of the others it is tied to.
+    pub fn of(number: &str, ties: &[Tie]) -> Keys {
+        let own: Vec<String> = phone::spellings(number).into_iter().map(Into::into).collect();
+        let mut keys = Keys { own, ..Keys::default() };
+        // Two sidecars may each have taken theirs for the first: then neither is.
+        let has_one_number = |id: &str| {
+            let certain = ties.iter().filter(|tie| tie.number == id && tie.is_certain);
+            let mut numbers = certain.map(|tie| phone::identity(&tie.other));
+            let first = numbers.next();
+            numbers.all(|number| Some(number) == first)
+        };
+        for tie in ties {
+            if keys.has(&tie.other) {
+                continue;
+            }
+            let id = if is_user_id(&tie.number) { &tie.number } else { &tie.other };
+            let is_near = keys.own.contains(&tie.number);
+            match is_near && tie.is_certain && has_one_number(id) {
+                true => keys.certain.push(tie.other.clone()),
+                false => keys.possible.push(tie.other.clone()),
+            }
+        }
+        let certain = keys.certain.clone();
+        keys.possible.retain(|key| !certain.contains(key));
+        keys
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.own.iter().chain(&self.certain).any(|known| known == key)
+            || self.possible.iter().any(|known| known == key)
+    }
+
+    /// The keys that belong to the person for certain.
+    pub fn sure(&self) -> Vec<&str> {
+        self.own.iter().chain(&self.certain).map(String::as_str).collect()
+    }
+
+    /// Every key.
+    pub fn all(&self) -> Vec<&str> {
+        self.own.iter().chain(&self.certain).chain(&self.possible).map(String::as_str).collect()
+    }
+}
+
+/// Whether it is a business-scoped user id: two capital letters of a country, a dot, and letters and digits, as in
+/// `US.13491208655302741918` or `US.ENT.11815799212886844830`.
+pub fn is_user_id(text: &str) -> bool {
+    let Some((country, rest)) = text.split_once('.') else { return false };
+    let id = rest.strip_prefix(SHARED).unwrap_or(rest);
+    country.len() == 2
+        && country.bytes().all(|byte| byte.is_ascii_uppercase())
+        && (1..=LONGEST).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Whether it is meant as one: letters first, which no number has.
+pub fn is_like_user_id(text: &str) -> bool {
+    text.starts_with(char::is_alphabetic) && text.contains('.')
+}
+
+/// Returns the id of a parameter such as `whatsapp:US.13491208655302741918`.
+pub fn user_id(parameter: &str) -> Option<String> {
+    let address = Address::parse(parameter)?;
+    (address.channel == CHANNEL && is_user_id(&address.number)).then_some(address.number)
+}
+
+/// The country of an address, in two letters: of a user id as it says, of a number by its digits.
+pub fn country(channel: &str, number: &str) -> Option<String> {
+    let is_id = channel == CHANNEL && is_user_id(number);
+    let of_id = number.get(..2).filter(|_| is_id);
+    of_id.map(str::to_owned).or_else(|| phone::country(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_id_is_a_country_and_a_token() {
+        for id in ["US.31491208655302741900", "DE.1512345678", "BR.a1B2", "US.ENT.118157"] {
+            assert!(is_user_id(id), "{id}");
+        }
+        let long = format!("US.{}", "1".repeat(129));
+        for no in
+            ["us.1", "USA.1", "US.", "US.ENT.", "US", "US.1.2", "US.1 2", "U1.1", "+1.2", &long]
+        {
+            assert!(!is_user_id(no), "{no}");
+        }
+        assert_eq!(user_id("whatsapp:US.31").as_deref(), Some("US.31"));
+        for no in
+            ["US.31", "messenger:US.31", "whatsapp:+14155552671", "whatsapp:US.3whatsapp:US.1"]
+        {
+            assert_eq!(user_id(no), None, "{no}");
+        }
+    }
+
+    #[test]
+    fn first_number_of_a_user_id_is_certain_and_later_ones_are_not() {
+        let tie = |number: &str, other: &str, is_certain| Tie {
+            number: number.into(),
+            other: other.into(),
+            is_certain,
+        };
+        let first = "+14155552671";
+        let ties = [
+            tie(first, "US.1", true),
+            tie("US.1", first, true),
+            tie("US.1", "+447400123456", false),
+        ];
+        let keys = Keys::of(first, &ties);
+        assert_eq!(
+            (keys.certain, keys.possible),
+            (vec!["US.1".into()], vec!["+447400123456".into()])
+        );
+        let of_id = Keys::of("US.1", &ties[1..]);
+        assert_eq!(
+            (of_id.certain, of_id.possible),
+            (vec![first.into()], vec!["+447400123456".into()])
+        );
+        let later = Keys::of(
+            "+447400123456",
+            &[tie("+447400123456", "US.1", false), tie("US.1", first, true)],
+        );
+        assert_eq!(later.certain, Vec::<String>::new());
+        assert_eq!(later.possible, ["US.1", first]);
+        // Two that both claim to be the first: neither is.
+        let both = [tie("US.1", first, true), tie("US.1", "+447400123456", true)];
+        assert_eq!(Keys::of("US.1", &both).certain, Vec::<String>::new());
+    }
+
+    #[test]
+    fn country_of_a_user_id_is_its_first_two_letters() {
+        assert_eq!(country(CHANNEL, "DE.1512345678").as_deref(), Some("DE"));
+        assert_eq!(country(CHANNEL, "+4915123456789").as_deref(), Some("DE"));
+        assert_eq!(country("messenger", "DE.1512345678"), None);
+    }
+}

@@ -1,0 +1,527 @@
+//! Suppressions and consents as they are exchanged: lines of CSV (RFC 4180), written and read. Every line of a list is looked
+//! at before anything is done with one of them, and every bad one is told with its number. Asks nobody and changes nothing.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    address::Address,
+    consent::{Consent, State},
+    period,
+    phone::Region,
+    policy::Category,
+    spreadsheet::{neutralized, restored},
+    suppression::{self, Suppression},
+    window::rfc3339,
+};
+
+/// A list as it came: read anew as often as it is asked for, a line at a time, so that a long one takes no more room than
+/// its text.
+#[derive(Debug, Clone)]
+pub struct List<C, T> {
+    csv: C,
+    about: About,
+    names: csv::ByteRecord,
+    read: fn(&csv::ByteRecord, &csv::ByteRecord, &About) -> Result<T, String>,
+}
+
+/// Whose list it is, and how its numbers are read.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The account.
+    pub account_sid: String,
+    /// Of numbers without a country code.
+    pub region: Option<Region>,
+    /// Where neither the number nor a column says.
+    pub channel: Option<String>,
+    /// Addresses that are good though no caller may invent them: the account knows them.
+    pub known: BTreeSet<Address>,
+    /// Who records it.
+    pub by: String,
+    /// When.
+    pub now_ms: i64,
+}
+
+impl About {
+    /// The channel beside a number.
+    fn channel_of<'a>(&'a self, number: &str, column: Option<&'a str>) -> Option<&'a str> {
+        column.or(self.channel.as_deref().filter(|_| !number.contains(':')))
+    }
+
+    /// Returns what was read, or the address that a number names exactly as a webhook did, if the account knows it.
+    fn or_known(
+        &self,
+        read: Result<Address, String>,
+        number: &str,
+        channel: Option<&str>,
+    ) -> Result<Address, String> {
+        read.or_else(|problem| {
+            let address = Address::as_in_webhook(number, channel);
+            address.filter(|address| self.known.contains(address)).ok_or(problem)
+        })
+    }
+}
+
+/// A line that is no line of such a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct BadLine {
+    /// Counted from 1, the line of names included.
+    pub line: u64,
+    /// What is wrong, with the name of the column.
+    pub problem: String,
+}
+
+/// What a list is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checked {
+    /// How many lines are good.
+    pub good: usize,
+    /// The others, the first hundred of them.
+    pub bad: Vec<BadLine>,
+    /// How many there are.
+    pub bad_lines: usize,
+}
+
+impl Checked {
+    /// The first bad lines, in one sentence.
+    pub fn complaint(&self) -> Option<String> {
+        const TOLD: usize = 20;
+        if self.bad.is_empty() {
+            return None;
+        }
+        let told = self.bad.iter().take(TOLD);
+        let told: Vec<String> =
+            told.map(|bad| format!("line {}: {}", bad.line, bad.problem)).collect();
+        let more = match self.bad_lines.saturating_sub(TOLD) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        Some(told.join("; ") + &more)
+    }
+}
+
+impl<C: AsRef<[u8]>> List<C, Address> {
+    /// People to suppress: a column `number`, with its channel before it or in a column `channel`; other columns are for
+    /// people.
+    pub fn of_suppressions(csv: C, about: About) -> Result<List<C, Address>, String> {
+        List::new(csv, about, &["number"], |names, line, about| {
+            let line: SuppressionLine = deserialized(names, line)?;
+            let channel = about.channel_of(&line.number, line.channel.as_deref());
+            let person = suppression::person(&line.number, channel, about.region);
+            about.or_known(person, &line.number, channel).map_err(of_column("number"))
+        })
+    }
+}
+
+impl<C: AsRef<[u8]>> List<C, Consent> {
+    /// Consents: columns `number`, `category`, `source` and, where there is something to say, `channel`, `state`, `at`,
+    /// `proof`, `ip`, `user_agent`.
+    pub fn of_consents(csv: C, about: About) -> Result<List<C, Consent>, String> {
+        List::new(csv, about, &["number", "category", "source"], |names, line, about| {
+            deserialized::<ConsentLine>(names, line)?.read(about)
+        })
+    }
+}
+
+impl<C: AsRef<[u8]>, T> List<C, T> {
+    fn new(
+        csv: C,
+        about: About,
+        needed: &[&str],
+        read: fn(&csv::ByteRecord, &csv::ByteRecord, &About) -> Result<T, String>,
+    ) -> Result<List<C, T>, String> {
+        let mut reader = reader(csv.as_ref());
+        let names = reader.headers().map_err(|error| format!("line 1: {error}"))?.clone();
+        let is_there = |needed: &&str| names.iter().any(|name| name == *needed);
+        match needed.iter().find(|needed| !is_there(needed)) {
+            Some(missing) => Err(format!(
+                "line 1: names no column `{missing}`; it must name {}",
+                needed.join(", ")
+            )),
+            None => Ok(List { csv, about, names: names.into_byte_record(), read }),
+        }
+    }
+
+    /// Returns the first 1,000 addresses on bad lines that a webhook may have named: the database says whether one did.
+    pub fn unread_addresses(&self) -> BTreeSet<Address> {
+        const MOST: usize = 1_000;
+        let mut unread = BTreeSet::new();
+        let mut reader = reader(self.csv.as_ref());
+        let mut record = csv::ByteRecord::new();
+        let is_named = reader.byte_headers().is_ok();
+        while is_named && unread.len() < MOST {
+            match reader.read_byte_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => continue,
+            }
+            let line = as_written(&record);
+            let Ok(line) = deserialized::<SuppressionLine>(&self.names, &line) else { continue };
+            let channel = self.about.channel_of(&line.number, line.channel.as_deref());
+            if suppression::person(&line.number, channel, self.about.region).is_err() {
+                unread.extend(Address::as_in_webhook(&line.number, channel));
+            }
+        }
+        unread
+    }
+
+    /// Returns the list with addresses on it that are good lines though no caller may invent them.
+    pub fn with_known(mut self, known: BTreeSet<Address>) -> List<C, T> {
+        self.about.known = known;
+        self
+    }
+
+    /// Reads it to its end and keeps none of its good lines.
+    pub fn check(&self) -> Checked {
+        const KEPT: usize = 100;
+        let mut checked = Checked::default();
+        for line in self.lines() {
+            match line {
+                Ok(_) => checked.good += 1,
+                Err(bad) => {
+                    checked.bad_lines += 1;
+                    checked.bad.extend(Some(bad).filter(|_| checked.bad_lines <= KEPT));
+                }
+            }
+        }
+        checked
+    }
+
+    /// What its good lines say, in order.
+    pub fn good(&self) -> impl Iterator<Item = T> {
+        self.lines().filter_map(Result::ok)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Result<T, BadLine>> {
+        let csv = self.csv.as_ref();
+        let mut reader = reader(csv);
+        let mut lines = Lines { csv, from: 0, line: 1 };
+        let mut record = csv::ByteRecord::new();
+        // The line of names is passed over, as it was when the list was made.
+        let named = reader.byte_headers().is_ok();
+        std::iter::from_fn(move || {
+            let line = lines.at(reader.position().byte());
+            let read = match reader.read_byte_record(&mut record) {
+                Ok(false) => return None,
+                Ok(true) => (self.read)(&self.names, &as_written(&record), &self.about),
+                Err(error) => Err(shortened(&error)),
+            };
+            Some(read.map_err(|problem| BadLine { line, problem }))
+        })
+        .take_while(move |_| named)
+    }
+}
+
+/// The record as it was before the export wrote it, or without the blanks around the cells of another's list.
+fn as_written(record: &csv::ByteRecord) -> Cow<'_, csv::ByteRecord> {
+    let as_was = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| restored(text) == text);
+    if record.iter().all(as_was) {
+        return Cow::Borrowed(record);
+    }
+    let cells = record.iter().map(|cell| match std::str::from_utf8(cell) {
+        Ok(text) => restored(text).as_bytes(),
+        Err(_) => cell.trim_ascii(),
+    });
+    Cow::Owned(cells.collect())
+}
+
+/// Blanks around names are removed; those around cells are `restored`'s to judge.
+fn reader(csv: &[u8]) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(csv)
+}
+
+fn deserialized<'r, L: Deserialize<'r>>(
+    names: &'r csv::ByteRecord,
+    line: &'r csv::ByteRecord,
+) -> Result<L, String> {
+    line.deserialize(Some(names)).map_err(|error| shortened(&error))
+}
+
+fn of_column(name: &'static str) -> impl Fn(String) -> String {
+    move |problem| format!("{name}: {problem}")
+}
+
+#[derive(Deserialize)]
+struct SuppressionLine {
+    number: String,
+    channel: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ConsentLine {
+    number: String,
+    channel: Option<String>,
+    category: String,
+    state: Option<String>,
+    at: Option<String>,
+    source: String,
+    proof: Option<String>,
+    ip: Option<String>,
+    user_agent: Option<String>,
+}
+
+impl ConsentLine {
+    fn read(self, about: &About) -> Result<Consent, String> {
+        let state = self.state.map(State::try_from).transpose().map_err(of_column("state"))?;
+        let at_ms = self.at.as_deref().map(period::instant).transpose();
+        let channel = about.channel_of(&self.number, self.channel.as_deref());
+        let address = Address::recordable(&self.number, channel, about.region);
+        let address = about.or_known(address, &self.number, channel);
+        let consent = Consent {
+            account_sid: about.account_sid.clone(),
+            address: address.map_err(of_column("number"))?,
+            category: Category::try_from(self.category).map_err(of_column("category"))?,
+            state: state.unwrap_or(State::Granted),
+            at_ms: at_ms.map_err(of_column("at"))?.unwrap_or(about.now_ms),
+            source: self.source,
+            proof: self.proof,
+            ip: self.ip,
+            user_agent: self.user_agent,
+            recorded_at_ms: about.now_ms,
+            recorded_by: about.by.clone(),
+        };
+        consent.check(about.now_ms)?;
+        Ok(consent)
+    }
+}
+
+/// Counts lines as an editor does: the reader counts the end of one to the next, and blank ones not at all.
+struct Lines<'a> {
+    csv: &'a [u8],
+    from: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of what comes at or after a place; places only go forward.
+    fn at(&mut self, byte: u64) -> u64 {
+        let byte = usize::try_from(byte).unwrap_or(usize::MAX);
+        let rest = self.csv.get(byte..).unwrap_or_default();
+        let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let to = byte.saturating_add(blank);
+        let passed = self.csv.get(self.from..to).unwrap_or_default();
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.from = self.from.max(to);
+        self.line
+    }
+}
+
+/// Without the place, which is told beside it.
+fn shortened(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("it has {len} columns, and line 1 names {expected_len}")
+        }
+        csv::ErrorKind::Deserialize { err, .. } => err.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// The names of the columns of a list of suppressions.
+pub const SUPPRESSION_COLUMNS: [&str; 8] =
+    ["number", "channel", "source", "error_code", "since", "message_sid", "sender", "changed_by"];
+
+/// A line of it.
+pub fn suppression_line(known: &Suppression) -> [String; 8] {
+    [
+        known.address.number.clone(),
+        known.address.channel.clone(),
+        known.source.to_string(),
+        known.error_code.clone(),
+        rfc3339(known.since_ms).unwrap_or_default(),
+        known.message_sid.clone().unwrap_or_default(),
+        known.sender.clone().unwrap_or_default(),
+        known.changed_by.clone().unwrap_or_default(),
+    ]
+}
+
+/// The names of the columns of a list of consents.
+pub const CONSENT_COLUMNS: [&str; 11] = [
+    "number",
+    "channel",
+    "category",
+    "state",
+    "at",
+    "source",
+    "proof",
+    "ip",
+    "user_agent",
+    "recorded_at",
+    "recorded_by",
+];
+
+/// A line of it.
+pub fn consent_line(known: &Consent) -> [String; 11] {
+    [
+        known.address.number.clone(),
+        known.address.channel.clone(),
+        known.category.as_str().to_owned(),
+        known.state.as_str().to_owned(),
+        rfc3339(known.at_ms).unwrap_or_default(),
+        known.source.clone(),
+        known.proof.clone().unwrap_or_default(),
+        known.ip.clone().unwrap_or_default(),
+        known.user_agent.clone().unwrap_or_default(),
+        rfc3339(known.recorded_at_ms).unwrap_or_default(),
+        known.recorded_by.clone(),
+    ]
+}
+
+/// Lines of CSV, in which no cell is a formula (`domain/spreadsheet.rs`).
+pub fn written<const N: usize>(lines: impl IntoIterator<Item = [String; N]>) -> Vec<u8> {
+    let mut writer =
+        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    for line in lines {
+        // Nothing fails that is written to memory.
+        let _ = writer.write_record(line.each_ref().map(|cell| neutralized(cell)));
+    }
+    writer.into_inner().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn about() -> About {
+        let region = "US".parse().ok();
+        let (account_sid, by) = ("AC1".into(), "key 1".into());
+        About {
+            account_sid,
+            region,
+            channel: None,
+            known: BTreeSet::new(),
+            by,
+            now_ms: 1_795_436_897_042,
+        }
+    }
+
+    #[test]
+    fn every_bad_line_is_told_with_its_number() {
+        let csv = "number,channel,note\r\n(415) 555-2671,sms,\"two\r\nlines\"\r\n12,whatsapp,\r\n\r\n\
+                   whatsapp:+14155552672,,\r\n+14155552673\r\n+1415,sms,x\r\n+14155552674,*,\r\n";
+        let list = List::of_suppressions(csv, about()).unwrap();
+        let good: Vec<_> = list.good().map(|a| format!("{} {}", a.channel, a.number)).collect();
+        assert_eq!(good, ["sms +14155552671", "whatsapp +14155552672", "* +14155552674"]);
+        let checked = list.check();
+        assert_eq!((checked.good, checked.bad_lines), (3, 3));
+        let bad: Vec<_> = checked.bad.iter().map(|bad| (bad.line, bad.problem.as_str())).collect();
+        assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4, 7, 8], "{bad:?}");
+        assert_eq!(bad[1].1, "it has 1 columns, and line 1 names 3");
+        assert!(
+            checked.complaint().unwrap().starts_with("line 4: number: \"12\" is no phone number")
+        );
+        let none = List::of_suppressions("phone\n+14155552671\n", about()).unwrap_err();
+        assert!(none.contains("names no column `number`"), "{none}");
+        let rest = About { channel: Some("whatsapp".into()), ..about() };
+        let list = List::of_suppressions("number\n+14155552671\nsms:+14155552672\n", rest).unwrap();
+        let channels: Vec<_> = list.good().map(|address| address.channel).collect();
+        assert_eq!(channels, ["whatsapp", "sms"]);
+    }
+
+    #[test]
+    fn a_consent_says_what_it_has_to() {
+        let csv = "number,category,source,at,state,ip\n\
+                   +14155552671,marketing,form,2026-01-02,,192.0.2.1\n\
+                   +14155552671,sales,form,,,\n\
+                   +14155552671,utility,form,tomorrow,,\n\
+                   +14155552671,utility,,,,\n\
+                   +14155552671,utility,form,,no,\n";
+        let list = List::of_consents(csv, about()).unwrap();
+        let good: Vec<_> = list.good().collect();
+        assert_eq!(good.len(), 1);
+        assert_eq!(rfc3339(good[0].at_ms).unwrap(), "2026-01-02T00:00:00.000Z");
+        let checked = list.check();
+        let problems: Vec<_> = checked.bad.iter().map(|bad| bad.problem.as_str()).collect();
+        for (problem, start) in problems.iter().zip(["category:", "at:", "source:", "state:"]) {
+            assert!(problem.starts_with(start), "{problem}");
+        }
+        assert_eq!(problems.len(), 4);
+        // Somebody agrees on a channel: nothing that is asked later is asked of every one.
+        let everywhere = "number,channel,category,source\n+14155552671,*,marketing,form\n";
+        let bad = List::of_consents(everywhere, about()).unwrap().check().complaint().unwrap();
+        assert_eq!(bad, "line 2: number: \"*\" is no channel: sms, whatsapp, messenger, ..");
+    }
+
+    #[test]
+    fn address_that_the_account_knows_is_taken() {
+        let csv = "number,channel,category,source\nO'Reilly,,utility,form\n12,sms,utility,form\n\
+                   nobody,,utility,form\n+14155552671,sms,utility,form\n";
+        let list = List::of_consents(csv, about()).unwrap();
+        assert_eq!(list.check().bad_lines, 3);
+        let unread: Vec<String> = list.unread_addresses().iter().map(Address::written).collect();
+        assert_eq!(unread, ["12", "O'Reilly", "nobody"]);
+        let known = ["O'Reilly", "12"].into_iter().filter_map(Address::parse).collect();
+        let list = list.with_known(known);
+        let good: Vec<String> = list.good().map(|said| said.address.written()).collect();
+        assert_eq!(good, ["O'Reilly", "12", "+14155552671"]);
+        let many: String = (0..3000).map(|n| format!("name{n}\n")).collect();
+        let list = List::of_suppressions(format!("number\n{many}"), about()).unwrap();
+        assert_eq!(list.unread_addresses().len(), 1000, "no list makes more questions");
+    }
+
+    #[test]
+    fn of_a_bad_list_the_first_lines_are_told_and_all_are_counted() {
+        let csv = "number\n".to_owned() + &"nobody\n".repeat(1000) + "+14155552671\n";
+        let checked = List::of_suppressions(csv, about()).unwrap().check();
+        assert_eq!((checked.good, checked.bad.len(), checked.bad_lines), (1, 100, 1000));
+        let complaint = checked.complaint().unwrap();
+        assert!(complaint.ends_with("; and 980 more"), "{complaint}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            source in "[a-z][a-z ]{0,20}[a-z]", proof in "['=+@-]{0,2}[^\0\r]{0,60}", ip in prop::option::of(Just("::1")),
+        ) {
+            let proof = Some(proof).filter(|proof| !proof.is_empty());
+            let now_ms = about().now_ms;
+            let consent = Consent {
+                account_sid: "AC1".into(),
+                address: Address::parse("whatsapp:+14155552671").unwrap(),
+                category: Category::Utility,
+                state: State::Withdrawn,
+                at_ms: now_ms - 5,
+                source,
+                proof,
+                ip: ip.map(str::to_owned),
+                user_agent: None,
+                recorded_at_ms: now_ms,
+                recorded_by: "key 1".into(),
+            };
+            let lines = [CONSENT_COLUMNS.map(str::to_owned), consent_line(&consent)];
+            let list = List::of_consents(written(lines), about()).unwrap();
+            prop_assert_eq!(list.good().collect::<Vec<_>>(), [consent]);
+            prop_assert_eq!(list.check(), Checked { good: 1, ..Checked::default() });
+        }
+
+        /// Whatever the cells hold, no program takes one for a formula, and the import reads what the export was given.
+        #[test]
+        fn cells_of_any_text_come_back(
+            rows in prop::collection::vec(prop::array::uniform3("['=+@\\-\t\r\n \",;\u{ff0b}a1]{0,6}|\\PC{0,20}|(?s:.){0,10}"), 1..5),
+        ) {
+            let names = ["a", "b", "c"].map(str::to_owned);
+            let text = written([names].into_iter().chain(rows.clone()));
+            let mut reader = reader(&text);
+            let mut read = Vec::new();
+            for record in reader.byte_records() {
+                let record = record.unwrap();
+                prop_assert!(record.iter().all(|cell| !cell.starts_with(b"=") && !cell.starts_with(b"+")));
+                let cells = as_written(&record).iter().map(|cell| String::from_utf8(cell.to_vec()).unwrap()).collect::<Vec<_>>();
+                read.push(cells);
+            }
+            prop_assert_eq!(read, rows);
+        }
+
+        #[test]
+        fn nothing_panics(csv: Vec<u8>, text in "(number|channel|category|source|,|\"|\r|\n|[+0-9a-z])*") {
+            let _ = List::of_suppressions(csv.as_slice(), about()).map(|list| list.check());
+            let _ = List::of_consents(text, about()).map(|list| list.check());
+            let named = [b"number\n", csv.as_slice()].concat();
+            let _ = List::of_suppressions(named, about()).map(|list| list.check());
+        }
+    }
+}

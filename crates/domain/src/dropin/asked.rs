@@ -1,0 +1,302 @@
+//! What `POST Messages.json` asks for: parameters only, as strict as Twilio where Twilio would refuse, and with its codes. What
+//! no rule of ours asks about is handed on as it came: a parameter that Twilio invents tomorrow works at once.
+
+use std::collections::BTreeMap;
+
+use form_urlencoded::Serializer;
+
+use super::{Mistake, content_variables};
+use crate::{
+    address::Address,
+    period::instant,
+    sending::{
+        request::{Content, LONGEST_BODY, MOST_MEDIA, Sender},
+        sender::{self, is_service},
+    },
+};
+
+/// How late a message may be asked for, in milliseconds: as Twilio's own schedule.
+const FURTHEST_MS: i64 = 35 * 86_400_000;
+
+/// What is read here; everything else is handed on.
+const OURS: [&str; 9] = [
+    "To",
+    "From",
+    "MessagingServiceSid",
+    "Body",
+    "MediaUrl",
+    "ContentSid",
+    "ContentVariables",
+    "SendAt",
+    "ScheduleType",
+];
+
+/// What may be there more than once.
+const LISTS: [&str; 2] = ["MediaUrl", "PersistentAction"];
+
+/// A message somebody asks for in Twilio's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The person.
+    pub to: Address,
+    /// Who sends, if that is said.
+    pub sender: Option<Sender>,
+    /// What.
+    pub content: Content,
+    /// Not before that time, in milliseconds since 1970.
+    pub send_at_ms: Option<i64>,
+    /// The other parameters, as a form.
+    pub passed_on: String,
+}
+
+impl Asked {
+    /// Reads decoded parameters; `now_ms` is what a schedule is measured by. `known` is the recipient if they wrote to us from
+    /// an address that no plan of today has.
+    pub fn read(
+        pairs: &[(String, String)],
+        now_ms: i64,
+        known: Option<Address>,
+    ) -> Result<Asked, Mistake> {
+        once(pairs)?;
+        let get = |name: &str| {
+            let found = pairs.iter().find(|(have, value)| have == name && !value.is_empty());
+            found.map(|(_, value)| value.as_str())
+        };
+        let to =
+            get("To").ok_or_else(|| Mistake::new(21604, "A 'To' phone number is required."))?;
+        let to = known.map_or_else(|| Address::given(to, None, None), Ok).map_err(|problem| {
+            Mistake::new(21211, format!("Invalid 'To' Phone Number: {problem}"))
+        })?;
+        let service = get("MessagingServiceSid");
+        if service.is_some_and(|sid| !is_service(sid)) {
+            return Err(Mistake::new(21701, "The Messaging Service does not exist"));
+        }
+        let from = get("From").map(|from| sender(from, &to)).transpose()?;
+        let mut passed_on = Serializer::new(String::new());
+        let sender = match (from, service) {
+            // Twilio takes the number for the service's, and so it is told both.
+            (Some(Sender::From(from)), Some(service)) => {
+                passed_on.append_pair("MessagingServiceSid", service);
+                Some(Sender::From(from))
+            }
+            // `From` names a Messaging Service as well.
+            (Some(Sender::Service(from)), Some(service)) if from != service => {
+                let told = "From and MessagingServiceSid name two Messaging Services";
+                return Err(Mistake::new(20001, told));
+            }
+            (Some(from), _) => Some(from),
+            (None, service) => service.map(|sid| Sender::Service(sid.to_owned())),
+        };
+        let content = content(pairs, get)?;
+        let send_at_ms = schedule(get("ScheduleType"), get("SendAt"), now_ms)?;
+        if get("StatusCallback").is_some_and(|url| !is_url(url)) {
+            return Err(Mistake::new(21609, "The StatusCallback URL is not a valid URL."));
+        }
+        let others = pairs.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
+        passed_on.extend_pairs(others);
+        Ok(Asked { to, sender, content, send_at_ms, passed_on: passed_on.finish() })
+    }
+}
+
+/// One value that is meant, and another that is sent: nobody decides between them.
+fn once(pairs: &[(String, String)]) -> Result<(), Mistake> {
+    for (at, (name, _)) in pairs.iter().enumerate() {
+        let before = pairs.iter().take(at);
+        if !LISTS.contains(&name.as_str()) && before.clone().any(|(other, _)| other == name) {
+            return Err(Mistake::new(20001, format!("{name} is there more than once")));
+        }
+    }
+    Ok(())
+}
+
+/// A sender, on the channel of the recipient.
+fn sender(text: &str, to: &Address) -> Result<Sender, Mistake> {
+    let read = sender::sender(text, None).map_err(|problem| {
+        Mistake::new(21212, format!("The 'From' number is not a valid sender: {problem}"))
+    })?;
+    match &read {
+        Sender::From(from) if from.channel != to.channel => {
+            let told = "Invalid From and To pair. From and To should be of the same channel";
+            Err(Mistake::new(21910, told))
+        }
+        Sender::From(from) if from == to => {
+            Err(Mistake::new(21266, "'To' and 'From' number cannot be the same"))
+        }
+        Sender::From(_) | Sender::Service(_) => Ok(read),
+    }
+}
+
+fn content<'a>(
+    pairs: &[(String, String)],
+    get: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Content, Mistake> {
+    let media = pairs.iter().filter(|(name, value)| name == "MediaUrl" && !value.is_empty());
+    let media: Vec<String> = media.map(|(_, value)| value.clone()).collect();
+    let body = get("Body").unwrap_or_default();
+    let variables = get("ContentVariables");
+    if let Some(sid) = get("ContentSid") {
+        if !is_sid(sid, "HX") {
+            return Err(Mistake::new(21655, "The ContentSid is Invalid"));
+        }
+        let variables: BTreeMap<String, String> =
+            variables.map(content_variables::read).transpose()?.unwrap_or_default();
+        // Twilio sends the template: `Body` and `MediaUrl` are superseded by it.
+        return Ok(Content::Template { content_sid: sid.to_owned(), variables });
+    }
+    if variables.is_some() {
+        let told = "A ContentSid must be specified if ContentVariables are provided";
+        return Err(Mistake::new(21654, told));
+    }
+    if body.is_empty() && media.is_empty() {
+        let told = "A text message body or media urls must be specified.";
+        return Err(Mistake::new(21619, told));
+    }
+    if body.chars().count() > LONGEST_BODY {
+        let told = "The concatenated message body exceeds the 1600 character limit";
+        return Err(Mistake::new(21617, told));
+    }
+    if media.len() > MOST_MEDIA {
+        return Err(Mistake::new(21623, "Number of media files exceeds allowed limit"));
+    }
+    Ok(Content::Session { body: body.to_owned(), media })
+}
+
+/// What waits, waits here: without a Messaging Service too, and for less than Twilio's shortest time.
+fn schedule(
+    kind: Option<&str>,
+    send_at: Option<&str>,
+    now_ms: i64,
+) -> Result<Option<i64>, Mistake> {
+    let send_at = match (kind, send_at) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err(Mistake::new(35112, "SendAt goes with ScheduleType")),
+        (Some("fixed"), Some(send_at)) => send_at,
+        (Some("fixed"), None) => {
+            return Err(Mistake::new(35111, "SendAt is required to schedule a message"));
+        }
+        (Some(_), _) => return Err(Mistake::new(35126, "ScheduleType must be fixed")),
+    };
+    let at_ms =
+        instant(send_at).map_err(|problem| Mistake::new(35114, format!("SendAt: {problem}")))?;
+    match (now_ms..=now_ms.saturating_add(FURTHEST_MS)).contains(&at_ms) {
+        true => Ok(Some(at_ms)),
+        false => Err(Mistake::new(35114, "SendAt must be in the future, within 35 days")),
+    }
+}
+
+/// A prefix and 32 hexadecimal digits.
+pub fn is_sid(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix)
+        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// http or https with a host; underscores in it Twilio does not take.
+fn is_url(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some_and(|host| !host.contains('_'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_795_392_000_000;
+
+    fn read(change: &[(&str, &str)]) -> Result<Asked, u32> {
+        let usual = [("To", "+16132345678"), ("From", "+16135550100"), ("Body", "hi")];
+        let is_kept = |(name, _): &&(&str, &str)| !change.iter().any(|(have, _)| have == name);
+        let pairs = usual.iter().filter(is_kept).chain(change);
+        let pairs: Vec<_> =
+            pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Asked::read(&pairs, NOW_MS, None).map_err(|mistake| mistake.code)
+    }
+
+    #[test]
+    fn each_mistake_has_twilios_code() {
+        let (long, service) = ("x".repeat(1601), format!("MG{}", "0".repeat(32)));
+        let other = format!("MG{}", "1".repeat(32));
+        let content = format!("HX{}", "0".repeat(32));
+        let media = ("MediaUrl", "https://a.example/1");
+        for (change, code) in [
+            (&[("To", "")][..], 21604),
+            (&[("To", "+1555")], 21211),
+            (&[("From", "+1555")], 21212),
+            (&[("From", "whatsapp:+16135550100")], 21910),
+            (&[("From", "+16132345678")], 21266),
+            (&[("MessagingServiceSid", "MG1")], 21701),
+            (&[("Body", "")], 21619),
+            (&[("Body", &long)], 21617),
+            (&[media; 11], 21623),
+            (&[("ContentSid", "HX1")], 21655),
+            (&[("ContentVariables", "{\"1\":[]}")], 21654),
+            (&[("ContentVariables", "{}")], 21654),
+            (&[("ContentSid", &content), ("ContentVariables", "{\"1\":[]}")], 21656),
+            (&[("ContentSid", &content), ("ContentVariables", "{\"1\":null}")], 21656),
+            (&[("From", &service), ("MessagingServiceSid", &other)], 20001),
+            (&[("To", "whatsapp:+16132345678"), ("From", "ACME")], 21910),
+            (&[("To", "whatsapp:+16132345678"), ("From", "whatsapp:ACME")], 21212),
+            (&[("From", "ABCDEFGHIJKL")], 21212),
+            (&[("To", "+16132345678"), ("To", "+16132345679")], 20001),
+            (&[("StatusCallback", "https://a_b.example")], 21609),
+            (&[("SendAt", "2026-11-24T00:00:00Z")], 35112),
+            (&[("ScheduleType", "fixed")], 35111),
+            (&[("ScheduleType", "daily")], 35126),
+            (&[("ScheduleType", "fixed"), ("SendAt", "tomorrow")], 35114),
+            (&[("ScheduleType", "fixed"), ("SendAt", "2027-01-24T00:00:00Z")], 35114),
+        ] {
+            assert_eq!(read(change).map(|_| ()), Err(code), "{change:?}");
+        }
+        let at = read(&[("ScheduleType", "fixed"), ("SendAt", "2026-11-24T00:00:00Z")]).unwrap();
+        assert_eq!(at.send_at_ms, Some(NOW_MS + 86_400_000));
+        let both = read(&[("MessagingServiceSid", &service)]).unwrap();
+        assert!(matches!(both.sender, Some(Sender::From(_))));
+        assert_eq!(both.passed_on, format!("MessagingServiceSid={service}"));
+        assert_eq!(read(&[("From", "")]).unwrap().sender, None, "a route may say it");
+        for from in ["ACME Inc", "MGMT", "89292"] {
+            let Some(Sender::From(read)) = read(&[("From", from)]).unwrap().sender else {
+                panic!()
+            };
+            assert_eq!(read.written(), from);
+        }
+        for more in [
+            &[("From", service.as_str())][..],
+            &[("From", &service), ("MessagingServiceSid", &service)],
+        ] {
+            let asked = read(more).unwrap();
+            assert_eq!(asked.sender, Some(Sender::Service(service.clone())));
+            assert_eq!(asked.passed_on, "");
+        }
+    }
+
+    #[test]
+    fn what_no_rule_asks_about_is_handed_on() {
+        let asked = read(&[("ValidityPeriod", "60"), ("Tomorrow", "a b"), ("Body", "hi")]).unwrap();
+        assert_eq!(asked.passed_on, "ValidityPeriod=60&Tomorrow=a+b");
+        let media = ("MediaUrl", "https://a.example/1");
+        let long = "x".repeat(2000);
+        for superseded in
+            [&[("Body", "")][..], &[("Body", "Your message")], &[("Body", &long)], &[media, media]]
+        {
+            let template = [
+                ("ContentSid", "HX00112233445566778899aabbccddeeff"),
+                ("ContentVariables", "{\"1\":\"Ada\",\"2\":19.90}"),
+            ];
+            let asked = read(&[&template[..], superseded].concat()).unwrap();
+            let Content::Template { variables, .. } = asked.content else { panic!() };
+            assert_eq!(variables.values().collect::<Vec<_>>(), ["Ada", "19.90"]);
+            assert_eq!(asked.passed_on, "");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(pairs in prop::collection::vec((prop::sample::select(OURS.to_vec()), any::<String>()), 0..8)) {
+            let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let _ = Asked::read(&pairs, NOW_MS, None);
+        }
+    }
+}

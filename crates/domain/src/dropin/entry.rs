@@ -1,0 +1,72 @@
+//! Who calls, as Twilio's clients say it: a user and a password. The password is an API key of ours; the user is the account, as
+//! in `Client(account_sid, auth_token)`, or the key's id, as in `Client(api_key, api_secret, account_sid)`. Whether the key is good
+//! is not known here.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use crate::api_key::{self, Shown};
+
+/// What every key begins with.
+const PREFIX: &str = "twilio_edge_";
+
+/// The key that is shown by `Authorization: Basic ..` for something of this account; none if nobody's.
+pub fn token(authorization: &[u8], account_sid: &str) -> Option<String> {
+    let (scheme, shown) = authorization.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let shown = String::from_utf8(STANDARD.decode(shown.trim_ascii()).ok()?).ok()?;
+    let (user, password) = shown.split_once(':')?;
+    if user == account_sid {
+        return Some(password.to_owned());
+    }
+    if !api_key::is_id(user) {
+        return None;
+    }
+    // All of the key, as it was handed out, or only what is secret of it.
+    let whole = match password.starts_with(PREFIX) {
+        true => password.to_owned(),
+        false => format!("{PREFIX}{user}_{password}"),
+    };
+    let is_theirs = Shown::read(whole.as_bytes()).is_some_and(|shown| shown.id == user);
+    is_theirs.then_some(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
+
+    fn basic(user: &str, password: &str) -> Vec<u8> {
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into_bytes()
+    }
+
+    #[test]
+    fn both_ways_of_twilios_clients_show_the_same_key() {
+        let (id, secret) = ("0011223344556677", "ab".repeat(32));
+        let key = format!("{PREFIX}{id}_{secret}");
+        for (user, password) in [(ACCOUNT, key.as_str()), (id, key.as_str()), (id, &secret)] {
+            assert_eq!(token(&basic(user, password), ACCOUNT).as_ref(), Some(&key), "{user}");
+        }
+        // Another account's name, another key's id, no secret: nobody.
+        let other = format!("AC{}", "f".repeat(32));
+        for (user, password) in
+            [(other.as_str(), key.as_str()), ("7766554433221100", &key), (id, "hush"), ("", &key)]
+        {
+            assert_eq!(token(&basic(user, password), ACCOUNT), None, "{user} {password}");
+        }
+        assert_eq!(token(format!("Bearer {key}").as_bytes(), ACCOUNT), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_never_panics(bytes: Vec<u8>, text: String) {
+            let _ = token(&bytes, ACCOUNT);
+            let _ = token(&basic(&text, &text), ACCOUNT);
+            let _ = token(&[b"Basic ".as_slice(), &bytes].concat(), ACCOUNT);
+        }
+    }
+}

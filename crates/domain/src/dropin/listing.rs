@@ -1,0 +1,184 @@
+//! A list of messages, as Twilio pages it: what may be asked for, and where a page leads. What waits here comes first, on pages of
+//! its own, and then what Twilio lists; which of the two a page is, its token tells. Nothing is looked up.
+
+use form_urlencoded::Serializer;
+use serde_json::{Value, json};
+
+use super::Mistake;
+use crate::address::Address;
+
+/// Messages on a page when nobody says, and at most; Twilio's own limit is 1000.
+const PAGE: (usize, usize) = (50, 100);
+
+/// The token of the first page that is Twilio's, and what those of ours begin with. Twilio's own begin with PA.
+const TWILIOS: &str = "TWILIO";
+const OURS: &str = "WAITING";
+
+/// Which page is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// What waits here and is older than this: a time in milliseconds since 1970, and an id.
+    Waiting(i64, String),
+    /// What Twilio lists, at this query.
+    Twilio(String),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// To whom, if that is asked for.
+    pub to: Option<Address>,
+    /// From which number, or empty.
+    pub from: String,
+    /// How many on a page.
+    pub size: usize,
+    /// Which page.
+    pub place: Place,
+    number: usize,
+    /// What every page is asked for by.
+    kept: String,
+}
+
+impl Listing {
+    /// Reads a query.
+    pub fn read(query: &str) -> Result<Listing, Mistake> {
+        let (mut to, mut from, mut size, mut number) = (None, String::new(), PAGE.0, 0);
+        let (mut token, mut page, mut has_date) = (None, None, false);
+        let mut kept = Serializer::new(String::new());
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let whole = || {
+                let wrong = |_| Mistake::new(20001, format!("{name}: must be a number"));
+                value.parse::<usize>().map_err(wrong)
+            };
+            match &*name {
+                "To" => to = Address::parse(&value),
+                "From" => {
+                    from = Address::parse(&value).map_or_else(String::new, |from| from.written())
+                }
+                "DateSent" | "DateSent<" | "DateSent>" => has_date = true,
+                "PageSize" => size = whole()?.clamp(1, PAGE.1),
+                "Page" => (number, page) = (whole()?, Some(value.to_string())),
+                "PageToken" => token = Some(value.to_string()),
+                _ => {
+                    let told = format!("{name} is no parameter of a list");
+                    return Err(Mistake::new(20001, told));
+                }
+            }
+            if !matches!(&*name, "PageSize" | "Page" | "PageToken") {
+                kept.append_pair(&name, &value);
+            }
+        }
+        let kept = kept.append_pair("PageSize", &size.to_string()).finish();
+        let twilios = |more: &[(&str, &str)]| Place::Twilio(with(&kept, more));
+        let place = match (token.as_deref(), page.as_deref()) {
+            (Some(TWILIOS), _) => twilios(&[]),
+            (Some(token), _) if token.starts_with(OURS) => {
+                behind(token).ok_or_else(|| Mistake::new(20001, "PageToken: is of no page"))?
+            }
+            (Some(token), page) => twilios(&[("Page", page.unwrap_or("0")), ("PageToken", token)]),
+            (None, Some(page)) if number > 0 => twilios(&[("Page", page)]),
+            // What waits was not sent on any day.
+            (None, _) if has_date => twilios(&[]),
+            (None, _) => Place::Waiting(i64::MAX, String::new()),
+        };
+        Ok(Listing { to, from, size, place, number, kept })
+    }
+
+    /// The first page of what Twilio lists.
+    pub fn twilios(&self) -> &str {
+        &self.kept
+    }
+
+    /// A page of what waits: `last` is the time and the id of its last one, if there are more.
+    pub fn page(&self, account_sid: &str, shown: &[Value], last: Option<(i64, &str)>) -> Value {
+        let uri = |rest: String| {
+            format!("/2010-04-01/Accounts/{account_sid}/Messages.json?{}{rest}", self.kept)
+        };
+        let token = match last {
+            Some((at_ms, id)) => format!("{OURS}-{at_ms}-{id}"),
+            None => TWILIOS.to_owned(),
+        };
+        let own = match &self.place {
+            Place::Waiting(at_ms, id) if self.number > 0 => {
+                format!("&Page={}&PageToken={OURS}-{at_ms}-{id}", self.number)
+            }
+            _ => String::new(),
+        };
+        let start = self.number.saturating_mul(self.size);
+        let next = self.number.saturating_add(1);
+        json!({
+            "first_page_uri": uri("&Page=0".to_owned()), "uri": uri(own), "page": self.number,
+            "page_size": self.size, "start": start,
+            "end": start.saturating_add(shown.len().saturating_sub(1)),
+            "next_page_uri": uri(format!("&Page={next}&PageToken={token}")),
+            "previous_page_uri": null, "messages": shown,
+        })
+    }
+}
+
+fn with(query: &str, more: &[(&str, &str)]) -> String {
+    Serializer::new(query.to_owned()).extend_pairs(more).finish()
+}
+
+fn behind(token: &str) -> Option<Place> {
+    let (at_ms, id) = token.strip_prefix(OURS)?.strip_prefix('-')?.split_once('-')?;
+    let is_id =
+        id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_id.then_some(Place::Waiting(at_ms.parse().ok()?, id.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(query: &str) -> Place {
+        Listing::read(query).unwrap().place
+    }
+
+    fn twilio(query: &str) -> Place {
+        Place::Twilio(query.to_owned())
+    }
+
+    #[test]
+    fn what_waits_comes_first_and_leads_to_twilio() {
+        let first = Listing::read("To=%2B16132345678&PageSize=2").unwrap();
+        assert_eq!(first.place, Place::Waiting(i64::MAX, String::new()));
+        let page = first.page("AC1", &[json!(1), json!(2)], Some((7, "ms_0a")));
+        let next = page["next_page_uri"].as_str().unwrap().to_owned();
+        let query = next.split_once('?').unwrap().1;
+        assert_eq!(place(query), Place::Waiting(7, "ms_0a".into()));
+        let second = Listing::read(query).unwrap();
+        assert_eq!((second.size, second.to.as_ref()), (2, first.to.as_ref()));
+        let last = second.page("AC1", &[json!(3)], None);
+        assert_eq!(
+            (&last["page"], &last["start"], &last["end"]),
+            (&json!(1), &json!(2), &json!(2))
+        );
+        let next = last["next_page_uri"].as_str().unwrap();
+        assert_eq!(place(next.split_once('?').unwrap().1), twilio("To=%2B16132345678&PageSize=2"));
+    }
+
+    #[test]
+    fn what_only_twilio_can_know_twilio_is_asked() {
+        for (query, asked) in [
+            ("DateSent%3E=2026-11-24", "DateSent%3E=2026-11-24&PageSize=50"),
+            ("PageSize=5000&Page=2", "PageSize=100&Page=2"),
+            ("Page=1&PageToken=PASM1", "PageSize=50&Page=1&PageToken=PASM1"),
+        ] {
+            assert_eq!(place(query), twilio(asked));
+        }
+        for wrong in ["Colour=red", "PageSize=x", "PageToken=WAITING", "PageToken=WAITING-x-ms_0"] {
+            assert_eq!(Listing::read(wrong).map(|_| ()).unwrap_err().code, 20001, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(query: String) {
+            let _ = Listing::read(&query);
+            let _ = Listing::read(&format!("PageToken=WAITING-{query}"));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A message of ours as Twilio shows one: by which name it is known there before Twilio has given it one, and the resource
+//! that its API answers with. Made of what Twilio is told, as long as that is kept.
+
+use serde_json::{Value, json};
+
+/// What our ids and the names made of them have before the same 32 digits.
+const PREFIXES: (&str, &str) = ("ms_", "SM");
+
+/// By which name a message of ours is known in Twilio's API until Twilio has given it one, and beside that afterwards. Made of
+/// our id, so that nothing has to be remembered; of 128 random bits, so that it is no other message's.
+pub fn name(id: &str) -> String {
+    format!("{}{}", PREFIXES.1, id.strip_prefix(PREFIXES.0).unwrap_or(id))
+}
+
+/// The id of ours that a name may be made of.
+pub fn id(sid: &str) -> Option<String> {
+    Some(format!("{}{}", PREFIXES.0, sid.strip_prefix(PREFIXES.1)?))
+}
+
+/// What is known of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Ours.
+    pub id: &'a str,
+    /// Whose.
+    pub account_sid: &'a str,
+    /// What Twilio is told; empty once it has ended.
+    pub form: &'a str,
+    /// `queued`, `attempting`, `sent`, ..
+    pub state: &'a str,
+    /// Twilio's name of it; empty until that is known.
+    pub message_sid: &'a str,
+    /// Twilio's code of what became of it, if it failed.
+    pub error_code: Option<u32>,
+    /// The same in words.
+    pub reason: &'a str,
+    /// Whether it was asked for later than at once.
+    pub is_scheduled: bool,
+    /// In milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it last changed, in milliseconds since 1970.
+    pub updated_ms: i64,
+}
+
+/// As Twilio shows it. What is not known any more is null.
+pub fn of(known: &Known<'_>) -> Value {
+    let pairs: Vec<(String, String)> =
+        form_urlencoded::parse(known.form.as_bytes()).into_owned().collect();
+    let get =
+        |name: &str| pairs.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str());
+    let media = pairs.iter().filter(|(name, _)| name == "MediaUrl").count();
+    let (from, service) = (get("From"), get("MessagingServiceSid"));
+    // As Twilio counts: a service that has not chosen a sender has not counted either.
+    let segments = match (known.form, from) {
+        ("", _) => None,
+        (_, None) => Some(0),
+        (_, Some(_)) => Some(segments(get("Body").unwrap_or_default())),
+    };
+    let mut resource = json!({
+        "account_sid": known.account_sid, "api_version": "2010-04-01", "body": get("Body"),
+        "date_created": rfc2822(known.created_ms), "date_sent": null,
+        "direction": "outbound-api", "from": from, "messaging_service_sid": service,
+        "num_media": media.to_string(), "num_segments": segments.map(|count| count.to_string()),
+        "price": null, "price_unit": "USD", "to": get("To"),
+    });
+    settle(&mut resource, known);
+    resource
+}
+
+/// Brings what is shown of a message up to date: under which name, and how far it is.
+pub fn settle(resource: &mut Value, known: &Known<'_>) {
+    let sid = match known.message_sid {
+        "" => name(known.id),
+        sid => sid.to_owned(),
+    };
+    let uri = format!("/2010-04-01/Accounts/{}/Messages/{sid}", known.account_sid);
+    let has = |name: &str| resource.get(name).is_some_and(Value::is_string);
+    let is_through_service = has("messaging_service_sid") && !has("from");
+    let failed = known.error_code.filter(|_| status(known, is_through_service) == "failed");
+    let changes = json!({
+        "sid": sid, "status": status(known, is_through_service),
+        "date_updated": rfc2822(known.updated_ms), "error_code": failed,
+        "error_message": failed.map(|_| known.reason),
+        "subresource_uris": {"media": format!("{uri}/Media.json")}, "uri": format!("{uri}.json"),
+    });
+    if let (Some(resource), Value::Object(changes)) = (resource.as_object_mut(), changes) {
+        resource.extend(changes);
+    }
+}
+
+/// Twilio's word. What nobody knows of has been taken on all the same: whoever is told that it failed sends it again.
+fn status(known: &Known<'_>, is_through_service: bool) -> &'static str {
+    match known.state {
+        "refused" | "not_sent" => "failed",
+        "canceled" => "canceled",
+        "queued" if known.is_scheduled => "scheduled",
+        _ if is_through_service => "accepted",
+        _ => "queued",
+    }
+}
+
+/// As Twilio writes times.
+fn rfc2822(ms: i64) -> Option<String> {
+    let time = jiff::Timestamp::from_millisecond(ms).ok()?;
+    Some(time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
+}
+
+/// SMS is billed by segments: 160 characters or 153 each, 70 or 67 when one is outside of ASCII. (GSM's own
+/// alphabet holds a few more; nothing here depends on it.)
+pub fn segments(body: &str) -> usize {
+    let length = body.encode_utf16().count();
+    let (single, each) = if body.is_ascii() { (160, 153) } else { (70, 67) };
+    if length <= single { 1 } else { length.div_ceil(each) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "ms_00112233445566778899aabbccddeeff";
+
+    fn known() -> Known<'static> {
+        Known {
+            id: ID,
+            account_sid: "AC00112233445566778899aabbccddeeff",
+            form: "To=%2B16132345678&From=%2B16135550100&Body=hi&MediaUrl=https%3A%2F%2Fa",
+            state: "queued",
+            message_sid: "",
+            error_code: None,
+            reason: "",
+            is_scheduled: false,
+            created_ms: 0,
+            updated_ms: 1000,
+        }
+    }
+
+    #[test]
+    fn a_name_is_twilios_in_form_and_leads_back() {
+        assert_eq!(name(ID), "SM00112233445566778899aabbccddeeff");
+        assert_eq!(id(&name(ID)).as_deref(), Some(ID));
+        assert_eq!(id("MM00112233445566778899aabbccddeeff"), None);
+    }
+
+    #[test]
+    fn a_message_is_told_as_twilio_would() {
+        let told = of(&known());
+        assert_eq!((&told["sid"], &told["status"]), (&json!(name(ID)), &json!("queued")));
+        assert_eq!((&told["body"], &told["num_media"]), (&json!("hi"), &json!("1")));
+        assert_eq!(told["date_created"], "Thu, 01 Jan 1970 00:00:00 +0000");
+        let service = "To=%2B16132345678&MessagingServiceSid=MG0&Body=hi";
+        for (known, status, segments) in [
+            (Known { form: service, ..known() }, "accepted", json!("0")),
+            (Known { is_scheduled: true, ..known() }, "scheduled", json!("1")),
+            (Known { state: "unknown", ..known() }, "queued", json!("1")),
+            (Known { state: "canceled", form: "", ..known() }, "canceled", json!(null)),
+        ] {
+            let told = of(&known);
+            assert_eq!((&told["status"], &told["num_segments"]), (&json!(status), &segments));
+        }
+        let failed = Known { state: "refused", error_code: Some(21610), reason: "no", ..known() };
+        let told = of(&failed);
+        assert_eq!((&told["error_code"], &told["error_message"]), (&json!(21610), &json!("no")));
+    }
+
+    #[test]
+    fn what_was_shown_is_brought_up_to_date() {
+        let mut told = of(&known());
+        let sid = "SMffffffffffffffffffffffffffffffff";
+        settle(&mut told, &Known { state: "sent", message_sid: sid, form: "", ..known() });
+        assert_eq!((&told["sid"], &told["body"]), (&json!(sid), &json!("hi")));
+        assert!(told["uri"].as_str().unwrap().ends_with(&format!("/Messages/{sid}.json")));
+    }
+
+    #[test]
+    fn sizes_are_twilios() {
+        for (body, want) in
+            [("", 1), (&*"a".repeat(160), 1), (&*"a".repeat(161), 2), (&*"ü".repeat(71), 2)]
+        {
+            assert_eq!(segments(body), want);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What the sidecar decides, as plain functions over plain values: no store, no clock, no network. Time comes in
+//! as an argument, in milliseconds since 1970, so that every decision can be replayed and tested.
+
+pub mod address;
+pub mod api_key;
+pub mod archive;
+pub mod check;
+pub mod consent;
+pub mod contact;
+pub mod csv_import;
+pub mod cursor;
+#[cfg(test)]
+pub mod defaults;
+pub mod delivery;
+pub mod display;
+pub mod dropin;
+pub mod event;
+pub mod idempotency;
+pub mod lease;
+pub mod media;
+pub mod message;
+pub mod optout;
+pub mod part;
+pub mod period;
+pub mod phone;
+pub mod policy;
+pub mod redaction;
+pub mod retention;
+pub mod secret;
+pub mod sending;
+pub mod spreadsheet;
+pub mod status;
+pub mod suppression;
+pub mod sweep_counts;
+pub mod template;
+pub mod tenant;
+pub mod trace;
+pub mod webhook;
+pub mod window;

@@ -1,0 +1,189 @@
+//! Whether a channel takes a medium: its type, its size, how many there are; and whether everybody who speaks of it says the
+//! same. The limits are Twilio's, as data an operator may change.
+
+use serde::Deserialize;
+
+use super::{Unfit, Why, magic};
+
+/// How many of the first bytes tell what something is.
+pub const ENOUGH: usize = magic::ENOUGH;
+
+/// What a channel takes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Media of one message.
+    pub count: usize,
+    /// Bytes of one image.
+    pub image_bytes: u64,
+    /// Bytes of anything else.
+    pub other_bytes: u64,
+    /// Bytes of all of a message together.
+    pub total_bytes: u64,
+    /// Types by their names; none: any.
+    pub types: Vec<String>,
+}
+
+/// What is known of one medium.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// `image/png`, without parameters, in lower case.
+    pub content_type: String,
+    /// How large it is.
+    pub bytes: u64,
+}
+
+/// The type that a header names, without what comes behind it.
+pub fn content_type(header: &str) -> Option<String> {
+    let essence = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let (kind, name) = essence.split_once('/')?;
+    let is_token = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+    };
+    (essence.len() <= 127 && is_token(kind) && is_token(name)).then_some(essence)
+}
+
+/// Whether who answers HEAD and who answers GET speak of the same.
+pub fn agreed(head: &str, get: &str) -> Result<(), Unfit> {
+    if magic::is_same(head, get) {
+        return Ok(());
+    }
+    let detail = format!(
+        "is {head} to who asks with HEAD and {get} to who asks with GET: whoever serves it has to say the same, or Twilio refuses it"
+    );
+    Err(Unfit::new(Why::Mismatch, detail))
+}
+
+/// Whether the bytes are what they are called, by the first of them.
+pub fn genuine(content_type: &str, bytes: &[u8]) -> Result<(), Unfit> {
+    let Some(other) = magic::contradiction(content_type, bytes) else { return Ok(()) };
+    let detail = format!(
+        "is called {content_type}, and its bytes are {other}: whoever serves it has to call it what it is"
+    );
+    Err(Unfit::new(Why::Mismatch, detail))
+}
+
+impl Limits {
+    /// Everything that is wrong with them.
+    pub fn problems(&self) -> Vec<String> {
+        let is_odd = |one: &&String| content_type(one).as_ref() != Some(*one);
+        let odd = self.types.iter().filter(is_odd);
+        odd.map(|one| format!("types: {one}: must be a type in lower case, as in image/png"))
+            .collect()
+    }
+
+    /// Bytes of the largest there may be.
+    pub fn largest(&self) -> u64 {
+        self.image_bytes.max(self.other_bytes).min(self.total_bytes)
+    }
+
+    /// Whether a message may have so many.
+    pub fn counted(&self, count: usize) -> Result<(), Unfit> {
+        match count > self.count {
+            true => Err(Unfit::new(
+                Why::Count,
+                format!("is one too many: this channel has {} in a message", self.count),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the channel takes all of them; if not, which not and why.
+    pub fn fit(&self, found: &[Found]) -> Result<(), (usize, Unfit)> {
+        let mut total: u64 = 0;
+        for (n, one) in found.iter().enumerate() {
+            self.takes(one).map_err(|unfit| (n, unfit))?;
+            total = total.saturating_add(one.bytes);
+            if total > self.total_bytes {
+                let detail = format!(
+                    "makes {total} bytes together: all media of a message on this channel have {} at most",
+                    self.total_bytes
+                );
+                return Err((n, Unfit::new(Why::Size, detail)));
+            }
+        }
+        Ok(())
+    }
+
+    fn takes(&self, found: &Found) -> Result<(), Unfit> {
+        let Found { content_type, bytes } = found;
+        if !self.types.is_empty() && !self.types.iter().any(|one| one == content_type) {
+            let detail = format!("is {content_type}, which this channel does not take");
+            return Err(Unfit::new(Why::Type, detail));
+        }
+        let most = match content_type.starts_with("image/") {
+            true => self.image_bytes,
+            false => self.other_bytes,
+        };
+        if *bytes > most {
+            let detail =
+                format!("has {bytes} bytes: {content_type} has {most} at most on this channel");
+            return Err(Unfit::new(Why::Size, detail));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1 << 20;
+
+    fn usual(channel: &str) -> Limits {
+        crate::defaults::section(&format!("media.{channel}"))
+    }
+
+    fn why(channel: &str, found: &[(&str, u64)]) -> Option<(usize, Why)> {
+        let found: Vec<Found> = found
+            .iter()
+            .map(|(kind, bytes)| Found { content_type: (*kind).to_owned(), bytes: *bytes })
+            .collect();
+        usual(channel).fit(&found).err().map(|(n, unfit)| (n, unfit.why))
+    }
+
+    #[test]
+    fn each_channel_has_the_limits_that_twilio_tells() {
+        for (channel, found, expected) in [
+            ("whatsapp", &[("image/jpeg", 5 * MB)][..], None),
+            ("whatsapp", &[("image/jpeg", 5 * MB + 1)], Some((0, Why::Size))),
+            ("whatsapp", &[("video/mp4", 16 * MB)], None),
+            ("whatsapp", &[("video/mp4", 16 * MB + 1)], Some((0, Why::Size))),
+            ("whatsapp", &[("application/vnd.ms-excel", MB)], None),
+            ("whatsapp", &[("application/vnd.ms-powerpoint", MB)], None),
+            ("whatsapp", &[("text/plain", 1)], None),
+            ("whatsapp", &[("video/3gpp", MB)], None),
+            ("whatsapp", &[("image/gif", 1)], Some((0, Why::Type))),
+            ("whatsapp", &[("text/html", 1)], Some((0, Why::Type))),
+            ("sms", &[("image/gif", 5 * MB)], None),
+            ("sms", &[("image/png", 3 * MB), ("image/png", 3 * MB)], Some((1, Why::Size))),
+            ("sms", &[("application/pdf", 512_000)], None),
+            ("sms", &[("image/png", 1), ("application/pdf", 512_001)], Some((1, Why::Size))),
+            ("sms", &[("image/webp", 1)], Some((0, Why::Type))),
+            ("rcs", &[("video/mp4", 16 * MB)], None),
+            ("messenger", &[("image/webp", 1)], None),
+        ] {
+            assert_eq!(why(channel, found), expected, "{channel} {found:?}");
+        }
+        assert!(usual("whatsapp").counted(1).is_ok() && usual("whatsapp").counted(2).is_err());
+        assert!(usual("sms").counted(10).is_ok() && usual("sms").counted(11).is_err());
+    }
+
+    #[test]
+    fn a_header_names_a_type_or_none() {
+        for (header, expected) in [
+            ("image/png", Some("image/png")),
+            (" Image/PNG ; charset=utf-8", Some("image/png")),
+            ("audio/ogg; codecs=opus", Some("audio/ogg")),
+            ("", None),
+            ("image", None),
+            ("/png", None),
+            ("image/", None),
+            ("a b/c", None),
+            ("image/png, text/html", None),
+        ] {
+            assert_eq!(content_type(header).as_deref(), expected, "{header}");
+        }
+    }
+}

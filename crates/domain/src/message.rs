@@ -1,0 +1,255 @@
+//! One message, put together from every webhook that was heard of it: where it went, where it has got to, and its whole
+//! story. There is no record of messages beside the webhooks, so nothing can disagree with them.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    address::Address,
+    phone,
+    status::{Said, Status, standing},
+};
+
+/// One webhook, as it was heard and as it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// What makes it this webhook and no other.
+    pub key: String,
+    /// Who sent the message it is about.
+    pub direction: Direction,
+    /// Whether it is a status rather than the message itself.
+    pub is_status: bool,
+    /// The account.
+    pub account_sid: String,
+    /// The message.
+    pub message_sid: String,
+    /// Twilio's word; `received` for a message that came.
+    pub status: String,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// Path of the route; none when only its end was heard.
+    pub route: Option<String>,
+    /// Every parameter, as it came.
+    pub form: Option<String>,
+    /// The person's address.
+    pub theirs: Option<Address>,
+    /// Our number or sender.
+    pub ours: Option<String>,
+    /// When, in milliseconds since 1970.
+    pub heard_ms: i64,
+    /// How often it was handed to the backend.
+    pub attempts: i64,
+    /// `accepted` or `refused` by the backend; none while it has it, or when it never said.
+    pub outcome: Option<String>,
+    /// When it said so, in milliseconds since 1970.
+    pub settled_ms: Option<i64>,
+    /// When something of it was last taken out, in milliseconds since 1970.
+    pub redacted_ms: Option<i64>,
+}
+
+/// Who sent a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Somebody, to us.
+    Inbound,
+    /// We did.
+    Outbound,
+}
+
+impl Direction {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+    }
+}
+
+/// Error codes that Twilio gives to messages which people sent to us (docs: twilio.com/docs/api/errors).
+const INBOUND_ERROR_CODES: [&str; 1] = ["30039"];
+
+/// Returns whether a status with this word and error code is about a message that a person sent to us.
+pub fn is_of_inbound(word: &str, error_code: Option<&str>) -> bool {
+    matches!(Status::parse(word), Some(Status::Receiving | Status::Received))
+        || error_code.is_some_and(|code| INBOUND_ERROR_CODES.contains(&code))
+}
+
+/// Error codes that Twilio gives only to messages which we sent: of delivery to a phone or to a channel, and of the recipient
+/// (docs: twilio.com/docs/api/errors). The list may lack codes.
+const OUTBOUND_ERROR_CODES: [&str; 20] = [
+    "21610", "21611", "21612", "21614", "30001", "30003", "30004", "30005", "30006", "30007",
+    "30022", "30034", "63003", "63013", "63014", "63016", "63018", "63024", "63032", "63049",
+];
+
+/// Returns whether a status with this word and error code may be about a message that a person sent to us, as far as the two
+/// tell: such a message has no status but `failed` beside those of [`is_of_inbound`].
+pub fn may_be_of_inbound(word: &str, error_code: Option<&str>) -> bool {
+    Status::parse(word) == Some(Status::Failed)
+        && error_code.is_none_or(|code| !OUTBOUND_ERROR_CODES.contains(&code))
+}
+
+/// A number somebody looks for; on any channel when none is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Number {
+    /// `sms`, `whatsapp`, ..
+    pub channel: Option<String>,
+    /// E.164, a short code or the channel's own id.
+    pub number: String,
+    /// Other ids of the same contact, in every spelling; empty until the database was asked for them.
+    pub also: Vec<String>,
+}
+
+impl Number {
+    /// Returns whether an address is this number, in any spelling, or another id of the same contact.
+    pub fn is(&self, number: &str) -> bool {
+        phone::is_same(number, &self.number) || self.also.iter().any(|also| also == number)
+    }
+
+    /// Returns whether something on this channel is about it.
+    pub fn is_on(&self, channel: &str) -> bool {
+        self.channel.as_deref().is_none_or(|own| own == channel)
+    }
+
+    /// Reads `+15551234567` or `whatsapp:+15551234567`; none when it is no address.
+    pub fn parse(raw: &str) -> Option<Number> {
+        let Address { channel, number } = Address::parse(raw)?;
+        let channel = raw.contains(':').then_some(channel);
+        Some(Number { channel, number, also: Vec::new() })
+    }
+
+    /// The same as somebody asks for it: [`Number::ASKED`], and nothing but what may be somebody's address. In a URL an
+    /// unescaped `+` is a blank, and is taken for what was meant.
+    pub fn asked(text: &str) -> Option<Number> {
+        let (channel, number) = match text.split_once(':') {
+            Some((channel, number)) => (Some(channel), number),
+            None => (None, text),
+        };
+        let is_channel = |channel: &str| {
+            (1..=20).contains(&channel.len()) && channel.bytes().all(|b| b.is_ascii_alphabetic())
+        };
+        let rest = number.strip_prefix([' ', '+', '(']).unwrap_or(number);
+        let is_number = (1..=63).contains(&rest.len())
+            && rest.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && rest.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':');
+        if !is_number || !channel.is_none_or(is_channel) {
+            return None;
+        }
+        let plus = number.strip_prefix(' ').map(|rest| format!("+{rest}"));
+        let number = plus.unwrap_or_else(|| number.to_owned());
+        let spelled = channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number);
+        let Number { channel, number, also } = Number::parse(&spelled)?;
+        // `+1 (555) 123-4567` is who Twilio calls +15551234567; what is no phone number is whoever it names.
+        let as_twilio_writes = match number.starts_with('+') {
+            true => phone::e164(&number, None).ok(),
+            false => None,
+        };
+        Some(Number { channel, number: as_twilio_writes.unwrap_or(number), also })
+    }
+
+    /// What [`Number::asked`] takes, as a regular expression.
+    pub const ASKED: &str = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$";
+}
+
+impl Heard {
+    /// Returns whether it is a later step of a message ([`twilio_edge_contract::Identity::step_key`]), which is listed nowhere.
+    pub fn is_step(&self) -> bool {
+        !self.is_status && self.key.split(':').count() > 3
+    }
+
+    /// Who the message is from.
+    pub fn from(&self) -> Option<&str> {
+        match self.direction {
+            Direction::Inbound => self.theirs.as_ref().map(|theirs| theirs.number.as_str()),
+            Direction::Outbound => self.ours.as_deref(),
+        }
+    }
+
+    /// Who it is to.
+    pub fn to(&self) -> Option<&str> {
+        match self.direction {
+            Direction::Inbound => self.ours.as_deref(),
+            Direction::Outbound => self.theirs.as_ref().map(|theirs| theirs.number.as_str()),
+        }
+    }
+
+    /// The channel it went through.
+    pub fn channel(&self) -> Option<&str> {
+        self.theirs.as_ref().map(|theirs| theirs.channel.as_str())
+    }
+
+    /// Whether it is from one and to the other, as far as these are asked for.
+    pub fn goes(&self, from: Option<&Number>, to: Option<&Number>) -> bool {
+        let is = |wanted: Option<&Number>, end: Option<&str>| {
+            wanted.is_none_or(|wanted| {
+                end.is_some_and(|end| wanted.is(end))
+                    && (wanted.channel.is_none() || wanted.channel.as_deref() == self.channel())
+            })
+        };
+        is(from, self.from()) && is(to, self.to())
+    }
+
+    /// Whether one of its ends is this number.
+    pub fn concerns(&self, number: &Number) -> bool {
+        self.goes(Some(number), None) || self.goes(None, Some(number))
+    }
+}
+
+/// A message and its story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where it has got to ([`standing`]).
+    pub status: String,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// The earliest of its webhooks, which names it.
+    pub first: Heard,
+    /// The others, in the order in which they were heard.
+    pub later: Vec<Heard>,
+}
+
+impl Message {
+    /// Puts a message together from its webhooks, in any order; none when there are none.
+    pub fn of(mut heard: Vec<Heard>) -> Option<Message> {
+        heard.sort_by(|a, b| (a.heard_ms, &a.key).cmp(&(b.heard_ms, &b.key)));
+        let said = |heard: &Heard| (heard.status.clone(), heard.error_code.clone());
+        let said: Vec<_> = heard.iter().map(said).collect();
+        let said = said.iter().map(|(word, code)| Said { word, error_code: code.as_deref() });
+        let standing = standing(said)?;
+        // Of a webhook whose end alone was heard nobody knows the number: one that has it speaks for it.
+        let direction = match heard.iter().any(|heard| heard.direction == Direction::Inbound) {
+            true => Direction::Inbound,
+            false => Direction::Outbound,
+        };
+        let is_named = |heard: &&Heard| heard.direction == direction && heard.theirs.is_some();
+        let named = heard.iter().find(is_named);
+        let (theirs, ours) = named.map(|n| (n.theirs.clone(), n.ours.clone())).unwrap_or_default();
+        let mut heard = heard.into_iter().map(|heard| {
+            // A status that was read before its message was known as inbound has the two ends exchanged.
+            let kept = heard.direction == direction;
+            Heard {
+                direction,
+                theirs: heard.theirs.filter(|_| kept).or_else(|| theirs.clone()),
+                ours: heard.ours.filter(|_| kept).or_else(|| ours.clone()),
+                ..heard
+            }
+        });
+        Some(Message {
+            status: standing.word.to_owned(),
+            error_code: standing.error_code.map(str::to_owned),
+            first: heard.next()?,
+            later: heard.collect(),
+        })
+    }
+
+    /// All of its webhooks, in the order in which they were heard.
+    pub fn story(&self) -> impl Iterator<Item = &Heard> {
+        std::iter::once(&self.first).chain(&self.later)
+    }
+
+    /// When something was last heard of it, in milliseconds since 1970.
+    pub fn last_heard_ms(&self) -> i64 {
+        self.later.last().unwrap_or(&self.first).heard_ms
+    }
+}

@@ -1,0 +1,508 @@
+//! Who may be written to: the settings a tenant may have of its own, and what follows from them. [`Policy`] is `[policy]`
+//! of the configuration; a tenant's own is a JSON document that names only what differs, laid over it with
+//! [`Policy::with`]. Knows no store and no clock.
+//!
+//! ```json
+//! {"resubscribe": "never", "consent": {"freshness": [{"category": "marketing", "days": 90}]}}
+//! ```
+//!
+//! Tables are merged name by name; a list or a word replaces the one before.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::suppression::{EVERY_CHANNEL, Source};
+
+/// Longest that a consent may be asked to be fresh for, in days: a hundred years.
+const MOST_DAYS: u32 = 36_500;
+
+/// Most rules of freshness: one per category and country of the world.
+const MOST_RULES: usize = 1_000;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// What an account's messages have to comply with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// How far a STOP reaches.
+    pub stop_reaches: Reach,
+    /// Groups of channels that share opt-outs: a STOP on one of a group suppresses the person on all of it.
+    pub shared_channels: Vec<Vec<String>>,
+    /// What a START may end.
+    pub resubscribe: Resubscribe,
+    /// The sources of suppressions, and the error codes of callbacks, that a START may end at all.
+    pub start_ends: Vec<String>,
+    /// What is asked of consents.
+    pub consent: ConsentRules,
+    /// Channels on which free text may be sent only while the window is open.
+    pub windowed_channels: Vec<String>,
+}
+
+/// How far a suppression reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// The channel on which it was said.
+    Channel,
+    /// Every channel.
+    EveryChannel,
+}
+
+impl Reach {
+    /// The channel to suppress when something was said on `channel`.
+    pub fn of(self, channel: &str) -> &str {
+        match self {
+            Reach::Channel => channel,
+            Reach::EveryChannel => EVERY_CHANNEL,
+        }
+    }
+}
+
+/// What a START may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resubscribe {
+    /// The suppression of its channel, and one of every channel wherever that was said.
+    Keyword,
+    /// What was said on the channel on which START is said.
+    SameChannel,
+    /// Nothing: only an administrator may.
+    Never,
+}
+
+/// What is asked of consents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentRules {
+    /// Categories of messages that nobody gets without a consent on record.
+    pub required_for: Vec<Category>,
+    /// Whether a consent from before a person's STOP counts again after their START.
+    pub survives_stop: bool,
+    /// How old a consent may be. Without a rule, a consent does not age.
+    pub freshness: Vec<Freshness>,
+}
+
+/// How old a consent may be: in a country if one is named, otherwise where no other rule of the category says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Freshness {
+    /// Of which messages.
+    pub category: Category,
+    /// Of the recipient's number: two letters (ISO 3166-1), as in FR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    /// Counted from when the consent was given.
+    #[schema(minimum = 1, maximum = 36500)]
+    pub days: u32,
+}
+
+/// What a message is for.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// To sell or to promote.
+    Marketing,
+    /// About something the person has agreed to: an order, an appointment.
+    Utility,
+    /// One-time passwords.
+    Authentication,
+    /// An answer to what the person asked.
+    Service,
+}
+
+impl Category {
+    /// All of them.
+    pub const ALL: [Category; 4] =
+        [Category::Marketing, Category::Utility, Category::Authentication, Category::Service];
+
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Category::Marketing => "marketing",
+            Category::Utility => "utility",
+            Category::Authentication => "authentication",
+            Category::Service => "service",
+        }
+    }
+}
+
+impl TryFrom<String> for Category {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Category, String> {
+        let found = Category::ALL.into_iter().find(|category| category.as_str() == text);
+        found.ok_or_else(|| {
+            format!("{text:?} is none of marketing, utility, authentication and service")
+        })
+    }
+}
+
+/// The policy of each account: that of all, but for those that are told otherwise. Copies are told together.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    usual: Arc<Policy>,
+    own: Arc<RwLock<HashMap<String, Arc<Policy>>>>,
+}
+
+impl Policies {
+    /// The same for all.
+    pub fn new(usual: Policy) -> Policies {
+        Policies { usual: Arc::new(usual), own: Arc::default() }
+    }
+
+    /// An account's.
+    pub fn of(&self, account_sid: &str) -> Arc<Policy> {
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        own.get(account_sid).unwrap_or(&self.usual).clone()
+    }
+
+    /// These accounts have policies of their own from now on, and no others.
+    pub fn replace(&self, own: HashMap<String, Policy>) {
+        let own = own.into_iter().map(|(sid, policy)| (sid, Arc::new(policy))).collect();
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = own;
+    }
+}
+
+impl Policy {
+    /// This policy with what `document` says otherwise. Every problem of the document, each with its path.
+    pub fn with(&self, document: &Value) -> Result<Policy, Vec<String>> {
+        let mut problems = Vec::new();
+        let Value::Object(document) = document else {
+            return Err(vec!["the policy: must be a JSON object".to_owned()]);
+        };
+        let mut merged = match serde_json::to_value(self) {
+            Ok(Value::Object(merged)) => merged,
+            _ => Map::new(),
+        };
+        overlay(&mut merged, document, "", &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let policy: Policy = serde_json::from_value(Value::Object(merged))
+            .map_err(|error| vec![format!("the policy: {error}")])?;
+        match policy.problems() {
+            problems if problems.is_empty() => Ok(policy),
+            problems => Err(problems),
+        }
+    }
+
+    /// What is wrong with it, each with its path.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for word in &self.start_ends {
+            let is_code = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_code && Source::try_from(word.clone()).is_err() {
+                problems.push(format!(
+                    "start_ends: {word:?} is neither a source of suppressions nor an error code"
+                ));
+            }
+        }
+        for channel in &self.windowed_channels {
+            if channel.is_empty() || !channel.bytes().all(|byte| byte.is_ascii_lowercase()) {
+                problems
+                    .push(format!("windowed_channels: {channel:?} is no channel: whatsapp, .."));
+            }
+        }
+        let mut grouped = HashSet::new();
+        for (place, group) in self.shared_channels.iter().enumerate() {
+            let path = format!("shared_channels[{place}]");
+            if group.len() < 2 {
+                problems.push(format!("{path}: must name at least two channels"));
+            }
+            for channel in group {
+                let is_channel = (1..=32).contains(&channel.len())
+                    && channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                if !is_channel {
+                    problems.push(format!("{path}: {channel:?} is no channel: sms, rcs, .."));
+                } else if !grouped.insert(channel.as_str()) {
+                    problems.push(format!("{path}: {channel:?} is named twice"));
+                }
+            }
+        }
+        let rules = &self.consent.freshness;
+        if rules.len() > MOST_RULES {
+            problems.push(format!("consent.freshness: at most {MOST_RULES} rules"));
+        }
+        for (place, rule) in rules.iter().enumerate() {
+            let path = format!("consent.freshness[{place}]");
+            if !(1..=MOST_DAYS).contains(&rule.days) {
+                problems.push(format!("{path}.days: must be 1 to {MOST_DAYS}"));
+            }
+            let is_country =
+                |code: &str| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+            if let Some(country) = rule.country.as_deref().filter(|code| !is_country(code)) {
+                problems.push(format!(
+                    "{path}.country: {country:?} is no country: two capital letters, as in FR"
+                ));
+            }
+            let same = |other: &&Freshness| {
+                (other.category, &other.country) == (rule.category, &rule.country)
+            };
+            if rules.iter().take(place).any(|other| same(&other)) {
+                problems.push(format!("{path}: there is a rule for the same before it"));
+            }
+        }
+        problems
+    }
+
+    /// Whether a START on `on_channel` may end a suppression of this source that was `heard_on` a channel, if on any.
+    pub fn start_may_end(
+        &self,
+        source: Source,
+        error_code: &str,
+        heard_on: Option<&str>,
+        on_channel: &str,
+    ) -> bool {
+        let word = if error_code.is_empty() { source.as_str() } else { error_code };
+        let named = |words: &[String]| words.iter().any(|known| known == word);
+        match self.resubscribe {
+            Resubscribe::Keyword => named(&self.start_ends),
+            Resubscribe::SameChannel => {
+                named(&self.start_ends)
+                    && heard_on.is_some_and(|heard_on| self.shares_opt_outs(heard_on, on_channel))
+            }
+            Resubscribe::Never => false,
+        }
+    }
+
+    /// How old a consent may be, in milliseconds; none when it does not age.
+    pub fn consent_lasts_ms(&self, category: Category, country: Option<&str>) -> Option<i64> {
+        let rules = || self.consent.freshness.iter().filter(|rule| rule.category == category);
+        let of_country = country
+            .and_then(|country| rules().find(|rule| rule.country.as_deref() == Some(country)));
+        let rule = of_country.or_else(|| rules().find(|rule| rule.country.is_none()))?;
+        Some(i64::from(rule.days).saturating_mul(DAY_MS))
+    }
+
+    /// Returns whether an opt-out on one of these channels counts on the other.
+    pub fn shares_opt_outs(&self, one: &str, other: &str) -> bool {
+        one == other || self.channels_with(one).any(|channel| channel == other)
+    }
+
+    /// Returns the channels on which an opt-out on `channel` counts: itself first, then the others of its group.
+    pub fn channels_with<'a>(&'a self, channel: &'a str) -> impl Iterator<Item = &'a str> {
+        let is_member = move |group: &&Vec<String>| group.iter().any(|member| member == channel);
+        let group = self.shared_channels.iter().filter(is_member).flatten();
+        let others = group.map(String::as_str).filter(move |member| *member != channel);
+        std::iter::once(channel).chain(others)
+    }
+
+    /// Whether nobody gets such a message without a consent on record.
+    pub fn asks_consent_for(&self, category: Category) -> bool {
+        self.consent.required_for.contains(&category)
+    }
+
+    /// Whether free text on this channel takes an open window.
+    pub fn has_window(&self, channel: &str) -> bool {
+        self.windowed_channels.iter().any(|windowed| windowed == channel)
+    }
+}
+
+/// Puts `over` on `base`; what `base` does not know, or knows as another type, is a problem.
+fn overlay(
+    base: &mut Map<String, Value>,
+    over: &Map<String, Value>,
+    parent: &str,
+    problems: &mut Vec<String>,
+) {
+    for (key, value) in over {
+        let path = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
+        match (base.get_mut(key), value) {
+            (Some(Value::Object(base)), Value::Object(over)) => {
+                overlay(base, over, &path, problems)
+            }
+            (Some(base), value)
+                if std::mem::discriminant(&*base) == std::mem::discriminant(value) =>
+            {
+                *base = value.clone();
+            }
+            (Some(base), _) => problems.push(format!("{path}: must be {}", kind(base))),
+            (None, _) => problems.push(format!("{path}: there is no such setting")),
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn shipped() -> Policy {
+        crate::defaults::section("policy")
+    }
+
+    #[test]
+    fn a_document_says_only_what_differs() {
+        let base = shipped();
+        let document = json!({
+            "resubscribe": "never",
+            "consent": {"freshness": [{"category": "marketing", "country": "FR", "days": 90}]},
+        });
+        let own = base.with(&document).unwrap();
+        assert_eq!(own.resubscribe, Resubscribe::Never);
+        assert_eq!(own.stop_reaches, base.stop_reaches);
+        assert_eq!(own.consent.required_for, base.consent.required_for);
+        let lasts = |country| own.consent_lasts_ms(Category::Marketing, country);
+        assert_eq!(lasts(Some("FR")), Some(90 * DAY_MS));
+        assert_eq!(
+            (lasts(Some("DE")), lasts(None)),
+            (None, None),
+            "a list replaces the one before"
+        );
+        assert_eq!(base.with(&json!({})), Ok(base));
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_path() {
+        let refused = |document: Value| shipped().with(&document).unwrap_err().join("\n");
+        for (document, problem) in [
+            (json!([]), "the policy: must be a JSON object"),
+            (json!({"resubscribes": "never"}), "resubscribes: there is no such setting"),
+            (
+                json!({"consent": {"survives_stop": "no"}}),
+                "consent.survives_stop: must be true or false",
+            ),
+            (json!({"consent": true}), "consent: must be an object"),
+            (
+                json!({"resubscribe": "always"}),
+                "unknown variant `always`, expected one of `keyword`",
+            ),
+            (json!({"start_ends": ["keywords"]}), "start_ends: \"keywords\" is neither"),
+            (
+                json!({"shared_channels": [["sms", "Rcs"]]}),
+                "shared_channels[0]: \"Rcs\" is no channel",
+            ),
+            (
+                json!({"shared_channels": [["sms", "rcs"], ["rcs", "whatsapp"]]}),
+                "shared_channels[1]: \"rcs\" is named twice",
+            ),
+            (
+                json!({"shared_channels": [["sms"]]}),
+                "shared_channels[0]: must name at least two channels",
+            ),
+            (
+                json!({"windowed_channels": ["WhatsApp"]}),
+                "windowed_channels: \"WhatsApp\" is no channel",
+            ),
+            (
+                json!({"consent": {"freshness": [{"category": "marketing", "days": 0}]}}),
+                "consent.freshness[0].days: must be 1 to 36500",
+            ),
+            (
+                json!({"consent": {"freshness": [{"category": "marketing", "country": "France", "days": 1}]}}),
+                "consent.freshness[0].country: \"France\" is no country",
+            ),
+            (
+                json!({"consent": {"freshness": [{"category": "utility", "days": 1}, {"category": "utility", "days": 2}]}}),
+                "consent.freshness[1]: there is a rule for the same before it",
+            ),
+        ] {
+            let said = refused(document);
+            assert!(said.contains(problem), "{said}");
+        }
+        let two = refused(json!({"a": 1, "b": 2}));
+        assert_eq!(two.lines().count(), 2, "{two}");
+    }
+
+    #[test]
+    fn the_rule_of_the_country_wins() {
+        let policy = shipped();
+        let lasts = |category, country| policy.consent_lasts_ms(category, country);
+        assert_eq!(lasts(Category::Marketing, None), Some(365 * DAY_MS));
+        assert_eq!(lasts(Category::Marketing, Some("US")), Some(365 * DAY_MS));
+        assert_eq!(lasts(Category::Marketing, Some("CA")), Some(180 * DAY_MS));
+        assert_eq!(lasts(Category::Utility, Some("CA")), None);
+    }
+
+    #[test]
+    fn what_a_start_may_end() {
+        let may = |policy: &Policy, source, code, heard_on| {
+            policy.start_may_end(source, code, heard_on, "sms")
+        };
+        let policy = shipped();
+        assert!(may(&policy, Source::Keyword, "", Some("whatsapp")));
+        assert!(may(&policy, Source::Callback, "21610", Some("sms")));
+        assert!(
+            !may(&policy, Source::Callback, "63014", Some("sms")),
+            "who blocked us unblocks us there"
+        );
+        assert!(!may(&policy, Source::Administrator, "", None));
+        let same = policy.with(&json!({"resubscribe": "same_channel"})).unwrap();
+        assert!(!may(&same, Source::Keyword, "", Some("whatsapp")));
+        assert!(may(&same, Source::Keyword, "", Some("sms")));
+        assert!(may(&same, Source::Keyword, "", Some("rcs")), "sms and rcs share opt-outs");
+        let never = policy.with(&json!({"resubscribe": "never"})).unwrap();
+        assert!(!may(&never, Source::Keyword, "", Some("sms")));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let names = prop::sample::select(vec![
+            "resubscribe",
+            "start_ends",
+            "consent",
+            "freshness",
+            "days",
+            "category",
+            "never",
+            "x",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            names.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((names.clone().prop_map(String::from), inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever is stored: either refused with a reason, or a policy that says the same when it is stored whole.
+        #[test]
+        fn a_document_is_refused_or_means_one_thing(document in any_json()) {
+            match shipped().with(&document) {
+                Ok(policy) => {
+                    let whole = serde_json::to_value(&policy).unwrap();
+                    prop_assert_eq!(shipped().with(&whole), Ok(policy));
+                }
+                Err(problems) => prop_assert!(!problems.is_empty()),
+            }
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! How long each part of what was received is kept, and how it is taken out: the settings of `[retention]`, and what a
+//! tenant says otherwise. Decides which parts of a row are due when; must not know where rows are, nor what is in them
+//! ([`super::part`] and [`super::redaction`] do).
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    part::Part,
+    redaction::{Means, Plan},
+};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// The conversation window is a day, and is known by the addresses of the last message.
+const LEAST_ADDRESSES_MS: i64 = 2 * DAY_MS;
+
+/// How long something is kept from when its webhook was first heard of. As text `none` (it is never written), `12h`,
+/// `30d` or `forever`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Keep(i64);
+
+impl Keep {
+    /// Not at all: taken out before it is written.
+    pub const NONE: Keep = Keep(0);
+    /// Never taken out.
+    pub const FOREVER: Keep = Keep(i64::MAX);
+
+    /// What was received at this time or before is due, in milliseconds since 1970; none if nothing ever is.
+    pub fn cutoff_ms(self, now_ms: i64) -> Option<i64> {
+        (self != Keep::FOREVER).then(|| now_ms.saturating_sub(self.0))
+    }
+
+    fn is_less_than(self, ms: i64) -> bool {
+        self.0 < ms
+    }
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Keep, String> {
+        let told =
+            || "must be none, forever, or a number of hours or days, as in 12h or 30d".to_owned();
+        match text {
+            "none" => return Ok(Keep::NONE),
+            "forever" => return Ok(Keep::FOREVER),
+            _ => {}
+        }
+        let units = [('h', HOUR_MS), ('d', DAY_MS)];
+        let units = units.iter().find_map(|(sign, ms)| Some((text.strip_suffix(*sign)?, ms)));
+        let (count, unit) = units.ok_or_else(told)?;
+        let count: u32 = count.parse().map_err(|_| told())?;
+        match count {
+            0 => Err("must be at least 1h; none is what keeps nothing".to_owned()),
+            count => Ok(Keep(i64::from(count).saturating_mul(*unit))),
+        }
+    }
+}
+
+impl TryFrom<String> for Keep {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Keep, String> {
+        text.parse()
+    }
+}
+
+impl From<Keep> for String {
+    fn from(keep: Keep) -> String {
+        keep.to_string()
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Keep::NONE => f.write_str("none"),
+            Keep::FOREVER => f.write_str("forever"),
+            Keep(ms) if ms % DAY_MS == 0 => write!(f, "{}d", ms / DAY_MS),
+            Keep(ms) => write!(f, "{}h", ms / HOUR_MS),
+        }
+    }
+}
+
+/// How long a part of a form is kept, and how it is taken out then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// How long.
+    pub keep: Keep,
+    /// How.
+    pub redact: Means,
+}
+
+/// The rules of one tenant, or of all who say nothing else. `defaults.toml` says what each is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// What was written.
+    pub body: Rule,
+    /// Where media are to be fetched.
+    pub media: Rule,
+    /// Who wrote and from where, but for their address.
+    pub person: Rule,
+    /// The addresses of both ends.
+    pub addresses: Rule,
+    /// Every parameter that is none of these and says nothing technical.
+    pub other: Rule,
+    /// What the backend answered.
+    pub answers: Keep,
+    /// The rest: who, when, which status; the whole row.
+    pub events: Keep,
+    /// Administrative changes.
+    pub audit: Keep,
+    /// Whether codes of 4 to 8 digits are taken out of bodies before they are written.
+    pub redact_codes: bool,
+}
+
+/// What one tenant wants otherwise, as JSON: `{"body": {"keep": "7d"}, "redact_codes": true}`. What it does not name
+/// is as for everybody. The audit is the operator's, so there is nothing to say about it here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionOverlay {
+    /// What was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<RuleOverlay>,
+    /// Where media are to be fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media: Option<RuleOverlay>,
+    /// Who wrote and from where, but for their address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person: Option<RuleOverlay>,
+    /// The addresses of both ends; two days at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<RuleOverlay>,
+    /// Every parameter that is none of these and says nothing technical.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<RuleOverlay>,
+    /// What the backend answered: `none`, `12h`, `30d` or `forever`.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Keep>,
+    /// Whole rows: `12h`, `30d` or `forever`, but no less than duplicates are known for.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Keep>,
+    /// Whether codes of 4 to 8 digits are taken out of bodies before they are written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redact_codes: Option<bool>,
+}
+
+/// What of a [`Rule`] is otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleOverlay {
+    /// How long: `none`, `12h`, `30d` or `forever`.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// How it is taken out then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redact: Option<Means>,
+}
+
+/// Parts that are due together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Which, and how each is taken out.
+    pub plan: Plan,
+    /// Of what was received until then, in milliseconds since 1970.
+    pub until_ms: i64,
+}
+
+impl Retention {
+    /// These rules with what a tenant wants otherwise.
+    pub fn with(&self, overlay: &RetentionOverlay) -> Retention {
+        let rule = |own: Rule, over: Option<RuleOverlay>| {
+            let over = over.unwrap_or_default();
+            Rule { keep: over.keep.unwrap_or(own.keep), redact: over.redact.unwrap_or(own.redact) }
+        };
+        Retention {
+            body: rule(self.body, overlay.body),
+            media: rule(self.media, overlay.media),
+            person: rule(self.person, overlay.person),
+            addresses: rule(self.addresses, overlay.addresses),
+            other: rule(self.other, overlay.other),
+            answers: overlay.answers.unwrap_or(self.answers),
+            events: overlay.events.unwrap_or(self.events),
+            audit: self.audit,
+            redact_codes: overlay.redact_codes.unwrap_or(self.redact_codes),
+        }
+    }
+
+    /// Everything that cannot be: the path of the setting, and what it must be. `result_ms` is how long duplicates are
+    /// known, `hashes` whether there is a key to hash with.
+    pub fn problems(&self, result_ms: i64, hashes: bool) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.addresses.keep.is_less_than(LEAST_ADDRESSES_MS) {
+            problems.push(
+                "addresses.keep: must be at least 2d: windows and STOP are by address".into(),
+            );
+        }
+        if self.events.is_less_than(result_ms) {
+            let told =
+                "events: must be at least leases.result_ttl_s: a forgotten webhook is a new one";
+            problems.push(told.into());
+        }
+        for (part, rule) in self.rules() {
+            if rule.redact == Means::Hash && !hashes {
+                problems.push(format!(
+                    "{}.redact: hash needs redaction.hash_key: without one a number is found by trying",
+                    part.as_str()
+                ));
+            }
+        }
+        problems
+    }
+
+    /// What is taken out of a form before it is written.
+    pub fn at_once(&self) -> Plan {
+        let mut plan = Plan::of_codes(self.redact_codes);
+        for (part, rule) in self.rules().into_iter().filter(|(_, rule)| rule.keep == Keep::NONE) {
+            plan.add(part, rule.redact);
+        }
+        plan
+    }
+
+    /// What is due now, parts that are kept equally long together.
+    pub fn due(&self, now_ms: i64) -> Vec<Due> {
+        let answers = Rule { keep: self.answers, redact: Means::Remove };
+        let mut plans: BTreeMap<i64, Plan> = BTreeMap::new();
+        for (part, rule) in self.rules().into_iter().chain([(Part::Answer, answers)]) {
+            if let Some(until_ms) = rule.keep.cutoff_ms(now_ms) {
+                plans.entry(until_ms).or_default().add(part, rule.redact);
+            }
+        }
+        plans.into_iter().map(|(until_ms, plan)| Due { plan, until_ms }).collect()
+    }
+
+    /// Everything that can be taken out of a row, as these rules take it out.
+    pub fn everything(&self) -> Plan {
+        let mut plan = Plan::default();
+        self.rules().into_iter().for_each(|(part, rule)| plan.add(part, rule.redact));
+        plan.add(Part::Answer, Means::Remove);
+        plan
+    }
+
+    fn rules(&self) -> [(Part, Rule); 5] {
+        [
+            (Part::Body, self.body),
+            (Part::Media, self.media),
+            (Part::Person, self.person),
+            (Part::Addresses, self.addresses),
+            (Part::Other, self.other),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Retention {
+        crate::defaults::section("retention")
+    }
+
+    #[test]
+    fn times_are_texts_that_say_themselves_again() {
+        for text in ["none", "forever", "12h", "36h", "30d", "400d"] {
+            assert_eq!(text.parse::<Keep>().unwrap().to_string(), text);
+        }
+        assert_eq!("48h".parse::<Keep>().unwrap().to_string(), "2d");
+        for wrong in ["", "d", "0d", "-1d", "30", "30 d", "3.5d", "30dd", "1w", "99999999999d"] {
+            assert!(wrong.parse::<Keep>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parts_that_are_kept_equally_long_are_due_together() {
+        let day = |days| Keep(days * DAY_MS);
+        let rule = |keep| Rule { keep, redact: Means::Remove };
+        let rules = Retention {
+            body: rule(day(7)),
+            media: rule(Keep::NONE),
+            person: rule(day(7)),
+            addresses: Rule { keep: day(90), redact: Means::Mask },
+            other: rule(Keep::FOREVER),
+            answers: day(7),
+            ..rules()
+        };
+        let now_ms = 1000 * DAY_MS;
+        let due: Vec<(i64, String)> = rules
+            .due(now_ms)
+            .into_iter()
+            .map(|due| ((now_ms - due.until_ms) / DAY_MS, due.plan.to_string()))
+            .collect();
+        let expected = [(90, "addresses"), (7, "body person answer"), (0, "media")];
+        assert_eq!(due, expected.map(|(days, parts)| (days, parts.to_owned())));
+        assert_eq!(rules.at_once().to_string(), "media");
+    }
+
+    #[test]
+    fn a_tenant_says_only_what_is_otherwise() {
+        let overlay =
+            r#"{"body": {"keep": "7d"}, "other": {"redact": "hash"}, "events": "forever"}"#;
+        let overlay: RetentionOverlay = serde_json::from_str(overlay).unwrap();
+        let own = rules().with(&overlay);
+        assert_eq!(own.body, Rule { keep: Keep(7 * DAY_MS), ..rules().body });
+        assert_eq!(own.other, Rule { redact: Means::Hash, ..rules().other });
+        assert_eq!((own.events, own.media), (Keep::FOREVER, rules().media));
+        assert_eq!(rules().with(&RetentionOverlay::default()), rules());
+
+        let again = serde_json::to_string(&overlay).unwrap();
+        assert_eq!(serde_json::from_str::<RetentionOverlay>(&again).unwrap(), overlay);
+        for wrong in [
+            r#"{"bodies": {}}"#,
+            r#"{"body": {"keep": 7}}"#,
+            r#"{"body": {"days": "7d"}}"#,
+            r#"{"body": {"redact": "shred"}}"#,
+            r#"{"audit": "1d"}"#,
+        ] {
+            assert!(serde_json::from_str::<RetentionOverlay>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_would_undo_a_window_or_a_duplicate_is_refused() {
+        assert_eq!(rules().problems(7 * DAY_MS, false), Vec::<String>::new());
+        let short: RetentionOverlay = serde_json::from_str(
+            r#"{"addresses": {"keep": "47h"}, "events": "6d", "body": {"redact": "hash"}}"#,
+        )
+        .unwrap();
+        let problems = rules().with(&short).problems(7 * DAY_MS, false);
+        let paths: Vec<&str> =
+            problems.iter().filter_map(|problem| problem.split(':').next()).collect();
+        assert_eq!(paths, ["addresses.keep", "events", "body.redact"]);
+        assert_eq!(rules().with(&short).problems(6 * DAY_MS, true).len(), 1);
+    }
+}

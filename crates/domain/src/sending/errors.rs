@@ -1,0 +1,254 @@
+//! What Twilio's error codes mean for a message it refuses: whether to try again, who must act and how. The table is data
+//! (`errors.toml`), and the operator's own is laid over it. It is asked only about what was certainly refused: no entry makes
+//! anything be posted again that may have left. Knows no file. Source of the codes: twilio.com/docs/api/errors.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+/// What counts where the operator says nothing.
+const USUAL: &str = include_str!("../../errors.toml");
+
+/// Most codes of a table: Twilio has fewer.
+const MOST: usize = 2000;
+
+/// What is done about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It waits, and is tried again.
+    Retry,
+    /// It is refused.
+    GiveUp,
+    /// It is refused, and what its fallback says is sent instead, if it has one.
+    Switch,
+}
+
+/// What is sent instead of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = FallbackTo)]
+pub enum To {
+    /// A template.
+    Template,
+    /// A text on another channel.
+    Channel,
+}
+
+impl To {
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            To::Template => "template",
+            To::Channel => "channel",
+        }
+    }
+}
+
+impl Action {
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Retry => "retry",
+            Action::GiveUp => "give_up",
+            Action::Switch => "switch",
+        }
+    }
+}
+
+/// Who can change that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// Whoever runs the sidecar or has Twilio's console.
+    Operator,
+    /// Who asks for messages.
+    Caller,
+    /// The person.
+    Recipient,
+    /// It passes.
+    Nobody,
+}
+
+impl Actor {
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Actor::Operator => "operator",
+            Actor::Caller => "caller",
+            Actor::Recipient => "recipient",
+            Actor::Nobody => "nobody",
+        }
+    }
+}
+
+/// What is known of a code.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What happened.
+    pub title: String,
+    /// What is done.
+    pub action: Action,
+    /// Who must act.
+    pub actor: Actor,
+    /// How.
+    pub remedy: String,
+    /// To what a `switch` goes, the best first.
+    #[serde(default)]
+    pub to: Vec<To>,
+}
+
+/// The table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors(BTreeMap<i64, Entry>);
+
+impl Errors {
+    /// With the operator's own laid over it, code by code and field by field; or everything that is wrong with that.
+    pub fn of(over: Table) -> Result<Errors, Vec<String>> {
+        let mut table =
+            USUAL.parse::<Table>().map_err(|error| vec![format!("errors.toml: {error}")])?;
+        let mut problems = Vec::new();
+        for (code, said) in over {
+            let Value::Table(said) = said else {
+                problems.push(format!("{code}: must be a table, as in [21610]"));
+                continue;
+            };
+            let mut known = table.get(&code).and_then(Value::as_table).cloned().unwrap_or_default();
+            known.extend(said);
+            table.insert(code, Value::Table(known));
+        }
+        if table.len() > MOST {
+            return Err(vec![format!("there are more than {MOST} codes")]);
+        }
+        let mut errors = BTreeMap::new();
+        for (code, value) in table {
+            let number = code.parse::<i64>().ok().filter(|number| number.to_string() == code);
+            let number = number.filter(|number| (10_000..=99_999).contains(number));
+            match (number, value.try_into::<Entry>()) {
+                (None, _) => problems.push(format!("{code}: is no code of Twilio: five digits")),
+                (_, Err(error)) => problems.push(format!("{code}: {}", error.message().trim())),
+                (Some(number), Ok(entry)) => {
+                    errors.insert(number, entry);
+                }
+            }
+        }
+        if problems.is_empty() { Ok(Errors(errors)) } else { Err(problems) }
+    }
+
+    /// What is known of a code, if anything is.
+    pub fn get(&self, code: i64) -> Option<&Entry> {
+        self.0.get(&code)
+    }
+
+    /// To what is switched when a message ended with a code, Twilio's or `window_closed`; the best first.
+    pub fn switches(&self, code: &str) -> &[To] {
+        // What our rule says before the call is what Twilio would say after it.
+        let code = if code == "window_closed" { "63016" } else { code };
+        let entry = code.parse().ok().and_then(|code| self.get(code));
+        entry.filter(|entry| entry.action == Action::Switch).map_or(&[], |entry| &entry.to)
+    }
+
+    /// What is done; nothing again of what nobody knows.
+    pub fn action(&self, code: i64) -> Action {
+        self.get(code).map_or(Action::GiveUp, |entry| entry.action)
+    }
+}
+
+/// The table for people, as docs/ERRORS.md has it.
+pub fn reference() -> String {
+    let mut text =
+        "| code | what Twilio says | what is done | who must act | how |\n|---|---|---|---|---|\n"
+            .to_owned();
+    let errors = Errors::of(Table::new()).map(|errors| errors.0).unwrap_or_default();
+    for (code, Entry { title, action, actor, remedy, to }) in errors {
+        let (action, actor) = (action.as_str(), actor.as_str());
+        let to: Vec<&str> = to.into_iter().map(To::as_str).collect();
+        let to = if to.is_empty() { String::new() } else { format!(": {}", to.join(", ")) };
+        let _ = writeln!(text, "| {code} | {title} | `{action}`{to} | {actor} | {remedy} |");
+    }
+    text
+}
+
+#[cfg(test)]
+pub fn usual() -> Errors {
+    Errors::of(Table::new()).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(text: &str) -> Result<Errors, Vec<String>> {
+        Errors::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn the_document_has_the_table() {
+        let guide = include_str!("../../../../docs/ERRORS.md");
+        assert!(guide.ends_with(&reference()), "print it with `twilio-edge reference errors`");
+    }
+
+    #[test]
+    fn only_what_twilio_did_not_process_is_tried_again() {
+        let errors = usual();
+        let again: Vec<i64> =
+            errors.0.keys().copied().filter(|code| errors.action(*code) == Action::Retry).collect();
+        assert_eq!(again, [20429, 21611, 30001, 30022, 63017, 63018]);
+        assert_eq!(errors.action(99_999), Action::GiveUp, "what nobody knows");
+        for (code, entry) in &errors.0 {
+            assert_eq!(entry.action == Action::Switch, !entry.to.is_empty(), "{code}");
+            let passes = entry.actor == Actor::Nobody;
+            assert_eq!(
+                passes,
+                entry.action == Action::Retry,
+                "{code}: somebody acts, or it passes"
+            );
+            assert!(!entry.title.is_empty() && entry.remedy.ends_with('.'), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_a_channel_does_not_take_goes_elsewhere() {
+        let errors = usual();
+        assert_eq!(errors.switches("63016"), [To::Template, To::Channel]);
+        assert_eq!(errors.switches("window_closed"), errors.switches("63016"));
+        for code in ["63024", "63032", "63049"] {
+            assert_eq!(errors.switches(code), [To::Channel], "{code}");
+        }
+        assert_eq!(errors.switches("21610"), [], "they do not want it on any");
+        let never = of("[63016]\naction = \"give_up\"").unwrap();
+        assert_eq!(never.switches("window_closed"), []);
+        let own = of("[63018]\naction = \"switch\"\nto = [\"channel\"]").unwrap();
+        assert_eq!(own.switches("63018"), [To::Channel]);
+    }
+
+    #[test]
+    fn an_operator_changes_what_differs() {
+        let errors = of("[63018]\naction = \"give_up\"\nactor = \"operator\"").unwrap();
+        let entry = errors.get(63018).unwrap();
+        assert_eq!((entry.action, entry.actor), (Action::GiveUp, Actor::Operator));
+        assert_eq!(entry.title, usual().get(63018).unwrap().title);
+        assert_eq!(errors.get(63017), usual().get(63017));
+        let problems =
+            of("12 = 1\n[12345]\ntitle = \"x\"\n[63017]\nactoin = \"retry\"\n[x]").unwrap_err();
+        let about = |code: &str| problems.iter().any(|problem| problem.starts_with(code));
+        assert!(["12:", "12345:", "63017:", "x:"].into_iter().all(about), "{problems:?}");
+    }
+
+    proptest! {
+        /// Whatever a file says, there is a table or a problem for each code that is wrong.
+        #[test]
+        fn any_table_is_read_or_refused(code in "[0-9a-z+ -]{0,8}", field in "title|action|actor|x", value: String) {
+            let entry = Table::from_iter([(field, Value::String(value))]);
+            let table = Table::from_iter([(code.clone(), Value::Table(entry))]);
+            match Errors::of(table) {
+                Ok(errors) => prop_assert!(errors.get(code.parse().unwrap()).is_some()),
+                Err(problems) => prop_assert!(problems.iter().all(|problem| problem.starts_with(&code))),
+            }
+        }
+    }
+}

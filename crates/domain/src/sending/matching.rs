@@ -1,0 +1,367 @@
+//! Whether Twilio's list of messages has one of ours of which nobody knows: found, certainly absent, or unclear. Never a guess:
+//! what may be ours but cannot be told apart is unclear, and silence proves something only when the list was seen whole, long
+//! enough after the message could have left. Pure.
+
+use std::collections::BTreeSet;
+
+use jiff::fmt::rfc2822;
+use serde::Deserialize;
+
+use crate::{address::Address, contact, phone};
+
+/// How far Twilio's clock and ours may be apart for a message to be taken for ours, in milliseconds.
+const NEAR_MS: i64 = 60_000;
+
+/// And how far for it not to be excluded.
+pub const FAR_MS: i64 = 3_600_000;
+
+/// The first pause between two looks, in milliseconds; each is twice as long as the one before.
+const PAUSE_MS: i64 = 2_000;
+
+/// The longest.
+const LONGEST_PAUSE_MS: i64 = 300_000;
+
+/// A message, as Twilio lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Listed {
+    /// `SM..` or `MM..`
+    pub sid: String,
+    /// What it says; a template as it was filled in, or nothing if Twilio was told not to keep it.
+    pub body: Option<String>,
+    /// To whom.
+    pub to: Option<String>,
+    /// From which number; with a Messaging Service perhaps not chosen yet.
+    pub from: Option<String>,
+    /// Through which Messaging Service.
+    pub messaging_service_sid: Option<String>,
+    /// `outbound-api`, if somebody asked for it.
+    pub direction: Option<String>,
+    /// RFC 2822.
+    pub date_created: Option<String>,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// To whom.
+    pub to: String,
+    /// Other addresses of the same contact: Twilio may list any of them.
+    pub also_to: Vec<String>,
+    /// From which number, or empty.
+    pub from: String,
+    /// Through which Messaging Service, or empty.
+    pub service: String,
+    /// Its text; none of media alone, and of a template, whose text is Twilio's.
+    pub body: Option<String>,
+    /// When its attempt began, in milliseconds since 1970.
+    pub begun_ms: i64,
+    /// When that could not have left any more.
+    pub until_ms: i64,
+}
+
+/// What the list says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// It is this one.
+    Found(String),
+    /// It is none of them, and will be none.
+    Absent,
+    /// Nobody can tell; not yet, or not at all.
+    Unclear,
+}
+
+/// What was seen of the list, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it was read back to [`FAR_MS`] before the attempt.
+    pub is_whole: bool,
+    /// When that was begun, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// From when on silence counts; none if it never does.
+    pub absent_from_ms: Option<i64>,
+    /// Whether another message of ours, of which nobody knows either, may be the one that is listed.
+    pub has_like: bool,
+}
+
+impl Sought {
+    /// Of the form that Twilio was sent.
+    pub fn of(form: &str, begun_ms: i64, until_ms: i64) -> Sought {
+        let mut sought = Sought { begun_ms, until_ms, ..Sought::default() };
+        for (name, value) in form_urlencoded::parse(form.as_bytes()) {
+            match &*name {
+                "To" => sought.to = value.into_owned(),
+                "From" => sought.from = value.into_owned(),
+                "MessagingServiceSid" => sought.service = value.into_owned(),
+                "Body" if !value.is_empty() => sought.body = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        sought
+    }
+
+    /// Whether it may be this one, as far as anybody can tell: somebody asked for it, between the same two, around that time.
+    pub fn may_be(&self, listed: &Listed) -> bool {
+        let is = |have: &Option<String>, want: &str| have.as_deref() == Some(want);
+        let reaches = |have: &Option<String>, want: &str| {
+            have.as_deref().is_some_and(|have| is_same_address(have, want))
+        };
+        let is_to = |want: &String| reaches(&listed.to, want);
+        let created_ms = listed.created_ms();
+        is(&listed.direction, "outbound-api")
+            && (is_to(&self.to) || self.also_to.iter().any(is_to))
+            && (self.service.is_empty() || is(&listed.messaging_service_sid, &self.service))
+            && (self.from.is_empty() || reaches(&listed.from, &self.from))
+            && created_ms.is_none_or(|at_ms| self.is_within(at_ms, FAR_MS))
+    }
+
+    /// The recipients and senders that Twilio's list is to be asked for: every spelling of the two that Twilio may have written.
+    pub fn asked(&self) -> Vec<(String, String)> {
+        let recipients = std::iter::once(&self.to).chain(&self.also_to).flat_map(|to| written(to));
+        let senders = if self.from.is_empty() { vec![String::new()] } else { written(&self.from) };
+        let pairs =
+            recipients.flat_map(|to| senders.iter().map(move |from| (to.clone(), from.clone())));
+        let pairs: BTreeSet<(String, String)> = pairs.collect();
+        pairs.into_iter().collect()
+    }
+
+    /// Whether a list that does not have it proves anything: how Twilio lists a message to a user id is not documented.
+    fn is_listed_for_certain(&self) -> bool {
+        contact::user_id(&self.to).is_none()
+    }
+
+    fn is_it(&self, listed: &Listed) -> bool {
+        let is_near = listed.created_ms().is_some_and(|at_ms| self.is_within(at_ms, NEAR_MS));
+        let says_it =
+            self.body.as_deref().is_none_or(|body| body == listed.body.as_deref().unwrap_or(""));
+        is_near && says_it
+    }
+
+    fn is_within(&self, at_ms: i64, apart_ms: i64) -> bool {
+        at_ms >= self.begun_ms.saturating_sub(apart_ms)
+            && at_ms <= self.until_ms.saturating_add(apart_ms)
+    }
+
+    /// Decides it. `owned` are SIDs that other messages of ours have.
+    pub fn matched(&self, listed: &[Listed], owned: &BTreeSet<String>, seen: Seen) -> Match {
+        let free = |one: &&Listed| self.may_be(one) && !owned.contains(&one.sid);
+        let candidates: BTreeSet<&str> =
+            listed.iter().filter(free).map(|one| one.sid.as_str()).collect();
+        let certain: BTreeSet<&str> = listed
+            .iter()
+            .filter(free)
+            .filter(|one| self.is_it(one))
+            .map(|one| one.sid.as_str())
+            .collect();
+        let mut certain = certain.into_iter();
+        match (certain.next(), certain.next()) {
+            // Without a text to compare, it has to be the only one.
+            (Some(sid), None)
+                if !seen.has_like && (self.body.is_some() || candidates.len() == 1) =>
+            {
+                Match::Found(sid.to_owned())
+            }
+            (None, _)
+                if candidates.is_empty()
+                    && seen.is_whole
+                    && self.is_listed_for_certain()
+                    && seen.absent_from_ms.is_some_and(|from_ms| seen.at_ms >= from_ms) =>
+            {
+                Match::Absent
+            }
+            _ => Match::Unclear,
+        }
+    }
+}
+
+/// Whether both are on the same channel and reach the same person.
+fn is_same_address(one: &str, other: &str) -> bool {
+    match (Address::parse(one), Address::parse(other)) {
+        (Some(one), Some(other)) => {
+            one.channel == other.channel && phone::is_same(&one.number, &other.number)
+        }
+        _ => one == other,
+    }
+}
+
+/// The address in every spelling that Twilio may have written.
+fn written(address: &str) -> Vec<String> {
+    let Some(Address { channel, number }) = Address::parse(address) else {
+        return vec![address.to_owned()];
+    };
+    let spelled = phone::of_each_plan(&number).into_iter();
+    spelled
+        .map(|number| Address { channel: channel.clone(), number: number.into_owned() }.written())
+        .collect()
+}
+
+impl Listed {
+    /// When Twilio took it on, in milliseconds since 1970.
+    pub fn created_ms(&self) -> Option<i64> {
+        let text = self.date_created.as_deref()?;
+        let at = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Some(at.as_millisecond())
+    }
+}
+
+/// When to look next, after so many looks: later each time, once when silence begins to count, and not after `last_ms`; 0 then.
+pub fn next_look(looks: i64, now_ms: i64, absent_from_ms: Option<i64>, last_ms: i64) -> i64 {
+    let doublings = u32::try_from(looks.clamp(0, 16)).unwrap_or_default();
+    let pause_ms = PAUSE_MS.saturating_mul(1 << doublings).min(LONGEST_PAUSE_MS);
+    let next_ms = now_ms.saturating_add(pause_ms);
+    let next_ms = match absent_from_ms {
+        Some(from_ms) if from_ms > now_ms => next_ms.min(from_ms),
+        _ => next_ms,
+    };
+    if next_ms > last_ms { 0 } else { next_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const AT_MS: i64 = 1_790_000_000_000;
+
+    fn sought(form: &str) -> Sought {
+        Sought::of(form, AT_MS, AT_MS + 55_000)
+    }
+
+    fn listed(n: u32, body: &str, after_ms: i64) -> Listed {
+        let at = jiff::Timestamp::from_millisecond(AT_MS + after_ms).unwrap();
+        Listed {
+            sid: format!("SM{n:032x}"),
+            body: Some(body.into()),
+            to: Some("+1555".into()),
+            from: Some("+1444".into()),
+            messaging_service_sid: None,
+            direction: Some("outbound-api".into()),
+            date_created: Some(at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()),
+        }
+    }
+
+    fn late() -> Seen {
+        let from_ms = AT_MS + 955_000;
+        Seen { is_whole: true, at_ms: from_ms, absent_from_ms: Some(from_ms), has_like: false }
+    }
+
+    const TEXT: &str = "To=%2B1555&From=%2B1444&Body=hello+you";
+    const TEMPLATE: &str = "To=%2B1555&From=%2B1444&ContentSid=HX1";
+
+    fn of(form: &str, list: &[Listed], owned: &[&Listed], seen: Seen) -> Match {
+        let owned = owned.iter().map(|one| one.sid.clone()).collect();
+        sought(form).matched(list, &owned, seen)
+    }
+
+    #[test]
+    fn it_is_found_only_where_it_can_be_no_other() {
+        let one = listed(1, "hello you", 1000);
+        let found = Match::Found(one.sid.clone());
+        assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], late()), found);
+        // Twilio lists it as soon as it has it; nobody has to wait for that.
+        let early = Seen { at_ms: AT_MS, is_whole: false, ..late() };
+        assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], early), found);
+        // What says something else does not make it less clear; another that says the same does.
+        let other = listed(2, "something else", 1000);
+        assert_eq!(of(TEXT, &[one.clone(), other.clone()], &[], late()), found);
+        let twin = listed(3, "hello you", 2000);
+        assert_eq!(of(TEXT, &[one.clone(), twin.clone()], &[], late()), Match::Unclear);
+        assert_eq!(of(TEXT, &[one.clone(), twin.clone()], &[&twin], late()), found);
+        let like = Seen { has_like: true, ..late() };
+        assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], like), Match::Unclear);
+        // A template's text is not known: it has to be the only message there is.
+        assert_eq!(of(TEMPLATE, std::slice::from_ref(&one), &[], late()), found);
+        assert_eq!(of(TEMPLATE, &[one.clone(), other], &[], late()), Match::Unclear);
+    }
+
+    #[test]
+    fn silence_counts_late_and_whole() {
+        assert_eq!(of(TEXT, &[], &[], late()), Match::Absent);
+        let from_ms = late().at_ms;
+        let unclear = [
+            Seen { is_whole: false, ..late() },
+            Seen { at_ms: from_ms - 1, ..late() },
+            Seen { absent_from_ms: None, ..late() },
+        ];
+        for seen in unclear {
+            assert_eq!(of(TEXT, &[], &[], seen), Match::Unclear, "{seen:?}");
+        }
+        // Anything between the two that nobody asked us for may be it, changed on its way.
+        let other = listed(1, "Hello you", 1000);
+        assert_eq!(of(TEXT, std::slice::from_ref(&other), &[], late()), Match::Unclear);
+        assert_eq!(of(TEXT, std::slice::from_ref(&other), &[&other], late()), Match::Absent);
+        let yesterday = listed(1, "hello you", -86_400_000);
+        assert_eq!(of(TEXT, &[yesterday], &[], late()), Match::Absent);
+        let an_hour_off = listed(1, "hello you", -3_000_000);
+        assert_eq!(of(TEXT, &[an_hour_off], &[], late()), Match::Unclear);
+        let theirs = Listed { direction: Some("inbound".into()), ..listed(1, "hello you", 0) };
+        assert_eq!(of(TEXT, &[theirs], &[], late()), Match::Absent);
+    }
+
+    #[test]
+    fn message_is_found_under_every_spelling_that_twilio_may_list() {
+        for (sent, listed_as) in [
+            ("+4407400123477", "+447400123477"),
+            ("whatsapp:+5215512345678", "whatsapp:+525512345678"),
+            ("whatsapp:+525512345678", "whatsapp:+5215512345678"),
+            ("+5511987654321", "+551187654321"),
+            ("+541169071234", "+5491169071234"),
+            ("whatsapp:+22507123456", "whatsapp:+2250707123456"),
+            ("whatsapp:+22505123456", "whatsapp:+2250505123456"),
+            ("whatsapp:+22997123456", "whatsapp:+2290197123456"),
+        ] {
+            let form = format!("To={}&From=%2B1444&Body=hello+you", sent.replace('+', "%2B"));
+            let one = Listed { to: Some(listed_as.into()), ..listed(1, "hello you", 1000) };
+            let found = Match::Found(one.sid.clone());
+            assert_eq!(of(&form, std::slice::from_ref(&one), &[], late()), found, "{sent}");
+            let asked = sought(&form).asked();
+            assert!(asked.contains(&(listed_as.to_owned(), "+1444".to_owned())), "{asked:?}");
+            let changed = Listed { body: Some("hello".into()), ..one.clone() };
+            assert_eq!(of(&form, &[changed], &[], late()), Match::Unclear, "{sent}");
+        }
+        let sms = "To=%2B525512345678&From=%2B1444&Body=hello+you";
+        let other =
+            Listed { to: Some("whatsapp:+525512345678".into()), ..listed(1, "hello you", 0) };
+        assert_eq!(of(sms, &[other], &[], late()), Match::Absent, "another channel");
+    }
+
+    #[test]
+    fn silence_about_a_user_id_proves_nothing() {
+        let form = "To=whatsapp%3AUS.3149&From=whatsapp%3A%2B1444&Body=hello+you";
+        assert_eq!(of(form, &[], &[], late()), Match::Unclear);
+        let mut sought =
+            sought("To=whatsapp%3A%2B14155552671&From=whatsapp%3A%2B1444&Body=hello+you");
+        sought.also_to.push("whatsapp:US.3149".into());
+        let one = Listed {
+            to: Some("whatsapp:US.3149".into()),
+            from: Some("whatsapp:+1444".into()),
+            ..listed(1, "hello you", 0)
+        };
+        let found = sought.matched(std::slice::from_ref(&one), &BTreeSet::new(), late());
+        assert_eq!(found, Match::Found(one.sid));
+    }
+
+    #[test]
+    fn looks_grow_rare_and_end() {
+        assert_eq!(next_look(0, 1_000_000, None, i64::MAX), 1_002_000);
+        assert_eq!(next_look(5, 1_000_000, None, i64::MAX), 1_064_000);
+        assert_eq!(next_look(5, 1_000_000, Some(1_010_000), i64::MAX), 1_010_000);
+        assert_eq!(next_look(60, 1_000_000, None, i64::MAX), 1_300_000);
+        assert_eq!(next_look(60, 1_000_000, None, 1_200_000), 0);
+    }
+
+    proptest! {
+        /// Whatever Twilio lists that may be it, it is not called absent.
+        #[test]
+        fn nothing_that_may_be_it_is_overlooked(
+            bodies in prop::collection::vec(("[a-c]{0,2}", -3_600_000i64..3_600_000), 1..6),
+            text: bool, at_ms: i64, is_whole: bool, has_like: bool,
+        ) {
+            let list: Vec<Listed> = (1u32..).zip(&bodies)
+                .map(|(n, (body, after_ms))| listed(n, body, *after_ms)).collect();
+            let seen = Seen { is_whole, at_ms, absent_from_ms: Some(AT_MS), has_like };
+            let form = if text { TEXT } else { TEMPLATE };
+            prop_assert_ne!(of(form, &list, &[], seen), Match::Absent);
+        }
+    }
+}

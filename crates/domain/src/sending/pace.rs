@@ -1,0 +1,210 @@
+//! When the next message of a sender may go, and which first: a bucket of tokens, the pause before another try, the order of
+//! categories. Pure: the time and the dice are handed in.
+
+use std::time::Duration;
+
+use crate::policy::Category;
+
+/// Priority of category `authentication`, for which calls are reserved.
+pub const RESERVED: i64 = 0;
+
+/// The smaller the sooner: who waits for a code to log in waits, an offer does not.
+pub fn priority(category: Category) -> i64 {
+    match category {
+        Category::Authentication => RESERVED,
+        Category::Utility | Category::Service => 1,
+        Category::Marketing => 2,
+    }
+}
+
+/// How fast a sender is, in messages in a thousand seconds: a sandbox has one in three seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(u32);
+
+impl Rate {
+    /// The fastest there is, in messages a second: far above what Twilio gives anybody.
+    pub const MOST: u32 = 10_000;
+
+    /// From 0.001 to [`Rate::MOST`] a second.
+    pub fn per_second(number: f64) -> Option<Rate> {
+        let is_one = (0.001..=f64::from(Rate::MOST)).contains(&number);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "looked at before"
+        )]
+        is_one.then_some(Rate((number * 1000.0).round() as u32))
+    }
+
+    /// So many a second, and at least one.
+    pub fn whole(per_second: u32) -> Rate {
+        Rate(per_second.clamp(1, Rate::MOST) * 1000)
+    }
+
+    /// In a second.
+    pub fn as_per_second(self) -> f64 {
+        f64::from(self.0) / 1000.0
+    }
+
+    /// A second's worth, and at least one message: so much is made up for after a pause.
+    fn most(self) -> i64 {
+        (i64::from(self.0) * 1000).max(MESSAGE)
+    }
+
+    /// How long an empty bucket takes to be full, in milliseconds.
+    pub fn fills_in_ms(self) -> i64 {
+        self.most() / i64::from(self.0).max(1) + 1
+    }
+}
+
+/// In millionths: what a rate adds in a millisecond is a whole number of them.
+const MESSAGE: i64 = 1_000_000;
+
+/// What a sender may send now. It begins with one message: who knows nothing of what went before must not make up for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    level: i64,
+    at_ms: i64,
+}
+
+/// What was taken out of a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// How many may go now.
+    pub count: u32,
+    /// When there is one more, if there were fewer than asked for.
+    pub next: Duration,
+}
+
+impl Bucket {
+    /// With one message.
+    pub fn new(now_ms: i64) -> Bucket {
+        Bucket { level: MESSAGE, at_ms: now_ms }
+    }
+
+    /// Takes as many as there are, up to `wanted`.
+    pub fn take(&mut self, rate: Rate, wanted: u32, now_ms: i64) -> Granted {
+        let passed = now_ms.saturating_sub(self.at_ms).max(0);
+        let added = passed.saturating_mul(i64::from(rate.0));
+        self.level = self.level.clamp(0, rate.most()).saturating_add(added).min(rate.most());
+        // A clock that goes back adds nothing twice.
+        self.at_ms = self.at_ms.max(now_ms);
+        let count = u32::try_from(self.level / MESSAGE).unwrap_or(u32::MAX).min(wanted);
+        self.level -= i64::from(count) * MESSAGE;
+        let missing = if count < wanted { (MESSAGE - self.level).max(0) } else { 0 };
+        // Rounded up: none is there too early.
+        let rate = i64::from(rate.0).max(1);
+        let next_ms = missing.saturating_add(rate - 1) / rate;
+        Granted { count, next: Duration::from_millis(u64::try_from(next_ms).unwrap_or_default()) }
+    }
+
+    /// Puts back what did not go.
+    pub fn give_back(&mut self, rate: Rate, count: u32) {
+        let level = self.level.saturating_add(i64::from(count).saturating_mul(MESSAGE));
+        self.level = level.min(rate.most());
+    }
+
+    /// As stores keep it.
+    pub fn written(self) -> String {
+        format!("{} {}", self.level, self.at_ms)
+    }
+
+    /// What a store has kept; of anything else, nothing.
+    pub fn read(text: &str) -> Option<Bucket> {
+        let (level, at_ms) = text.split_once(' ')?;
+        Some(Bucket { level: level.parse().ok()?, at_ms: at_ms.parse().ok()? })
+    }
+}
+
+/// The pause before try number `tries` + 1: exponential with full jitter, and not less than Twilio asks for.
+pub fn pause(tries: i64, retry_after: Option<Duration>, dice: u64) -> Duration {
+    const FIRST_MS: u64 = 200;
+    const LONGEST_MS: u64 = 30_000;
+    let doublings = u32::try_from(tries.clamp(1, 16) - 1).unwrap_or_default();
+    let longest = FIRST_MS.saturating_mul(1 << doublings).min(LONGEST_MS);
+    let asked = retry_after.unwrap_or_default().min(Duration::from_secs(3600));
+    // Spread over what is above it too: those that were told the same time do not come back at once.
+    asked + Duration::from_millis(1 + dice % longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_pause_grows_and_honours_what_is_asked_for() {
+        assert_eq!(pause(1, None, 199), Duration::from_millis(200));
+        assert_eq!(pause(2, None, 399), Duration::from_millis(400));
+        assert_eq!(pause(40, None, 29_999), Duration::from_secs(30));
+        assert_eq!(pause(1, Some(Duration::from_secs(7)), 0), Duration::from_millis(7001));
+    }
+
+    #[test]
+    fn a_sandbox_sends_one_in_three_seconds() {
+        let rate = Rate::per_second(1.0 / 3.0).unwrap();
+        let mut bucket = Bucket::new(0);
+        assert_eq!(bucket.take(rate, 5, 0).count, 1);
+        let early = bucket.take(rate, 5, 1000);
+        assert_eq!((early.count, early.next), (0, Duration::from_millis(2004)));
+        assert_eq!(bucket.take(rate, 5, 3004).count, 1);
+        assert_eq!(bucket.take(rate, 5, 900_000).count, 1, "nothing is saved up");
+        assert_eq!(Bucket::read(&bucket.written()), Some(bucket));
+        for text in ["", "1", "1 2 3", "x 1", "99999999999999999999 1"] {
+            assert_eq!(Bucket::read(text), None, "{text}");
+        }
+        assert_eq!([0.0, 0.0001, 10_001.0, f64::NAN].map(Rate::per_second), [None; 4]);
+    }
+
+    #[test]
+    fn what_did_not_go_is_put_back() {
+        let rate = Rate::whole(80);
+        let mut bucket = Bucket::new(0);
+        assert_eq!(bucket.take(rate, 100, 500).count, 41);
+        bucket.give_back(rate, 30);
+        assert_eq!(bucket.take(rate, 100, 500).count, 30);
+        bucket.give_back(rate, u32::MAX);
+        assert_eq!(bucket.take(rate, 100, 500).count, 80, "no more than it holds");
+    }
+
+    proptest! {
+        /// However they come, in any span no more go than its rate and one bucket; and none is kept back.
+        #[test]
+        fn a_sender_is_never_faster_than_its_rate_nor_slower(
+            rate in 1u32..200,
+            asked in prop::collection::vec((0i64..50, 1u32..30), 1..200),
+        ) {
+            let (rate, mut bucket) = (Rate::whole(rate), Bucket::new(0));
+            let (mut now, mut went) = (0, Vec::new());
+            for (gap, wanted) in asked {
+                now += gap;
+                let granted = bucket.take(rate, wanted, now);
+                prop_assert_eq!(granted.next.is_zero(), granted.count == wanted);
+                if granted.count < wanted {
+                    let there = now + i64::try_from(granted.next.as_millis()).unwrap();
+                    let mut later = bucket;
+                    prop_assert_eq!(later.take(rate, 1, there - 1).count, 0);
+                    let mut later = bucket;
+                    prop_assert_eq!(later.take(rate, 1, there).count, 1);
+                }
+                went.extend(std::iter::repeat_n(now, granted.count as usize));
+            }
+            for first in 0..went.len() {
+                for (n, last) in went.iter().enumerate().skip(first) {
+                    let sent = i64::try_from(n - first).unwrap() + 1;
+                    let added = (last - went[first]) * i64::from(rate.0);
+                    prop_assert!(sent * MESSAGE <= added + rate.most());
+                }
+            }
+        }
+
+        /// Whatever a store has, there is a bucket that grants no more than one holds.
+        #[test]
+        fn any_text_is_a_bucket_or_none(level: i64, at_ms: i64, now_ms in 0i64..i64::MAX, text in "[0-9 -]{0,40}") {
+            let _ = Bucket::read(&text);
+            let mut bucket = Bucket::read(&format!("{level} {at_ms}")).unwrap();
+            prop_assert!(bucket.take(Rate::whole(80), u32::MAX, now_ms).count <= 80);
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! What speaks against a message, in the order in which it is told: first what the operator has to put right, then what is
+//! wrong with the request, then what the person and the law have to say. Every rule answers; who sends is told the first
+//! refusal, a dry run all of them. What is known is given; nothing is looked up here.
+
+use serde::Serialize;
+
+use super::{
+    request::{Content, LONGEST_BODY, Request, Sender},
+    routing::Routes,
+};
+use crate::{
+    check, contact,
+    media::{Looked, Unfit, Why},
+    phone,
+    template::{
+        Standing,
+        catalogue::Offer,
+        locale::Locale,
+        variables::{self, Asked},
+    },
+};
+
+/// The rules, in their order. A rule about templates, media or routes has its place before those of the person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SendRule)]
+pub enum Rule {
+    /// There is something to call Twilio with.
+    Credentials,
+    /// Somebody sends, on the channel of the recipient.
+    Sender,
+    /// The recipient can get a message of this channel.
+    Recipient,
+    /// The content is one Twilio can take.
+    Content,
+    /// There is such a template, it may be sent, and each of its places has something to stand in it.
+    Template,
+    /// The country may be written to.
+    Region,
+    /// See [`check::Rule`].
+    Suppression,
+    /// See [`check::Rule`].
+    Consent,
+    /// See [`check::Rule`].
+    Freshness,
+    /// See [`check::Rule`].
+    Window,
+    /// Twilio can fetch the media, and the channel takes them. The last, since it fetches them: for nobody who is not to be
+    /// written to.
+    Media,
+}
+
+/// Why a message is not sent: never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SendCode)]
+pub enum Code {
+    /// The operator has named no credentials for the account.
+    NoCredentials,
+    /// Nobody says who sends, or on another channel.
+    SenderUnknown,
+    /// A landline gets no SMS.
+    InvalidRecipient,
+    /// Too long.
+    ContentRejected,
+    /// The catalogue of the account has no such template.
+    TemplateUnknown,
+    /// WhatsApp does not let it be sent, or not now.
+    TemplateNotApproved,
+    /// What is to stand in its places cannot.
+    VariablesRejected,
+    /// The operator does not write to that country.
+    RegionBlocked,
+    /// See [`check::Code`].
+    Suppressed,
+    /// See [`check::Code`].
+    NoConsent,
+    /// See [`check::Code`].
+    ConsentStale,
+    /// See [`check::Code`].
+    WindowClosed,
+    /// Media that Twilio would not take: not public, of no type of the channel.
+    MediaRejected,
+    /// More media than a message of the channel may have (Twilio's 21623).
+    TooManyMedia,
+    /// Media larger than the channel takes.
+    MediaTooLarge,
+    /// Media that could not be fetched.
+    MediaUnreachable,
+}
+
+impl Rule {
+    /// Whether it is about the person, who may say something else meanwhile.
+    pub fn is_of_person(self) -> bool {
+        matches!(self, Rule::Suppression | Rule::Consent | Rule::Freshness | Rule::Window)
+    }
+}
+
+impl Code {
+    /// All of them.
+    pub const ALL: [Code; 16] = [
+        Code::NoCredentials,
+        Code::SenderUnknown,
+        Code::InvalidRecipient,
+        Code::ContentRejected,
+        Code::TemplateUnknown,
+        Code::TemplateNotApproved,
+        Code::VariablesRejected,
+        Code::RegionBlocked,
+        Code::Suppressed,
+        Code::NoConsent,
+        Code::ConsentStale,
+        Code::WindowClosed,
+        Code::MediaRejected,
+        Code::TooManyMedia,
+        Code::MediaTooLarge,
+        Code::MediaUnreachable,
+    ];
+
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::NoCredentials => "no_credentials",
+            Code::SenderUnknown => "sender_unknown",
+            Code::InvalidRecipient => "invalid_recipient",
+            Code::ContentRejected => "content_rejected",
+            Code::TemplateUnknown => "template_unknown",
+            Code::TemplateNotApproved => "template_not_approved",
+            Code::VariablesRejected => "variables_rejected",
+            Code::RegionBlocked => "region_blocked",
+            Code::Suppressed => "suppressed",
+            Code::NoConsent => "no_consent",
+            Code::ConsentStale => "consent_stale",
+            Code::WindowClosed => "window_closed",
+            Code::MediaRejected => "media_rejected",
+            Code::TooManyMedia => "too_many_media",
+            Code::MediaTooLarge => "media_too_large",
+            Code::MediaUnreachable => "media_unreachable",
+        }
+    }
+}
+
+/// Who can change a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SendActor)]
+pub enum Actor {
+    /// Whoever runs the sidecar.
+    Operator,
+    /// An administrator.
+    Administrator,
+    /// Who wants to send.
+    Caller,
+    /// The person.
+    Recipient,
+}
+
+/// What one rule says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = SendVerdict)]
+pub struct Verdict {
+    /// Which.
+    pub rule: Rule,
+    /// Whether it has nothing against the message.
+    pub ok: bool,
+    /// What it has against it.
+    pub code: Option<Code>,
+    /// In words, without the number of anybody.
+    pub detail: String,
+    /// Who can change that.
+    pub actor: Option<Actor>,
+    /// What would do instead: of a window that is closed, templates.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<Offer>,
+}
+
+/// What is known beside the request.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// Whether there are credentials for the account.
+    pub has_credentials: bool,
+    /// Of the account.
+    pub routes: &'a Routes,
+    /// What `POST /v1/checks` would say: the same decision, not a second one.
+    pub checks: Vec<check::Verdict>,
+    /// Of its media.
+    pub media: &'a Looked,
+    /// The templates that may be sent there at any time.
+    pub offers: Vec<Offer>,
+}
+
+/// What every rule says, in their order. The message may be sent if all are ok.
+pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
+    let is_closed = |said: &check::Verdict| said.code == Some(check::Code::WindowClosed);
+    let has_window = !facts.checks.iter().any(is_closed);
+    let mut verdicts = vec![
+        credentials(facts.has_credentials),
+        sender(request),
+        recipient(request),
+        content(request),
+        template(request, has_window),
+        region(request, facts.routes),
+    ];
+    verdicts.extend(facts.checks.into_iter().map(of_check));
+    verdicts.push(media(facts.media));
+    let closed = verdicts.iter_mut().find(|said| said.code == Some(Code::WindowClosed));
+    if let Some(closed) = closed {
+        closed.templates = facts.offers;
+    }
+    verdicts
+}
+
+/// What is said of the media of a message, before they are fetched or after.
+pub fn media(looked: &Looked) -> Verdict {
+    match looked {
+        Looked::Nothing => fine(Rule::Media, "it has none"),
+        Looked::Unseen(why) => fine(Rule::Media, format!("they were not fetched: {why}")),
+        Looked::Fit => fine(Rule::Media, "Twilio can fetch them, and the channel takes them"),
+        Looked::Unfit(n, unfit) => {
+            let detail = format!("media[{n}]: {}", unfit.detail);
+            against(Rule::Media, of_media(unfit), Actor::Caller, detail)
+        }
+    }
+}
+
+/// By which code it is told what is wrong with a medium.
+pub fn of_media(unfit: &Unfit) -> Code {
+    match unfit.why {
+        Why::Size => Code::MediaTooLarge,
+        Why::Unreachable | Why::Status | Why::Slow | Why::Busy => Code::MediaUnreachable,
+        Why::Count => Code::TooManyMedia,
+        Why::Url
+        | Why::NotPublic
+        | Why::Redirects
+        | Why::Type
+        | Why::Mismatch
+        | Why::Encoded
+        | Why::Missing => Code::MediaRejected,
+    }
+}
+
+fn fine(rule: Rule, detail: impl Into<String>) -> Verdict {
+    let (detail, templates) = (detail.into(), Vec::new());
+    Verdict { rule, ok: true, code: None, detail, actor: None, templates }
+}
+
+fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
+    let (code, actor) = (Some(code), Some(actor));
+    let (detail, templates) = (detail.into(), Vec::new());
+    Verdict { rule, ok: false, code, detail, actor, templates }
+}
+
+fn credentials(has_credentials: bool) -> Verdict {
+    if has_credentials {
+        return fine(Rule::Credentials, "there are credentials for the account");
+    }
+    let detail = "name the account and its API key in the file of sending.file";
+    against(Rule::Credentials, Code::NoCredentials, Actor::Operator, detail)
+}
+
+fn sender(request: &Request) -> Verdict {
+    let unknown = |detail| against(Rule::Sender, Code::SenderUnknown, Actor::Caller, detail);
+    match &request.sender {
+        None => unknown("say who sends: from or messaging_service_sid; no route says it"),
+        // Twilio's 21910.
+        Some(Sender::From(from)) if from.channel != request.to.channel => {
+            unknown("from and to are on different channels")
+        }
+        // Twilio's 63031.
+        Some(Sender::From(from)) if *from == request.to => unknown("from and to are the same"),
+        Some(Sender::From(from)) => fine(Rule::Sender, format!("{from} sends")),
+        Some(Sender::Service(sid)) => fine(Rule::Sender, format!("{sid} sends")),
+    }
+}
+
+fn recipient(request: &Request) -> Verdict {
+    // Twilio's 21614 and 30006, which come after it was paid for.
+    if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
+        let detail = "to: is a landline, which gets no SMS";
+        return against(Rule::Recipient, Code::InvalidRecipient, Actor::Caller, detail);
+    }
+    fine(Rule::Recipient, "the recipient is none that cannot get it")
+}
+
+fn content(request: &Request) -> Verdict {
+    let refused =
+        |detail: String| against(Rule::Content, Code::ContentRejected, Actor::Caller, detail);
+    let Content::Session { body, .. } = &request.content else {
+        return fine(Rule::Content, "a template");
+    };
+    if body.chars().count() > LONGEST_BODY {
+        return refused(format!("body: has more than {LONGEST_BODY} characters"));
+    }
+    fine(Rule::Content, "Twilio can take it")
+}
+
+fn template(request: &Request, has_window: bool) -> Verdict {
+    let unapproved = |detail: String| {
+        against(Rule::Template, Code::TemplateNotApproved, Actor::Operator, detail)
+    };
+    let given = match &request.content {
+        Content::Session { .. } => return fine(Rule::Template, "no template"),
+        Content::Named { name, .. } => {
+            let wanted = request.locale.clone().unwrap_or_else(Locale::usual);
+            let chain: Vec<String> = wanted.chain().iter().map(Locale::to_string).collect();
+            let detail = format!(
+                "the catalogue of the account has no template {name:?} in {}; GET /v1/templates lists it",
+                chain.join(", ")
+            );
+            return against(Rule::Template, Code::TemplateUnknown, Actor::Caller, detail);
+        }
+        Content::Template { variables, .. } => variables,
+    };
+    let known = request.template.as_ref();
+    if let Some(template) = known {
+        let says = template.approval.as_str();
+        match template.approval.on(&request.to.channel) {
+            Standing::Template => {}
+            Standing::FreeText if has_window => {}
+            Standing::FreeText => {
+                return unapproved(format!(
+                    "WhatsApp has not approved it ({says}): it can be sent while the person's window is open"
+                ));
+            }
+            Standing::Barred if template.reason.is_empty() => {
+                return unapproved(format!("WhatsApp does not let it be sent: {says}"));
+            }
+            Standing::Barred => {
+                return unapproved(format!(
+                    "WhatsApp does not let it be sent: {says}, {}",
+                    template.reason
+                ));
+            }
+        }
+    }
+    let asked = Asked {
+        places: known.map(|template| &template.variables),
+        text: known.map_or("", |template| &template.text),
+        has_others: known.is_some_and(|template| template.has_others),
+        channel: &request.to.channel,
+    };
+    let problems = variables::problems(asked, given);
+    if problems.is_empty() {
+        let told = if known.is_some() { "it has what it needs" } else { "Twilio knows it" };
+        return fine(Rule::Template, told);
+    }
+    let detail = format!("variables: {}", problems.join("; "));
+    against(Rule::Template, Code::VariablesRejected, Actor::Caller, detail)
+}
+
+fn region(request: &Request, routes: &Routes) -> Verdict {
+    match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
+        Some(detail) => against(Rule::Region, Code::RegionBlocked, Actor::Operator, detail),
+        None => fine(Rule::Region, "the country is not blocked"),
+    }
+}
+
+impl From<check::Code> for Code {
+    fn from(code: check::Code) -> Code {
+        match code {
+            check::Code::Suppressed => Code::Suppressed,
+            check::Code::NoConsent => Code::NoConsent,
+            check::Code::ConsentStale => Code::ConsentStale,
+            check::Code::WindowClosed => Code::WindowClosed,
+        }
+    }
+}
+
+fn of_check(verdict: check::Verdict) -> Verdict {
+    Verdict {
+        rule: match verdict.rule {
+            check::Rule::Suppression => Rule::Suppression,
+            check::Rule::Consent => Rule::Consent,
+            check::Rule::Freshness => Rule::Freshness,
+            check::Rule::Window => Rule::Window,
+        },
+        ok: verdict.ok,
+        code: verdict.code.map(Code::from),
+        detail: verdict.detail,
+        actor: verdict.actor.map(|actor| match actor {
+            check::Actor::Recipient => Actor::Recipient,
+            check::Actor::Administrator => Actor::Administrator,
+            check::Actor::Caller => Actor::Caller,
+        }),
+        templates: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        address::Address,
+        sending::routing::Routing,
+        template::{Approval, catalogue},
+    };
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn text(body: &str, media: &[&str]) -> Content {
+        let media = media.iter().map(|url| (*url).to_owned()).collect();
+        Content::Session { body: body.to_owned(), media }
+    }
+
+    fn codes(sender: Option<&str>, content: Content, to: &str) -> Vec<&'static str> {
+        codes_of(&request(sender, content, to), &Looked::Fit, Vec::new())
+    }
+
+    fn request(sender: Option<&str>, content: Content, to: &str) -> Request {
+        Request {
+            account_sid: "AC00112233445566778899aabbccddeeff".into(),
+            to: address(to),
+            sender: sender.map(|from| Sender::From(address(from))),
+            content,
+            category: None,
+            locale: None,
+            template: None,
+            fallback: None,
+        }
+    }
+
+    fn codes_of(
+        request: &Request,
+        media: &Looked,
+        checks: Vec<check::Verdict>,
+    ) -> Vec<&'static str> {
+        let routing = Routing::parse("deny_countries: [FR]").unwrap();
+        let routes = routing.of(&request.account_sid);
+        let offers = Vec::new();
+        let facts = Facts { has_credentials: true, routes, checks, media, offers };
+        let verdicts = judge(request, facts);
+        assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
+        verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
+    }
+
+    /// What is said of a template that is known, on a channel, with a window that is closed or not.
+    fn of_template(
+        approval: Approval,
+        to: &str,
+        is_closed: bool,
+        variables: &[(&str, &str)],
+    ) -> Vec<&'static str> {
+        let template = catalogue::template("a", "en", approval);
+        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let content = Content::Template {
+            content_sid: template.content_sid.clone(),
+            variables: given.collect(),
+        };
+        let from = to.replace("2345678", "5550100");
+        let asked = Request { template: Some(template), ..request(Some(&from), content, to) };
+        let window = check::Verdict {
+            rule: check::Rule::Window,
+            ok: !is_closed,
+            code: is_closed.then_some(check::Code::WindowClosed),
+            detail: String::new(),
+            actor: None,
+        };
+        codes_of(&asked, &Looked::Nothing, vec![window])
+    }
+
+    #[test]
+    fn a_template_is_one_that_may_be_sent() {
+        use Approval::{Approved, Paused, Pending, Rejected, Unsubmitted};
+        let (whatsapp, sms) = ("whatsapp:+16132345678", "+16132345678");
+        let ada = &[("1", "Ada")];
+        assert_eq!(of_template(Approved, whatsapp, false, ada), [""; 0]);
+        for barred in [Paused, Rejected, Approval::Disabled] {
+            assert_eq!(of_template(barred, whatsapp, false, ada), ["template_not_approved"]);
+            assert_eq!(of_template(barred, sms, false, ada), [""; 0], "only WhatsApp asks");
+        }
+        for free in [Pending, Unsubmitted] {
+            assert_eq!(of_template(free, whatsapp, false, ada), [""; 0], "within a window");
+            let told = ["template_not_approved", "window_closed"];
+            assert_eq!(of_template(free, whatsapp, true, ada), told);
+        }
+        assert_eq!(of_template(Approved, whatsapp, false, &[]), ["variables_rejected"]);
+        let named = Content::Named { name: "b".into(), variables: BTreeMap::new() };
+        assert_eq!(codes(Some("+16135550100"), named, sms), ["template_unknown"]);
+    }
+
+    #[test]
+    fn what_it_is_for_is_as_it_is_registered() {
+        use crate::{check::Kind, policy::Category};
+        let content = || Content::Template { content_sid: "HX".into(), variables: BTreeMap::new() };
+        let to = "whatsapp:+16132345678";
+        let unknown = request(None, content(), to);
+        assert_eq!((unknown.category(), unknown.kind()), (Category::Marketing, Kind::Template));
+        let template = |approval| Some(catalogue::template("a", "en", approval));
+        let known = Request { template: template(Approval::Approved), ..unknown };
+        assert_eq!((known.category(), known.kind()), (Category::Utility, Kind::Template));
+        let pending = Request { template: template(Approval::Pending), ..known.clone() };
+        assert_eq!((pending.category(), pending.kind()), (Category::Utility, Kind::Session));
+        let said = Request { category: Some(Category::Authentication), ..known };
+        assert_eq!(said.category(), Category::Authentication);
+        assert_eq!(request(None, text("hi", &[]), to).category(), Category::Service);
+    }
+
+    #[test]
+    fn each_code_has_a_word_of_its_own() {
+        let words: std::collections::BTreeSet<&str> = Code::ALL.map(Code::as_str).into();
+        assert_eq!(words.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn each_rule_speaks_for_itself() {
+        let (ours, to) = ("whatsapp:+16135550100", "whatsapp:+16132345678");
+        let hello = || text("hello", &[]);
+        assert_eq!(codes(Some(ours), hello(), to), [""; 0]);
+        assert_eq!(codes(None, hello(), to), ["sender_unknown"]);
+        assert_eq!(codes(Some("+16135550100"), hello(), to), ["sender_unknown"]);
+        assert_eq!(codes(Some(to), hello(), to), ["sender_unknown"]);
+        assert_eq!(codes(Some(ours), hello(), "whatsapp:+33612345678"), ["region_blocked"]);
+        assert_eq!(codes(Some(ours), text(&"x".repeat(1601), &[]), to), ["content_rejected"]);
+        assert_eq!(codes(Some(ours), text(&"é".repeat(1600), &[]), to), [""; 0]);
+        let landline = "493012345678";
+        let to_landline = |channel: &str| format!("{channel}+{landline}");
+        assert_eq!(codes(Some("+16135550100"), hello(), &to_landline("")), ["invalid_recipient"]);
+        assert_eq!(codes(Some(ours), hello(), &to_landline("whatsapp:")), [""; 0]);
+        let medium = request(Some(ours), text("", &["https://a.example/1"]), to);
+        let media = |looked| codes_of(&medium, &looked, Vec::new());
+        for (why, code) in [
+            (Why::NotPublic, "media_rejected"),
+            (Why::Mismatch, "media_rejected"),
+            (Why::Size, "media_too_large"),
+            (Why::Status, "media_unreachable"),
+        ] {
+            assert_eq!(media(Looked::Unfit(0, Unfit::new(why, "is not"))), [code]);
+        }
+        assert_eq!(media(Looked::Unseen("media.check is off")), [""; 0]);
+        let template = Content::Template { content_sid: "HX".into(), variables: BTreeMap::new() };
+        assert_eq!(
+            codes(None, template, "whatsapp:+33612345678"),
+            ["sender_unknown", "region_blocked"]
+        );
+    }
+}

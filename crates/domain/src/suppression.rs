@@ -1,0 +1,349 @@
+//! Who must not be written to, and for which reason: a person is suppressed as long as one reason holds. What makes a
+//! reason, how far it reaches and which of them a START ends is decided here and in [`Policy`]; where they are kept is not.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use twilio_edge_contract::Opt;
+
+use crate::{
+    address::Address,
+    contact::{self, Keys},
+    optout::{self, Arrival, Cause},
+    phone::{self, Region},
+    policy::Policy,
+    webhook::Webhook,
+};
+
+/// Stands for every channel.
+pub const EVERY_CHANNEL: &str = "*";
+
+/// Returns whether a suppression on `suppressed` holds on `channel`: this one place decides it.
+pub fn reaches(suppressed: &str, channel: &str, policy: &Policy) -> bool {
+    suppressed == EVERY_CHANNEL || policy.shares_opt_outs(suppressed, channel)
+}
+
+/// Reads the person to suppress: an address as [`Address::recordable`] reads it, or a number with [`EVERY_CHANNEL`] beside it.
+pub fn person(
+    text: &str,
+    channel: Option<&str>,
+    region: Option<Region>,
+) -> Result<Address, String> {
+    match channel.map(str::trim) {
+        Some(EVERY_CHANNEL) => {
+            let channel = contact::is_user_id(text.trim()).then_some(contact::CHANNEL);
+            let address = Address::recordable(text, channel, region)?;
+            Ok(Address { channel: EVERY_CHANNEL.to_owned(), ..address })
+        }
+        channel => Address::recordable(text, channel, region),
+    }
+}
+
+/// Where a suppression comes from.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SuppressionSource)]
+pub enum Source {
+    /// The person sent an opt-out word.
+    Keyword,
+    /// The person opted out at Twilio's Advanced Opt-Out.
+    OptOutType,
+    /// A status callback said that the person does not want to be written to.
+    Callback,
+    /// An administrator, by API or command line.
+    Administrator,
+    /// An application, by API.
+    Application,
+    /// A list from elsewhere.
+    Import,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Source; 6] = [
+        Source::Keyword,
+        Source::OptOutType,
+        Source::Callback,
+        Source::Administrator,
+        Source::Application,
+        Source::Import,
+    ];
+
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Keyword => "keyword",
+            Source::OptOutType => "opt_out_type",
+            Source::Callback => "callback",
+            Source::Administrator => "administrator",
+            Source::Application => "application",
+            Source::Import => "import",
+        }
+    }
+
+    /// Whether the person said so. What others decided is no word of theirs about earlier consents.
+    pub fn is_the_persons_own(self) -> bool {
+        matches!(self, Source::Keyword | Source::OptOutType | Source::Callback)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl TryFrom<String> for Source {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Source, String> {
+        let found = Source::ALL.into_iter().find(|source| source.as_str() == text);
+        found.ok_or_else(|| format!("{text:?} is no source of suppressions"))
+    }
+}
+
+/// One reason not to write to a person. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suppression {
+    /// The account, which is the tenant.
+    pub account_sid: String,
+    /// The person, on the suppressed channel or on [`EVERY_CHANNEL`].
+    pub address: Address,
+    /// Where it comes from.
+    pub source: Source,
+    /// What a callback said; empty for every other source.
+    pub error_code: String,
+    /// Whether it holds; one that does not is kept to tell when it did.
+    pub in_force: bool,
+    /// Since when it holds, or did the last time.
+    pub since_ms: i64,
+    /// When it last began or ended.
+    pub changed_at_ms: i64,
+    /// The message that made it so, or ended it.
+    pub message_sid: Option<String>,
+    /// The route on which that came.
+    pub route: Option<String>,
+    /// The channel on which it was said.
+    pub heard_on: Option<String>,
+    /// Our number or sender that it was said to, or that a callback was about.
+    pub sender: Option<String>,
+    /// The Messaging Service that a callback was about.
+    pub service_sid: Option<String>,
+    /// Who made it so, or ended it: an API key, the command line; nobody for what a person said.
+    pub changed_by: Option<String>,
+}
+
+/// What makes a suppression another one: account, number, channel, error code and source.
+type Reason = (String, String, String, String, Source);
+
+/// What a person, or a callback about them, said about being written to, and how it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// STOP or START.
+    pub opt: Opt,
+    /// What made it one.
+    pub source: Source,
+    /// Whether it may have been said before what is recorded already.
+    pub arrival: Arrival,
+    /// The account, which is the tenant.
+    pub account_sid: String,
+    /// The message: what counts once.
+    pub message_sid: String,
+    /// The person, with the channel.
+    pub address: Address,
+    /// The error code of a callback; empty otherwise.
+    pub error_code: String,
+    /// Where it came in.
+    pub route: String,
+    /// Our number or sender.
+    pub sender: String,
+    /// The Messaging Service of a callback.
+    pub service_sid: Option<String>,
+}
+
+impl Said {
+    /// What a webhook says about being written to, if anything: a word of the person, or a callback's error code.
+    pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<Said> {
+        let (opt, source, pair) = match (&webhook.inbound, &webhook.outbound) {
+            (Some(inbound), _) => {
+                let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
+                let source = match cause {
+                    Cause::Keyword => Source::Keyword,
+                    Cause::OptOutType => Source::OptOutType,
+                };
+                (opt, source, &inbound.pair)
+            }
+            (None, Some(pair)) if webhook.suppresses => (Opt::Stop, Source::Callback, pair),
+            _ => return None,
+        };
+        let error_code = match source {
+            Source::Callback => webhook.identity.error_code.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        Some(Said {
+            opt,
+            source,
+            arrival,
+            account_sid: pair.account_sid.clone(),
+            message_sid: webhook.identity.message_sid.clone(),
+            address: pair.theirs.clone(),
+            error_code,
+            route: webhook.route.clone(),
+            sender: pair.ours.clone(),
+            service_sid: webhook.parameter("MessagingServiceSid").filter(|sid| !sid.is_empty()),
+        })
+    }
+
+    /// What made it one, as the history of opt-outs has it.
+    pub fn cause(&self) -> &str {
+        match self.source {
+            Source::Callback => &self.error_code,
+            source => source.as_str(),
+        }
+    }
+}
+
+/// The suppressions of some people, before and after what they say.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// By account and number: other keys of the same person, for certain.
+    ties: BTreeMap<(String, String), Vec<String>>,
+    reasons: BTreeMap<Reason, Suppression>,
+    changed: Vec<Reason>,
+}
+
+impl Standing {
+    /// What is known of these people.
+    pub fn new(known: impl IntoIterator<Item = Suppression>) -> Standing {
+        let reasons = known.into_iter().map(|known| (known.reason(), known)).collect();
+        Standing { ties: BTreeMap::new(), reasons, changed: Vec::new() }
+    }
+
+    /// Adds which other keys a START of a person counts for.
+    pub fn tie(&mut self, account_sid: &str, keys: &Keys) {
+        for number in &keys.own {
+            let sure = keys.sure().into_iter().map(str::to_owned).collect();
+            self.ties.insert((account_sid.to_owned(), number.clone()), sure);
+        }
+    }
+
+    /// Takes in what was said, in the order in which it came; whether that changed anything.
+    pub fn hear(&mut self, said: &Said, policy: &Policy, now_ms: i64) -> bool {
+        if said.opt == Opt::Stop {
+            return self.begin(said.suppression(policy, now_ms));
+        }
+        let (number, channel) = (&said.address.number, &said.address.channel);
+        let tied = self.ties.get(&(said.account_sid.clone(), number.clone()));
+        let tied = tied.cloned().unwrap_or_default();
+        let is_theirs = |other: &String| phone::is_same(other, number) || tied.contains(other);
+        let mut ended_any = false;
+        for known in self.reasons.values_mut() {
+            let ends = known.in_force
+                && known.account_sid == said.account_sid
+                && is_theirs(&known.address.number)
+                && known.holds_for(&known.address.number, channel, policy)
+                && optout::lifts(said.arrival, known.since_ms, now_ms)
+                && policy.start_may_end(
+                    known.source,
+                    &known.error_code,
+                    known.heard_on.as_deref(),
+                    channel,
+                );
+            if ends {
+                known.end(Some(said.message_sid.clone()), None, now_ms);
+                self.changed.push(known.reason());
+                ended_any = true;
+            }
+        }
+        ended_any
+    }
+
+    /// Ends every reason that `which` picks; how many.
+    pub fn end(
+        &mut self,
+        which: impl Fn(&Suppression) -> bool,
+        changed_by: &str,
+        now_ms: i64,
+    ) -> usize {
+        let before = self.changed.len();
+        for known in self.reasons.values_mut().filter(|known| known.in_force && which(known)) {
+            known.end(None, Some(changed_by.to_owned()), now_ms);
+            self.changed.push(known.reason());
+        }
+        self.changed.len() - before
+    }
+
+    /// Adds a reason; whether it is new. One that holds already stays as it began.
+    pub fn begin(&mut self, new: Suppression) -> bool {
+        let reason = new.reason();
+        if self.reasons.get(&reason).is_some_and(|known| known.in_force) {
+            return false;
+        }
+        self.changed.push(reason.clone());
+        self.reasons.insert(reason, new);
+        true
+    }
+
+    /// What became different, each once, in the order of its key.
+    pub fn changes(self) -> Vec<Suppression> {
+        let Standing { mut reasons, mut changed, .. } = self;
+        changed.sort();
+        changed.dedup();
+        changed.into_iter().filter_map(|reason| reasons.remove(&reason)).collect()
+    }
+}
+
+impl Said {
+    /// What a STOP makes of it.
+    fn suppression(&self, policy: &Policy, now_ms: i64) -> Suppression {
+        Suppression {
+            account_sid: self.account_sid.clone(),
+            address: Address {
+                channel: policy.stop_reaches.of(&self.address.channel).to_owned(),
+                number: self.address.number.clone(),
+            },
+            source: self.source,
+            error_code: self.error_code.clone(),
+            in_force: true,
+            since_ms: now_ms,
+            changed_at_ms: now_ms,
+            message_sid: Some(self.message_sid.clone()),
+            route: Some(self.route.clone()),
+            heard_on: Some(self.address.channel.clone()),
+            sender: Some(self.sender.clone()).filter(|sender| !sender.is_empty()),
+            service_sid: self.service_sid.clone(),
+            changed_by: None,
+        }
+    }
+}
+
+impl Suppression {
+    /// Whether it is about this number, on this channel or one that shares opt-outs with it.
+    pub fn holds_for(&self, number: &str, channel: &str, policy: &Policy) -> bool {
+        self.address.number == number && reaches(&self.address.channel, channel, policy)
+    }
+
+    fn end(&mut self, message_sid: Option<String>, changed_by: Option<String>, now_ms: i64) {
+        self.in_force = false;
+        self.changed_at_ms = now_ms;
+        self.message_sid = message_sid;
+        self.changed_by = changed_by;
+    }
+
+    fn reason(&self) -> Reason {
+        let Address { channel, number } = self.address.clone();
+        (self.account_sid.clone(), number, channel, self.error_code.clone(), self.source)
+    }
+}

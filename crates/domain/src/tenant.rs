@@ -1,0 +1,214 @@
+//! An account with what is said of it alone: who it is, and what counts for it otherwise than for all. Decides what may be
+//! said, and what then counts; must not know where it is kept, nor who says it.
+
+use serde_json::Value;
+
+use crate::{
+    message::Number,
+    policy::Policy,
+    retention::{Retention, RetentionOverlay},
+};
+
+/// Longest name, in characters.
+const LONGEST_NAME: usize = 100;
+
+/// Most senders, and most Messaging Services.
+const MOST: usize = 1000;
+
+/// What is said of an account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Of a subaccount: the account it belongs to.
+    pub parent_sid: Option<String>,
+    /// What people call it.
+    pub friendly_name: String,
+    /// Its numbers and senders.
+    pub senders: Vec<String>,
+    /// Its Messaging Services.
+    pub services: Vec<String>,
+    /// What differs from the policy of all, as JSON.
+    pub policy: Value,
+    /// What differs from the retention of all, as JSON.
+    pub retention: Value,
+}
+
+/// An account that something is said of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tenant {
+    /// Which.
+    pub account_sid: String,
+    /// What is said.
+    pub profile: Profile,
+    /// Counts the changes, from 1.
+    pub revision: i64,
+    /// When it was first said, in milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// And last.
+    pub updated_at_ms: i64,
+    /// Since when its applications are not answered any more.
+    pub closed_at_ms: Option<i64>,
+}
+
+/// What counts for all, against which a profile is judged.
+#[derive(Debug, Clone)]
+pub struct Usual {
+    /// Who may be written to.
+    pub policy: Policy,
+    /// How long what is kept.
+    pub retention: Retention,
+    /// How long duplicates are known, in milliseconds.
+    pub result_ms: i64,
+    /// Whether there is a key to hash with.
+    pub hashes: bool,
+}
+
+/// Why a profile cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// A field is not written as it must be.
+    Form(String),
+    /// It can be read, and says what cannot count.
+    Meaning(String),
+}
+
+impl Profile {
+    /// Of an account of which nothing is said yet.
+    pub fn empty() -> Profile {
+        let nothing = Value::Object(serde_json::Map::new());
+        Profile {
+            parent_sid: None,
+            friendly_name: String::new(),
+            senders: Vec::new(),
+            services: Vec::new(),
+            policy: nothing.clone(),
+            retention: nothing,
+        }
+    }
+
+    /// What counts for the account, if that can be.
+    pub fn rules(&self, usual: &Usual) -> Result<(Policy, Retention), Fault> {
+        let meaning = |field: &str, problems: Vec<String>| {
+            Fault::Meaning(
+                problems.iter().map(|one| format!("{field}.{one}")).collect::<Vec<_>>().join("; "),
+            )
+        };
+        let policy = usual.policy.with(&self.policy).map_err(|them| meaning("policy", them))?;
+        let overlay: RetentionOverlay = serde_json::from_value(self.retention.clone())
+            .map_err(|error| Fault::Meaning(format!("retention: {error}")))?;
+        let retention = usual.retention.with(&overlay);
+        let problems = retention.problems(usual.result_ms, usual.hashes);
+        match problems.is_empty() {
+            true => Ok((policy, retention)),
+            false => Err(meaning("retention", problems)),
+        }
+    }
+
+    /// What is wrong with what is said of this account, if anything.
+    pub fn check(&self, account_sid: &str, usual: &Usual) -> Result<(), Fault> {
+        let form = |good: bool, told: String| if good { Ok(()) } else { Err(Fault::Form(told)) };
+        form(
+            self.parent_sid.as_deref().is_none_or(is_account_sid),
+            "parent_sid: must be AC and 32 lower-case hexadecimal digits".into(),
+        )?;
+        let name = &self.friendly_name;
+        form(
+            name.chars().count() <= LONGEST_NAME && !name.chars().any(char::is_control),
+            format!(
+                "friendly_name: must be at most {LONGEST_NAME} characters, none of them a control character"
+            ),
+        )?;
+        form(
+            self.senders.len() <= MOST && self.services.len() <= MOST,
+            format!("senders, services: at most {MOST} each"),
+        )?;
+        for sender in &self.senders {
+            let told =
+                "senders: each must be a number such as +15551234567 or whatsapp:+15551234567";
+            form(Number::asked(sender).is_some(), told.into())?;
+        }
+        for service in &self.services {
+            let told = "services: each must be MG and 32 lower-case hexadecimal digits";
+            form(is_service_sid(service), told.into())?;
+        }
+        if self.parent_sid.as_deref() == Some(account_sid) {
+            return Err(Fault::Meaning("parent_sid: no account belongs to itself".into()));
+        }
+        self.rules(usual).map(|_| ())
+    }
+}
+
+/// Whether this can be an account: `AC` and 32 lower-case hexadecimal digits.
+pub fn is_account_sid(text: &str) -> bool {
+    is_sid("AC", text)
+}
+
+/// Whether it is Twilio's name of a Messaging Service.
+pub fn is_service_sid(text: &str) -> bool {
+    is_sid("MG", text)
+}
+
+fn is_sid(prefix: &str, text: &str) -> bool {
+    let digits = text.strip_prefix(prefix).unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::retention::Keep;
+
+    fn usual() -> Usual {
+        Usual {
+            policy: crate::defaults::section("policy"),
+            retention: crate::defaults::section("retention"),
+            result_ms: 7 * 24 * 60 * 60 * 1000,
+            hashes: false,
+        }
+    }
+
+    const SID: &str = "AC00112233445566778899aabbccddeeff";
+
+    #[test]
+    fn what_is_said_counts_and_the_rest_is_as_for_all() {
+        let usual = usual();
+        let profile = Profile {
+            policy: json!({"stop_reaches": "channel"}),
+            retention: json!({"body": {"keep": "7d"}}),
+            ..Profile::empty()
+        };
+        profile.check(SID, &usual).unwrap();
+        let (policy, retention) = profile.rules(&usual).unwrap();
+        assert_eq!(retention.body.keep, "7d".parse::<Keep>().unwrap());
+        assert_eq!(retention.media, usual.retention.media);
+        assert_eq!(policy, usual.policy.with(&json!({"stop_reaches": "channel"})).unwrap());
+        assert_eq!(Profile::empty().rules(&usual).unwrap(), (usual.policy, usual.retention));
+    }
+
+    #[test]
+    fn what_cannot_be_is_named_by_its_field() {
+        let empty = Profile::empty;
+        for (profile, field) in [
+            (Profile { parent_sid: Some("AC1".into()), ..empty() }, "parent_sid"),
+            (Profile { parent_sid: Some(SID.into()), ..empty() }, "parent_sid"),
+            (Profile { friendly_name: "n".repeat(101), ..empty() }, "friendly_name"),
+            (Profile { friendly_name: "a\u{7}b".into(), ..empty() }, "friendly_name"),
+            (Profile { senders: vec!["whatsapp:".into()], ..empty() }, "senders"),
+            (Profile { senders: vec!["1".into(); 1001], ..empty() }, "senders"),
+            (Profile { services: vec!["MG1".into()], ..empty() }, "services"),
+            (Profile { policy: json!([]), ..empty() }, "policy"),
+            (Profile { policy: json!({"nonsense": 1}), ..empty() }, "policy.nonsense"),
+            (Profile { retention: json!({"body": {"keep": "soon"}}), ..empty() }, "retention"),
+            (Profile { retention: json!({"events": "1h"}), ..empty() }, "retention.events"),
+            (
+                Profile { retention: json!({"body": {"redact": "hash"}}), ..empty() },
+                "retention.body",
+            ),
+        ] {
+            let (Fault::Form(told) | Fault::Meaning(told)) =
+                profile.check(SID, &usual()).unwrap_err();
+            assert!(told.starts_with(field), "{field}: {told}");
+        }
+    }
+}

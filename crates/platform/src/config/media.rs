@@ -1,0 +1,146 @@
+//! What is said of media: whether they are looked at, where they may be, and what each channel takes.
+
+use serde::Deserialize;
+
+use super::{OFF, Secret};
+use crate::config::bucket_location::Place;
+use crate::listener as doors;
+use twilio_edge_domain::media::{fitness::Limits, link::SHORTEST_KEY, place::Places};
+
+/// How long a link may be good, in seconds: Twilio fetches a message's media within ten minutes, and no bucket signs for longer
+/// than a week.
+const LINK_TTL_S: std::ops::RangeInclusive<u32> = 600..=604_800;
+
+/// Longest that looking at media may be allowed to take: within the time an attempt has beside its call.
+const LONGEST_LOOK_MS: u64 = 15_000;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Media {
+    pub check: bool,
+    pub timeout_ms: u64,
+    pub remember_s: u64,
+    pub redirects: u32,
+    pub allow_http: bool,
+    pub ports: Vec<String>,
+    pub trust_addresses: Vec<String>,
+    pub concurrency: usize,
+    pub concurrency_per_account: usize,
+    pub store: MediaStore,
+    pub whatsapp: Limits,
+    pub sms: Limits,
+    pub rcs: Limits,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct MediaStore {
+    pub url: String,
+    pub endpoint: String,
+    pub region: String,
+    pub credentials_file: String,
+    pub keep_days: u32,
+    pub link_ttl_s: u32,
+    pub public_url: String,
+    pub link_key: Secret,
+    pub listen: String,
+}
+
+impl MediaStore {
+    /// Where the bytes are.
+    pub fn place(&self) -> Place<'_> {
+        let MediaStore { url, endpoint, region, credentials_file, .. } = self;
+        Place { url, endpoint, region, credentials_file }
+    }
+
+    /// Where links of ours are answered, unless nowhere.
+    pub fn address(&self) -> Option<&str> {
+        Some(self.listen.as_str()).filter(|listen| !listen.is_empty() && *listen != OFF)
+    }
+
+    fn problems(&self, serving: bool) -> Vec<String> {
+        if self.url.is_empty() {
+            let alone = (!self.public_url.is_empty() || self.address().is_some())
+                .then(|| "url: missing, and public_url or listen is set".to_owned());
+            return alone.into_iter().collect();
+        }
+        let mut problems = if serving { self.place().problems() } else { Vec::new() };
+        let mut check = |good: bool, problem: &str| {
+            if !good {
+                problems.push(problem.to_owned());
+            }
+        };
+        check(LINK_TTL_S.contains(&self.link_ttl_s), "link_ttl_s: must be 600 to 604800");
+        check((1..=3650).contains(&self.keep_days), "keep_days: must be 1 to 3650");
+        let is_ours = !self.public_url.is_empty();
+        let is_web = ["https://", "http://"].iter().any(|web| self.public_url.starts_with(web));
+        check(
+            !is_ours || is_web,
+            "public_url: must start with https:// (or http://, for a test), or be empty",
+        );
+        check(
+            is_ours || !self.url.starts_with("file:"),
+            "public_url: missing; a folder hands out no links of its own",
+        );
+        check(
+            self.address().is_none_or(|address| address.parse::<doors::Place>().is_ok()),
+            "listen: must be ADDRESS:PORT, as in 127.0.0.1:8084, or unix:/PATH, or off",
+        );
+        check(
+            self.link_key.expose().len() >= SHORTEST_KEY || (!is_ours && self.address().is_none()),
+            "link_key: must have 32 characters or more; `openssl rand -hex 32` makes one",
+        );
+        problems
+    }
+}
+
+impl Media {
+    /// What a channel takes; one that nobody speaks of, what RCS does.
+    pub fn of(&self, channel: &str) -> &Limits {
+        match channel {
+            "whatsapp" => &self.whatsapp,
+            "sms" => &self.sms,
+            _ => &self.rcs,
+        }
+    }
+
+    /// Bytes of the largest that any channel takes.
+    pub fn largest(&self) -> usize {
+        let all = [&self.whatsapp, &self.sms, &self.rcs].map(Limits::largest);
+        usize::try_from(all.into_iter().max().unwrap_or_default()).unwrap_or(usize::MAX)
+    }
+
+    /// Where media may be fetched, or what is wrong with that.
+    pub fn places(&self) -> Result<Places, String> {
+        Places::new(&self.trust_addresses, &self.ports, self.allow_http)
+    }
+
+    /// Everything that is wrong with it.
+    pub(super) fn problems(&self, serving: bool) -> Vec<String> {
+        let mut problems: Vec<String> = self.places().err().into_iter().collect();
+        let of_store = self.store.problems(serving);
+        problems.extend(of_store.into_iter().map(|problem| format!("store.{problem}")));
+        let mut check = |good: bool, problem: &str| {
+            if !good {
+                problems.push(problem.to_owned());
+            }
+        };
+        check(
+            (100..=LONGEST_LOOK_MS).contains(&self.timeout_ms),
+            "timeout_ms: must be 100 to 15000",
+        );
+        check(self.redirects <= 10, "redirects: must be 10 at most");
+        check(self.concurrency > 0, "concurrency: must be at least 1");
+        check(self.concurrency_per_account > 0, "concurrency_per_account: must be at least 1");
+        for (channel, limits) in
+            [("whatsapp", &self.whatsapp), ("sms", &self.sms), ("rcs", &self.rcs)]
+        {
+            for problem in limits.problems() {
+                problems.push(format!("{channel}.{problem}"));
+            }
+        }
+        problems
+    }
+}

@@ -1,0 +1,14 @@
+//! Process of the sidecar: configuration, clock, listeners, files, terminal, and telemetry.
+//!
+//! Architecture invariant: knows no use case, no table of the store and no remote service.
+
+pub mod clock;
+pub mod config;
+pub mod file_access;
+pub mod listener;
+pub mod log;
+pub mod metrics;
+pub mod store_metrics;
+pub mod strict_toml;
+pub mod terminal;
+pub mod traces;

@@ -1,0 +1,197 @@
+//! Where the sidecar can be called: at an address of the network, or at a socket in the file system, which only
+//! processes of this machine reach and file permissions guard. Knows how to open and serve both, and nothing of what
+//! is asked there.
+
+pub mod admission;
+pub mod server;
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use axum::Router;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, UnixListener};
+
+use self::admission::Admission;
+
+/// What stands before the path of a socket in the settings.
+const UNIX: &str = "unix:";
+
+/// Who may call at a socket: its owner and its group, so that Envoy can run as another user of that group.
+const MODE: u32 = 0o660;
+
+/// Share of the process's file descriptors that all listeners together may use.
+const SHARE: u64 = 2;
+
+/// Fewest connections of a listener, however few file descriptors there are.
+const LEAST: usize = 16;
+
+/// Most connections of each of so many listeners: what the settings say, within what the kernel permits. Raises the process's
+/// own limit of file descriptors as far as it may.
+pub fn capacity(wanted: usize, listeners: usize) -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let Some(files) = (if raised.is_ok() { maximum } else { current }) else { return wanted };
+    let share = usize::try_from(files / SHARE).unwrap_or(usize::MAX) / listeners.max(1);
+    wanted.min(share.max(LEAST))
+}
+
+/// A place to listen, as the settings name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// `127.0.0.1:8081`
+    Address(SocketAddr),
+    /// `unix:/run/twilio-edge/edge.sock`; absolute, since nobody knows where a service was started.
+    Socket(PathBuf),
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Place, ()> {
+        match text.strip_prefix(UNIX).map(Path::new) {
+            Some(path) if path.is_absolute() => Ok(Place::Socket(path.to_owned())),
+            Some(_) => Err(()),
+            None => text.parse().map(Place::Address).map_err(drop),
+        }
+    }
+}
+
+/// An open place: connections wait there from now on.
+pub enum Door {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Door {
+    /// Opens the place that a setting names. The error says which setting to change.
+    pub async fn open(setting: &str, place: &str) -> Result<Door, String> {
+        let problem =
+            |error: io::Error| format!("cannot listen on {place}: {error}; change {setting}");
+        match place.parse() {
+            Ok(Place::Address(address)) => {
+                let listener = TcpListener::bind(address).await.map_err(problem)?;
+                let address = listener.local_addr().map_err(problem)?;
+                Ok(Door::Tcp(listener, address))
+            }
+            Ok(Place::Socket(path)) => {
+                let listener = bind(&path).map_err(problem)?;
+                Ok(Door::Unix(listener, path))
+            }
+            Err(()) => Err(problem(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    /// Answers callers until `stop` resolves, then those who are still waiting.
+    pub async fn serve(
+        self,
+        router: Router,
+        admission: Admission,
+        stop: impl Future<Output = ()> + Send,
+    ) {
+        match self {
+            Door::Tcp(listener, _) => server::serve(listener, router, admission, stop).await,
+            Door::Unix(listener, _) => server::serve(listener, router, admission, stop).await,
+        }
+    }
+}
+
+/// `http://127.0.0.1:8081` or `unix:/run/twilio-edge/edge.sock`.
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Door::Tcp(_, address) => write!(f, "http://{address}"),
+            Door::Unix(_, path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+/// A socket outlives the process that made it. One that nobody answers at any more is replaced; a living sidecar's, and
+/// what is no socket, is left alone.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            let told = "there is something that is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+            }
+            _ => {
+                let told = "another process has this socket";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, told));
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_an_address_or_an_absolute_path() {
+        let tcp = "[::1]:8081".parse().map(Place::Address).unwrap();
+        assert_eq!("[::1]:8081".parse(), Ok(tcp));
+        assert_eq!("unix:/run/edge.sock".parse(), Ok(Place::Socket("/run/edge.sock".into())));
+        for wrong in ["", "8081", "localhost:8081", "unix:", "unix:edge.sock", "/run/edge.sock"] {
+            assert_eq!(wrong.parse::<Place>(), Err(()), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_answered_at_and_guarded_by_its_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("edge.sock");
+        let place = format!("unix:{}", path.display());
+        let door = Door::open("listen", &place).await.unwrap();
+        assert_eq!(door.to_string(), place);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+
+        let router = Router::new().route("/", axum::routing::get(async || "here"));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let metrics = crate::metrics::Metrics::default().listeners.listener("main");
+        let admission = Admission::new(crate::config::defaults().connections.limits(), metrics);
+        let serving = tokio::spawn(door.serve(router, admission, async { drop(stopped.await) }));
+        let mut caller = tokio::net::UnixStream::connect(&path).await.unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("here"), "{answer}");
+
+        let Err(taken) = Door::open("listen", &place).await else { panic!("taken twice") };
+        assert!(taken.contains("another process has this socket; change listen"), "{taken}");
+
+        stop.send(()).unwrap();
+        serving.await.unwrap();
+        assert!(path.exists(), "what a killed process leaves behind");
+        Door::open("listen", &place).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        fs::write(&path, "precious").unwrap();
+        let place = format!("unix:{}", path.display());
+        let Err(refused) = Door::open("admin.listen", &place).await else { panic!("taken") };
+        assert!(refused.contains("no socket; change admin.listen"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+}

@@ -1,0 +1,579 @@
+//! What the sidecar counts. Every name and every label value is fixed here, so nothing from outside can name a metric
+//! and every series of ours is there, at zero, from the first scrape; those of a route, from its first request.
+
+mod archive;
+mod catalogue;
+mod connections;
+mod labels;
+mod media;
+mod process;
+mod requests;
+mod sends;
+mod sinks;
+mod templates;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use prometheus_client::metrics::{
+    counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
+};
+use twilio_edge_contract::{Class, Decision, Opt, Outcome, SettlementResult};
+
+pub use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
+pub use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
+use self::{
+    archive::ArchiveMetrics,
+    catalogue::{Catalogue, Labels, Measure},
+    connections::ListenerMetrics,
+    media::MediaMetrics,
+    process::Process,
+    requests::Requests,
+    sends::SendMetrics,
+    sinks::SinkMetrics,
+    templates::TemplateMetrics,
+};
+use crate::{store_metrics as steps, store_metrics::Operation};
+use twilio_edge_domain::sweep_counts::Swept;
+use twilio_edge_domain::{
+    check::{Code, Verdict},
+    part::Part,
+    suppression::Source,
+};
+
+/// What is counted of a message nothing speaks against.
+const ALLOWED: &str = "allowed";
+
+/// Upper bounds in seconds: a claim is answered in about a millisecond, and not at all after a few hundred.
+const CLAIM_BUCKETS: [f64; 11] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+
+/// Upper bounds in seconds: memory takes microseconds, a database that syncs its disk milliseconds.
+const STORE_BUCKETS: [f64; 11] =
+    [0.00005, 0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.4, 2.0];
+
+/// Upper bounds of how many go together: a batch of the filter has 256 at most, one of the writer more.
+const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+const DECISIONS: [Decision; 6] = [
+    Decision::Proceed,
+    Decision::Duplicate,
+    Decision::InFlight,
+    Decision::Released,
+    Decision::Unavailable,
+    Decision::Accepted,
+];
+const CLASSES: [Class; 3] = [Class::Inbound, Class::Status, Class::Other];
+const OUTCOMES: [Outcome; 2] = [Outcome::Commit, Outcome::Release];
+const RESULTS: [SettlementResult; 4] = [
+    SettlementResult::Settled,
+    SettlementResult::Tombstoned,
+    SettlementResult::Superseded,
+    SettlementResult::Unavailable,
+];
+const OPTS: [Opt; 3] = [Opt::Stop, Opt::Start, Opt::Help];
+
+/// One series for each of a closed list, found by its place.
+#[derive(Debug)]
+struct Series<T>(Vec<T>);
+
+impl<T> Series<T> {
+    fn with(&self, place: usize, change: impl FnOnce(&T)) {
+        if let Some(series) = self.0.get(place) {
+            change(series);
+        }
+    }
+}
+
+/// All metrics of one sidecar.
+#[derive(Debug)]
+pub struct Metrics {
+    catalogue: Catalogue,
+    /// By decision and class.
+    claims: Series<Counter>,
+    claim_seconds: Histogram,
+    batches: Series<Histogram>,
+    settlements: Family<Labels<2>, Counter>,
+    opts: Family<Labels<1>, Counter>,
+    suppressions: Family<Labels<2>, Counter>,
+    checks: Family<Labels<1>, Counter>,
+    store_seconds: Series<Histogram>,
+    store_failures: Series<Counter>,
+    redis: Family<Labels<1>, Gauge>,
+    fallthroughs: Family<Labels<1>, Counter>,
+    connections: Family<Labels<2>, Gauge>,
+    queue_depth: Gauge,
+    queue_age: Measure,
+    events_written: Counter,
+    events_refused: Counter,
+    spool_bytes: Gauge,
+    spool_refuses: Gauge,
+    spool_replayed: Counter,
+    spool_torn: Counter,
+    accounts_stale: Gauge,
+    requests: Requests,
+    denied: Family<Labels<1>, Counter>,
+    limited: Family<Labels<1>, Counter>,
+    exports_failed: Counter,
+    lines_held_back: Counter,
+    redacted: Family<Labels<1>, Counter>,
+    deleted: Counter,
+    retention_failures: Counter,
+    retention_last_run: Measure,
+    oldest_body_age: Measure,
+    /// Connections of each listener.
+    pub listeners: ListenerMetrics,
+    /// What went into the archive.
+    pub archive: ArchiveMetrics,
+    /// What was sent.
+    pub sends: SendMetrics,
+    /// How media were found.
+    pub media: MediaMetrics,
+    pub templates: TemplateMetrics,
+    /// What sinks got.
+    pub sinks: SinkMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut catalogue = Catalogue::default();
+        let all = &mut catalogue;
+        let claims: Family<Labels<2>, Counter> = all.counters(
+            "claims",
+            &["decision", "class"],
+            "Claims answered: `proceed`, `duplicate`, `in_flight`, `released`, `unavailable`, `accepted`; of class `inbound`, `status`, `other`",
+        );
+        let claims = DECISIONS
+            .iter()
+            .flat_map(|decided| CLASSES.map(|class| (*decided, class)))
+            .map(|(decided, class)| {
+                let labels = [("decision", decision(decided)), ("class", class.as_str())];
+                claims.get_or_create(&labels).clone()
+            });
+        let claims = Series(claims.collect());
+        let claim_seconds = all.histogram(
+            "claim_duration_seconds",
+            "Time to answer a batch of claims",
+            &CLAIM_BUCKETS,
+        );
+        let batches: Family<Labels<1>, Histogram, fn() -> Histogram> = all.histograms(
+            "batch_size",
+            &["of"],
+            "How many go together: `claims` and `settlements` of a filter, `events` to the database",
+            || Histogram::new(BATCH_BUCKETS),
+        );
+        let of = |batch: Batch| batches.get_or_create(&[("of", batch.as_str())]).clone();
+        let batches = Series(Batch::ALL.map(of).into());
+        let settlements = all.counters(
+            "settlements",
+            &["outcome", "result"],
+            "Settlements answered: `commit`, `release`; `settled`, `tombstoned`, `superseded`, `unavailable`",
+        );
+        let opts = all.counters("opt_events", &["opt"], "Words heard: `stop`, `start`, `help`");
+        let suppressions = all.counters(
+            "suppression_changes",
+            &["change", "source"],
+            "Suppressions that `began` or `ended`, by what made it so (docs/COMPLIANCE.md)",
+        );
+        let checks = all.counters(
+            "checks",
+            &["verdict"],
+            "Questions whether a message may be sent: `allowed`, and each reason why not (docs/COMPLIANCE.md)",
+        );
+        let store_seconds: Family<Labels<1>, Histogram, fn() -> Histogram> = all.histograms(
+            "store_duration_seconds",
+            &["operation"],
+            "Time a store took for a batch; what `leases_` begins is Redis, or the memory of a sidecar without it, `ledger_` SQL, `journal_` the spool and SQL",
+            || Histogram::new(STORE_BUCKETS),
+        );
+        let store_failures: Family<Labels<1>, Counter> = all.counters(
+            "store_failures",
+            &["operation"],
+            "Batches a store did not do in time, or not at all",
+        );
+        let operation = |operation: Operation| [("operation", operation.as_str())];
+        let seconds = |one| store_seconds.get_or_create(&operation(one)).clone();
+        let failures = |one| store_failures.get_or_create(&operation(one)).clone();
+        let metrics = Metrics {
+            claims,
+            claim_seconds,
+            batches,
+            settlements,
+            opts,
+            suppressions,
+            checks,
+            store_seconds: Series(Operation::ALL.map(seconds).into()),
+            store_failures: Series(Operation::ALL.map(failures).into()),
+            redis: all.gauges("redis_state", ["state"], "1 for what Redis is: `none`, `up`, `away`"),
+            fallthroughs: all.counters(
+                "store_fallthroughs",
+                &["store"],
+                "Batches that went past a store that was away: `redis`",
+            ),
+            connections: all.gauges(
+                "sql_connections",
+                ["pool", "state"],
+                "Connections to the database, `in_use` and `idle`: those of `quick` commits, of `durable` ones, of `readers`",
+            ),
+            queue_depth: all.gauge("event_queue_depth", "Events waiting to be written; the spool has the same"),
+            queue_age: all.measure(
+                "event_queue_age_seconds",
+                "For how long the event waits that waits longest, in memory and in the spool",
+            ),
+            events_written: all.counter("events_written", "Events written"),
+            events_refused: all.counter("events_refused", "Events the database refused to take, which are lost"),
+            spool_bytes: all.gauge(
+                "spool_bytes",
+                "Bytes of the spool, which has what the database does not have yet",
+            ),
+            spool_refuses: all.gauge(
+                "spool_refuses",
+                "1 while the spool is full or its disk takes nothing, and claims wait for the database",
+            ),
+            spool_replayed: all.counter(
+                "spool_replayed",
+                "Events found in the spool of a sidecar that was killed",
+            ),
+            spool_torn: all.counter(
+                "spool_torn",
+                "Files of the spool that ended in the middle of an event",
+            ),
+            accounts_stale: all.gauge(
+                "accounts_stale",
+                "1 while the accounts file cannot be used and filters get the last good keys",
+            ),
+            requests: Requests::of(all),
+            denied: all.counters(
+                "api_key_failures",
+                &["reason"],
+                "Requests whose token was not good: `unknown`, of another `scope`, of an account that is `closed`",
+            ),
+            limited: all.counters(
+                "rate_limited",
+                &["by"],
+                "Requests that came too often: of a `key`, or with bad tokens from an `address`",
+            ),
+            exports_failed: all.counter(
+                "trace_exports_failed",
+                "Batches of spans the collector did not take, which are lost",
+            ),
+            lines_held_back: all.counter(
+                "log_lines_held_back",
+                "Lines not written because there were too many of the kind (docs/OBSERVABILITY.md)",
+            ),
+            redacted: all.counters(
+                "retention_redacted",
+                &["part"],
+                "Rows a part was taken out of by the retention job (docs/RETENTION.md)",
+            ),
+            deleted: all.counter("retention_deleted", "Rows deleted by the retention job"),
+            retention_failures: all.counter(
+                "retention_failures",
+                "Runs of the retention job that did not finish",
+            ),
+            retention_last_run: all.measure(
+                "retention_last_run_timestamp_seconds",
+                "When everything due was last found done, in seconds since 1970",
+            ),
+            oldest_body_age: all.measure(
+                "retention_oldest_body_age_seconds",
+                "Age of the oldest webhook whose body may still be there, as of the last run",
+            ),
+            listeners: ListenerMetrics::of(all),
+            archive: ArchiveMetrics::of(all),
+            sends: SendMetrics::of(all),
+            media: MediaMetrics::of(all),
+            templates: TemplateMetrics::of(all),
+            sinks: SinkMetrics::of(all),
+            catalogue: Catalogue::default(),
+        };
+        all.info("build", "The version that runs", [("version", env!("CARGO_PKG_VERSION"))]);
+        all.read_off(&process::FAMILIES, Process::default());
+        metrics.begin();
+        Metrics { catalogue, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// So that each series is there, at zero, before anything happened.
+    fn begin(&self) {
+        self.listeners.begin();
+        self.sends.begin();
+        self.media.begin();
+        self.templates.begin();
+        for part in Part::ALL {
+            self.redacted.get_or_create(&[("part", part.as_str())]).inc_by(0);
+        }
+        for outcome in OUTCOMES {
+            for result in RESULTS {
+                self.settlements.get_or_create(&settlement_labels(outcome, result)).inc_by(0);
+            }
+        }
+        for opt in OPTS {
+            self.opts.get_or_create(&[("opt", opt.as_str())]).inc_by(0);
+        }
+        for verdict in Code::ALL.map(Code::as_str).into_iter().chain([ALLOWED]) {
+            self.checks.get_or_create(&[("verdict", verdict)]).inc_by(0);
+        }
+        for source in Source::ALL {
+            for began in [true, false] {
+                self.suppressions.get_or_create(&suppression_labels(began, source)).inc_by(0);
+            }
+        }
+        for denial in Denial::ALL {
+            self.denied.get_or_create(&[("reason", denial.as_str())]).inc_by(0);
+        }
+        for limit in Limit::ALL {
+            self.limited.get_or_create(&[("by", limit.as_str())]).inc_by(0);
+        }
+        for pool in Pool::ALL {
+            self.connected(pool, Connections { in_use: 0, idle: 0 });
+        }
+        self.redis_is(RedisState::None);
+        self.fallthroughs.get_or_create(&[("store", "redis")]).inc_by(0);
+    }
+
+    pub fn claimed(&self, decision: Decision, class: Class) {
+        let place = |list: &[_], one| list.iter().position(|other| *other == one);
+        let row = place(&DECISIONS, decision).unwrap_or_default();
+        let column = CLASSES.iter().position(|other| *other == class).unwrap_or_default();
+        self.claims.with(row * CLASSES.len() + column, |counter| {
+            counter.inc();
+        });
+    }
+
+    pub fn claims_took(&self, time: Duration) {
+        self.claim_seconds.observe(time.as_secs_f64());
+    }
+
+    pub fn batched(&self, batch: Batch, count: usize) {
+        self.batches.with(batch as usize, |histogram| histogram.observe(count as f64));
+    }
+
+    /// A store was asked for something, and answered now; also a step of who asked.
+    pub fn asked<T, E>(
+        &self,
+        operation: Operation,
+        since: Instant,
+        answer: Result<T, E>,
+    ) -> Result<T, E> {
+        let took = since.elapsed().as_secs_f64();
+        self.store_seconds.with(operation as usize, |histogram| histogram.observe(took));
+        if answer.is_err() {
+            self.store_failures.with(operation as usize, |counter| {
+                counter.inc();
+            });
+        }
+        steps::note(operation, since, answer.is_ok());
+        answer
+    }
+
+    /// Asks a store, and counts how long it took.
+    pub async fn timed<T, E>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let since = Instant::now();
+        let answer = work.await;
+        self.asked(operation, since, answer)
+    }
+
+    pub fn redis_is(&self, state: RedisState) {
+        for other in RedisState::ALL {
+            let gauge = self.redis.get_or_create(&[("state", other.as_str())]);
+            gauge.set((other == state).into());
+        }
+    }
+
+    pub fn connected(&self, pool: Pool, connections: Connections) {
+        let pool = pool.as_str();
+        let gauge = |state| self.connections.get_or_create(&[("pool", pool), ("state", state)]);
+        gauge("in_use").set(connections.in_use);
+        gauge("idle").set(connections.idle);
+    }
+
+    pub fn settled(&self, outcome: Outcome, result: SettlementResult) {
+        self.settlements.get_or_create(&settlement_labels(outcome, result)).inc();
+    }
+
+    pub fn opt_heard(&self, opt: Opt) {
+        self.opts.get_or_create(&[("opt", opt.as_str())]).inc();
+    }
+
+    pub fn suppression_changed(&self, began: bool, source: Source) {
+        self.suppressions.get_or_create(&suppression_labels(began, source)).inc();
+    }
+
+    pub fn checked(&self, verdicts: &[Verdict]) {
+        let against = verdicts.iter().filter_map(|verdict| verdict.code).map(Code::as_str);
+        let allowed = verdicts.iter().all(|verdict| verdict.ok).then_some(ALLOWED);
+        for verdict in against.chain(allowed) {
+            self.checks.get_or_create(&[("verdict", verdict)]).inc();
+        }
+    }
+
+    pub fn redis_fell_through(&self) {
+        self.fallthroughs.get_or_create(&[("store", "redis")]).inc();
+    }
+
+    pub fn queued(&self, waiting: usize) {
+        self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    pub fn queue_is_old(&self, age: Duration) {
+        self.queue_age.set(age.as_secs_f64());
+    }
+
+    pub fn events_written(&self, count: usize) {
+        self.events_written.inc_by(count as u64);
+        self.batched(Batch::Events, count);
+    }
+
+    pub fn event_refused(&self) {
+        self.events_refused.inc();
+    }
+
+    pub fn spooled(&self, bytes: u64, refuses: bool) {
+        self.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.spool_refuses.set(refuses.into());
+    }
+
+    pub fn spool_replayed(&self, events: usize, torn: bool) {
+        self.spool_replayed.inc_by(events as u64);
+        self.spool_torn.inc_by(torn.into());
+    }
+
+    pub fn accounts_are_stale(&self, stale: bool) {
+        self.accounts_stale.set(stale.into());
+    }
+
+    pub fn answered(&self, route: &str, status: u16, took: Duration) {
+        self.requests.answered(route, status, took);
+    }
+
+    pub fn denied(&self, denial: Denial) {
+        self.denied.get_or_create(&[("reason", denial.as_str())]).inc();
+    }
+
+    pub fn limited(&self, limit: Limit) {
+        self.limited.get_or_create(&[("by", limit.as_str())]).inc();
+    }
+
+    pub(crate) fn lines_held_back(&self, count: u64) {
+        self.lines_held_back.inc_by(count);
+    }
+
+    pub(crate) fn spans_lost(&self) {
+        self.exports_failed.inc();
+    }
+
+    pub fn events_waiting(&self) -> usize {
+        usize::try_from(self.queue_depth.get()).unwrap_or_default()
+    }
+
+    pub fn swept(&self, swept: &Swept) {
+        for (part, count) in &swept.redacted {
+            let counter = self.redacted.get_or_create(&[("part", part.as_str())]);
+            counter.inc_by(*count as u64);
+        }
+        self.deleted.inc_by(swept.deleted as u64);
+    }
+
+    pub fn retention_ran(&self, now_ms: i64) {
+        self.retention_last_run.set(seconds(now_ms));
+    }
+
+    pub fn retention_failed(&self) {
+        self.retention_failures.inc();
+    }
+
+    pub fn oldest_body(&self, age_ms: i64) {
+        self.oldest_body_age.set(seconds(age_ms));
+    }
+
+    /// All of it, as OpenMetrics text.
+    pub fn text(&self) -> String {
+        self.catalogue.text()
+    }
+}
+
+/// Every family, as the table of docs/METRICS.md.
+pub fn reference() -> String {
+    Metrics::default().catalogue.reference()
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+/// The word for it, in metrics and traces.
+pub fn decision(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Proceed => "proceed",
+        Decision::Duplicate => "duplicate",
+        Decision::InFlight => "in_flight",
+        Decision::Released => "released",
+        Decision::Unavailable => "unavailable",
+        Decision::Accepted => "accepted",
+    }
+}
+
+fn suppression_labels(began: bool, source: Source) -> Labels<2> {
+    [("change", if began { "began" } else { "ended" }), ("source", source.as_str())]
+}
+
+fn settlement_labels(outcome: Outcome, result: SettlementResult) -> Labels<2> {
+    let outcome = match outcome {
+        Outcome::Commit => "commit",
+        Outcome::Release => "release",
+    };
+    let result = match result {
+        SettlementResult::Settled => "settled",
+        SettlementResult::Tombstoned => "tombstoned",
+        SettlementResult::Superseded => "superseded",
+        SettlementResult::Unavailable => "unavailable",
+    };
+    [("outcome", outcome), ("result", result)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_holds_the_print() {
+        let document = include_str!("../../../docs/METRICS.md");
+        let told = "docs/METRICS.md: put in `twilio-edge reference metrics`";
+        assert!(document.contains(&reference()), "{told}");
+    }
+
+    #[test]
+    fn a_place_in_a_list_is_that_of_its_series() {
+        let metrics = Metrics::default();
+        for (place, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, place, "{operation:?}");
+        }
+        for (place, batch) in Batch::ALL.into_iter().enumerate() {
+            assert_eq!(batch as usize, place, "{batch:?}");
+        }
+        for (n, decided) in DECISIONS.into_iter().enumerate() {
+            for (m, class) in CLASSES.into_iter().enumerate() {
+                (0..=n * 3 + m).for_each(|_| metrics.claimed(decided, class));
+            }
+        }
+        let text = metrics.text();
+        for (n, decided) in DECISIONS.into_iter().enumerate() {
+            for (m, class) in CLASSES.into_iter().enumerate() {
+                let (decision, class) = (decision(decided), class.as_str());
+                let line = format!(
+                    "twilio_edge_claims_total{{decision=\"{decision}\",class=\"{class}\"}} {}\n",
+                    n * 3 + m + 1
+                );
+                assert!(text.contains(&line), "{line} in\n{text}");
+            }
+        }
+    }
+}

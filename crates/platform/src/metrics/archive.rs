@@ -1,0 +1,53 @@
+//! What is counted of the archive.
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::{
+    catalogue::{Catalogue, Measure},
+    seconds,
+};
+
+/// The series of the archive.
+#[derive(Debug)]
+pub struct ArchiveMetrics {
+    archived: Counter,
+    erased: Counter,
+    failures: Counter,
+    oldest: Measure,
+}
+
+impl ArchiveMetrics {
+    pub(super) fn of(all: &mut Catalogue) -> ArchiveMetrics {
+        ArchiveMetrics {
+            archived: all.counter("archived", "Webhooks put into the archive (docs/ARCHIVE.md)"),
+            erased: all.counter(
+                "archive_erased",
+                "Webhooks taken out of the archive because they were redacted",
+            ),
+            failures: all.counter(
+                "archive_failures",
+                "Times the archive or the database did not let webhooks be archived; they wait",
+            ),
+            oldest: all.measure(
+                "archive_oldest_age_seconds",
+                "Age of the oldest webhook that is not archived yet; 0 while there is none",
+            ),
+        }
+    }
+
+    pub fn archived(&self, count: usize) {
+        self.archived.inc_by(count as u64);
+    }
+
+    pub fn erased(&self, count: usize) {
+        self.erased.inc_by(count as u64);
+    }
+
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+
+    pub fn oldest(&self, age_ms: i64) {
+        self.oldest.set(seconds(age_ms));
+    }
+}

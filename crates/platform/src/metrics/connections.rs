@@ -1,0 +1,132 @@
+//! What is counted of the connections of each listener.
+
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+
+use super::catalogue::{Catalogue, Labels};
+
+/// The listeners there are.
+const LISTENERS: [&str; 3] = ["main", "admin", "media"];
+
+/// Share that was used up when a connection lost its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionRefusal {
+    /// That of one address.
+    Address,
+    /// All of the listener.
+    Listener,
+}
+
+impl ConnectionRefusal {
+    const ALL: [ConnectionRefusal; 2] = [ConnectionRefusal::Address, ConnectionRefusal::Listener];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            ConnectionRefusal::Address => "address",
+            ConnectionRefusal::Listener => "listener",
+        }
+    }
+}
+
+/// What a connection waited for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionWait {
+    /// The headers of a request.
+    Headers,
+    /// The next request.
+    Request,
+    /// The caller to read a response.
+    Response,
+}
+
+impl ConnectionWait {
+    const ALL: [ConnectionWait; 3] =
+        [ConnectionWait::Headers, ConnectionWait::Request, ConnectionWait::Response];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            ConnectionWait::Headers => "headers",
+            ConnectionWait::Request => "request",
+            ConnectionWait::Response => "response",
+        }
+    }
+}
+
+/// The series of all listeners.
+#[derive(Debug, Clone)]
+pub struct ListenerMetrics {
+    open: Family<Labels<1>, Gauge>,
+    refused: Family<Labels<2>, Counter>,
+    timed_out: Family<Labels<2>, Counter>,
+}
+
+/// The series of one listener.
+#[derive(Debug, Clone)]
+pub struct ConnectionMetrics {
+    listener: &'static str,
+    all: ListenerMetrics,
+}
+
+impl ListenerMetrics {
+    pub(super) fn of(all: &mut Catalogue) -> ListenerMetrics {
+        ListenerMetrics {
+            open: all.gauges(
+                "connections_open",
+                ["listener"],
+                "Open connections of a listener: `main`, `admin` or `media`",
+            ),
+            refused: all.counters(
+                "connections_refused",
+                &["listener", "reason"],
+                "Times that a connection was refused or closed to make room for another: `address`, callers without a good key from one address had their share (`connections.max_per_address`); `listener`, the listener was full (`connections.max`)",
+            ),
+            timed_out: all.counters(
+                "connections_timed_out",
+                &["listener", "waiting_for"],
+                "Connections that were closed because the caller took too long: to send the `headers` of a request, to send its next `request`, or to read a `response`",
+            ),
+        }
+    }
+
+    /// Creates each series, at zero.
+    pub(super) fn begin(&self) {
+        for listener in LISTENERS {
+            let one = self.listener(listener);
+            one.open(0);
+            for reason in ConnectionRefusal::ALL {
+                one.refusals(reason).inc_by(0);
+            }
+            for wait in ConnectionWait::ALL {
+                one.timeouts(wait).inc_by(0);
+            }
+        }
+    }
+
+    pub fn listener(&self, listener: &'static str) -> ConnectionMetrics {
+        ConnectionMetrics { listener, all: self.clone() }
+    }
+}
+
+impl ConnectionMetrics {
+    pub fn open(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.all.open.get_or_create(&[("listener", self.listener)]).set(count);
+    }
+
+    pub fn refused(&self, reason: ConnectionRefusal) {
+        self.refusals(reason).inc();
+    }
+
+    pub fn timed_out(&self, wait: ConnectionWait) {
+        self.timeouts(wait).inc();
+    }
+
+    fn refusals(&self, reason: ConnectionRefusal) -> Counter {
+        let labels = [("listener", self.listener), ("reason", reason.as_str())];
+        self.all.refused.get_or_create(&labels).clone()
+    }
+
+    fn timeouts(&self, wait: ConnectionWait) -> Counter {
+        let labels = [("listener", self.listener), ("waiting_for", wait.as_str())];
+        self.all.timed_out.get_or_create(&labels).clone()
+    }
+}

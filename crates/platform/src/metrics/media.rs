@@ -1,0 +1,37 @@
+//! What is counted of media: how looking at them ends. Hosts and accounts are not named: callers could make any number of them.
+
+use prometheus_client::metrics::{counter::Counter, family::Family};
+
+use super::catalogue::{Catalogue, Labels};
+use twilio_edge_domain::media::Why;
+
+/// The series of media.
+#[derive(Debug)]
+pub struct MediaMetrics {
+    checks: Family<Labels<1>, Counter>,
+}
+
+impl MediaMetrics {
+    pub(super) fn of(all: &mut Catalogue) -> MediaMetrics {
+        MediaMetrics {
+            checks: all.counters(
+                "media_checks",
+                &["outcome"],
+                "Media of messages that were looked at: `fit`, `remembered` as such, or what is wrong with them (docs/MEDIA.md)",
+            ),
+        }
+    }
+
+    /// So that each series is there, at zero.
+    pub(super) fn begin(&self) {
+        let wrong = Why::ALL.map(Why::as_str);
+        for outcome in ["fit", "remembered"].into_iter().chain(wrong) {
+            self.checks.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+    }
+
+    /// One was looked at.
+    pub fn checked(&self, outcome: &'static str) {
+        self.checks.get_or_create(&[("outcome", outcome)]).inc();
+    }
+}

@@ -1,0 +1,195 @@
+//! What is counted of messages that are sent. Senders are named only if the operator has said how fast they are: callers could
+//! make any number of others.
+
+use std::{collections::BTreeSet, sync::PoisonError, sync::RwLock, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+};
+
+use super::catalogue::{Catalogue, Labels, Measure};
+use twilio_edge_domain::sending::backlog::SendsStanding;
+use twilio_edge_domain::sending::{errors::To, failing::Failing, pace::Rate, rules::Code};
+
+const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
+
+/// What all senders are counted as that nobody has named.
+const OTHER: &str = "other";
+
+/// Upper bounds in seconds: Twilio answers in a few tenths, and `sending.timeout_ms` is 15 s.
+const CALL_BUCKETS: [f64; 10] = [0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SenderLabel {
+    sender: String,
+}
+
+/// The series of sending.
+#[derive(Debug)]
+pub struct SendMetrics {
+    outcomes: Family<Labels<1>, Counter>,
+    refusals: Family<Labels<1>, Counter>,
+    reconciled: Family<Labels<1>, Counter>,
+    switched: Family<Labels<1>, Counter>,
+    calls: Histogram,
+    errors: Family<Labels<1>, Counter>,
+    under_way: Gauge,
+    allowed: Gauge,
+    senders: Family<SenderLabel, Counter>,
+    rates: Family<SenderLabel, Measure>,
+    named: RwLock<BTreeSet<String>>,
+    unknowns: Gauge,
+    oldest: Measure,
+}
+
+impl SendMetrics {
+    pub(super) fn of(all: &mut Catalogue) -> SendMetrics {
+        SendMetrics {
+            outcomes: all.counters(
+                "sends",
+                &["outcome"],
+                "Attempts to send a message: `sent`, `refused` for good, `retried` later, `unknown` (docs/SENDING.md)",
+            ),
+            refusals: all.counters(
+                "send_refusals",
+                &["code"],
+                "Messages that a rule of ours refused, when they were asked for or right before Twilio was called, by the code of the rule",
+            ),
+            reconciled: all.counters(
+                "sends_reconciled",
+                &["by"],
+                "Messages of which something was learned later: Twilio told a status (`callback`), has it in its list (`found`), or never had it, and it is sent again (`absent`)",
+            ),
+            switched: all.counters(
+                "sends_switched",
+                &["to"],
+                "Messages that are sent instead of one that its channel did not take: a `template`, or on another `channel` (docs/SENDING.md)",
+            ),
+            calls: all.histogram(
+                "twilio_call_seconds",
+                "How long a call of Twilio's REST API took that made a message, or was to",
+                &CALL_BUCKETS,
+            ),
+            errors: all.counters(
+                "twilio_errors",
+                &["class"],
+                "Calls that made no message: `throttled` (429, 20429), `passing` (a code that is tried again), `operator`, `caller` and `recipient` (a code that somebody has to act on), `other` (a code nobody knows), `server` (5xx and what is no answer), `lost` (none came), `not_connected`",
+            ),
+            under_way: all.gauge("twilio_calls_under_way", "Calls of Twilio's REST API that this sidecar has begun and not ended"),
+            allowed: all.gauge(
+                "twilio_calls_allowed",
+                "How many there may be for one account: of the account that may have the fewest",
+            ),
+            senders: all.counters(
+                "sender_messages",
+                &["sender"],
+                "Messages that Twilio took, by the sender whose rate the operator has said; all others are `other`",
+            ),
+            rates: all.add(
+                "sender_rate",
+                "gauge",
+                &["sender"],
+                "Messages a second this sender may send, through all sidecars together; each of the others, if `other`",
+                Family::default(),
+            ),
+            named: RwLock::default(),
+            unknowns: all.gauge(
+                "sends_unknown",
+                "Messages of which nobody knows whether they were sent",
+            ),
+            oldest: all.measure(
+                "send_queue_age_seconds",
+                "For how long the message waits that should have been sent first: for its turn, for Twilio, or for the database",
+            ),
+        }
+    }
+
+    /// So that each series is there, at zero.
+    pub(super) fn begin(&self) {
+        for outcome in OUTCOMES {
+            self.outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+        for to in [To::Template, To::Channel] {
+            self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
+        }
+        for code in Code::ALL {
+            self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
+        }
+        for class in Failing::ALL {
+            self.errors.get_or_create(&[("class", class.as_str())]).inc_by(0);
+        }
+        for by in ["callback", "found", "absent"] {
+            self.reconciled(by, 0);
+        }
+    }
+
+    /// How fast these senders are, and all others: only these are named from here on.
+    pub fn name<'a>(&self, senders: impl Iterator<Item = (&'a str, Rate)>, usual: Rate) {
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        for (sender, rate) in senders.chain([(OTHER, usual)]) {
+            let label = SenderLabel { sender: sender.to_owned() };
+            self.senders.get_or_create(&label).inc_by(0);
+            self.rates.get_or_create(&label).set(rate.as_per_second());
+            named.insert(sender.to_owned());
+        }
+    }
+
+    /// An attempt has ended.
+    pub fn ended(&self, outcome: &'static str) {
+        self.outcomes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Twilio has taken a message of this sender.
+    pub fn sent(&self, sender: &str) {
+        let is_named = self.named.read().unwrap_or_else(PoisonError::into_inner).contains(sender);
+        let sender = if is_named { sender } else { OTHER };
+        self.senders.get_or_create(&SenderLabel { sender: sender.to_owned() }).inc();
+    }
+
+    /// A rule of ours was against a message.
+    pub fn refused(&self, code: Code) {
+        self.refusals.get_or_create(&[("code", code.as_str())]).inc();
+    }
+
+    /// Attempts whose sidecar has died.
+    pub fn unknown(&self, count: u64) {
+        self.outcomes.get_or_create(&[("outcome", "unknown")]).inc_by(count);
+    }
+
+    /// Something was learned of messages.
+    pub fn reconciled(&self, by: &'static str, count: u64) {
+        self.reconciled.get_or_create(&[("by", by)]).inc_by(count);
+    }
+
+    /// Another message is sent instead.
+    pub fn switched(&self, to: To) {
+        self.switched.get_or_create(&[("to", to.as_str())]).inc();
+    }
+
+    /// A call has ended; how it failed, if it did.
+    pub fn called(&self, took: Duration, failing: Option<Failing>) {
+        self.calls.observe(took.as_secs_f64());
+        if let Some(failing) = failing {
+            self.errors.get_or_create(&[("class", failing.as_str())]).inc();
+        }
+    }
+
+    /// How many calls there are, and may be for one account.
+    pub fn calling(&self, under_way: usize, allowed: usize) {
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.under_way.set(whole(under_way));
+        self.allowed.set(whole(allowed));
+    }
+
+    /// How it stands now.
+    pub fn stand(&self, standing: &SendsStanding, now_ms: i64) {
+        self.unknowns.set(standing.unknowns);
+        let since = match standing.oldest_due_ms {
+            0 => 0,
+            due_ms => now_ms.saturating_sub(due_ms).max(0),
+        };
+        self.oldest
+            .set(Duration::from_millis(u64::try_from(since).unwrap_or_default()).as_secs_f64());
+    }
+}

@@ -1,0 +1,91 @@
+//! What is counted of deliveries. Sinks are named by their operator, a few dozen at most.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+
+use super::catalogue::{Catalogue, Measure};
+use twilio_edge_domain::delivery::Next;
+
+const OUTCOMES: [&str; 3] = ["delivered", "failed", "dead"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabel {
+    sink: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabel {
+    sink: String,
+    outcome: &'static str,
+}
+
+/// The series of all sinks.
+#[derive(Debug)]
+pub struct SinkMetrics {
+    deliveries: Family<DeliveryLabel, Counter>,
+    unavailable: Family<SinkLabel, Gauge>,
+    oldest_dead: Family<SinkLabel, Measure>,
+}
+
+impl SinkMetrics {
+    pub(super) fn of(all: &mut Catalogue) -> SinkMetrics {
+        let unavailable = "1 while a sink is left alone because it did not answer";
+        SinkMetrics {
+            deliveries: all.counters(
+                "deliveries",
+                &["sink", "outcome"],
+                "Deliveries tried: `delivered`, `failed`, `dead` (docs/DELIVERY.md)",
+            ),
+            unavailable: all.add(
+                "sink_unavailable",
+                "gauge",
+                &["sink"],
+                unavailable,
+                Family::default(),
+            ),
+            oldest_dead: all.add(
+                "dead_letter_oldest_age_seconds",
+                "gauge",
+                &["sink"],
+                "How long the oldest dead letter of a sink has waited for somebody to decide about it; 0 while there is none",
+                Family::default(),
+            ),
+        }
+    }
+
+    /// Makes the series of a sink, at zero.
+    pub fn begin(&self, sink: &str) {
+        for outcome in OUTCOMES {
+            let label = DeliveryLabel { sink: sink.to_owned(), outcome };
+            self.deliveries.get_or_create(&label).inc_by(0);
+        }
+        self.is_open(sink, false);
+        self.oldest_dead(sink, Duration::ZERO);
+    }
+
+    /// How old its oldest dead letter is.
+    pub fn oldest_dead(&self, sink: &str, age: Duration) {
+        let label = SinkLabel { sink: sink.to_owned() };
+        self.oldest_dead.get_or_create(&label).set(age.as_secs_f64());
+    }
+
+    pub fn tried(&self, sink: &str, next: &Next) {
+        let [delivered, failed, dead] = OUTCOMES;
+        let outcome = match next {
+            Next::Done => delivered,
+            Next::Again(_) => failed,
+            Next::Dead => dead,
+        };
+        self.deliveries.get_or_create(&DeliveryLabel { sink: sink.to_owned(), outcome }).inc();
+    }
+
+    /// Whether its breaker keeps deliveries away.
+    pub fn is_open(&self, sink: &str, is_open: bool) {
+        let label = SinkLabel { sink: sink.to_owned() };
+        self.unavailable.get_or_create(&label).set(is_open.into());
+    }
+}

@@ -1,0 +1,54 @@
+//! What is counted of templates. They are not named: an account may have thousands.
+
+use prometheus_client::metrics::{counter::Counter, family::Family};
+
+use super::catalogue::{Catalogue, Labels, Measure};
+use twilio_edge_domain::template::catalogue::Change;
+
+/// The series of templates.
+#[derive(Debug)]
+pub struct TemplateMetrics {
+    syncs: Family<Labels<1>, Counter>,
+    changes: Counter,
+    age: Measure,
+}
+
+impl TemplateMetrics {
+    pub(super) fn of(all: &mut Catalogue) -> TemplateMetrics {
+        TemplateMetrics {
+            syncs: all.counters(
+                "template_syncs",
+                &["outcome"],
+                "Readings of an account's templates from Twilio: `read` or `failed`",
+            ),
+            changes: all.counter(
+                "template_changes",
+                "Templates that were found added, removed or changed at Twilio; the audit has each",
+            ),
+            age: all.measure(
+                "templates_age_seconds",
+                "For how long the templates were not read from Twilio, of the account that waits longest",
+            ),
+        }
+    }
+
+    /// So that each series is there, at zero.
+    pub(super) fn begin(&self) {
+        for outcome in ["read", "failed"] {
+            self.syncs.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+    }
+
+    /// An account's templates were read, or not.
+    pub fn synced(&self, outcome: &'static str, changes: &[Change]) {
+        self.syncs.get_or_create(&[("outcome", outcome)]).inc();
+        self.changes.inc_by(u64::try_from(changes.len()).unwrap_or_default());
+    }
+
+    /// When those were read that are oldest, in milliseconds since 1970.
+    pub fn read_at(&self, oldest_ms: i64, now_ms: i64) {
+        let age_ms = now_ms.saturating_sub(oldest_ms).max(0);
+        let age_ms = u64::try_from(age_ms).unwrap_or_default();
+        self.age.set(std::time::Duration::from_millis(age_ms).as_secs_f64());
+    }
+}

@@ -1,0 +1,125 @@
+//! Output for people: the one place that writes to standard output and standard error.
+//!
+//! Most of the text that commands and logs show was written by strangers: the words of a message, the name of a sender, the answer
+//! of a server. A terminal executes control characters in it, and bidirectional and invisible characters make it read as something
+//! else. So all of them are shown as `\u001b`, the escape that JSON has as well: JSON stays JSON of the same value.
+//!
+//! Architecture invariant: no other module of the library prints; a test searches for it.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+pub use twilio_edge_domain::display::{line, page};
+
+/// Writes to standard output.
+///
+/// # Errors
+///
+/// The output is closed or full.
+pub fn print(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(page(text).as_bytes())
+}
+
+/// Writes a line to standard output. A reader that has left is no error: it has seen enough.
+pub fn print_line(text: &str) {
+    let _ = print(&format!("{text}\n"));
+}
+
+/// Writes a line to standard error.
+pub fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(format!("{}\n", page(text)).as_bytes());
+}
+
+/// Writes data that a program reads back: as it is into a file or a pipe, escaped on a terminal.
+///
+/// # Errors
+///
+/// The output is closed or full.
+pub fn print_data(data: &[u8]) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.is_terminal() {
+        true => output.write_all(page(&String::from_utf8_lossy(data)).as_bytes()),
+        false => output.write_all(data),
+    }
+}
+
+/// Writes log lines to standard error, each in one line whatever is in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogLines;
+
+impl<'a> MakeWriter<'a> for LogLines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        *self
+    }
+}
+
+impl Write for LogLines {
+    /// The formatter writes an event at once, with a line break at its end.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(log_line(event).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn log_line(event: &[u8]) -> String {
+    let text = String::from_utf8_lossy(event);
+    match text.strip_suffix('\n') {
+        Some(text) => format!("{}\n", line(text)),
+        None => line(&text).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    #[test]
+    fn log_line_is_one_line() {
+        assert_eq!(
+            log_line(b"reason=a\nERROR forged\x1b[0m\n"),
+            "reason=a\\u000aERROR forged\\u001b[0m\n"
+        );
+        assert_eq!(log_line(b"\xff\n"), "\u{fffd}\n");
+    }
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => sources(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_prints() {
+        let mut found = Vec::new();
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        sources(&repository.join("sidecar/src"), &mut found);
+        for member in fs::read_dir(repository.join("crates")).unwrap() {
+            sources(&member.unwrap().path().join("src"), &mut found);
+        }
+        assert!(found.len() > 100);
+        for path in found.iter().filter(|path| !path.ends_with("src/terminal.rs")) {
+            let text = fs::read_to_string(path).unwrap();
+            for (n, line) in text.lines().enumerate() {
+                let prints = ["println!(", "print!(", "eprint!(", "dbg!(", "stdout()", "stderr()"];
+                let print = prints.iter().find(|print| line.contains(**print));
+                let is_question =
+                    line.contains("is_terminal()") || line.contains("ProgressDrawTarget::");
+                assert!(print.is_none() || is_question, "{}:{}: {line}", path.display(), n + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Traces, as OTLP over HTTP, where somebody collects them: a span for each request that is answered, and for each claim one
+//! in the trace of its own webhook, because one call carries the claims of many. Decides what a span tells (no body, no
+//! number, no secret) and what happens when the collector is away: nothing but that spans are lost. Where it is off, it is
+//! one pointer that is looked at.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{
+        Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _,
+        TraceFlags, TraceId, TraceState, TracerProvider as _,
+    },
+};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span},
+};
+use twilio_edge_contract::{Claim, Verdict};
+
+use crate::store_metrics::Step;
+use crate::{
+    config,
+    metrics::{Metrics, decision},
+};
+use twilio_edge_domain::trace::{Trace, Traceparent};
+
+/// Spans that wait for the collector; more are lost.
+const QUEUE: usize = 4096;
+
+/// Largest answer of a collector that is read.
+const LONGEST_ANSWER: u64 = 65_536;
+
+/// Where spans go; nowhere, unless an endpoint is configured.
+#[derive(Debug, Clone, Default)]
+pub struct Telemetry(Option<Arc<Exporting>>);
+
+#[derive(Debug)]
+struct Exporting {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+/// The span of a request that is being answered.
+#[derive(Debug)]
+pub struct Answering {
+    span: Span,
+    exporting: Arc<Exporting>,
+}
+
+/// Which span a claim's span is linked to: that of the call it came in.
+#[derive(Debug, Clone)]
+pub struct Callout(SpanContext);
+
+/// The claims of a batch whose requests are traced, each with its place in the batch.
+#[derive(Debug)]
+pub struct Traced {
+    exporting: Arc<Exporting>,
+    claims: Vec<(usize, Traceparent, [KeyValue; 3])>,
+    since: SystemTime,
+}
+
+impl Telemetry {
+    /// Starts to export, if there is somewhere to export to.
+    pub fn start(settings: &config::Telemetry, metrics: Arc<Metrics>) -> Result<Telemetry, String> {
+        if settings.otlp_endpoint.is_empty() {
+            return Ok(Telemetry(None));
+        }
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .http_status_as_error(false)
+            .build();
+        let client = Collector { agent: agent.into(), metrics, away: AtomicBool::new(false) };
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_http_client(client)
+            .with_endpoint(traces_at(&settings.otlp_endpoint))
+            .with_timeout(timeout)
+            .build()
+            .map_err(|error| format!("telemetry.otlp_endpoint: {error}"))?;
+        // A thread of its own: whoever ends a span never waits for the collector.
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE)
+            .with_scheduled_delay(Duration::from_millis(settings.every_ms));
+        let processor =
+            BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
+        let ratio = f64::from(settings.sample_percent) / 100.0;
+        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)));
+        let resource = Resource::builder()
+            .with_service_name("twilio-edge")
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(processor)
+            .with_sampler(sampler)
+            .with_resource(resource.build())
+            .build();
+        let tracer = provider.tracer("twilio-edge");
+        Ok(Telemetry(Some(Arc::new(Exporting { provider, tracer }))))
+    }
+
+    /// Begins the span of a request; none when nothing is exported. `route` is a template, never a path with names in it.
+    pub fn answering(
+        &self,
+        method: &str,
+        route: &str,
+        traceparent: Option<&str>,
+    ) -> Option<Answering> {
+        let exporting = self.0.as_ref()?;
+        let parent = traceparent.and_then(Traceparent::parse);
+        let span = SpanBuilder::from_name(format!("{method} {route}"))
+            .with_kind(SpanKind::Server)
+            .with_attributes([
+                KeyValue::new("http.request.method", method.to_owned()),
+                KeyValue::new("http.route", route.to_owned()),
+            ]);
+        let span = span.start_with_context(&exporting.tracer, &context(parent.as_ref()));
+        Some(Answering { span, exporting: exporting.clone() })
+    }
+
+    /// Takes down which of these claims are traced; none when nothing is exported, or none of them is.
+    pub fn traced(&self, claims: &[Claim]) -> Option<Traced> {
+        let exporting = self.0.as_ref()?;
+        let traced = claims.iter().enumerate().filter_map(|(place, claim)| {
+            let parent = Trace::of(claim).parent?;
+            let identity = &claim.identity;
+            let attributes = [
+                KeyValue::new("webhook.class", identity.class.as_str()),
+                KeyValue::new("webhook.sid", identity.message_sid.clone()),
+                KeyValue::new("account.sid", identity.account_sid.clone()),
+            ];
+            Some((place, parent, attributes))
+        });
+        let claims: Vec<_> = traced.collect();
+        let traced = Traced { exporting: exporting.clone(), claims, since: SystemTime::now() };
+        (!traced.claims.is_empty()).then_some(traced)
+    }
+
+    /// Sends what waits, but for no longer than `limit`.
+    pub async fn finish(self, limit: Duration) {
+        let Some(exporting) = self.0 else { return };
+        let finished = tokio::task::spawn_blocking(move || {
+            exporting.provider.shutdown_with_timeout(limit).is_ok()
+        });
+        if !matches!(tokio::time::timeout(limit, finished).await, Ok(Ok(true))) {
+            tracing::warn!(event = "traces.left", "stopped before every span was exported");
+        }
+    }
+}
+
+impl Answering {
+    /// What the spans of its claims are linked to.
+    pub fn callout(&self) -> Callout {
+        Callout(self.span.span_context().clone())
+    }
+
+    /// Ends it: the request was answered with this status, after these steps.
+    pub fn end(mut self, status: u16, steps: &[Step]) {
+        self.exporting.tell_steps(&self.span, steps);
+        self.span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        if status >= 500 {
+            self.span.set_status(Status::error(""));
+        }
+        self.span.end();
+    }
+}
+
+impl Traced {
+    /// Writes a span for each of them into the trace of its webhook, from when they were taken down until now, with one below
+    /// it for each step that their batch took in the stores.
+    pub fn end(self, verdicts: &[Verdict], callout: Option<&Callout>, steps: &[Step]) {
+        let now = SystemTime::now();
+        for (place, parent, attributes) in self.claims {
+            let links = callout.map(|callout| Link::with_context(callout.0.clone()));
+            let span = SpanBuilder::from_name("claim")
+                .with_kind(SpanKind::Server)
+                .with_start_time(self.since)
+                .with_attributes(attributes)
+                .with_links(links.into_iter().collect());
+            let context = context(Some(&parent));
+            let mut span = span.start_with_context(&self.exporting.tracer, &context);
+            if let Some(verdict) = verdicts.get(place) {
+                span.set_attribute(KeyValue::new("decision", decision(verdict.decision)));
+                if let Some(attempt) = verdict.attempt {
+                    span.set_attribute(KeyValue::new("attempt", i64::from(attempt)));
+                }
+            }
+            self.exporting.tell_steps(&span, steps);
+            span.end_with_timestamp(now);
+        }
+    }
+}
+
+impl Exporting {
+    /// Writes what was asked of the stores below a span, if that one is sampled.
+    fn tell_steps(&self, span: &Span, steps: &[Step]) {
+        if !span.is_recording() {
+            return;
+        }
+        let parent = Context::new().with_remote_span_context(span.span_context().clone());
+        for Step { operation, began, took, done } in steps {
+            let step = SpanBuilder::from_name(operation.as_str())
+                .with_kind(SpanKind::Client)
+                .with_start_time(*began);
+            let mut step = step.start_with_context(&self.tracer, &parent);
+            if !done {
+                step.set_status(Status::error("not done in time, or not at all"));
+            }
+            step.end_with_timestamp(*began + *took);
+        }
+    }
+}
+
+/// As the parent of a span; without one, a trace begins.
+fn context(parent: Option<&Traceparent>) -> Context {
+    let context = Context::new();
+    let Some(parent) = parent else { return context };
+    let ids =
+        TraceId::from_hex(parent.trace_id()).ok().zip(SpanId::from_hex(parent.span_id()).ok());
+    match ids {
+        Some((trace, span)) => {
+            let flags = TraceFlags::new(parent.flags());
+            let remote = SpanContext::new(trace, span, flags, true, TraceState::NONE);
+            context.with_remote_span_context(remote)
+        }
+        None => context,
+    }
+}
+
+/// The standard names the base, and its path for traces is added.
+fn traces_at(endpoint: &str) -> String {
+    let base = endpoint.trim_end_matches('/');
+    if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") }
+}
+
+/// The way to the collector. Blocks the thread of the exporter, and nobody else.
+#[derive(Debug)]
+struct Collector {
+    agent: ureq::Agent,
+    metrics: Arc<Metrics>,
+    /// So that an outage is told of once, not with each batch.
+    away: AtomicBool,
+}
+
+impl Collector {
+    fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (parts, body) = request.into_parts();
+        let response = self.agent.run(Request::from_parts(parts, body.to_vec()))?;
+        let (parts, mut body) = response.into_parts();
+        let body = body.with_config().limit(LONGEST_ANSWER).read_to_vec()?;
+        Ok(Response::from_parts(parts, body.into()))
+    }
+
+    fn note(&self, problem: Option<String>) {
+        let was_away = self.away.swap(problem.is_some(), Ordering::Relaxed);
+        if problem.is_some() {
+            self.metrics.spans_lost();
+        }
+        match problem {
+            Some(reason) if !was_away => {
+                tracing::warn!(event = "traces.not_taken", %reason, "the collector of traces does not take them; they are lost until it does");
+            }
+            None if was_away => {
+                tracing::info!(event = "traces.taken", "the collector of traces takes them again")
+            }
+            _ => {}
+        }
+    }
+}
+
+impl HttpClient for Collector {
+    fn send_bytes<'a, 'b>(
+        &'a self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let answer = self.send(request);
+            self.note(match &answer {
+                Ok(response) if response.status().is_success() => None,
+                Ok(response) => Some(format!("it answers {}", response.status())),
+                Err(error) => Some(error.to_string()),
+            });
+            answer
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use twilio_edge_contract::{Class, Decision, Identity};
+
+    use super::*;
+    use crate::store_metrics::Operation;
+
+    /// What a claim costs for being observed: nothing is made, so nothing has to be found and freed.
+    #[test]
+    fn where_nothing_is_traced_a_claim_makes_nothing_to_be_observed() {
+        let (telemetry, metrics) = (Telemetry::default(), Metrics::default());
+        let identity = Identity {
+            class: Class::Inbound,
+            account_sid: "AC1".into(),
+            message_sid: "SM1".into(),
+            status: None,
+            error_code: None,
+        };
+        let mut claim = Claim::new("c1".into(), identity, "/in".into(), "From=%2B1".into());
+        claim.traceparent = Some(format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16)));
+        let claims = [claim];
+        let observe = || {
+            assert!(telemetry.answering("POST", "/edge/v1/claims", None).is_none());
+            assert!(telemetry.traced(&claims).is_none());
+            for operation in Operation::ALL {
+                let done = metrics.timed(operation, async { Ok::<u8, u8>(1) }).now_or_never();
+                assert_eq!(done, Some(Ok(1)));
+            }
+            metrics.claimed(Decision::Proceed, Class::Inbound);
+            metrics.claims_took(Duration::from_millis(1));
+            metrics.answered("/edge/v1/claims", 200, Duration::from_millis(1));
+        };
+        // A route is met for the first time once.
+        observe();
+        assert_eq!(allocation_counter::measure(observe).count_total, 0);
+        let counts = allocation_counter::measure(|| drop(Metrics::default()));
+        assert!(counts.count_total > 0, "what is made is counted");
+    }
+
+    #[test]
+    fn an_endpoint_is_a_base_or_the_path_itself() {
+        for endpoint in ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"] {
+            assert_eq!(traces_at(endpoint), "http://c:4318/v1/traces");
+        }
+    }
+}

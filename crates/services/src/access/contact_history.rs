@@ -1,0 +1,87 @@
+//! A number's whole story in one answer: what was agreed and refused, which windows are open, what was said last. Asks the
+//! stores side by side and puts the answers together; the API and `twilio-edge story` show the same.
+
+use twilio_edge_domain::{
+    consent::Consent,
+    message::{Heard, Message, Number},
+    policy::Policy,
+    suppression::{self, Suppression},
+    window::Window,
+};
+use twilio_edge_store::{
+    StoreError,
+    histories::{Histories, Search, WindowSearch},
+};
+
+/// Windows told, at most: a person writes to few of our numbers.
+const WINDOWS: usize = 100;
+
+/// Stored data about a number in one account, the latest first.
+#[derive(Debug, Clone)]
+pub struct ContactHistory {
+    /// Account that the data belongs to.
+    pub account_sid: String,
+    /// The number, and the only channel that was asked for, if one was.
+    pub number: Number,
+    /// Reasons why messages to it are refused now, and earlier reasons.
+    pub suppressions: Vec<Suppression>,
+    /// Consents, given and withdrawn.
+    pub consents: Vec<Consent>,
+    /// Conversation windows, one for each of our numbers.
+    pub windows: Vec<Window>,
+    /// Latest messages from and to it.
+    pub messages: Vec<Message>,
+    /// Latest webhooks about it.
+    pub events: Vec<Heard>,
+}
+
+/// Reads the history of a number: at most `limit` messages, and as many webhooks. Of a number on one channel it has the
+/// suppressions of every channel that shares opt-outs with it under the account's policy.
+///
+/// # Errors
+///
+/// The database is unavailable or too slow.
+pub async fn of(
+    histories: &Histories,
+    policy: &Policy,
+    account_sid: &str,
+    number: &Number,
+    limit: usize,
+) -> Result<ContactHistory, StoreError> {
+    let latest = Search { number: Some(number.clone()), ..Search::of(account_sid, limit) };
+    let windows = WindowSearch {
+        account_sid: account_sid.to_owned(),
+        person: number.clone(),
+        sender: None,
+        after_ms: i64::MIN,
+        until_ms: i64::MAX,
+        after: None,
+        limit: WINDOWS,
+    };
+    let (suppressions, consents, windows, messages, events) = tokio::try_join!(
+        histories.suppressions(account_sid, &number.number),
+        histories.consents(account_sid, &number.number),
+        histories.windows(&windows),
+        histories.messages(&latest),
+        histories.events(&latest),
+    )?;
+    let reaches = |suppressed: &str| {
+        let channel = number.channel.as_deref();
+        channel.is_none_or(|channel| suppression::reaches(suppressed, channel, policy))
+    };
+    Ok(ContactHistory {
+        account_sid: account_sid.to_owned(),
+        suppressions: suppressions
+            .into_iter()
+            .filter(|known| reaches(&known.address.channel))
+            .collect(),
+        consents: consents
+            .into_iter()
+            .filter(|known| number.is_on(&known.address.channel))
+            .collect(),
+        windows: windows.found,
+        messages: messages.found,
+        events: events.found,
+        number: number.clone(),
+    })
+}

@@ -1,0 +1,350 @@
+//! Who may be written to, at work: suppressions added and ended, consents recorded, and the question whether a message may
+//! be sent. It puts the domain and the stores in order, writes down who changed what, and adds no rule of its own; it knows
+//! neither HTTP nor SQL.
+
+use std::{collections::BTreeSet, slice, sync::Arc};
+
+use serde_json::json;
+
+use crate::access::api_keys::Caller;
+use twilio_edge_domain::{
+    address::Address,
+    check::{self, Facts, Kind, Question, Verdict},
+    consent::{self, Consent, State},
+    phone::{self, Region},
+    policy::{Category, Policies},
+    suppression::{self, EVERY_CHANNEL, Source, Suppression},
+    window,
+};
+use twilio_edge_platform::metrics::Metrics;
+use twilio_edge_store::{AuditEntry, Consents, StoreError, Stores, Suppressions};
+
+/// Administers who may be written to.
+#[derive(Clone)]
+pub struct Permissions {
+    /// What people agreed to.
+    pub consents: Consents,
+    /// Who must not be written to.
+    pub suppressions: Suppressions,
+    /// Which channels share opt-outs, by account.
+    pub policies: Policies,
+    metrics: Option<Arc<Metrics>>,
+}
+
+/// Answers whether a message may be sent.
+#[derive(Clone)]
+pub struct Checks {
+    stores: Stores,
+    policies: Policies,
+    metrics: Arc<Metrics>,
+}
+
+/// A message somebody wants to send.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// The account that sends.
+    pub account_sid: String,
+    /// Our number or sender, if it is known yet.
+    pub from: Option<String>,
+    /// The person.
+    pub to: Address,
+    /// What it is for.
+    pub category: Category,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// Written at a time of a list, each time in one transaction.
+pub const TOGETHER: usize = 500;
+
+impl Permissions {
+    /// In this database. A sidecar counts what changes.
+    pub fn new(
+        consents: Consents,
+        policies: Policies,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Permissions {
+        Permissions { suppressions: consents.suppressions(), consents, policies, metrics }
+    }
+
+    /// Suppresses some people of an account; those who were not yet for this reason. Once more changes nothing.
+    pub async fn suppress(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        people: &[Address],
+        source: Source,
+        now_ms: i64,
+    ) -> Result<Vec<Suppression>, StoreError> {
+        let numbers: Vec<&str> = people.iter().map(|address| address.number.as_str()).collect();
+        let begin = |address: &Address| Suppression {
+            account_sid: account_sid.to_owned(),
+            address: address.clone(),
+            source,
+            error_code: String::new(),
+            in_force: true,
+            since_ms: now_ms,
+            changed_at_ms: now_ms,
+            message_sid: None,
+            route: None,
+            heard_on: None,
+            sender: None,
+            service_sid: None,
+            changed_by: Some(by.actor.clone()),
+        };
+        let change = |standing: &mut twilio_edge_domain::suppression::Standing| {
+            for address in people {
+                standing.begin(begin(address));
+            }
+        };
+        let written = |changes: &[Suppression]| {
+            let action = match source {
+                Source::Import => "suppressions.imported",
+                _ => "suppression.added",
+            };
+            entry(by, account_sid, action, &about(changes), json!({"source": source}), now_ms)
+        };
+        let changes = self.suppressions.change(account_sid, &numbers, change, written).await?;
+        self.count(&changes);
+        Ok(changes)
+    }
+
+    /// Suppresses everybody on a list, in the name of it; how many are suppressed for that reason only now.
+    pub async fn suppress_list(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        mut people: impl Iterator<Item = Address>,
+        now_ms: i64,
+    ) -> Result<usize, StoreError> {
+        let mut added = 0;
+        while let Some(some) = some_of(&mut people) {
+            added += self.suppress(by, account_sid, &some, Source::Import, now_ms).await?.len();
+        }
+        Ok(added)
+    }
+
+    /// Ends every suppression of a number of an account, on one channel or all; those that held.
+    pub async fn unsuppress(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        number: &str,
+        channel: Option<&str>,
+        now_ms: i64,
+    ) -> Result<Vec<Suppression>, StoreError> {
+        let keys = self.consents.contacts().keys(account_sid, number).await?;
+        let numbers = keys.sure();
+        let policy = self.policies.of(account_sid);
+        let of_channel = |known: &Suppression| {
+            channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
+        };
+        let change = |standing: &mut twilio_edge_domain::suppression::Standing| {
+            standing.end(of_channel, &by.actor, now_ms);
+        };
+        let written = |changes: &[Suppression]| {
+            let sources: Vec<Source> = changes.iter().map(|known| known.source).collect();
+            let detail = json!({"channel": channel, "sources": sources});
+            entry(by, account_sid, "suppression.removed", &about(changes), detail, now_ms)
+        };
+        let changes = self.suppressions.change(account_sid, &numbers, change, written).await?;
+        self.count(&changes);
+        Ok(changes)
+    }
+
+    /// Records what a person said; whether that is new.
+    pub async fn record(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        said: &Consent,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let action = match said.state {
+            State::Withdrawn => "consent.withdrawn",
+            State::Granted => "consent.recorded",
+        };
+        let subject = format!("consent of {}", said.address);
+        let entry = entry(by, account_sid, action, &subject, json!({"state": said.state}), now_ms);
+        Ok(self.consents.record(slice::from_ref(said), entry).await? > 0)
+    }
+
+    /// Records everything on a list; how many pieces are new.
+    pub async fn record_list(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        mut said: impl Iterator<Item = Consent>,
+        now_ms: i64,
+    ) -> Result<usize, StoreError> {
+        let mut added = 0;
+        while let Some(some) = some_of(&mut said) {
+            let subject = format!("{} consents", some.len());
+            let entry = entry(by, account_sid, "consents.imported", &subject, json!({}), now_ms);
+            added += self.consents.record(&some, entry).await?;
+        }
+        Ok(added)
+    }
+
+    /// Returns the person whom a text names exactly as a webhook did, if the account knows that address: somebody wrote
+    /// from it, or a suppression or consent of it is recorded. For texts that [`suppression::person`] does not read.
+    pub async fn known_address(
+        &self,
+        account_sid: &str,
+        text: &str,
+        channel: Option<&str>,
+    ) -> Result<Option<Address>, StoreError> {
+        let is_everywhere = channel == Some(EVERY_CHANNEL);
+        let Some(address) = Address::as_in_webhook(text, channel.filter(|_| !is_everywhere)) else {
+            return Ok(None);
+        };
+        let numbers = phone::spellings(&address.number);
+        let is_its = |channel: &str| [EVERY_CHANNEL, &address.channel].contains(&channel);
+        let wrote = self.consents.last_inbound(account_sid, &address.channel, &numbers).await?;
+        let is_known = !wrote.is_empty()
+            || self
+                .suppressions
+                .of_numbers(account_sid, &numbers)
+                .await?
+                .iter()
+                .any(|known| is_its(&known.address.channel))
+            || self
+                .consents
+                .of_numbers(account_sid, &numbers)
+                .await?
+                .iter()
+                .any(|said| is_its(&said.address.channel));
+        let channel = if is_everywhere { EVERY_CHANNEL.to_owned() } else { address.channel };
+        Ok(is_known.then_some(Address { channel, number: address.number }))
+    }
+
+    /// Returns the person whom a text names; or what is wrong with the text, if the account does not know the address.
+    pub async fn person(
+        &self,
+        account_sid: &str,
+        text: &str,
+        channel: Option<&str>,
+        region: Option<Region>,
+    ) -> Result<Result<Address, String>, StoreError> {
+        match suppression::person(text, channel, region) {
+            Ok(person) => Ok(Ok(person)),
+            Err(problem) => {
+                let known = self.known_address(account_sid, text, channel).await?;
+                Ok(known.ok_or(problem))
+            }
+        }
+    }
+
+    /// Returns those of these addresses that the account knows ([`Permissions::known_address`]).
+    pub async fn known_addresses(
+        &self,
+        account_sid: &str,
+        unread: BTreeSet<Address>,
+    ) -> Result<BTreeSet<Address>, StoreError> {
+        let mut known = BTreeSet::new();
+        for Address { channel, number } in unread {
+            known.extend(self.known_address(account_sid, &number, Some(&channel)).await?);
+        }
+        Ok(known)
+    }
+
+    fn count(&self, changes: &[Suppression]) {
+        if let Some(metrics) = &self.metrics {
+            changes.iter().for_each(|one| metrics.suppression_changed(one.in_force, one.source));
+        }
+    }
+}
+
+impl Checks {
+    /// On these stores.
+    pub fn new(stores: Stores, policies: Policies, metrics: Arc<Metrics>) -> Checks {
+        Checks { stores, policies, metrics }
+    }
+
+    /// Whether somebody wrote to the account from this address, so that it can be answered whatever its numbering plan says.
+    pub async fn has_written(
+        &self,
+        account_sid: &str,
+        address: &Address,
+    ) -> Result<bool, StoreError> {
+        let numbers = phone::spellings(&address.number);
+        let has_any = |found: &[(String, i64)]| !found.is_empty();
+        let found =
+            self.stores.last_inbound(account_sid, &address.channel, &numbers, has_any).await?;
+        Ok(has_any(&found))
+    }
+
+    /// What every rule says about a message. Read from the database, not from what is remembered: a STOP that any sidecar
+    /// has answered is known here.
+    pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
+        let Intent { account_sid, from, to, category, kind } = intent;
+        let keys = self.stores.contacts().keys(account_sid, &to.number).await?;
+        let numbers = keys.sure();
+        let policy = self.policies.of(account_sid);
+        let mut facts = Facts { possible: keys.possible.clone(), ..Facts::default() };
+        if *kind == Kind::Session && policy.has_window(&to.channel) {
+            let last = |found: &[(String, i64)]| {
+                let to_sender = |ours: &str| from.as_deref().is_none_or(|from| from == ours);
+                let found = found.iter().filter(|(ours, _)| to_sender(ours));
+                found.map(|(_, last_inbound_ms)| *last_inbound_ms).max()
+            };
+            let is_open = |found: &[(String, i64)]| {
+                last(found).is_some_and(|last_ms| now_ms < window::expires_ms(last_ms))
+            };
+            let found =
+                self.stores.last_inbound(account_sid, &to.channel, &numbers, is_open).await?;
+            facts.last_inbound_ms = last(&found);
+        }
+        let all = keys.all();
+        let said = self.stores.consents().of_numbers(account_sid, &all).await?;
+        let counts = |said: &Consent| {
+            // What may be somebody else's says no, and never yes.
+            let is_doubtful = keys.possible.contains(&said.address.number);
+            said.category == *category
+                && said.address.channel == to.channel
+                && (said.state == State::Withdrawn || !is_doubtful)
+        };
+        facts.consent = consent::current(said.into_iter().filter(counts));
+        // Last, so that nothing that was answered meanwhile is missed.
+        facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &all).await?;
+        let question =
+            Question { channel: &to.channel, number: &to.number, category: *category, kind: *kind };
+        let verdicts = check::may_send(&policy, &question, &facts, now_ms);
+        self.metrics.checked(&verdicts);
+        Ok(verdicts)
+    }
+}
+
+/// As many as are written together, while there are any.
+fn some_of<T>(list: &mut impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let some: Vec<T> = list.take(TOGETHER).collect();
+    Some(some).filter(|some| !some.is_empty())
+}
+
+/// Whom it is about, as the audit has it: no whole number.
+fn about(changes: &[Suppression]) -> String {
+    match changes {
+        [one] => format!("suppression of {}", one.address),
+        many => format!("{} suppressions", many.len()),
+    }
+}
+
+fn entry(
+    by: &Caller,
+    account_sid: &str,
+    action: &str,
+    subject: &str,
+    detail: serde_json::Value,
+    now_ms: i64,
+) -> AuditEntry {
+    AuditEntry {
+        id: 0,
+        at_ms: now_ms,
+        actor: by.actor.clone(),
+        source: by.source.clone(),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        account_sid: Some(account_sid.to_owned()),
+        detail: detail.to_string(),
+    }
+}

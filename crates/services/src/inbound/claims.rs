@@ -1,0 +1,455 @@
+//! The path of a claim, and of its settlement, through the sidecar: what is recorded before the answer, and who may
+//! have the webhook. It puts the domain and the stores in order and adds no rule of its
+//! own; it knows neither HTTP nor SQL.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use twilio_edge_contract::{
+    Claim, Class, Decision, Identity, Opt, Outcome, Settled, Settlement, SettlementResult, Verdict,
+    is_target,
+};
+
+use crate::{
+    access::marketing::Withdrawal,
+    inbound::{
+        delivery_worker::Bell,
+        redirects::{Redirects, StoredAnswer},
+    },
+    operations::retention::Rulebook,
+    outbound::{fallback::Told, sending::Sending},
+};
+use twilio_edge_connectors::sinks::Sinks;
+use twilio_edge_domain::{
+    lease::Claimed,
+    optout::{Arrival, Lexicon},
+    suppression::Said,
+    webhook::Webhook,
+    window,
+};
+use twilio_edge_platform::metrics::Metrics;
+use twilio_edge_store::{Acceptance, Grant, Owed, Settle, Stores};
+
+/// Answers claims and settlements.
+#[derive(Clone)]
+pub struct Claims {
+    /// Where everything is kept.
+    pub stores: Stores,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where accepted webhooks go.
+    pub sinks: Sinks,
+    /// Tells the couriers.
+    pub bell: Bell,
+    /// What makes a message an opt-out.
+    pub lexicon: Arc<Lexicon>,
+    /// What is not written at all.
+    pub rulebook: Rulebook,
+    /// Told what becomes of our own messages.
+    pub sending: Sending,
+    /// Largest backend answer that is kept for duplicates.
+    pub max_answer_bytes: usize,
+    /// Steps of messages after a TwiML `<Redirect>`.
+    pub redirects: Redirects,
+}
+
+/// A batch that cannot be read; nothing of it was done. Where, and what is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unreadable(pub String);
+
+impl Claims {
+    /// One verdict per claim, in order.
+    pub async fn claim(&self, claims: Vec<Claim>, now_ms: i64) -> Result<Vec<Verdict>, Unreadable> {
+        let webhooks = self.read_claims(claims)?.into_iter().map(Some).collect();
+        let webhooks = self.with_known_inbound(webhooks).await;
+        let mut webhooks: Vec<Webhook> = webhooks.into_iter().flatten().collect();
+
+        // A STOP counts from now on, whoever gets the webhook; while it cannot be recorded, nobody does.
+        let mut unrecorded = self.link(webhooks.iter(), now_ms).await;
+        unrecorded.extend(self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await);
+        unrecorded.extend(self.record_withdrawals(webhooks.iter(), now_ms).await);
+        // Nor what has failed, while what is sent instead cannot be written down.
+        unrecorded.extend(self.learn(&webhooks, now_ms).await);
+        let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
+        let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
+        let mut granted = self.stores.claim(&claimable, now_ms).await.into_iter();
+        let mut grants: Vec<Option<Grant>> = webhooks
+            .iter()
+            .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
+            .collect();
+        self.claim_steps(&mut webhooks, &mut grants, now_ms).await;
+
+        let accepted = self.accept(&webhooks, &grants, now_ms).await;
+        let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {
+            let mut verdict = self.verdict(webhook, grant);
+            if let Some(durable) = accepted.get(&webhook.claim_id) {
+                verdict.attempt = None;
+                verdict.decision =
+                    if *durable { Decision::Accepted } else { Decision::Unavailable };
+            }
+            self.report(webhook, &verdict);
+            verdict
+        });
+        Ok(verdicts.collect())
+    }
+
+    /// Claims what is accepted already at another URL as a step of its message.
+    async fn claim_steps(
+        &self,
+        webhooks: &mut [Webhook],
+        grants: &mut [Option<Grant>],
+        now_ms: i64,
+    ) {
+        let mut places = Vec::new();
+        for (place, (webhook, grant)) in webhooks.iter_mut().zip(grants.iter()).enumerate() {
+            let Some(Claimed::Duplicate(answer)) = grant.as_ref().map(|grant| &grant.claimed)
+            else {
+                continue;
+            };
+            let stored = StoredAnswer::read(answer.as_deref());
+            if let Some(step) = self.redirects.step(webhook, &stored) {
+                *webhook = step;
+                places.push(place);
+            }
+        }
+        if places.is_empty() {
+            return;
+        }
+        let steps: Vec<&Webhook> = places.iter().filter_map(|place| webhooks.get(*place)).collect();
+        let granted = self.stores.claim(&steps, now_ms).await;
+        for (place, granted) in places.into_iter().zip(granted) {
+            if let Some(grant) = grants.get_mut(place) {
+                *grant = granted;
+            }
+        }
+    }
+
+    /// That Twilio has messages of ours whose statuses it tells, and what is sent instead of those that failed. What cannot be
+    /// written down is in Twilio's list all the same, but for failures: the claim ids of these.
+    async fn learn(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
+        let told = webhooks.iter().filter_map(|webhook| {
+            let id = webhook.send_id.as_deref()?;
+            let identity = &webhook.identity;
+            let told = Told {
+                id,
+                account_sid: &identity.account_sid,
+                message_sid: &identity.message_sid,
+                status: identity.status.as_deref().unwrap_or_default(),
+                code: identity.error_code.as_deref().unwrap_or_default(),
+            };
+            Some((webhook, told))
+        });
+        let (of, told): (Vec<&Webhook>, Vec<Told<'_>>) = told.unzip();
+        if told.is_empty() {
+            return Vec::new();
+        }
+        match self.sending.heard(&told, now_ms).await {
+            Ok(learned) => {
+                self.metrics.sends.reconciled("callback", learned);
+                Vec::new()
+            }
+            Err(reason) => {
+                let count = told.len();
+                tracing::warn!(event = "sends.unlearned", %reason, count, "what statuses say of messages that are sent could not be written down; Twilio's list is asked");
+                let failures = of.iter().zip(&told).filter(|(_, told)| told.is_failure());
+                failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
+            }
+        }
+    }
+
+    /// Takes what was granted and is ours to deliver; by claim, whether that is durable.
+    async fn accept(
+        &self,
+        webhooks: &[Webhook],
+        grants: &[Option<Grant>],
+        now_ms: i64,
+    ) -> HashMap<String, bool> {
+        let acceptance = |(webhook, grant): (&Webhook, &Option<Grant>)| {
+            let Claimed::Proceed { attempt, first_seen_ms } = grant.as_ref()?.claimed else {
+                return None;
+            };
+            let owed = webhook.is_ours.then(|| self.owed(webhook, now_ms))?;
+            let webhook = webhook.clone();
+            (!owed.is_empty()).then_some(Acceptance { webhook, attempt, first_seen_ms, owed })
+        };
+        let accepted: Vec<Acceptance> =
+            webhooks.iter().zip(grants).filter_map(acceptance).collect();
+        if accepted.is_empty() {
+            return HashMap::new();
+        }
+        let claim_ids: Vec<String> =
+            accepted.iter().map(|acceptance| acceptance.webhook.claim_id.clone()).collect();
+        let durable = self.stores.accept(accepted, now_ms).await;
+        if durable {
+            self.bell.ring();
+        }
+        claim_ids.into_iter().map(|claim_id| (claim_id, durable)).collect()
+    }
+
+    fn owed(&self, webhook: &Webhook, now_ms: i64) -> Vec<Owed> {
+        let owed = self.sinks.of(&webhook.route, webhook.identity.class).map(|sink| Owed {
+            sink: sink.to_owned(),
+            delivery_id: webhook.key.clone(),
+            dedupe_key: webhook.key.clone(),
+            replay_id: None,
+            account_sid: webhook.identity.account_sid.clone(),
+            lane: webhook.lane(),
+            recorded_at_ms: now_ms,
+        });
+        owed.collect()
+    }
+
+    /// One result per settlement, in order.
+    pub async fn settle(
+        &self,
+        settlements: Vec<Settlement>,
+        now_ms: i64,
+    ) -> Result<Vec<Settled>, Unreadable> {
+        // What was forwarded without a verdict is recorded first, as its claim would have been.
+        let unclaimed = self.with_known_inbound(self.read_unclaimed(&settlements)?).await;
+        let mut unrecorded = self.link(unclaimed.iter().flatten(), now_ms).await;
+        let late = unclaimed.iter().flatten();
+        unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);
+        unrecorded.extend(self.record_withdrawals(unclaimed.iter().flatten(), now_ms).await);
+        let recorded = |settlement: &Settlement| {
+            settlement.unclaimed.is_none() || !unrecorded.contains(&settlement.claim_id)
+        };
+
+        let settles = settlements.iter().zip(unclaimed);
+        let settles = settles.filter(|(settlement, _)| recorded(settlement));
+        let settles = settles.map(|(settlement, webhook)| self.settle_of(settlement, webhook));
+        let mut results = self.stores.settle(settles.collect(), now_ms).await.into_iter();
+        let results: Vec<SettlementResult> = settlements
+            .iter()
+            .map(|settlement| if recorded(settlement) { results.next().flatten() } else { None })
+            .map(|result| result.unwrap_or(SettlementResult::Unavailable))
+            .collect();
+
+        let settled = settlements.into_iter().zip(results).map(|(settlement, result)| {
+            self.metrics.settled(settlement.outcome, result);
+            tracing::debug!(
+                event = "settlement.answered",
+                webhook.sid = %settlement.identity.message_sid,
+                webhook.class = settlement.identity.class.as_str(),
+                account.sid = %settlement.identity.account_sid,
+                claim.id = %settlement.claim_id,
+                outcome = ?settlement.outcome,
+                ?result,
+                "settlement answered",
+            );
+            Settled { claim_id: settlement.claim_id, result }
+        });
+        Ok(settled.collect())
+    }
+
+    fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, Unreadable> {
+        let rules = self.rulebook.now();
+        let read = claims.into_iter().enumerate().map(|(i, claim)| {
+            Webhook::from_claim(claim, &self.lexicon)
+                .map(|webhook| {
+                    // What nobody is to get from us is the filter's to forward.
+                    let class = webhook.identity.class;
+                    let is_ours =
+                        webhook.is_ours && self.sinks.of(&webhook.route, class).next().is_some();
+                    self.rulebook.before_writing(Webhook { is_ours, ..webhook }, &rules)
+                })
+                .map_err(|problem| Unreadable(format!("claims[{i}].{problem}")))
+        });
+        read.collect()
+    }
+
+    fn read_unclaimed(
+        &self,
+        settlements: &[Settlement],
+    ) -> Result<Vec<Option<Webhook>>, Unreadable> {
+        let rules = self.rulebook.now();
+        let read = settlements.iter().enumerate().map(|(i, settlement)| {
+            Webhook::from_settlement(settlement, &self.lexicon)
+                .map(|webhook| webhook.map(|webhook| self.rulebook.before_writing(webhook, &rules)))
+                .map_err(|problem| Unreadable(format!("settlements[{i}].{problem}")))
+        });
+        read.collect()
+    }
+
+    /// Records which user ids belong to which numbers: a STOP by either counts for both. Returns the claim ids for which that
+    /// failed.
+    async fn link(&self, webhooks: impl Iterator<Item = &Webhook>, now_ms: i64) -> HashSet<String> {
+        let (mut claim_ids, mut links) = (HashSet::new(), Vec::new());
+        for webhook in webhooks {
+            let Some(inbound) = webhook.inbound.as_ref().filter(|i| !i.links.is_empty()) else {
+                continue;
+            };
+            claim_ids.insert(webhook.claim_id.clone());
+            links.extend(inbound.links.iter().cloned());
+        }
+        if links.is_empty() {
+            return HashSet::new();
+        }
+        match self.stores.contacts().link(links, now_ms).await {
+            Ok(()) => HashSet::new(),
+            Err(reason) => {
+                let count = claim_ids.len();
+                tracing::error!(event = "contact.link_failed", %reason, count, "ids of contacts could not be recorded; their webhooks wait");
+                claim_ids
+            }
+        }
+    }
+
+    /// Marks failures of messages that the ledger knows as inbound: their status is about the sender, and suppresses no number
+    /// of ours. Without an answer of the database they stay as they were read.
+    async fn with_known_inbound(&self, webhooks: Vec<Option<Webhook>>) -> Vec<Option<Webhook>> {
+        let inbound_key = |webhook: &Webhook| {
+            webhook.may_be_about_inbound().then(|| {
+                let identity = webhook.identity.clone();
+                Identity { class: Class::Inbound, ..identity }.dedupe_key()
+            })
+        };
+        let keys: Vec<String> = webhooks.iter().flatten().filter_map(inbound_key).collect();
+        if keys.is_empty() {
+            return webhooks;
+        }
+        let known = self.stores.known_keys(&keys).await.unwrap_or_default();
+        let read = |webhook: Webhook| {
+            let is_known = inbound_key(&webhook).is_some_and(|key| known.contains(&key));
+            if is_known { webhook.about_inbound() } else { webhook }
+        };
+        webhooks.into_iter().map(|webhook| webhook.map(read)).collect()
+    }
+
+    /// Stores the withdrawals of consent to marketing that statuses report; returns the claim ids for which that failed.
+    async fn record_withdrawals(
+        &self,
+        webhooks: impl Iterator<Item = &Webhook>,
+        now_ms: i64,
+    ) -> Vec<String> {
+        let mut failed = Vec::new();
+        for webhook in webhooks {
+            let Some(withdrawal) = Withdrawal::of(webhook) else { continue };
+            if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms).await {
+                tracing::error!(event = "consent.unrecorded", %reason, webhook.sid = %webhook.identity.message_sid, "a withdrawn consent could not be recorded, its webhook waits");
+                failed.push(webhook.claim_id.clone());
+            }
+        }
+        failed
+    }
+
+    /// Records every opt-out and opt-in durably; the claim ids for which that failed.
+    async fn record_opts(
+        &self,
+        webhooks: impl Iterator<Item = &Webhook>,
+        arrival: Arrival,
+        now_ms: i64,
+    ) -> HashSet<String> {
+        let (claim_ids, said): (Vec<String>, Vec<Said>) = webhooks
+            .filter_map(|webhook| Some((webhook.claim_id.clone(), Said::of(webhook, arrival)?)))
+            .unzip();
+        if said.is_empty() {
+            return HashSet::new();
+        }
+        match self.stores.record_opts(said.clone(), now_ms).await {
+            Ok(changed) => {
+                let changes = said.iter().zip(changed).filter(|(_, changed)| *changed);
+                changes.for_each(|(said, _)| {
+                    self.metrics.suppression_changed(said.opt == Opt::Stop, said.source);
+                    log_change(said);
+                });
+                HashSet::new()
+            }
+            Err(reason) => {
+                let count = said.len();
+                tracing::error!(event = "optout.unrecorded", %reason, count, "opt-outs could not be recorded, their webhooks wait");
+                claim_ids.into_iter().collect()
+            }
+        }
+    }
+
+    fn settle_of(&self, settlement: &Settlement, unclaimed: Option<Webhook>) -> Settle {
+        let answer = settlement.answer.as_ref().filter(|answer| {
+            let bytes = answer.body.len().saturating_add(answer.content_type.len());
+            bytes <= self.max_answer_bytes && (200..300).contains(&answer.status)
+        });
+        let is_inbound = settlement.identity.class == Class::Inbound;
+        let known = |text: &&String| is_inbound && is_target(text);
+        let step = settlement.step.as_ref().filter(known);
+        let target = settlement.target.as_ref().filter(known).cloned();
+        Settle {
+            identity: settlement.identity.clone(),
+            key: match step {
+                Some(step) => settlement.identity.step_key(step),
+                None => settlement.identity.dedupe_key(),
+            },
+            claim_id: settlement.claim_id.clone(),
+            outcome: settlement.outcome,
+            answer: match settlement.outcome {
+                Outcome::Commit => StoredAnswer { target, answer: answer.cloned() }.write(),
+                Outcome::Release => None,
+            },
+            unclaimed,
+        }
+    }
+
+    fn report(&self, webhook: &Webhook, verdict: &Verdict) {
+        self.metrics.claimed(verdict.decision, webhook.identity.class);
+        if let (Some(1), Some(opt)) = (verdict.attempt, verdict.opt) {
+            self.metrics.opt_heard(opt);
+        }
+        tracing::debug!(event = "claim.answered",
+            webhook.sid = %webhook.identity.message_sid,
+            webhook.class = webhook.identity.class.as_str(),
+            account.sid = %webhook.identity.account_sid,
+            claim.id = %webhook.claim_id,
+            request.id = webhook.trace.request_id.as_deref(),
+            trace.id = webhook.trace.trace_id(),
+            decision = ?verdict.decision,
+            attempt = verdict.attempt,
+            "claim answered",
+        );
+    }
+}
+
+impl Claims {
+    /// What the filter is told; without a grant, that the stores could not say.
+    fn verdict(&self, webhook: &Webhook, grant: Option<Grant>) -> Verdict {
+        let mut verdict = Verdict {
+            claim_id: webhook.claim_id.clone(),
+            decision: Decision::Unavailable,
+            attempt: None,
+            opt: webhook.opt(),
+            suppressed: false,
+            window_expires: None,
+            answer: None,
+            step: None,
+        };
+        let Some(grant) = grant else { return verdict };
+        verdict.suppressed = grant.suppressed;
+        verdict.window_expires =
+            grant.last_inbound_ms.map(window::expires_ms).and_then(window::rfc3339);
+        verdict.decision = match grant.claimed {
+            Claimed::Proceed { attempt, .. } => {
+                verdict.attempt = Some(attempt);
+                verdict.step = webhook.step.clone();
+                Decision::Proceed
+            }
+            Claimed::Duplicate(answer) => {
+                let stored = StoredAnswer::read(answer.as_deref());
+                verdict.answer = self.redirects.answer(&webhook.key, stored);
+                Decision::Duplicate
+            }
+            Claimed::InFlight => Decision::InFlight,
+            Claimed::Released => Decision::Released,
+        };
+        verdict
+    }
+}
+
+fn log_change(change: &Said) {
+    tracing::info!(event = "suppression.changed",
+        webhook.sid = %change.message_sid,
+        account.sid = %change.account_sid,
+        address = %change.address,
+        "suppression {}",
+        if change.opt == Opt::Stop { "recorded" } else { "lifted" },
+    );
+}

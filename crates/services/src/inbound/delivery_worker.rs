@@ -1,0 +1,270 @@
+//! Brings what sinks are owed: one courier per sink takes lanes that are due, brings each in order, and writes down how it
+//! went. Decides how many lanes are worked on at a time, and when to look again; when to retry and when to leave a sink alone
+//! is the domain's to say, what is due the store's.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+};
+
+use twilio_edge_connectors::sinks::{Sink, Sinks};
+use twilio_edge_domain::delivery::{Breaker, Next, Patience, Tried};
+use twilio_edge_platform::metrics::Metrics;
+use twilio_edge_store::{Ended, Lane, Outbox, Round, StoreError};
+
+/// How long a lane is taken for, beside the last try: one that died with its courier is brought by another after that.
+const HOLD: Duration = Duration::from_secs(40);
+
+/// How often to look for what other sidecars recorded, and for lanes whose pause is over.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long the database is left alone after it did not answer.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// All couriers of a sidecar.
+pub struct Couriers {
+    stop: watch::Sender<bool>,
+    working: Vec<JoinHandle<()>>,
+}
+
+/// Rung when something was recorded, so that nobody has to wait for the next look.
+#[derive(Debug, Clone, Default)]
+pub struct Bell(Arc<Notify>);
+
+impl Bell {
+    /// There is something to bring.
+    pub fn ring(&self) {
+        self.0.notify_waiters();
+    }
+}
+
+impl Couriers {
+    /// Sends one out for each sink. `name` tells this sidecar from others.
+    pub fn start(
+        sinks: &Sinks,
+        outbox: &Outbox,
+        bell: &Bell,
+        metrics: &Arc<Metrics>,
+        name: &str,
+    ) -> Couriers {
+        let (stop, stopping) = watch::channel(false);
+        sinks.iter().for_each(|sink| metrics.sinks.begin(sink.name()));
+        let names: Vec<String> = sinks.iter().map(|sink| sink.name().to_owned()).collect();
+        let couriers = names.into_iter().map(|sink| Courier {
+            sinks: sinks.clone(),
+            sink,
+            outbox: outbox.clone(),
+            bell: bell.clone(),
+            metrics: metrics.clone(),
+            name: name.to_owned(),
+            breaker: Breaker::new(),
+            running: JoinSet::new(),
+            unwritten: Vec::new(),
+        });
+        let working =
+            couriers.map(|courier| tokio::spawn(courier.work(stopping.clone()))).collect();
+        Couriers { stop, working }
+    }
+
+    /// No new lanes are taken; waits until those under way are brought. False when that took longer than `limit`.
+    pub async fn finish(self, limit: Duration) -> bool {
+        let _ = self.stop.send(true);
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut finished = true;
+        for mut courier in self.working {
+            finished &= tokio::time::timeout_at(deadline, &mut courier).await.is_ok();
+            courier.abort();
+        }
+        finished
+    }
+}
+
+struct Courier {
+    sinks: Sinks,
+    sink: String,
+    outbox: Outbox,
+    bell: Bell,
+    metrics: Arc<Metrics>,
+    name: String,
+    breaker: Breaker,
+    /// Lanes under way.
+    running: JoinSet<(Round, Option<Tried>)>,
+    /// Rounds that have ended, but not in the database yet.
+    unwritten: Vec<Round>,
+}
+
+impl Courier {
+    async fn work(mut self, mut stopping: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let bell = self.bell.clone();
+        loop {
+            // Asked for before looking: what is recorded meanwhile is not overheard.
+            let rung = bell.0.notified();
+            let stop = *stopping.borrow();
+            let there = self.write().await && (stop || self.take().await);
+            if stop && self.running.is_empty() && (self.unwritten.is_empty() || !there) {
+                return;
+            }
+            if !there {
+                tokio::time::sleep(AWAY).await;
+                continue;
+            }
+            tokio::select! {
+                Some(ended) = self.running.join_next() => self.came_back(ended.ok()),
+                () = rung, if !stop => {}
+                _ = look.tick(), if !stop => {}
+                _ = stopping.changed(), if !stop => {}
+            }
+            while let Some(ended) = self.running.try_join_next() {
+                self.came_back(ended.ok());
+            }
+        }
+    }
+
+    /// Takes as many lanes as can be worked on; false when the database did not say.
+    async fn take(&mut self) -> bool {
+        let Some(sink) = self.sinks.get(&self.sink) else { return true };
+        let (concurrency, longest_try) = (sink.concurrency(), sink.longest_try());
+        let now_ms = now_ms();
+        let free = concurrency.saturating_sub(self.running.len());
+        let admitted = self.breaker.admits(free, now_ms);
+        if admitted == 0 {
+            return true;
+        }
+        let until_ms = now_ms.saturating_add(millis(HOLD + longest_try));
+        let taken = self.outbox.take(&self.sink, &self.name, admitted, now_ms, until_ms).await;
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(reason) => {
+                tracing::warn!(event = "deliveries.waiting", %reason, sink = %self.sink, "deliveries wait for the database");
+                return false;
+            }
+        };
+        for lane in taken {
+            self.breaker.started();
+            let (sinks, sink) = (self.sinks.clone(), self.sink.clone());
+            let metrics = self.metrics.clone();
+            self.running.spawn(async move {
+                match sinks.get(&sink) {
+                    Some(sink) => bring(sink, lane, until_ms, &metrics).await,
+                    // A name comes from the very list it is looked up in.
+                    None => {
+                        (Round { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms }, None)
+                    }
+                }
+            });
+        }
+        true
+    }
+
+    fn came_back(&mut self, ended: Option<(Round, Option<Tried>)>) {
+        let Some((round, last)) = ended else { return };
+        let was_open = self.breaker.opens_at_ms().is_some();
+        match &last {
+            Some(last) => self.breaker.ended(last, now_ms()),
+            None => self.breaker.withdrawn(),
+        }
+        let is_open = self.breaker.opens_at_ms().is_some();
+        if let (false, true, Some(Tried::Failed { reason, .. })) = (was_open, is_open, &last) {
+            tracing::warn!(event = "sink.away", sink = %self.sink, reason, "a sink does not answer, its deliveries wait");
+        } else if was_open && !is_open {
+            tracing::info!(event = "sink.back", sink = %self.sink, "a sink answers again");
+        }
+        self.metrics.sinks.is_open(&self.sink, is_open);
+        self.unwritten.push(round);
+    }
+
+    /// Writes down what has come back; false when the database did not take it.
+    async fn write(&mut self) -> bool {
+        if self.unwritten.is_empty() {
+            return true;
+        }
+        match self.outbox.end(&self.sink, &self.name, &self.unwritten, now_ms()).await {
+            Ok(()) => {
+                self.unwritten.clear();
+                true
+            }
+            Err(reason @ StoreError::Away(_)) => {
+                tracing::warn!(event = "deliveries.unwritten", %reason, sink = %self.sink, "what was delivered waits for the database");
+                false
+            }
+            Err(reason) => {
+                // Their lanes come up again when the hold ends; better twice than never.
+                tracing::error!(event = "deliveries.refused", %reason, sink = %self.sink, "the database refused how deliveries ended");
+                self.unwritten.clear();
+                true
+            }
+        }
+    }
+}
+
+/// Brings one lane in order, up to its first failure; what became of it, and how the last try went, if there was anything.
+async fn bring(
+    sink: &Sink,
+    lane: Lane,
+    until_ms: i64,
+    metrics: &Metrics,
+) -> (Round, Option<Tried>) {
+    let mut round = Round { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
+    let mut last = None;
+    // Another begins when the hold ends: no try that could still be under way then is begun.
+    let last_start_ms = until_ms.saturating_sub(millis(sink.longest_try()));
+    for due in &lane.due {
+        if !round.ended.is_empty() && now_ms() > last_start_ms {
+            break;
+        }
+        let tried = match due.parcel() {
+            Some(parcel) => sink.deliver(&parcel).await,
+            None => Tried::Refused { reason: "its event is not in the ledger any more".into() },
+        };
+        let tries = due.tries.saturating_add(1);
+        let next = next(sink.patience(), &tried, tries, due.recorded_at_ms);
+        metrics.sinks.tried(sink.name(), &next);
+        let reason = match &tried {
+            Tried::Delivered => None,
+            Tried::Failed { reason, .. } | Tried::Refused { reason } => Some(reason.clone()),
+        };
+        if next == Next::Dead {
+            tracing::error!(
+                event = "delivery.given_up", sink = %sink.name(), delivery.id = %due.delivery_id, tries, reason,
+                "a delivery is given up; `twilio-edge deliveries retry` brings it on its way again"
+            );
+        }
+        let stays = matches!(next, Next::Again(_));
+        last = Some(tried);
+        round.ended.push(Ended {
+            delivery_id: due.delivery_id.clone(),
+            account_sid: due.account_sid.clone(),
+            received_at_ms: due.received_at_ms,
+            tries,
+            next,
+            reason,
+        });
+        if stays {
+            break;
+        }
+    }
+    (round, last)
+}
+
+fn next(patience: &Patience, tried: &Tried, tries: i64, recorded_at_ms: i64) -> Next {
+    let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+    // Without randomness the pauses are still right, only not spread.
+    let dice = getrandom::u64().unwrap_or_default();
+    patience.next(tried, tries, recorded_at_ms, now_ms(), dice)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    millis(since)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,13 @@
+//! Use cases of the sidecar.
+//!
+//! - [`inbound`]: claims of webhooks, their delivery to sinks, replays.
+//! - [`outbound`]: messages on their way to Twilio.
+//! - [`access`]: API keys, webhook keys, tenants, permissions of contacts.
+//! - [`operations`]: retention, erasure, archive.
+//!
+//! Architecture invariant: holds no SQL text and knows nothing of HTTP requests to the sidecar.
+
+pub mod access;
+pub mod inbound;
+pub mod operations;
+pub mod outbound;

@@ -1,0 +1,5 @@
+//! Data over time: retention, erasure, archive.
+
+pub mod archive;
+pub mod erasure;
+pub mod retention;

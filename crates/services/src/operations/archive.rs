@@ -1,0 +1,134 @@
+//! The archive: raw webhooks outside of the ledger, in objects that any program reads. Finds objects, reads and writes them;
+//! what one is made of is the domain's business, and where it lies the bucket's.
+
+mod archivist;
+mod erasing;
+mod walk;
+
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::{Error, ObjectStoreExt};
+
+pub use self::{
+    archivist::Archivist,
+    walk::{Walk, Wanted},
+};
+use twilio_edge_connectors::bucket::{Bucket, reason};
+use twilio_edge_domain::archive::{
+    INDEX_BYTES, Line, Mark, Name, ROOT, folder, folder_of_day, may_hold, pack, unpack,
+};
+use twilio_edge_platform::config;
+use twilio_edge_store::ArchiveBatch;
+
+/// Objects whose index is asked for at a time.
+const AT_ONCE: usize = 16;
+
+/// Objects of ours in one bucket.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    bucket: Bucket,
+}
+
+impl Archive {
+    /// Opens it without reaching it; none where there is to be none. What is wrong begins with the setting.
+    pub fn open(settings: &config::Archive) -> Result<Option<Archive>, String> {
+        if settings.url.is_empty() {
+            return Ok(None);
+        }
+        let bucket = Bucket::open(&settings.place());
+        let bucket = bucket.map_err(|problem| format!("archive.{problem}"))?;
+        Ok(Some(Archive { bucket }))
+    }
+
+    /// As it was configured; there is no secret in it.
+    pub fn url(&self) -> &str {
+        self.bucket.url()
+    }
+
+    async fn write(&self, batch: &ArchiveBatch) -> Result<(), String> {
+        match batch.lines.as_slice() {
+            [] => Ok(()),
+            lines => self.put(&batch.name, lines).await,
+        }
+    }
+
+    async fn put(&self, name: &Name, lines: &[Line]) -> Result<(), String> {
+        let object = pack(lines).map_err(|error| error.to_string())?;
+        let path = self.bucket.path(&name.key());
+        let put = self.bucket.objects().put(&path, object.into());
+        put.await.map(|_| ()).map_err(|error| reason(&error))
+    }
+
+    async fn delete(&self, name: &Name) -> Result<(), String> {
+        match self.bucket.objects().delete(&self.bucket.path(&name.key())).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+
+    /// Every account that has something in it, in their order.
+    async fn accounts(&self) -> Result<BTreeSet<String>, String> {
+        let found = self.bucket.objects().list_with_delimiter(Some(&self.bucket.path(ROOT))).await;
+        let found = found.map_err(|error| reason(&error))?;
+        let account = |path: &object_store::path::Path| {
+            path.filename()?.strip_prefix("account=").map(str::to_owned)
+        };
+        Ok(found.common_prefixes.iter().filter_map(account).collect())
+    }
+
+    /// The objects of an account that have something of this time in them, in the order of time. Each day's are found from its
+    /// first one on: a thousand of them cost one request.
+    async fn names(
+        &self,
+        account_sid: &str,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Result<Vec<Name>, String> {
+        let prefix = self.bucket.path(&folder(account_sid));
+        let from = self.bucket.path(&folder_of_day(account_sid, since_ms.max(0)));
+        let above = self.bucket.path("").as_ref().len();
+        let mut found = self.bucket.objects().list_with_offset(Some(&prefix), &from);
+        let mut names = Vec::new();
+        while let Some(object) = found.next().await {
+            let object = object.map_err(|error| reason(&error))?;
+            let key = object.location.as_ref().get(above..).unwrap_or_default();
+            // What others put there is none of ours.
+            names.extend(
+                Name::parse(key.trim_start_matches('/'))
+                    .filter(|name| name.overlaps(since_ms, until_ms)),
+            );
+        }
+        // A folder lists its files in no order.
+        names.sort();
+        Ok(names)
+    }
+
+    /// Those of these objects that may have one of the marked in them, by the first bytes of each.
+    async fn holding(&self, names: Vec<Name>, mark: Mark) -> Result<Vec<Name>, String> {
+        let looked = stream::iter(names).map(async |name: Name| {
+            let path = self.bucket.path(&name.key());
+            match self.bucket.objects().get_range(&path, 0..INDEX_BYTES).await {
+                Ok(start) => Ok(may_hold(&start, mark).then_some(name)),
+                // Its time was over between the list and the look.
+                Err(Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(reason(&error)),
+            }
+        });
+        looked.buffered(AT_ONCE).try_filter_map(async |name| Ok(name)).try_collect().await
+    }
+
+    /// The lines of an object, none if it is gone.
+    async fn read(&self, name: &Name) -> Result<Vec<Line>, String> {
+        let path = self.bucket.path(&name.key());
+        let object = match self.bucket.objects().get(&path).await {
+            Ok(object) => object.bytes().await,
+            Err(error) => Err(error),
+        };
+        match object {
+            Ok(object) => unpack(&object).map_err(|problem| format!("{path}: {problem}")),
+            Err(Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A way through the objects of an archive, in their order, from wherever somebody stopped: what a replay takes from it.
+
+use std::collections::VecDeque;
+
+use super::Archive;
+use twilio_edge_domain::archive::{Found, Line, Mark, Name};
+
+/// What is looked for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Only of this account.
+    pub account_sid: Option<String>,
+    /// Only of this message.
+    pub message_sid: Option<String>,
+    /// Only of this class.
+    pub class: Option<String>,
+    /// Received then or later, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Received before.
+    pub until_ms: i64,
+}
+
+/// One way through. It has one object in memory at a time.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    archive: &'a Archive,
+    wanted: Wanted,
+    names: VecDeque<Name>,
+    total: usize,
+    /// Of the object that is read: its key, and what is left of it, with the number of each line.
+    open: Option<(String, VecDeque<(usize, Line)>)>,
+}
+
+impl Wanted {
+    fn is(&self, line: &Line) -> bool {
+        let at_ms = line.received_at_ms();
+        at_ms >= self.since_ms
+            && at_ms < self.until_ms
+            && self.account_sid.as_ref().is_none_or(|sid| *sid == line.account_sid)
+            && self.message_sid.as_ref().is_none_or(|sid| *sid == line.message_sid)
+            && self.class.as_ref().is_none_or(|class| *class == line.class)
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Finds the objects there are after a place; empty: all of them. What is wrong, in words for the operator.
+    pub async fn begin(
+        archive: &'a Archive,
+        wanted: Wanted,
+        place: &str,
+    ) -> Result<Walk<'a>, String> {
+        let accounts = match &wanted.account_sid {
+            Some(account_sid) => [account_sid.clone()].into(),
+            None => archive.accounts().await?,
+        };
+        let mut names = Vec::new();
+        for account_sid in accounts {
+            names.extend(archive.names(&account_sid, wanted.since_ms, wanted.until_ms).await?);
+        }
+        let total = names.len();
+        let (object, done) = place.rsplit_once('#').unwrap_or((place, ""));
+        let done: usize = done.parse().unwrap_or_default();
+        names.retain(|name| name.key().as_str() >= object);
+        if let Some(message_sid) = &wanted.message_sid {
+            names = archive.holding(names, Mark::of(message_sid)).await?;
+        }
+        let mut walk = Walk { archive, wanted, names: names.into(), total, open: None };
+        if walk.names.front().is_some_and(|name| name.key() == object) {
+            walk.read_next().await?;
+            if let Some((_, left)) = &mut walk.open {
+                left.retain(|(nth, _)| *nth > done);
+            }
+        }
+        Ok(walk)
+    }
+
+    /// How many objects were read, and how many there are.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.total.saturating_sub(self.names.len()), self.total)
+    }
+
+    /// Up to `most` lines.
+    pub async fn next(&mut self, most: usize) -> Result<Found, String> {
+        loop {
+            let left = self.open.as_mut().filter(|(_, left)| !left.is_empty());
+            let Some((key, left)) = left else {
+                if !self.read_next().await? {
+                    return Ok(Found { is_last: true, ..Found::default() });
+                }
+                continue;
+            };
+            let (mut lines, mut last) = (Vec::new(), 0);
+            while let Some((nth, line)) = left.pop_front_if(|_| lines.len() < most) {
+                last = nth;
+                lines.push(line);
+            }
+            let is_last = left.is_empty() && self.names.is_empty();
+            return Ok(Found { lines, place: format!("{key}#{last}"), is_last });
+        }
+    }
+
+    async fn read_next(&mut self) -> Result<bool, String> {
+        let Some(name) = self.names.front() else { return Ok(false) };
+        let lines = self.archive.read(name).await?;
+        let numbered = lines.into_iter().enumerate().map(|(nth, line)| (nth + 1, line));
+        let wanted = numbered.filter(|(_, line)| self.wanted.is(line)).collect();
+        self.open = Some((name.key(), wanted));
+        self.names.pop_front();
+        Ok(true)
+    }
+}

@@ -1,0 +1,223 @@
+//! The rules of retention while the sidecar runs: whose count for whom, and the job that carries them out. Decides in which
+//! order things are done and when to wait; what is due is the domain's business, and how it is taken out the store's.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use twilio_edge_domain::sweep_counts::Swept;
+use twilio_edge_domain::{
+    part::Part,
+    redaction::{HashKey, Plan},
+    retention::{Due, Retention},
+    webhook::Webhook,
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::{config::Config, metrics::Metrics};
+use twilio_edge_store::{StoreError, Sweeper};
+
+/// How often it is looked whether the writer of events has room again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A database that is always behind must not keep bodies for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose rules are which.
+#[derive(Debug, Clone)]
+pub struct Rulebook {
+    rules: Arc<RwLock<Arc<Rules>>>,
+    hash_key: Option<HashKey>,
+    /// Whether there is an archive, which is where an envelope goes.
+    archives: bool,
+}
+
+/// The rules in effect at one moment.
+#[derive(Debug)]
+pub struct Rules {
+    everybody: Policy,
+    tenants: HashMap<String, Policy>,
+}
+
+#[derive(Debug)]
+struct Policy {
+    retention: Retention,
+    at_once: Plan,
+}
+
+impl Policy {
+    fn of(retention: Retention) -> Policy {
+        Policy { at_once: retention.at_once(), retention }
+    }
+}
+
+impl Rules {
+    fn of(everybody: Retention, tenants: HashMap<String, Retention>) -> Rules {
+        let tenants = tenants.into_iter().map(|(sid, rules)| (sid, Policy::of(rules)));
+        Rules { everybody: Policy::of(everybody), tenants: tenants.collect() }
+    }
+
+    fn policy(&self, account_sid: &str) -> &Policy {
+        self.tenants.get(account_sid).unwrap_or(&self.everybody)
+    }
+
+    /// An account's.
+    pub fn of_account(&self, account_sid: &str) -> &Retention {
+        &self.policy(account_sid).retention
+    }
+}
+
+impl Rulebook {
+    /// Those of the configuration, for everybody.
+    pub fn new(config: &Config) -> Rulebook {
+        let rules = Rules::of(config.retention.clone(), HashMap::new());
+        Rulebook {
+            rules: Arc::new(RwLock::new(Arc::new(rules))),
+            hash_key: HashKey::new(config.redaction.hash_key.expose()),
+            archives: !config.archive.url.is_empty(),
+        }
+    }
+
+    /// These accounts have rules of their own from now on, and no others.
+    pub fn replace(&self, tenants: HashMap<String, Retention>) {
+        let everybody = self.now().everybody.retention.clone();
+        let rules = Arc::new(Rules::of(everybody, tenants));
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// Those in effect now.
+    pub fn now(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The webhook as it may be written: without what its account does not keep at all. What is written without something
+    /// cannot be delivered whole later: the filter forwards it.
+    pub fn before_writing(&self, webhook: Webhook, rules: &Rules) -> Webhook {
+        let envelope = webhook.envelope.filter(|_| self.archives);
+        let webhook = Webhook { envelope, ..webhook };
+        let plan = &rules.policy(&webhook.identity.account_sid).at_once;
+        match plan.redact(&webhook.form, self.hash_key.as_ref()) {
+            Some(redacted) => Webhook { form: redacted.form, is_ours: false, ..webhook },
+            None => webhook,
+        }
+    }
+}
+
+/// What is to be done with an account's rows.
+enum Step {
+    Redact(Due),
+    Delete { until_ms: i64 },
+}
+
+/// Carries the rules out.
+#[derive(Debug)]
+pub struct Job {
+    /// What to take things out of.
+    pub sweeper: Sweeper,
+    /// By whose rules.
+    pub rulebook: Rulebook,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How often it is looked whether something is due.
+    pub every: Duration,
+    /// Rows in one transaction.
+    pub batch: u32,
+    /// It waits while more events than that wait to be written.
+    pub busy: usize,
+}
+
+impl Job {
+    /// Runs until it is dropped. Whatever moment that is, the next one goes on from there.
+    pub async fn run(self) {
+        let mut tick = tokio::time::interval_at(Instant::now() + self.every, self.every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            match self.round().await {
+                Ok(()) => self.metrics.retention_ran(now_ms()),
+                Err(reason) => {
+                    self.metrics.retention_failed();
+                    tracing::warn!(event = "retention.failed", %reason, "what is due to be redacted or deleted waits for the next try");
+                }
+            }
+        }
+    }
+
+    /// Does everything that is due now.
+    async fn round(&self) -> Result<(), StoreError> {
+        let started_ms = now_ms();
+        let rules = self.rulebook.now();
+        let audit_until_ms = rules.everybody.retention.audit.cutoff_ms(started_ms);
+        while self.sweeper.forget(audit_until_ms, now_ms()).await? > 0 {
+            self.make_way().await;
+        }
+        let mut oldest = None;
+        let mut done = Swept::default();
+        for account_sid in self.sweeper.accounts().await? {
+            let retention = rules.of_account(&account_sid);
+            for due in retention.due(started_ms) {
+                done = done.and(self.all(&account_sid, &Step::Redact(due)).await?);
+            }
+            if let Some(until_ms) = retention.events.cutoff_ms(started_ms) {
+                done = done.and(self.all(&account_sid, &Step::Delete { until_ms }).await?);
+            }
+            let first = self.sweeper.oldest(&account_sid, Part::Body).await?;
+            oldest = oldest.into_iter().chain(first).min();
+        }
+        let age_ms = oldest.map_or(0, |oldest| now_ms().saturating_sub(oldest));
+        self.metrics.oldest_body(age_ms);
+        if done.rows + done.deleted > 0 {
+            tracing::info!(
+                event = "retention.done",
+                redacted = done.rows,
+                deleted = done.deleted,
+                duration_ms = now_ms().saturating_sub(started_ms),
+                "retention carried out",
+            );
+        }
+        Ok(())
+    }
+
+    /// One small transaction after the other, until there is no more. One that takes too long is tried with fewer rows.
+    async fn all(&self, account_sid: &str, step: &Step) -> Result<Swept, StoreError> {
+        let mut most = self.batch;
+        let mut done = Swept::default();
+        loop {
+            self.make_way().await;
+            let key = self.rulebook.hash_key.as_ref();
+            let swept = match step {
+                Step::Redact(due) => {
+                    self.sweeper.redact(account_sid, due, key, most, now_ms()).await
+                }
+                Step::Delete { until_ms } => {
+                    self.sweeper.delete(account_sid, *until_ms, most).await
+                }
+            };
+            let swept = match swept {
+                Err(StoreError::Away(_)) if most > 1 => {
+                    most /= 2;
+                    continue;
+                }
+                swept => swept?,
+            };
+            self.metrics.swept(&swept);
+            let more = swept.more;
+            done = done.and(swept);
+            if !more {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Waits while events wait: they are why there is a database.
+    async fn make_way(&self) {
+        let patience = Instant::now() + PATIENCE;
+        while self.metrics.events_waiting() > self.busy && Instant::now() < patience {
+            tokio::time::sleep(LOOK).await;
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,11 @@
+//! Messages on their way to Twilio.
+
+pub mod dispatcher;
+pub mod fallback;
+pub mod media;
+pub mod opt_out_from_error;
+pub mod outcome_waiters;
+pub mod reconciler;
+pub mod routing_file;
+pub mod sending;
+pub mod templates;

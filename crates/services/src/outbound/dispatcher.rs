@@ -1,0 +1,363 @@
+//! Sends what is due, as fast as each sender may: looks which lanes wait, whose turn it is and what their senders may send now,
+//! and begins that many attempts. What has no turn is not begun: it holds up nobody. Decides when to look; whose turn it is, how fast
+//! and how many at a time is the domain's to say, and what becomes of an attempt is `attempt.rs`.
+
+mod attempt;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    task::{self, JoinError, JoinHandle, JoinSet},
+    time::Instant,
+};
+
+use self::attempt::{AWAY, Attempter, millis};
+use crate::outbound::{opt_out_from_error::Refusals, sending::Sending};
+use twilio_edge_domain::sending::{
+    concurrency::{Bounds, Concurrency, Room, Ticket, Told},
+    turns::{Lane, Turns},
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::{config, metrics::Metrics};
+use twilio_edge_store::{Asked, Attempts, Behind, Paces, Send, StoreError};
+
+/// How often to look for what is due.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long a sender that may send nothing is not asked again, at least: what it may send then is begun together.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// How often the oldest and the unknown are counted.
+const COUNT: Duration = Duration::from_secs(5);
+
+/// How often the turns of one look are shared out anew, when senders had less than was hoped.
+const ROUNDS: usize = 4;
+
+/// Rung when something was taken on.
+#[derive(Debug, Clone, Default)]
+pub struct Bell(Arc<Notify>);
+
+impl Bell {
+    /// There is something to send.
+    pub fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// All that is sent by a sidecar.
+pub struct Senders {
+    stop: watch::Sender<bool>,
+    working: JoinHandle<()>,
+}
+
+/// What sends, and what it knows of those it sends for.
+struct Sender {
+    attempter: Attempter,
+    paces: Paces,
+    /// This sidecar among others.
+    name: String,
+    /// Most calls of any category at a time, of all accounts together.
+    most: usize,
+    /// Calls beside `most`, for category `authentication` only.
+    reserve: usize,
+    /// Bounds of one account.
+    bounds: Bounds,
+    calls: HashMap<String, Concurrency>,
+    under_way: JoinSet<Told>,
+    whose: HashMap<task::Id, (String, Ticket)>,
+    turns: Turns,
+    behind: Behind,
+    /// Senders that may send nothing before that time.
+    dry: HashMap<(String, String), Instant>,
+    /// Something waits for nothing but the end of a call.
+    is_full: bool,
+}
+
+impl Senders {
+    /// Begins; `name` tells this sidecar from others.
+    pub fn start(
+        sending: &Sending,
+        paces: Paces,
+        refusals: Refusals,
+        metrics: &Arc<Metrics>,
+        settings: &config::Sending,
+        name: &str,
+    ) -> Senders {
+        let (stop, stopping) = watch::channel(false);
+        let (most, reserve) = (settings.concurrency.max(1), settings.authentication_reserve);
+        let sender = Sender {
+            attempter: Attempter {
+                sends: sending.sends.clone(),
+                twilio: sending.twilio.clone(),
+                checks: sending.checks.clone(),
+                errors: sending.errors.clone(),
+                refusals,
+                metrics: metrics.clone(),
+                answers: sending.answers.clone(),
+                media: sending.media.clone(),
+                sending: sending.clone(),
+                give_up_ms: i64::try_from(settings.give_up_s)
+                    .unwrap_or(i64::MAX)
+                    .saturating_mul(1000),
+            },
+            paces,
+            name: name.to_owned(),
+            most,
+            reserve,
+            // One whose calls are all slow leaves some to the others.
+            bounds: Bounds {
+                most: most.saturating_sub(most / 4),
+                floor: settings.concurrency_floor,
+                reserve: reserve.saturating_sub(reserve / 4),
+            },
+            calls: HashMap::new(),
+            under_way: JoinSet::new(),
+            whose: HashMap::new(),
+            turns: Turns::default(),
+            behind: Behind::default(),
+            dry: HashMap::new(),
+            is_full: false,
+        };
+        let working = tokio::spawn(sender.work(sending.bell.clone(), stopping));
+        Senders { stop, working }
+    }
+
+    /// No new attempt is begun; waits for those under way. False when that took longer than `limit`.
+    pub async fn finish(mut self, limit: Duration) -> bool {
+        let _ = self.stop.send(true);
+        let finished = tokio::time::timeout(limit, &mut self.working).await.is_ok();
+        self.working.abort();
+        finished
+    }
+}
+
+impl Sender {
+    async fn work(mut self, bell: Bell, mut stopping: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = tokio::time::interval(COUNT);
+        count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_time = true;
+        loop {
+            let stop = *stopping.borrow();
+            if stop && self.under_way.is_empty() {
+                return;
+            }
+            if !stop && is_time && self.begin().await.is_err() {
+                tokio::time::sleep(AWAY).await;
+                continue;
+            }
+            self.tell();
+            let next = self.dry.values().min().copied();
+            let next = async move {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            is_time = true;
+            tokio::select! {
+                Some(ended) = self.under_way.join_next_with_id() => {
+                    self.ended(ended);
+                    is_time = self.is_full;
+                }
+                () = bell.0.notified(), if !stop => {}
+                () = next, if !stop => {}
+                _ = look.tick(), if !stop => self.expire().await,
+                _ = count.tick(), if !stop => self.count().await,
+                _ = stopping.changed(), if !stop => {}
+            }
+        }
+    }
+
+    /// Begins as many attempts as there may be.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let free = Room::below(self.most, self.reserve, self.under_way.len());
+        self.is_full = free.authentication == 0;
+        if self.is_full {
+            return Ok(());
+        }
+        let begun = self.begin_up_to(free).await;
+        if let Err(reason) = &begun {
+            tracing::warn!(event = "sends.waiting", %reason, "messages wait for the database");
+        }
+        begun
+    }
+
+    async fn begin_up_to(&mut self, free: Room) -> Result<(), StoreError> {
+        let now = Instant::now();
+        self.dry.retain(|_, until| *until > now);
+        let sends = &self.attempter.sends;
+        let (mut lanes, next) = sends.lanes(&self.behind, free.authentication, now_ms()).await?;
+        self.behind = next;
+        let mut wanted: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut left = free;
+        for _ in 0..ROUNDS {
+            lanes.iter_mut().filter(|lane| self.is_dry(lane)).for_each(|lane| lane.waiting = 0);
+            let turns = self.next(&lanes, &wanted, left);
+            if turns.is_empty() {
+                break;
+            }
+            let granted = self.granted(&lanes, &turns).await?;
+            for place in granted {
+                let Some(lane) = lanes.get_mut(place) else { continue };
+                lane.waiting = lane.waiting.saturating_sub(1);
+                self.turns.had(lane);
+                let count = wanted.entry(place).or_default();
+                *count = count.saturating_add(1);
+                left = left.less(1);
+            }
+        }
+        let could_go = |lane: &Lane| lane.waiting > 0 && !self.is_dry(lane);
+        self.is_full = left.any == 0 || lanes.iter().any(could_go);
+        self.attempt(&lanes, &wanted).await
+    }
+
+    /// The turns that come next, beside those that are wanted already.
+    fn next(&self, lanes: &[Lane], wanted: &BTreeMap<usize, u32>, free: Room) -> Vec<usize> {
+        let mut wanted_of: HashMap<&str, usize> = HashMap::new();
+        for (place, count) in wanted {
+            let Some(lane) = lanes.get(*place) else { continue };
+            let of_account = wanted_of.entry(lane.account_sid.as_str()).or_default();
+            *of_account = of_account.saturating_add(usize::try_from(*count).unwrap_or_default());
+        }
+        let wanted = |account: &str| wanted_of.get(account).copied().unwrap_or_default();
+        let now_ms = now_ms();
+        let room = |account: &str| {
+            let unused = Room::below(self.bounds.most, self.bounds.reserve, 0);
+            let room = self.calls.get(account).map_or(unused, |calls| calls.room(now_ms));
+            room.less(wanted(account))
+        };
+        let under_way = |account: &str| {
+            let calls = self.calls.get(account).map_or(0, Concurrency::under_way);
+            calls.saturating_add(wanted(account))
+        };
+        self.turns.next(lanes, free, room, under_way)
+    }
+
+    /// Which of these turns their senders may have now. Who may have fewer is dry for a while.
+    async fn granted(&mut self, lanes: &[Lane], turns: &[usize]) -> Result<Vec<usize>, StoreError> {
+        let mut asked: Vec<Asked<'_>> = Vec::new();
+        let mut place_of: HashMap<(&str, &str), usize> = HashMap::new();
+        for lane in turns.iter().filter_map(|place| lanes.get(*place)) {
+            let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
+            let place = *place_of.entry((account_sid, sender)).or_insert_with(|| {
+                let rate = self.attempter.twilio.rate(account_sid, sender);
+                asked.push(Asked { account_sid, sender, rate, count: 0 });
+                asked.len() - 1
+            });
+            if let Some(asked) = asked.get_mut(place) {
+                asked.count = asked.count.saturating_add(1);
+            }
+        }
+        let mut granted = self.paces.take(&asked, now_ms()).await?;
+        for (asked, granted) in asked.iter().zip(&granted) {
+            if granted.count < asked.count {
+                let until = Instant::now() + granted.next.max(BREATH);
+                self.dry.insert((asked.account_sid.to_owned(), asked.sender.to_owned()), until);
+            }
+        }
+        let mut has_one = |place: &&usize| {
+            let Some(lane) = lanes.get(**place) else { return false };
+            let sender = place_of.get(&(lane.account_sid.as_str(), lane.sender.as_str()));
+            let left = sender.and_then(|place| granted.get_mut(*place));
+            left.is_some_and(|left| match left.count.checked_sub(1) {
+                Some(rest) => {
+                    left.count = rest;
+                    true
+                }
+                None => false,
+            })
+        };
+        Ok(turns.iter().filter(|place| has_one(place)).copied().collect())
+    }
+
+    /// Begins these attempts; what another sidecar has taken meanwhile gives its sender back what it would have used.
+    async fn attempt(
+        &mut self,
+        lanes: &[Lane],
+        wanted: &BTreeMap<usize, u32>,
+    ) -> Result<(), StoreError> {
+        let wanted: Vec<(&Lane, u32)> = wanted
+            .iter()
+            .filter_map(|(place, count)| lanes.get(*place).map(|lane| (lane, *count)))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let (now_ms, dice) = (now_ms(), getrandom::u64().unwrap_or_default());
+        let id = format!("{}-{dice:016x}", self.name);
+        let until_ms = now_ms.saturating_add(millis(self.attempter.hold()));
+        let attempts = Attempts { id: &id, now_ms, until_ms };
+        let begun = self.attempter.sends.attempt(&wanted, attempts).await;
+        let found = begun.as_deref().unwrap_or_default();
+        let unused: Vec<Asked<'_>> = wanted
+            .iter()
+            .filter_map(|(lane, count)| {
+                let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
+                let is_its = |send: &&Send| {
+                    (send.account_sid.as_str(), send.sender.as_str()) == (account_sid, sender)
+                };
+                let used = found.iter().filter(is_its).count();
+                let count = count.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
+                let rate = self.attempter.twilio.rate(account_sid, sender);
+                (count > 0).then_some(Asked { account_sid, sender, rate, count })
+            })
+            .collect();
+        self.paces.give_back(&unused, now_ms).await?;
+        for send in begun? {
+            let bounds = self.bounds;
+            let calls = self.calls.entry(send.account_sid.clone());
+            let ticket = calls.or_insert_with(|| Concurrency::new(bounds)).begin();
+            let (attempter, account_sid) = (self.attempter.clone(), send.account_sid.clone());
+            let call = self.under_way.spawn(async move { attempter.attempt(send).await });
+            self.whose.insert(call.id(), (account_sid, ticket));
+        }
+        Ok(())
+    }
+
+    fn is_dry(&self, lane: &Lane) -> bool {
+        // A map by two texts is asked with two texts of its own.
+        let sender = (lane.account_sid.clone(), lane.sender.clone());
+        self.dry.contains_key(&sender)
+    }
+
+    fn ended(&mut self, ended: Result<(task::Id, Told), JoinError>) {
+        let (call, told) = ended.unwrap_or_else(|error| (error.id(), Told::Nothing));
+        let Some((account_sid, ticket)) = self.whose.remove(&call) else { return };
+        if let Some(calls) = self.calls.get_mut(&account_sid) {
+            calls.end(ticket, told, now_ms());
+        }
+    }
+
+    fn tell(&self) {
+        let least = self.calls.values().map(Concurrency::allowed).min();
+        let allowed = least.unwrap_or(self.bounds.most);
+        self.attempter.metrics.sends.calling(self.under_way.len(), allowed);
+    }
+
+    /// Attempts whose sidecar has died.
+    async fn expire(&self) {
+        if let Ok(lost @ 1..) = self.attempter.sends.expire(now_ms()).await {
+            self.attempter.metrics.sends.unknown(lost);
+            tracing::error!(
+                event = "send.lost",
+                count = lost,
+                "nobody knows yet whether messages were sent whose sidecar ended; Twilio's list is asked"
+            );
+        }
+    }
+
+    async fn count(&self) {
+        if let Ok(standing) = self.attempter.sends.standing(now_ms()).await {
+            self.attempter.metrics.sends.stand(&standing, now_ms());
+        }
+        // A database that is away is told of by whoever has something to send.
+        let _ = self.paces.forget(now_ms()).await;
+    }
+}

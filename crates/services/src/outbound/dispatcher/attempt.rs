@@ -1,0 +1,314 @@
+//! One attempt at a message: asks once more whether the person may be written to, calls Twilio and writes down what came of it.
+//! Decides that no call is begun which could end after its hold; what an answer means and when to try again is the domain's to
+//! say.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    access::permissions::{Checks, Intent},
+    outbound::{
+        media::Media, opt_out_from_error::Refusals, outcome_waiters::Answers, sending::Sending,
+    },
+};
+use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_domain::{
+    address::Address,
+    check::Kind,
+    media::{Looked, Unfit, of_form},
+    policy::Category,
+    sending::{
+        concurrency::Told,
+        errors::Errors,
+        failing::Failing,
+        outcome::{Meaning, meaning},
+        pace::pause,
+        rules::of_media,
+        sender::is_service,
+    },
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::metrics::Metrics;
+use twilio_edge_store::{Outcome, Send, Sends, StoreError};
+
+/// How long the database is left alone after it did not answer.
+pub(super) const AWAY: Duration = Duration::from_secs(1);
+
+/// How long an attempt may wait for the database, beside the call itself.
+const SPARE: Duration = Duration::from_secs(20);
+
+/// Codes of a 429 that may be about the account: Twilio's, and the status alone where it names none.
+const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
+
+/// What an attempt needs.
+#[derive(Clone)]
+pub(super) struct Attempter {
+    pub(super) sends: Sends,
+    pub(super) twilio: Twilio,
+    pub(super) checks: Checks,
+    pub(super) errors: Arc<Errors>,
+    pub(super) refusals: Refusals,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) answers: Answers,
+    pub(super) media: Media,
+    pub(super) sending: Sending,
+    pub(super) give_up_ms: i64,
+}
+
+impl Attempter {
+    /// How long an attempt is nobody else's: longer than it may take.
+    pub(super) fn hold(&self) -> Duration {
+        self.twilio.timeout() + SPARE * 2
+    }
+
+    /// Sends one message; what its end tells of how many may be sent at a time.
+    pub(super) async fn attempt(&self, send: Send) -> Told {
+        let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
+        let latest_ms = send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + SPARE));
+        if now_ms().saturating_sub(send.wanted_at_ms) > self.give_up_ms {
+            self.end(
+                &send,
+                &recipient,
+                Meaning::Refused {
+                    status: None,
+                    code: "expired".into(),
+                    reason: "it waited longer than sending.give_up_s".into(),
+                },
+                "",
+            )
+            .await;
+            return Told::Nothing;
+        }
+        let form = match self.with_media(&send).await {
+            Ok(form) => form,
+            Err(unfit) => {
+                self.unfit(&send, &recipient, unfit).await;
+                return Told::Nothing;
+            }
+        };
+        // The last moment: a STOP that was answered until now counts.
+        match self.checks.may_send(&intent(&send, &recipient), now_ms()).await {
+            Ok(verdicts) => {
+                if let Some((code, said)) =
+                    verdicts.into_iter().find_map(|said| Some((said.code?, said.detail)))
+                {
+                    self.metrics.sends.refused(code.into());
+                    self.end(
+                        &send,
+                        &recipient,
+                        Meaning::Refused { status: None, code: code.as_str().into(), reason: said },
+                        "",
+                    )
+                    .await;
+                    return Told::Nothing;
+                }
+            }
+            Err(reason) => {
+                self.again(
+                    &send,
+                    now_ms().saturating_add(millis(AWAY)),
+                    ("unchecked", &reason.to_string()),
+                    "",
+                )
+                .await;
+                return Told::Nothing;
+            }
+        }
+        // Whoever was asleep meanwhile has lost its hold: it must not call.
+        if now_ms() > latest_ms {
+            self.again(&send, now_ms(), ("late", "its attempt took too long to begin"), "").await;
+            return Told::Nothing;
+        }
+        let begun = std::time::Instant::now();
+        let (answer, request_id) = self.twilio.create(&send.account_sid, &form, &send.id).await;
+        let request_id = request_id.unwrap_or_default();
+        let failing = Failing::of(&answer, &self.errors);
+        self.metrics.sends.called(begun.elapsed(), failing);
+        let meaning = meaning(answer, &self.errors);
+        tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
+        let told = told(&meaning, &send.recipient);
+        match meaning {
+            Meaning::Again { code, reason, retry_after, .. } => {
+                let pause = pause(send.tries, retry_after, getrandom::u64().unwrap_or_default());
+                let due_at_ms = now_ms().saturating_add(millis(pause));
+                self.again(&send, due_at_ms, (&code, &reason), &request_id).await;
+                told
+            }
+            ended => {
+                if let Meaning::Refused { code, .. } = &ended {
+                    self.refusals.hear(&send, &recipient, code).await;
+                }
+                self.end(&send, &recipient, ended, &request_id).await;
+                told
+            }
+        }
+    }
+
+    /// What Twilio is told, with links to its media that are good from now on; and, of one that has waited long since they were
+    /// looked at, whether they still can be fetched.
+    async fn with_media(&self, send: &Send) -> Result<String, Unfit> {
+        let media = of_form(&send.form);
+        if media.is_empty() {
+            return Ok(send.form.clone());
+        }
+        if self.media.is_stale(now_ms().saturating_sub(send.created_at_ms))
+            && let Looked::Unfit(_, unfit) =
+                self.media.look(&send.account_sid, &send.channel, &media).await
+        {
+            return Err(unfit);
+        }
+        self.media.presented(&send.account_sid, &send.form).await
+    }
+
+    async fn unfit(&self, send: &Send, recipient: &Address, unfit: Unfit) {
+        let code = of_media(&unfit).as_str();
+        if unfit.may_pass {
+            let pause = pause(send.tries, None, getrandom::u64().unwrap_or_default());
+            let due_at_ms = now_ms().saturating_add(millis(pause));
+            self.again(send, due_at_ms, (code, &unfit.detail), "").await;
+            return;
+        }
+        let refused = Meaning::Refused { status: None, code: code.into(), reason: unfit.detail };
+        self.end(send, recipient, refused, "").await;
+    }
+
+    async fn again(&self, send: &Send, due_at_ms: i64, why: (&str, &str), request_id: &str) {
+        self.metrics.sends.ended("retried");
+        let written = self.sends.again(send, due_at_ms, why, request_id, now_ms()).await;
+        if let Err(reason) = written {
+            tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, "what became of an attempt could not be written down: it becomes unknown");
+        }
+    }
+
+    async fn end(&self, send: &Send, recipient: &Address, meaning: Meaning, request_id: &str) {
+        let (state, message_sid, code, reason) = match &meaning {
+            Meaning::Sent { message_sid } => ("sent", message_sid.as_str(), "", ""),
+            Meaning::Refused { code, reason, .. } => {
+                ("refused", "", code.as_str(), reason.as_str())
+            }
+            Meaning::Unknown { reason } | Meaning::Again { reason, .. } => {
+                ("unknown", "", "unknown", reason.as_str())
+            }
+        };
+        let twilio_status = match &meaning {
+            Meaning::Refused { status: Some(status), .. } => i64::from(*status),
+            _ => 0,
+        };
+        self.metrics.sends.ended(state);
+        match state {
+            "unknown" => {
+                tracing::error!(event = "send.unknown", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "nobody knows yet whether a message was sent; Twilio's list is asked")
+            }
+            "refused" => {
+                tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message is not sent")
+            }
+            _ => {
+                self.metrics.sends.sent(&send.sender);
+                tracing::info!(event = "send.sent", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio has a message")
+            }
+        }
+        let outcome = Outcome { state, message_sid, code, reason, request_id, twilio_status };
+        let masked = recipient.to_string();
+        // What Twilio said is written down as long as there is any chance to.
+        for tries in 1..=5 {
+            let written = match self.ended(send, &masked, &outcome).await {
+                // Somebody has decided about it meanwhile; that Twilio has it counts all the same.
+                Ok(false) if state == "sent" => {
+                    let reason = "Twilio answered late";
+                    self.sends.learn(send, &masked, message_sid, reason, now_ms()).await
+                }
+                written => written,
+            };
+            match written {
+                Ok(_) => {
+                    self.answers.tell(&send.id);
+                    return;
+                }
+                Err(reason) => {
+                    tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, message.sid = message_sid, "what became of an attempt could not be written down: it becomes unknown");
+                    tokio::time::sleep(AWAY * tries).await;
+                }
+            }
+        }
+    }
+
+    /// Writes down how an attempt ended, with what is sent instead of a message that its channel does not take.
+    async fn ended(
+        &self,
+        send: &Send,
+        masked: &str,
+        outcome: &Outcome<'_>,
+    ) -> Result<bool, StoreError> {
+        let instead = match outcome.state {
+            "refused" => self.sending.instead(send, outcome.code, now_ms()).await?,
+            _ => None,
+        };
+        let row = instead.as_ref().map(|switched| (&switched.send, switched.priority));
+        let is_ours = self.sends.end(send, masked, outcome, row, now_ms()).await?;
+        if let Some(switched) = instead.filter(|_| is_ours) {
+            self.sending.tell(send, outcome.code, &switched);
+        }
+        Ok(is_ours)
+    }
+}
+
+/// What the end of a call to this recipient tells of how many there may be. A 429 with another code than the account's (63018:
+/// of the sender, the channel or the recipient) delays its message alone.
+fn told(meaning: &Meaning, recipient: &str) -> Told {
+    match meaning {
+        Meaning::Again { is_throttled: true, retry_after, code, .. }
+            if ACCOUNT_THROTTLED.contains(&code.as_str()) =>
+        {
+            let mut hasher = DefaultHasher::new();
+            recipient.hash(&mut hasher);
+            Told::Throttled { rest: retry_after.unwrap_or_default(), recipient: hasher.finish() }
+        }
+        Meaning::Sent { .. } | Meaning::Refused { .. } => Told::Fine,
+        Meaning::Again { .. } | Meaning::Unknown { .. } => Told::Nothing,
+    }
+}
+
+/// The question that was answered when it was taken on.
+fn intent(send: &Send, recipient: &Address) -> Intent {
+    let from = Address::parse(&send.sender).filter(|_| !is_service(&send.sender));
+    let category = Category::ALL.into_iter().find(|one| one.as_str() == send.category);
+    let kind = if send.kind == "template" { Kind::Template } else { Kind::Session };
+    Intent {
+        account_sid: send.account_sid.clone(),
+        from: from.map(|from| from.number),
+        to: recipient.clone(),
+        category: category.unwrap_or_else(|| kind.usual_category()),
+        kind,
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_429_without_another_limits_code_is_about_the_account() {
+        let of = |code: &str, is_throttled| {
+            let (code, retry_after) = (code.to_owned(), None);
+            told(&Meaning::Again { code, reason: String::new(), retry_after, is_throttled }, "+1")
+        };
+        for (code, is_throttled, is_about_account) in [
+            ("20429", true, true),
+            ("429", true, true),
+            ("63018", true, false),
+            ("21611", true, false),
+            ("21611", false, false),
+            ("not_connected", false, false),
+        ] {
+            let told = of(code, is_throttled);
+            assert_eq!(matches!(told, Told::Throttled { .. }), is_about_account, "{code}");
+        }
+    }
+}

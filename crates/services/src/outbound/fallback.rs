@@ -1,0 +1,197 @@
+//! What is sent instead of a message that its channel does not take, at work: as a message of its own that is asked every rule
+//! again, written with what ends the first one, so that it is sent once. Which codes do that is in the table of errors, what is
+//! sent the domain's to say.
+
+use crate::outbound::sending::{Sending, masked};
+use twilio_edge_domain::{
+    address::Address,
+    check::Kind,
+    policy::Category,
+    sending::{
+        errors::To,
+        fallback::{Failed, Kept},
+        pace::priority,
+        request::Request,
+        rules::Verdict,
+    },
+};
+use twilio_edge_store::{Send, StoreError};
+
+/// Every way there is, the best first.
+const EVERY: [To; 2] = [To::Template, To::Channel];
+
+/// One way to reach the person instead, and what every rule says of it.
+#[derive(Debug, Clone)]
+pub struct Alternative {
+    /// How.
+    pub to: To,
+    /// What would be sent.
+    pub request: Request,
+    /// What speaks against it.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// A message that is sent instead of another, and how.
+#[derive(Debug, Clone)]
+pub struct Switched {
+    /// How.
+    pub to: To,
+    /// Its row.
+    pub send: Send,
+    /// How soon it goes.
+    pub priority: i64,
+}
+
+/// A status that Twilio told of a message of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// Our id of it, as the signed URL has it.
+    pub id: &'a str,
+    /// Whose.
+    pub account_sid: &'a str,
+    /// Twilio's name of it.
+    pub message_sid: &'a str,
+    /// `sent`, `delivered`, `failed`, ..
+    pub status: &'a str,
+    /// Why it failed; empty if it did not.
+    pub code: &'a str,
+}
+
+impl Told<'_> {
+    /// Whether it will never get there.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.status, "failed" | "undelivered")
+    }
+
+    fn is_arrival(&self) -> bool {
+        matches!(self.status, "delivered" | "read")
+    }
+}
+
+impl Alternative {
+    /// Whether nothing speaks against it.
+    pub fn is_allowed(&self) -> bool {
+        self.verdicts.iter().all(|said| said.ok)
+    }
+}
+
+impl Sending {
+    /// What would be sent instead of a message, the best first.
+    pub async fn alternatives(
+        &self,
+        request: &Request,
+        now_ms: i64,
+    ) -> Result<Vec<Alternative>, StoreError> {
+        let Some(kept) = Kept::of(request) else { return Ok(Vec::new()) };
+        let sender = request.sender_name();
+        let failed = Failed {
+            account_sid: &request.account_sid,
+            to: &request.to,
+            sender: &sender,
+            kind: request.kind(),
+            category: Some(request.category()),
+        };
+        self.judged(&kept, failed, &EVERY, now_ms).await
+    }
+
+    async fn judged(
+        &self,
+        kept: &Kept,
+        failed: Failed<'_>,
+        order: &[To],
+        now_ms: i64,
+    ) -> Result<Vec<Alternative>, StoreError> {
+        let mut found = Vec::new();
+        for way in order {
+            let Some((to, request)) = kept.instead(failed, &[*way]) else { continue };
+            let request = self.completed(request);
+            let verdicts = self.judge(&request, now_ms).await?;
+            found.push(Alternative { to, request, verdicts });
+        }
+        Ok(found)
+    }
+
+    /// What is sent instead of a message that ended with this code: the first way that nothing speaks against; without one the
+    /// first, refused, so that whoever asks sees why. None if there is none.
+    pub async fn instead(
+        &self,
+        send: &Send,
+        code: &str,
+        now_ms: i64,
+    ) -> Result<Option<Switched>, StoreError> {
+        let order = self.errors.switches(code);
+        let Some(kept) = Kept::read(&send.fallback).filter(|_| !order.is_empty()) else {
+            return Ok(None);
+        };
+        let to = Address { channel: send.channel.clone(), number: send.fallback_to.clone() };
+        let failed = Failed {
+            account_sid: &send.account_sid,
+            to: &to,
+            sender: &send.sender,
+            kind: if send.kind == "template" { Kind::Template } else { Kind::Session },
+            category: Category::ALL.into_iter().find(|one| one.as_str() == send.category),
+        };
+        let ways = self.judged(&kept, failed, order, now_ms).await?;
+        let chosen = ways.iter().find(|way| way.is_allowed()).or(ways.first());
+        let Some(Alternative { to, request, verdicts }) = chosen else { return Ok(None) };
+        let mut row = self.row(request, &send.created_by, None, now_ms)?;
+        row.fallback_of = send.id.clone();
+        let against = verdicts.iter().find_map(|said| Some((said.code?, &said.detail)));
+        if let Some((code, detail)) = against {
+            row.recipient = masked(&row);
+            (row.state, row.code) = ("refused".to_owned(), code.as_str().to_owned());
+            row.reason.clone_from(detail);
+            (row.form, row.fallback, row.fallback_to) = Default::default();
+        }
+        Ok(Some(Switched { to: *to, send: row, priority: priority(request.category()) }))
+    }
+
+    /// Twilio has told statuses of messages of ours: it has them, whatever is believed of them, and what has failed may be sent
+    /// otherwise. How many were not known to be sent.
+    pub async fn heard(&self, told: &[Told<'_>], now_ms: i64) -> Result<u64, StoreError> {
+        let ids: Vec<&str> = told.iter().map(|told| told.id).collect();
+        let mut learned = 0;
+        for send in self.sends.open_of(&ids).await? {
+            let theirs =
+                |told: &&Told<'_>| told.id == send.id && told.account_sid == send.account_sid;
+            let of_it: Vec<&Told<'_>> = told.iter().filter(theirs).collect();
+            let Some(any) = of_it.first() else { continue };
+            if send.state != "sent" {
+                let reason = "its status was told";
+                let is_new = self
+                    .sends
+                    .learn(&send, &masked(&send), any.message_sid, reason, now_ms)
+                    .await?;
+                learned += u64::from(is_new);
+            }
+            if send.fallback.is_empty() {
+                continue;
+            }
+            if let Some(failure) = of_it.iter().find(|told| told.is_failure()) {
+                self.failed(&send, failure.code, now_ms).await?;
+            } else if of_it.iter().any(|told| told.is_arrival()) {
+                self.sends.arrived(&send.id).await?;
+            }
+        }
+        Ok(learned)
+    }
+
+    async fn failed(&self, send: &Send, code: &str, now_ms: i64) -> Result<(), StoreError> {
+        let Some(switched) = self.instead(send, code, now_ms).await? else {
+            return self.sends.arrived(&send.id).await;
+        };
+        let why = (code, "it failed at Twilio, and another message is sent instead");
+        let instead = (&switched.send, switched.priority);
+        if self.sends.switch(send, why, instead, now_ms).await? {
+            self.tell(send, code, &switched);
+        }
+        Ok(())
+    }
+
+    /// Counts and logs that something is sent instead, and wakes who sends it.
+    pub fn tell(&self, send: &Send, code: &str, switched: &Switched) {
+        self.metrics.sends.switched(switched.to);
+        self.bell.ring();
+        tracing::info!(event = "send.switched", send.id = %send.id, account.sid = %send.account_sid, code, to = switched.to.as_str(), instead = %switched.send.id, state = %switched.send.state, "another message is sent instead of one that its channel did not take");
+    }
+}

@@ -1,0 +1,290 @@
+//! Media that are given to us: their bytes are put into the bucket, and Twilio is handed a link that is made when it is called and
+//! good for some time, of the bucket's own or of ours. What has had its time is deleted: the bytes first, then what is known of
+//! them.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Bytes;
+use object_store::{
+    Attribute, Attributes, Error, GetOptions, GetRange, GetResult, ObjectStoreExt, PutOptions,
+    signer::Method, signer::SignedUrlOptions,
+};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use twilio_edge_connectors::bucket::{Bucket, reason};
+use twilio_edge_domain::media::{
+    Unfit, Why,
+    disposition::attachment,
+    fitness::{Found, genuine},
+    link,
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::config;
+use twilio_edge_store::{MediaRows, Medium, StoreError};
+
+/// Of what is due, how much is looked at at a time.
+const STEP: u32 = 100;
+
+/// Uploads at a time: each is in memory as a whole.
+const UPLOADS: usize = 8;
+
+/// Links of ours that are fetched from at a time.
+const FETCHES: usize = 256;
+
+/// Keeps media, and hands out links to them.
+#[derive(Clone)]
+pub struct Library {
+    bucket: Bucket,
+    rows: MediaRows,
+    settings: Arc<config::MediaStore>,
+    uploads: Arc<Semaphore>,
+    fetches: Arc<Semaphore>,
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub enum Failure {
+    /// It is wrong with what was given.
+    Unfit(Unfit),
+    /// The database does not answer.
+    Store(StoreError),
+    /// The bucket does not do it: for the operator.
+    Bucket(String),
+}
+
+impl From<StoreError> for Failure {
+    fn from(reason: StoreError) -> Failure {
+        Failure::Store(reason)
+    }
+}
+
+/// What somebody gives.
+#[derive(Debug)]
+pub struct Given {
+    /// Whose it is to be.
+    pub account_sid: String,
+    /// Who gives it.
+    pub by: String,
+    /// `image/png`
+    pub content_type: String,
+    /// All of it.
+    pub bytes: Bytes,
+    /// As of when, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Whether whoever does the same again at that time means the same one.
+    pub is_repeatable: bool,
+}
+
+impl Library {
+    /// Opens it; none where there is no bucket.
+    pub fn open(settings: &config::MediaStore, rows: MediaRows) -> Result<Option<Library>, String> {
+        if settings.url.is_empty() {
+            return Ok(None);
+        }
+        let bucket = Bucket::open(&settings.place())?;
+        let uploads = Arc::new(Semaphore::new(UPLOADS));
+        let fetches = Arc::new(Semaphore::new(FETCHES));
+        let settings = Arc::new(settings.clone());
+        Ok(Some(Library { bucket, rows, settings, uploads, fetches }))
+    }
+
+    /// Room for one upload, as soon as there is any.
+    pub async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        self.uploads.clone().acquire_owned().await.ok()
+    }
+
+    /// Room for one who fetches, if there is any now.
+    pub fn fetching(&self) -> Option<OwnedSemaphorePermit> {
+        self.fetches.clone().try_acquire_owned().ok()
+    }
+
+    /// Takes one in. Its row is there before its bytes are: nothing is in the bucket that nobody knows of.
+    pub async fn add(&self, given: Given) -> Result<Medium, Failure> {
+        genuine(&given.content_type, &given.bytes).map_err(Failure::Unfit)?;
+        let digest = Sha256::digest(&given.bytes);
+        let keep_ms = i64::from(self.settings.keep_days).saturating_mul(86_400_000);
+        let medium = Medium {
+            id: link::id(identity(&given, &digest).map_err(Failure::Bucket)?),
+            account_sid: given.account_sid,
+            content_type: given.content_type,
+            bytes: i64::try_from(given.bytes.len()).unwrap_or(i64::MAX),
+            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            created_at_ms: given.at_ms,
+            created_by: given.by,
+            keep_ms,
+            expires_at_ms: now_ms().saturating_add(keep_ms),
+        };
+        self.rows.add(&medium).await?;
+        let mut options = PutOptions::default();
+        // A folder knows no types; who fetches from it is told ours.
+        if self.bucket.signer().is_some() {
+            let kind = medium.content_type.clone();
+            // A bucket sends no Content-Security-Policy: a browser must not open what is in it.
+            let disposition = attachment(&medium.id, &kind);
+            options.attributes = Attributes::from_iter([
+                (Attribute::ContentType, kind),
+                (Attribute::ContentDisposition, disposition),
+            ]);
+        }
+        let path = self.path(&medium);
+        let put = self.bucket.objects().put_opts(&path, given.bytes.into(), options).await;
+        put.map_err(|error| Failure::Bucket(reason(&error)))?;
+        self.rows.stored(&medium.id).await?;
+        Ok(medium)
+    }
+
+    /// One that is there, of this account.
+    pub async fn fetch(&self, id: &str, account_sid: &str) -> Result<Option<Medium>, StoreError> {
+        match link::is_id(id) {
+            true => self.rows.fetch(id, Some(account_sid), now_ms()).await,
+            false => Ok(None),
+        }
+    }
+
+    /// From now on it is shown to nobody; false if there is none.
+    pub async fn drop(&self, id: &str, account_sid: &str) -> Result<bool, StoreError> {
+        self.rows.drop(id, account_sid).await
+    }
+
+    /// What it is, for a message of this account.
+    pub async fn found(&self, id: &str, account_sid: &str) -> Result<Found, Unfit> {
+        match self.fetch(id, account_sid).await {
+            Ok(Some(medium)) => Ok(Found {
+                content_type: medium.content_type,
+                bytes: u64::try_from(medium.bytes).unwrap_or_default(),
+            }),
+            Ok(None) => Err(Unfit::new(
+                Why::Missing,
+                "is none that is kept here: give it to POST /v1/media",
+            )),
+            Err(_) => Err(Unfit::passing(
+                Why::Busy,
+                "was not looked at: the database does not answer; ask again",
+            )),
+        }
+    }
+
+    /// A link for a message of this account.
+    pub async fn presented(&self, id: &str, account_sid: &str) -> Result<String, Unfit> {
+        let away = |what: &str| Unfit::passing(Why::Busy, format!("has no link yet: {what}"));
+        let found = self.fetch(id, account_sid).await;
+        let found = found.map_err(|_| away("the database does not answer"))?;
+        let medium =
+            found.ok_or_else(|| Unfit::new(Why::Missing, "has had its time, or was taken back"))?;
+        match self.link(&medium).await {
+            Ok((url, _)) => Ok(url),
+            Err(reason) => {
+                tracing::warn!(
+                    event = "media.no_bucket",
+                    reason,
+                    "the bucket of media.store does not do what is asked of it"
+                );
+                Err(away("the bucket does not answer"))
+            }
+        }
+    }
+
+    /// A link to one that is there, good from now on for as long as is configured; and until when, in milliseconds since 1970.
+    pub async fn link(&self, medium: &Medium) -> Result<(String, i64), String> {
+        let expires_s = now_ms() / 1000 + i64::from(self.settings.link_ttl_s);
+        let url = match self.settings.public_url.trim_end_matches('/') {
+            "" => {
+                let signer = self.bucket.signer().ok_or("media.store.public_url: missing")?;
+                let good_for = Duration::from_secs(self.settings.link_ttl_s.into());
+                let options = SignedUrlOptions::default().with_query([
+                    ("response-content-disposition", attachment(&medium.id, &medium.content_type)),
+                    ("response-content-type", medium.content_type.clone()),
+                ]);
+                let path = self.path(medium);
+                let signed = signer.signed_url_opts(Method::GET, &path, good_for, &options).await;
+                signed.map_err(|error| reason(&error))?.to_string()
+            }
+            base => {
+                let key = self.settings.link_key.expose();
+                format!("{base}{}", link::path(key, &medium.id, expires_s))
+            }
+        };
+        Ok((url, expires_s.saturating_mul(1000)))
+    }
+
+    /// What a link of ours is good for: what it is, and its bytes, or some of them, or none of them.
+    pub async fn linked(
+        &self,
+        id: &str,
+        query: &str,
+        range: Option<GetRange>,
+        head: bool,
+    ) -> Result<Option<(Medium, GetResult)>, Failure> {
+        if !link::is_good(self.settings.link_key.expose(), id, query, now_ms()) {
+            return Ok(None);
+        }
+        let Some(medium) = self.rows.fetch(id, None, now_ms()).await? else { return Ok(None) };
+        let options = GetOptions { range, head, ..GetOptions::default() };
+        match self.bucket.objects().get_opts(&self.path(&medium), options).await {
+            Ok(got) => Ok(Some((medium, got))),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Failure::Bucket(reason(&error))),
+        }
+    }
+
+    /// Deletes what has had its time, again and again.
+    pub async fn keep_clean(self, every: Duration) {
+        let mut look = tokio::time::interval(every);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            if let Err(reason) = self.clean().await {
+                tracing::warn!(
+                    event = "media.not_deleted",
+                    reason,
+                    "media that have had their time are still there"
+                );
+            }
+        }
+    }
+
+    async fn clean(&self) -> Result<(), String> {
+        loop {
+            let due = self.rows.due(now_ms(), STEP).await.map_err(|reason| reason.to_string())?;
+            for medium in &due {
+                match self.bucket.objects().delete(&self.path(medium)).await {
+                    Ok(()) | Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(reason(&error)),
+                }
+                self.rows.gone(&medium.id).await.map_err(|reason| reason.to_string())?;
+            }
+            if due.len() < usize::try_from(STEP).unwrap_or(usize::MAX) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn path(&self, medium: &Medium) -> object_store::path::Path {
+        self.bucket.path(&format!("media/{}/{}", medium.account_sid, medium.id))
+    }
+}
+
+/// Of what is repeated the same, otherwise as good as nobody's.
+fn identity(given: &Given, digest: &[u8]) -> Result<u128, String> {
+    let half = |bytes: &[u8]| {
+        bytes.iter().take(16).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte))
+    };
+    if given.is_repeatable {
+        let mut all = Sha256::new();
+        for part in [
+            given.account_sid.as_bytes(),
+            given.by.as_bytes(),
+            given.content_type.as_bytes(),
+            digest,
+        ] {
+            all.update((part.len() as u64).to_be_bytes());
+            all.update(part);
+        }
+        all.update(given.at_ms.to_be_bytes());
+        return Ok(half(&all.finalize()));
+    }
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(|error| format!("no random bytes: {error}"))?;
+    Ok(half(&bits))
+}

@@ -1,0 +1,295 @@
+//! Fetches a medium as Twilio will: HEAD, then GET, through redirects, each of which is held against what is public as the first
+//! URL was. Bounded in time, in bytes, in redirects and in how much goes on at once, of each account and of all. What is good is
+//! remembered for a moment: a thousand messages with one picture fetch it once.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, Method, Response, StatusCode, Url, header, redirect};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::resolver::{Checked, Lookup, NotPublic};
+use twilio_edge_domain::media::{
+    Unfit, Why,
+    fitness::{ENOUGH, Found, agreed, content_type, genuine},
+    place::Places,
+};
+use twilio_edge_platform::{config, metrics::Metrics};
+
+/// So much is read to its end, whatever its length is said to be. Of what is larger, the length that is said counts: whoever
+/// fetches it gets no more.
+const READ_WHOLE: u64 = 1 << 20;
+
+/// How much is remembered.
+const REMEMBERED: usize = 4096;
+
+/// How long a connection is kept after HEAD, for GET and the next one.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Fetches.
+pub struct Looker {
+    client: Client,
+    places: Arc<Places>,
+    limit: Duration,
+    redirects: u32,
+    metrics: Arc<Metrics>,
+    seen: Seen,
+    all: Arc<Semaphore>,
+    of_account: usize,
+    accounts: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Looker {
+    pub(super) fn new(
+        settings: &config::Media,
+        limit: Duration,
+        places: &Arc<Places>,
+        metrics: &Arc<Metrics>,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Looker, String> {
+        // Whoever installed one first has chosen for the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // No proxy: it would connect to what nobody checked. No redirects: each is checked here.
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .dns_resolver(Arc::new(Checked { lookup, places: places.clone() }))
+            .connect_timeout(limit)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(1)
+            .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Looker {
+            client,
+            places: places.clone(),
+            limit,
+            redirects: settings.redirects,
+            metrics: metrics.clone(),
+            seen: Seen {
+                remember: Duration::from_secs(settings.remember_s),
+                found: Mutex::default(),
+            },
+            all: Arc::new(Semaphore::new(settings.concurrency)),
+            of_account: settings.concurrency_per_account,
+            accounts: Mutex::default(),
+        })
+    }
+
+    /// What is there, of `most` bytes at most.
+    pub(super) async fn look(
+        &self,
+        account_sid: &str,
+        url: &Url,
+        most: u64,
+    ) -> Result<Found, Unfit> {
+        let key = Seen::key(account_sid, url);
+        if let Some(found) = self.seen.get(&key) {
+            self.metrics.media.checked("remembered");
+            return Ok(found);
+        }
+        let deadline = tokio::time::Instant::now() + self.limit;
+        let looked = match tokio::time::timeout_at(deadline, self.turn(account_sid)).await {
+            Ok(_turn) => {
+                // Somebody may have looked at it meanwhile.
+                if let Some(found) = self.seen.get(&key) {
+                    self.metrics.media.checked("remembered");
+                    return Ok(found);
+                }
+                let fetched = tokio::time::timeout_at(deadline, self.fetch(url, most)).await;
+                fetched.unwrap_or_else(|_| Err(self.slow()))
+            }
+            Err(_) => Err(busy()),
+        };
+        match &looked {
+            Ok(found) => {
+                self.metrics.media.checked("fit");
+                self.seen.put(key, found.clone());
+            }
+            Err(unfit) => {
+                self.metrics.media.checked(unfit.why.as_str());
+                tracing::info!(
+                    event = "media.unfit",
+                    account.sid = account_sid,
+                    why = unfit.why.as_str(),
+                    "media of a message cannot be sent"
+                );
+            }
+        }
+        looked
+    }
+
+    /// Waits until there is room, for this account first: it must not take everybody's.
+    async fn turn(
+        &self,
+        account_sid: &str,
+    ) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
+        let own = {
+            let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+            accounts.retain(|name, one| name == account_sid || Arc::strong_count(one) > 1);
+            let own = accounts.entry(account_sid.to_owned());
+            own.or_insert_with(|| Arc::new(Semaphore::new(self.of_account))).clone()
+        };
+        let own = own.acquire_owned().await.ok();
+        (own, self.all.clone().acquire_owned().await.ok())
+    }
+
+    fn slow(&self) -> Unfit {
+        let ms = self.limit.as_millis();
+        let detail = format!("took longer than {ms} ms: whoever serves it has to be faster");
+        Unfit::passing(Why::Slow, detail)
+    }
+
+    async fn fetch(&self, url: &Url, most: u64) -> Result<Found, Unfit> {
+        let head = self.ask(Method::HEAD, url).await?;
+        // Not everybody answers HEAD, a presigned URL for GET for one: then GET alone counts.
+        let head = head.status().is_success().then(|| declared(&head)).transpose()?;
+        let response = self.ask(Method::GET, url).await?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let detail = format!(
+                "answers {}: whoever serves it has to let everybody fetch it who has the URL",
+                status.as_u16()
+            );
+            let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
+            return Err(Unfit { may_pass: passes, ..Unfit::new(Why::Status, detail) });
+        }
+        let encoding = response.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            let detail =
+                "is compressed on its way, unasked: whoever serves it has to send it as it is";
+            return Err(Unfit::new(Why::Encoded, detail));
+        }
+        let kind = declared(&response)?;
+        if let Some(head) = head {
+            agreed(&head, &kind)?;
+        }
+        let (bytes, first) = read(response, most).await?;
+        genuine(&kind, &first)?;
+        Ok(Found { content_type: kind, bytes })
+    }
+
+    /// Who answers in the end.
+    async fn ask(&self, method: Method, url: &Url) -> Result<Response, Unfit> {
+        let mut url = url.clone();
+        for _ in 0..=self.redirects {
+            let request = self.client.request(method.clone(), url.clone());
+            let request =
+                request.header(header::ACCEPT_ENCODING, "identity").header(header::ACCEPT, "*/*");
+            let response = request.send().await.map_err(|error| unreachable(&error))?;
+            let peer = response.remote_addr().map(|peer| peer.ip());
+            if !peer.is_some_and(|peer| self.places.allows(peer)) {
+                return Err(Unfit::not_public());
+            }
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            let location = response.headers().get(header::LOCATION);
+            let next =
+                location.and_then(|next| next.to_str().ok()).and_then(|next| url.join(next).ok());
+            let Some(next) = next else {
+                return Err(Unfit::new(Why::Redirects, "sends on to nowhere"));
+            };
+            url = self.places.read(next.as_str()).map_err(|unfit| {
+                let detail = format!("sends on to what {}", unfit.detail);
+                Unfit { detail, ..unfit }
+            })?;
+        }
+        let detail = format!("sends on more than {} times", self.redirects);
+        Err(Unfit::new(Why::Redirects, detail))
+    }
+}
+
+fn busy() -> Unfit {
+    Unfit::passing(Why::Busy, "was not looked at: there are too many at a time; ask again")
+}
+
+fn declared(response: &Response) -> Result<String, Unfit> {
+    let header = response.headers().get(header::CONTENT_TYPE);
+    let kind = header.and_then(|header| header.to_str().ok()).and_then(content_type);
+    kind.ok_or_else(|| {
+        Unfit::new(Why::Type, "has no Content-Type: whoever serves it has to say one")
+    })
+}
+
+/// How large it is, and its first bytes.
+async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), Unfit> {
+    let too_large = || Unfit::new(Why::Size, format!("has more than {most} bytes"));
+    let length = response.content_length();
+    if length.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let (mut bytes, mut first) = (0_u64, Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
+        bytes = bytes.saturating_add(chunk.len() as u64);
+        if bytes > most {
+            return Err(too_large());
+        }
+        first.extend(chunk.iter().take(ENOUGH.saturating_sub(first.len())));
+        if let Some(length) = length.filter(|_| bytes >= READ_WHOLE) {
+            return Ok((length, first));
+        }
+    }
+    Ok((bytes, first))
+}
+
+/// Why nothing came, without a word about what is inside.
+fn unreachable(error: &reqwest::Error) -> Unfit {
+    if is_inside(error) {
+        // A name that is away for a moment looks like this too, and nobody is to tell them apart.
+        return Unfit { may_pass: true, ..Unfit::not_public() };
+    }
+    let detail = match error.is_connect() {
+        true => "cannot be fetched: nobody answers there, or with no certificate that is trusted",
+        false => "cannot be fetched: it breaks off, or is no HTTP",
+    };
+    Unfit::passing(Why::Unreachable, detail)
+}
+
+/// Whether some cause of it is that a name is not public.
+fn is_inside(error: &(dyn Error + 'static)) -> bool {
+    error.is::<NotPublic>() || error.source().is_some_and(is_inside)
+}
+
+type Key = [u8; 32];
+
+/// What was good a moment ago.
+struct Seen {
+    remember: Duration,
+    found: Mutex<HashMap<Key, (Instant, Found)>>,
+}
+
+impl Seen {
+    /// URLs have secrets in them: they are not kept.
+    fn key(account_sid: &str, url: &Url) -> Key {
+        Sha256::new()
+            .chain_update(account_sid)
+            .chain_update([0])
+            .chain_update(url.as_str())
+            .finalize()
+            .into()
+    }
+
+    fn get(&self, key: &Key) -> Option<Found> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, one) = found.get(key)?;
+        (at.elapsed() < self.remember).then(|| one.clone())
+    }
+
+    fn put(&self, key: Key, one: Found) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.len() >= REMEMBERED {
+            found.retain(|_, (at, _)| at.elapsed() < self.remember);
+        }
+        if found.len() < REMEMBERED {
+            found.insert(key, (Instant::now(), one));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What Twilio's refusal of a message says of its recipient: whoever does not want to be written to (21610, 63014) is suppressed,
+//! as when a status callback says so. It adds no rule of its own, and does not call Twilio.
+
+use std::sync::Arc;
+
+use twilio_edge_contract::Opt;
+
+use crate::access::marketing::Withdrawal;
+use twilio_edge_domain::{
+    address::Address,
+    optout::{Arrival, Lexicon},
+    suppression::{Said, Source},
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::metrics::Metrics;
+use twilio_edge_store::{Send, Stores};
+
+/// Where a refusal is said to have come in.
+const ROUTE: &str = "/v1/messages";
+
+/// Records what refusals say.
+#[derive(Clone)]
+pub struct Refusals {
+    /// Where suppressions are kept.
+    pub stores: Stores,
+    /// Which codes say so.
+    pub lexicon: Arc<Lexicon>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Refusals {
+    /// Suppresses the person if the code says so. To be told before the refusal is written down: who dies in between asks
+    /// Twilio again, and is refused again.
+    pub async fn hear(&self, send: &Send, recipient: &Address, code: &str) {
+        if self.lexicon.withdraws_marketing(code) {
+            let withdrawal = Withdrawal {
+                account_sid: send.account_sid.clone(),
+                address: recipient.clone(),
+                error_code: code.to_owned(),
+                message_sid: send.id.clone(),
+            };
+            if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms()).await {
+                tracing::error!(event = "consent.unrecorded", %reason, send.id = %send.id, code, "a refusal of Twilio's could not be recorded as a withdrawn consent");
+            }
+        }
+        if !self.lexicon.suppresses(code) {
+            return;
+        }
+        let service_sid = Some(send.sender.clone()).filter(|sender| sender.starts_with("MG"));
+        let sender = Address::parse(&send.sender).filter(|_| service_sid.is_none());
+        let said = Said {
+            opt: Opt::Stop,
+            source: Source::Callback,
+            arrival: Arrival::OnTime,
+            account_sid: send.account_sid.clone(),
+            message_sid: send.id.clone(),
+            address: recipient.clone(),
+            error_code: code.to_owned(),
+            route: ROUTE.to_owned(),
+            sender: sender.map(|sender| sender.number).unwrap_or_default(),
+            service_sid,
+        };
+        match self.stores.record_opts(vec![said], now_ms()).await {
+            Ok(changed) => {
+                if changed.contains(&true) {
+                    self.metrics.suppression_changed(true, Source::Callback);
+                }
+                tracing::info!(event = "suppression.changed", send.id = %send.id, account.sid = %send.account_sid, address = %recipient, code, "suppression recorded");
+            }
+            Err(reason) => {
+                tracing::error!(event = "optout.unrecorded", %reason, send.id = %send.id, code, "a refusal of Twilio's could not be recorded as an opt-out");
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Finds out about messages of which nobody knows whether they were sent: asks Twilio's list for them, later each time, until one
+//! is found, or certainly absent and due again, or left to people. What the list has to say for that is the domain's to judge;
+//! who looks is settled in the database.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::outbound::{
+    dispatcher::Bell,
+    sending::{self, Sending},
+};
+use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_domain::{
+    address::Address,
+    contact::Keys,
+    sending::matching::{FAR_MS, Listed, Match, Seen, Sought, next_look},
+};
+use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::{config, metrics::Metrics};
+use twilio_edge_store::{Send, Sends, StoreError};
+
+/// How often to see whether a look is due.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// How often to forget what is not sent instead any more.
+const FORGET: Duration = Duration::from_secs(30);
+
+/// Looks at a time: Twilio's limits are for sending.
+const AT_ONCE: i64 = 8;
+
+/// Pages of one look. Who has more messages for a person within hours is not found out about.
+const MOST_PAGES: usize = 5;
+
+/// Looks for what is unknown, for a whole sidecar.
+pub struct Reconciler {
+    stop: watch::Sender<bool>,
+    working: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Looker {
+    sends: Sends,
+    twilio: Twilio,
+    bell: Bell,
+    metrics: Arc<Metrics>,
+    /// After the hold is over, how long until silence counts; none if it never does.
+    absent_after_ms: Option<i64>,
+    /// After the hold is over, how long it is looked for.
+    reconcile_for_ms: i64,
+    /// How long something may be sent instead of what was sent.
+    fallback_for_ms: i64,
+}
+
+impl Reconciler {
+    /// Begins.
+    pub fn start(
+        sending: &Sending,
+        metrics: &Arc<Metrics>,
+        settings: &config::Sending,
+    ) -> Reconciler {
+        let ms = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+        let looker = Looker {
+            sends: sending.sends.clone(),
+            twilio: sending.twilio.clone(),
+            bell: sending.bell.clone(),
+            metrics: metrics.clone(),
+            absent_after_ms: (settings.absent_after_s > 0).then(|| ms(settings.absent_after_s)),
+            reconcile_for_ms: ms(settings.reconcile_for_s),
+            fallback_for_ms: ms(settings.fallback_for_s),
+        };
+        let (stop, stopping) = watch::channel(false);
+        Reconciler { stop, working: tokio::spawn(looker.work(stopping)) }
+    }
+
+    /// Ends it; a look under way is another sidecar's to repeat.
+    pub async fn finish(self) {
+        let _ = self.stop.send(true);
+        self.working.abort();
+        let _ = self.working.await;
+    }
+}
+
+impl Looker {
+    async fn work(self, mut stopping: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut forget = tokio::time::interval(FORGET);
+        forget.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !*stopping.borrow() {
+            tokio::select! {
+                _ = look.tick() => {}
+                _ = forget.tick() => {
+                    // What could not be forgotten is the next time.
+                    let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
+                    let _ = self.sends.forget_fallbacks(before_ms).await;
+                    continue;
+                }
+                _ = stopping.changed() => return,
+            }
+            // A database that is away is told of by those who send.
+            let Ok(sought) = self.sends.looked_for(AT_ONCE, now_ms()).await else { continue };
+            let mut looks = JoinSet::new();
+            for send in sought {
+                let this = self.clone();
+                looks.spawn(async move { this.look(&send).await });
+            }
+            while looks.join_next().await.is_some() {}
+        }
+    }
+
+    async fn look(&self, send: &Send) {
+        let at_ms = now_ms();
+        let absent_from_ms =
+            self.absent_after_ms.map(|after_ms| send.due_at_ms.saturating_add(after_ms));
+        let last_ms = send.due_at_ms.saturating_add(self.reconcile_for_ms);
+        let next_ms = next_look(send.looks, at_ms, absent_from_ms, last_ms);
+        if !matches!(self.sends.look(send, next_ms).await, Ok(true)) {
+            return;
+        }
+        match self.matched(send, at_ms, absent_from_ms).await {
+            Ok(Match::Found(message_sid)) => {
+                let masked = sending::masked(send);
+                let reason = "found in Twilio's list";
+                let learned = self.sends.learn(send, &masked, &message_sid, reason, now_ms()).await;
+                if matches!(learned, Ok(true)) {
+                    self.metrics.sends.reconciled("found", 1);
+                    tracing::info!(event = "send.reconciled", send.id = %send.id, account.sid = %send.account_sid, message.sid = message_sid, "a message of which nobody knew is in Twilio's list");
+                }
+            }
+            Ok(Match::Absent) => {
+                if matches!(self.sends.requeue(send, now_ms()).await, Ok(true)) {
+                    self.metrics.sends.reconciled("absent", 1);
+                    tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.looks + 1, "Twilio never had a message: it is sent again");
+                    self.bell.ring();
+                }
+            }
+            Ok(Match::Unclear) if next_ms == 0 => {
+                tracing::error!(event = "send.unclear", send.id = %send.id, account.sid = %send.account_sid, "Twilio's list does not tell whether a message was sent; `twilio-edge sends resolve` decides");
+            }
+            Ok(Match::Unclear) => {}
+            Err(reason) => {
+                tracing::warn!(event = "send.not_looked_for", send.id = %send.id, account.sid = %send.account_sid, reason, "Twilio's list could not be read");
+            }
+        }
+    }
+
+    async fn matched(
+        &self,
+        send: &Send,
+        at_ms: i64,
+        absent_from_ms: Option<i64>,
+    ) -> Result<Match, String> {
+        let away = |reason: StoreError| reason.to_string();
+        let mut sought = Sought::of(&send.form, send.attempted_at_ms, send.due_at_ms);
+        let keys = self.sends.contacts().keys(&send.account_sid, &send.recipient).await;
+        let Keys { certain, possible, .. } = keys.map_err(away)?;
+        let also = certain.into_iter().chain(possible);
+        let address = |number| Address { channel: send.channel.clone(), number }.written();
+        sought.also_to = also.map(address).collect();
+        let (listed, is_whole) = self.listed(send, &sought).await?;
+        let candidates: Vec<&str> =
+            listed.iter().filter(|one| sought.may_be(one)).map(|one| one.sid.as_str()).collect();
+        // Read after the list: what is another's then was another's when it was listed.
+        let owned: BTreeSet<String> =
+            self.sends.owned(&candidates).await.map_err(away)?.into_iter().collect();
+        let has_like = self.sends.has_like(send, &sought).await.map_err(away)?;
+        Ok(sought.matched(&listed, &owned, Seen { is_whole, at_ms, absent_from_ms, has_like }))
+    }
+
+    /// Lists what Twilio has under every spelling of the two, and whether all of it goes back far enough.
+    async fn listed(&self, send: &Send, sought: &Sought) -> Result<(Vec<Listed>, bool), String> {
+        let (mut listed, mut is_whole) = (Vec::new(), true);
+        for (to, from) in sought.asked() {
+            let (found, goes_back) = self.listed_under(send, &to, &from).await?;
+            listed.extend(found);
+            is_whole &= goes_back;
+        }
+        Ok((listed, is_whole))
+    }
+
+    async fn listed_under(
+        &self,
+        send: &Send,
+        to: &str,
+        from: &str,
+    ) -> Result<(Vec<Listed>, bool), String> {
+        let oldest_ms = send.attempted_at_ms.saturating_sub(FAR_MS);
+        let mut listed: Vec<Listed> = Vec::new();
+        let mut next: Option<String> = None;
+        for _ in 0..MOST_PAGES {
+            let page = self.twilio.list(&send.account_sid, to, from, next.as_deref()).await?;
+            let is_older = |one: &Listed| one.created_ms().is_some_and(|at_ms| at_ms < oldest_ms);
+            let is_far = page.messages.last().is_some_and(is_older);
+            listed.extend(page.messages);
+            next = page.next_page_uri;
+            if next.is_none() || is_far {
+                return Ok((listed, true));
+            }
+        }
+        Ok((listed, false))
+    }
+}

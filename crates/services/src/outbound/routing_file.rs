@@ -1,0 +1,86 @@
+//! The routes at work: read from their file, and read again when it changes. Decides when the file is looked at, and that one
+//! which became unusable changes nothing but the log: the last good routes stay. What they mean is the domain's to say.
+
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use crate::access::webhook_keys as accounts;
+use twilio_edge_domain::sending::routing::Routing;
+
+/// How often to look at the file.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The routes of one file.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    path: Arc<Path>,
+    known: Arc<RwLock<Arc<Routing>>>,
+}
+
+impl Routes {
+    /// Reads the file for the first time; no file has no name, and no routes. Every problem with it.
+    pub fn open(file: &str) -> Result<Routes, Vec<String>> {
+        let path = Path::new(file);
+        let routing = if file.is_empty() { Routing::default() } else { parse(read(path))? };
+        Ok(Routes { path: path.into(), known: Arc::new(RwLock::new(Arc::new(routing))) })
+    }
+
+    /// Those that count now.
+    pub fn current(&self) -> Arc<Routing> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at the file for ever.
+    pub async fn keep_fresh(self) {
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
+        let mut last = None;
+        loop {
+            let path = self.path.clone();
+            let Ok(found) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
+            if last.as_ref() != Some(&found) {
+                self.take(parse(found.clone()));
+                last = Some(found);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn take(&self, read: Result<Routing, Vec<String>>) {
+        let file = self.path.display();
+        match read {
+            Ok(routing) if routing == *self.current() => {}
+            Ok(routing) => {
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
+                tracing::info!(
+                    event = "routing.read_again",
+                    "messages go by the routes that have changed: {file}"
+                );
+            }
+            Err(problems) => {
+                tracing::warn!(
+                    event = "routing.unusable",
+                    problems = problems.join("; "),
+                    "the routes cannot be used, messages still go by the last good ones: {file}"
+                );
+            }
+        }
+    }
+}
+
+/// Everything that is wrong with the file at `path`.
+pub fn problems(path: &str) -> Vec<String> {
+    parse(read(Path::new(path))).err().unwrap_or_default()
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    String::from_utf8(accounts::read(path)?).map_err(|_| "the file is not UTF-8".to_owned())
+}
+
+fn parse(read: Result<String, String>) -> Result<Routing, Vec<String>> {
+    Routing::parse(&read.map_err(|problem| vec![problem])?)
+}

@@ -1,0 +1,276 @@
+//! A message somebody wants to send, at work: what every rule says of it, the row that is written if none speaks against it,
+//! and what an operator decides about one of which nobody knows. It adds no rule of its own, and knows neither HTTP nor SQL.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use toml::Table;
+
+use crate::{
+    access::{
+        api_keys::Caller,
+        permissions::{Checks, Intent},
+    },
+    outbound::{
+        dispatcher::Bell, media::Media, outcome_waiters::Answers, routing_file::Routes,
+        templates::Templates,
+    },
+};
+use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_domain::{
+    address::Address,
+    check, contact,
+    sending::{
+        errors::Errors,
+        fallback::Kept,
+        pace::priority,
+        request::{Content, Request, Sender},
+        rules::{Facts, Verdict, judge, media},
+    },
+    template::locale::Locale,
+};
+use twilio_edge_platform::metrics::Metrics;
+use twilio_edge_store::{AuditEntry, Done, Send, Sends, StoreError};
+
+/// What every id of ours begins with: Twilio's are SM.. and MM..
+pub const PREFIX: &str = "ms_";
+
+/// Takes messages on.
+#[derive(Clone)]
+pub struct Sending {
+    /// Where they are written.
+    pub sends: Sends,
+    /// Who may be written to.
+    pub checks: Checks,
+    /// Through which accounts.
+    pub twilio: Twilio,
+    /// Tells who sends.
+    pub bell: Bell,
+    /// What Twilio's codes mean.
+    pub errors: Arc<Errors>,
+    /// Who sends where nobody says.
+    pub routes: Routes,
+    /// What may be sent as a template.
+    pub templates: Templates,
+    /// Who waits for what Twilio says.
+    pub answers: Answers,
+    /// Whether Twilio can fetch what is sent.
+    pub media: Media,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Sending {
+    /// The message with who sends it, if that is said by a route only, and with what the catalogue knows of its template.
+    pub fn completed(&self, request: Request) -> Request {
+        let request = self.found(request);
+        let country = contact::country(&request.to.channel, &request.to.number);
+        let routing = self.routes.current();
+        let route =
+            routing.of(&request.account_sid).sender(&request.to.channel, country.as_deref());
+        let routes = routing.of(&request.account_sid);
+        let fallback = request.fallback.or_else(|| routes.fallback().cloned());
+        Request { sender: request.sender.or_else(|| route.cloned()), fallback, ..request }
+    }
+
+    fn found(&self, request: Request) -> Request {
+        let catalogue = self.templates.of(&request.account_sid);
+        let known = match &request.content {
+            Content::Session { .. } => None,
+            Content::Template { content_sid, .. } => catalogue.of_sid(content_sid),
+            Content::Named { name, .. } => {
+                let usual = Locale::usual();
+                let locale = request.locale.as_ref().unwrap_or(&usual);
+                catalogue.named(name, locale, &request.to.channel)
+            }
+        };
+        let Some(template) = known.cloned() else { return request };
+        let content = match request.content {
+            Content::Named { variables, .. } => {
+                Content::Template { content_sid: template.content_sid.clone(), variables }
+            }
+            content => content,
+        };
+        Request { content, template: Some(template), ..request }
+    }
+
+    /// What every rule says of a message. Its media are fetched if nothing else speaks against it: nobody makes us call anywhere
+    /// for a message that is not sent.
+    pub async fn judge(&self, request: &Request, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
+        let intent = Intent {
+            account_sid: request.account_sid.clone(),
+            from: match &request.sender {
+                Some(Sender::From(from)) => Some(from.number.clone()),
+                Some(Sender::Service(_)) | None => None,
+            },
+            to: request.to.clone(),
+            category: request.category(),
+            kind: request.kind(),
+        };
+        let urls: &[String] = match &request.content {
+            Content::Session { media, .. } => media,
+            Content::Template { .. } | Content::Named { .. } => &[],
+        };
+        let spelled = self.media.spelled(&request.to.channel, urls);
+        let checks = self.checks.may_send(&intent, now_ms).await?;
+        let is_closed = checks.iter().any(|said| said.code == Some(check::Code::WindowClosed));
+        let offers = match is_closed {
+            true => {
+                let catalogue = self.templates.of(&request.account_sid);
+                catalogue.offers(request.locale.as_ref(), &request.to.channel)
+            }
+            false => Vec::new(),
+        };
+        let routing = self.routes.current();
+        let facts = Facts {
+            has_credentials: self.twilio.knows(&request.account_sid),
+            routes: routing.of(&request.account_sid),
+            media: &spelled,
+            checks,
+            offers,
+        };
+        let mut verdicts = judge(request, facts);
+        if !urls.is_empty() && verdicts.iter().all(|verdict| verdict.ok) {
+            verdicts.pop();
+            let looked = self.media.look(&request.account_sid, &request.to.channel, urls).await;
+            verdicts.push(media(&looked));
+        }
+        Ok(verdicts)
+    }
+
+    /// The row of a message that may be sent. Nothing is written.
+    pub fn prepared(
+        &self,
+        request: &Request,
+        by: &Caller,
+        send_at_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Result<Send, StoreError> {
+        self.row(request, &by.actor, send_at_ms, now_ms)
+    }
+
+    pub fn row(
+        &self,
+        request: &Request,
+        created_by: &str,
+        send_at_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Result<Send, StoreError> {
+        let kept = Kept::of(request);
+        let dice = || {
+            getrandom::u64().map_err(|error| StoreError::Away(format!("no random bytes: {error}")))
+        };
+        Ok(Send {
+            id: format!("{PREFIX}{:016x}{:016x}", dice()?, dice()?),
+            account_sid: request.account_sid.clone(),
+            channel: request.to.channel.clone(),
+            recipient: request.to.number.clone(),
+            sender: request.sender_name(),
+            category: request.category().as_str().to_owned(),
+            kind: match request.kind() {
+                check::Kind::Session => "session".to_owned(),
+                check::Kind::Template => "template".to_owned(),
+            },
+            form: request.form(),
+            state: "queued".to_owned(),
+            due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
+            wanted_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
+            attempt_id: String::new(),
+            tries: 0,
+            message_sid: String::new(),
+            code: String::new(),
+            reason: String::new(),
+            created_at_ms: now_ms,
+            created_by: created_by.to_owned(),
+            changed_at_ms: now_ms,
+            attempted_at_ms: 0,
+            looks: 0,
+            request_id: String::new(),
+            fallback_to: kept.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
+            fallback: kept.map_or_else(String::new, |kept| kept.written()),
+            fallback_of: String::new(),
+            twilio_status: 0,
+        })
+    }
+
+    /// Takes it on: durable, with what copies of its request are answered.
+    pub async fn add(
+        &self,
+        send: &Send,
+        request: &Request,
+        done: Option<&Done>,
+    ) -> Result<(), StoreError> {
+        self.sends.add(send, priority(request.category()), done).await?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+/// What Twilio's codes mean, with what the file says of them; no file has no name. Every problem with it.
+pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
+    let over = match file {
+        "" => Table::new(),
+        file => {
+            let text = std::fs::read_to_string(file).map_err(|error| vec![error.to_string()])?;
+            twilio_edge_platform::config::parse(&text).map_err(|problem| vec![problem])?
+        }
+    };
+    Errors::of(over)
+}
+
+/// To whom it went, as it is shown once it has ended.
+pub fn masked(send: &Send) -> String {
+    if send.recipient.contains("..") {
+        return send.recipient.clone();
+    }
+    Address { channel: send.channel.clone(), number: send.recipient.clone() }.to_string()
+}
+
+/// Takes back a message that nobody has begun to send. False if it is too late.
+pub async fn cancel(
+    sends: &Sends,
+    by: &Caller,
+    send: &Send,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let entry = entry(by, send, "send.canceled", &json!({}), now_ms);
+    sends.cancel(send, &masked(send), &entry).await
+}
+
+/// Removes a message that has ended without Twilio. False if it has not.
+pub async fn remove(
+    sends: &Sends,
+    by: &Caller,
+    send: &Send,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let entry = entry(by, send, "send.deleted", &json!({}), now_ms);
+    sends.remove(send, &entry).await
+}
+
+/// Decides about a message of which nobody knows whether it was sent: it was, by that name, or it was not. False if it is no
+/// such one.
+pub async fn resolve(
+    sends: &Sends,
+    by: &Caller,
+    send: &Send,
+    message_sid: Option<&str>,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let detail = json!({"sent": message_sid.is_some(), "message_sid": message_sid});
+    let entry = entry(by, send, "send.resolved", &detail, now_ms);
+    sends.resolve(send, &masked(send), message_sid, &entry).await
+}
+
+fn entry(by: &Caller, send: &Send, action: &str, detail: &Value, now_ms: i64) -> AuditEntry {
+    AuditEntry {
+        id: 0,
+        at_ms: now_ms,
+        actor: by.actor.clone(),
+        source: by.source.clone(),
+        action: action.into(),
+        subject: send.id.clone(),
+        account_sid: Some(send.account_sid.clone()),
+        detail: detail.to_string(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Templates at work: the catalogue of each account in memory, what administrators say of it themselves, and that it counts
+//! soon after in every sidecar. What was read last counts while the database or Twilio is away. Knows neither HTTP nor SQL.
+
+pub mod sync;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use serde_json::json;
+
+use crate::access::api_keys::{Caller, Refusal};
+use twilio_edge_domain::template::{Template, catalogue::Catalogue, locale::Locale};
+use twilio_edge_store::{self as store, AuditEntry, CatalogueStanding, StoreError};
+
+/// How often what other sidecars and commands have changed is looked for.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// The catalogues of all accounts.
+#[derive(Clone)]
+pub struct Templates {
+    store: store::Templates,
+    known: Arc<RwLock<HashMap<String, Known>>>,
+}
+
+/// A catalogue, and which.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    revision: i64,
+    synced_at_ms: i64,
+    problem: String,
+    catalogue: Arc<Catalogue>,
+}
+
+/// How old what is known of Twilio's templates is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Age {
+    /// When it was last read, in milliseconds since 1970; 0: never.
+    pub synced_at_ms: i64,
+    /// Why it was not since; empty if it was.
+    pub problem: String,
+}
+
+impl Templates {
+    /// Of this database, nothing of which has been read yet.
+    pub fn new(store: store::Templates) -> Templates {
+        Templates { store, known: Arc::default() }
+    }
+
+    /// What is known of an account's templates.
+    pub fn of(&self, account_sid: &str) -> Arc<Catalogue> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(account_sid).map(|known| known.catalogue.clone()).unwrap_or_default()
+    }
+
+    /// How old that is.
+    pub fn age(&self, account_sid: &str) -> Age {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |known: &Known| Age {
+            synced_at_ms: known.synced_at_ms,
+            problem: known.problem.clone(),
+        };
+        known.get(account_sid).map(of).unwrap_or_default()
+    }
+
+    /// Says that there is a template; instead of what was said of that name and language before.
+    pub async fn put(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        template: &Template,
+        now_ms: i64,
+    ) -> Result<(), Refusal> {
+        if !by.sees(account_sid) {
+            return Err(Refusal::OtherAccount);
+        }
+        let who = (by.actor.as_str(), by.source.as_str());
+        let mut entry = entry(who, account_sid, "template.set", &template.subject(), now_ms);
+        entry.detail = template.told().to_string();
+        self.store.put(account_sid, template, &entry).await?;
+        Ok(self.refresh().await?)
+    }
+
+    /// Forgets what was said by [`Templates::put`]; false if nothing was. What Twilio has is Twilio's.
+    pub async fn remove(
+        &self,
+        by: &Caller,
+        account_sid: &str,
+        name: &str,
+        locale: &Locale,
+        now_ms: i64,
+    ) -> Result<bool, Refusal> {
+        if !by.sees(account_sid) {
+            return Err(Refusal::OtherAccount);
+        }
+        let reference = format!("{name}/{locale}");
+        let who = (by.actor.as_str(), by.source.as_str());
+        let subject = format!("template {reference}");
+        let entry = entry(who, account_sid, "template.unset", &subject, now_ms);
+        let removed = self.store.remove(account_sid, &reference, &entry).await?;
+        self.refresh().await?;
+        Ok(removed)
+    }
+
+    /// Lets count what is there now.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        for standing in self.store.standings().await? {
+            let CatalogueStanding { account_sid, revision, synced_at_ms, problem } = standing;
+            let seen = {
+                let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+                known.get(&account_sid).cloned().unwrap_or_default()
+            };
+            // Its revision was read first: what changes between the two is read twice rather than never.
+            let catalogue = match seen.revision == revision {
+                true => seen.catalogue,
+                false => {
+                    let found = self.store.of_account(&account_sid).await?;
+                    Arc::new(Catalogue::of(found))
+                }
+            };
+            let now = Known { revision, synced_at_ms, problem, catalogue };
+            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(account_sid, now);
+        }
+        Ok(())
+    }
+
+    /// Does that for ever.
+    pub async fn keep_fresh(self) {
+        loop {
+            if let Err(reason) = self.refresh().await {
+                tracing::warn!(event = "templates.unread", %reason, "the templates could not be read again; those that were last read count");
+            }
+            tokio::time::sleep(REFRESH).await;
+        }
+    }
+}
+
+fn entry(
+    (actor, source): (&str, &str),
+    account_sid: &str,
+    action: &str,
+    subject: &str,
+    now_ms: i64,
+) -> AuditEntry {
+    AuditEntry {
+        id: 0,
+        at_ms: now_ms,
+        actor: actor.to_owned(),
+        source: source.to_owned(),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        account_sid: Some(account_sid.to_owned()),
+        detail: json!({}).to_string(),
+    }
+}

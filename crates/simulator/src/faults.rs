@@ -1,0 +1,133 @@
+//! What goes wrong, chosen by the last four digits of the recipient's number. The table is the document: a test holds
+//! docs/SIMULATOR.md against what `twilio-edge reference simulator` prints.
+
+use std::fmt::Write as _;
+
+use super::request::is_whatsapp;
+
+/// What a number's suffix asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// 429 with code 20429 and `Retry-After: 1`; nothing is accepted.
+    TooMany,
+    /// 400 with this code; nothing is accepted.
+    Refused(u32),
+    /// 404 with code 20404; nothing is accepted.
+    NotFound,
+    /// 401 with code 20003; nothing is accepted.
+    Unauthorized,
+    /// 503 before anything is accepted.
+    Unavailable,
+    /// The message is accepted, but the answer is 500.
+    ErrorAfterAccept,
+    /// The message is accepted, but there is no answer.
+    SilenceAfterAccept,
+    /// The connection is closed without an answer; nothing is accepted.
+    Closed,
+    /// The message ends as `failed` with this code.
+    Failed(u32),
+    /// The message ends as `undelivered` with this code, after `sent`.
+    Undelivered(u32),
+    /// Every status callback comes twice.
+    Duplicates,
+    /// The status callbacks come in the reverse order.
+    Disorder,
+}
+
+/// Suffix, fault, and what is seen.
+const TABLE: &[(&str, Fault, &str)] = &[
+    ("9001", Fault::TooMany, "429, code 20429, `Retry-After: 1`; not accepted"),
+    ("9002", Fault::Refused(21211), "400, code 21211 (invalid `To`); not accepted"),
+    ("9003", Fault::Refused(21610), "400, code 21610 (unsubscribed); not accepted"),
+    ("9004", Fault::Unavailable, "503, code 20503; not accepted"),
+    ("9005", Fault::ErrorAfterAccept, "500, code 20500, **after** accepting: the message is sent"),
+    (
+        "9006",
+        Fault::SilenceAfterAccept,
+        "no answer at all, **after** accepting: the message is sent",
+    ),
+    ("9007", Fault::Closed, "the connection is closed without an answer; not accepted"),
+    ("9008", Fault::NotFound, "404, code 20404; not accepted"),
+    ("9009", Fault::Unauthorized, "401, code 20003; not accepted"),
+    (
+        "9010",
+        Fault::Failed(63016),
+        "on WhatsApp: 201, then `failed` with 63016 (outside of the window), unless it is a template",
+    ),
+    (
+        "9011",
+        Fault::Failed(63018),
+        "on WhatsApp: 201, then `failed` with 63018 (rate limit of the channel)",
+    ),
+    (
+        "9012",
+        Fault::Undelivered(30003),
+        "201, `sent`, then `undelivered` with 30003 (handset unreachable)",
+    ),
+    (
+        "9013",
+        Fault::Undelivered(30005),
+        "201, `sent`, then `undelivered` with 30005 (unknown handset)",
+    ),
+    (
+        "9014",
+        Fault::Failed(63024),
+        "on WhatsApp: 201, then `failed` with 63024 (not a user of WhatsApp)",
+    ),
+    (
+        "9015",
+        Fault::Refused(63016),
+        "on WhatsApp: 400, code 63016 (outside of the window), unless it is a template; not accepted",
+    ),
+    ("9020", Fault::Duplicates, "every status callback comes twice"),
+    ("9021", Fault::Disorder, "the status callbacks come in the reverse order"),
+];
+
+impl Fault {
+    /// The fault of a recipient, if it has one.
+    pub(super) fn of(address: &str) -> Option<Fault> {
+        let found = TABLE.iter().find(|(suffix, ..)| address.ends_with(suffix));
+        found
+            .map(|(_, fault, _)| *fault)
+            .filter(|fault| !fault.is_of_whatsapp() || is_whatsapp(address))
+    }
+
+    /// Whether only free texts have it.
+    pub(super) fn is_about_windows(self) -> bool {
+        matches!(self, Fault::Failed(63016) | Fault::Refused(63016))
+    }
+
+    fn is_of_whatsapp(self) -> bool {
+        matches!(self, Fault::Failed(63_000..64_000) | Fault::Refused(63_000..64_000))
+    }
+}
+
+/// The table as Markdown.
+pub fn reference() -> String {
+    let mut text = "| `To` ends in | What happens |\n| --- | --- |\n".to_owned();
+    for (suffix, _, seen) in TABLE {
+        let _ = writeln!(text, "| `{suffix}` | {seen} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_fault() {
+        let guide = include_str!("../../../docs/SIMULATOR.md");
+        let told = "docs/SIMULATOR.md is not what `twilio-edge reference simulator` prints";
+        assert!(guide.contains(&reference()), "{told}:\n{}", reference());
+    }
+
+    #[test]
+    fn a_suffix_counts_on_every_channel_and_others_do_not() {
+        assert_eq!(Fault::of("whatsapp:+14155559001"), Some(Fault::TooMany));
+        assert_eq!(Fault::of("+14155559013"), Some(Fault::Undelivered(30005)));
+        assert_eq!(Fault::of("+14155550123"), None);
+        assert_eq!(Fault::of("whatsapp:+14155559010"), Some(Fault::Failed(63016)));
+        assert_eq!(Fault::of("+14155559010"), None, "a code of WhatsApp's");
+    }
+}

@@ -1,0 +1,260 @@
+//! How a claim is decided by the stores together: by the quick one where there is one, held against what the ledger knows;
+//! by the ledger where there is none, where it is away, and beside it where it is away from another sidecar. What either
+//! answer means is the domain's business.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
+
+use super::{
+    Grant, StoreError, Stores,
+    event::Event,
+    leases::Taken,
+    ledger::{Decided, Known, arrival},
+};
+use twilio_edge_domain::{
+    lease::Claimed,
+    webhook::{Pair, Webhook},
+};
+use twilio_edge_platform::store_metrics::Operation;
+
+impl Stores {
+    /// Decides each claim, in order; none where no store could say.
+    pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+        if webhooks.is_empty() {
+            return Vec::new();
+        }
+        let handing_out = self.outgoing.handing_out.read().await;
+        let since = Instant::now();
+        let taken = self.leases.claim(webhooks, now_ms).await;
+        let taken = taken.map(|taken| self.metrics.asked(Operation::LeasesClaim, since, taken));
+        let mut grants = match taken {
+            Some(Ok(taken)) => self.confirm(webhooks, taken, now_ms).await,
+            Some(Err(_)) => {
+                drop(handing_out);
+                self.metrics.redis_fell_through();
+                self.decide_apart(webhooks, now_ms).await
+            }
+            None => self.decide(webhooks, now_ms).await,
+        };
+        self.tell_windows(webhooks, &mut grants, now_ms).await;
+        grants
+    }
+
+    /// What the quick store decided, held against what the ledger knows, and noted.
+    async fn confirm(
+        &self,
+        webhooks: &[&Webhook],
+        mut taken: Vec<Taken>,
+        now_ms: i64,
+    ) -> Vec<Option<Grant>> {
+        let proceeds = |taken: &Taken| matches!(taken.claimed, Claimed::Proceed { .. });
+        let asked: Vec<&Webhook> = webhooks
+            .iter()
+            .zip(&taken)
+            .filter(|(_, taken)| proceeds(taken))
+            .map(|(webhook, _)| *webhook)
+            .collect();
+        let known = match asked.is_empty() {
+            true => Ok(Known::default()),
+            false => self.metrics.timed(Operation::LedgerLookUp, self.ledger.look_up(&asked)).await,
+        };
+        let known = match known {
+            Ok(known) => known,
+            Err(reason) => {
+                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "claims could not be decided");
+                self.give_back(webhooks, &taken, now_ms).await;
+                let grant = |taken: Taken| (!proceeds(&taken)).then(|| Grant::of(taken.claimed));
+                return taken.into_iter().map(grant).collect();
+            }
+        };
+        if !known.leases.is_empty() {
+            self.reconsider(webhooks, &mut taken, &known, now_ms).await;
+        }
+        if known.apart_ms > 0 {
+            self.ask_sql_too(webhooks, &mut taken, now_ms).await;
+        }
+        // What is to be accepted is written with that, durably, before its answer.
+        let rows = webhooks.iter().zip(&taken).filter(|(webhook, taken)| {
+            !(webhook.is_ours && matches!(taken.claimed, Claimed::Proceed { .. }))
+        });
+        let events: Vec<Event<'_>> = rows
+            .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
+            .collect();
+        if let Err(reason) =
+            self.metrics.timed(Operation::JournalNote, self.journal.note(&events)).await
+        {
+            // The leases stand; but without the events nobody could tell later what came.
+            tracing::warn!(event = "events.no_room", %reason, "the queue is full and events could not be written");
+            return vec![None; webhooks.len()];
+        }
+        let grants = webhooks.iter().zip(taken).map(|(webhook, taken)| {
+            let inbound = webhook.inbound.as_ref().filter(|_| proceeds(&taken));
+            let suppressed = inbound
+                .is_some_and(|inbound| known.is_suppressed(inbound, &self.ledger.policies()));
+            Some(Grant { suppressed, ..Grant::of(taken.claimed) })
+        });
+        grants.collect()
+    }
+
+    /// Decides again where the ledger is ahead of the quick store, and puts that right.
+    async fn reconsider(
+        &self,
+        webhooks: &[&Webhook],
+        taken: &mut [Taken],
+        known: &Known,
+        now_ms: i64,
+    ) {
+        let (mut changes, mut places) = (Vec::new(), Vec::new());
+        for (place, (webhook, taken)) in webhooks.iter().zip(taken.iter()).enumerate() {
+            let remembered = match &taken.claimed {
+                Claimed::Proceed { .. } => known.leases.get(&webhook.key),
+                _ => None,
+            };
+            let mut record = taken.before.clone();
+            if !remembered.is_some_and(|lease| record.learn(lease.clone())) {
+                continue;
+            }
+            let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
+            changes.push((webhook.key.as_str(), taken.after.clone(), record));
+            places.push((place, claimed));
+        }
+        let swaps = changes.iter().map(|(key, before, after)| (*key, before, after.clone()));
+        let amended = self.leases.amend(swaps.collect(), now_ms).await;
+        for (nth, (place, claimed)) in places.into_iter().enumerate() {
+            let amended = amended.as_ref().is_ok_and(|amended| amended.get(nth) == Some(&true));
+            let after = changes.get(nth).map(|(.., after)| after.clone()).filter(|_| amended);
+            if let Some(taken) = taken.get_mut(place) {
+                taken.after = after.unwrap_or_else(|| taken.after.clone());
+                // A lease that could not be put right is not handed out: it is asked for again.
+                let proceeds = matches!(claimed, Claimed::Proceed { .. });
+                taken.claimed = if proceeds && !amended { Claimed::InFlight } else { claimed };
+            }
+        }
+    }
+
+    /// Undoes claims that cannot be answered. Best effort: what is not given back ends by itself.
+    async fn give_back(&self, webhooks: &[&Webhook], taken: &[Taken], now_ms: i64) {
+        let undone = webhooks.iter().zip(taken).filter(|(_, taken)| taken.before != taken.after);
+        let undone = undone
+            .map(|(webhook, taken)| (webhook.key.as_str(), &taken.after, taken.before.clone()));
+        let _ = self.leases.amend(undone.collect(), now_ms).await;
+    }
+
+    /// Somebody does not reach Redis: what it lets proceed here proceeds if SQL says so too.
+    async fn ask_sql_too(&self, webhooks: &[&Webhook], taken: &mut [Taken], now_ms: i64) {
+        if let Some(siblings) = &self.siblings {
+            siblings.hurry();
+        }
+        let proceeds = |taken: &Taken| matches!(taken.claimed, Claimed::Proceed { .. });
+        let asked = webhooks.iter().zip(taken.iter()).filter(|(_, taken)| proceeds(taken));
+        let asked: Vec<&Webhook> = asked.map(|(webhook, _)| *webhook).collect();
+        let decided = self.ask_ledger(&asked, now_ms).await;
+        let mut decided = decided
+            .unwrap_or_else(|reason| {
+                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "claims could not be decided");
+                Vec::new()
+            })
+            .into_iter();
+        let mut undone = Vec::new();
+        for (webhook, taken) in webhooks.iter().zip(taken).filter(|(_, taken)| proceeds(taken)) {
+            // What SQL could not be asked is asked for again.
+            taken.claimed = decided.next().map_or(Claimed::InFlight, |decided| decided.claimed);
+            if !proceeds(taken) {
+                undone.push((webhook.key.as_str(), &taken.after, taken.before.clone()));
+            }
+        }
+        let _ = self.leases.amend(undone, now_ms).await;
+    }
+
+    /// Lets the ledger decide without Redis, which others may reach: when all of them ask the ledger too, and have written
+    /// what they handed out before.
+    async fn decide_apart(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+        let parted = match &self.siblings {
+            Some(siblings) => siblings.part().await,
+            None => Ok(true),
+        };
+        let decided = match parted {
+            Ok(true) => self.ask_ledger(webhooks, now_ms).await,
+            Ok(false) => return vec![Some(Grant::of(Claimed::InFlight)); webhooks.len()],
+            Err(reason) => Err(reason),
+        };
+        let grant = |decided: Decided| {
+            // Others may have gone back to Redis before this was written: it is asked for again.
+            let in_time = decided.apart_ms > self.longest_ms;
+            if in_time { Grant::decided(decided) } else { Grant::of(Claimed::InFlight) }
+        };
+        self.granted(decided, webhooks.len(), grant)
+    }
+
+    /// Lets the ledger decide.
+    async fn decide(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+        let decided = self.ask_ledger(webhooks, now_ms).await;
+        self.granted(decided, webhooks.len(), Grant::decided)
+    }
+
+    async fn ask_ledger(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<Decided>, StoreError> {
+        // What this sidecar handed out a moment ago is not in the ledger yet.
+        self.journal.flush().await?;
+        let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
+        self.metrics.timed(Operation::LedgerClaim, self.claims.ask(asks, now_ms)).await
+    }
+
+    fn granted(
+        &self,
+        decided: Result<Vec<Decided>, StoreError>,
+        count: usize,
+        grant: impl Fn(Decided) -> Grant,
+    ) -> Vec<Option<Grant>> {
+        match decided {
+            Ok(decided) => decided.into_iter().map(|decided| Some(grant(decided))).collect(),
+            Err(reason) => {
+                tracing::warn!(event = "claims.undecided", %reason, count, "claims could not be decided");
+                vec![None; count]
+            }
+        }
+    }
+
+    /// Adds when each proceeding message's window was last opened: now, unless it is a message of before, which may not
+    /// be the latest any more.
+    async fn tell_windows(&self, webhooks: &[&Webhook], grants: &mut [Option<Grant>], now_ms: i64) {
+        let mut of_before = BTreeSet::new();
+        for (webhook, grant) in webhooks.iter().zip(grants.iter_mut()) {
+            let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
+            let Claimed::Proceed { first_seen_ms, .. } = grant.claimed else { continue };
+            grant.last_inbound_ms = Some(first_seen_ms);
+            if first_seen_ms < now_ms {
+                of_before.insert(&inbound.pair);
+            }
+        }
+        if of_before.is_empty() {
+            return;
+        }
+        // Best effort: without it the window is told to end earlier than it does.
+        let _ = self.journal.flush().await;
+        let last: HashMap<Pair, i64> =
+            self.ledger.last_inbound(&of_before).await.unwrap_or_default();
+        for (webhook, grant) in webhooks.iter().zip(grants) {
+            let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
+            let last = last.get(&inbound.pair).copied();
+            grant.last_inbound_ms =
+                grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
+        }
+    }
+}
+
+impl Grant {
+    fn decided(decided: Decided) -> Grant {
+        let proceeds = matches!(decided.claimed, Claimed::Proceed { .. });
+        Grant { suppressed: decided.suppressed && proceeds, ..Grant::of(decided.claimed) }
+    }
+
+    fn of(claimed: Claimed) -> Grant {
+        Grant { claimed, last_inbound_ms: None, suppressed: false }
+    }
+}

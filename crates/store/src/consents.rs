@@ -1,0 +1,261 @@
+//! Consents as the database has them: added to, read and listed; and the last message of a person, which opens a window.
+//! Every question is about one account. What a consent is worth is not known here.
+
+use std::{future::Future, time::Duration};
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::{
+    AuditEntry,
+    sql::{ConsentStatements, Database, Durability, StoreError},
+    suppressions::{PersonAsked, people},
+};
+use twilio_edge_domain::{
+    address::Address,
+    consent::{Consent, State},
+    cursor::Cursor,
+    policy::Category,
+};
+use twilio_edge_platform::config;
+
+/// The consents of all accounts.
+#[derive(Debug, Clone)]
+pub struct Consents {
+    database: Database,
+    timeout: Duration,
+}
+
+/// Which consents of an account are asked for.
+#[derive(Debug, Clone)]
+pub struct ConsentsPage<'a> {
+    /// The account.
+    pub account_sid: &'a str,
+    /// Only on this channel.
+    pub channel: Option<&'a str>,
+    /// Only of this category.
+    pub category: Option<Category>,
+    /// Everything that was ever said, or only what counts of it.
+    pub history: bool,
+    /// Those after this one, in their order.
+    pub after: Option<&'a Cursor>,
+    /// At most so many.
+    pub most: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct PageAsked<'a> {
+    tenant: &'a str,
+    on_channel: Option<&'a str>,
+    in_category: Option<Category>,
+    history: bool,
+    number: &'a str,
+    channel: &'a str,
+    category: &'a str,
+    at_ms: i64,
+    state: &'a str,
+    id: &'a str,
+    most: i64,
+}
+
+#[derive(Debug, Serialize, FromRow)]
+pub(super) struct ConsentRow {
+    id: String,
+    tenant: String,
+    number: String,
+    channel: String,
+    #[sqlx(try_from = "String")]
+    category: Category,
+    #[sqlx(try_from = "String")]
+    state: State,
+    at_ms: i64,
+    source: String,
+    proof: Option<String>,
+    ip: Option<String>,
+    user_agent: Option<String>,
+    recorded_at_ms: i64,
+    recorded_by: String,
+}
+
+impl From<&Consent> for ConsentRow {
+    fn from(consent: &Consent) -> ConsentRow {
+        let known = consent.clone();
+        ConsentRow {
+            id: consent.id(),
+            tenant: known.account_sid,
+            number: known.address.number,
+            channel: known.address.channel,
+            category: known.category,
+            state: known.state,
+            at_ms: known.at_ms,
+            source: known.source,
+            proof: known.proof,
+            ip: known.ip,
+            user_agent: known.user_agent,
+            recorded_at_ms: known.recorded_at_ms,
+            recorded_by: known.recorded_by,
+        }
+    }
+}
+
+impl From<ConsentRow> for Consent {
+    fn from(row: ConsentRow) -> Consent {
+        Consent {
+            account_sid: row.tenant,
+            address: Address { channel: row.channel, number: row.number },
+            category: row.category,
+            state: row.state,
+            at_ms: row.at_ms,
+            source: row.source,
+            proof: row.proof,
+            ip: row.ip,
+            user_agent: row.user_agent,
+            recorded_at_ms: row.recorded_at_ms,
+            recorded_by: row.recorded_by,
+        }
+    }
+}
+
+#[derive(Debug, FromRow)]
+struct Recorded {
+    id: String,
+}
+
+#[derive(Debug, Serialize)]
+struct InboundAsked<'a> {
+    tenant: &'a str,
+    channel: &'a str,
+    number: &'a str,
+}
+
+#[derive(Debug, FromRow)]
+struct InboundRow {
+    ours: String,
+    last_inbound_ms: i64,
+}
+
+impl Consents {
+    /// Reaches the database for a short while, beside a sidecar that serves from it.
+    pub async fn open(settings: &config::Database) -> Result<Consents, StoreError> {
+        let timeout = Duration::from_millis(settings.connect_timeout_ms.max(settings.timeout_ms));
+        Ok(Consents::of(Database::open_beside(settings).await?, timeout))
+    }
+
+    pub(super) fn of(database: Database, timeout: Duration) -> Consents {
+        Consents { database, timeout }
+    }
+
+    /// The suppressions beside it, in the same database.
+    pub fn suppressions(&self) -> super::Suppressions {
+        super::Suppressions::of(self.database.clone(), self.timeout)
+    }
+
+    /// The contacts beside it, in the same database.
+    pub fn contacts(&self) -> super::Contacts {
+        super::Contacts::of(self.database.clone(), self.timeout)
+    }
+
+    /// Ends the connections of one that was opened by itself.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// Adds evidence, each piece once, and with `entry` what is to be in the audit. Survives the loss of power. How many
+    /// pieces are new.
+    pub async fn record(
+        &self,
+        consents: &[Consent],
+        entry: AuditEntry,
+    ) -> Result<usize, StoreError> {
+        let rows: Vec<ConsentRow> = consents.iter().map(ConsentRow::from).collect();
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let recorded: Vec<Recorded> = tx.fetch(self.statements().record, &rows).await?;
+            let new = recorded.iter().filter(|recorded| !recorded.id.is_empty()).count();
+            if new > 0 {
+                let add_entry = self.database.statements().register.add_entry;
+                tx.execute(add_entry, &[entry]).await?;
+            }
+            tx.commit().await?;
+            Ok(new)
+        })
+        .await
+    }
+
+    /// Everything that these numbers said, on whatever channel, at most so much of it.
+    pub async fn of_numbers(
+        &self,
+        account_sid: &str,
+        numbers: &[impl AsRef<str>],
+    ) -> Result<Vec<Consent>, StoreError> {
+        let asked: Vec<PersonAsked<'_>> = people(account_sid, numbers);
+        self.bounded(async {
+            let rows: Vec<ConsentRow> =
+                self.database.read(self.statements().of_people, &asked).await?;
+            Ok(rows.into_iter().map(Consent::from).collect())
+        })
+        .await
+    }
+
+    /// A page of an account's, in the order of numbers, the earliest of each first.
+    pub async fn list(&self, page: &ConsentsPage<'_>) -> Result<Vec<Consent>, StoreError> {
+        let ([number, channel, category, state, id], at_ms) = match page.after {
+            Some(Cursor::Consent { number, channel, category, at_ms, state, id }) => {
+                ([number.as_str(), channel, category, state, id], *at_ms)
+            }
+            _ => ([""; 5], i64::MIN),
+        };
+        let asked = PageAsked {
+            tenant: page.account_sid,
+            on_channel: page.channel,
+            in_category: page.category,
+            history: page.history,
+            number,
+            channel,
+            category,
+            at_ms,
+            state,
+            id,
+            most: page.most,
+        };
+        self.bounded(async {
+            let rows: Vec<ConsentRow> =
+                self.database.read(self.statements().list, &[asked]).await?;
+            Ok(rows.into_iter().map(Consent::from).collect())
+        })
+        .await
+    }
+
+    /// When a person, by any of these numbers, last wrote on a channel to each number of ours; as far as it is written.
+    pub async fn last_inbound(
+        &self,
+        account_sid: &str,
+        channel: &str,
+        numbers: &[impl AsRef<str>],
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let asked: Vec<InboundAsked<'_>> = numbers
+            .iter()
+            .map(|number| InboundAsked { tenant: account_sid, channel, number: number.as_ref() })
+            .collect();
+        self.bounded(async {
+            let rows: Vec<InboundRow> =
+                self.database.read(self.statements().last_inbound, &asked).await?;
+            Ok(rows.into_iter().map(|row| (row.ours, row.last_inbound_ms)).collect())
+        })
+        .await
+    }
+
+    fn statements(&self) -> &'static ConsentStatements {
+        &self.database.statements().consents
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}

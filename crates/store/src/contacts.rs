@@ -1,0 +1,201 @@
+//! Which numbers and user ids belong to one contact, as the database has it: linked when a webhook names both, read for every
+//! question about a person. What a link is worth is decided in [`twilio_edge_domain::contact`].
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::FromRow;
+
+use super::sql::{Bind, Database, Durability, StoreError, Transaction};
+use twilio_edge_domain::{
+    contact::{Keys, Link, MOST_LINKS, Tie},
+    phone,
+};
+
+/// Links that need not be written again, at most, and for how long: others may have erased them.
+const MOST_KNOWN: usize = 50_000;
+const KNOWN_FOR_MS: i64 = 60_000;
+
+pub(super) const OF: &str = "SELECT number, other, is_certain FROM contact_links WHERE tenant = $1 AND number = $2 LIMIT 64";
+
+const ADD: &str = "
+    INSERT INTO contact_links (tenant, number, other, is_certain, linked_at_ms) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (tenant, number, other) DO NOTHING";
+
+/// A link stays while somebody may not be written to: the promise reaches both.
+const FORGET: &str = "
+    DELETE FROM contact_links WHERE tenant = $1 AND (number = $2 OR other = $2)
+        AND NOT EXISTS (SELECT 1 FROM suppressions WHERE suppressions.tenant = $1 AND suppressed
+            AND suppressions.number IN (contact_links.number, contact_links.other))";
+
+/// The contacts of all accounts.
+#[derive(Debug, Clone)]
+pub struct Contacts {
+    database: Database,
+    timeout: Duration,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    links: BTreeSet<Link>,
+    since_ms: i64,
+}
+
+/// One direction of a link, as the database has it.
+#[derive(Debug, FromRow)]
+pub(super) struct Row {
+    number: String,
+    other: String,
+    is_certain: i64,
+}
+
+impl From<Row> for Tie {
+    fn from(row: Row) -> Tie {
+        Tie { number: row.number, other: row.other, is_certain: row.is_certain != 0 }
+    }
+}
+
+impl Contacts {
+    pub(super) fn of(database: Database, timeout: Duration) -> Contacts {
+        Contacts { database, timeout, known: Arc::default() }
+    }
+
+    /// Records links. They survive the loss of power when it returns; one that is known costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// The database is unavailable; nothing may have been recorded.
+    pub async fn link(&self, links: Vec<Link>, now_ms: i64) -> Result<(), StoreError> {
+        let new: Vec<Link> = links.into_iter().filter(|link| !self.knows(link, now_ms)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            for link in &new {
+                self.add(&mut tx, link, now_ms).await?;
+            }
+            tx.commit().await
+        })
+        .await?;
+        self.known().links.extend(new);
+        Ok(())
+    }
+
+    async fn add(&self, tx: &mut Transaction, link: &Link, now_ms: i64) -> Result<(), StoreError> {
+        let of_id = ties(tx, &link.account_sid, &link.user_id).await?;
+        let of_number = ties(tx, &link.account_sid, &link.number).await?;
+        let numbers: BTreeSet<String> =
+            of_id.iter().map(|tie| phone::identity(&tie.other).into_owned()).collect();
+        let own = phone::identity(&link.number);
+        if numbers.contains(&*own) {
+            return Ok(());
+        }
+        if numbers.len() >= MOST_LINKS || of_number.len() >= MOST_LINKS {
+            tracing::warn!(event = "contact.too_many_links", account.sid = %link.account_sid, "a number or user id of a contact has too many others; one more was not recorded");
+            return Ok(());
+        }
+        let is_certain = i64::from(link.is_certain && numbers.is_empty());
+        for number in phone::spellings(&link.number) {
+            for (one, other) in
+                [(&*number, link.user_id.as_str()), (link.user_id.as_str(), &*number)]
+            {
+                let binds = [
+                    Bind::Text(&link.account_sid),
+                    Bind::Text(one),
+                    Bind::Text(other),
+                    Bind::Whole(is_certain),
+                    Bind::Whole(now_ms),
+                ];
+                tx.execute_bound(ADD, &binds).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns everything under which a person may be known.
+    pub async fn keys(&self, account_sid: &str, number: &str) -> Result<Keys, StoreError> {
+        self.bounded(async {
+            let own = phone::spellings(number);
+            let mut ties = Vec::new();
+            for number in &own {
+                ties.extend(self.ties(account_sid, number).await?);
+            }
+            let others: BTreeSet<String> = ties.iter().map(|tie| tie.other.clone()).collect();
+            for other in &others {
+                ties.extend(self.ties(account_sid, other).await?);
+            }
+            Ok(Keys::of(number, &ties))
+        })
+        .await
+    }
+
+    async fn ties(&self, account_sid: &str, number: &str) -> Result<Vec<Tie>, StoreError> {
+        let binds = [Bind::Text(account_sid), Bind::Text(number)];
+        let rows: Vec<Row> = self.database.read_bound(OF, &binds).await?;
+        Ok(rows.into_iter().map(Tie::from).collect())
+    }
+
+    fn knows(&self, link: &Link, now_ms: i64) -> bool {
+        let mut known = self.known();
+        let is_old = now_ms.saturating_sub(known.since_ms) > KNOWN_FOR_MS;
+        if is_old || known.links.len() >= MOST_KNOWN {
+            *known = Known { links: BTreeSet::new(), since_ms: now_ms };
+        }
+        known.links.contains(link)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        // Nothing panics while it holds this.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}
+
+/// As [`Contacts::keys`], within a transaction.
+pub(super) async fn keys(
+    tx: &mut Transaction,
+    account_sid: &str,
+    number: &str,
+) -> Result<Keys, StoreError> {
+    let mut all = Vec::new();
+    for own in phone::spellings(number) {
+        all.extend(ties(tx, account_sid, &own).await?);
+    }
+    let others: BTreeSet<String> = all.iter().map(|tie| tie.other.clone()).collect();
+    for other in &others {
+        all.extend(ties(tx, account_sid, other).await?);
+    }
+    Ok(Keys::of(number, &all))
+}
+
+async fn ties(
+    tx: &mut Transaction,
+    account_sid: &str,
+    number: &str,
+) -> Result<Vec<Tie>, StoreError> {
+    let rows: Vec<Row> = tx.fetch_bound(OF, &[Bind::Text(account_sid), Bind::Text(number)]).await?;
+    Ok(rows.into_iter().map(Tie::from).collect())
+}
+
+/// Removes the links of a person who is to be forgotten.
+pub(super) async fn forget(
+    tx: &mut Transaction,
+    account_sid: &str,
+    number: &str,
+) -> Result<(), StoreError> {
+    tx.execute_bound(FORGET, &[Bind::Text(account_sid), Bind::Text(number)]).await.map(|_| ())
+}

@@ -1,0 +1,257 @@
+//! What the ledger tells of messages: one, or those of an account by number, time and status, page by page, the latest
+//! first. Reads only, and beside a running sidecar. An index leads to the webhooks of a person, of one of our numbers or
+//! of an account; whether a message is what was asked for is decided on the message, all of whose webhooks are one range of the
+//! ledger's key. Every question is about one account, and no answer has anything of another.
+
+mod contact;
+mod permissions;
+mod rows;
+mod search;
+mod windows;
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+pub(super) use self::{
+    rows::{HeardRow, Range, WALK, WALK_NUMBER, Walk},
+    windows::{Pairs, WINDOWS, WindowRow},
+};
+pub use self::{search::Search, windows::WindowSearch};
+use super::{StoreError, reader::Reader};
+use twilio_edge_domain::{
+    cursor::Cursor,
+    message::{Heard, Message},
+    phone,
+};
+use twilio_edge_platform::{config, metrics::Connections};
+
+/// Webhooks read at a time.
+const STEP: usize = 200;
+
+/// Webhooks looked at for one page: a status that is rare must not make one question read a whole ledger.
+const LOOKED_AT: usize = 10_000;
+
+/// The migration that made what is asked for here.
+const NEEDED: i64 = 39;
+
+const MIGRATE: &str =
+    "to tell: its tables are not up to date; run `twilio-edge migrate`, or start a sidecar on it";
+
+/// The ledger, open for questions; each is given up after a time.
+#[derive(Debug, Clone)]
+pub struct Histories {
+    reader: Reader,
+    timeout: Duration,
+}
+
+/// Everything heard of some messages, by message.
+type Stories = BTreeMap<String, Vec<Heard>>;
+
+/// Some of what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The latest first. May be fewer than asked for, though there are more.
+    pub found: Vec<T>,
+    /// Where to go on; none when there is no more.
+    pub next: Option<Cursor>,
+}
+
+impl Histories {
+    /// Opens the ledger for reading: changes nothing, and does not mind the sidecar that has it.
+    pub async fn open(settings: &config::Database) -> Result<Histories, StoreError> {
+        let reader = Reader::open(settings).await?;
+        let timeout = Duration::from_millis(settings.read_timeout_ms);
+        match reader.migrated(NEEDED).await {
+            Ok(true) => Ok(Histories { reader, timeout }),
+            Ok(false) => Err(StoreError::Refused(MIGRATE.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many connections it has.
+    pub fn connections(&self) -> Connections {
+        self.reader.connections()
+    }
+
+    /// Ends its connections.
+    pub async fn close(&self) {
+        self.reader.close().await;
+    }
+
+    /// One message of an account.
+    pub async fn message(
+        &self,
+        account_sid: &str,
+        message_sid: &str,
+    ) -> Result<Option<Message>, StoreError> {
+        let found = self.bounded(self.read_all(account_sid, [message_sid].into())).await;
+        Ok(found?.remove(message_sid).and_then(Message::of))
+    }
+
+    /// Messages, by when they were first heard of.
+    pub async fn messages(&self, search: &Search) -> Result<Page<Message>, StoreError> {
+        self.bounded(async {
+            let search = self.with_contacts(search).await?;
+            self.page(&search, true, Search::message_at).await
+        })
+        .await
+    }
+
+    /// Webhooks, by when they were heard.
+    pub async fn events(&self, search: &Search) -> Result<Page<Heard>, StoreError> {
+        self.bounded(async {
+            let search = self.with_contacts(search).await?;
+            match &search.message_sid {
+                Some(message_sid) => self.events_of(&search, message_sid).await,
+                None => self.page(&search, false, Search::event_at).await,
+            }
+        })
+        .await
+    }
+
+    /// One webhook, by what makes it this one and no other; of an account, if that is said.
+    pub async fn event(
+        &self,
+        account_sid: Option<&str>,
+        key: &str,
+    ) -> Result<Option<Heard>, StoreError> {
+        let rows = self.bounded(self.reader.histories(&[Range::just(key)])).await?;
+        let theirs = |heard: &Heard| account_sid.is_none_or(|own| own == heard.account_sid);
+        Ok(rows.into_iter().map(HeardRow::read).find(theirs))
+    }
+
+    async fn bounded<T>(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, question).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    /// The webhooks of one message, which are few.
+    async fn events_of(
+        &self,
+        search: &Search,
+        message_sid: &str,
+    ) -> Result<Page<Heard>, StoreError> {
+        let mut told = self.read_all(&search.account_sid, [message_sid].into()).await?;
+        let mut told = told.remove(message_sid).unwrap_or_default();
+        told.sort_by(|a, b| (b.heard_ms, &b.key).cmp(&(a.heard_ms, &a.key)));
+        let (from_ms, from_key) = match &search.after {
+            Some(Cursor::Event { heard_ms, key }) => (*heard_ms, key.as_str()),
+            _ => (search.until_ms, ""),
+        };
+        let is_next = |heard: &Heard| {
+            heard.heard_ms >= search.since_ms
+                && (heard.heard_ms, heard.key.as_str()) < (from_ms, from_key)
+        };
+        let mut found: Vec<Heard> =
+            told.into_iter().filter(is_next).filter_map(|heard| search.listed(heard)).collect();
+        let more = found.len() > search.limit;
+        found.truncate(search.limit);
+        Ok(Page { next: found.last().filter(|_| more).map(place), found })
+    }
+
+    /// Walks step by step until a page is full; `list` makes of each webhook what is listed in its place, if anything,
+    /// of the stories of the step's messages where these are `told`.
+    async fn page<T>(
+        &self,
+        search: &Search,
+        told: bool,
+        list: fn(&Search, Heard, &mut Stories) -> Option<T>,
+    ) -> Result<Page<T>, StoreError> {
+        let start = || Cursor::Event { heard_ms: search.until_ms, key: String::new() };
+        let mut page =
+            Page { found: Vec::new(), next: Some(search.after.clone().unwrap_or_else(start)) };
+        let mut looked_at = 0;
+        while let Some(from) = page.next.take() {
+            let step = self.walk(search, &from).await?;
+            let places: Vec<Cursor> = step.iter().map(place).collect();
+            looked_at += places.len();
+            let is_last = places.len() < STEP;
+            let sids = step.iter().filter(|_| told).map(|heard| heard.message_sid.as_str());
+            let mut stories = self.read_all(&search.account_sid, sids.collect()).await?;
+            for (place, heard) in places.into_iter().zip(step) {
+                if page.found.len() >= search.limit {
+                    return Ok(page);
+                }
+                page.next = Some(place);
+                page.found.extend(list(search, heard, &mut stories));
+            }
+            if is_last {
+                page.next = None;
+            }
+            if looked_at >= LOOKED_AT || page.found.len() >= search.limit {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Webhooks that may be what is asked for, from a place on.
+    async fn walk(&self, search: &Search, from: &Cursor) -> Result<Vec<Heard>, StoreError> {
+        let number = [&search.to, &search.from, &search.number].into_iter().flatten().next();
+        let Cursor::Event { heard_ms, key } = from else { return Ok(Vec::new()) };
+        // Under every spelling and id of the contact; a webhook with two of them is found twice.
+        let numbers = number.map(|number| {
+            let also = number.also.iter().map(|also| Cow::Borrowed(also.as_str()));
+            phone::spellings(&number.number).into_iter().chain(also).collect::<BTreeSet<_>>()
+        });
+        let numbers = match &numbers {
+            Some(numbers) => numbers.iter().map(|number| Some(&**number)).collect(),
+            None => vec![None],
+        };
+        let mut step: Vec<Heard> = Vec::new();
+        for number in numbers {
+            let walk = Walk {
+                account_sid: &search.account_sid,
+                since_ms: search.since_ms,
+                before_ms: *heard_ms,
+                before_key: key,
+                limit: i64::try_from(STEP).unwrap_or(i64::MAX),
+                number,
+            };
+            let rows: Vec<HeardRow> = self.reader.walk(&walk).await?;
+            step.extend(rows.into_iter().map(HeardRow::read));
+        }
+        step.sort_by(|a, b| (b.heard_ms, &b.key).cmp(&(a.heard_ms, &a.key)));
+        step.dedup_by(|a, b| a.key == b.key);
+        step.truncate(STEP);
+        Ok(step)
+    }
+
+    /// Everything heard of these messages.
+    async fn read_all(
+        &self,
+        account_sid: &str,
+        message_sids: BTreeSet<&str>,
+    ) -> Result<Stories, StoreError> {
+        // What has the key's own separator in it is nobody's id, and must not reach into another's range; nor is NUL,
+        // which PostgreSQL does not take.
+        let strange = |sid: &str| sid.contains([':', '\0']);
+        let sids = message_sids.into_iter().filter(|sid| !strange(sid));
+        let ranges: Vec<Range> = match strange(account_sid) {
+            true => Vec::new(),
+            false => sids.flat_map(|sid| Range::of(account_sid, sid)).collect(),
+        };
+        if ranges.is_empty() {
+            return Ok(Stories::new());
+        }
+        let rows: Vec<HeardRow> = self.reader.histories(&ranges).await?;
+        let mut found = Stories::new();
+        for row in rows {
+            let heard = row.read();
+            found.entry(heard.message_sid.clone()).or_default().push(heard);
+        }
+        Ok(found)
+    }
+}
+
+fn place(heard: &Heard) -> Cursor {
+    Cursor::Event { heard_ms: heard.heard_ms, key: heard.key.clone() }
+}

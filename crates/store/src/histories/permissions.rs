@@ -1,0 +1,44 @@
+//! Suppressions and consents of a contact, for the history of a number: read beside a running sidecar, changed elsewhere.
+
+use super::Histories;
+use crate::{
+    StoreError,
+    consents::ConsentRow,
+    suppressions::{SuppressionRow, people},
+};
+use twilio_edge_domain::{consent::Consent, suppression::Suppression};
+
+impl Histories {
+    /// Returns every suppression of a contact, ended ones too, on every channel. A suppression of an id that may be of somebody
+    /// else counts ([`twilio_edge_domain::contact::Keys`]).
+    pub async fn suppressions(
+        &self,
+        account_sid: &str,
+        number: &str,
+    ) -> Result<Vec<Suppression>, StoreError> {
+        self.bounded(async {
+            let keys = self.keys(account_sid, number).await?;
+            let numbers = keys.all();
+            let asked = people(account_sid, &numbers);
+            let rows = self.reader.found(|all| all.suppressions.of_people, &asked).await?;
+            Ok(rows.into_iter().map(|row: SuppressionRow| row.into()).collect())
+        })
+        .await
+    }
+
+    /// Returns the consents and withdrawals of a contact, on every channel.
+    pub async fn consents(
+        &self,
+        account_sid: &str,
+        number: &str,
+    ) -> Result<Vec<Consent>, StoreError> {
+        self.bounded(async {
+            let keys = self.keys(account_sid, number).await?;
+            let numbers = keys.sure();
+            let asked = people(account_sid, &numbers);
+            let rows = self.reader.found(|all| all.consents.of_people, &asked).await?;
+            Ok(rows.into_iter().map(|row: ConsentRow| row.into()).collect())
+        })
+        .await
+    }
+}

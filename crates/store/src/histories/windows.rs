@@ -1,0 +1,116 @@
+//! The windows of a person's conversations, read from the index that has nothing but each pair's messages: of each of our
+//! numbers the last one.
+
+use sqlx::FromRow;
+
+use super::{Histories, Page};
+use crate::StoreError;
+use twilio_edge_domain::{address::Address, cursor::Cursor, message::Number, window::Window};
+
+/// A search for the windows of one person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowSearch {
+    /// The account, whose they all are.
+    pub account_sid: String,
+    /// Who wrote.
+    pub person: Number,
+    /// Whom they wrote to: one of our numbers or senders.
+    pub sender: Option<Number>,
+    /// Their last message came after this, in milliseconds since 1970.
+    pub after_ms: i64,
+    /// And then or before.
+    pub until_ms: i64,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Senders of ours to which a person wrote that are read at a time.
+const MOST_PAIRS: i64 = 1000;
+
+impl Histories {
+    /// The windows of a person, by our number.
+    pub async fn windows(&self, search: &WindowSearch) -> Result<Page<Window>, StoreError> {
+        let (after_ours, after_channel) = match &search.after {
+            Some(Cursor::Pair { ours, channel }) => (ours.as_str(), channel.as_str()),
+            _ => ("", ""),
+        };
+        let sender = search.sender.as_ref();
+        let channel = search.person.channel.as_deref();
+        let keys = self.bounded(self.keys(&search.account_sid, &search.person.number)).await?;
+        let mut found: Vec<Window> = Vec::new();
+        for theirs in keys.sure() {
+            let pairs = Pairs {
+                theirs,
+                account_sid: &search.account_sid,
+                after_ours,
+                after_channel,
+                limit: MOST_PAIRS,
+                ours: sender.map(|sender| sender.number.as_str()),
+                channel: channel.or(sender.and_then(|sender| sender.channel.as_deref())),
+                after_ms: i64::MIN,
+                until_ms: i64::MAX,
+            };
+            let rows = self.bounded(self.reader.windows(&pairs)).await?;
+            found.extend(rows.into_iter().map(WindowRow::read));
+        }
+        // A person who wrote under two spellings or ids has one window: the later of the two.
+        found.sort_by(|a, b| {
+            let place = |window: &Window| (window.ours.clone(), window.theirs.channel.clone());
+            place(a).cmp(&place(b)).then(b.last_inbound_ms.cmp(&a.last_inbound_ms))
+        });
+        found.dedup_by(|a, b| a.ours == b.ours && a.theirs.channel == b.theirs.channel);
+        // Only now: the window under one spelling or id may be over, and that under another open.
+        let period = |window: &Window| {
+            window.last_inbound_ms > search.after_ms && window.last_inbound_ms <= search.until_ms
+        };
+        found.retain(period);
+        let more = found.len() > search.limit;
+        found.truncate(search.limit);
+        let end = |window: &Window| Cursor::Pair {
+            ours: window.ours.clone(),
+            channel: window.theirs.channel.clone(),
+        };
+        Ok(Page { next: found.last().filter(|_| more).map(end), found })
+    }
+}
+
+/// Whose last messages, as both databases bind it.
+pub(crate) struct Pairs<'a> {
+    pub(crate) theirs: &'a str,
+    pub(crate) account_sid: &'a str,
+    pub(crate) after_ours: &'a str,
+    pub(crate) after_channel: &'a str,
+    pub(crate) limit: i64,
+    pub(crate) ours: Option<&'a str>,
+    pub(crate) channel: Option<&'a str>,
+    pub(crate) after_ms: i64,
+    pub(crate) until_ms: i64,
+}
+
+/// The last message of a person `$1` to each of our numbers: one range of the index that has nothing else. Both
+/// databases have to be told the type of what may be NULL.
+pub(crate) const WINDOWS: &str = "
+    SELECT channel, theirs, ours, max(received_at_ms) AS last_inbound_ms FROM events
+    WHERE class = 'inbound' AND theirs = $1 AND account_sid = $2 AND received_at_ms IS NOT NULL
+        AND (ours, channel) > ($3, $4)
+        AND (CAST($6 AS TEXT) IS NULL OR ours = $6) AND (CAST($7 AS TEXT) IS NULL OR channel = $7)
+    GROUP BY theirs, ours, channel
+    HAVING max(received_at_ms) > $8 AND max(received_at_ms) <= $9
+    ORDER BY ours, channel LIMIT $5";
+
+#[derive(Debug, FromRow)]
+pub(crate) struct WindowRow {
+    channel: String,
+    theirs: String,
+    ours: String,
+    last_inbound_ms: i64,
+}
+
+impl WindowRow {
+    fn read(self) -> Window {
+        let WindowRow { channel, theirs, ours, last_inbound_ms } = self;
+        Window { theirs: Address { channel, number: theirs }, ours, last_inbound_ms }
+    }
+}

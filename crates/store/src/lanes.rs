@@ -1,0 +1,243 @@
+//! What waits to be sent, by lane: of one priority, account and sender. Lanes are jumped from one to the next in the index, so
+//! that a look costs as much as there are lanes, however much waits in one of them. Attempts are begun lane by lane: each is
+//! committed, with a name of its own, before Twilio is called. Whose turn it is, the domain says.
+
+use sqlx::FromRow;
+
+use super::{
+    sends::{Send, Sends, send_columns},
+    sql::{Bind, Database, Durability, StoreError},
+};
+use twilio_edge_domain::sending::turns::Lane;
+
+/// Most lanes of one look: the next look goes on behind them.
+const MOST_LANES: i64 = 2000;
+
+/// SQLite has no LATERAL: from each lane's first message to the next lane's.
+const LANES: &str = "
+    WITH RECURSIVE firsts (id, n) AS (
+        SELECT (SELECT id FROM sends WHERE state = 'queued' AND (priority, account_sid, sender) > ($3, $4, $5)
+            ORDER BY priority, account_sid, sender, due_at_ms LIMIT 1), 1
+        UNION ALL
+        SELECT (SELECT id FROM sends WHERE state = 'queued'
+                AND (priority, account_sid, sender) > (this.priority, this.account_sid, this.sender)
+            ORDER BY priority, account_sid, sender, due_at_ms LIMIT 1), firsts.n + 1
+        FROM firsts CROSS JOIN sends AS this ON this.id = firsts.id WHERE firsts.n < $6)
+    SELECT this.priority, this.account_sid, this.sender, (SELECT count(*) FROM (SELECT 1 FROM sends WHERE state = 'queued'
+            AND priority = this.priority AND account_sid = this.account_sid AND sender = this.sender AND due_at_ms <= $1
+        LIMIT $2)) AS waiting
+    FROM firsts CROSS JOIN sends AS this ON this.id = firsts.id";
+
+/// Written so that no other index than that of lanes is of any use: a planner that thinks of the usual lane goes through all of
+/// what waits for one that has little.
+const LANES_LATERAL: &str = "
+    WITH RECURSIVE firsts AS (
+        (SELECT priority, account_sid, sender, 1::bigint AS n FROM sends
+            WHERE state = 'queued' AND (priority, account_sid, sender) > ($3, $4, $5)
+            ORDER BY priority, account_sid, sender LIMIT 1)
+        UNION ALL
+        SELECT next.priority, next.account_sid, next.sender, this.n + 1 FROM firsts AS this CROSS JOIN LATERAL (
+            SELECT priority, account_sid, sender FROM sends
+            WHERE state = 'queued' AND (priority, account_sid, sender) > (this.priority, this.account_sid, this.sender)
+            ORDER BY priority, account_sid, sender LIMIT 1) AS next WHERE this.n < $6)
+    SELECT this.priority, this.account_sid, this.sender, (SELECT count(*) FROM (SELECT 1 FROM sends WHERE state = 'queued'
+            AND (priority, account_sid, sender, due_at_ms) >= (this.priority, this.account_sid, this.sender, 0)
+            AND (priority, account_sid, sender, due_at_ms) <= (this.priority, this.account_sid, this.sender, $1)
+        ORDER BY priority, account_sid, sender, due_at_ms LIMIT $2) AS counted) AS waiting
+    FROM firsts AS this";
+
+/// What is chosen is chosen once, whatever plan the database makes of it.
+macro_rules! attempt {
+    ($lane:literal) => {
+        concat!(
+            "WITH due AS MATERIALIZED (SELECT id FROM sends WHERE state = 'queued' AND ", $lane, ")
+            UPDATE sends SET state = 'attempting', attempt_id = $6, due_at_ms = $7, tries = tries + 1, changed_at_ms = $5,
+                attempted_at_ms = $5
+            WHERE id IN (SELECT id FROM due) AND state = 'queued' RETURNING ",
+            send_columns!()
+        )
+    };
+}
+
+const ATTEMPT: &str = attempt!(
+    "priority = $1 AND account_sid = $2 AND sender = $3 AND due_at_ms <= $5 ORDER BY due_at_ms LIMIT $4"
+);
+
+/// The same for databases with many writers: what somebody else is just taking is passed over.
+const ATTEMPT_UNLOCKED: &str = attempt!(
+    "(priority, account_sid, sender, due_at_ms) >= ($1, $2, $3, 0)
+        AND (priority, account_sid, sender, due_at_ms) <= ($1, $2, $3, $5)
+    ORDER BY priority, account_sid, sender, due_at_ms LIMIT $4 FOR UPDATE SKIP LOCKED"
+);
+
+const HAS_LOST: &str =
+    "SELECT id FROM sends WHERE state = 'attempting' AND due_at_ms <= $1 LIMIT 1";
+
+/// What one of these statements has in the end.
+macro_rules! expire {
+    ($which:literal) => {
+        concat!(
+            "UPDATE sends SET state = 'unknown', code = 'unknown',
+                reason = 'the sidecar ended while the message was on its way to Twilio', changed_at_ms = $1,
+                looks = 0, look_at_ms = $1
+            WHERE ",
+            $which
+        )
+    };
+}
+
+const EXPIRE: &str = expire!("state = 'attempting' AND due_at_ms <= $1");
+
+/// Of which an end is just being written down is none of them.
+const EXPIRE_UNLOCKED: &str = expire!(
+    "id IN (SELECT id FROM sends WHERE state = 'attempting' AND due_at_ms <= $1 FOR UPDATE SKIP LOCKED)"
+);
+
+/// Where a look begins: behind this lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    priority: i64,
+    account_sid: String,
+    sender: String,
+}
+
+impl Default for Behind {
+    /// Nowhere: at the first.
+    fn default() -> Behind {
+        Behind { priority: -1, account_sid: String::new(), sender: String::new() }
+    }
+}
+
+/// The attempts that are begun together.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempts<'a> {
+    /// Their name.
+    pub id: &'a str,
+    /// When, in milliseconds since 1970.
+    pub now_ms: i64,
+    /// When their hold ends.
+    pub until_ms: i64,
+}
+
+#[derive(Debug, FromRow)]
+struct Found {
+    priority: i64,
+    account_sid: String,
+    sender: String,
+    waiting: i64,
+}
+
+#[derive(Debug, FromRow)]
+#[expect(dead_code, reason = "whether there is one is all that is asked")]
+struct Lost {
+    id: String,
+}
+
+impl Sends {
+    /// The lanes of which something is due, each counted up to `most`, and where the next look begins.
+    pub async fn lanes(
+        &self,
+        behind: &Behind,
+        most: usize,
+        now_ms: i64,
+    ) -> Result<(Vec<Lane>, Behind), StoreError> {
+        let statement = match self.database {
+            Database::Sqlite(_) => LANES,
+            Database::Postgres(_) => LANES_LATERAL,
+        };
+        let binds = [
+            Bind::Whole(now_ms),
+            Bind::Whole(i64::try_from(most).unwrap_or(i64::MAX)),
+            Bind::Whole(behind.priority),
+            Bind::Text(&behind.account_sid),
+            Bind::Text(&behind.sender),
+            Bind::Whole(MOST_LANES),
+        ];
+        let found: Vec<Found> = self.bounded(self.database.read_bound(statement, &binds)).await?;
+        let is_cut = i64::try_from(found.len()).unwrap_or(i64::MAX) >= MOST_LANES;
+        let next = found.last().filter(|_| is_cut).map(|last| Behind {
+            priority: last.priority,
+            account_sid: last.account_sid.clone(),
+            sender: last.sender.clone(),
+        });
+        let lanes = found.into_iter().map(|found| Lane {
+            priority: found.priority,
+            account_sid: found.account_sid,
+            sender: found.sender,
+            waiting: usize::try_from(found.waiting).unwrap_or_default(),
+        });
+        Ok((lanes.filter(|lane| lane.waiting > 0).collect(), next.unwrap_or_default()))
+    }
+
+    /// Begins up to so many attempts in each lane, at what has been due longest. It is durable when it returns: only then Twilio
+    /// may be called.
+    pub async fn attempt(
+        &self,
+        wanted: &[(&Lane, u32)],
+        attempts: Attempts<'_>,
+    ) -> Result<Vec<Send>, StoreError> {
+        let statement = match self.database {
+            Database::Sqlite(_) => ATTEMPT,
+            Database::Postgres(_) => ATTEMPT_UNLOCKED,
+        };
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let mut begun = Vec::new();
+            for (lane, most) in wanted {
+                let binds = [
+                    Bind::Whole(lane.priority),
+                    Bind::Text(&lane.account_sid),
+                    Bind::Text(&lane.sender),
+                    Bind::Whole(i64::from(*most)),
+                    Bind::Whole(attempts.now_ms),
+                    Bind::Text(attempts.id),
+                    Bind::Whole(attempts.until_ms),
+                ];
+                begun.extend(tx.fetch_bound::<Send>(statement, &binds).await?);
+            }
+            tx.commit().await?;
+            Ok(begun)
+        })
+        .await
+    }
+
+    /// Makes an end of the attempts whose hold is over; how many.
+    pub async fn expire(&self, now_ms: i64) -> Result<u64, StoreError> {
+        let statement = match self.database {
+            Database::Sqlite(_) => EXPIRE,
+            Database::Postgres(_) => EXPIRE_UNLOCKED,
+        };
+        let binds = [Bind::Whole(now_ms)];
+        // Most looks find nothing: they take no turn as the writer, and sync nothing.
+        let lost: Vec<Lost> = self.bounded(self.database.read_bound(HAS_LOST, &binds)).await?;
+        match lost.is_empty() {
+            true => Ok(0),
+            false => self.changed_all(statement, &binds).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The plans of SQLite; those of PostgreSQL are held in tests/it/plans.rs.
+    #[tokio::test]
+    async fn a_look_jumps_from_lane_to_lane() {
+        use sqlx::{Connection, SqliteConnection};
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+        for statement in [LANES, ATTEMPT] {
+            let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
+            // `this` is the same table; what else is gone through is bounded.
+            let goes_through_all =
+                |step: &String| ["SCAN sends", "SCAN this"].iter().any(|all| step.starts_with(all));
+            assert!(!plan.iter().any(goes_through_all), "{plan:#?}");
+            assert!(plan.iter().any(|step| step.contains("INDEX sends_lanes")), "{plan:#?}");
+            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:#?}");
+        }
+    }
+}

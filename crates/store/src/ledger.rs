@@ -1,0 +1,532 @@
+//! The truth, in SQL: every webhook and what became of it, and who opted out. Which database it is, and how a statement
+//! is spelled, is not known here.
+//!
+//! Leases are decided here only when there is nothing faster, or it is away: one transaction over one batch, in which
+//! what is known is read under a lock, the domain decides, and what it decided is kept.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    future::Future,
+    path::Path,
+    time::Duration,
+};
+
+use twilio_edge_contract::{Identity, Outcome, SettlementResult};
+
+use super::{
+    archiving::ArchiveQueue,
+    consents::Consents,
+    contacts::{self, Contacts},
+    event::Event,
+    idempotency::Idempotency,
+    media::MediaRows,
+    outbox::Outbox,
+    register::Register,
+    retention::{Sweeper, late, rewind},
+    rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
+    sends::Sends,
+    siblings::{Outgoing, Siblings},
+    sql::{Database, Durability, StoreError, Transaction},
+    suppressions::{self, PersonAsked, Suppressions},
+    templates::Templates,
+    tenants::Tenants,
+};
+use twilio_edge_domain::{
+    lease::{Claimed, Lease, Periods, Record},
+    policy::Policies,
+    suppression::{Said, reaches},
+    webhook::{Inbound, Pair, Webhook},
+};
+use twilio_edge_platform::{config, metrics::Connections};
+
+/// What the stores answer to one claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose the webhook is.
+    pub claimed: Claimed,
+    /// With `Proceed` of a message: the last inbound message of its pair, this one included.
+    pub last_inbound_ms: Option<i64>,
+    /// With `Proceed` of a message: its sender must not be written to.
+    pub suppressed: bool,
+}
+
+/// One settlement, as the stores see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// What was claimed.
+    pub identity: Identity,
+    /// [`Identity::dedupe_key`].
+    pub key: String,
+    /// The claim to settle.
+    pub claim_id: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What to answer duplicates with, as JSON.
+    pub answer: Option<String>,
+    /// Set when it was forwarded without a verdict: all of it.
+    pub unclaimed: Option<Webhook>,
+}
+
+/// What SQL knows of the webhooks and people of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) leases: HashMap<String, Lease>,
+    suppressed: HashMap<Person, Vec<String>>,
+    /// For how long a sidecar is apart from Redis, if one is.
+    pub(super) apart_ms: i64,
+}
+
+/// What SQL says to one claim.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) claimed: Claimed,
+    pub(super) suppressed: bool,
+    /// [`Known::apart_ms`], as it was when this was decided.
+    pub(super) apart_ms: i64,
+}
+
+impl Known {
+    /// Whether one of the keys of who wrote is suppressed on their channel, or on one that shares opt-outs with it.
+    pub(super) fn is_suppressed(&self, inbound: &Inbound, policies: &Policies) -> bool {
+        if self.suppressed.is_empty() {
+            return false;
+        }
+        let Pair { account_sid, theirs, .. } = &inbound.pair;
+        let policy = policies.of(account_sid);
+        inbound.keys().any(|key| {
+            let channels = self.suppressed.get(&(account_sid.clone(), key.into_owned()));
+            channels.into_iter().flatten().any(|on| reaches(on, &theirs.channel, &policy))
+        })
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Ledger {
+    pub(super) database: Database,
+    timeout: Duration,
+    sends: Sends,
+    pub(super) periods: Periods,
+    policies: Policies,
+}
+
+impl Ledger {
+    pub(super) async fn open(
+        settings: &config::Database,
+        periods: Periods,
+        policies: Policies,
+    ) -> Result<Ledger, StoreError> {
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        let database = Database::open(settings).await?;
+        let sends = Sends::of(database.clone(), timeout);
+        Ok(Ledger { database, timeout, sends, periods, policies })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.database.name()
+    }
+
+    /// The keys and the audit beside it, in the same database.
+    pub(super) fn register(&self) -> Register {
+        Register::of(self.database.clone(), self.timeout)
+    }
+
+    /// How many connections it has: for quick commits, and for durable ones.
+    pub(super) fn connections(&self) -> [Connections; 2] {
+        self.database.connections()
+    }
+
+    /// Where it is, if it is a file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.database {
+            Database::Sqlite(sqlite) => Some(&sqlite.path),
+            Database::Postgres(_) => None,
+        }
+    }
+
+    /// The suppressions beside it, in the same database.
+    pub(super) fn suppressions(&self) -> Suppressions {
+        Suppressions::of(self.database.clone(), self.timeout)
+    }
+
+    /// The requests that are carried out once, beside it in the same database.
+    pub(super) fn idempotency(&self, hold: Duration, keep: Duration) -> Idempotency {
+        Idempotency::of(self.database.clone(), self.timeout, hold, keep)
+    }
+
+    /// What is said of accounts, beside it in the same database.
+    pub(super) fn tenants(&self) -> Tenants {
+        Tenants::of(self.database.clone(), self.timeout)
+    }
+
+    pub(super) fn policies(&self) -> Policies {
+        self.policies.clone()
+    }
+
+    /// Which ids belong to one contact, in the same database.
+    pub(super) fn contacts(&self) -> Contacts {
+        Contacts::of(self.database.clone(), self.timeout)
+    }
+
+    /// What takes things out of it again.
+    pub(super) fn sweeper(&self) -> Sweeper {
+        Sweeper::of(self.database.clone(), self.timeout, self.periods.result_ms)
+    }
+
+    /// The consents beside it, in the same database.
+    pub(super) fn consents(&self) -> Consents {
+        Consents::of(self.database.clone(), self.timeout)
+    }
+
+    /// This sidecar among the others on the same database.
+    pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Siblings, StoreError> {
+        Siblings::join(self.database.clone(), self.timeout, outgoing).await
+    }
+
+    /// What is to be sent, in the same database.
+    pub(super) fn sends(&self) -> Sends {
+        self.sends.clone()
+    }
+
+    /// What may be sent as a template, in the same database.
+    pub(super) fn templates(&self) -> Templates {
+        Templates::of(self.database.clone(), self.timeout)
+    }
+
+    /// What waits for the archive, in the same database.
+    pub(super) fn archive_queue(&self) -> ArchiveQueue {
+        ArchiveQueue::of(self.database.clone(), self.timeout)
+    }
+
+    /// Media that are kept to be sent, in the same database.
+    pub(super) fn media(&self) -> MediaRows {
+        MediaRows::of(self.database.clone(), self.timeout)
+    }
+
+    /// What sinks are owed, in the same database.
+    pub(super) fn outbox(&self) -> Outbox {
+        Outbox::of(self.database.clone(), self.timeout)
+    }
+
+    /// Whether no other sidecar can be on it.
+    pub(super) fn is_ours_alone(&self) -> bool {
+        matches!(self.database, Database::Sqlite(_))
+    }
+
+    /// What is known of these webhooks, and whether their senders are suppressed.
+    pub(super) async fn look_up(&self, webhooks: &[&Webhook]) -> Result<Known, StoreError> {
+        let (keys, people) = asked(webhooks);
+        self.bounded(async {
+            let rows = self.database.look_up(&keys, &people).await?;
+            Ok(self.known(rows))
+        })
+        .await
+    }
+
+    /// Of these webhooks only what their leases are.
+    pub(super) async fn leases(&self, keys: &[&str]) -> Result<HashMap<String, Lease>, StoreError> {
+        self.bounded(async {
+            let rows = self.database.look_up(keys, &[]).await?;
+            Ok(self.known(rows).leases)
+        })
+        .await
+    }
+
+    /// The last message of each pair, as far as it is written.
+    pub(super) async fn last_inbound(
+        &self,
+        pairs: &BTreeSet<&Pair>,
+    ) -> Result<HashMap<Pair, i64>, StoreError> {
+        self.bounded(async {
+            let wanted: Vec<WantedPair<'_>> =
+                pairs.iter().map(|pair| WantedPair::of(pair)).collect();
+            let statement = self.database.statements().last_inbound;
+            let rows: Vec<PairRow> = self.database.read(statement, &wanted).await?;
+            let last = rows.into_iter().map(|row| (row.last_inbound_ms, row.pair()));
+            Ok(last.map(|(last, pair)| (pair, last)).collect())
+        })
+        .await
+    }
+
+    /// Decides each claim here, in order, and says who is suppressed. Survives the end of any process.
+    pub(super) async fn claim(
+        &self,
+        webhooks: &[Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<Decided>, StoreError> {
+        self.bounded(async {
+            let webhooks: Vec<&Webhook> = webhooks.iter().collect();
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let claims = webhooks.iter().map(|w| (w.key.as_str(), w.claim_id.as_str()));
+            let (before, known) = self.lock(&mut tx, claims, &webhooks, now_ms).await?;
+            let mut records = before.clone();
+            let mut events = Vec::with_capacity(webhooks.len());
+            let mut decided = Vec::with_capacity(webhooks.len());
+            for webhook in &webhooks {
+                let record = records.entry(webhook.key.clone()).or_default();
+                let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
+                events.extend(arrival(webhook, &claimed, now_ms, self.periods));
+                let inbound = webhook.inbound.as_ref();
+                let suppressed =
+                    inbound.is_some_and(|inbound| known.is_suppressed(inbound, &self.policies));
+                decided.push(Decided { claimed, suppressed, apart_ms: known.apart_ms });
+            }
+            self.keep(&mut tx, &before, &records, events, now_ms).await?;
+            tx.commit().await?;
+            Ok(decided)
+        })
+        .await
+    }
+
+    /// Gives back each claim here, in order. Survives the end of any process.
+    pub(super) async fn release(
+        &self,
+        settles: &[Settle],
+        now_ms: i64,
+    ) -> Result<Vec<SettlementResult>, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let claims = settles.iter().map(|s| (s.key.as_str(), s.claim_id.as_str()));
+            let (before, _) = self.lock(&mut tx, claims, &[], now_ms).await?;
+            let mut records = before.clone();
+            let mut events = Vec::with_capacity(settles.len());
+            let mut results = Vec::with_capacity(settles.len());
+            for settle in settles {
+                let record = records.entry(settle.key.clone()).or_default();
+                let result = record.release(&settle.claim_id, now_ms, self.periods);
+                events.extend(refusal(settle, result, record, now_ms));
+                results.push(result);
+            }
+            self.keep(&mut tx, &before, &records, events, now_ms).await?;
+            tx.commit().await?;
+            Ok(results)
+        })
+        .await
+    }
+
+    /// Writes events, each key once. Survives the loss of power; the same event again changes nothing.
+    pub(super) async fn keep_events(&self, events: &[Event<'_>]) -> Result<(), StoreError> {
+        let Some(now_ms) = events.iter().map(|event| event.noted_at_ms).max() else {
+            return Ok(());
+        };
+        let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
+        let received = events.iter().map(|event| (event.account_sid, event.received_at_ms));
+        let late = late(received, twilio_edge_platform::clock::now_ms());
+        if late.is_empty() {
+            return self.bounded(self.database.keep_events(events, forgotten_ms)).await;
+        }
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            tx.keep_events(events, forgotten_ms).await?;
+            rewind(&mut tx, self.database.statements().retention.rewind, late).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Records each STOP and START, once by its message, in the order in which they came; of each, whether it changed
+    /// who is suppressed. Survives the loss of power.
+    pub(super) async fn record_opts(
+        &self,
+        said: &[Said],
+        now_ms: i64,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.bounded(async {
+            let statements = self.database.statements();
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let rows: Vec<OptRow<'_>> = said.iter().map(|said| OptRow::of(said, now_ms)).collect();
+            let new: Vec<RecordedOpt> = tx.fetch(statements.record_opts, &rows).await?;
+            let mut new: HashSet<RecordedOpt> = new.into_iter().collect();
+            let is_new: Vec<bool> =
+                said.iter().map(|said| new.remove(&RecordedOpt::of(said))).collect();
+            // Under whatever key a person is suppressed, a START of theirs may end it.
+            let mut keys = Vec::new();
+            for (said, _) in said.iter().zip(&is_new).filter(|(_, new)| **new) {
+                let of = contacts::keys(&mut tx, &said.account_sid, &said.address.number).await?;
+                keys.push((said.account_sid.as_str(), of));
+            }
+            let people: BTreeSet<PersonAsked<'_>> = keys
+                .iter()
+                .flat_map(|(tenant, keys)| {
+                    keys.sure().into_iter().map(|number| PersonAsked { tenant, number })
+                })
+                .collect();
+            let people: Vec<PersonAsked<'_>> = people.into_iter().collect();
+            let mut standing =
+                suppressions::lock(&mut tx, &statements.suppressions, &people).await?;
+            for (account_sid, keys) in &keys {
+                standing.tie(account_sid, keys);
+            }
+            let changed = said.iter().zip(is_new).map(|(said, new)| {
+                new && standing.hear(said, &self.policies.of(&said.account_sid), now_ms)
+            });
+            let changed = changed.collect();
+            suppressions::keep(&mut tx, &statements.suppressions, standing.changes()).await?;
+            tx.commit().await?;
+            Ok(changed)
+        })
+        .await
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.bounded(self.database.ping()).await
+    }
+
+    pub(super) async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// What is known about the asked keys, locked until the transaction ends, and about the people of `webhooks`.
+    async fn lock(
+        &self,
+        tx: &mut Transaction,
+        claims: impl Iterator<Item = (&str, &str)> + Clone,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<(BTreeMap<String, Record>, Known), StoreError> {
+        let statements = self.database.statements();
+        let keys: BTreeSet<&str> = claims.clone().map(|(key, _)| key).collect();
+        let keys: Vec<&str> = keys.into_iter().collect();
+        tx.execute(statements.lock_keys, &keys).await?;
+        // Only now: before the lock, another batch may have been changing it.
+        let (_, people) = asked(webhooks);
+        let rows = tx.look_up(&keys, &people).await?;
+        let known = self.known(rows);
+        let wanted: Vec<WantedEnding<'_>> = claims
+            .map(|(dedupe_key, claim_id)| WantedEnding { dedupe_key, claim_id, now_ms })
+            .collect();
+        let mut endings: HashMap<String, Vec<_>> = HashMap::new();
+        for row in tx.fetch::<EndingRow>(statements.find_endings, &wanted).await? {
+            let ending = row.ending()?;
+            endings.entry(row.dedupe_key).or_default().push((row.claim_id, ending));
+        }
+        let records = keys.into_iter().map(|key| {
+            let endings = endings.remove(key).unwrap_or_default();
+            (key.to_owned(), Record::new(known.leases.get(key).cloned(), endings))
+        });
+        Ok((records.collect(), known))
+    }
+
+    async fn keep(
+        &self,
+        tx: &mut Transaction,
+        before: &BTreeMap<String, Record>,
+        after: &BTreeMap<String, Record>,
+        events: Vec<Event<'_>>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
+        let endings = after.iter().flat_map(|(key, record)| {
+            let known = before.get(key).map(Record::endings).unwrap_or_default();
+            let new = record.endings().iter().filter(|ending| !known.contains(ending));
+            new.map(|(claim_id, ending)| EndingRow::of(key, claim_id, *ending, forget_at_ms))
+        });
+        let endings: Vec<EndingRow> = endings.collect();
+        tx.keep_events(&each_once(events), now_ms.saturating_sub(self.periods.result_ms)).await?;
+        tx.execute(self.database.statements().keep_endings, &endings).await
+    }
+
+    fn known(&self, rows: Vec<KnownRow>) -> Known {
+        let mut known = Known::default();
+        for row in rows {
+            match row.read(self.periods.result_ms) {
+                Found::Webhook(key, lease) => {
+                    known.leases.insert(key, lease);
+                }
+                Found::Suppressed(person, channel) => {
+                    known.suppressed.entry(person).or_default().push(channel);
+                }
+                Found::Apart(ms) => known.apart_ms = known.apart_ms.max(ms),
+                Found::Nothing => {}
+            }
+        }
+        known
+    }
+
+    pub(super) async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}
+
+/// The event of a claim that has something new to say: it goes to the backend, or its client did not wait.
+pub(super) fn arrival<'a>(
+    webhook: &'a Webhook,
+    claimed: &Claimed,
+    now_ms: i64,
+    periods: Periods,
+) -> Option<Event<'a>> {
+    match claimed {
+        Claimed::Proceed { attempt, first_seen_ms } => {
+            let until_ms = now_ms.saturating_add(periods.lease_ms);
+            Some(Event::handed_out(webhook, *attempt, *first_seen_ms, until_ms, now_ms))
+        }
+        Claimed::Released => Some(Event::came(webhook, now_ms, now_ms)),
+        Claimed::Duplicate(_) | Claimed::InFlight => None,
+    }
+}
+
+/// The event of a release that ended something: not of a claim that was overtaken or never forwarded.
+pub(super) fn refusal<'a>(
+    settle: &'a Settle,
+    result: SettlementResult,
+    record: &Record,
+    now_ms: i64,
+) -> Option<Event<'a>> {
+    let forwarded = match result {
+        SettlementResult::Settled => true,
+        SettlementResult::Tombstoned => settle.unclaimed.is_some(),
+        SettlementResult::Superseded | SettlementResult::Unavailable => false,
+    };
+    match (forwarded, &settle.unclaimed) {
+        (true, _) => {
+            // A tombstone's attempt is not the one that holds the lease.
+            let own = result == SettlementResult::Settled;
+            let attempt = record.lease().filter(|_| own).map(|lease| lease.attempt);
+            Some(Event::refused(settle, attempt.unwrap_or_default(), now_ms))
+        }
+        (false, Some(webhook)) => Some(Event::came(webhook, now_ms, now_ms)),
+        (false, None) => None,
+    }
+}
+
+/// Events as one statement takes them: each key once, in their order.
+pub(super) fn each_once(mut events: Vec<Event<'_>>) -> Vec<Event<'_>> {
+    events.sort_by_key(|event| event.dedupe_key);
+    events.dedup_by(|later, earlier| {
+        let same = later.dedupe_key == earlier.dedupe_key;
+        if same {
+            *earlier = earlier.merge(*later);
+        }
+        same
+    });
+    events
+}
+
+/// Each key and each person once.
+fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<WantedPerson<'a>>) {
+    let keys: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.key.as_str()).collect();
+    let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
+    let people: BTreeSet<WantedPerson<'a>> = inbound
+        .flat_map(|inbound| {
+            let tenant = inbound.pair.account_sid.as_str();
+            inbound.keys().map(move |number| WantedPerson { tenant, number })
+        })
+        .collect();
+    (keys.into_iter().collect(), people.into_iter().collect())
+}
+
+/// Whom a suppression is about: the tenant, and the number or id.
+pub(super) type Person = (String, String);
+
+/// One key of a person.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WantedPerson<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) number: Cow<'a, str>,
+}

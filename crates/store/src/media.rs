@@ -1,0 +1,197 @@
+//! Media that somebody gave us to be sent: what they are, until when they are kept, and in which messages they are. Where their
+//! bytes are is not known here; the row is there before they are, and goes after them.
+
+use std::{future::Future, time::Duration};
+
+use sqlx::FromRow;
+
+use super::{
+    sends::Send,
+    sql::{Bind, Database, Durability, StoreError, Transaction},
+};
+use twilio_edge_domain::media::{id_of, of_form};
+
+/// How long an upload may be under way before its row is taken for what a crash left, in milliseconds.
+const LONGEST_UPLOAD_MS: i64 = 3_600_000;
+
+macro_rules! select_media {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, account_sid, content_type, bytes, digest, created_at_ms, created_by, keep_ms, expires_at_ms FROM media ",
+            $rest
+        )
+    };
+}
+
+const ADD: &str = "
+    INSERT INTO media (id, account_sid, content_type, bytes, digest, created_at_ms, created_by, keep_ms, expires_at_ms, is_stored)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0) ON CONFLICT (id) DO NOTHING";
+
+const STORED: &str = "UPDATE media SET is_stored = 1 WHERE id = $1 AND expires_at_ms > 0";
+
+const FETCH: &str = select_media!("WHERE id = $1 AND is_stored = 1 AND expires_at_ms > $2");
+
+/// Due at once.
+const DROP: &str =
+    "UPDATE media SET expires_at_ms = 0 WHERE id = $1 AND account_sid = $2 AND expires_at_ms > 0";
+
+const DUE: &str = select_media!(
+    "WHERE expires_at_ms <= $1 OR (is_stored = 0 AND created_at_ms <= $2) ORDER BY expires_at_ms LIMIT $3"
+);
+
+const GONE: &str = "DELETE FROM media WHERE id = $1";
+const USES_GONE: &str = "DELETE FROM media_uses WHERE media_id = $1";
+
+const USE: &str = "
+    INSERT INTO media_uses (media_id, send_id, account_sid, channel, recipient, at_ms)
+    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (media_id, send_id) DO NOTHING";
+
+const KEEP: &str = "
+    UPDATE media SET expires_at_ms = $2 + keep_ms
+    WHERE id = $1 AND expires_at_ms > 0 AND expires_at_ms < $2 + keep_ms";
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Medium {
+    /// Ours: `md_..`.
+    pub id: String,
+    /// Whose.
+    pub account_sid: String,
+    /// `image/png`
+    pub content_type: String,
+    /// How large.
+    pub bytes: i64,
+    /// SHA-256 of it, in hexadecimal digits.
+    pub digest: String,
+    /// When it came, in milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// By whom.
+    pub created_by: String,
+    /// For how long it is kept after it came, and after each message it is in, in milliseconds.
+    pub keep_ms: i64,
+    /// When it goes.
+    pub expires_at_ms: i64,
+}
+
+/// The media of one database.
+#[derive(Debug, Clone)]
+pub struct MediaRows {
+    database: Database,
+    timeout: Duration,
+}
+
+impl MediaRows {
+    pub(super) fn of(database: Database, timeout: Duration) -> MediaRows {
+        MediaRows { database, timeout }
+    }
+
+    /// Written before its bytes are anywhere; again by who does the same again.
+    pub async fn add(&self, medium: &Medium) -> Result<(), StoreError> {
+        let binds = [
+            Bind::Text(&medium.id),
+            Bind::Text(&medium.account_sid),
+            Bind::Text(&medium.content_type),
+            Bind::Whole(medium.bytes),
+            Bind::Text(&medium.digest),
+            Bind::Whole(medium.created_at_ms),
+            Bind::Text(&medium.created_by),
+            Bind::Whole(medium.keep_ms),
+            Bind::Whole(medium.expires_at_ms),
+        ];
+        self.changed(ADD, &binds).await.map(|_| ())
+    }
+
+    /// Its bytes are there, all of them.
+    pub async fn stored(&self, id: &str) -> Result<(), StoreError> {
+        self.changed(STORED, &[Bind::Text(id)]).await.map(|_| ())
+    }
+
+    /// One that is whole and has not gone, of this account or of any.
+    pub async fn fetch(
+        &self,
+        id: &str,
+        account_sid: Option<&str>,
+        now_ms: i64,
+    ) -> Result<Option<Medium>, StoreError> {
+        let binds = [Bind::Text(id), Bind::Whole(now_ms)];
+        let found: Vec<Medium> = self.bounded(self.database.read_bound(FETCH, &binds)).await?;
+        let is_theirs = |one: &Medium| account_sid.is_none_or(|sid| sid == one.account_sid);
+        Ok(found.into_iter().find(is_theirs))
+    }
+
+    /// From now on it is shown to nobody, and its bytes go next. False if there is none.
+    pub async fn drop(&self, id: &str, account_sid: &str) -> Result<bool, StoreError> {
+        let binds = [Bind::Text(id), Bind::Text(account_sid)];
+        self.changed(DROP, &binds).await.map(|rows| rows == 1)
+    }
+
+    /// Those whose bytes are to go, and those whose bytes never came.
+    pub async fn due(&self, now_ms: i64, most: u32) -> Result<Vec<Medium>, StoreError> {
+        let binds = [
+            Bind::Whole(now_ms),
+            Bind::Whole(now_ms.saturating_sub(LONGEST_UPLOAD_MS)),
+            Bind::Whole(most.into()),
+        ];
+        self.bounded(self.database.read_bound(DUE, &binds)).await
+    }
+
+    /// Its bytes are gone.
+    pub async fn gone(&self, id: &str) -> Result<(), StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            tx.execute_bound(USES_GONE, &[Bind::Text(id)]).await?;
+            tx.execute_bound(GONE, &[Bind::Text(id)]).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    async fn changed(
+        &self,
+        statement: &'static str,
+        binds: &[Bind<'_>],
+    ) -> Result<u64, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let rows = tx.execute_bound(statement, binds).await?;
+            tx.commit().await?;
+            Ok(rows)
+        })
+        .await
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}
+
+/// These messages have media that are kept here: they stay until the last of them is due, and are found by it.
+pub(super) async fn used<'a>(
+    tx: &mut Transaction,
+    sends: impl Iterator<Item = &'a Send>,
+) -> Result<(), StoreError> {
+    let mut uses: Vec<(String, &Send)> = sends
+        .flat_map(|send| of_form(&send.form).into_iter().map(move |name| (name, send)))
+        .filter_map(|(name, send)| Some((id_of(&name)?.to_owned(), send)))
+        .collect();
+    uses.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (id, send) in uses {
+        let binds = [
+            Bind::Text(&id),
+            Bind::Text(&send.id),
+            Bind::Text(&send.account_sid),
+            Bind::Text(&send.channel),
+            Bind::Text(&send.recipient),
+            Bind::Whole(send.created_at_ms),
+        ];
+        tx.execute_bound(USE, &binds).await?;
+        tx.execute_bound(KEEP, &[Bind::Text(&id), Bind::Whole(send.due_at_ms)]).await?;
+    }
+    Ok(())
+}

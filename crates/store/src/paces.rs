@@ -1,0 +1,217 @@
+//! What each sender may still send: one bucket for all sidecars. In Redis, by its clock; in PostgreSQL, by its clock, where there
+//! is no Redis or it is away; in memory with SQLite, which has one sidecar. What a bucket grants is the domain's to say: here it
+//! is read, and written back if nobody else was faster.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sqlx::FromRow;
+
+use super::{
+    redis::Redis,
+    sends::Sends,
+    sql::{Bind, Durability, StoreError},
+};
+use twilio_edge_domain::sending::pace::{Bucket, Granted, Rate};
+
+/// How often another sidecar may be faster before nothing is granted for a moment.
+const TRIES: usize = 8;
+
+/// How long a bucket nobody touches is kept beyond the time it takes to be full.
+const KEEP_MS: i64 = 60_000;
+
+/// Farther than the clocks of two sidecars and their database are apart.
+const FAR_MS: i64 = 3_600_000;
+
+const FORGET: &str = "DELETE FROM paces WHERE at_ms < $1";
+
+const OPEN: &str =
+    "INSERT INTO paces (name, bucket, at_ms) VALUES ($1, '', 0) ON CONFLICT (name) DO NOTHING";
+
+const READ: &str = "
+    SELECT bucket, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms FROM paces WHERE name = $1 FOR UPDATE";
+
+const WRITE: &str = "UPDATE paces SET bucket = $2, at_ms = $3 WHERE name = $1";
+
+/// Who asks for how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// Whose.
+    pub account_sid: &'a str,
+    /// Who sends: a caller may name a number of somebody else, and must not slow them.
+    pub sender: &'a str,
+    /// How fast it is.
+    pub rate: Rate,
+    /// How many are to go.
+    pub count: u32,
+}
+
+/// The buckets of all senders.
+#[derive(Clone)]
+pub struct Paces {
+    /// Of this sidecar alone, each with when it is full.
+    own: Arc<Mutex<HashMap<String, (Bucket, i64)>>>,
+    /// Where it is not alone.
+    shared: Option<Sends>,
+    redis: Option<Redis>,
+}
+
+#[derive(Debug, FromRow)]
+struct Kept {
+    bucket: String,
+    now_ms: i64,
+}
+
+impl Paces {
+    pub(super) fn of(shared: Option<Sends>, redis: Option<Redis>) -> Paces {
+        Paces { own: Arc::default(), redis: redis.filter(|_| shared.is_some()), shared }
+    }
+
+    /// How many of each may go now, in order.
+    pub async fn take(&self, asked: &[Asked<'_>], now_ms: i64) -> Result<Vec<Granted>, StoreError> {
+        self.change(asked, now_ms, |bucket, asked, at_ms| {
+            bucket.take(asked.rate, asked.count, at_ms)
+        })
+        .await
+    }
+
+    /// These did not go.
+    pub async fn give_back(&self, asked: &[Asked<'_>], now_ms: i64) -> Result<(), StoreError> {
+        let back = |bucket: &mut Bucket, asked: &Asked<'_>, _| {
+            bucket.give_back(asked.rate, asked.count);
+            Granted { count: asked.count, ..Granted::default() }
+        };
+        self.change(asked, now_ms, back).await.map(|_| ())
+    }
+
+    /// Those that are full by now are kept no longer: their names come from callers.
+    pub async fn forget(&self, now_ms: i64) -> Result<(), StoreError> {
+        let Some(sends) = &self.shared else { return Ok(()) };
+        let full_ms = now_ms.saturating_sub(FAR_MS);
+        sends.changed_all(FORGET, &[Bind::Whole(full_ms)]).await.map(|_| ())
+    }
+
+    async fn change(
+        &self,
+        asked: &[Asked<'_>],
+        now_ms: i64,
+        change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
+    ) -> Result<Vec<Granted>, StoreError> {
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(sends) = &self.shared else { return Ok(self.alone(asked, now_ms, change)) };
+        if let Some(redis) = &self.redis
+            && let Ok(granted) = by_redis(redis, asked, now_ms, &change).await
+        {
+            return Ok(granted);
+        }
+        by_sql(sends, asked, change).await
+    }
+
+    fn alone(
+        &self,
+        asked: &[Asked<'_>],
+        now_ms: i64,
+        change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
+    ) -> Vec<Granted> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let granted = asked.iter().map(|asked| {
+            let kept = own.entry(name(asked));
+            let (bucket, full_ms) = kept.or_insert_with(|| (Bucket::new(now_ms), now_ms));
+            *full_ms = now_ms.saturating_add(asked.rate.fills_in_ms());
+            change(bucket, asked, now_ms)
+        });
+        let granted = granted.collect();
+        own.retain(|_, (_, full_ms)| *full_ms > now_ms);
+        granted
+    }
+}
+
+/// A bucket that somebody else changed meanwhile is read again.
+async fn by_redis(
+    redis: &Redis,
+    asked: &[Asked<'_>],
+    now_ms: i64,
+    change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
+) -> Result<Vec<Granted>, StoreError> {
+    let keep_ms = asked.iter().map(|asked| asked.rate.fills_in_ms()).max().unwrap_or_default();
+    let keep_ms = keep_ms.saturating_add(KEEP_MS);
+    let mut granted = vec![Granted::default(); asked.len()];
+    let mut left: Vec<(usize, &Asked<'_>)> = asked.iter().enumerate().collect();
+    for _ in 0..TRIES {
+        let names: Vec<String> = left.iter().map(|(_, asked)| name(asked)).collect();
+        let (found, at_ms) = redis.kept(&names, now_ms).await?;
+        let (mut swaps, mut changed) = (Vec::new(), Vec::new());
+        for (((place, asked), name), text) in left.into_iter().zip(&names).zip(found) {
+            let before = text.unwrap_or_default();
+            let mut bucket = Bucket::read(&before).unwrap_or_else(|| Bucket::new(at_ms));
+            let answer = change(&mut bucket, asked, at_ms);
+            // What grants nothing is filled by time alone.
+            if answer.count == 0
+                && !before.is_empty()
+                && let Some(slot) = granted.get_mut(place)
+            {
+                *slot = answer;
+            } else {
+                swaps.push((name.as_str(), before, bucket.written()));
+                changed.push((place, asked, answer));
+            }
+        }
+        if swaps.is_empty() {
+            return Ok(granted);
+        }
+        let others = redis.swap(&swaps, keep_ms, now_ms).await?;
+        left = Vec::new();
+        for ((place, asked, answer), other) in changed.into_iter().zip(others) {
+            match (other, granted.get_mut(place)) {
+                (None, Some(slot)) => *slot = answer,
+                _ => left.push((place, asked)),
+            }
+        }
+        if left.is_empty() {
+            break;
+        }
+    }
+    Ok(granted)
+}
+
+async fn by_sql(
+    sends: &Sends,
+    asked: &[Asked<'_>],
+    change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
+) -> Result<Vec<Granted>, StoreError> {
+    let mut names: Vec<(usize, String)> = asked.iter().map(name).enumerate().collect();
+    // All in one order: nobody waits for somebody who waits for them.
+    names.sort_by(|(_, one), (_, other)| one.cmp(other));
+    sends
+        .bounded(async {
+            let mut granted = vec![Granted::default(); asked.len()];
+            // Lost with the power, it begins anew with one message.
+            let mut tx = sends.database.begin(Durability::Process).await?;
+            for (place, name) in &names {
+                tx.execute_bound(OPEN, &[Bind::Text(name)]).await?;
+                let kept: Vec<Kept> = tx.fetch_bound(READ, &[Bind::Text(name)]).await?;
+                let (Some(kept), Some(asked)) = (kept.first(), asked.get(*place)) else { continue };
+                let bucket = Bucket::read(&kept.bucket);
+                let mut bucket = bucket.unwrap_or_else(|| Bucket::new(kept.now_ms));
+                let answer = change(&mut bucket, asked, kept.now_ms);
+                let full_ms = kept.now_ms.saturating_add(asked.rate.fills_in_ms());
+                let written = bucket.written();
+                let binds = [Bind::Text(name), Bind::Text(&written), Bind::Whole(full_ms)];
+                tx.execute_bound(WRITE, &binds).await?;
+                if let Some(slot) = granted.get_mut(*place) {
+                    *slot = answer;
+                }
+            }
+            tx.commit().await?;
+            Ok(granted)
+        })
+        .await
+}
+
+fn name(asked: &Asked<'_>) -> String {
+    ["pace:", asked.account_sid, ":", asked.sender].concat()
+}

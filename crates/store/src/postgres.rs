@@ -1,0 +1,718 @@
+//! The ledger in PostgreSQL: how it is reached, and every statement. Rows are always locked
+//! in the order of their key, so that two batches cannot wait for each other. What the rows mean is the ledger's
+//! business.
+
+use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
+
+use sqlx::{
+    Arguments as _, AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
+    migrate::Migrator,
+    postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions},
+};
+use tokio::time::Instant;
+
+use super::{
+    at_hand::{AtHand, IDLE},
+    event::Event,
+    idempotency::IdempotencyStatements,
+    ledger::WantedPerson,
+    retention::RetentionStatements,
+    rows::KnownRow,
+    sql::{
+        ConsentStatements, OutboxStatements, RegisterStatements, SiblingStatements, Statements,
+        StoreError, SuppressionStatements, TenantStatements, consent_columns, due_columns,
+        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
+    },
+};
+use twilio_edge_platform::config;
+
+/// How long to leave a server alone that is not up yet.
+const RETRY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone)]
+pub(super) struct Postgres {
+    /// A commit survives the end of our process, but not of the server's within its next write (`synchronous_commit`).
+    pub(super) quick: PgPool,
+    /// A commit survives both.
+    pub(super) durable: PgPool,
+    /// What the main path asks with, and what it writes with.
+    pub(super) asking: Arc<AtHand>,
+    pub(super) writing: Arc<AtHand>,
+}
+
+impl Postgres {
+    pub(super) async fn open(settings: &config::Database) -> Result<Postgres, StoreError> {
+        let options = PgConnectOptions::from_str(settings.url.expose())
+            .map_err(|error| StoreError::Away(error.to_string()))?
+            .application_name("twilio-edge");
+        let timeout = Duration::from_millis(settings.connect_timeout_ms);
+        let mut connection = reach(&options, Instant::now() + timeout).await?;
+        let mut migrator = sqlx::migrate!("migrations/postgres");
+        // Tables of a newer version serve this one: docs/adr/0025-deployment.md
+        migrator.set_ignore_missing(true);
+        if !is_up_to_date(&mut connection, &migrator).await {
+            // The migrator takes an advisory lock: sidecars that start together wait for each other.
+            migrator
+                .run(&mut connection)
+                .await
+                .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
+        }
+        let _ = connection.close().await;
+        let durable = (settings.max_connections / 3).max(1);
+        let quick = settings.max_connections.saturating_sub(durable).max(1);
+        let pool = |connections, synchronous_commit| {
+            pool(&options, settings.timeout_ms, connections, synchronous_commit)
+        };
+        let (quick, durable) = (pool(quick, "off"), pool(durable, "on"));
+        let [asking, writing] = [&quick, &durable].map(|pool| Arc::new(AtHand::of(pool)));
+        Ok(Postgres { quick, durable, asking, writing })
+    }
+}
+
+/// Whether all migrations we have were applied. The migrator would find so too, but begins with a statement that only who may
+/// make tables is allowed.
+async fn is_up_to_date(connection: &mut PgConnection, migrator: &Migrator) -> bool {
+    const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
+    let applied = sqlx::query_as(APPLIED).fetch_all(connection).await;
+    let applied: HashMap<i64, Vec<u8>> =
+        applied.map(|rows: Vec<(i64, Vec<u8>)>| rows.into_iter().collect()).unwrap_or_default();
+    let is_applied = |version, checksum: &[u8]| {
+        applied.get(&version).is_some_and(|applied| applied.as_slice() == checksum)
+    };
+    migrator.iter().all(|one| is_applied(one.version, one.checksum.as_ref()))
+}
+
+/// Connections that can only look. The server gives a question up soon after we do.
+pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgPool, StoreError> {
+    let limit_ms = settings.read_timeout_ms.saturating_mul(2).to_string();
+    let options = PgConnectOptions::from_str(settings.url.expose())
+        .map_err(|error| StoreError::Away(error.to_string()))?
+        .application_name("twilio-edge reading")
+        .options([("default_transaction_read_only", "on"), ("jit", "off")])
+        .options([("statement_timeout", limit_ms)]);
+    let timeout = Duration::from_millis(settings.connect_timeout_ms);
+    let first = reach(&options, Instant::now() + timeout).await?;
+    let _ = first.close().await;
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.readers)
+        .acquire_timeout(Duration::from_millis(settings.read_timeout_ms))
+        .connect_lazy_with(options))
+}
+
+/// The first connection: a server that is still starting is waited for, one that refuses us is not.
+async fn reach(options: &PgConnectOptions, deadline: Instant) -> Result<PgConnection, StoreError> {
+    loop {
+        let (failure, is_refusal) = match tokio::time::timeout_at(deadline, options.connect()).await
+        {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => (error.to_string(), refuses(&error)),
+            Err(_) => ("no answer".to_owned(), false),
+        };
+        if is_refusal || Instant::now() + RETRY >= deadline {
+            return Err(StoreError::Away(failure));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Whether a server says no that is there. One that starts, recovers from a crash or shuts down says so by a code of class 57P,
+/// in words of any language.
+fn refuses(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| !code.starts_with("57P"))
+}
+
+fn pool(
+    options: &PgConnectOptions,
+    timeout_ms: u64,
+    connections: u32,
+    synchronous_commit: &'static str,
+) -> PgPool {
+    // We stop waiting after timeout_ms; the server must not go on for much longer with what nobody waits for.
+    let limit_ms = timeout_ms.saturating_mul(2);
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_millis(timeout_ms))
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                Ok(metadata.idle_for < IDLE || connection.ping().await.is_ok())
+            })
+        })
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                // Every statement here looks rows up by a key. Its plan must not be made again for each batch, nor be
+                // a scan because the table was small when it was made.
+                let settings = format!(
+                    "SET synchronous_commit = {synchronous_commit}; SET statement_timeout = {limit_ms}; \
+                     SET idle_in_transaction_session_timeout = {limit_ms}; \
+                     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+                     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+                );
+                sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await.map(|_| ())
+            })
+        })
+        .connect_lazy_with(options.clone())
+}
+
+const LOOK_UP: &str = "
+    SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer,
+        NULL AS tenant, NULL AS channel, NULL AS number
+    FROM events WHERE dedupe_key = ANY($1)
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
+    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
+        JOIN suppressions USING (tenant, number)
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
+    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
+        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+        JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
+    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
+        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+        JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
+        JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, apart_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock JOIN sidecars ON apart_until_ms > now_ms";
+
+pub(super) async fn look_up(
+    executor: impl PgExecutor<'_>,
+    keys: &[&str],
+    people: &[WantedPerson<'_>],
+) -> Result<Vec<KnownRow>, StoreError> {
+    let tenants: Vec<&str> = people.iter().map(|person| person.tenant).collect();
+    let numbers: Vec<&str> = people.iter().map(|person| &*person.number).collect();
+    let query = sqlx::query_as(LOOK_UP).bind(keys).bind(tenants).bind(numbers);
+    Ok(query.fetch_all(executor).await?)
+}
+
+const KEEP_EVENTS: &str = concat!(
+    "INSERT INTO events AS kept (",
+    event_columns!(),
+    ") SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
+     $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], \
+     $16::text[], $17::bigint[], $18::text[], $19::text[])",
+    merge!("least", "greatest", "$20")
+);
+
+/// The rows come in the order of their keys, and are locked in it.
+pub(super) async fn keep_events(
+    executor: impl PgExecutor<'_>,
+    events: &[Event<'_>],
+    forgotten_ms: i64,
+) -> Result<(), StoreError> {
+    let text = |column: for<'a> fn(&Event<'a>) -> Option<&'a str>| -> Vec<Option<&str>> {
+        events.iter().map(column).collect()
+    };
+    let number = |column: fn(&Event<'_>) -> Option<i64>| -> Vec<Option<i64>> {
+        events.iter().map(column).collect()
+    };
+    // Room for all of it at once: growing would copy some hundred kilobytes several times.
+    let lengths = events.iter().flat_map(|event| event.texts()).flatten().map(str::len);
+    let bytes = lengths.sum::<usize>().saturating_add(events.len().saturating_mul(200));
+    let mut arguments = PgArguments::default();
+    arguments.reserve(20, bytes);
+    let query = sqlx::query_with(KEEP_EVENTS, arguments)
+        .bind(text(|event| Some(event.dedupe_key)))
+        .bind(text(|event| Some(event.class)))
+        .bind(text(|event| Some(event.account_sid)))
+        .bind(text(|event| Some(event.message_sid)))
+        .bind(text(|event| event.status))
+        .bind(text(|event| event.error_code))
+        .bind(text(|event| event.route))
+        .bind(text(|event| event.form))
+        .bind(text(|event| event.channel))
+        .bind(text(|event| event.theirs))
+        .bind(text(|event| event.ours))
+        .bind(number(|event| event.received_at_ms))
+        .bind(number(|event| Some(event.attempts)))
+        .bind(text(|event| event.claim_id))
+        .bind(number(|event| event.held_until_ms))
+        .bind(text(|event| event.outcome))
+        .bind(number(|event| event.settled_at_ms))
+        .bind(text(|event| event.answer))
+        .bind(text(|event| event.envelope))
+        .bind(forgotten_ms);
+    query.execute(executor).await.map(|_| ())?;
+    Ok(())
+}
+
+/// A page of an account's suppressions, from a place on. The page is read in the order of an index up to its limit (LATERAL):
+/// joined with what is asked for, the whole account would be read and sorted, since any JSON is expected to have a hundred rows.
+macro_rules! suppressions_after {
+    ($source:literal) => {
+        concat!(
+            "WITH asked AS MATERIALIZED (SELECT r.*, \
+                    (SELECT array_agg(named.value) FROM json_array_elements_text(on_channels) AS named(value)) AS channels \
+                FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channels json, \
+                    ended boolean, number text, channel text, error_code text, after_source text, most bigint) LIMIT 1) \
+            SELECT found.* FROM asked CROSS JOIN LATERAL (\
+                SELECT * FROM suppressions WHERE suppressions.tenant = asked.tenant ",
+            $source,
+            "AND (suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source) \
+                    > (asked.number, asked.channel, asked.error_code, asked.after_source) \
+                AND (suppressions.suppressed OR asked.ended) \
+                AND (asked.channels IS NULL OR suppressions.channel = ANY(asked.channels)) \
+                ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
+                LIMIT asked.most) AS found \
+            ORDER BY found.number, found.channel, found.error_code, found.source"
+        )
+    };
+}
+
+pub(super) const STATEMENTS: Statements = Statements {
+    begin: "BEGIN",
+
+    // There may be no row yet to lock, so the key itself is locked, in one order for all.
+    lock_keys: "
+        SELECT count(pg_advisory_xact_lock(hash)) FROM (
+            SELECT hashtextextended(key, 0) AS hash FROM json_array_elements_text($1::json) AS key ORDER BY 1
+        ) AS hashes",
+
+    last_inbound: "
+        SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
+        FROM events JOIN json_to_recordset($1::json)
+            AS r(account_sid text, channel text, theirs text, ours text)
+            USING (theirs, ours, account_sid, channel)
+        WHERE class = 'inbound' AND received_at_ms IS NOT NULL
+        GROUP BY account_sid, channel, theirs, ours",
+
+    histories: concat!(
+        "SELECT ",
+        heard_columns!(),
+        " FROM json_to_recordset($1::json) AS asked(first text, last text) \
+            JOIN events ON dedupe_key BETWEEN asked.first AND asked.last"
+    ),
+
+    find_endings: "
+        SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms
+        FROM endings JOIN json_to_recordset($1::json) AS r(dedupe_key text, claim_id text, now_ms bigint)
+            ON endings.dedupe_key = r.dedupe_key AND endings.claim_id = r.claim_id
+        WHERE endings.forget_at_ms > r.now_ms",
+
+    keep_endings: "
+        INSERT INTO endings (dedupe_key, claim_id, ending, forget_at_ms)
+        SELECT dedupe_key, claim_id, ending, forget_at_ms
+        FROM json_to_recordset($1::json)
+            AS r(dedupe_key text, claim_id text, ending text, forget_at_ms bigint)
+        ON CONFLICT (dedupe_key, claim_id) DO UPDATE
+            SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
+
+    record_opts: "
+        INSERT INTO opt_events
+            (account_sid, message_sid, channel, number, opt, cause, route, recorded_at_ms)
+        SELECT account_sid, message_sid, channel, number, opt, cause, route, recorded_at_ms
+        FROM json_to_recordset($1::json) AS r(account_sid text, message_sid text, channel text,
+            number text, opt text, cause text, route text, recorded_at_ms bigint)
+        ORDER BY account_sid COLLATE \"C\", message_sid COLLATE \"C\"
+        ON CONFLICT (account_sid, message_sid) DO NOTHING
+        RETURNING account_sid, message_sid",
+
+    retention: RetentionStatements {
+        begin_progress: "
+            INSERT INTO retention (account_sid, part, through_ms, through_key)
+            SELECT account_sid, part, through_ms, through_key FROM json_to_recordset($1::json)
+                AS r(account_sid text, part text, through_ms bigint, through_key text)
+            ON CONFLICT (account_sid, part) DO NOTHING",
+
+        // One sidecar at a time: the others find nothing to do.
+        lock_progress: "
+            SELECT part, through_ms, through_key FROM retention WHERE (account_sid, part) IN (
+                SELECT account_sid, part FROM json_to_recordset($1::json) AS r(account_sid text, part text))
+            ORDER BY account_sid, part FOR UPDATE SKIP LOCKED",
+
+        keep_progress: "
+            UPDATE retention SET through_ms = asked.through_ms, through_key = asked.through_key
+            FROM json_to_recordset($1::json)
+                AS asked(account_sid text, part text, through_ms bigint, through_key text)
+            WHERE retention.account_sid = asked.account_sid AND retention.part = asked.part",
+
+        // In the order in which they are locked elsewhere.
+        rewind: "
+            UPDATE retention SET through_ms = late.at_ms - 1, through_key = ''
+            FROM (SELECT account_sid, part, asked.at_ms
+                FROM json_to_recordset($1::json) AS asked(account_sid text, at_ms bigint)
+                    JOIN retention USING (account_sid) ORDER BY account_sid, part FOR UPDATE OF retention) AS late
+            WHERE retention.account_sid = late.account_sid AND retention.part = late.part
+                AND through_ms >= late.at_ms",
+
+        redact_events: "
+            UPDATE events SET form = coalesce(asked.form, events.form),
+                answer = CASE WHEN asked.no_answer THEN NULL ELSE events.answer END,
+                theirs = CASE WHEN asked.no_address THEN NULL ELSE events.theirs END,
+                redacted = asked.redacted, redacted_at_ms = asked.now_ms
+            FROM json_to_recordset($1::json) AS asked(dedupe_key text, form text, no_answer boolean,
+                no_address boolean, redacted bigint, now_ms bigint)
+            WHERE events.dedupe_key = asked.dedupe_key",
+
+        delete_events: "
+            DELETE FROM events USING json_to_recordset($1::json) AS asked(dedupe_key text)
+            WHERE events.dedupe_key = asked.dedupe_key",
+
+        unqueue: "
+            DELETE FROM archive_queue USING json_to_recordset($1::json) AS asked(dedupe_key text)
+            WHERE archive_queue.dedupe_key = asked.dedupe_key",
+    },
+
+    outbox: OutboxStatements {
+        owe: "
+            INSERT INTO deliveries
+                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
+            SELECT sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms
+            FROM ROWS FROM (json_to_recordset($1::json) AS (sink text, delivery_id text, dedupe_key text,
+                replay_id text, account_sid text, lane text, recorded_at_ms bigint)) WITH ORDINALITY
+                AS r(sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms, nth)
+            ORDER BY nth
+            ON CONFLICT (sink, delivery_id) DO NOTHING",
+
+        // The update that changes nothing takes the row's lock: a courier that is about to drop the lane waits for us.
+        open_lanes: "
+            INSERT INTO lanes (sink, lane, due_at_ms)
+            SELECT DISTINCT ON (sink COLLATE \"C\", lane COLLATE \"C\") sink, lane, recorded_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text, lane text, recorded_at_ms bigint)
+            ORDER BY sink COLLATE \"C\", lane COLLATE \"C\", recorded_at_ms
+            ON CONFLICT (sink, lane) DO UPDATE SET due_at_ms = lanes.due_at_ms",
+
+        take: "
+            UPDATE lanes SET held_by = picked.held_by, due_at_ms = picked.until_ms
+            FROM (
+                SELECT lanes.sink, lanes.lane, r.held_by, r.until_ms
+                FROM json_to_recordset($1::json)
+                    AS r(sink text, held_by text, now_ms bigint, until_ms bigint, most bigint)
+                    CROSS JOIN LATERAL (
+                        SELECT sink, lane FROM lanes WHERE sink = r.sink AND due_at_ms <= r.now_ms
+                        ORDER BY due_at_ms LIMIT r.most FOR UPDATE SKIP LOCKED
+                    ) AS lanes
+            ) AS picked
+            WHERE lanes.sink = picked.sink AND lanes.lane = picked.lane
+            RETURNING lanes.lane",
+
+        due: concat!(
+            "SELECT ", due_columns!(), " FROM json_to_recordset($1::json) AS r(sink text, lane text, each bigint) \
+                CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE sink = r.sink AND lane = r.lane \
+                    AND state = 'waiting' ORDER BY seq LIMIT r.each) AS d \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key ORDER BY d.lane, d.seq"
+        ),
+
+        end: "
+            UPDATE deliveries SET state = r.state, tries = r.tries, reason = r.reason, ended_at_ms = r.ended_at_ms,
+                lane = CASE WHEN r.state = 'done' THEN '' ELSE deliveries.lane END
+            FROM json_to_recordset($1::json) AS r(sink text, delivery_id text, state text, tries bigint,
+                reason text, ended_at_ms bigint)
+            WHERE deliveries.sink = r.sink AND deliveries.delivery_id = r.delivery_id
+                AND deliveries.state = 'waiting'",
+
+        lock_lanes: "
+            SELECT lane FROM lanes WHERE (sink, lane, held_by) IN (
+                SELECT sink, lane, held_by
+                FROM json_to_recordset($1::json) AS r(sink text, lane text, held_by text))
+            ORDER BY sink, lane FOR UPDATE",
+
+        drop_lanes: "
+            DELETE FROM lanes USING json_to_recordset($1::json) AS r(sink text, lane text, held_by text)
+            WHERE lanes.sink = r.sink AND lanes.lane = r.lane AND lanes.held_by = r.held_by
+                AND NOT EXISTS (SELECT FROM deliveries WHERE deliveries.sink = r.sink
+                    AND deliveries.lane = r.lane AND state = 'waiting')",
+
+        free_lanes: "
+            UPDATE lanes SET held_by = NULL, due_at_ms = r.due_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text, lane text, held_by text, due_at_ms bigint)
+            WHERE lanes.sink = r.sink AND lanes.lane = r.lane AND lanes.held_by = r.held_by",
+
+        dead: "
+            SELECT d.seq, d.sink, d.delivery_id, d.dedupe_key, d.account_sid, d.lane, d.recorded_at_ms, d.tries,
+                d.reason, d.ended_at_ms
+            FROM json_to_recordset($1::json)
+                AS r(account_sid text, sink text, before_ms bigint, before_seq bigint, most bigint)
+                CROSS JOIN LATERAL (SELECT * FROM deliveries
+                    WHERE state = 'dead' AND (ended_at_ms, seq) < (r.before_ms, r.before_seq)
+                        AND (r.account_sid IS NULL OR account_sid = r.account_sid)
+                        AND (r.sink IS NULL OR sink = r.sink)
+                    ORDER BY ended_at_ms DESC, seq DESC LIMIT r.most) AS d
+            ORDER BY d.ended_at_ms DESC, d.seq DESC",
+
+        letter: concat!(
+            "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " \
+                FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text) \
+                JOIN deliveries AS d ON d.seq = r.seq AND (r.account_sid IS NULL OR d.account_sid = r.account_sid) \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
+        ),
+
+        oldest_dead: "
+            SELECT r.sink, (SELECT min(ended_at_ms) FROM deliveries
+                WHERE state = 'dead' AND deliveries.sink = r.sink) AS ended_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text)",
+
+        bring_back: "
+            UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.now_ms, ended_at_ms = NULL
+            FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text, sink text, now_ms bigint)
+            WHERE deliveries.seq = r.seq AND state = 'dead'
+                AND (r.account_sid IS NULL OR deliveries.account_sid = r.account_sid)
+                AND (r.sink IS NULL OR deliveries.sink = r.sink)
+            RETURNING deliveries.seq, deliveries.sink, lane, recorded_at_ms, deliveries.account_sid,
+                recorded_at_ms AS received_at_ms",
+
+        discard: "
+            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.now_ms, lane = ''
+            FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text, sink text, now_ms bigint)
+            WHERE deliveries.seq = r.seq AND state = 'dead'
+                AND (r.account_sid IS NULL OR deliveries.account_sid = r.account_sid)
+                AND (r.sink IS NULL OR deliveries.sink = r.sink)
+            RETURNING deliveries.seq, deliveries.sink, lane, recorded_at_ms, deliveries.account_sid,
+                (SELECT received_at_ms FROM events
+                    WHERE events.dedupe_key = deliveries.dedupe_key) AS received_at_ms",
+
+        withdraw: "
+            UPDATE deliveries SET state = 'discarded', reason = 'redacted', ended_at_ms = r.now_ms, lane = ''
+            FROM json_to_recordset($1::json) AS r(dedupe_key text, now_ms bigint)
+            WHERE deliveries.dedupe_key = r.dedupe_key AND state IN ('waiting', 'dead')",
+
+        standing: "
+            SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms
+            FROM deliveries WHERE state IN ('waiting', 'dead') AND $1::text IS NOT NULL
+            GROUP BY sink, state",
+    },
+
+    register: RegisterStatements {
+        add_key: "
+            INSERT INTO api_keys
+                (id, name, scope, account_sid, secret_sha256, created_at_ms, created_by)
+            SELECT id, name, scope, account_sid, secret_sha256, created_at_ms, created_by
+            FROM json_to_recordset($1::json) AS r(id text, name text, scope text, account_sid text,
+                secret_sha256 text, created_at_ms bigint, created_by text)",
+
+        find_key: "
+            SELECT api_keys.* FROM json_to_recordset($1::json) AS asked(id text, account_sid text)
+                JOIN api_keys ON api_keys.id = asked.id
+            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid",
+
+        find_scope: "
+            SELECT api_keys.* FROM json_to_recordset($1::json) AS asked(scope text)
+                JOIN api_keys ON api_keys.scope = asked.scope LIMIT 1",
+
+        list_keys: "
+            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(account_sid text, before_ms bigint, before_id text, most bigint))
+            SELECT api_keys.* FROM asked JOIN api_keys
+                ON (api_keys.created_at_ms, api_keys.id) < (asked.before_ms, asked.before_id)
+            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid
+            ORDER BY api_keys.created_at_ms DESC, api_keys.id DESC
+            LIMIT (SELECT most FROM asked)",
+
+        revoke_key: "
+            UPDATE api_keys SET revoked_at_ms = asked.now_ms
+            FROM json_to_recordset($1::json) AS asked(id text, account_sid text, now_ms bigint)
+            WHERE api_keys.id = asked.id AND revoked_at_ms IS NULL
+                AND (asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid)
+            RETURNING api_keys.*",
+
+        touch_key: "
+            UPDATE api_keys SET last_used_at_ms = asked.now_ms
+            FROM json_to_recordset($1::json) AS asked(id text, now_ms bigint)
+            WHERE api_keys.id = asked.id AND coalesce(last_used_at_ms, 0) < asked.now_ms",
+
+        // One writer at a time: ids become visible in their order, and a reader's cursor passes over none.
+        add_entry: "
+            WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(20019141, 1))
+            INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail)
+            SELECT at_ms, actor, source, action, subject, account_sid, detail
+            FROM turn CROSS JOIN json_to_recordset($1::json) AS r(at_ms bigint, actor text, source text,
+                action text, subject text, account_sid text, detail text)",
+
+        list_entries: "
+            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(account_sid text, before_id bigint, most bigint))
+            SELECT audit.* FROM asked JOIN audit ON audit.id < asked.before_id
+            WHERE asked.account_sid IS NULL OR audit.account_sid = asked.account_sid
+            ORDER BY audit.id DESC
+            LIMIT (SELECT most FROM asked)",
+    },
+
+    suppressions: SuppressionStatements {
+        lock: concat!(
+            "SELECT ",
+            suppression_columns!(),
+            " FROM suppressions WHERE (tenant, number) IN (SELECT tenant, number \
+                FROM json_to_recordset($1::json) AS r(tenant text, number text)) \
+            ORDER BY tenant, number, channel, error_code, source FOR UPDATE"
+        ),
+
+        keep: concat!(
+            "INSERT INTO suppressions (",
+            suppression_columns!(),
+            ") SELECT ",
+            suppression_columns!(),
+            " FROM json_to_recordset($1::json) AS r(tenant text, number text, channel text, source text, \
+                error_code text, suppressed boolean, since_ms bigint, changed_at_ms bigint, message_sid text, \
+                route text, heard_on text, sender text, service_sid text, changed_by text) \
+            ORDER BY tenant COLLATE \"C\", number COLLATE \"C\", channel COLLATE \"C\", source COLLATE \"C\", \
+                error_code COLLATE \"C\" ",
+            suppression_upsert!()
+        ),
+
+        // Person by person (OFFSET 0 keeps it so): a hundred are expected of any JSON, and for so many the whole table is read.
+        of_people: concat!(
+            "SELECT found.* FROM json_to_recordset($1::json) AS asked(tenant text, number text) \
+                CROSS JOIN LATERAL (SELECT ",
+            suppression_columns!(),
+            " FROM suppressions WHERE suppressions.tenant = asked.tenant \
+                AND suppressions.number = asked.number OFFSET 0) AS found"
+        ),
+
+        list: suppressions_after!(""),
+        list_of_source: suppressions_after!(
+            "AND suppressions.source = asked.source \
+                AND (suppressions.number, suppressions.channel, suppressions.error_code) \
+                    >= (asked.number, asked.channel, asked.error_code) "
+        ),
+    },
+
+    siblings: SiblingStatements {
+        beat: "
+            INSERT INTO sidecars AS known (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT id, now_ms + alive_ms, 0, written_ms
+            FROM json_to_recordset($1::json) AS r(id text, alive_ms bigint, written_ms bigint),
+                (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms) AS clock
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                written_ms = greatest(known.written_ms, excluded.written_ms)",
+
+        part: "
+            INSERT INTO sidecars AS known (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT id, now_ms + alive_ms, now_ms + apart_ms, 0
+            FROM json_to_recordset($1::json) AS r(id text, alive_ms bigint, apart_ms bigint),
+                (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms) AS clock
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                apart_until_ms = greatest(known.apart_until_ms, excluded.apart_until_ms)",
+
+        leave: "
+            DELETE FROM sidecars USING json_to_recordset($1::json) AS asked(id text)
+            WHERE sidecars.id = asked.id
+                OR alive_until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 86400000",
+
+        look: "
+            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE apart_until_ms > now_ms) AS apart,
+                (SELECT count(*) FROM sidecars WHERE sidecars.id <> asked.id AND alive_until_ms > now_ms
+                    AND written_ms <= asked.since_ms) AS behind
+            FROM json_to_recordset($1::json) AS asked(id text, since_ms bigint),
+                (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock",
+    },
+
+    tenants: TenantStatements {
+        changes: "
+            SELECT coalesce(sum(revision), 0)::bigint AS changes
+            FROM json_array_elements($1::json) CROSS JOIN tenants",
+
+        list: "
+            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(account_sid text, after text, most bigint))
+            SELECT tenants.* FROM asked JOIN tenants
+                ON tenants.account_sid > asked.after
+            WHERE asked.account_sid IS NULL OR tenants.account_sid = asked.account_sid
+            ORDER BY tenants.account_sid LIMIT (SELECT most FROM asked)",
+
+        keep: "
+            INSERT INTO tenants (account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
+                created_at_ms, updated_at_ms, closed_at_ms)
+            SELECT account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
+                created_at_ms, updated_at_ms, closed_at_ms
+            FROM json_to_recordset($1::json) AS r(account_sid text, parent_sid text, friendly_name text, senders text, services text, policy text,
+                retention text, revision bigint, created_at_ms bigint, updated_at_ms bigint, closed_at_ms bigint)
+            ON CONFLICT (account_sid) DO UPDATE SET parent_sid = excluded.parent_sid, friendly_name = excluded.friendly_name, senders =
+                excluded.senders, services = excluded.services, policy = excluded.policy, retention =
+                excluded.retention, revision = excluded.revision, created_at_ms = excluded.created_at_ms,
+                updated_at_ms = excluded.updated_at_ms, closed_at_ms = excluded.closed_at_ms",
+    },
+
+    consents: ConsentStatements {
+        record: concat!(
+            "INSERT INTO consents (",
+            consent_columns!(),
+            ") SELECT ",
+            consent_columns!(),
+            " FROM json_to_recordset($1::json) AS r(id text, tenant text, number text, channel text, category text, \
+                state text, at_ms bigint, source text, proof text, ip text, user_agent text, recorded_at_ms bigint, \
+                recorded_by text) \
+            ORDER BY id COLLATE \"C\" ON CONFLICT (id) DO NOTHING RETURNING id"
+        ),
+
+        of_people: concat!(
+            "SELECT found.* FROM json_to_recordset($1::json) AS asked(tenant text, number text) \
+                CROSS JOIN LATERAL (SELECT ",
+            consent_columns!(),
+            " FROM consents WHERE consents.tenant = asked.tenant \
+                AND consents.number = asked.number OFFSET 0) AS found \
+                ORDER BY at_ms DESC, id LIMIT 1000"
+        ),
+
+        // As the page of suppressions: read in the order of an index, up to its limit.
+        list: "
+            WITH asked AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
+                in_category text, history boolean, number text, channel text, category text, at_ms bigint,
+                state text, id text, most bigint) LIMIT 1)
+            SELECT found.* FROM asked CROSS JOIN LATERAL (
+                SELECT said.* FROM consents AS said WHERE said.tenant = asked.tenant
+                    AND (said.number, said.channel, said.category, said.at_ms, said.state, said.id)
+                        > (asked.number, asked.channel, asked.category, asked.at_ms, asked.state, asked.id)
+                    AND (on_channel IS NULL OR said.channel = on_channel)
+                    AND (in_category IS NULL OR said.category = in_category)
+                    AND (asked.history OR NOT EXISTS (SELECT 1 FROM consents AS later
+                        WHERE later.tenant = said.tenant AND later.number = said.number
+                            AND later.channel = said.channel AND later.category = said.category
+                            AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
+                ORDER BY said.number, said.channel, said.category, said.at_ms, said.state, said.id
+                LIMIT asked.most) AS found
+            ORDER BY found.number, found.channel, found.category, found.at_ms, found.state, found.id",
+
+        last_inbound: "
+            SELECT ours, max(received_at_ms) AS last_inbound_ms
+            FROM json_to_recordset($1::json) AS asked(tenant text, channel text, number text) JOIN events
+                ON theirs = asked.number AND account_sid = asked.tenant AND events.channel = asked.channel
+            WHERE class = 'inbound' AND ours IS NOT NULL AND received_at_ms IS NOT NULL
+            GROUP BY ours",
+    },
+
+    idempotency: IdempotencyStatements {
+        find: "
+            SELECT fingerprint, held_until_ms, status, headers, body, created_at_ms, expires_at_ms
+            FROM json_to_recordset($1::json) AS asked(tenant text, principal text, idempotency_key text)
+                JOIN idempotency_keys USING (tenant, principal, idempotency_key)",
+
+        take: "
+            INSERT INTO idempotency_keys (tenant, principal, idempotency_key, fingerprint, owner, held_until_ms,
+                created_at_ms, expires_at_ms)
+            SELECT tenant, principal, idempotency_key, fingerprint, owner, held_until_ms, created_at_ms, expires_at_ms
+            FROM json_to_recordset($1::json) AS r(tenant text, principal text, idempotency_key text, fingerprint text,
+                owner text, held_until_ms bigint, created_at_ms bigint, expires_at_ms bigint)
+            ON CONFLICT (tenant, principal, idempotency_key) DO UPDATE SET fingerprint = excluded.fingerprint,
+                owner = excluded.owner, held_until_ms = excluded.held_until_ms, status = NULL, headers = NULL,
+                body = NULL, created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms",
+
+        answer: "
+            UPDATE idempotency_keys AS kept SET status = asked.status, headers = asked.headers, body = asked.body
+            FROM json_to_recordset($1::json) AS asked(tenant text, principal text, idempotency_key text, owner text,
+                status bigint, headers text, body text)
+            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
+                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL
+            RETURNING kept.idempotency_key",
+
+        give_up: "
+            DELETE FROM idempotency_keys AS kept
+            USING json_to_recordset($1::json)
+                AS asked(tenant text, principal text, idempotency_key text, owner text)
+            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
+                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL",
+
+        let_go: "
+            UPDATE idempotency_keys AS kept SET held_until_ms = 0
+            FROM json_to_recordset($1::json)
+                AS asked(tenant text, principal text, idempotency_key text, owner text)
+            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
+                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL",
+    },
+};

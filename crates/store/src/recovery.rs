@@ -1,0 +1,107 @@
+//! What a sidecar that was killed left in the spool, brought into SQL: before the next one answers anybody, and soon by one
+//! that runs beside it in the same folder. The same rows again change nothing, and who has which webhook is known from
+//! them as from any row. A file nobody will ever be able to read, or whose rows SQL refuses, must not keep a sidecar from
+//! starting.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    event::EventRow,
+    ledger::{Ledger, each_once},
+    spool::{Adopted, Orphan, orphans},
+    sql::StoreError,
+};
+use twilio_edge_platform::metrics::Metrics;
+
+/// How often a sidecar that runs looks for those that were killed beside it.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Rows written in one transaction.
+const TOGETHER: usize = 512;
+
+/// A folder of spools, on behalf of those who left something there.
+pub(super) struct Recovery {
+    pub(super) folder: PathBuf,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Files of another version, which were told of.
+    pub(super) left_alone: BTreeSet<PathBuf>,
+}
+
+impl Recovery {
+    /// Brings everything that is nobody's any more into the ledger.
+    pub(super) async fn recover(&mut self) -> Result<(), String> {
+        let told = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+        for path in orphans(&self.folder).map_err(|error| told(&self.folder, &error))? {
+            match Orphan::adopt(&path).map_err(|error| told(&path, &error))? {
+                Adopted::Now(orphan) => {
+                    let written = self.write(&orphan, &path).await;
+                    written
+                        .map_err(|reason| format!("{}: the database {reason}", path.display()))?;
+                    orphan.remove().map_err(|error| told(&path, &error))?;
+                }
+                Adopted::Not => {}
+                Adopted::OfAnotherVersion => {
+                    if self.left_alone.insert(path.clone()) {
+                        let file = path.display();
+                        tracing::error!(event = "spool.other_version", %file, "a spool file of another version is left as it is");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does that for ever: what cannot be done now is tried again.
+    pub(super) async fn keep_recovering(mut self) {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            if let Err(reason) = self.recover().await {
+                tracing::warn!(event = "spool.waiting", %reason, "what a killed sidecar left waits in its spool");
+            }
+        }
+    }
+
+    async fn write(&self, orphan: &Orphan, path: &Path) -> Result<(), StoreError> {
+        for rows in orphan.rows.chunks(TOGETHER) {
+            let events = each_once(rows.iter().map(EventRow::event).collect());
+            match self.ledger.keep_events(&events).await {
+                Err(StoreError::Refused(_)) => {
+                    one_by_one(rows, &self.ledger, &self.metrics).await?;
+                }
+                written => written?,
+            }
+        }
+        let (events, torn) = (orphan.rows.len(), orphan.torn);
+        self.metrics.spool_replayed(events, torn > 0);
+        if events > 0 || torn > 0 {
+            let file = path.display();
+            tracing::warn!(event = "spool.recovered", %file, events, torn, "a sidecar was killed, its last events are written now");
+        }
+        Ok(())
+    }
+}
+
+/// What the database refuses must not take the others with it.
+async fn one_by_one(
+    rows: &[EventRow],
+    ledger: &Ledger,
+    metrics: &Metrics,
+) -> Result<(), StoreError> {
+    for row in rows {
+        match ledger.keep_events(&[row.event()]).await {
+            Err(StoreError::Refused(reason)) => {
+                metrics.event_refused();
+                tracing::error!(event = "event.refused", %reason, "the database refused an event, which is lost");
+            }
+            written => written?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,397 @@
+//! Leases in Redis, for many sidecars. A key holds the record of one webhook as text; the domain reads it, decides, and
+//! what it decided is written back if nobody else was faster. Nearly every claim is of a webhook nobody has heard of, and
+//! for that one plain command does both: set it if there is none, else tell what is there.
+//!
+//! Each batch is a few pipelines with one short time limit. After a failure Redis is left alone for a while:
+//! otherwise each batch of a long outage would wait for the limit again.
+
+mod record;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{
+    Client, Cmd, ErrorKind, FromRedisValue, Pipeline, Script, ServerErrorKind,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+
+use self::record::text;
+use super::{
+    Settle, StoreError,
+    leases::{GivenBack, Taken},
+    scripts,
+};
+use twilio_edge_domain::{
+    lease::{Claimed, Periods, Record},
+    webhook::Webhook,
+};
+use twilio_edge_platform::config;
+
+/// How often a record may change under our hands before we leave the webhook to those who change it.
+const TRIES: usize = 8;
+
+#[derive(Clone)]
+pub(super) struct Redis {
+    connection: ConnectionManager,
+    amend: Arc<Script>,
+    timeout: Duration,
+    retry_after_ms: i64,
+    /// Left alone until then, in milliseconds since 1970; 0 while all is well.
+    away_until_ms: Arc<AtomicI64>,
+    periods: Periods,
+    keep_ms: i64,
+}
+
+/// What a webhook's key holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Found {
+    text: String,
+    record: Record,
+}
+
+impl Redis {
+    /// Does not wait for Redis to be there: it may come and go at any time.
+    pub(super) fn open(
+        settings: &config::Redis,
+        periods: Periods,
+        recall_ms: i64,
+    ) -> Result<Redis, StoreError> {
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        // No retries and no queueing inside the client: what it cannot do now, SQL does.
+        let limits = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout))
+            .set_number_of_retries(0);
+        let refused = |error: redis::RedisError| StoreError::Refused(error.to_string());
+        let client = Client::open(settings.url.expose()).map_err(refused)?;
+        Ok(Redis {
+            connection: ConnectionManager::new_lazy_with_config(client, limits).map_err(refused)?,
+            amend: Arc::new(Script::new(scripts::AMEND)),
+            timeout,
+            retry_after_ms: i64::try_from(settings.retry_after_ms).unwrap_or(i64::MAX),
+            away_until_ms: Arc::new(AtomicI64::new(0)),
+            periods,
+            keep_ms: periods.lease_ms.saturating_add(recall_ms),
+        })
+    }
+
+    /// Takes each lease as far as Redis knows, in order.
+    pub(super) async fn claim(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<Vec<Taken>, StoreError> {
+        let decide = |webhook: &Webhook, record: &mut Record| {
+            record.claim(&webhook.claim_id, now_ms, self.periods)
+        };
+        let mut pipeline = Pipeline::with_capacity(webhooks.len());
+        let mut taken = Vec::with_capacity(webhooks.len());
+        for webhook in webhooks {
+            let mut after = Record::default();
+            let claimed = decide(webhook, &mut after);
+            let mut set = self.set(&webhook.key, &after)?;
+            set.arg("NX").arg("GET");
+            pipeline.add_command(set);
+            taken.push(Taken { claimed, before: Record::default(), after });
+        }
+        let found: Vec<Option<String>> = self.send(&pipeline, webhooks.len(), now_ms).await?;
+        let known = found.into_iter().enumerate();
+        let known = known.filter_map(|(place, found)| Some((place, found?)));
+        let known: Vec<(usize, Found)> =
+            known.map(|(place, text)| (place, Found::read(text))).collect();
+        let change = |place: usize, record: &mut Record| {
+            webhooks.get(place).map_or(Claimed::InFlight, |webhook| decide(webhook, record))
+        };
+        let key_of = |place: usize| webhooks.get(place).map_or("", |webhook| &webhook.key);
+        let changed = self.change(known, key_of, change, now_ms).await?;
+        for (place, answer) in changed {
+            let Some(slot) = taken.get_mut(place) else { continue };
+            *slot = match answer {
+                Some((claimed, before, after)) => Taken { claimed, before, after },
+                // Others are at it: ask again.
+                None => Taken {
+                    claimed: Claimed::InFlight,
+                    before: Record::default(),
+                    after: Record::default(),
+                },
+            };
+        }
+        Ok(taken)
+    }
+
+    /// Gives each lease back as far as Redis knows, in order.
+    pub(super) async fn release(
+        &self,
+        settles: &[&Settle],
+        now_ms: i64,
+    ) -> Result<Vec<GivenBack>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(settles.len());
+        settles.iter().for_each(|settle| {
+            pipeline.cmd("GET").arg(key(&settle.key));
+        });
+        let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
+        let found = found.into_iter().map(|text| text.map(Found::read).unwrap_or_default());
+        let change = |place: usize, record: &mut Record| {
+            settles.get(place).map(|settle| record.release(&settle.claim_id, now_ms, self.periods))
+        };
+        let key_of = |place: usize| settles.get(place).map_or("", |settle| &settle.key);
+        let found = found.enumerate().collect();
+        let mut changed = self.change(found, key_of, change, now_ms).await?;
+        let given_back = (0..settles.len()).map(|place| {
+            let (result, before, after) = changed.remove(&place).flatten()?;
+            Some((result?, before, after))
+        });
+        let given_back: Option<Vec<GivenBack>> = given_back.collect();
+        given_back.ok_or_else(|| StoreError::Away("too many change one webhook".into()))
+    }
+
+    /// Puts each record's new version where the old one is; which of them it was.
+    pub(super) async fn amend(
+        &self,
+        changes: &[(&str, &Record, Record)],
+        now_ms: i64,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut swaps = Vec::with_capacity(changes.len());
+        for (key, before, after) in changes {
+            swaps.push((*key, text(before)?, text(after)?));
+        }
+        let found = self.swap(&swaps, self.keep_ms, now_ms).await?;
+        Ok(found.into_iter().map(|found| found.is_none()).collect())
+    }
+
+    /// What is kept under these names that are none of webhooks, in order, and the time of Redis in milliseconds since 1970: the
+    /// same for every sidecar.
+    pub(super) async fn kept(
+        &self,
+        names: &[String],
+        now_ms: i64,
+    ) -> Result<(Vec<Option<String>>, i64), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(names.len().saturating_add(1));
+        pipeline.cmd("TIME");
+        names.iter().for_each(|name| {
+            pipeline.cmd("GET").arg(key(name));
+        });
+        let answer = self.query::<Vec<redis::Value>>(&pipeline, now_ms).await?;
+        let mut answers = self.judge(answer, now_ms)?.into_iter();
+        let read = |value| <(i64, i64)>::from_redis_value(value).ok();
+        let Some((seconds, micros)) = answers.next().and_then(read) else {
+            return Err(StoreError::Away("no time".into()));
+        };
+        let text = |value| Option::<String>::from_redis_value(value).ok().flatten();
+        let found = counted(answers.map(text).collect(), names.len())?;
+        Ok((found, seconds.saturating_mul(1000).saturating_add(micros / 1000)))
+    }
+
+    /// Stores what the ledger has as accepted. The first answer stays, as in the ledger: a later one is taken back.
+    pub(super) async fn commit(&self, settles: &[&Settle], now_ms: i64) -> Result<(), StoreError> {
+        let mut pipeline = Pipeline::with_capacity(settles.len());
+        let mut written = Vec::with_capacity(settles.len());
+        let commit = |settle: &Settle, record: &mut Record| {
+            record.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods)
+        };
+        for settle in settles {
+            let mut done = Record::default();
+            commit(settle, &mut done);
+            let done = text(&done)?;
+            let mut set = self.set_text(&settle.key, &done);
+            set.arg("GET");
+            pipeline.add_command(set);
+            written.push(done);
+        }
+        let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
+        let mut swaps = Vec::new();
+        for ((settle, written), found) in settles.iter().zip(written).zip(found) {
+            let Some(before) = found.map(Found::read) else { continue };
+            let mut after = before.record.clone();
+            commit(settle, &mut after);
+            if after == before.record && before.text != written {
+                swaps.push((settle.key.as_str(), written, before.text));
+            }
+        }
+        if !swaps.is_empty() {
+            self.swap(&swaps, self.keep_ms, now_ms).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is left alone after a failure, or was not asked again since.
+    pub(super) fn is_away(&self) -> bool {
+        self.away_until_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// Puts a record at a webhook's key, for as long as it is of use.
+    fn set(&self, dedupe_key: &str, record: &Record) -> Result<Cmd, StoreError> {
+        Ok(self.set_text(dedupe_key, &text(record)?))
+    }
+
+    fn set_text(&self, dedupe_key: &str, text: &str) -> Cmd {
+        let key = key(dedupe_key);
+        // With room for all of it: one is made for each claim.
+        let mut set =
+            Cmd::with_capacity(7, key.len().saturating_add(text.len()).saturating_add(64));
+        set.arg("SET").arg(key).arg(text).arg("PX").arg(self.keep_ms);
+        set
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        let ping = async move { redis::cmd("PING").query_async::<String>(&mut connection).await };
+        match tokio::time::timeout(self.timeout, ping).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(StoreError::Away(error.to_string())),
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    /// Reads records, lets `change` decide on each and writes it back, until nobody else was faster. By place: what was
+    /// decided, on what, and what is there now; none where others were faster too often.
+    async fn change<'a, T>(
+        &self,
+        mut found: Vec<(usize, Found)>,
+        key_of: impl Fn(usize) -> &'a str,
+        change: impl Fn(usize, &mut Record) -> T,
+        now_ms: i64,
+    ) -> Result<HashMap<usize, Option<(T, Record, Record)>>, StoreError> {
+        let mut decided = HashMap::with_capacity(found.len());
+        for _ in 0..TRIES {
+            let (mut swaps, mut changes) = (Vec::new(), Vec::new());
+            for (place, before) in found {
+                let mut after = before.record.clone();
+                let answer = change(place, &mut after);
+                if after == before.record {
+                    decided.insert(place, Some((answer, before.record, after)));
+                } else {
+                    swaps.push((key_of(place), before.text, text(&after)?));
+                    changes.push((place, answer, before.record, after));
+                }
+            }
+            if swaps.is_empty() {
+                return Ok(decided);
+            }
+            let others = self.swap(&swaps, self.keep_ms, now_ms).await?;
+            found = Vec::new();
+            for ((place, answer, before, after), other) in changes.into_iter().zip(others) {
+                match other {
+                    None => {
+                        decided.insert(place, Some((answer, before, after)));
+                    }
+                    Some(text) => found.push((place, Found::read(text))),
+                }
+            }
+        }
+        decided.extend(found.into_iter().map(|(place, _)| (place, None)));
+        Ok(decided)
+    }
+
+    /// Writes each new text where the old one is, and keeps it for so long; what is there instead.
+    pub(super) async fn swap(
+        &self,
+        swaps: &[(&str, String, String)],
+        keep_ms: i64,
+        now_ms: i64,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(swaps.len());
+        for (name, before, after) in swaps {
+            let mut amend = self.amend.key(key(name));
+            pipeline.invoke_script(amend.arg(before).arg(after).arg(keep_ms));
+        }
+        self.send_scripts(&pipeline, swaps.len(), now_ms).await
+    }
+
+    /// A restarted Redis knows no script: it is told, and asked again. To do either twice changes nothing.
+    async fn send_scripts(
+        &self,
+        pipeline: &Pipeline,
+        expected: usize,
+        now_ms: i64,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        match self.query(pipeline, now_ms).await? {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut load = Pipeline::new();
+                load.load_script(&self.amend).ignore();
+                self.judge(self.query::<()>(&load, now_ms).await?, now_ms)?;
+                self.send(pipeline, expected, now_ms).await
+            }
+            answer => counted(self.judge(answer, now_ms)?, expected),
+        }
+    }
+
+    async fn send(
+        &self,
+        pipeline: &Pipeline,
+        expected: usize,
+        now_ms: i64,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        if expected == 0 {
+            return Ok(Vec::new());
+        }
+        let answer = self.query(pipeline, now_ms).await?;
+        counted(self.judge(answer, now_ms)?, expected)
+    }
+
+    /// What Redis answers in time, unless it is left alone.
+    async fn query<T: redis::FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+        now_ms: i64,
+    ) -> Result<redis::RedisResult<T>, StoreError> {
+        if now_ms < self.away_until_ms.load(Ordering::Relaxed) {
+            return Err(StoreError::Away("left alone after a failure".into()));
+        }
+        let mut connection = self.connection.clone();
+        match tokio::time::timeout(self.timeout, pipeline.query_async(&mut connection)).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(self.leave_alone(format!("no answer within {:?}", self.timeout), now_ms)),
+        }
+    }
+
+    fn judge<T>(&self, answer: redis::RedisResult<T>, now_ms: i64) -> Result<T, StoreError> {
+        match answer {
+            Ok(replies) => {
+                if self.away_until_ms.load(Ordering::Relaxed) != 0
+                    && self.away_until_ms.swap(0, Ordering::Relaxed) != 0
+                {
+                    tracing::info!(event = "redis.back", "redis is back");
+                }
+                Ok(replies)
+            }
+            Err(error) => Err(self.leave_alone(error.to_string(), now_ms)),
+        }
+    }
+
+    fn leave_alone(&self, failure: String, now_ms: i64) -> StoreError {
+        let until = now_ms.saturating_add(self.retry_after_ms);
+        if self.away_until_ms.swap(until, Ordering::Relaxed) == 0 {
+            tracing::warn!(event = "redis.away", reason = %failure, "redis is away, claims go to the database alone");
+        }
+        StoreError::Away(failure)
+    }
+}
+
+impl Found {
+    fn read(text: String) -> Found {
+        let record = record::read(&text).unwrap_or_default();
+        Found { text, record }
+    }
+}
+
+fn counted(
+    replies: Vec<Option<String>>,
+    expected: usize,
+) -> Result<Vec<Option<String>>, StoreError> {
+    match replies.len() == expected {
+        true => Ok(replies),
+        false => Err(StoreError::Away(format!("{} replies to {expected} commands", replies.len()))),
+    }
+}
+
+fn key(dedupe_key: &str) -> String {
+    // One for each claim: joined, not formatted.
+    ["twilio-edge:{", dedupe_key, "}"].concat()
+}

@@ -1,0 +1,149 @@
+//! One webhook's record as Redis keeps it, and back: a JSON list, `[[1,1764,1791],{"h":["c1",1771]},[]]`, because names
+//! would be most of it. A text that says nothing to us is of another version, and stands for no record: the ledger
+//! is asked anyway. Knows nothing of Redis.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::StoreError;
+use twilio_edge_domain::lease::{Ending, Hold, Lease, Record};
+
+/// The lease's attempt, when it was first heard of and from when on it is forgotten; its hold; how its claims ended.
+#[derive(Serialize, Deserialize)]
+struct Written<'a>(
+    Option<(u32, i64, i64)>,
+    #[serde(borrow)] Held<'a>,
+    #[serde(borrow)] Vec<Ended<'a>>,
+);
+
+/// A [`Hold`].
+#[derive(Serialize, Deserialize)]
+enum Held<'a> {
+    /// By nobody.
+    #[serde(rename = "f")]
+    Free,
+    /// By a claim, until a time.
+    #[serde(rename = "h")]
+    By(#[serde(borrow)] Cow<'a, str>, i64),
+    /// Done by a claim, with an answer.
+    #[serde(rename = "d")]
+    Done(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Option<Cow<'a, str>>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Ended<'a>(#[serde(borrow)] Cow<'a, str>, How);
+
+/// An [`Ending`].
+#[derive(Serialize, Deserialize)]
+enum How {
+    #[serde(rename = "f")]
+    Freed,
+    #[serde(rename = "t")]
+    Tombstone,
+    #[serde(rename = "s")]
+    Superseded,
+}
+
+/// Nothing for a record that says nothing.
+pub(super) fn text(record: &Record) -> Result<String, StoreError> {
+    if *record == Record::default() {
+        return Ok(String::new());
+    }
+    let lease = record.lease();
+    let held = match lease.map(|lease| &lease.hold) {
+        None | Some(Hold::Free) => Held::Free,
+        Some(Hold::Held { claim_id, until_ms }) => Held::By(claim_id.into(), *until_ms),
+        Some(Hold::Done { claim_id, answer }) => {
+            Held::Done(claim_id.into(), answer.as_deref().map(Cow::Borrowed))
+        }
+    };
+    let ended = record.endings().iter().map(|(claim_id, ending)| {
+        let how = match ending {
+            Ending::Freed => How::Freed,
+            Ending::Tombstone => How::Tombstone,
+            Ending::Superseded => How::Superseded,
+        };
+        Ended(claim_id.into(), how)
+    });
+    let lease = lease.map(|lease| (lease.attempt, lease.first_seen_ms, lease.forget_at_ms));
+    let written = Written(lease, held, ended.collect());
+    serde_json::to_string(&written).map_err(|error| StoreError::Refused(error.to_string()))
+}
+
+/// None for what is not ours.
+pub(super) fn read(text: &str) -> Option<Record> {
+    let Written(lease, held, ended) = serde_json::from_str(text).ok()?;
+    let hold = match held {
+        Held::Free => Hold::Free,
+        Held::By(claim_id, until_ms) => Hold::Held { claim_id: claim_id.into(), until_ms },
+        Held::Done(claim_id, answer) => {
+            Hold::Done { claim_id: claim_id.into(), answer: answer.map(Cow::into_owned) }
+        }
+    };
+    let lease = lease.map(|(attempt, first_seen_ms, forget_at_ms)| Lease {
+        attempt,
+        first_seen_ms,
+        hold,
+        forget_at_ms,
+    });
+    let endings = ended.into_iter().map(|Ended(claim_id, how)| {
+        let ending = match how {
+            How::Freed => Ending::Freed,
+            How::Tombstone => Ending::Tombstone,
+            How::Superseded => Ending::Superseded,
+        };
+        (claim_id.into_owned(), ending)
+    });
+    Some(Record::new(lease, endings.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        fn any_record()(
+            lease in any::<Option<(u32, i64, i64)>>(),
+            hold in prop_oneof![
+                Just(Hold::Free),
+                any::<(String, i64)>()
+                    .prop_map(|(claim_id, until_ms)| Hold::Held { claim_id, until_ms }),
+                any::<(String, Option<String>)>()
+                    .prop_map(|(claim_id, answer)| Hold::Done { claim_id, answer }),
+            ],
+            endings in prop::collection::vec(
+                (any::<String>(), prop::sample::select(vec![Ending::Freed, Ending::Tombstone, Ending::Superseded])),
+                0..4,
+            ),
+        ) -> Record {
+            let lease = lease.map(|(attempt, first_seen_ms, forget_at_ms)| {
+                Lease { attempt, first_seen_ms, hold: hold.clone(), forget_at_ms }
+            });
+            Record::new(lease, endings)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(record in any_record()) {
+            let text = text(&record).unwrap();
+            let expected = if text.is_empty() { None } else { Some(record) };
+            prop_assert_eq!(read(&text), expected);
+        }
+
+        #[test]
+        fn any_text_is_read_without_complaint(text in any::<String>()) {
+            read(&text);
+        }
+    }
+
+    #[test]
+    fn a_text_of_another_version_is_no_record() {
+        for text in ["{}", "[]", r#"{"lease":{"attempt":1}}"#, r#"[[1,2,3],{"x":[]},[]]"#] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}

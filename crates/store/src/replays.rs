@@ -1,0 +1,437 @@
+//! Webhooks of the ledger that are delivered once more: which come next, that they are owed, and how far the replay is are one
+//! transaction. Whoever comes may carry a replay on; of two at once, one finds that the other has moved it. Who may ask for one
+//! and what can be asked for is not known here.
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::{
+    Outbox, Owed,
+    event::Event,
+    histories::Range,
+    ledger::each_once,
+    outbox::owe,
+    register::AuditEntry,
+    sql::{Bind, Durability, StoreError, Transaction},
+};
+use twilio_edge_domain::{archive::Found, event::delivery_id, webhook::Webhook};
+
+/// Webhooks one message can have, and more.
+const OF_MESSAGE: i64 = 1000;
+
+/// The words for where a replay takes its webhooks from.
+const LEDGER: &str = "ledger";
+const ARCHIVE: &str = "archive";
+
+macro_rules! replayed {
+    ($rest:literal) => {
+        concat!(
+            "SELECT dedupe_key, class, account_sid, message_sid, channel, theirs, \
+             coalesce(received_at_ms, settled_at_ms, 0) AS at_ms, \
+             (form IS NOT NULL AND coalesce(redacted, 0) & 31 = 0) AS whole FROM events WHERE ",
+            $rest
+        )
+    };
+}
+
+/// `$1` account, `$2` and `$3` the place to go on from, `$4` until, `$5` how many.
+const OF_ACCOUNT: &str = replayed!(
+    "account_sid = $1 AND received_at_ms >= $2 AND (received_at_ms > $2 OR dedupe_key > $3) \
+     AND received_at_ms < $4 ORDER BY received_at_ms, dedupe_key LIMIT $5"
+);
+
+/// The same without an account.
+const OF_ALL: &str = replayed!(
+    "received_at_ms >= $1 AND (received_at_ms > $1 OR dedupe_key > $2) AND received_at_ms < $3 \
+     ORDER BY received_at_ms, dedupe_key LIMIT $4"
+);
+
+const OF_KEYS: &str =
+    replayed!("dedupe_key BETWEEN $1 AND $2 ORDER BY received_at_ms, dedupe_key LIMIT $3");
+
+const ADD: &str = "
+    INSERT INTO replays (id, sink, account_sid, message_sid, class, since_ms, until_ms, state, through_ms, through_key,
+        found, queued, left_out, created_at_ms, created_by, origin)
+    VALUES ($1, $2, NULLIF($3, ''), NULLIF($4, ''), NULLIF($5, ''), $6, $7, 'running', $6, '', 0, 0, 0, $8, $9, $10)";
+
+/// What was taken out of an event is put back for as long as the sink is owed it: retention comes by again after that.
+const EMPTY_REDACTED: &str = "
+    UPDATE events SET form = NULL, theirs = NULL, redacted = NULL, redacted_at_ms = NULL
+    WHERE dedupe_key = $1 AND coalesce(redacted, 0) & 31 <> 0";
+
+const FETCH: &str = "SELECT * FROM replays WHERE id = $1";
+
+/// A statement that is only read with has one parameter, which this one does not need.
+const RUNNING: &str = "
+    SELECT * FROM replays WHERE state = 'running' AND CAST($1 AS TEXT) IS NOT NULL ORDER BY created_at_ms LIMIT 100";
+
+/// `$1` which, `$2` and `$3` where it was; the rest is where it is now.
+const MOVE: &str = "
+    UPDATE replays SET through_ms = $4, through_key = $5, found = $6, queued = $7, left_out = $8, state = $9,
+        ended_at_ms = CASE WHEN $9 = 'done' THEN $10 END
+    WHERE id = $1 AND through_ms = $2 AND through_key = $3 AND state = 'running'";
+
+/// A replay, and how far it is. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Replay {
+    /// In every delivery of it, so that nobody takes one for a copy.
+    pub id: String,
+    /// To whom.
+    pub sink: String,
+    /// Of which account; none: of all.
+    pub account_sid: Option<String>,
+    /// Of which message; none: of all.
+    pub message_sid: Option<String>,
+    /// From where: `ledger` or `archive`.
+    pub origin: String,
+    /// `inbound` or `status`; none: both.
+    pub class: Option<String>,
+    /// Received then or later.
+    pub since_ms: i64,
+    /// Received before.
+    pub until_ms: i64,
+    /// `running` or `done`: everything is on its way, but not yet delivered.
+    pub state: String,
+    through_ms: i64,
+    through_key: String,
+    /// Webhooks that were asked for.
+    pub found: i64,
+    /// Of these, on their way to the sink.
+    pub queued: i64,
+    /// Of these, left out: something was taken out of them, or only their end was heard.
+    pub left_out: i64,
+    /// When it was asked for.
+    pub created_at_ms: i64,
+    /// By whom.
+    pub created_by: String,
+    /// When everything was on its way.
+    pub ended_at_ms: Option<i64>,
+}
+
+#[derive(Debug, FromRow)]
+struct ReplayedRow {
+    dedupe_key: String,
+    class: String,
+    account_sid: String,
+    message_sid: String,
+    channel: Option<String>,
+    theirs: Option<String>,
+    at_ms: i64,
+    whole: bool,
+}
+
+#[derive(Serialize)]
+struct Key<'a> {
+    dedupe_key: &'a str,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+impl Replay {
+    /// One that has not begun.
+    pub fn new(id: String, sink: String, until_ms: i64, now_ms: i64, by: &str) -> Replay {
+        Replay {
+            id,
+            sink,
+            account_sid: None,
+            message_sid: None,
+            origin: LEDGER.to_owned(),
+            class: None,
+            since_ms: 0,
+            until_ms,
+            state: "running".to_owned(),
+            through_ms: 0,
+            through_key: String::new(),
+            found: 0,
+            queued: 0,
+            left_out: 0,
+            created_at_ms: now_ms,
+            created_by: by.to_owned(),
+            ended_at_ms: None,
+        }
+    }
+
+    /// It begins with what was received then.
+    pub fn since(self, since_ms: i64) -> Replay {
+        Replay { since_ms, through_ms: since_ms, ..self }
+    }
+
+    /// It takes what it delivers from the archive.
+    pub fn of_archive(self) -> Replay {
+        Replay { origin: ARCHIVE.to_owned(), ..self }
+    }
+
+    /// Whether it does.
+    pub fn is_of_archive(&self) -> bool {
+        self.origin == ARCHIVE
+    }
+
+    /// The last webhook it has looked at: its key, or its place in the archive.
+    pub fn place(&self) -> &str {
+        &self.through_key
+    }
+
+    /// Until when it has looked.
+    pub fn through_ms(&self) -> i64 {
+        self.through_ms
+    }
+
+    /// Whether everything is on its way.
+    pub fn is_done(&self) -> bool {
+        self.state == "done"
+    }
+
+    /// Where it is after what was found in the archive, if all of it goes.
+    pub fn counted(&self, found: &Found) -> Replay {
+        let mut next = self.clone();
+        let count = i64::try_from(found.lines.len()).unwrap_or(i64::MAX);
+        (next.found, next.queued) = (self.found + count, self.queued + count);
+        if let Some(last) = found.lines.last() {
+            (next.through_ms, next.through_key) = (last.received_at_ms(), found.place.clone());
+        }
+        if found.is_last {
+            next.state = "done".to_owned();
+        }
+        next
+    }
+
+    /// Where it is after these rows, and what of them the sink is owed.
+    fn after(&self, rows: Vec<ReplayedRow>, is_last: bool, now_ms: i64) -> (Replay, Vec<Owed>) {
+        let mut next = self.clone();
+        if let Some(last) = rows.last() {
+            (next.through_ms, next.through_key) = (last.at_ms, last.dedupe_key.clone());
+        }
+        if is_last {
+            next.state = "done".to_owned();
+            next.ended_at_ms = Some(now_ms);
+        }
+        let class = self.class.as_deref();
+        let mut owed = Vec::new();
+        for row in rows.into_iter().filter(|row| class.is_none_or(|class| row.class == class)) {
+            next.found += 1;
+            match row.whole {
+                true => owed.push(self.owed(row, now_ms)),
+                false => next.left_out += 1,
+            }
+        }
+        next.queued += i64::try_from(owed.len()).unwrap_or(i64::MAX);
+        (next, owed)
+    }
+
+    fn owed_of(&self, webhook: &Webhook, now_ms: i64) -> Owed {
+        Owed {
+            sink: self.sink.clone(),
+            delivery_id: delivery_id(&webhook.key, Some(&self.id)),
+            dedupe_key: webhook.key.clone(),
+            replay_id: Some(self.id.clone()),
+            account_sid: webhook.identity.account_sid.clone(),
+            lane: webhook.lane(),
+            recorded_at_ms: now_ms,
+        }
+    }
+
+    fn owed(&self, row: ReplayedRow, now_ms: i64) -> Owed {
+        // As `Webhook::lane` has it: what is replayed stays in order with what comes meanwhile.
+        let lane = match (&row.channel, &row.theirs) {
+            (Some(channel), Some(theirs)) => format!("{}:{channel}:{theirs}", row.account_sid),
+            _ => format!("{}:{}", row.account_sid, row.message_sid),
+        };
+        Owed {
+            sink: self.sink.clone(),
+            delivery_id: delivery_id(&row.dedupe_key, Some(&self.id)),
+            dedupe_key: row.dedupe_key,
+            replay_id: Some(self.id.clone()),
+            account_sid: row.account_sid,
+            lane,
+            recorded_at_ms: now_ms,
+        }
+    }
+}
+
+impl Outbox {
+    /// Writes down that it was asked for. Nothing is delivered until it is carried on.
+    pub async fn add_replay(&self, replay: &Replay, entry: &AuditEntry) -> Result<(), StoreError> {
+        let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+        let (account, message) = (text(&replay.account_sid), text(&replay.message_sid));
+        let class = text(&replay.class);
+        let binds = [
+            Bind::Text(&replay.id),
+            Bind::Text(&replay.sink),
+            Bind::Text(&account),
+            Bind::Text(&message),
+            Bind::Text(&class),
+            Bind::Whole(replay.since_ms),
+            Bind::Whole(replay.until_ms),
+            Bind::Whole(replay.created_at_ms),
+            Bind::Text(&replay.created_by),
+            Bind::Text(&replay.origin),
+        ];
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            tx.execute_bound(ADD, &binds).await?;
+            let add_entry = self.database.statements().register.add_entry;
+            tx.execute(add_entry, std::slice::from_ref(entry)).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// One of them, if it is only of this account.
+    pub async fn replay(
+        &self,
+        id: &str,
+        account_sid: Option<&str>,
+    ) -> Result<Option<Replay>, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let found: Vec<Replay> = tx.fetch_bound(FETCH, &[Bind::Text(id)]).await?;
+            let is_theirs = |replay: &Replay| {
+                account_sid.is_none() || replay.account_sid.as_deref() == account_sid
+            };
+            Ok(found.into_iter().find(is_theirs))
+        })
+        .await
+    }
+
+    /// Those that are not done, the earliest first.
+    pub async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
+        self.bounded(self.database.read(RUNNING, &[Nothing {}])).await
+    }
+
+    /// Carries a replay on by up to `most` webhooks; where it is then, also if somebody else was quicker.
+    pub async fn carry_on(
+        &self,
+        replay: &Replay,
+        most: i64,
+        now_ms: i64,
+    ) -> Result<Replay, StoreError> {
+        let moved = self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let (rows, is_last) = next(&mut tx, replay, most).await?;
+            let (next, owed) = replay.after(rows, is_last, now_ms);
+            self.move_on(tx, replay, next, &owed, now_ms).await
+        });
+        self.moved(replay, moved.await?).await
+    }
+
+    /// Carries a replay on by what was found in the archive. Its events are in the ledger again when it returns, as long as they
+    /// are owed; those that are there whole stay as they are.
+    pub async fn carry_on_archived(
+        &self,
+        replay: &Replay,
+        found: Found,
+        now_ms: i64,
+    ) -> Result<Replay, StoreError> {
+        let mut next = replay.counted(&found);
+        next.ended_at_ms = found.is_last.then_some(now_ms);
+        let read = found.lines.into_iter().filter_map(|line| {
+            let at_ms = line.received_at_ms();
+            Webhook::archived(line).ok().map(|webhook| (webhook, at_ms))
+        });
+        let read: Vec<(Webhook, i64)> = read.collect();
+        let owed: Vec<Owed> =
+            read.iter().map(|(webhook, _)| replay.owed_of(webhook, now_ms)).collect();
+        next.queued = replay.queued + i64::try_from(owed.len()).unwrap_or(i64::MAX);
+        next.left_out = next.found.saturating_sub(next.queued);
+        let moved = self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let events = read.iter().map(|(webhook, at_ms)| Event::came(webhook, *at_ms, *at_ms));
+            let events = each_once(events.collect());
+            for event in &events {
+                tx.execute_bound(EMPTY_REDACTED, &[Bind::Text(event.dedupe_key)]).await?;
+            }
+            tx.keep_events(&events, 0).await?;
+            let keys: Vec<Key<'_>> =
+                events.iter().map(|event| Key { dedupe_key: event.dedupe_key }).collect();
+            // They come from there.
+            tx.execute(self.database.statements().retention.unqueue, &keys).await?;
+            self.move_on(tx, replay, next, &owed, now_ms).await
+        });
+        self.moved(replay, moved.await?).await
+    }
+
+    /// Where it is now, also if somebody else was quicker.
+    async fn moved(&self, replay: &Replay, moved: Option<Replay>) -> Result<Replay, StoreError> {
+        if let Some(next) = moved {
+            return Ok(next);
+        }
+        let moved = self.replay(&replay.id, None).await?;
+        moved.ok_or_else(|| StoreError::Refused("the replay is gone".to_owned()))
+    }
+
+    /// Ends a step: what is owed, and that it has come so far. None if somebody else has moved it.
+    async fn move_on(
+        &self,
+        mut tx: Transaction,
+        replay: &Replay,
+        next: Replay,
+        owed: &[Owed],
+        now_ms: i64,
+    ) -> Result<Option<Replay>, StoreError> {
+        let binds = [
+            Bind::Text(&replay.id),
+            Bind::Whole(replay.through_ms),
+            Bind::Text(&replay.through_key),
+            Bind::Whole(next.through_ms),
+            Bind::Text(&next.through_key),
+            Bind::Whole(next.found),
+            Bind::Whole(next.queued),
+            Bind::Whole(next.left_out),
+            Bind::Text(&next.state),
+            Bind::Whole(now_ms),
+        ];
+        if tx.execute_bound(MOVE, &binds).await? == 0 {
+            return Ok(None);
+        }
+        owe(&mut tx, self.statements(), &owed.iter().collect::<Vec<_>>()).await?;
+        tx.commit().await?;
+        Ok(Some(next))
+    }
+
+    /// The same, but only counts.
+    pub async fn count_on(
+        &self,
+        replay: &Replay,
+        most: i64,
+        now_ms: i64,
+    ) -> Result<Replay, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Process).await?;
+            let (rows, is_last) = next(&mut tx, replay, most).await?;
+            Ok(replay.after(rows, is_last, now_ms).0)
+        })
+        .await
+    }
+}
+
+/// What comes next, and whether that is all.
+async fn next(
+    tx: &mut Transaction,
+    replay: &Replay,
+    most: i64,
+) -> Result<(Vec<ReplayedRow>, bool), StoreError> {
+    let place = [Bind::Whole(replay.through_ms), Bind::Text(&replay.through_key)];
+    let rest = [Bind::Whole(replay.until_ms), Bind::Whole(most)];
+    let rows: Vec<ReplayedRow> = match (&replay.account_sid, &replay.message_sid) {
+        // A message is done in one step: it has a handful of webhooks.
+        (Some(account_sid), Some(message_sid)) => {
+            let mut rows: Vec<ReplayedRow> = Vec::new();
+            for range in Range::of(account_sid, message_sid) {
+                let binds =
+                    [Bind::Text(&range.first), Bind::Text(&range.last), Bind::Whole(OF_MESSAGE)];
+                rows.extend(tx.fetch_bound::<ReplayedRow>(OF_KEYS, &binds).await?);
+            }
+            rows.retain(|row| (replay.since_ms..replay.until_ms).contains(&row.at_ms));
+            rows.sort_by(|a, b| (a.at_ms, &a.dedupe_key).cmp(&(b.at_ms, &b.dedupe_key)));
+            return Ok((rows, true));
+        }
+        (Some(account_sid), None) => {
+            let binds = [&[Bind::Text(account_sid)], &place[..], &rest[..]].concat();
+            tx.fetch_bound(OF_ACCOUNT, &binds).await?
+        }
+        (None, _) => tx.fetch_bound(OF_ALL, &[&place[..], &rest[..]].concat()).await?,
+    };
+    let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < most);
+    Ok((rows, is_last))
+}

@@ -1,0 +1,187 @@
+//! The rows of the ledger's tables, column by column, and what they stand for. Times are milliseconds since 1970.
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::{event::ACCEPTED, ledger::Person, sql::StoreError};
+use twilio_edge_domain::{
+    address::Address,
+    lease::{Ending, Hold, Lease},
+    suppression::Said,
+    webhook::Pair,
+};
+
+/// What the ledger finds for a claim: a webhook it knows, or a person who is suppressed.
+#[derive(Debug, FromRow)]
+pub(super) struct KnownRow {
+    dedupe_key: Option<String>,
+    attempts: Option<i64>,
+    received_at_ms: Option<i64>,
+    claim_id: Option<String>,
+    held_until_ms: Option<i64>,
+    outcome: Option<String>,
+    settled_at_ms: Option<i64>,
+    answer: Option<String>,
+    tenant: Option<String>,
+    channel: Option<String>,
+    number: Option<String>,
+}
+
+/// One [`KnownRow`], read.
+#[derive(Debug)]
+pub(super) enum Found {
+    Webhook(String, Lease),
+    /// A person, and the channel on which they are suppressed.
+    Suppressed(Person, String),
+    /// A sidecar is apart from Redis, for so long.
+    Apart(i64),
+    Nothing,
+}
+
+impl KnownRow {
+    pub(super) fn read(self, result_ms: i64) -> Found {
+        if let (Some(tenant), Some(channel), Some(number)) =
+            (self.tenant, self.channel, self.number)
+        {
+            return Found::Suppressed((tenant, number), channel);
+        }
+        let Some(dedupe_key) = self.dedupe_key else {
+            return self.held_until_ms.map_or(Found::Nothing, Found::Apart);
+        };
+        let claim_id = self.claim_id.unwrap_or_default();
+        let (hold, since_ms) = match (self.outcome.as_deref(), self.held_until_ms) {
+            (Some(ACCEPTED), _) => {
+                (Hold::Done { claim_id, answer: self.answer }, self.settled_at_ms)
+            }
+            (_, Some(until_ms)) => (Hold::Held { claim_id, until_ms }, Some(until_ms)),
+            _ => (Hold::Free, self.settled_at_ms),
+        };
+        let since_ms = since_ms.or(self.received_at_ms).unwrap_or_default();
+        let attempt = self.attempts.and_then(|attempts| u32::try_from(attempts).ok());
+        let lease = Lease {
+            attempt: attempt.unwrap_or_default(),
+            first_seen_ms: self.received_at_ms.unwrap_or(since_ms),
+            hold,
+            forget_at_ms: since_ms.saturating_add(result_ms),
+        };
+        Found::Webhook(dedupe_key, lease)
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct WantedEnding<'a> {
+    pub(super) dedupe_key: &'a str,
+    pub(super) claim_id: &'a str,
+    pub(super) now_ms: i64,
+}
+
+#[derive(Debug, Serialize, FromRow)]
+pub(super) struct EndingRow {
+    pub(super) dedupe_key: String,
+    pub(super) claim_id: String,
+    ending: String,
+    forget_at_ms: i64,
+}
+
+impl EndingRow {
+    pub(super) fn of(key: &str, claim_id: &str, ending: Ending, forget_at_ms: i64) -> EndingRow {
+        let ending = match ending {
+            Ending::Freed => "freed",
+            Ending::Tombstone => "tombstone",
+            Ending::Superseded => "superseded",
+        };
+        EndingRow {
+            dedupe_key: key.to_owned(),
+            claim_id: claim_id.to_owned(),
+            ending: ending.to_owned(),
+            forget_at_ms,
+        }
+    }
+
+    /// How it ended, unless that is forgotten.
+    pub(super) fn ending(&self) -> Result<Ending, StoreError> {
+        match self.ending.as_str() {
+            "freed" => Ok(Ending::Freed),
+            "tombstone" => Ok(Ending::Tombstone),
+            "superseded" => Ok(Ending::Superseded),
+            other => Err(StoreError::Refused(format!("endings.ending holds {other:?}"))),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct WantedPair<'a> {
+    account_sid: &'a str,
+    channel: &'a str,
+    theirs: &'a str,
+    ours: &'a str,
+}
+
+impl<'a> WantedPair<'a> {
+    pub(super) fn of(pair: &'a Pair) -> WantedPair<'a> {
+        WantedPair {
+            account_sid: &pair.account_sid,
+            channel: &pair.theirs.channel,
+            theirs: &pair.theirs.number,
+            ours: &pair.ours,
+        }
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub(super) struct PairRow {
+    account_sid: String,
+    channel: String,
+    theirs: String,
+    ours: String,
+    pub(super) last_inbound_ms: i64,
+}
+
+impl PairRow {
+    pub(super) fn pair(self) -> Pair {
+        Pair {
+            account_sid: self.account_sid,
+            theirs: Address { channel: self.channel, number: self.theirs },
+            ours: self.ours,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OptRow<'a> {
+    account_sid: &'a str,
+    message_sid: &'a str,
+    channel: &'a str,
+    number: &'a str,
+    opt: &'static str,
+    cause: &'a str,
+    route: &'a str,
+    recorded_at_ms: i64,
+}
+
+impl<'a> OptRow<'a> {
+    pub(super) fn of(said: &'a Said, now_ms: i64) -> OptRow<'a> {
+        OptRow {
+            account_sid: &said.account_sid,
+            message_sid: &said.message_sid,
+            channel: &said.address.channel,
+            number: &said.address.number,
+            opt: said.opt.as_str(),
+            cause: said.cause(),
+            route: &said.route,
+            recorded_at_ms: now_ms,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash, FromRow)]
+pub(super) struct RecordedOpt {
+    account_sid: String,
+    message_sid: String,
+}
+
+impl RecordedOpt {
+    pub(super) fn of(said: &Said) -> RecordedOpt {
+        RecordedOpt { account_sid: said.account_sid.clone(), message_sid: said.message_sid.clone() }
+    }
+}

@@ -1,0 +1,127 @@
+//! How claims end in the stores: a commit is durable first and told after, a release is told first and written behind the
+//! answer. What either means is the domain's business.
+
+use std::{collections::HashMap, time::Instant};
+
+use twilio_edge_contract::{Outcome, SettlementResult};
+
+use super::{Settle, StoreError, Stores, event::Event, leases::GivenBack, ledger::refusal};
+use twilio_edge_domain::lease::Record;
+use twilio_edge_platform::store_metrics::Operation;
+
+impl Stores {
+    /// Settles each claim, in order; none where the ledger could not take it.
+    pub async fn settle(&self, settles: Vec<Settle>, now_ms: i64) -> Vec<Option<SettlementResult>> {
+        let (commits, releases): (Vec<&Settle>, Vec<&Settle>) =
+            settles.iter().partition(|settle| settle.outcome == Outcome::Commit);
+        let committed = self.commit(&commits, now_ms).await;
+        let mut released = self.release(&releases, now_ms).await.into_iter();
+        let result = |settle: &Settle| match settle.outcome {
+            Outcome::Commit => committed.then_some(SettlementResult::Settled),
+            Outcome::Release => released.next().flatten(),
+        };
+        settles.iter().map(result).collect()
+    }
+
+    /// Whether all of it is durable.
+    async fn commit(&self, settles: &[&Settle], now_ms: i64) -> bool {
+        if settles.is_empty() {
+            return true;
+        }
+        let events = settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
+        let write = self.journal.write(events);
+        if let Err(reason) = self.metrics.timed(Operation::JournalWrite, write).await {
+            tracing::warn!(event = "settlements.unsettled", %reason, count = settles.len(), "settlements have to be sent again");
+            return false;
+        }
+        let commit = self.leases.commit(settles, now_ms);
+        if self.metrics.timed(Operation::LeasesCommit, commit).await.is_err() {
+            // What Redis misses it is told when the lease it knows has ended.
+            self.metrics.redis_fell_through();
+        }
+        true
+    }
+
+    async fn release(&self, settles: &[&Settle], now_ms: i64) -> Vec<Option<SettlementResult>> {
+        if settles.is_empty() {
+            return Vec::new();
+        }
+        let since = Instant::now();
+        let given_back = self.leases.release(settles, now_ms).await;
+        let asked = |answer| self.metrics.asked(Operation::LeasesRelease, since, answer);
+        let given_back = match given_back.map(asked) {
+            Some(Ok(given_back)) => self.recollect(settles, given_back, now_ms).await,
+            Some(Err(reason)) => {
+                self.metrics.redis_fell_through();
+                Err(reason)
+            }
+            None => Err(StoreError::Away(String::new())),
+        };
+        let Ok(given_back) = given_back else {
+            return self.release_in_ledger(settles, now_ms).await;
+        };
+        let ended = settles.iter().zip(&given_back);
+        let events =
+            ended.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
+        let events: Vec<Event<'_>> = events.collect();
+        let note = self.journal.note(&events);
+        if self.metrics.timed(Operation::JournalNote, note).await.is_err() {
+            return vec![None; settles.len()];
+        }
+        given_back.into_iter().map(|(result, _)| Some(result)).collect()
+    }
+
+    /// A release of a claim the quick store never heard of may be of one the ledger remembers.
+    async fn recollect(
+        &self,
+        settles: &[&Settle],
+        given_back: Vec<GivenBack>,
+        now_ms: i64,
+    ) -> Result<Vec<(SettlementResult, Record)>, StoreError> {
+        let unknown = |result: SettlementResult| result == SettlementResult::Tombstoned;
+        let asked = settles.iter().zip(&given_back).filter(|(_, (result, ..))| unknown(*result));
+        let keys: Vec<&str> = asked.map(|(settle, _)| settle.key.as_str()).collect();
+        let known = match keys.is_empty() {
+            true => HashMap::new(),
+            false => self.ledger.leases(&keys).await?,
+        };
+        let mut changes = Vec::new();
+        let mut results = Vec::with_capacity(settles.len());
+        for (settle, (result, before, after)) in settles.iter().zip(given_back) {
+            let mut record = before;
+            let remembered = known.get(&settle.key).filter(|_| unknown(result));
+            if remembered.is_some_and(|lease| record.learn(lease.clone())) {
+                let result = record.release(&settle.claim_id, now_ms, self.periods);
+                changes.push((settle.key.as_str(), after, record.clone()));
+                results.push((result, record));
+            } else {
+                results.push((result, after));
+            }
+        }
+        let changes = changes.iter().map(|(key, before, after)| (*key, before, after.clone()));
+        self.leases.amend(changes.collect(), now_ms).await?;
+        Ok(results)
+    }
+
+    async fn release_in_ledger(
+        &self,
+        settles: &[&Settle],
+        now_ms: i64,
+    ) -> Vec<Option<SettlementResult>> {
+        let asks = settles.iter().map(|settle| (*settle).clone()).collect();
+        let released = match self.journal.flush().await {
+            Ok(()) => {
+                let ask = self.releases.ask(asks, now_ms);
+                self.metrics.timed(Operation::LedgerRelease, ask).await
+            }
+            Err(reason) => Err(reason),
+        };
+        match released {
+            Ok(results) => results.into_iter().map(Some).collect(),
+            Err(reason) => {
+                tracing::warn!(event = "settlements.unsettled", %reason, count = settles.len(), "settlements have to be sent again");
+                vec![None; settles.len()]
+            }
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! What the ledger does not have yet, in files: each row is appended here before its claim is answered, with one write for
+//! a batch, and found here by the next start if this process is killed before SQL has it. A write is in the kernel's hands
+//! then and survives the end of the process, however that ends; the loss of power is what a commit in SQL is for.
+//!
+//! Nothing is ever synced, and a file is gone as soon as SQL has what is in it: usually before the kernel has written it
+//! anywhere. Each file is locked by whoever writes it, so that one nobody has locked has lost its sidecar. What a row
+//! means, and when SQL has it, is the journal's business.
+
+mod record;
+
+use std::{
+    collections::VecDeque,
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::event::{Event, EventRow};
+use twilio_edge_platform::{file_access, metrics::Metrics};
+
+/// A file that has so much is followed by another.
+const FILE_BYTES: u64 = 4 << 20;
+
+/// What the names of the files end in.
+const SUFFIX: &str = "spool";
+
+/// Which file a row is in; a later one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(u64);
+
+/// The files of one sidecar.
+pub(super) struct Spool {
+    folder: PathBuf,
+    most_bytes: u64,
+    metrics: Arc<Metrics>,
+    files: Mutex<Files>,
+}
+
+#[derive(Default)]
+struct Files {
+    /// The last one is appended to; the first has something that SQL has not.
+    open: VecDeque<Segment>,
+    /// What the next file is called.
+    next: u64,
+    /// Encoded events, kept for its room.
+    buffer: Vec<u8>,
+    /// Whether the disk took the last rows.
+    refuses: bool,
+}
+
+struct Segment {
+    place: Place,
+    path: PathBuf,
+    /// Locked as long as it is open.
+    file: File,
+    bytes: u64,
+    /// Rows in it that SQL does not have.
+    waiting: usize,
+}
+
+/// What a sidecar left behind that is no more.
+pub(super) struct Orphan {
+    path: PathBuf,
+    /// Locked, so that nobody else adopts it.
+    _file: File,
+    /// Everything in it that can be read.
+    pub(super) rows: Vec<EventRow>,
+    /// Bytes at its end that cannot.
+    pub(super) torn: usize,
+}
+
+/// What becomes of a file that may be an orphan.
+pub(super) enum Adopted {
+    /// It is ours now.
+    Now(Orphan),
+    /// Somebody has it, or it is gone.
+    Not,
+    /// Nobody here can read it.
+    OfAnotherVersion,
+}
+
+impl Spool {
+    /// Begins the first file, so that a folder nobody can write to is found at start.
+    pub(super) fn open(folder: &Path, most_bytes: u64, metrics: Arc<Metrics>) -> io::Result<Spool> {
+        // Numbers and messages of people are in it: a folder we make is ours alone.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        file_access::repair(folder);
+        for entry in std::fs::read_dir(folder)?.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|suffix| suffix == SUFFIX) {
+                file_access::repair(&path);
+            }
+        }
+        let mut files = Files::default();
+        files.begin(folder)?;
+        Ok(Spool { folder: folder.to_owned(), most_bytes, metrics, files: Mutex::new(files) })
+    }
+
+    /// Appends events, which are found again from then on. None when there is no room, or the disk does not take them.
+    pub(super) fn keep(&self, events: &[Event<'_>]) -> Option<Place> {
+        let mut files = self.files();
+        let kept = files.append(events, &self.folder, self.most_bytes);
+        let refuses = kept.is_err();
+        match &kept {
+            Err(reason) if !files.refuses => tracing::error!(event = "spool.refuses",
+                %reason,
+                folder = %self.folder.display(),
+                "the spool takes no events, claims wait for the database instead",
+            ),
+            Ok(_) if files.refuses => {
+                tracing::info!(event = "spool.takes", "the spool takes events again")
+            }
+            _ => {}
+        }
+        files.refuses = refuses;
+        self.metrics.spooled(files.bytes(), refuses);
+        kept.ok()
+    }
+
+    /// SQL has rows that were at these places, or nobody will ever write them.
+    pub(super) fn forget(&self, places: impl IntoIterator<Item = Place>) {
+        let mut files = self.files();
+        for place in places {
+            // Almost always the first or the last.
+            let segment = files.open.iter_mut().find(|segment| segment.place == place);
+            segment.into_iter().for_each(|segment| {
+                segment.waiting = segment.waiting.saturating_sub(1);
+            });
+        }
+        files.clear();
+        self.metrics.spooled(files.bytes(), files.refuses);
+    }
+
+    /// Takes away what nobody needs any more; files SQL does not have all of stay for the next start.
+    pub(super) fn close(&self) {
+        let mut files = self.files();
+        while files.open.front().is_some_and(|segment| segment.waiting == 0) {
+            files.drop_first();
+        }
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        // Nothing panics while it holds this.
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Files {
+    fn bytes(&self) -> u64 {
+        self.open.iter().map(|segment| segment.bytes).sum()
+    }
+
+    fn append(
+        &mut self,
+        events: &[Event<'_>],
+        folder: &Path,
+        most_bytes: u64,
+    ) -> io::Result<Place> {
+        self.buffer.clear();
+        events.iter().for_each(|event| record::encode(event, &mut self.buffer));
+        let bytes = self.buffer.len() as u64;
+        if self.bytes().saturating_add(bytes) > most_bytes {
+            return Err(io::Error::other("events.spool_max_bytes are waiting for the database"));
+        }
+        if self.open.back().is_none_or(|segment| segment.bytes >= FILE_BYTES) {
+            self.begin(folder)?;
+        }
+        let Some(segment) = self.open.back_mut() else {
+            return Err(io::Error::other("there is no file"));
+        };
+        match segment.file.write(&self.buffer) {
+            Ok(written) if written == self.buffer.len() => {
+                segment.bytes = segment.bytes.saturating_add(bytes);
+                segment.waiting = segment.waiting.saturating_add(events.len());
+                Ok(segment.place)
+            }
+            // Half a record would hide what comes after it.
+            failed => {
+                if segment.file.set_len(segment.bytes).is_err() {
+                    segment.bytes = segment.bytes.max(FILE_BYTES);
+                }
+                Err(failed.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into()))
+            }
+        }
+    }
+
+    /// Starts another file, which is locked before it has a row.
+    fn begin(&mut self, folder: &Path) -> io::Result<()> {
+        loop {
+            self.next += 1;
+            let name = format!("{}-{}.{SUFFIX}", std::process::id(), self.next);
+            let path = folder.join(name);
+            let made = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+            let mut file = match made {
+                // Of a sidecar that had our process id, in a container for example.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made?,
+            };
+            // Whoever has it locked already is about to adopt it.
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => continue,
+                locked => locked.map_err(io::Error::from)?,
+            }
+            file.write_all(record::HEADER)?;
+            let (place, bytes) = (Place(self.next), record::HEADER.len() as u64);
+            self.open.push_back(Segment { place, path, file, bytes, waiting: 0 });
+            return Ok(());
+        }
+    }
+
+    /// Takes away the files SQL has all of, from the first on: a row that waits for another is in a file after its own.
+    fn clear(&mut self) {
+        while self.open.len() > 1 && self.open.front().is_some_and(|first| first.waiting == 0) {
+            self.drop_first();
+        }
+        let header = record::HEADER.len() as u64;
+        if let Some(last) = self.open.front_mut()
+            && last.waiting == 0
+            && last.bytes > header
+            && last.file.set_len(header).is_ok()
+        {
+            last.bytes = header;
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(segment) = self.open.pop_front()
+            && let Err(error) = std::fs::remove_file(&segment.path)
+        {
+            tracing::warn!(event = "spool.file_stays", %error, file = %segment.path.display(), "a written spool file stays");
+        }
+    }
+}
+
+/// The files in a folder whose sidecars are no more, the oldest first.
+pub(super) fn orphans(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == SUFFIX) {
+            found.push((entry.metadata()?.modified()?, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+impl Orphan {
+    /// Reads a file, unless its sidecar lives, somebody else adopts it, or it is of another version.
+    pub(super) fn adopt(path: &Path) -> io::Result<Adopted> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adopted::Not),
+            file => file?,
+        };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(Adopted::Not),
+            locked => locked.map_err(io::Error::from)?,
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        if !record::is_ours(&bytes) {
+            return Ok(Adopted::OfAnotherVersion);
+        }
+        let (rows, torn) = record::decode(&bytes);
+        Ok(Adopted::Now(Orphan { path: path.to_owned(), _file: file, rows, torn }))
+    }
+
+    /// SQL has all of it.
+    pub(super) fn remove(self) -> io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            // Its sidecar was about to, between our opening it and having it locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+    use tempfile::TempDir;
+
+    use super::{record::tests::any_row, *};
+
+    fn rows(count: usize) -> Vec<EventRow> {
+        let mut runner = TestRunner::deterministic();
+        let rows = prop::collection::vec(any_row(), count);
+        rows.new_tree(&mut runner).unwrap().current()
+    }
+
+    fn spool(folder: &TempDir, most_bytes: u64) -> Spool {
+        Spool::open(folder.path(), most_bytes, Arc::default()).unwrap()
+    }
+
+    /// What the next start would find, file by file.
+    fn left_in(folder: &TempDir) -> Vec<Vec<EventRow>> {
+        let paths = orphans(folder.path()).unwrap();
+        let adopted = paths.iter().map(|path| Orphan::adopt(path).unwrap());
+        let rows = |adopted| match adopted {
+            Adopted::Now(orphan) => Some(orphan.rows),
+            Adopted::Not | Adopted::OfAnotherVersion => None,
+        };
+        adopted.filter_map(rows).collect()
+    }
+
+    #[test]
+    fn what_sql_does_not_have_is_found_after_the_end_and_not_before() {
+        let (folder, rows) = (TempDir::new().unwrap(), rows(6));
+        let living = spool(&folder, 1 << 20);
+        living.keep(&events(&rows[..4])).unwrap();
+        living.keep(&events(&rows[4..])).unwrap();
+        assert_eq!(left_in(&folder), Vec::<Vec<_>>::new(), "its sidecar lives");
+        drop(living);
+        assert_eq!(left_in(&folder), [rows]);
+    }
+
+    #[test]
+    fn what_sql_has_is_gone() {
+        let (folder, rows) = (TempDir::new().unwrap(), rows(5));
+        let spool = spool(&folder, 1 << 20);
+        let places: Vec<Place> =
+            rows.iter().map(|row| spool.keep(&[row.event()]).unwrap()).collect();
+        spool.forget(places[1..].iter().copied());
+        assert!(spool.files().bytes() > record::HEADER.len() as u64);
+        spool.forget([places[0]]);
+        assert_eq!(spool.files().bytes(), record::HEADER.len() as u64);
+        // And it goes on from there.
+        spool.keep(&events(&rows[..1])).unwrap();
+        drop(spool);
+        assert_eq!(left_in(&folder), [&rows[..1]]);
+    }
+
+    #[test]
+    fn an_orderly_end_leaves_nothing_but_what_sql_lacks() {
+        let (folder, rows) = (TempDir::new().unwrap(), rows(1));
+        for written in [true, false] {
+            let spool = spool(&folder, 1 << 20);
+            let place = spool.keep(&events(&rows)).unwrap();
+            spool.forget(Some(place).filter(|_| written));
+            spool.close();
+        }
+        assert_eq!(left_in(&folder), [rows]);
+    }
+
+    #[test]
+    fn files_go_in_their_order() {
+        let (folder, mut rows) = (TempDir::new().unwrap(), rows(3));
+        let large = "x".repeat(usize::try_from(FILE_BYTES).unwrap());
+        rows.iter_mut().for_each(|row| {
+            *row = EventRow::of(Event { form: Some(&large), ..row.event() });
+        });
+        let spool = spool(&folder, u64::MAX);
+        let places: Vec<Place> =
+            rows.iter().map(|row| spool.keep(&[row.event()]).unwrap()).collect();
+        assert!(places.is_sorted() && places[0] != places[2]);
+        let files = || std::fs::read_dir(folder.path()).unwrap().count();
+        // The first row may have taken in what is in the second file, so that one stays as long as the first.
+        spool.forget([places[1]]);
+        assert_eq!(files(), 3);
+        spool.forget([places[0]]);
+        assert_eq!(files(), 1);
+        drop(spool);
+        assert_eq!(left_in(&folder), [&rows[2..]]);
+    }
+
+    #[test]
+    fn a_full_spool_takes_nothing_until_sql_has_some_of_it() {
+        let (folder, rows) = (TempDir::new().unwrap(), rows(1));
+        let spool = spool(&folder, record::HEADER.len() as u64 + encoded(&rows));
+        let place = spool.keep(&events(&rows)).unwrap();
+        assert_eq!(spool.keep(&events(&rows)), None);
+        spool.forget([place]);
+        assert!(spool.keep(&events(&rows)).is_some());
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_left_alone() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("1-1.spool");
+        std::fs::write(&path, "twilio-edge spool 9\nwhatever that may be").unwrap();
+        assert_eq!(left_in(&folder), Vec::<Vec<_>>::new());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_not_taken_again() {
+        let (folder, rows) = (TempDir::new().unwrap(), rows(1));
+        let dead = spool(&folder, 1 << 20);
+        dead.keep(&events(&rows)).unwrap();
+        drop(dead);
+        // Has the same process id, and its first file would have the same name.
+        let next = spool(&folder, 1 << 20);
+        next.keep(&events(&rows)).unwrap();
+        drop(next);
+        assert_eq!(left_in(&folder), [rows.clone(), rows]);
+    }
+
+    fn events(rows: &[EventRow]) -> Vec<Event<'_>> {
+        rows.iter().map(EventRow::event).collect()
+    }
+
+    fn encoded(rows: &[EventRow]) -> u64 {
+        let mut bytes = Vec::new();
+        rows.iter().for_each(|row| record::encode(&row.event(), &mut bytes));
+        bytes.len() as u64
+    }
+}

@@ -1,0 +1,745 @@
+//! The ledger in one SQLite file: how it is opened, that no other sidecar has it open, and every statement. What the
+//! rows mean is the ledger's business.
+
+use std::{
+    fs::{DirBuilder, File, TryLockError},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection, SqliteExecutor,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    },
+};
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{
+    event::Event,
+    idempotency::IdempotencyStatements,
+    ledger::WantedPerson,
+    retention::RetentionStatements,
+    rows::KnownRow,
+    sql::{
+        ConsentStatements, OutboxStatements, RegisterStatements, SiblingStatements, Statements,
+        StoreError, SuppressionStatements, TenantStatements, consent_columns, due_columns,
+        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
+    },
+};
+use twilio_edge_platform::config;
+
+/// How long to leave a file alone that somebody else has open.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Rows one INSERT takes; each number of them is a statement of its own, kept prepared.
+const ROWS: usize = 64;
+
+/// The two ways to write, and whose turn it is: SQLite has one writer at a time, and waiting for it in a queue
+/// of ours is fair and wakes at once, where SQLite's own busy handler sleeps.
+#[derive(Debug, Clone)]
+pub(super) struct Sqlite {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// A commit survives the end of the process.
+    pub(super) quick: SqlitePool,
+    /// A commit survives the loss of power: it is synced before it is answered.
+    pub(super) durable: SqlitePool,
+    /// Reads, whoever waits to write.
+    pub(super) asking: SqlitePool,
+    pub(super) turn: Arc<Mutex<()>>,
+    /// Held as long as this lives: leases are in the memory of one sidecar, so a second one must not be.
+    _only: Option<Arc<File>>,
+}
+
+impl Sqlite {
+    pub(super) async fn open(settings: &config::Database) -> Result<Sqlite, StoreError> {
+        let patience = Duration::from_millis(settings.connect_timeout_ms);
+        let (options, path) = located(settings)?;
+        let only = take_alone(&path, Instant::now() + patience).await?;
+        prepare(&options).await?;
+        Ok(Sqlite::of(&options, settings, Some(only)))
+    }
+
+    /// For a command beside the sidecar that has the file: what it keeps in memory is no business of the command. Who
+    /// finds the file alone brings its tables up to date.
+    pub(super) async fn open_beside(settings: &config::Database) -> Result<Sqlite, StoreError> {
+        let (options, path) = located(settings)?;
+        let file = lock_file(&path)?;
+        let only = match file.try_lock() {
+            Ok(()) => Some(file),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => return Err(cannot_lock(&error)),
+        };
+        if only.is_some() {
+            prepare(&options).await?;
+        }
+        Ok(Sqlite::of(&options, settings, only))
+    }
+
+    fn of(
+        options: &SqliteConnectOptions,
+        settings: &config::Database,
+        only: Option<File>,
+    ) -> Sqlite {
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        let pool = |synchronous| {
+            SqlitePoolOptions::new()
+                .max_connections(1)
+                .acquire_timeout(timeout)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+                .connect_lazy_with(
+                    options
+                        .clone()
+                        .busy_timeout(timeout)
+                        .statement_cache_capacity(ROWS * 2)
+                        .synchronous(synchronous),
+                )
+        };
+        Sqlite {
+            path: options.get_filename().to_path_buf(),
+            quick: pool(SqliteSynchronous::Normal),
+            durable: pool(SqliteSynchronous::Full),
+            asking: pool(SqliteSynchronous::Normal),
+            turn: Arc::new(Mutex::new(())),
+            _only: only.map(Arc::new),
+        }
+    }
+}
+
+/// The file as it is, to look into beside the sidecar that has it: nothing is made, locked or changed.
+pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, StoreError> {
+    let options = SqliteConnectOptions::from_str(settings.url.expose())
+        .map_err(|error| StoreError::Away(error.to_string()))?
+        .read_only(true)
+        .create_if_missing(false)
+        .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
+    if !options.get_filename().exists() {
+        return Err(StoreError::Away(
+            "there is no such file; start a sidecar on it first, or run `twilio-edge migrate`"
+                .into(),
+        ));
+    }
+    Ok(SqlitePoolOptions::new()
+        .max_connections(settings.readers)
+        .acquire_timeout(Duration::from_millis(settings.read_timeout_ms))
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
+
+/// How the file is opened, and where it is; its directory is there then.
+fn located(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf), StoreError> {
+    let options = SqliteConnectOptions::from_str(settings.url.expose())
+        .map_err(|error| StoreError::Away(error.to_string()))?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
+    let path = options.get_filename().to_path_buf();
+    if let Some(directory) = path.parent() {
+        // Numbers and messages of people are in it: a folder we make is ours alone.
+        let create = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        create.map_err(|error| {
+            StoreError::Away(format!("cannot create {}: {error}", directory.display()))
+        })?;
+    }
+    // Made by an earlier release, or copied here.
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        twilio_edge_platform::file_access::repair(Path::new(&file));
+    }
+    Ok((options, path))
+}
+
+fn lock_file(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    File::create(&path)
+        .map_err(|error| StoreError::Away(format!("cannot create its lock: {error}")))
+}
+
+fn cannot_lock(error: &std::io::Error) -> StoreError {
+    StoreError::Away(format!("cannot lock it: {error}"))
+}
+
+/// The file beside the database that its one sidecar has locked; the kernel frees it when that ends, however it ends.
+/// Whoever is about to end is waited for.
+async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreError> {
+    let file = lock_file(database)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() + RETRY < deadline => {
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason = "another sidecar has it open; stop that one, or use PostgreSQL";
+                return Err(StoreError::Away(reason.into()));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot_lock(&error)),
+        }
+    }
+}
+
+/// Makes the file, turns it to WAL and brings its tables up to date.
+async fn prepare(options: &SqliteConnectOptions) -> Result<(), StoreError> {
+    let mut connection = options.connect().await?;
+    sqlx::migrate!("migrations/sqlite")
+        .set_ignore_missing(true) // tables of a newer version serve this one: docs/adr/0025-deployment.md
+        .run(&mut connection)
+        .await
+        .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
+    Ok(connection.close().await?)
+}
+
+const LOOK_UP: &str = "
+    SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer,
+        NULL AS tenant, NULL AS channel, NULL AS number
+    FROM events WHERE dedupe_key IN (SELECT value FROM json_each(?1))
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
+    FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 1
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1
+        CROSS JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1
+        CROSS JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
+        CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
+    WHERE suppressed
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, apart_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, NULL,
+        NULL, NULL
+    FROM sidecars WHERE apart_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+
+pub(super) async fn look_up(
+    executor: impl SqliteExecutor<'_>,
+    keys: &[&str],
+    people: &[WantedPerson<'_>],
+) -> Result<Vec<KnownRow>, StoreError> {
+    let people: Vec<[&str; 2]> =
+        people.iter().map(|person| [person.tenant, &*person.number]).collect();
+    let (keys, people) = (super::sql::json(keys)?, super::sql::json(&people)?);
+    Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(people).fetch_all(executor).await?)
+}
+
+/// The INSERT of one row, of two rows, ..: made once, so that each is prepared once.
+static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    const COLUMNS: usize = 19;
+    // Parameters without a name, because SQLite searches the names for each of them.
+    let row = format!("({})", vec!["?"; COLUMNS].join(","));
+    let insert = |rows: usize| {
+        let forgotten = format!("?{}", rows * COLUMNS + 1);
+        [
+            concat!("INSERT INTO events AS kept (", event_columns!(), ") VALUES "),
+            &vec![row.as_str(); rows].join(","),
+            &merge!("min", "max", "?forgotten").replace("?forgotten", &forgotten),
+        ]
+        .concat()
+    };
+    (1..=ROWS).map(insert).collect()
+});
+
+pub(super) async fn keep_events(
+    connection: &mut SqliteConnection,
+    events: &[Event<'_>],
+    forgotten_ms: i64,
+) -> Result<(), StoreError> {
+    for events in events.chunks(ROWS) {
+        let Some(statement) = KEEP_EVENTS.get(events.len() - 1) else { continue };
+        let mut query = sqlx::query(statement.as_str());
+        for event in events {
+            query = query
+                .bind(event.dedupe_key)
+                .bind(event.class)
+                .bind(event.account_sid)
+                .bind(event.message_sid)
+                .bind(event.status)
+                .bind(event.error_code)
+                .bind(event.route)
+                .bind(event.form)
+                .bind(event.channel)
+                .bind(event.theirs)
+                .bind(event.ours)
+                .bind(event.received_at_ms)
+                .bind(event.attempts)
+                .bind(event.claim_id)
+                .bind(event.held_until_ms)
+                .bind(event.outcome)
+                .bind(event.settled_at_ms)
+                .bind(event.answer)
+                .bind(event.envelope);
+        }
+        query.bind(forgotten_ms).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Of people, whatever the channel.
+macro_rules! suppressions_of {
+    () => {
+        " FROM json_each($1) AS asked CROSS JOIN suppressions \
+            ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'"
+    };
+}
+
+/// A page of an account's, from a place on. What is asked for is one row, and not joined: so its order is that of the index,
+/// and what comes after the page is not read.
+macro_rules! suppressions_after {
+    ($source:literal, $indexed:literal) => {
+        concat!(
+            "SELECT ",
+            suppression_columns!(),
+            " FROM suppressions ",
+            $indexed,
+            " WHERE tenant = $1 ->> '$[0].tenant' ",
+            $source,
+            "AND (number, channel, error_code, source) > ($1 ->> '$[0].number', $1 ->> '$[0].channel', \
+                $1 ->> '$[0].error_code', $1 ->> '$[0].after_source') \
+            AND (suppressed OR $1 ->> '$[0].ended') \
+            AND ($1 ->> '$[0].on_channels' IS NULL \
+                OR channel IN (SELECT value FROM json_each($1, '$[0].on_channels'))) \
+            ORDER BY number, channel, error_code, source LIMIT $1 ->> '$[0].most'"
+        )
+    };
+}
+
+pub(super) const STATEMENTS: Statements = Statements {
+    begin: "BEGIN IMMEDIATE",
+
+    // BEGIN IMMEDIATE has the only write lock already: nothing to lock key by key.
+    lock_keys: "SELECT 1 FROM json_each($1) LIMIT 0",
+
+    // Compared one by one: the index is only of rows that have an address, and SQLite sees no such promise in a list.
+    last_inbound: "
+        SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
+        FROM json_each($1) AS asked JOIN events ON class = 'inbound'
+            AND theirs = asked.value ->> 'theirs' AND ours = asked.value ->> 'ours'
+            AND account_sid = asked.value ->> 'account_sid' AND channel = asked.value ->> 'channel'
+        GROUP BY account_sid, channel, theirs, ours",
+
+    histories: concat!(
+        "SELECT ",
+        heard_columns!(),
+        " FROM json_each($1) AS asked \
+            JOIN events ON dedupe_key BETWEEN asked.value ->> 'first' AND asked.value ->> 'last'"
+    ),
+
+    find_endings: "
+        SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms
+        FROM json_each($1) AS asked JOIN endings
+            ON endings.dedupe_key = asked.value ->> 'dedupe_key' AND endings.claim_id = asked.value ->> 'claim_id'
+        WHERE endings.forget_at_ms > asked.value ->> 'now_ms'",
+
+    keep_endings: "
+        INSERT INTO endings (dedupe_key, claim_id, ending, forget_at_ms)
+        SELECT value ->> 'dedupe_key', value ->> 'claim_id', value ->> 'ending', value ->> 'forget_at_ms'
+        FROM json_each($1) WHERE true
+        ON CONFLICT (dedupe_key, claim_id) DO UPDATE
+            SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
+
+    record_opts: "
+        INSERT INTO opt_events
+            (account_sid, message_sid, channel, number, opt, cause, route, recorded_at_ms)
+        SELECT value ->> 'account_sid', value ->> 'message_sid', value ->> 'channel', value ->> 'number',
+            value ->> 'opt', value ->> 'cause', value ->> 'route', value ->> 'recorded_at_ms'
+        FROM json_each($1) WHERE true
+        ON CONFLICT (account_sid, message_sid) DO NOTHING
+        RETURNING account_sid, message_sid",
+
+    retention: RetentionStatements {
+        begin_progress: "
+            INSERT INTO retention (account_sid, part, through_ms, through_key)
+            SELECT value ->> 'account_sid', value ->> 'part', value ->> 'through_ms', value ->> 'through_key'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (account_sid, part) DO NOTHING",
+
+        // The transaction has the only write lock already.
+        lock_progress: "
+            SELECT part, through_ms, through_key FROM retention WHERE (account_sid, part) IN (
+                SELECT value ->> 'account_sid', value ->> 'part' FROM json_each($1))",
+
+        keep_progress: "
+            UPDATE retention SET through_ms = asked.value ->> 'through_ms',
+                through_key = asked.value ->> 'through_key'
+            FROM json_each($1) AS asked
+            WHERE account_sid = asked.value ->> 'account_sid' AND part = asked.value ->> 'part'",
+
+        rewind: "
+            UPDATE retention SET through_ms = (asked.value ->> 'at_ms') - 1, through_key = ''
+            FROM json_each($1) AS asked
+            WHERE account_sid = asked.value ->> 'account_sid' AND through_ms >= asked.value ->> 'at_ms'",
+
+        redact_events: "
+            UPDATE events SET form = coalesce(asked.value ->> 'form', form),
+                answer = CASE WHEN asked.value ->> 'no_answer' THEN NULL ELSE answer END,
+                theirs = CASE WHEN asked.value ->> 'no_address' THEN NULL ELSE theirs END,
+                redacted = asked.value ->> 'redacted', redacted_at_ms = asked.value ->> 'now_ms'
+            FROM json_each($1) AS asked WHERE dedupe_key = asked.value ->> 'dedupe_key'",
+
+        delete_events: "
+            DELETE FROM events WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
+
+        unqueue: "
+            DELETE FROM archive_queue WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
+    },
+
+    outbox: OutboxStatements {
+        owe: "
+            INSERT INTO deliveries
+                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
+            SELECT value ->> 'sink', value ->> 'delivery_id', value ->> 'dedupe_key', value ->> 'replay_id',
+                value ->> 'account_sid', value ->> 'lane', value ->> 'recorded_at_ms'
+            FROM json_each($1) WHERE true ORDER BY key
+            ON CONFLICT (sink, delivery_id) DO NOTHING",
+
+        open_lanes: "
+            INSERT INTO lanes (sink, lane, due_at_ms)
+            SELECT value ->> 'sink', value ->> 'lane', value ->> 'recorded_at_ms' FROM json_each($1) WHERE true
+            ON CONFLICT (sink, lane) DO NOTHING",
+
+        // A limit may not look at the rows of the query it is in: all that is asked is read from the parameter.
+        take: "
+            UPDATE lanes SET held_by = $1 ->> '$[0].held_by', due_at_ms = $1 ->> '$[0].until_ms'
+            WHERE sink = $1 ->> '$[0].sink' AND lane IN (
+                SELECT lane FROM lanes WHERE sink = $1 ->> '$[0].sink' AND due_at_ms <= $1 ->> '$[0].now_ms'
+                ORDER BY due_at_ms LIMIT $1 ->> '$[0].most')
+            RETURNING lane",
+
+        due: concat!(
+            "SELECT ", due_columns!(), " FROM json_each($1) AS asked \
+                JOIN deliveries AS d ON d.sink = asked.value ->> 'sink' AND d.lane = asked.value ->> 'lane' \
+                    AND d.state = 'waiting' AND d.seq IN (SELECT seq FROM deliveries AS w \
+                        WHERE w.sink = asked.value ->> 'sink' AND w.lane = asked.value ->> 'lane' \
+                            AND w.state = 'waiting' ORDER BY seq LIMIT $1 ->> '$[0].each') \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key ORDER BY d.lane, d.seq"
+        ),
+
+        end: "
+            UPDATE deliveries SET state = r.value ->> 'state', tries = r.value ->> 'tries',
+                reason = r.value ->> 'reason', ended_at_ms = r.value ->> 'ended_at_ms',
+                lane = CASE WHEN r.value ->> 'state' = 'done' THEN '' ELSE lane END
+            FROM json_each($1) AS r
+            WHERE sink = r.value ->> 'sink' AND delivery_id = r.value ->> 'delivery_id' AND state = 'waiting'",
+
+        // The transaction is the only writer: nothing to lock.
+        lock_lanes: "SELECT '' AS lane FROM json_each($1) LIMIT 0",
+
+        drop_lanes: "
+            DELETE FROM lanes WHERE (sink, lane, held_by) IN (
+                SELECT value ->> 'sink', value ->> 'lane', value ->> 'held_by' FROM json_each($1))
+            AND NOT EXISTS (SELECT 1 FROM deliveries
+                WHERE deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane AND state = 'waiting')",
+
+        free_lanes: "
+            UPDATE lanes SET held_by = NULL, due_at_ms = r.value ->> 'due_at_ms' FROM json_each($1) AS r
+            WHERE sink = r.value ->> 'sink' AND lane = r.value ->> 'lane' AND held_by = r.value ->> 'held_by'",
+
+        dead: "
+            SELECT seq, sink, delivery_id, dedupe_key, account_sid, lane, recorded_at_ms, tries, reason, ended_at_ms
+            FROM deliveries
+            WHERE state = 'dead' AND (ended_at_ms, seq) < ($1 ->> '$[0].before_ms', $1 ->> '$[0].before_seq')
+                AND account_sid = coalesce($1 ->> '$[0].account_sid', account_sid)
+                AND sink = coalesce($1 ->> '$[0].sink', sink)
+            ORDER BY ended_at_ms DESC, seq DESC LIMIT $1 ->> '$[0].most'",
+
+        letter: concat!(
+            "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " FROM json_each($1) AS asked \
+                JOIN deliveries AS d ON d.seq = asked.value ->> 'seq' \
+                    AND (asked.value ->> 'account_sid' IS NULL OR d.account_sid = asked.value ->> 'account_sid') \
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
+        ),
+
+        oldest_dead: "
+            SELECT value ->> 'sink' AS sink, (SELECT min(ended_at_ms) FROM deliveries
+                WHERE state = 'dead' AND sink = asked.value ->> 'sink') AS ended_at_ms
+            FROM json_each($1) AS asked",
+
+        bring_back: "
+            UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.value ->> 'now_ms',
+                ended_at_ms = NULL
+            FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
+                AND account_sid = coalesce(r.value ->> 'account_sid', account_sid)
+                AND sink = coalesce(r.value ->> 'sink', sink)
+            RETURNING seq, sink, lane, recorded_at_ms, account_sid, recorded_at_ms AS received_at_ms",
+
+        discard: "
+            UPDATE deliveries SET state = 'discarded', ended_at_ms = r.value ->> 'now_ms', lane = ''
+            FROM json_each($1) AS r WHERE seq = r.value ->> 'seq' AND state = 'dead'
+                AND account_sid = coalesce(r.value ->> 'account_sid', account_sid)
+                AND sink = coalesce(r.value ->> 'sink', sink)
+            RETURNING seq, sink, lane, recorded_at_ms, account_sid, (SELECT received_at_ms FROM events
+                WHERE events.dedupe_key = deliveries.dedupe_key) AS received_at_ms",
+
+        withdraw: "
+            UPDATE deliveries SET state = 'discarded', reason = 'redacted', ended_at_ms = r.value ->> 'now_ms', lane = ''
+            FROM json_each($1) AS r
+            WHERE deliveries.dedupe_key = r.value ->> 'dedupe_key' AND state IN ('waiting', 'dead')",
+
+        standing: "
+            SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms
+            FROM deliveries WHERE state IN ('waiting', 'dead') AND $1 IS NOT NULL
+            GROUP BY sink, state",
+    },
+
+    register: RegisterStatements {
+        add_key: "
+            INSERT INTO api_keys
+                (id, name, scope, account_sid, secret_sha256, created_at_ms, created_by)
+            SELECT value ->> 'id', value ->> 'name', value ->> 'scope', value ->> 'account_sid',
+                value ->> 'secret_sha256', value ->> 'created_at_ms', value ->> 'created_by'
+            FROM json_each($1)",
+
+        find_key: "
+            SELECT api_keys.* FROM json_each($1) AS asked JOIN api_keys
+                ON api_keys.id = asked.value ->> 'id'
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR api_keys.account_sid = asked.value ->> 'account_sid'",
+
+        find_scope: "
+            SELECT * FROM api_keys WHERE scope IN (SELECT value ->> 'scope' FROM json_each($1)) LIMIT 1",
+
+        list_keys: "
+            SELECT api_keys.* FROM json_each($1) AS asked JOIN api_keys
+                ON (created_at_ms, api_keys.id) < (asked.value ->> 'before_ms', asked.value ->> 'before_id')
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR account_sid = asked.value ->> 'account_sid'
+            ORDER BY created_at_ms DESC, api_keys.id DESC
+            LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+
+        revoke_key: "
+            UPDATE api_keys SET revoked_at_ms = asked.value ->> 'now_ms' FROM json_each($1) AS asked
+            WHERE api_keys.id = asked.value ->> 'id' AND revoked_at_ms IS NULL
+                AND (asked.value ->> 'account_sid' IS NULL
+                    OR account_sid = asked.value ->> 'account_sid')
+            RETURNING api_keys.id, name, scope, account_sid, secret_sha256, created_at_ms, created_by,
+                last_used_at_ms, revoked_at_ms",
+
+        touch_key: "
+            UPDATE api_keys SET last_used_at_ms = asked.value ->> 'now_ms' FROM json_each($1) AS asked
+            WHERE api_keys.id = asked.value ->> 'id'
+                AND coalesce(last_used_at_ms, 0) < asked.value ->> 'now_ms'",
+
+        add_entry: "
+            INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail)
+            SELECT value ->> 'at_ms', value ->> 'actor', value ->> 'source', value ->> 'action',
+                value ->> 'subject', value ->> 'account_sid', value ->> 'detail'
+            FROM json_each($1)",
+
+        list_entries: "
+            SELECT audit.* FROM json_each($1) AS asked JOIN audit
+                ON audit.id < asked.value ->> 'before_id'
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR audit.account_sid = asked.value ->> 'account_sid'
+            ORDER BY audit.id DESC
+            LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+    },
+
+    suppressions: SuppressionStatements {
+        // BEGIN IMMEDIATE has the only write lock already.
+        lock: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
+
+        keep: concat!(
+            "INSERT INTO suppressions (",
+            suppression_columns!(),
+            ") SELECT value ->> 'tenant', value ->> 'number', value ->> 'channel', value ->> 'source', \
+                value ->> 'error_code', value ->> 'suppressed', value ->> 'since_ms', value ->> 'changed_at_ms', \
+                value ->> 'message_sid', value ->> 'route', value ->> 'heard_on', value ->> 'sender', \
+                value ->> 'service_sid', value ->> 'changed_by' \
+            FROM json_each($1) WHERE true ",
+            suppression_upsert!()
+        ),
+
+        of_people: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
+        list: suppressions_after!("", ""),
+        list_of_source: suppressions_after!(
+            "AND source = $1 ->> '$[0].source' ",
+            "INDEXED BY suppressions_source"
+        ),
+    },
+
+    siblings: SiblingStatements {
+        beat: "
+            INSERT INTO sidecars (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT value ->> 'id', CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'alive_ms'), 0,
+                value ->> 'written_ms'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                written_ms = max(written_ms, excluded.written_ms)",
+
+        part: "
+            INSERT INTO sidecars (id, alive_until_ms, apart_until_ms, written_ms)
+            SELECT value ->> 'id', CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'alive_ms'),
+                CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'apart_ms'), 0
+            FROM json_each($1) WHERE true
+            ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
+                apart_until_ms = max(apart_until_ms, excluded.apart_until_ms)",
+
+        leave: "
+            DELETE FROM sidecars WHERE id IN (SELECT value ->> 'id' FROM json_each($1))
+                OR alive_until_ms < CAST(unixepoch('subsec') * 1000 AS INTEGER) - 86400000",
+
+        look: "
+            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE apart_until_ms > now_ms) AS apart,
+                (SELECT count(*) FROM sidecars WHERE id <> asked.value ->> 'id' AND alive_until_ms > now_ms
+                    AND written_ms <= asked.value ->> 'since_ms') AS behind
+            FROM json_each($1) AS asked
+                CROSS JOIN (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms) AS clock",
+    },
+
+    tenants: TenantStatements {
+        changes: "
+            SELECT coalesce(sum(revision), 0) AS changes FROM json_each($1) CROSS JOIN tenants",
+
+        list: "
+            SELECT tenants.* FROM json_each($1) AS asked JOIN tenants
+                ON tenants.account_sid > asked.value ->> 'after'
+            WHERE asked.value ->> 'account_sid' IS NULL
+                OR tenants.account_sid = asked.value ->> 'account_sid'
+            ORDER BY tenants.account_sid LIMIT (SELECT value ->> 'most' FROM json_each($1))",
+
+        keep: "
+            INSERT INTO tenants (account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
+                created_at_ms, updated_at_ms, closed_at_ms)
+            SELECT value ->> 'account_sid', value ->> 'parent_sid', value ->> 'friendly_name', value ->> 'senders',
+                value ->> 'services', value ->> 'policy', value ->> 'retention', value ->> 'revision', value ->>
+                'created_at_ms', value ->> 'updated_at_ms', value ->> 'closed_at_ms'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (account_sid) DO UPDATE SET parent_sid = excluded.parent_sid, friendly_name = excluded.friendly_name, senders =
+                excluded.senders, services = excluded.services, policy = excluded.policy, retention =
+                excluded.retention, revision = excluded.revision, created_at_ms = excluded.created_at_ms,
+                updated_at_ms = excluded.updated_at_ms, closed_at_ms = excluded.closed_at_ms",
+    },
+
+    consents: ConsentStatements {
+        record: concat!(
+            "INSERT INTO consents (",
+            consent_columns!(),
+            ") SELECT value ->> 'id', value ->> 'tenant', value ->> 'number', value ->> 'channel', \
+                value ->> 'category', value ->> 'state', value ->> 'at_ms', value ->> 'source', value ->> 'proof', \
+                value ->> 'ip', value ->> 'user_agent', value ->> 'recorded_at_ms', value ->> 'recorded_by' \
+            FROM json_each($1) WHERE true ON CONFLICT (id) DO NOTHING RETURNING id"
+        ),
+
+        of_people: "
+            SELECT consents.* FROM json_each($1) AS asked CROSS JOIN consents
+                ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'
+            ORDER BY at_ms DESC, consents.id LIMIT 1000",
+
+        // One row is asked for, and not joined: so the order is that of the index.
+        list: "
+            SELECT said.* FROM consents AS said
+            WHERE tenant = $1 ->> '$[0].tenant' AND (number, channel, category, at_ms, state, said.id)
+                > ($1 ->> '$[0].number', $1 ->> '$[0].channel', $1 ->> '$[0].category', $1 ->> '$[0].at_ms',
+                    $1 ->> '$[0].state', $1 ->> '$[0].id')
+                AND ($1 ->> '$[0].on_channel' IS NULL OR channel = $1 ->> '$[0].on_channel')
+                AND ($1 ->> '$[0].in_category' IS NULL OR category = $1 ->> '$[0].in_category')
+                AND ($1 ->> '$[0].history' OR NOT EXISTS (SELECT 1 FROM consents AS later
+                    WHERE later.tenant = said.tenant AND later.number = said.number
+                        AND later.channel = said.channel AND later.category = said.category
+                        AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
+            ORDER BY number, channel, category, at_ms, state, said.id
+            LIMIT $1 ->> '$[0].most'",
+
+        last_inbound: "
+            SELECT ours, max(received_at_ms) AS last_inbound_ms
+            FROM json_each($1) AS asked CROSS JOIN events ON class = 'inbound'
+                AND theirs = asked.value ->> 'number' AND account_sid = asked.value ->> 'tenant'
+                AND channel = asked.value ->> 'channel'
+            WHERE ours IS NOT NULL AND received_at_ms IS NOT NULL
+            GROUP BY ours",
+    },
+
+    idempotency: IdempotencyStatements {
+        find: "
+            SELECT fingerprint, held_until_ms, status, headers, body, created_at_ms, expires_at_ms
+            FROM json_each($1) AS asked CROSS JOIN idempotency_keys ON tenant = asked.value ->> 'tenant'
+                AND principal = asked.value ->> 'principal'
+                AND idempotency_key = asked.value ->> 'idempotency_key'",
+
+        take: "
+            INSERT INTO idempotency_keys (tenant, principal, idempotency_key, fingerprint, owner, held_until_ms,
+                created_at_ms, expires_at_ms)
+            SELECT value ->> 'tenant', value ->> 'principal', value ->> 'idempotency_key', value ->> 'fingerprint',
+                value ->> 'owner', value ->> 'held_until_ms', value ->> 'created_at_ms', value ->> 'expires_at_ms'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (tenant, principal, idempotency_key) DO UPDATE SET fingerprint = excluded.fingerprint,
+                owner = excluded.owner, held_until_ms = excluded.held_until_ms, status = NULL, headers = NULL,
+                body = NULL, created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms",
+
+        answer: "
+            UPDATE idempotency_keys SET status = asked.value ->> 'status', headers = asked.value ->> 'headers',
+                body = asked.value ->> 'body'
+            FROM json_each($1) AS asked WHERE tenant = asked.value ->> 'tenant'
+                AND principal = asked.value ->> 'principal'
+                AND idempotency_key = asked.value ->> 'idempotency_key'
+                AND owner = asked.value ->> 'owner' AND status IS NULL
+            RETURNING idempotency_key",
+
+        give_up: "
+            DELETE FROM idempotency_keys WHERE status IS NULL AND (tenant, principal, idempotency_key, owner) IN (
+                SELECT value ->> 'tenant', value ->> 'principal', value ->> 'idempotency_key', value ->> 'owner'
+                FROM json_each($1))",
+
+        let_go: "
+            UPDATE idempotency_keys SET held_until_ms = 0
+            FROM json_each($1) AS asked WHERE tenant = asked.value ->> 'tenant'
+                AND principal = asked.value ->> 'principal'
+                AND idempotency_key = asked.value ->> 'idempotency_key'
+                AND owner = asked.value ->> 'owner' AND status IS NULL",
+    },
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What grows with messages and people is never read to its end. The statements about webhooks by number and time, and
+    /// those of retention, are held where they are.
+    #[tokio::test]
+    async fn what_is_listed_or_looked_up_is_found_by_an_index() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+        let Statements { suppressions, consents, register, idempotency, .. } = &STATEMENTS;
+        for (statement, index) in [
+            (LOOK_UP, "sqlite_autoindex_events_1 (dedupe_key=?)"),
+            (LOOK_UP, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)"),
+            (
+                suppressions.of_people,
+                "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)",
+            ),
+            (suppressions.list, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND (number,"),
+            (suppressions.list_of_source, "suppressions_source (tenant=? AND source=?"),
+            (consents.of_people, "consents_person (tenant=? AND number=?)"),
+            (consents.list, "SEARCH said USING INDEX consents_person (tenant=? AND (number,"),
+            (consents.list, "consents_person (tenant=? AND number=? AND channel=? AND category=?"),
+            (consents.last_inbound, "events_pair (theirs=?"),
+            (register.find_key, "SEARCH api_keys"),
+            (idempotency.find, "PRIMARY KEY (tenant=? AND principal=? AND idempotency_key=?)"),
+        ] {
+            let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:#?}");
+            // Only what was asked for is gone through.
+            let scans = plan.iter().filter(|step| step.starts_with("SCAN "));
+            for scan in scans {
+                let own = scan.contains("asked") || scan.contains("json_each");
+                assert!(own || scan.contains("CONSTANT ROW"), "{scan}: {plan:#?}");
+            }
+            // Nor is all of it put in order before the first row is told.
+            let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY"));
+            assert!(!sorts || statement == consents.of_people, "{index}: {plan:#?}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Suppressions as the database has them: read, listed, and changed by administrators and applications, each change in one
+//! transaction with its entry in the audit. What people say themselves is recorded by the ledger, with the same rows.
+//! Every question is about one account. What a suppression means is not known here.
+
+use std::{collections::BTreeSet, future::Future, time::Duration};
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::{
+    AuditEntry,
+    sql::{Database, Durability, StoreError, SuppressionStatements, Transaction},
+};
+use twilio_edge_domain::{
+    address::Address,
+    cursor::Cursor,
+    suppression::{Source, Standing, Suppression},
+};
+
+/// The suppressions of all accounts.
+#[derive(Debug, Clone)]
+pub struct Suppressions {
+    database: Database,
+    timeout: Duration,
+}
+
+/// Which suppressions of an account are asked for.
+#[derive(Debug, Clone)]
+pub struct SuppressionsPage<'a> {
+    /// The account.
+    pub account_sid: &'a str,
+    /// Only of this source.
+    pub source: Option<Source>,
+    /// Only of these channels.
+    pub channels: Option<Vec<&'a str>>,
+    /// Also those that do not hold any more.
+    pub ended: bool,
+    /// Those after this one, in their order.
+    pub after: Option<&'a Cursor>,
+    /// At most so many.
+    pub most: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct PageAsked<'a> {
+    tenant: &'a str,
+    source: Option<Source>,
+    on_channels: Option<&'a [&'a str]>,
+    ended: bool,
+    number: &'a str,
+    channel: &'a str,
+    error_code: &'a str,
+    after_source: &'a str,
+    most: i64,
+}
+
+/// One person, whatever the channel.
+#[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PersonAsked<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) number: &'a str,
+}
+
+#[derive(Debug, Serialize, FromRow)]
+pub(super) struct SuppressionRow {
+    tenant: String,
+    number: String,
+    channel: String,
+    #[sqlx(try_from = "String")]
+    source: Source,
+    error_code: String,
+    suppressed: bool,
+    since_ms: i64,
+    changed_at_ms: i64,
+    message_sid: Option<String>,
+    route: Option<String>,
+    heard_on: Option<String>,
+    sender: Option<String>,
+    service_sid: Option<String>,
+    changed_by: Option<String>,
+}
+
+impl From<Suppression> for SuppressionRow {
+    fn from(known: Suppression) -> SuppressionRow {
+        SuppressionRow {
+            tenant: known.account_sid,
+            number: known.address.number,
+            channel: known.address.channel,
+            source: known.source,
+            error_code: known.error_code,
+            suppressed: known.in_force,
+            since_ms: known.since_ms,
+            changed_at_ms: known.changed_at_ms,
+            message_sid: known.message_sid,
+            route: known.route,
+            heard_on: known.heard_on,
+            sender: known.sender,
+            service_sid: known.service_sid,
+            changed_by: known.changed_by,
+        }
+    }
+}
+
+impl From<SuppressionRow> for Suppression {
+    fn from(row: SuppressionRow) -> Suppression {
+        Suppression {
+            account_sid: row.tenant,
+            address: Address { channel: row.channel, number: row.number },
+            source: row.source,
+            error_code: row.error_code,
+            in_force: row.suppressed,
+            since_ms: row.since_ms,
+            changed_at_ms: row.changed_at_ms,
+            message_sid: row.message_sid,
+            route: row.route,
+            heard_on: row.heard_on,
+            sender: row.sender,
+            service_sid: row.service_sid,
+            changed_by: row.changed_by,
+        }
+    }
+}
+
+impl Suppressions {
+    pub(super) fn of(database: Database, timeout: Duration) -> Suppressions {
+        Suppressions { database, timeout }
+    }
+
+    /// Everything that is known of these numbers, on whatever channel, what has ended too.
+    pub async fn of_numbers(
+        &self,
+        account_sid: &str,
+        numbers: &[impl AsRef<str>],
+    ) -> Result<Vec<Suppression>, StoreError> {
+        let asked = people(account_sid, numbers);
+        self.bounded(async {
+            let rows: Vec<SuppressionRow> =
+                self.database.read(self.statements().of_people, &asked).await?;
+            Ok(rows.into_iter().map(Suppression::from).collect())
+        })
+        .await
+    }
+
+    /// A page of an account's, in the order of numbers.
+    pub async fn list(&self, page: &SuppressionsPage<'_>) -> Result<Vec<Suppression>, StoreError> {
+        let [number, channel, error_code, after_source] = match page.after {
+            Some(Cursor::Suppression { number, channel, error_code, source }) => {
+                [number.as_str(), channel, error_code, source]
+            }
+            _ => [""; 4],
+        };
+        let asked = PageAsked {
+            tenant: page.account_sid,
+            source: page.source,
+            on_channels: page.channels.as_deref(),
+            ended: page.ended,
+            number,
+            channel,
+            error_code,
+            after_source,
+            most: page.most,
+        };
+        let statement = match page.source {
+            Some(_) => self.statements().list_of_source,
+            None => self.statements().list,
+        };
+        self.bounded(async {
+            let rows: Vec<SuppressionRow> = self.database.read(statement, &[asked]).await?;
+            Ok(rows.into_iter().map(Suppression::from).collect())
+        })
+        .await
+    }
+
+    /// Changes what is known of some numbers of an account as `change` says, and writes down what it says of that.
+    /// Survives the loss of power. What became different.
+    pub async fn change(
+        &self,
+        account_sid: &str,
+        numbers: &[impl AsRef<str>],
+        change: impl FnOnce(&mut Standing) + Send,
+        entry: impl FnOnce(&[Suppression]) -> AuditEntry + Send,
+    ) -> Result<Vec<Suppression>, StoreError> {
+        let asked = people(account_sid, numbers);
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Power).await?;
+            let mut standing = lock(&mut tx, self.statements(), &asked).await?;
+            change(&mut standing);
+            let changes = standing.changes();
+            if changes.is_empty() {
+                return Ok(changes);
+            }
+            keep(&mut tx, self.statements(), changes.clone()).await?;
+            let add_entry = self.database.statements().register.add_entry;
+            tx.execute(add_entry, &[entry(&changes)]).await?;
+            tx.commit().await?;
+            Ok(changes)
+        })
+        .await
+    }
+
+    fn statements(&self) -> &'static SuppressionStatements {
+        &self.database.statements().suppressions
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}
+
+pub(super) fn people<'a>(
+    account_sid: &'a str,
+    numbers: &'a [impl AsRef<str>],
+) -> Vec<PersonAsked<'a>> {
+    let numbers: BTreeSet<&str> = numbers.iter().map(AsRef::as_ref).collect();
+    numbers.into_iter().map(|number| PersonAsked { tenant: account_sid, number }).collect()
+}
+
+/// What is known of these people, which nobody else changes until the transaction ends.
+pub(super) async fn lock(
+    tx: &mut Transaction,
+    statements: &SuppressionStatements,
+    people: &[PersonAsked<'_>],
+) -> Result<Standing, StoreError> {
+    let rows: Vec<SuppressionRow> = tx.fetch(statements.lock, people).await?;
+    Ok(Standing::new(rows.into_iter().map(Suppression::from)))
+}
+
+pub(super) async fn keep(
+    tx: &mut Transaction,
+    statements: &SuppressionStatements,
+    changes: Vec<Suppression>,
+) -> Result<(), StoreError> {
+    let rows: Vec<SuppressionRow> = changes.into_iter().map(SuppressionRow::from).collect();
+    tx.execute(statements.keep, &rows).await
+}

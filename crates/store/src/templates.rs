@@ -1,0 +1,335 @@
+//! The templates of accounts, as the database has them. Whatever changes of them is written with its entry in the audit, and
+//! counted in the revision of the account's catalogue, by which other sidecars see that it is not as they read it. One reads an
+//! account's catalogue from Twilio at a time: who moves `due_at_ms` has the turn.
+
+use std::{collections::BTreeSet, future::Future, slice, time::Duration};
+
+use sqlx::FromRow;
+
+use super::{
+    register::AuditEntry,
+    sql::{Bind, Database, Durability, StoreError, Transaction},
+};
+use twilio_edge_domain::{
+    policy::Category,
+    template::{Approval, Source, Template, catalogue::Change, locale::Locale},
+};
+use twilio_edge_platform::config;
+
+const STANDINGS: &str = "
+    SELECT account_sid, revision, synced_at_ms, problem FROM template_catalogues ORDER BY account_sid";
+
+const OF_ACCOUNT: &str = "
+    SELECT source, content_sid, name, locale, approval, reason, category, variables, text, digest, changed_at_ms,
+        has_others
+    FROM templates WHERE account_sid = $1";
+
+const BEGIN: &str = "
+    INSERT INTO template_catalogues (account_sid, revision, due_at_ms, synced_at_ms, problem) VALUES ($1, 0, 0, 0, '')
+    ON CONFLICT (account_sid) DO NOTHING";
+
+const TURN: &str = "
+    UPDATE template_catalogues SET due_at_ms = $3 WHERE account_sid = $1 AND due_at_ms <= $2";
+
+const SYNCED: &str = "
+    UPDATE template_catalogues SET due_at_ms = $2, synced_at_ms = $3, problem = '' WHERE account_sid = $1";
+
+const FAILED: &str = "
+    UPDATE template_catalogues SET due_at_ms = $2, problem = $3 WHERE account_sid = $1";
+
+/// First in a transaction: those who change a catalogue take turns.
+const BEGIN_CHANGE: &str = "
+    UPDATE template_catalogues SET revision = revision WHERE account_sid = $1";
+
+const CHANGED: &str = "
+    UPDATE template_catalogues SET revision = revision + $2 WHERE account_sid = $1";
+
+/// Most changes of one transaction.
+const TOGETHER: usize = 200;
+
+const KEEP: &str = "
+    INSERT INTO templates (account_sid, source, reference, content_sid, name, locale, approval, reason, category, variables,
+        text, digest, changed_at_ms, has_others)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    ON CONFLICT (account_sid, source, reference) DO UPDATE SET content_sid = excluded.content_sid, name = excluded.name,
+        locale = excluded.locale, approval = excluded.approval, reason = excluded.reason, category = excluded.category,
+        variables = excluded.variables, text = excluded.text, digest = excluded.digest,
+        changed_at_ms = excluded.changed_at_ms, has_others = excluded.has_others";
+
+const REMOVE: &str = "
+    DELETE FROM templates WHERE account_sid = $1 AND source = $2 AND reference = $3";
+
+/// How the catalogue of an account stands.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct CatalogueStanding {
+    /// Whose.
+    pub account_sid: String,
+    /// Counts the changes.
+    pub revision: i64,
+    /// When it was last read from Twilio, in milliseconds since 1970; 0: never.
+    pub synced_at_ms: i64,
+    /// Why it was not since; empty if it was.
+    pub problem: String,
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    source: String,
+    content_sid: String,
+    name: String,
+    locale: String,
+    approval: String,
+    reason: String,
+    category: String,
+    variables: String,
+    text: String,
+    digest: String,
+    changed_at_ms: i64,
+    has_others: i64,
+}
+
+/// The templates of one database.
+#[derive(Debug, Clone)]
+pub struct Templates {
+    database: Database,
+    timeout: Duration,
+}
+
+impl Templates {
+    pub(super) fn of(database: Database, timeout: Duration) -> Templates {
+        Templates { database, timeout }
+    }
+
+    /// Reaches them for a command, beside the sidecar that may have them open.
+    pub async fn open(settings: &config::Database) -> Result<Templates, StoreError> {
+        let timeout = Duration::from_millis(settings.connect_timeout_ms);
+        let patient = config::Database {
+            timeout_ms: settings.timeout_ms.max(settings.connect_timeout_ms),
+            ..settings.clone()
+        };
+        Ok(Templates { database: Database::open_beside(&patient).await?, timeout })
+    }
+
+    /// Ends its connections. Only for one that was opened by [`Templates::open`].
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// How each account's catalogue stands.
+    pub async fn standings(&self) -> Result<Vec<CatalogueStanding>, StoreError> {
+        self.bounded(self.database.read_bound(STANDINGS, &[])).await
+    }
+
+    /// All templates of an account, in no order.
+    pub async fn of_account(&self, account_sid: &str) -> Result<Vec<Template>, StoreError> {
+        let binds = [Bind::Text(account_sid)];
+        let rows: Vec<Row> = self.bounded(self.database.read_bound(OF_ACCOUNT, &binds)).await?;
+        Ok(rows.into_iter().filter_map(Row::template).collect())
+    }
+
+    /// Takes the turn to read an account's catalogue from Twilio, until then; false if it is not due, or another's.
+    pub async fn turn(
+        &self,
+        account_sid: &str,
+        now_ms: i64,
+        until_ms: i64,
+    ) -> Result<bool, StoreError> {
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Process).await?;
+            tx.execute_bound(BEGIN, &[Bind::Text(account_sid)]).await?;
+            let binds = [Bind::Text(account_sid), Bind::Whole(now_ms), Bind::Whole(until_ms)];
+            let taken = tx.execute_bound(TURN, &binds).await?;
+            tx.commit().await?;
+            Ok(taken == 1)
+        })
+        .await
+    }
+
+    /// Twilio could not be asked, for that reason; it is again then.
+    pub async fn failed(
+        &self,
+        account_sid: &str,
+        problem: &str,
+        due_at_ms: i64,
+    ) -> Result<(), StoreError> {
+        let binds = [Bind::Text(account_sid), Bind::Whole(due_at_ms), Bind::Text(problem)];
+        self.bounded(async {
+            let mut tx = self.database.begin(Durability::Process).await?;
+            tx.execute_bound(FAILED, &binds).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Writes what Twilio lists: `changes` says what is not as it was, and each has its entry. It is read again at `due_at_ms`.
+    pub async fn synced(
+        &self,
+        account_sid: &str,
+        changes: impl Fn(&[Template]) -> Vec<(Change, AuditEntry)>,
+        now_ms: i64,
+        due_at_ms: i64,
+    ) -> Result<Vec<Change>, StoreError> {
+        let mut done = Vec::new();
+        loop {
+            let (some, is_all) =
+                self.bounded(self.sync_some(account_sid, &changes, now_ms, due_at_ms)).await?;
+            done.extend(some);
+            if is_all {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// So many changes at a time: the first reading of a large catalogue keeps no other writer waiting. Whether that was all.
+    async fn sync_some(
+        &self,
+        account_sid: &str,
+        changes: impl Fn(&[Template]) -> Vec<(Change, AuditEntry)>,
+        now_ms: i64,
+        due_at_ms: i64,
+    ) -> Result<(Vec<Change>, bool), StoreError> {
+        let mut tx = self.begin_change(account_sid).await?;
+        let rows: Vec<Row> = tx.fetch_bound(OF_ACCOUNT, &[Bind::Text(account_sid)]).await?;
+        let was: Vec<Template> = rows.into_iter().filter_map(Row::template).collect();
+        let mut changes = changes(&was);
+        let is_all = changes.len() <= TOGETHER;
+        changes.truncate(TOGETHER);
+        let (changes, entries): (Vec<Change>, Vec<AuditEntry>) = changes.into_iter().unzip();
+        let counted = i64::from(!changes.is_empty());
+        tx.execute_bound(CHANGED, &[Bind::Text(account_sid), Bind::Whole(counted)]).await?;
+        for change in &changes {
+            match &change.now {
+                Some(now) => keep(&mut tx, account_sid, now).await?,
+                None => {
+                    remove(&mut tx, account_sid, Source::Twilio, &change.reference).await?;
+                }
+            }
+        }
+        tx.execute(self.database.statements().register.add_entry, &entries).await?;
+        if is_all {
+            let binds = [Bind::Text(account_sid), Bind::Whole(due_at_ms), Bind::Whole(now_ms)];
+            tx.execute_bound(SYNCED, &binds).await?;
+        }
+        tx.commit().await?;
+        Ok((changes, is_all))
+    }
+
+    /// Keeps what an administrator says, with its entry.
+    pub async fn put(
+        &self,
+        account_sid: &str,
+        template: &Template,
+        entry: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.bounded(async {
+            let mut tx = self.begin_change(account_sid).await?;
+            keep(&mut tx, account_sid, template).await?;
+            self.finish(tx, account_sid, entry).await
+        })
+        .await
+    }
+
+    /// Forgets what an administrator has said; false if there is no such thing.
+    pub async fn remove(
+        &self,
+        account_sid: &str,
+        reference: &str,
+        entry: &AuditEntry,
+    ) -> Result<bool, StoreError> {
+        self.bounded(async {
+            let mut tx = self.begin_change(account_sid).await?;
+            if !remove(&mut tx, account_sid, Source::Administrator, reference).await? {
+                return Ok(false);
+            }
+            self.finish(tx, account_sid, entry).await.map(|()| true)
+        })
+        .await
+    }
+
+    async fn begin_change(&self, account_sid: &str) -> Result<Transaction, StoreError> {
+        let mut tx = self.database.begin(Durability::Power).await?;
+        tx.execute_bound(BEGIN, &[Bind::Text(account_sid)]).await?;
+        tx.execute_bound(BEGIN_CHANGE, &[Bind::Text(account_sid)]).await?;
+        Ok(tx)
+    }
+
+    async fn finish(
+        &self,
+        mut tx: Transaction,
+        account_sid: &str,
+        entry: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        tx.execute_bound(CHANGED, &[Bind::Text(account_sid), Bind::Whole(1)]).await?;
+        let add_entry = self.database.statements().register.add_entry;
+        tx.execute(add_entry, slice::from_ref(entry)).await?;
+        tx.commit().await
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+}
+
+async fn keep(
+    tx: &mut Transaction,
+    account_sid: &str,
+    template: &Template,
+) -> Result<(), StoreError> {
+    let variables = serde_json::to_string(&template.variables).unwrap_or_default();
+    let binds = [
+        Bind::Text(account_sid),
+        Bind::Text(template.source.as_str()),
+        Bind::Text(&template.reference()),
+        Bind::Text(&template.content_sid),
+        Bind::Text(&template.name),
+        Bind::Text(template.locale.as_str()),
+        Bind::Text(template.approval.as_str()),
+        Bind::Text(&template.reason),
+        Bind::Text(template.category.map_or("", Category::as_str)),
+        Bind::Text(&variables),
+        Bind::Text(&template.text),
+        Bind::Text(&template.digest),
+        Bind::Whole(template.changed_at_ms),
+        Bind::Whole(template.has_others.into()),
+    ];
+    tx.execute_bound(KEEP, &binds).await.map(|_| ())
+}
+
+async fn remove(
+    tx: &mut Transaction,
+    account_sid: &str,
+    source: Source,
+    reference: &str,
+) -> Result<bool, StoreError> {
+    let binds = [Bind::Text(account_sid), Bind::Text(source.as_str()), Bind::Text(reference)];
+    tx.execute_bound(REMOVE, &binds).await.map(|rows| rows > 0)
+}
+
+impl Row {
+    fn template(self) -> Option<Template> {
+        let source = match self.source.as_str() {
+            "administrator" => Source::Administrator,
+            _ => Source::Twilio,
+        };
+        Some(Template {
+            source,
+            content_sid: self.content_sid,
+            name: self.name,
+            locale: Locale::parse(&self.locale)?,
+            approval: Approval::of(&self.approval),
+            reason: self.reason,
+            category: Category::try_from(self.category).ok(),
+            variables: serde_json::from_str::<BTreeSet<String>>(&self.variables).ok()?,
+            text: self.text,
+            has_others: self.has_others != 0,
+            digest: self.digest,
+            changed_at_ms: self.changed_at_ms,
+        })
+    }
+}
