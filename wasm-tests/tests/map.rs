@@ -83,8 +83,11 @@ fn the_architecture_names_every_file_of_the_filter() -> Result<()> {
 fn only_the_border_of_the_filter_names_the_host() -> Result<()> {
     const BORDER: [&str; 4] = ["src/host.rs", "src/filter.rs", "src/root.rs", "src/lib.rs"];
     let (mut named, mut strangers) = (0, Vec::new());
-    for path in
-        ["src", "contract/src", "crates", "sidecar/src"].map(rust_files).into_iter().flatten().flatten()
+    for path in ["src", "contract/src", "crates", "sidecar/src"]
+        .map(rust_files)
+        .into_iter()
+        .flatten()
+        .flatten()
     {
         let source = read(&path)?;
         let mut code = source.lines().filter(|line| !line.trim_start().starts_with("//"));

@@ -63,6 +63,7 @@ pub struct TemplateShown {
 }
 
 impl TemplateShown {
+    /// Renders a template.
     pub fn of(template: &Template) -> TemplateShown {
         let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         TemplateShown {

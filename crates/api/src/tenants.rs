@@ -50,6 +50,7 @@ pub struct TenantShown {
 }
 
 impl TenantShown {
+    /// Renders a tenant.
     pub fn of(tenant: Tenant) -> TenantShown {
         let Profile { parent_sid, friendly_name, senders, services, policy, retention } =
             tenant.profile;

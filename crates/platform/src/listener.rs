@@ -67,7 +67,9 @@ impl FromStr for Place {
 
 /// An open place: connections wait there from now on.
 pub enum Door {
+    /// TCP listener, with the address it is bound to.
     Tcp(TcpListener, SocketAddr),
+    /// Unix socket, with its path.
     Unix(UnixListener, PathBuf),
 }
 

@@ -131,6 +131,7 @@ pub struct Metrics {
     pub sends: SendMetrics,
     /// How media were found.
     pub media: MediaMetrics,
+    /// Metrics of the template catalogue.
     pub templates: TemplateMetrics,
     /// What sinks got.
     pub sinks: SinkMetrics,
@@ -335,6 +336,7 @@ impl Metrics {
         self.fallthroughs.get_or_create(&[("store", "redis")]).inc_by(0);
     }
 
+    /// Counts a claim by its decision.
     pub fn claimed(&self, decision: Decision, class: Class) {
         let place = |list: &[_], one| list.iter().position(|other| *other == one);
         let row = place(&DECISIONS, decision).unwrap_or_default();
@@ -344,10 +346,12 @@ impl Metrics {
         });
     }
 
+    /// Records the duration of a batch of claims.
     pub fn claims_took(&self, time: Duration) {
         self.claim_seconds.observe(time.as_secs_f64());
     }
 
+    /// Records the size of a batch.
     pub fn batched(&self, batch: Batch, count: usize) {
         self.batches.with(batch as usize, |histogram| histogram.observe(count as f64));
     }
@@ -381,6 +385,7 @@ impl Metrics {
         self.asked(operation, since, answer)
     }
 
+    /// Sets the state of Redis.
     pub fn redis_is(&self, state: RedisState) {
         for other in RedisState::ALL {
             let gauge = self.redis.get_or_create(&[("state", other.as_str())]);
@@ -388,6 +393,7 @@ impl Metrics {
         }
     }
 
+    /// Sets the number of connections of a pool.
     pub fn connected(&self, pool: Pool, connections: Connections) {
         let pool = pool.as_str();
         let gauge = |state| self.connections.get_or_create(&[("pool", pool), ("state", state)]);
@@ -395,18 +401,22 @@ impl Metrics {
         gauge("idle").set(connections.idle);
     }
 
+    /// Counts a settlement by its result.
     pub fn settled(&self, outcome: Outcome, result: SettlementResult) {
         self.settlements.get_or_create(&settlement_labels(outcome, result)).inc();
     }
 
+    /// Counts an opt-in, an opt-out or a request for help.
     pub fn opt_heard(&self, opt: Opt) {
         self.opts.get_or_create(&[("opt", opt.as_str())]).inc();
     }
 
+    /// Counts a suppression that began or ended.
     pub fn suppression_changed(&self, began: bool, source: Source) {
         self.suppressions.get_or_create(&suppression_labels(began, source)).inc();
     }
 
+    /// Counts the verdicts of a check.
     pub fn checked(&self, verdicts: &[Verdict]) {
         let against = verdicts.iter().filter_map(|verdict| verdict.code).map(Code::as_str);
         let allowed = verdicts.iter().all(|verdict| verdict.ok).then_some(ALLOWED);
@@ -415,49 +425,60 @@ impl Metrics {
         }
     }
 
+    /// Counts a batch that the database decided because Redis was unavailable.
     pub fn redis_fell_through(&self) {
         self.fallthroughs.get_or_create(&[("store", "redis")]).inc();
     }
 
+    /// Sets the number of events that wait to be written.
     pub fn queued(&self, waiting: usize) {
         self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
+    /// Sets the age of the oldest event that waits to be written.
     pub fn queue_is_old(&self, age: Duration) {
         self.queue_age.set(age.as_secs_f64());
     }
 
+    /// Counts events that were written.
     pub fn events_written(&self, count: usize) {
         self.events_written.inc_by(count as u64);
         self.batched(Batch::Events, count);
     }
 
+    /// Counts an event that found no room.
     pub fn event_refused(&self) {
         self.events_refused.inc();
     }
 
+    /// Sets the size of the spool, and whether it refuses events.
     pub fn spooled(&self, bytes: u64, refuses: bool) {
         self.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.spool_refuses.set(refuses.into());
     }
 
+    /// Counts events that were written from the spool.
     pub fn spool_replayed(&self, events: usize, torn: bool) {
         self.spool_replayed.inc_by(events as u64);
         self.spool_torn.inc_by(torn.into());
     }
 
+    /// Sets whether the accounts file is unusable and earlier keys are in effect.
     pub fn accounts_are_stale(&self, stale: bool) {
         self.accounts_stale.set(stale.into());
     }
 
+    /// Records a response by route and status.
     pub fn answered(&self, route: &str, status: u16, took: Duration) {
         self.requests.answered(route, status, took);
     }
 
+    /// Counts a request without sufficient rights.
     pub fn denied(&self, denial: Denial) {
         self.denied.get_or_create(&[("reason", denial.as_str())]).inc();
     }
 
+    /// Counts a request over a limit.
     pub fn limited(&self, limit: Limit) {
         self.limited.get_or_create(&[("by", limit.as_str())]).inc();
     }
@@ -470,10 +491,12 @@ impl Metrics {
         self.exports_failed.inc();
     }
 
+    /// Returns the number of events that wait to be written.
     pub fn events_waiting(&self) -> usize {
         usize::try_from(self.queue_depth.get()).unwrap_or_default()
     }
 
+    /// Counts rows that retention redacted or deleted.
     pub fn swept(&self, swept: &Swept) {
         for (part, count) in &swept.redacted {
             let counter = self.redacted.get_or_create(&[("part", part.as_str())]);
@@ -482,14 +505,17 @@ impl Metrics {
         self.deleted.inc_by(swept.deleted as u64);
     }
 
+    /// Sets the time of the last complete run of retention.
     pub fn retention_ran(&self, now_ms: i64) {
         self.retention_last_run.set(seconds(now_ms));
     }
 
+    /// Counts a run of retention that failed.
     pub fn retention_failed(&self) {
         self.retention_failures.inc();
     }
 
+    /// Sets the age of the oldest stored message text, in milliseconds.
     pub fn oldest_body(&self, age_ms: i64) {
         self.oldest_body_age.set(seconds(age_ms));
     }

@@ -23,17 +23,24 @@ const SENDER: &str = "+14155238886";
 /// The channel a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Channel {
+    /// WhatsApp.
     Whatsapp,
+    /// SMS.
     Sms,
 }
 
 /// Who the message is between and which one it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message<'a> {
+    /// `AC` and 32 hex digits.
     pub account_sid: &'a str,
+    /// `SM` or `MM` and 32 hex digits.
     pub message_sid: &'a str,
+    /// Channel of the message.
     pub channel: Channel,
+    /// Sender; a default of the simulator if absent.
     pub from: Option<&'a str>,
+    /// Recipient; a default of the simulator if absent.
     pub to: Option<&'a str>,
 }
 
@@ -206,10 +213,13 @@ pub enum Content {
 /// A signed request, wherever it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
+    /// HTTP method.
     pub method: &'static str,
     /// Path and query, exactly as signed.
     pub target: String,
+    /// Header names and values.
     pub headers: Vec<(&'static str, String)>,
+    /// Request body.
     pub body: String,
 }
 

@@ -38,6 +38,7 @@ pub struct Key {
 /// A key as it is stored.
 #[derive(Debug, Clone, FromRow)]
 pub struct StoredKey {
+    /// The key.
     #[sqlx(flatten)]
     pub key: Key,
     /// Hexadecimal.

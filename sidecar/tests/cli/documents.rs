@@ -375,10 +375,16 @@ fn names<'a>(text: &'a str, prefix: &str, more: impl Fn(char) -> bool + Copy) ->
 #[test]
 fn variables_are_ones_that_something_reads() {
     let mut sources = fs::read_to_string(repository().join("setup/setup.sh")).unwrap();
-    let mut folders =
-        ["crates", "sidecar/src", "sidecar/tests", "wasm-tests/src", "wasm-tests/tests", "bench/src"]
-            .map(|folder| repository().join(folder))
-            .to_vec();
+    let mut folders = [
+        "crates",
+        "sidecar/src",
+        "sidecar/tests",
+        "wasm-tests/src",
+        "wasm-tests/tests",
+        "bench/src",
+    ]
+    .map(|folder| repository().join(folder))
+    .to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             match entry.path() {

@@ -70,12 +70,18 @@ async fn at_first(world: &World, then_ms: i64) {
         std::fs::create_dir(world.directory.path().join("data")).unwrap();
         let url = format!("{}?mode=rwc", world.database_url);
         let mut connection = SqliteConnection::connect(&url).await.unwrap();
-        sqlx::migrate!("../crates/store/migrations/sqlite").run_to(1, &mut connection).await.unwrap();
+        sqlx::migrate!("../crates/store/migrations/sqlite")
+            .run_to(1, &mut connection)
+            .await
+            .unwrap();
         connection.execute(sqlx::raw_sql(rows)).await.unwrap();
         connection.close().await.unwrap();
     } else {
         let mut connection = PgConnection::connect(&world.database_url).await.unwrap();
-        sqlx::migrate!("../crates/store/migrations/postgres").run_to(1, &mut connection).await.unwrap();
+        sqlx::migrate!("../crates/store/migrations/postgres")
+            .run_to(1, &mut connection)
+            .await
+            .unwrap();
         connection.execute(sqlx::raw_sql(rows)).await.unwrap();
         connection.close().await.unwrap();
     }

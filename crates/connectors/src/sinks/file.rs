@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 use twilio_edge_contract::Class;
 
-pub use self::{
+pub(super) use self::{
     http::{Format, Http},
     kafka::{Kafka, Mechanism, Sasl},
     redis_stream::{MaxLength, RedisStream},
@@ -45,9 +45,11 @@ pub struct Sink {
     pub routes: Vec<String>,
     /// What it gets of them: messages, statuses; both, if there is none.
     pub classes: Vec<Class>,
+    /// Retry policy.
     pub patience: Patience,
     /// Lanes worked on at a time by one sidecar.
     pub concurrency: usize,
+    /// Type of the sink with its own settings.
     pub kind: Kind,
 }
 
@@ -76,7 +78,7 @@ impl Names {
 }
 
 /// Reads the file's text.
-pub fn parse(text: &str) -> Result<Vec<Sink>, Vec<String>> {
+pub(super) fn parse(text: &str) -> Result<Vec<Sink>, Vec<String>> {
     let table = twilio_edge_platform::config::parse(text).map_err(|problem| vec![problem])?;
     let mut reading = Reading::default();
     let sinks = sinks(&mut reading, &table);

@@ -171,6 +171,7 @@ pub fn reference() -> String {
     text
 }
 
+/// Built-in table.
 #[cfg(test)]
 pub fn usual() -> Errors {
     Errors::of(Table::new()).unwrap()

@@ -198,6 +198,7 @@ impl Template {
     }
 }
 
+/// Template for tests.
 #[cfg(test)]
 pub fn template(name: &str, locale: &str, approval: super::Approval) -> Template {
     Template {

@@ -126,6 +126,7 @@ impl Connection {
 }
 
 impl Admission {
+    /// Admission to one listener.
     pub fn new(limits: Limits, metrics: ConnectionMetrics) -> Admission {
         Admission { limits, open: Arc::default(), metrics }
     }

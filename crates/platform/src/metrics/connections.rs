@@ -107,15 +107,18 @@ impl ListenerMetrics {
 }
 
 impl ConnectionMetrics {
+    /// Sets the number of open connections.
     pub fn open(&self, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.all.open.get_or_create(&[("listener", self.listener)]).set(count);
     }
 
+    /// Counts a connection that was refused.
     pub fn refused(&self, reason: ConnectionRefusal) {
         self.refusals(reason).inc();
     }
 
+    /// Counts a connection that was closed because it waited too long.
     pub fn timed_out(&self, wait: ConnectionWait) {
         self.timeouts(wait).inc();
     }

@@ -116,15 +116,18 @@ impl Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
     pub(crate) in_use: i64,
+    /// Connections that no query uses.
     pub idle: i64,
 }
 
 impl Connections {
+    /// Connections of a pool.
     pub fn of(size: u32, idle: usize) -> Connections {
         let idle = i64::try_from(idle).unwrap_or(i64::MAX);
         Connections { in_use: i64::from(size).saturating_sub(idle).max(0), idle }
     }
 
+    /// Sum of two pools.
     pub fn and(self, more: Connections) -> Connections {
         let (in_use, idle) =
             (self.in_use.saturating_add(more.in_use), self.idle.saturating_add(more.idle));

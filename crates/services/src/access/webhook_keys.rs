@@ -27,6 +27,7 @@ const MAX_FILE_BYTES: usize = 1 << 20;
 /// What is handed out now.
 #[derive(Debug, Clone)]
 pub struct Handed {
+    /// Keys of all accounts.
     pub ring: Arc<KeyRing>,
     /// The file has become unusable since.
     pub stale: bool,

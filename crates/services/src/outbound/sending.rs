@@ -149,6 +149,7 @@ impl Sending {
         self.row(request, &by.actor, send_at_ms, now_ms)
     }
 
+    /// Builds the row of a message.
     pub fn row(
         &self,
         request: &Request,
