@@ -188,6 +188,30 @@ fn code_of(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The trees of all `use` statements, and the code without these.
+fn without_imports(code: &str) -> (Vec<String>, String) {
+    let (mut trees, mut rest, mut tree) = (Vec::new(), String::new(), None::<String>);
+    for line in code.lines() {
+        let text = line.trim();
+        let begins = text.strip_prefix("use ").or_else(|| {
+            let (visibility, tree) = text.split_once(" use ")?;
+            (visibility.starts_with("pub") && !visibility.contains(' ')).then_some(tree)
+        });
+        match (&mut tree, begins) {
+            (Some(tree), _) => tree.push_str(text),
+            (None, Some(begins)) => tree = Some(begins.to_owned()),
+            (None, None) => {
+                rest.push_str(line);
+                rest.push('\n');
+            }
+        }
+        if tree.as_ref().is_some_and(|tree| tree.ends_with(';')) {
+            trees.extend(tree.take().map(|tree| tree.trim_end_matches(';').to_owned()));
+        }
+    }
+    (trees, rest)
+}
+
 /// Paths of a use tree, such as `a::{b, c::d}`.
 fn leaves(tree: &str) -> Vec<String> {
     let tree = tree.trim();
@@ -217,16 +241,12 @@ impl Imports {
         }
         for (module, path) in &imports.files {
             let code = code_of(&std::fs::read_to_string(path)?);
-            let mut named: Vec<Vec<String>> = Vec::new();
-            for (at, _) in code.match_indices("use ") {
-                let is_statement = code[..at].lines().last().is_none_or(|before| {
-                    let before = before.trim();
-                    before.is_empty() || before.starts_with("pub")
-                });
-                if let Some((tree, _)) = code[at + 4..].split_once(';').filter(|_| is_statement) {
-                    named.extend(leaves(tree).iter().filter_map(|leaf| absolute(leaf, module)));
-                }
-            }
+            let (trees, code) = without_imports(&code);
+            let mut named: Vec<Vec<String>> = trees
+                .iter()
+                .flat_map(|tree| leaves(tree))
+                .filter_map(|leaf| absolute(&leaf, module))
+                .collect();
             let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
             let tokens = code.split(|c: char| !word(c)).filter(|token| token.contains("::"));
             named.extend(tokens.filter_map(|token| absolute(token, module)));

@@ -18,7 +18,8 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{App, kinds, problem::Problem, strangers::Strangers};
+use super::{kinds, problem::Problem, strangers::Strangers};
+use crate::app::App;
 use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{

@@ -15,11 +15,13 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     finding::{self, Listing},
     idempotency::{Kept, Repeatable},
-    json, object,
     problem::Problem,
+};
+use crate::{
+    app::App,
+    body::{json, object},
 };
 use twilio_edge_domain::{
     api_key::Scope,

@@ -11,11 +11,10 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     finding::{self, Listing},
-    json,
     problem::Problem,
 };
+use crate::{app::App, body::json};
 use twilio_edge_domain::{api_key::Scope, cursor::Cursor, window::rfc3339};
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::AuditEntry;

@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, object, people, problem::Problem};
+use super::{finding, people, problem::Problem};
+use crate::{
+    app::App,
+    body::{json, object},
+};
 use twilio_edge_domain::{
     address::Address,
     check::{Kind, Verdict},

@@ -11,7 +11,11 @@ use axum::{
 use twilio_edge_contract::{ClaimsReply, ClaimsRequest, PROTOCOL_VERSION};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, check_batch, json, problem::Problem, read};
+use super::problem::Problem;
+use crate::{
+    app::App,
+    body::{check_batch, json, read},
+};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{metrics::Batch, store_metrics as steps, traces::Callout};
 use twilio_edge_services::access::api_keys::Caller;

@@ -15,15 +15,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     csv::{self, Import, Imported},
     finding,
     idempotency::{Repeatable, as_of_ms},
-    json, kinds, object, people,
+    kinds, people,
     problem::Problem,
-    whole,
 };
 use crate::views::ConsentShown;
+use crate::{
+    app::App,
+    body::{json, object, whole},
+};
 use twilio_edge_domain::{
     consent::{self, Consent},
     csv_import as lists,

@@ -12,7 +12,8 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{json, kinds, people, problem::Problem};
+use super::{kinds, people, problem::Problem};
+use crate::body::json;
 use twilio_edge_domain::{
     address::Address,
     csv_import::{About, BadLine, Checked, List},

@@ -14,7 +14,11 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, idempotency::Repeatable, json, kinds, object, problem::Problem};
+use super::{finding, idempotency::Repeatable, kinds, problem::Problem};
+use crate::{
+    app::App,
+    body::{json, object},
+};
 use twilio_edge_domain::{cursor::Cursor, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,

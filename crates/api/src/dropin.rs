@@ -24,12 +24,15 @@ pub use self::codes::reference;
 use self::refusals::Refusal;
 pub(super) use self::refusals::spoken;
 use super::{
-    App, access, finding,
+    access, finding,
     idempotency::{self, Kept, REPLAYED, as_of_ms},
-    json, kinds, people,
+    kinds, people,
     problem::Problem,
     sends::{self, take_on},
-    whole,
+};
+use crate::{
+    app::App,
+    body::{json, whole},
 };
 use twilio_edge_domain::{
     address::Address,

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, kinds, problem::Problem};
+use super::{finding, kinds, problem::Problem};
 use crate::views::{Class, EventShown, EventTold};
+use crate::{app::App, body::json};
 use twilio_edge_domain::cursor;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::histories::Search;

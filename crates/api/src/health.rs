@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::App;
+use crate::app::App;
 use twilio_edge_platform::metrics::Pool;
 use twilio_edge_store::StoreError;
 

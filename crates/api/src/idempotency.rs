@@ -12,7 +12,8 @@ use axum::{
 };
 use utoipa::IntoParams;
 
-use super::{App, kinds, problem::Problem, whole};
+use super::{kinds, problem::Problem};
+use crate::{app::App, body::whole};
 use twilio_edge_domain::idempotency::{Answer, Headers, Key, LONGEST, fingerprint};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;

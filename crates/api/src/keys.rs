@@ -9,7 +9,8 @@ use axum::{
 use twilio_edge_contract::{AccountKeys, KeyRing};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, json, kinds, problem::Problem};
+use super::{kinds, problem::Problem};
+use crate::{app::App, body::json};
 use twilio_edge_services::access::api_keys::Caller;
 
 pub(super) fn router() -> OpenApiRouter<App> {

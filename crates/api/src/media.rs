@@ -17,12 +17,14 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     finding::{self, Whose},
     idempotency::{Repeatable, as_of_ms},
-    json, kinds,
+    kinds,
     problem::Problem,
-    whole,
+};
+use crate::{
+    app::App,
+    body::{json, whole},
 };
 use twilio_edge_domain::{media::fitness::content_type, window::rfc3339};
 use twilio_edge_services::{

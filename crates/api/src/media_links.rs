@@ -14,7 +14,7 @@ use axum::{
 use futures_util::TryStreamExt;
 use object_store::GetRange;
 
-use super::App;
+use crate::app::App;
 use twilio_edge_domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition};
 use twilio_edge_platform::listener::admission::{Connection, Standing};
 use twilio_edge_services::outbound::media::library::Failure;

@@ -14,11 +14,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, finding, json, kinds,
+    finding, kinds,
     problem::Problem,
     taken::{self, One, SendShown},
 };
 use crate::views::{MessageShown, MessageTold};
+use crate::{app::App, body::json};
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::PREFIX};
 use twilio_edge_store::histories::Search;
 

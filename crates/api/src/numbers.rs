@@ -12,8 +12,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, problem::Problem};
+use super::{finding, problem::Problem};
 use crate::views::Story;
+use crate::{app::App, body::json};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::{api_keys::Caller, contact_history as story};
 

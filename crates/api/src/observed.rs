@@ -10,7 +10,8 @@ use axum::{
     response::Response,
 };
 
-use super::{App, access::Actor, problem::Refused};
+use super::{access::Actor, problem::Refused};
+use crate::app::App;
 use twilio_edge_domain::trace::Traceparent;
 use twilio_edge_platform::{log::REFUSALS, store_metrics as steps};
 

@@ -8,7 +8,8 @@ use utoipa::openapi::{
     security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{App, problem::Problem};
+use super::problem::Problem;
+use crate::app::App;
 
 const PAGE: &str = include_str!("openapi.html");
 

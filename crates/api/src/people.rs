@@ -3,7 +3,8 @@
 
 use axum::extract::{Path, rejection::PathRejection};
 
-use super::{App, kinds, problem::Problem};
+use super::{kinds, problem::Problem};
+use crate::app::App;
 use twilio_edge_domain::{address::Address, contact, phone::Region, suppression::EVERY_CHANNEL};
 
 /// Longest number or id, in characters.

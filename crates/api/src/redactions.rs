@@ -12,7 +12,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, idempotency::Repeatable, json, kinds, object, problem::Problem};
+use super::{finding, idempotency::Repeatable, kinds, problem::Problem};
+use crate::{
+    app::App,
+    body::{json, object},
+};
 use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,

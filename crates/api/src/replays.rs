@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    App, dead_letters::one_sink, idempotency::Repeatable, json, kinds, object, problem::Problem,
-};
+use super::{dead_letters::one_sink, idempotency::Repeatable, kinds, problem::Problem};
 use crate::views::Class;
+use crate::{
+    app::App,
+    body::{json, object},
+};
 use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{

@@ -15,11 +15,15 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, finding,
+    finding,
     idempotency::{Kept, Repeatable, as_of_ms},
-    json, kinds, object, people,
+    kinds, people,
     problem::Problem,
     taken::{Patience, SendShown},
+};
+use crate::{
+    app::App,
+    body::{json, object},
 };
 use twilio_edge_domain::{
     address::Address,

@@ -9,7 +9,11 @@ use axum::{
 use twilio_edge_contract::{PROTOCOL_VERSION, SettlementsReply, SettlementsRequest};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, check_batch, json, problem::Problem, read};
+use super::problem::Problem;
+use crate::{
+    app::App,
+    body::{check_batch, json, read},
+};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Batch;
 use twilio_edge_services::access::api_keys::Caller;

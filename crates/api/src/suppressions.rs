@@ -15,15 +15,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     csv::{self, Import, Imported},
     finding,
     idempotency::Repeatable,
-    json, kinds, object, people,
+    kinds, people,
     problem::Problem,
-    whole,
 };
 use crate::views::SuppressionShown;
+use crate::{
+    app::App,
+    body::{json, object, whole},
+};
 use twilio_edge_domain::{
     api_key::Scope,
     csv_import as lists,

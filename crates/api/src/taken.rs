@@ -19,11 +19,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     finding::{self, Whose},
-    json, kinds,
+    kinds,
     problem::Problem,
 };
+use crate::{app::App, body::json};
 use twilio_edge_domain::{
     address::Address, cursor::Cursor, sending::errors::Errors, window::rfc3339,
 };

@@ -18,11 +18,14 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     finding::{self, Whose},
-    json, kinds, object,
+    kinds,
     problem::Problem,
     sends::locale,
+};
+use crate::{
+    app::App,
+    body::{json, object},
 };
 use twilio_edge_domain::{
     api_key::Scope,

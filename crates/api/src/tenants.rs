@@ -17,10 +17,13 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App,
     finding::{self, Listing},
-    json, kinds, object,
+    kinds,
     problem::Problem,
+};
+use crate::{
+    app::App,
+    body::{json, object},
 };
 use twilio_edge_domain::{
     api_key::Scope,

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, finding, json, problem::Problem};
+use super::{finding, problem::Problem};
 use crate::views::WindowShown;
+use crate::{app::App, body::json};
 use twilio_edge_domain::window;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;

@@ -1,6 +1,8 @@
 //! What `make run` is made of: the shipped Envoy configuration moved to other addresses, a backend that
 //! shows what arrives, and processes that live and die together. The end-to-end suite starts its Envoys from
 //! the same configuration.
+//!
+//! Architecture invariant: depends on nothing of the service, so that end-to-end tests can use it.
 
 pub mod account;
 pub mod backend;

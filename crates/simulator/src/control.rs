@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use twilio_edge_filter::signature::Key;
 
 use super::content::Content;
+use super::delivery;
 use super::messages::Message;
 use super::request::{is_address, is_person, is_url, is_whatsapp};
 use super::rest::Json;
 use super::webhook::{self, set};
-use super::{Shared, delivery, fresh_sid, now_ms};
+use crate::state::{Shared, fresh_sid, now_ms};
 
 /// Most messages an overview has.
 const SHOWN: usize = 100;

@@ -10,9 +10,10 @@ use twilio_edge_filter::signature::Key;
 
 use super::faults::Fault;
 use super::messages::Message;
+use super::post;
 use super::request::is_whatsapp;
 use super::webhook::{self, Channel, Parameters};
-use super::{Shared, now_ms, post};
+use crate::state::{Shared, now_ms};
 
 /// Most callbacks under way; what is due meanwhile waits.
 const MAX_AT_ONCE: usize = 256;

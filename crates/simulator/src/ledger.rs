@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::Settings;
 use super::content::Content;
 use super::faults::Fault;
 use super::journey::{Journey, Step};
 use super::messages::{Message, Messages};
 use super::refusal::Refusal;
 use super::request::{Request, is_whatsapp};
+use crate::state::Settings;
 
 /// How long a person's message lets free texts be sent to them over WhatsApp.
 const WINDOW_MS: i64 = 24 * 3_600_000;

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::listing::{PAGE, page};
 use super::messages::rfc2822;
-use super::now_ms;
 use super::refusal::Refusal;
 use super::rest::{App, Json, allowed, finish, pairs, with_message};
+use crate::state::now_ms;
 
 pub(super) async fn media_list(
     State(shared): App,

@@ -22,7 +22,7 @@ use super::messages::Message;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::resources;
-use super::{Account, Shared, fresh_sid, now_ms};
+use crate::state::{Account, Shared, fresh_sid, now_ms};
 
 /// How long a request without an answer is kept waiting.
 const SILENCE: Duration = Duration::from_secs(60);

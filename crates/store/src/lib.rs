@@ -13,6 +13,8 @@
 //!
 //! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL says so first
 //! (`siblings.rs`), and from then on SQL has the last word on every claim of every sidecar.
+//!
+//! Architecture invariant: the only crate with SQL text and with Redis commands for leases; decides nothing about webhooks or messages.
 
 mod accepting;
 mod archiving;

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::{Sources, fail, listing};
+use super::listing;
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::window::rfc3339;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_store::{ArchiveQueue, StoreError};

@@ -6,12 +6,11 @@ use std::{future::Future, process::ExitCode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Sources,
     credentials::variable,
-    fail,
     ledger::account,
     listing::{self, Format},
 };
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::window::rfc3339;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{

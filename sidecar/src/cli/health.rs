@@ -9,7 +9,7 @@ use std::{
 };
 use twilio_edge_platform::terminal;
 
-use super::{Sources, fail};
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_platform::listener::Place;
 
 /// How long to connect, to ask and to answer may take, each.

@@ -6,7 +6,8 @@ use std::{fmt::Write as _, future::Future, process::ExitCode};
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Sources, credentials::variable, fail, listing};
+use super::{credentials::variable, listing};
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::{api_key::Scope, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{

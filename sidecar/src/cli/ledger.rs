@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Sources, fail};
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::{message::Number, tenant::is_account_sid};
 use twilio_edge_platform::config::{self, Config, without_password};
 use twilio_edge_store::{

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use super::fail;
+use crate::cli::failure::fail;
 use twilio_edge_domain::{
     period::{DAY_MS, day, instant},
     spreadsheet::neutralized_between_tabs,

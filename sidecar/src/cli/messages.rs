@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use super::{
-    fail,
     ledger::{self, Place},
     listing::{self, Format, Output, Period},
 };
+use crate::cli::failure::fail;
 use twilio_edge_api::views::{MessageShown, MessageTold};
 use twilio_edge_domain::message::{Message, Number};
 use twilio_edge_store::histories::Search;

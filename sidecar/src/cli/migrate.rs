@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use twilio_edge_platform::terminal;
 
-use super::{Sources, fail};
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_platform::config::without_password;
 use twilio_edge_store::Stores;
 

@@ -9,6 +9,7 @@ mod deliveries;
 mod demo;
 mod events;
 mod explain;
+mod failure;
 mod health;
 mod keys;
 mod ledger;
@@ -26,17 +27,18 @@ mod sends;
 mod serve;
 mod sign;
 mod simulator;
+mod sources;
 mod story;
 mod suppressions;
 mod templates;
 mod tenants;
 mod vectors;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use twilio_edge_platform::{config::Merged, file_access, terminal};
+use twilio_edge_platform::file_access;
 
 /// Exit code of a command line that cannot be parsed.
 const WRONG_ARGUMENTS: u8 = 2;
@@ -142,24 +144,4 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Vectors(args) => vectors::run(args),
     }
-}
-
-/// Where the sidecar's settings come from.
-#[derive(Debug, clap::Args)]
-struct Sources {
-    /// Settings that differ from the defaults, as TOML; the environment wins over it
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl Sources {
-    fn read(&self) -> Merged {
-        Merged::read(self.config.as_deref(), std::env::vars_os())
-    }
-}
-
-/// One line on what went wrong, and a failure.
-fn fail(problem: impl std::fmt::Display) -> ExitCode {
-    terminal::complain(&format!("twilio-edge: {problem}"));
-    ExitCode::FAILURE
 }

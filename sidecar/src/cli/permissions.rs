@@ -4,7 +4,8 @@
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path, process::ExitCode};
 use twilio_edge_platform::terminal;
 
-use super::{Sources, credentials::variable, fail, ledger};
+use super::{credentials::variable, ledger};
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::{
     address::Address,
     csv_import::{About, List},

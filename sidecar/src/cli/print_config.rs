@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use twilio_edge_platform::terminal;
 
-use super::{Sources, fail};
+use crate::cli::{failure::fail, sources::Sources};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -6,11 +6,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{
-    Sources,
     credentials::variable,
-    fail,
     ledger::{account, number},
 };
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::{message::Number, period::instant};
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use twilio_edge_filter::{config, metrics, overrides, reply};
 
-use super::fail;
+use crate::cli::failure::fail;
 use twilio_edge_domain::{event, optout};
 use twilio_edge_platform::config::Merged;
 

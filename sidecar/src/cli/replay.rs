@@ -10,7 +10,8 @@ use twilio_edge_platform::terminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use twilio_edge_contract::Class;
 
-use super::{Sources, credentials::variable, fail, ledger::account, listing};
+use super::{credentials::variable, ledger::account, listing};
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::period::instant;
 use twilio_edge_platform::clock::now_ms;

@@ -6,7 +6,8 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use serde_json::{Map, Value, json};
 use ureq::{Agent, http::Request};
 
-use super::{credentials::variable, fail, listing};
+use super::{credentials::variable, listing};
+use crate::cli::failure::fail;
 
 /// Where a key is, if no file has it.
 const KEY: &str = "TWILIO_EDGE_API_KEY";

@@ -6,11 +6,10 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Sources,
     credentials::variable,
-    fail,
     listing::{self, Format},
 };
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::{sending::outcome::is_message_sid, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::without_password;

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::preflight;
-use super::{Sources, fail};
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_api as http;
 use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
 use twilio_edge_platform::{
@@ -246,14 +246,14 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         ..config.connections.limits()
     };
     let admission = |name| Admission::new(limits, connections.listener(name));
-    let mut serving = vec![(door, app.router(), admission("main"))];
+    let mut serving = vec![(door, twilio_edge_api::router(&app), admission("main"))];
     if let Some(door) = admin {
         tracing::info!(event = "admin.listening", admin = %door, "administrators are answered on {door}");
-        serving.push((door, app.admin_router(), admission("admin")));
+        serving.push((door, twilio_edge_api::admin_router(&app), admission("admin")));
     }
     if let Some(door) = links {
         tracing::info!(event = "media.listening", links = %door, "links to media are answered on {door}");
-        serving.push((door, app.media_router(), admission("media")));
+        serving.push((door, twilio_edge_api::media_router(&app), admission("media")));
     }
     drop(app);
     tracing::info!(

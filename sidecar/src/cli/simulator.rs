@@ -11,7 +11,8 @@ use twilio_edge_platform::terminal;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{credentials, fail};
+use super::credentials;
+use crate::cli::failure::fail;
 use twilio_edge_platform::file_access;
 use twilio_edge_simulator::{self as simulator, Account, Content, Settings, usual_catalogue};
 

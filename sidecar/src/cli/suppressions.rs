@@ -3,10 +3,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{
-    fail, ledger,
+    ledger,
     listing::{self, Format},
     permissions::{Numbers, Place, accepted, contents, each_page},
 };
+use crate::cli::failure::fail;
 use twilio_edge_api::views::SuppressionShown;
 use twilio_edge_domain::{
     csv_import as lists,

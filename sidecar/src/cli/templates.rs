@@ -6,10 +6,10 @@ use std::{process::ExitCode, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Sources, fail,
     ledger::account,
     listing::{self, Format},
 };
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_api::templates::TemplateShown;
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::template::{

@@ -7,11 +7,11 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{
-    Sources,
     credentials::variable,
-    fail, ledger,
+    ledger,
     listing::{self, Output},
 };
+use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_api::tenants::TenantShown;
 use twilio_edge_domain::{
     policy::Policies,

@@ -8,10 +8,11 @@ use axum::{
 use serde_json::Value;
 
 use super::{
-    super::{App, kinds, problem::Problem},
+    super::{kinds, problem::Problem},
     codes,
     refusals::Refusal,
 };
+use crate::app::App;
 use twilio_edge_connectors::twilio::{Forward, Forwarded};
 use twilio_edge_domain::dropin::Mistake;
 

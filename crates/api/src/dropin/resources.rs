@@ -11,10 +11,14 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    super::{App, finding, json, kinds, problem::Problem, whole},
+    super::{finding, kinds, problem::Problem},
     known, message_sid, own, pairs,
     passed_on::{Answer, forwarded, look},
     refusals::Refusal,
+};
+use crate::{
+    app::App,
+    body::{json, whole},
 };
 use twilio_edge_connectors::twilio::Forward;
 use twilio_edge_domain::{

@@ -1,0 +1,80 @@
+//! Bodies of requests and responses.
+
+use axum::{
+    body::Bytes,
+    extract::rejection::{BytesRejection, FailedToBufferBody},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{kinds, problem::Problem};
+
+/// All of the body, or why not.
+pub(crate) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+            Problem::of(kinds::BODY_TOO_LARGE)
+        }
+        other => Problem::unreadable(&other.body_text()),
+    })
+}
+
+/// What the body asks for, or why not. A list is nothing: it would be read as fields in the order they happen to have here.
+pub(crate) fn object<T: serde::de::DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, Problem> {
+    let body = whole(body)?;
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::unreadable("the body must be a JSON object, not a list"));
+    }
+    serde_json::from_slice(&body).map_err(|error| Problem::unreadable(&error.to_string()))
+}
+
+/// What a filter sent, as `T`, or why not; `version` is which one it says it speaks.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    version: impl Fn(&T) -> u32,
+) -> Result<T, Problem> {
+    let body = whole(body)?;
+    let unreadable = |error: serde_json::Error| Problem::unreadable(&error.to_string());
+    let said = match serde_json::from_slice::<T>(&body) {
+        Ok(request) if version(&request) == twilio_edge_contract::PROTOCOL_VERSION => {
+            return Ok(request);
+        }
+        Ok(request) => f64::from(version(&request)),
+        // Another version may look different in every other respect: that comes before what is wrong with this one.
+        Err(error) => match serde_json::from_slice(&body).map_err(unreadable)? {
+            Versioned { v } if v == f64::from(twilio_edge_contract::PROTOCOL_VERSION) => {
+                return Err(unreadable(error));
+            }
+            Versioned { v } => v,
+        },
+    };
+    Err(Problem::unknown_version(said))
+}
+
+#[derive(serde::Deserialize)]
+struct Versioned {
+    v: f64,
+}
+
+/// The size every batch is checked for.
+pub(crate) fn check_batch(size: usize) -> Result<(), Problem> {
+    if size > twilio_edge_contract::MAX_BATCH {
+        return Err(Problem::batch_too_large(size));
+    }
+    if size == 0 {
+        return Err(Problem::unreadable("the batch is empty"));
+    }
+    Ok(())
+}
+
+/// A reply the filter takes: 200, JSON.
+pub(crate) fn json(reply: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(reply) {
+        Ok(body) => {
+            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        }
+        Err(error) => Problem::internal(&error.to_string()).into_response(),
+    }
+}
