@@ -50,9 +50,6 @@ use twilio_edge_domain::{
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::{Send, Turn, WaitingPage};
 
-/// Where everything of Twilio's is.
-const PATHS: &str = "/2010-04-01/";
-
 /// By which Twilio names a request of its own; some of its clients name theirs by it.
 const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
 const OUR_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -84,7 +81,7 @@ pub(super) fn router(app: &App) -> Router<App> {
 
 /// From here on, who calls and what they call their request is said as every client of ours says it.
 async fn named(mut request: Request, next: Next) -> Response {
-    let path = request.uri().path().strip_prefix(PATHS).unwrap_or_default();
+    let path = request.uri().path().strip_prefix(codes::PATHS).unwrap_or_default();
     let account_sid = path.split('/').nth(1).unwrap_or_default();
     let account_sid = account_sid.strip_suffix(".json").unwrap_or(account_sid).to_owned();
     let headers = request.headers_mut();

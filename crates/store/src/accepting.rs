@@ -4,12 +4,12 @@
 use twilio_edge_contract::Outcome;
 
 use super::{
-    Settle, StoreError, Stores,
     event::{ACCEPTED, Event},
     ledger::{Ledger, each_once},
     outbox::{Owed, owe},
-    sql::Durability,
 };
+use crate::settlement::Settle;
+use crate::{database::Durability, error::StoreError, stores::Stores};
 use twilio_edge_domain::webhook::Webhook;
 
 /// A webhook that was granted, and what sinks are owed of it.

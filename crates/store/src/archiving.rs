@@ -6,9 +6,10 @@ use std::{future::Future, time::Duration};
 
 use sqlx::FromRow;
 
-use super::{
-    retention::{late, rewind},
-    sql::{Bind, Database, Durability, StoreError, Transaction},
+use super::retention::{late, rewind};
+use crate::{
+    database::{Bind, Database, Durability, Transaction},
+    error::StoreError,
 };
 use twilio_edge_domain::{
     archive::{Envelope, Line, Name, day_of},

@@ -8,11 +8,11 @@ use std::{
 };
 
 use super::{
-    Grant, StoreError, Stores,
     event::Event,
     leases::Taken,
     ledger::{Decided, Known, arrival},
 };
+use crate::{error::StoreError, ledger::Grant, stores::Stores};
 use twilio_edge_domain::{
     lease::Claimed,
     webhook::{Pair, Webhook},

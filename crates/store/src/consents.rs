@@ -6,10 +6,12 @@ use std::{future::Future, time::Duration};
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{
-    AuditEntry,
-    sql::{ConsentStatements, Database, Durability, StoreError},
-    suppressions::{PersonAsked, people},
+use super::suppressions::{PersonAsked, people};
+use crate::{
+    database::{Database, Durability},
+    error::StoreError,
+    register::AuditEntry,
+    statements::ConsentStatements,
 };
 use twilio_edge_domain::{
     address::Address,
@@ -146,13 +148,13 @@ impl Consents {
     }
 
     /// The suppressions beside it, in the same database.
-    pub fn suppressions(&self) -> super::Suppressions {
-        super::Suppressions::of(self.database.clone(), self.timeout)
+    pub fn suppressions(&self) -> crate::suppressions::Suppressions {
+        crate::suppressions::Suppressions::of(self.database.clone(), self.timeout)
     }
 
     /// The contacts beside it, in the same database.
-    pub fn contacts(&self) -> super::Contacts {
-        super::Contacts::of(self.database.clone(), self.timeout)
+    pub fn contacts(&self) -> crate::contacts::Contacts {
+        crate::contacts::Contacts::of(self.database.clone(), self.timeout)
     }
 
     /// Ends the connections of one that was opened by itself.

@@ -9,7 +9,10 @@ use std::{
 
 use sqlx::FromRow;
 
-use super::sql::{Bind, Database, Durability, StoreError, Transaction};
+use crate::{
+    database::{Bind, Database, Durability, Transaction},
+    error::StoreError,
+};
 use twilio_edge_domain::{
     contact::{Keys, Link, MOST_LINKS, Tie},
     phone,

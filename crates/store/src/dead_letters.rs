@@ -5,10 +5,13 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::{
-    Due, Outbox,
     register::AuditEntry,
     retention::{late, rewind},
-    sql::{Durability, StoreError},
+};
+use crate::{
+    database::Durability,
+    error::StoreError,
+    outbox::{Due, Outbox},
 };
 
 /// A delivery that was given up. Times are milliseconds since 1970.

@@ -5,12 +5,15 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::{
-    AuditEntry,
     archiving::ADD_ERASURE,
     contacts,
     histories::Range,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
-    sql::{Bind, Durability, StoreError, Transaction},
+};
+use crate::{
+    database::{Bind, Durability, Transaction},
+    error::StoreError,
+    register::AuditEntry,
 };
 use twilio_edge_domain::sweep_counts::Swept;
 use twilio_edge_domain::{

@@ -6,7 +6,7 @@ use std::{fmt, num::NonZeroU32};
 
 use twilio_edge_contract::Identity;
 
-use super::Settle;
+use crate::settlement::Settle;
 use twilio_edge_domain::webhook::Webhook;
 
 /// The word for what the backend took; what it did not is `refused`.
@@ -144,7 +144,7 @@ impl<'a> Event<'a> {
         ]
     }
 
-    /// With what `later` knows taken in: the same merge the database makes ([`super::sql::merge`]), for two events that
+    /// With what `later` knows taken in: the same merge the database makes ([`crate::columns::merge`]), for two events that
     /// go in one statement.
     pub(super) fn merge(self, later: Event<'a>) -> Event<'a> {
         let same_hold = later.claim_id == self.claim_id && later.attempts == self.attempts;

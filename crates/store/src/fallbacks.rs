@@ -1,10 +1,8 @@
 //! What is sent instead of messages that have failed after Twilio had them: written once with what ends the wait for it, and
 //! found by the message it is instead of. What that is, and when, is the domain's to say.
 
-use super::{
-    sends::{Send, Sends, send_columns},
-    sql::{Bind, StoreError},
-};
+use super::sends::{Send, Sends, send_columns};
+use crate::{database::Bind, error::StoreError};
 
 /// Only who takes the fallback away sends it.
 const SWITCH: &str = "

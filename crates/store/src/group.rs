@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::sql::StoreError;
+use crate::error::StoreError;
 
 /// Requests that may wait, and items one transaction may carry.
 const WAITING: usize = 4096;

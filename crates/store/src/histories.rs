@@ -20,7 +20,8 @@ pub(super) use self::{
     windows::{Pairs, WINDOWS, WindowRow},
 };
 pub use self::{search::Search, windows::WindowSearch};
-use super::{StoreError, reader::Reader};
+use super::reader::Reader;
+use crate::error::StoreError;
 use twilio_edge_domain::{
     cursor::Cursor,
     message::{Heard, Message},

@@ -1,24 +1,17 @@
 //! Requests that came with an `Idempotency-Key`, as the database has them: taken by one copy at a time, and answered once, in
 //! a transaction of its own or in that of what the request changes. What a copy is to be told is the domain's business.
 
+use crate::statements::IdempotencyStatements;
 use std::{future::Future, time::Duration};
 
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::sql::{Database, Durability, StoreError, Transaction};
+use crate::{
+    database::{Database, Durability, Transaction},
+    error::StoreError,
+};
 use twilio_edge_domain::idempotency::{Answer, Headers, Key, Known, State, Verdict, judge};
-
-/// The statements about idempotency keys. Each takes one JSON array of rows.
-pub(super) struct IdempotencyStatements {
-    pub(super) find: &'static str,
-    /// Makes a row, or hands the one there is to another owner.
-    pub(super) take: &'static str,
-    /// Answers what is still its owner's: one row, or none.
-    pub(super) answer: &'static str,
-    pub(super) give_up: &'static str,
-    pub(super) let_go: &'static str,
-}
 
 /// How many rows go at a time once nobody is to be answered from them any more: `$1` now, `$2` how many.
 pub(super) const FORGET_KEYS: &str = "

@@ -20,8 +20,8 @@ use super::{
     event::{Event, EventRow},
     ledger::{Ledger, each_once},
     spool::{Place, Spool},
-    sql::StoreError,
 };
+use crate::error::StoreError;
 use twilio_edge_platform::{config, metrics::Metrics, store_metrics::Operation};
 
 /// Between two tries to reach a database that is away, at least and at most.

@@ -4,9 +4,10 @@
 
 use sqlx::FromRow;
 
-use super::{
-    sends::{Send, Sends, send_columns},
-    sql::{Bind, Database, Durability, StoreError},
+use super::sends::{Send, Sends, send_columns};
+use crate::{
+    database::{Bind, Database, Durability},
+    error::StoreError,
 };
 use twilio_edge_domain::sending::turns::Lane;
 

@@ -4,7 +4,9 @@
 
 use twilio_edge_contract::SettlementResult;
 
-use super::{Settle, StoreError, memory::Memory, redis::Redis};
+use super::{memory::Memory, redis::Redis};
+use crate::error::StoreError;
+use crate::settlement::Settle;
 use twilio_edge_domain::{
     lease::{Claimed, Record},
     webhook::Webhook,

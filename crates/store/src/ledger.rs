@@ -4,15 +4,16 @@
 //! Leases are decided here only when there is nothing faster, or it is away: one transaction over one batch, in which
 //! what is known is read under a lock, the domain decides, and what it decided is kept.
 
+use crate::rows::{Person, WantedPerson};
+use crate::settlement::Settle;
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     path::Path,
     time::Duration,
 };
 
-use twilio_edge_contract::{Identity, Outcome, SettlementResult};
+use twilio_edge_contract::SettlementResult;
 
 use super::{
     archiving::ArchiveQueue,
@@ -27,10 +28,13 @@ use super::{
     rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
     sends::Sends,
     siblings::{Outgoing, Siblings},
-    sql::{Database, Durability, StoreError, Transaction},
     suppressions::{self, PersonAsked, Suppressions},
     templates::Templates,
     tenants::Tenants,
+};
+use crate::{
+    database::{Database, Durability, Transaction},
+    error::StoreError,
 };
 use twilio_edge_domain::{
     lease::{Claimed, Lease, Periods, Record},
@@ -49,23 +53,6 @@ pub struct Grant {
     pub last_inbound_ms: Option<i64>,
     /// With `Proceed` of a message: its sender must not be written to.
     pub suppressed: bool,
-}
-
-/// One settlement, as the stores see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settle {
-    /// What was claimed.
-    pub identity: Identity,
-    /// [`Identity::dedupe_key`].
-    pub key: String,
-    /// The claim to settle.
-    pub claim_id: String,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What to answer duplicates with, as JSON.
-    pub answer: Option<String>,
-    /// Set when it was forwarded without a verdict: all of it.
-    pub unclaimed: Option<Webhook>,
 }
 
 /// What SQL knows of the webhooks and people of a batch.
@@ -519,14 +506,4 @@ fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<WantedPerson<'a>>) 
         })
         .collect();
     (keys.into_iter().collect(), people.into_iter().collect())
-}
-
-/// Whom a suppression is about: the tenant, and the number or id.
-pub(super) type Person = (String, String);
-
-/// One key of a person.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct WantedPerson<'a> {
-    pub(super) tenant: &'a str,
-    pub(super) number: Cow<'a, str>,
 }

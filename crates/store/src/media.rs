@@ -5,9 +5,10 @@ use std::{future::Future, time::Duration};
 
 use sqlx::FromRow;
 
-use super::{
-    sends::Send,
-    sql::{Bind, Database, Durability, StoreError, Transaction},
+use super::sends::Send;
+use crate::{
+    database::{Bind, Database, Durability, Transaction},
+    error::StoreError,
 };
 use twilio_edge_domain::media::{id_of, of_form};
 

@@ -9,7 +9,8 @@ use std::{
 
 use twilio_edge_contract::SettlementResult;
 
-use super::{Settle, leases::Taken};
+use super::leases::Taken;
+use crate::settlement::Settle;
 use twilio_edge_domain::{
     lease::{Periods, Record},
     webhook::Webhook,

@@ -9,9 +9,11 @@ use serde::Serialize;
 use sqlx::FromRow;
 use twilio_edge_contract::Class;
 
-use super::{
-    retention::{late, rewind},
-    sql::{Database, Durability, OutboxStatements, StoreError, Transaction},
+use super::retention::{late, rewind};
+use crate::{
+    database::{Database, Durability, Transaction},
+    error::StoreError,
+    statements::OutboxStatements,
 };
 use twilio_edge_domain::delivery::Next;
 use twilio_edge_platform::config;

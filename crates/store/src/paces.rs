@@ -9,10 +9,10 @@ use std::{
 
 use sqlx::FromRow;
 
-use super::{
-    redis::Redis,
-    sends::Sends,
-    sql::{Bind, Durability, StoreError},
+use super::{redis::Redis, sends::Sends};
+use crate::{
+    database::{Bind, Durability},
+    error::StoreError,
 };
 use twilio_edge_domain::sending::pace::{Bucket, Granted, Rate};
 

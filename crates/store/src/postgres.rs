@@ -14,14 +14,19 @@ use tokio::time::Instant;
 use super::{
     at_hand::{AtHand, IDLE},
     event::Event,
-    idempotency::IdempotencyStatements,
-    ledger::WantedPerson,
-    retention::RetentionStatements,
     rows::KnownRow,
-    sql::{
-        ConsentStatements, OutboxStatements, RegisterStatements, SiblingStatements, Statements,
-        StoreError, SuppressionStatements, TenantStatements, consent_columns, due_columns,
-        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
+};
+use crate::{
+    columns::{
+        consent_columns, due_columns, event_columns, heard_columns, merge, suppression_columns,
+        suppression_upsert,
+    },
+    error::StoreError,
+    rows::WantedPerson,
+    statements::{
+        ConsentStatements, IdempotencyStatements, OutboxStatements, RegisterStatements,
+        RetentionStatements, SiblingStatements, Statements, SuppressionStatements,
+        TenantStatements,
     },
 };
 use twilio_edge_platform::config;

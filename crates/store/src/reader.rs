@@ -7,9 +7,11 @@ use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 use super::{
     contacts,
     histories::{HeardRow, Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WindowRow},
-    postgres,
-    sql::{Statements, StoreError, json},
-    sqlite,
+    postgres, sqlite,
+};
+use crate::{
+    error::{StoreError, json},
+    statements::Statements,
 };
 use twilio_edge_domain::contact::Tie;
 use twilio_edge_platform::{config, metrics::Connections};

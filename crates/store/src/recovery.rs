@@ -15,8 +15,8 @@ use super::{
     event::EventRow,
     ledger::{Ledger, each_once},
     spool::{Adopted, Orphan, orphans},
-    sql::StoreError,
 };
+use crate::error::StoreError;
 use twilio_edge_platform::metrics::Metrics;
 
 /// How often a sidecar that runs looks for those that were killed beside it.

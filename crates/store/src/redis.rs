@@ -23,10 +23,11 @@ use redis::{
 
 use self::record::text;
 use super::{
-    Settle, StoreError,
     leases::{GivenBack, Taken},
     scripts,
 };
+use crate::error::StoreError;
+use crate::settlement::Settle;
 use twilio_edge_domain::{
     lease::{Claimed, Periods, Record},
     webhook::Webhook,

@@ -6,9 +6,11 @@ use std::{future::Future, time::Duration};
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{
-    idempotency::{Done, finish},
-    sql::{Database, Durability, RegisterStatements, StoreError},
+use super::idempotency::{Done, finish};
+use crate::{
+    database::{Database, Durability},
+    error::StoreError,
+    statements::RegisterStatements,
 };
 use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::config;

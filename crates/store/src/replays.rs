@@ -5,14 +5,11 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{
-    Outbox, Owed,
-    event::Event,
-    histories::Range,
-    ledger::each_once,
-    outbox::owe,
-    register::AuditEntry,
-    sql::{Bind, Durability, StoreError, Transaction},
+use super::{event::Event, histories::Range, ledger::each_once, outbox::owe, register::AuditEntry};
+use crate::{
+    database::{Bind, Durability, Transaction},
+    error::StoreError,
+    outbox::{Outbox, Owed},
 };
 use twilio_edge_domain::{archive::Found, event::delivery_id, webhook::Webhook};
 

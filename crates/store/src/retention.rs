@@ -8,9 +8,10 @@ use twilio_edge_domain::sweep_counts::Swept;
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{
-    idempotency::FORGET_KEYS,
-    sql::{Bind, Database, Durability, StoreError, Transaction},
+use super::idempotency::FORGET_KEYS;
+use crate::{
+    database::{Bind, Database, Durability, Transaction},
+    error::StoreError,
 };
 use twilio_edge_domain::{
     message::Number,
@@ -25,21 +26,6 @@ const LATE_MS: i64 = 1_800_000;
 
 /// What is deleted at a time of what is small.
 const SMALL: i64 = 1000;
-
-/// The statements that each database spells in its own way. Each takes one JSON array of rows.
-pub(super) struct RetentionStatements {
-    /// Makes sure that there is something to lock.
-    pub(super) begin_progress: &'static str,
-    /// How far these parts are, locked; nothing of what somebody else has locked.
-    pub(super) lock_progress: &'static str,
-    pub(super) keep_progress: &'static str,
-    /// So that what is written late is looked at again.
-    pub(super) rewind: &'static str,
-    pub(super) redact_events: &'static str,
-    pub(super) delete_events: &'static str,
-    /// Takes events out of what waits for the archive.
-    pub(super) unqueue: &'static str,
-}
 
 macro_rules! found {
     ($rest:literal) => {

@@ -2,14 +2,26 @@
 
 use serde::Serialize;
 use sqlx::FromRow;
+use std::borrow::Cow;
 
-use super::{event::ACCEPTED, ledger::Person, sql::StoreError};
+use super::event::ACCEPTED;
+use crate::error::StoreError;
 use twilio_edge_domain::{
     address::Address,
     lease::{Ending, Hold, Lease},
     suppression::Said,
     webhook::Pair,
 };
+
+/// Whom a suppression is about: the tenant, and the number or id.
+pub(super) type Person = (String, String);
+
+/// One key of a person.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WantedPerson<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) number: Cow<'a, str>,
+}
 
 /// What the ledger finds for a claim: a webhook it knows, or a person who is suppressed.
 #[derive(Debug, FromRow)]

@@ -8,11 +8,10 @@ use twilio_edge_domain::sending::backlog::SendsStanding;
 
 use sqlx::FromRow;
 
-use super::{
-    idempotency::Done,
-    register::AuditEntry,
-    sql::{Bind, Database, Durability, StoreError},
-    writes::Writes,
+use super::{idempotency::Done, register::AuditEntry, writes::Writes};
+use crate::{
+    database::{Bind, Database, Durability},
+    error::StoreError,
 };
 use twilio_edge_platform::config;
 

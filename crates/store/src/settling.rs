@@ -5,7 +5,9 @@ use std::{collections::HashMap, time::Instant};
 
 use twilio_edge_contract::{Outcome, SettlementResult};
 
-use super::{Settle, StoreError, Stores, event::Event, leases::GivenBack, ledger::refusal};
+use super::{event::Event, leases::GivenBack, ledger::refusal};
+use crate::settlement::Settle;
+use crate::{error::StoreError, stores::Stores};
 use twilio_edge_domain::lease::Record;
 use twilio_edge_platform::store_metrics::Operation;
 

@@ -14,9 +14,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    journal::Journal,
-    sql::{Database, Durability, SiblingStatements, StoreError},
+use super::journal::Journal;
+use crate::{
+    database::{Database, Durability},
+    error::StoreError,
+    statements::SiblingStatements,
 };
 
 /// How often a sidecar says that it is there.

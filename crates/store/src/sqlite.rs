@@ -18,16 +18,18 @@ use sqlx::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{
-    event::Event,
-    idempotency::IdempotencyStatements,
-    ledger::WantedPerson,
-    retention::RetentionStatements,
-    rows::KnownRow,
-    sql::{
-        ConsentStatements, OutboxStatements, RegisterStatements, SiblingStatements, Statements,
-        StoreError, SuppressionStatements, TenantStatements, consent_columns, due_columns,
-        event_columns, heard_columns, merge, suppression_columns, suppression_upsert,
+use super::{event::Event, rows::KnownRow};
+use crate::{
+    columns::{
+        consent_columns, due_columns, event_columns, heard_columns, merge, suppression_columns,
+        suppression_upsert,
+    },
+    error::StoreError,
+    rows::WantedPerson,
+    statements::{
+        ConsentStatements, IdempotencyStatements, OutboxStatements, RegisterStatements,
+        RetentionStatements, SiblingStatements, Statements, SuppressionStatements,
+        TenantStatements,
     },
 };
 use twilio_edge_platform::config;
@@ -228,7 +230,7 @@ pub(super) async fn look_up(
 ) -> Result<Vec<KnownRow>, StoreError> {
     let people: Vec<[&str; 2]> =
         people.iter().map(|person| [person.tenant, &*person.number]).collect();
-    let (keys, people) = (super::sql::json(keys)?, super::sql::json(&people)?);
+    let (keys, people) = (crate::error::json(keys)?, crate::error::json(&people)?);
     Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(people).fetch_all(executor).await?)
 }
 

@@ -7,9 +7,11 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{
-    AuditEntry,
-    sql::{Database, Durability, StoreError, SuppressionStatements, Transaction},
+use crate::{
+    database::{Database, Durability, Transaction},
+    error::StoreError,
+    register::AuditEntry,
+    statements::SuppressionStatements,
 };
 use twilio_edge_domain::{
     address::Address,

@@ -1,10 +1,8 @@
 //! Messages that were taken on, as a list: of one account, those that are so far or all, the latest first, a page at a time. What is
 //! shown of them is decided elsewhere.
 
-use super::{
-    sends::{Send, Sends, send_columns},
-    sql::{Bind, StoreError},
-};
+use super::sends::{Send, Sends, send_columns};
+use crate::{database::Bind, error::StoreError};
 
 /// How far a message may be.
 const STATES: [&str; 7] =

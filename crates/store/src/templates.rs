@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, future::Future, slice, time::Duration};
 
 use sqlx::FromRow;
 
-use super::{
-    register::AuditEntry,
-    sql::{Bind, Database, Durability, StoreError, Transaction},
+use super::register::AuditEntry;
+use crate::{
+    database::{Bind, Database, Durability, Transaction},
+    error::StoreError,
 };
 use twilio_edge_domain::{
     policy::Category,

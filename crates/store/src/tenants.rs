@@ -7,9 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::FromRow;
 
-use super::{
-    AuditEntry,
-    sql::{Database, Durability, StoreError, TenantStatements},
+use crate::{
+    database::{Database, Durability},
+    error::StoreError,
+    register::AuditEntry,
+    statements::TenantStatements,
 };
 use twilio_edge_domain::tenant::{Profile, Tenant};
 use twilio_edge_platform::config;

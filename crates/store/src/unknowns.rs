@@ -9,7 +9,10 @@ use sqlx::FromRow;
 use super::{
     register::AuditEntry,
     sends::{Send, Sends, send_columns},
-    sql::{Bind, Database, Durability, StoreError},
+};
+use crate::{
+    database::{Bind, Database, Durability},
+    error::StoreError,
 };
 use twilio_edge_domain::{address::Address, phone, sending::matching::Sought};
 
@@ -95,8 +98,8 @@ struct Named {
 
 impl Sends {
     /// The contacts beside it, in the same database.
-    pub fn contacts(&self) -> super::Contacts {
-        super::Contacts::of(self.database.clone(), self.timeout)
+    pub fn contacts(&self) -> crate::contacts::Contacts {
+        crate::contacts::Contacts::of(self.database.clone(), self.timeout)
     }
 
     /// Those that are to be looked for now.

@@ -1,10 +1,8 @@
 //! Messages that wait to be sent, as a list: of one account, to and from whom that is asked for, the latest first, a page at a
 //! time. What is shown of them is decided elsewhere.
 
-use super::{
-    sends::{Send, Sends, send_columns},
-    sql::{Bind, StoreError},
-};
+use super::sends::{Send, Sends, send_columns};
+use crate::{database::Bind, error::StoreError};
 use twilio_edge_domain::address::Address;
 
 /// What nobody knows of is left out: Twilio may list it.

@@ -8,7 +8,10 @@ use super::{
     idempotency::{self, Done},
     media,
     sends::{ADD, Send},
-    sql::{Bind, Database, Durability, StoreError, Transaction},
+};
+use crate::{
+    database::{Bind, Database, Durability, Transaction},
+    error::StoreError,
 };
 
 /// One of them.

@@ -7,6 +7,9 @@ use axum::http::StatusCode;
 
 use super::super::kinds::{self, Kind};
 
+/// Prefix of all paths of Twilio's REST API.
+pub(super) const PATHS: &str = "/2010-04-01/";
+
 /// A code of Twilio's, and the status it is told with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {

@@ -16,7 +16,7 @@ use super::{
         kinds,
         problem::{Problem, Refused},
     },
-    PATHS, codes,
+    codes,
 };
 use twilio_edge_domain::dropin::Mistake;
 
@@ -77,8 +77,8 @@ struct Ours {
 }
 
 /// Whatever is refused on Twilio's paths, in Twilio's words.
-pub(in super::super) async fn spoken(request: Request, next: Next) -> Response {
-    let is_twilios = request.uri().path().starts_with(PATHS);
+pub(crate) async fn spoken(request: Request, next: Next) -> Response {
+    let is_twilios = request.uri().path().starts_with(codes::PATHS);
     let response = next.run(request).await;
     if !is_twilios || !is_problem(&response) {
         return response;

@@ -2,10 +2,10 @@
 
 use super::Histories;
 use crate::{
-    StoreError,
     consents::ConsentRow,
     suppressions::{SuppressionRow, people},
 };
+use crate::{error::StoreError, statements::Statements};
 use twilio_edge_domain::{consent::Consent, suppression::Suppression};
 
 impl Histories {

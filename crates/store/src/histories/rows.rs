@@ -4,7 +4,7 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use crate::sql::heard_columns;
+use crate::columns::heard_columns;
 use twilio_edge_domain::{
     address::Address,
     message::{Direction, Heard, is_of_inbound},

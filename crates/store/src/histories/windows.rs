@@ -4,7 +4,7 @@
 use sqlx::FromRow;
 
 use super::{Histories, Page};
-use crate::StoreError;
+use crate::error::StoreError;
 use twilio_edge_domain::{address::Address, cursor::Cursor, message::Number, window::Window};
 
 /// A search for the windows of one person.

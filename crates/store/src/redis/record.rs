@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::StoreError;
+use crate::error::StoreError;
 use twilio_edge_domain::lease::{Ending, Hold, Lease, Record};
 
 /// The lease's attempt, when it was first heard of and from when on it is forgotten; its hold; how its claims ended.

@@ -1,0 +1,111 @@
+//! Parts of statements that both databases spell alike.
+
+/// The columns of a delivery that is due, and of its event.
+macro_rules! due_columns {
+    () => {
+        "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, \
+         coalesce(e.class, '') AS class, d.account_sid, coalesce(e.message_sid, '') AS message_sid, e.status, \
+         e.error_code, e.route, e.form, e.received_at_ms"
+    };
+}
+pub(super) use due_columns;
+
+/// The columns of `events`, in the order both databases bind them.
+macro_rules! event_columns {
+    () => {
+        "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
+         received_at_ms, attempts, claim_id, held_until_ms, outcome, settled_at_ms, answer, envelope"
+    };
+}
+pub(super) use event_columns;
+
+/// The columns of `suppressions`, all of them.
+macro_rules! suppression_columns {
+    () => {
+        "tenant, number, channel, source, error_code, suppressed, since_ms, changed_at_ms, message_sid, route, heard_on, \
+         sender, service_sid, changed_by"
+    };
+}
+pub(super) use suppression_columns;
+
+/// The columns of `consents`, all of them.
+macro_rules! consent_columns {
+    () => {
+        "id, tenant, number, channel, category, state, at_ms, source, proof, ip, user_agent, recorded_at_ms, recorded_by"
+    };
+}
+pub(super) use consent_columns;
+
+/// What an upsert of a suppression changes.
+macro_rules! suppression_upsert {
+    () => {
+        "ON CONFLICT (tenant, number, channel, source, error_code) DO UPDATE SET suppressed = excluded.suppressed, \
+         since_ms = excluded.since_ms, changed_at_ms = excluded.changed_at_ms, message_sid = excluded.message_sid, \
+         route = excluded.route, heard_on = excluded.heard_on, sender = excluded.sender, \
+         service_sid = excluded.service_sid, changed_by = excluded.changed_by"
+    };
+}
+pub(super) use suppression_upsert;
+
+/// The columns of `events` that tell what became of a message.
+macro_rules! heard_columns {
+    () => {
+        "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
+         coalesce(received_at_ms, settled_at_ms, 0) AS heard_ms, attempts, outcome, settled_at_ms, redacted_at_ms"
+    };
+}
+pub(super) use heard_columns;
+
+/// In whatever order a webhook's arrivals and ends are written, the row ends up the same. `excluded` wins the hold if the
+/// backend took the webhook, if it was handed out more often than `kept` knows, if it ends the very hold `kept` has, or if
+/// two claims got the same attempt, one of them by a store that could not reach the other's: that one looks again.
+/// What is forgotten (nothing happened since `$forgotten`) begins anew. Written for both databases, which call the
+/// smaller and the greater of two by different names.
+macro_rules! merge {
+    (@wins) => {
+        "coalesce(kept.outcome, '') <> 'accepted' AND (excluded.outcome = 'accepted' \
+         OR excluded.attempts > kept.attempts OR (excluded.attempts = kept.attempts \
+         AND excluded.claim_id = kept.claim_id AND excluded.outcome IS NOT NULL) \
+         OR (excluded.attempts = kept.attempts AND excluded.claim_id <> kept.claim_id \
+         AND excluded.held_until_ms IS NOT NULL AND kept.held_until_ms IS NOT NULL))"
+    };
+    (@forgotten $forgotten:literal) => {
+        concat!(
+            "coalesce(kept.held_until_ms, kept.settled_at_ms, kept.received_at_ms, 0) <= ",
+            $forgotten
+        )
+    };
+    (@settled $column:literal, $forgotten:literal) => {
+        concat!(
+            $column, " = CASE WHEN ", merge!(@forgotten $forgotten), " THEN excluded.", $column,
+            " WHEN ", merge!(@wins), " THEN coalesce(excluded.", $column, ", kept.", $column,
+            ") ELSE coalesce(kept.", $column, ", excluded.", $column, ") END"
+        )
+    };
+    (@held $column:literal, $forgotten:literal, $otherwise:literal) => {
+        concat!(
+            $column, " = CASE WHEN ", merge!(@forgotten $forgotten), " OR (", merge!(@wins),
+            ") THEN excluded.", $column, " ELSE ", $otherwise, " END"
+        )
+    };
+    ($least:literal, $greatest:literal, $forgotten:literal) => {
+        concat!(
+            " ON CONFLICT (dedupe_key) DO UPDATE SET route = coalesce(kept.route, excluded.route), \
+             form = coalesce(kept.form, excluded.form), envelope = coalesce(kept.envelope, excluded.envelope), channel = coalesce(kept.channel, excluded.channel), \
+             theirs = CASE WHEN kept.redacted IS NULL THEN coalesce(kept.theirs, excluded.theirs) ELSE kept.theirs END, ours = coalesce(kept.ours, excluded.ours), \
+             received_at_ms = coalesce(", $least, "(kept.received_at_ms, excluded.received_at_ms), \
+             kept.received_at_ms, excluded.received_at_ms), attempts = CASE WHEN ",
+            merge!(@forgotten $forgotten), " THEN excluded.attempts ELSE ", $greatest,
+            "(kept.attempts, excluded.attempts) END, ",
+            merge!(@held "claim_id", $forgotten, "kept.claim_id"), ", ",
+            merge!(@held "answer", $forgotten, "kept.answer"), ", ",
+            merge!(@held "held_until_ms", $forgotten,
+                "CASE WHEN excluded.claim_id = kept.claim_id AND excluded.attempts = kept.attempts \
+                 AND excluded.held_until_ms > kept.held_until_ms THEN excluded.held_until_ms \
+                 ELSE kept.held_until_ms END"), ", ",
+            merge!(@settled "outcome", $forgotten), ", ",
+            merge!(@settled "settled_at_ms", $forgotten)
+        )
+    };
+}
+pub(super) use merge;

@@ -1,0 +1,45 @@
+//! Error of every store, and the rows that a statement takes.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Why a store did not do as asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// It could not be reached, or did not answer in time: ask again.
+    Away(String),
+    /// It understood and refused; asking again changes nothing.
+    Refused(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Away(reason) => write!(f, "cannot be reached: {reason}"),
+            StoreError::Refused(reason) => write!(f, "refuses: {reason}"),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> StoreError {
+        // SQLSTATE class 22 is bad data, 23 a broken constraint; SQLite says 19 and 20 for these.
+        let refused =
+            error.as_database_error().and_then(|error| error.code()).is_some_and(|code| match code
+                .len()
+            {
+                5 => code.starts_with("22") || code.starts_with("23"),
+                _ => code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 19 | 20)),
+            });
+        match refused {
+            true => StoreError::Refused(error.to_string()),
+            false => StoreError::Away(error.to_string()),
+        }
+    }
+}
+
+/// Renders the rows that a statement takes, as a JSON array.
+pub(super) fn json(rows: &[impl Serialize]) -> Result<String, StoreError> {
+    serde_json::to_string(rows).map_err(|error| StoreError::Refused(error.to_string()))
+}
