@@ -11,12 +11,14 @@
 //! module. [`Host`] drives any [`Filter`], so the native build can stand in for the module.
 
 mod calls;
+mod filter;
 mod guest;
 mod proxy;
 mod stream;
 mod vm;
 mod wasi;
 
+pub use self::filter::{Action, Callback, Cost, Filter};
 pub use self::proxy::{Answer, BufferKind, Callout, Cluster, MapKind, Pairs, Proxy, Reply, Status};
 pub use self::stream::{Passed, Stream};
 pub use self::vm::Compiled;
@@ -24,83 +26,6 @@ pub use self::vm::Compiled;
 use anyhow::{Context, Result, ensure};
 
 use self::proxy::Deferred;
-
-/// What a callback returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Let go what is here, and what was held.
-    Continue,
-    /// Hold it.
-    Pause,
-}
-
-/// What the host calls in a filter. Contexts are named by their number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names and arguments of the ABI")]
-pub enum Callback {
-    Create { context: u32, root: u32 },
-    VmStart { root: u32 },
-    Configure { root: u32, bytes: usize },
-    RequestHeaders { stream: u32, count: usize, ends: bool },
-    RequestBody { stream: u32, bytes: usize, ends: bool },
-    RequestTrailers { stream: u32, count: usize },
-    ResponseHeaders { stream: u32, count: usize, ends: bool },
-    ResponseBody { stream: u32, bytes: usize, ends: bool },
-    ResponseTrailers { stream: u32, count: usize },
-    CallResponse { root: u32, token: u32, headers: usize, bytes: usize },
-    QueueReady { root: u32, queue: u32 },
-    Tick { root: u32 },
-    Log { context: u32 },
-    Done { context: u32 },
-    Delete { context: u32 },
-}
-
-impl Callback {
-    /// The context it is about, on which host calls act until the filter names another.
-    fn context(self) -> u32 {
-        match self {
-            Callback::Create { context, .. }
-            | Callback::Log { context }
-            | Callback::Done { context }
-            | Callback::Delete { context } => context,
-            Callback::VmStart { root }
-            | Callback::Configure { root, .. }
-            | Callback::CallResponse { root, .. }
-            | Callback::QueueReady { root, .. }
-            | Callback::Tick { root } => root,
-            Callback::RequestHeaders { stream, .. }
-            | Callback::RequestBody { stream, .. }
-            | Callback::RequestTrailers { stream, .. }
-            | Callback::ResponseHeaders { stream, .. }
-            | Callback::ResponseBody { stream, .. }
-            | Callback::ResponseTrailers { stream, .. } => stream,
-        }
-    }
-}
-
-/// A filter, compiled or native.
-pub trait Filter {
-    /// The host's side of it.
-    fn proxy(&mut self) -> &mut Proxy;
-
-    /// Calls it. Returns its answer, an error if it trapped.
-    fn call(&mut self, callback: Callback) -> Result<u32>;
-
-    /// Bytes of memory it has taken from the machine; none if that cannot be told.
-    fn memory_bytes(&mut self) -> Option<usize>;
-
-    /// What it has used so far; none if that cannot be told.
-    fn cost(&mut self) -> Option<Cost>;
-}
-
-/// What a filter has used: no times, so any machine tells the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
-    /// Instructions of WebAssembly.
-    pub instructions: u64,
-    /// Calls to the host.
-    pub host_calls: u64,
-}
 
 /// Drives a filter as Envoy's filter manager does, on one worker.
 pub struct Host<F> {

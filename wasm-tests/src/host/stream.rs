@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Pairs;
+use super::proxy::Pairs;
 
 /// When something happened: the clock, and the order of what happened at the same time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,9 +9,10 @@ use wasmtime::{
     Config, Engine, Instance, InstancePre, Linker, Module, Store, WasmParams, WasmResults,
 };
 
+use super::filter::{Callback, Cost, Filter};
 use super::guest::told;
 use super::proxy::Proxy;
-use super::{Callback, Cost, Filter, calls, wasi};
+use super::{calls, wasi};
 use crate::repository;
 
 /// Instructions one callback may take: far more than any needs, and an end of a loop that has none.
