@@ -282,7 +282,7 @@ impl Stack {
         let created = command.output().await?;
         ensure!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
         let created: Value = serde_json::from_slice(&created.stdout)?;
-        Ok(created["token"].as_str().context("no token")?.to_owned())
+        Ok(created.get("token").and_then(|token| token.as_str()).context("no token")?.to_owned())
     }
 
     /// A signed POST of `form`.

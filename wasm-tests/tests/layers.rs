@@ -58,7 +58,8 @@ fn short(package: &str) -> Option<String> {
 
 fn members() -> Result<Vec<Member>> {
     let root: Table = std::fs::read_to_string(repository().join("Cargo.toml"))?.parse()?;
-    let listed = root["workspace"]["members"].as_array().context("no members")?;
+    let workspace = root.get("workspace").context("no workspace")?;
+    let listed = workspace.get("members").and_then(toml::Value::as_array).context("no members")?;
     let mut folders = vec![repository().to_owned()];
     for member in listed.iter().filter_map(toml::Value::as_str) {
         match member.strip_suffix("/*") {
@@ -76,7 +77,8 @@ fn members() -> Result<Vec<Member>> {
             let manifest: Table = std::fs::read_to_string(folder.join("Cargo.toml"))
                 .with_context(|| folder.display().to_string())?
                 .parse()?;
-            let package = manifest["package"]["name"].as_str().context("a name")?;
+            let package = manifest.get("package").and_then(|package| package.get("name"));
+            let package = package.and_then(toml::Value::as_str).context("a name")?;
             let name = short(package).with_context(|| format!("{package} is not named as ours"))?;
             Ok(Member { name, folder, manifest })
         })
@@ -273,7 +275,7 @@ impl Imports {
     fn file_of(&self, path: &[String]) -> Option<Vec<String>> {
         (0..=path.len())
             .rev()
-            .map(|length| path[..length].to_vec())
+            .filter_map(|length| path.get(..length).map(<[String]>::to_vec))
             .find(|prefix| self.files.contains_key(prefix))
     }
 
@@ -297,7 +299,7 @@ impl Imports {
         for (module, reached) in &reachable {
             let circle: BTreeSet<Vec<String>> = reached
                 .iter()
-                .filter(|other| reachable[other].contains(*module))
+                .filter(|other| reachable.get(*other).is_some_and(|back| back.contains(*module)))
                 .cloned()
                 .collect();
             if circle.len() > 1 {

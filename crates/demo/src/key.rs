@@ -22,7 +22,6 @@ struct Made {
 
 /// Sees to it that `file` has a key that the sidecar takes; `create` makes one and prints it.
 pub async fn keep(file: &Path, sidecar: SocketAddr, create: Command) -> Result<(), String> {
-    twilio_edge_platform::file_access::repair(file);
     if let Ok(kept) = fs::read_to_string(file)
         && is_known(sidecar, kept.trim()).await
     {

@@ -51,7 +51,6 @@ use twilio_edge_platform::{
 /// How long answers under way may take when it is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-
 /// Answers on `listener` until `stop`, and moves messages on meanwhile.
 pub async fn serve(
     listener: TcpListener,

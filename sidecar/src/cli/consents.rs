@@ -7,7 +7,6 @@ use super::{
     listing::{self, Format},
     permissions::{Failure, Numbers, Place, accepted, contents, each_page},
 };
-use crate::cli::failure::fail;
 use twilio_edge_api::views::ConsentShown;
 use twilio_edge_domain::{
     address::Address,

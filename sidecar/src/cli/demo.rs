@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 use std::{env, fs};
-use twilio_edge_platform::terminal;
+use twilio_edge_platform::{file_access, terminal};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -198,6 +198,7 @@ impl Demo {
         let mut create = self.on_our_data(&us);
         create.args(["keys", "create", "--json", "--scope", "app", "--name", "make run"]);
         create.args(["--account", &self.account.sid]);
+        file_access::repair(&self.args.key());
         key::keep(&self.args.key(), self.args.sidecar(), create).await
     }
 

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use twilio_edge_platform::file_access;
+use twilio_edge_platform::{file_access, terminal};
 
 /// Exit code of a command line that cannot be parsed.
 const WRONG_ARGUMENTS: u8 = 2;

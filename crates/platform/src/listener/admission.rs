@@ -30,15 +30,15 @@ pub struct Limits {
     /// Most of them from one address (of IPv6: one /64) that have not shown a good key.
     pub max_per_address: usize,
     /// How long the headers of a request may take.
-    pub(crate) header_timeout: Duration,
+    pub header_timeout: Duration,
     /// How long a stranger's connection may wait for its next request.
     pub idle_timeout: Duration,
     /// The same for a connection that has shown a good key.
-    pub(crate) known_idle_timeout: Duration,
+    pub known_idle_timeout: Duration,
     /// Most concurrent requests of one HTTP/2 connection.
     pub streams: u32,
     /// Most bytes of a request's headers.
-    pub(crate) header_bytes: usize,
+    pub header_bytes: usize,
 }
 
 impl Limits {

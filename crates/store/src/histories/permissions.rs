@@ -1,11 +1,11 @@
 //! Suppressions and consents of a contact, for the history of a number: read beside a running sidecar, changed elsewhere.
 
 use super::Histories;
+use crate::error::StoreError;
 use crate::{
     consents::ConsentRow,
     suppressions::{SuppressionRow, people},
 };
-use crate::{error::StoreError, statements::Statements};
 use twilio_edge_domain::{consent::Consent, suppression::Suppression};
 
 impl Histories {
