@@ -83,6 +83,7 @@ pub(super) fn check(
         cut.check_body()?;
         cut.check_opt_out_type()?;
         cut.check_button_payload()?;
+        cut.check_button_type()?;
     }
     Ok(())
 }

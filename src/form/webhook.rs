@@ -49,10 +49,6 @@ const SINGLE_VALUED: [&str; 34] = [
     "WaId",
 ];
 
-/// Message types that are no answer to a button. Twilio may add types, so an unknown one contradicts nothing.
-const NOT_A_BUTTON: [&str; 9] =
-    ["audio", "contacts", "document", "image", "location", "reaction", "sticker", "text", "video"];
-
 /// Digits of a phone number that its second spelling shares: Mexico, Brazil, Argentina, Ivory Coast and Benin have
 /// numbers with one or two digits more after the country code.
 const SHARED_DIGITS: usize = 7;
@@ -253,8 +249,7 @@ fn check_agreement(
         }
     }
     let is_button = said("ButtonPayload").or_else(|| said("ButtonText")).is_some();
-    let denied = said("MessageType").is_some_and(|kind| NOT_A_BUTTON.contains(&kind));
-    if is_button && (denied || channel == "sms") {
+    if is_button && channel == "sms" {
         return Err(Misshape::Contradictory("ButtonPayload"));
     }
     Ok(())

@@ -20,6 +20,10 @@ const AFTER_BODY: [(&str, &str); 10] = [
     ("FrequentlyForwarded", "tf"),
 ];
 
+/// Message types that are no answer to a button. Twilio may add types, so an unknown one contradicts nothing.
+const NOT_A_BUTTON: [&str; 9] =
+    ["audio", "contacts", "document", "image", "location", "reaction", "sticker", "text", "video"];
+
 impl Cut<'_> {
     /// Refuses an error code without the URL that failed. Twilio sends both to a fallback URL, and an inbound message
     /// has an error code nowhere else (twilio.com/docs/messaging/guides/webhook-request).
@@ -108,6 +112,28 @@ impl Cut<'_> {
         let between = self.text.get(message..opt_out).unwrap_or_default();
         match between.contains("ProfileName") || between.contains("Referral") {
             true => Err(Misshape::Ambiguous("OptOutType")),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses the fields of a button in a message of another type. The type is Twilio's own word, and a cut can hide its
+    /// parameter (`MessageTy`=`petext`), but not take its name out of the text.
+    pub(super) fn check_button_type(&self) -> Result<(), Misshape> {
+        let is_filled = |name| self.entry(name).is_some_and(|(_, value)| !value.is_empty());
+        if !is_filled("ButtonPayload") && !is_filled("ButtonText") {
+            return Ok(());
+        }
+        let contradicts = match self.entry("MessageType") {
+            Some((_, kind)) => {
+                NOT_A_BUTTON.iter().any(|no| no.starts_with(kind) || kind.starts_with(no))
+            }
+            None => {
+                let message = self.entry("MessageSid").map_or(0, |(start, _)| start);
+                self.text.get(message..).is_some_and(|rest| rest.contains("MessageType"))
+            }
+        };
+        match contradicts {
+            true => Err(Misshape::Contradictory("ButtonPayload")),
             false => Ok(()),
         }
     }

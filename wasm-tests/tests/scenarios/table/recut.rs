@@ -132,9 +132,20 @@ fn a_button_title_is_not_cut_into_a_payload() -> Result<Scenario> {
         .without("ButtonText")
         .set("Body", "xButtonPayloadpay_allButtonPayloadyesButtonTextx")
         .set("ButtonPayload", "pay_all");
+    // A text is no button, whatever it holds.
+    let typed = whatsapp("stopButtonPayloadx").set("MessageType", "text");
+    let pressed = typed
+        .clone()
+        .without("MessageType")
+        .set("Body", "stop")
+        .add("ButtonPayload", "x")
+        .add("MessageTy", "petext");
     // The first mention is in the body.
     let earlier = genuine.clone().set("Body", "x").set("ButtonPayload", "pay_allButtonPayloadyes");
-    Ok(Scenario::new(sent(vec![cut(&genuine, &later)?, cut(&genuine, &earlier)?]), all_refused))
+    Ok(Scenario::new(
+        sent(vec![cut(&genuine, &later)?, cut(&genuine, &earlier)?, cut(&typed, &pressed)?]),
+        all_refused,
+    ))
 }
 
 fn a_text_is_not_cut_into_an_opt_out() -> Result<Scenario> {
