@@ -190,9 +190,10 @@ fn code_of(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The trees of all `use` statements, and the code without these.
+/// The trees of all `use` statements but those that publish a module's own children, and the code without these.
 fn without_imports(code: &str) -> (Vec<String>, String) {
     let (mut trees, mut rest, mut tree) = (Vec::new(), String::new(), None::<String>);
+    let mut publishes = false;
     for line in code.lines() {
         let text = line.trim();
         let begins = text.strip_prefix("use ").or_else(|| {
@@ -201,7 +202,10 @@ fn without_imports(code: &str) -> (Vec<String>, String) {
         });
         match (&mut tree, begins) {
             (Some(tree), _) => tree.push_str(text),
-            (None, Some(begins)) => tree = Some(begins.to_owned()),
+            (None, Some(begins)) => {
+                publishes = text.starts_with("pub");
+                tree = Some(begins.to_owned());
+            }
             (None, None) => {
                 rest.push_str(line);
                 rest.push('\n');
@@ -209,6 +213,11 @@ fn without_imports(code: &str) -> (Vec<String>, String) {
         }
         if tree.as_ref().is_some_and(|tree| tree.ends_with(';')) {
             trees.extend(tree.take().map(|tree| tree.trim_end_matches(';').to_owned()));
+            if std::mem::take(&mut publishes)
+                && trees.last().is_some_and(|tree| tree.starts_with("self::"))
+            {
+                trees.pop();
+            }
         }
     }
     (trees, rest)

@@ -116,8 +116,9 @@ mod tests {
             for (n, line) in text.lines().enumerate() {
                 let prints = ["println!(", "print!(", "eprint!(", "dbg!(", "stdout()", "stderr()"];
                 let print = prints.iter().find(|print| line.contains(**print));
-                let is_question =
-                    line.contains("is_terminal()") || line.contains("ProgressDrawTarget::");
+                let is_question = ["is_terminal()", "ProgressDrawTarget::", "use_stderr()"]
+                    .iter()
+                    .any(|question| line.contains(question));
                 assert!(print.is_none() || is_question, "{}:{}: {line}", path.display(), n + 1);
             }
         }

@@ -141,7 +141,10 @@ async fn the_sidecar_on_a_unix_socket_decides(shared: &Stack) -> Result<()> {
         .env("TWILIO_EDGE_LISTEN", format!("unix:{}", socket.display()))
         .env("TWILIO_EDGE_ADMIN_LISTEN", "off")
         .env("TWILIO_EDGE_TOKEN", EDGE_TOKEN)
-        .env("DATABASE_URL", format!("sqlite://{}", folder.path().join("ledger.db").display()));
+        .env(
+            "DATABASE_URL",
+            format!("sqlite://{}", folder.path().join("data/ledger.db").display()),
+        );
     let mut process = Process::start("sidecar", command, folder.path())?;
     let edge = shared
         .another_with(UNIX, |config| {

@@ -132,7 +132,8 @@ mod tests {
     const MB: u64 = 1 << 20;
 
     fn usual(channel: &str) -> Limits {
-        crate::defaults::section(&format!("media.{channel}"))
+        let known = ["whatsapp", "sms"].contains(&channel);
+        crate::defaults::section(&format!("media.{}", if known { channel } else { "rcs" }))
     }
 
     fn why(channel: &str, found: &[(&str, u64)]) -> Option<(usize, Why)> {

@@ -97,6 +97,8 @@ fn spelled(e164: &str) -> Option<Spelled> {
         .or_else(|| of_country("55").and_then(brazil))
         .or_else(|| of_country("225").and_then(ivory_coast))
         .or_else(|| of_country("229").and_then(benin))
+        // No number begins with the trunk prefix of its country.
+        .filter(|found| [&found.today, &found.before].iter().all(|one| trunk(one).0.is_none()))
 }
 
 /// Until 2019 a mobile had a 1 before its ten digits.
