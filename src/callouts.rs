@@ -23,7 +23,7 @@ const RETRY_MOST_MS: u64 = 400;
 
 /// One request's part of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter<T> {
+pub struct QueuedItem<T> {
     /// Who is waiting for the answer.
     pub sender: T,
     /// The JSON to send.
@@ -32,7 +32,7 @@ pub struct Letter<T> {
     seen_ms: Option<u64>,
 }
 
-impl<T> Letter<T> {
+impl<T> QueuedItem<T> {
     /// A new letter.
     pub fn new(sender: T, json: String) -> Self {
         Self { sender, json, seen_ms: None }
@@ -47,20 +47,20 @@ impl<T> Letter<T> {
 /// Letters of one kind, waiting and under way.
 #[derive(Debug)]
 pub struct Callouts<T> {
-    waiting: VecDeque<Letter<T>>,
+    waiting: VecDeque<QueuedItem<T>>,
     waiting_bytes: usize,
     most_bytes: usize,
-    flights: Vec<Flight<T>>,
+    flights: Vec<InFlightCallout<T>>,
     failed_at_ms: u64,
     retry_at_ms: u64,
     retry_pause_ms: u64,
 }
 
 #[derive(Debug)]
-struct Flight<T> {
+struct InFlightCallout<T> {
     token: u32,
     since_ms: u64,
-    letters: Vec<Letter<T>>,
+    letters: Vec<QueuedItem<T>>,
 }
 
 impl<T> Callouts<T> {
@@ -78,7 +78,7 @@ impl<T> Callouts<T> {
     }
 
     /// Adds a letter; gives it back when there is no room.
-    pub fn post(&mut self, letter: Letter<T>) -> Result<(), Letter<T>> {
+    pub fn post(&mut self, letter: QueuedItem<T>) -> Result<(), QueuedItem<T>> {
         let bytes = self.waiting_bytes.saturating_add(letter.json.len());
         if bytes > self.most_bytes {
             return Err(letter);
@@ -89,7 +89,7 @@ impl<T> Callouts<T> {
     }
 
     /// Adds a letter before all others. A quarter of the room is for these letters alone; gives it back when that is full too.
-    pub fn post_first(&mut self, letter: Letter<T>) -> Result<(), Letter<T>> {
+    pub fn post_first(&mut self, letter: QueuedItem<T>) -> Result<(), QueuedItem<T>> {
         let bytes = self.waiting_bytes.saturating_add(letter.json.len());
         if bytes > self.most_bytes.saturating_add(self.most_bytes / 4) {
             return Err(letter);
@@ -110,7 +110,7 @@ impl<T> Callouts<T> {
     }
 
     /// The next batch to send now, if one may go.
-    pub fn next_batch(&mut self, now_ms: u64) -> Option<Vec<Letter<T>>> {
+    pub fn next_batch(&mut self, now_ms: u64) -> Option<Vec<QueuedItem<T>>> {
         let patience_is_over = || {
             let latest = self.flights.iter().map(|flight| flight.since_ms).max();
             latest.is_none_or(|since| now_ms.saturating_sub(since) >= PATIENCE_MS)
@@ -137,18 +137,18 @@ impl<T> Callouts<T> {
     }
 
     /// The batch left under `token`.
-    pub fn sent(&mut self, token: u32, letters: Vec<Letter<T>>, now_ms: u64) {
-        self.flights.push(Flight { token, since_ms: now_ms, letters });
+    pub fn sent(&mut self, token: u32, letters: Vec<QueuedItem<T>>, now_ms: u64) {
+        self.flights.push(InFlightCallout { token, since_ms: now_ms, letters });
     }
 
     /// The letters that left under `token`, whose answer has come or will not.
-    pub fn landed(&mut self, token: u32) -> Option<Vec<Letter<T>>> {
+    pub fn landed(&mut self, token: u32) -> Option<Vec<QueuedItem<T>>> {
         let at = self.flights.iter().position(|flight| flight.token == token)?;
         Some(self.flights.swap_remove(at).letters)
     }
 
     /// Puts letters back to the front, to be sent again after a pause that grows with each failure.
-    pub fn retry(&mut self, letters: Vec<Letter<T>>, now_ms: u64) {
+    pub fn retry(&mut self, letters: Vec<QueuedItem<T>>, now_ms: u64) {
         for letter in letters.into_iter().rev() {
             self.waiting_bytes = self.waiting_bytes.saturating_add(letter.json.len());
             self.waiting.push_front(letter);
@@ -174,7 +174,7 @@ impl<T> Callouts<T> {
     }
 
     /// Takes out the waiting letters for which `leaves` holds.
-    pub fn take(&mut self, mut leaves: impl FnMut(&Letter<T>) -> bool) -> Vec<Letter<T>> {
+    pub fn take(&mut self, mut leaves: impl FnMut(&QueuedItem<T>) -> bool) -> Vec<QueuedItem<T>> {
         let (taken, kept): (Vec<_>, _) = self.waiting.drain(..).partition(|letter| leaves(letter));
         self.waiting = kept.into();
         let bytes: usize = taken.iter().map(|letter| letter.json.len()).sum();
@@ -200,7 +200,7 @@ impl<T> Callouts<T> {
 }
 
 /// The request body of a batch: `{"v":1,"<field>":[..]}`.
-pub fn envelope<T>(field: &str, letters: &[Letter<T>]) -> String {
+pub fn envelope<T>(field: &str, letters: &[QueuedItem<T>]) -> String {
     let bytes: usize = letters.iter().map(|letter| letter.json.len() + 1).sum();
     let mut body = String::with_capacity(bytes + 32);
     body.push_str(&format!("{{\"v\":{},\"{field}\":[", twilio_edge_contract::PROTOCOL_VERSION));
@@ -218,11 +218,11 @@ pub fn envelope<T>(field: &str, letters: &[Letter<T>]) -> String {
 mod tests {
     use super::*;
 
-    fn letter(sender: u32) -> Letter<u32> {
-        Letter::new(sender, format!("{{\"n\":{sender}}}"))
+    fn letter(sender: u32) -> QueuedItem<u32> {
+        QueuedItem::new(sender, format!("{{\"n\":{sender}}}"))
     }
 
-    fn senders(batch: Option<Vec<Letter<u32>>>) -> Vec<u32> {
+    fn senders(batch: Option<Vec<QueuedItem<u32>>>) -> Vec<u32> {
         batch.into_iter().flatten().map(|letter| letter.sender).collect()
     }
 
@@ -261,7 +261,7 @@ mod tests {
             callouts.post(letter(sender)).unwrap();
         }
         assert_eq!(callouts.next_batch(0).unwrap().len(), MAX_BATCH);
-        let large = || Letter::new(0, "x".repeat(BATCH_BYTES));
+        let large = || QueuedItem::new(0, "x".repeat(BATCH_BYTES));
         let mut callouts = Callouts::new(BATCH_BYTES * 2);
         callouts.post(large()).unwrap();
         callouts.post(large()).unwrap();
@@ -319,7 +319,7 @@ mod tests {
         let mut callouts = Callouts::new(16);
         callouts.post(letter(1)).unwrap();
         callouts.post(letter(2)).unwrap();
-        callouts.post_first(Letter::new(3, "{}".to_owned())).unwrap();
+        callouts.post_first(QueuedItem::new(3, "{}".to_owned())).unwrap();
         callouts.see(100);
         let batch = callouts.next_batch(100).unwrap();
         assert!(batch.iter().all(|letter| letter.age_ms(150) == 50), "{batch:?}");

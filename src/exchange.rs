@@ -30,7 +30,7 @@ use twilio_edge_contract::{
 pub use self::event::{Effect, Event, ResponseHead};
 use self::saved_answer::{MOST_SAVED_BYTES, saved, twiml_type};
 use crate::config::{BodyFormat, Config, Mode, OnUnavailable};
-pub use crate::handover::Handover;
+pub use crate::handover::UpstreamRequest;
 use crate::handover::dedupe;
 pub use crate::judgement::Head;
 use crate::judgement::{Judged, Proof, Refusal, judge, visible};
@@ -371,7 +371,7 @@ impl Exchange {
         else {
             // Nothing to remember, or nobody to remember it.
             let form = Some(form).filter(|_| form_is_body);
-            tell_backend(Handover::of(&proof, None, route.body, form), None, effects);
+            tell_backend(UpstreamRequest::of(&proof, None, route.body, form), None, effects);
             return State::Forwarded(None);
         };
         let (worker, stream) = self.claim_id;
@@ -492,13 +492,13 @@ impl Deciding {
     /// Says what is known, and lets the request go.
     fn tell_backend(&self, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
         let form = Some(self.claim.form.as_str()).filter(|_| self.form_is_body);
-        let handover = Handover::of(&self.proof, verdict, self.body, form);
+        let handover = UpstreamRequest::of(&self.proof, verdict, self.body, form);
         tell_backend(handover, verdict, effects);
         effects.push(Effect::Forward);
     }
 }
 
-fn tell_backend(handover: Handover, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
+fn tell_backend(handover: UpstreamRequest, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
     effects.push(Effect::Tell(handover));
     effects.push(Effect::Note(dedupe(verdict)));
 }

@@ -12,7 +12,7 @@ use crate::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use crate::host;
 use crate::metrics::Counter;
 use crate::overrides::is_override;
-use crate::pairs::Pairs;
+use crate::pairs::HeaderMap;
 use crate::worker::Shared;
 
 /// One request's context.
@@ -59,7 +59,7 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        self.tell(Event::Head(read_head(Pairs::of(&host::request_headers()))));
+        self.tell(Event::Head(read_head(HeaderMap::of(&host::request_headers()))));
         if end_of_stream {
             self.complete(false);
         }
@@ -77,7 +77,7 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         // Some servers add trailers to the headers, so ours may not come this way either.
-        for (name, _) in Pairs::of(&host::request_trailers()) {
+        for (name, _) in HeaderMap::of(&host::request_trailers()) {
             if headers::is_reserved(name) {
                 self.shared.count(Counter::Forged);
                 host::remove_request_trailer(&String::from_utf8_lossy(name));
@@ -89,7 +89,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if self.is(Exchange::awaits_response) {
-            let head = read_response(Pairs::of(&host::response_headers()), end_of_stream);
+            let head = read_response(HeaderMap::of(&host::response_headers()), end_of_stream);
             self.tell(Event::Response(head));
         }
         self.response_action()
@@ -166,7 +166,7 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
     }
 }
 
-fn read_head(pairs: Pairs<'_>) -> Head {
+fn read_head(pairs: HeaderMap<'_>) -> Head {
     let mut head = Head::default();
     for (name, value) in pairs {
         if headers::is_reserved(name) {
@@ -219,7 +219,7 @@ fn read_head(pairs: Pairs<'_>) -> Head {
     head
 }
 
-fn read_response(pairs: Pairs<'_>, ends: bool) -> ResponseHead {
+fn read_response(pairs: HeaderMap<'_>, ends: bool) -> ResponseHead {
     let mut head = ResponseHead { ends, ..ResponseHead::default() };
     let (mut content_type, mut encoded) = (None, false);
     for (name, value) in pairs {

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 pub use self::shapes::{is_account_sid, is_parameter_name, split_address};
-pub use self::webhook::{Misshape, SignedParameters, Webhook};
+pub use self::webhook::{ShapeError, SignedParameters, Webhook};
 pub use self::words::is_opt_word;
 
 /// Most parameters a form may have. Twilio sends about twenty; its Node SDK stops at 1000 too.

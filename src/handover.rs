@@ -14,7 +14,7 @@ use crate::judgement::Proof;
 
 /// What a proven request goes on with, beside what it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Handover {
+pub struct UpstreamRequest {
     /// Headers to set, each replacing what is there.
     pub headers: Vec<(&'static str, String)>,
     /// The body that replaces the form, if the route wants one; content-length and content-type are among the
@@ -22,7 +22,7 @@ pub struct Handover {
     pub body: Option<String>,
 }
 
-impl Handover {
+impl UpstreamRequest {
     /// `form` holds the signed parameters of a request whose body they are; none if they are elsewhere.
     pub(crate) fn of(
         proof: &Proof,

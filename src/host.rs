@@ -16,7 +16,7 @@ use crate::reply::Answer;
 /// Largest reply of the sidecar that is read.
 const MOST_REPLY_BYTES: usize = 1 << 20;
 
-/// A header map, read by [`Pairs`]; empty where the host has none.
+/// A header map, read by [`HeaderMap`]; empty where the host has none.
 ///
 /// The SDK's own calls allocate twice for each header, and panic where there is no such map.
 #[expect(unsafe_code, reason = "the host allocates the map through the SDK and hands it over")]

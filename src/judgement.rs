@@ -8,7 +8,7 @@
 use twilio_edge_contract::{Class, Envelope, SEND_PARAMETER, is_send_id};
 
 use crate::config::{Config, Route};
-use crate::form::{Form, Misshape, SignedParameters, TooManyParameters, Webhook, is_account_sid};
+use crate::form::{Form, ShapeError, SignedParameters, TooManyParameters, Webhook, is_account_sid};
 use crate::keys::{Account, KeySlot, slot};
 use crate::reply::{Answer, Reason};
 use crate::signature::{self, BodyRule, Key, Mismatch, Payload, Settings};
@@ -217,7 +217,7 @@ pub(crate) fn judge<'a>(
         return Err(Refusal::of(Reason::MissingBodyHash));
     }
     let (account, key, slot, origin) = prove(config, route, target, payload, &form, head)?;
-    let misshapen = |why: Misshape| Refusal::from(why).of_account(&account.sid);
+    let misshapen = |why: ShapeError| Refusal::from(why).of_account(&account.sid);
     check_target(config, route, target, rule).map_err(misshapen)?;
     let signed = SignedParameters {
         form: &form,
@@ -228,7 +228,7 @@ pub(crate) fn judge<'a>(
         known: &config.parameters,
     };
     let webhook = Webhook::read(route.class, &signed).map_err(misshapen)?;
-    let form = std::str::from_utf8(raw).map_err(|_| misshapen(Misshape::NotUtf8))?;
+    let form = std::str::from_utf8(raw).map_err(|_| misshapen(ShapeError::NotUtf8))?;
     let origin = origin.to_owned();
     let proof = Proof { webhook, account_sid: account.sid.clone(), key, slot, origin };
     Ok(Judged { route, proof, form, form_is_body: rule == BodyRule::Form })
@@ -240,7 +240,7 @@ fn check_target(
     route: &Route,
     target: &str,
     rule: BodyRule,
-) -> Result<(), Misshape> {
+) -> Result<(), ShapeError> {
     // A form of class other has parameters that its author named. Its text directly after the path of its route is
     // a path below the prefix.
     let extends = |other: &&Route| {
@@ -251,14 +251,14 @@ fn check_target(
             && is_name.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
     };
     if route.is_prefix && config.routes.iter().any(|other| extends(&other)) {
-        return Err(Misshape::Ambiguous("path"));
+        return Err(ShapeError::Ambiguous("path"));
     }
     // Where forms are accepted too, the hash must be all there is of the query: anything before it could be text of a
     // form, and a hash that its writer chose would prove any body.
     if rule == BodyRule::Hash && route.bodies.form && signature::has_body_hash(target) {
         let (_, query) = target.split_once('?').unwrap_or_default();
         if !signature::is_body_hash_alone(query) {
-            return Err(Misshape::Ambiguous("bodySHA256"));
+            return Err(ShapeError::Ambiguous("bodySHA256"));
         }
     }
     Ok(())
@@ -334,8 +334,8 @@ fn prove<'c>(
     }))
 }
 
-impl From<Misshape> for Refusal {
-    fn from(misshape: Misshape) -> Self {
+impl From<ShapeError> for Refusal {
+    fn from(misshape: ShapeError) -> Self {
         let (reason, field) = misshape.reason();
         Self { field, ..Self::of(reason) }
     }

@@ -8,12 +8,12 @@
 /// The layout (proxy-wasm ABI 0.2.1): the number of pairs; then for each the sizes of name and value; then for each
 /// name, NUL, value, NUL. Numbers are 32 bits, little-endian.
 #[derive(Debug, Clone)]
-pub struct Pairs<'a> {
+pub struct HeaderMap<'a> {
     sizes: &'a [u8],
     texts: &'a [u8],
 }
 
-impl<'a> Pairs<'a> {
+impl<'a> HeaderMap<'a> {
     /// Of a map that may be empty, or no map at all.
     pub fn of(map: &'a [u8]) -> Self {
         let mut rest = map;
@@ -32,7 +32,7 @@ impl<'a> Pairs<'a> {
     }
 }
 
-impl<'a> Iterator for Pairs<'a> {
+impl<'a> Iterator for HeaderMap<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -70,13 +70,13 @@ mod tests {
             pairs in proptest::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..8),
         ) {
             let map = serialized(&pairs);
-            let read: Vec<_> = Pairs::of(&map).map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+            let read: Vec<_> = HeaderMap::of(&map).map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
             prop_assert_eq!(read, pairs);
         }
 
         #[test]
         fn any_bytes_are_read_without_harm(map in any::<Vec<u8>>()) {
-            prop_assert!(Pairs::of(&map).count() <= map.len() / 8);
+            prop_assert!(HeaderMap::of(&map).count() <= map.len() / 8);
         }
     }
 }

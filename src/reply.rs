@@ -6,7 +6,7 @@
 
 use twilio_edge_contract::{Class, SavedAnswer, headers};
 
-use crate::form::Misshape;
+use crate::form::ShapeError;
 
 /// Why a request was refused. One counter each: `twilio_edge.rejected.<slug>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -261,19 +261,19 @@ impl Reason {
     }
 }
 
-impl Misshape {
+impl ShapeError {
     /// The refusal, and the name of the field it is about.
     pub fn reason(self) -> (Reason, Option<&'static str>) {
         match self {
-            Misshape::Missing(field) => (Reason::MissingField, Some(field)),
-            Misshape::Malformed(field) => (Reason::MalformedField, Some(field)),
-            Misshape::Repeated(field) => (Reason::RepeatedField, Some(field)),
-            Misshape::Contradictory(field) => (Reason::ContradictoryFields, Some(field)),
-            Misshape::Ambiguous(field) => (Reason::AmbiguousFields, Some(field)),
-            Misshape::Unknown(field) => (Reason::UnknownParameter, Some(field)),
-            Misshape::MalformedName => (Reason::MalformedName, None),
-            Misshape::NotUtf8 => (Reason::InvalidUtf8, None),
-            Misshape::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
+            ShapeError::Missing(field) => (Reason::MissingField, Some(field)),
+            ShapeError::Malformed(field) => (Reason::MalformedField, Some(field)),
+            ShapeError::Repeated(field) => (Reason::RepeatedField, Some(field)),
+            ShapeError::Contradictory(field) => (Reason::ContradictoryFields, Some(field)),
+            ShapeError::Ambiguous(field) => (Reason::AmbiguousFields, Some(field)),
+            ShapeError::Unknown(field) => (Reason::UnknownParameter, Some(field)),
+            ShapeError::MalformedName => (Reason::MalformedName, None),
+            ShapeError::NotUtf8 => (Reason::InvalidUtf8, None),
+            ShapeError::WrongClass => (Reason::WrongClass, Some("MessageStatus")),
         }
     }
 }

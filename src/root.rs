@@ -15,7 +15,7 @@ use twilio_edge_contract::{
     SettlementResult, SettlementsReply, Verdict,
 };
 
-use crate::callouts::{Letter, envelope};
+use crate::callouts::{QueuedItem, envelope};
 use crate::config::{Config, Sidecar};
 use crate::exchange::{Event, Exchange};
 use crate::filter::{Stream, carry_out, step};
@@ -96,7 +96,7 @@ impl Root {
         }
     }
 
-    fn claims_failed(&self, shared: &Shared, letters: Vec<Letter<Asking>>) {
+    fn claims_failed(&self, shared: &Shared, letters: Vec<QueuedItem<Asking>>) {
         shared.count(Counter::ClaimsFailed);
         self.deliver(
             shared,
@@ -107,7 +107,7 @@ impl Root {
     fn claims_answered(
         &self,
         shared: &Shared,
-        letters: Vec<Letter<Asking>>,
+        letters: Vec<QueuedItem<Asking>>,
         reply: Option<&[u8]>,
         now_ms: u64,
     ) {
@@ -130,7 +130,7 @@ impl Root {
             self.send_settlements(shared, sidecar, now_ms);
         }
         let mut verdicts: Vec<Option<Verdict>> = reply.verdicts.into_iter().map(Some).collect();
-        let events = letters.into_iter().enumerate().map(|(place, Letter { sender, .. })| {
+        let events = letters.into_iter().enumerate().map(|(place, QueuedItem { sender, .. })| {
             let is_its = |it: &Option<Verdict>| {
                 it.as_ref().is_some_and(|verdict| verdict.claim_id == sender.claim_id)
             };
@@ -143,7 +143,7 @@ impl Root {
     fn settlements_answered(
         &self,
         shared: &Shared,
-        letters: Vec<Letter<Settling>>,
+        letters: Vec<QueuedItem<Settling>>,
         reply: Option<&[u8]>,
         now_ms: u64,
     ) {

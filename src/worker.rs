@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use twilio_edge_contract::{Claim, Settlement};
 
-use crate::callouts::{Callouts, Letter};
+use crate::callouts::{Callouts, QueuedItem};
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::host::{self, Bell, Metrics};
@@ -51,7 +51,7 @@ pub(crate) struct Worker {
     pub(crate) streams: BTreeMap<u32, Rc<RefCell<Exchange>>>,
     pub(crate) claims: Callouts<Asking>,
     /// Claims for which there was no room. Told so in a root callback, as any other failure is.
-    pub(crate) unasked: Vec<Letter<Asking>>,
+    pub(crate) unasked: Vec<QueuedItem<Asking>>,
     pub(crate) settlements: Callouts<Settling>,
     refusals: LogLimit,
 }
@@ -107,7 +107,7 @@ impl Shared {
         let sender = Asking { stream, claim_id: claim.claim_id.clone() };
         self.with(|worker| {
             let alone = !worker.claims.is_flying();
-            if let Err(refused) = worker.claims.post(Letter::new(sender, json)) {
+            if let Err(refused) = worker.claims.post(QueuedItem::new(sender, json)) {
                 worker.unasked.push(refused);
                 worker.ring();
             } else if alone {
@@ -126,7 +126,7 @@ impl Shared {
         let sender =
             Settling { claim_id: settlement.claim_id.clone(), stream: urgent.then_some(stream) };
         self.with(|worker| {
-            let letter = Letter::new(sender, json);
+            let letter = QueuedItem::new(sender, json);
             // A possible opt-out that the sidecar does not know goes before what it knows.
             let posted = match urgent && settlement.unclaimed.is_some() {
                 true => worker.settlements.post_first(letter),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use twilio_edge_contract::{Claim, Settlement, Verdict};
 
-use crate::handover::Handover;
+use crate::handover::UpstreamRequest;
 use crate::judgement::Head;
 use crate::metrics::Counter;
 use crate::reply::Answer;
@@ -68,7 +68,7 @@ pub enum Effect {
     /// Remove a request header, all of its values.
     Remove(String),
     /// Tell the backend what is known: comes right before the request goes.
-    Tell(Handover),
+    Tell(UpstreamRequest),
     /// Answer the client; nothing is forwarded.
     Answer(Answer),
     /// Let the paused request go to the backend.

@@ -21,7 +21,7 @@ use self::scan::{
 };
 use super::Parameter;
 use super::shapes::{self, is_parameter_name};
-use super::webhook::{Misshape, SignedParameters};
+use super::webhook::{ShapeError, SignedParameters};
 
 /// Places beside the fields' own after which the search ends: no message has that many by accident.
 const MAX_OTHER_PLACES: usize = 64;
@@ -63,13 +63,13 @@ pub(super) fn check(
     signed: &SignedParameters<'_>,
     from: Option<&str>,
     to: &str,
-) -> Result<(), Misshape> {
+) -> Result<(), ShapeError> {
     let names = signed.form.iter().map(|(name, _)| name);
     if signed.in_query {
         return check_query(signed.target);
     }
     if names.into_iter().any(|name| !is_parameter_name(name) && !signed.knows(name)) {
-        return Err(Misshape::MalformedName);
+        return Err(ShapeError::MalformedName);
     }
     let parameters = signed.form.canonical();
     let cut = Cut::of(class, signed, &parameters);
@@ -90,7 +90,7 @@ pub(super) fn check(
 
 /// The separators of a query are signed. Only a posted form that was moved into the URL has a name directly before
 /// its value.
-fn check_query(target: &str) -> Result<(), Misshape> {
+fn check_query(target: &str) -> Result<(), ShapeError> {
     let mut place = None;
     scan(target, |hit, _| {
         // Every form of a message has these two, and nobody writes them so.
@@ -99,7 +99,7 @@ fn check_query(target: &str) -> Result<(), Misshape> {
         }
         place.is_none()
     });
-    place.map_or(Ok(()), |field| Err(Misshape::Ambiguous(name_of(field))))
+    place.map_or(Ok(()), |field| Err(ShapeError::Ambiguous(name_of(field))))
 }
 
 impl SignedParameters<'_> {
@@ -171,7 +171,7 @@ impl<'a> Cut<'a> {
         self.entries().find(|(at, ..)| *at > start).map(|(_, name, _)| name)
     }
 
-    fn search(&self) -> Result<Found, Misshape> {
+    fn search(&self) -> Result<Found, ShapeError> {
         let mut found = Found::default();
         for (start, name, _) in self.entries() {
             // Lengths differ, so this is cheaper than a search by order.
@@ -203,7 +203,7 @@ impl<'a> Cut<'a> {
             excess.is_none()
         });
         match excess {
-            Some(field) => Err(Misshape::Ambiguous(name_of(field))),
+            Some(field) => Err(ShapeError::Ambiguous(name_of(field))),
             None => Ok(found),
         }
     }
@@ -249,7 +249,7 @@ impl<'a> Cut<'a> {
     }
 
     /// Refuses a second place of a field if it fits between the places of its neighbours.
-    fn check_places(&self, found: &Found, from: Option<&str>) -> Result<(), Misshape> {
+    fn check_places(&self, found: &Found, from: Option<&str>) -> Result<(), ShapeError> {
         if found.others.is_empty() {
             return Ok(());
         }
@@ -278,7 +278,7 @@ impl<'a> Cut<'a> {
             let fits = earliest.is_some_and(|earliest| *at >= earliest)
                 && latest.is_some_and(|latest| *at < latest);
             if fits {
-                return Err(Misshape::Ambiguous(name_of(*field)));
+                return Err(ShapeError::Ambiguous(name_of(*field)));
             }
         }
         Ok(())
@@ -295,17 +295,17 @@ impl<'a> Cut<'a> {
 
     /// Refuses a GET whose query was moved into a form. Where the route accepts no GET, Twilio should never have
     /// signed one for this URL, and one pair alone may be what somebody wrote.
-    fn check_get(&self, found: &Found, accepts_get: bool) -> Result<(), Misshape> {
+    fn check_get(&self, found: &Found, accepts_get: bool) -> Result<(), ShapeError> {
         let whole = found.account_pair && self.text.contains("From=") && self.text.contains("To=");
         match found.message_pair && (accepts_get || whole) {
-            true => Err(Misshape::Ambiguous("method")),
+            true => Err(ShapeError::Ambiguous("method")),
             false => Ok(()),
         }
     }
 
     /// Refuses a name that is the beginning of a field's name and whose value begins with the rest, such as
     /// `F`=`rom+1415..`: the field was hidden.
-    fn check_names(&self) -> Result<(), Misshape> {
+    fn check_names(&self) -> Result<(), ShapeError> {
         for (start, name, _) in self.entries() {
             let first = name.as_bytes().first();
             let hidden = FIELDS.iter().chain(&["Body", "ButtonPayload"]).find(|field| {
@@ -315,7 +315,7 @@ impl<'a> Cut<'a> {
                     && self.text.get(start..).is_some_and(|text| text.starts_with(*field))
             });
             if let Some(field) = hidden {
-                return Err(Misshape::Ambiguous(field));
+                return Err(ShapeError::Ambiguous(field));
             }
         }
         Ok(())

@@ -59,7 +59,7 @@ fn inbound(extra: &str) -> String {
     )
 }
 
-fn read(class: Class, body: &str) -> Result<Webhook, Misshape> {
+fn read(class: Class, body: &str) -> Result<Webhook, ShapeError> {
     let form = Form::parse(body.as_bytes()).unwrap();
     Webhook::read(class, &SignedParameters::posted(&form, body.as_bytes(), "/in"))
 }
@@ -88,48 +88,48 @@ fn a_status_is_known_by_its_status_and_error_too() {
 #[test]
 fn a_recut_request_is_not_believed() {
     let cases = [
-        (Class::Inbound, inbound("&From=%2B1"), Misshape::Repeated("From")),
-        (Class::Inbound, inbound("&Body=a&Body=b"), Misshape::Repeated("Body")),
+        (Class::Inbound, inbound("&From=%2B1"), ShapeError::Repeated("From")),
+        (Class::Inbound, inbound("&Body=a&Body=b"), ShapeError::Repeated("Body")),
         (
             Class::Inbound,
             format!("AccountSid={ACCOUNT}MessageSid{MESSAGE}"),
-            Misshape::Malformed("AccountSid"),
+            ShapeError::Malformed("AccountSid"),
         ),
         (
             Class::Inbound,
             format!("MessageSid={MESSAGE}&From=123&To=%2B4512345678"),
-            Misshape::Missing("AccountSid"),
+            ShapeError::Missing("AccountSid"),
         ),
         (
             Class::Inbound,
             format!("AccountSid={ACCOUNT}&From=123&To=%2B4512345678"),
-            Misshape::Missing("MessageSid"),
+            ShapeError::Missing("MessageSid"),
         ),
         (
             Class::Inbound,
             format!("AccountSid={ACCOUNT}&MessageSid=SM1&From=123&To=%2B4512345678"),
-            Misshape::Malformed("MessageSid"),
+            ShapeError::Malformed("MessageSid"),
         ),
         (
             Class::Inbound,
             format!("AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=&To=123"),
-            Misshape::Missing("From"),
+            ShapeError::Missing("From"),
         ),
         (
             Class::Inbound,
             format!("AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=123%0D%0A&To=123"),
-            Misshape::Malformed("From"),
+            ShapeError::Malformed("From"),
         ),
-        (Class::Inbound, inbound("&MessageStatus=sent"), Misshape::WrongClass),
-        (Class::Status, inbound("&SmsStatus=received"), Misshape::WrongClass),
-        (Class::Status, inbound("&MessageStatus=Se%3Ant"), Misshape::Malformed("MessageStatus")),
+        (Class::Inbound, inbound("&MessageStatus=sent"), ShapeError::WrongClass),
+        (Class::Status, inbound("&SmsStatus=received"), ShapeError::WrongClass),
+        (Class::Status, inbound("&MessageStatus=Se%3Ant"), ShapeError::Malformed("MessageStatus")),
         (
             Class::Status,
             inbound("&MessageStatus=failed&ErrorCode=1:2"),
-            Misshape::Malformed("ErrorCode"),
+            ShapeError::Malformed("ErrorCode"),
         ),
-        (Class::Inbound, inbound("&Body=%ff"), Misshape::NotUtf8),
-        (Class::Other, "a=%fe".to_owned(), Misshape::NotUtf8),
+        (Class::Inbound, inbound("&Body=%ff"), ShapeError::NotUtf8),
+        (Class::Other, "a=%fe".to_owned(), ShapeError::NotUtf8),
     ];
     for (class, body, want) in cases {
         assert_eq!(read(class, &body), Err(want), "{body}");
@@ -229,15 +229,19 @@ fn field_that_was_cut_out_of_a_name_or_a_text_is_refused() {
         )
     };
     for (class, body, want) in [
-        (Class::Status, status("&F=romSt+Mary%27s"), Misshape::Ambiguous("From")),
-        (Class::Inbound, inbound("&Body=hi&ErrorCode=30003"), Misshape::Contradictory("ErrorCode")),
+        (Class::Status, status("&F=romSt+Mary%27s"), ShapeError::Ambiguous("From")),
+        (
+            Class::Inbound,
+            inbound("&Body=hi&ErrorCode=30003"),
+            ShapeError::Contradictory("ErrorCode"),
+        ),
         (
             Class::Inbound,
             format!(
                 "AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=whatsapp:%2B14155550123\
                  &To=whatsapp:%2B14155238886&Body=STOP&ButtonPayload="
             ),
-            Misshape::Contradictory("Body"),
+            ShapeError::Contradictory("Body"),
         ),
     ] {
         assert_eq!(read(class, &body), Err(want), "{body}");

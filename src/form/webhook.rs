@@ -55,7 +55,7 @@ const SHARED_DIGITS: usize = 7;
 
 /// Why signed parameters are not the webhook their route is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Misshape {
+pub enum ShapeError {
     /// A required field is absent or empty.
     Missing(&'static str),
     /// A field is not of the form Twilio documents.
@@ -122,16 +122,16 @@ impl Webhook {
     ///
     /// The first reason for which the parameters cannot be believed. Class `other` requires none, so only text that
     /// is not UTF-8 is refused there.
-    pub fn read(class: Class, signed: &SignedParameters<'_>) -> Result<Self, Misshape> {
+    pub fn read(class: Class, signed: &SignedParameters<'_>) -> Result<Self, ShapeError> {
         let form = signed.form;
         if !is_utf8_once_decoded(form, signed.raw) {
-            return Err(Misshape::NotUtf8);
+            return Err(ShapeError::NotUtf8);
         }
         if class == Class::Other {
             return Ok(Self { identity: None, class, from: None, to: None, channel: None });
         }
         if let Some(name) = form.repeated(&SINGLE_VALUED) {
-            return Err(Misshape::Repeated(name));
+            return Err(ShapeError::Repeated(name));
         }
         let account_sid = required(form, "AccountSid", is_account_sid)?;
         let message_sid = required(form, "MessageSid", is_message_sid)?;
@@ -143,8 +143,8 @@ impl Webhook {
             (Class::Status, Some(_)) => {
                 Some(required(form, "MessageStatus", is_status)?.to_owned())
             }
-            (Class::Status, None) => return Err(Misshape::WrongClass),
-            (_, Some(_)) => return Err(Misshape::WrongClass),
+            (Class::Status, None) => return Err(ShapeError::WrongClass),
+            (_, Some(_)) => return Err(ShapeError::WrongClass),
             (_, None) => None,
         };
         let error_code = optional(form, "ErrorCode", is_error_code)?;
@@ -171,7 +171,7 @@ impl Webhook {
 }
 
 /// A Messaging Service chooses the sender late, so a status callback may have none, or an empty one.
-fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, Misshape> {
+fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, ShapeError> {
     let is_address = |text: &str| shapes::address(text).is_some();
     match class {
         Class::Status => optional(form, "From", is_address),
@@ -180,7 +180,7 @@ fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, Missh
 }
 
 /// Fields whose documented shape leaves no room for other text.
-fn check_shapes(form: &Form<'_>) -> Result<(), Misshape> {
+fn check_shapes(form: &Form<'_>) -> Result<(), ShapeError> {
     let flag = |text: &str| matches!(text, "true" | "false");
     optional(form, "ApiVersion", is_api_version)?;
     optional(form, "NumMedia", is_digits)?;
@@ -214,15 +214,15 @@ fn check_agreement(
     status: Option<&str>,
     from: Option<&str>,
     to: &str,
-) -> Result<(), Misshape> {
+) -> Result<(), ShapeError> {
     let said = |name: &str| form.get(name).filter(|value| !value.is_empty());
     for name in ["SmsSid", "SmsMessageSid"] {
         if said(name).is_some_and(|sid| sid != message_sid) {
-            return Err(Misshape::Contradictory(name));
+            return Err(ShapeError::Contradictory(name));
         }
     }
     if status.is_some() && said("SmsStatus").is_some_and(|other| Some(other) != status) {
-        return Err(Misshape::Contradictory("SmsStatus"));
+        return Err(ShapeError::Contradictory("SmsStatus"));
     }
     if class != Class::Inbound {
         return Ok(());
@@ -230,7 +230,7 @@ fn check_agreement(
     let from = from.unwrap_or_default();
     let (channel, address) = split_address(from);
     if channel != split_address(to).0 {
-        return Err(Misshape::Contradictory("From"));
+        return Err(ShapeError::Contradictory("From"));
     }
     if let Some(wa_id) = said("WaId") {
         let agrees = match address.strip_prefix('+') {
@@ -238,19 +238,19 @@ fn check_agreement(
             None => address == wa_id,
         };
         if channel != "whatsapp" || !agrees {
-            return Err(Misshape::Contradictory("WaId"));
+            return Err(ShapeError::Contradictory("WaId"));
         }
     }
     if let Some(id) = said("ExternalUserId") {
         // A person without a phone number has one id, in both fields.
         let agrees = shapes::address(from) != Some(Address::Handle) || id == from;
         if split_address(id).0 != channel || !agrees {
-            return Err(Misshape::Contradictory("ExternalUserId"));
+            return Err(ShapeError::Contradictory("ExternalUserId"));
         }
     }
     let is_button = said("ButtonPayload").or_else(|| said("ButtonText")).is_some();
     if is_button && channel == "sms" {
-        return Err(Misshape::Contradictory("ButtonPayload"));
+        return Err(ShapeError::Contradictory("ButtonPayload"));
     }
     Ok(())
 }
@@ -264,8 +264,8 @@ fn required<'f>(
     form: &'f Form<'_>,
     name: &'static str,
     well_formed: impl Fn(&str) -> bool,
-) -> Result<&'f str, Misshape> {
-    optional(form, name, well_formed)?.ok_or(Misshape::Missing(name))
+) -> Result<&'f str, ShapeError> {
+    optional(form, name, well_formed)?.ok_or(ShapeError::Missing(name))
 }
 
 /// The value of a field that may be absent or empty.
@@ -273,10 +273,10 @@ fn optional<'f>(
     form: &'f Form<'_>,
     name: &'static str,
     well_formed: impl Fn(&str) -> bool,
-) -> Result<Option<&'f str>, Misshape> {
+) -> Result<Option<&'f str>, ShapeError> {
     match form.get(name) {
         None | Some("") => Ok(None),
         Some(value) if well_formed(value) => Ok(Some(value)),
-        Some(_) => Err(Misshape::Malformed(name)),
+        Some(_) => Err(ShapeError::Malformed(name)),
     }
 }

@@ -18,7 +18,7 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{kinds, problem::Problem, strangers::Strangers};
+use super::{kinds, problem::Problem, strangers::BadTokenLimiter};
 use crate::app::App;
 use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::clock::now_ms;
@@ -37,7 +37,7 @@ pub(super) struct Actor(pub(super) String);
 pub(super) struct Limits {
     /// There are as many as there are keys: nobody is counted here before being known.
     callers: DefaultKeyedRateLimiter<String>,
-    strangers: Strangers,
+    strangers: BadTokenLimiter,
 }
 
 impl Limits {
@@ -46,7 +46,7 @@ impl Limits {
         let quota = Quota::per_second(some(settings.requests_per_second));
         Limits {
             callers: RateLimiter::keyed(quota.allow_burst(some(settings.burst))),
-            strangers: Strangers::new(settings.bad_tokens_per_minute),
+            strangers: BadTokenLimiter::new(settings.bad_tokens_per_minute),
         }
     }
 

@@ -10,7 +10,7 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::Accounts,
     },
-    inbound::{claims::Claims, replays::Shelves},
+    inbound::{claims::Claims, replays::ReplaySources},
     outbound::sending::Sending,
 };
 use twilio_edge_store::{Idempotency, histories::Histories};
@@ -38,7 +38,7 @@ pub struct Parts {
     pub(crate) permissions: Permissions,
     pub(crate) checks: Checks,
     pub(crate) sending: Sending,
-    pub(crate) shelves: Shelves,
+    pub(crate) shelves: ReplaySources,
     pub(crate) idempotency: Idempotency,
     /// How long anybody may wait for what Twilio says, and how long whoever speaks Twilio's words for what Twilio says.
     pub(crate) longest_wait: Duration,
@@ -63,7 +63,7 @@ impl App {
         tenants: Tenants,
         telemetry: Telemetry,
         sending: Sending,
-        shelves: Shelves,
+        shelves: ReplaySources,
         config: &Config,
     ) -> App {
         let keys = Keys::new(claims.stores.register(), config.token.expose());

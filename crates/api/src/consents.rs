@@ -21,7 +21,7 @@ use super::{
     kinds, people,
     problem::Problem,
 };
-use crate::views::ConsentShown;
+use crate::views::ConsentView;
 use crate::{
     app::App,
     body::{json, object, whole},
@@ -64,7 +64,7 @@ struct Wanted {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Whose {
+struct AccountQuery {
     /// Whose: that of the key, if it is bound to one; else this has to be said.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -76,7 +76,7 @@ struct Whose {
 /// A page of consents, in the order of numbers.
 #[derive(Serialize, ToSchema)]
 struct ConsentList {
-    consents: Vec<ConsentShown>,
+    consents: Vec<ConsentView>,
     next_cursor: Option<String>,
 }
 
@@ -115,18 +115,18 @@ struct NewConsent {
 /// What was recorded.
 #[derive(Serialize, ToSchema)]
 struct RecordedConsent {
-    consent: ConsentShown,
+    consent: ConsentView,
     /// False if the same evidence was known already.
     new: bool,
 }
 
 /// What a person said, and what counts of it.
 #[derive(Serialize, ToSchema)]
-struct PersonsConsents {
+struct ContactConsents {
     /// By channel and category.
-    current: Vec<ConsentShown>,
+    current: Vec<ConsentView>,
     /// Everything, the latest first: a thousand pieces at most.
-    history: Vec<ConsentShown>,
+    history: Vec<ConsentView>,
 }
 
 /// For applications, and for administrators who call there.
@@ -172,7 +172,7 @@ async fn list(
     let found = app.permissions.consents.list(&asked).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let next_cursor = finding::cut(&mut found, limit, Cursor::of_consent);
-    Ok(json(&ConsentList { consents: found.iter().map(ConsentShown::of).collect(), next_cursor }))
+    Ok(json(&ConsentList { consents: found.iter().map(ConsentView::of).collect(), next_cursor }))
 }
 
 /// What a number said, and what counts of it.
@@ -180,16 +180,16 @@ async fn list(
     get,
     path = "/v1/consents/{number}",
     tag = "consents",
-    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Whose),
+    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), AccountQuery),
     operation_id = "fetch_consents",
-    responses((status = 200, description = "All of it", body = PersonsConsents), Problem),
+    responses((status = 200, description = "All of it", body = ContactConsents), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
@@ -199,9 +199,9 @@ async fn fetch(
     let said = app.permissions.consents.of_numbers(&account_sid, &keys.sure()).await;
     let mut said = said.map_err(|reason| Problem::unavailable(&reason))?;
     said.retain(|said| channel.as_ref().is_none_or(|channel| said.address.channel == *channel));
-    let history = said.iter().map(ConsentShown::of).collect();
+    let history = said.iter().map(ConsentView::of).collect();
     let current = consent::current_of_each(said);
-    Ok(json(&PersonsConsents { current: current.iter().map(ConsentShown::of).collect(), history }))
+    Ok(json(&ContactConsents { current: current.iter().map(ConsentView::of).collect(), history }))
 }
 
 /// Records that a person agreed, or took it back. The same evidence again changes nothing.
@@ -246,7 +246,7 @@ async fn record(
     consent.check(now_ms).map_err(|problem| Problem::with(kinds::IMPOSSIBLE, problem))?;
     let new = app.permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;
     let new = new.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&RecordedConsent { consent: ConsentShown::of(&consent), new }))
+    Ok(json(&RecordedConsent { consent: ConsentView::of(&consent), new }))
 }
 
 /// Records everything on a list: CSV with columns `number`, `category`, `source` and, where there is something to say,
@@ -283,7 +283,7 @@ async fn import(
     get,
     path = "/v1/consents/export",
     tag = "consents",
-    params(finding::Whose),
+    params(finding::AccountQuery),
     operation_id = "export_consents",
     responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
@@ -291,7 +291,7 @@ async fn import(
 async fn export(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<finding::Whose>, QueryRejection>,
+    query: Result<Query<finding::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let consents = app.permissions.consents.clone();

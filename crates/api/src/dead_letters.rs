@@ -24,7 +24,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     inbound::dead_letters::{self, Choice, Done},
 };
-use twilio_edge_store::{DeadLetter, DeadLetters, Fate, Letter};
+use twilio_edge_store::{DeadLetter, DeadLetterDetail, DeadLetters, Fate};
 
 /// Looked at for one answer: more are asked for again.
 const MOST: usize = 5000;
@@ -278,9 +278,9 @@ impl DeadLetterShown {
 }
 
 impl DeadLetterTold {
-    fn of(letter: Letter) -> DeadLetterTold {
+    fn of(letter: DeadLetterDetail) -> DeadLetterTold {
         let event = letter.due.parcel().and_then(|parcel| serde_json::to_value(parcel.event).ok());
-        let Letter { state, sink, reason, ended_at_ms, due } = letter;
+        let DeadLetterDetail { state, sink, reason, ended_at_ms, due } = letter;
         DeadLetterTold {
             id: due.seq,
             sink,

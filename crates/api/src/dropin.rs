@@ -48,7 +48,7 @@ use twilio_edge_domain::{
     sending::request::Request as Wanted,
 };
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::{Send, Turn, WaitingPage};
+use twilio_edge_store::{OutboundMessage, Turn, WaitingPage};
 
 /// By which Twilio names a request of its own; some of its clients name theirs by it.
 const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
@@ -148,7 +148,7 @@ async fn create(
         fallback: None,
     };
     let is_kept = turn.is_some();
-    let answer = |send: &Send| Answer {
+    let answer = |send: &OutboundMessage| Answer {
         status: StatusCode::CREATED.as_u16(),
         headers: Headers { content_type: Some("application/json".to_owned()), location: None },
         body: resource::of(&known(send)).to_string(),
@@ -246,7 +246,7 @@ async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, R
 const UNKNOWN: u32 = 30008;
 
 /// One of ours, by the name that is made of its id.
-async fn own(app: &App, account_sid: &str, sid: &str) -> Result<Option<Send>, Problem> {
+async fn own(app: &App, account_sid: &str, sid: &str) -> Result<Option<OutboundMessage>, Problem> {
     let Some(id) = resource::id(sid) else { return Ok(None) };
     let away = |reason| Problem::unavailable(&reason);
     let mut found = app.sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
@@ -286,7 +286,7 @@ fn pairs(form: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(form).into_owned().collect()
 }
 
-fn known(send: &Send) -> Known<'_> {
+fn known(send: &OutboundMessage) -> Known<'_> {
     Known {
         id: &send.id,
         account_sid: &send.account_sid,

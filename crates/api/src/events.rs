@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{finding, kinds, problem::Problem};
-use crate::views::{Class, EventShown, EventTold};
+use crate::views::{Class, EventTold, EventView};
 use crate::{app::App, body::json};
 use twilio_edge_domain::cursor;
 use twilio_edge_services::access::api_keys::Caller;
@@ -54,7 +54,7 @@ struct Wanted {
 /// A page of webhooks, the latest first. May have fewer than asked for though there are more: `next_cursor` tells.
 #[derive(Serialize, ToSchema)]
 struct EventList {
-    events: Vec<EventShown>,
+    events: Vec<EventView>,
     next_cursor: Option<String>,
 }
 
@@ -92,7 +92,7 @@ async fn list(
     };
     let page = app.histories.events(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (events, next_cursor) = finding::shown(&page, EventShown::of);
+    let (events, next_cursor) = finding::shown(&page, EventView::of);
     Ok(json(&EventList { events, next_cursor }))
 }
 

@@ -21,7 +21,7 @@ const MOST: u32 = 200;
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Whose {
+pub(super) struct AccountQuery {
     /// Whose: that of the key, if it is bound to one; else this has to be said.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     pub(super) account_sid: Option<String>,

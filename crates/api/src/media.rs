@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, Whose},
+    finding::{self, AccountQuery},
     idempotency::{Repeatable, as_of_ms},
     kinds,
     problem::Problem,
@@ -75,7 +75,7 @@ pub(super) async fn one_of_few(State(app): State<App>, request: Request, next: N
     post,
     path = "/v1/media",
     tag = "media",
-    params(Whose, Repeatable),
+    params(AccountQuery, Repeatable),
     operation_id = "add_media",
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes, of any Content-Type that a channel takes"),
     responses(
@@ -88,7 +88,7 @@ async fn add(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<Turn>>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -125,7 +125,7 @@ async fn add(
     get,
     path = "/v1/media/{id}",
     tag = "media",
-    params(("id" = String, Path, description = "Its id"), Whose),
+    params(("id" = String, Path, description = "Its id"), AccountQuery),
     operation_id = "fetch_media",
     responses((status = 200, description = "What it is", body = MediumShown), Problem),
     security(("key" = [])),
@@ -134,7 +134,7 @@ async fn fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let library = library(&app)?;
@@ -149,7 +149,7 @@ async fn fetch(
     delete,
     path = "/v1/media/{id}",
     tag = "media",
-    params(("id" = String, Path, description = "Its id"), Whose),
+    params(("id" = String, Path, description = "Its id"), AccountQuery),
     operation_id = "delete_media",
     responses((status = 204, description = "It goes"), Problem),
     security(("key" = [])),
@@ -158,7 +158,7 @@ async fn remove(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let dropped = library(&app)?.drop(&id, &account_sid).await;

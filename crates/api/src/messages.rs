@@ -18,7 +18,7 @@ use super::{
     problem::Problem,
     taken::{self, One, SendShown},
 };
-use crate::views::{MessageShown, MessageTold};
+use crate::views::{MessageDetail, MessageSummary};
 use crate::{app::App, body::json};
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::PREFIX};
 use twilio_edge_store::histories::Search;
@@ -62,7 +62,7 @@ struct Wanted {
 /// A page of messages, the latest first. May have fewer than asked for though there are more: `next_cursor` tells.
 #[derive(Serialize, ToSchema)]
 struct MessageList {
-    messages: Vec<MessageShown>,
+    messages: Vec<MessageSummary>,
     next_cursor: Option<String>,
 }
 
@@ -71,7 +71,7 @@ struct MessageList {
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
 enum MessageOrSend {
-    Told(Box<MessageTold>),
+    Told(Box<MessageDetail>),
     Send(Box<SendShown>),
 }
 
@@ -109,7 +109,7 @@ async fn list(
     };
     let page = app.histories.messages(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (messages, next_cursor) = finding::shown(&page, MessageShown::of);
+    let (messages, next_cursor) = finding::shown(&page, MessageSummary::of);
     Ok(json(&MessageList { messages, next_cursor }))
 }
 
@@ -143,5 +143,5 @@ async fn fetch(
     }
     let found = app.histories.message(&account_sid, &sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&MessageTold::of(&found.ok_or_else(nowhere)?)))
+    Ok(json(&MessageDetail::of(&found.ok_or_else(nowhere)?)))
 }

@@ -41,7 +41,7 @@ use twilio_edge_domain::{
     template::{is_content_sid, is_name, locale::Locale},
 };
 use twilio_edge_services::{access::api_keys::Caller, outbound::fallback::Alternative};
-use twilio_edge_store::{Done, Send, Turn};
+use twilio_edge_store::{Done, OutboundMessage, Turn};
 
 /// How far ahead a message may be asked for: as Twilio's own schedule.
 const FURTHEST_MS: i64 = 35 * 86_400_000;
@@ -49,7 +49,7 @@ const FURTHEST_MS: i64 = 35 * 86_400_000;
 /// A message to be sent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WantedMessage {
+struct CreateMessageRequest {
     /// Whose: that of the key, if it is bound to one; else this has to be said.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -154,7 +154,7 @@ struct AlternativeShown {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
-enum RulesOrSend {
+enum CreateMessageResponse {
     Rules(DryRun),
     Send(Box<SendShown>),
 }
@@ -171,9 +171,9 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "messages",
     params(Repeatable, Patience),
     operation_id = "send_message",
-    request_body = WantedMessage,
+    request_body = CreateMessageRequest,
     responses(
-        (status = 200, description = "With `dry_run`, what every rule says: nothing is sent. With `wait_ms`, what became of it", body = RulesOrSend),
+        (status = 200, description = "With `dry_run`, what every rule says: nothing is sent. With `wait_ms`, what became of it", body = CreateMessageResponse),
         (status = 202, description = "It is taken on, and has no end yet", body = SendShown, headers(("location" = String, description = "Where it is told how far it is"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
         Problem,
     ),
@@ -185,7 +185,7 @@ async fn send(
     turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedMessage = object(body)?;
+    let wanted: CreateMessageRequest = object(body)?;
     let now_ms = as_of_ms(turn.clone());
     let (dry_run, send_at) = (wanted.dry_run, wanted.send_at.clone());
     let send_at_ms = send_at.map(|text| instant(&text)).transpose();
@@ -210,7 +210,7 @@ async fn send(
     }
     let asked = Asked { request, send_at_ms, passed_on: String::new() };
     let is_kept = turn.is_some();
-    let answer = |send: &Send| {
+    let answer = |send: &OutboundMessage| {
         let shown = SendShown::of(send.clone(), &app.sending.errors);
         Answer {
             status: StatusCode::ACCEPTED.as_u16(),
@@ -250,8 +250,8 @@ pub(super) async fn take_on(
     caller: &Caller,
     turn: Option<Extension<Turn>>,
     asked: Asked,
-    answer: impl FnOnce(&Send) -> Answer,
-) -> Result<Send, Problem> {
+    answer: impl FnOnce(&OutboundMessage) -> Answer,
+) -> Result<OutboundMessage, Problem> {
     let away = |reason| Problem::unavailable(&reason);
     let Asked { request, send_at_ms, passed_on } = asked;
     let Judged { request, verdicts, alternatives } = judged(app, request).await?;
@@ -280,7 +280,7 @@ async fn judged(app: &App, request: Request) -> Result<Judged, Problem> {
     let away = |reason| Problem::unavailable(&reason);
     let is_theirs = request.fallback.is_some();
     let request = app.sending.completed(request);
-    if is_theirs && fallback::Kept::of(&request).is_some_and(|kept| kept.is_speechless()) {
+    if is_theirs && fallback::FallbackPlan::of(&request).is_some_and(|kept| kept.is_speechless()) {
         return Err(people::impossible("fallback.body", "is required: the message has no text"));
     }
     let now_ms = twilio_edge_platform::clock::now_ms();
@@ -334,7 +334,7 @@ pub(super) fn locale(text: &str) -> Result<Locale, Problem> {
     Locale::parse(text).ok_or_else(|| Problem::unreadable(told))
 }
 
-impl WantedMessage {
+impl CreateMessageRequest {
     fn read(self, account_sid: String, to: Address) -> Result<Request, Problem> {
         let is_sid = |text: &str, prefix: &str| {
             text.strip_prefix(prefix).is_some_and(|rest| {

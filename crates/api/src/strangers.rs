@@ -16,7 +16,7 @@ const MOST: usize = 4096;
 const CROWD: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Each address with the time at which its last bad token is forgiven, were there no allowance.
-pub(super) struct Strangers {
+pub(super) struct BadTokenLimiter {
     /// For how long one bad token counts.
     each: Duration,
     /// How far ahead of now forgiveness may be.
@@ -24,11 +24,11 @@ pub(super) struct Strangers {
     met: Mutex<HashMap<IpAddr, Instant>>,
 }
 
-impl Strangers {
+impl BadTokenLimiter {
     /// So many at once, and on average as many within each minute.
-    pub(super) fn new(per_minute: u32) -> Strangers {
+    pub(super) fn new(per_minute: u32) -> BadTokenLimiter {
         let allowance = Duration::from_secs(60);
-        Strangers { each: allowance / per_minute.max(1), allowance, met: Mutex::default() }
+        BadTokenLimiter { each: allowance / per_minute.max(1), allowance, met: Mutex::default() }
     }
 
     /// How long the next token from there has to wait, if it has to.
@@ -85,7 +85,7 @@ mod tests {
             per_minute in 1u32..50,
             gaps in prop::collection::vec(0u64..20_000, 1..200),
         ) {
-            let strangers = Strangers::new(per_minute);
+            let strangers = BadTokenLimiter::new(per_minute);
             let (guesser, start) = (address("192.0.2.1"), Instant::now());
             let (mut now, mut through) = (start, Vec::new());
             for gap in gaps {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn one_address_does_not_lock_out_another_but_its_network() {
-        let (strangers, now) = (Strangers::new(1), Instant::now());
+        let (strangers, now) = (BadTokenLimiter::new(1), Instant::now());
         strangers.note(address("2001:db8::1"), now);
         assert!(strangers.wait(address("2001:db8::2"), now).is_some());
         assert_eq!(strangers.wait(address("2001:db8:0:1::1"), now), None);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_crowd_takes_no_more_room() {
-        let (strangers, now) = (Strangers::new(1), Instant::now());
+        let (strangers, now) = (BadTokenLimiter::new(1), Instant::now());
         for n in 0..3 * u32::try_from(MOST).unwrap() {
             strangers.note(IpAddr::from(n.to_be_bytes()), now);
         }

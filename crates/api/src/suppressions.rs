@@ -21,7 +21,7 @@ use super::{
     kinds, people,
     problem::Problem,
 };
-use crate::views::SuppressionShown;
+use crate::views::SuppressionView;
 use crate::{
     app::App,
     body::{json, object, whole},
@@ -66,7 +66,7 @@ struct Wanted {
 /// A page of suppressions, in the order of numbers.
 #[derive(Serialize, ToSchema)]
 struct SuppressionList {
-    suppressions: Vec<SuppressionShown>,
+    suppressions: Vec<SuppressionView>,
     next_cursor: Option<String>,
 }
 
@@ -74,7 +74,7 @@ struct SuppressionList {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Whose {
+struct AccountQuery {
     /// Whose: that of the key, if it is bound to one; else this has to be said.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -178,7 +178,7 @@ async fn list(
     get,
     path = "/v1/suppressions/{number}",
     tag = "suppressions",
-    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Whose),
+    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), AccountQuery),
     operation_id = "fetch_suppressions",
     responses((status = 200, description = "Every reason there is or was", body = SuppressionList), Problem),
     security(("key" = [])),
@@ -187,7 +187,7 @@ async fn fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
@@ -289,7 +289,7 @@ async fn import(
     get,
     path = "/v1/suppressions/export",
     tag = "suppressions",
-    params(finding::Whose),
+    params(finding::AccountQuery),
     operation_id = "export_suppressions",
     responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
@@ -297,7 +297,7 @@ async fn import(
 async fn export(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<finding::Whose>, QueryRejection>,
+    query: Result<Query<finding::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let suppressions = app.permissions.suppressions.clone();
@@ -322,7 +322,7 @@ async fn export(
 }
 
 fn page(found: &[Suppression], next_cursor: Option<String>) -> Response {
-    let suppressions = found.iter().map(SuppressionShown::of).collect();
+    let suppressions = found.iter().map(SuppressionView::of).collect();
     json(&SuppressionList { suppressions, next_cursor })
 }
 

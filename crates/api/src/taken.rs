@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, Whose},
+    finding::{self, AccountQuery},
     kinds,
     problem::Problem,
 };
@@ -29,7 +29,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending};
-use twilio_edge_store::{Send, SendsPage};
+use twilio_edge_store::{OutboundMessage, SendsPage};
 
 /// Longest that anybody may ask to wait, in milliseconds.
 const LONGEST_MS: u32 = 60_000;
@@ -201,7 +201,10 @@ async fn list(
     };
     let found = app.sending.sends.taken_on(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let place = |last: &Send| Cursor::Send { created_ms: last.created_at_ms, id: last.id.clone() };
+    let place = |last: &OutboundMessage| Cursor::Send {
+        created_ms: last.created_at_ms,
+        id: last.id.clone(),
+    };
     let next_cursor = finding::cut(&mut found, limit, place);
     let errors = &app.sending.errors;
     let sends = found.into_iter().map(|send| SendShown::of(send, errors)).collect();
@@ -213,7 +216,7 @@ async fn list(
     post,
     path = "/v1/messages/{id}/cancel",
     tag = "messages",
-    params(("id" = String, Path, description = "Ours of a message that is to be sent: ms_.."), Whose),
+    params(("id" = String, Path, description = "Ours of a message that is to be sent: ms_.."), AccountQuery),
     operation_id = "cancel_message",
     responses((status = 200, description = "It is not sent", body = SendShown), Problem),
     security(("key" = [])),
@@ -222,7 +225,7 @@ async fn cancel(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
@@ -251,7 +254,7 @@ pub(super) async fn told(
 }
 
 /// One, with what is sent instead of it.
-async fn shown(app: &App, send: Send) -> Result<SendShown, Problem> {
+async fn shown(app: &App, send: OutboundMessage) -> Result<SendShown, Problem> {
     let instead = app.sending.sends.instead_of(&send.id).await;
     let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
     let sid = Some(send.message_sid.clone()).filter(|sid| !sid.is_empty());
@@ -273,7 +276,7 @@ async fn found(
     account_sid: &str,
     id: &str,
     patience: Duration,
-) -> Result<Send, Problem> {
+) -> Result<OutboundMessage, Problem> {
     let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
     // No database takes it.
     if !id.starts_with(sending::PREFIX) || id.contains('\0') {
@@ -357,7 +360,7 @@ impl Reached {
 }
 
 impl SendShown {
-    pub(super) fn of(send: Send, errors: &Errors) -> SendShown {
+    pub(super) fn of(send: OutboundMessage, errors: &Errors) -> SendShown {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let message_sid = some(send.message_sid);
         let known = send.code.parse().ok().and_then(|code| errors.get(code));

@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, Whose},
+    finding::{self, AccountQuery},
     kinds,
     problem::Problem,
     sends::locale,
@@ -45,7 +45,7 @@ const MOST: usize = 200;
 
 /// A template in one language. Times are RFC 3339.
 #[derive(Serialize, ToSchema)]
-pub struct TemplateShown {
+pub struct TemplateView {
     name: String,
     locale: String,
     /// Twilio's name of it.
@@ -65,11 +65,11 @@ pub struct TemplateShown {
     changed_at: Option<String>,
 }
 
-impl TemplateShown {
+impl TemplateView {
     /// Renders a template.
-    pub fn of(template: &Template) -> TemplateShown {
+    pub fn of(template: &Template) -> TemplateView {
         let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-        TemplateShown {
+        TemplateView {
             name: template.name.clone(),
             locale: template.locale.to_string(),
             content_sid: template.content_sid.clone(),
@@ -87,7 +87,7 @@ impl TemplateShown {
 /// A page of templates, by name and language.
 #[derive(Serialize, ToSchema)]
 struct TemplateList {
-    templates: Vec<TemplateShown>,
+    templates: Vec<TemplateView>,
     next_cursor: Option<String>,
     /// When they were last read from Twilio.
     synced_at: Option<String>,
@@ -98,7 +98,7 @@ struct TemplateList {
 /// The languages of one name.
 #[derive(Serialize, ToSchema)]
 struct TemplateLanguages {
-    templates: Vec<TemplateShown>,
+    templates: Vec<TemplateView>,
 }
 
 /// What is to be said of a template.
@@ -195,7 +195,7 @@ async fn list(
     });
     let age = app.sending.templates.age(&account_sid);
     Ok(json(&TemplateList {
-        templates: found.into_iter().map(TemplateShown::of).collect(),
+        templates: found.into_iter().map(TemplateView::of).collect(),
         next_cursor,
         synced_at: Some(age.synced_at_ms).filter(|at_ms| *at_ms > 0).and_then(rfc3339),
         problem: Some(age.problem).filter(|problem| !problem.is_empty()),
@@ -207,7 +207,7 @@ async fn list(
     get,
     path = "/v1/templates/{name}",
     tag = "templates",
-    params(("name" = String, Path, description = "What people call it"), Whose),
+    params(("name" = String, Path, description = "What people call it"), AccountQuery),
     operation_id = "fetch_template",
     responses((status = 200, description = "One for each language", body = TemplateLanguages), Problem),
     security(("key" = [])),
@@ -216,13 +216,13 @@ async fn fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let name = path.map_or_else(|_| String::new(), |Path(name)| name);
     let catalogue = app.sending.templates.of(&account_sid);
-    let templates: Vec<TemplateShown> =
-        catalogue.of_name(&name).take(MOST).map(TemplateShown::of).collect();
+    let templates: Vec<TemplateView> =
+        catalogue.of_name(&name).take(MOST).map(TemplateView::of).collect();
     match templates.is_empty() {
         true => Err(Problem::of(kinds::NO_SUCH_TEMPLATE)),
         false => Ok(json(&TemplateLanguages { templates })),
@@ -238,18 +238,18 @@ async fn fetch(
     params(
         ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
         ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
-        Whose,
+        AccountQuery,
     ),
     operation_id = "put_template",
     request_body = WantedTemplateEntry,
-    responses((status = 200, description = "The template", body = TemplateShown), Problem),
+    responses((status = 200, description = "The template", body = TemplateView), Problem),
     security(("key" = [])),
 )]
 async fn put(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<(String, String)>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
@@ -284,7 +284,7 @@ async fn put(
     };
     let said = app.sending.templates.put(&caller, &account_sid, &template, at_ms).await;
     said.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
-    Ok(json(&TemplateShown::of(&template)))
+    Ok(json(&TemplateView::of(&template)))
 }
 
 /// Forgets what was said so. What Twilio shows is Twilio's, and counts again.
@@ -295,7 +295,7 @@ async fn put(
     params(
         ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
         ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
-        Whose,
+        AccountQuery,
     ),
     operation_id = "remove_template",
     responses((status = 204, description = "It is forgotten"), Problem),
@@ -305,7 +305,7 @@ async fn remove(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<(String, String)>, PathRejection>,
-    query: Result<Query<Whose>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let (name, locale) = place(path)?;

@@ -36,7 +36,7 @@ use twilio_edge_services::access::{api_keys::Caller, tenants::Denied};
 
 /// An account, and what is said of it. Times are RFC 3339.
 #[derive(Serialize, ToSchema)]
-pub struct TenantShown {
+pub struct TenantView {
     account_sid: String,
     parent_sid: Option<String>,
     friendly_name: String,
@@ -52,12 +52,12 @@ pub struct TenantShown {
     closed_at: Option<String>,
 }
 
-impl TenantShown {
+impl TenantView {
     /// Renders a tenant.
-    pub fn of(tenant: Tenant) -> TenantShown {
+    pub fn of(tenant: Tenant) -> TenantView {
         let Profile { parent_sid, friendly_name, senders, services, policy, retention } =
             tenant.profile;
-        TenantShown {
+        TenantView {
             account_sid: tenant.account_sid,
             parent_sid,
             friendly_name,
@@ -115,7 +115,7 @@ struct Service(String);
 /// A page of accounts, in the order of their SIDs.
 #[derive(Serialize, ToSchema)]
 struct TenantList {
-    tenants: Vec<TenantShown>,
+    tenants: Vec<TenantView>,
     next_cursor: Option<String>,
 }
 
@@ -149,7 +149,7 @@ async fn list(
     let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     let place = |tenant: &Tenant| Cursor::Tenant { account_sid: tenant.account_sid.clone() };
     let next_cursor = finding::cut(&mut found, limit, place);
-    let tenants = found.into_iter().map(TenantShown::of).collect();
+    let tenants = found.into_iter().map(TenantView::of).collect();
     Ok(json(&TenantList { tenants, next_cursor }))
 }
 
@@ -161,7 +161,7 @@ async fn list(
     params(("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Which account")),
     operation_id = "fetch_tenant",
     responses(
-        (status = 200, description = "The account", body = TenantShown, headers(("etag" = String, description = "Its revision"))),
+        (status = 200, description = "The account", body = TenantView, headers(("etag" = String, description = "Its revision"))),
         Problem,
     ),
     security(("key" = [])),
@@ -188,7 +188,7 @@ async fn fetch(
     operation_id = "put_tenant",
     request_body = WantedTenant,
     responses(
-        (status = 200, description = "The account", body = TenantShown, headers(("etag" = String, description = "Its revision"))),
+        (status = 200, description = "The account", body = TenantView, headers(("etag" = String, description = "Its revision"))),
         Problem,
     ),
     security(("key" = [])),
@@ -227,7 +227,7 @@ async fn put(
     ),
     operation_id = "close_tenant",
     responses(
-        (status = 200, description = "The account, closed", body = TenantShown, headers(("etag" = String, description = "Its revision"))),
+        (status = 200, description = "The account, closed", body = TenantView, headers(("etag" = String, description = "Its revision"))),
         Problem,
     ),
     security(("key" = [])),
@@ -258,7 +258,7 @@ fn seen(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 
 fn shown(tenant: Tenant) -> Response {
     let tag = HeaderValue::try_from(format!("\"{}\"", tenant.revision));
-    let mut response = json(&TenantShown::of(tenant));
+    let mut response = json(&TenantView::of(tenant));
     if let Ok(tag) = tag {
         response.headers_mut().insert(header::ETAG, tag);
     }

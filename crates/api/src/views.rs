@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use twilio_edge_domain::{
     consent::{Consent, State},
     cursor,
-    message::{Direction, Heard, Message},
+    message::{Direction, Message, RecordedWebhook},
     policy::Category,
     suppression::{Source, Suppression},
     window::{Window, rfc3339},
@@ -16,7 +16,7 @@ use twilio_edge_services::access::contact_history::ContactHistory;
 
 /// A message, put together from everything that was heard of it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct MessageShown {
+pub struct MessageSummary {
     /// Twilio's id of it.
     pub sid: String,
     /// Whose it is.
@@ -45,7 +45,7 @@ pub struct MessageShown {
 
 /// A webhook, as it came and as it ended.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct EventShown {
+pub struct EventView {
     /// Its name here.
     pub id: String,
     /// Whose it is.
@@ -104,12 +104,12 @@ pub struct Parameter {
 
 /// A message with all of its webhooks.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct MessageTold {
+pub struct MessageDetail {
     /// What is known of it.
     #[serde(flatten)]
-    pub message: MessageShown,
+    pub message: MessageSummary,
     /// All that was heard, in the order in which it came.
-    pub timeline: Vec<EventShown>,
+    pub timeline: Vec<EventView>,
 }
 
 /// A webhook with every parameter.
@@ -117,14 +117,14 @@ pub struct MessageTold {
 pub struct EventTold {
     /// The webhook.
     #[serde(flatten)]
-    pub event: EventShown,
+    pub event: EventView,
     /// In their order, and a name as often as it came.
     pub parameters: Vec<Parameter>,
 }
 
 /// A conversation's window: until when free text may be sent.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct WindowShown {
+pub struct WindowView {
     /// `sms`, `whatsapp`, ..
     pub channel: String,
     /// The person.
@@ -141,11 +141,11 @@ pub struct WindowShown {
     pub open: bool,
 }
 
-impl MessageShown {
+impl MessageSummary {
     /// A message without its story.
-    pub fn of(message: &Message) -> MessageShown {
+    pub fn of(message: &Message) -> MessageSummary {
         let first = &message.first;
-        MessageShown {
+        MessageSummary {
             sid: first.message_sid.clone(),
             account_sid: first.account_sid.clone(),
             direction: first.direction,
@@ -161,10 +161,10 @@ impl MessageShown {
     }
 }
 
-impl EventShown {
+impl EventView {
     /// A webhook without what was in it.
-    pub fn of(heard: &Heard) -> EventShown {
-        EventShown {
+    pub fn of(heard: &RecordedWebhook) -> EventView {
+        EventView {
             id: cursor::token(&heard.key),
             account_sid: heard.account_sid.clone(),
             sid: heard.message_sid.clone(),
@@ -185,30 +185,30 @@ impl EventShown {
     }
 }
 
-impl MessageTold {
+impl MessageDetail {
     /// A message with its story.
-    pub fn of(message: &Message) -> MessageTold {
-        let timeline = message.story().map(EventShown::of).collect();
-        MessageTold { message: MessageShown::of(message), timeline }
+    pub fn of(message: &Message) -> MessageDetail {
+        let timeline = message.story().map(EventView::of).collect();
+        MessageDetail { message: MessageSummary::of(message), timeline }
     }
 }
 
 impl EventTold {
     /// A webhook with everything in it.
-    pub fn of(heard: &Heard) -> EventTold {
+    pub fn of(heard: &RecordedWebhook) -> EventTold {
         let form = heard.form.as_deref().unwrap_or_default();
         let parameter = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
             Parameter { name: name.into_owned(), value: value.into_owned() }
         };
         let parameters = form_urlencoded::parse(form.as_bytes()).map(parameter).collect();
-        EventTold { event: EventShown::of(heard), parameters }
+        EventTold { event: EventView::of(heard), parameters }
     }
 }
 
-impl WindowShown {
+impl WindowView {
     /// A window as it is at `now_ms`.
-    pub fn of(window: &Window, now_ms: i64) -> WindowShown {
-        WindowShown {
+    pub fn of(window: &Window, now_ms: i64) -> WindowView {
+        WindowView {
             channel: window.theirs.channel.clone(),
             person: window.theirs.number.clone(),
             sender: window.ours.clone(),
@@ -221,7 +221,7 @@ impl WindowShown {
 
 /// One reason not to write to a person.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct SuppressionShown {
+pub struct SuppressionView {
     account_sid: String,
     /// E.164, a short code, or the channel's own id.
     number: String,
@@ -252,11 +252,11 @@ pub struct SuppressionShown {
     changed_by: Option<String>,
 }
 
-impl SuppressionShown {
+impl SuppressionView {
     /// As it is shown.
-    pub fn of(known: &Suppression) -> SuppressionShown {
+    pub fn of(known: &Suppression) -> SuppressionView {
         let known = known.clone();
-        SuppressionShown {
+        SuppressionView {
             account_sid: known.account_sid,
             number: known.address.number,
             channel: known.address.channel,
@@ -277,7 +277,7 @@ impl SuppressionShown {
 
 /// One piece of evidence of what a person agreed to, or took back.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ConsentShown {
+pub struct ConsentView {
     id: String,
     account_sid: String,
     /// E.164, a short code, or the channel's own id.
@@ -300,12 +300,12 @@ pub struct ConsentShown {
     recorded_by: String,
 }
 
-impl ConsentShown {
+impl ConsentView {
     /// As it is shown.
-    pub fn of(known: &Consent) -> ConsentShown {
+    pub fn of(known: &Consent) -> ConsentView {
         let id = known.id();
         let known = known.clone();
-        ConsentShown {
+        ConsentView {
             id,
             account_sid: known.account_sid,
             number: known.address.number,
@@ -333,15 +333,15 @@ pub struct Story {
     /// The only channel that was asked about; every one without.
     pub channel: Option<String>,
     /// Why it must not be written to, and why it once must not.
-    pub suppressions: Vec<SuppressionShown>,
+    pub suppressions: Vec<SuppressionView>,
     /// What was agreed to and taken back.
-    pub consents: Vec<ConsentShown>,
+    pub consents: Vec<ConsentView>,
     /// The conversations with it, by our number.
-    pub windows: Vec<WindowShown>,
+    pub windows: Vec<WindowView>,
     /// The latest messages from and to it.
-    pub messages: Vec<MessageShown>,
+    pub messages: Vec<MessageSummary>,
     /// The latest webhooks about it.
-    pub events: Vec<EventShown>,
+    pub events: Vec<EventView>,
 }
 
 impl Story {
@@ -351,11 +351,11 @@ impl Story {
             account_sid: history.account_sid.clone(),
             number: history.number.number.clone(),
             channel: history.number.channel.clone(),
-            suppressions: history.suppressions.iter().map(SuppressionShown::of).collect(),
-            consents: history.consents.iter().map(ConsentShown::of).collect(),
-            windows: history.windows.iter().map(|window| WindowShown::of(window, now_ms)).collect(),
-            messages: history.messages.iter().map(MessageShown::of).collect(),
-            events: history.events.iter().map(EventShown::of).collect(),
+            suppressions: history.suppressions.iter().map(SuppressionView::of).collect(),
+            consents: history.consents.iter().map(ConsentView::of).collect(),
+            windows: history.windows.iter().map(|window| WindowView::of(window, now_ms)).collect(),
+            messages: history.messages.iter().map(MessageSummary::of).collect(),
+            events: history.events.iter().map(EventView::of).collect(),
         }
     }
 }

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{finding, problem::Problem};
-use crate::views::WindowShown;
+use crate::views::WindowView;
 use crate::{app::App, body::json};
 use twilio_edge_domain::window;
 use twilio_edge_platform::clock::now_ms;
@@ -44,7 +44,7 @@ struct Wanted {
 /// A page of windows, by our number.
 #[derive(Serialize, ToSchema)]
 struct WindowList {
-    windows: Vec<WindowShown>,
+    windows: Vec<WindowView>,
     next_cursor: Option<String>,
 }
 
@@ -81,6 +81,6 @@ async fn list(
     };
     let page = app.histories.windows(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (windows, next_cursor) = finding::shown(&page, |window| WindowShown::of(window, now_ms));
+    let (windows, next_cursor) = finding::shown(&page, |window| WindowView::of(window, now_ms));
     Ok(json(&WindowList { windows, next_cursor }))
 }

@@ -13,8 +13,8 @@ use twilio_edge_contract::Class;
 use self::file::Kind;
 pub use self::file::Sink as Settings;
 use twilio_edge_domain::{
-    delivery::{Patience, Tried},
-    event::Parcel,
+    delivery::{DeliveryOutcome, RetryPolicy},
+    event::Delivery,
     secret,
 };
 
@@ -30,7 +30,7 @@ pub struct Sink {
     name: String,
     routes: Vec<String>,
     classes: Vec<Class>,
-    patience: Patience,
+    patience: RetryPolicy,
     concurrency: usize,
     longest_try: Duration,
     way: Way,
@@ -118,7 +118,7 @@ impl Sink {
     }
 
     /// How patient its deliveries are.
-    pub fn patience(&self) -> &Patience {
+    pub fn patience(&self) -> &RetryPolicy {
         &self.patience
     }
 
@@ -141,7 +141,7 @@ impl Sink {
     }
 
     /// Makes one attempt to deliver one event.
-    pub async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
+    pub async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
         let tried = async {
             match &self.way {
                 Way::Http(endpoint) => endpoint.deliver(parcel).await,
@@ -150,7 +150,7 @@ impl Sink {
             }
         };
         let tried = tokio::time::timeout(self.longest_try, tried).await;
-        tried.unwrap_or_else(|_| Tried::Failed {
+        tried.unwrap_or_else(|_| DeliveryOutcome::Failed {
             reason: "it did not answer in time".into(),
             retry_after: None,
             is_outage: true,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// How one try went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tried {
+pub enum DeliveryOutcome {
     /// The sink has it.
     Delivered,
     /// It may work later.
@@ -40,7 +40,7 @@ pub enum Next {
 
 /// How patient a sink's deliveries are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// The pause after the first failure is at most this; each further one may be twice as long.
     pub first_pause: Duration,
     /// But never longer than this.
@@ -49,21 +49,21 @@ pub struct Patience {
     pub give_up_after: Duration,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// What follows try number `tries` (from 1) of a delivery recorded at `recorded_ms`. `dice` is a random number: full
     /// jitter spreads the tries of many lanes, which all failed at the same moment, over the whole pause.
     pub fn next(
         &self,
-        tried: &Tried,
+        tried: &DeliveryOutcome,
         tries: u32,
         recorded_ms: i64,
         now_ms: i64,
         dice: u64,
     ) -> Next {
         let retry_after = match tried {
-            Tried::Delivered => return Next::Done,
-            Tried::Refused { .. } => return Next::Dead,
-            Tried::Failed { retry_after, .. } => retry_after.unwrap_or_default(),
+            DeliveryOutcome::Delivered => return Next::Done,
+            DeliveryOutcome::Refused { .. } => return Next::Dead,
+            DeliveryOutcome::Failed { retry_after, .. } => retry_after.unwrap_or_default(),
         };
         if now_ms.saturating_sub(recorded_ms) >= millis(self.give_up_after) {
             return Next::Dead;
@@ -120,8 +120,8 @@ impl Breaker {
     }
 
     /// A try has ended. A sink that refuses one delivery is there for the others.
-    pub fn ended(&mut self, tried: &Tried, now_ms: i64) {
-        let is_outage = matches!(tried, Tried::Failed { is_outage: true, .. });
+    pub fn ended(&mut self, tried: &DeliveryOutcome, now_ms: i64) {
+        let is_outage = matches!(tried, DeliveryOutcome::Failed { is_outage: true, .. });
         if !is_outage {
             *self = Breaker::new();
             return;
@@ -159,13 +159,13 @@ impl Default for Breaker {
 
 /// What an HTTP sink's answer means. 400, 413, 415 and 422 are said of the delivery and will be said again; everything else
 /// may be a deployment, a wrong secret or a route that is not there yet, which somebody mends.
-pub fn answered(status: u16, retry_after: Option<Duration>, said: &str) -> Tried {
+pub fn answered(status: u16, retry_after: Option<Duration>, said: &str) -> DeliveryOutcome {
     let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
     match status {
-        200..=299 => Tried::Delivered,
-        400 | 413 | 415 | 422 => Tried::Refused { reason },
-        429 | 500..=599 => Tried::Failed { reason, retry_after, is_outage: true },
-        _ => Tried::Failed { reason, retry_after, is_outage: false },
+        200..=299 => DeliveryOutcome::Delivered,
+        400 | 413 | 415 | 422 => DeliveryOutcome::Refused { reason },
+        429 | 500..=599 => DeliveryOutcome::Failed { reason, retry_after, is_outage: true },
+        _ => DeliveryOutcome::Failed { reason, retry_after, is_outage: false },
     }
 }
 
@@ -184,24 +184,24 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const PATIENCE: RetryPolicy = RetryPolicy {
         first_pause: Duration::from_millis(100),
         longest_pause: Duration::from_secs(60),
         give_up_after: Duration::from_secs(3600),
     };
 
-    fn failed(retry_after: Option<u64>) -> Tried {
+    fn failed(retry_after: Option<u64>) -> DeliveryOutcome {
         let retry_after = retry_after.map(Duration::from_secs);
-        Tried::Failed { reason: "no".into(), retry_after, is_outage: true }
+        DeliveryOutcome::Failed { reason: "no".into(), retry_after, is_outage: true }
     }
 
     #[test]
     fn what_an_answer_means() {
-        let outage = |tried| matches!(tried, Tried::Failed { is_outage: true, .. });
-        let mendable = |tried| matches!(tried, Tried::Failed { is_outage: false, .. });
-        let refused = |tried| matches!(tried, Tried::Refused { .. });
+        let outage = |tried| matches!(tried, DeliveryOutcome::Failed { is_outage: true, .. });
+        let mendable = |tried| matches!(tried, DeliveryOutcome::Failed { is_outage: false, .. });
+        let refused = |tried| matches!(tried, DeliveryOutcome::Refused { .. });
         for status in 200..=299 {
-            assert_eq!(answered(status, None, "thanks"), Tried::Delivered);
+            assert_eq!(answered(status, None, "thanks"), DeliveryOutcome::Delivered);
         }
         for status in [400, 413, 415, 422] {
             assert!(refused(answered(status, None, "")), "{status}");
@@ -216,9 +216,9 @@ mod tests {
 
     #[test]
     fn what_failed_for_too_long_is_given_up_and_what_is_refused_at_once() {
-        let next = |tried: &Tried, now| PATIENCE.next(tried, 3, 1000, now, 7);
-        assert_eq!(next(&Tried::Delivered, 9_999_999), Next::Done);
-        assert_eq!(next(&Tried::Refused { reason: String::new() }, 1001), Next::Dead);
+        let next = |tried: &DeliveryOutcome, now| PATIENCE.next(tried, 3, 1000, now, 7);
+        assert_eq!(next(&DeliveryOutcome::Delivered, 9_999_999), Next::Done);
+        assert_eq!(next(&DeliveryOutcome::Refused { reason: String::new() }, 1001), Next::Dead);
         assert!(matches!(next(&failed(None), 1000 + 3_599_999), Next::Again(_)));
         assert_eq!(next(&failed(None), 1000 + 3_600_000), Next::Dead);
     }
@@ -252,7 +252,7 @@ mod tests {
         breaker.withdrawn();
         assert_eq!(breaker.admits(9, again), 1, "nobody tried");
         breaker.started();
-        breaker.ended(&Tried::Refused { reason: String::new() }, again);
+        breaker.ended(&DeliveryOutcome::Refused { reason: String::new() }, again);
         assert_eq!(breaker.admits(9, again), 9, "it is there");
     }
 
@@ -282,7 +282,7 @@ mod tests {
                 }
                 breaker.started();
                 now += 3;
-                let tried = if works { Tried::Delivered } else { failed(None) };
+                let tried = if works { DeliveryOutcome::Delivered } else { failed(None) };
                 breaker.ended(&tried, now);
                 prop_assert!(!works || breaker.admits(5, now) == 5);
             }

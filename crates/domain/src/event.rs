@@ -176,7 +176,7 @@ pub fn delivery_id(event_id: &str, replay_id: Option<&str>) -> String {
 
 /// Delivery of one event to one sink.
 #[derive(Debug)]
-pub struct Parcel<'a> {
+pub struct Delivery<'a> {
     /// Id of the delivery; the same on every attempt.
     pub id: String,
     /// The event, as a sink receives it.

@@ -12,7 +12,7 @@ use crate::{
 
 /// One webhook, as it was heard and as it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
+pub struct RecordedWebhook {
     /// What makes it this webhook and no other.
     pub key: String,
     /// Who sent the message it is about.
@@ -152,7 +152,7 @@ impl Number {
     pub const ASKED: &str = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$";
 }
 
-impl Heard {
+impl RecordedWebhook {
     /// Returns whether it is a later step of a message ([`twilio_edge_contract::Identity::step_key`]), which is listed nowhere.
     pub fn is_step(&self) -> bool {
         !self.is_status && self.key.split(':').count() > 3
@@ -204,16 +204,16 @@ pub struct Message {
     /// Why it failed.
     pub error_code: Option<String>,
     /// The earliest of its webhooks, which names it.
-    pub first: Heard,
+    pub first: RecordedWebhook,
     /// The others, in the order in which they were heard.
-    pub later: Vec<Heard>,
+    pub later: Vec<RecordedWebhook>,
 }
 
 impl Message {
     /// Puts a message together from its webhooks, in any order; none when there are none.
-    pub fn of(mut heard: Vec<Heard>) -> Option<Message> {
+    pub fn of(mut heard: Vec<RecordedWebhook>) -> Option<Message> {
         heard.sort_by(|a, b| (a.heard_ms, &a.key).cmp(&(b.heard_ms, &b.key)));
-        let said = |heard: &Heard| (heard.status.clone(), heard.error_code.clone());
+        let said = |heard: &RecordedWebhook| (heard.status.clone(), heard.error_code.clone());
         let said: Vec<_> = heard.iter().map(said).collect();
         let said = said.iter().map(|(word, code)| Said { word, error_code: code.as_deref() });
         let standing = standing(said)?;
@@ -222,13 +222,14 @@ impl Message {
             true => Direction::Inbound,
             false => Direction::Outbound,
         };
-        let is_named = |heard: &&Heard| heard.direction == direction && heard.theirs.is_some();
+        let is_named =
+            |heard: &&RecordedWebhook| heard.direction == direction && heard.theirs.is_some();
         let named = heard.iter().find(is_named);
         let (theirs, ours) = named.map(|n| (n.theirs.clone(), n.ours.clone())).unwrap_or_default();
         let mut heard = heard.into_iter().map(|heard| {
             // A status that was read before its message was known as inbound has the two ends exchanged.
             let kept = heard.direction == direction;
-            Heard {
+            RecordedWebhook {
                 direction,
                 theirs: heard.theirs.filter(|_| kept).or_else(|| theirs.clone()),
                 ours: heard.ours.filter(|_| kept).or_else(|| ours.clone()),
@@ -244,7 +245,7 @@ impl Message {
     }
 
     /// All of its webhooks, in the order in which they were heard.
-    pub fn story(&self) -> impl Iterator<Item = &Heard> {
+    pub fn story(&self) -> impl Iterator<Item = &RecordedWebhook> {
         std::iter::once(&self.first).chain(&self.later)
     }
 

@@ -149,10 +149,10 @@ mod tests {
         }
     }
 
-    type Told = (&'static str, &'static str);
+    type DeliveryStatus = (&'static str, &'static str);
 
     /// What messages really go through, and where they are then.
-    const HISTORIES: [(&[Told], Told); 14] = [
+    const HISTORIES: [(&[DeliveryStatus], DeliveryStatus); 14] = [
         (&[("queued", "")], ("queued", "")),
         (&[("sent", ""), ("queued", "")], ("sent", "")),
         (&[("queued", ""), ("sending", ""), ("sent", ""), ("delivered", "")], ("delivered", "")),

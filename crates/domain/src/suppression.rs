@@ -150,7 +150,7 @@ type Reason = (String, String, String, String, Source);
 
 /// What a person, or a callback about them, said about being written to, and how it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct OptEvent {
     /// STOP or START.
     pub opt: Opt,
     /// What made it one.
@@ -173,9 +173,9 @@ pub struct Said {
     pub service_sid: Option<String>,
 }
 
-impl Said {
+impl OptEvent {
     /// What a webhook says about being written to, if anything: a word of the person, or a callback's error code.
-    pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<Said> {
+    pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<OptEvent> {
         let (opt, source, pair) = match (&webhook.inbound, &webhook.outbound) {
             (Some(inbound), _) => {
                 let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
@@ -192,7 +192,7 @@ impl Said {
             Source::Callback => webhook.identity.error_code.clone().unwrap_or_default(),
             _ => String::new(),
         };
-        Some(Said {
+        Some(OptEvent {
             opt,
             source,
             arrival,
@@ -217,18 +217,18 @@ impl Said {
 
 /// The suppressions of some people, before and after what they say.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct SuppressionSet {
     /// By account and number: other keys of the same person, for certain.
     ties: BTreeMap<(String, String), Vec<String>>,
     reasons: BTreeMap<Reason, Suppression>,
     changed: Vec<Reason>,
 }
 
-impl Standing {
+impl SuppressionSet {
     /// What is known of these people.
-    pub fn new(known: impl IntoIterator<Item = Suppression>) -> Standing {
+    pub fn new(known: impl IntoIterator<Item = Suppression>) -> SuppressionSet {
         let reasons = known.into_iter().map(|known| (known.reason(), known)).collect();
-        Standing { ties: BTreeMap::new(), reasons, changed: Vec::new() }
+        SuppressionSet { ties: BTreeMap::new(), reasons, changed: Vec::new() }
     }
 
     /// Adds which other keys a START of a person counts for.
@@ -240,7 +240,7 @@ impl Standing {
     }
 
     /// Takes in what was said, in the order in which it came; whether that changed anything.
-    pub fn hear(&mut self, said: &Said, policy: &Policy, now_ms: i64) -> bool {
+    pub fn hear(&mut self, said: &OptEvent, policy: &Policy, now_ms: i64) -> bool {
         if said.opt == Opt::Stop {
             return self.begin(said.suppression(policy, now_ms));
         }
@@ -298,14 +298,14 @@ impl Standing {
 
     /// What became different, each once, in the order of its key.
     pub fn changes(self) -> Vec<Suppression> {
-        let Standing { mut reasons, mut changed, .. } = self;
+        let SuppressionSet { mut reasons, mut changed, .. } = self;
         changed.sort();
         changed.dedup();
         changed.into_iter().filter_map(|reason| reasons.remove(&reason)).collect()
     }
 }
 
-impl Said {
+impl OptEvent {
     /// What a STOP makes of it.
     fn suppression(&self, policy: &Policy, now_ms: i64) -> Suppression {
         Suppression {

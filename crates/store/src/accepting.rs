@@ -6,9 +6,9 @@ use twilio_edge_contract::Outcome;
 use super::{
     event::{ACCEPTED, Event},
     ledger::{Ledger, each_once},
-    outbox::{Owed, owe},
+    outbox::{NewDelivery, owe},
 };
-use crate::settlement::Settle;
+use crate::settlement::SettlementInput;
 use crate::{database::Durability, error::StoreError, stores::Stores};
 use twilio_edge_domain::webhook::Webhook;
 
@@ -22,12 +22,12 @@ pub struct Acceptance {
     /// When it was first heard of, in milliseconds since 1970.
     pub first_seen_ms: i64,
     /// One for each sink.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<NewDelivery>,
 }
 
 impl Acceptance {
-    fn settle(&self, outcome: Outcome) -> Settle {
-        Settle {
+    fn settle(&self, outcome: Outcome) -> SettlementInput {
+        SettlementInput {
             identity: self.webhook.identity.clone(),
             key: self.webhook.key.clone(),
             claim_id: self.webhook.claim_id.clone(),
@@ -55,13 +55,13 @@ impl Stores {
         if accepted.is_empty() {
             return true;
         }
-        let settles = |outcome| -> Vec<Settle> {
+        let settles = |outcome| -> Vec<SettlementInput> {
             accepted.iter().map(|acceptance| acceptance.settle(outcome)).collect()
         };
         match self.accepts.ask(accepted.clone(), now_ms).await {
             Ok(_) => {
                 let settles = settles(Outcome::Commit);
-                let settles: Vec<&Settle> = settles.iter().collect();
+                let settles: Vec<&SettlementInput> = settles.iter().collect();
                 if self.leases.commit(&settles, now_ms).await.is_err() {
                     // What Redis misses it is told when the lease it knows has ended.
                     self.metrics.redis_fell_through();
@@ -86,7 +86,8 @@ impl Ledger {
     ) -> Result<Vec<()>, StoreError> {
         let events = accepted.iter().map(|acceptance| acceptance.event(now_ms)).collect();
         let events = each_once(events);
-        let owed: Vec<&Owed> = accepted.iter().flat_map(|acceptance| &acceptance.owed).collect();
+        let owed: Vec<&NewDelivery> =
+            accepted.iter().flat_map(|acceptance| &acceptance.owed).collect();
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
             tx.keep_events(&events, now_ms.saturating_sub(self.periods.result_ms)).await?;

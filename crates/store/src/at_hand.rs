@@ -18,7 +18,7 @@ pub(super) const IDLE: Duration = Duration::from_millis(250);
 const STAY: Duration = Duration::from_secs(60);
 
 /// Up to half of a pool, so that whoever else asks it finds the other half.
-pub(super) struct AtHand {
+pub(super) struct ConnectionCache {
     pool: PgPool,
     most: usize,
     idle: Mutex<Vec<Held>>,
@@ -31,11 +31,11 @@ pub(super) struct Held {
     used_at: Instant,
 }
 
-impl AtHand {
-    pub(super) fn of(pool: &PgPool) -> AtHand {
+impl ConnectionCache {
+    pub(super) fn of(pool: &PgPool) -> ConnectionCache {
         let most = pool.options().get_max_connections() / 2;
         let most = usize::try_from(most).unwrap_or_default();
-        AtHand { pool: pool.clone(), most, idle: Mutex::default() }
+        ConnectionCache { pool: pool.clone(), most, idle: Mutex::default() }
     }
 
     pub(super) async fn take(&self) -> Result<Held, sqlx::Error> {
@@ -88,13 +88,13 @@ impl Held {
     }
 }
 
-impl fmt::Debug for AtHand {
+impl fmt::Debug for ConnectionCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AtHand").field("most", &self.most).finish_non_exhaustive()
     }
 }
 
-impl Drop for AtHand {
+impl Drop for ConnectionCache {
     /// Going back takes a task; where there is nobody to run it any more, connections simply end.
     fn drop(&mut self) {
         let idle = std::mem::take(&mut *self.idle());

@@ -12,7 +12,7 @@ use super::{
     leases::Taken,
     ledger::{Decided, Known, arrival},
 };
-use crate::{error::StoreError, ledger::Grant, stores::Stores};
+use crate::{error::StoreError, ledger::ClaimResult, stores::Stores};
 use twilio_edge_domain::{
     lease::Claimed,
     webhook::{Pair, Webhook},
@@ -21,7 +21,7 @@ use twilio_edge_platform::store_metrics::Operation;
 
 impl Stores {
     /// Decides each claim, in order; none where no store could say.
-    pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+    pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<ClaimResult>> {
         if webhooks.is_empty() {
             return Vec::new();
         }
@@ -48,7 +48,7 @@ impl Stores {
         webhooks: &[&Webhook],
         mut taken: Vec<Taken>,
         now_ms: i64,
-    ) -> Vec<Option<Grant>> {
+    ) -> Vec<Option<ClaimResult>> {
         let proceeds = |taken: &Taken| matches!(taken.claimed, Claimed::Proceed { .. });
         let asked: Vec<&Webhook> = webhooks
             .iter()
@@ -65,7 +65,8 @@ impl Stores {
             Err(reason) => {
                 tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "claims could not be decided");
                 self.give_back(webhooks, &taken, now_ms).await;
-                let grant = |taken: Taken| (!proceeds(&taken)).then(|| Grant::of(taken.claimed));
+                let grant =
+                    |taken: Taken| (!proceeds(&taken)).then(|| ClaimResult::of(taken.claimed));
                 return taken.into_iter().map(grant).collect();
             }
         };
@@ -93,7 +94,7 @@ impl Stores {
             let inbound = webhook.inbound.as_ref().filter(|_| proceeds(&taken));
             let suppressed = inbound
                 .is_some_and(|inbound| known.is_suppressed(inbound, &self.ledger.policies()));
-            Some(Grant { suppressed, ..Grant::of(taken.claimed) })
+            Some(ClaimResult { suppressed, ..ClaimResult::of(taken.claimed) })
         });
         grants.collect()
     }
@@ -170,28 +171,28 @@ impl Stores {
 
     /// Lets the ledger decide without Redis, which others may reach: when all of them ask the ledger too, and have written
     /// what they handed out before.
-    async fn decide_apart(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+    async fn decide_apart(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<ClaimResult>> {
         let parted = match &self.siblings {
             Some(siblings) => siblings.part().await,
             None => Ok(true),
         };
         let decided = match parted {
             Ok(true) => self.ask_ledger(webhooks, now_ms).await,
-            Ok(false) => return vec![Some(Grant::of(Claimed::InFlight)); webhooks.len()],
+            Ok(false) => return vec![Some(ClaimResult::of(Claimed::InFlight)); webhooks.len()],
             Err(reason) => Err(reason),
         };
         let grant = |decided: Decided| {
             // Others may have gone back to Redis before this was written: it is asked for again.
             let in_time = decided.apart_ms > self.longest_ms;
-            if in_time { Grant::decided(decided) } else { Grant::of(Claimed::InFlight) }
+            if in_time { ClaimResult::decided(decided) } else { ClaimResult::of(Claimed::InFlight) }
         };
         self.granted(decided, webhooks.len(), grant)
     }
 
     /// Lets the ledger decide.
-    async fn decide(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<Grant>> {
+    async fn decide(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<ClaimResult>> {
         let decided = self.ask_ledger(webhooks, now_ms).await;
-        self.granted(decided, webhooks.len(), Grant::decided)
+        self.granted(decided, webhooks.len(), ClaimResult::decided)
     }
 
     async fn ask_ledger(
@@ -209,8 +210,8 @@ impl Stores {
         &self,
         decided: Result<Vec<Decided>, StoreError>,
         count: usize,
-        grant: impl Fn(Decided) -> Grant,
-    ) -> Vec<Option<Grant>> {
+        grant: impl Fn(Decided) -> ClaimResult,
+    ) -> Vec<Option<ClaimResult>> {
         match decided {
             Ok(decided) => decided.into_iter().map(|decided| Some(grant(decided))).collect(),
             Err(reason) => {
@@ -222,7 +223,12 @@ impl Stores {
 
     /// Adds when each proceeding message's window was last opened: now, unless it is a message of before, which may not
     /// be the latest any more.
-    async fn tell_windows(&self, webhooks: &[&Webhook], grants: &mut [Option<Grant>], now_ms: i64) {
+    async fn tell_windows(
+        &self,
+        webhooks: &[&Webhook],
+        grants: &mut [Option<ClaimResult>],
+        now_ms: i64,
+    ) {
         let mut of_before = BTreeSet::new();
         for (webhook, grant) in webhooks.iter().zip(grants.iter_mut()) {
             let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
@@ -248,13 +254,16 @@ impl Stores {
     }
 }
 
-impl Grant {
-    fn decided(decided: Decided) -> Grant {
+impl ClaimResult {
+    fn decided(decided: Decided) -> ClaimResult {
         let proceeds = matches!(decided.claimed, Claimed::Proceed { .. });
-        Grant { suppressed: decided.suppressed && proceeds, ..Grant::of(decided.claimed) }
+        ClaimResult {
+            suppressed: decided.suppressed && proceeds,
+            ..ClaimResult::of(decided.claimed)
+        }
     }
 
-    fn of(claimed: Claimed) -> Grant {
-        Grant { claimed, last_inbound_ms: None, suppressed: false }
+    fn of(claimed: Claimed) -> ClaimResult {
+        ClaimResult { claimed, last_inbound_ms: None, suppressed: false }
     }
 }

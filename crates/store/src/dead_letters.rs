@@ -11,7 +11,7 @@ use super::{
 use crate::{
     database::Durability,
     error::StoreError,
-    outbox::{Due, Outbox},
+    outbox::{Outbox, PendingDelivery},
 };
 
 /// A delivery that was given up. Times are milliseconds since 1970.
@@ -56,7 +56,7 @@ pub struct DeadLetters<'a> {
 
 /// One delivery that was given up, with what it holds, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Letter {
+pub struct DeadLetterDetail {
     /// `dead`, or what became of it since: `waiting`, `done`, `discarded`.
     pub state: String,
     /// Who did not take it.
@@ -67,7 +67,7 @@ pub struct Letter {
     pub ended_at_ms: Option<i64>,
     /// With its event.
     #[sqlx(flatten)]
-    pub due: Due,
+    pub due: PendingDelivery,
 }
 
 /// Which dead letters somebody decides about.
@@ -164,7 +164,7 @@ impl Outbox {
         &self,
         seq: i64,
         account_sid: Option<&str>,
-    ) -> Result<Option<Letter>, StoreError> {
+    ) -> Result<Option<DeadLetterDetail>, StoreError> {
         let asked = [ChosenRow { seq, account_sid, sink: None, now_ms: 0 }];
         let found = self.bounded(self.database.read(self.statements().letter, &asked)).await?;
         Ok(found.into_iter().next())

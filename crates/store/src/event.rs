@@ -6,7 +6,7 @@ use std::{fmt, num::NonZeroU32};
 
 use twilio_edge_contract::Identity;
 
-use crate::settlement::Settle;
+use crate::settlement::SettlementInput;
 use twilio_edge_domain::webhook::Webhook;
 
 /// The word for what the backend took; what it did not is `refused`.
@@ -76,16 +76,21 @@ impl<'a> Event<'a> {
     }
 
     /// The backend took it.
-    pub(super) fn accepted(settle: &'a Settle, now_ms: i64) -> Event<'a> {
+    pub(super) fn accepted(settle: &'a SettlementInput, now_ms: i64) -> Event<'a> {
         Event { answer: settle.answer.as_deref(), ..Event::ended(settle, ACCEPTED, 0, now_ms) }
     }
 
     /// The backend did not take it, at its so many-th attempt.
-    pub(super) fn refused(settle: &'a Settle, attempt: u32, now_ms: i64) -> Event<'a> {
+    pub(super) fn refused(settle: &'a SettlementInput, attempt: u32, now_ms: i64) -> Event<'a> {
         Event::ended(settle, REFUSED, attempt, now_ms)
     }
 
-    fn ended(settle: &'a Settle, outcome: &'static str, attempt: u32, now_ms: i64) -> Event<'a> {
+    fn ended(
+        settle: &'a SettlementInput,
+        outcome: &'static str,
+        attempt: u32,
+        now_ms: i64,
+    ) -> Event<'a> {
         let known = match &settle.unclaimed {
             // It was with the backend without ever being handed out by a claim.
             Some(webhook) => Event { attempts: 1, ..Event::came(webhook, now_ms, now_ms) },

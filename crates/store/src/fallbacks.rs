@@ -1,7 +1,7 @@
 //! What is sent instead of messages that have failed after Twilio had them: written once with what ends the wait for it, and
 //! found by the message it is instead of. What that is, and when, is the domain's to say.
 
-use super::sends::{Send, Sends, send_columns};
+use super::sends::{OutboundMessage, OutboundMessages, send_columns};
 use crate::{database::Bind, error::StoreError};
 
 /// Only who takes the fallback away sends it.
@@ -20,14 +20,14 @@ const FORGET: &str = "
 const INSTEAD_OF: &str =
     concat!("SELECT ", send_columns!(), " FROM sends WHERE fallback_of = $1 AND fallback_of <> ''");
 
-impl Sends {
+impl OutboundMessages {
     /// It has failed with that code at Twilio, and `instead` is sent: both are written, or neither. False if somebody else has
     /// done so, or it is not wanted any more.
     pub async fn switch(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         (code, reason): (&str, &str),
-        instead: (&Send, i64),
+        instead: (&OutboundMessage, i64),
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds =
@@ -47,8 +47,8 @@ impl Sends {
     }
 
     /// What is sent instead of a message.
-    pub async fn instead_of(&self, id: &str) -> Result<Option<Send>, StoreError> {
-        let found: Vec<Send> =
+    pub async fn instead_of(&self, id: &str) -> Result<Option<OutboundMessage>, StoreError> {
+        let found: Vec<OutboundMessage> =
             self.bounded(self.database.read_bound(INSTEAD_OF, &[Bind::Text(id)])).await?;
         Ok(found.into_iter().next())
     }

@@ -24,7 +24,7 @@ use super::reader::Reader;
 use crate::error::StoreError;
 use twilio_edge_domain::{
     cursor::Cursor,
-    message::{Heard, Message},
+    message::{Message, RecordedWebhook},
     phone,
 };
 use twilio_edge_platform::{config, metrics::Connections};
@@ -49,7 +49,7 @@ pub struct Histories {
 }
 
 /// Everything heard of some messages, by message.
-type Stories = BTreeMap<String, Vec<Heard>>;
+type Stories = BTreeMap<String, Vec<RecordedWebhook>>;
 
 /// Some of what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Histories {
     }
 
     /// Webhooks, by when they were heard.
-    pub async fn events(&self, search: &Search) -> Result<Page<Heard>, StoreError> {
+    pub async fn events(&self, search: &Search) -> Result<Page<RecordedWebhook>, StoreError> {
         self.bounded(async {
             let search = self.with_contacts(search).await?;
             match &search.message_sid {
@@ -118,9 +118,10 @@ impl Histories {
         &self,
         account_sid: Option<&str>,
         key: &str,
-    ) -> Result<Option<Heard>, StoreError> {
+    ) -> Result<Option<RecordedWebhook>, StoreError> {
         let rows = self.bounded(self.reader.histories(&[Range::just(key)])).await?;
-        let theirs = |heard: &Heard| account_sid.is_none_or(|own| own == heard.account_sid);
+        let theirs =
+            |heard: &RecordedWebhook| account_sid.is_none_or(|own| own == heard.account_sid);
         Ok(rows.into_iter().map(HeardRow::read).find(theirs))
     }
 
@@ -139,7 +140,7 @@ impl Histories {
         &self,
         search: &Search,
         message_sid: &str,
-    ) -> Result<Page<Heard>, StoreError> {
+    ) -> Result<Page<RecordedWebhook>, StoreError> {
         let mut told = self.read_all(&search.account_sid, [message_sid].into()).await?;
         let mut told = told.remove(message_sid).unwrap_or_default();
         told.sort_by(|a, b| (b.heard_ms, &b.key).cmp(&(a.heard_ms, &a.key)));
@@ -147,11 +148,11 @@ impl Histories {
             Some(Cursor::Event { heard_ms, key }) => (*heard_ms, key.as_str()),
             _ => (search.until_ms, ""),
         };
-        let is_next = |heard: &Heard| {
+        let is_next = |heard: &RecordedWebhook| {
             heard.heard_ms >= search.since_ms
                 && (heard.heard_ms, heard.key.as_str()) < (from_ms, from_key)
         };
-        let mut found: Vec<Heard> =
+        let mut found: Vec<RecordedWebhook> =
             told.into_iter().filter(is_next).filter_map(|heard| search.listed(heard)).collect();
         let more = found.len() > search.limit;
         found.truncate(search.limit);
@@ -164,7 +165,7 @@ impl Histories {
         &self,
         search: &Search,
         told: bool,
-        list: fn(&Search, Heard, &mut Stories) -> Option<T>,
+        list: fn(&Search, RecordedWebhook, &mut Stories) -> Option<T>,
     ) -> Result<Page<T>, StoreError> {
         let start = || Cursor::Event { heard_ms: search.until_ms, key: String::new() };
         let mut page =
@@ -195,7 +196,11 @@ impl Histories {
     }
 
     /// Webhooks that may be what is asked for, from a place on.
-    async fn walk(&self, search: &Search, from: &Cursor) -> Result<Vec<Heard>, StoreError> {
+    async fn walk(
+        &self,
+        search: &Search,
+        from: &Cursor,
+    ) -> Result<Vec<RecordedWebhook>, StoreError> {
         let number = [&search.to, &search.from, &search.number].into_iter().flatten().next();
         let Cursor::Event { heard_ms, key } = from else { return Ok(Vec::new()) };
         // Under every spelling and id of the contact; a webhook with two of them is found twice.
@@ -207,7 +212,7 @@ impl Histories {
             Some(numbers) => numbers.iter().map(|number| Some(&**number)).collect(),
             None => vec![None],
         };
-        let mut step: Vec<Heard> = Vec::new();
+        let mut step: Vec<RecordedWebhook> = Vec::new();
         for number in numbers {
             let walk = Walk {
                 account_sid: &search.account_sid,
@@ -253,6 +258,6 @@ impl Histories {
     }
 }
 
-fn place(heard: &Heard) -> Cursor {
+fn place(heard: &RecordedWebhook) -> Cursor {
     Cursor::Event { heard_ms: heard.heard_ms, key: heard.key.clone() }
 }

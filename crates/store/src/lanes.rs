@@ -4,7 +4,7 @@
 
 use sqlx::FromRow;
 
-use super::sends::{Send, Sends, send_columns};
+use super::sends::{OutboundMessage, OutboundMessages, send_columns};
 use crate::{
     database::{Bind, Database, Durability},
     error::StoreError,
@@ -134,7 +134,7 @@ struct Lost {
     id: String,
 }
 
-impl Sends {
+impl OutboundMessages {
     /// The lanes of which something is due, each counted up to `most`, and where the next look begins.
     pub async fn lanes(
         &self,
@@ -176,7 +176,7 @@ impl Sends {
         &self,
         wanted: &[(&Lane, u32)],
         attempts: Attempts<'_>,
-    ) -> Result<Vec<Send>, StoreError> {
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => ATTEMPT,
             Database::Postgres(_) => ATTEMPT_UNLOCKED,
@@ -194,7 +194,7 @@ impl Sends {
                     Bind::Text(attempts.id),
                     Bind::Whole(attempts.until_ms),
                 ];
-                begun.extend(tx.fetch_bound::<Send>(statement, &binds).await?);
+                begun.extend(tx.fetch_bound::<OutboundMessage>(statement, &binds).await?);
             }
             tx.commit().await?;
             Ok(begun)

@@ -6,7 +6,7 @@ use twilio_edge_contract::SettlementResult;
 
 use super::{memory::Memory, redis::Redis};
 use crate::error::StoreError;
-use crate::settlement::Settle;
+use crate::settlement::SettlementInput;
 use twilio_edge_domain::{
     lease::{Claimed, Record},
     webhook::Webhook,
@@ -70,7 +70,11 @@ impl Leases {
     }
 
     /// These are done, and the ledger knows.
-    pub(super) async fn commit(&self, settles: &[&Settle], now_ms: i64) -> Result<(), StoreError> {
+    pub(super) async fn commit(
+        &self,
+        settles: &[&SettlementInput],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
         match self {
             Leases::Redis(redis) => redis.commit(settles, now_ms).await,
             Leases::Memory(memory) => {
@@ -84,7 +88,7 @@ impl Leases {
     /// Gives each lease back, in order. None when this store does not keep them.
     pub(super) async fn release(
         &self,
-        settles: &[&Settle],
+        settles: &[&SettlementInput],
         now_ms: i64,
     ) -> Option<Result<Vec<GivenBack>, StoreError>> {
         match self {

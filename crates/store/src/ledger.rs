@@ -5,7 +5,7 @@
 //! what is known is read under a lock, the domain decides, and what it decided is kept.
 
 use crate::rows::{Person, WantedPerson};
-use crate::settlement::Settle;
+use crate::settlement::SettlementInput;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
@@ -26,8 +26,8 @@ use super::{
     register::Register,
     retention::{Sweeper, late, rewind},
     rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
-    sends::Sends,
-    siblings::{Outgoing, Siblings},
+    sends::OutboundMessages,
+    siblings::{Outgoing, Peers},
     suppressions::{self, PersonAsked, Suppressions},
     templates::Templates,
     tenants::Tenants,
@@ -39,14 +39,14 @@ use crate::{
 use twilio_edge_domain::{
     lease::{Claimed, Lease, Periods, Record},
     policy::Policies,
-    suppression::{Said, reaches},
+    suppression::{OptEvent, reaches},
     webhook::{Inbound, Pair, Webhook},
 };
 use twilio_edge_platform::{config, metrics::Connections};
 
 /// What the stores answer to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
+pub struct ClaimResult {
     /// Whose the webhook is.
     pub claimed: Claimed,
     /// With `Proceed` of a message: the last inbound message of its pair, this one included.
@@ -92,7 +92,7 @@ impl Known {
 pub(super) struct Ledger {
     pub(super) database: Database,
     timeout: Duration,
-    sends: Sends,
+    sends: OutboundMessages,
     pub(super) periods: Periods,
     policies: Policies,
 }
@@ -105,7 +105,7 @@ impl Ledger {
     ) -> Result<Ledger, StoreError> {
         let timeout = Duration::from_millis(settings.timeout_ms);
         let database = Database::open(settings).await?;
-        let sends = Sends::of(database.clone(), timeout);
+        let sends = OutboundMessages::of(database.clone(), timeout);
         Ok(Ledger { database, timeout, sends, periods, policies })
     }
 
@@ -166,12 +166,12 @@ impl Ledger {
     }
 
     /// This sidecar among the others on the same database.
-    pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Siblings, StoreError> {
-        Siblings::join(self.database.clone(), self.timeout, outgoing).await
+    pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Peers, StoreError> {
+        Peers::join(self.database.clone(), self.timeout, outgoing).await
     }
 
     /// What is to be sent, in the same database.
-    pub(super) fn sends(&self) -> Sends {
+    pub(super) fn sends(&self) -> OutboundMessages {
         self.sends.clone()
     }
 
@@ -268,7 +268,7 @@ impl Ledger {
     /// Gives back each claim here, in order. Survives the end of any process.
     pub(super) async fn release(
         &self,
-        settles: &[Settle],
+        settles: &[SettlementInput],
         now_ms: i64,
     ) -> Result<Vec<SettlementResult>, StoreError> {
         self.bounded(async {
@@ -315,7 +315,7 @@ impl Ledger {
     /// who is suppressed. Survives the loss of power.
     pub(super) async fn record_opts(
         &self,
-        said: &[Said],
+        said: &[OptEvent],
         now_ms: i64,
     ) -> Result<Vec<bool>, StoreError> {
         self.bounded(async {
@@ -460,7 +460,7 @@ pub(super) fn arrival<'a>(
 
 /// The event of a release that ended something: not of a claim that was overtaken or never forwarded.
 pub(super) fn refusal<'a>(
-    settle: &'a Settle,
+    settle: &'a SettlementInput,
     result: SettlementResult,
     record: &Record,
     now_ms: i64,

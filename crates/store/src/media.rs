@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use sqlx::FromRow;
 
-use super::sends::Send;
+use super::sends::OutboundMessage;
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
@@ -175,9 +175,9 @@ impl MediaRows {
 /// These messages have media that are kept here: they stay until the last of them is due, and are found by it.
 pub(super) async fn used<'a>(
     tx: &mut Transaction,
-    sends: impl Iterator<Item = &'a Send>,
+    sends: impl Iterator<Item = &'a OutboundMessage>,
 ) -> Result<(), StoreError> {
-    let mut uses: Vec<(String, &Send)> = sends
+    let mut uses: Vec<(String, &OutboundMessage)> = sends
         .flat_map(|send| of_form(&send.form).into_iter().map(move |name| (name, send)))
         .filter_map(|(name, send)| Some((id_of(&name)?.to_owned(), send)))
         .collect();

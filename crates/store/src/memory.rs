@@ -10,7 +10,7 @@ use std::{
 use twilio_edge_contract::SettlementResult;
 
 use super::leases::Taken;
-use crate::settlement::Settle;
+use crate::settlement::SettlementInput;
 use twilio_edge_domain::{
     lease::{Periods, Record},
     webhook::Webhook,
@@ -74,7 +74,7 @@ impl Memory {
     }
 
     /// These are done, and the ledger knows.
-    pub(super) fn commit(&self, settles: &[&Settle]) {
+    pub(super) fn commit(&self, settles: &[&SettlementInput]) {
         let mut records = self.records();
         for settle in settles {
             records.by_key.remove(&settle.key);
@@ -84,11 +84,11 @@ impl Memory {
     /// Gives each lease back as far as this memory knows, in order.
     pub(super) fn release(
         &self,
-        settles: &[&Settle],
+        settles: &[&SettlementInput],
         now_ms: i64,
     ) -> Vec<(SettlementResult, Record, Record)> {
         let mut records = self.records();
-        let give_back = |settle: &&Settle| {
+        let give_back = |settle: &&SettlementInput| {
             let record = records.entry(&settle.key, now_ms);
             let before = record.clone();
             let result = record.release(&settle.claim_id, now_ms, self.periods);

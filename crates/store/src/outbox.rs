@@ -3,7 +3,7 @@
 //! loses nothing and blocks nobody for longer than its hold. What a sink is, is not known here.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
-use twilio_edge_domain::event::{Event, Known, Parcel, delivery_id};
+use twilio_edge_domain::event::{Delivery, Event, Known, delivery_id};
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -23,7 +23,7 @@ const IN_A_ROUND: i64 = 16;
 
 /// One delivery to be, beside its event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Owed {
+pub struct NewDelivery {
     /// To whom.
     pub sink: String,
     /// What identifies it to the sink.
@@ -42,18 +42,18 @@ pub struct Owed {
 
 /// A delivery that is due, with its event.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Due {
+pub struct PendingDelivery {
     /// The order within its lane.
     pub seq: i64,
-    /// See [`Owed`].
+    /// See [`NewDelivery`].
     pub delivery_id: String,
-    /// See [`Owed`].
+    /// See [`NewDelivery`].
     pub dedupe_key: String,
-    /// See [`Owed`].
+    /// See [`NewDelivery`].
     pub replay_id: Option<String>,
-    /// See [`Owed`].
+    /// See [`NewDelivery`].
     pub lane: String,
-    /// See [`Owed`].
+    /// See [`NewDelivery`].
     pub recorded_at_ms: i64,
     /// How often it was tried.
     pub tries: i64,
@@ -75,9 +75,9 @@ pub struct Due {
     pub received_at_ms: Option<i64>,
 }
 
-impl Due {
+impl PendingDelivery {
     /// Returns the delivery; none if its event was removed from the ledger.
-    pub fn parcel(&self) -> Option<Parcel<'_>> {
+    pub fn parcel(&self) -> Option<Delivery<'_>> {
         let form = self.form.as_deref()?;
         let known = Known {
             event_id: &self.dedupe_key,
@@ -90,7 +90,7 @@ impl Due {
             received_at_ms: self.received_at_ms.unwrap_or(self.recorded_at_ms),
             replay_id: self.replay_id.as_deref(),
         };
-        Some(Parcel {
+        Some(Delivery {
             id: delivery_id(&self.dedupe_key, self.replay_id.as_deref()),
             event: Event::of(known, form),
             form,
@@ -114,7 +114,7 @@ pub struct Lane {
     /// Which.
     pub lane: String,
     /// In order; none when what waited in it was withdrawn.
-    pub due: Vec<Due>,
+    pub due: Vec<PendingDelivery>,
 }
 
 /// What became of a lane's round.
@@ -184,7 +184,7 @@ struct EndedRow<'a> {
 pub(super) async fn owe(
     tx: &mut Transaction,
     statements: &OutboxStatements,
-    owed: &[&Owed],
+    owed: &[&NewDelivery],
 ) -> Result<(), StoreError> {
     tx.execute(statements.open_lanes, owed).await?;
     tx.execute(statements.owe, owed).await
@@ -238,9 +238,9 @@ impl Outbox {
                     each: IN_A_ROUND,
                 })
                 .collect();
-            let due: Vec<Due> = tx.fetch(self.statements().due, &asked).await?;
+            let due: Vec<PendingDelivery> = tx.fetch(self.statements().due, &asked).await?;
             tx.commit().await?;
-            let mut taken: BTreeMap<String, Vec<Due>> =
+            let mut taken: BTreeMap<String, Vec<PendingDelivery>> =
                 lanes.into_iter().map(|row| (row.lane, Vec::new())).collect();
             for due in due {
                 taken.entry(due.lane.clone()).or_default().push(due);

@@ -9,7 +9,7 @@ use std::{
 
 use sqlx::FromRow;
 
-use super::{redis::Redis, sends::Sends};
+use super::{redis::Redis, sends::OutboundMessages};
 use crate::{
     database::{Bind, Durability},
     error::StoreError,
@@ -50,11 +50,11 @@ pub struct Asked<'a> {
 
 /// The buckets of all senders.
 #[derive(Clone)]
-pub struct Paces {
+pub struct RateLimiter {
     /// Of this sidecar alone, each with when it is full.
     own: Arc<Mutex<HashMap<String, (Bucket, i64)>>>,
     /// Where it is not alone.
-    shared: Option<Sends>,
+    shared: Option<OutboundMessages>,
     redis: Option<Redis>,
 }
 
@@ -64,9 +64,9 @@ struct Kept {
     now_ms: i64,
 }
 
-impl Paces {
-    pub(super) fn of(shared: Option<Sends>, redis: Option<Redis>) -> Paces {
-        Paces { own: Arc::default(), redis: redis.filter(|_| shared.is_some()), shared }
+impl RateLimiter {
+    pub(super) fn of(shared: Option<OutboundMessages>, redis: Option<Redis>) -> RateLimiter {
+        RateLimiter { own: Arc::default(), redis: redis.filter(|_| shared.is_some()), shared }
     }
 
     /// How many of each may go now, in order.
@@ -179,7 +179,7 @@ async fn by_redis(
 }
 
 async fn by_sql(
-    sends: &Sends,
+    sends: &OutboundMessages,
     asked: &[Asked<'_>],
     change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
 ) -> Result<Vec<Granted>, StoreError> {

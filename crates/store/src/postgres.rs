@@ -12,7 +12,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    at_hand::{AtHand, IDLE},
+    at_hand::{ConnectionCache, IDLE},
     event::Event,
     rows::KnownRow,
 };
@@ -41,8 +41,8 @@ pub(super) struct Postgres {
     /// A commit survives both.
     pub(super) durable: PgPool,
     /// What the main path asks with, and what it writes with.
-    pub(super) asking: Arc<AtHand>,
-    pub(super) writing: Arc<AtHand>,
+    pub(super) asking: Arc<ConnectionCache>,
+    pub(super) writing: Arc<ConnectionCache>,
 }
 
 impl Postgres {
@@ -69,7 +69,7 @@ impl Postgres {
             pool(&options, settings.timeout_ms, connections, synchronous_commit)
         };
         let (quick, durable) = (pool(quick, "off"), pool(durable, "on"));
-        let [asking, writing] = [&quick, &durable].map(|pool| Arc::new(AtHand::of(pool)));
+        let [asking, writing] = [&quick, &durable].map(|pool| Arc::new(ConnectionCache::of(pool)));
         Ok(Postgres { quick, durable, asking, writing })
     }
 }

@@ -27,7 +27,7 @@ use super::{
     scripts,
 };
 use crate::error::StoreError;
-use crate::settlement::Settle;
+use crate::settlement::SettlementInput;
 use twilio_edge_domain::{
     lease::{Claimed, Periods, Record},
     webhook::Webhook,
@@ -129,7 +129,7 @@ impl Redis {
     /// Gives each lease back as far as Redis knows, in order.
     pub(super) async fn release(
         &self,
-        settles: &[&Settle],
+        settles: &[&SettlementInput],
         now_ms: i64,
     ) -> Result<Vec<GivenBack>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(settles.len());
@@ -190,10 +190,14 @@ impl Redis {
     }
 
     /// Stores what the ledger has as accepted. The first answer stays, as in the ledger: a later one is taken back.
-    pub(super) async fn commit(&self, settles: &[&Settle], now_ms: i64) -> Result<(), StoreError> {
+    pub(super) async fn commit(
+        &self,
+        settles: &[&SettlementInput],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(settles.len());
         let mut written = Vec::with_capacity(settles.len());
-        let commit = |settle: &Settle, record: &mut Record| {
+        let commit = |settle: &SettlementInput, record: &mut Record| {
             record.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods)
         };
         for settle in settles {

@@ -9,7 +9,7 @@ use super::{event::Event, histories::Range, ledger::each_once, outbox::owe, regi
 use crate::{
     database::{Bind, Durability, Transaction},
     error::StoreError,
-    outbox::{Outbox, Owed},
+    outbox::{NewDelivery, Outbox},
 };
 use twilio_edge_domain::{archive::Found, event::delivery_id, webhook::Webhook};
 
@@ -194,7 +194,12 @@ impl Replay {
     }
 
     /// Where it is after these rows, and what of them the sink is owed.
-    fn after(&self, rows: Vec<ReplayedRow>, is_last: bool, now_ms: i64) -> (Replay, Vec<Owed>) {
+    fn after(
+        &self,
+        rows: Vec<ReplayedRow>,
+        is_last: bool,
+        now_ms: i64,
+    ) -> (Replay, Vec<NewDelivery>) {
         let mut next = self.clone();
         if let Some(last) = rows.last() {
             (next.through_ms, next.through_key) = (last.at_ms, last.dedupe_key.clone());
@@ -216,8 +221,8 @@ impl Replay {
         (next, owed)
     }
 
-    fn owed_of(&self, webhook: &Webhook, now_ms: i64) -> Owed {
-        Owed {
+    fn owed_of(&self, webhook: &Webhook, now_ms: i64) -> NewDelivery {
+        NewDelivery {
             sink: self.sink.clone(),
             delivery_id: delivery_id(&webhook.key, Some(&self.id)),
             dedupe_key: webhook.key.clone(),
@@ -228,13 +233,13 @@ impl Replay {
         }
     }
 
-    fn owed(&self, row: ReplayedRow, now_ms: i64) -> Owed {
+    fn owed(&self, row: ReplayedRow, now_ms: i64) -> NewDelivery {
         // As `Webhook::lane` has it: what is replayed stays in order with what comes meanwhile.
         let lane = match (&row.channel, &row.theirs) {
             (Some(channel), Some(theirs)) => format!("{}:{channel}:{theirs}", row.account_sid),
             _ => format!("{}:{}", row.account_sid, row.message_sid),
         };
-        Owed {
+        NewDelivery {
             sink: self.sink.clone(),
             delivery_id: delivery_id(&row.dedupe_key, Some(&self.id)),
             dedupe_key: row.dedupe_key,
@@ -327,7 +332,7 @@ impl Outbox {
             Webhook::archived(line).ok().map(|webhook| (webhook, at_ms))
         });
         let read: Vec<(Webhook, i64)> = read.collect();
-        let owed: Vec<Owed> =
+        let owed: Vec<NewDelivery> =
             read.iter().map(|(webhook, _)| replay.owed_of(webhook, now_ms)).collect();
         next.queued = replay.queued + i64::try_from(owed.len()).unwrap_or(i64::MAX);
         next.left_out = next.found.saturating_sub(next.queued);
@@ -363,7 +368,7 @@ impl Outbox {
         mut tx: Transaction,
         replay: &Replay,
         next: Replay,
-        owed: &[Owed],
+        owed: &[NewDelivery],
         now_ms: i64,
     ) -> Result<Option<Replay>, StoreError> {
         let binds = [

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use twilio_edge_domain::{
     address::Address,
     lease::{Ending, Hold, Lease},
-    suppression::Said,
+    suppression::OptEvent,
     webhook::Pair,
 };
 
@@ -172,7 +172,7 @@ pub(super) struct OptRow<'a> {
 }
 
 impl<'a> OptRow<'a> {
-    pub(super) fn of(said: &'a Said, now_ms: i64) -> OptRow<'a> {
+    pub(super) fn of(said: &'a OptEvent, now_ms: i64) -> OptRow<'a> {
         OptRow {
             account_sid: &said.account_sid,
             message_sid: &said.message_sid,
@@ -193,7 +193,7 @@ pub(super) struct RecordedOpt {
 }
 
 impl RecordedOpt {
-    pub(super) fn of(said: &Said) -> RecordedOpt {
+    pub(super) fn of(said: &OptEvent) -> RecordedOpt {
         RecordedOpt { account_sid: said.account_sid.clone(), message_sid: said.message_sid.clone() }
     }
 }

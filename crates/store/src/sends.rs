@@ -72,7 +72,7 @@ const STANDING: &str = "
 
 /// A message that is to be sent, and how far it is. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Send {
+pub struct OutboundMessage {
     /// Ours.
     pub id: String,
     /// Whose.
@@ -146,13 +146,13 @@ pub struct Outcome<'a> {
 
 /// The messages to be sent of one database.
 #[derive(Clone)]
-pub struct Sends {
+pub struct OutboundMessages {
     pub(super) database: Database,
     pub(super) timeout: Duration,
     pub(super) writes: Writes,
 }
 
-impl Send {
+impl OutboundMessage {
     /// The values of [`ADD`].
     pub(super) fn added(&self, priority: i64) -> [Bind<'_>; 18] {
         [
@@ -178,25 +178,25 @@ impl Send {
     }
 }
 
-impl Sends {
-    pub(super) fn of(database: Database, timeout: Duration) -> Sends {
+impl OutboundMessages {
+    pub(super) fn of(database: Database, timeout: Duration) -> OutboundMessages {
         let writes = Writes::start(database.clone(), timeout);
-        Sends { database, timeout, writes }
+        OutboundMessages { database, timeout, writes }
     }
 
     /// Reaches it for a command, beside the sidecar that may have it open.
-    pub async fn open(settings: &config::Database) -> Result<Sends, StoreError> {
+    pub async fn open(settings: &config::Database) -> Result<OutboundMessages, StoreError> {
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
-        Ok(Sends::of(Database::open_beside(settings).await?, timeout))
+        Ok(OutboundMessages::of(Database::open_beside(settings).await?, timeout))
     }
 
-    /// Ends its connections. Only for one that was opened by [`Sends::open`].
+    /// Ends its connections. Only for one that was opened by [`OutboundMessages::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
     /// The database, if sidecars share it.
-    pub(super) fn shared(&self) -> Option<Sends> {
+    pub(super) fn shared(&self) -> Option<OutboundMessages> {
         match self.database {
             Database::Sqlite(_) => None,
             Database::Postgres(_) => Some(self.clone()),
@@ -206,7 +206,7 @@ impl Sends {
     /// Takes a message on, and with it the answer to copies of its request: both, or neither.
     pub async fn add(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         priority: i64,
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
@@ -216,7 +216,7 @@ impl Sends {
     /// Nothing has left: it is due again at that time, for that reason.
     pub async fn again(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         due_at_ms: i64,
         (code, reason): (&str, &str),
         request_id: &str,
@@ -238,10 +238,10 @@ impl Sends {
     /// else has decided about it.
     pub async fn end(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         masked: &str,
         outcome: &Outcome<'_>,
-        instead: Option<(&Send, i64)>,
+        instead: Option<(&OutboundMessage, i64)>,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds = [
@@ -263,7 +263,7 @@ impl Sends {
     /// Decides about one of which nobody knows; false if it is no such one.
     pub async fn resolve(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         masked: &str,
         message_sid: Option<&str>,
         entry: &AuditEntry,
@@ -294,15 +294,20 @@ impl Sends {
         &self,
         id: &str,
         account_sid: Option<&str>,
-    ) -> Result<Option<Send>, StoreError> {
-        let found: Vec<Send> =
+    ) -> Result<Option<OutboundMessage>, StoreError> {
+        let found: Vec<OutboundMessage> =
             self.bounded(self.database.read_bound(FETCH, &[Bind::Text(id)])).await?;
-        let is_theirs = |send: &Send| account_sid.is_none_or(|sid| sid == send.account_sid);
+        let is_theirs =
+            |send: &OutboundMessage| account_sid.is_none_or(|sid| sid == send.account_sid);
         Ok(found.into_iter().find(is_theirs))
     }
 
     /// The latest of them, in this state or any.
-    pub async fn list(&self, state: Option<&str>, most: u32) -> Result<Vec<Send>, StoreError> {
+    pub async fn list(
+        &self,
+        state: Option<&str>,
+        most: u32,
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
         let binds = [Bind::Text(state.unwrap_or_default()), Bind::Whole(most.into())];
         self.bounded(self.database.read_bound(LIST, &binds)).await
     }

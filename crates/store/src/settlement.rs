@@ -5,7 +5,7 @@ use twilio_edge_domain::webhook::Webhook;
 
 /// One settlement, as the stores see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settle {
+pub struct SettlementInput {
     /// What was claimed.
     pub identity: Identity,
     /// [`Identity::dedupe_key`].

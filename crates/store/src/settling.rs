@@ -6,19 +6,23 @@ use std::{collections::HashMap, time::Instant};
 use twilio_edge_contract::{Outcome, SettlementResult};
 
 use super::{event::Event, leases::GivenBack, ledger::refusal};
-use crate::settlement::Settle;
+use crate::settlement::SettlementInput;
 use crate::{error::StoreError, stores::Stores};
 use twilio_edge_domain::lease::Record;
 use twilio_edge_platform::store_metrics::Operation;
 
 impl Stores {
     /// Settles each claim, in order; none where the ledger could not take it.
-    pub async fn settle(&self, settles: Vec<Settle>, now_ms: i64) -> Vec<Option<SettlementResult>> {
-        let (commits, releases): (Vec<&Settle>, Vec<&Settle>) =
+    pub async fn settle(
+        &self,
+        settles: Vec<SettlementInput>,
+        now_ms: i64,
+    ) -> Vec<Option<SettlementResult>> {
+        let (commits, releases): (Vec<&SettlementInput>, Vec<&SettlementInput>) =
             settles.iter().partition(|settle| settle.outcome == Outcome::Commit);
         let committed = self.commit(&commits, now_ms).await;
         let mut released = self.release(&releases, now_ms).await.into_iter();
-        let result = |settle: &Settle| match settle.outcome {
+        let result = |settle: &SettlementInput| match settle.outcome {
             Outcome::Commit => committed.then_some(SettlementResult::Settled),
             Outcome::Release => released.next().flatten(),
         };
@@ -26,7 +30,7 @@ impl Stores {
     }
 
     /// Whether all of it is durable.
-    async fn commit(&self, settles: &[&Settle], now_ms: i64) -> bool {
+    async fn commit(&self, settles: &[&SettlementInput], now_ms: i64) -> bool {
         if settles.is_empty() {
             return true;
         }
@@ -44,7 +48,11 @@ impl Stores {
         true
     }
 
-    async fn release(&self, settles: &[&Settle], now_ms: i64) -> Vec<Option<SettlementResult>> {
+    async fn release(
+        &self,
+        settles: &[&SettlementInput],
+        now_ms: i64,
+    ) -> Vec<Option<SettlementResult>> {
         if settles.is_empty() {
             return Vec::new();
         }
@@ -76,7 +84,7 @@ impl Stores {
     /// A release of a claim the quick store never heard of may be of one the ledger remembers.
     async fn recollect(
         &self,
-        settles: &[&Settle],
+        settles: &[&SettlementInput],
         given_back: Vec<GivenBack>,
         now_ms: i64,
     ) -> Result<Vec<(SettlementResult, Record)>, StoreError> {
@@ -107,7 +115,7 @@ impl Stores {
 
     async fn release_in_ledger(
         &self,
-        settles: &[&Settle],
+        settles: &[&SettlementInput],
         now_ms: i64,
     ) -> Vec<Option<SettlementResult>> {
         let asks = settles.iter().map(|settle| (*settle).clone()).collect();

@@ -51,7 +51,7 @@ impl Outgoing {
 
 /// This sidecar among the others.
 #[derive(Clone)]
-pub(super) struct Siblings {
+pub(super) struct Peers {
     shared: Arc<Shared>,
     /// None where there can be no others.
     beats: Option<Arc<JoinHandle<()>>>,
@@ -62,14 +62,14 @@ struct Shared {
     timeout: Duration,
     id: String,
     outgoing: Outgoing,
-    apart: Mutex<Apart>,
+    apart: Mutex<RedisPartition>,
     /// Somebody is apart, and waits for us.
     awaited: Notify,
 }
 
 /// Whether this sidecar is, and since when.
 #[derive(Default)]
-struct Apart {
+struct RedisPartition {
     /// Known to be until then: by our clock from before it was written, so rather too early.
     until: Option<Instant>,
     /// When everybody could see it.
@@ -99,13 +99,13 @@ struct Seen {
     behind: i64,
 }
 
-impl Siblings {
+impl Peers {
     /// Says that it is there, before it hands anything out, and goes on saying so.
     pub(super) async fn join(
         database: Database,
         timeout: Duration,
         outgoing: Outgoing,
-    ) -> Result<Siblings, StoreError> {
+    ) -> Result<Peers, StoreError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)
             .map_err(|error| StoreError::Away(format!("no random bytes: {error}")))?;
@@ -122,7 +122,7 @@ impl Siblings {
         shared.say(|statements| statements.beat, 0, 0).await?;
         // Nobody else can be on a file of SQLite.
         let beats = (!alone).then(|| Arc::new(tokio::spawn(beat(shared.clone()))));
-        Ok(Siblings { shared, beats })
+        Ok(Peers { shared, beats })
     }
 
     /// Says that it hands out nothing any more.
@@ -172,7 +172,7 @@ impl Shared {
             if left.is_zero() {
                 let since_ms = self.look(0).await?.now_ms;
                 self.outgoing.write().await?;
-                *apart = Apart { since_ms, ..Apart::default() };
+                *apart = RedisPartition { since_ms, ..RedisPartition::default() };
             }
             apart.until = Some(begun + lasts);
         }

@@ -11,9 +11,9 @@ use twilio_edge_contract::SettlementResult;
 
 use super::{
     accepting::Acceptance, archiving::ArchiveQueue, consents::Consents, contacts::Contacts,
-    error::StoreError, idempotency::Idempotency, media::MediaRows, outbox::Outbox, paces::Paces,
-    register::Register, retention::Sweeper, sends::Sends, siblings, suppressions::Suppressions,
-    templates::Templates, tenants::Tenants,
+    error::StoreError, idempotency::Idempotency, media::MediaRows, outbox::Outbox,
+    paces::RateLimiter, register::Register, retention::Sweeper, sends::OutboundMessages, siblings,
+    suppressions::Suppressions, templates::Templates, tenants::Tenants,
 };
 use super::{
     group::Group,
@@ -23,11 +23,13 @@ use super::{
     memory::Memory,
     recovery::Recovery,
     redis::Redis,
-    siblings::{Outgoing, Siblings},
+    siblings::{Outgoing, Peers},
     spool::Spool,
 };
-use crate::settlement::Settle;
-use twilio_edge_domain::{lease::Periods, policy::Policies, suppression::Said, webhook::Webhook};
+use crate::settlement::SettlementInput;
+use twilio_edge_domain::{
+    lease::Periods, policy::Policies, suppression::OptEvent, webhook::Webhook,
+};
 use twilio_edge_platform::{
     config::{Config, without_password},
     metrics::{Metrics, Pool, RedisState},
@@ -45,14 +47,14 @@ pub struct Stores {
     pub(crate) recovering: Option<Arc<JoinHandle<()>>>,
     /// Claims and releases the ledger decides, because no quick store can.
     pub(crate) claims: Group<Webhook, Decided>,
-    pub(crate) releases: Group<Settle, SettlementResult>,
-    pub(crate) opts: Group<Said, bool>,
+    pub(crate) releases: Group<SettlementInput, SettlementResult>,
+    pub(crate) opts: Group<OptEvent, bool>,
     pub(crate) contacts: Contacts,
     pub(crate) accepts: Group<Acceptance, ()>,
     /// What is handed out by the quick store and not written yet.
     pub(crate) outgoing: Outgoing,
     /// The others on the same database, where Redis may be away from some of them only.
-    pub(crate) siblings: Option<Siblings>,
+    pub(crate) siblings: Option<Peers>,
     /// How long a transaction may go on, in milliseconds.
     pub(crate) longest_ms: i64,
     /// How long others usually take to write what they handed out.
@@ -120,11 +122,11 @@ impl Stores {
                 let ledger = claiming.clone();
                 async move { ledger.claim(&webhooks, now_ms).await }
             }),
-            releases: Group::start(timeout, move |settles: Vec<Settle>, now_ms| {
+            releases: Group::start(timeout, move |settles: Vec<SettlementInput>, now_ms| {
                 let ledger = releasing.clone();
                 async move { ledger.release(&settles, now_ms).await }
             }),
-            opts: Group::start(timeout, move |said: Vec<Said>, now_ms| {
+            opts: Group::start(timeout, move |said: Vec<OptEvent>, now_ms| {
                 let ledger = recording.clone();
                 async move { ledger.record_opts(&said, now_ms).await }
             }),
@@ -218,17 +220,17 @@ impl Stores {
     }
 
     /// What is to be sent, in the same database.
-    pub fn sends(&self) -> Sends {
+    pub fn sends(&self) -> OutboundMessages {
         self.ledger.sends()
     }
 
     /// How fast each sender may go on, for all sidecars together.
-    pub fn paces(&self) -> Paces {
+    pub fn paces(&self) -> RateLimiter {
         let redis = match &self.leases {
             Leases::Redis(redis) => Some(redis.clone()),
             Leases::Memory(_) | Leases::Sql => None,
         };
-        Paces::of(self.sends().shared(), redis)
+        RateLimiter::of(self.sends().shared(), redis)
     }
 
     /// What may be sent as a template, in the same database.
@@ -252,7 +254,11 @@ impl Stores {
     }
 
     /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
-    pub async fn record_opts(&self, said: Vec<Said>, now_ms: i64) -> Result<Vec<bool>, StoreError> {
+    pub async fn record_opts(
+        &self,
+        said: Vec<OptEvent>,
+        now_ms: i64,
+    ) -> Result<Vec<bool>, StoreError> {
         self.metrics.timed(Operation::LedgerRecordOpts, self.opts.ask(said, now_ms)).await
     }
 

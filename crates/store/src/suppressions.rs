@@ -16,7 +16,7 @@ use crate::{
 use twilio_edge_domain::{
     address::Address,
     cursor::Cursor,
-    suppression::{Source, Standing, Suppression},
+    suppression::{Source, Suppression, SuppressionSet},
 };
 
 /// The suppressions of all accounts.
@@ -179,7 +179,7 @@ impl Suppressions {
         &self,
         account_sid: &str,
         numbers: &[impl AsRef<str>],
-        change: impl FnOnce(&mut Standing) + Send,
+        change: impl FnOnce(&mut SuppressionSet) + Send,
         entry: impl FnOnce(&[Suppression]) -> AuditEntry + Send,
     ) -> Result<Vec<Suppression>, StoreError> {
         let asked = people(account_sid, numbers);
@@ -228,9 +228,9 @@ pub(super) async fn lock(
     tx: &mut Transaction,
     statements: &SuppressionStatements,
     people: &[PersonAsked<'_>],
-) -> Result<Standing, StoreError> {
+) -> Result<SuppressionSet, StoreError> {
     let rows: Vec<SuppressionRow> = tx.fetch(statements.lock, people).await?;
-    Ok(Standing::new(rows.into_iter().map(Suppression::from)))
+    Ok(SuppressionSet::new(rows.into_iter().map(Suppression::from)))
 }
 
 pub(super) async fn keep(

@@ -1,7 +1,7 @@
 //! Messages that were taken on, as a list: of one account, those that are so far or all, the latest first, a page at a time. What is
 //! shown of them is decided elsewhere.
 
-use super::sends::{Send, Sends, send_columns};
+use super::sends::{OutboundMessage, OutboundMessages, send_columns};
 use crate::{database::Bind, error::StoreError};
 
 /// How far a message may be.
@@ -28,10 +28,10 @@ pub struct SendsPage<'a> {
     pub most: i64,
 }
 
-impl Sends {
+impl OutboundMessages {
     /// A page of them.
-    pub async fn taken_on(&self, page: &SendsPage<'_>) -> Result<Vec<Send>, StoreError> {
-        let mut found: Vec<Send> = Vec::new();
+    pub async fn taken_on(&self, page: &SendsPage<'_>) -> Result<Vec<OutboundMessage>, StoreError> {
+        let mut found: Vec<OutboundMessage> = Vec::new();
         // Each state has its place in the index: none is gone through for what it does not have.
         for state in STATES.into_iter().filter(|state| page.state.is_none_or(|one| one == *state)) {
             let binds = [
@@ -41,7 +41,9 @@ impl Sends {
                 Bind::Text(page.before.1),
                 Bind::Whole(page.most),
             ];
-            found.extend(self.bounded(self.database.read_bound::<Send>(OF_STATE, &binds)).await?);
+            found.extend(
+                self.bounded(self.database.read_bound::<OutboundMessage>(OF_STATE, &binds)).await?,
+            );
         }
         found.sort_by(|one, other| {
             (other.created_at_ms, &other.id).cmp(&(one.created_at_ms, &one.id))

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 
 use super::{
     register::AuditEntry,
-    sends::{Send, Sends, send_columns},
+    sends::{OutboundMessage, OutboundMessages, send_columns},
 };
 use crate::{
     database::{Bind, Database, Durability},
@@ -96,21 +96,25 @@ struct Named {
     id: String,
 }
 
-impl Sends {
+impl OutboundMessages {
     /// The contacts beside it, in the same database.
     pub fn contacts(&self) -> crate::contacts::Contacts {
         crate::contacts::Contacts::of(self.database.clone(), self.timeout)
     }
 
     /// Those that are to be looked for now.
-    pub async fn looked_for(&self, most: i64, now_ms: i64) -> Result<Vec<Send>, StoreError> {
+    pub async fn looked_for(
+        &self,
+        most: i64,
+        now_ms: i64,
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
         let binds = [Bind::Whole(now_ms), Bind::Whole(most)];
         self.bounded(self.database.read_bound(LOOKED_FOR, &binds)).await
     }
 
     /// Begins a look, and says when the next one is; 0: never. False if another sidecar has it, or there is nothing to find out
     /// any more.
-    pub async fn look(&self, send: &Send, next_ms: i64) -> Result<bool, StoreError> {
+    pub async fn look(&self, send: &OutboundMessage, next_ms: i64) -> Result<bool, StoreError> {
         let binds = [Bind::Text(&send.id), Bind::Whole(send.looks), Bind::Whole(next_ms)];
         self.changed(LOOK, &binds).await.map(|rows| rows == 1)
     }
@@ -118,7 +122,7 @@ impl Sends {
     /// Twilio has it, by this name; false if that was known.
     pub async fn learn(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         masked: &str,
         message_sid: &str,
         reason: &str,
@@ -136,14 +140,18 @@ impl Sends {
     }
 
     /// Twilio never had it: it is due again. Only for who has its latest look, as long as nobody has learned anything.
-    pub async fn requeue(&self, send: &Send, now_ms: i64) -> Result<bool, StoreError> {
+    pub async fn requeue(&self, send: &OutboundMessage, now_ms: i64) -> Result<bool, StoreError> {
         let looks = send.looks.saturating_add(1);
         let binds = [Bind::Text(&send.id), Bind::Whole(looks), Bind::Whole(now_ms)];
         self.changed(REQUEUE, &binds).await.map(|rows| rows == 1)
     }
 
     /// Removes a message that has ended without Twilio; false if it has not.
-    pub async fn remove(&self, send: &Send, entry: &AuditEntry) -> Result<bool, StoreError> {
+    pub async fn remove(
+        &self,
+        send: &OutboundMessage,
+        entry: &AuditEntry,
+    ) -> Result<bool, StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
             let binds = [Bind::Text(&send.id), Bind::Text(&send.account_sid)];
@@ -162,7 +170,7 @@ impl Sends {
     /// It is not wanted any more; false if it is not waiting.
     pub async fn cancel(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         masked: &str,
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
@@ -182,7 +190,11 @@ impl Sends {
 
     /// Whether another one that is on its way or unknown goes from the same sender to the same person, however their numbers
     /// are spelled, and says the same as far as anybody can tell.
-    pub async fn has_like(&self, send: &Send, sought: &Sought) -> Result<bool, StoreError> {
+    pub async fn has_like(
+        &self,
+        send: &OutboundMessage,
+        sought: &Sought,
+    ) -> Result<bool, StoreError> {
         for recipient in phone::spellings(&send.recipient) {
             let binds = [
                 Bind::Text(&send.account_sid),
@@ -217,7 +229,7 @@ impl Sends {
     }
 
     /// Those of these that are not known to be sent, or may have something sent instead of them.
-    pub async fn open_of(&self, ids: &[&str]) -> Result<Vec<Send>, StoreError> {
+    pub async fn open_of(&self, ids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => OPEN,
             Database::Postgres(_) => OPEN_BY_ARRAY,

@@ -1,7 +1,7 @@
 //! Messages that wait to be sent, as a list: of one account, to and from whom that is asked for, the latest first, a page at a
 //! time. What is shown of them is decided elsewhere.
 
-use super::sends::{Send, Sends, send_columns};
+use super::sends::{OutboundMessage, OutboundMessages, send_columns};
 use crate::{database::Bind, error::StoreError};
 use twilio_edge_domain::address::Address;
 
@@ -29,9 +29,12 @@ pub struct WaitingPage<'a> {
     pub most: i64,
 }
 
-impl Sends {
+impl OutboundMessages {
     /// A page of those that wait.
-    pub async fn waiting(&self, page: &WaitingPage<'_>) -> Result<Vec<Send>, StoreError> {
+    pub async fn waiting(
+        &self,
+        page: &WaitingPage<'_>,
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
         let (channel, number) =
             page.to.map_or(("", ""), |to| (to.channel.as_str(), to.number.as_str()));
         let binds = [

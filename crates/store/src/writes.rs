@@ -7,7 +7,7 @@ use super::{
     group::Group,
     idempotency::{self, Done},
     media,
-    sends::{ADD, Send},
+    sends::{ADD, OutboundMessage},
 };
 use crate::{
     database::{Bind, Database, Durability, Transaction},
@@ -18,9 +18,13 @@ use crate::{
 #[derive(Debug, Clone)]
 enum Write {
     /// A message, and with it the answer to copies of its request: both, or neither.
-    Add { send: Box<Send>, priority: i64, done: Option<Box<Done>> },
+    Add { send: Box<OutboundMessage>, priority: i64, done: Option<Box<Done>> },
     /// A statement about one message, whose id is the first of its values; and what is sent instead, if it changes anything.
-    Change { statement: &'static str, values: Vec<Value>, instead: Option<(Box<Send>, i64)> },
+    Change {
+        statement: &'static str,
+        values: Vec<Value>,
+        instead: Option<(Box<OutboundMessage>, i64)>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -49,7 +53,7 @@ impl Writes {
 
     pub(super) async fn add(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         priority: i64,
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
@@ -70,7 +74,7 @@ impl Writes {
         &self,
         statement: &'static str,
         values: &[Bind<'_>],
-        instead: Option<(&Send, i64)>,
+        instead: Option<(&OutboundMessage, i64)>,
     ) -> Result<u64, StoreError> {
         let instead = instead.map(|(send, priority)| (Box::new(send.clone()), priority));
         let values = values.iter().map(|value| match value {

@@ -7,7 +7,7 @@ use super::{
     listing::{self, Format},
     permissions::{Failure, Numbers, Place, accepted, contents, each_page},
 };
-use twilio_edge_api::views::ConsentShown;
+use twilio_edge_api::views::ConsentView;
 use twilio_edge_domain::{
     address::Address,
     consent::{self, Consent, State},
@@ -240,7 +240,6 @@ fn run_list(wanted: Wanted) -> ExitCode {
 }
 
 fn show(format: &Format, found: &[Consent]) -> ExitCode {
-    let rows: Vec<_> =
-        found.iter().map(ConsentShown::of).map(|shown| ledger::row(&shown)).collect();
+    let rows: Vec<_> = found.iter().map(ConsentView::of).map(|shown| ledger::row(&shown)).collect();
     listing::print(format.output(), &COLUMNS, &rows)
 }

@@ -7,7 +7,7 @@ use super::{
     listing::{self, Format, Output, Period},
 };
 use crate::cli::failure::fail;
-use twilio_edge_api::views::{MessageShown, MessageTold};
+use twilio_edge_api::views::{MessageDetail, MessageSummary};
 use twilio_edge_domain::message::{Message, Number};
 use twilio_edge_store::histories::Search;
 
@@ -87,14 +87,14 @@ fn run_list(list: List) -> ExitCode {
         },
         |found| {
             let rows: Vec<_> =
-                found.iter().map(|message| ledger::row(&MessageShown::of(message))).collect();
+                found.iter().map(|message| ledger::row(&MessageSummary::of(message))).collect();
             listing::print(format.output(), &COLUMNS, &rows)
         },
     )
 }
 
 fn show(message: &Message, output: Output) -> ExitCode {
-    let told = MessageTold::of(message);
+    let told = MessageDetail::of(message);
     let timeline: Vec<_> = told.timeline.iter().map(ledger::row).collect();
     match output {
         Output::Json => {

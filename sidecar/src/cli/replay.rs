@@ -18,7 +18,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::api_keys::{Caller, Refusal},
-    inbound::replays::{self, Asked, Origin, STEP, Shelves, Stopped},
+    inbound::replays::{self, Asked, Origin, ReplaySources, STEP, Stopped},
     operations::archive::Archive,
 };
 use twilio_edge_store::{ArchiveQueue, Outbox, Replay, StoreError};
@@ -123,7 +123,7 @@ async fn replay(config: &Config, args: Args) -> Result<String, String> {
     let archive = Archive::open(&config.archive)?;
     let outbox = Outbox::open(&config.database).await.map_err(|reason| away(&reason))?;
     let queue = ArchiveQueue::open(&config.database).await.map_err(|reason| away(&reason))?;
-    let shelves = Shelves { outbox, queue, archive };
+    let shelves = ReplaySources { outbox, queue, archive };
     let said = carried_out(&shelves, args).await;
     shelves.queue.close().await;
     shelves.outbox.close().await;
@@ -160,7 +160,7 @@ impl From<Stopped> for Refused {
     }
 }
 
-async fn carried_out(shelves: &Shelves, args: Args) -> Result<String, Refused> {
+async fn carried_out(shelves: &ReplaySources, args: Args) -> Result<String, Refused> {
     let user = variable("USER").unwrap_or_else(|| "unknown".into());
     let by = Caller::command_line(&user);
     let outbox = &shelves.outbox;
@@ -203,7 +203,7 @@ fn counts(replay: &Replay) -> String {
 }
 
 /// Carries it on to its end, and tells how far it is: as a bar on a terminal, else as lines.
-async fn told(shelves: &Shelves, mut replay: Replay, step: u32) -> Result<Replay, Refused> {
+async fn told(shelves: &ReplaySources, mut replay: Replay, step: u32) -> Result<Replay, Refused> {
     let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {msg} {elapsed}") {
         bar.set_style(style.progress_chars("#>-"));

@@ -14,7 +14,7 @@ use twilio_edge_domain::{sending::outcome::is_message_sid, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::without_password;
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending};
-use twilio_edge_store::{Send, Sends, StoreError};
+use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
 const COLUMNS: [&str; 7] =
     ["id", "state", "account_sid", "created_at", "message_sid", "code", "reason"];
@@ -74,7 +74,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     };
     let database = without_password(config.database.url.expose());
     let done = runtime.block_on(async {
-        let sends = Sends::open(&config.database).await?;
+        let sends = OutboundMessages::open(&config.database).await?;
         let done = args.verb.act(&sends).await;
         sends.close().await;
         done
@@ -86,7 +86,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 impl Verb {
-    async fn act(self, sends: &Sends) -> Result<ExitCode, StoreError> {
+    async fn act(self, sends: &OutboundMessages) -> Result<ExitCode, StoreError> {
         match self {
             Verb::List { state, limit, format } => {
                 let found = sends.list(state.as_deref(), limit).await?;
@@ -120,7 +120,7 @@ impl Verb {
     }
 }
 
-fn row(send: &Send) -> Map<String, Value> {
+fn row(send: &OutboundMessage) -> Map<String, Value> {
     let shown = json!({
         "id": send.id,
         "state": send.state,

@@ -30,20 +30,20 @@ use twilio_edge_services::{
     inbound::{
         claims::Claims,
         dead_letters,
-        delivery_worker::{Bell, Couriers},
+        delivery_worker::{Couriers, Wakeup},
         redirects::Redirects,
-        replays::{self, Shelves},
+        replays::{self, ReplaySources},
     },
     operations::{
         archive::{Archive, Archivist},
-        retention::{Job, Rulebook},
+        retention::{Job, RetentionPolicies},
     },
     outbound::{
         dispatcher as senders,
-        dispatcher::Senders,
+        dispatcher::Dispatcher,
         media::{Media, library::Library},
         opt_out_from_error::Refusals,
-        outcome_waiters::Answers,
+        outcome_waiters::OutcomeWaiters,
         reconciler::Reconciler,
         routing_file::Routes,
         sending::{self, Sending},
@@ -121,12 +121,12 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         file => Sinks::read(file)
             .map_err(|problems| format!("sinks.file: {file}: {}", problems.join("; ")))?,
     };
-    let bell = Bell::default();
+    let bell = Wakeup::default();
     let name = courier_name();
     let couriers = Couriers::start(&sinks, &stores.outbox(), &bell, &metrics, &name);
     let watch = tokio::spawn(dead_letters::watch(stores.outbox(), sinks.clone(), metrics.clone()));
     let archive = Archive::open(&config.archive)?;
-    let shelves = Shelves {
+    let shelves = ReplaySources {
         outbox: stores.outbox(),
         queue: stores.archive_queue(),
         archive: archive.clone(),
@@ -135,7 +135,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let archiving = archive_webhooks(archive, &stores, &metrics, &config, &name).await?;
     let stop = stop_signal().map_err(|error| error.to_string())?;
     let telemetry = Telemetry::start(&config.telemetry, metrics.clone())?;
-    let rulebook = Rulebook::new(&config);
+    let rulebook = RetentionPolicies::new(&config);
     let job = Job {
         sweeper: stores.sweeper(),
         rulebook: rulebook.clone(),
@@ -182,11 +182,11 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         sends: stores.sends(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
         twilio,
-        bell: senders::Bell::default(),
+        bell: senders::Wakeup::default(),
         errors: Arc::new(errors),
         routes,
         templates: templates.clone(),
-        answers: Answers::default(),
+        answers: OutcomeWaiters::default(),
         media,
         metrics: metrics.clone(),
     };
@@ -210,7 +210,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         };
         let (metrics, settings) = (&claims.metrics, &config.sending);
         (
-            Senders::start(&sending, stores.paces(), refusals, metrics, settings, &name),
+            Dispatcher::start(&sending, stores.paces(), refusals, metrics, settings, &name),
             Reconciler::start(&sending, metrics, settings),
         )
     });

@@ -8,7 +8,7 @@ use super::{
     permissions::{Numbers, Place, accepted, contents, each_page},
 };
 use crate::cli::failure::fail;
-use twilio_edge_api::views::SuppressionShown;
+use twilio_edge_api::views::SuppressionView;
 use twilio_edge_domain::{
     csv_import as lists,
     csv_import::List,
@@ -210,6 +210,6 @@ fn run_list(wanted: Wanted) -> ExitCode {
 
 fn show(format: &Format, found: &[Suppression]) -> ExitCode {
     let rows: Vec<_> =
-        found.iter().map(SuppressionShown::of).map(|shown| ledger::row(&shown)).collect();
+        found.iter().map(SuppressionView::of).map(|shown| ledger::row(&shown)).collect();
     listing::print(format.output(), &COLUMNS, &rows)
 }

@@ -10,7 +10,7 @@ use super::{
     listing::{self, Format},
 };
 use crate::cli::{failure::fail, sources::Sources};
-use twilio_edge_api::templates::TemplateShown;
+use twilio_edge_api::templates::TemplateView;
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::template::{
     Template,
@@ -113,7 +113,7 @@ async fn act(verb: Verb, config: &Config) -> Result<ExitCode, String> {
 }
 
 fn rows<'a>(templates: impl Iterator<Item = &'a Template>) -> Vec<Map<String, Value>> {
-    let shown = templates.map(TemplateShown::of).map(|one| json!(one));
+    let shown = templates.map(TemplateView::of).map(|one| json!(one));
     shown.filter_map(|one| one.as_object().cloned()).collect()
 }
 

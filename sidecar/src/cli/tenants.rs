@@ -12,7 +12,7 @@ use super::{
     listing::{self, Output},
 };
 use crate::cli::{failure::fail, sources::Sources};
-use twilio_edge_api::tenants::TenantShown;
+use twilio_edge_api::tenants::TenantView;
 use twilio_edge_domain::{
     policy::Policies,
     tenant::{Fault, Profile, Tenant, is_account_sid},
@@ -24,7 +24,7 @@ use twilio_edge_services::{
         api_keys::{Caller, Refusal},
         tenants::{Denied, Tenants},
     },
-    operations::retention::Rulebook,
+    operations::retention::RetentionPolicies,
 };
 use twilio_edge_store::{self as store, StoreError};
 
@@ -117,7 +117,8 @@ async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, Denied>>>(
         format!("the database {} {reason}", without_password(config.database.url.expose()))
     };
     let store = store::Tenants::open(&config.database).await.map_err(|reason| told(&reason))?;
-    let (policies, rulebook) = (Policies::new(config.policy.clone()), Rulebook::new(config));
+    let (policies, rulebook) =
+        (Policies::new(config.policy.clone()), RetentionPolicies::new(config));
     let done = act(Tenants::new(store.clone(), policies, rulebook, config)).await;
     store.close().await;
     done.map_err(|denied| match denied {
@@ -179,7 +180,7 @@ impl Said {
 }
 
 fn show(found: Vec<Tenant>, one: bool, as_json: bool) -> ExitCode {
-    let shown: Vec<TenantShown> = found.into_iter().map(TenantShown::of).collect();
+    let shown: Vec<TenantView> = found.into_iter().map(TenantView::of).collect();
     let text = match (as_json, one) {
         (true, true) => serde_json::to_string_pretty(&shown.first()).unwrap_or_default() + "\n",
         (true, false) => serde_json::to_string_pretty(&shown).unwrap_or_default() + "\n",

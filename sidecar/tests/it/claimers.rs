@@ -9,7 +9,7 @@ use std::sync::{
 
 use twilio_edge_contract::{Outcome, SettlementResult};
 use twilio_edge_domain::{lease::Claimed, optout::Lexicon, webhook::Webhook};
-use twilio_edge_store::{Settle, Stores};
+use twilio_edge_store::{SettlementInput, Stores};
 
 use crate::{
     history::stores_with,
@@ -105,7 +105,7 @@ async fn claim_and_settle(
             false => Outcome::Commit,
         };
         won.push((key, outcome));
-        settles.push(Settle {
+        settles.push(SettlementInput {
             identity: claim.identity.clone(),
             key: claim.key.clone(),
             claim_id: claim.claim_id.clone(),

@@ -7,7 +7,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use twilio_edge_contract::{Outcome, SettlementResult};
 use twilio_edge_domain::{lease::Claimed, optout::Lexicon, webhook::Webhook};
 use twilio_edge_platform::{config::Merged, metrics::Metrics};
-use twilio_edge_store::{Settle, Stores};
+use twilio_edge_store::{SettlementInput, Stores};
 
 use crate::{
     servers::Redis,
@@ -116,7 +116,14 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
         };
         let settle = |key, claim, outcome| {
             let Webhook { key, claim_id, identity, .. } = webhook(key, claim);
-            vec![Settle { identity, key, claim_id, outcome, answer: None, unclaimed: None }]
+            vec![SettlementInput {
+                identity,
+                key,
+                claim_id,
+                outcome,
+                answer: None,
+                unclaimed: None,
+            }]
         };
         let (promised, happened) = match *step {
             Step::Pass(time) => {

@@ -3,7 +3,7 @@
 
 use super::Cut;
 use crate::form::shapes::{self, Address, MAX_SENDER_CHARACTERS};
-use crate::form::webhook::Misshape;
+use crate::form::webhook::ShapeError;
 use twilio_edge_contract::Class;
 
 /// Names that Twilio puts directly after the sender of an SMS, which has no location and no profile.
@@ -36,7 +36,7 @@ pub(super) fn may_follow_recipient(text: &str) -> bool {
 
 impl Cut<'_> {
     /// Refuses an address whose end is not certain.
-    pub(super) fn check_addresses(&self, from: Option<&str>, to: &str) -> Result<(), Misshape> {
+    pub(super) fn check_addresses(&self, from: Option<&str>, to: &str) -> Result<(), ShapeError> {
         if let Some(from) = from
             && let Some((start, _)) = self.entry("From")
         {
@@ -59,26 +59,26 @@ impl Cut<'_> {
         address: &str,
         field: &'static str,
         followers: &[&str],
-    ) -> Result<(), Misshape> {
+    ) -> Result<(), ShapeError> {
         if shapes::address(address) == Some(Address::Number) {
             return Ok(());
         }
         let followers = || followers.iter().chain(&AFTER_SMS_SENDER);
         if followers().any(|name| address.contains(name)) || address.contains("From") {
-            return Err(Misshape::Ambiguous(field));
+            return Err(ShapeError::Ambiguous(field));
         }
         match self.next_name(start) {
             None => Ok(()),
             Some(next) if followers().any(|name| *name == next) || self.signed.knows(next) => {
                 Ok(())
             }
-            Some(_) => Err(Misshape::Unknown(field)),
+            Some(_) => Err(ShapeError::Unknown(field)),
         }
     }
 
     /// The text sender of a captured SMS has no shape to be found by. But only the body of an SMS is its writer's,
     /// and it stands before the sender, so the captured sender would stand between this one and `MessageSid`.
-    fn check_sms_sender(&self, start: usize, from: &str) -> Result<(), Misshape> {
+    fn check_sms_sender(&self, start: usize, from: &str) -> Result<(), ShapeError> {
         let text_sender = shapes::address(from) == Some(Address::Text);
         let mut places = 0;
         for (at, name, value) in self.entries().filter(|(at, ..)| *at > start) {
@@ -95,21 +95,21 @@ impl Cut<'_> {
             let within = self.text.as_bytes().get(at + 1..end).unwrap_or_default();
             let straddles = within.windows(4).any(|four| four == b"From");
             if as_sender || straddles {
-                return Err(Misshape::Ambiguous("From"));
+                return Err(ShapeError::Ambiguous("From"));
             }
             if text_sender && name == "MediaUrl0" && !value.starts_with("http") {
-                return Err(Misshape::Ambiguous("From"));
+                return Err(ShapeError::Ambiguous("From"));
             }
         }
         // The name `FromZip` is no sender `Zip`, if a sender may stand before it.
         let is_place = ["City", "Country", "State", "Zip"].iter().any(|it| from.starts_with(it));
         let before = self.text.get(..start).unwrap_or_default();
         if text_sender && is_place && before.contains("From") {
-            return Err(Misshape::Ambiguous("From"));
+            return Err(ShapeError::Ambiguous("From"));
         }
         // Twilio sends all four or none, so the end of a text sender cannot pass for one of them.
         match text_sender && !matches!(places, 0 | 4) {
-            true => Err(Misshape::Ambiguous("From")),
+            true => Err(ShapeError::Ambiguous("From")),
             false => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::Cut;
 use crate::form::shapes::{self, sid_bytes};
-use crate::form::webhook::Misshape;
+use crate::form::webhook::ShapeError;
 use crate::form::words::is_opt_word;
 
 /// Names that Twilio puts between `Body` and `From`, with the beginning of their values.
@@ -27,16 +27,16 @@ const NOT_A_BUTTON: [&str; 9] =
 impl Cut<'_> {
     /// Refuses an error code without the URL that failed. Twilio sends both to a fallback URL, and an inbound message
     /// has an error code nowhere else (twilio.com/docs/messaging/guides/webhook-request).
-    pub(super) fn check_error_code(&self) -> Result<(), Misshape> {
+    pub(super) fn check_error_code(&self) -> Result<(), ShapeError> {
         let has_code = self.entry("ErrorCode").is_some_and(|(_, code)| !code.is_empty());
         match has_code && !self.is_fallback() {
-            true => Err(Misshape::Contradictory("ErrorCode")),
+            true => Err(ShapeError::Contradictory("ErrorCode")),
             false => Ok(()),
         }
     }
 
     /// Refuses a body whose beginning or end is not certain, as far as that decides whether it is an opt-out.
-    pub(super) fn check_body(&self) -> Result<(), Misshape> {
+    pub(super) fn check_body(&self) -> Result<(), ShapeError> {
         let sender = self.entry("From").map_or(self.text.len(), |(start, _)| start);
         let version = self.entry("ApiVersion").map(|(start, value)| (start, "ApiVersion", value));
         let account =
@@ -46,7 +46,7 @@ impl Cut<'_> {
         let before_sender = self.text.get(pinned..sender).unwrap_or_default();
         let Some((body_start, body)) = self.entry("Body") else {
             return match before_sender.contains("Body") {
-                true => Err(Misshape::Ambiguous("Body")),
+                true => Err(ShapeError::Ambiguous("Body")),
                 false => Ok(()),
             };
         };
@@ -55,10 +55,10 @@ impl Cut<'_> {
         let first = mentions.next() == Some(body_start);
         let free = version.is_none() && (self.has("Address") || self.has("AddOns"));
         if !first || (free && mentions.next().is_some()) {
-            return Err(Misshape::Ambiguous("Body"));
+            return Err(ShapeError::Ambiguous("Body"));
         }
         if swallows(body) {
-            return Err(Misshape::Ambiguous("Body"));
+            return Err(ShapeError::Ambiguous("Body"));
         }
         let Some(next) = self.next_name(body_start) else { return Ok(()) };
         if next == "From" || self.signed.knows(next) || !is_opt_word(body) {
@@ -69,9 +69,9 @@ impl Cut<'_> {
 
     /// Refuses an opt-out that may be the beginning of a longer text. What follows it must be the sender, or a
     /// parameter whose value has a shape of its own and whose channel fits.
-    fn check_after_opt_word(&self, body: &str, next: &str, region: &str) -> Result<(), Misshape> {
+    fn check_after_opt_word(&self, body: &str, next: &str, region: &str) -> Result<(), ShapeError> {
         let Some((name, _)) = AFTER_BODY.iter().find(|(name, _)| *name == next) else {
-            return Err(Misshape::Unknown("Body"));
+            return Err(ShapeError::Unknown("Body"));
         };
         let value = self.entry(name).map(|(_, value)| value).unwrap_or_default();
         let from = self.entry("From").map(|(_, from)| from).unwrap_or_default();
@@ -93,7 +93,7 @@ impl Cut<'_> {
         let mentions = region.match_indices(name).filter(|(at, _)| !quoted(*at)).count();
         match fits && mentions == 1 {
             true => Ok(()),
-            false => Err(Misshape::Contradictory("Body")),
+            false => Err(ShapeError::Contradictory("Body")),
         }
     }
 
@@ -106,19 +106,19 @@ impl Cut<'_> {
     }
 
     /// The profile name is its owner's and is signed after `OptOutType`: before it, it is a cut.
-    pub(super) fn check_opt_out_type(&self) -> Result<(), Misshape> {
+    pub(super) fn check_opt_out_type(&self) -> Result<(), ShapeError> {
         let Some((opt_out, _)) = self.entry("OptOutType") else { return Ok(()) };
         let message = self.entry("MessageSid").map_or(0, |(start, _)| start);
         let between = self.text.get(message..opt_out).unwrap_or_default();
         match between.contains("ProfileName") || between.contains("Referral") {
-            true => Err(Misshape::Ambiguous("OptOutType")),
+            true => Err(ShapeError::Ambiguous("OptOutType")),
             false => Ok(()),
         }
     }
 
     /// Refuses the fields of a button in a message of another type. The type is Twilio's own word, and a cut can hide its
     /// parameter (`MessageTy`=`petext`), but not take its name out of the text.
-    pub(super) fn check_button_type(&self) -> Result<(), Misshape> {
+    pub(super) fn check_button_type(&self) -> Result<(), ShapeError> {
         let is_filled = |name| self.entry(name).is_some_and(|(_, value)| !value.is_empty());
         if !is_filled("ButtonPayload") && !is_filled("ButtonText") {
             return Ok(());
@@ -133,24 +133,24 @@ impl Cut<'_> {
             }
         };
         match contradicts {
-            true => Err(Misshape::Contradictory("ButtonPayload")),
+            true => Err(ShapeError::Contradictory("ButtonPayload")),
             false => Ok(()),
         }
     }
 
     /// Refuses a payload whose name stands a second time before the sender: the text of the message, or the title of the
     /// button, may hold the name, and then each of the two places can be the payload.
-    pub(super) fn check_button_payload(&self) -> Result<(), Misshape> {
+    pub(super) fn check_button_payload(&self) -> Result<(), ShapeError> {
         let Some((start, payload)) = self.entry("ButtonPayload") else { return Ok(()) };
         match self.next_name(start) {
             Some(next)
                 if next == "From"
                     || AFTER_BODY.iter().any(|(name, _)| *name == next)
                     || self.signed.knows(next) => {}
-            _ => return Err(Misshape::Unknown("ButtonPayload")),
+            _ => return Err(ShapeError::Unknown("ButtonPayload")),
         }
         if payload.contains("ButtonText") {
-            return Err(Misshape::Ambiguous("ButtonPayload"));
+            return Err(ShapeError::Ambiguous("ButtonPayload"));
         }
         let end = self.entry("From").map_or(self.text.len(), |(start, _)| start);
         let before_sender = self.text.get(..end).unwrap_or_default();
@@ -158,7 +158,7 @@ impl Cut<'_> {
         let quoted = |at: usize| before_sender.get(..at).is_some_and(|text| text.ends_with('"'));
         match before_sender.match_indices("ButtonPayload").any(|(at, _)| at != start && !quoted(at))
         {
-            true => Err(Misshape::Ambiguous("ButtonPayload")),
+            true => Err(ShapeError::Ambiguous("ButtonPayload")),
             false => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use twilio_edge_contract::{
     CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementResult,
     SettlementsReply, headers,
 };
-use twilio_edge_filter::callouts::{Callouts, Letter, envelope};
+use twilio_edge_filter::callouts::{Callouts, QueuedItem, envelope};
 use twilio_edge_filter::config::Config;
 use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use twilio_edge_filter::log_limit::{LogLimit, suppressed_refusals};
@@ -279,7 +279,7 @@ impl Native {
             }
             Effect::Ask(claim) => {
                 let json = serde_json::to_string(&*claim)?;
-                let letter = Letter::new((stream, claim.claim_id.clone()), json);
+                let letter = QueuedItem::new((stream, claim.claim_id.clone()), json);
                 let root = self.root(root)?;
                 root.claims.post(letter).map_err(|_| anyhow!("no room for a claim"))?;
                 let (queue, alone) = (root.queue, !root.claims.is_flying());
@@ -293,7 +293,7 @@ impl Native {
                 let json = serde_json::to_string(&*settlement)?;
                 let sender = (urgent.then_some(stream), settlement.claim_id.clone());
                 let root = self.root(root)?;
-                let letter = Letter::new(sender, json);
+                let letter = QueuedItem::new(sender, json);
                 let posted = match urgent && settlement.unclaimed.is_some() {
                     true => root.settlements.post_first(letter),
                     false => root.settlements.post(letter),
@@ -419,7 +419,7 @@ impl Native {
         Ok(self.proxy.call(&sidecar.cluster, lines.to_vec(), body, sidecar.timeout_ms).ok())
     }
 
-    fn claims_failed(&mut self, letters: Vec<Letter<(u32, String)>>) -> Result<()> {
+    fn claims_failed(&mut self, letters: Vec<QueuedItem<(u32, String)>>) -> Result<()> {
         self.count(Counter::ClaimsFailed)?;
         letters.iter().try_for_each(|letter| self.tell(letter.sender.0, Event::NoVerdict))
     }
@@ -447,7 +447,7 @@ impl Native {
     fn claims_answered(
         &mut self,
         root: u32,
-        letters: Vec<Letter<(u32, String)>>,
+        letters: Vec<QueuedItem<(u32, String)>>,
         reply: Option<&[u8]>,
     ) -> Result<()> {
         let reply = reply.and_then(|json| serde_json::from_slice::<ClaimsReply>(json).ok());
@@ -470,7 +470,7 @@ impl Native {
     fn settlements_answered(
         &mut self,
         root: u32,
-        letters: Vec<Letter<(Option<u32>, String)>>,
+        letters: Vec<QueuedItem<(Option<u32>, String)>>,
         reply: Option<&[u8]>,
     ) -> Result<()> {
         let reply = reply.and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok());
@@ -482,7 +482,7 @@ impl Native {
                 self.count(Counter::Settlement(*result))?;
             }
         }
-        let is_taken = |letter: &Letter<(Option<u32>, String)>| {
+        let is_taken = |letter: &QueuedItem<(Option<u32>, String)>| {
             let result = results.get(&letter.sender.1);
             result.is_some_and(|result| *result != SettlementResult::Unavailable)
         };

@@ -35,7 +35,7 @@ use twilio_edge_services::{
     operations::erasure::{self, Asked},
     outbound::sending,
 };
-use twilio_edge_store::Send;
+use twilio_edge_store::OutboundMessage;
 
 /// Webhooks of one message that are looked at; it has a handful.
 const MOST: usize = 5000;
@@ -235,9 +235,9 @@ enum Place {
     /// At Twilio, under this SID, or nowhere.
     Twilio(String),
     /// Here: it waits to be sent, or nobody knows yet whether Twilio has it.
-    Waiting(Box<Send>),
+    Waiting(Box<OutboundMessage>),
     /// Here: it has ended without Twilio.
-    Over(Box<Send>),
+    Over(Box<OutboundMessage>),
 }
 
 async fn place(app: &App, account_sid: &str, sid: &str) -> Result<Place, Problem> {
@@ -252,7 +252,11 @@ async fn place(app: &App, account_sid: &str, sid: &str) -> Result<Place, Problem
 }
 
 /// The message whose own name this is, whatever was sent instead of it.
-async fn first_of(app: &App, account_sid: &str, sid: &str) -> Result<Option<Box<Send>>, Problem> {
+async fn first_of(
+    app: &App,
+    account_sid: &str,
+    sid: &str,
+) -> Result<Option<Box<OutboundMessage>>, Problem> {
     let Some(id) = resource::id(sid) else { return Ok(None) };
     let found = app.sending.sends.fetch(&id, Some(account_sid)).await;
     found.map(|found| found.map(Box::new)).map_err(|reason| Problem::unavailable(&reason))
@@ -274,7 +278,7 @@ async fn medium_path(
     }
 }
 
-async fn cancel(app: &App, caller: &Caller, send: &Send) -> Answer {
+async fn cancel(app: &App, caller: &Caller, send: &OutboundMessage) -> Answer {
     let canceled = sending::cancel(&app.sending.sends, caller, send, now_ms()).await;
     if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
         return Err(too_late());

@@ -15,7 +15,7 @@ pub(super) use self::{
     kafka::{Kafka, Mechanism, Sasl},
     redis_stream::{MaxLength, RedisStream},
 };
-use twilio_edge_domain::delivery::Patience;
+use twilio_edge_domain::delivery::RetryPolicy;
 use twilio_edge_platform::strict_toml::{Fields, Reading};
 
 /// More would not be looked after by anybody.
@@ -46,7 +46,7 @@ pub struct Sink {
     /// What it gets of them: messages, statuses; both, if there is none.
     pub classes: Vec<Class>,
     /// Retry policy.
-    pub patience: Patience,
+    pub patience: RetryPolicy,
     /// Lanes worked on at a time by one sidecar.
     pub concurrency: usize,
     /// Type of the sink with its own settings.
@@ -138,7 +138,7 @@ fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
         })
         .collect();
     let classes = classes(reading, &format!("{path}.classes"), table);
-    let patience = Patience {
+    let patience = RetryPolicy {
         first_pause: Duration::from_millis(500),
         longest_pause: Duration::from_millis(number(
             reading,

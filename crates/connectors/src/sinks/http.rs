@@ -9,8 +9,8 @@ use reqwest::{Client, header, redirect};
 use sha2::Sha256;
 
 use super::file;
-use twilio_edge_domain::delivery::{Tried, answered, retry_after};
-use twilio_edge_domain::event::Parcel;
+use twilio_edge_domain::delivery::{DeliveryOutcome, answered, retry_after};
+use twilio_edge_domain::event::Delivery;
 
 /// Of an answer that is no 2xx, how much is kept for people.
 const SAID_BYTES: usize = 200;
@@ -42,12 +42,12 @@ impl Endpoint {
         Ok(Endpoint { client: client.map_err(|error| error.to_string())?, settings })
     }
 
-    pub(super) async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
+    pub(super) async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
         let (content_type, body) = match self.settings.format {
             file::Format::Form => ("application/x-www-form-urlencoded", parcel.form.to_owned()),
             file::Format::Event => match serde_json::to_string(&parcel.event) {
                 Ok(body) => ("application/json", body),
-                Err(error) => return Tried::Refused { reason: error.to_string() },
+                Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
             },
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -81,7 +81,7 @@ impl Endpoint {
                 answered(status, wait, &said)
             }
             // The URL stays out of it: it may hold a token.
-            Err(error) => Tried::Failed {
+            Err(error) => DeliveryOutcome::Failed {
                 reason: reason(&error.without_url()),
                 retry_after: None,
                 is_outage: true,

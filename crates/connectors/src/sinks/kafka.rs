@@ -13,8 +13,8 @@ use krafka::{
 use tokio::{sync::Mutex, time::timeout};
 
 use super::file;
-use twilio_edge_domain::delivery::Tried;
-use twilio_edge_domain::event::Parcel;
+use twilio_edge_domain::delivery::DeliveryOutcome;
+use twilio_edge_domain::event::Delivery;
 
 /// How often certificates are read again: they are renewed while the sidecar runs.
 const RENEWED: Duration = Duration::from_secs(300);
@@ -50,10 +50,10 @@ impl Cluster {
         Ok(Cluster { settings, producer: Mutex::default() })
     }
 
-    pub(super) async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
+    pub(super) async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
         let value = match serde_json::to_vec(&parcel.event) {
             Ok(value) => value,
-            Err(error) => return Tried::Refused { reason: error.to_string() },
+            Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
         };
         let topic = self.settings.topics.of(parcel.event.class());
         let is_replay = if parcel.replay_id.is_some() { "true" } else { "false" };
@@ -71,7 +71,7 @@ impl Cluster {
         };
         // Waited for to its end, which its own limits bound: a record that was left behind could be written after the next.
         match producer.send(record).await {
-            Ok(_) => Tried::Delivered,
+            Ok(_) => DeliveryOutcome::Delivered,
             Err(error) => {
                 if error.is_fatal() || matches!(error, KrafkaError::OutOfOrderSequence { .. }) {
                     self.leave(&producer).await;
@@ -143,18 +143,18 @@ impl Cluster {
     }
 }
 
-fn outage(reason: String) -> Tried {
-    Tried::Failed { reason, retry_after: None, is_outage: true }
+fn outage(reason: String) -> DeliveryOutcome {
+    DeliveryOutcome::Failed { reason, retry_after: None, is_outage: true }
 }
 
 /// What an error means for the delivery it was said of.
-fn tried(error: &KrafkaError, topic: &str) -> Tried {
+fn tried(error: &KrafkaError, topic: &str) -> DeliveryOutcome {
     use ErrorCode::{
         ClusterAuthorizationFailed, InvalidRecord, InvalidTopic, MessageTooLarge,
         RecordListTooLarge, SaslAuthenticationFailed, TopicAuthorizationFailed,
         UnknownTopicOrPartition,
     };
-    let mendable = |advice: &str| Tried::Failed {
+    let mendable = |advice: &str| DeliveryOutcome::Failed {
         reason: format!("{advice}: {error}"),
         retry_after: None,
         is_outage: false,
@@ -163,7 +163,9 @@ fn tried(error: &KrafkaError, topic: &str) -> Tried {
         KrafkaError::Broker {
             code: MessageTooLarge | RecordListTooLarge | InvalidRecord, ..
         }
-        | KrafkaError::Serialization { .. } => Tried::Refused { reason: error.to_string() },
+        | KrafkaError::Serialization { .. } => {
+            DeliveryOutcome::Refused { reason: error.to_string() }
+        }
         KrafkaError::UnknownTopic { .. }
         | KrafkaError::Broker { code: UnknownTopicOrPartition | InvalidTopic, .. } => {
             mendable(&format!("whoever runs the brokers has to make the topic {topic}"))
@@ -189,13 +191,15 @@ mod tests {
     fn an_error_says_who_must_act() {
         let said = |error: KrafkaError| tried(&error, "twilio.inbound.v1");
         let of = |code| said(KrafkaError::broker(code, "no"));
-        assert!(matches!(of(ErrorCode::MessageTooLarge), Tried::Refused { .. }));
+        assert!(matches!(of(ErrorCode::MessageTooLarge), DeliveryOutcome::Refused { .. }));
         for (tried, whose) in [
             (of(ErrorCode::UnknownTopicOrPartition), "make the topic twilio.inbound.v1"),
             (said(KrafkaError::unknown_topic("t")), "runs the brokers"),
             (of(ErrorCode::TopicAuthorizationFailed), "write to twilio.inbound.v1"),
         ] {
-            let Tried::Failed { reason, is_outage: false, .. } = tried else { panic!("{tried:?}") };
+            let DeliveryOutcome::Failed { reason, is_outage: false, .. } = tried else {
+                panic!("{tried:?}")
+            };
             assert!(reason.contains(whose), "{reason}");
         }
         for (tried, told) in [
@@ -203,7 +207,9 @@ mod tests {
             (of(ErrorCode::NotEnoughReplicas), "NotEnoughReplicas"),
             (said(KrafkaError::timeout("produce")), "produce"),
         ] {
-            let Tried::Failed { reason, is_outage: true, .. } = tried else { panic!("{tried:?}") };
+            let DeliveryOutcome::Failed { reason, is_outage: true, .. } = tried else {
+                panic!("{tried:?}")
+            };
             assert!(reason.contains(told), "{reason}");
         }
     }

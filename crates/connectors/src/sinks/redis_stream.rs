@@ -8,8 +8,8 @@ use redis::{
 use tokio::sync::OnceCell;
 
 use super::file;
-use twilio_edge_domain::delivery::Tried;
-use twilio_edge_domain::event::Parcel;
+use twilio_edge_domain::delivery::DeliveryOutcome;
+use twilio_edge_domain::event::Delivery;
 
 pub(super) struct Streams {
     settings: file::RedisStream,
@@ -32,10 +32,10 @@ impl Streams {
         Ok(Streams { settings, client, connection: OnceCell::new() })
     }
 
-    pub(super) async fn deliver(&self, parcel: &Parcel<'_>) -> Tried {
+    pub(super) async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
         let event = match serde_json::to_string(&parcel.event) {
             Ok(event) => event,
-            Err(error) => return Tried::Refused { reason: error.to_string() },
+            Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
         };
         let stream = self.settings.streams.of(parcel.event.class());
         let added: Result<String, RedisError> = async {
@@ -45,7 +45,7 @@ impl Streams {
         }
         .await;
         match added {
-            Ok(_) => Tried::Delivered,
+            Ok(_) => DeliveryOutcome::Delivered,
             Err(error) => failed(&error, stream),
         }
     }
@@ -59,7 +59,7 @@ impl Streams {
         ConnectionManager::new_lazy_with_config(self.client.clone(), limits)
     }
 
-    fn add(&self, stream: &str, parcel: &Parcel<'_>, event: &str) -> Cmd {
+    fn add(&self, stream: &str, parcel: &Delivery<'_>, event: &str) -> Cmd {
         let mut add = redis::cmd("XADD");
         add.arg(stream);
         match self.settings.max_length {
@@ -84,7 +84,7 @@ impl Streams {
 }
 
 /// Nothing Redis says is about one event: what it does not take of one it takes of none, or of none in that stream.
-fn failed(error: &RedisError, stream: &str) -> Tried {
+fn failed(error: &RedisError, stream: &str) -> DeliveryOutcome {
     let (advice, is_outage) = match error.code() {
         Some("WRONGTYPE") => {
             (format!("{stream} is no stream: whoever runs Redis has to move what it is"), false)
@@ -102,5 +102,5 @@ fn failed(error: &RedisError, stream: &str) -> Tried {
         ),
         _ => ("Redis did not take it".to_owned(), true),
     };
-    Tried::Failed { reason: format!("{advice}: {error}"), retry_after: None, is_outage }
+    DeliveryOutcome::Failed { reason: format!("{advice}: {error}"), retry_after: None, is_outage }
 }

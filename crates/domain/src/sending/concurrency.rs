@@ -59,7 +59,7 @@ impl Room {
 
 /// The calls of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Concurrency {
+pub struct AdaptiveConcurrencyLimit {
     bounds: Bounds,
     allowed: usize,
     under_way: usize,
@@ -93,11 +93,11 @@ pub enum Told {
     },
 }
 
-impl Concurrency {
+impl AdaptiveConcurrencyLimit {
     /// All of them at first.
-    pub fn new(bounds: Bounds) -> Concurrency {
+    pub fn new(bounds: Bounds) -> AdaptiveConcurrencyLimit {
         let most = bounds.most.max(1);
-        Concurrency {
+        AdaptiveConcurrencyLimit {
             bounds: Bounds { most, floor: bounds.floor.clamp(1, most), reserve: bounds.reserve },
             allowed: most,
             under_way: 0,
@@ -196,7 +196,7 @@ mod tests {
         Bounds { most, floor, reserve: 0 }
     }
 
-    fn full(calls: &mut Concurrency, now_ms: i64) -> Vec<Ticket> {
+    fn full(calls: &mut AdaptiveConcurrencyLimit, now_ms: i64) -> Vec<Ticket> {
         (0..calls.room(now_ms).any).map(|_| calls.begin()).collect()
     }
 
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn limit_is_halved_once_for_all_calls_under_way_and_grows_by_one() {
-        let mut calls = Concurrency::new(bounds(16, 1));
+        let mut calls = AdaptiveConcurrencyLimit::new(bounds(16, 1));
         let first = full(&mut calls, 0);
         assert_eq!((first.len(), calls.room(0).any), (16, 0));
         first.into_iter().enumerate().for_each(|(n, one)| calls.end(one, throttled(n), 0));
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn one_throttled_recipient_says_nothing_of_the_account() {
-        let mut calls = Concurrency::new(bounds(16, 4));
+        let mut calls = AdaptiveConcurrencyLimit::new(bounds(16, 4));
         let rest = Duration::from_secs(30);
         for n in 0..1000 {
             let one = calls.begin();
@@ -244,7 +244,7 @@ mod tests {
         }
         assert_eq!(calls.allowed(), 16);
         // What was long ago is no evidence either.
-        let mut calls = Concurrency::new(bounds(16, 4));
+        let mut calls = AdaptiveConcurrencyLimit::new(bounds(16, 4));
         for n in 0..10 {
             let one = calls.begin();
             calls.end(one, throttled(n), n as i64 * (STALE_MS / 2 + 1));
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn throttled_account_keeps_its_floor_and_its_reserve() {
-        let mut calls = Concurrency::new(Bounds { most: 30, floor: 4, reserve: 8 });
+        let mut calls = AdaptiveConcurrencyLimit::new(Bounds { most: 30, floor: 4, reserve: 8 });
         for n in 0..100 {
             let one = calls.begin();
             calls.end(one, throttled(n), 0);
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn twilio_is_left_alone_for_as_long_as_it_asks_and_a_minute_at_most() {
-        let mut calls = Concurrency::new(bounds(4, 1));
+        let mut calls = AdaptiveConcurrencyLimit::new(bounds(4, 1));
         let told = |recipient, rest| Told::Throttled { rest, recipient };
         for recipient in 0..EVIDENCE as u64 {
             let one = calls.begin();
@@ -288,7 +288,7 @@ mod tests {
         #[test]
         fn limit_stays_within_its_bounds(most in 0usize..40, floor in 0usize..50, reserve in 0usize..9,
             told in prop::collection::vec((0u8..3, 0usize..9), 0..300)) {
-            let mut calls = Concurrency::new(Bounds { most, floor, reserve });
+            let mut calls = AdaptiveConcurrencyLimit::new(Bounds { most, floor, reserve });
             for (word, recipient) in told {
                 let all = full(&mut calls, 0);
                 prop_assert!(all.len() >= floor.clamp(1, most.max(1)) && all.len() <= most.max(1));

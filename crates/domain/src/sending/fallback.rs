@@ -66,7 +66,7 @@ pub struct Instead {
 
 /// What is kept of it with a message, until that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct FallbackPlan {
     fallback: Fallback,
     /// What the message says.
     #[serde(default)]
@@ -149,9 +149,9 @@ impl Fallback {
     }
 }
 
-impl Kept {
+impl FallbackPlan {
     /// With a message; none if there is nothing to send instead.
-    pub fn of(request: &Request) -> Option<Kept> {
+    pub fn of(request: &Request) -> Option<FallbackPlan> {
         let fallback = request.fallback.clone().filter(|fallback| !fallback.is_empty())?;
         let text = match (&request.content, &request.template) {
             (Content::Session { body, .. }, _) => body.clone(),
@@ -161,7 +161,7 @@ impl Kept {
             (Content::Template { .. } | Content::Named { .. }, _) => String::new(),
         };
         let locale = request.locale.as_ref().map(Locale::to_string);
-        Some(Kept { fallback, text, locale })
+        Some(FallbackPlan { fallback, text, locale })
     }
 
     /// Whether there is nothing to say on the other channel.
@@ -175,8 +175,8 @@ impl Kept {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// What [`Kept::written`] wrote.
-    pub fn read(text: &str) -> Option<Kept> {
+    /// What [`FallbackPlan::written`] wrote.
+    pub fn read(text: &str) -> Option<FallbackPlan> {
         serde_json::from_str(text).ok()
     }
 
@@ -259,15 +259,19 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn kept(json: serde_json::Value) -> Kept {
-        Kept { fallback: fallback(json), text: "hello".into(), locale: Some("pt_BR".into()) }
+    fn kept(json: serde_json::Value) -> FallbackPlan {
+        FallbackPlan {
+            fallback: fallback(json),
+            text: "hello".into(),
+            locale: Some("pt_BR".into()),
+        }
     }
 
     fn person() -> Address {
         Address::parse("whatsapp:+16132345678").unwrap()
     }
 
-    fn instead(kept: &Kept, kind: Kind, order: &[To]) -> Option<(To, Request)> {
+    fn instead(kept: &FallbackPlan, kind: Kind, order: &[To]) -> Option<(To, Request)> {
         let to = person();
         let category = Some(Category::Utility);
         let failed = Failed { account_sid: "AC", to: &to, sender: OURS, kind, category };
@@ -337,8 +341,8 @@ mod tests {
         #[test]
         fn what_is_written_is_read_again(body: Option<String>, name: Option<String>, text: String, channel in prop::option::of("sms")) {
             let template = name.map(|name| Instead { name: Some(name), ..Instead::default() });
-            let kept = Kept { fallback: Fallback { template, channel, body, ..Fallback::default() }, text, locale: None };
-            prop_assert_eq!(Kept::read(&kept.written()), Some(kept.clone()));
+            let kept = FallbackPlan { fallback: Fallback { template, channel, body, ..Fallback::default() }, text, locale: None };
+            prop_assert_eq!(FallbackPlan::read(&kept.written()), Some(kept.clone()));
             for order in [&[To::Template, To::Channel][..], &[To::Channel]] {
                 match instead(&kept, Kind::Session, order).map(|(_, request)| request.content) {
                     Some(Content::Session { body, .. }) => prop_assert!(!body.is_empty()),
@@ -350,7 +354,7 @@ mod tests {
 
         #[test]
         fn nothing_panics(text in "\\PC{0,60}") {
-            let _ = Kept::read(&text);
+            let _ = FallbackPlan::read(&text);
         }
     }
 }

@@ -28,12 +28,12 @@ pub struct Lane {
 
 /// Who had the last turns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Turns {
+pub struct FairScheduler {
     count: u64,
     last: BTreeMap<i64, String>,
 }
 
-impl Turns {
+impl FairScheduler {
     /// The lanes whose turns come next, up to `free`, in their order; each turn is one message. An account has no more than its
     /// `room`, and the fewer turns the more it has `under_way`. Both have a reserve that only lanes of category
     /// `authentication` use.
@@ -128,7 +128,7 @@ mod tests {
     }
 
     /// The accounts whose turns come, one after another, when each call takes no time.
-    fn served(turns: &mut Turns, lanes: &mut [Lane], count: usize) -> Vec<String> {
+    fn served(turns: &mut FairScheduler, lanes: &mut [Lane], count: usize) -> Vec<String> {
         let mut served = Vec::new();
         while served.len() < count {
             let Some(place) = turns.next(lanes, all(1), |_| all(1), |_| 0).first().copied() else {
@@ -144,42 +144,42 @@ mod tests {
     #[test]
     fn one_with_very_much_to_send_delays_nobody() {
         let mut lanes = [lane(1, "a", "x", 100_000), lane(1, "b", "y", 2), lane(1, "c", "z", 1)];
-        let order = served(&mut Turns::default(), &mut lanes, 6);
+        let order = served(&mut FairScheduler::default(), &mut lanes, 6);
         assert_eq!(order, ["a1", "b1", "c1", "a1", "b1", "a1"]);
         // Nor does it if all its calls are slow: who has nothing under way comes first.
         let under_way = |account: &str| if account == "a" { 7 } else { 0 };
         let lanes = [lane(1, "a", "x", 100), lane(1, "b", "y", 3)];
-        let next = Turns::default().next(&lanes, all(4), |_| all(100), under_way);
+        let next = FairScheduler::default().next(&lanes, all(4), |_| all(100), under_way);
         assert_eq!(next, [1, 1, 1, 0]);
     }
 
     #[test]
     fn a_code_to_log_in_goes_first_and_an_offer_in_the_end() {
         let mut lanes = [lane(0, "a", "x", 1000), lane(1, "b", "x", 1000), lane(2, "c", "x", 1000)];
-        let order = served(&mut Turns::default(), &mut lanes, 100);
+        let order = served(&mut FairScheduler::default(), &mut lanes, 100);
         let count = |who: &str| order.iter().filter(|one| *one == who).count();
         assert_eq!((count("a0"), count("b1"), count("c2")), (80, 10, 10));
         let mut lanes = [lane(0, "a", "x", 1), lane(2, "c", "x", 2)];
-        assert_eq!(served(&mut Turns::default(), &mut lanes, 5), ["a0", "c2", "c2"]);
+        assert_eq!(served(&mut FairScheduler::default(), &mut lanes, 5), ["a0", "c2", "c2"]);
     }
 
     #[test]
     fn an_account_has_no_more_than_its_room_and_its_senders_take_turns() {
         let lanes = [lane(1, "a", "x", 9), lane(1, "a", "y", 9), lane(1, "b", "z", 9)];
         let room = |account: &str| all(if account == "a" { 3 } else { 0 });
-        assert_eq!(Turns::default().next(&lanes, all(9), room, |_| 0), [0, 1, 0]);
+        assert_eq!(FairScheduler::default().next(&lanes, all(9), room, |_| 0), [0, 1, 0]);
     }
 
     #[test]
     fn only_authentication_uses_the_reserve() {
         let lanes = [lane(0, "a", "x", 9), lane(1, "b", "y", 9), lane(2, "c", "z", 9)];
-        let next = |free, room: Room| Turns::default().next(&lanes, free, |_| room, |_| 0);
+        let next = |free, room: Room| FairScheduler::default().next(&lanes, free, |_| room, |_| 0);
         // Nothing is free but the reserve: of this sidecar, or of the accounts.
         let reserve = Room { any: 0, authentication: 2 };
         assert_eq!(next(reserve, all(9)), [0, 0]);
         assert_eq!(next(all(9), reserve), [0, 0]);
         // What another category has taken, the reserve does not give again.
-        let mut turns = Turns { count: SHARE - 1, ..Turns::default() };
+        let mut turns = FairScheduler { count: SHARE - 1, ..FairScheduler::default() };
         let free = Room { any: 1, authentication: 3 };
         let order = turns.next(&lanes, free, |_| all(9), |_| 0);
         assert_eq!(order, [2, 0, 0]);
@@ -195,7 +195,7 @@ mod tests {
                 .iter()
                 .map(|(priority, account, sender, n)| lane(*priority, &format!("AC{account}"), &sender.to_string(), *n))
                 .collect();
-            let turns = Turns { count, ..Turns::default() };
+            let turns = FairScheduler { count, ..FairScheduler::default() };
             let next = turns.next(&lanes, all(free), |_| all(usize::MAX), |_| 0);
             let all: usize = lanes.iter().map(|lane| lane.waiting).sum();
             prop_assert_eq!(next.len(), all.min(free));

@@ -3,7 +3,7 @@
 
 use twilio_edge_domain::{
     consent::Consent,
-    message::{Heard, Message, Number},
+    message::{Message, Number, RecordedWebhook},
     policy::Policy,
     suppression::{self, Suppression},
     window::Window,
@@ -32,7 +32,7 @@ pub struct ContactHistory {
     /// Latest messages from and to it.
     pub messages: Vec<Message>,
     /// Latest webhooks about it.
-    pub events: Vec<Heard>,
+    pub events: Vec<RecordedWebhook>,
 }
 
 /// Reads the history of a number: at most `limit` messages, and as many webhooks. Of a number on one channel it has the

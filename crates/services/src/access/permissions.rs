@@ -92,7 +92,7 @@ impl Permissions {
             service_sid: None,
             changed_by: Some(by.actor.clone()),
         };
-        let change = |standing: &mut twilio_edge_domain::suppression::Standing| {
+        let change = |standing: &mut twilio_edge_domain::suppression::SuppressionSet| {
             for address in people {
                 standing.begin(begin(address));
             }
@@ -139,7 +139,7 @@ impl Permissions {
         let of_channel = |known: &Suppression| {
             channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
         };
-        let change = |standing: &mut twilio_edge_domain::suppression::Standing| {
+        let change = |standing: &mut twilio_edge_domain::suppression::SuppressionSet| {
             standing.end(of_channel, &by.actor, now_ms);
         };
         let written = |changes: &[Suppression]| {

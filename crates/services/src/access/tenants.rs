@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     access::api_keys::{Caller, Refusal},
-    operations::retention::Rulebook,
+    operations::retention::RetentionPolicies,
 };
 use twilio_edge_domain::{
     policy::Policies,
@@ -32,7 +32,7 @@ pub struct Tenants {
     store: store::Tenants,
     usual: Arc<Usual>,
     policies: Policies,
-    rulebook: Rulebook,
+    rulebook: RetentionPolicies,
     closed: Arc<RwLock<HashSet<String>>>,
 }
 
@@ -62,7 +62,7 @@ impl Tenants {
     pub fn new(
         store: store::Tenants,
         policies: Policies,
-        rulebook: Rulebook,
+        rulebook: RetentionPolicies,
         config: &Config,
     ) -> Tenants {
         let usual = Usual {

@@ -15,22 +15,22 @@ use twilio_edge_contract::{
 use crate::{
     access::marketing::Withdrawal,
     inbound::{
-        delivery_worker::Bell,
+        delivery_worker::Wakeup,
         redirects::{Redirects, StoredAnswer},
     },
-    operations::retention::Rulebook,
+    operations::retention::RetentionPolicies,
     outbound::{fallback::Told, sending::Sending},
 };
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::{
     lease::Claimed,
     optout::{Arrival, Lexicon},
-    suppression::Said,
+    suppression::OptEvent,
     webhook::Webhook,
     window,
 };
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{Acceptance, Grant, Owed, Settle, Stores};
+use twilio_edge_store::{Acceptance, ClaimResult, NewDelivery, SettlementInput, Stores};
 
 /// Answers claims and settlements.
 #[derive(Clone)]
@@ -42,11 +42,11 @@ pub struct Claims {
     /// Where accepted webhooks go.
     pub sinks: Sinks,
     /// Tells the couriers.
-    pub bell: Bell,
+    pub bell: Wakeup,
     /// What makes a message an opt-out.
     pub lexicon: Arc<Lexicon>,
     /// What is not written at all.
-    pub rulebook: Rulebook,
+    pub rulebook: RetentionPolicies,
     /// Told what becomes of our own messages.
     pub sending: Sending,
     /// Largest backend answer that is kept for duplicates.
@@ -75,7 +75,7 @@ impl Claims {
         let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
         let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
         let mut granted = self.stores.claim(&claimable, now_ms).await.into_iter();
-        let mut grants: Vec<Option<Grant>> = webhooks
+        let mut grants: Vec<Option<ClaimResult>> = webhooks
             .iter()
             .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
             .collect();
@@ -99,7 +99,7 @@ impl Claims {
     async fn claim_steps(
         &self,
         webhooks: &mut [Webhook],
-        grants: &mut [Option<Grant>],
+        grants: &mut [Option<ClaimResult>],
         now_ms: i64,
     ) {
         let mut places = Vec::new();
@@ -163,10 +163,10 @@ impl Claims {
     async fn accept(
         &self,
         webhooks: &[Webhook],
-        grants: &[Option<Grant>],
+        grants: &[Option<ClaimResult>],
         now_ms: i64,
     ) -> HashMap<String, bool> {
-        let acceptance = |(webhook, grant): (&Webhook, &Option<Grant>)| {
+        let acceptance = |(webhook, grant): (&Webhook, &Option<ClaimResult>)| {
             let Claimed::Proceed { attempt, first_seen_ms } = grant.as_ref()?.claimed else {
                 return None;
             };
@@ -188,8 +188,8 @@ impl Claims {
         claim_ids.into_iter().map(|claim_id| (claim_id, durable)).collect()
     }
 
-    fn owed(&self, webhook: &Webhook, now_ms: i64) -> Vec<Owed> {
-        let owed = self.sinks.of(&webhook.route, webhook.identity.class).map(|sink| Owed {
+    fn owed(&self, webhook: &Webhook, now_ms: i64) -> Vec<NewDelivery> {
+        let owed = self.sinks.of(&webhook.route, webhook.identity.class).map(|sink| NewDelivery {
             sink: sink.to_owned(),
             delivery_id: webhook.key.clone(),
             dedupe_key: webhook.key.clone(),
@@ -342,8 +342,8 @@ impl Claims {
         arrival: Arrival,
         now_ms: i64,
     ) -> HashSet<String> {
-        let (claim_ids, said): (Vec<String>, Vec<Said>) = webhooks
-            .filter_map(|webhook| Some((webhook.claim_id.clone(), Said::of(webhook, arrival)?)))
+        let (claim_ids, said): (Vec<String>, Vec<OptEvent>) = webhooks
+            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptEvent::of(webhook, arrival)?)))
             .unzip();
         if said.is_empty() {
             return HashSet::new();
@@ -365,7 +365,7 @@ impl Claims {
         }
     }
 
-    fn settle_of(&self, settlement: &Settlement, unclaimed: Option<Webhook>) -> Settle {
+    fn settle_of(&self, settlement: &Settlement, unclaimed: Option<Webhook>) -> SettlementInput {
         let answer = settlement.answer.as_ref().filter(|answer| {
             let bytes = answer.body.len().saturating_add(answer.content_type.len());
             bytes <= self.max_answer_bytes && (200..300).contains(&answer.status)
@@ -374,7 +374,7 @@ impl Claims {
         let known = |text: &&String| is_inbound && is_target(text);
         let step = settlement.step.as_ref().filter(known);
         let target = settlement.target.as_ref().filter(known).cloned();
-        Settle {
+        SettlementInput {
             identity: settlement.identity.clone(),
             key: match step {
                 Some(step) => settlement.identity.step_key(step),
@@ -411,7 +411,7 @@ impl Claims {
 
 impl Claims {
     /// What the filter is told; without a grant, that the stores could not say.
-    fn verdict(&self, webhook: &Webhook, grant: Option<Grant>) -> Verdict {
+    fn verdict(&self, webhook: &Webhook, grant: Option<ClaimResult>) -> Verdict {
         let mut verdict = Verdict {
             claim_id: webhook.claim_id.clone(),
             decision: Decision::Unavailable,
@@ -444,7 +444,7 @@ impl Claims {
     }
 }
 
-fn log_change(change: &Said) {
+fn log_change(change: &OptEvent) {
     tracing::info!(event = "suppression.changed",
         webhook.sid = %change.message_sid,
         account.sid = %change.account_sid,

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use twilio_edge_connectors::sinks::{Sink, Sinks};
-use twilio_edge_domain::delivery::{Breaker, Next, Patience, Tried};
+use twilio_edge_domain::delivery::{Breaker, DeliveryOutcome, Next, RetryPolicy};
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{Ended, Lane, Outbox, Round, StoreError};
 
@@ -34,9 +34,9 @@ pub struct Couriers {
 
 /// Rung when something was recorded, so that nobody has to wait for the next look.
 #[derive(Debug, Clone, Default)]
-pub struct Bell(Arc<Notify>);
+pub struct Wakeup(Arc<Notify>);
 
-impl Bell {
+impl Wakeup {
     /// There is something to bring.
     pub fn ring(&self) {
         self.0.notify_waiters();
@@ -48,14 +48,14 @@ impl Couriers {
     pub fn start(
         sinks: &Sinks,
         outbox: &Outbox,
-        bell: &Bell,
+        bell: &Wakeup,
         metrics: &Arc<Metrics>,
         name: &str,
     ) -> Couriers {
         let (stop, stopping) = watch::channel(false);
         sinks.iter().for_each(|sink| metrics.sinks.begin(sink.name()));
         let names: Vec<String> = sinks.iter().map(|sink| sink.name().to_owned()).collect();
-        let couriers = names.into_iter().map(|sink| Courier {
+        let couriers = names.into_iter().map(|sink| DeliveryWorker {
             sinks: sinks.clone(),
             sink,
             outbox: outbox.clone(),
@@ -84,21 +84,21 @@ impl Couriers {
     }
 }
 
-struct Courier {
+struct DeliveryWorker {
     sinks: Sinks,
     sink: String,
     outbox: Outbox,
-    bell: Bell,
+    bell: Wakeup,
     metrics: Arc<Metrics>,
     name: String,
     breaker: Breaker,
     /// Lanes under way.
-    running: JoinSet<(Round, Option<Tried>)>,
+    running: JoinSet<(Round, Option<DeliveryOutcome>)>,
     /// Rounds that have ended, but not in the database yet.
     unwritten: Vec<Round>,
 }
 
-impl Courier {
+impl DeliveryWorker {
     async fn work(mut self, mut stopping: watch::Receiver<bool>) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -163,7 +163,7 @@ impl Courier {
         true
     }
 
-    fn came_back(&mut self, ended: Option<(Round, Option<Tried>)>) {
+    fn came_back(&mut self, ended: Option<(Round, Option<DeliveryOutcome>)>) {
         let Some((round, last)) = ended else { return };
         let was_open = self.breaker.opens_at_ms().is_some();
         match &last {
@@ -171,7 +171,9 @@ impl Courier {
             None => self.breaker.withdrawn(),
         }
         let is_open = self.breaker.opens_at_ms().is_some();
-        if let (false, true, Some(Tried::Failed { reason, .. })) = (was_open, is_open, &last) {
+        if let (false, true, Some(DeliveryOutcome::Failed { reason, .. })) =
+            (was_open, is_open, &last)
+        {
             tracing::warn!(event = "sink.away", sink = %self.sink, reason, "a sink does not answer, its deliveries wait");
         } else if was_open && !is_open {
             tracing::info!(event = "sink.back", sink = %self.sink, "a sink answers again");
@@ -210,7 +212,7 @@ async fn bring(
     lane: Lane,
     until_ms: i64,
     metrics: &Metrics,
-) -> (Round, Option<Tried>) {
+) -> (Round, Option<DeliveryOutcome>) {
     let mut round = Round { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
     let mut last = None;
     // Another begins when the hold ends: no try that could still be under way then is begun.
@@ -221,14 +223,18 @@ async fn bring(
         }
         let tried = match due.parcel() {
             Some(parcel) => sink.deliver(&parcel).await,
-            None => Tried::Refused { reason: "its event is not in the ledger any more".into() },
+            None => DeliveryOutcome::Refused {
+                reason: "its event is not in the ledger any more".into(),
+            },
         };
         let tries = due.tries.saturating_add(1);
         let next = next(sink.patience(), &tried, tries, due.recorded_at_ms);
         metrics.sinks.tried(sink.name(), &next);
         let reason = match &tried {
-            Tried::Delivered => None,
-            Tried::Failed { reason, .. } | Tried::Refused { reason } => Some(reason.clone()),
+            DeliveryOutcome::Delivered => None,
+            DeliveryOutcome::Failed { reason, .. } | DeliveryOutcome::Refused { reason } => {
+                Some(reason.clone())
+            }
         };
         if next == Next::Dead {
             tracing::error!(
@@ -253,7 +259,7 @@ async fn bring(
     (round, last)
 }
 
-fn next(patience: &Patience, tried: &Tried, tries: i64, recorded_at_ms: i64) -> Next {
+fn next(patience: &RetryPolicy, tried: &DeliveryOutcome, tries: i64, recorded_at_ms: i64) -> Next {
     let tries = u32::try_from(tries).unwrap_or(u32::MAX);
     // Without randomness the pauses are still right, only not spread.
     let dice = getrandom::u64().unwrap_or_default();

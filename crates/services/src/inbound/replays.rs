@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     access::api_keys::{Caller, Refusal},
-    inbound::delivery_worker::Bell,
+    inbound::delivery_worker::Wakeup,
     operations::archive::{Archive, Walk, Wanted},
 };
 use twilio_edge_domain::{tenant::is_account_sid, window::rfc3339};
@@ -134,7 +134,7 @@ pub async fn begin(outbox: &Outbox, by: &Caller, replay: &Replay) -> Result<(), 
 
 /// From where replays take webhooks, and where they put them on their way.
 #[derive(Debug, Clone)]
-pub struct Shelves {
+pub struct ReplaySources {
     /// What sinks are owed.
     pub outbox: Outbox,
     /// What waits for the archive, or to be taken out of it.
@@ -152,7 +152,7 @@ pub struct Steps<'a> {
     is_overtaken: bool,
 }
 
-impl Shelves {
+impl ReplaySources {
     /// Carries a replay on from where it is. What was redacted may still be in the archive for a moment: until it is out,
     /// nothing of its account is taken from there.
     pub async fn steps(&self, replay: &Replay) -> Result<Steps<'_>, Stopped> {
@@ -224,7 +224,7 @@ impl Steps<'_> {
 }
 
 /// Carries on whatever replay there is, until it is aborted: so none is lost with the command or the sidecar that began it.
-pub async fn work(shelves: Shelves, bell: Bell) {
+pub async fn work(shelves: ReplaySources, bell: Wakeup) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -239,7 +239,7 @@ pub async fn work(shelves: Shelves, bell: Bell) {
 }
 
 /// Carries one on to its end, or until somebody else does.
-async fn finish(shelves: &Shelves, mut replay: Replay, bell: &Bell) -> Result<(), Stopped> {
+async fn finish(shelves: &ReplaySources, mut replay: Replay, bell: &Wakeup) -> Result<(), Stopped> {
     let mut steps = shelves.steps(&replay).await?;
     while !replay.is_done() && !steps.is_overtaken() {
         replay = steps.carry_on(&replay, STEP).await?;

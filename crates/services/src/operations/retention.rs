@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whose rules are which.
 #[derive(Debug, Clone)]
-pub struct Rulebook {
+pub struct RetentionPolicies {
     rules: Arc<RwLock<Arc<Rules>>>,
     hash_key: Option<HashKey>,
     /// Whether there is an archive, which is where an envelope goes.
@@ -70,11 +70,11 @@ impl Rules {
     }
 }
 
-impl Rulebook {
+impl RetentionPolicies {
     /// Those of the configuration, for everybody.
-    pub fn new(config: &Config) -> Rulebook {
+    pub fn new(config: &Config) -> RetentionPolicies {
         let rules = Rules::of(config.retention.clone(), HashMap::new());
-        Rulebook {
+        RetentionPolicies {
             rules: Arc::new(RwLock::new(Arc::new(rules))),
             hash_key: HashKey::new(config.redaction.hash_key.expose()),
             archives: !config.archive.url.is_empty(),
@@ -118,7 +118,7 @@ pub struct Job {
     /// What to take things out of.
     pub sweeper: Sweeper,
     /// By whose rules.
-    pub rulebook: Rulebook,
+    pub rulebook: RetentionPolicies,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How often it is looked whether something is due.

@@ -16,15 +16,15 @@ use tokio::{
     time::Instant,
 };
 
-use self::attempt::{AWAY, Attempter, millis};
+use self::attempt::{AWAY, SendAttempt, millis};
 use crate::outbound::{opt_out_from_error::Refusals, sending::Sending};
 use twilio_edge_domain::sending::{
-    concurrency::{Bounds, Concurrency, Room, Ticket, Told},
-    turns::{Lane, Turns},
+    concurrency::{AdaptiveConcurrencyLimit, Bounds, Room, Ticket, Told},
+    turns::{FairScheduler, Lane},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
-use twilio_edge_store::{Asked, Attempts, Behind, Paces, Send, StoreError};
+use twilio_edge_store::{Asked, Attempts, Behind, OutboundMessage, RateLimiter, StoreError};
 
 /// How often to look for what is due.
 const LOOK: Duration = Duration::from_millis(250);
@@ -40,9 +40,9 @@ const ROUNDS: usize = 4;
 
 /// Rung when something was taken on.
 #[derive(Debug, Clone, Default)]
-pub struct Bell(Arc<Notify>);
+pub struct Wakeup(Arc<Notify>);
 
-impl Bell {
+impl Wakeup {
     /// There is something to send.
     pub fn ring(&self) {
         self.0.notify_one();
@@ -50,15 +50,15 @@ impl Bell {
 }
 
 /// All that is sent by a sidecar.
-pub struct Senders {
+pub struct Dispatcher {
     stop: watch::Sender<bool>,
     working: JoinHandle<()>,
 }
 
 /// What sends, and what it knows of those it sends for.
 struct Sender {
-    attempter: Attempter,
-    paces: Paces,
+    attempter: SendAttempt,
+    paces: RateLimiter,
     /// This sidecar among others.
     name: String,
     /// Most calls of any category at a time, of all accounts together.
@@ -67,10 +67,10 @@ struct Sender {
     reserve: usize,
     /// Bounds of one account.
     bounds: Bounds,
-    calls: HashMap<String, Concurrency>,
+    calls: HashMap<String, AdaptiveConcurrencyLimit>,
     under_way: JoinSet<Told>,
     whose: HashMap<task::Id, (String, Ticket)>,
-    turns: Turns,
+    turns: FairScheduler,
     behind: Behind,
     /// Senders that may send nothing before that time.
     dry: HashMap<(String, String), Instant>,
@@ -78,20 +78,20 @@ struct Sender {
     is_full: bool,
 }
 
-impl Senders {
+impl Dispatcher {
     /// Begins; `name` tells this sidecar from others.
     pub fn start(
         sending: &Sending,
-        paces: Paces,
+        paces: RateLimiter,
         refusals: Refusals,
         metrics: &Arc<Metrics>,
         settings: &config::Sending,
         name: &str,
-    ) -> Senders {
+    ) -> Dispatcher {
         let (stop, stopping) = watch::channel(false);
         let (most, reserve) = (settings.concurrency.max(1), settings.authentication_reserve);
         let sender = Sender {
-            attempter: Attempter {
+            attempter: SendAttempt {
                 sends: sending.sends.clone(),
                 twilio: sending.twilio.clone(),
                 checks: sending.checks.clone(),
@@ -118,13 +118,13 @@ impl Senders {
             calls: HashMap::new(),
             under_way: JoinSet::new(),
             whose: HashMap::new(),
-            turns: Turns::default(),
+            turns: FairScheduler::default(),
             behind: Behind::default(),
             dry: HashMap::new(),
             is_full: false,
         };
         let working = tokio::spawn(sender.work(sending.bell.clone(), stopping));
-        Senders { stop, working }
+        Dispatcher { stop, working }
     }
 
     /// No new attempt is begun; waits for those under way. False when that took longer than `limit`.
@@ -137,7 +137,7 @@ impl Senders {
 }
 
 impl Sender {
-    async fn work(mut self, bell: Bell, mut stopping: watch::Receiver<bool>) {
+    async fn work(mut self, bell: Wakeup, mut stopping: watch::Receiver<bool>) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut count = tokio::time::interval(COUNT);
@@ -234,7 +234,7 @@ impl Sender {
             room.less(wanted(account))
         };
         let under_way = |account: &str| {
-            let calls = self.calls.get(account).map_or(0, Concurrency::under_way);
+            let calls = self.calls.get(account).map_or(0, AdaptiveConcurrencyLimit::under_way);
             calls.saturating_add(wanted(account))
         };
         self.turns.next(lanes, free, room, under_way)
@@ -300,7 +300,7 @@ impl Sender {
             .iter()
             .filter_map(|(lane, count)| {
                 let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
-                let is_its = |send: &&Send| {
+                let is_its = |send: &&OutboundMessage| {
                     (send.account_sid.as_str(), send.sender.as_str()) == (account_sid, sender)
                 };
                 let used = found.iter().filter(is_its).count();
@@ -313,7 +313,7 @@ impl Sender {
         for send in begun? {
             let bounds = self.bounds;
             let calls = self.calls.entry(send.account_sid.clone());
-            let ticket = calls.or_insert_with(|| Concurrency::new(bounds)).begin();
+            let ticket = calls.or_insert_with(|| AdaptiveConcurrencyLimit::new(bounds)).begin();
             let (attempter, account_sid) = (self.attempter.clone(), send.account_sid.clone());
             let call = self.under_way.spawn(async move { attempter.attempt(send).await });
             self.whose.insert(call.id(), (account_sid, ticket));
@@ -336,7 +336,7 @@ impl Sender {
     }
 
     fn tell(&self) {
-        let least = self.calls.values().map(Concurrency::allowed).min();
+        let least = self.calls.values().map(AdaptiveConcurrencyLimit::allowed).min();
         let allowed = least.unwrap_or(self.bounds.most);
         self.attempter.metrics.sends.calling(self.under_way.len(), allowed);
     }

@@ -9,13 +9,13 @@ use twilio_edge_domain::{
     policy::Category,
     sending::{
         errors::To,
-        fallback::{Failed, Kept},
+        fallback::{Failed, FallbackPlan},
         pace::priority,
         request::Request,
         rules::Verdict,
     },
 };
-use twilio_edge_store::{Send, StoreError};
+use twilio_edge_store::{OutboundMessage, StoreError};
 
 /// Every way there is, the best first.
 const EVERY: [To; 2] = [To::Template, To::Channel];
@@ -37,7 +37,7 @@ pub struct Switched {
     /// How.
     pub to: To,
     /// Its row.
-    pub send: Send,
+    pub send: OutboundMessage,
     /// How soon it goes.
     pub priority: i64,
 }
@@ -82,7 +82,7 @@ impl Sending {
         request: &Request,
         now_ms: i64,
     ) -> Result<Vec<Alternative>, StoreError> {
-        let Some(kept) = Kept::of(request) else { return Ok(Vec::new()) };
+        let Some(kept) = FallbackPlan::of(request) else { return Ok(Vec::new()) };
         let sender = request.sender_name();
         let failed = Failed {
             account_sid: &request.account_sid,
@@ -96,7 +96,7 @@ impl Sending {
 
     async fn judged(
         &self,
-        kept: &Kept,
+        kept: &FallbackPlan,
         failed: Failed<'_>,
         order: &[To],
         now_ms: i64,
@@ -115,12 +115,12 @@ impl Sending {
     /// first, refused, so that whoever asks sees why. None if there is none.
     pub async fn instead(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         code: &str,
         now_ms: i64,
     ) -> Result<Option<Switched>, StoreError> {
         let order = self.errors.switches(code);
-        let Some(kept) = Kept::read(&send.fallback).filter(|_| !order.is_empty()) else {
+        let Some(kept) = FallbackPlan::read(&send.fallback).filter(|_| !order.is_empty()) else {
             return Ok(None);
         };
         let to = Address { channel: send.channel.clone(), number: send.fallback_to.clone() };
@@ -176,7 +176,12 @@ impl Sending {
         Ok(learned)
     }
 
-    async fn failed(&self, send: &Send, code: &str, now_ms: i64) -> Result<(), StoreError> {
+    async fn failed(
+        &self,
+        send: &OutboundMessage,
+        code: &str,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
         let Some(switched) = self.instead(send, code, now_ms).await? else {
             return self.sends.arrived(&send.id).await;
         };
@@ -189,7 +194,7 @@ impl Sending {
     }
 
     /// Counts and logs that something is sent instead, and wakes who sends it.
-    pub fn tell(&self, send: &Send, code: &str, switched: &Switched) {
+    pub fn tell(&self, send: &OutboundMessage, code: &str, switched: &Switched) {
         self.metrics.sends.switched(switched.to);
         self.bell.ring();
         tracing::info!(event = "send.switched", send.id = %send.id, account.sid = %send.account_sid, code, to = switched.to.as_str(), instead = %switched.send.id, state = %switched.send.state, "another message is sent instead of one that its channel did not take");

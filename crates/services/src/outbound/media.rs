@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use reqwest::Url;
 
-use self::{library::Library, looker::Looker, resolver::Lookup};
+use self::{library::Library, looker::MediaProbe, resolver::Lookup};
 use twilio_edge_domain::media::{self, Looked, Unfit, Why, fitness::Found, link, place::Places};
 use twilio_edge_platform::{config, metrics::Metrics};
 
@@ -29,7 +29,7 @@ pub struct Media {
     settings: Arc<config::Media>,
     places: Arc<Places>,
     /// None where nothing is fetched.
-    looker: Option<Arc<Looker>>,
+    looker: Option<Arc<MediaProbe>>,
     /// None where nothing is kept.
     library: Option<Library>,
 }
@@ -61,7 +61,7 @@ impl Media {
         }
         let limit = Duration::from_millis(settings.timeout_ms).min(patience);
         let looker = match settings.check {
-            true => Some(Arc::new(Looker::new(settings, limit, &places, metrics, lookup)?)),
+            true => Some(Arc::new(MediaProbe::new(settings, limit, &places, metrics, lookup)?)),
             false => None,
         };
         Ok(Media { settings: Arc::new(settings.clone()), places, looker, library: None })

@@ -9,11 +9,11 @@ use crate::access::marketing::Withdrawal;
 use twilio_edge_domain::{
     address::Address,
     optout::{Arrival, Lexicon},
-    suppression::{Said, Source},
+    suppression::{OptEvent, Source},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{Send, Stores};
+use twilio_edge_store::{OutboundMessage, Stores};
 
 /// Where a refusal is said to have come in.
 const ROUTE: &str = "/v1/messages";
@@ -32,7 +32,7 @@ pub struct Refusals {
 impl Refusals {
     /// Suppresses the person if the code says so. To be told before the refusal is written down: who dies in between asks
     /// Twilio again, and is refused again.
-    pub async fn hear(&self, send: &Send, recipient: &Address, code: &str) {
+    pub async fn hear(&self, send: &OutboundMessage, recipient: &Address, code: &str) {
         if self.lexicon.withdraws_marketing(code) {
             let withdrawal = Withdrawal {
                 account_sid: send.account_sid.clone(),
@@ -49,7 +49,7 @@ impl Refusals {
         }
         let service_sid = Some(send.sender.clone()).filter(|sender| sender.starts_with("MG"));
         let sender = Address::parse(&send.sender).filter(|_| service_sid.is_none());
-        let said = Said {
+        let said = OptEvent {
             opt: Opt::Stop,
             source: Source::Callback,
             arrival: Arrival::OnTime,

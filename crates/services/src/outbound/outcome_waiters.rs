@@ -11,14 +11,14 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_store::{Send, Sends, StoreError};
+use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
 /// How often to look what another sidecar has done.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Those who wait, by the id of their message. As many as there are requests under way.
 #[derive(Debug, Clone, Default)]
-pub struct Answers(Arc<Mutex<HashMap<String, Waiting>>>);
+pub struct OutcomeWaiters(Arc<Mutex<HashMap<String, Waiting>>>);
 
 /// How many wait for one message, and how they are told.
 #[derive(Debug, Default)]
@@ -29,12 +29,12 @@ struct Waiting {
 
 /// Somebody who waits; not any more when it is dropped.
 struct Place<'a> {
-    answers: &'a Answers,
+    answers: &'a OutcomeWaiters,
     id: &'a str,
     told: Arc<Notify>,
 }
 
-impl Answers {
+impl OutcomeWaiters {
     /// Something of this message was written down.
     pub fn tell(&self, id: &str) {
         if let Some(waiting) = self.waiting().get(id) {
@@ -46,11 +46,11 @@ impl Answers {
     /// account's.
     pub async fn of(
         &self,
-        sends: &Sends,
+        sends: &OutboundMessages,
         account_sid: &str,
         id: &str,
         patience: Duration,
-    ) -> Result<Option<Send>, StoreError> {
+    ) -> Result<Option<OutboundMessage>, StoreError> {
         let deadline = Instant::now() + patience;
         let place = self.place(id);
         loop {
@@ -59,7 +59,8 @@ impl Answers {
             let found = sends.fetch(id, Some(account_sid)).await?;
             let left = deadline.saturating_duration_since(Instant::now());
             let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
-            let is_soon = |send: &Send| is_on_its_way(send, now_ms().saturating_add(left_ms));
+            let is_soon =
+                |send: &OutboundMessage| is_on_its_way(send, now_ms().saturating_add(left_ms));
             match found {
                 Some(send) if is_soon(&send) && !left.is_zero() => {
                     let _ = tokio::time::timeout(LOOK.min(left), told).await;
@@ -95,7 +96,7 @@ impl Drop for Place<'_> {
 
 /// Whether it may have an end before that time. What is tried again later, or is for later, has none; of what is unknown nobody
 /// can say.
-fn is_on_its_way(send: &Send, until_ms: i64) -> bool {
+fn is_on_its_way(send: &OutboundMessage, until_ms: i64) -> bool {
     match send.state.as_str() {
         "attempting" => true,
         "queued" => send.due_at_ms <= until_ms,

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::outbound::{
-    dispatcher::Bell,
+    dispatcher::Wakeup,
     sending::{self, Sending},
 };
 use twilio_edge_connectors::twilio::Twilio;
@@ -21,7 +21,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
-use twilio_edge_store::{Send, Sends, StoreError};
+use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
 /// How often to see whether a look is due.
 const EVERY: Duration = Duration::from_millis(500);
@@ -43,9 +43,9 @@ pub struct Reconciler {
 
 #[derive(Clone)]
 struct Looker {
-    sends: Sends,
+    sends: OutboundMessages,
     twilio: Twilio,
-    bell: Bell,
+    bell: Wakeup,
     metrics: Arc<Metrics>,
     /// After the hold is over, how long until silence counts; none if it never does.
     absent_after_ms: Option<i64>,
@@ -112,7 +112,7 @@ impl Looker {
         }
     }
 
-    async fn look(&self, send: &Send) {
+    async fn look(&self, send: &OutboundMessage) {
         let at_ms = now_ms();
         let absent_from_ms =
             self.absent_after_ms.map(|after_ms| send.due_at_ms.saturating_add(after_ms));
@@ -150,7 +150,7 @@ impl Looker {
 
     async fn matched(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         at_ms: i64,
         absent_from_ms: Option<i64>,
     ) -> Result<Match, String> {
@@ -172,7 +172,11 @@ impl Looker {
     }
 
     /// Lists what Twilio has under every spelling of the two, and whether all of it goes back far enough.
-    async fn listed(&self, send: &Send, sought: &Sought) -> Result<(Vec<Listed>, bool), String> {
+    async fn listed(
+        &self,
+        send: &OutboundMessage,
+        sought: &Sought,
+    ) -> Result<(Vec<Listed>, bool), String> {
         let (mut listed, mut is_whole) = (Vec::new(), true);
         for (to, from) in sought.asked() {
             let (found, goes_back) = self.listed_under(send, &to, &from).await?;
@@ -184,7 +188,7 @@ impl Looker {
 
     async fn listed_under(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         to: &str,
         from: &str,
     ) -> Result<(Vec<Listed>, bool), String> {

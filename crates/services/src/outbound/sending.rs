@@ -12,7 +12,7 @@ use crate::{
         permissions::{Checks, Intent},
     },
     outbound::{
-        dispatcher::Bell, media::Media, outcome_waiters::Answers, routing_file::Routes,
+        dispatcher::Wakeup, media::Media, outcome_waiters::OutcomeWaiters, routing_file::Routes,
         templates::Templates,
     },
 };
@@ -22,7 +22,7 @@ use twilio_edge_domain::{
     check, contact,
     sending::{
         errors::Errors,
-        fallback::Kept,
+        fallback::FallbackPlan,
         pace::priority,
         request::{Content, Request, Sender},
         rules::{Facts, Verdict, judge, media},
@@ -30,7 +30,7 @@ use twilio_edge_domain::{
     template::locale::Locale,
 };
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{AuditEntry, Done, Send, Sends, StoreError};
+use twilio_edge_store::{AuditEntry, Done, OutboundMessage, OutboundMessages, StoreError};
 
 /// What every id of ours begins with: Twilio's are SM.. and MM..
 pub const PREFIX: &str = "ms_";
@@ -39,13 +39,13 @@ pub const PREFIX: &str = "ms_";
 #[derive(Clone)]
 pub struct Sending {
     /// Where they are written.
-    pub sends: Sends,
+    pub sends: OutboundMessages,
     /// Who may be written to.
     pub checks: Checks,
     /// Through which accounts.
     pub twilio: Twilio,
     /// Tells who sends.
-    pub bell: Bell,
+    pub bell: Wakeup,
     /// What Twilio's codes mean.
     pub errors: Arc<Errors>,
     /// Who sends where nobody says.
@@ -53,7 +53,7 @@ pub struct Sending {
     /// What may be sent as a template.
     pub templates: Templates,
     /// Who waits for what Twilio says.
-    pub answers: Answers,
+    pub answers: OutcomeWaiters,
     /// Whether Twilio can fetch what is sent.
     pub media: Media,
     /// What is counted.
@@ -145,7 +145,7 @@ impl Sending {
         by: &Caller,
         send_at_ms: Option<i64>,
         now_ms: i64,
-    ) -> Result<Send, StoreError> {
+    ) -> Result<OutboundMessage, StoreError> {
         self.row(request, &by.actor, send_at_ms, now_ms)
     }
 
@@ -156,12 +156,12 @@ impl Sending {
         created_by: &str,
         send_at_ms: Option<i64>,
         now_ms: i64,
-    ) -> Result<Send, StoreError> {
-        let kept = Kept::of(request);
+    ) -> Result<OutboundMessage, StoreError> {
+        let kept = FallbackPlan::of(request);
         let dice = || {
             getrandom::u64().map_err(|error| StoreError::Away(format!("no random bytes: {error}")))
         };
-        Ok(Send {
+        Ok(OutboundMessage {
             id: format!("{PREFIX}{:016x}{:016x}", dice()?, dice()?),
             account_sid: request.account_sid.clone(),
             channel: request.to.channel.clone(),
@@ -197,7 +197,7 @@ impl Sending {
     /// Takes it on: durable, with what copies of its request are answered.
     pub async fn add(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         request: &Request,
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
@@ -220,7 +220,7 @@ pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
 }
 
 /// To whom it went, as it is shown once it has ended.
-pub fn masked(send: &Send) -> String {
+pub fn masked(send: &OutboundMessage) -> String {
     if send.recipient.contains("..") {
         return send.recipient.clone();
     }
@@ -229,9 +229,9 @@ pub fn masked(send: &Send) -> String {
 
 /// Takes back a message that nobody has begun to send. False if it is too late.
 pub async fn cancel(
-    sends: &Sends,
+    sends: &OutboundMessages,
     by: &Caller,
-    send: &Send,
+    send: &OutboundMessage,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
     let entry = entry(by, send, "send.canceled", &json!({}), now_ms);
@@ -240,9 +240,9 @@ pub async fn cancel(
 
 /// Removes a message that has ended without Twilio. False if it has not.
 pub async fn remove(
-    sends: &Sends,
+    sends: &OutboundMessages,
     by: &Caller,
-    send: &Send,
+    send: &OutboundMessage,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
     let entry = entry(by, send, "send.deleted", &json!({}), now_ms);
@@ -252,9 +252,9 @@ pub async fn remove(
 /// Decides about a message of which nobody knows whether it was sent: it was, by that name, or it was not. False if it is no
 /// such one.
 pub async fn resolve(
-    sends: &Sends,
+    sends: &OutboundMessages,
     by: &Caller,
-    send: &Send,
+    send: &OutboundMessage,
     message_sid: Option<&str>,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
@@ -263,7 +263,13 @@ pub async fn resolve(
     sends.resolve(send, &masked(send), message_sid, &entry).await
 }
 
-fn entry(by: &Caller, send: &Send, action: &str, detail: &Value, now_ms: i64) -> AuditEntry {
+fn entry(
+    by: &Caller,
+    send: &OutboundMessage,
+    action: &str,
+    detail: &Value,
+    now_ms: i64,
+) -> AuditEntry {
     AuditEntry {
         id: 0,
         at_ms: now_ms,

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use crate::columns::heard_columns;
 use twilio_edge_domain::{
     address::Address,
-    message::{Direction, Heard, is_of_inbound},
+    message::{Direction, RecordedWebhook, is_of_inbound},
     webhook,
 };
 
@@ -98,7 +98,7 @@ pub(crate) struct HeardRow {
 }
 
 impl HeardRow {
-    pub(super) fn read(self) -> Heard {
+    pub(super) fn read(self) -> RecordedWebhook {
         let is_status = self.class != "inbound";
         let word = self.status.as_deref().unwrap_or_default();
         let is_from_them = !is_status
@@ -112,7 +112,7 @@ impl HeardRow {
             (false, _) => (Direction::Outbound, "unknown"),
         };
         let theirs = self.channel.zip(self.theirs);
-        Heard {
+        RecordedWebhook {
             key: self.dedupe_key,
             direction,
             is_status,

@@ -4,7 +4,7 @@
 use super::Stories;
 use twilio_edge_domain::{
     cursor::Cursor,
-    message::{Direction, Heard, Message, Number},
+    message::{Direction, Message, Number, RecordedWebhook},
 };
 
 /// Which messages or webhooks are asked for.
@@ -55,7 +55,7 @@ impl Search {
         }
     }
 
-    fn is_about(&self, heard: &Heard) -> bool {
+    fn is_about(&self, heard: &RecordedWebhook) -> bool {
         self.direction.is_none_or(|direction| direction == heard.direction)
             && self.is_status.is_none_or(|is_status| is_status == heard.is_status)
             && heard.goes(self.from.as_ref(), self.to.as_ref())
@@ -63,24 +63,32 @@ impl Search {
     }
 
     /// The earliest of a message's webhooks that a walk comes by.
-    fn first_of<'a>(&self, story: &'a [Heard]) -> Option<&'a String> {
+    fn first_of<'a>(&self, story: &'a [RecordedWebhook]) -> Option<&'a String> {
         let about = story.iter().filter(|heard| heard.route.is_some() && self.is_about(heard));
         about.map(|heard| (heard.heard_ms, &heard.key)).min().map(|(_, key)| key)
     }
 
     /// The message whose first webhook this is: it is listed there, and not at each of them.
-    pub(super) fn message_at(&self, heard: Heard, stories: &mut Stories) -> Option<Message> {
+    pub(super) fn message_at(
+        &self,
+        heard: RecordedWebhook,
+        stories: &mut Stories,
+    ) -> Option<Message> {
         let story = stories.get(&heard.message_sid)?;
         let is_first = self.first_of(story) == Some(&heard.key);
         let story = is_first.then(|| stories.remove(&heard.message_sid)).flatten()?;
         Message::of(story).filter(|message| self.wants(&message.status))
     }
 
-    pub(super) fn event_at(&self, heard: Heard, _: &mut Stories) -> Option<Heard> {
+    pub(super) fn event_at(
+        &self,
+        heard: RecordedWebhook,
+        _: &mut Stories,
+    ) -> Option<RecordedWebhook> {
         self.listed(heard)
     }
 
-    pub(super) fn listed(&self, heard: Heard) -> Option<Heard> {
+    pub(super) fn listed(&self, heard: RecordedWebhook) -> Option<RecordedWebhook> {
         Some(heard)
             .filter(|heard| !heard.is_step() && self.is_about(heard) && self.wants(&heard.status))
     }

@@ -11,7 +11,8 @@ use std::{
 use crate::{
     access::permissions::{Checks, Intent},
     outbound::{
-        media::Media, opt_out_from_error::Refusals, outcome_waiters::Answers, sending::Sending,
+        media::Media, opt_out_from_error::Refusals, outcome_waiters::OutcomeWaiters,
+        sending::Sending,
     },
 };
 use twilio_edge_connectors::twilio::Twilio;
@@ -32,7 +33,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{Outcome, Send, Sends, StoreError};
+use twilio_edge_store::{OutboundMessage, OutboundMessages, Outcome, StoreError};
 
 /// How long the database is left alone after it did not answer.
 pub(super) const AWAY: Duration = Duration::from_secs(1);
@@ -45,27 +46,27 @@ const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
 
 /// What an attempt needs.
 #[derive(Clone)]
-pub(super) struct Attempter {
-    pub(super) sends: Sends,
+pub(super) struct SendAttempt {
+    pub(super) sends: OutboundMessages,
     pub(super) twilio: Twilio,
     pub(super) checks: Checks,
     pub(super) errors: Arc<Errors>,
     pub(super) refusals: Refusals,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) answers: Answers,
+    pub(super) answers: OutcomeWaiters,
     pub(super) media: Media,
     pub(super) sending: Sending,
     pub(super) give_up_ms: i64,
 }
 
-impl Attempter {
+impl SendAttempt {
     /// How long an attempt is nobody else's: longer than it may take.
     pub(super) fn hold(&self) -> Duration {
         self.twilio.timeout() + SPARE * 2
     }
 
     /// Sends one message; what its end tells of how many may be sent at a time.
-    pub(super) async fn attempt(&self, send: Send) -> Told {
+    pub(super) async fn attempt(&self, send: OutboundMessage) -> Told {
         let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
         let latest_ms = send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + SPARE));
         if now_ms().saturating_sub(send.wanted_at_ms) > self.give_up_ms {
@@ -149,7 +150,7 @@ impl Attempter {
 
     /// What Twilio is told, with links to its media that are good from now on; and, of one that has waited long since they were
     /// looked at, whether they still can be fetched.
-    async fn with_media(&self, send: &Send) -> Result<String, Unfit> {
+    async fn with_media(&self, send: &OutboundMessage) -> Result<String, Unfit> {
         let media = of_form(&send.form);
         if media.is_empty() {
             return Ok(send.form.clone());
@@ -163,7 +164,7 @@ impl Attempter {
         self.media.presented(&send.account_sid, &send.form).await
     }
 
-    async fn unfit(&self, send: &Send, recipient: &Address, unfit: Unfit) {
+    async fn unfit(&self, send: &OutboundMessage, recipient: &Address, unfit: Unfit) {
         let code = of_media(&unfit).as_str();
         if unfit.may_pass {
             let pause = pause(send.tries, None, getrandom::u64().unwrap_or_default());
@@ -175,7 +176,13 @@ impl Attempter {
         self.end(send, recipient, refused, "").await;
     }
 
-    async fn again(&self, send: &Send, due_at_ms: i64, why: (&str, &str), request_id: &str) {
+    async fn again(
+        &self,
+        send: &OutboundMessage,
+        due_at_ms: i64,
+        why: (&str, &str),
+        request_id: &str,
+    ) {
         self.metrics.sends.ended("retried");
         let written = self.sends.again(send, due_at_ms, why, request_id, now_ms()).await;
         if let Err(reason) = written {
@@ -183,7 +190,13 @@ impl Attempter {
         }
     }
 
-    async fn end(&self, send: &Send, recipient: &Address, meaning: Meaning, request_id: &str) {
+    async fn end(
+        &self,
+        send: &OutboundMessage,
+        recipient: &Address,
+        meaning: Meaning,
+        request_id: &str,
+    ) {
         let (state, message_sid, code, reason) = match &meaning {
             Meaning::Sent { message_sid } => ("sent", message_sid.as_str(), "", ""),
             Meaning::Refused { code, reason, .. } => {
@@ -238,7 +251,7 @@ impl Attempter {
     /// Writes down how an attempt ended, with what is sent instead of a message that its channel does not take.
     async fn ended(
         &self,
-        send: &Send,
+        send: &OutboundMessage,
         masked: &str,
         outcome: &Outcome<'_>,
     ) -> Result<bool, StoreError> {
@@ -272,7 +285,7 @@ fn told(meaning: &Meaning, recipient: &str) -> Told {
 }
 
 /// The question that was answered when it was taken on.
-fn intent(send: &Send, recipient: &Address) -> Intent {
+fn intent(send: &OutboundMessage, recipient: &Address) -> Intent {
     let from = Address::parse(&send.sender).filter(|_| !is_service(&send.sender));
     let category = Category::ALL.into_iter().find(|one| one.as_str() == send.category);
     let kind = if send.kind == "template" { Kind::Template } else { Kind::Session };

@@ -32,7 +32,7 @@ const REMEMBERED: usize = 4096;
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Fetches.
-pub struct Looker {
+pub struct MediaProbe {
     client: Client,
     places: Arc<Places>,
     limit: Duration,
@@ -44,14 +44,14 @@ pub struct Looker {
     accounts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-impl Looker {
+impl MediaProbe {
     pub(super) fn new(
         settings: &config::Media,
         limit: Duration,
         places: &Arc<Places>,
         metrics: &Arc<Metrics>,
         lookup: Arc<dyn Lookup>,
-    ) -> Result<Looker, String> {
+    ) -> Result<MediaProbe, String> {
         // Whoever installed one first has chosen for the process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // No proxy: it would connect to what nobody checked. No redirects: each is checked here.
@@ -67,7 +67,7 @@ impl Looker {
             .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Looker {
+        Ok(MediaProbe {
             client,
             places: places.clone(),
             limit,
