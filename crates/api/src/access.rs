@@ -18,8 +18,9 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{kinds, problem::Problem, strangers::BadTokenLimiter};
+use super::{kinds, problem::Problem};
 use crate::app::App;
+use crate::bad_token_limiter::BadTokenLimiter;
 use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{

@@ -7,10 +7,10 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::suppressions::{PersonAsked, people};
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Database, Durability},
     error::StoreError,
-    register::AuditEntry,
     statements::ConsentStatements,
 };
 use twilio_edge_domain::{

@@ -4,10 +4,8 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{
-    register::AuditEntry,
-    retention::{late, rewind},
-};
+use super::retention::{late, rewind};
+use crate::api_keys::AuditEntry;
 use crate::{
     database::Durability,
     error::StoreError,

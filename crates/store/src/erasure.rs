@@ -10,10 +10,10 @@ use super::{
     histories::Range,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
 };
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Bind, Durability, Transaction},
     error::StoreError,
-    register::AuditEntry,
 };
 use twilio_edge_domain::sweep_counts::Swept;
 use twilio_edge_domain::{

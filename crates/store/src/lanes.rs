@@ -9,7 +9,7 @@ use crate::{
     database::{Bind, Database, Durability},
     error::StoreError,
 };
-use twilio_edge_domain::sending::turns::Lane;
+use twilio_edge_domain::sending::fair_scheduler::Lane;
 
 /// Most lanes of one look: the next look goes on behind them.
 const MOST_LANES: i64 = 2000;

@@ -23,14 +23,16 @@ use super::{
     idempotency::Idempotency,
     media::MediaRows,
     outbox::Outbox,
-    register::Register,
     retention::{Sweeper, late, rewind},
     rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
     sends::OutboundMessages,
-    siblings::{Outgoing, Peers},
     suppressions::{self, PersonAsked, Suppressions},
     templates::Templates,
     tenants::Tenants,
+};
+use crate::{
+    api_keys::Register,
+    peers::{Outgoing, Peers},
 };
 use crate::{
     database::{Database, Durability, Transaction},

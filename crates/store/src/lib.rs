@@ -17,10 +17,11 @@
 //! Architecture invariant: the only crate with SQL text and with Redis commands for leases; decides nothing about webhooks or messages.
 
 mod accepting;
+mod api_keys;
 mod archiving;
-mod at_hand;
 mod claiming;
 mod columns;
+mod connection_cache;
 mod consents;
 mod contacts;
 mod database;
@@ -39,12 +40,12 @@ mod ledger;
 mod media;
 mod memory;
 mod outbox;
-mod paces;
+mod peers;
 mod postgres;
+mod rate_limiter;
 mod reader;
 mod recovery;
 mod redis;
-mod register;
 mod replays;
 mod retention;
 mod rows;
@@ -52,7 +53,6 @@ mod scripts;
 mod sends;
 mod settlement;
 mod settling;
-mod siblings;
 mod spool;
 mod sqlite;
 mod statements;
@@ -65,7 +65,6 @@ mod unknowns;
 mod waiting;
 mod writes;
 
-pub use self::register::StoredKey;
 pub use self::{
     accepting::Acceptance,
     archiving::{ArchiveErasure, ArchiveQueue, Batch as ArchiveBatch, Limits as ArchiveLimits},
@@ -81,8 +80,6 @@ pub use self::{
     ledger::ClaimResult,
     media::{MediaRows, Medium},
     outbox::{Ended, Lane, NewDelivery, Outbox, PendingDelivery, Round},
-    paces::{Asked, RateLimiter},
-    register::{AuditEntry, Key, KeysPage, NewKey, Register},
     replays::Replay,
     retention::Sweeper,
     sends::{OutboundMessage, OutboundMessages, Outcome},
@@ -93,4 +90,9 @@ pub use self::{
     templates::{CatalogueStanding, Templates},
     tenants::Tenants,
     waiting::WaitingPage,
+};
+pub use crate::api_keys::StoredKey;
+pub use crate::{
+    api_keys::{AuditEntry, Key, KeysPage, NewKey, Register},
+    rate_limiter::{Asked, RateLimiter},
 };

@@ -11,11 +11,8 @@ use sqlx::{
 };
 use tokio::time::Instant;
 
-use super::{
-    at_hand::{ConnectionCache, IDLE},
-    event::Event,
-    rows::KnownRow,
-};
+use super::{event::Event, rows::KnownRow};
+use crate::connection_cache::{ConnectionCache, IDLE};
 use crate::{
     columns::{
         consent_columns, due_columns, event_columns, heard_columns, merge, suppression_columns,

@@ -5,7 +5,8 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{event::Event, histories::Range, ledger::each_once, outbox::owe, register::AuditEntry};
+use super::{event::Event, histories::Range, ledger::each_once, outbox::owe};
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Bind, Durability, Transaction},
     error::StoreError,

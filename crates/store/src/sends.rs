@@ -8,7 +8,8 @@ use twilio_edge_domain::sending::backlog::SendsStanding;
 
 use sqlx::FromRow;
 
-use super::{idempotency::Done, register::AuditEntry, writes::Writes};
+use super::{idempotency::Done, writes::Writes};
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Bind, Database, Durability},
     error::StoreError,

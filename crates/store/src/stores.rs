@@ -12,8 +12,8 @@ use twilio_edge_contract::SettlementResult;
 use super::{
     accepting::Acceptance, archiving::ArchiveQueue, consents::Consents, contacts::Contacts,
     error::StoreError, idempotency::Idempotency, media::MediaRows, outbox::Outbox,
-    paces::RateLimiter, register::Register, retention::Sweeper, sends::OutboundMessages, siblings,
-    suppressions::Suppressions, templates::Templates, tenants::Tenants,
+    retention::Sweeper, sends::OutboundMessages, suppressions::Suppressions, templates::Templates,
+    tenants::Tenants,
 };
 use super::{
     group::Group,
@@ -23,10 +23,11 @@ use super::{
     memory::Memory,
     recovery::Recovery,
     redis::Redis,
-    siblings::{Outgoing, Peers},
     spool::Spool,
 };
+use crate::peers::{Outgoing, Peers};
 use crate::settlement::SettlementInput;
+use crate::{api_keys::Register, peers as siblings, rate_limiter::RateLimiter};
 use twilio_edge_domain::{
     lease::Periods, policy::Policies, suppression::OptEvent, webhook::Webhook,
 };

@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 use serde::Serialize;
 use sqlx::FromRow;
 
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Database, Durability, Transaction},
     error::StoreError,
-    register::AuditEntry,
     statements::SuppressionStatements,
 };
 use twilio_edge_domain::{

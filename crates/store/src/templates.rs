@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, future::Future, slice, time::Duration};
 
 use sqlx::FromRow;
 
-use super::register::AuditEntry;
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,

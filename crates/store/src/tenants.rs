@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::FromRow;
 
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Database, Durability},
     error::StoreError,
-    register::AuditEntry,
     statements::TenantStatements,
 };
 use twilio_edge_domain::tenant::{Profile, Tenant};

@@ -6,10 +6,8 @@ use std::slice;
 
 use sqlx::FromRow;
 
-use super::{
-    register::AuditEntry,
-    sends::{OutboundMessage, OutboundMessages, send_columns},
-};
+use super::sends::{OutboundMessage, OutboundMessages, send_columns};
+use crate::api_keys::AuditEntry;
 use crate::{
     database::{Bind, Database, Durability},
     error::StoreError,

@@ -3,10 +3,11 @@
 //! list has a message of which nobody knows (`matching.rs`), whose turn it is (`turns.rs`), when the next one may go (`pace.rs`) and how
 //! many at a time (`concurrency.rs`).
 
+pub mod adaptive_concurrency;
 pub mod backlog;
-pub mod concurrency;
 pub mod errors;
 pub mod failing;
+pub mod fair_scheduler;
 pub mod fallback;
 pub mod matching;
 pub mod outcome;
@@ -15,4 +16,3 @@ pub mod request;
 pub mod routing;
 pub mod rules;
 pub mod sender;
-pub mod turns;

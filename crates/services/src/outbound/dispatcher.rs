@@ -19,8 +19,8 @@ use tokio::{
 use self::attempt::{AWAY, SendAttempt, millis};
 use crate::outbound::{opt_out_from_error::Refusals, sending::Sending};
 use twilio_edge_domain::sending::{
-    concurrency::{AdaptiveConcurrencyLimit, Bounds, Room, Ticket, Told},
-    turns::{FairScheduler, Lane},
+    adaptive_concurrency::{AdaptiveConcurrencyLimit, Bounds, Room, Ticket, Told},
+    fair_scheduler::{FairScheduler, Lane},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};

@@ -3,7 +3,7 @@
 //! message, `sending.rs` and `senders.rs`.
 
 pub mod library;
-pub mod looker;
+pub mod probe;
 pub mod resolver;
 
 use std::{sync::Arc, time::Duration};
@@ -11,7 +11,8 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use reqwest::Url;
 
-use self::{library::Library, looker::MediaProbe, resolver::Lookup};
+use self::{library::Library, resolver::Lookup};
+use crate::outbound::media::probe::MediaProbe;
 use twilio_edge_domain::media::{self, Looked, Unfit, Why, fitness::Found, link, place::Places};
 use twilio_edge_platform::{config, metrics::Metrics};
 

@@ -16,13 +16,13 @@ use crate::{
     },
 };
 use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_domain::sending::adaptive_concurrency::Told;
 use twilio_edge_domain::{
     address::Address,
     check::Kind,
     media::{Looked, Unfit, of_form},
     policy::Category,
     sending::{
-        concurrency::Told,
         errors::Errors,
         failing::Failing,
         outcome::{Meaning, meaning},

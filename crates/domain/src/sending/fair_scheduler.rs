@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{concurrency::Room, pace};
+use super::pace;
+use crate::sending::adaptive_concurrency::Room;
 
 /// One turn in so many is that of a lower category first: marketing's, and halfway between, that of utility and service.
 const SHARE: u64 = 10;
