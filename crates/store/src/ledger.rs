@@ -1,8 +1,8 @@
-//! The truth, in SQL: every webhook and what became of it, and who opted out. Which database it is, and how a statement
-//! is spelled, is not known here.
+//! Ledger, the source of truth in SQL: every webhook with its outcome, and every opt-out. This module must not know which
+//! database it uses or how a statement is spelled.
 //!
-//! Leases are decided here only when there is nothing faster, or it is away: one transaction over one batch, in which
-//! what is known is read under a lock, the domain decides, and what it decided is kept.
+//! The ledger decides leases only when no faster store exists or it is unavailable. One transaction covers one batch: it
+//! reads the known leases under a lock, the domain decides, and the transaction stores the decisions.
 
 use crate::rows::{Person, WantedPerson};
 use crate::settlement::SettlementInput;
@@ -46,37 +46,38 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::{config, metrics::Connections};
 
-/// What the stores answer to one claim.
+/// Answer of the stores to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimResult {
-    /// Whose the webhook is.
+    /// The decision: the caller proceeds, or another claim holds or has completed the webhook.
     pub claimed: Claimed,
-    /// With `Proceed` of a message: the last inbound message of its pair, this one included.
+    /// With `Proceed` of a message: time of the latest inbound message of its pair, this one included, in milliseconds.
     pub last_inbound_ms: Option<i64>,
-    /// With `Proceed` of a message: its sender must not be written to.
+    /// With `Proceed` of a message: its sender is suppressed.
     pub suppressed: bool,
 }
 
-/// What SQL knows of the webhooks and people of a batch.
+/// Leases and suppressions that SQL holds for the webhooks and people of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) leases: HashMap<String, Lease>,
     suppressed: HashMap<Person, Vec<String>>,
-    /// For how long a sidecar is apart from Redis, if one is.
+    /// Milliseconds for which a sidecar remains cut off from Redis; 0 or less if none is.
     pub(super) apart_ms: i64,
 }
 
-/// What SQL says to one claim.
+/// Decision of the ledger about one claim.
 #[derive(Debug)]
 pub(super) struct Decided {
     pub(super) claimed: Claimed,
     pub(super) suppressed: bool,
-    /// [`Known::apart_ms`], as it was when this was decided.
+    /// [`Known::apart_ms`] at the time of the decision.
     pub(super) apart_ms: i64,
 }
 
 impl Known {
-    /// Whether one of the keys of who wrote is suppressed on their channel, or on one that shares opt-outs with it.
+    /// Returns whether a key of the sender is suppressed on the sender's channel, or on a channel that shares opt-outs with
+    /// it.
     pub(super) fn is_suppressed(&self, inbound: &Inbound, policies: &Policies) -> bool {
         if self.suppressed.is_empty() {
             return false;
@@ -115,17 +116,17 @@ impl Ledger {
         self.database.name()
     }
 
-    /// The keys and the audit beside it, in the same database.
+    /// Returns the API keys and the audit log, in the same database.
     pub(super) fn register(&self) -> Register {
         Register::of(self.database.clone(), self.timeout)
     }
 
-    /// How many connections it has: for quick commits, and for durable ones.
+    /// Returns the connection counts of the two pools: quick commits and durable commits.
     pub(super) fn connections(&self) -> [Connections; 2] {
         self.database.connections()
     }
 
-    /// Where it is, if it is a file.
+    /// Returns the path of the database file; `None` for PostgreSQL.
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.database {
             Database::Sqlite(sqlite) => Some(&sqlite.path),
@@ -133,17 +134,17 @@ impl Ledger {
         }
     }
 
-    /// The suppressions beside it, in the same database.
+    /// Returns the suppressions, in the same database.
     pub(super) fn suppressions(&self) -> Suppressions {
         Suppressions::of(self.database.clone(), self.timeout)
     }
 
-    /// The requests that are carried out once, beside it in the same database.
+    /// Returns the idempotency keys, in the same database.
     pub(super) fn idempotency(&self, hold: Duration, keep: Duration) -> Idempotency {
         Idempotency::of(self.database.clone(), self.timeout, hold, keep)
     }
 
-    /// What is said of accounts, beside it in the same database.
+    /// Returns the tenant profiles, in the same database.
     pub(super) fn tenants(&self) -> Tenants {
         Tenants::of(self.database.clone(), self.timeout)
     }
@@ -152,57 +153,57 @@ impl Ledger {
         self.policies.clone()
     }
 
-    /// Which ids belong to one contact, in the same database.
+    /// Returns the contacts (the ids that belong to one person), in the same database.
     pub(super) fn contacts(&self) -> Contacts {
         Contacts::of(self.database.clone(), self.timeout)
     }
 
-    /// What takes things out of it again.
+    /// Returns the sweeper, which deletes expired rows.
     pub(super) fn sweeper(&self) -> Sweeper {
         Sweeper::of(self.database.clone(), self.timeout, self.periods.result_ms)
     }
 
-    /// The consents beside it, in the same database.
+    /// Returns the consents, in the same database.
     pub(super) fn consents(&self) -> Consents {
         Consents::of(self.database.clone(), self.timeout)
     }
 
-    /// This sidecar among the others on the same database.
+    /// Registers this sidecar among its peers on the same database.
     pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Peers, StoreError> {
         Peers::join(self.database.clone(), self.timeout, outgoing).await
     }
 
-    /// What is to be sent, in the same database.
+    /// Returns the outbound messages, in the same database.
     pub(super) fn sends(&self) -> OutboundMessages {
         self.sends.clone()
     }
 
-    /// What may be sent as a template, in the same database.
+    /// Returns the message templates, in the same database.
     pub(super) fn templates(&self) -> Templates {
         Templates::of(self.database.clone(), self.timeout)
     }
 
-    /// What waits for the archive, in the same database.
+    /// Returns the queue of the archive, in the same database.
     pub(super) fn archive_queue(&self) -> ArchiveQueue {
         ArchiveQueue::of(self.database.clone(), self.timeout)
     }
 
-    /// Media that are kept to be sent, in the same database.
+    /// Returns the media stored for outbound messages, in the same database.
     pub(super) fn media(&self) -> MediaRows {
         MediaRows::of(self.database.clone(), self.timeout)
     }
 
-    /// What sinks are owed, in the same database.
+    /// Returns the outbox of the sinks, in the same database.
     pub(super) fn outbox(&self) -> Outbox {
         Outbox::of(self.database.clone(), self.timeout)
     }
 
-    /// Whether no other sidecar can be on it.
+    /// Returns whether the database excludes other sidecars (SQLite).
     pub(super) fn is_ours_alone(&self) -> bool {
         matches!(self.database, Database::Sqlite(_))
     }
 
-    /// What is known of these webhooks, and whether their senders are suppressed.
+    /// Reads the leases of these webhooks and the suppressions of their senders.
     pub(super) async fn look_up(&self, webhooks: &[&Webhook]) -> Result<Known, StoreError> {
         let (keys, people) = asked(webhooks);
         self.bounded(async {
@@ -212,7 +213,7 @@ impl Ledger {
         .await
     }
 
-    /// Of these webhooks only what their leases are.
+    /// Reads the leases of these dedupe keys only.
     pub(super) async fn leases(&self, keys: &[&str]) -> Result<HashMap<String, Lease>, StoreError> {
         self.bounded(async {
             let rows = self.database.look_up(keys, &[]).await?;
@@ -221,7 +222,7 @@ impl Ledger {
         .await
     }
 
-    /// The last message of each pair, as far as it is written.
+    /// Reads the time of the latest inbound message of each pair. Pending events are not included.
     pub(super) async fn last_inbound(
         &self,
         pairs: &BTreeSet<&Pair>,
@@ -237,7 +238,7 @@ impl Ledger {
         .await
     }
 
-    /// Decides each claim here, in order, and says who is suppressed. Survives the end of any process.
+    /// Decides each claim in order and reports suppressed senders. Survives a process crash.
     pub(super) async fn claim(
         &self,
         webhooks: &[Webhook],
@@ -267,7 +268,7 @@ impl Ledger {
         .await
     }
 
-    /// Gives back each claim here, in order. Survives the end of any process.
+    /// Releases each claim in order. Survives a process crash.
     pub(super) async fn release(
         &self,
         settles: &[SettlementInput],
@@ -293,7 +294,7 @@ impl Ledger {
         .await
     }
 
-    /// Writes events, each key once. Survives the loss of power; the same event again changes nothing.
+    /// Writes events, each key once. Survives a power loss; writing the same event again changes nothing.
     pub(super) async fn keep_events(&self, events: &[Event<'_>]) -> Result<(), StoreError> {
         let Some(now_ms) = events.iter().map(|event| event.noted_at_ms).max() else {
             return Ok(());
@@ -313,8 +314,8 @@ impl Ledger {
         .await
     }
 
-    /// Records each STOP and START, once by its message, in the order in which they came; of each, whether it changed
-    /// who is suppressed. Survives the loss of power.
+    /// Records each STOP and START in order of arrival, once per message. Returns for each one whether it changed the
+    /// suppressions. Survives a power loss.
     pub(super) async fn record_opts(
         &self,
         said: &[OptEvent],
@@ -328,7 +329,7 @@ impl Ledger {
             let mut new: HashSet<RecordedOpt> = new.into_iter().collect();
             let is_new: Vec<bool> =
                 said.iter().map(|said| new.remove(&RecordedOpt::of(said))).collect();
-            // Under whatever key a person is suppressed, a START of theirs may end it.
+            // A START may end the suppression of any key of the contact.
             let mut keys = Vec::new();
             for (said, _) in said.iter().zip(&is_new).filter(|(_, new)| **new) {
                 let of = contacts::keys(&mut tx, &said.account_sid, &said.address.number).await?;
@@ -365,7 +366,8 @@ impl Ledger {
         self.database.close().await;
     }
 
-    /// What is known about the asked keys, locked until the transaction ends, and about the people of `webhooks`.
+    /// Reads the leases of the requested keys, locked until the transaction ends, and the suppressions of the senders of
+    /// `webhooks`.
     async fn lock(
         &self,
         tx: &mut Transaction,
@@ -377,7 +379,7 @@ impl Ledger {
         let keys: BTreeSet<&str> = claims.clone().map(|(key, _)| key).collect();
         let keys: Vec<&str> = keys.into_iter().collect();
         tx.execute(statements.lock_keys, &keys).await?;
-        // Only now: before the lock, another batch may have been changing it.
+        // This read must follow the lock: before it, another batch may have been changing the rows.
         let (_, people) = asked(webhooks);
         let rows = tx.look_up(&keys, &people).await?;
         let known = self.known(rows);
@@ -443,7 +445,7 @@ impl Ledger {
     }
 }
 
-/// The event of a claim that has something new to say: it goes to the backend, or its client did not wait.
+/// Returns the event of a claim that adds information: the webhook is forwarded, or its client did not wait.
 pub(super) fn arrival<'a>(
     webhook: &'a Webhook,
     claimed: &Claimed,
@@ -460,7 +462,7 @@ pub(super) fn arrival<'a>(
     }
 }
 
-/// The event of a release that ended something: not of a claim that was overtaken or never forwarded.
+/// Returns the event of a release that ended an attempt. A release that was overtaken or never forwarded has no event.
 pub(super) fn refusal<'a>(
     settle: &'a SettlementInput,
     result: SettlementResult,
@@ -474,7 +476,7 @@ pub(super) fn refusal<'a>(
     };
     match (forwarded, &settle.unclaimed) {
         (true, _) => {
-            // A tombstone's attempt is not the one that holds the lease.
+            // The attempt behind a tombstone is not the attempt that holds the lease.
             let own = result == SettlementResult::Settled;
             let attempt = record.lease().filter(|_| own).map(|lease| lease.attempt);
             Some(Event::refused(settle, attempt.unwrap_or_default(), now_ms))
@@ -484,7 +486,7 @@ pub(super) fn refusal<'a>(
     }
 }
 
-/// Events as one statement takes them: each key once, in their order.
+/// Prepares events for one statement: each key once, in key order.
 pub(super) fn each_once(mut events: Vec<Event<'_>>) -> Vec<Event<'_>> {
     events.sort_by_key(|event| event.dedupe_key);
     events.dedup_by(|later, earlier| {
@@ -497,7 +499,7 @@ pub(super) fn each_once(mut events: Vec<Event<'_>>) -> Vec<Event<'_>> {
     events
 }
 
-/// Each key and each person once.
+/// Returns each dedupe key once and each person once.
 fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<WantedPerson<'a>>) {
     let keys: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.key.as_str()).collect();
     let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());

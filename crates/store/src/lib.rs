@@ -1,20 +1,22 @@
-//! The stores as one thing: the ledger (SQL, the truth), the journal that writes it, and where leases are kept for speed.
-//! What a claim costs and what happens when one of them is away is decided here; what a claim means is not.
+//! Storage layer: the SQL ledger (the source of truth), the journal that writes to it, and the lease store for fast claims.
+//! This crate decides which store answers a claim and what happens when a store is unavailable. The domain decides what a
+//! claim means.
 //!
 //! ```text
-//! claim    leases: take it --somebody has it, it is done--> answer
-//!            |  taken                                  away, or none: one transaction in SQL decides
-//!          ledger: anything known of it? (one read)    known: decide again with that, put the lease right
+//! claim    lease store: take the lease --in flight or completed--> answer
+//!            |  taken                                  unavailable or absent: one SQL transaction decides
+//!          ledger: is the key known? (one read)        known: decide again with it, correct the lease store
 //!            v
-//!          journal: who has it; in the spool before the answer, in SQL behind it
-//! commit   journal, at once, with what waits of the same webhook; then tell the leases
-//! release  leases, then the journal as for a claim
+//!          journal: record the claim; in the spool before the answer, in SQL after it
+//! commit   journal, immediately, merged with the pending event of the same webhook; then the lease store
+//! release  lease store, then the journal as for a claim
 //! ```
 //!
-//! While Redis is away from one sidecar only, others go on handing out by it. So who falls through to SQL says so first
-//! (`siblings.rs`), and from then on SQL has the last word on every claim of every sidecar.
+//! While one sidecar cannot reach Redis, other sidecars continue to grant claims through it. A sidecar that falls back to
+//! SQL therefore first announces it (`peers.rs`); from then on SQL confirms every claim of every sidecar.
 //!
-//! Architecture invariant: the only crate with SQL text and with Redis commands for leases; decides nothing about webhooks or messages.
+//! Architecture invariant: the only crate with SQL text and with Redis commands for leases; decides nothing about webhooks
+//! or messages.
 
 mod accepting;
 mod api_keys;

@@ -1,4 +1,4 @@
-//! Facade of all stores: opens them, and gives each of them to its users.
+//! Facade of all stores: opens them and hands each one to its users.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -37,51 +37,57 @@ use twilio_edge_platform::{
     store_metrics::Operation,
 };
 
-/// The stores a sidecar runs on.
+/// The stores that a sidecar uses.
 #[derive(Clone)]
 pub struct Stores {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) leases: Leases,
     pub(crate) journal: Journal,
     pub(crate) writer: Arc<Mutex<Option<Writer>>>,
-    /// Looks for sidecars that were killed beside this one.
+    /// Task that recovers the spools of killed sidecars on the same host.
     pub(crate) recovering: Option<Arc<JoinHandle<()>>>,
-    /// Claims and releases the ledger decides, because no quick store can.
+    /// Group commit of the claims that the ledger decides because no lease store can.
     pub(crate) claims: Group<Webhook, Decided>,
     pub(crate) releases: Group<SettlementInput, SettlementResult>,
     pub(crate) opts: Group<OptEvent, bool>,
     pub(crate) contacts: Contacts,
     pub(crate) accepts: Group<Acceptance, ()>,
-    /// What is handed out by the quick store and not written yet.
+    /// Claims that the lease store has granted and the journal has not written yet.
     pub(crate) outgoing: Outgoing,
-    /// The others on the same database, where Redis may be away from some of them only.
+    /// The other sidecars on the same database. Present only with Redis, which may be unavailable to some sidecars only.
     pub(crate) siblings: Option<Peers>,
-    /// How long a transaction may go on, in milliseconds.
+    /// Upper bound of a transaction's duration, in milliseconds.
     pub(crate) longest_ms: i64,
-    /// How long others usually take to write what they handed out.
+    /// Time within which other sidecars usually write the claims that they granted.
     pub(crate) linger: Duration,
     pub(crate) periods: Periods,
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Whether each store answers, for `/readyz`.
+/// Health of each store, for `/readyz`.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// Without it nothing works.
+    /// The ledger is required: without it no request succeeds.
     pub ledger: Result<(), StoreError>,
-    /// None when there is no Redis; without it everything works, slower.
+    /// `None` without Redis. When Redis is unavailable, the service works, but more slowly.
     pub redis: Option<Result<(), StoreError>>,
 }
 
 impl Stores {
-    /// Brings the tables up to date, and no more. What is wrong otherwise, in words for the operator.
+    /// Migrates the database schema and closes the connections.
+    ///
+    /// # Errors
+    /// A message for the operator, when the database is unavailable or refuses a migration.
     pub async fn migrate(config: &Config) -> Result<(), String> {
         open_ledger(config).await?.close().await;
         Ok(())
     }
 
-    /// Reaches the database, brings its tables up to date, writes what a killed sidecar left in the spool and prepares
-    /// Redis, which may be away. What is wrong otherwise, in words for the operator.
+    /// Connects to the database, migrates its schema, writes the events that a killed sidecar left in the spool, and
+    /// prepares Redis, which may be unavailable.
+    ///
+    /// # Errors
+    /// A message for the operator, when the database, the Redis URL or the spool folder cannot be used.
     pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Stores, String> {
         let periods = config.leases.periods();
         let recall_ms =
@@ -101,7 +107,7 @@ impl Stores {
             format!("the spool, {reason}; events.spool_dir names a folder to write to, or is `off`")
         })?;
         let (spool, recovery) = spool.unzip();
-        // A file of SQLite has one sidecar: there is nobody beside it.
+        // A SQLite file has exactly one sidecar, so there are no other spools to recover.
         let recovery = recovery.filter(|_| !ledger.is_ours_alone());
         let recovering =
             recovery.map(|recovery| Arc::new(tokio::spawn(recovery.keep_recovering())));
@@ -150,55 +156,59 @@ impl Stores {
         })
     }
 
-    /// What it runs on, for people: `sqlite`, `redis+postgres`, ..
+    /// Returns the names of the stores for display: `sqlite`, `redis+postgres`, ..
     pub fn describe(&self) -> String {
         let front = if matches!(self.leases, Leases::Redis(_)) { "redis+" } else { "" };
         format!("{front}{}", self.ledger.name())
     }
 
-    /// The API keys and the audit, in the same database.
+    /// Returns the API keys and the audit log.
     pub fn register(&self) -> Register {
         self.ledger.register()
     }
 
-    /// What is said of accounts, in the same database.
+    /// Returns the tenant profiles.
     pub fn tenants(&self) -> Tenants {
         self.ledger.tenants()
     }
 
-    /// By which policy each account's opt-outs count.
+    /// Returns the opt-out policy of each account.
     pub fn policies(&self) -> Policies {
         self.ledger.policies()
     }
 
-    /// Who must not be written to, in the same database.
+    /// Returns the suppressions.
     pub fn suppressions(&self) -> Suppressions {
         self.ledger.suppressions()
     }
 
-    /// What takes things out of the ledger again.
+    /// Returns the sweeper, which deletes expired rows from the ledger.
     pub fn sweeper(&self) -> Sweeper {
         self.ledger.sweeper()
     }
 
-    /// Which ids belong to one contact, in the same database.
+    /// Returns the contacts: the ids that belong to one person.
     pub fn contacts(&self) -> Contacts {
         self.contacts.clone()
     }
 
-    /// What people agreed to, in the same database.
+    /// Returns the consents.
     pub fn consents(&self) -> Consents {
         self.ledger.consents()
     }
 
-    /// The requests that are carried out once, in the same database: held for longer than one is carried out, told again
-    /// for `keep`.
+    /// Returns the idempotency keys. `hold` is how long a running request holds its key; `keep` is how long its response is
+    /// replayed.
     pub fn idempotency(&self, hold: Duration, keep: Duration) -> Idempotency {
         self.ledger.idempotency(hold, keep)
     }
 
-    /// When a person, by any of these numbers, last wrote on a channel to each number of ours. What is `needed` may be
-    /// under way to the database: if it is not there, what is being written is waited for, and looked at again.
+    /// Returns for each of our numbers the time, in milliseconds, at which a contact last wrote to it on `channel`.
+    /// `numbers` are all numbers of the contact. If `needed` is not satisfied, the method waits for pending writes and
+    /// reads once more.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or a read fails.
     pub async fn last_inbound(
         &self,
         account_sid: &str,
@@ -213,19 +223,19 @@ impl Stores {
         }
         self.journal.flush().await?;
         if !self.ledger.is_ours_alone() {
-            // Others write theirs within a linger, and nobody tells when: to ask each of them would cost every answer more
-            // than this wait costs the few that need it.
+            // Other sidecars write their events within one linger and do not announce it. A query to each of them would
+            // cost every caller more than this wait costs the few callers that need it.
             tokio::time::sleep(self.linger * 2).await;
         }
         consents.last_inbound(account_sid, channel, numbers).await
     }
 
-    /// What is to be sent, in the same database.
+    /// Returns the outbound messages.
     pub fn sends(&self) -> OutboundMessages {
         self.ledger.sends()
     }
 
-    /// How fast each sender may go on, for all sidecars together.
+    /// Returns the rate limiter of the senders, which all sidecars share.
     pub fn paces(&self) -> RateLimiter {
         let redis = match &self.leases {
             Leases::Redis(redis) => Some(redis.clone()),
@@ -234,27 +244,30 @@ impl Stores {
         RateLimiter::of(self.sends().shared(), redis)
     }
 
-    /// What may be sent as a template, in the same database.
+    /// Returns the message templates.
     pub fn templates(&self) -> Templates {
         self.ledger.templates()
     }
 
-    /// What waits for the archive, in the same database.
+    /// Returns the queue of the archive.
     pub fn archive_queue(&self) -> ArchiveQueue {
         self.ledger.archive_queue()
     }
 
-    /// Media that are kept to be sent, in the same database.
+    /// Returns the media that are stored for outbound messages.
     pub fn media(&self) -> MediaRows {
         self.ledger.media()
     }
 
-    /// What sinks are owed, in the same database.
+    /// Returns the outbox, which holds the pending deliveries to sinks.
     pub fn outbox(&self) -> Outbox {
         self.ledger.outbox()
     }
 
-    /// Records every STOP and START before it returns; of each, whether it changed who is suppressed.
+    /// Records every STOP and START durably. Returns for each one, in order, whether it changed the suppressions.
+    ///
+    /// # Errors
+    /// `StoreError` when the transaction fails or its result does not arrive within the timeout.
     pub async fn record_opts(
         &self,
         said: Vec<OptEvent>,
@@ -263,13 +276,16 @@ impl Stores {
         self.metrics.timed(Operation::LedgerRecordOpts, self.opts.ask(said, now_ms)).await
     }
 
-    /// Returns which of these dedupe keys the ledger has.
+    /// Returns the dedupe keys among `keys` that the ledger contains.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn known_keys(&self, keys: &[String]) -> Result<HashSet<String>, StoreError> {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         Ok(self.ledger.leases(&keys).await?.into_keys().collect())
     }
 
-    /// Asks each store whether it is there.
+    /// Checks the connection to each store.
     pub async fn health(&self) -> Health {
         let redis = async {
             match &self.leases {
@@ -281,7 +297,7 @@ impl Stores {
         Health { ledger, redis }
     }
 
-    /// Puts what can be read off these stores now into the metrics.
+    /// Sets the gauges of these stores: the Redis state, the connection pools and the age of the journal queue.
     pub fn gauge(&self) {
         self.metrics.redis_is(match &self.leases {
             Leases::Redis(redis) if redis.is_away() => RedisState::Away,
@@ -294,8 +310,8 @@ impl Stores {
         self.metrics.queue_is_old(self.journal.age());
     }
 
-    /// Writes what waits and ends all connections, orderly; false when that took longer than `limit`. To be called
-    /// when nobody claims or settles any more.
+    /// Writes all pending events and closes all connections. Returns `false` when the writes took longer than `limit`. The
+    /// caller must have stopped claiming and settling.
     pub async fn close(&self, limit: Duration) -> bool {
         let written = match self.writer.lock().await.take() {
             Some(writer) => writer.finish(limit).await,
@@ -320,8 +336,8 @@ fn about_database(config: &Config, error: &StoreError) -> String {
     format!("the database {} {error}", without_password(config.database.url.expose()))
 }
 
-/// The spool, once everything of before is written; none where there is to be none, or where SQL decides and has
-/// everything before the answer.
+/// Opens the spool after the events left in its folder are recovered. Returns `None` when the spool is disabled, or when
+/// SQL decides every claim and so stores its event before the answer.
 async fn open_spool(
     config: &Config,
     ledger: &Arc<Ledger>,
