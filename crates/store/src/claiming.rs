@@ -1,6 +1,6 @@
-//! How a claim is decided by the stores together: by the quick one where there is one, held against what the ledger knows;
-//! by the ledger where there is none, where it is away, and beside it where it is away from another sidecar. What either
-//! answer means is the domain's business.
+//! Claim path of the stores. The lease store decides, and the ledger confirms its decision. The ledger decides alone when
+//! there is no lease store or it is unavailable, and decides as well when another sidecar cannot reach Redis. The domain
+//! decides what each answer means.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,7 +20,7 @@ use twilio_edge_domain::{
 use twilio_edge_platform::store_metrics::Operation;
 
 impl Stores {
-    /// Decides each claim, in order; none where no store could say.
+    /// Decides each claim, in order. An entry is `None` where no store could decide.
     pub async fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<ClaimResult>> {
         if webhooks.is_empty() {
             return Vec::new();
@@ -42,7 +42,7 @@ impl Stores {
         grants
     }
 
-    /// What the quick store decided, held against what the ledger knows, and noted.
+    /// Checks the lease store's decisions against the ledger and records them in the journal.
     async fn confirm(
         &self,
         webhooks: &[&Webhook],
@@ -76,7 +76,7 @@ impl Stores {
         if known.apart_ms > 0 {
             self.ask_sql_too(webhooks, &mut taken, now_ms).await;
         }
-        // What is to be accepted is written with that, durably, before its answer.
+        // The event of a webhook to accept is written durably with the acceptance, before its answer.
         let rows = webhooks.iter().zip(&taken).filter(|(webhook, taken)| {
             !(webhook.is_ours && matches!(taken.claimed, Claimed::Proceed { .. }))
         });
@@ -86,7 +86,7 @@ impl Stores {
         if let Err(reason) =
             self.metrics.timed(Operation::JournalNote, self.journal.note(&events)).await
         {
-            // The leases stand; but without the events nobody could tell later what came.
+            // The leases remain, but without the events there is no record of what arrived.
             tracing::warn!(event = "events.no_room", %reason, "the queue is full and events could not be written");
             return vec![None; webhooks.len()];
         }
@@ -99,7 +99,7 @@ impl Stores {
         grants.collect()
     }
 
-    /// Decides again where the ledger is ahead of the quick store, and puts that right.
+    /// Decides again the claims for which the ledger is ahead of the lease store, and corrects the lease store.
     async fn reconsider(
         &self,
         webhooks: &[&Webhook],
@@ -128,14 +128,14 @@ impl Stores {
             let after = changes.get(nth).map(|(.., after)| after.clone()).filter(|_| amended);
             if let Some(taken) = taken.get_mut(place) {
                 taken.after = after.unwrap_or_else(|| taken.after.clone());
-                // A lease that could not be put right is not handed out: it is asked for again.
+                // A lease that could not be corrected is not granted; the caller retries.
                 let proceeds = matches!(claimed, Claimed::Proceed { .. });
                 taken.claimed = if proceeds && !amended { Claimed::InFlight } else { claimed };
             }
         }
     }
 
-    /// Undoes claims that cannot be answered. Best effort: what is not given back ends by itself.
+    /// Undoes claims that cannot be answered. Best effort: a lease that is not returned expires.
     async fn give_back(&self, webhooks: &[&Webhook], taken: &[Taken], now_ms: i64) {
         let undone = webhooks.iter().zip(taken).filter(|(_, taken)| taken.before != taken.after);
         let undone = undone
@@ -143,7 +143,7 @@ impl Stores {
         let _ = self.leases.amend(undone.collect(), now_ms).await;
     }
 
-    /// Somebody does not reach Redis: what it lets proceed here proceeds if SQL says so too.
+    /// Confirms in SQL the claims that Redis granted, because another sidecar cannot reach Redis.
     async fn ask_sql_too(&self, webhooks: &[&Webhook], taken: &mut [Taken], now_ms: i64) {
         if let Some(siblings) = &self.siblings {
             siblings.hurry();
@@ -160,7 +160,7 @@ impl Stores {
             .into_iter();
         let mut undone = Vec::new();
         for (webhook, taken) in webhooks.iter().zip(taken).filter(|(_, taken)| proceeds(taken)) {
-            // What SQL could not be asked is asked for again.
+            // A claim without a decision from SQL is in flight; the caller retries.
             taken.claimed = decided.next().map_or(Claimed::InFlight, |decided| decided.claimed);
             if !proceeds(taken) {
                 undone.push((webhook.key.as_str(), &taken.after, taken.before.clone()));
@@ -169,8 +169,8 @@ impl Stores {
         let _ = self.leases.amend(undone, now_ms).await;
     }
 
-    /// Lets the ledger decide without Redis, which others may reach: when all of them ask the ledger too, and have written
-    /// what they handed out before.
+    /// Lets the ledger decide while this sidecar cannot reach Redis, which others may still reach. The ledger decides only
+    /// when all sidecars ask it too and have written the claims that they granted before.
     async fn decide_apart(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Option<ClaimResult>> {
         let parted = match &self.siblings {
             Some(siblings) => siblings.part().await,
@@ -182,7 +182,7 @@ impl Stores {
             Err(reason) => Err(reason),
         };
         let grant = |decided: Decided| {
-            // Others may have gone back to Redis before this was written: it is asked for again.
+            // Other sidecars may have returned to Redis before this decision was written; the caller retries.
             let in_time = decided.apart_ms > self.longest_ms;
             if in_time { ClaimResult::decided(decided) } else { ClaimResult::of(Claimed::InFlight) }
         };
@@ -200,7 +200,7 @@ impl Stores {
         webhooks: &[&Webhook],
         now_ms: i64,
     ) -> Result<Vec<Decided>, StoreError> {
-        // What this sidecar handed out a moment ago is not in the ledger yet.
+        // The claims that this sidecar granted a moment ago may not be in the ledger yet.
         self.journal.flush().await?;
         let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
         self.metrics.timed(Operation::LedgerClaim, self.claims.ask(asks, now_ms)).await
@@ -221,8 +221,8 @@ impl Stores {
         }
     }
 
-    /// Adds when each proceeding message's window was last opened: now, unless it is a message of before, which may not
-    /// be the latest any more.
+    /// Adds the time of the pair's latest inbound message to each proceeding claim. It is now, unless the message is older
+    /// and so may not be the latest one.
     async fn tell_windows(
         &self,
         webhooks: &[&Webhook],
@@ -241,7 +241,7 @@ impl Stores {
         if of_before.is_empty() {
             return;
         }
-        // Best effort: without it the window is told to end earlier than it does.
+        // Best effort: without it, the reported conversation window ends earlier than it does.
         let _ = self.journal.flush().await;
         let last: HashMap<Pair, i64> =
             self.ledger.last_inbound(&of_before).await.unwrap_or_default();

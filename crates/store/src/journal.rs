@@ -1,8 +1,10 @@
-//! The one writer of the ledger's events. What may be written behind its answer waits here for a moment, and most of it
-//! meets its own end there: a webhook that came and was accepted within that moment is one insert, durable before
-//! its settlement is answered. What waits is in the spool too, if there is one, so that it survives this process. What
-//! happens when too much waits, when the database is away, when it refuses a row and when the process stops is
-//! decided here; what an event is, is not.
+//! Journal, the single writer of the ledger's events. An event that may be written after its answer waits here briefly.
+//! Most events meet their own settlement there: a webhook that arrives and is accepted within that time is one insert,
+//! durable before its settlement is answered. Pending events are also in the spool, if there is one, so that they survive
+//! this process.
+//!
+//! This module decides what happens when the queue is full, when the database is unavailable or refuses a row, and when the
+//! process stops. It must not know what an event means.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,16 +26,16 @@ use super::{
 use crate::error::StoreError;
 use twilio_edge_platform::{config, metrics::Metrics, store_metrics::Operation};
 
-/// Between two tries to reach a database that is away, at least and at most.
+/// Minimum and maximum delay between two attempts to reach an unavailable database.
 const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// The way in. The writer ends when it is told to and everything is written.
+/// Handle of the journal. The writer ends after it is closed and everything is written.
 #[derive(Clone)]
 pub(super) struct Journal {
     shared: Arc<Shared>,
 }
 
-/// The writer, to be waited for when everything else has stopped.
+/// Handle of the writer task, to await after everything else has stopped.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -41,7 +43,7 @@ pub(super) struct Writer {
 
 struct Shared {
     ledger: Arc<Ledger>,
-    /// None where what waits may be lost with the process.
+    /// `None` where pending events may be lost with the process.
     spool: Option<Spool>,
     metrics: Arc<Metrics>,
     queue: usize,
@@ -49,44 +51,44 @@ struct Shared {
     linger: Duration,
     timeout: Duration,
     waiting: Mutex<Waiting>,
-    /// Something changed that the writer waits for.
+    /// Wakes the writer after a change of `waiting`.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// May be written later, by key.
+    /// Rows that may be written later, by dedupe key.
     rows: HashMap<Arc<str>, Noted>,
-    /// When each of them is due. A key that is in `rows` no more was written with something urgent.
+    /// Due time of each row, in order. A key that is missing from `rows` was written with an urgent batch.
     due: VecDeque<(Instant, Arc<str>)>,
     urgent: Vec<Urgent>,
-    /// A batch is on its way to the database; it is in `rows` no more.
+    /// Whether a batch is being written; its rows are no longer in `rows`.
     is_writing: bool,
-    /// Nothing is written behind an answer before that, because the database is away.
+    /// Earliest time of the next deferred write, set while the database is unavailable.
     retry_at: Option<Instant>,
-    /// Since when the database takes nothing: what was put back waits for as long, at least.
+    /// Time since which the database accepts nothing. Rows that were put back are at least this old.
     stalled: Option<Instant>,
     closing: bool,
 }
 
-/// A row that waits.
+/// A pending row.
 struct Noted {
     row: EventRow,
-    /// The first place in the spool that has something of it.
+    /// The first spool file that contains part of the row.
     place: Option<Place>,
 }
 
-/// Rows somebody waits for; with none, everything that waits.
+/// Rows that a caller waits for. An empty list requests everything that is pending.
 struct Urgent {
     rows: Vec<EventRow>,
     written: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// What is written as one.
+/// Rows that are written in one transaction.
 #[derive(Default)]
 struct Batch {
     urgent: Vec<Urgent>,
-    /// What waited.
+    /// Pending rows that were due or belong to the urgent ones.
     rows: Vec<Noted>,
 }
 
@@ -113,9 +115,9 @@ impl Journal {
         (Journal { shared: shared.clone() }, Writer { shared, task })
     }
 
-    /// Takes events to be written soon; they survive the end of this process when it returns. Returns at once while there is
-    /// room, here and in the spool; when there is none, what has no place is written before the answer: the load then goes
-    /// at the speed of the database instead of losing anything.
+    /// Queues events for a later write; they survive the end of this process when the call returns. It returns immediately
+    /// while the queue and the spool have room. Events without room are written before the answer: the load then runs at
+    /// the database's speed and loses nothing.
     pub(super) async fn note(&self, events: &[Event<'_>]) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
@@ -131,8 +133,8 @@ impl Journal {
         if rest.is_empty() { Ok(()) } else { self.write(rest).await }
     }
 
-    /// Writes events, each together with what waits of the same webhook. Durable when it returns; when it fails, what
-    /// waited goes on waiting.
+    /// Writes events, each merged with the pending row of the same webhook. Durable on return; on failure, pending rows
+    /// remain pending.
     pub(super) async fn write(&self, events: Vec<Event<'_>>) -> Result<(), StoreError> {
         let (written, answered) = oneshot::channel();
         let rows = events.into_iter().map(EventRow::of).collect();
@@ -145,7 +147,7 @@ impl Journal {
         }
     }
 
-    /// For how long the row waits that waits longest.
+    /// Returns the age of the oldest pending row.
     pub(super) fn age(&self) -> Duration {
         let waiting = self.shared.waiting();
         if waiting.rows.is_empty() {
@@ -157,7 +159,7 @@ impl Journal {
         since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// Writes everything that waits, and waits for the batch that is being written.
+    /// Writes all pending rows, and waits for the batch that is being written.
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
         let is_idle = self.shared.waiting().is_idle();
         if is_idle { Ok(()) } else { self.write(Vec::new()).await }
@@ -165,7 +167,7 @@ impl Journal {
 }
 
 impl Writer {
-    /// Waits until everything is written; false when that took longer than `limit`.
+    /// Waits until everything is written. Returns `false` when that took longer than `limit`.
     pub(super) async fn finish(mut self, limit: Duration) -> bool {
         self.shared.waiting().closing = true;
         self.shared.changed.notify_one();
@@ -183,8 +185,8 @@ impl Waiting {
         self.rows.is_empty() && !self.is_writing
     }
 
-    /// Puts an event with what waits of the same webhook; whichever is `later` adds to the other. False if nothing waits;
-    /// into `free` comes a place that nobody needs any more.
+    /// Merges an event into the pending row of the same webhook. With `later`, the event follows the row, else it precedes
+    /// it. Returns `false` if no row is pending. A spool place that is no longer needed is added to `free`.
     fn join(
         &mut self,
         event: &Event<'_>,
@@ -198,13 +200,13 @@ impl Waiting {
         let [one, other] = places;
         let waiting = known.row.event();
         let merged = if later { waiting.merge(*event) } else { event.merge(waiting) };
-        // The files go in their order: the first place keeps what is at the other one too.
+        // Spool files are deleted in order, so the first place also protects the data at the other one.
         *known = Noted { row: EventRow::of(merged), place: one.or(other) };
         free.extend(one.and(other));
         true
     }
 
-    /// Takes up to `most` rows, the oldest first: those due until then, or any.
+    /// Takes up to `most` rows, oldest first: the rows that are due at `until`, or any rows without it.
     fn take_due(&mut self, until: Option<Instant>, most: usize, rows: &mut Vec<Noted>) {
         let most = most.saturating_add(rows.len());
         while let Some((due, key)) = self.due.pop_front() {
@@ -220,11 +222,11 @@ impl Waiting {
 
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing panics while it holds this.
+        // No code panics while it holds this lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to what waits as long as there is room; the rest.
+    /// Queues events while there is room. Returns the events that did not fit.
     fn wait<'a>(&self, events: &[Event<'a>], place: Option<Place>) -> Vec<Event<'a>> {
         let (mut rest, mut free) = (Vec::new(), Vec::new());
         let mut waiting = self.waiting();
@@ -252,14 +254,15 @@ impl Shared {
         rest
     }
 
-    /// These places are needed no more.
+    /// Releases spool places.
     fn free(&self, places: Vec<Place>) {
         if let Some(spool) = self.spool.as_ref().filter(|_| !places.is_empty()) {
             spool.forget(places);
         }
     }
 
-    /// What to write now; else until when to wait for more, if until any time. None when all is done.
+    /// Returns the batch to write now, or else the time until which to wait (`None`: until a change). Returns `None` when
+    /// the journal is closed and everything is written.
     fn next(&self) -> Option<Result<Batch, Option<Instant>>> {
         let mut waiting = self.waiting();
         let now = Instant::now();
@@ -299,7 +302,7 @@ impl Shared {
                 self.free(batch.rows.into_iter().filter_map(|noted| noted.place).collect());
                 true
             }
-            // What the database refuses must not be refused to the others: each on its own.
+            // One refused row must not fail the others: each caller's rows and each pending row are written separately.
             Err(StoreError::Refused(_)) => {
                 for urgent in batch.urgent {
                     let _ = urgent.written.send(self.keep(urgent.rows.iter()).await);
@@ -337,7 +340,7 @@ impl Shared {
         if rows.is_empty() {
             return Ok(());
         }
-        // An event is some hundred bytes to move, and this is the order they will be in.
+        // An event is some hundred bytes to move, and the statement needs this order.
         rows.sort_by_key(|row| row.dedupe_key());
         let events = each_once(rows.into_iter().map(EventRow::event).collect());
         let keep = self.ledger.keep_events(&events);

@@ -1,6 +1,5 @@
-//! Where leases are kept for speed: in Redis if there is one, else in memory if this sidecar is the only one on its
-//! database, else nowhere but in SQL. What is kept here may be lost: the stores ask the ledger too before a
-//! webhook proceeds.
+//! Lease store: Redis if configured, else memory if this sidecar is the only one on its database, else SQL only. Redis and
+//! memory may lose leases, so the stores also ask the ledger before a webhook proceeds.
 
 use twilio_edge_contract::SettlementResult;
 
@@ -12,30 +11,30 @@ use twilio_edge_domain::{
     webhook::Webhook,
 };
 
-/// The quick store of leases, if there is one.
+/// The lease store, which answers claims faster than the ledger.
 #[derive(Clone)]
 pub(super) enum Leases {
     Redis(Redis),
     Memory(Memory),
-    /// The ledger decides, in a transaction.
+    /// No lease store: the ledger decides in a transaction.
     Sql,
 }
 
-/// A claim, as decided by what the quick store knew.
+/// Claim decision of the lease store.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) claimed: Claimed,
-    /// What was known before.
+    /// The record before the claim.
     pub(super) before: Record,
-    /// What is kept now.
+    /// The record after the claim.
     pub(super) after: Record,
 }
 
-/// A release, as decided by what the quick store knew; then as in [`Taken`].
+/// Release decision of the lease store: the result, then the record before and after, as in [`Taken`].
 pub(super) type GivenBack = (SettlementResult, Record, Record);
 
 impl Leases {
-    /// Takes each lease, in order. None when this store does not keep them.
+    /// Claims each lease, in order. Returns `None` without a lease store.
     pub(super) async fn claim(
         &self,
         webhooks: &[&Webhook],
@@ -48,7 +47,7 @@ impl Leases {
         }
     }
 
-    /// Puts each record's new version where the old one is; which of them it was.
+    /// Replaces each record if it still equals the old version. Returns for each change whether it was applied.
     pub(super) async fn amend(
         &self,
         changes: Vec<(&str, &Record, Record)>,
@@ -69,7 +68,7 @@ impl Leases {
         }
     }
 
-    /// These are done, and the ledger knows.
+    /// Marks the claims as completed. The ledger already has them.
     pub(super) async fn commit(
         &self,
         settles: &[&SettlementInput],
@@ -85,7 +84,7 @@ impl Leases {
         }
     }
 
-    /// Gives each lease back, in order. None when this store does not keep them.
+    /// Releases each lease, in order. Returns `None` without a lease store.
     pub(super) async fn release(
         &self,
         settles: &[&SettlementInput],

@@ -1,6 +1,7 @@
-//! What sinks are owed, and who brings it. A delivery is written with its event; a *lane* (one sink, one person) is worked on
-//! by one courier at a time, which takes it for a while: many sidecars share the work, and one that dies in the middle
-//! loses nothing and blocks nobody for longer than its hold. What a sink is, is not known here.
+//! Outbox: deliveries to sinks, and the workers that hold them. A delivery is written together with its event. A *lane*
+//! (one sink, one person) is held by one delivery worker at a time, for a limited time. Many sidecars share the work, and a
+//! sidecar that dies in a round loses nothing and blocks its lanes only until its hold expires. This module must not know
+//! what a sink is.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 use twilio_edge_domain::event::{Delivery, Event, Known, delivery_id};
@@ -18,32 +19,32 @@ use crate::{
 use twilio_edge_domain::delivery::Next;
 use twilio_edge_platform::config;
 
-/// Deliveries of one lane that are brought in one round.
+/// Maximum number of deliveries of one lane in one round.
 const IN_A_ROUND: i64 = 16;
 
-/// One delivery to be, beside its event.
+/// Delivery to insert together with its event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NewDelivery {
-    /// To whom.
+    /// Name of the sink.
     pub sink: String,
-    /// What identifies it to the sink.
+    /// Delivery id, which identifies the delivery to the sink.
     pub delivery_id: String,
-    /// Of which event.
+    /// Dedupe key of the event.
     pub dedupe_key: String,
-    /// Which replay of it, if it is one.
+    /// Replay id, if the delivery is a replay.
     pub replay_id: Option<String>,
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// What it must stay in order with.
+    /// Ordering key: deliveries of the same lane are delivered in order.
     pub lane: String,
-    /// When, in milliseconds since 1970.
+    /// Time of recording, in milliseconds since 1970.
     pub recorded_at_ms: i64,
 }
 
-/// A delivery that is due, with its event.
+/// Due delivery with its event.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct PendingDelivery {
-    /// The order within its lane.
+    /// Position within its lane.
     pub seq: i64,
     /// See [`NewDelivery`].
     pub delivery_id: String,
@@ -55,28 +56,28 @@ pub struct PendingDelivery {
     pub lane: String,
     /// See [`NewDelivery`].
     pub recorded_at_ms: i64,
-    /// How often it was tried.
+    /// Number of attempts so far.
     pub tries: i64,
     /// `inbound` or `status`.
     pub class: String,
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// Which message.
+    /// SID of the message.
     pub message_sid: String,
-    /// Of a callback.
+    /// Delivery status of a status callback.
     pub status: Option<String>,
-    /// Of a failure.
+    /// Error code of a failure.
     pub error_code: Option<String>,
-    /// On which it came.
+    /// Route on which the webhook arrived.
     pub route: Option<String>,
-    /// As it came.
+    /// Form of the webhook, unchanged.
     pub form: Option<String>,
-    /// When it came.
+    /// Time of arrival, in milliseconds since 1970.
     pub received_at_ms: Option<i64>,
 }
 
 impl PendingDelivery {
-    /// Returns the delivery; none if its event was removed from the ledger.
+    /// Returns the delivery; `None` if its event was removed from the ledger.
     pub fn parcel(&self) -> Option<Delivery<'_>> {
         let form = self.form.as_deref()?;
         let known = Known {
@@ -98,7 +99,7 @@ impl PendingDelivery {
         })
     }
 
-    /// What it is about; none when the event is gone.
+    /// Returns the class of the event; `None` for any other word.
     pub fn class(&self) -> Option<Class> {
         match self.class.as_str() {
             "inbound" => Some(Class::Inbound),
@@ -108,40 +109,40 @@ impl PendingDelivery {
     }
 }
 
-/// A lane somebody has taken, with what is first in it.
+/// Lane held by a delivery worker, with its first deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane {
-    /// Which.
+    /// Ordering key of the lane.
     pub lane: String,
-    /// In order; none when what waited in it was withdrawn.
+    /// Due deliveries in order; empty when all were withdrawn.
     pub due: Vec<PendingDelivery>,
 }
 
-/// What became of a lane's round.
+/// Result of one round in a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
-    /// Which.
+    /// Ordering key of the lane.
     pub lane: String,
-    /// What was tried, in order; only the last may be one to be tried again.
+    /// Attempted deliveries in order; only the last one may need a retry.
     pub ended: Vec<Ended>,
-    /// When the lane is due again, if something is left in it and it is not for a failure.
+    /// Next due time of the lane, if deliveries remain and the round did not end with a retry.
     pub due_at_ms: i64,
 }
 
-/// One try's end.
+/// Result of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Which delivery.
+    /// Delivery id.
     pub delivery_id: String,
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// When its event came.
+    /// Time at which the event arrived, in milliseconds since 1970.
     pub received_at_ms: Option<i64>,
-    /// How often it was tried by now.
+    /// Number of attempts, this one included.
     pub tries: i64,
-    /// What is next.
+    /// The next step: done, retry or dead letter.
     pub next: Next,
-    /// Why it failed.
+    /// Reason of the failure.
     pub reason: Option<String>,
 }
 
@@ -179,8 +180,8 @@ struct EndedRow<'a> {
     ended_at_ms: Option<i64>,
 }
 
-/// Writes what is owed. Whoever has a lane has it until the commit, and only then is the next delivery in it given its place:
-/// what is committed first is first in its lane, whoever began first.
+/// Inserts deliveries. The transaction holds the row of each lane until its commit, and only then does another delivery get
+/// its position in that lane: the first to commit is the first in the lane, whichever began first.
 pub(super) async fn owe(
     tx: &mut Transaction,
     statements: &OutboxStatements,
@@ -202,19 +203,25 @@ impl Outbox {
         Outbox { database, timeout }
     }
 
-    /// Reaches it for a command, beside the sidecar that may have it open.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Outbox, StoreError> {
-        // A command has time: it waits for the sidecar's writes rather than failing.
+        // A command is not urgent: it waits for the sidecar's writes instead of failing.
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
         Ok(Outbox { database: Database::open_beside(settings).await?, timeout })
     }
 
-    /// Ends its connections. Only for one that was opened by [`Outbox::open`].
+    /// Closes the connections. Only for an instance from [`Outbox::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// Takes up to `most` lanes of a sink that are due, for `held_by` alone until `until_ms`.
+    /// Takes up to `most` due lanes of a sink, held by `held_by` alone until `until_ms`.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn take(
         &self,
         sink: &str,
@@ -250,7 +257,11 @@ impl Outbox {
         .await
     }
 
-    /// Writes down how rounds ended, and gives their lanes back. A lane somebody else has by now is left to them.
+    /// Records the results of rounds and returns their lanes. A lane that another worker holds by now stays with that
+    /// worker.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn end(
         &self,
         sink: &str,
@@ -288,7 +299,8 @@ impl Outbox {
             let mut tx = self.database.begin(Durability::Process).await?;
             tx.execute(self.statements().end, &ended).await?;
             rewind(&mut tx, self.database.statements().retention.rewind, late).await?;
-            // Whoever adds to a lane holds its row until that is committed; only then it can be told whether it is empty.
+            // An insert into a lane holds the lane's row until its commit; only after that is it known whether the lane is
+            // empty.
             let _: Vec<LaneRow> = tx.fetch(self.statements().lock_lanes, &lanes).await?;
             tx.execute(self.statements().drop_lanes, &lanes).await?;
             tx.execute(self.statements().free_lanes, &lanes).await?;

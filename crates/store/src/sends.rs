@@ -1,7 +1,7 @@
-//! What is to be sent, as the database has it. An attempt is committed, with a name of its own, before Twilio is called, and
-//! only who has that name writes down how it ended. An attempt whose hold is over without that is `unknown`: nothing here
-//! brings it back to `queued`, because nobody knows whether the message has left (`unknowns.rs` finds out). What is due is taken
-//! in `lanes.rs`. What Twilio's answers mean is not known here.
+//! Outbound messages in the database. The sidecar commits an attempt, with its own id, before it calls Twilio. Only the
+//! holder of that id records the outcome. An attempt whose hold expires without an outcome becomes `unknown`. Nothing in
+//! this module returns it to `queued`, because the message may have left; `unknowns.rs` finds out. `lanes.rs` takes due
+//! messages. This module must not know what Twilio's answers mean.
 
 use std::{future::Future, slice, time::Duration};
 use twilio_edge_domain::sending::backlog::SendsStanding;
@@ -16,7 +16,7 @@ use crate::{
 };
 use twilio_edge_platform::config;
 
-/// What one of them is shown by.
+/// Columns of an [`OutboundMessage`].
 macro_rules! send_columns {
     () => {
         "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, wanted_at_ms, attempt_id, tries, \
@@ -33,13 +33,13 @@ pub(super) const ADD: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $13, $10, $10, '', 0, '', $14, $15, $11, $12, $11, $16, $17, $18)
     ON CONFLICT (fallback_of) WHERE fallback_of <> '' DO NOTHING";
 
-/// Nothing has left: it is tried again, unless what it says was taken out meanwhile.
+/// Queues the message again after an attempt in which nothing left; a message whose text was erased ends as `refused`.
 const AGAIN: &str = "
     UPDATE sends SET state = CASE WHEN form = '' THEN 'refused' ELSE 'queued' END, attempt_id = '', due_at_ms = $3,
         code = CASE WHEN form = '' THEN 'erased' ELSE $4 END, reason = $5, changed_at_ms = $6, request_id = $7
     WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
 
-/// An answer that comes after the hold is as good as one before.
+/// Records the outcome of an attempt. An outcome after the end of the hold is as good as one before.
 const END: &str = "
     UPDATE sends SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
         request_id = $9, twilio_status = $10, looks = 0, look_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
@@ -64,88 +64,89 @@ const LIST: &str = concat!(
     " FROM sends WHERE ($1 = '' OR state = $1) ORDER BY created_at_ms DESC, id DESC LIMIT $2"
 );
 
-/// How many there are of which nobody knows, and since when the oldest waits that should have been sent by now: also what is
-/// tried again in a moment (ten minutes at most, so that an index finds it).
+/// Number of `unknown` messages, and since when the oldest overdue message waits. A message whose retry is due within ten
+/// minutes is included; the limit lets an index serve the query.
 const STANDING: &str = "
     SELECT (SELECT count(*) FROM sends WHERE state = 'unknown') AS unknowns,
         (SELECT coalesce(min(wanted_at_ms), 0) FROM sends
             WHERE state = 'queued' AND due_at_ms <= $1 + 600000 AND wanted_at_ms <= $1) AS oldest_due_ms";
 
-/// A message that is to be sent, and how far it is. Times are milliseconds since 1970.
+/// Outbound message with its progress. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct OutboundMessage {
-    /// Ours.
+    /// Message id.
     pub id: String,
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// On which it goes.
+    /// Channel on which the message is sent.
     pub channel: String,
-    /// To whom; masked once it has ended.
+    /// Recipient's number; masked after the message has ended.
     pub recipient: String,
     /// Our number, or the Messaging Service.
     pub sender: String,
-    /// What it is for.
+    /// Category of the message: its purpose.
     pub category: String,
     /// `session` or `template`.
     pub kind: String,
-    /// What Twilio is told, as a form; empty once it has ended.
+    /// Form that is posted to Twilio; empty after the message has ended.
     pub form: String,
     /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`, `canceled`.
     pub state: String,
-    /// When it is to be sent; of an attempt, when its hold ends.
+    /// Due time; during an attempt, the end of its hold.
     pub due_at_ms: i64,
-    /// When it was first to be sent.
+    /// First due time.
     pub wanted_at_ms: i64,
-    /// Who has it.
+    /// Id of the attempt that holds the message; empty without one.
     pub attempt_id: String,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub tries: i64,
-    /// Twilio's name of it; empty until that is known.
+    /// Twilio's message SID; empty until it is known.
     pub message_sid: String,
-    /// Why it was not sent, or not yet.
+    /// Code of the reason why it was not sent, or not yet.
     pub code: String,
-    /// The same in words.
+    /// The reason in words.
     pub reason: String,
-    /// When it was asked for.
+    /// Time of the request.
     pub created_at_ms: i64,
-    /// By whom.
+    /// Author of the request.
     pub created_by: String,
-    /// When that was last changed.
+    /// Time of the last change.
     pub changed_at_ms: i64,
-    /// When its last attempt began; 0 if there was none.
+    /// Start of the last attempt; 0 without one.
     pub attempted_at_ms: i64,
-    /// How often it was looked for in Twilio's list, since nobody knows.
+    /// Number of times an `unknown` message was looked up in Twilio's list.
     pub looks: i64,
-    /// Twilio's name of the last call, for its support; empty if it answered none.
+    /// Twilio's request id of the last call, for Twilio's support; empty if Twilio returned none.
     pub request_id: String,
-    /// What is sent instead if it fails, as `domain/sending/fallback.rs` reads it; empty if there is nothing, or any more.
+    /// Fallback to send if the message fails, in the format of `domain/sending/fallback.rs`; empty without one, or once it
+    /// is no longer possible.
     pub fallback: String,
-    /// To whose number, as long as there is.
+    /// Recipient of the fallback, as long as there is a fallback.
     pub fallback_to: String,
-    /// Instead of which message of ours it is; empty if of none.
+    /// Id of the message that this one replaces as its fallback; empty otherwise.
     pub fallback_of: String,
-    /// HTTP status with which Twilio refused it; 0 where Twilio did not.
+    /// HTTP status of Twilio's refusal; 0 without one.
     pub twilio_status: i64,
 }
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome<'a> {
     /// `sent`, `refused` or `unknown`.
     pub state: &'a str,
-    /// Twilio's name of it, if it is sent.
+    /// Twilio's message SID, if the message was sent.
     pub message_sid: &'a str,
-    /// Why it was not.
+    /// Code of the reason why it was not sent.
     pub code: &'a str,
-    /// The same in words.
+    /// The reason in words.
     pub reason: &'a str,
-    /// Twilio's name of the call; empty if it answered none.
+    /// Twilio's request id of the call; empty if Twilio returned none.
     pub request_id: &'a str,
-    /// HTTP status of Twilio's refusal; 0 where Twilio did not refuse it.
+    /// HTTP status of Twilio's refusal; 0 without one.
     pub twilio_status: i64,
 }
 
-/// The messages to be sent of one database.
+/// The outbound messages of one database.
 #[derive(Clone)]
 pub struct OutboundMessages {
     pub(super) database: Database,
@@ -154,7 +155,7 @@ pub struct OutboundMessages {
 }
 
 impl OutboundMessage {
-    /// The values of [`ADD`].
+    /// Returns the values of [`ADD`].
     pub(super) fn added(&self, priority: i64) -> [Bind<'_>; 18] {
         [
             Bind::Text(&self.id),
@@ -185,18 +186,21 @@ impl OutboundMessages {
         OutboundMessages { database, timeout, writes }
     }
 
-    /// Reaches it for a command, beside the sidecar that may have it open.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<OutboundMessages, StoreError> {
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
         Ok(OutboundMessages::of(Database::open_beside(settings).await?, timeout))
     }
 
-    /// Ends its connections. Only for one that was opened by [`OutboundMessages::open`].
+    /// Closes the connections. Only for an instance from [`OutboundMessages::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// The database, if sidecars share it.
+    /// Returns the messages if several sidecars share the database.
     pub(super) fn shared(&self) -> Option<OutboundMessages> {
         match self.database {
             Database::Sqlite(_) => None,
@@ -204,7 +208,10 @@ impl OutboundMessages {
         }
     }
 
-    /// Takes a message on, and with it the answer to copies of its request: both, or neither.
+    /// Stores a message, and with it the response for copies of its request. Both are written, or neither.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the row.
     pub async fn add(
         &self,
         send: &OutboundMessage,
@@ -214,7 +221,10 @@ impl OutboundMessages {
         self.writes.add(send, priority, done).await
     }
 
-    /// Nothing has left: it is due again at that time, for that reason.
+    /// Queues the message again for `due_at_ms`, with the reason, after an attempt in which nothing left.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn again(
         &self,
         send: &OutboundMessage,
@@ -235,8 +245,11 @@ impl OutboundMessages {
         self.changed(AGAIN, &binds).await.map(|_| ())
     }
 
-    /// Writes down how an attempt ended, and with it what is sent `instead` and how soon: both, or neither. False if somebody
-    /// else has decided about it.
+    /// Records the outcome of an attempt, and with it the fallback message `instead` and its priority: both, or neither.
+    /// Returns `false` if the message has already been decided.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn end(
         &self,
         send: &OutboundMessage,
@@ -261,7 +274,10 @@ impl OutboundMessages {
         ended.await.map(|rows| rows == 1)
     }
 
-    /// Decides about one of which nobody knows; false if it is no such one.
+    /// Resolves an `unknown` message by an operator's decision. Returns `false` if the message is not `unknown`.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn resolve(
         &self,
         send: &OutboundMessage,
@@ -290,7 +306,10 @@ impl OutboundMessages {
         .await
     }
 
-    /// One of them, if it is of this account or that does not matter.
+    /// Returns the message with this id. With `account_sid`, only if it belongs to that account.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn fetch(
         &self,
         id: &str,
@@ -303,7 +322,10 @@ impl OutboundMessages {
         Ok(found.into_iter().find(is_theirs))
     }
 
-    /// The latest of them, in this state or any.
+    /// Returns the latest messages in this state, or in any state.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn list(
         &self,
         state: Option<&str>,
@@ -313,7 +335,10 @@ impl OutboundMessages {
         self.bounded(self.database.read_bound(LIST, &binds)).await
     }
 
-    /// How it stands now.
+    /// Returns the number of `unknown` messages and the age of the oldest overdue one.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn standing(&self, now_ms: i64) -> Result<SendsStanding, StoreError> {
         let found: Vec<(i64, i64)> =
             self.bounded(self.database.read_bound(STANDING, &[Bind::Whole(now_ms)])).await?;
@@ -321,7 +346,7 @@ impl OutboundMessages {
         Ok(SendsStanding { unknowns, oldest_due_ms })
     }
 
-    /// Changes one of them, whose id is the first of these; how many it were.
+    /// Executes a statement about one message, whose id is the first value. Returns the number of changed rows.
     pub(super) async fn changed(
         &self,
         statement: &'static str,
@@ -330,7 +355,7 @@ impl OutboundMessages {
         self.writes.change(statement, binds).await
     }
 
-    /// Changes whatever the statement is about; how many these were.
+    /// Executes a statement about any number of messages. Returns the number of changed rows.
     pub(super) async fn changed_all(
         &self,
         statement: &'static str,

@@ -1,5 +1,5 @@
-//! How claims end in the stores: a commit is durable first and told after, a release is told first and written behind the
-//! answer. What either means is the domain's business.
+//! Settlement path of the stores. A commit is durable first and then applied to the lease store. A release is applied to
+//! the lease store first and recorded after the answer. The domain decides what each result means.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -12,7 +12,7 @@ use twilio_edge_domain::lease::Record;
 use twilio_edge_platform::store_metrics::Operation;
 
 impl Stores {
-    /// Settles each claim, in order; none where the ledger could not take it.
+    /// Settles each claim, in order. An entry is `None` where no store could settle; the caller retries.
     pub async fn settle(
         &self,
         settles: Vec<SettlementInput>,
@@ -29,7 +29,7 @@ impl Stores {
         settles.iter().map(result).collect()
     }
 
-    /// Whether all of it is durable.
+    /// Commits the claims. Returns whether all of them are durable.
     async fn commit(&self, settles: &[&SettlementInput], now_ms: i64) -> bool {
         if settles.is_empty() {
             return true;
@@ -42,7 +42,7 @@ impl Stores {
         }
         let commit = self.leases.commit(settles, now_ms);
         if self.metrics.timed(Operation::LeasesCommit, commit).await.is_err() {
-            // What Redis misses it is told when the lease it knows has ended.
+            // Redis learns a missed commit when the lease that it holds expires.
             self.metrics.redis_fell_through();
         }
         true
@@ -81,7 +81,7 @@ impl Stores {
         given_back.into_iter().map(|(result, _)| Some(result)).collect()
     }
 
-    /// A release of a claim the quick store never heard of may be of one the ledger remembers.
+    /// Looks up in the ledger the released claims that the lease store does not know.
     async fn recollect(
         &self,
         settles: &[&SettlementInput],

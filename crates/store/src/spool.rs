@@ -1,10 +1,11 @@
-//! What the ledger does not have yet, in files: each row is appended here before its claim is answered, with one write for
-//! a batch, and found here by the next start if this process is killed before SQL has it. A write is in the kernel's hands
-//! then and survives the end of the process, however that ends; the loss of power is what a commit in SQL is for.
+//! Spool: files with the events that the ledger does not have yet. Each event is appended before its claim is answered,
+//! with one write per batch. If this process is killed before SQL has the event, the next start reads it from the file. The
+//! kernel holds a completed write, which survives the end of the process but not a power loss; only an SQL commit survives
+//! that.
 //!
-//! Nothing is ever synced, and a file is gone as soon as SQL has what is in it: usually before the kernel has written it
-//! anywhere. Each file is locked by whoever writes it, so that one nobody has locked has lost its sidecar. What a row
-//! means, and when SQL has it, is the journal's business.
+//! Files are never synced, and a file is deleted as soon as SQL has its events, usually before the kernel has written it to
+//! disk. Each sidecar locks the files it writes, so an unlocked file belongs to a dead sidecar. This module must not know
+//! what an event means or when SQL has it; the journal does.
 
 mod record;
 
@@ -20,17 +21,17 @@ use std::{
 use super::event::{Event, EventRow};
 use twilio_edge_platform::{file_access, metrics::Metrics};
 
-/// A file that has so much is followed by another.
+/// Size in bytes after which the spool begins another file.
 const FILE_BYTES: u64 = 4 << 20;
 
-/// What the names of the files end in.
+/// File extension of spool files.
 const SUFFIX: &str = "spool";
 
-/// Which file a row is in; a later one is greater.
+/// Number of the file that contains a row. Later files have greater numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(u64);
 
-/// The files of one sidecar.
+/// The spool files of one sidecar.
 pub(super) struct Spool {
     folder: PathBuf,
     most_bytes: u64,
@@ -40,51 +41,51 @@ pub(super) struct Spool {
 
 #[derive(Default)]
 struct Files {
-    /// The last one is appended to; the first has something that SQL has not.
+    /// The last file is appended to; the first one contains a row that SQL does not have.
     open: VecDeque<Segment>,
-    /// What the next file is called.
+    /// Number of the latest file.
     next: u64,
-    /// Encoded events, kept for its room.
+    /// Buffer for encoded events, reused for its capacity.
     buffer: Vec<u8>,
-    /// Whether the disk took the last rows.
+    /// Whether the last append failed.
     refuses: bool,
 }
 
 struct Segment {
     place: Place,
     path: PathBuf,
-    /// Locked as long as it is open.
+    /// The file, locked as long as it is open.
     file: File,
     bytes: u64,
-    /// Rows in it that SQL does not have.
+    /// Number of its rows that SQL does not have.
     waiting: usize,
 }
 
-/// What a sidecar left behind that is no more.
+/// Spool file of a dead sidecar.
 pub(super) struct Orphan {
     path: PathBuf,
-    /// Locked, so that nobody else adopts it.
+    /// Locked, so that no other sidecar adopts the file.
     _file: File,
-    /// Everything in it that can be read.
+    /// All rows that can be decoded.
     pub(super) rows: Vec<EventRow>,
-    /// Bytes at its end that cannot.
+    /// Number of bytes at the end of the file that cannot be decoded.
     pub(super) torn: usize,
 }
 
-/// What becomes of a file that may be an orphan.
+/// Result of adopting a file that may be an orphan.
 pub(super) enum Adopted {
-    /// It is ours now.
+    /// This process has adopted the file.
     Now(Orphan),
-    /// Somebody has it, or it is gone.
+    /// Another process holds the file, or it was deleted.
     Not,
-    /// Nobody here can read it.
+    /// This version cannot read the file.
     OfAnotherVersion,
 }
 
 impl Spool {
-    /// Begins the first file, so that a folder nobody can write to is found at start.
+    /// Creates the first file, so that a folder that is not writable is detected at start.
     pub(super) fn open(folder: &Path, most_bytes: u64, metrics: Arc<Metrics>) -> io::Result<Spool> {
-        // Numbers and messages of people are in it: a folder we make is ours alone.
+        // The files contain phone numbers and messages, so only this user may access a folder that we create.
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         file_access::repair(folder);
         for entry in std::fs::read_dir(folder)?.flatten() {
@@ -98,7 +99,7 @@ impl Spool {
         Ok(Spool { folder: folder.to_owned(), most_bytes, metrics, files: Mutex::new(files) })
     }
 
-    /// Appends events, which are found again from then on. None when there is no room, or the disk does not take them.
+    /// Appends events, which the next start recovers. Returns `None` when the spool is full or the disk refuses the write.
     pub(super) fn keep(&self, events: &[Event<'_>]) -> Option<Place> {
         let mut files = self.files();
         let kept = files.append(events, &self.folder, self.most_bytes);
@@ -119,11 +120,11 @@ impl Spool {
         kept.ok()
     }
 
-    /// SQL has rows that were at these places, or nobody will ever write them.
+    /// Releases rows at these places: SQL has them, or they will never be written.
     pub(super) fn forget(&self, places: impl IntoIterator<Item = Place>) {
         let mut files = self.files();
         for place in places {
-            // Almost always the first or the last.
+            // The place is almost always the first or the last.
             let segment = files.open.iter_mut().find(|segment| segment.place == place);
             segment.into_iter().for_each(|segment| {
                 segment.waiting = segment.waiting.saturating_sub(1);
@@ -133,7 +134,7 @@ impl Spool {
         self.metrics.spooled(files.bytes(), files.refuses);
     }
 
-    /// Takes away what nobody needs any more; files SQL does not have all of stay for the next start.
+    /// Deletes the files that are no longer needed. Files with rows that SQL lacks remain for the next start.
     pub(super) fn close(&self) {
         let mut files = self.files();
         while files.open.front().is_some_and(|segment| segment.waiting == 0) {
@@ -142,7 +143,7 @@ impl Spool {
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
-        // Nothing panics while it holds this.
+        // No code panics while it holds this lock.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,7 +177,7 @@ impl Files {
                 segment.waiting = segment.waiting.saturating_add(events.len());
                 Ok(segment.place)
             }
-            // Half a record would hide what comes after it.
+            // A partial record would hide the records after it.
             failed => {
                 if segment.file.set_len(segment.bytes).is_err() {
                     segment.bytes = segment.bytes.max(FILE_BYTES);
@@ -186,7 +187,7 @@ impl Files {
         }
     }
 
-    /// Starts another file, which is locked before it has a row.
+    /// Creates another file and locks it before its first row.
     fn begin(&mut self, folder: &Path) -> io::Result<()> {
         loop {
             self.next += 1;
@@ -194,11 +195,11 @@ impl Files {
             let path = folder.join(name);
             let made = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
             let mut file = match made {
-                // Of a sidecar that had our process id, in a container for example.
+                // The file of an earlier sidecar with the same process id, for example in a container.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made?,
             };
-            // Whoever has it locked already is about to adopt it.
+            // Another process that holds the lock is about to adopt the file.
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => continue,
                 locked => locked.map_err(io::Error::from)?,
@@ -210,7 +211,7 @@ impl Files {
         }
     }
 
-    /// Takes away the files SQL has all of, from the first on: a row that waits for another is in a file after its own.
+    /// Deletes the leading files whose rows SQL has. A row that another one was merged into is in an earlier file.
     fn clear(&mut self) {
         while self.open.len() > 1 && self.open.front().is_some_and(|first| first.waiting == 0) {
             self.drop_first();
@@ -234,7 +235,7 @@ impl Files {
     }
 }
 
-/// The files in a folder whose sidecars are no more, the oldest first.
+/// Returns the spool files in a folder, oldest first; files of living sidecars are included and turn out to be locked.
 pub(super) fn orphans(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -253,7 +254,7 @@ pub(super) fn orphans(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Orphan {
-    /// Reads a file, unless its sidecar lives, somebody else adopts it, or it is of another version.
+    /// Reads a file, unless its sidecar is alive, another process adopts it, or it has another version.
     pub(super) fn adopt(path: &Path) -> io::Result<Adopted> {
         let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adopted::Not),
@@ -272,10 +273,10 @@ impl Orphan {
         Ok(Adopted::Now(Orphan { path: path.to_owned(), _file: file, rows, torn }))
     }
 
-    /// SQL has all of it.
+    /// Deletes the file, after SQL has all its rows.
     pub(super) fn remove(self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
-            // Its sidecar was about to, between our opening it and having it locked.
+            // Its sidecar deleted it between our open and our lock.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
@@ -299,7 +300,7 @@ mod tests {
         Spool::open(folder.path(), most_bytes, Arc::default()).unwrap()
     }
 
-    /// What the next start would find, file by file.
+    /// Returns the rows that the next start would find, file by file.
     fn left_in(folder: &TempDir) -> Vec<Vec<EventRow>> {
         let paths = orphans(folder.path()).unwrap();
         let adopted = paths.iter().map(|path| Orphan::adopt(path).unwrap());
@@ -331,7 +332,7 @@ mod tests {
         assert!(spool.files().bytes() > record::HEADER.len() as u64);
         spool.forget([places[0]]);
         assert_eq!(spool.files().bytes(), record::HEADER.len() as u64);
-        // And it goes on from there.
+        // The file remains usable afterwards.
         spool.keep(&events(&rows[..1])).unwrap();
         drop(spool);
         assert_eq!(left_in(&folder), [&rows[..1]]);
@@ -361,7 +362,7 @@ mod tests {
             rows.iter().map(|row| spool.keep(&[row.event()]).unwrap()).collect();
         assert!(places.is_sorted() && places[0] != places[2]);
         let files = || std::fs::read_dir(folder.path()).unwrap().count();
-        // The first row may have taken in what is in the second file, so that one stays as long as the first.
+        // The row in the second file may have been merged into the first row, so the file stays as long as the first one.
         spool.forget([places[1]]);
         assert_eq!(files(), 3);
         spool.forget([places[0]]);

@@ -1,5 +1,5 @@
-//! What is written of sends, together: whoever writes while another write is under way shares the transaction of the next. Each
-//! is durable when it returns. Rows are changed in the order of their ids, so that two sidecars never wait for each other.
+//! Group commit of writes to outbound messages: writes that arrive while another one runs share the next transaction. Each
+//! write is durable on return. Rows change in the order of their ids, so that two sidecars do not wait for each other.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::{
     error::StoreError,
 };
 
-/// One of them.
+/// One write.
 #[derive(Debug, Clone)]
 enum Write {
-    /// A message, and with it the answer to copies of its request: both, or neither.
+    /// A new message, and with it the stored response of its idempotency key. Both are written, or neither.
     Add { send: Box<OutboundMessage>, priority: i64, done: Option<Box<Done>> },
-    /// A statement about one message, whose id is the first of its values; and what is sent instead, if it changes anything.
+    /// A statement about one message, whose id is the first value. `instead` is the fallback message to insert if the
+    /// statement changes the row.
     Change {
         statement: &'static str,
         values: Vec<Value>,
@@ -33,7 +34,7 @@ enum Value {
     Whole(i64),
 }
 
-/// The way in; how many rows each changed.
+/// Handle of the group commit. Each write returns the number of changed rows.
 #[derive(Clone)]
 pub(super) struct Writes(Group<Write, u64>);
 
@@ -69,7 +70,7 @@ impl Writes {
         self.change_with(statement, values, None).await
     }
 
-    /// The same, and if it changed the message another one, to be sent instead as soon as that says.
+    /// Executes a statement like `change`, and inserts the fallback message `instead` if it changed the row.
     pub(super) async fn change_with(
         &self,
         statement: &'static str,
@@ -89,7 +90,7 @@ impl Writes {
 async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
     let mut written = vec![0; writes.len()];
     let mut writes: Vec<(usize, Write)> = writes.into_iter().enumerate().collect();
-    // What is written of one message stays in its order.
+    // Writes to the same message keep their order.
     writes.sort_by(|(_, one), (_, other)| one.id().cmp(other.id()));
     let mut tx = database.begin(Durability::Power).await?;
     for (place, write) in &writes {
@@ -98,7 +99,7 @@ async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreE
             *slot = rows;
         }
     }
-    // The last, since messages may share them; in the order of their ids, too.
+    // Media come last because messages may share them; their rows also change in the order of their ids.
     let added = writes.iter().filter_map(|(_, write)| match write {
         Write::Add { send, .. } => Some(&**send),
         Write::Change { .. } => None,

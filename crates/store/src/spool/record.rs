@@ -1,20 +1,20 @@
-//! One row of the ledger as bytes, and back: a record of the spool. Its length and a checksum come first, so that a reader
-//! knows where a file stops making sense: at whatever byte a machine stopped writing it. Knows nothing of files.
+//! Codec of spool records: one event row as bytes. The length and a checksum come first, so that a reader detects where a
+//! file was cut off, at whatever byte the writer stopped. This module must not know about files.
 
 use twilio_edge_contract::Class;
 
 use crate::event::{ACCEPTED, Event, EventRow, REFUSED};
 
-/// What a file of these records begins with. Another number is another layout.
+/// File header of the current layout. Each layout has its own number.
 pub(super) const HEADER: &[u8; 20] = b"twilio-edge spool 2\n";
 
-/// The layout before: without an envelope. A sidecar of then may have left such a file.
+/// Header of the previous layout, which has no envelope. An older sidecar may have left such a file.
 const HEADER_1: &[u8; 20] = b"twilio-edge spool 1\n";
 
-/// Length and checksum.
+/// Bytes of the length and the checksum, four each.
 const FRAME: usize = 8;
 
-/// Appends an event.
+/// Appends an encoded event.
 pub(super) fn encode(event: &Event<'_>, to: &mut Vec<u8>) {
     let start = to.len();
     to.extend_from_slice(&[0; FRAME]);
@@ -54,12 +54,12 @@ pub(super) fn encode(event: &Event<'_>, to: &mut Vec<u8>) {
     checksum.copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
 }
 
-/// Whether a file has records of this layout, as far as it was written.
+/// Returns whether the file begins with a known header, or with a part of one.
 pub(super) fn is_ours(file: &[u8]) -> bool {
     [HEADER, HEADER_1].iter().any(|header| file.starts_with(*header) || header.starts_with(file))
 }
 
-/// The rows of a file, and how many bytes at its end are none.
+/// Decodes a file. Returns its rows and the number of bytes at its end that are not a record.
 pub(super) fn decode(file: &[u8]) -> (Vec<EventRow>, usize) {
     let mut rows = Vec::new();
     let (records, has_envelope) = match (file.strip_prefix(HEADER), file.strip_prefix(HEADER_1)) {
@@ -78,7 +78,7 @@ pub(super) fn decode(file: &[u8]) -> (Vec<EventRow>, usize) {
 }
 
 fn put_text(text: Option<&str>, to: &mut Vec<u8>) {
-    // One more than its length; 0 for none.
+    // The length plus one; 0 encodes `None`.
     let length =
         text.map_or(0, |text| u32::try_from(text.len()).unwrap_or(u32::MAX).wrapping_add(1));
     to.extend_from_slice(&length.to_le_bytes());
@@ -90,7 +90,7 @@ fn put_number(number: Option<i64>, to: &mut Vec<u8>) {
     to.extend_from_slice(&number.unwrap_or_default().to_le_bytes());
 }
 
-/// What is left to be read; nothing of it is trusted.
+/// The bytes left to decode, which are untrusted.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -205,7 +205,7 @@ pub(super) mod tests {
             prop_assert_eq!(decode(&file(&rows)), (rows, 0));
         }
 
-        /// Whatever byte the writer came to, every record before it is there, and nothing else is.
+        /// A file cut off at any byte yields exactly the complete records before it.
         #[test]
         fn a_file_torn_at_any_byte_has_all_that_was_whole(
             rows in prop::collection::vec(any_row(), 1..4)
@@ -220,7 +220,7 @@ pub(super) mod tests {
             }
         }
 
-        /// A byte that is not what was written ends the file there; a row nobody wrote never comes out of it.
+        /// A changed byte ends the decoding there; a record that was not written is never returned.
         #[test]
         fn a_changed_byte_is_noticed(
             rows in prop::collection::vec(any_row(), 1..4),
@@ -243,7 +243,7 @@ pub(super) mod tests {
         }
     }
 
-    /// What a sidecar of before left is read by this one.
+    /// A file of the previous layout decodes.
     #[test]
     fn the_layout_of_before_is_read() {
         let text = |text: &str| [&(text.len() as u32 + 1).to_le_bytes(), text.as_bytes()].concat();
