@@ -1,9 +1,10 @@
-//! What is kept of webhooks outside of the ledger: one line each, many lines in one gzip object, an index of the object in its
-//! own gzip header, and a name that tells whose it is and from when to when. Knows nothing of where objects are.
+//! Archive format of webhooks outside of the ledger: one JSON line each, many lines in one gzip object, an index of the
+//! object in its own gzip header, and a name with the account and the first and last time. This module does not know
+//! where objects are stored.
 //!
-//! The index is a subfield `TE` of the header's `extra` field (RFC 1952, 2.3.1.1), which whatever reads gzip passes by: sorted
-//! marks of eight bytes, one for each message and each person. So one request for the first bytes of an object tells
-//! whether a message is in it, there is no second object to lose, and `zcat` prints lines and nothing else.
+//! The index is a subfield `TE` of the header's `extra` field (RFC 1952, 2.3.1.1), which gzip readers ignore: sorted
+//! marks of eight bytes, one for each message and each contact. So one request for the first bytes of an object shows
+//! whether a message may be in it, no second object can get lost, and `zcat` prints only lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,65 +21,65 @@ use super::{
     window::rfc3339,
 };
 
-/// Lines of one object, at most: so the marks of their messages and of their people fit into its header.
+/// Maximum number of lines in one object: the marks of their messages and contacts then fit into its header.
 pub const MOST_LINES: usize = 4000;
 
-/// What every key begins with, below the prefix of the bucket.
+/// Beginning of every key, below the prefix of the bucket.
 pub const ROOT: &str = "webhooks";
 
-/// Bytes from the beginning of an object that hold its index, whatever it has.
+/// Number of first bytes of an object that always contain its whole index.
 pub const INDEX_BYTES: u64 = (HEADER + 2 + u16::MAX as usize) as u64;
 
-/// Bytes of lines that are read of one object, at most: four times what one may be configured to have.
+/// Maximum number of uncompressed bytes read from one object: four times the largest size that can be configured.
 const LARGEST: u64 = 256 << 20;
 
-/// Longest header or URL that is kept, in bytes.
+/// Maximum length of a stored header or URL, in bytes.
 const LONGEST_VALUE: usize = 2048;
 
-/// Of a gzip header, up to its `extra` field.
+/// Length of a gzip header up to its `extra` field, in bytes.
 const HEADER: usize = 10;
 
-/// Magic and method, and the flag that there is an `extra` field.
+/// Magic and method, and the flag for an `extra` field.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
 const HAS_EXTRA: u8 = 4;
 
-/// Whose subfield it is, and its length.
+/// Id of our subfield, and the length of a subfield's header in bytes.
 const OURS: [u8; 2] = *b"TE";
 const SUBFIELD: usize = 4;
 
-/// A webhook as it is archived.
+/// Archived webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// The dedupe key: the `event_id` of its deliveries.
+    /// Dedupe key: the `event_id` of its deliveries.
     pub event_id: String,
     /// `inbound` or `status`.
     pub class: String,
-    /// Whose.
+    /// Account.
     pub account_sid: String,
-    /// Which message.
+    /// Message.
     pub message_sid: String,
-    /// Of a callback.
+    /// Status of a callback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// Of a failure.
+    /// Error code of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
-    /// When it was first heard of, RFC 3339 in UTC.
+    /// Time when it was first received, RFC 3339 in UTC.
     pub received_at: String,
-    /// The path it came on.
+    /// Path of its route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// What it came in.
+    /// Method, URL and headers of its request.
     #[serde(flatten)]
     pub envelope: Envelope,
-    /// The signed parameters, exactly as they came.
+    /// Signed parameters, exactly as they arrived.
     pub form: String,
-    /// The person it is about, for the index alone.
+    /// Contact it is about; used for the index only.
     #[serde(skip)]
     pub person: Option<String>,
 }
 
-/// What a form came in, as far as it is kept: nothing of it proves anything, and nothing of it is a secret.
+/// Stored part of the request around a form: no signature covers it, and it contains no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// `POST` or `GET`.
@@ -87,14 +88,14 @@ pub struct Envelope {
     /// The public URL, without its query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Names in lower case.
+    /// Headers by name in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
 }
 
 impl Envelope {
-    /// What the filter hands over of it. It came with the request and ends in other people's files: what is long, or no text, is as
-    /// if it had not come.
+    /// Builds the envelope from the filter's. Its values came with the request and end in files of other parties: a
+    /// value that is too long, or not plain ASCII, is omitted.
     pub fn of(told: &twilio_edge_contract::Envelope, trace: &Trace) -> Envelope {
         let plain = |value: Option<&str>| {
             let is_plain = |value: &&str| {
@@ -117,7 +118,7 @@ impl Envelope {
         }
     }
 
-    /// As a column; none if there is nothing in it.
+    /// Returns the JSON of the column, or `None` if the envelope is empty.
     pub fn text(&self) -> Option<String> {
         let is_there = *self != Envelope::default();
         is_there.then(|| serde_json::to_string(self).ok()).flatten()
@@ -125,36 +126,37 @@ impl Envelope {
 }
 
 impl Line {
-    /// In milliseconds since 1970.
+    /// Returns the time of arrival in milliseconds since 1970.
     pub fn received_at_ms(&self) -> i64 {
         instant(&self.received_at).unwrap_or_default()
     }
 }
 
-/// Which object it is: whose webhooks, from when to when, and which batch of them. Sorted as its key is: of one account in the
-/// order of time.
+/// Name of an object: its account, its first and last time, and its batch. Names sort as their keys do: by account,
+/// then by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
-    /// Whose.
+    /// Account.
     pub account_sid: String,
-    /// When the first one came, in milliseconds since 1970.
+    /// Arrival of the first webhook, in milliseconds since 1970.
     pub first_ms: i64,
-    /// When the last one came.
+    /// Arrival of the last webhook, in milliseconds since 1970.
     pub last_ms: i64,
-    /// Nobody else's.
+    /// Unique id of the batch.
     pub batch_id: String,
 }
 
 impl Name {
-    /// `webhooks/account=AC../date=2026-11-23/20261123T122817042Z-20261123T123301950Z-<batch>.ndjson.gz`: account and date are
-    /// partitions as Athena and BigQuery read them.
+    /// Returns the key:
+    /// `webhooks/account=AC../date=2026-11-23/20261123T122817042Z-20261123T123301950Z-<batch>.ndjson.gz`. Account and
+    /// date are partitions as Athena and BigQuery read them.
     pub fn key(&self) -> String {
         let Name { account_sid, first_ms, last_ms, batch_id } = self;
         let (day, first, last) = (date(*first_ms), compact(*first_ms), compact(*last_ms));
         format!("{ROOT}/account={account_sid}/date={day}/{first}-{last}-{batch_id}.ndjson.gz")
     }
 
-    /// Reads a key; none if it is not of an object of ours.
+    /// Parses a key. Returns `None` if it is not the key of an archive object.
     pub fn parse(key: &str) -> Option<Name> {
         let rest = key.strip_prefix(ROOT)?.strip_prefix("/account=")?;
         let (account_sid, rest) = rest.split_once("/date=")?;
@@ -170,34 +172,34 @@ impl Name {
         (name.key() == key).then_some(name)
     }
 
-    /// Whether something of it was received then: `since_ms` or later, before `until_ms`.
+    /// Returns whether the object may contain a webhook received at `since_ms` or later and before `until_ms`.
     pub fn overlaps(&self, since_ms: i64, until_ms: i64) -> bool {
         self.last_ms >= since_ms && self.first_ms < until_ms
     }
 }
 
-/// Lines that were looked for, and where that is.
+/// Page of lines that matched a search.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// In the order in which they came; an object's at a time.
+    /// Lines in the order of arrival, one object after the other.
     pub lines: Vec<Line>,
-    /// The object and the line after which to go on.
+    /// Object and line after which the search continues.
     pub place: String,
-    /// Whether that was all.
+    /// Whether the search is complete.
     pub is_last: bool,
 }
 
-/// The folder of an account, and of one of its days.
+/// Returns the folder of an account.
 pub fn folder(account_sid: &str) -> String {
     format!("{ROOT}/account={account_sid}")
 }
 
-/// Before everything an account has of that day and later.
+/// Returns the folder of one day of an account. It sorts before all keys of that day and of later days.
 pub fn folder_of_day(account_sid: &str, ms: i64) -> String {
     format!("{}/date={}", folder(account_sid), date(ms))
 }
 
-/// When the day of UTC began, and when the next one does.
+/// Returns the start of the UTC day that contains `ms`, and the start of the next one.
 pub fn day_of(ms: i64) -> (i64, i64) {
     let start = ms.saturating_sub(ms.rem_euclid(DAY_MS));
     (start, start.saturating_add(DAY_MS))
@@ -212,7 +214,7 @@ fn compact(ms: i64) -> String {
     rfc3339(ms).unwrap_or_default().replace(['-', ':', '.'], "")
 }
 
-/// `20261123T122817042Z`
+/// Parses `20261123T122817042Z`.
 fn from_compact(text: &str) -> Option<i64> {
     let part = |from: usize, to: usize| text.get(from..to);
     let (day, time) = text.split_once('T')?;
@@ -224,12 +226,12 @@ fn from_compact(text: &str) -> Option<i64> {
     instant(&format!("{year}-{month}-{of_month}T{hour}:{minute}:{second}.{ms}Z")).ok()
 }
 
-/// What stands for a message or a person in an index. Two that share one by chance cost a look, and nothing else.
+/// Index entry of a message or a contact. A collision costs one unnecessary read and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark([u8; 8]);
 
 impl Mark {
-    /// Of a message, by its SID; of a person, by their number as the ledger has it.
+    /// Computes the mark of a message from its SID, or of a contact from their number as the ledger stores it.
     pub fn of(text: &str) -> Mark {
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
@@ -237,7 +239,8 @@ impl Mark {
     }
 }
 
-/// Whether an object, of which these are the first bytes, may have the marked one in it. True when there is no index to tell.
+/// Returns whether an object with these first bytes may contain the marked message or contact. True when it has no
+/// index.
 pub fn may_hold(start: &[u8], mark: Mark) -> bool {
     marks(start).is_none_or(|marks| marks.binary_search(&mark).is_ok())
 }
@@ -262,7 +265,7 @@ fn marks(start: &[u8]) -> Option<Vec<Mark>> {
     None
 }
 
-/// Lines as an object. The same lines are the same bytes, whenever it is made. At most [`MOST_LINES`].
+/// Packs at most [`MOST_LINES`] lines into an object. The same lines always give the same bytes.
 pub fn pack(lines: &[Line]) -> std::io::Result<Vec<u8>> {
     let sids = lines.iter().map(|line| line.message_sid.as_str());
     let people = lines.iter().filter_map(|line| line.person.as_deref());
@@ -279,7 +282,7 @@ pub fn pack(lines: &[Line]) -> std::io::Result<Vec<u8>> {
     gzip.finish()
 }
 
-/// The lines of an object, whoever packed it. The error says what is wrong with it.
+/// Unpacks the lines of an object, also of one packed by another program. The error says what is wrong with it.
 pub fn unpack(object: &[u8]) -> Result<Vec<Line>, String> {
     let text = BufReader::new(MultiGzDecoder::new(object).take(LARGEST));
     let mut lines = Vec::new();

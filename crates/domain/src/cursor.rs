@@ -1,6 +1,6 @@
-//! Where a page of a list ended, as text for who asks for the next one: opaque, stable, checked when it comes back. It is a
-//! place in an order, not a count of rows, so that nothing is skipped or shown twice when rows are added meanwhile. It gives
-//! no right to anything: the list it continues is asked for anew, with everything that was asked.
+//! Cursors of lists: the position at which a page ended, as opaque and stable text that is validated on return. A
+//! cursor is a position in an order, not a count of rows, so new rows neither hide nor repeat others. It grants no
+//! permission: the next request repeats all filters and is authorized anew.
 
 use std::{fmt, str::FromStr};
 
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::{consent::Consent, suppression::Suppression};
 
-/// Longest text that is looked at.
+/// Maximum length of a cursor's text, in bytes.
 const LONGEST: usize = 4096;
 
-/// A place in what is listed.
+/// Position in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Cursor {
-    /// In webhooks and messages, the latest first.
+    /// Position in webhooks and messages, the latest first.
     #[serde(rename = "e")]
     Event {
-        /// When it was heard, in milliseconds since 1970.
+        /// Time of arrival, in milliseconds since 1970.
         #[serde(rename = "t")]
         heard_ms: i64,
-        /// Which of those heard then.
+        /// Key among those of the same time.
         #[serde(rename = "k")]
         key: String,
     },
-    /// In windows, by our number.
+    /// Position in conversation windows, by our number.
     #[serde(rename = "w")]
     Pair {
         /// Our number or sender.
@@ -36,105 +36,105 @@ pub enum Cursor {
         #[serde(rename = "c")]
         channel: String,
     },
-    /// In suppressions, by number.
+    /// Position in suppressions, by number.
     #[serde(rename = "s")]
     Suppression {
-        /// The person's number.
+        /// The contact's number.
         #[serde(rename = "n")]
         number: String,
         /// The channel.
         #[serde(rename = "c")]
         channel: String,
-        /// Of a callback.
+        /// Error code of a callback.
         #[serde(rename = "e")]
         error_code: String,
-        /// Where it comes from.
+        /// Source.
         #[serde(rename = "s")]
         source: String,
     },
-    /// In consents, by number, the earliest of each first.
+    /// Position in consents, by number, the earliest of each first.
     #[serde(rename = "a")]
     Consent {
-        /// The person's number.
+        /// The contact's number.
         #[serde(rename = "n")]
         number: String,
         /// The channel.
         #[serde(rename = "c")]
         channel: String,
-        /// To which messages.
+        /// Category of messages.
         #[serde(rename = "g")]
         category: String,
-        /// When they said so, in milliseconds since 1970.
+        /// Time of the consent, in milliseconds since 1970.
         #[serde(rename = "t")]
         at_ms: i64,
-        /// What they said.
+        /// Granted or withdrawn.
         #[serde(rename = "s")]
         state: String,
-        /// Which of those.
+        /// Id among those of the same time.
         #[serde(rename = "i")]
         id: String,
     },
-    /// In API keys, the newest first.
+    /// Position in API keys, the newest first.
     #[serde(rename = "k")]
     Key {
-        /// When it was made, in milliseconds since 1970.
+        /// Time of creation, in milliseconds since 1970.
         #[serde(rename = "t")]
         created_ms: i64,
-        /// Its public part.
+        /// Public part of the key.
         #[serde(rename = "i")]
         id: String,
     },
-    /// In the audit, the newest first.
+    /// Position in the audit log, the newest first.
     #[serde(rename = "l")]
     Entry {
-        /// Its number.
+        /// Sequence number.
         #[serde(rename = "i")]
         id: i64,
     },
-    /// In dead letters, the latest first.
+    /// Position in dead letters, the latest first.
     #[serde(rename = "d")]
     DeadLetter {
-        /// When it was given up, in milliseconds since 1970.
+        /// Time when its delivery was given up, in milliseconds since 1970.
         #[serde(rename = "t")]
         ended_ms: i64,
-        /// Its number.
+        /// Sequence number.
         #[serde(rename = "i")]
         seq: i64,
     },
-    /// In templates, by name and language.
+    /// Position in templates, by name and language.
     #[serde(rename = "h")]
     Template {
-        /// Its name.
+        /// Template name.
         #[serde(rename = "n")]
         name: String,
-        /// Its language.
+        /// Language.
         #[serde(rename = "l")]
         locale: String,
-        /// Which of those.
+        /// Reference among those of the same name and language.
         #[serde(rename = "r")]
         reference: String,
     },
-    /// In messages that were taken on, the latest first.
+    /// Position in accepted outbound messages, the latest first.
     #[serde(rename = "m")]
     Send {
-        /// When that was, in milliseconds since 1970.
+        /// Time of acceptance, in milliseconds since 1970.
         #[serde(rename = "t")]
         created_ms: i64,
-        /// Ours.
+        /// Our message id.
         #[serde(rename = "i")]
         id: String,
     },
-    /// In accounts, by SID.
+    /// Position in accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
-        /// Which one.
+        /// Account.
         #[serde(rename = "a")]
         account_sid: String,
     },
 }
 
 impl Cursor {
-    /// After this one.
+    /// Returns the position after this suppression.
     pub fn of_suppression(last: &Suppression) -> Cursor {
         Cursor::Suppression {
             number: last.address.number.clone(),
@@ -144,7 +144,7 @@ impl Cursor {
         }
     }
 
-    /// After this one.
+    /// Returns the position after this consent.
     pub fn of_consent(last: &Consent) -> Cursor {
         Cursor::Consent {
             number: last.address.number.clone(),
@@ -168,7 +168,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Cursor, ()> {
         let cursor = serde_json::from_str(&read(text).ok_or(())?).map_err(|_| ())?;
-        // No database takes it.
+        // PostgreSQL refuses NUL in text.
         let parts = match &cursor {
             Cursor::Event { key, .. } => vec![key],
             Cursor::Pair { ours, channel } => vec![ours, channel],
@@ -187,18 +187,18 @@ impl FromStr for Cursor {
     }
 }
 
-/// Text as a word that fits a URL anywhere.
+/// Encodes text as a word that needs no escapes in a URL.
 pub fn token(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
-/// What [`token`] made a word of.
+/// Decodes a word of [`token`].
 pub fn read(word: &str) -> Option<String> {
     if word.is_empty() || word.len() > LONGEST {
         return None;
     }
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(word).ok()?).ok()?;
-    // No database takes it.
+    // PostgreSQL refuses NUL in text.
     (!text.contains('\0')).then_some(text)
 }
 

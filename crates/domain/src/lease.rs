@@ -1,8 +1,8 @@
-//! Who may have a webhook: the one place that decides it. A [`Record`] is what is known about one dedupe key; the
-//! three verbs change it, and the stores only fetch and keep what they decide.
+//! Leases of webhooks: the only place that decides which claim may deliver a webhook. A [`Record`] holds the state of
+//! one dedupe key; the verbs claim, commit and release change it. The stores only load and save records.
 //!
-//! A lease has two clocks: its *period* (a claim that nobody settles frees the webhook by itself) and the
-//! *result's time to live* (for how long an accepted webhook is known as a duplicate).
+//! A lease has two periods: the *lease period* (a claim without a settlement frees the webhook when it ends) and the
+//! *time to live of the result* (for so long an accepted webhook is recognized as a duplicate).
 //!
 //! ```text
 //!             claim                 commit
@@ -12,59 +12,59 @@
 //!                                             the backend did accept it
 //! ```
 //!
-//! A record may be lost or out of date where it is kept for speed; what the ledger remembers is then taken in by
-//! [`Record::learn`]. The attempt counts hand-outs and so tells who is ahead.
+//! A record that is cached for speed may be lost or out of date; [`Record::learn`] then merges the ledger's lease into
+//! it. The attempt counts successful claims and so shows which of the two is ahead.
 
 use twilio_edge_contract::SettlementResult;
 
-/// Most endings remembered of one webhook; far more than it has copies under way.
+/// Maximum number of endings stored for one webhook; far more than it has copies in flight.
 const MOST_ENDINGS: usize = 32;
 
-/// The clocks, in milliseconds.
+/// Periods of a lease, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Periods {
-    /// How long an unsettled claim keeps others away.
+    /// Duration for which an unsettled claim excludes other claims.
     pub lease_ms: i64,
-    /// How long a result or an attempt count is remembered.
+    /// Duration for which a result or an attempt count is stored.
     pub result_ms: i64,
 }
 
-/// Where a webhook is.
+/// State of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hold {
-    /// Nobody has it: never claimed, or given back.
+    /// No claim holds it: never claimed, or released.
     Free,
-    /// A claim has it until a time; after that the next claim may take it.
+    /// A claim holds it until a time; after that the next claim may take it.
     Held {
-        /// The owner.
+        /// Claim that holds it.
         claim_id: String,
-        /// Milliseconds since 1970.
+        /// End of the lease period, in milliseconds since 1970.
         until_ms: i64,
     },
     /// The backend accepted it.
     Done {
-        /// The claim that was told so.
+        /// Claim whose commit made it done.
         claim_id: String,
-        /// What to answer duplicates with, as the store keeps it.
+        /// Answer for duplicates, as the store saved it.
         answer: Option<String>,
     },
 }
 
-/// What is remembered about one webhook.
+/// Stored state of one webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// How often it was handed out; 0 while it was only heard of.
+    /// Number of successful claims; 0 before the first one.
     pub attempt: u32,
-    /// When it was first heard of, in milliseconds since 1970: when its message really came.
+    /// Time when the webhook was first received, in milliseconds since 1970.
     pub first_seen_ms: i64,
-    /// Who has it.
+    /// Current holder.
     pub hold: Hold,
-    /// From when on all of this is as if it had never been.
+    /// Expiry of this lease, in milliseconds since 1970; an expired lease counts as absent.
     pub forget_at_ms: i64,
 }
 
 impl Lease {
-    /// Whether this claim holds it, or was told that it is done.
+    /// Returns whether this claim holds it, or made it done.
     pub fn is_of(&self, claim: &str) -> bool {
         match &self.hold {
             Hold::Held { claim_id, .. } | Hold::Done { claim_id, .. } => claim_id == claim,
@@ -73,36 +73,36 @@ impl Lease {
     }
 }
 
-/// How one claim ended, kept so that late and repeated messages about it are understood.
+/// End of one claim, stored so that late and repeated settlements are understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Its owner gave it back.
+    /// The owner released it.
     Freed,
-    /// A release came before the claim, or instead of it.
+    /// A release arrived before the claim, or without one.
     Tombstone,
-    /// Its period ended, and the webhook went to another claim.
+    /// The lease period ended, and another claim took the webhook.
     Superseded,
 }
 
-/// The answer to a claim.
+/// Result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
     /// The lease is the claim's.
     Proceed {
-        /// From 1.
+        /// Attempt number, from 1.
         attempt: u32,
-        /// When the webhook was first heard of.
+        /// Time when the webhook was first received, in milliseconds since 1970.
         first_seen_ms: i64,
     },
-    /// Accepted before, with this answer.
+    /// Accepted earlier, with this answer.
     Duplicate(Option<String>),
-    /// Another claim has it.
+    /// Another claim holds it.
     InFlight,
     /// This claim was released already.
     Released,
 }
 
-/// Everything known about one dedupe key, as far as the claims at hand are concerned.
+/// State of one dedupe key, as far as the current claims need it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     lease: Option<Lease>,
@@ -111,13 +111,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// What a store found.
+    /// Creates a record from stored data.
     pub fn new(lease: Option<Lease>, endings: Vec<(String, Ending)>) -> Record {
         Record { lease, endings }
     }
 
-    /// Takes in what the ledger remembers, if it is ahead: the webhook is done, was handed out more often than this record
-    /// knows, or is held by a claim it never heard of. True when it was.
+    /// Merges the ledger's lease if the ledger is ahead: the webhook is done, was claimed more often than this record
+    /// shows, or is held by a claim that this record does not know. Returns whether it was ahead.
     pub fn learn(&mut self, remembered: Lease) -> bool {
         let ahead = match &self.lease {
             None => true,
@@ -137,28 +137,28 @@ impl Record {
         ahead
     }
 
-    /// What is known of the lease.
+    /// Returns the lease, if one is known.
     pub fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
     }
 
-    /// How its claims ended, oldest first.
+    /// Returns the endings of its claims, oldest first.
     pub fn endings(&self) -> &[(String, Ending)] {
         &self.endings
     }
 
-    /// Whether a claim has it now.
+    /// Returns whether a claim holds it now.
     pub fn is_held(&self, now_ms: i64) -> bool {
         let hold = self.lease.as_ref().map(|lease| &lease.hold);
         matches!(hold, Some(Hold::Held { until_ms, .. }) if *until_ms > now_ms)
     }
 
-    /// Whether the backend accepted it.
+    /// Returns whether the backend accepted it.
     pub fn is_done(&self) -> bool {
         matches!(self.lease, Some(Lease { hold: Hold::Done { .. }, .. }))
     }
 
-    /// May this claim have the webhook? Asked again by its owner, the answer is the same.
+    /// Claims the webhook. A repeated call of the owner gets the same result and renews the lease.
     pub fn claim(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> Claimed {
         let mut lease = self.lease_or_new(now_ms);
         if let Hold::Done { answer, .. } = lease.hold {
@@ -185,7 +185,8 @@ impl Record {
         claimed
     }
 
-    /// The backend accepted the webhook: it is done, whoever holds it by now, and the first answer stays.
+    /// Records that the backend accepted the webhook: it is done, whichever claim holds it now, and the first answer
+    /// stays.
     pub fn commit(
         &mut self,
         claim_id: &str,
@@ -198,13 +199,14 @@ impl Record {
             lease.hold = Hold::Done { claim_id: claim_id.to_owned(), answer };
             lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
             self.lease = Some(lease);
-            // How the other claims ended is told by this from now on.
+            // The endings of the other claims follow from this state.
             self.endings.clear();
         }
         SettlementResult::Settled
     }
 
-    /// The backend did not accept it: the next claim may have it. Never touches what another claim owns.
+    /// Records that the backend did not accept it: the next claim may take it. A lease of another claim stays
+    /// unchanged.
     pub fn release(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> SettlementResult {
         let mut lease = self.lease_or_new(now_ms);
         match &lease.hold {
@@ -215,7 +217,7 @@ impl Record {
                 self.end(claim_id.to_owned(), Ending::Freed);
                 SettlementResult::Settled
             }
-            // Nothing undoes what is done.
+            // A release cannot undo a commit.
             Hold::Done { .. } => SettlementResult::Superseded,
             Hold::Held { .. } | Hold::Free => match self.ending(claim_id) {
                 Some(Ending::Freed) => SettlementResult::Settled,
@@ -229,7 +231,7 @@ impl Record {
         }
     }
 
-    /// What is not forgotten by now.
+    /// Returns the lease, or a new one if it is absent or expired.
     fn lease_or_new(&self, now_ms: i64) -> Lease {
         let new = Lease { attempt: 0, first_seen_ms: now_ms, hold: Hold::Free, forget_at_ms: 0 };
         self.lease.clone().filter(|lease| lease.forget_at_ms > now_ms).unwrap_or(new)
@@ -360,19 +362,19 @@ mod tests {
             hold: Hold::Held { claim_id: claim_id.into(), until_ms: 30 },
             forget_at_ms: 1030,
         };
-        // Lost: whoever had it has it still, and is the owner.
+        // Lost record: the holder still holds it.
         let mut lost = Record::default();
         assert!(lost.learn(held("c1", 1)));
         assert_eq!(lost.clone().claim("c2", 1, PERIODS), Claimed::InFlight);
         assert_eq!(lost.claim("c1", 1, PERIODS), proceed(1));
-        // Behind: it was handed out once more while this record could not be reached.
+        // Record behind: another claim succeeded while this record was unavailable.
         let mut behind = held_by("c1");
         behind.release("c1", 1, PERIODS);
         assert!(behind.learn(held("c2", 2)));
         assert_eq!(behind.claim("c3", 2, PERIODS), Claimed::InFlight);
         let mut parted = held_by("c1");
         assert!(parted.learn(held("c2", 1)));
-        // Ahead: what was given back a moment ago is not written yet.
+        // Record ahead: the last release is not in the ledger yet.
         let mut ahead = held_by("c1");
         ahead.release("c1", 1, PERIODS);
         assert!(!ahead.learn(held("c1", 1)));

@@ -1,5 +1,5 @@
-//! One message, put together from every webhook that was heard of it: where it went, where it has got to, and its whole
-//! story. There is no record of messages beside the webhooks, so nothing can disagree with them.
+//! View of one message, assembled from all of its webhooks: its ends, its status and its history. No separate record of
+//! messages exists, so none can contradict the webhooks.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,55 +10,55 @@ use crate::{
     status::{Said, Status, standing},
 };
 
-/// One webhook, as it was heard and as it ended.
+/// One recorded webhook, with its settlement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedWebhook {
-    /// What makes it this webhook and no other.
+    /// Dedupe key.
     pub key: String,
-    /// Who sent the message it is about.
+    /// Direction of the message it is about.
     pub direction: Direction,
-    /// Whether it is a status rather than the message itself.
+    /// Whether it is a status callback rather than the message itself.
     pub is_status: bool,
-    /// The account.
+    /// Account.
     pub account_sid: String,
-    /// The message.
+    /// Message.
     pub message_sid: String,
-    /// Twilio's word; `received` for a message that came.
+    /// Twilio's status word; `received` for an inbound message.
     pub status: String,
-    /// Why it failed.
+    /// Error code of a failure.
     pub error_code: Option<String>,
-    /// Path of the route; none when only its end was heard.
+    /// Path of the route; `None` when only its settlement arrived.
     pub route: Option<String>,
-    /// Every parameter, as it came.
+    /// All parameters, as they arrived.
     pub form: Option<String>,
-    /// The person's address.
+    /// The contact's address.
     pub theirs: Option<Address>,
     /// Our number or sender.
     pub ours: Option<String>,
-    /// When, in milliseconds since 1970.
+    /// Time of arrival, in milliseconds since 1970.
     pub heard_ms: i64,
-    /// How often it was handed to the backend.
+    /// Number of attempts to deliver it to the backend.
     pub attempts: i64,
-    /// `accepted` or `refused` by the backend; none while it has it, or when it never said.
+    /// `accepted` or `refused` by the backend; `None` while a claim is open, or when no settlement arrived.
     pub outcome: Option<String>,
-    /// When it said so, in milliseconds since 1970.
+    /// Time of the settlement, in milliseconds since 1970.
     pub settled_ms: Option<i64>,
-    /// When something of it was last taken out, in milliseconds since 1970.
+    /// Time of its last redaction, in milliseconds since 1970.
     pub redacted_ms: Option<i64>,
 }
 
-/// Who sent a message.
+/// Direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// Somebody, to us.
+    /// From a contact to us.
     Inbound,
-    /// We did.
+    /// From us to a contact.
     Outbound,
 }
 
 impl Direction {
-    /// The word for it.
+    /// Returns the word used in the API and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Direction::Inbound => "inbound",
@@ -83,21 +83,21 @@ const OUTBOUND_ERROR_CODES: [&str; 20] = [
     "30022", "30034", "63003", "63013", "63014", "63016", "63018", "63024", "63032", "63049",
 ];
 
-/// Returns whether a status with this word and error code may be about a message that a person sent to us, as far as the two
-/// tell: such a message has no status but `failed` beside those of [`is_of_inbound`].
+/// Returns whether a status with this word and error code may be about a message that a person sent to us, as far as
+/// the two show it: beside the statuses of [`is_of_inbound`], such a message only has the status `failed`.
 pub fn may_be_of_inbound(word: &str, error_code: Option<&str>) -> bool {
     Status::parse(word) == Some(Status::Failed)
         && error_code.is_none_or(|code| !OUTBOUND_ERROR_CODES.contains(&code))
 }
 
-/// A number somebody looks for; on any channel when none is named.
+/// Number in a query; on any channel when it names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Number {
     /// `sms`, `whatsapp`, ..
     pub channel: Option<String>,
     /// E.164, a short code or the channel's own id.
     pub number: String,
-    /// Other ids of the same contact, in every spelling; empty until the database was asked for them.
+    /// Other ids of the same contact, in every spelling; empty until they are loaded from the database.
     pub also: Vec<String>,
 }
 
@@ -107,20 +107,20 @@ impl Number {
         phone::is_same(number, &self.number) || self.also.iter().any(|also| also == number)
     }
 
-    /// Returns whether something on this channel is about it.
+    /// Returns whether something on this channel may be about it.
     pub fn is_on(&self, channel: &str) -> bool {
         self.channel.as_deref().is_none_or(|own| own == channel)
     }
 
-    /// Reads `+15551234567` or `whatsapp:+15551234567`; none when it is no address.
+    /// Parses `+15551234567` or `whatsapp:+15551234567`. Returns `None` when it is no address.
     pub fn parse(raw: &str) -> Option<Number> {
         let Address { channel, number } = Address::parse(raw)?;
         let channel = raw.contains(':').then_some(channel);
         Some(Number { channel, number, also: Vec::new() })
     }
 
-    /// The same as somebody asks for it: [`Number::ASKED`], and nothing but what may be somebody's address. In a URL an
-    /// unescaped `+` is a blank, and is taken for what was meant.
+    /// Parses the number of a query: [`Number::ASKED`], and only text that may be an address. An unescaped `+` in a URL
+    /// arrives as a blank and is read as `+`.
     pub fn asked(text: &str) -> Option<Number> {
         let (channel, number) = match text.split_once(':') {
             Some((channel, number)) => (Some(channel), number),
@@ -140,7 +140,7 @@ impl Number {
         let number = plus.unwrap_or_else(|| number.to_owned());
         let spelled = channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number);
         let Number { channel, number, also } = Number::parse(&spelled)?;
-        // `+1 (555) 123-4567` is who Twilio calls +15551234567; what is no phone number is whoever it names.
+        // Twilio writes `+1 (555) 123-4567` as +15551234567; text that is no phone number stays as it is.
         let as_twilio_writes = match number.starts_with('+') {
             true => phone::e164(&number, None).ok(),
             false => None,
@@ -148,17 +148,18 @@ impl Number {
         Some(Number { channel, number: as_twilio_writes.unwrap_or(number), also })
     }
 
-    /// What [`Number::asked`] takes, as a regular expression.
+    /// Regular expression of the text that [`Number::asked`] accepts.
     pub const ASKED: &str = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$";
 }
 
 impl RecordedWebhook {
-    /// Returns whether it is a later step of a message ([`twilio_edge_contract::Identity::step_key`]), which is listed nowhere.
+    /// Returns whether it is a later step of a message ([`twilio_edge_contract::Identity::step_key`]), which no list
+    /// contains.
     pub fn is_step(&self) -> bool {
         !self.is_status && self.key.split(':').count() > 3
     }
 
-    /// Who the message is from.
+    /// Returns the sender of the message.
     pub fn from(&self) -> Option<&str> {
         match self.direction {
             Direction::Inbound => self.theirs.as_ref().map(|theirs| theirs.number.as_str()),
@@ -166,7 +167,7 @@ impl RecordedWebhook {
         }
     }
 
-    /// Who it is to.
+    /// Returns the recipient of the message.
     pub fn to(&self) -> Option<&str> {
         match self.direction {
             Direction::Inbound => self.ours.as_deref(),
@@ -174,12 +175,12 @@ impl RecordedWebhook {
         }
     }
 
-    /// The channel it went through.
+    /// Returns the channel of the message.
     pub fn channel(&self) -> Option<&str> {
         self.theirs.as_ref().map(|theirs| theirs.channel.as_str())
     }
 
-    /// Whether it is from one and to the other, as far as these are asked for.
+    /// Returns whether sender and recipient match those that are given.
     pub fn goes(&self, from: Option<&Number>, to: Option<&Number>) -> bool {
         let is = |wanted: Option<&Number>, end: Option<&str>| {
             wanted.is_none_or(|wanted| {
@@ -190,34 +191,34 @@ impl RecordedWebhook {
         is(from, self.from()) && is(to, self.to())
     }
 
-    /// Whether one of its ends is this number.
+    /// Returns whether this number is the sender or the recipient.
     pub fn concerns(&self, number: &Number) -> bool {
         self.goes(Some(number), None) || self.goes(None, Some(number))
     }
 }
 
-/// A message and its story.
+/// Message with its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where it has got to ([`standing`]).
+    /// Current status ([`standing`]).
     pub status: String,
-    /// Why it failed.
+    /// Error code of a failure.
     pub error_code: Option<String>,
-    /// The earliest of its webhooks, which names it.
+    /// Earliest of its webhooks; it identifies the message.
     pub first: RecordedWebhook,
-    /// The others, in the order in which they were heard.
+    /// The other webhooks, in the order of arrival.
     pub later: Vec<RecordedWebhook>,
 }
 
 impl Message {
-    /// Puts a message together from its webhooks, in any order; none when there are none.
+    /// Assembles a message from its webhooks, in any order. Returns `None` when there are none.
     pub fn of(mut heard: Vec<RecordedWebhook>) -> Option<Message> {
         heard.sort_by(|a, b| (a.heard_ms, &a.key).cmp(&(b.heard_ms, &b.key)));
         let said = |heard: &RecordedWebhook| (heard.status.clone(), heard.error_code.clone());
         let said: Vec<_> = heard.iter().map(said).collect();
         let said = said.iter().map(|(word, code)| Said { word, error_code: code.as_deref() });
         let standing = standing(said)?;
-        // Of a webhook whose end alone was heard nobody knows the number: one that has it speaks for it.
+        // A webhook with only a settlement has no addresses; they are taken from another webhook of the message.
         let direction = match heard.iter().any(|heard| heard.direction == Direction::Inbound) {
             true => Direction::Inbound,
             false => Direction::Outbound,
@@ -227,7 +228,7 @@ impl Message {
         let named = heard.iter().find(is_named);
         let (theirs, ours) = named.map(|n| (n.theirs.clone(), n.ours.clone())).unwrap_or_default();
         let mut heard = heard.into_iter().map(|heard| {
-            // A status that was read before its message was known as inbound has the two ends exchanged.
+            // A status that was parsed before its message was known as inbound has the two ends exchanged.
             let kept = heard.direction == direction;
             RecordedWebhook {
                 direction,
@@ -244,12 +245,12 @@ impl Message {
         })
     }
 
-    /// All of its webhooks, in the order in which they were heard.
+    /// Returns all of its webhooks, in the order of arrival.
     pub fn story(&self) -> impl Iterator<Item = &RecordedWebhook> {
         std::iter::once(&self.first).chain(&self.later)
     }
 
-    /// When something was last heard of it, in milliseconds since 1970.
+    /// Returns the time of its last webhook, in milliseconds since 1970.
     pub fn last_heard_ms(&self) -> i64 {
         self.later.last().unwrap_or(&self.first).heard_ms
     }

@@ -1,12 +1,13 @@
-//! Is this message an opt-out, an opt-in or a call for help? The words are data (`[optout]` of the configuration, and
-//! `keywords.toml` for those of other languages); the rule is Twilio's: the whole message is one keyword of the list (docs: advanced-opt-out). Only what a person
-//! could not have meant to say is ignored around and inside that word:
+//! Classifier of opt-outs, opt-ins and requests for help. The words are data: `[optout]` of the configuration, and
+//! `keywords.toml` for other languages. The rule is Twilio's: the whole message is one keyword of the list (docs:
+//! advanced-opt-out). Only differences that carry no meaning are ignored around and inside that word:
 //!
-//! - whatever is neither a letter nor a digit before and after it: blanks, punctuation, quotes, emoji;
+//! - everything that is neither a letter nor a digit before and after it: blanks, punctuation, quotes, emoji;
 //! - letter case, and the full width that Asian keyboards type (`ＳＴＯＰ`).
 //!
-//! "please stop" is not an opt-out by this rule, as it is none for Twilio. A keyword may have several words (`OPT OUT`) where the
-//! settings say so. The text of a button or a list row is the business's own: only the words of `button_stop` opt out there.
+//! "please stop" is not an opt-out by this rule, and Twilio does not treat it as one either. A keyword may have several
+//! words (`OPT OUT`) if the settings list it. The business chose the text of a button or a list row, so only the words
+//! of `button_stop` opt out there.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,33 +18,33 @@ use std::{
 use serde::{Deserialize, Serialize};
 use twilio_edge_contract::Opt;
 
-/// The words, by what they mean. As configured; compared after folding.
+/// Keywords by meaning, as configured. They are folded before they are compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keywords {
-    /// The sender is suppressed from now on.
+    /// Suppress the sender from now on.
     pub stop: Vec<String>,
-    /// The suppression ends.
+    /// End the suppression.
     pub start: Vec<String>,
-    /// Nothing changes.
+    /// Ask for help; they change nothing.
     pub help: Vec<String>,
     /// Words that suppress as the reply of a button or a list row.
     pub button_stop: Vec<String>,
-    /// Languages whose words count too: tags of [`LOCALES`].
+    /// Languages whose words are also in effect: tags of [`LOCALES`].
     pub locales: Vec<String>,
-    /// Status callbacks with these error codes suppress the recipient.
+    /// Error codes of status callbacks that suppress the recipient.
     pub error_codes: Vec<String>,
-    /// Status callbacks with these error codes withdraw the recipient's consent to marketing.
+    /// Error codes of status callbacks that withdraw the recipient's consent to marketing.
     pub marketing_error_codes: Vec<String>,
 }
 
-/// The words of one language.
+/// Keywords of one language.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Locale {
     /// Two letters (ISO 639-1).
     pub tag: String,
-    /// Its English name.
+    /// English name of the language.
     pub language: String,
     /// As in [`Keywords`].
     pub stop: Vec<String>,
@@ -53,11 +54,11 @@ pub struct Locale {
     pub help: Vec<String>,
     /// As in [`Keywords`].
     pub button_stop: Vec<String>,
-    /// What is left out, and what else it may mean.
+    /// Words that are left out, each with its other meaning.
     pub ambiguous: BTreeMap<String, String>,
 }
 
-/// What is known of other languages, in the order of their tags.
+/// Languages that are known, in the order of their tags.
 pub static LOCALES: LazyLock<Vec<Locale>> = LazyLock::new(|| {
     #[derive(Deserialize)]
     struct File {
@@ -67,7 +68,7 @@ pub static LOCALES: LazyLock<Vec<Locale>> = LazyLock::new(|| {
     file.map(|file| file.locale).unwrap_or_default()
 });
 
-/// [`Keywords`] put in order for asking: every webhook is asked about.
+/// [`Keywords`] in hash tables, because every webhook is classified.
 #[derive(Debug, Clone, Default)]
 pub struct Lexicon {
     words: HashMap<String, Opt>,
@@ -77,10 +78,11 @@ pub struct Lexicon {
     longest: usize,
 }
 
-/// Upper bound of words in one keyword; the filter holds back the answer to shorter messages while no sidecar answers.
+/// Upper bound of words in one keyword. While no sidecar is available, the filter holds back the answer to shorter
+/// messages.
 const MOST_WORDS: usize = 2;
 
-/// What made a message an [`Opt`].
+/// Reason why a message is an [`Opt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// `OptOutType`: Twilio's Advanced Opt-Out already acted on it.
@@ -90,7 +92,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The word kept in the audit.
+    /// Returns the word that the audit log stores.
     pub fn as_str(self) -> &'static str {
         match self {
             Cause::OptOutType => "opt_out_type",
@@ -99,26 +101,26 @@ impl Cause {
     }
 }
 
-/// When we hear of a message.
+/// Time between the arrival of a message and its processing here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// When it came: what was recorded before it was said before it.
+    /// Processed on arrival: everything recorded before it was also sent before it.
     OnTime,
-    /// Up to [`LATE_MS`] after it came, because no sidecar could be asked then.
+    /// Processed up to [`LATE_MS`] after arrival, because no sidecar was available then.
     Late,
 }
 
-/// How long a filter keeps what it forwarded without a verdict.
+/// Milliseconds for which a filter keeps a webhook that it forwarded without a verdict.
 const LATE_MS: i64 = 60 * 60 * 1000;
 
-/// Whether a START ends a suppression recorded at `suppressed_at_ms`. A late one may have been said before that STOP;
-/// where the order is not known, STOP wins.
+/// Returns whether a START ends a suppression recorded at `suppressed_at_ms`. A late START may be older than that STOP;
+/// where the order is unknown, STOP wins.
 pub fn lifts(arrival: Arrival, suppressed_at_ms: i64, now_ms: i64) -> bool {
     arrival == Arrival::OnTime || now_ms.saturating_sub(suppressed_at_ms) > LATE_MS
 }
 
 impl Keywords {
-    /// The lists with their meaning, the strictest first, and the name of each.
+    /// Returns the lists with meaning and name, the strictest first.
     fn lists(&self) -> impl Iterator<Item = (Opt, String, &[String])> {
         let own: [(Opt, &[String]); 3] =
             [(Opt::Stop, &self.stop), (Opt::Start, &self.start), (Opt::Help, &self.help)];
@@ -137,7 +139,7 @@ impl Keywords {
         self.button_stop.iter().chain(chosen.flat_map(|locale| &locale.button_stop))
     }
 
-    /// The words in order, or everything that is wrong with them: what is no word, and what means two things.
+    /// Returns the lexicon, or every problem: entries that are no keyword, and words with two meanings.
     pub fn lexicon(&self) -> Result<Lexicon, Vec<String>> {
         let mut problems = Vec::new();
         let mut meanings: HashMap<String, (Opt, String)> = HashMap::new();
@@ -199,12 +201,12 @@ impl Keywords {
 }
 
 impl Lexicon {
-    /// What a message means. `opt_out_type` is Twilio's own verdict and wins when it is one we know.
+    /// Returns the meaning of a message. `opt_out_type` is Twilio's own verdict and wins when its value is known.
     pub fn classify(&self, body: &str, opt_out_type: Option<&str>) -> Option<(Opt, Cause)> {
         if let Some(opt) = opt_out_type.and_then(by_opt_out_type) {
             return Some((opt, Cause::OptOutType));
         }
-        // Most messages have more words than any keyword: they need no folding.
+        // Most messages have more words than any keyword, so they need no folding.
         let words = body.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric));
         let most = self.most_words();
         if !(1..=most).contains(&words.take(most.saturating_add(1)).count()) {
@@ -237,13 +239,13 @@ impl Lexicon {
         self.marketing_codes.contains(error_code)
     }
 
-    /// Whether a status callback with this error code suppresses the recipient.
+    /// Returns whether a status callback with this error code suppresses the recipient.
     pub fn suppresses(&self, error_code: &str) -> bool {
         self.codes.contains(error_code)
     }
 }
 
-/// Every word that may count, as the table of docs/COMPLIANCE.md: those of the settings, and those of each language.
+/// Returns the keyword table of docs/COMPLIANCE.md: the words of the settings and of each language.
 pub fn reference(usual: &Keywords) -> String {
     let mut text =
         "| language | STOP | STOP as a button | START | HELP | left out, and what else it means |\n\
@@ -276,8 +278,8 @@ fn by_opt_out_type(value: &str) -> Option<Opt> {
     }
 }
 
-/// A message or keyword as it is compared: narrow, lower case, bare of what surrounds it, and of accents that are
-/// characters of their own.
+/// Returns the normal form in which messages and keywords are compared: narrow, lower case, without surrounding
+/// punctuation and without combining accents.
 fn fold(text: &str) -> String {
     let narrow: String = text.chars().map(narrow).collect();
     let lower = narrow.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
@@ -288,7 +290,7 @@ fn fold(text: &str) -> String {
     }
 }
 
-/// The ASCII twin of a full-width form (U+FF01 to U+FF5E mirror U+0021 to U+007E).
+/// Returns the ASCII twin of a full-width form (U+FF01 to U+FF5E mirror U+0021 to U+007E).
 fn narrow(c: char) -> char {
     match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
@@ -416,7 +418,7 @@ mod tests {
             ("UNSTOP", Some(Opt::Start)),
             ("HELP", Some(Opt::Help)),
             ("info", Some(Opt::Help)),
-            // ours
+            // our own additions
             ("Subscribe", Some(Opt::Start)),
             // as typed
             (" Stop \r\n", Some(Opt::Stop)),
@@ -425,7 +427,7 @@ mod tests {
             ("ＳＴＯＰ", Some(Opt::Stop)),
             ("\u{3000}ｓｔｏｐ！", Some(Opt::Stop)),
             ("stop \u{1f6d1}", Some(Opt::Stop)),
-            // not one word of the lists
+            // not exactly one word of the lists
             ("", None),
             ("!?", None),
             ("please stop", None),
@@ -482,7 +484,7 @@ mod tests {
         assert_eq!(with("Arrêt", "STOP"), Some((Opt::Stop, Cause::OptOutType)));
         assert_eq!(with("stop", "START"), Some((Opt::Start, Cause::OptOutType)));
         assert_eq!(with("hello", "help"), Some((Opt::Help, Cause::OptOutType)));
-        // one we do not know says nothing, so the word still counts
+        // an unknown value is ignored, so the word still decides
         assert_eq!(with("stop", ""), Some((Opt::Stop, Cause::Keyword)));
         assert_eq!(with("stop", "SNOOZE"), Some((Opt::Stop, Cause::Keyword)));
     }
@@ -532,7 +534,7 @@ mod tests {
         #[test]
         fn nothing_panics_and_folding_is_stable(body in any::<String>(), kind in any::<Option<String>>()) {
             shipped().classify(&body, kind.as_deref());
-            // Case folding may bare another edge once ("ŉ" becomes "ʼn"), never twice.
+            // Case folding may expose one more edge to trim ("ŉ" becomes "ʼn"), never two.
             let once = fold(&fold(&body));
             prop_assert_eq!(fold(&once), once);
         }

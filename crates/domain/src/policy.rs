@@ -1,12 +1,12 @@
-//! Who may be written to: the settings a tenant may have of its own, and what follows from them. [`Policy`] is `[policy]`
-//! of the configuration; a tenant's own is a JSON document that names only what differs, laid over it with
-//! [`Policy::with`]. Knows no store and no clock.
+//! Policy about who may receive messages: the settings that a tenant can override, and the decisions that follow from
+//! them. [`Policy`] is `[policy]` of the configuration. A tenant's own policy is a JSON document that names only the
+//! differences; [`Policy::with`] merges it. This module knows no store and no clock.
 //!
 //! ```json
 //! {"resubscribe": "never", "consent": {"freshness": [{"category": "marketing", "days": 90}]}}
 //! ```
 //!
-//! Tables are merged name by name; a list or a word replaces the one before.
+//! Tables are merged name by name; a list or a word replaces the previous value.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,44 +18,45 @@ use serde_json::{Map, Value};
 
 use crate::suppression::{EVERY_CHANNEL, Source};
 
-/// Longest that a consent may be asked to be fresh for, in days: a hundred years.
+/// Upper bound of `days` of a freshness rule: a hundred years.
 const MOST_DAYS: u32 = 36_500;
 
-/// Most rules of freshness: one per category and country of the world.
+/// Maximum number of freshness rules: enough for one per category and country of the world.
 const MOST_RULES: usize = 1_000;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// What an account's messages have to comply with.
+/// Rules that an account's messages have to comply with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// How far a STOP reaches.
+    /// Channels on which a STOP suppresses the contact.
     pub stop_reaches: Reach,
-    /// Groups of channels that share opt-outs: a STOP on one of a group suppresses the person on all of it.
+    /// Groups of channels that share opt-outs: a STOP on one channel suppresses the contact on every channel of its
+    /// group.
     pub shared_channels: Vec<Vec<String>>,
-    /// What a START may end.
+    /// Suppressions that a START may end.
     pub resubscribe: Resubscribe,
-    /// The sources of suppressions, and the error codes of callbacks, that a START may end at all.
+    /// Sources of suppressions, and error codes of callbacks, that a START may end at all.
     pub start_ends: Vec<String>,
-    /// What is asked of consents.
+    /// Rules about consents.
     pub consent: ConsentRules,
-    /// Channels on which free text may be sent only while the window is open.
+    /// Channels on which free text may be sent only while the conversation window is open.
     pub windowed_channels: Vec<String>,
 }
 
-/// How far a suppression reaches.
+/// Channels that a suppression covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
-    /// The channel on which it was said.
+    /// The channel on which the STOP arrived.
     Channel,
     /// Every channel.
     EveryChannel,
 }
 
 impl Reach {
-    /// The channel to suppress when something was said on `channel`.
+    /// Returns the channel to suppress after an opt-out on `channel`.
     pub fn of(self, channel: &str) -> &str {
         match self {
             Reach::Channel => channel,
@@ -64,45 +65,45 @@ impl Reach {
     }
 }
 
-/// What a START may end.
+/// Suppressions that a START may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resubscribe {
-    /// The suppression of its channel, and one of every channel wherever that was said.
+    /// The suppression of its channel, and one of every channel, on whichever channel that began.
     Keyword,
-    /// What was said on the channel on which START is said.
+    /// A suppression that began on the channel of the START.
     SameChannel,
-    /// Nothing: only an administrator may.
+    /// No suppression: only an administrator ends one.
     Never,
 }
 
-/// What is asked of consents.
+/// Rules about consents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConsentRules {
-    /// Categories of messages that nobody gets without a consent on record.
+    /// Categories of messages that need a consent on record.
     pub required_for: Vec<Category>,
-    /// Whether a consent from before a person's STOP counts again after their START.
+    /// Whether a consent from before a contact's STOP is in effect again after their START.
     pub survives_stop: bool,
-    /// How old a consent may be. Without a rule, a consent does not age.
+    /// Maximum age of a consent. Without a rule, a consent does not age.
     pub freshness: Vec<Freshness>,
 }
 
-/// How old a consent may be: in a country if one is named, otherwise where no other rule of the category says.
+/// Maximum age of a consent. A rule with a country applies to that country; a rule without one applies to all others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Freshness {
-    /// Of which messages.
+    /// Category of messages that the rule is about.
     pub category: Category,
-    /// Of the recipient's number: two letters (ISO 3166-1), as in FR.
+    /// Country of the recipient's number: two letters (ISO 3166-1), as in FR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
-    /// Counted from when the consent was given.
+    /// Days after the consent was given.
     #[schema(minimum = 1, maximum = 36500)]
     pub days: u32,
 }
 
-/// What a message is for.
+/// Purpose of a message.
 #[derive(
     Debug,
     Clone,
@@ -118,22 +119,22 @@ pub struct Freshness {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Category {
-    /// To sell or to promote.
+    /// Sells or promotes.
     Marketing,
-    /// About something the person has agreed to: an order, an appointment.
+    /// About something the contact has agreed to: an order, an appointment.
     Utility,
     /// One-time passwords.
     Authentication,
-    /// An answer to what the person asked.
+    /// An answer to a question of the contact.
     Service,
 }
 
 impl Category {
-    /// All of them.
+    /// Every category.
     pub const ALL: [Category; 4] =
         [Category::Marketing, Category::Utility, Category::Authentication, Category::Service];
 
-    /// As it is written everywhere.
+    /// Returns the word used in the API, the settings and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Category::Marketing => "marketing",
@@ -155,7 +156,7 @@ impl TryFrom<String> for Category {
     }
 }
 
-/// The policy of each account: that of all, but for those that are told otherwise. Copies are told together.
+/// Policy of each account: the configured one, except for accounts with their own. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Policies {
     usual: Arc<Policy>,
@@ -163,18 +164,18 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// The same for all.
+    /// Creates policies without exceptions: `usual` applies to every account.
     pub fn new(usual: Policy) -> Policies {
         Policies { usual: Arc::new(usual), own: Arc::default() }
     }
 
-    /// An account's.
+    /// Returns the policy of an account.
     pub fn of(&self, account_sid: &str) -> Arc<Policy> {
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
         own.get(account_sid).unwrap_or(&self.usual).clone()
     }
 
-    /// These accounts have policies of their own from now on, and no others.
+    /// Replaces the policies of accounts that have their own; all other accounts return to the configured one.
     pub fn replace(&self, own: HashMap<String, Policy>) {
         let own = own.into_iter().map(|(sid, policy)| (sid, Arc::new(policy))).collect();
         *self.own.write().unwrap_or_else(PoisonError::into_inner) = own;
@@ -182,7 +183,7 @@ impl Policies {
 }
 
 impl Policy {
-    /// This policy with what `document` says otherwise. Every problem of the document, each with its path.
+    /// Returns this policy merged with `document`, or every problem of the document, each with its path.
     pub fn with(&self, document: &Value) -> Result<Policy, Vec<String>> {
         let mut problems = Vec::new();
         let Value::Object(document) = document else {
@@ -204,7 +205,7 @@ impl Policy {
         }
     }
 
-    /// What is wrong with it, each with its path.
+    /// Returns every problem of the policy, each with its path.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for word in &self.start_ends {
@@ -263,7 +264,8 @@ impl Policy {
         problems
     }
 
-    /// Whether a START on `on_channel` may end a suppression of this source that was `heard_on` a channel, if on any.
+    /// Returns whether a START on `on_channel` may end a suppression of this source that began on the channel
+    /// `heard_on`, if it began on one.
     pub fn start_may_end(
         &self,
         source: Source,
@@ -283,7 +285,7 @@ impl Policy {
         }
     }
 
-    /// How old a consent may be, in milliseconds; none when it does not age.
+    /// Returns the maximum age of a consent in milliseconds, or `None` when it does not age.
     pub fn consent_lasts_ms(&self, category: Category, country: Option<&str>) -> Option<i64> {
         let rules = || self.consent.freshness.iter().filter(|rule| rule.category == category);
         let of_country = country
@@ -292,12 +294,12 @@ impl Policy {
         Some(i64::from(rule.days).saturating_mul(DAY_MS))
     }
 
-    /// Returns whether an opt-out on one of these channels counts on the other.
+    /// Returns whether an opt-out on one of these channels also holds on the other.
     pub fn shares_opt_outs(&self, one: &str, other: &str) -> bool {
         one == other || self.channels_with(one).any(|channel| channel == other)
     }
 
-    /// Returns the channels on which an opt-out on `channel` counts: itself first, then the others of its group.
+    /// Returns the channels on which an opt-out on `channel` holds: itself first, then the others of its group.
     pub fn channels_with<'a>(&'a self, channel: &'a str) -> impl Iterator<Item = &'a str> {
         let is_member = move |group: &&Vec<String>| group.iter().any(|member| member == channel);
         let group = self.shared_channels.iter().filter(is_member).flatten();
@@ -305,18 +307,18 @@ impl Policy {
         std::iter::once(channel).chain(others)
     }
 
-    /// Whether nobody gets such a message without a consent on record.
+    /// Returns whether messages of this category need a consent on record.
     pub fn asks_consent_for(&self, category: Category) -> bool {
         self.consent.required_for.contains(&category)
     }
 
-    /// Whether free text on this channel takes an open window.
+    /// Returns whether free text on this channel needs an open conversation window.
     pub fn has_window(&self, channel: &str) -> bool {
         self.windowed_channels.iter().any(|windowed| windowed == channel)
     }
 }
 
-/// Puts `over` on `base`; what `base` does not know, or knows as another type, is a problem.
+/// Merges `over` into `base`. A name that `base` lacks, or a value of another type, is a problem.
 fn overlay(
     base: &mut Map<String, Value>,
     over: &Map<String, Value>,
@@ -493,7 +495,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is stored: either refused with a reason, or a policy that says the same when it is stored whole.
+        /// A document is either refused with a reason, or its policy survives being stored whole.
         #[test]
         fn a_document_is_refused_or_means_one_thing(document in any_json()) {
             match shipped().with(&document) {

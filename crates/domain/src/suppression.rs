@@ -1,5 +1,6 @@
-//! Who must not be written to, and for which reason: a person is suppressed as long as one reason holds. What makes a
-//! reason, how far it reaches and which of them a START ends is decided here and in [`Policy`]; where they are kept is not.
+//! Suppressions of contacts, and their reasons: a contact is suppressed as long as one reason is in force. This module
+//! and [`Policy`] decide which events create a reason, which channels it covers and which reasons a START ends. They do
+//! not know where suppressions are stored.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,15 +16,16 @@ use crate::{
     webhook::Webhook,
 };
 
-/// Stands for every channel.
+/// Channel name that stands for every channel.
 pub const EVERY_CHANNEL: &str = "*";
 
-/// Returns whether a suppression on `suppressed` holds on `channel`: this one place decides it.
+/// Returns whether a suppression on `suppressed` also covers `channel`: the only place that decides this.
 pub fn reaches(suppressed: &str, channel: &str, policy: &Policy) -> bool {
     suppressed == EVERY_CHANNEL || policy.shares_opt_outs(suppressed, channel)
 }
 
-/// Reads the person to suppress: an address as [`Address::recordable`] reads it, or a number with [`EVERY_CHANNEL`] beside it.
+/// Parses the contact to suppress: an address as [`Address::recordable`] reads it, or a number with [`EVERY_CHANNEL`]
+/// as its channel.
 pub fn person(
     text: &str,
     channel: Option<&str>,
@@ -39,7 +41,7 @@ pub fn person(
     }
 }
 
-/// Where a suppression comes from.
+/// Origin of a suppression.
 #[derive(
     Debug,
     Clone,
@@ -56,22 +58,22 @@ pub fn person(
 #[serde(rename_all = "snake_case")]
 #[schema(as = SuppressionSource)]
 pub enum Source {
-    /// The person sent an opt-out word.
+    /// The contact sent an opt-out keyword.
     Keyword,
-    /// The person opted out at Twilio's Advanced Opt-Out.
+    /// The contact opted out through Twilio's Advanced Opt-Out.
     OptOutType,
-    /// A status callback said that the person does not want to be written to.
+    /// A status callback had an error code that suppresses the contact.
     Callback,
     /// An administrator, by API or command line.
     Administrator,
     /// An application, by API.
     Application,
-    /// A list from elsewhere.
+    /// An imported list.
     Import,
 }
 
 impl Source {
-    /// All of them.
+    /// Every source.
     pub const ALL: [Source; 6] = [
         Source::Keyword,
         Source::OptOutType,
@@ -81,7 +83,7 @@ impl Source {
         Source::Import,
     ];
 
-    /// As it is written everywhere.
+    /// Returns the word used in the API, the settings and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Keyword => "keyword",
@@ -93,7 +95,7 @@ impl Source {
         }
     }
 
-    /// Whether the person said so. What others decided is no word of theirs about earlier consents.
+    /// Returns whether the contact caused it. Only such a suppression overtakes earlier consents.
     pub fn is_the_persons_own(self) -> bool {
         matches!(self, Source::Keyword | Source::OptOutType | Source::Callback)
     }
@@ -114,58 +116,58 @@ impl TryFrom<String> for Source {
     }
 }
 
-/// One reason not to write to a person. Times are milliseconds since 1970.
+/// One reason for suppressing a contact. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suppression {
     /// The account, which is the tenant.
     pub account_sid: String,
-    /// The person, on the suppressed channel or on [`EVERY_CHANNEL`].
+    /// The contact, on the suppressed channel or on [`EVERY_CHANNEL`].
     pub address: Address,
-    /// Where it comes from.
+    /// Origin.
     pub source: Source,
-    /// What a callback said; empty for every other source.
+    /// Error code of a callback; empty for every other source.
     pub error_code: String,
-    /// Whether it holds; one that does not is kept to tell when it did.
+    /// Whether it is in force; an ended one is stored as history.
     pub in_force: bool,
-    /// Since when it holds, or did the last time.
+    /// Time when it last began.
     pub since_ms: i64,
-    /// When it last began or ended.
+    /// Time when it last began or ended.
     pub changed_at_ms: i64,
-    /// The message that made it so, or ended it.
+    /// Message that began or ended it.
     pub message_sid: Option<String>,
-    /// The route on which that came.
+    /// Route on which that message arrived.
     pub route: Option<String>,
-    /// The channel on which it was said.
+    /// Channel on which the opt-out arrived.
     pub heard_on: Option<String>,
-    /// Our number or sender that it was said to, or that a callback was about.
+    /// Our number or sender that received the opt-out, or that a callback was about.
     pub sender: Option<String>,
-    /// The Messaging Service that a callback was about.
+    /// Messaging Service that a callback was about.
     pub service_sid: Option<String>,
-    /// Who made it so, or ended it: an API key, the command line; nobody for what a person said.
+    /// API key or command line that began or ended it; `None` when the contact did.
     pub changed_by: Option<String>,
 }
 
-/// What makes a suppression another one: account, number, channel, error code and source.
+/// Key of a suppression: account, number, channel, error code and source.
 type Reason = (String, String, String, String, Source);
 
-/// What a person, or a callback about them, said about being written to, and how it came.
+/// Opt-out or opt-in by a contact, or by a callback about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptEvent {
     /// STOP or START.
     pub opt: Opt,
-    /// What made it one.
+    /// Origin.
     pub source: Source,
-    /// Whether it may have been said before what is recorded already.
+    /// Whether it may be older than what is already recorded.
     pub arrival: Arrival,
     /// The account, which is the tenant.
     pub account_sid: String,
-    /// The message: what counts once.
+    /// Message; each message has an effect once.
     pub message_sid: String,
-    /// The person, with the channel.
+    /// The contact, with the channel.
     pub address: Address,
     /// The error code of a callback; empty otherwise.
     pub error_code: String,
-    /// Where it came in.
+    /// Route on which it arrived.
     pub route: String,
     /// Our number or sender.
     pub sender: String,
@@ -174,7 +176,7 @@ pub struct OptEvent {
 }
 
 impl OptEvent {
-    /// What a webhook says about being written to, if anything: a word of the person, or a callback's error code.
+    /// Returns the opt-out or opt-in of a webhook, if it has one: a keyword of the contact, or a callback's error code.
     pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<OptEvent> {
         let (opt, source, pair) = match (&webhook.inbound, &webhook.outbound) {
             (Some(inbound), _) => {
@@ -206,7 +208,7 @@ impl OptEvent {
         })
     }
 
-    /// What made it one, as the history of opt-outs has it.
+    /// Returns the cause as the history of opt-outs shows it.
     pub fn cause(&self) -> &str {
         match self.source {
             Source::Callback => &self.error_code,
@@ -215,23 +217,23 @@ impl OptEvent {
     }
 }
 
-/// The suppressions of some people, before and after what they say.
+/// Suppressions of some contacts, with pending changes.
 #[derive(Debug, Default)]
 pub struct SuppressionSet {
-    /// By account and number: other keys of the same person, for certain.
+    /// By account and number: other keys that certainly belong to the same contact.
     ties: BTreeMap<(String, String), Vec<String>>,
     reasons: BTreeMap<Reason, Suppression>,
     changed: Vec<Reason>,
 }
 
 impl SuppressionSet {
-    /// What is known of these people.
+    /// Creates a set from the stored suppressions of these contacts.
     pub fn new(known: impl IntoIterator<Item = Suppression>) -> SuppressionSet {
         let reasons = known.into_iter().map(|known| (known.reason(), known)).collect();
         SuppressionSet { ties: BTreeMap::new(), reasons, changed: Vec::new() }
     }
 
-    /// Adds which other keys a START of a person counts for.
+    /// Registers the other keys that a START of a contact also applies to.
     pub fn tie(&mut self, account_sid: &str, keys: &Keys) {
         for number in &keys.own {
             let sure = keys.sure().into_iter().map(str::to_owned).collect();
@@ -239,7 +241,7 @@ impl SuppressionSet {
         }
     }
 
-    /// Takes in what was said, in the order in which it came; whether that changed anything.
+    /// Applies an event; call it in the order of arrival. Returns whether anything changed.
     pub fn hear(&mut self, said: &OptEvent, policy: &Policy, now_ms: i64) -> bool {
         if said.opt == Opt::Stop {
             return self.begin(said.suppression(policy, now_ms));
@@ -270,7 +272,7 @@ impl SuppressionSet {
         ended_any
     }
 
-    /// Ends every reason that `which` picks; how many.
+    /// Ends every reason that `which` selects. Returns their number.
     pub fn end(
         &mut self,
         which: impl Fn(&Suppression) -> bool,
@@ -285,7 +287,7 @@ impl SuppressionSet {
         self.changed.len() - before
     }
 
-    /// Adds a reason; whether it is new. One that holds already stays as it began.
+    /// Adds a reason. Returns whether it is new; one that is already in force stays unchanged.
     pub fn begin(&mut self, new: Suppression) -> bool {
         let reason = new.reason();
         if self.reasons.get(&reason).is_some_and(|known| known.in_force) {
@@ -296,7 +298,7 @@ impl SuppressionSet {
         true
     }
 
-    /// What became different, each once, in the order of its key.
+    /// Returns the changed suppressions, each once, in the order of their keys.
     pub fn changes(self) -> Vec<Suppression> {
         let SuppressionSet { mut reasons, mut changed, .. } = self;
         changed.sort();
@@ -306,7 +308,7 @@ impl SuppressionSet {
 }
 
 impl OptEvent {
-    /// What a STOP makes of it.
+    /// Returns the suppression that a STOP creates.
     fn suppression(&self, policy: &Policy, now_ms: i64) -> Suppression {
         Suppression {
             account_sid: self.account_sid.clone(),
@@ -330,7 +332,7 @@ impl OptEvent {
 }
 
 impl Suppression {
-    /// Whether it is about this number, on this channel or one that shares opt-outs with it.
+    /// Returns whether it is about this number, on this channel or one that shares opt-outs with it.
     pub fn holds_for(&self, number: &str, channel: &str, policy: &Policy) -> bool {
         self.address.number == number && reaches(&self.address.channel, channel, policy)
     }

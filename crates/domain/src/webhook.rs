@@ -1,6 +1,5 @@
-//! One proven webhook, as the rest of the sidecar sees it: a [`Claim`] (or a settlement that stands in for one)
-//! checked for what the stores rely on and read for what it says. Whether Twilio sent it is the filter's business
-//! and settled by the time it comes here.
+//! One proven webhook, as the rest of the sidecar uses it: a [`Claim`], or a settlement that replaces one, validated
+//! and parsed. The filter decides before this point whether Twilio sent the webhook; this module does not know how.
 
 use std::borrow::Cow;
 
@@ -20,57 +19,57 @@ use crate::{
     trace::Trace,
 };
 
-/// Longest claim id or identity part, in characters; Twilio's own are 34.
+/// Maximum length of a claim id or an identity part, in characters. Twilio's own ids have 34.
 const LONGEST_PART: usize = 255;
 
-/// Nobody claims what was archived.
+/// Claim id of an archived webhook, which has no real claim.
 const ARCHIVED: &str = "archived";
 
-/// A webhook to claim, or to record because nobody could be asked when it came.
+/// A webhook to claim, or to record after the fact because no sidecar was available when it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// The claim's owner token.
+    /// Owner token of the claim.
     pub claim_id: String,
-    /// What makes it this webhook and no other.
+    /// Identity of the webhook: account, message, status and error code.
     pub identity: Identity,
-    /// [`Identity::dedupe_key`].
+    /// Dedupe key, see [`Identity::dedupe_key`].
     pub key: String,
     /// Path of the route.
     pub route: String,
-    /// The signed parameters, without any byte a text column refuses.
+    /// Signed parameters, form-encoded, without NUL bytes, which a text column refuses.
     pub form: String,
-    /// Set for a message somebody sent us from an address that can be answered.
+    /// Set for an inbound message whose sender has an address that can be answered.
     pub inbound: Option<Inbound>,
-    /// Set for a status whose person can be named: the two ends of its message.
+    /// Set for a status whose contact is known: the two ends of its message.
     pub outbound: Option<Pair>,
-    /// Whether a status is about a message that the person sent to us.
+    /// Whether a status is about a message that the contact sent to us.
     pub is_about_inbound: bool,
-    /// A status that says of its recipient that they are not to be written to.
+    /// Whether a status suppresses its recipient because of its error code.
     pub suppresses: bool,
-    /// A status that says of its recipient that they opted out of marketing.
+    /// Whether a status withdraws its recipient's consent to marketing because of its error code.
     pub withdraws_marketing: bool,
-    /// Whether somebody has to deliver it for the filter, if there is anywhere to deliver it to.
+    /// Whether the sidecar delivers it instead of the filter, if a sink is configured.
     pub is_ours: bool,
-    /// Which of our own messages a status is about, as the signed URL has it.
+    /// Id of our own message that a status is about, as the signed URL has it.
     pub send_id: Option<String>,
     /// Digest of the signed URL, as in [`Claim::target`].
     pub target: Option<String>,
-    /// The digest once more, where that makes it a later step of its message, with a key of its own.
+    /// The same digest where it makes this webhook a later step of its message, with a key of its own.
     pub step: Option<String>,
-    /// How to find its request elsewhere.
+    /// Trace ids that find its request in other systems.
     pub trace: Trace,
-    /// What its form came in, as it is kept: JSON.
+    /// Envelope of its form as it is stored: JSON.
     pub envelope: Option<String>,
 }
 
-/// What an inbound message says to us, before anybody reads it.
+/// Parsed content of an inbound message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inbound {
-    /// Whose window it opens.
+    /// The pair whose conversation window it opens.
     pub pair: Pair,
-    /// The user ids that came beside the sender's number.
+    /// User ids in the form beside the sender's number.
     pub links: Vec<Link>,
-    /// Set when it is an opt-out, an opt-in or a call for help.
+    /// Set when the message is an opt-out, an opt-in or a request for help.
     pub opt: Option<(Opt, Cause)>,
 }
 
@@ -79,14 +78,14 @@ pub struct Inbound {
 pub struct Pair {
     /// The account, which is the tenant.
     pub account_sid: String,
-    /// The person's address, with the channel.
+    /// The contact's address, with the channel.
     pub theirs: Address,
     /// Our number or sender on that channel.
     pub ours: String,
 }
 
 impl Webhook {
-    /// Reads a claim. The error says what is wrong with which field.
+    /// Parses a claim. The error names the field and what is wrong with it.
     pub fn from_claim(claim: Claim, lexicon: &Lexicon) -> Result<Webhook, String> {
         check(&claim.claim_id, &claim.identity)?;
         check_route(&claim.route)?;
@@ -107,7 +106,8 @@ impl Webhook {
         })
     }
 
-    /// Reads what a settlement carries of a webhook that was forwarded unclaimed; none when it was claimed.
+    /// Parses the webhook in a settlement of a webhook that was forwarded without a claim. Returns `None` when it was
+    /// claimed.
     pub fn from_settlement(
         settlement: &Settlement,
         lexicon: &Lexicon,
@@ -126,7 +126,7 @@ impl Webhook {
         Ok(Some(Webhook { envelope, ..read }))
     }
 
-    /// Reads what was archived of one; what it says of being written to was heard when it came, and is not heard again.
+    /// Parses an archived webhook. Its opt-out keywords were applied when it arrived and are not applied again.
     pub fn archived(line: Line) -> Result<Webhook, String> {
         let class = match line.class.as_str() {
             "inbound" => Class::Inbound,
@@ -148,19 +148,19 @@ impl Webhook {
         Ok(Webhook { envelope: line.envelope.text(), ..read })
     }
 
-    /// What the message says about being written to, if anything.
+    /// Returns the opt-out, opt-in or request for help in the message, if there is one.
     pub fn opt(&self) -> Option<Opt> {
         self.inbound.as_ref()?.opt.map(|(opt, _)| opt)
     }
 
-    /// The two ends of the message it is about, if they can be named.
+    /// Returns the two ends of the message, if they are known.
     pub fn pair(&self) -> Option<&Pair> {
         self.inbound.as_ref().map(|inbound| &inbound.pair).or(self.outbound.as_ref())
     }
 
-    /// Returns whether only the ledger can say that a status is about a message which the person sent to us: it reports a
-    /// failure, and neither its error code nor the signed URL says whose message failed. A status that would suppress or
-    /// withdraw is always one, whatever codes the settings name.
+    /// Returns whether only the ledger can decide if a status is about a message which the contact sent to us. The
+    /// status reports a failure, and neither its error code nor the signed URL names the direction of the message. An
+    /// error code that suppresses or withdraws never decides the direction, whatever codes the settings list.
     pub fn may_be_about_inbound(&self) -> bool {
         let word = self.identity.status.as_deref().unwrap_or_default();
         let has_effect = self.suppresses || self.withdraws_marketing;
@@ -171,20 +171,21 @@ impl Webhook {
             && message::may_be_of_inbound(word, code)
     }
 
-    /// Reads a status again as one about a message that the person sent to us.
+    /// Parses a status again as one about a message that the contact sent to us.
     pub fn about_inbound(self) -> Webhook {
         let outbound = ends(&self.identity.account_sid, &self.form, true);
         let (suppresses, withdraws_marketing) = (false, false);
         Webhook { outbound, is_about_inbound: true, suppresses, withdraws_marketing, ..self }
     }
 
-    /// A parameter of its form, the first of that name.
+    /// Returns the first parameter of that name in its form.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let [parameter] = parameters(&self.form, [name]);
         parameter.map(|parameter| parameter.value().into_owned())
     }
 
-    /// What must reach a sink in the order in which it came: everything about one person.
+    /// Returns the ordering key: a sink receives all webhooks of one key, that is of one contact, in the order of
+    /// arrival.
     pub fn lane(&self) -> String {
         match self.pair() {
             Some(pair) => {
@@ -202,7 +203,7 @@ impl Webhook {
         form: String,
         lexicon: &Lexicon,
     ) -> Webhook {
-        // A NUL is what PostgreSQL's text cannot hold; in a form its escape says the same.
+        // PostgreSQL's text type cannot hold a NUL; its escape means the same in a form.
         let form = if form.contains('\0') { form.replace('\0', "%00") } else { form };
         let account_sid = &identity.account_sid;
         let word = identity.status.as_deref().unwrap_or_default();
@@ -246,7 +247,7 @@ impl Inbound {
         let pair = Pair::read(account_sid, from?, to)?;
         let opt_out_type = opt_out_type.map(Parameter::value);
         let has_value = |parameter: &Parameter<'_>| !parameter.parts().1.is_empty();
-        // A tap on what the business wrote (docs: webhook-request): its texts are no words of the person.
+        // A tap on a button of the business (docs: webhook-request): the business chose its texts, not the contact.
         let is_reply = reply.iter().flatten().any(has_value)
             || kind.is_some_and(|kind| matches!(&*kind.value(), "button" | "interactive"));
         let opt = if is_reply {
@@ -263,7 +264,7 @@ impl Inbound {
 }
 
 impl Inbound {
-    /// Everything under which the form itself names the sender.
+    /// Returns every key by which the form itself names the sender.
     pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let ids = self.links.iter().map(|link| Cow::Borrowed(link.user_id.as_str()));
         phone::spellings(&self.pair.theirs.number).into_iter().chain(ids)
@@ -273,11 +274,11 @@ impl Inbound {
 /// Parameters that name a user id beside the sender.
 const USER_IDS: [&str; 2] = ["ExternalUserId", "ParentExternalUserId"];
 
-/// What every user id is preceded by in the text that is signed.
+/// Text before every user id in the string that Twilio signs.
 const SIGNED_ID: &str = "ExternalUserIdwhatsapp:";
 
-/// Reads which user ids a form names beside a number. They are certain as long as the text that Twilio signed has one place
-/// only for each: a person who writes such a name into a message may have moved it (docs/SIGNATURES.md).
+/// Parses the user ids that a form names beside a number. They are certain while the string that Twilio signed has
+/// exactly one place for each: a contact who writes such a name into a message may have moved it (docs/SIGNATURES.md).
 fn links(pair: &Pair, form: &str) -> Vec<Link> {
     if pair.theirs.channel != contact::CHANNEL || !phone::is_e164(&pair.theirs.number) {
         return Vec::new();
@@ -316,7 +317,8 @@ pub fn is_from(form: &str, number: &str) -> bool {
     from.as_deref() == Some(number) && to.as_deref() != Some(number)
 }
 
-/// Parameters of an inbound message that decide whom it is from and whether it opts out; those of replies last.
+/// Parameters of an inbound message that decide who sent it and whether it opts out. The parameters of replies come
+/// last.
 const READ_OF_INBOUND: [&str; 9] = [
     "From",
     "To",
@@ -329,8 +331,8 @@ const READ_OF_INBOUND: [&str; 9] = [
     "ListId",
 ];
 
-/// Reads the two ends of a status's message. A Messaging Service may not have chosen `From` yet, so it may be missing or
-/// empty; the person is the recipient, or the sender of a message that was inbound.
+/// Parses the two ends of a status's message. A Messaging Service may not have chosen `From` yet, so it may be missing
+/// or empty. The contact is the recipient, or the sender if the message was inbound.
 fn ends(account_sid: &str, form: &str, is_about_inbound: bool) -> Option<Pair> {
     let [from, to] = parameters(form, ["From", "To"]);
     match is_about_inbound {
@@ -339,8 +341,8 @@ fn ends(account_sid: &str, form: &str, is_about_inbound: bool) -> Option<Pair> {
     }
 }
 
-/// The first parameter of each name: the filter lets no single-valued field pass twice, and the first is the one it
-/// judged. To decode a whole form for a few of its fields would be most of what reading a claim costs.
+/// Returns the first parameter of each name. The filter rejects repeated single-valued fields, and verified the first
+/// one. Decoding the whole form for a few fields would be most of the cost of parsing a claim.
 fn parameters<'a, const N: usize>(form: &'a str, names: [&str; N]) -> [Option<Parameter<'a>>; N] {
     let mut found = [const { None }; N];
     let mut start = 0;
@@ -348,7 +350,7 @@ fn parameters<'a, const N: usize>(form: &'a str, names: [&str; N]) -> [Option<Pa
     for end in ends {
         let parameter = Parameter(form.get(start..end).unwrap_or_default());
         start = end.saturating_add(1);
-        // Nobody escapes the names we know; who does means the same.
+        // Twilio does not escape the known names; an escaped name means the same.
         let first = parameter.0.as_bytes().first();
         let may_be_wanted =
             first == Some(&b'%') || names.iter().any(|wanted| wanted.as_bytes().first() == first);
@@ -364,12 +366,12 @@ fn parameters<'a, const N: usize>(form: &'a str, names: [&str; N]) -> [Option<Pa
     found
 }
 
-/// One parameter as it stands in the form: `Body=Hello+there`.
+/// One parameter as it is encoded in the form: `Body=Hello+there`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Parameter<'a>(&'a str);
 
 impl<'a> Parameter<'a> {
-    /// Name and value, as they stand there.
+    /// Returns the encoded name and value.
     fn parts(self) -> (&'a str, &'a str) {
         let equals = memchr::memchr(b'=', self.0.as_bytes()).unwrap_or(self.0.len());
         let (name, value) = self.0.split_at_checked(equals).unwrap_or((self.0, ""));
@@ -384,7 +386,8 @@ impl<'a> Parameter<'a> {
         decoded(self.parts().1)
     }
 
-    /// Whether there are more than `most` words in it for certain: most messages need not be decoded to be known as no keyword.
+    /// Returns whether the value certainly has more than `most` words. It rules out a keyword without decoding most
+    /// messages.
     fn has_more_words(self, most: usize) -> bool {
         let (_, value) = self.parts();
         let has_letter = |word: &&str| {
@@ -398,7 +401,7 @@ impl<'a> Parameter<'a> {
     }
 }
 
-/// As the filter reads it too: what is no escape stands for itself, what is no UTF-8 for U+FFFD.
+/// Decodes form text as the filter does: an invalid escape stays as it is, and invalid UTF-8 becomes U+FFFD.
 fn decoded(text: &str) -> Cow<'_, str> {
     if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
@@ -427,9 +430,9 @@ fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
     identity.error_code.as_deref().map_or(Ok(()), |code| part("error_code", code))
 }
 
-/// A `:` would let two identities share a dedupe key.
+/// Validates one part. A `:` in it would let two identities share a dedupe key.
 fn part(name: &str, value: &str) -> Result<(), String> {
-    // Twilio's own are ASCII: no need to look for characters in them, nor, once there is one, for where it is.
+    // Twilio's own ids are ASCII: this fast path neither decodes characters nor finds the position of a bad one.
     let is_short = (1..=LONGEST_PART).contains(&value.len());
     let refused = |byte: u8| (byte == b':') | byte.is_ascii_control();
     let has_refused = || value.bytes().fold(false, |found, byte| found | refused(byte));
@@ -478,7 +481,7 @@ mod tests {
     }
 
     proptest! {
-        /// As the whole form says, decoded.
+        /// Expected result: the first parameters of the whole form, decoded.
         #[test]
         fn parameters_are_those_of_the_form(form in "([FTo%+=&a46rm]|From=|To=|&|=|%46rom|Fr%6Fm|é|%ff){0,16}") {
             let first = |wanted: &str| {
@@ -489,7 +492,7 @@ mod tests {
             prop_assert_eq!(found, [first("From"), first("To")]);
         }
 
-        /// What is not decoded is no keyword when it is.
+        /// A body that is not decoded is never a keyword.
         #[test]
         fn words_are_words(body in "([a-z0-9é+&=!]|%[0-9A-F]{2}|%|%C3%A9|STOP|%20){0,8}") {
             let parameter = Parameter(&body);
@@ -530,7 +533,7 @@ mod tests {
             "Body=hi&ExternalUserId=whatsapp%3AUS.3149&ParentExternalUserId=whatsapp%3AUS.ENT.7",
         );
         assert!(found.len() == 2 && found.iter().all(|link| link.is_certain), "{found:?}");
-        // The own id of who wrote this is hidden in a name that nobody knows.
+        // The writer's own id is hidden in a parameter name that Twilio does not document.
         for cut in [
             "Body=hi&ExternalUserId=whatsapp%3AUS.1&ExternalUserIdw=hatsapp%3AUS.3149",
             "Body=hi+ExternalUserIdwhatsapp%3AUS.1&ExternalUserId=whatsapp%3AUS.3149",
@@ -608,14 +611,14 @@ mod tests {
             ("failed", None, true),
             ("failed", Some("30009"), true),
             ("failed", Some("99999"), true),
-            // It would suppress.
+            // Its error code would suppress.
             ("failed", Some("21610"), true),
             ("failed", Some("30003"), false),
             ("failed", Some("63016"), false),
             ("undelivered", None, false),
             ("delivered", None, false),
             ("sent", Some("99999"), false),
-            // The status says it already.
+            // The status itself already names the direction.
             ("failed", Some("30039"), false),
             ("receiving", None, false),
         ] {
