@@ -1,5 +1,5 @@
-//! Who may call: a bearer token is looked up, its scope held against what is asked for, and who asks too often waits.
-//! What a handler may show is then up to the [`Caller`] it finds in the request.
+//! Access control of the HTTP API: looks up the bearer token, compares its scope with the scope that the path needs, and
+//! limits the request rate. Handlers decide, by the [`Caller`] in the request, which data they may show.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -30,13 +30,13 @@ use twilio_edge_platform::{
 };
 use twilio_edge_services::access::api_keys::{Caller, Refusal};
 
-/// Who asked, for who writes down what was answered.
+/// Name of the caller, left in the response for the request log.
 #[derive(Debug, Clone)]
 pub(super) struct Actor(pub(super) String);
 
-/// How often one may ask.
+/// Rate limits of the API.
 pub(super) struct Limits {
-    /// There are as many as there are keys: nobody is counted here before being known.
+    /// One token bucket per key. Only known keys are counted, so the number of entries is bounded.
     callers: DefaultKeyedRateLimiter<String>,
     strangers: BadTokenLimiter,
 }
@@ -59,17 +59,18 @@ impl Limits {
     }
 }
 
-/// Filters. Not limited: what they ask for is what Twilio sends, and each waits for its answer.
+/// Admits filters (scope edge). They are not rate-limited: their load follows from the webhooks that Twilio sends, and
+/// each webhook waits for its answer.
 pub(super) async fn edge(State(app): State<App>, request: Request, next: Next) -> Response {
     admitted(&app, Scope::Edge, request, next).await
 }
 
-/// Applications.
+/// Admits applications (scope app).
 pub(super) async fn application(State(app): State<App>, request: Request, next: Next) -> Response {
     admitted(&app, Scope::App, request, next).await
 }
 
-/// Administrators.
+/// Admits administrators (scope admin).
 pub(super) async fn administration(
     State(app): State<App>,
     request: Request,
@@ -110,7 +111,7 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
     response
 }
 
-/// Who calls, if their token is ours and good for this.
+/// Returns the caller of a bearer token, if the token is known and permits `needed`.
 async fn known(
     app: &App,
     needed: Scope,
@@ -118,7 +119,8 @@ async fn known(
     address: Option<IpAddr>,
 ) -> Result<Caller, Problem> {
     let strangers = &app.limits.strangers;
-    // What else comes from an address locks no good key out: only tokens that cannot be one are refused unlooked at.
+    // Bad tokens from an address never lock out a good key behind the same address: a limited address is refused without
+    // a lookup only if its token cannot be a good one.
     let wait = address.and_then(|address| strangers.wait(address, Instant::now()));
     let limited = |wait| {
         app.claims.metrics.limited(Limit::Address);

@@ -1,4 +1,5 @@
-//! `/v1/keys`, for administrators: make, list and revoke API keys. `/v1/key`, for everybody: which key this is.
+//! `/v1/keys`, for administrators: creates, lists and revokes API keys. `/v1/key`, for every key: describes the key
+//! itself.
 
 use axum::{
     Extension,
@@ -33,7 +34,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::{Caller, Refusal};
 use twilio_edge_store::{Done, Key, Turn};
 
-/// An API key. Times are RFC 3339.
+/// An API key. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
 struct ApiKey {
     id: String,
@@ -61,7 +62,7 @@ impl ApiKey {
     }
 }
 
-/// A key to be made.
+/// Request to create an API key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedKey {
@@ -70,40 +71,42 @@ struct WantedKey {
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     )]
     name: String,
-    /// What it permits: no more than the key that makes it. Keys of scope `edge` are made on the command line, or with the edge
-    /// token before there is an administrator.
+    /// Scope of the new key, at most that of the key that creates it. Keys of scope `edge` are made on the command line,
+    /// or with the edge token as long as no admin key exists.
     scope: Scope,
-    /// The only account it sees; that of the key that makes it, if that one is bound.
+    /// The only account the new key sees: `AC` and 32 hexadecimal digits. Defaults to the account of the key that creates
+    /// it.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
 }
 
-/// A new key.
+/// A new key with its token.
 #[derive(Serialize, ToSchema)]
 struct CreatedKey {
     key: ApiKey,
-    /// What its owner has to send. Told this once: `null` in the answer to a copy of the request.
+    /// Bearer token of the key. It is shown once: `null` in the answer to a copy of the request.
     token: Option<String>,
 }
 
-/// A page of keys, the newest first.
+/// A page of API keys, the newest first.
 #[derive(Serialize, ToSchema)]
 struct KeyList {
     keys: Vec<ApiKey>,
     next_cursor: Option<String>,
 }
 
-/// For administrators.
+/// Routes for administrators.
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(fetch, revoke))
 }
 
-/// For everybody who has a key.
+/// Route for every key.
 pub(super) fn own_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(own))
 }
 
-/// Makes a key. Its token is in this answer and in no other: whoever has lost it revokes the key and makes another.
+/// Creates an API key. The answer is the only one that contains the token; if the token is lost, revoke the key and
+/// create another.
 #[utoipa::path(
     post,
     path = "/v1/keys",
@@ -143,7 +146,7 @@ async fn create(
     Ok(response)
 }
 
-/// What copies of the request are answered: all but the token, which is not stored.
+/// Returns the answer for copies of the request: it lacks the token, which is not stored.
 fn repeated(key: &Key) -> Answer {
     let created = CreatedKey { key: ApiKey::of(key.clone()), token: None };
     Answer {
@@ -160,7 +163,7 @@ fn place(key: &Key) -> String {
     format!("/v1/keys/{}", key.id)
 }
 
-/// The keys, the newest first, revoked ones too.
+/// Lists API keys, the newest first, with the revoked ones.
 #[utoipa::path(
     get,
     path = "/v1/keys",
@@ -193,7 +196,7 @@ async fn list(
     Ok(json(&KeyList { keys: found.into_iter().map(ApiKey::of).collect(), next_cursor }))
 }
 
-/// One key.
+/// Returns one API key.
 #[utoipa::path(
     get,
     path = "/v1/keys/{id}",
@@ -216,7 +219,7 @@ async fn fetch(
     Ok(json(&ApiKey::of(key)))
 }
 
-/// Makes a key invalid, for good; doing it again changes nothing.
+/// Revokes an API key permanently. Revoking it again changes nothing.
 #[utoipa::path(
     delete,
     path = "/v1/keys/{id}",
@@ -239,7 +242,7 @@ async fn revoke(
     Ok(json(&ApiKey::of(key)))
 }
 
-/// The key this request was sent with.
+/// Returns the API key that the request was sent with.
 #[utoipa::path(
     get,
     path = "/v1/key",

@@ -1,4 +1,4 @@
-//! State that all handlers share.
+//! State shared by all handlers.
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
@@ -17,11 +17,11 @@ use twilio_edge_store::{Idempotency, histories::Histories};
 
 use super::access::Limits;
 
-/// Everything a handler may use, behind one pointer: it is cloned several times for each request.
+/// Everything a handler may use, behind one pointer, because axum clones the state several times per request.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 
-/// See [`App`].
+/// Fields of [`App`].
 pub struct Parts {
     pub(crate) claims: Claims,
     pub(crate) accounts: Option<Accounts>,
@@ -31,7 +31,7 @@ pub struct Parts {
     pub(crate) telemetry: Telemetry,
     pub(crate) limits: Arc<Limits>,
     pub(crate) request_timeout: Duration,
-    /// Of claims and settlements, and of everything else.
+    /// Largest request body in bytes: of claims and settlements, and of all other requests.
     pub(crate) max_body_bytes: (usize, usize),
     pub(crate) max_import_bytes: usize,
     pub(crate) max_media_bytes: usize,
@@ -40,7 +40,8 @@ pub struct Parts {
     pub(crate) sending: Sending,
     pub(crate) shelves: ReplaySources,
     pub(crate) idempotency: Idempotency,
-    /// How long anybody may wait for what Twilio says, and how long whoever speaks Twilio's words for what Twilio says.
+    /// `longest_wait`: upper bound of `wait_ms`. `patience`: how long a drop-in request waits for Twilio before it gets
+    /// our own answer.
     pub(crate) longest_wait: Duration,
     pub(crate) patience: Duration,
 }
@@ -54,7 +55,7 @@ impl Deref for App {
 }
 
 impl App {
-    /// What both listeners share.
+    /// Builds the state that the listeners share.
     #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         claims: Claims,
@@ -71,7 +72,7 @@ impl App {
         let permissions =
             Permissions::new(claims.stores.consents(), claims.stores.policies(), Some(metrics));
         let request_timeout = Duration::from_millis(config.http.request_timeout_ms);
-        // Longer than whoever has a request can still be about to change something.
+        // Longer than a request can still change something: its timeout, and two database timeouts.
         let hold = request_timeout + Duration::from_millis(config.database.timeout_ms) * 2;
         let keep = Duration::from_secs(config.api.idempotency_ttl_s);
         let idempotency = claims.stores.idempotency(hold, keep);

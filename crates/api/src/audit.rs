@@ -19,7 +19,7 @@ use twilio_edge_domain::{api_key::Scope, cursor::Cursor, window::rfc3339};
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::AuditEntry;
 
-/// One change: who did what to whose what, when and from where.
+/// One administrative change: the actor, the action, the object, the account, the time and the source address.
 #[derive(Serialize, ToSchema)]
 struct Change {
     id: i64,
@@ -47,7 +47,7 @@ impl Change {
     }
 }
 
-/// A page of changes, the newest first.
+/// A page of administrative changes, the newest first.
 #[derive(Serialize, ToSchema)]
 struct ChangeList {
     entries: Vec<Change>,
@@ -58,7 +58,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// Every administrative change, the newest first.
+/// Lists the administrative changes, the newest first.
 #[utoipa::path(
     get,
     path = "/v1/audit",

@@ -1,6 +1,5 @@
-//! How many tokens that are not ours one address may show: guessing must not cost the database a look each time, and a
-//! client left with a revoked key must not fill its log. Holds a bounded number of addresses, whoever knocks; knows nothing
-//! of what a token is.
+//! Limit of unknown tokens per address. It prevents two costs: a database lookup for each guess, and a log full of
+//! refusals from a client with a revoked key. Holds a bounded number of addresses, and does not know the form of a token.
 
 use std::{
     collections::HashMap,
@@ -9,29 +8,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most addresses told apart; all others count as one.
+/// Largest number of addresses with an entry of their own. All further addresses share one entry.
 const MOST: usize = 4096;
 
-/// The one that all others are.
+/// Key of the shared entry.
 const CROWD: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// Each address with the time at which its last bad token is forgiven, were there no allowance.
+/// Leaky bucket per address: the time at which its last bad token is forgiven, if there were no allowance.
 pub(super) struct BadTokenLimiter {
-    /// For how long one bad token counts.
+    /// Time after which one bad token is forgiven.
     each: Duration,
-    /// How far ahead of now forgiveness may be.
+    /// Largest distance of that time from now.
     allowance: Duration,
     met: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl BadTokenLimiter {
-    /// So many at once, and on average as many within each minute.
+    /// Permits `per_minute` bad tokens at once, and as many per minute on average.
     pub(super) fn new(per_minute: u32) -> BadTokenLimiter {
         let allowance = Duration::from_secs(60);
         BadTokenLimiter { each: allowance / per_minute.max(1), allowance, met: Mutex::default() }
     }
 
-    /// How long the next token from there has to wait, if it has to.
+    /// Returns how long the next token from `address` has to wait; `None` if it need not wait.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
         let forgiven = met.get(&place(&met, network(address)))?;
@@ -39,7 +38,7 @@ impl BadTokenLimiter {
         full.checked_duration_since(now + self.allowance).filter(|wait| !wait.is_zero())
     }
 
-    /// One was not ours.
+    /// Counts one bad token of `address`.
     pub(super) fn note(&self, address: IpAddr, now: Instant) {
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
         if met.len() >= MOST {
@@ -47,17 +46,18 @@ impl BadTokenLimiter {
         }
         let place = place(&met, network(address));
         let forgiven = met.entry(place).or_insert(now);
-        // Those under way when it was used up do not make it wait longer.
+        // Requests that were in progress when the allowance ran out do not extend the wait.
         *forgiven = ((*forgiven).max(now) + self.each).min(now + self.allowance);
     }
 }
 
-/// The entry of an address: its own, or the crowd's when there is no room for one more.
+/// Returns the entry of an address: its own, or the shared one if there is no room for another.
 fn place(met: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
     if met.len() < MOST || met.contains_key(&address) { address } else { CROWD }
 }
 
-/// Who has one IPv6 address has the whole /64 it is in.
+/// Returns the network that counts as one address: the /64 of an IPv6 address, because one subscriber usually has all of
+/// it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -79,7 +79,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the times: in no minute more than twice the allowance gets through, and who waits as told is let in.
+        /// At any sequence of times, at most twice the allowance gets through per minute, and a client that waits as
+        /// specified is admitted.
         #[test]
         fn no_more_get_through_than_allowed(
             per_minute in 1u32..50,
@@ -126,7 +127,7 @@ mod tests {
             strangers.note(IpAddr::from(n.to_be_bytes()), now);
         }
         assert!(strangers.met.lock().unwrap().len() <= MOST + 1);
-        // Who is not told apart waits with the others; when time has gone by there is room again.
+        // An address in the shared entry waits with the others. After a minute there is room again.
         assert!(strangers.wait(address("255.0.0.1"), now).is_some());
         let later = now + Duration::from_secs(60);
         strangers.note(address("255.0.0.1"), later);

@@ -9,7 +9,7 @@ use axum::{
 
 use super::{kinds, problem::Problem};
 
-/// All of the body, or why not.
+/// Returns the whole body, or the refusal: too large or not readable.
 pub(crate) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     body.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
@@ -19,7 +19,8 @@ pub(crate) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Proble
     })
 }
 
-/// What the body asks for, or why not. A list is nothing: it would be read as fields in the order they happen to have here.
+/// Parses the body as a JSON object. A JSON array is refused: serde would read it as the fields in the order of the
+/// struct.
 pub(crate) fn object<T: serde::de::DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<T, Problem> {
@@ -30,7 +31,7 @@ pub(crate) fn object<T: serde::de::DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|error| Problem::unreadable(&error.to_string()))
 }
 
-/// What a filter sent, as `T`, or why not; `version` is which one it says it speaks.
+/// Parses the body of a filter's request as `T`; `version` returns the protocol version of the parsed value.
 pub(crate) fn read<T: serde::de::DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     version: impl Fn(&T) -> u32,
@@ -42,7 +43,7 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(
             return Ok(request);
         }
         Ok(request) => f64::from(version(&request)),
-        // Another version may look different in every other respect: that comes before what is wrong with this one.
+        // Another protocol version may differ in every other respect, so the version is reported before any other error.
         Err(error) => match serde_json::from_slice(&body).map_err(unreadable)? {
             Versioned { v } if v == f64::from(twilio_edge_contract::PROTOCOL_VERSION) => {
                 return Err(unreadable(error));
@@ -58,7 +59,7 @@ struct Versioned {
     v: f64,
 }
 
-/// The size every batch is checked for.
+/// Refuses a batch of more than [`twilio_edge_contract::MAX_BATCH`] entries.
 pub(crate) fn check_batch(size: usize) -> Result<(), Problem> {
     if size > twilio_edge_contract::MAX_BATCH {
         return Err(Problem::batch_too_large(size));
@@ -69,7 +70,7 @@ pub(crate) fn check_batch(size: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A reply the filter takes: 200, JSON.
+/// Renders a reply as JSON with status 200.
 pub(crate) fn json(reply: &impl serde::Serialize) -> Response {
     match serde_json::to_vec(reply) {
         Ok(body) => {

@@ -1,4 +1,4 @@
-//! `POST /v1/checks`: may this be sent to this person now?
+//! `POST /v1/checks`: checks whether a message may be sent to a recipient now.
 
 use axum::{
     Extension,
@@ -24,38 +24,38 @@ use twilio_edge_domain::{
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::{api_keys::Caller, permissions::Intent};
 
-/// What is to be sent, by whom, to whom.
+/// A message to check: its sender, recipient, kind and category.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Check {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Our number or sender. Without, the window is that with any of ours.
+    /// Own number or sender. If omitted, a conversation window with any own number counts.
     from: Option<String>,
-    /// The person: `+15551234567`, `whatsapp:+15551234567`.
+    /// Recipient, such as `+15551234567` or `whatsapp:+15551234567`.
     #[schema(min_length = 1, max_length = 255)]
     to: String,
-    /// Where `to` does not say.
+    /// Channel of the recipient, such as `sms` or `whatsapp`, if `to` has no channel prefix.
     #[schema(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
-    /// Of a number without a country code: two letters.
+    /// Country of a number that has no country code: two letters, such as `DE`.
     #[schema(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
-    /// What it is for. Without, `service` for free text and `marketing` for a template.
+    /// Purpose of the message. Defaults to `service` for free text and to `marketing` for a template.
     category: Option<Category>,
-    /// Free text or a template.
+    /// Kind of the message: free text or a template.
     kind: Kind,
 }
 
-/// Whether it may be sent, and what every rule says.
+/// Result of a check: the decision, and the verdict of every rule.
 #[derive(Serialize, ToSchema)]
 struct CheckAnswer {
     allowed: bool,
     account_sid: String,
     to: String,
     channel: String,
-    /// Of the number: two letters, none if it belongs to no country.
+    /// Country of the number: two letters; `null` if the number belongs to no country.
     country: Option<String>,
     category: Category,
     kind: Kind,
@@ -66,7 +66,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(check))
 }
 
-/// May this be sent to this person now? Nothing is sent. What a STOP has said to any sidecar counts here at once.
+/// Checks whether a message may be sent to a recipient now. Nothing is sent. A STOP that any sidecar received counts at
+/// once.
 #[utoipa::path(
     post,
     path = "/v1/checks",

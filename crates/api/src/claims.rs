@@ -1,4 +1,4 @@
-//! `POST /edge/v1/claims`: may these webhooks be forwarded?
+//! `POST /edge/v1/claims`: decides whether webhooks may be forwarded.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(claim))
 }
 
-/// May these webhooks be forwarded? One verdict per claim, in order.
+/// Decides whether webhooks may be forwarded. The answer has one verdict per claim, in the same order.
 #[utoipa::path(
     post,
     path = "/edge/v1/claims",
@@ -50,7 +50,7 @@ async fn claim(
     app.claims.metrics.batched(Batch::Claims, request.claims.len());
     let traced = app.telemetry.traced(&request.claims);
     let asked = Instant::now();
-    // Thousands of bytes to move through every layer above, if it were part of this.
+    // Boxed: the future has thousands of bytes, which every layer above would otherwise move.
     let claiming = Box::pin(app.claims.claim(request.claims, now_ms()));
     let (verdicts, steps) = match traced {
         Some(_) => steps::taken_by(claiming).await,

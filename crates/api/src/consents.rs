@@ -1,5 +1,5 @@
-//! `/v1/consents`: what people agreed to be written about, with the evidence. It is added to, by applications and in lists by
-//! administrators; nothing is changed or deleted here.
+//! `/v1/consents`: consents of contacts, with their evidence. Applications add single consents, administrators add lists.
+//! Consents are never changed or deleted here.
 
 use axum::{
     Extension,
@@ -37,74 +37,74 @@ use twilio_edge_domain::{
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::{ConsentsPage, Turn};
 
-/// Which of an account's.
+/// Filter of the consents of an account.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only on this channel.
+    /// Channel of the consents, such as `whatsapp`.
     #[param(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
-    /// Only of this category.
+    /// Category of the consents.
     category: Option<Category>,
-    /// Everything that was ever said, not only what counts of it.
+    /// True: return the whole history. False, the default: return only the consents in effect.
     history: Option<bool>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
-/// One number.
+/// Account and channel of one number.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AccountQuery {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only on this channel.
+    /// Channel of the consents, such as `whatsapp`.
     #[param(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
 }
 
-/// A page of consents, in the order of numbers.
+/// A page of consents, ordered by number.
 #[derive(Serialize, ToSchema)]
 struct ConsentList {
     consents: Vec<ConsentView>,
     next_cursor: Option<String>,
 }
 
-/// What a person said, and the evidence of it.
+/// Consent of a contact, with its evidence.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewConsent {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// `+15551234567`, `whatsapp:+15551234567`, or as people write it.
+    /// Number of the contact: `+15551234567`, `whatsapp:+15551234567`, or a common spelling of it.
     #[schema(min_length = 1, max_length = 255)]
     number: String,
-    /// Where the number does not say.
+    /// Channel of the number, such as `sms` or `whatsapp`, if the number has no channel prefix.
     #[schema(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
-    /// Of a number without a country code: two letters.
+    /// Country of a number that has no country code: two letters, such as `DE`.
     #[schema(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
     category: Category,
-    /// `granted` if not said.
+    /// State of the consent. Defaults to `granted`.
     state: Option<consent::State>,
-    /// When they said so: an instant of RFC 3339 or a day of UTC; now if not said.
+    /// Time at which the contact gave or withdrew the consent: RFC 3339, or a day in UTC. Defaults to now.
     at: Option<String>,
-    /// Where: a form, a call, a contract.
+    /// Source of the evidence, such as a form, a call or a contract.
     #[schema(min_length = 1, max_length = 100)]
     source: String,
-    /// What they were shown, and said.
+    /// Text that the contact was shown, and the reply.
     #[schema(max_length = 4000)]
     proof: Option<String>,
     ip: Option<String>,
@@ -112,24 +112,24 @@ struct NewConsent {
     user_agent: Option<String>,
 }
 
-/// What was recorded.
+/// A recorded consent.
 #[derive(Serialize, ToSchema)]
 struct RecordedConsent {
     consent: ConsentView,
-    /// False if the same evidence was known already.
+    /// False if the same evidence was recorded before.
     new: bool,
 }
 
-/// What a person said, and what counts of it.
+/// Consents of a contact: those in effect, and the history.
 #[derive(Serialize, ToSchema)]
 struct ContactConsents {
-    /// By channel and category.
+    /// Consents in effect, one per channel and category.
     current: Vec<ConsentView>,
-    /// Everything, the latest first: a thousand pieces at most.
+    /// All recorded consents, the latest first, at most 1000.
     history: Vec<ConsentView>,
 }
 
-/// For applications, and for administrators who call there.
+/// Routes for applications, and for administrators who call that listener.
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, record))
@@ -137,12 +137,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(fetch))
 }
 
-/// For administrators, with a limit of its own.
+/// Route for administrators, with a body limit of its own.
 pub(super) fn import_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(import))
 }
 
-/// Consents, in the order of numbers.
+/// Lists the consents of an account, ordered by number.
 #[utoipa::path(
     get,
     path = "/v1/consents",
@@ -175,7 +175,7 @@ async fn list(
     Ok(json(&ConsentList { consents: found.iter().map(ConsentView::of).collect(), next_cursor }))
 }
 
-/// What a number said, and what counts of it.
+/// Returns the consents of one number: those in effect, and the history.
 #[utoipa::path(
     get,
     path = "/v1/consents/{number}",
@@ -204,7 +204,7 @@ async fn fetch(
     Ok(json(&ContactConsents { current: current.iter().map(ConsentView::of).collect(), history }))
 }
 
-/// Records that a person agreed, or took it back. The same evidence again changes nothing.
+/// Records that a contact gave or withdrew a consent. Sending the same evidence again changes nothing.
 #[utoipa::path(
     post,
     path = "/v1/consents",
@@ -249,8 +249,8 @@ async fn record(
     Ok(json(&RecordedConsent { consent: ConsentView::of(&consent), new }))
 }
 
-/// Records everything on a list: CSV with columns `number`, `category`, `source` and, where there is something to say,
-/// `channel`, `state`, `at`, `proof`, `ip`, `user_agent`.
+/// Imports consents from CSV. The columns `number`, `category` and `source` are required; `channel`, `state`, `at`,
+/// `proof`, `ip` and `user_agent` are optional.
 #[utoipa::path(
     post,
     path = "/v1/consents/import",
@@ -278,7 +278,7 @@ async fn import(
     csv::report(checked, added)
 }
 
-/// Everything that was ever said, as CSV, in the order of numbers.
+/// Exports the whole history of consents as CSV, ordered by number.
 #[utoipa::path(
     get,
     path = "/v1/consents/export",

@@ -1,5 +1,5 @@
-//! Lists as CSV, over HTTP: one that comes is taken whole or, where that is asked for, without its bad lines; one that goes
-//! is streamed, a page of the database at a time.
+//! CSV imports and exports over HTTP. An import is accepted whole, or with `partial` without its bad lines. An export is
+//! streamed one database page at a time.
 
 use std::{collections::BTreeSet, future::Future};
 
@@ -21,26 +21,26 @@ use twilio_edge_domain::{
 use twilio_edge_services::access::{api_keys::Caller, permissions::Permissions};
 use twilio_edge_store::StoreError;
 
-/// Rows read at a time.
+/// Rows per database page.
 pub(super) const PAGE: i64 = 500;
 
-/// Whose list, and how it is read.
+/// Parameters of a CSV import.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Import {
-    /// Whose: said even by a key that is bound to one.
+    /// Account SID. It is required even if the key is bound to an account.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     pub(super) account_sid: String,
-    /// Of numbers without a country code: two letters.
+    /// Country of numbers that have no country code: two letters, such as `DE`.
     #[param(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
-    /// Take the good lines where some are bad; without, one bad line refuses the list.
+    /// True: import the good lines and skip the bad ones. False, the default: one bad line refuses the whole list.
     pub(super) partial: Option<bool>,
 }
 
 impl Import {
-    /// What a line of it does not say.
+    /// Returns the values that are the same for every line of the list.
     pub(super) fn about(
         &self,
         account_sid: &str,
@@ -58,21 +58,21 @@ impl Import {
     }
 }
 
-/// What became of a list.
+/// Result of a CSV import.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Imported {
-    /// Good lines.
+    /// Number of good lines.
     lines: usize,
-    /// Those that said something new.
+    /// Number of lines that added something new.
     added: usize,
-    /// The lines that were left out, the first hundred of them.
+    /// Skipped lines, at most the first 100.
     bad: Vec<BadLine>,
-    /// How many there are.
+    /// Number of skipped lines.
     bad_lines: usize,
 }
 
-/// The list, if it may be taken, and what was found when it was read to its end. A long list takes a while: that is not
-/// spent where claims are answered.
+/// Returns the list, if it may be imported, and the result of its check. The check of a long list takes a while, so it
+/// runs on a blocking thread and does not delay claims.
 pub(super) async fn checked<T: 'static>(
     permissions: &Permissions,
     account_sid: &str,
@@ -94,7 +94,7 @@ pub(super) async fn checked<T: 'static>(
     }
 }
 
-/// Reads a list to its end: what is wrong with it, and which addresses the database has to be asked about.
+/// Reads a list to its end. Returns its errors, and the addresses that have to be looked up in the database.
 async fn read<T: 'static>(
     list: List<Bytes, T>,
 ) -> Result<(List<Bytes, T>, Checked, BTreeSet<Address>), Problem> {
@@ -109,7 +109,7 @@ async fn read<T: 'static>(
     reading.await.map_err(|error| Problem::internal(&error.to_string()))
 }
 
-/// What became of it.
+/// Renders the result of an import.
 pub(super) fn report(
     checked: Checked,
     added: Result<usize, StoreError>,
@@ -119,8 +119,9 @@ pub(super) fn report(
     Ok(json(&Imported { lines, added, bad, bad_lines }))
 }
 
-/// A list as it is read: `page` is asked for what comes after a row, until there is nothing. What cannot be read at first is
-/// a refusal; what cannot be read later breaks the connection, so that half a list is not taken for a whole one.
+/// Streams a CSV export: calls `page` with the last row of the previous page until there are no more rows. An error of
+/// the first page is a refusal. An error of a later page breaks the connection, so that no client takes half a list for a
+/// whole one.
 pub(super) async fn streamed<T, F>(
     names: Vec<u8>,
     page: impl Fn(Option<T>) -> F + Send + 'static,

@@ -1,4 +1,5 @@
-//! `/v1/dead-letters`: what sinks did not take. Listed, looked into, and decided about as [`twilio_edge_services::inbound::dead_letters`] says.
+//! `/v1/dead-letters`: lists, shows, retries and discards dead letters. The rules are those of
+//! [`twilio_edge_services::inbound::dead_letters`].
 
 use axum::{
     Extension,
@@ -26,57 +27,57 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::{DeadLetter, DeadLetterDetail, DeadLetters, Fate};
 
-/// Looked at for one answer: more are asked for again.
+/// Largest number of dead letters that one request changes. The caller repeats the request for more.
 const MOST: usize = 5000;
 
-/// Longest name of a sink that is looked for.
+/// Longest sink name in a query, in bytes.
 const LONGEST_SINK: usize = 100;
 
-/// Which to list.
+/// Filter of the dead letters.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Only what belongs to this account.
+    /// Account SID of the dead letters.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only what this sink did not take.
+    /// Name of the sink of the dead letters.
     #[param(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9_-]+$")]
     sink: Option<String>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
-/// A delivery that was given up.
+/// A dead letter: a delivery that was given up.
 #[derive(Serialize, ToSchema)]
 struct DeadLetterShown {
     id: i64,
     sink: String,
     account_sid: String,
-    /// Of the webhook: `event_id` of the event.
+    /// Id of the webhook: `event_id` of the event.
     event_id: String,
-    /// What the sink was or would be sent as `webhook-id`.
+    /// Value of the `webhook-id` header that the sink receives.
     delivery_id: String,
     given_up_at: Option<String>,
-    /// When it was to be delivered, or was brought on its way again.
+    /// Time at which the delivery was queued, or queued again by a retry, in RFC 3339.
     recorded_at: Option<String>,
     tries: i64,
-    /// Why the last try failed.
+    /// Error of the last attempt.
     reason: Option<String>,
 }
 
-/// A page of them, the latest first.
+/// A page of dead letters, the latest first.
 #[derive(Serialize, ToSchema)]
 struct DeadLetterList {
     dead_letters: Vec<DeadLetterShown>,
     next_cursor: Option<String>,
 }
 
-/// One of them, as it stands now.
+/// A dead letter in its current state.
 #[derive(Serialize, ToSchema)]
 struct DeadLetterTold {
     id: i64,
@@ -84,41 +85,41 @@ struct DeadLetterTold {
     account_sid: String,
     event_id: String,
     delivery_id: String,
-    /// `dead`, or what became of it since: `waiting`, `done`, `discarded`.
+    /// State of the delivery: `dead`, or after a retry or discard `waiting`, `done` or `discarded`.
     state: String,
-    /// When it was given up, taken or discarded.
+    /// Time at which the delivery was given up, delivered or discarded, in RFC 3339.
     ended_at: Option<String>,
     recorded_at: Option<String>,
     tries: i64,
     reason: Option<String>,
-    /// What the sink is sent; `null` when it is not in the ledger any more.
+    /// Event that the sink receives; `null` if the ledger no longer has it.
     #[schema(value_type = Option<Object>)]
     event: Option<Value>,
 }
 
-/// Which are meant: of each that is named, and at least one is.
+/// Selection of dead letters. At least one field is required; a dead letter must match every given field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Chosen {
-    /// These; else all of the sink and account.
+    /// Numbers of the dead letters. If omitted, all of the sink and account are selected.
     #[schema(min_items = 1, max_items = 5000)]
     ids: Option<Vec<i64>>,
-    /// Only what this sink did not take.
+    /// Name of the sink of the dead letters.
     #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9_-]+$")]
     sink: Option<String>,
-    /// Only what belongs to this account.
+    /// Account SID of the dead letters.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
 }
 
-/// What was done.
+/// Result of a retry or discard.
 #[derive(Serialize, ToSchema)]
 struct DecidedShown {
-    /// How many were named or found.
+    /// Number of dead letters that were selected.
     found: usize,
-    /// How many of them were dead letters until now.
+    /// Number of deliveries that were dead letters until now and were changed.
     changed: usize,
-    /// Whether that was all; if not, ask again.
+    /// False if more dead letters match; repeat the request then.
     complete: bool,
 }
 
@@ -126,12 +127,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
 }
 
-/// What may be sent twice and is done once.
+/// Routes that heed `Idempotency-Key`.
 pub(super) fn deciding_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(retry)).routes(routes!(discard))
 }
 
-/// Deliveries that were given up, the latest first.
+/// Lists the dead letters, the latest first.
 #[utoipa::path(
     get,
     path = "/v1/dead-letters",
@@ -165,7 +166,7 @@ async fn list(
     Ok(json(&DeadLetterList { dead_letters, next_cursor }))
 }
 
-/// One delivery that was given up, with what it holds and what became of it since.
+/// Returns one dead letter with its event and its current state.
 #[utoipa::path(
     get,
     path = "/v1/dead-letters/{id}",
@@ -187,7 +188,7 @@ async fn fetch(
     Ok(json(&DeadLetterTold::of(found.ok_or_else(nowhere)?)))
 }
 
-/// Brings deliveries that were given up on their way again, with all their patience, before what waits of the same person.
+/// Queues dead letters for delivery again, with a fresh retry budget, before later deliveries of the same contact.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters/retry",
@@ -211,7 +212,7 @@ async fn retry(
     decided
 }
 
-/// Gives deliveries up for good: they are not dead letters any more, and never delivered.
+/// Discards dead letters permanently: they are never delivered.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters/discard",
@@ -297,7 +298,7 @@ impl DeadLetterTold {
     }
 }
 
-/// The account that is asked about: the one of the key, or one of those it sees; none for all of them.
+/// Returns the account of a query: the account of the key, or a named one that the key sees; `None` means all accounts.
 fn account(caller: &Caller, asked: Option<String>) -> Result<Option<String>, Problem> {
     match finding::one_account(asked)? {
         Some(asked) if !caller.sees(&asked) => Err(Problem::other_account()),
@@ -306,7 +307,7 @@ fn account(caller: &Caller, asked: Option<String>) -> Result<Option<String>, Pro
     }
 }
 
-/// What can be the name of a sink, if one is named.
+/// Validates the sink name of a query, if there is one.
 pub(super) fn one_sink(asked: Option<String>) -> Result<Option<String>, Problem> {
     let is_name = |name: &String| {
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

@@ -1,6 +1,7 @@
-//! Twilio's own REST, for applications that keep Twilio's SDK and change where it calls: messages with their media and feedback,
-//! and the account. What is asked for is taken on as by `POST /v1/messages`; what Twilio has, Twilio shows and changes (`resources.rs`). Twilio's description of
-//! its API describes this as well, so ours does not. docs/DROP-IN.md says what differs.
+//! Drop-in replacement of Twilio's REST API, for applications that keep Twilio's SDK and change its base URL: messages
+//! with their media and feedback, and the account. A new message is accepted as by `POST /v1/messages`. Requests about
+//! resources that Twilio has are forwarded to Twilio (`resources.rs`). Twilio's API description covers these paths, so
+//! our OpenAPI document omits them. docs/DROP-IN.md lists the differences.
 
 mod codes;
 mod passed_on;
@@ -50,14 +51,14 @@ use twilio_edge_domain::{
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::{OutboundMessage, Turn, WaitingPage};
 
-/// By which Twilio names a request of its own; some of its clients name theirs by it.
+/// Twilio's header for an idempotency key; some Twilio clients send it.
 const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
 const OUR_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What a message is for, which Twilio does not ask.
+/// Header with the category of a message, which Twilio's API does not have.
 const CATEGORY: HeaderName = HeaderName::from_static("twilio-edge-category");
 
-/// Largest answer of ours that is kept for copies.
+/// Largest stored answer for copies of a request, in bytes.
 const LARGEST: usize = 256 << 10;
 
 pub(super) fn router(app: &App) -> Router<App> {
@@ -79,7 +80,7 @@ pub(super) fn router(app: &App) -> Router<App> {
         .layer(middleware::from_fn(named))
 }
 
-/// From here on, who calls and what they call their request is said as every client of ours says it.
+/// Translates Twilio's credentials and idempotency header into those that the layers below expect.
 async fn named(mut request: Request, next: Next) -> Response {
     let path = request.uri().path().strip_prefix(codes::PATHS).unwrap_or_default();
     let account_sid = path.split('/').nth(1).unwrap_or_default();
@@ -97,7 +98,7 @@ async fn named(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// A copy of a request is told how far its message is now: what is kept for it was written before Twilio was called.
+/// Updates the replayed answer of a copy: the stored answer was written before Twilio was called.
 async fn up_to_date(
     State(app): State<App>,
     request: Request,
@@ -118,7 +119,7 @@ async fn up_to_date(
     Ok(response)
 }
 
-/// Takes a message on, and tells what Twilio said if that is soon.
+/// Accepts a message, and returns Twilio's result if it arrives in time.
 async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -165,7 +166,7 @@ async fn create(
     Ok(response)
 }
 
-/// What waits here, and then what Twilio lists.
+/// Lists the messages that wait here, followed by those that Twilio lists.
 async fn list(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -200,14 +201,14 @@ async fn list(
     Ok(json(&listing.page(&account_sid, &shown, last)))
 }
 
-/// What is shown of a message that was taken on, once Twilio has said what becomes of it, or there is no more time. That it was
-/// taken on is certain: who is told otherwise asks again, for a second message.
+/// Returns the resource of an accepted message once Twilio has decided, or when the time is over. The message is accepted
+/// in any case, so errors of the lookup are ignored: a client that received one would send a second message.
 async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, Refusal> {
     let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, mut id) =
         (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
     let patience = app.patience.saturating_sub(begun.elapsed());
-    // A database that is slow all of a sudden must not make it longer.
+    // The deadline also bounds a slow database.
     let deadline = Instant::now() + patience + Duration::from_millis(200);
     let send = loop {
         let patience = app.patience.saturating_sub(begun.elapsed());
@@ -215,7 +216,7 @@ async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, R
         let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
             return Ok(shown);
         };
-        // What is sent instead is what became of it.
+        // The outcome of a message that was replaced is the outcome of its fallback.
         let instead = app.sending.sends.instead_of(&send.id);
         let Ok(instead) = tokio::time::timeout_at(deadline.into(), instead).await else {
             return Ok(shown);
@@ -231,7 +232,7 @@ async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, R
     if matches!(send.state.as_str(), "refused" | "not_sent") {
         let code = codes::of_end(&send.code).unwrap_or(UNKNOWN);
         let mistake = Mistake::new(code, send.reason);
-        // Twilio's own status, if Twilio refused it.
+        // If Twilio refused the message, the answer has Twilio's own status.
         return Err(match u16::try_from(send.twilio_status) {
             Ok(status @ 400..=499) => mistake.with_status(status),
             _ => mistake,
@@ -242,15 +243,15 @@ async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, R
     Ok(shown)
 }
 
-/// Twilio's 30008: nobody says why.
+/// Twilio's error 30008 (unknown error), used if the reason is unknown.
 const UNKNOWN: u32 = 30008;
 
-/// One of ours, by the name that is made of its id.
+/// Finds one of our messages by the SID that is derived from its id.
 async fn own(app: &App, account_sid: &str, sid: &str) -> Result<Option<OutboundMessage>, Problem> {
     let Some(id) = resource::id(sid) else { return Ok(None) };
     let away = |reason| Problem::unavailable(&reason);
     let mut found = app.sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
-    // What is sent instead of what was refused is what became of it.
+    // The outcome of a refused message that has a fallback is that of its fallback.
     while let Some(refused) = found.as_ref().filter(|send| send.state == "refused") {
         match app.sending.sends.instead_of(&refused.id).await.map_err(away)? {
             Some(instead) => found = Some(instead),

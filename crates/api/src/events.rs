@@ -1,4 +1,4 @@
-//! `GET /v1/events`: the webhooks that came. `GET /v1/events/{id}`: one, with every parameter.
+//! `GET /v1/events`: received webhooks. `GET /v1/events/{id}`: one webhook with every parameter.
 
 use axum::{
     Extension,
@@ -19,39 +19,40 @@ use twilio_edge_domain::cursor;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::histories::Search;
 
-/// Which webhooks. A `+` in a URL is written `%2B`.
+/// Filter of the webhooks. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// About a message from or to this number: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
+    /// Sender or recipient of the message: `+15551234567` matches every channel, `whatsapp:+15551234567` only one.
     #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     number: Option<String>,
-    /// About this message.
+    /// SID of the message.
     sid: Option<String>,
-    /// Messages that came, or word of those that we sent.
+    /// Class of the webhooks: `inbound` or `status`.
     #[param(inline)]
     class: Option<Class>,
-    /// That say this: `delivered`, `failed`, ..
+    /// Status in the webhook, such as `delivered` or `failed`.
     status: Option<String>,
-    /// Heard then or later: a time with its zone, or a day of UTC.
+    /// Earliest time of receipt, inclusive: a time with its zone, or a day in UTC.
     #[param(format = DateTime)]
     since: Option<String>,
-    /// Heard before: a time with its zone, or a day of UTC.
+    /// Latest time of receipt, exclusive: a time with its zone, or a day in UTC.
     #[param(format = DateTime)]
     until: Option<String>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
-/// A page of webhooks, the latest first. May have fewer than asked for though there are more: `next_cursor` tells.
+/// A page of webhooks, the latest first. It may have fewer entries than requested even if more follow; `next_cursor` is
+/// set then.
 #[derive(Serialize, ToSchema)]
 struct EventList {
     events: Vec<EventView>,
@@ -62,7 +63,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
 }
 
-/// Webhooks, the latest first.
+/// Lists the received webhooks, the latest first.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -96,7 +97,7 @@ async fn list(
     Ok(json(&EventList { events, next_cursor }))
 }
 
-/// One webhook, with every parameter as it came.
+/// Returns one webhook with every parameter as Twilio sent it.
 #[utoipa::path(
     get,
     path = "/v1/events/{id}",

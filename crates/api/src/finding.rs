@@ -1,6 +1,5 @@
-//! What a caller looks for, read from a query: whose, about which number, when, how many and where to go on; and a page of
-//! what is found, with the cursor that continues. Wrong questions get an answer that names the field; nothing here looks
-//! anything up.
+//! Query parameters of lists (account, number, time, limit, cursor), and pages of results with the cursor that continues
+//! them. An invalid parameter is refused with the name of its field. Nothing here reads the store.
 
 use axum::extract::{Query, rejection::QueryRejection};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -11,46 +10,46 @@ use twilio_edge_domain::{cursor::Cursor, message::Number, period, tenant::is_acc
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::histories::Page;
 
-/// How many are shown where nobody says.
+/// Default page size.
 const USUAL: u32 = 50;
 
-/// Most that are shown at a time.
+/// Largest page size.
 const MOST: u32 = 200;
 
-/// Whose something is.
+/// Account of a request.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AccountQuery {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     pub(super) account_sid: Option<String>,
 }
 
-/// A page of what administrators see, of one account or of all.
+/// Filter and page of a list for administrators, for one account or for all.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Listing {
-    /// Only what belongs to this account.
+    /// Account SID of the entries. If omitted, entries of all accounts that the key sees.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     pub(super) account_sid: Option<String>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     pub(super) cursor: Option<String>,
 }
 
-/// The whole query, or which field is wrong.
+/// Parses the whole query, or refuses it with the name of the wrong field.
 pub(super) fn query<T: DeserializeOwned>(
     query: Result<Query<T>, QueryRejection>,
 ) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|error| Problem::unreadable(&error.body_text()))
 }
 
-/// The account that is asked about: the one of the key, or the one that is named to a key which sees all of them.
+/// Returns the account of a request: the account of the key, or the account that a key without one names.
 pub(super) fn account(caller: &Caller, asked: Option<String>) -> Result<String, Problem> {
     match one_account(asked)? {
         Some(asked) if !caller.sees(&asked) => Err(Problem::other_account()),
@@ -59,7 +58,7 @@ pub(super) fn account(caller: &Caller, asked: Option<String>) -> Result<String, 
     }
 }
 
-/// What can be an account, if one is named. Whether the caller sees it is not asked.
+/// Validates an account SID, if there is one. It does not check whether the caller sees the account.
 pub(super) fn one_account(asked: Option<String>) -> Result<Option<String>, Problem> {
     match asked {
         Some(asked) if !is_account_sid(&asked) => {
@@ -69,18 +68,19 @@ pub(super) fn one_account(asked: Option<String>) -> Result<Option<String>, Probl
     }
 }
 
-/// A number, on every channel or with one before it.
+/// Parses a number: without a channel prefix it matches every channel.
 pub(super) fn one_number(field: &str, asked: &str) -> Result<Number, Problem> {
     let told = "must be a number such as +15551234567, or one on a channel: whatsapp:+15551234567";
     Number::asked(asked).ok_or_else(|| Problem::unreadable(&format!("{field}: {told}")))
 }
 
-/// The same, if one is asked about.
+/// Parses an optional number.
 pub(super) fn number(field: &str, asked: Option<String>) -> Result<Option<Number>, Problem> {
     asked.map(|asked| one_number(field, &asked)).transpose()
 }
 
-/// Since when and until when; within one day of UTC, if that is said too.
+/// Returns the time range in milliseconds, start inclusive and end exclusive, limited to one day in UTC if `day` is
+/// given.
 pub(super) fn times(
     since: Option<String>,
     until: Option<String>,
@@ -97,7 +97,7 @@ pub(super) fn times(
     Ok((since.max(first), until.min(last)))
 }
 
-/// How many are wanted.
+/// Validates the page size.
 pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
     match asked.unwrap_or(USUAL) {
         limit @ 1..=MOST => Ok(limit as usize),
@@ -105,7 +105,7 @@ pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
     }
 }
 
-/// Where to go on, if that is in such a list.
+/// Parses a cursor, and refuses one of another list.
 pub(super) fn cursor(
     asked: Option<String>,
     is_of_this_list: fn(&Cursor) -> bool,
@@ -115,12 +115,12 @@ pub(super) fn cursor(
     cursor.map(Some).ok_or_else(|| Problem::of(kinds::NO_SUCH_PAGE))
 }
 
-/// How many to look for: one more than are shown tells whether there is a next page.
+/// Returns the number of rows to read: one more than the page size, which shows whether a next page exists.
 pub(super) fn one_more(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
 }
 
-/// Cuts what was found to one page; the cursor behind its last row, if more follow.
+/// Cuts the rows to one page. Returns the cursor after its last row, if more rows follow.
 pub(super) fn cut<T>(
     found: &mut Vec<T>,
     limit: usize,
@@ -131,57 +131,57 @@ pub(super) fn cut<T>(
     found.last().filter(|_| more).map(|last| place(last).to_string())
 }
 
-/// Of webhooks and messages.
+/// Tests for a cursor of webhooks or messages.
 pub(super) fn is_event(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Event { .. })
 }
 
-/// Of windows.
+/// Tests for a cursor of windows.
 pub(super) fn is_pair(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Pair { .. })
 }
 
-/// Of suppressions.
+/// Tests for a cursor of suppressions.
 pub(super) fn is_suppression(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Suppression { .. })
 }
 
-/// Of consents.
+/// Tests for a cursor of consents.
 pub(super) fn is_consent(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Consent { .. })
 }
 
-/// Of API keys.
+/// Tests for a cursor of API keys.
 pub(super) fn is_key(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Key { .. })
 }
 
-/// Of the audit.
+/// Tests for a cursor of the audit log.
 pub(super) fn is_entry(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Entry { .. })
 }
 
-/// Of dead letters.
+/// Tests for a cursor of dead letters.
 pub(super) fn is_dead_letter(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::DeadLetter { .. })
 }
 
-/// Of messages that were taken on.
+/// Tests for a cursor of outbound messages.
 pub(super) fn is_send(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Send { .. })
 }
 
-/// Of accounts.
+/// Tests for a cursor of accounts.
 pub(super) fn is_tenant(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Tenant { .. })
 }
 
-/// Of templates.
+/// Tests for a cursor of templates.
 pub(super) fn is_template(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Template { .. })
 }
 
-/// What is found, shown, and the cursor that goes on.
+/// Renders the rows of a page, and the cursor of the next one.
 pub(super) fn shown<T, S>(page: &Page<T>, show: impl Fn(&T) -> S) -> (Vec<S>, Option<String>) {
     (page.found.iter().map(show).collect(), page.next.as_ref().map(Cursor::to_string))
 }

@@ -1,5 +1,5 @@
-//! What orchestrators and Prometheus ask: is the process alive, do its stores answer, what has it counted. Needs no token
-//! and tells no secret.
+//! Health endpoints for orchestrators and Prometheus: liveness, readiness and metrics. They need no token and reveal no
+//! secret.
 
 use axum::{
     extract::State,
@@ -14,10 +14,10 @@ use crate::app::App;
 use twilio_edge_platform::metrics::Pool;
 use twilio_edge_store::StoreError;
 
-/// What Prometheus negotiates for OpenMetrics text.
+/// Content type that Prometheus negotiates for OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Which stores answer.
+/// State of the stores: `ok` or `away`; of the accounts file: `ok` or `stale`.
 #[derive(Serialize, ToSchema)]
 struct Readiness {
     ready: bool,
@@ -32,7 +32,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready)).routes(routes!(metrics))
 }
 
-/// Alive: the process answers.
+/// Reports that the process is alive.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -46,9 +46,9 @@ async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Ready while the database answers. Without Redis it is slower, not unready: taking every sidecar out of service
-/// because Redis is away would turn a delay into an outage. An unusable accounts file changes nothing until it is
-/// repaired; it is as old as the last look a filter caused.
+/// Reports readiness: ready as long as the database answers. Without Redis the sidecar is slower but ready, because
+/// taking all sidecars out of service would turn a delay into an outage. An unusable accounts file does not change
+/// readiness; its state is that of the last read, which a filter's request causes.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -79,7 +79,7 @@ async fn ready(State(app): State<App>) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// What was counted, as OpenMetrics text.
+/// Returns the metrics as OpenMetrics text.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -1,6 +1,7 @@
-//! `Idempotency-Key`: a request that came with one is carried out once, and its copies are answered as it was. Decides which
-//! answers are kept: those of what was done. After a refusal nothing was, and a copy is judged anew; after a failure nobody
-//! knows, and a copy is carried out as of the same time. What the same request is, the domain decides. Which operations heed the header is said where they are routed.
+//! `Idempotency-Key`: carries out a request with a key once, and answers its copies with the stored answer. Only
+//! successful answers are stored. After a refusal nothing was done, so a copy is decided anew. After a failure the
+//! outcome is unknown, so a copy is carried out with the time of the first request. The domain decides whether two
+//! requests are the same. The routers decide which operations heed the header.
 
 use axum::{
     Extension, RequestExt,
@@ -21,17 +22,17 @@ use twilio_edge_store::{Admission, Done, Once, Turn};
 
 const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// On an answer that was given before.
+/// Header of a replayed answer.
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// What the operations say of it that heed it.
+/// Description of the header for the operations that heed it.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes the header; `once` reads it")]
 pub(super) struct Repeatable {
-    /// What you call this request, a UUID for example. A copy that has it too is not carried out: it is answered as the
-    /// first one was, with `Idempotent-Replayed: true`. Another request with it is refused (422), and a copy that comes
-    /// while the first is carried out has to wait (409, `Retry-After`).
+    /// Unique key of the request, for instance a UUID. A copy with the same key is not carried out again: it gets the
+    /// answer of the first request, with `Idempotent-Replayed: true`. A different request with the same key is refused
+    /// (422). A copy that arrives while the first request is in progress is refused with `Retry-After` (409).
     #[param(
         rename = "Idempotency-Key",
         pattern = r#"^([!#-\[\]-~]{1,255}|"[ !#-\[\]-~]{1,255}")$"#
@@ -39,16 +40,16 @@ pub(super) struct Repeatable {
     idempotency_key: Option<String>,
 }
 
-/// Left by a handler that has written down what copies are answered, in the transaction of what it did.
+/// Marker of a response whose handler has stored the answer for copies, in the same transaction as the change.
 #[derive(Debug, Clone)]
 pub(super) struct Kept;
 
-/// As of when to carry a request out.
+/// Returns the time, in milliseconds since 1970, as of which to carry out a request: that of its first copy.
 pub(super) fn as_of_ms(turn: Option<Extension<Turn>>) -> i64 {
     turn.map_or_else(now_ms, |Extension(turn)| turn.as_of_ms)
 }
 
-/// Carries a request out once, if it has a key and may change something.
+/// Carries out a request once, if it is a POST with an idempotency key.
 pub(super) async fn once(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -74,7 +75,7 @@ pub(super) async fn once(
         Admission::Running => return Err(Problem::still_running()),
         Admission::Other => return Err(Problem::of(kinds::KEY_OF_ANOTHER)),
     };
-    // Its client may go away: it is finished all the same, so that the next copy is answered.
+    // The task finishes even if the client disconnects, so that the next copy gets the answer.
     let limit = app.request_timeout;
     let answering = tokio::spawn(tokio::time::timeout(limit, answered(app, turn, request, next)));
     match answering.await {
@@ -94,7 +95,7 @@ fn key(request: &Request) -> Result<Key, Problem> {
     })
 }
 
-/// All of it, and its body beside it.
+/// Reads the whole body, and returns the request with the body beside it.
 async fn read(request: Request) -> Result<(Request, Bytes), Problem> {
     let (parts, body) = request.into_parts();
     let limited = Request::from_parts(parts.clone(), body);
@@ -103,7 +104,7 @@ async fn read(request: Request) -> Result<(Request, Bytes), Problem> {
     Ok((Request::from_parts(parts, Body::from(body.clone())), body))
 }
 
-/// Carries it out, and writes down what was answered.
+/// Carries out the request and stores its answer.
 async fn answered(
     app: App,
     turn: Turn,
@@ -137,7 +138,7 @@ async fn answered(
         body: String::from_utf8_lossy(&body).into_owned(),
     };
     if let Err(reason) = app.idempotency.answer(&Done { turn, answer }).await {
-        // It was done. A later copy is carried out again, as of the same time, which changes nothing.
+        // The request was carried out. A later copy is carried out again with the same time, which changes nothing.
         tracing::warn!(event = "idempotency.not_kept", %reason, "an answer could not be kept for the copies of its request");
     }
     Ok(Response::from_parts(parts, Body::from(body)))

@@ -1,4 +1,4 @@
-//! `GET /edge/v1/config`: the keys of the accounts, for filters that were given none.
+//! `GET /edge/v1/config`: the account keys, for filters without keys in their own configuration.
 
 use axum::{
     Extension,
@@ -17,7 +17,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(config))
 }
 
-/// All keys the caller may have, or, to a filter that has this generation already, no more than its name.
+/// Returns the account keys that the caller may have. A filter that already has this generation receives only its name.
 #[utoipa::path(
     get,
     path = "/edge/v1/config",
@@ -44,7 +44,7 @@ async fn config(
         false if caller.account_sid.is_none() => json(&*ring),
         false => json(&KeyRing { accounts: ring.accounts.as_ref().map(seen), ..(*ring).clone() }),
     };
-    // Secrets: whatever stands between the two is not to keep them.
+    // The answer contains secrets, so proxies must not store it.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }

@@ -1,6 +1,6 @@
-//! Every way to be refused: the one table of codes, with the status each has, who must act and what they do about it. It is
-//! in the description of the API and, as `twilio-edge reference problems` prints it, in docs/API.md. A code never changes
-//! its meaning; callers branch on it, never on a text. Knows nothing of when a refusal is due.
+//! The table of all refusals: for each code its status, the actor who must act, and the remedy. It is part of the OpenAPI
+//! document and, printed by `twilio-edge reference problems`, of docs/API.md. A code never changes its meaning; callers
+//! branch on the code, never on a text. The table does not know when a refusal applies.
 
 use std::fmt::Write as _;
 
@@ -14,21 +14,21 @@ use utoipa::{
     },
 };
 
-/// Who must act: whoever calls (the filter, an application, and those who configure them).
+/// Actor `caller`: the filter or application that calls, or the person who configures it.
 const CALLER: &str = "caller";
 
-/// Who must act: whoever runs this sidecar.
+/// Actor `operator`: the person who runs this sidecar.
 const OPERATOR: &str = "operator";
 
-/// One way to be refused.
+/// One kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     pub(super) code: &'static str,
     pub(super) status: StatusCode,
     pub(super) actor: &'static str,
-    /// What happened, whatever it was about.
+    /// Summary of the refusal, the same for every request.
     pub(super) title: &'static str,
-    /// What to do about it, where the request at hand tells no better.
+    /// What to do about it, unless the request has a more specific detail.
     pub(super) remedy: &'static str,
 }
 
@@ -165,7 +165,7 @@ kinds! {
         "It took longer than http.request_timeout_ms; sending it again is safe."
 }
 
-/// Every refusal, as the table of docs/API.md.
+/// Renders every refusal as the table of docs/API.md.
 pub fn reference() -> String {
     let mut text =
         "| status | code | who must act | what it says | what to do |\n|---|---|---|---|---|\n"
@@ -178,7 +178,7 @@ pub fn reference() -> String {
     text
 }
 
-/// What is refused: never changes its meaning.
+/// Code of the refusal. A code never changes its meaning.
 pub(super) struct Code;
 
 impl PartialSchema for Code {
@@ -197,7 +197,7 @@ impl PartialSchema for Code {
 
 impl ToSchema for Code {}
 
-/// Who must act.
+/// Actor who must act.
 pub(super) struct Actor;
 
 impl PartialSchema for Actor {
@@ -224,7 +224,7 @@ mod tests {
             assert!(kind.code.bytes().all(is_word), "{kind:?}");
             assert!(!kind.title.ends_with('.') && kind.remedy.ends_with('.'), "{kind:?}");
             assert!(!kind.title.contains('|') && !kind.remedy.contains('|'), "{kind:?}");
-            // Whose fault it is, as HTTP has it: 5xx is never the caller's.
+            // As in HTTP, 5xx is never an error of the caller.
             assert!(kind.status.is_client_error() || kind.actor == OPERATOR, "{kind:?}");
         }
     }

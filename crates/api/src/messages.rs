@@ -28,7 +28,7 @@ use twilio_edge_store::histories::Search;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// From or to this number: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
@@ -51,10 +51,10 @@ struct Wanted {
     /// First heard of on this day (UTC).
     #[param(format = Date)]
     date_sent: Option<String>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
@@ -134,7 +134,7 @@ async fn fetch(
     let account_sid = finding::account(&caller, one.account_sid)?;
     let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
     let Path(sid) = sid.map_err(|_| nowhere())?;
-    // No database takes it.
+    // The databases reject a NUL character in text.
     if sid.contains('\0') {
         return Err(nowhere());
     }

@@ -23,7 +23,7 @@ use twilio_edge_services::access::{api_keys::Caller, contact_history as story};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// How many messages and how many webhooks at most, 50 if not said.

@@ -170,7 +170,7 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let nowhere = || Problem::of(kinds::NO_SUCH_REPLAY);
     let Path(id) = id.map_err(|_| nowhere())?;
-    // No database takes it.
+    // The databases reject a NUL character in text.
     if id.contains('\0') {
         return Err(nowhere());
     }

@@ -50,16 +50,16 @@ const FURTHEST_MS: i64 = 35 * 86_400_000;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateMessageRequest {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// The person: `+15551234567`, `whatsapp:+15551234567`.
     #[schema(min_length = 1, max_length = 255)]
     to: String,
-    /// Where `to` does not say.
+    /// Channel of the recipient, such as `sms` or `whatsapp`, if `to` has no channel prefix.
     #[schema(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
-    /// Of a number without a country code: two letters.
+    /// Country of a number that has no country code: two letters, such as `DE`.
     #[schema(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
     /// Sender on the channel of the recipient: a number, on SMS also a short code or an alphanumeric sender id, or the SID of

@@ -42,7 +42,7 @@ use twilio_edge_store::SuppressionsPage;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Only of this number, in any sensible spelling. A `+` in a URL is written `%2B`.
@@ -55,10 +55,10 @@ struct Wanted {
     source: Option<Source>,
     /// Also those that do not hold any more.
     ended: Option<bool>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
@@ -75,7 +75,7 @@ struct SuppressionList {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AccountQuery {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Only on this channel. Those on every channel are of each.
@@ -100,7 +100,7 @@ struct Removal {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewSuppression {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// `+15551234567`, `whatsapp:+15551234567`, or as people write it.
@@ -109,7 +109,7 @@ struct NewSuppression {
     /// Where the number does not say; `*` for every channel.
     #[schema(pattern = r"^([a-z_]{1,32}|\*)$")]
     channel: Option<String>,
-    /// Of a number without a country code: two letters.
+    /// Country of a number that has no country code: two letters, such as `DE`.
     #[schema(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
 }

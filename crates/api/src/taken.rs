@@ -107,16 +107,16 @@ enum Reached {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Only those that are this far.
     #[param(inline)]
     state: Option<Reached>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
@@ -143,7 +143,7 @@ pub(super) struct Patience {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct One {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     pub(super) account_sid: Option<String>,
     /// Of one that is to be sent: answer once Twilio has said what becomes of it, or after so many milliseconds (four fifths of
@@ -278,7 +278,7 @@ async fn found(
     patience: Duration,
 ) -> Result<OutboundMessage, Problem> {
     let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
-    // No database takes it.
+    // The databases reject a NUL character in text.
     if !id.starts_with(sending::PREFIX) || id.contains('\0') {
         return Err(nowhere());
     }

@@ -131,15 +131,15 @@ struct Place(String);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Only those of which WhatsApp says this.
     approval: Option<Approval>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }

@@ -22,7 +22,7 @@ use twilio_edge_store::histories::WindowSearch;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Whose: that of the key, if it is bound to one; else this has to be said.
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// With whom: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
@@ -33,10 +33,10 @@ struct Wanted {
     sender: Option<String>,
     /// Only those in which free text may be sent now; or only those that are over.
     open: Option<bool>,
-    /// How many, 50 if not said.
+    /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Which of Twilio's error codes each refusal of ours is told by, to clients that know only those. The table is the document: a
-//! test holds docs/DROP-IN.md against what `twilio-edge reference drop-in` prints.
+//! Twilio's error code for each of our refusals, for clients that know only Twilio's codes. The table is also the
+//! document: a test compares docs/DROP-IN.md with the output of `twilio-edge reference drop-in`.
 
 use std::fmt::Write as _;
 
@@ -10,14 +10,14 @@ use super::super::kinds::{self, Kind};
 /// Prefix of all paths of Twilio's REST API.
 pub(super) const PATHS: &str = "/2010-04-01/";
 
-/// A code of Twilio's, and the status it is told with.
+/// A Twilio error code with the HTTP status of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) code: u32,
     pub(super) status: u16,
 }
 
-/// Ours, Twilio's, the status, and what Twilio calls it.
+/// Our refusal, Twilio's code, the HTTP status, and Twilio's name of the error.
 const TABLE: &[(Kind, u32, u16, &str)] = &[
     (kinds::SUPPRESSED, 21610, 400, "unsubscribed recipient"),
     (
@@ -65,13 +65,13 @@ const TABLE: &[(Kind, u32, u16, &str)] = &[
     (kinds::TIMEOUT, 20503, 503, "service unavailable"),
 ];
 
-/// What ends a message that was taken on, beside Twilio's own codes and those above: with the code of the message.
+/// Codes with which an accepted message can end, besides Twilio's own codes and those in the table above.
 const ENDS: &[(&str, u32, &str)] = &[
     ("expired", 30036, "validity period expired: it waited longer than `sending.give_up_s`"),
     ("erased", 30008, "unknown error: its text was taken out before it was sent"),
 ];
 
-/// By what a refusal is told; of one that is not in the table, by its status.
+/// Returns the Twilio code of a refusal. A refusal outside the table gets the code of its status.
 pub(super) fn of(code: &str, status: StatusCode) -> Told {
     let found = TABLE.iter().find(|(kind, ..)| kind.code == code);
     if let Some((_, code, status, _)) = found {
@@ -81,7 +81,7 @@ pub(super) fn of(code: &str, status: StatusCode) -> Told {
     Told { code: of_status(status), status }
 }
 
-/// Twilio's code for an HTTP status, where nothing more is known.
+/// Returns Twilio's code for an HTTP status if nothing more is known.
 pub(super) fn of_status(status: u16) -> u32 {
     match status {
         401 | 403 => 20003,
@@ -94,11 +94,12 @@ pub(super) fn of_status(status: u16) -> u32 {
     }
 }
 
-/// By what it is told why a message was not sent that had been taken on: Twilio's own code, or that of ours.
+/// Returns the Twilio code for the reason why an accepted message was not sent: Twilio's own code, or the one of our
+/// code.
 pub(super) fn of_end(code: &str) -> Option<u32> {
     let ends = || ENDS.iter().find(|(end, ..)| *end == code).map(|(_, code, _)| *code);
     let refusals = || TABLE.iter().find(|(kind, ..)| kind.code == code).map(|(_, code, ..)| *code);
-    // Without a code of Twilio's it is the HTTP status.
+    // A number from 100 to 599 is an HTTP status, not a Twilio code.
     let twilios = || match code.parse::<u32>() {
         Ok(status @ 100..=599) => u16::try_from(status).ok().map(of_status),
         parsed => parsed.ok(),
@@ -106,7 +107,7 @@ pub(super) fn of_end(code: &str) -> Option<u32> {
     twilios().or_else(ends).or_else(refusals)
 }
 
-/// The table as Markdown.
+/// Renders the table as Markdown.
 pub fn reference() -> String {
     let mut text =
         "| ours | Twilio's | status | what Twilio calls it |\n|---|---|---|---|\n".to_owned();

@@ -1,5 +1,5 @@
-//! Requests that are passed on to Twilio, and Twilio's answers that are passed back: with Twilio's status, whatever it is, and as an
-//! error of ours where Twilio has not answered in its own shape.
+//! Requests forwarded to Twilio, and the answers passed back: with Twilio's status, or with an error of our own if the
+//! answer does not have Twilio's shape.
 
 use axum::{
     http::{Method, StatusCode, header},
@@ -19,7 +19,7 @@ use twilio_edge_domain::dropin::Mistake;
 /// Answer of an operation.
 pub(super) type Answer = Result<Response, Refusal>;
 
-/// Twilio's answer to a GET of something of this account.
+/// Forwards a GET of a resource of this account, and returns Twilio's answer.
 pub(super) async fn look(app: &App, account_sid: &str, path: &str) -> Answer {
     let forward = Forward { method: Method::GET, path, form: None };
     forwarded(app, account_sid, forward).await?.json()
@@ -30,7 +30,7 @@ fn unreadable() -> Refusal {
     Problem::with(kinds::UNAVAILABLE, told).into()
 }
 
-/// Passes a request on.
+/// Forwards a request to Twilio.
 pub(super) async fn forwarded(
     app: &App,
     account_sid: &str,
@@ -47,7 +47,7 @@ pub(super) async fn forwarded(
     Ok(Passed(answer))
 }
 
-/// An answer of Twilio that is passed back.
+/// Answer of Twilio to be passed back.
 pub(super) struct Passed(Forwarded);
 
 impl Passed {
@@ -68,7 +68,7 @@ impl Passed {
         Ok(())
     }
 
-    /// The answer of an operation that Twilio answers in JSON, with Twilio's status.
+    /// Returns the answer of an operation that Twilio answers in JSON, with Twilio's status.
     pub(super) fn json(self) -> Answer {
         let status = self.0.status;
         let is_object =
@@ -87,7 +87,7 @@ impl Passed {
         }
     }
 
-    /// The same, whatever its body is.
+    /// Returns the answer as it is, with a body of any type.
     pub(super) fn unchanged(self) -> Response {
         let Forwarded { status, mut headers, body } = self.0;
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -1,5 +1,5 @@
-//! How a refusal is told to Twilio's clients: `{code, message, more_info, status}`, as their SDKs make an exception of. What was
-//! refused elsewhere, on the way here too, is put into these words; why it was is not decided here.
+//! Refusals in Twilio's shape: `{code, message, more_info, status}`, from which Twilio's SDKs make an exception. Refusals
+//! of other layers on these paths are translated as well. The reasons for a refusal are not decided here.
 
 use axum::{
     body::{Body, to_bytes},
@@ -20,25 +20,26 @@ use super::{
 };
 use twilio_edge_domain::dropin::Mistake;
 
-/// Larger than every refusal of ours.
+/// Size limit of a refusal that is translated, in bytes. Every refusal of ours is smaller.
 const LARGEST: usize = 64 << 10;
 
-/// What Twilio's clients show where others show a bearer token.
+/// Detail of an authentication error for Twilio's clients, which send HTTP basic authentication instead of a bearer
+/// token.
 const AUTHENTICATE: &str = "Authenticate: the password is an API key of this sidecar, of scope app; the user is the account \
     of the path, or the key's id";
 
-/// Refusal of what Twilio has and this sidecar has not.
+/// Refusal of a path that Twilio has and this sidecar does not.
 const ELSEWHERE: &str = "the sidecar does not answer this request; call Twilio (https://api.twilio.com) directly for it. \
     docs/DROP-IN.md lists what the sidecar answers";
 
-/// Who may try again what, without a code of ours: for the log.
+/// Code in the log for refusals that have none of our codes.
 const MISTAKEN: &str = "unreadable";
 
-/// Why somebody who speaks Twilio's words is refused.
+/// Refusal of a drop-in request.
 pub(super) enum Refusal {
-    /// In ours.
+    /// A refusal with one of our codes.
     Ours(Problem),
-    /// In Twilio's, for what only Twilio knows.
+    /// A refusal with a Twilio code, for errors that only Twilio's API defines.
     Theirs(Mistake),
 }
 
@@ -57,7 +58,7 @@ impl From<Mistake> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            // `spoken` puts it into Twilio's words, as everything that was refused on the way.
+            // `spoken` translates it, together with the refusals of the layers above.
             Refusal::Ours(problem) => problem.into_response(),
             Refusal::Theirs(Mistake { code, status, message }) => {
                 let mut response = told(status, code, &message, None);
@@ -68,7 +69,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// What is needed of a refusal of ours.
+/// Fields of our refusals that the translation needs.
 #[derive(Deserialize)]
 struct Ours {
     code: String,
@@ -76,7 +77,7 @@ struct Ours {
     actor: String,
 }
 
-/// Whatever is refused on Twilio's paths, in Twilio's words.
+/// Translates every refusal on Twilio's paths into Twilio's shape.
 pub(crate) async fn spoken(request: Request, next: Next) -> Response {
     let is_twilios = request.uri().path().starts_with(codes::PATHS);
     let response = next.run(request).await;

@@ -1,5 +1,6 @@
-//! Messages, their media and feedback, and the account, as Twilio has them: requests that Twilio carries out are passed on with
-//! the account's credentials, and Twilio's answer is passed back. Redaction and deletion reach our own store as well.
+//! Messages, their media and feedback, and the account, as Twilio has them. Requests that Twilio carries out are
+//! forwarded with the account's credentials, and Twilio's answer is passed back. Redaction and deletion also change our
+//! own store.
 
 use axum::{
     Extension,
@@ -37,10 +38,10 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::OutboundMessage;
 
-/// Webhooks of one message that are looked at; it has a handful.
+/// Largest number of webhooks of one message that are processed. A message has a handful.
 const MOST: usize = 5000;
 
-/// One message: of ours what we know of it until Twilio has it, and then Twilio's answer.
+/// Returns one message: our own record until Twilio has the message, then Twilio's answer.
 pub(super) async fn fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -54,7 +55,8 @@ pub(super) async fn fetch(
     }
 }
 
-/// `Status=canceled` of a message that waits here, and `Body=` (redaction); what Twilio has is Twilio's to change.
+/// Cancels (`Status=canceled`) a message that waits here, or redacts (`Body=`) a message. Changes of a message that
+/// Twilio has are forwarded to Twilio.
 pub(super) async fn update(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -87,7 +89,7 @@ pub(super) async fn update(
     answer.json()
 }
 
-/// Deletes a message: at Twilio, and what our store has of it.
+/// Deletes a message at Twilio and in our store.
 pub(super) async fn remove(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -99,7 +101,7 @@ pub(super) async fn remove(
         Place::Twilio(sid) => sid,
         Place::Waiting(_) => return Err(not_complete("deleted")),
         Place::Over(last) => {
-            // What was sent instead has the other's name as well.
+            // A message that was sent as a fallback also has the SID of the message it replaces.
             let first = first_of(&app, &account_sid, asked).await?;
             for send in [Some(last), first].into_iter().flatten() {
                 let removed = sending::remove(&app.sending.sends, &caller, &send, now_ms()).await;
@@ -114,7 +116,7 @@ pub(super) async fn remove(
     let is_gone = answer.status() == 404 && is_held(&app, &account_sid, &sid).await?;
     if answer.is_success() || is_gone {
         let taken_out = erase(&app, &caller, &account_sid, &sid, false).await?;
-        // Twilio had deleted it before, and our store had not.
+        // Twilio had already deleted it, and our store had not.
         if is_gone && taken_out {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
@@ -122,7 +124,7 @@ pub(super) async fn remove(
     answer.json()
 }
 
-/// Media of a message; a message that waits here has none at Twilio yet.
+/// Returns the media of a message. A message that waits here has none at Twilio yet.
 pub(super) async fn media_list(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -145,7 +147,7 @@ pub(super) async fn media_list(
     look(&app, &account_sid, &format!("{path}{query}")).await
 }
 
-/// One medium: its resource, or without `.json` the redirect to where it is.
+/// Returns one medium: its resource, or without `.json` the redirect to its content.
 pub(super) async fn media_fetch(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -190,7 +192,7 @@ pub(super) async fn feedback(
     forwarded(&app, &account_sid, forward).await?.json()
 }
 
-/// The account, without its auth token: an API key of this sidecar must not lead to one of Twilio's.
+/// Returns the account without its auth token: an API key of this sidecar must not reveal a Twilio credential.
 pub(super) async fn account(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -216,7 +218,7 @@ enum Change {
 }
 
 impl Change {
-    /// Reads a form; what it may say is Twilio's 30400.
+    /// Parses the form of an update. Other combinations are Twilio's error 30400.
     fn read(pairs: &[(String, String)]) -> Result<Change, Mistake> {
         let get = |name: &str| pairs.iter().find(|(have, _)| have == name).map(|(_, value)| value);
         match (get("Body").map(String::as_str), get("Status").map(String::as_str)) {
@@ -230,13 +232,13 @@ impl Change {
     }
 }
 
-/// Where a message is.
+/// Location of a message.
 enum Place {
-    /// At Twilio, under this SID, or nowhere.
+    /// At Twilio under this SID, or not found anywhere.
     Twilio(String),
-    /// Here: it waits to be sent, or nobody knows yet whether Twilio has it.
+    /// Here: it waits to be sent, or it is unknown whether Twilio has it.
     Waiting(Box<OutboundMessage>),
-    /// Here: it has ended without Twilio.
+    /// Here: it ended without reaching Twilio.
     Over(Box<OutboundMessage>),
 }
 
@@ -251,7 +253,7 @@ async fn place(app: &App, account_sid: &str, sid: &str) -> Result<Place, Problem
     })
 }
 
-/// The message whose own name this is, whatever was sent instead of it.
+/// Finds the message whose own SID this is, even if a fallback replaced it.
 async fn first_of(
     app: &App,
     account_sid: &str,
@@ -288,13 +290,13 @@ async fn cancel(app: &App, caller: &Caller, send: &OutboundMessage) -> Answer {
     Ok(json(&shown))
 }
 
-/// Whether our store has anything of a message.
+/// Returns whether our store has anything about a message.
 async fn is_held(app: &App, account_sid: &str, sid: &str) -> Result<bool, Problem> {
     let found = app.histories.message(account_sid, sid).await;
     found.map(|found| found.is_some()).map_err(|reason| Problem::unavailable(&reason))
 }
 
-/// Takes a message out of our store, or only what was written in it. Whether there was anything to take out.
+/// Deletes a message from our store, or redacts only its text. Returns whether the store had anything to remove.
 async fn erase(
     app: &App,
     caller: &Caller,
@@ -318,7 +320,7 @@ fn too_late() -> Refusal {
     Mistake::new(30409, "This message cannot be canceled").into()
 }
 
-/// Twilio's 20009.
+/// Twilio's error 20009.
 fn not_complete(what: &str) -> Refusal {
     let told = format!(
         "This message has not been sent yet, and cannot be {what}: cancel it with Status=canceled, or wait until it is complete"
