@@ -1,5 +1,5 @@
-//! What `POST Messages.json` asks for: parameters only, as strict as Twilio where Twilio would refuse, and with its codes. What
-//! no rule of ours asks about is handed on as it came: a parameter that Twilio invents tomorrow works at once.
+//! Request of `POST Messages.json`: parameters only, as strict as Twilio where Twilio would refuse, and with Twilio's codes.
+//! Parameters that no rule of ours needs are passed on unchanged, so that a new parameter of Twilio works at once.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// How late a message may be asked for, in milliseconds: as Twilio's own schedule.
+/// Latest send time, in milliseconds from now: the same as in Twilio's own scheduling.
 const FURTHEST_MS: i64 = 35 * 86_400_000;
 
-/// What is read here; everything else is handed on.
+/// Parameters that are read here; all others are passed on.
 const OURS: [&str; 9] = [
     "To",
     "From",
@@ -31,27 +31,30 @@ const OURS: [&str; 9] = [
     "ScheduleType",
 ];
 
-/// What may be there more than once.
+/// Parameters that may occur more than once.
 const LISTS: [&str; 2] = ["MediaUrl", "PersistentAction"];
 
-/// A message somebody asks for in Twilio's words.
+/// Message request in the format of Twilio's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// The person.
+    /// Recipient.
     pub to: Address,
-    /// Who sends, if that is said.
+    /// Sender, if the request names one.
     pub sender: Option<Sender>,
-    /// What.
+    /// Content.
     pub content: Content,
-    /// Not before that time, in milliseconds since 1970.
+    /// Earliest send time, in milliseconds since 1970.
     pub send_at_ms: Option<i64>,
-    /// The other parameters, as a form.
+    /// Other parameters, form-encoded.
     pub passed_on: String,
 }
 
 impl Asked {
-    /// Reads decoded parameters; `now_ms` is what a schedule is measured by. `known` is the recipient if they wrote to us from
-    /// an address that no plan of today has.
+    /// Reads decoded parameters; `now_ms` is the time that a schedule is compared with. `known` is the stored address of the
+    /// recipient, if the recipient wrote to us from an address that is outside of today's numbering plans.
+    ///
+    /// # Errors
+    /// The first mistake, with Twilio's code.
     pub fn read(
         pairs: &[(String, String)],
         now_ms: i64,
@@ -74,12 +77,12 @@ impl Asked {
         let from = get("From").map(|from| sender(from, &to)).transpose()?;
         let mut passed_on = Serializer::new(String::new());
         let sender = match (from, service) {
-            // Twilio takes the number for the service's, and so it is told both.
+            // Twilio then sends from this number of the service, so both are passed on.
             (Some(Sender::From(from)), Some(service)) => {
                 passed_on.append_pair("MessagingServiceSid", service);
                 Some(Sender::From(from))
             }
-            // `From` names a Messaging Service as well.
+            // `From` can name a Messaging Service as well.
             (Some(Sender::Service(from)), Some(service)) if from != service => {
                 let told = "From and MessagingServiceSid name two Messaging Services";
                 return Err(Mistake::new(20001, told));
@@ -98,7 +101,7 @@ impl Asked {
     }
 }
 
-/// One value that is meant, and another that is sent: nobody decides between them.
+/// Refuses a repeated parameter, since it is unclear which value is meant.
 fn once(pairs: &[(String, String)]) -> Result<(), Mistake> {
     for (at, (name, _)) in pairs.iter().enumerate() {
         let before = pairs.iter().take(at);
@@ -109,7 +112,7 @@ fn once(pairs: &[(String, String)]) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// A sender, on the channel of the recipient.
+/// Reads a sender on the channel of the recipient.
 fn sender(text: &str, to: &Address) -> Result<Sender, Mistake> {
     let read = sender::sender(text, None).map_err(|problem| {
         Mistake::new(21212, format!("The 'From' number is not a valid sender: {problem}"))
@@ -140,7 +143,7 @@ fn content<'a>(
         }
         let variables: BTreeMap<String, String> =
             variables.map(content_variables::read).transpose()?.unwrap_or_default();
-        // Twilio sends the template: `Body` and `MediaUrl` are superseded by it.
+        // Twilio sends the template and ignores `Body` and `MediaUrl`.
         return Ok(Content::Template { content_sid: sid.to_owned(), variables });
     }
     if variables.is_some() {
@@ -161,7 +164,8 @@ fn content<'a>(
     Ok(Content::Session { body: body.to_owned(), media })
 }
 
-/// What waits, waits here: without a Messaging Service too, and for less than Twilio's shortest time.
+/// Reads the send time. A scheduled message waits in our database: without a Messaging Service too, and for less than
+/// Twilio's shortest time.
 fn schedule(
     kind: Option<&str>,
     send_at: Option<&str>,
@@ -184,13 +188,13 @@ fn schedule(
     }
 }
 
-/// A prefix and 32 hexadecimal digits.
+/// Returns whether the text is a prefix and 32 hexadecimal digits.
 pub fn is_sid(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix)
         .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// http or https with a host; underscores in it Twilio does not take.
+/// Returns whether the text is an http or https URL with a host; Twilio refuses underscores in the host.
 fn is_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")

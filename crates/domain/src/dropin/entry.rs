@@ -1,15 +1,15 @@
-//! Who calls, as Twilio's clients say it: a user and a password. The password is an API key of ours; the user is the account, as
-//! in `Client(account_sid, auth_token)`, or the key's id, as in `Client(api_key, api_secret, account_sid)`. Whether the key is good
-//! is not known here.
+//! Credentials of a caller in the form of Twilio's clients: a user and a password. The password is an API key of ours. The
+//! user is the account SID, as in `Client(account_sid, auth_token)`, or the id of the key, as in `Client(api_key,
+//! api_secret, account_sid)`. This module does not verify the key.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::api_key::{self, Shown};
 
-/// What every key begins with.
+/// Prefix of every key.
 const PREFIX: &str = "twilio_edge_";
 
-/// The key that is shown by `Authorization: Basic ..` for something of this account; none if nobody's.
+/// Returns the key in `Authorization: Basic ..` for a resource of this account; `None` if the user and the key do not fit.
 pub fn token(authorization: &[u8], account_sid: &str) -> Option<String> {
     let (scheme, shown) = authorization.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -23,7 +23,7 @@ pub fn token(authorization: &[u8], account_sid: &str) -> Option<String> {
     if !api_key::is_id(user) {
         return None;
     }
-    // All of the key, as it was handed out, or only what is secret of it.
+    // The password is the whole key, or only its secret part.
     let whole = match password.starts_with(PREFIX) {
         true => password.to_owned(),
         false => format!("{PREFIX}{user}_{password}"),
@@ -51,7 +51,7 @@ mod tests {
         for (user, password) in [(ACCOUNT, key.as_str()), (id, key.as_str()), (id, &secret)] {
             assert_eq!(token(&basic(user, password), ACCOUNT).as_ref(), Some(&key), "{user}");
         }
-        // Another account's name, another key's id, no secret: nobody.
+        // Another account's SID, another key's id or a missing secret gives no token.
         let other = format!("AC{}", "f".repeat(32));
         for (user, password) in
             [(other.as_str(), key.as_str()), ("7766554433221100", &key), (id, "hush"), ("", &key)]

@@ -1,5 +1,5 @@
-//! A list of messages, as Twilio pages it: what may be asked for, and where a page leads. What waits here comes first, on pages of
-//! its own, and then what Twilio lists; which of the two a page is, its token tells. Nothing is looked up.
+//! List of messages in the pages of Twilio's API: the parameters, and the links of a page. Waiting messages come first, on
+//! pages of their own, then the pages of Twilio; the page token distinguishes the two. This module does no lookups.
 
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
@@ -7,40 +7,43 @@ use serde_json::{Value, json};
 use super::Mistake;
 use crate::address::Address;
 
-/// Messages on a page when nobody says, and at most; Twilio's own limit is 1000.
+/// Default and highest page size; Twilio's own limit is 1000.
 const PAGE: (usize, usize) = (50, 100);
 
-/// The token of the first page that is Twilio's, and what those of ours begin with. Twilio's own begin with PA.
+/// Token of Twilio's first page, and the prefix of our own tokens. Twilio's own tokens begin with PA.
 const TWILIOS: &str = "TWILIO";
 const OURS: &str = "WAITING";
 
-/// Which page is asked for.
+/// Page of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// What waits here and is older than this: a time in milliseconds since 1970, and an id.
+    /// Waiting messages that are older than this: a time in milliseconds since 1970, and an id.
     Waiting(i64, String),
-    /// What Twilio lists, at this query.
+    /// Messages of Twilio at this query.
     Twilio(String),
 }
 
-/// What is asked for.
+/// Request for a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// To whom, if that is asked for.
+    /// Recipient, if the query has one.
     pub to: Option<Address>,
-    /// From which number, or empty.
+    /// Sender, or empty.
     pub from: String,
-    /// How many on a page.
+    /// Page size.
     pub size: usize,
-    /// Which page.
+    /// Page.
     pub place: Place,
     number: usize,
-    /// What every page is asked for by.
+    /// Query that all pages have in common.
     kept: String,
 }
 
 impl Listing {
     /// Reads a query.
+    ///
+    /// # Errors
+    /// The first mistake, with Twilio's code.
     pub fn read(query: &str) -> Result<Listing, Mistake> {
         let (mut to, mut from, mut size, mut number) = (None, String::new(), PAGE.0, 0);
         let (mut token, mut page, mut has_date) = (None, None, false);
@@ -77,19 +80,19 @@ impl Listing {
             }
             (Some(token), page) => twilios(&[("Page", page.unwrap_or("0")), ("PageToken", token)]),
             (None, Some(page)) if number > 0 => twilios(&[("Page", page)]),
-            // What waits was not sent on any day.
+            // Waiting messages have no date of sending.
             (None, _) if has_date => twilios(&[]),
             (None, _) => Place::Waiting(i64::MAX, String::new()),
         };
         Ok(Listing { to, from, size, place, number, kept })
     }
 
-    /// The first page of what Twilio lists.
+    /// Returns the query of Twilio's first page.
     pub fn twilios(&self) -> &str {
         &self.kept
     }
 
-    /// A page of what waits: `last` is the time and the id of its last one, if there are more.
+    /// Returns a page of waiting messages; `last` is the time and the id of its last message, if more follow.
     pub fn page(&self, account_sid: &str, shown: &[Value], last: Option<(i64, &str)>) -> Value {
         let uri = |rest: String| {
             format!("/2010-04-01/Accounts/{account_sid}/Messages.json?{}{rest}", self.kept)

@@ -1,5 +1,5 @@
-//! Twilio's own REST as our clients speak it: what a request asks for, by which name a message is known there, and how one
-//! of ours looks in Twilio's words. What may be sent is not decided here (`domain/sending`).
+//! Twilio's own REST API for clients of Twilio: the content of a request, the SID of a message, and the representation of
+//! one of our messages in Twilio's format. The rules for sending are in `domain/sending`.
 
 pub mod asked;
 pub mod content_variables;
@@ -7,24 +7,24 @@ pub mod entry;
 pub mod listing;
 pub mod resource;
 
-/// What is wrong with a request, in Twilio's words.
+/// Error of a request in Twilio's format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Twilio's code for it.
+    /// Twilio's error code.
     pub code: u32,
-    /// HTTP status it is answered with; 400 unless Twilio's differs.
+    /// HTTP status of the response; 400 unless Twilio's own differs.
     pub status: u16,
-    /// For people.
+    /// Explanation in words.
     pub message: String,
 }
 
 impl Mistake {
-    /// By Twilio's code.
+    /// Returns the error with status 400.
     pub fn new(code: u32, message: impl Into<String>) -> Mistake {
         Mistake { code, status: 400, message: message.into() }
     }
 
-    /// The same, answered with another HTTP status.
+    /// Returns the error with another HTTP status.
     pub fn with_status(self, status: u16) -> Mistake {
         Mistake { status, ..self }
     }

@@ -1,48 +1,48 @@
-//! A message of ours as Twilio shows one: by which name it is known there before Twilio has given it one, and the resource
-//! that its API answers with. Made of what Twilio is told, as long as that is kept.
+//! Representation of our messages in Twilio's format: the provisional SID of a message without one of Twilio, and the
+//! message resource. It is built from the form that is posted to Twilio, as long as that form is stored.
 
 use serde_json::{Value, json};
 
-/// What our ids and the names made of them have before the same 32 digits.
+/// Prefixes of our ids and of the SIDs that are derived from them; the same 32 digits follow.
 const PREFIXES: (&str, &str) = ("ms_", "SM");
 
-/// By which name a message of ours is known in Twilio's API until Twilio has given it one, and beside that afterwards. Made of
-/// our id, so that nothing has to be remembered; of 128 random bits, so that it is no other message's.
+/// Returns the SID of our message in the drop-in API until Twilio assigns one; it remains valid afterwards. It is derived
+/// from our id, so that it is not stored; the id has 128 random bits, so that it is unique.
 pub fn name(id: &str) -> String {
     format!("{}{}", PREFIXES.1, id.strip_prefix(PREFIXES.0).unwrap_or(id))
 }
 
-/// The id of ours that a name may be made of.
+/// Returns the id from which a SID may be derived.
 pub fn id(sid: &str) -> Option<String> {
     Some(format!("{}{}", PREFIXES.0, sid.strip_prefix(PREFIXES.1)?))
 }
 
-/// What is known of a message.
+/// Stored properties of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    /// Ours.
+    /// Our id.
     pub id: &'a str,
-    /// Whose.
+    /// Account of the message.
     pub account_sid: &'a str,
-    /// What Twilio is told; empty once it has ended.
+    /// Form that is posted to Twilio; empty once the message has ended.
     pub form: &'a str,
-    /// `queued`, `attempting`, `sent`, ..
+    /// State: `queued`, `attempting`, `sent`, ..
     pub state: &'a str,
-    /// Twilio's name of it; empty until that is known.
+    /// SID that Twilio assigned; empty until it is known.
     pub message_sid: &'a str,
-    /// Twilio's code of what became of it, if it failed.
+    /// Twilio's error code, if the message failed.
     pub error_code: Option<u32>,
-    /// The same in words.
+    /// Reason of the failure in words.
     pub reason: &'a str,
-    /// Whether it was asked for later than at once.
+    /// Whether the request asked for a later send time.
     pub is_scheduled: bool,
-    /// In milliseconds since 1970.
+    /// Creation time, in milliseconds since 1970.
     pub created_ms: i64,
-    /// When it last changed, in milliseconds since 1970.
+    /// Time of the last change, in milliseconds since 1970.
     pub updated_ms: i64,
 }
 
-/// As Twilio shows it. What is not known any more is null.
+/// Returns the resource in Twilio's format. Values that are no longer stored are null.
 pub fn of(known: &Known<'_>) -> Value {
     let pairs: Vec<(String, String)> =
         form_urlencoded::parse(known.form.as_bytes()).into_owned().collect();
@@ -50,7 +50,7 @@ pub fn of(known: &Known<'_>) -> Value {
         |name: &str| pairs.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str());
     let media = pairs.iter().filter(|(name, _)| name == "MediaUrl").count();
     let (from, service) = (get("From"), get("MessagingServiceSid"));
-    // As Twilio counts: a service that has not chosen a sender has not counted either.
+    // As Twilio counts: 0 until the Messaging Service has selected a sender.
     let segments = match (known.form, from) {
         ("", _) => None,
         (_, None) => Some(0),
@@ -67,7 +67,7 @@ pub fn of(known: &Known<'_>) -> Value {
     resource
 }
 
-/// Brings what is shown of a message up to date: under which name, and how far it is.
+/// Updates the SID and the status of a resource.
 pub fn settle(resource: &mut Value, known: &Known<'_>) {
     let sid = match known.message_sid {
         "" => name(known.id),
@@ -88,7 +88,7 @@ pub fn settle(resource: &mut Value, known: &Known<'_>) {
     }
 }
 
-/// Twilio's word. What nobody knows of has been taken on all the same: whoever is told that it failed sends it again.
+/// Returns Twilio's status. An `unknown` message counts as accepted: a client that reads `failed` would send it again.
 fn status(known: &Known<'_>, is_through_service: bool) -> &'static str {
     match known.state {
         "refused" | "not_sent" => "failed",
@@ -99,14 +99,14 @@ fn status(known: &Known<'_>, is_through_service: bool) -> &'static str {
     }
 }
 
-/// As Twilio writes times.
+/// Formats a time as Twilio does.
 fn rfc2822(ms: i64) -> Option<String> {
     let time = jiff::Timestamp::from_millisecond(ms).ok()?;
     Some(time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
 }
 
-/// SMS is billed by segments: 160 characters or 153 each, 70 or 67 when one is outside of ASCII. (GSM's own
-/// alphabet holds a few more; nothing here depends on it.)
+/// Returns the number of segments that SMS is billed by: 160 characters or 153 each, 70 or 67 if one is outside of ASCII.
+/// (GSM's own alphabet has a few more characters; nothing here depends on it.)
 pub fn segments(body: &str) -> usize {
     let length = body.encode_utf16().count();
     let (single, each) = if body.is_ascii() { (160, 153) } else { (70, 67) };

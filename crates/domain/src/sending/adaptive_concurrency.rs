@@ -1,45 +1,45 @@
-//! Adaptive limit of an account's concurrent calls: one more after as many answers as there may be calls, half as many when
-//! Twilio throttles the account (429 with code 20429), and never fewer than the floor. One recipient that is throttled is no
-//! evidence about the account: the limit falls only after [`EVIDENCE`] distinct recipients were throttled among the last
-//! [`REMEMBERED`] answers. Calls of category `authentication` have a reserve beside the limit, so that calls that hang do not
-//! delay a one-time password. Pure: the time is handed in.
+//! Adaptive limit of an account's concurrent calls. The limit rises by one after as many successful answers as the limit has
+//! calls. It is halved, never below the floor, when Twilio throttles the account (429 with code 20429). One throttled
+//! recipient is no evidence about the account: the limit falls only after [`EVIDENCE`] distinct recipients were throttled
+//! among the last [`REMEMBERED`] answers. Calls of category `authentication` have a reserve beside the limit, so that calls
+//! that hang do not delay a one-time password. Pure: the caller passes the time.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// Longest that nothing of an account is begun because Twilio asked for it.
+/// Longest pause of an account that a `Retry-After` of Twilio can cause.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
-/// Distinct recipients that have to be throttled before the account is taken to be.
+/// Number of distinct throttled recipients from which the account itself counts as throttled.
 pub const EVIDENCE: usize = 3;
 
-/// Answers among which that evidence is sought: where few of many recipients are throttled, the account is not.
+/// Number of recent answers in which that evidence is counted, so that a few throttled recipients among many do not count.
 const REMEMBERED: usize = 20;
 
-/// After that long an answer says nothing of the account any more.
+/// Age in milliseconds from which an answer is no longer evidence about the account.
 const STALE_MS: i64 = 60_000;
 
 /// Bounds of the calls of one account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Most calls of any category, and the limit an account begins with.
+    /// Highest number of calls of any category; also the initial limit.
     pub most: usize,
-    /// Fewest calls the limit falls to.
+    /// Lowest number of calls that the limit falls to.
     pub floor: usize,
     /// Calls beside the limit, for category `authentication` only.
     pub reserve: usize,
 }
 
-/// Calls that may begin now.
+/// Number of calls that may begin now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Of any category.
+    /// Calls of any category.
     pub any: usize,
-    /// Of category `authentication`: the reserve included, so never fewer.
+    /// Calls of category `authentication`; includes the reserve, so it is never less than `any`.
     pub authentication: usize,
 }
 
 impl Room {
-    /// Room below a limit with so many calls under way.
+    /// Returns the room under `limit` while `under_way` calls run.
     pub fn below(limit: usize, reserve: usize, under_way: usize) -> Room {
         Room {
             any: limit.saturating_sub(under_way),
@@ -47,7 +47,7 @@ impl Room {
         }
     }
 
-    /// Room after so many more calls have begun.
+    /// Returns the room that is left after `begun` more calls have started.
     #[must_use]
     pub fn less(self, begun: usize) -> Room {
         Room {
@@ -57,44 +57,46 @@ impl Room {
     }
 }
 
-/// The calls of one account.
+/// Concurrency limit and running calls of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveConcurrencyLimit {
     bounds: Bounds,
     allowed: usize,
     under_way: usize,
-    /// Answers since `allowed` was raised.
+    /// Successful answers since `allowed` was last changed.
     answered: usize,
     begun: u64,
-    /// Calls begun until then were there when it was halved: what they are told is no news.
+    /// Number of the last call that had begun when the limit was halved. Throttled answers to calls up to that number do not
+    /// halve the limit a second time.
     halved_at: u64,
     rests_until_ms: i64,
-    /// The last answers with their time: of a throttled call its recipient, of a good one none.
+    /// Recent answers with their time in milliseconds since 1970: the recipient of a throttled call, or `None` for a
+    /// successful one.
     answers: VecDeque<(i64, Option<u64>)>,
 }
 
-/// Which call it is.
+/// Number of a call, in the order in which the calls began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(u64);
 
-/// What the end of a call tells of how many there may be.
+/// Evidence that the end of a call gives about the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// Nothing: nobody was called, nobody answered, or a limit of the recipient or the sender was hit.
+    /// No evidence: no call was made, no answer came, or a limit of the recipient or the sender was hit.
     Nothing,
-    /// Twilio took it.
+    /// Twilio accepted the message.
     Fine,
-    /// Twilio said 429 without naming a limit other than the account's.
+    /// Twilio answered 429 and named no limit other than the account's.
     Throttled {
-        /// `Retry-After`, or zero.
+        /// Value of `Retry-After`, or zero.
         rest: Duration,
-        /// Digest of the recipient: tells recipients apart.
+        /// Digest of the recipient, to distinguish recipients.
         recipient: u64,
     },
 }
 
 impl AdaptiveConcurrencyLimit {
-    /// All of them at first.
+    /// Returns a limit that starts at its maximum.
     pub fn new(bounds: Bounds) -> AdaptiveConcurrencyLimit {
         let most = bounds.most.max(1);
         AdaptiveConcurrencyLimit {
@@ -109,7 +111,7 @@ impl AdaptiveConcurrencyLimit {
         }
     }
 
-    /// How many more may begin now.
+    /// Returns the number of calls that may begin now.
     pub fn room(&self, now_ms: i64) -> Room {
         match now_ms < self.rests_until_ms {
             true => Room::default(),
@@ -117,29 +119,29 @@ impl AdaptiveConcurrencyLimit {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of running calls.
     pub fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// How many there may be, beside the reserve.
+    /// Returns the current limit, without the reserve.
     pub fn allowed(&self) -> usize {
         self.allowed
     }
 
-    /// Until when nothing is begun, in milliseconds since 1970.
+    /// Returns the end of the current pause, in milliseconds since 1970.
     pub fn rests_until_ms(&self) -> i64 {
         self.rests_until_ms
     }
 
-    /// One begins.
+    /// Records the begin of a call.
     pub fn begin(&mut self) -> Ticket {
         self.under_way = self.under_way.saturating_add(1);
         self.begun = self.begun.saturating_add(1);
         Ticket(self.begun)
     }
 
-    /// One has ended.
+    /// Records the end of a call and adapts the limit.
     pub fn end(&mut self, Ticket(number): Ticket, told: Told, now_ms: i64) {
         self.under_way = self.under_way.saturating_sub(1);
         match told {
@@ -177,7 +179,7 @@ impl AdaptiveConcurrencyLimit {
         self.answers.push_back((now_ms, throttled));
     }
 
-    /// Distinct recipients that were throttled among the last answers.
+    /// Returns the number of distinct recipients that were throttled among the recent answers.
     fn throttled(&self) -> usize {
         let mut recipients: Vec<u64> = self.answers.iter().filter_map(|(_, one)| *one).collect();
         recipients.sort_unstable();
@@ -236,14 +238,14 @@ mod tests {
             calls.end(one, Told::Throttled { rest, recipient }, 0);
         }
         assert_eq!((calls.allowed(), calls.room(0).any), (16, 16));
-        // Nor do a few of many.
+        // A few throttled recipients among many are no evidence.
         for n in 0..1000 {
             let one = calls.begin();
             let told = if n % 10 == 0 { throttled(n) } else { Told::Fine };
             calls.end(one, told, 0);
         }
         assert_eq!(calls.allowed(), 16);
-        // What was long ago is no evidence either.
+        // Stale answers are no evidence.
         let mut calls = AdaptiveConcurrencyLimit::new(bounds(16, 4));
         for n in 0..10 {
             let one = calls.begin();
@@ -284,7 +286,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is told, there is always a way on, never below the floor, and never more than there may be.
+        /// For any sequence of answers the limit stays at or above the floor and at or below the maximum.
         #[test]
         fn limit_stays_within_its_bounds(most in 0usize..40, floor in 0usize..50, reserve in 0usize..9,
             told in prop::collection::vec((0u8..3, 0usize..9), 0..300)) {

@@ -1,31 +1,32 @@
-//! What Twilio's error codes mean for a message it refuses: whether to try again, who must act and how. The table is data
-//! (`errors.toml`), and the operator's own is laid over it. It is asked only about what was certainly refused: no entry makes
-//! anything be posted again that may have left. Knows no file. Source of the codes: twilio.com/docs/api/errors.
+//! Meaning of Twilio's error codes for a message that Twilio refuses: whether to retry, who must act, and the remedy. The
+//! table is data (`errors.toml`), and the operator's own table overrides it. It applies only to messages that Twilio
+//! certainly refused: no entry causes a repeated post of a message that may have been sent. This module reads no file.
+//! Source of the codes: twilio.com/docs/api/errors.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Deserialize;
 use toml::{Table, Value};
 
-/// What counts where the operator says nothing.
+/// Built-in table.
 const USUAL: &str = include_str!("../../errors.toml");
 
-/// Most codes of a table: Twilio has fewer.
+/// Highest number of codes in a table; Twilio has fewer.
 const MOST: usize = 2000;
 
-/// What is done about a message.
+/// Action on a message that Twilio refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// It waits, and is tried again.
+    /// Retry the message later.
     Retry,
-    /// It is refused.
+    /// Mark the message as refused.
     GiveUp,
-    /// It is refused, and what its fallback says is sent instead, if it has one.
+    /// Mark the message as refused, and send its fallback instead, if it has one.
     Switch,
 }
 
-/// What is sent instead of a message.
+/// Kind of fallback that replaces a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = FallbackTo)]
@@ -37,7 +38,7 @@ pub enum To {
 }
 
 impl To {
-    /// As it is written everywhere.
+    /// Returns the name in files and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             To::Template => "template",
@@ -47,7 +48,7 @@ impl To {
 }
 
 impl Action {
-    /// As it is written everywhere.
+    /// Returns the name in files and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Retry => "retry",
@@ -57,22 +58,22 @@ impl Action {
     }
 }
 
-/// Who can change that.
+/// Party that can resolve the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
-    /// Whoever runs the sidecar or has Twilio's console.
+    /// The operator of the sidecar or of the Twilio account.
     Operator,
-    /// Who asks for messages.
+    /// The caller of the API.
     Caller,
-    /// The person.
+    /// The recipient.
     Recipient,
-    /// It passes.
+    /// No party: the error is temporary.
     Nobody,
 }
 
 impl Actor {
-    /// As it is written everywhere.
+    /// Returns the name in files and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Actor::Operator => "operator",
@@ -83,29 +84,32 @@ impl Actor {
     }
 }
 
-/// What is known of a code.
+/// Entry of one error code.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// What happened.
+    /// Title of the error.
     pub title: String,
-    /// What is done.
+    /// Action on the message.
     pub action: Action,
-    /// Who must act.
+    /// Party that must act.
     pub actor: Actor,
-    /// How.
+    /// Remedy.
     pub remedy: String,
-    /// To what a `switch` goes, the best first.
+    /// Fallbacks of the action `switch`, in order of preference.
     #[serde(default)]
     pub to: Vec<To>,
 }
 
-/// The table.
+/// Table of error codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Errors(BTreeMap<i64, Entry>);
 
 impl Errors {
-    /// With the operator's own laid over it, code by code and field by field; or everything that is wrong with that.
+    /// Merges the operator's table into the built-in one, code by code and field by field.
+    ///
+    /// # Errors
+    /// Every problem of the operator's table.
     pub fn of(over: Table) -> Result<Errors, Vec<String>> {
         let mut table =
             USUAL.parse::<Table>().map_err(|error| vec![format!("errors.toml: {error}")])?;
@@ -137,26 +141,26 @@ impl Errors {
         if problems.is_empty() { Ok(Errors(errors)) } else { Err(problems) }
     }
 
-    /// What is known of a code, if anything is.
+    /// Returns the entry of a code.
     pub fn get(&self, code: i64) -> Option<&Entry> {
         self.0.get(&code)
     }
 
-    /// To what is switched when a message ended with a code, Twilio's or `window_closed`; the best first.
+    /// Returns the fallbacks, in order of preference, of a message that ended with a code of Twilio or with `window_closed`.
     pub fn switches(&self, code: &str) -> &[To] {
-        // What our rule says before the call is what Twilio would say after it.
+        // Our rule refuses before the call what Twilio refuses with 63016 after it.
         let code = if code == "window_closed" { "63016" } else { code };
         let entry = code.parse().ok().and_then(|code| self.get(code));
         entry.filter(|entry| entry.action == Action::Switch).map_or(&[], |entry| &entry.to)
     }
 
-    /// What is done; nothing again of what nobody knows.
+    /// Returns the action for a code; unknown codes are not retried.
     pub fn action(&self, code: i64) -> Action {
         self.get(code).map_or(Action::GiveUp, |entry| entry.action)
     }
 }
 
-/// The table for people, as docs/ERRORS.md has it.
+/// Renders the table in Markdown, as in docs/ERRORS.md.
 pub fn reference() -> String {
     let mut text =
         "| code | what Twilio says | what is done | who must act | how |\n|---|---|---|---|---|\n"
@@ -241,7 +245,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a file says, there is a table or a problem for each code that is wrong.
+        /// Any file gives a table, or a problem for each code that is wrong.
         #[test]
         fn any_table_is_read_or_refused(code in "[0-9a-z+ -]{0,8}", field in "title|action|actor|x", value: String) {
             let entry = Table::from_iter([(field, Value::String(value))]);

@@ -1,35 +1,35 @@
-//! How a call of Twilio failed, in a word of a closed set: what is counted. It decides nothing about the message. Pure.
+//! Reason of a failed call of Twilio, as a closed set of words for a metric. It decides nothing about the message. Pure.
 
 use super::{
     errors::{Actor, Errors},
     outcome::Answer,
 };
 
-/// Why a call made no message.
+/// Reason why a call created no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failing {
-    /// Too much was asked (429, 20429).
+    /// Twilio throttled the call (429, 20429).
     Throttled,
-    /// A code that is tried again.
+    /// Code of a temporary error, which is retried.
     Passing,
-    /// A code about which the operator can do something.
+    /// Code that the operator can resolve.
     Operator,
-    /// Or whoever asked.
+    /// Code that the caller can resolve.
     Caller,
-    /// Or the person.
+    /// Code that the recipient can resolve.
     Recipient,
-    /// A code that is in no table, or none.
+    /// Code that is not in the table, or an answer without a code.
     Other,
-    /// Twilio, or something before it, failed.
+    /// Twilio, or a proxy before it, failed.
     Server,
     /// No answer came.
     Lost,
-    /// There was no connection.
+    /// No connection could be opened.
     NotConnected,
 }
 
 impl Failing {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Failing; 9] = [
         Failing::Throttled,
         Failing::Passing,
@@ -42,7 +42,7 @@ impl Failing {
         Failing::NotConnected,
     ];
 
-    /// As it is counted.
+    /// Returns the label value of the metric.
     pub fn as_str(self) -> &'static str {
         match self {
             Failing::Throttled => "throttled",
@@ -57,7 +57,7 @@ impl Failing {
         }
     }
 
-    /// Of an answer; none of one that made a message.
+    /// Returns the reason of an answer; `None` if the answer created a message.
     pub fn of(answer: &Answer, errors: &Errors) -> Option<Failing> {
         let (status, body) = match answer {
             Answer::NotConnected(_) => return Some(Failing::NotConnected),

@@ -1,33 +1,33 @@
-//! Whose turn it is: of all that waits, which messages go next. By category first, so that who waits for a code to log in does not
-//! wait for an offer, but one turn in ten is that of the lower ones, so that none waits for ever. Within a category, of the
-//! account that has the fewest under way, and of those in turn: one that has a hundred thousand to send delays nobody else.
-//! Pure: what waits is handed in, and nothing is looked up.
+//! Fair scheduler: selects the messages that are sent next. The category decides first, so that one-time passwords do not
+//! wait behind marketing; one turn in ten starts with a lower category, so that no category starves. Within a category the
+//! account with the fewest running calls comes first, then the accounts in turn: an account with a hundred thousand queued
+//! messages does not delay the others. Pure: the caller passes the queue.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::pace;
 use crate::sending::adaptive_concurrency::Room;
 
-/// One turn in so many is that of a lower category first: marketing's, and halfway between, that of utility and service.
+/// One turn in this many starts with marketing; another one, halfway between, starts with utility and service.
 const SHARE: u64 = 10;
 
-/// Priorities, the sooner first.
+/// Orders of the priorities in a turn: the usual one, the one for utility and service, the one for marketing.
 const PRIORITIES: [[i64; 3]; 3] = [[0, 1, 2], [1, 2, 0], [2, 1, 0]];
 
-/// What waits of one priority, account and sender.
+/// Queue of one priority, account and sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane {
-    /// The smaller the sooner.
+    /// Priority; a smaller number is sent sooner.
     pub priority: i64,
-    /// Whose.
+    /// Account of the messages.
     pub account_sid: String,
-    /// Who sends.
+    /// Sender of the messages.
     pub sender: String,
-    /// How many are due, as far as that was counted.
+    /// Number of due messages, up to the limit of the count.
     pub waiting: usize,
 }
 
-/// Who had the last turns.
+/// Record of the last account served in each priority.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FairScheduler {
     count: u64,
@@ -35,9 +35,9 @@ pub struct FairScheduler {
 }
 
 impl FairScheduler {
-    /// The lanes whose turns come next, up to `free`, in their order; each turn is one message. An account has no more than its
-    /// `room`, and the fewer turns the more it has `under_way`. Both have a reserve that only lanes of category
-    /// `authentication` use.
+    /// Returns the indexes of the lanes that send next, up to `free`, in order; each index is one message. An account gets
+    /// at most its `room`, and an account with more calls `under_way` comes later. Both kinds of room have a reserve that
+    /// only lanes of category `authentication` use.
     pub fn next(
         &self,
         lanes: &[Lane],
@@ -93,7 +93,7 @@ impl FairScheduler {
         chosen
     }
 
-    /// This lane has had its turn.
+    /// Records that this lane has had its turn.
     pub fn had(&mut self, lane: &Lane) {
         self.count = self.count.wrapping_add(1);
         match self.last.get_mut(&lane.priority) {
@@ -128,7 +128,7 @@ mod tests {
         Lane { priority, account_sid: account.into(), sender: sender.into(), waiting }
     }
 
-    /// The accounts whose turns come, one after another, when each call takes no time.
+    /// Returns the accounts that are served, one after another, when each call takes no time.
     fn served(turns: &mut FairScheduler, lanes: &mut [Lane], count: usize) -> Vec<String> {
         let mut served = Vec::new();
         while served.len() < count {
@@ -147,7 +147,7 @@ mod tests {
         let mut lanes = [lane(1, "a", "x", 100_000), lane(1, "b", "y", 2), lane(1, "c", "z", 1)];
         let order = served(&mut FairScheduler::default(), &mut lanes, 6);
         assert_eq!(order, ["a1", "b1", "c1", "a1", "b1", "a1"]);
-        // Nor does it if all its calls are slow: who has nothing under way comes first.
+        // Nor does it if all its calls are slow: the account with the fewest running calls comes first.
         let under_way = |account: &str| if account == "a" { 7 } else { 0 };
         let lanes = [lane(1, "a", "x", 100), lane(1, "b", "y", 3)];
         let next = FairScheduler::default().next(&lanes, all(4), |_| all(100), under_way);
@@ -175,11 +175,11 @@ mod tests {
     fn only_authentication_uses_the_reserve() {
         let lanes = [lane(0, "a", "x", 9), lane(1, "b", "y", 9), lane(2, "c", "z", 9)];
         let next = |free, room: Room| FairScheduler::default().next(&lanes, free, |_| room, |_| 0);
-        // Nothing is free but the reserve: of this sidecar, or of the accounts.
+        // Only the reserve is free: of this sidecar, or of the accounts.
         let reserve = Room { any: 0, authentication: 2 };
         assert_eq!(next(reserve, all(9)), [0, 0]);
         assert_eq!(next(all(9), reserve), [0, 0]);
-        // What another category has taken, the reserve does not give again.
+        // The reserve does not replace room that another category uses.
         let mut turns = FairScheduler { count: SHARE - 1, ..FairScheduler::default() };
         let free = Room { any: 1, authentication: 3 };
         let order = turns.next(&lanes, free, |_| all(9), |_| 0);
@@ -188,8 +188,8 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing is chosen that is not there, nothing is left out that could go, and no account of a category is two turns ahead
-        /// of another that waits.
+        /// The result has only lanes that exist, leaves out no message that could be sent, and no account of a category is
+        /// two turns ahead of another that waits.
         #[test]
         fn turns_are_shared(waiting in prop::collection::vec((0i64..3, 0u8..4, 0u8..2, 0usize..12), 0..12), free in 0usize..40, count in 0u64..20) {
             let lanes: Vec<Lane> = waiting

@@ -1,5 +1,6 @@
-//! What is sent instead of a message that its channel does not take: a template, or a text on another channel. Decides which of
-//! them, and what it is; whether that may be sent is asked like of every other message.
+//! Fallback of a message that its channel refuses: a template, or a text on another channel. Decides which of the two is
+//! sent, and with which content. The rules for the fallback message are the same as for every message and are applied
+//! elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -17,86 +18,87 @@ use crate::{
     template::{is_content_sid, is_name, locale::Locale, variables},
 };
 
-/// The only channel there is to go to: it reaches a number wherever it is.
+/// Only fallback channel: SMS reaches the number independently of the chat apps.
 const SMS: &str = "sms";
 
-/// What is sent instead; nothing, if it says neither.
+/// Fallback of a message; an empty object disables it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fallback {
-    /// A template to the same person on the same channel.
+    /// Template to the same recipient on the same channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Instead>,
-    /// Another channel: `sms`.
+    /// Other channel: `sms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^sms$")]
     pub channel: Option<String>,
-    /// Who sends there; or `messaging_service_sid`; or neither, and the route to the recipient's country says who.
+    /// Sender on the other channel. Without `from` and `messaging_service_sid`, the route to the recipient's country
+    /// decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// The Messaging Service that chooses one.
+    /// Messaging Service that selects the sender on the other channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^MG[0-9a-fA-F]{32}$")]
     pub messaging_service_sid: Option<String>,
-    /// What is said there; the text of the message where this says nothing.
+    /// Text on the other channel; default: the text of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 1600)]
     pub body: Option<String>,
 }
 
-/// A template, and what stands in it.
+/// Template and its variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FallbackTemplate)]
 pub struct Instead {
-    /// In the catalogue; or `content_sid`.
+    /// Name in the catalogue; mutually exclusive with `content_sid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Twilio's name of it.
+    /// Content SID of the template at Twilio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^HX[0-9a-fA-F]{32}$")]
     pub content_sid: Option<String>,
-    /// Its language; that of the message where this says none.
+    /// Language of the template; default: the language of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
-    /// What stands in its places.
+    /// Values of the template's variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
 }
 
-/// What is kept of it with a message, until that has arrived.
+/// Fallback as it is stored with a message until the message is delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FallbackPlan {
     fallback: Fallback,
-    /// What the message says.
+    /// Text of the message.
     #[serde(default)]
     text: String,
     #[serde(default)]
     locale: Option<String>,
 }
 
-/// A message that failed, as far as what is sent instead goes by it.
+/// Properties of a failed message that its fallback depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed<'a> {
-    /// Whose.
+    /// Account of the message.
     pub account_sid: &'a str,
-    /// To whom.
+    /// Recipient.
     pub to: &'a Address,
-    /// Our number, or the Messaging Service.
+    /// Sender address, or the SID of the Messaging Service.
     pub sender: &'a str,
-    /// What it was.
+    /// Kind of the message.
     pub kind: Kind,
-    /// What it was for.
+    /// Category of the message.
     pub category: Option<Category>,
 }
 
 impl Fallback {
-    /// Whether it says nothing.
+    /// Returns whether the fallback is empty.
     pub fn is_empty(&self) -> bool {
         *self == Fallback::default()
     }
 
-    /// Everything that cannot be, by its field.
+    /// Returns every problem, each with the name of its field.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some(template) = &self.template {
@@ -150,7 +152,7 @@ impl Fallback {
 }
 
 impl FallbackPlan {
-    /// With a message; none if there is nothing to send instead.
+    /// Returns the plan of a request; `None` if it has no fallback.
     pub fn of(request: &Request) -> Option<FallbackPlan> {
         let fallback = request.fallback.clone().filter(|fallback| !fallback.is_empty())?;
         let text = match (&request.content, &request.template) {
@@ -164,23 +166,23 @@ impl FallbackPlan {
         Some(FallbackPlan { fallback, text, locale })
     }
 
-    /// Whether there is nothing to say on the other channel.
+    /// Returns whether the fallback on the other channel has no text.
     pub fn is_speechless(&self) -> bool {
         let Fallback { channel, body, .. } = &self.fallback;
         channel.is_some() && body.is_none() && self.text.is_empty()
     }
 
-    /// As it is stored.
+    /// Returns the stored form.
     pub fn written(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// What [`FallbackPlan::written`] wrote.
+    /// Reads the stored form of [`FallbackPlan::written`].
     pub fn read(text: &str) -> Option<FallbackPlan> {
         serde_json::from_str(text).ok()
     }
 
-    /// What is sent instead of a message: the first of these that it has. It has in turn what is left of them.
+    /// Returns the first fallback in `order` that the plan has. The new request keeps the remaining fallbacks.
     pub fn instead(&self, failed: Failed<'_>, order: &[To]) -> Option<(To, Request)> {
         order.iter().find_map(|to| {
             let request = match to {
@@ -192,7 +194,7 @@ impl FallbackPlan {
     }
 
     fn template(&self, failed: Failed<'_>) -> Option<Request> {
-        // Who was refused a template is not sent another one.
+        // A refused template is not replaced by another template.
         let template = self.fallback.template.as_ref().filter(|_| failed.kind == Kind::Session)?;
         let variables = template.variables.clone();
         let content = match (&template.name, &template.content_sid) {
@@ -289,7 +291,7 @@ mod tests {
             (To::Template, &person(), OURS)
         );
         assert_eq!((template.locale.unwrap().as_str(), template.category), ("pt_BR", None));
-        // What it does not reach goes on.
+        // The next fallback applies where the first one fails.
         let rest = template.fallback.unwrap();
         assert_eq!((rest.template.is_none(), rest.channel.as_deref()), (true, Some("sms")));
         let (to, text) = instead(&both, Kind::Session, &[To::Channel]).unwrap();
@@ -300,7 +302,7 @@ mod tests {
             ("+16135550100", Some(Category::Utility))
         );
         assert_eq!(text.fallback, Some(Fallback::default()), "and there it ends");
-        // A template is not sent instead of a template, an SMS not instead of an SMS.
+        // A template does not replace a template, nor an SMS an SMS.
         assert_eq!(instead(&both, Kind::Template, &order).unwrap().0, To::Channel);
         assert_eq!(instead(&kept(json!({"channel": "sms"})), Kind::Session, &[To::Template]), None);
         assert_eq!(instead(&both, Kind::Session, &[]), None);
@@ -337,7 +339,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is kept is read again, and what goes instead never says less than it has to.
+        /// Every stored plan is read back, and a fallback message is never empty.
         #[test]
         fn what_is_written_is_read_again(body: Option<String>, name: Option<String>, text: String, channel in prop::option::of("sms")) {
             let template = name.map(|name| Instead { name: Some(name), ..Instead::default() });

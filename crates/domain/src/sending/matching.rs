@@ -1,6 +1,6 @@
-//! Whether Twilio's list of messages has one of ours of which nobody knows: found, certainly absent, or unclear. Never a guess:
-//! what may be ours but cannot be told apart is unclear, and silence proves something only when the list was seen whole, long
-//! enough after the message could have left. Pure.
+//! Match of an `unknown` message against Twilio's list of messages: found, certainly absent, or unclear. It never guesses: a
+//! candidate that cannot be distinguished is unclear. An absence proves something only if the whole list was read, long
+//! enough after the message could have been sent. Pure.
 
 use std::collections::BTreeSet;
 
@@ -9,82 +9,82 @@ use serde::Deserialize;
 
 use crate::{address::Address, contact, phone};
 
-/// How far Twilio's clock and ours may be apart for a message to be taken for ours, in milliseconds.
+/// Largest difference between Twilio's clock and ours at which a listed message matches, in milliseconds.
 const NEAR_MS: i64 = 60_000;
 
-/// And how far for it not to be excluded.
+/// Largest difference at which a listed message remains a candidate, in milliseconds.
 pub const FAR_MS: i64 = 3_600_000;
 
-/// The first pause between two looks, in milliseconds; each is twice as long as the one before.
+/// First pause between two lookups, in milliseconds; each later pause is twice as long.
 const PAUSE_MS: i64 = 2_000;
 
-/// The longest.
+/// Longest pause between two lookups, in milliseconds.
 const LONGEST_PAUSE_MS: i64 = 300_000;
 
-/// A message, as Twilio lists it.
+/// Message in Twilio's list.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Listed {
     /// `SM..` or `MM..`
     pub sid: String,
-    /// What it says; a template as it was filled in, or nothing if Twilio was told not to keep it.
+    /// Text; of a template the text with its variables filled in; none if Twilio does not store it.
     pub body: Option<String>,
-    /// To whom.
+    /// Recipient.
     pub to: Option<String>,
-    /// From which number; with a Messaging Service perhaps not chosen yet.
+    /// Sender; with a Messaging Service it may not be selected yet.
     pub from: Option<String>,
-    /// Through which Messaging Service.
+    /// SID of the Messaging Service.
     pub messaging_service_sid: Option<String>,
-    /// `outbound-api`, if somebody asked for it.
+    /// Direction: `outbound-api` for a message that was created through the API.
     pub direction: Option<String>,
-    /// RFC 2822.
+    /// Creation time in RFC 2822 format.
     pub date_created: Option<String>,
 }
 
-/// What is looked for.
+/// Search for one message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sought {
-    /// To whom.
+    /// Recipient.
     pub to: String,
-    /// Other addresses of the same contact: Twilio may list any of them.
+    /// Other addresses of the same contact, any of which Twilio may list.
     pub also_to: Vec<String>,
-    /// From which number, or empty.
+    /// Sender, or empty.
     pub from: String,
-    /// Through which Messaging Service, or empty.
+    /// SID of the Messaging Service, or empty.
     pub service: String,
-    /// Its text; none of media alone, and of a template, whose text is Twilio's.
+    /// Text; `None` for a message with media alone, and for a template, whose text only Twilio has.
     pub body: Option<String>,
-    /// When its attempt began, in milliseconds since 1970.
+    /// Begin of the attempt, in milliseconds since 1970.
     pub begun_ms: i64,
-    /// When that could not have left any more.
+    /// Latest time at which the attempt could have been sent, in milliseconds since 1970.
     pub until_ms: i64,
 }
 
-/// What the list says.
+/// Result of the comparison with the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
-    /// It is this one.
+    /// SID of the message.
     Found(String),
-    /// It is none of them, and will be none.
+    /// Certainly absent from the list, now and later.
     Absent,
-    /// Nobody can tell; not yet, or not at all.
+    /// Undecided, for now or for good.
     Unclear,
 }
 
-/// What was seen of the list, and when.
+/// Extent and time of the lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether it was read back to [`FAR_MS`] before the attempt.
+    /// Whether the list was read back to [`FAR_MS`] before the attempt.
     pub is_whole: bool,
-    /// When that was begun, in milliseconds since 1970.
+    /// Begin of the lookup, in milliseconds since 1970.
     pub at_ms: i64,
-    /// From when on silence counts; none if it never does.
+    /// Time from which an absence counts as proof, in milliseconds since 1970; `None` if it never does.
     pub absent_from_ms: Option<i64>,
-    /// Whether another message of ours, of which nobody knows either, may be the one that is listed.
+    /// Whether another `unknown` message of ours may be the one in the list.
     pub has_like: bool,
 }
 
 impl Sought {
-    /// Of the form that Twilio was sent.
+    /// Reads the search from the form that was posted to Twilio.
     pub fn of(form: &str, begun_ms: i64, until_ms: i64) -> Sought {
         let mut sought = Sought { begun_ms, until_ms, ..Sought::default() };
         for (name, value) in form_urlencoded::parse(form.as_bytes()) {
@@ -99,7 +99,8 @@ impl Sought {
         sought
     }
 
-    /// Whether it may be this one, as far as anybody can tell: somebody asked for it, between the same two, around that time.
+    /// Returns whether the listed message is a candidate: created through the API, with the same recipient and sender, at
+    /// about the time of the attempt.
     pub fn may_be(&self, listed: &Listed) -> bool {
         let is = |have: &Option<String>, want: &str| have.as_deref() == Some(want);
         let reaches = |have: &Option<String>, want: &str| {
@@ -114,7 +115,7 @@ impl Sought {
             && created_ms.is_none_or(|at_ms| self.is_within(at_ms, FAR_MS))
     }
 
-    /// The recipients and senders that Twilio's list is to be asked for: every spelling of the two that Twilio may have written.
+    /// Returns the pairs of recipient and sender to query: every spelling that Twilio may have stored.
     pub fn asked(&self) -> Vec<(String, String)> {
         let recipients = std::iter::once(&self.to).chain(&self.also_to).flat_map(|to| written(to));
         let senders = if self.from.is_empty() { vec![String::new()] } else { written(&self.from) };
@@ -124,7 +125,7 @@ impl Sought {
         pairs.into_iter().collect()
     }
 
-    /// Whether a list that does not have it proves anything: how Twilio lists a message to a user id is not documented.
+    /// Returns whether an absence is proof at all: Twilio does not document how it lists a message to a user id.
     fn is_listed_for_certain(&self) -> bool {
         contact::user_id(&self.to).is_none()
     }
@@ -141,7 +142,7 @@ impl Sought {
             && at_ms <= self.until_ms.saturating_add(apart_ms)
     }
 
-    /// Decides it. `owned` are SIDs that other messages of ours have.
+    /// Decides the match. `owned` are the SIDs of our other messages.
     pub fn matched(&self, listed: &[Listed], owned: &BTreeSet<String>, seen: Seen) -> Match {
         let free = |one: &&Listed| self.may_be(one) && !owned.contains(&one.sid);
         let candidates: BTreeSet<&str> =
@@ -154,7 +155,7 @@ impl Sought {
             .collect();
         let mut certain = certain.into_iter();
         match (certain.next(), certain.next()) {
-            // Without a text to compare, it has to be the only one.
+            // Without a text to compare, the candidate must be the only one.
             (Some(sid), None)
                 if !seen.has_like && (self.body.is_some() || candidates.len() == 1) =>
             {
@@ -173,7 +174,7 @@ impl Sought {
     }
 }
 
-/// Whether both are on the same channel and reach the same person.
+/// Returns whether both addresses have the same channel and reach the same recipient.
 fn is_same_address(one: &str, other: &str) -> bool {
     match (Address::parse(one), Address::parse(other)) {
         (Some(one), Some(other)) => {
@@ -183,7 +184,7 @@ fn is_same_address(one: &str, other: &str) -> bool {
     }
 }
 
-/// The address in every spelling that Twilio may have written.
+/// Returns the address in every spelling that Twilio may have stored.
 fn written(address: &str) -> Vec<String> {
     let Some(Address { channel, number }) = Address::parse(address) else {
         return vec![address.to_owned()];
@@ -195,7 +196,7 @@ fn written(address: &str) -> Vec<String> {
 }
 
 impl Listed {
-    /// When Twilio took it on, in milliseconds since 1970.
+    /// Returns the creation time, in milliseconds since 1970.
     pub fn created_ms(&self) -> Option<i64> {
         let text = self.date_created.as_deref()?;
         let at = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
@@ -203,7 +204,8 @@ impl Listed {
     }
 }
 
-/// When to look next, after so many looks: later each time, once when silence begins to count, and not after `last_ms`; 0 then.
+/// Returns the time of the next lookup after `looks` lookups, in milliseconds since 1970: after a longer pause each time,
+/// once at the time from which an absence counts, and 0 if it would be after `last_ms`.
 pub fn next_look(looks: i64, now_ms: i64, absent_from_ms: Option<i64>, last_ms: i64) -> i64 {
     let doublings = u32::try_from(looks.clamp(0, 16)).unwrap_or_default();
     let pause_ms = PAUSE_MS.saturating_mul(1 << doublings).min(LONGEST_PAUSE_MS);
@@ -258,10 +260,10 @@ mod tests {
         let one = listed(1, "hello you", 1000);
         let found = Match::Found(one.sid.clone());
         assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], late()), found);
-        // Twilio lists it as soon as it has it; nobody has to wait for that.
+        // Twilio lists a message as soon as it has it, so a match is valid at once.
         let early = Seen { at_ms: AT_MS, is_whole: false, ..late() };
         assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], early), found);
-        // What says something else does not make it less clear; another that says the same does.
+        // A message with another text leaves the match clear; another one with the same text does not.
         let other = listed(2, "something else", 1000);
         assert_eq!(of(TEXT, &[one.clone(), other.clone()], &[], late()), found);
         let twin = listed(3, "hello you", 2000);
@@ -269,7 +271,7 @@ mod tests {
         assert_eq!(of(TEXT, &[one.clone(), twin.clone()], &[&twin], late()), found);
         let like = Seen { has_like: true, ..late() };
         assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], like), Match::Unclear);
-        // A template's text is not known: it has to be the only message there is.
+        // The text of a template is unknown: the message must be the only candidate.
         assert_eq!(of(TEMPLATE, std::slice::from_ref(&one), &[], late()), found);
         assert_eq!(of(TEMPLATE, &[one.clone(), other], &[], late()), Match::Unclear);
     }
@@ -286,7 +288,8 @@ mod tests {
         for seen in unclear {
             assert_eq!(of(TEXT, &[], &[], seen), Match::Unclear, "{seen:?}");
         }
-        // Anything between the two that nobody asked us for may be it, changed on its way.
+        // A message between the same two addresses that no other record of ours explains may be this one, with a changed
+        // text.
         let other = listed(1, "Hello you", 1000);
         assert_eq!(of(TEXT, std::slice::from_ref(&other), &[], late()), Match::Unclear);
         assert_eq!(of(TEXT, std::slice::from_ref(&other), &[&other], late()), Match::Absent);
@@ -351,7 +354,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever Twilio lists that may be it, it is not called absent.
+        /// If Twilio lists a candidate, the result is never `Absent`.
         #[test]
         fn nothing_that_may_be_it_is_overlooked(
             bodies in prop::collection::vec(("[a-c]{0,2}", -3_600_000i64..3_600_000), 1..6),

@@ -1,7 +1,8 @@
-//! A message from what is asked for to what Twilio said of it, as decisions: what may be asked (`request.rs`), who sends it
-//! (`sender.rs`, `routing.rs`), what goes instead (`fallback.rs`), what speaks against it (`rules.rs`), what an answer of Twilio means (`outcome.rs`, `errors.rs`, `failing.rs`), whether its
-//! list has a message of which nobody knows (`matching.rs`), whose turn it is (`turns.rs`), when the next one may go (`pace.rs`) and how
-//! many at a time (`concurrency.rs`).
+//! Decisions about an outbound message, from the request to Twilio's answer: the request (`request.rs`), the sender
+//! (`sender.rs`, `routing.rs`), the fallback (`fallback.rs`), the rules (`rules.rs`), the meaning of Twilio's answer
+//! (`outcome.rs`, `errors.rs`, `failing.rs`), the search for an `unknown` message in Twilio's list (`matching.rs`), the
+//! order of sending (`fair_scheduler.rs`), the rate (`pace.rs`) and the number of concurrent calls
+//! (`adaptive_concurrency.rs`). `backlog.rs` has the size of the backlog.
 
 pub mod adaptive_concurrency;
 pub mod backlog;

@@ -1,5 +1,5 @@
-//! What Twilio's answer to `POST Messages.json` means for a message: it is sent, it certainly is not, or nobody knows. Only
-//! what certainly was not processed may be posted again; everything in doubt is `Unknown`, whatever the odds. Pure.
+//! Meaning of Twilio's answer to `POST Messages.json`: the message is sent, is certainly not sent, or is `Unknown`. Only a
+//! message that Twilio certainly did not process may be posted again; every doubt is `Unknown`, however unlikely. Pure.
 
 use std::time::Duration;
 
@@ -7,60 +7,60 @@ use serde::Deserialize;
 
 use super::errors::{Action, Errors};
 
-/// What came back.
+/// Answer to the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// There was no connection: nothing has left.
+    /// No connection was opened: nothing was sent.
     NotConnected(String),
-    /// The request may have left, and there is no whole answer.
+    /// The request may have been sent, and no complete answer came.
     Lost(String),
-    /// An answer of HTTP.
+    /// HTTP response.
     Http {
-        /// Its status.
+        /// HTTP status.
         status: u16,
-        /// Of `Retry-After`.
+        /// Value of `Retry-After`.
         retry_after: Option<Duration>,
-        /// What is in it.
+        /// Body.
         body: Vec<u8>,
     },
 }
 
-/// What it means.
+/// Meaning of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
-    /// Twilio has it, by this name.
+    /// Twilio has accepted the message.
     Sent {
-        /// `SM..` or `MM..`.
+        /// Message SID, `SM..` or `MM..`.
         message_sid: String,
     },
-    /// It was not processed, and may be posted again.
+    /// Twilio did not process the message; it may be posted again.
     Again {
-        /// Twilio's code, or the status, or a word of ours.
+        /// Twilio's code, the HTTP status, or a code of ours.
         code: String,
-        /// For people.
+        /// Reason in words.
         reason: String,
-        /// How long Twilio wants to be left alone.
+        /// Pause that Twilio asks for.
         retry_after: Option<Duration>,
-        /// Whether we ask too often.
+        /// Whether Twilio throttles us.
         is_throttled: bool,
     },
-    /// It was looked at, and refused.
+    /// Twilio examined the message and refused it.
     Refused {
-        /// HTTP status of Twilio's answer; none where a rule of ours refused it.
+        /// HTTP status of Twilio's answer; `None` if a rule of ours refused the message.
         status: Option<u16>,
-        /// Twilio's code, or the status.
+        /// Twilio's code, or the HTTP status.
         code: String,
-        /// For people.
+        /// Reason in words.
         reason: String,
     },
-    /// It may have been sent.
+    /// The message may have been sent.
     Unknown {
-        /// For people.
+        /// Reason in words.
         reason: String,
     },
 }
 
-/// Of what Twilio says, how much is kept.
+/// Longest part of Twilio's error message that is stored, in characters.
 const SAID_CHARS: usize = 200;
 
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ struct Failure {
     message: Option<String>,
 }
 
-/// Decides it; of a refusal, by the table of codes.
+/// Decides the meaning of an answer; the table of codes decides about refusals.
 pub fn meaning(answer: Answer, errors: &Errors) -> Meaning {
     let (status, retry_after, body) = match answer {
         Answer::NotConnected(reason) => {
@@ -102,7 +102,7 @@ pub fn meaning(answer: Answer, errors: &Errors) -> Meaning {
     let code = code.map_or_else(|| status.to_string(), |code| code.to_string());
     match status {
         429 => Meaning::Again { code, reason, retry_after, is_throttled },
-        // A proxy on the way says so of a request that it may have passed on.
+        // A proxy may answer 408 for a request that it has already forwarded.
         408 => Meaning::Unknown { reason: "status 408".to_owned() },
         400..=499 if is_passing => Meaning::Again { code, reason, retry_after, is_throttled },
         300..=499 => Meaning::Refused { status: Some(status), code, reason },
@@ -110,7 +110,7 @@ pub fn meaning(answer: Answer, errors: &Errors) -> Meaning {
     }
 }
 
-/// Whether it is Twilio's name of a message.
+/// Returns whether the text is a message SID.
 pub fn is_message_sid(text: &str) -> bool {
     text.strip_prefix("SM")
         .or_else(|| text.strip_prefix("MM"))
@@ -176,7 +176,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a server says with 5xx, and whatever the operator's table says of its code, it is never posted again.
+        /// A 5xx answer never leads to another post, whatever code it has and whatever the operator's table says of the
+        /// code.
         #[test]
         fn a_server_that_failed_may_have_sent_it(status in 500u16..600, code in 10_000..100_000, body: Option<Vec<u8>>) {
             let body = body.unwrap_or_else(|| format!("{{\"code\":{code}}}").into_bytes());

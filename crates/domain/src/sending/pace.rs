@@ -1,5 +1,5 @@
-//! When the next message of a sender may go, and which first: a bucket of tokens, the pause before another try, the order of
-//! categories. Pure: the time and the dice are handed in.
+//! Rate of a sender and order of categories: a token bucket, the pause before a retry, the priority of a category. Pure: the
+//! caller passes the time and the random number.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::policy::Category;
 /// Priority of category `authentication`, for which calls are reserved.
 pub const RESERVED: i64 = 0;
 
-/// The smaller the sooner: who waits for a code to log in waits, an offer does not.
+/// Returns the priority of a category; a smaller number is sent sooner. A one-time password is urgent, marketing is not.
 pub fn priority(category: Category) -> i64 {
     match category {
         Category::Authentication => RESERVED,
@@ -17,15 +17,15 @@ pub fn priority(category: Category) -> i64 {
     }
 }
 
-/// How fast a sender is, in messages in a thousand seconds: a sandbox has one in three seconds.
+/// Rate of a sender, in messages per thousand seconds: a sandbox sends one message in three seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(u32);
 
 impl Rate {
-    /// The fastest there is, in messages a second: far above what Twilio gives anybody.
+    /// Highest rate in messages per second, far above every limit of Twilio.
     pub const MOST: u32 = 10_000;
 
-    /// From 0.001 to [`Rate::MOST`] a second.
+    /// Returns a rate of 0.001 to [`Rate::MOST`] messages per second; `None` outside of it.
     pub fn per_second(number: f64) -> Option<Rate> {
         let is_one = (0.001..=f64::from(Rate::MOST)).contains(&number);
         #[expect(
@@ -36,94 +36,96 @@ impl Rate {
         is_one.then_some(Rate((number * 1000.0).round() as u32))
     }
 
-    /// So many a second, and at least one.
+    /// Returns a rate of whole messages per second, at least one.
     pub fn whole(per_second: u32) -> Rate {
         Rate(per_second.clamp(1, Rate::MOST) * 1000)
     }
 
-    /// In a second.
+    /// Returns the rate in messages per second.
     pub fn as_per_second(self) -> f64 {
         f64::from(self.0) / 1000.0
     }
 
-    /// A second's worth, and at least one message: so much is made up for after a pause.
+    /// Returns the capacity of the bucket: the messages of one second, and at least one. It limits the burst after a pause.
     fn most(self) -> i64 {
         (i64::from(self.0) * 1000).max(MESSAGE)
     }
 
-    /// How long an empty bucket takes to be full, in milliseconds.
+    /// Returns the time in which an empty bucket fills, in milliseconds.
     pub fn fills_in_ms(self) -> i64 {
         self.most() / i64::from(self.0).max(1) + 1
     }
 }
 
-/// In millionths: what a rate adds in a millisecond is a whole number of them.
+/// One message in millionths: a rate adds a whole number of millionths per millisecond.
 const MESSAGE: i64 = 1_000_000;
 
-/// What a sender may send now. It begins with one message: who knows nothing of what went before must not make up for it.
+/// Token bucket of a sender. It starts with one message: a new bucket must not allow a burst, since earlier sends are not
+/// recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     level: i64,
     at_ms: i64,
 }
 
-/// What was taken out of a bucket.
+/// Tokens that were taken out of a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Granted {
-    /// How many may go now.
+    /// Number of messages that may be sent now.
     pub count: u32,
-    /// When there is one more, if there were fewer than asked for.
+    /// Time until the next token, if the bucket granted fewer than were wanted.
     pub next: Duration,
 }
 
 impl Bucket {
-    /// With one message.
+    /// Returns a bucket with one message.
     pub fn new(now_ms: i64) -> Bucket {
         Bucket { level: MESSAGE, at_ms: now_ms }
     }
 
-    /// Takes as many as there are, up to `wanted`.
+    /// Takes as many tokens as the bucket has, up to `wanted`.
     pub fn take(&mut self, rate: Rate, wanted: u32, now_ms: i64) -> Granted {
         let passed = now_ms.saturating_sub(self.at_ms).max(0);
         let added = passed.saturating_mul(i64::from(rate.0));
         self.level = self.level.clamp(0, rate.most()).saturating_add(added).min(rate.most());
-        // A clock that goes back adds nothing twice.
+        // A clock that runs back must not add the same tokens twice.
         self.at_ms = self.at_ms.max(now_ms);
         let count = u32::try_from(self.level / MESSAGE).unwrap_or(u32::MAX).min(wanted);
         self.level -= i64::from(count) * MESSAGE;
         let missing = if count < wanted { (MESSAGE - self.level).max(0) } else { 0 };
-        // Rounded up: none is there too early.
+        // Rounded up, so that no token comes too early.
         let rate = i64::from(rate.0).max(1);
         let next_ms = missing.saturating_add(rate - 1) / rate;
         Granted { count, next: Duration::from_millis(u64::try_from(next_ms).unwrap_or_default()) }
     }
 
-    /// Puts back what did not go.
+    /// Returns unused tokens to the bucket.
     pub fn give_back(&mut self, rate: Rate, count: u32) {
         let level = self.level.saturating_add(i64::from(count).saturating_mul(MESSAGE));
         self.level = level.min(rate.most());
     }
 
-    /// As stores keep it.
+    /// Returns the stored form.
     pub fn written(self) -> String {
         format!("{} {}", self.level, self.at_ms)
     }
 
-    /// What a store has kept; of anything else, nothing.
+    /// Reads the stored form; `None` for any other text.
     pub fn read(text: &str) -> Option<Bucket> {
         let (level, at_ms) = text.split_once(' ')?;
         Some(Bucket { level: level.parse().ok()?, at_ms: at_ms.parse().ok()? })
     }
 }
 
-/// The pause before try number `tries` + 1: exponential with full jitter, and not less than Twilio asks for.
+/// Returns the pause before attempt number `tries` + 1: exponential with full jitter, and at least the pause that Twilio
+/// asks for.
 pub fn pause(tries: i64, retry_after: Option<Duration>, dice: u64) -> Duration {
     const FIRST_MS: u64 = 200;
     const LONGEST_MS: u64 = 30_000;
     let doublings = u32::try_from(tries.clamp(1, 16) - 1).unwrap_or_default();
     let longest = FIRST_MS.saturating_mul(1 << doublings).min(LONGEST_MS);
     let asked = retry_after.unwrap_or_default().min(Duration::from_secs(3600));
-    // Spread over what is above it too: those that were told the same time do not come back at once.
+    // Jitter also above `Retry-After`: callers that got the same value must not return at the same time.
     asked + Duration::from_millis(1 + dice % longest)
 }
 
@@ -169,7 +171,7 @@ mod tests {
     }
 
     proptest! {
-        /// However they come, in any span no more go than its rate and one bucket; and none is kept back.
+        /// For any sequence of requests, no span grants more than its rate and one bucket; and no token is withheld.
         #[test]
         fn a_sender_is_never_faster_than_its_rate_nor_slower(
             rate in 1u32..200,
@@ -199,7 +201,7 @@ mod tests {
             }
         }
 
-        /// Whatever a store has, there is a bucket that grants no more than one holds.
+        /// Any stored text gives a bucket that grants at most its capacity, or none.
         #[test]
         fn any_text_is_a_bucket_or_none(level: i64, at_ms: i64, now_ms in 0i64..i64::MAX, text in "[0-9 -]{0,40}") {
             let _ = Bucket::read(&text);

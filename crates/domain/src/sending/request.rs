@@ -1,5 +1,5 @@
-//! What is asked for, and how Twilio is told: one recipient, one sender, one content. Whether it may be sent is decided in
-//! `rules.rs`; nothing is looked up here.
+//! Request to send a message, and its form for Twilio: one recipient, one sender, one content. `rules.rs` decides whether it
+//! may be sent; this module does no lookups.
 
 use std::collections::BTreeMap;
 
@@ -13,74 +13,74 @@ use crate::{
     template::{Standing, Template, locale::Locale},
 };
 
-/// Most characters of a text (Twilio's error 21617).
+/// Longest text, in characters (Twilio's error 21617).
 pub const LONGEST_BODY: usize = 1600;
 
-/// Most media of one message; on WhatsApp it is one.
+/// Highest number of media of one message; on WhatsApp it is one.
 pub const MOST_MEDIA: usize = 10;
 
-/// A message that is to be sent.
+/// Request to send a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Whose.
+    /// Account of the message.
     pub account_sid: String,
-    /// The person.
+    /// Recipient.
     pub to: Address,
-    /// Who sends, if somebody says.
+    /// Sender, if the request or a route names one.
     pub sender: Option<Sender>,
-    /// What.
+    /// Content.
     pub content: Content,
-    /// What it is for, if somebody says.
+    /// Category, if the request names one.
     pub category: Option<Category>,
-    /// What the person reads, if somebody says.
+    /// Language of the recipient, if the request names one.
     pub locale: Option<Locale>,
-    /// What the catalogue knows of its template.
+    /// Entry of the template in the catalogue.
     pub template: Option<Template>,
-    /// What is sent instead, if its channel does not take it; of the account, where nobody says.
+    /// Fallback if the channel refuses the message; default: the fallback of the account.
     pub fallback: Option<Fallback>,
 }
 
-/// Who sends.
+/// Sender of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sender {
-    /// A number of ours, on the channel of the recipient.
+    /// Own address on the channel of the recipient.
     From(Address),
-    /// A Messaging Service, which chooses one.
+    /// Messaging Service, which selects the sender.
     Service(String),
 }
 
-/// What is sent.
+/// Content of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Text, media, or both.
     Session {
-        /// The text; empty if there is none.
+        /// Text; empty if there is none.
         body: String,
-        /// Where the media are.
+        /// URLs of the media.
         media: Vec<String>,
     },
-    /// A template by its name in the catalogue, which is not known to have it.
+    /// Template by a name that was not found in the catalogue.
     Named {
-        /// What people call it.
+        /// Name in the catalogue.
         name: String,
-        /// What stands in its places.
+        /// Values of the variables.
         variables: BTreeMap<String, String>,
     },
     /// A template of the Content API.
     Template {
-        /// Twilio's name of it.
+        /// Content SID of the template at Twilio.
         content_sid: String,
-        /// What stands in its places.
+        /// Values of the variables.
         variables: BTreeMap<String, String>,
     },
 }
 
 impl Request {
-    /// What the rules about windows and consents go by.
+    /// Returns the kind, on which the rules about windows and consents depend.
     pub fn kind(&self) -> Kind {
         match (&self.content, &self.template) {
             (Content::Session { .. }, _) => Kind::Session,
-            // Nobody has approved it as a template: on WhatsApp it is free text.
+            // The template is not approved: on WhatsApp it counts as free text.
             (_, Some(template)) if template.approval.on(&self.to.channel) == Standing::FreeText => {
                 Kind::Session
             }
@@ -88,7 +88,7 @@ impl Request {
         }
     }
 
-    /// What it is for: as somebody says, as its template is registered, or else the strictest that it may be.
+    /// Returns the category of the request, else that of the registered template, else the strictest one possible.
     pub fn category(&self) -> Category {
         let usual = match self.content {
             Content::Session { .. } => Kind::Session.usual_category(),
@@ -98,7 +98,7 @@ impl Request {
         self.category.or(registered).unwrap_or(usual)
     }
 
-    /// Who sends, in one word: the unit that Twilio limits.
+    /// Returns the sender as one word, the unit that Twilio limits.
     pub fn sender_name(&self) -> String {
         match &self.sender {
             Some(Sender::From(from)) => from.written(),
@@ -107,7 +107,7 @@ impl Request {
         }
     }
 
-    /// The parameters of Twilio's `Messages.json`, but for the status callback.
+    /// Returns the parameters of Twilio's `Messages.json`, without the status callback.
     pub fn form(&self) -> String {
         let mut form = Serializer::new(String::new());
         form.append_pair("To", &self.to.written());
@@ -125,7 +125,7 @@ impl Request {
                     form.append_pair("MediaUrl", url);
                 });
             }
-            // No rule lets it through.
+            // The rules refuse this content before it is posted.
             Content::Named { .. } => {}
             Content::Template { content_sid, variables } => {
                 form.append_pair("ContentSid", content_sid);

@@ -1,5 +1,5 @@
-//! Who sends where nobody says: the routes of an account by country and channel, and the countries it writes to. Read from
-//! YAML with everything wrong with it at once. Decides nothing about a message, and knows no file.
+//! Routes of an account: its senders by country and channel, and the countries it may send to. Parses YAML and reports all
+//! problems at once. Decides nothing about a message, and reads no file.
 //!
 //! ```yaml
 //! default: MG00112233445566778899aabbccddeeff
@@ -22,13 +22,13 @@ use crate::{
     tenant::is_account_sid,
 };
 
-/// Who sends, by channel; of every channel without another under [`ANY`].
+/// Senders by channel; the key [`ANY`] has the sender for all other channels.
 type Targets = BTreeMap<String, Sender>;
 
-/// No channel has this name.
+/// Key for all other channels; no channel has an empty name.
 const ANY: &str = "";
 
-/// The fields of an account's routes.
+/// Field names of an account's routes.
 const FIELDS: &str =
     "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback";
 
@@ -44,16 +44,19 @@ pub struct Routing {
 pub struct Routes {
     default: Targets,
     by_country: BTreeMap<String, Targets>,
-    /// All, if there is none.
+    /// Allowed countries; an empty set allows all.
     allow: BTreeSet<String>,
     deny: BTreeSet<String>,
     fallback: Fallback,
 }
 
 impl Routing {
-    /// Of YAML; or everything that is wrong with it.
+    /// Parses YAML.
+    ///
+    /// # Errors
+    /// Every problem of the file.
     pub fn parse(text: &str) -> Result<Routing, Vec<String>> {
-        // NO is Norway.
+        // NO is the country Norway, not `false`.
         let options = serde_saphyr::options! { strict_booleans: true };
         let value: Value = serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| vec![error.to_string()])?;
@@ -62,26 +65,26 @@ impl Routing {
         if problems.is_empty() { Ok(routing) } else { Err(problems) }
     }
 
-    /// Those of an account: its own, or else those of all.
+    /// Returns the routes of an account, or else the default routes.
     pub fn of(&self, account_sid: &str) -> &Routes {
         self.accounts.get(account_sid).unwrap_or(&self.usual)
     }
 }
 
 impl Routes {
-    /// What is sent instead of a message that its channel does not take, where nobody says.
+    /// Returns the fallback for messages that specify none.
     pub fn fallback(&self) -> Option<&Fallback> {
         Some(&self.fallback).filter(|fallback| !fallback.is_empty())
     }
 
-    /// Who sends on a channel to a country.
+    /// Returns the sender on a channel to a country.
     pub fn sender(&self, channel: &str, country: Option<&str>) -> Option<&Sender> {
         let there = country.and_then(|country| self.by_country.get(country));
         let mut targets = there.into_iter().chain([&self.default]);
         targets.find_map(|targets| targets.get(channel).or_else(|| targets.get(ANY)))
     }
 
-    /// Why nobody is written to in a country; nothing, if they are.
+    /// Returns the reason why a country is blocked; `None` if it is allowed.
     pub fn blocks(&self, country: Option<&str>) -> Option<String> {
         match country {
             Some(country) if self.deny.contains(country) => {
@@ -311,7 +314,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a file holds, it is read or refused with a reason.
+        /// Any file is parsed or refused with a reason.
         #[test]
         fn any_text_is_read_or_refused(text in "(default|by_country|accounts|MG0|GB|[a-z:{}\\[\\]&*!|>\n\" -]){0,60}") {
             if let Err(problems) = Routing::parse(&text) {
@@ -319,7 +322,7 @@ mod tests {
             }
         }
 
-        /// A number never sends on another channel than its own.
+        /// A number never sends on a channel other than its own.
         #[test]
         fn a_number_sends_on_its_channel(on_whatsapp: bool, channel in "sms|whatsapp|messenger", country in "GB|FR") {
             let ours = if on_whatsapp { "whatsapp:+447400123456" } else { "+447400123456" };

@@ -1,6 +1,6 @@
-//! What speaks against a message, in the order in which it is told: first what the operator has to put right, then what is
-//! wrong with the request, then what the person and the law have to say. Every rule answers; who sends is told the first
-//! refusal, a dry run all of them. What is known is given; nothing is looked up here.
+//! Rules that a message must pass, in the order in which refusals are reported: first those that the operator must resolve,
+//! then those of the request, then those of the recipient and the law. Every rule gives a verdict; a request to send reports
+//! the first refusal, a dry run all of them. The caller passes the facts; this module does no lookups.
 
 use serde::Serialize;
 
@@ -20,22 +20,22 @@ use crate::{
     },
 };
 
-/// The rules, in their order. A rule about templates, media or routes has its place before those of the person.
+/// Rules in their order. Rules about templates, media or routes precede those about the recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SendRule)]
 pub enum Rule {
-    /// There is something to call Twilio with.
+    /// The account has Twilio credentials.
     Credentials,
-    /// Somebody sends, on the channel of the recipient.
+    /// The message has a sender on the channel of the recipient.
     Sender,
-    /// The recipient can get a message of this channel.
+    /// The recipient can receive messages of the channel.
     Recipient,
-    /// The content is one Twilio can take.
+    /// Twilio accepts the content.
     Content,
-    /// There is such a template, it may be sent, and each of its places has something to stand in it.
+    /// The template exists, may be sent, and has a value for each variable.
     Template,
-    /// The country may be written to.
+    /// The country is not blocked.
     Region,
     /// See [`check::Rule`].
     Suppression,
@@ -45,31 +45,31 @@ pub enum Rule {
     Freshness,
     /// See [`check::Rule`].
     Window,
-    /// Twilio can fetch the media, and the channel takes them. The last, since it fetches them: for nobody who is not to be
-    /// written to.
+    /// Twilio can fetch the media, and the channel accepts them. This rule comes last because it fetches them, which must
+    /// not happen for a recipient who may not be contacted.
     Media,
 }
 
-/// Why a message is not sent: never changes its meaning.
+/// Reason why a message is refused; the meaning of a code never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SendCode)]
 pub enum Code {
-    /// The operator has named no credentials for the account.
+    /// The operator has configured no credentials for the account.
     NoCredentials,
-    /// Nobody says who sends, or on another channel.
+    /// No sender is specified, or the sender is on another channel.
     SenderUnknown,
-    /// A landline gets no SMS.
+    /// The recipient is a landline, which cannot receive SMS.
     InvalidRecipient,
-    /// Too long.
+    /// The text is too long.
     ContentRejected,
     /// The catalogue of the account has no such template.
     TemplateUnknown,
-    /// WhatsApp does not let it be sent, or not now.
+    /// WhatsApp does not allow the template, for now or for good.
     TemplateNotApproved,
-    /// What is to stand in its places cannot.
+    /// A variable of the template is missing or has an invalid value.
     VariablesRejected,
-    /// The operator does not write to that country.
+    /// The operator does not allow messages to that country.
     RegionBlocked,
     /// See [`check::Code`].
     Suppressed,
@@ -79,25 +79,25 @@ pub enum Code {
     ConsentStale,
     /// See [`check::Code`].
     WindowClosed,
-    /// Media that Twilio would not take: not public, of no type of the channel.
+    /// Twilio would refuse the media: not public, or of a type that the channel does not accept.
     MediaRejected,
-    /// More media than a message of the channel may have (Twilio's 21623).
+    /// The message has more media than the channel allows (Twilio's 21623).
     TooManyMedia,
-    /// Media larger than the channel takes.
+    /// The media are larger than the channel allows.
     MediaTooLarge,
-    /// Media that could not be fetched.
+    /// The media could not be fetched.
     MediaUnreachable,
 }
 
 impl Rule {
-    /// Whether it is about the person, who may say something else meanwhile.
+    /// Returns whether the rule depends on the recipient, whose answer may change before the message is sent.
     pub fn is_of_person(self) -> bool {
         matches!(self, Rule::Suppression | Rule::Consent | Rule::Freshness | Rule::Window)
     }
 }
 
 impl Code {
-    /// All of them.
+    /// All codes.
     pub const ALL: [Code; 16] = [
         Code::NoCredentials,
         Code::SenderUnknown,
@@ -117,7 +117,7 @@ impl Code {
         Code::MediaUnreachable,
     ];
 
-    /// As it is written everywhere.
+    /// Returns the name in the API and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Code::NoCredentials => "no_credentials",
@@ -140,56 +140,56 @@ impl Code {
     }
 }
 
-/// Who can change a verdict.
+/// Party that can resolve a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SendActor)]
 pub enum Actor {
-    /// Whoever runs the sidecar.
+    /// The operator of the sidecar.
     Operator,
     /// An administrator.
     Administrator,
-    /// Who wants to send.
+    /// The caller of the API.
     Caller,
-    /// The person.
+    /// The recipient.
     Recipient,
 }
 
-/// What one rule says.
+/// Verdict of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = SendVerdict)]
 pub struct Verdict {
-    /// Which.
+    /// Rule.
     pub rule: Rule,
-    /// Whether it has nothing against the message.
+    /// Whether the rule allows the message.
     pub ok: bool,
-    /// What it has against it.
+    /// Code of the refusal.
     pub code: Option<Code>,
-    /// In words, without the number of anybody.
+    /// Explanation in words, without the number of the recipient.
     pub detail: String,
-    /// Who can change that.
+    /// Party that can resolve the refusal.
     pub actor: Option<Actor>,
-    /// What would do instead: of a window that is closed, templates.
+    /// Templates that may be sent instead, if the window is closed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<Offer>,
 }
 
-/// What is known beside the request.
+/// Facts beside the request.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
-    /// Whether there are credentials for the account.
+    /// Whether the account has credentials.
     pub has_credentials: bool,
-    /// Of the account.
+    /// Routes of the account.
     pub routes: &'a Routes,
-    /// What `POST /v1/checks` would say: the same decision, not a second one.
+    /// Verdicts of `POST /v1/checks`: the same decision, not a second one.
     pub checks: Vec<check::Verdict>,
-    /// Of its media.
+    /// Result of the media probe.
     pub media: &'a Looked,
-    /// The templates that may be sent there at any time.
+    /// Templates that may be sent to this recipient at any time.
     pub offers: Vec<Offer>,
 }
 
-/// What every rule says, in their order. The message may be sent if all are ok.
+/// Returns the verdict of every rule, in order. The message may be sent if all verdicts are `ok`.
 pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let is_closed = |said: &check::Verdict| said.code == Some(check::Code::WindowClosed);
     let has_window = !facts.checks.iter().any(is_closed);
@@ -210,7 +210,7 @@ pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-/// What is said of the media of a message, before they are fetched or after.
+/// Returns the verdict about the media of a message, before or after they are fetched.
 pub fn media(looked: &Looked) -> Verdict {
     match looked {
         Looked::Nothing => fine(Rule::Media, "it has none"),
@@ -223,7 +223,7 @@ pub fn media(looked: &Looked) -> Verdict {
     }
 }
 
-/// By which code it is told what is wrong with a medium.
+/// Returns the code for an unfit medium.
 pub fn of_media(unfit: &Unfit) -> Code {
     match unfit.why {
         Why::Size => Code::MediaTooLarge,
@@ -274,7 +274,7 @@ fn sender(request: &Request) -> Verdict {
 }
 
 fn recipient(request: &Request) -> Verdict {
-    // Twilio's 21614 and 30006, which come after it was paid for.
+    // Twilio reports it as 21614 or 30006 after the message was paid for.
     if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
         let detail = "to: is a landline, which gets no SMS";
         return against(Rule::Recipient, Code::InvalidRecipient, Actor::Caller, detail);
@@ -437,7 +437,7 @@ mod tests {
         verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
     }
 
-    /// What is said of a template that is known, on a channel, with a window that is closed or not.
+    /// Returns the verdict about a template of the catalogue, on a channel, with an open or closed window.
     fn of_template(
         approval: Approval,
         to: &str,
