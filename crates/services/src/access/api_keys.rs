@@ -1,5 +1,6 @@
-//! API keys at work: who calls, what an administrator may change, and that every change is written down. Adds no rule
-//! about what a key looks like or permits ([`twilio_edge_domain::api_key`]) and knows neither HTTP nor SQL.
+//! Management of API keys: identifies callers, creates, lists and revokes keys, and reads the audit log. Every change
+//! is stored with an audit entry. The format of a key and the permissions of a scope are decided in
+//! [`twilio_edge_domain::api_key`]. This module knows neither HTTP nor SQL.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,39 +17,39 @@ use twilio_edge_domain::{
 };
 use twilio_edge_store::{AuditEntry, Done, Key, KeysPage, NewKey, Register, StoreError, StoredKey};
 
-/// How long a key that was looked up is believed to be unchanged: a revocation elsewhere counts after that.
+/// Lifetime of a cached key. A revocation by another sidecar takes effect here after this time at the latest.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// Most keys that are remembered; only real ones are.
+/// Upper bound of cached keys. Only keys that exist are cached.
 const REMEMBERED: usize = 1024;
 
-/// Ids of keys that are read at a time, and most that are kept.
+/// Number of key ids read per query, and the upper bound of ids in memory.
 const IDS_TOGETHER: usize = 500;
 const MOST_IDS: usize = 100_000;
 
-/// How exactly the last use of a key is known.
+/// Resolution of a key's last use, in milliseconds.
 const LAST_USE_MS: i64 = 60_000;
 
 /// Longest name of a key, in characters.
 const LONGEST_NAME: usize = 100;
 
-/// Who asks for something, and from where.
+/// Authenticated caller of an operation, and the origin of the call.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// As the audit calls them.
+    /// Name of the caller in the audit log.
     pub actor: String,
-    /// An address, or the user of the command line.
+    /// Client address, or the user of the command line.
     pub source: String,
-    /// What they may do.
+    /// Scope of the caller.
     pub scope: Scope,
-    /// The only tenant they see; all of them without.
+    /// The only tenant that the caller can see; `None` for all tenants.
     pub account_sid: Option<String>,
-    /// The key they showed.
+    /// API key of the caller, if it presented one.
     pub key: Option<Key>,
 }
 
 impl Caller {
-    /// Who runs a command on a machine that reaches the database.
+    /// Caller for a command on a machine that can reach the database.
     pub fn command_line(user: &str) -> Caller {
         Caller {
             actor: "command line".into(),
@@ -59,37 +60,37 @@ impl Caller {
         }
     }
 
-    /// Whether this account is theirs to see.
+    /// Returns whether the caller may see this account.
     pub fn sees(&self, account_sid: &str) -> bool {
         self.account_sid.as_deref().is_none_or(|own| own == account_sid)
     }
 }
 
-/// Why something was not done.
+/// Reason why an operation was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// Neither a key of ours nor the token.
+    /// The credential is neither a valid API key nor the edge token.
     Unknown,
-    /// A good key, of another scope.
+    /// The key is valid, but its scope does not permit the operation.
     Scope {
-        /// What it permits.
+        /// Scope of the key.
         has: Scope,
-        /// What is asked for.
+        /// Scope that the operation requires.
         needed: Scope,
     },
-    /// The edge token, although there are keys for administrators.
+    /// The caller presented the edge token for an administrative operation, but an administrator key exists already.
     BootstrapOver,
-    /// Another tenant's, for a key that is bound to one.
+    /// The key is bound to one tenant, and the account is another tenant's.
     OtherAccount,
-    /// There is none, or it is another tenant's.
+    /// The key does not exist, or it belongs to another tenant.
     NoSuchKey,
-    /// A key of this scope reads more than the caller may.
+    /// The caller may not create a key of this scope, because its own scope does not include it.
     Grant(Scope),
-    /// The key to be revoked is the one that was shown: nobody locks themselves out.
+    /// The caller tried to revoke its own key. This is refused so that callers cannot lock themselves out.
     OwnKey,
-    /// What is wrong with what was asked for.
+    /// The request is invalid; the text names the field and the problem.
     Invalid(String),
-    /// The database cannot say.
+    /// The database failed or is unavailable.
     Store(StoreError),
 }
 
@@ -99,19 +100,19 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// The keys, and who shows which.
+/// API keys, with a cache of recent lookups. Copies share the cache.
 #[derive(Clone)]
 pub struct Keys {
     register: Register,
     token: Arc<[u8; 32]>,
     recent: Arc<Mutex<HashMap<String, (Instant, StoredKey)>>>,
-    /// Ids of stored keys, revoked ones too, and when they were read.
+    /// Ids of stored keys, including revoked ones, and the time of the last read.
     ids: Arc<Mutex<HashSet<String>>>,
     ids_read_at: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl Keys {
-    /// `token` is what filters show; an empty one is nobody's.
+    /// Creates the service. `token` is the edge token that filters present; an empty token matches no caller.
     pub fn new(register: Register, token: &str) -> Keys {
         Keys {
             register,
@@ -122,7 +123,11 @@ impl Keys {
         }
     }
 
-    /// Who shows this bearer token, if they may do what takes `needed`.
+    /// Identifies the caller that presented this bearer token, and checks that its scope permits `needed`.
+    ///
+    /// # Errors
+    /// Returns `Unknown`, `Scope` or `BootstrapOver` for a credential that is not sufficient, and `Store` if the
+    /// database fails.
     pub async fn caller(
         &self,
         shown: &[u8],
@@ -152,8 +157,8 @@ impl Keys {
         })
     }
 
-    /// Whether this may be good: the token, or a key with the id of a stored one. Costs the database one question a second
-    /// at most, however many are shown: the ids are in memory. The secret is not looked at.
+    /// Returns whether this credential may be valid: it is the edge token, or its id is that of a stored key. The
+    /// secret is not checked. The ids are in memory, so this starts at most one read of the ids per second.
     pub async fn may_be_good(&self, shown: &[u8]) -> bool {
         if self.is_token(shown) {
             return true;
@@ -166,7 +171,8 @@ impl Keys {
         self.stored_ids().contains(shown.id)
     }
 
-    /// Reads the ids of keys that were added since the last time, unless that was a moment ago.
+    /// Reads the ids of keys that were added since the last read. Does nothing if the last read was less than
+    /// [`BELIEVED`] ago.
     async fn read_ids(&self) {
         let mut read_at = self.ids_read_at.lock().await;
         if read_at.is_some_and(|at| at.elapsed() < BELIEVED) {
@@ -186,7 +192,7 @@ impl Keys {
             let count = keys.len();
             let Some(last) = keys.last() else { return };
             (before_ms, before_id) = (last.created_at_ms, last.id.clone());
-            // The newest come first: where all of a page are known, so are those before them.
+            // The newest keys come first: once no id of a page is new, the older pages hold no new id either.
             let added = keys.into_iter().filter(|key| ids.insert(key.id.clone())).count();
             if added == 0 || ids.len() >= MOST_IDS || count < IDS_TOGETHER {
                 return;
@@ -199,11 +205,12 @@ impl Keys {
     }
 
     fn is_token(&self, shown: &[u8]) -> bool {
-        // Digests are compared, not tokens: in constant time, and without telling the length.
+        // Digests are compared in constant time, so the comparison does not reveal the token or its length.
         !shown.is_empty() && bool::from(digest(shown).ct_eq(&*self.token))
     }
 
-    /// The token is for filters; until the first administrator has a key, it also makes that one.
+    /// Builds the caller for the edge token. The token is for filters. It also permits administration until the first
+    /// administrator key exists.
     async fn bearer_of_the_token(&self, needed: Scope, source: String) -> Result<Caller, Refusal> {
         match needed {
             Scope::Edge => {}
@@ -217,8 +224,12 @@ impl Keys {
         Ok(Caller { actor, source, scope: needed, account_sid: None, key: None })
     }
 
-    /// Makes a key; it and what its owner has to send, which nobody can tell again. `once` is what to write down with it
-    /// where it was asked for once.
+    /// Creates a key. Returns it with its token, which cannot be retrieved later. `once` builds the record of an
+    /// idempotent request; that record is stored in the same transaction.
+    ///
+    /// # Errors
+    /// Returns `Invalid`, `Grant` or `OtherAccount` if the caller may not create this key, and `Store` if the database
+    /// fails.
     pub async fn create(
         &self,
         by: &Caller,
@@ -240,11 +251,12 @@ impl Keys {
                 "account_sid: {sid:?} is not AC and 32 lower-case hexadecimal digits"
             )));
         }
-        // A key makes keys that may no more than itself; whoever has the edge token, or the database, may all of it.
+        // A key can create only keys whose scope its own scope permits. The edge token and the command line can create
+        // any.
         if by.key.as_ref().is_some_and(|own| !own.scope.permits(scope)) {
             return Err(Refusal::Grant(scope));
         }
-        // Who is bound to an account makes keys of that account, said or not.
+        // A caller that is bound to an account creates keys of that account, also when the request does not name it.
         let account_sid = account_sid.or_else(|| by.account_sid.clone());
         if by.account_sid.is_some() && by.account_sid != account_sid {
             return Err(Refusal::OtherAccount);
@@ -278,7 +290,10 @@ impl Keys {
         Ok((key, minted.token))
     }
 
-    /// Makes a key no key any more; doing it again changes nothing.
+    /// Revokes a key. Revoking it again changes nothing.
+    ///
+    /// # Errors
+    /// Returns `NoSuchKey` or `OwnKey` if the key cannot be revoked, and `Store` if the database fails.
     pub async fn revoke(&self, by: &Caller, id: &str, now_ms: i64) -> Result<Key, Refusal> {
         if !api_key::is_id(id) {
             return Err(Refusal::NoSuchKey);
@@ -304,7 +319,10 @@ impl Keys {
         }
     }
 
-    /// One key.
+    /// Returns one key.
+    ///
+    /// # Errors
+    /// Returns `NoSuchKey` if the caller can see no such key, and `Store` if the database fails.
     pub async fn get(&self, by: &Caller, id: &str) -> Result<Key, Refusal> {
         if !api_key::is_id(id) {
             return Err(Refusal::NoSuchKey);
@@ -313,7 +331,10 @@ impl Keys {
         found.map(|stored| stored.key).ok_or(Refusal::NoSuchKey)
     }
 
-    /// The newest keys, of one account if `account_sid` says so; with `before`, those older than that one.
+    /// Lists keys, the newest first: those of `account_sid`, if given, and those older than `before`, if given.
+    ///
+    /// # Errors
+    /// Returns `OtherAccount` if the caller may not see the account, and `Store` if the database fails.
     pub async fn list(
         &self,
         by: &Caller,
@@ -327,7 +348,11 @@ impl Keys {
         Ok(self.register.list_keys(page).await?)
     }
 
-    /// The newest entries of the audit, of one account if `account_sid` says so; with `before`, those older than that.
+    /// Lists entries of the audit log, the newest first: those of `account_sid`, if given, and those older than
+    /// `before`, if given.
+    ///
+    /// # Errors
+    /// Returns `OtherAccount` if the caller may not see the account, and `Store` if the database fails.
     pub async fn audit(
         &self,
         by: &Caller,
@@ -339,7 +364,7 @@ impl Keys {
         Ok(self.register.list_entries(account_sid, before.unwrap_or(i64::MAX), most).await?)
     }
 
-    /// The key of this id: as the database has it, or had it a moment ago.
+    /// Looks up a key by its id, in the cache or in the database. A cached key is at most [`BELIEVED`] old.
     async fn look_up(&self, id: &str) -> Result<Option<StoredKey>, StoreError> {
         let recent = self.remembered().get(id).cloned();
         if let Some((at, stored)) = recent
@@ -359,7 +384,8 @@ impl Keys {
         Ok(found)
     }
 
-    /// Written behind the answer: nobody waits for it, and nothing is lost with it but a minute.
+    /// Stores the last use of a key in the background, at most once a minute. A failed write is logged and loses no
+    /// more than this minute.
     fn note_use(&self, key: &Key, now_ms: i64) {
         if key.last_used_at_ms.is_some_and(|last| now_ms.saturating_sub(last) < LAST_USE_MS) {
             return;
@@ -380,7 +406,7 @@ impl Keys {
     }
 }
 
-/// Whose rows to show: what was asked for, within what the caller sees.
+/// Returns the account whose rows to list: the requested one or the caller's own; `None` for all accounts.
 fn of_account<'a>(by: &'a Caller, asked: Option<&'a str>) -> Result<Option<&'a str>, Refusal> {
     match asked {
         Some(asked) if !by.sees(asked) => Err(Refusal::OtherAccount),

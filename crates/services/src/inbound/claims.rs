@@ -1,6 +1,6 @@
-//! The path of a claim, and of its settlement, through the sidecar: what is recorded before the answer, and who may
-//! have the webhook. It puts the domain and the stores in order and adds no rule of its
-//! own; it knows neither HTTP nor SQL.
+//! Processing of claims and their settlements. Calls the domain and the stores in the right order: opt-outs, opt-ins
+//! and message statuses are recorded before the verdict is returned. It adds no rule of its own and knows neither HTTP
+//! nor SQL.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,45 +32,49 @@ use twilio_edge_domain::{
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{Acceptance, ClaimResult, NewDelivery, SettlementInput, Stores};
 
-/// Answers claims and settlements.
+/// Handles claims and settlements.
 #[derive(Clone)]
 pub struct Claims {
-    /// Where everything is kept.
+    /// Leases, ledger, suppressions and contacts.
     pub stores: Stores,
-    /// What is counted.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// Where accepted webhooks go.
+    /// Sinks that accepted webhooks are delivered to.
     pub sinks: Sinks,
-    /// Tells the couriers.
+    /// Wakes the delivery workers.
     pub bell: Wakeup,
-    /// What makes a message an opt-out.
+    /// Keywords that make a message an opt-out or opt-in.
     pub lexicon: Arc<Lexicon>,
-    /// What is not written at all.
+    /// Retention policies; they also decide which content is never stored.
     pub rulebook: RetentionPolicies,
-    /// Told what becomes of our own messages.
+    /// Receives the statuses of our own messages.
     pub sending: Sending,
-    /// Largest backend answer that is kept for duplicates.
+    /// Largest backend answer that is stored for duplicates, in bytes.
     pub max_answer_bytes: usize,
     /// Steps of messages after a TwiML `<Redirect>`.
     pub redirects: Redirects,
 }
 
-/// A batch that cannot be read; nothing of it was done. Where, and what is wrong.
+/// Invalid batch, of which nothing was processed. Holds the path of the field and the problem.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unreadable(pub String);
 
 impl Claims {
-    /// One verdict per claim, in order.
+    /// Claims webhooks. Returns one verdict per claim, in order.
+    ///
+    /// # Errors
+    /// Returns [`Unreadable`] if a claim of the batch is invalid; a store that is unavailable is a verdict.
     pub async fn claim(&self, claims: Vec<Claim>, now_ms: i64) -> Result<Vec<Verdict>, Unreadable> {
         let webhooks = self.read_claims(claims)?.into_iter().map(Some).collect();
         let webhooks = self.with_known_inbound(webhooks).await;
         let mut webhooks: Vec<Webhook> = webhooks.into_iter().flatten().collect();
 
-        // A STOP counts from now on, whoever gets the webhook; while it cannot be recorded, nobody does.
+        // A STOP takes effect now, whatever the verdict is. A webhook whose STOP could not be recorded gets
+        // `unavailable`.
         let mut unrecorded = self.link(webhooks.iter(), now_ms).await;
         unrecorded.extend(self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await);
         unrecorded.extend(self.record_withdrawals(webhooks.iter(), now_ms).await);
-        // Nor what has failed, while what is sent instead cannot be written down.
+        // The same applies to a failed message while its fallback cannot be stored.
         unrecorded.extend(self.learn(&webhooks, now_ms).await);
         let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
         let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
@@ -95,7 +99,7 @@ impl Claims {
         Ok(verdicts.collect())
     }
 
-    /// Claims what is accepted already at another URL as a step of its message.
+    /// A message that was accepted at another URL gets a second claim, as a step of its message.
     async fn claim_steps(
         &self,
         webhooks: &mut [Webhook],
@@ -126,8 +130,9 @@ impl Claims {
         }
     }
 
-    /// That Twilio has messages of ours whose statuses it tells, and what is sent instead of those that failed. What cannot be
-    /// written down is in Twilio's list all the same, but for failures: the claim ids of these.
+    /// Records that Twilio has the messages that these statuses are about, and sends the fallbacks of those that
+    /// failed. Returns the claim ids of failures that could not be stored. Other statuses that could not be stored are
+    /// not lost: the reconciler finds their messages in Twilio's list.
     async fn learn(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
         let told = webhooks.iter().filter_map(|webhook| {
             let id = webhook.send_id.as_deref()?;
@@ -159,7 +164,8 @@ impl Claims {
         }
     }
 
-    /// Takes what was granted and is ours to deliver; by claim, whether that is durable.
+    /// Accepts the webhooks that were granted and that the sidecar delivers itself. Returns, by claim id, whether the
+    /// acceptance is durable.
     async fn accept(
         &self,
         webhooks: &[Webhook],
@@ -201,13 +207,16 @@ impl Claims {
         owed.collect()
     }
 
-    /// One result per settlement, in order.
+    /// Settles claims. Returns one result per settlement, in order.
+    ///
+    /// # Errors
+    /// Returns [`Unreadable`] if a settlement of the batch is invalid; a store that is unavailable is a result.
     pub async fn settle(
         &self,
         settlements: Vec<Settlement>,
         now_ms: i64,
     ) -> Result<Vec<Settled>, Unreadable> {
-        // What was forwarded without a verdict is recorded first, as its claim would have been.
+        // A webhook that was forwarded without a verdict is recorded first, as its claim would have been.
         let unclaimed = self.with_known_inbound(self.read_unclaimed(&settlements)?).await;
         let mut unrecorded = self.link(unclaimed.iter().flatten(), now_ms).await;
         let late = unclaimed.iter().flatten();
@@ -249,7 +258,7 @@ impl Claims {
         let read = claims.into_iter().enumerate().map(|(i, claim)| {
             Webhook::from_claim(claim, &self.lexicon)
                 .map(|webhook| {
-                    // What nobody is to get from us is the filter's to forward.
+                    // The filter forwards a webhook that no sink wants.
                     let class = webhook.identity.class;
                     let is_ours =
                         webhook.is_ours && self.sinks.of(&webhook.route, class).next().is_some();
@@ -273,8 +282,8 @@ impl Claims {
         read.collect()
     }
 
-    /// Records which user ids belong to which numbers: a STOP by either counts for both. Returns the claim ids for which that
-    /// failed.
+    /// Records which user ids belong to which numbers: a STOP by either applies to both. Returns the claim ids for
+    /// which that failed.
     async fn link(&self, webhooks: impl Iterator<Item = &Webhook>, now_ms: i64) -> HashSet<String> {
         let (mut claim_ids, mut links) = (HashSet::new(), Vec::new());
         for webhook in webhooks {
@@ -297,8 +306,8 @@ impl Claims {
         }
     }
 
-    /// Marks failures of messages that the ledger knows as inbound: their status is about the sender, and suppresses no number
-    /// of ours. Without an answer of the database they stay as they were read.
+    /// Marks failures of messages that the ledger knows as inbound: such a status is about the sender, and suppresses
+    /// none of our own numbers. Without an answer of the database the webhooks stay unchanged.
     async fn with_known_inbound(&self, webhooks: Vec<Option<Webhook>>) -> Vec<Option<Webhook>> {
         let inbound_key = |webhook: &Webhook| {
             webhook.may_be_about_inbound().then(|| {
@@ -335,7 +344,7 @@ impl Claims {
         failed
     }
 
-    /// Records every opt-out and opt-in durably; the claim ids for which that failed.
+    /// Records every opt-out and opt-in durably. Returns the claim ids for which that failed.
     async fn record_opts(
         &self,
         webhooks: impl Iterator<Item = &Webhook>,
@@ -410,7 +419,7 @@ impl Claims {
 }
 
 impl Claims {
-    /// What the filter is told; without a grant, that the stores could not say.
+    /// Builds the verdict for the filter. Without a grant the decision is `unavailable`.
     fn verdict(&self, webhook: &Webhook, grant: Option<ClaimResult>) -> Verdict {
         let mut verdict = Verdict {
             claim_id: webhook.claim_id.clone(),

@@ -1,6 +1,6 @@
-//! Brings what sinks are owed: one courier per sink takes lanes that are due, brings each in order, and writes down how it
-//! went. Decides how many lanes are worked on at a time, and when to look again; when to retry and when to leave a sink alone
-//! is the domain's to say, what is due the store's.
+//! Delivery of webhooks to sinks: one delivery worker per sink claims lanes that are due, delivers each lane in order,
+//! and stores the results. This module decides how many lanes run at a time and when to read the outbox. The domain
+//! decides when to retry and when to pause a sink; the store decides which deliveries are due.
 
 use std::{
     sync::Arc,
@@ -17,34 +17,35 @@ use twilio_edge_domain::delivery::{Breaker, DeliveryOutcome, Next, RetryPolicy};
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{Ended, Lane, Outbox, Round, StoreError};
 
-/// How long a lane is taken for, beside the last try: one that died with its courier is brought by another after that.
+/// Time that a lane is claimed for, in addition to the longest try. If its worker dies, another one delivers it
+/// afterwards.
 const HOLD: Duration = Duration::from_secs(40);
 
-/// How often to look for what other sidecars recorded, and for lanes whose pause is over.
+/// Interval between reads of the outbox, for deliveries that other sidecars recorded and for lanes whose pause is over.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How long the database is left alone after it did not answer.
+/// Pause after the database was unavailable.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// All couriers of a sidecar.
+/// Delivery workers of a sidecar.
 pub struct Couriers {
     stop: watch::Sender<bool>,
     working: Vec<JoinHandle<()>>,
 }
 
-/// Rung when something was recorded, so that nobody has to wait for the next look.
+/// Wakes the delivery workers after a delivery was recorded, so that it does not wait for the next read.
 #[derive(Debug, Clone, Default)]
 pub struct Wakeup(Arc<Notify>);
 
 impl Wakeup {
-    /// There is something to bring.
+    /// Reports that there is a delivery.
     pub fn ring(&self) {
         self.0.notify_waiters();
     }
 }
 
 impl Couriers {
-    /// Sends one out for each sink. `name` tells this sidecar from others.
+    /// Starts one worker for each sink; `name` identifies this sidecar among the others.
     pub fn start(
         sinks: &Sinks,
         outbox: &Outbox,
@@ -71,7 +72,7 @@ impl Couriers {
         Couriers { stop, working }
     }
 
-    /// No new lanes are taken; waits until those under way are brought. False when that took longer than `limit`.
+    /// Claims no new lanes and waits for those in progress. Returns false if that takes longer than `limit`.
     pub async fn finish(self, limit: Duration) -> bool {
         let _ = self.stop.send(true);
         let deadline = tokio::time::Instant::now() + limit;
@@ -92,9 +93,9 @@ struct DeliveryWorker {
     metrics: Arc<Metrics>,
     name: String,
     breaker: Breaker,
-    /// Lanes under way.
+    /// Lanes in progress.
     running: JoinSet<(Round, Option<DeliveryOutcome>)>,
-    /// Rounds that have ended, but not in the database yet.
+    /// Rounds that have ended, but whose results are not in the database yet.
     unwritten: Vec<Round>,
 }
 
@@ -104,7 +105,7 @@ impl DeliveryWorker {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let bell = self.bell.clone();
         loop {
-            // Asked for before looking: what is recorded meanwhile is not overheard.
+            // The notification is requested before the outbox is read, so that no wakeup is lost in between.
             let rung = bell.0.notified();
             let stop = *stopping.borrow();
             let there = self.write().await && (stop || self.take().await);
@@ -127,7 +128,7 @@ impl DeliveryWorker {
         }
     }
 
-    /// Takes as many lanes as can be worked on; false when the database did not say.
+    /// Claims as many lanes as may run now. Returns false if the database is unavailable.
     async fn take(&mut self) -> bool {
         let Some(sink) = self.sinks.get(&self.sink) else { return true };
         let (concurrency, longest_try) = (sink.concurrency(), sink.longest_try());
@@ -153,7 +154,7 @@ impl DeliveryWorker {
             self.running.spawn(async move {
                 match sinks.get(&sink) {
                     Some(sink) => bring(sink, lane, until_ms, &metrics).await,
-                    // A name comes from the very list it is looked up in.
+                    // Cannot happen: the name comes from the same list.
                     None => {
                         (Round { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms }, None)
                     }
@@ -182,7 +183,7 @@ impl DeliveryWorker {
         self.unwritten.push(round);
     }
 
-    /// Writes down what has come back; false when the database did not take it.
+    /// Stores the results of ended rounds. Returns false if the database is unavailable.
     async fn write(&mut self) -> bool {
         if self.unwritten.is_empty() {
             return true;
@@ -197,7 +198,7 @@ impl DeliveryWorker {
                 false
             }
             Err(reason) => {
-                // Their lanes come up again when the hold ends; better twice than never.
+                // The lanes become due again when their hold ends; a second delivery is better than none.
                 tracing::error!(event = "deliveries.refused", %reason, sink = %self.sink, "the database refused how deliveries ended");
                 self.unwritten.clear();
                 true
@@ -206,7 +207,8 @@ impl DeliveryWorker {
     }
 }
 
-/// Brings one lane in order, up to its first failure; what became of it, and how the last try went, if there was anything.
+/// Delivers one lane in order, up to its first failure. Returns the results, and the outcome of the last try if there
+/// was one.
 async fn bring(
     sink: &Sink,
     lane: Lane,
@@ -215,7 +217,7 @@ async fn bring(
 ) -> (Round, Option<DeliveryOutcome>) {
     let mut round = Round { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
     let mut last = None;
-    // Another begins when the hold ends: no try that could still be under way then is begun.
+    // Another worker can claim the lane when the hold ends, so no try starts that could still be in progress then.
     let last_start_ms = until_ms.saturating_sub(millis(sink.longest_try()));
     for due in &lane.due {
         if !round.ended.is_empty() && now_ms() > last_start_ms {
@@ -261,7 +263,7 @@ async fn bring(
 
 fn next(patience: &RetryPolicy, tried: &DeliveryOutcome, tries: i64, recorded_at_ms: i64) -> Next {
     let tries = u32::try_from(tries).unwrap_or(u32::MAX);
-    // Without randomness the pauses are still right, only not spread.
+    // Without randomness the pauses are correct, but not spread.
     let dice = getrandom::u64().unwrap_or_default();
     patience.next(tried, tries, recorded_at_ms, now_ms(), dice)
 }

@@ -1,6 +1,6 @@
-//! Webhooks that are delivered once more, because an application lost them or could not do with them what it should. Decides
-//! what may be asked for and by whom, and carries replays on: those somebody waits for, and those whose command or sidecar has
-//! died. How it is asked for is not known here.
+//! Replays: webhooks that are delivered again, because an application lost them or processed them wrongly. Decides
+//! which replays a caller may request. Continues the replays that a caller waits for, and those whose command or
+//! sidecar has died. It knows neither HTTP nor the command line.
 
 use std::{fmt, time::Duration};
 
@@ -18,51 +18,51 @@ use twilio_edge_domain::{tenant::is_account_sid, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_store::{ArchiveQueue, AuditEntry, Outbox, Replay, StoreError};
 
-/// Webhooks of one transaction.
+/// Number of webhooks of one transaction.
 pub const STEP: u32 = 200;
 
-/// How often it is looked whether there is a replay to carry on.
+/// Interval between checks for a running replay.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Longest message id, in bytes; Twilio's are 34.
 const LONGEST_SID: usize = 255;
 
-/// What somebody asks for. Of each that is named, and a message or a time is.
+/// Request for a replay. All given filters must match; a message or a time is required.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// To whom; that there is such a sink is known by whoever asks.
+    /// Sink to deliver to. The caller has checked that it exists.
     pub sink: String,
-    /// Only of this account; that of the caller, if they are bound to one.
+    /// Only webhooks of this account; the caller's own account if it is bound to one.
     pub account_sid: Option<String>,
-    /// Only of this message, whose account is named too.
+    /// Only webhooks of this message; requires an account.
     pub message_sid: Option<String>,
-    /// Only of this class.
+    /// Only webhooks of this class.
     pub class: Option<Class>,
-    /// Received then or later, in milliseconds since 1970.
+    /// Only webhooks received at this time or later, in milliseconds since 1970.
     pub since_ms: Option<i64>,
-    /// Received before, in milliseconds since 1970; else until now.
+    /// Only webhooks received before this time, in milliseconds since 1970; at most until now, which is the default.
     pub until_ms: Option<i64>,
-    /// From where.
+    /// Source of the webhooks.
     pub from: Origin,
 }
 
-/// Where a replay takes its webhooks from.
+/// Source of the webhooks of a replay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// The database: what retention has left whole.
+    /// The database: webhooks whose content retention has not removed.
     #[default]
     Ledger,
-    /// The archive: what it still has.
+    /// The archive: webhooks that it still holds.
     Archive,
 }
 
-/// Why a replay is not carried on for now.
+/// Reason why a replay cannot continue now.
 #[derive(Debug)]
 pub enum Stopped {
-    /// The database does not answer.
+    /// The database failed or is unavailable.
     Store(StoreError),
-    /// The archive does not, or is not known here; in words for the operator.
+    /// The archive is unavailable or not configured; the text is for the operator.
     Archive(String),
 }
 
@@ -75,7 +75,10 @@ impl fmt::Display for Stopped {
     }
 }
 
-/// What was asked for as a replay that has not begun.
+/// Validates a request. Returns a replay that has not started.
+///
+/// # Errors
+/// Returns `OtherAccount` or `Invalid` if the caller may not request this replay or a field is wrong.
 pub fn read(by: &Caller, asked: Asked, now_ms: i64) -> Result<Replay, Refusal> {
     let invalid = |problem: &str| Refusal::Invalid(problem.to_owned());
     let Asked { sink, account_sid, message_sid, class, since_ms, until_ms, from } = asked;
@@ -98,7 +101,7 @@ pub fn read(by: &Caller, asked: Asked, now_ms: i64) -> Result<Replay, Refusal> {
             return Err(invalid("account_sid: missing; a message is found by its account"));
         }
     }
-    // What comes while it runs is not part of it: it would never end.
+    // Webhooks that arrive while the replay runs are not part of it; otherwise it would never end.
     let until_ms = until_ms.unwrap_or(i64::MAX).min(now_ms.saturating_add(1));
     let dice = || getrandom::u64().map_err(|_| invalid("the system has no randomness for its id"));
     let id = format!("RP{:016x}{:016x}", dice()?, dice()?);
@@ -109,7 +112,10 @@ pub fn read(by: &Caller, asked: Asked, now_ms: i64) -> Result<Replay, Refusal> {
     Ok(if from == Origin::Archive { replay.of_archive() } else { replay })
 }
 
-/// Writes a replay down, and that it was asked for; from then on it is carried on, by whomever.
+/// Stores a replay with its audit entry. From then on, any sidecar continues it.
+///
+/// # Errors
+/// Returns an error if the database fails.
 pub async fn begin(outbox: &Outbox, by: &Caller, replay: &Replay) -> Result<(), StoreError> {
     let detail = json!({
         "sink": replay.sink,
@@ -132,29 +138,33 @@ pub async fn begin(outbox: &Outbox, by: &Caller, replay: &Replay) -> Result<(), 
     outbox.add_replay(replay, &entry).await
 }
 
-/// From where replays take webhooks, and where they put them on their way.
+/// Sources that replays read webhooks from, and the outbox that they add deliveries to.
 #[derive(Debug, Clone)]
 pub struct ReplaySources {
-    /// What sinks are owed.
+    /// Pending deliveries of the sinks.
     pub outbox: Outbox,
-    /// What waits for the archive, or to be taken out of it.
+    /// Webhooks that wait to be archived, or to be erased from the archive.
     pub queue: ArchiveQueue,
-    /// The archive, if it is known here.
+    /// The archive, if it is configured.
     pub archive: Option<Archive>,
 }
 
-/// One replay under way, step by step.
+/// One replay in progress, step by step.
 #[derive(Debug)]
 pub struct Steps<'a> {
     outbox: &'a Outbox,
-    /// None: through the ledger.
+    /// Position in the archive; `None` for a replay from the ledger.
     walk: Option<Walk<'a>>,
     is_overtaken: bool,
 }
 
 impl ReplaySources {
-    /// Carries a replay on from where it is. What was redacted may still be in the archive for a moment: until it is out,
-    /// nothing of its account is taken from there.
+    /// Continues a replay from its current position. While the archive still has to erase redacted content of the
+    /// account, the replay waits.
+    ///
+    /// # Errors
+    /// Returns [`Stopped`] if the database or the archive is unavailable, the archive is not configured, or an erasure
+    /// is in progress.
     pub async fn steps(&self, replay: &Replay) -> Result<Steps<'_>, Stopped> {
         let outbox = &self.outbox;
         if !replay.is_of_archive() {
@@ -178,7 +188,10 @@ impl ReplaySources {
         Ok(Steps { outbox, walk: Some(walk), is_overtaken: false })
     }
 
-    /// Counts what it would deliver, in about `most` webhooks.
+    /// Counts the webhooks that the replay would deliver; stops after about `most`.
+    ///
+    /// # Errors
+    /// Returns [`Stopped`] if the database or the archive is unavailable.
     pub async fn count(&self, mut replay: Replay, most: i64) -> Result<Replay, Stopped> {
         let mut steps = self.steps(&replay).await?;
         while !replay.is_done() && replay.found < most {
@@ -198,7 +211,10 @@ impl ReplaySources {
 }
 
 impl Steps<'_> {
-    /// Puts up to `most` webhooks on their way; where the replay is then.
+    /// Adds deliveries for up to `most` webhooks. Returns the replay with its new position.
+    ///
+    /// # Errors
+    /// Returns [`Stopped`] if the database or the archive is unavailable.
     pub async fn carry_on(&mut self, replay: &Replay, most: u32) -> Result<Replay, Stopped> {
         let Some(walk) = &mut self.walk else {
             let carried = self.outbox.carry_on(replay, most.into(), now_ms()).await;
@@ -212,18 +228,19 @@ impl Steps<'_> {
         Ok(carried)
     }
 
-    /// Whether somebody else carries it on: this way through the archive is not where the replay is any more.
+    /// Returns whether another process continues this replay: its position is no longer that of these steps.
     pub fn is_overtaken(&self) -> bool {
         self.is_overtaken
     }
 
-    /// Objects of the archive that were read, and how many there are; none of the ledger.
+    /// Number of archive objects that were read, and their total; `None` for a replay from the ledger.
     pub fn objects(&self) -> Option<(usize, usize)> {
         self.walk.as_ref().map(Walk::progress)
     }
 }
 
-/// Carries on whatever replay there is, until it is aborted: so none is lost with the command or the sidecar that began it.
+/// Continues every running replay until the task is aborted, so that no replay ends with the command or the sidecar
+/// that started it.
 pub async fn work(shelves: ReplaySources, bell: Wakeup) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -238,7 +255,7 @@ pub async fn work(shelves: ReplaySources, bell: Wakeup) {
     }
 }
 
-/// Carries one on to its end, or until somebody else does.
+/// Continues one replay to its end, or until another process continues it.
 async fn finish(shelves: &ReplaySources, mut replay: Replay, bell: &Wakeup) -> Result<(), Stopped> {
     let mut steps = shelves.steps(&replay).await?;
     while !replay.is_done() && !steps.is_overtaken() {

@@ -1,6 +1,7 @@
-//! Sends what is due, as fast as each sender may: looks which lanes wait, whose turn it is and what their senders may send now,
-//! and begins that many attempts. What has no turn is not begun: it holds up nobody. Decides when to look; whose turn it is, how fast
-//! and how many at a time is the domain's to say, and what becomes of an attempt is `attempt.rs`.
+//! The dispatcher: sends queued messages as fast as each sender may. It reads the waiting lanes, selects the lanes
+//! whose turn it is, reserves tokens for their senders, and starts that many attempts. A message without a turn is not
+//! started, so it blocks no other message. This module decides when to read. The domain decides the order, the rate and
+//! the concurrency; `attempt.rs` handles one attempt.
 
 mod attempt;
 
@@ -26,60 +27,60 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
 use twilio_edge_store::{Asked, Attempts, Behind, OutboundMessage, RateLimiter, StoreError};
 
-/// How often to look for what is due.
+/// Interval between reads of the queue.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How long a sender that may send nothing is not asked again, at least: what it may send then is begun together.
+/// Shortest pause of a sender that has no tokens. The messages that it may send after the pause start together.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// How often the oldest and the unknown are counted.
+/// Interval between updates of the gauges for the oldest and the unknown messages.
 const COUNT: Duration = Duration::from_secs(5);
 
-/// How often the turns of one look are shared out anew, when senders had less than was hoped.
+/// Number of times that one pass distributes the turns again, after some senders got fewer tokens than requested.
 const ROUNDS: usize = 4;
 
-/// Rung when something was taken on.
+/// Wakes the dispatcher after a message was queued.
 #[derive(Debug, Clone, Default)]
 pub struct Wakeup(Arc<Notify>);
 
 impl Wakeup {
-    /// There is something to send.
+    /// Reports that there is a message to send.
     pub fn ring(&self) {
         self.0.notify_one();
     }
 }
 
-/// All that is sent by a sidecar.
+/// Dispatcher of one sidecar.
 pub struct Dispatcher {
     stop: watch::Sender<bool>,
     working: JoinHandle<()>,
 }
 
-/// What sends, and what it knows of those it sends for.
+/// State of the dispatcher's task.
 struct Sender {
     attempter: SendAttempt,
     paces: RateLimiter,
-    /// This sidecar among others.
+    /// Name of this sidecar, unique among the sidecars.
     name: String,
-    /// Most calls of any category at a time, of all accounts together.
+    /// Upper bound of concurrent calls of any category, over all accounts.
     most: usize,
-    /// Calls beside `most`, for category `authentication` only.
+    /// Calls in addition to `most`, for category `authentication` only.
     reserve: usize,
-    /// Bounds of one account.
+    /// Concurrency bounds of one account.
     bounds: Bounds,
     calls: HashMap<String, AdaptiveConcurrencyLimit>,
     under_way: JoinSet<Told>,
     whose: HashMap<task::Id, (String, Ticket)>,
     turns: FairScheduler,
     behind: Behind,
-    /// Senders that may send nothing before that time.
+    /// Senders without tokens, and the time until which they are skipped.
     dry: HashMap<(String, String), Instant>,
-    /// Something waits for nothing but the end of a call.
+    /// True if a message waits only for the end of a call.
     is_full: bool,
 }
 
 impl Dispatcher {
-    /// Begins; `name` tells this sidecar from others.
+    /// Starts the dispatcher; `name` identifies this sidecar among the others.
     pub fn start(
         sending: &Sending,
         paces: RateLimiter,
@@ -109,7 +110,7 @@ impl Dispatcher {
             name: name.to_owned(),
             most,
             reserve,
-            // One whose calls are all slow leaves some to the others.
+            // An account whose calls are all slow leaves at least a quarter to the other accounts.
             bounds: Bounds {
                 most: most.saturating_sub(most / 4),
                 floor: settings.concurrency_floor,
@@ -127,7 +128,7 @@ impl Dispatcher {
         Dispatcher { stop, working }
     }
 
-    /// No new attempt is begun; waits for those under way. False when that took longer than `limit`.
+    /// Starts no new attempt and waits for those in progress. Returns false if that takes longer than `limit`.
     pub async fn finish(mut self, limit: Duration) -> bool {
         let _ = self.stop.send(true);
         let finished = tokio::time::timeout(limit, &mut self.working).await.is_ok();
@@ -175,7 +176,7 @@ impl Sender {
         }
     }
 
-    /// Begins as many attempts as there may be.
+    /// Starts as many attempts as the limits permit.
     async fn begin(&mut self) -> Result<(), StoreError> {
         let free = Room::below(self.most, self.reserve, self.under_way.len());
         self.is_full = free.authentication == 0;
@@ -218,7 +219,7 @@ impl Sender {
         self.attempt(&lanes, &wanted).await
     }
 
-    /// The turns that come next, beside those that are wanted already.
+    /// Selects the next turns, in addition to those in `wanted`.
     fn next(&self, lanes: &[Lane], wanted: &BTreeMap<usize, u32>, free: Room) -> Vec<usize> {
         let mut wanted_of: HashMap<&str, usize> = HashMap::new();
         for (place, count) in wanted {
@@ -240,7 +241,8 @@ impl Sender {
         self.turns.next(lanes, free, room, under_way)
     }
 
-    /// Which of these turns their senders may have now. Who may have fewer is dry for a while.
+    /// Reserves tokens and returns the turns that got one. A sender that got fewer than requested is skipped for a
+    /// while.
     async fn granted(&mut self, lanes: &[Lane], turns: &[usize]) -> Result<Vec<usize>, StoreError> {
         let mut asked: Vec<Asked<'_>> = Vec::new();
         let mut place_of: HashMap<(&str, &str), usize> = HashMap::new();
@@ -277,7 +279,8 @@ impl Sender {
         Ok(turns.iter().filter(|place| has_one(place)).copied().collect())
     }
 
-    /// Begins these attempts; what another sidecar has taken meanwhile gives its sender back what it would have used.
+    /// Starts these attempts. Tokens for messages that another sidecar has claimed in the meantime are returned to
+    /// their sender.
     async fn attempt(
         &mut self,
         lanes: &[Lane],
@@ -322,7 +325,7 @@ impl Sender {
     }
 
     fn is_dry(&self, lane: &Lane) -> bool {
-        // A map by two texts is asked with two texts of its own.
+        // A map with a pair of `String`s as its key can only be queried with such a pair.
         let sender = (lane.account_sid.clone(), lane.sender.clone());
         self.dry.contains_key(&sender)
     }
@@ -341,7 +344,7 @@ impl Sender {
         self.attempter.metrics.sends.calling(self.under_way.len(), allowed);
     }
 
-    /// Attempts whose sidecar has died.
+    /// Marks the attempts of sidecars that have died as unknown.
     async fn expire(&self) {
         if let Ok(lost @ 1..) = self.attempter.sends.expire(now_ms()).await {
             self.attempter.metrics.sends.unknown(lost);
@@ -357,7 +360,7 @@ impl Sender {
         if let Ok(standing) = self.attempter.sends.standing(now_ms()).await {
             self.attempter.metrics.sends.stand(&standing, now_ms());
         }
-        // A database that is away is told of by whoever has something to send.
+        // An error is ignored here: the pass that sends logs that the database is unavailable.
         let _ = self.paces.forget(now_ms()).await;
     }
 }

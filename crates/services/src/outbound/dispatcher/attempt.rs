@@ -1,6 +1,6 @@
-//! One attempt at a message: asks once more whether the person may be written to, calls Twilio and writes down what came of it.
-//! Decides that no call is begun which could end after its hold; what an answer means and when to try again is the domain's to
-//! say.
+//! One attempt to send a message: checks again whether the recipient may be written to, calls Twilio, and stores the
+//! outcome. It starts no call that could end after its hold has expired. The domain decides the meaning of an answer
+//! and the time of the next attempt.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -35,16 +35,16 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{OutboundMessage, OutboundMessages, Outcome, StoreError};
 
-/// How long the database is left alone after it did not answer.
+/// Pause after the database was unavailable.
 pub(super) const AWAY: Duration = Duration::from_secs(1);
 
-/// How long an attempt may wait for the database, beside the call itself.
+/// Time that an attempt may wait for the database, in addition to the call itself.
 const SPARE: Duration = Duration::from_secs(20);
 
-/// Codes of a 429 that may be about the account: Twilio's, and the status alone where it names none.
+/// Codes of a 429 that may be about the account: Twilio's own code, and the bare status if the answer has no code.
 const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
 
-/// What an attempt needs.
+/// Dependencies of an attempt.
 #[derive(Clone)]
 pub(super) struct SendAttempt {
     pub(super) sends: OutboundMessages,
@@ -60,12 +60,12 @@ pub(super) struct SendAttempt {
 }
 
 impl SendAttempt {
-    /// How long an attempt is nobody else's: longer than it may take.
+    /// Duration for which a message is reserved for its attempt; longer than an attempt can take.
     pub(super) fn hold(&self) -> Duration {
         self.twilio.timeout() + SPARE * 2
     }
 
-    /// Sends one message; what its end tells of how many may be sent at a time.
+    /// Sends one message. Returns what its end means for the number of concurrent calls.
     pub(super) async fn attempt(&self, send: OutboundMessage) -> Told {
         let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
         let latest_ms = send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + SPARE));
@@ -90,7 +90,7 @@ impl SendAttempt {
                 return Told::Nothing;
             }
         };
-        // The last moment: a STOP that was answered until now counts.
+        // This is the last check before the call: a STOP that was recorded until now is respected.
         match self.checks.may_send(&intent(&send, &recipient), now_ms()).await {
             Ok(verdicts) => {
                 if let Some((code, said)) =
@@ -118,7 +118,7 @@ impl SendAttempt {
                 return Told::Nothing;
             }
         }
-        // Whoever was asleep meanwhile has lost its hold: it must not call.
+        // A process that was suspended in the meantime may have lost its hold, so it must not call Twilio.
         if now_ms() > latest_ms {
             self.again(&send, now_ms(), ("late", "its attempt took too long to begin"), "").await;
             return Told::Nothing;
@@ -148,8 +148,8 @@ impl SendAttempt {
         }
     }
 
-    /// What Twilio is told, with links to its media that are good from now on; and, of one that has waited long since they were
-    /// looked at, whether they still can be fetched.
+    /// Returns the form for Twilio, with media links that are valid from now on. If the last check of the media is
+    /// stale, they are checked again.
     async fn with_media(&self, send: &OutboundMessage) -> Result<String, Unfit> {
         let media = of_form(&send.form);
         if media.is_empty() {
@@ -225,10 +225,10 @@ impl SendAttempt {
         }
         let outcome = Outcome { state, message_sid, code, reason, request_id, twilio_status };
         let masked = recipient.to_string();
-        // What Twilio said is written down as long as there is any chance to.
+        // The outcome is retried several times, because it is lost otherwise.
         for tries in 1..=5 {
             let written = match self.ended(send, &masked, &outcome).await {
-                // Somebody has decided about it meanwhile; that Twilio has it counts all the same.
+                // The message was decided on in the meantime. Twilio has it, so it still becomes `sent`.
                 Ok(false) if state == "sent" => {
                     let reason = "Twilio answered late";
                     self.sends.learn(send, &masked, message_sid, reason, now_ms()).await
@@ -248,7 +248,7 @@ impl SendAttempt {
         }
     }
 
-    /// Writes down how an attempt ended, with what is sent instead of a message that its channel does not take.
+    /// Stores the outcome of an attempt, together with the fallback of a message that its channel refused.
     async fn ended(
         &self,
         send: &OutboundMessage,
@@ -268,8 +268,8 @@ impl SendAttempt {
     }
 }
 
-/// What the end of a call to this recipient tells of how many there may be. A 429 with another code than the account's (63018:
-/// of the sender, the channel or the recipient) delays its message alone.
+/// Maps the end of a call to feedback for the concurrency limit. A 429 with another code than the account's (63018: of
+/// the sender, the channel or the recipient) delays only its own message.
 fn told(meaning: &Meaning, recipient: &str) -> Told {
     match meaning {
         Meaning::Again { is_throttled: true, retry_after, code, .. }
@@ -284,7 +284,7 @@ fn told(meaning: &Meaning, recipient: &str) -> Told {
     }
 }
 
-/// The question that was answered when it was taken on.
+/// Builds the same intent that was checked when the message was accepted.
 fn intent(send: &OutboundMessage, recipient: &Address) -> Intent {
     let from = Address::parse(&send.sender).filter(|_| !is_service(&send.sender));
     let category = Category::ALL.into_iter().find(|one| one.as_str() == send.category);
