@@ -1,5 +1,5 @@
-//! How a webhook becomes ours to deliver: its event, that it is done, and what each sink is owed are one transaction, durable
-//! before Twilio is told anything. Which sinks there are is not known here.
+//! Acceptance of a webhook for delivery by the sidecar. One transaction stores its event, its completion and the delivery
+//! for each sink, durably before Twilio gets an answer. This module must not know which sinks exist.
 
 use twilio_edge_contract::Outcome;
 
@@ -12,16 +12,16 @@ use crate::settlement::SettlementInput;
 use crate::{database::Durability, error::StoreError, stores::Stores};
 use twilio_edge_domain::webhook::Webhook;
 
-/// A webhook that was granted, and what sinks are owed of it.
+/// Granted webhook, and the deliveries to its sinks.
 #[derive(Debug, Clone)]
 pub struct Acceptance {
-    /// Who holds it.
+    /// The webhook, with its claim.
     pub webhook: Webhook,
-    /// Which time it is handed out, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// When it was first heard of, in milliseconds since 1970.
+    /// Time of the first arrival, in milliseconds since 1970.
     pub first_seen_ms: i64,
-    /// One for each sink.
+    /// One delivery per sink.
     pub owed: Vec<NewDelivery>,
 }
 
@@ -49,8 +49,8 @@ impl Acceptance {
 }
 
 impl Stores {
-    /// Whether all of it is durable. What is not is given back, for the next copy; it may be delivered all the same if
-    /// the database took it and only could not say so.
+    /// Stores the acceptances. Returns whether all of them are durable. If not, their claims are released for the next
+    /// copy. A webhook may still be delivered if the database committed and its answer was lost.
     pub async fn accept(&self, accepted: Vec<Acceptance>, now_ms: i64) -> bool {
         if accepted.is_empty() {
             return true;
@@ -63,7 +63,7 @@ impl Stores {
                 let settles = settles(Outcome::Commit);
                 let settles: Vec<&SettlementInput> = settles.iter().collect();
                 if self.leases.commit(&settles, now_ms).await.is_err() {
-                    // What Redis misses it is told when the lease it knows has ended.
+                    // Redis learns a missed commit when the lease that it holds expires.
                     self.metrics.redis_fell_through();
                 }
                 true
@@ -78,7 +78,7 @@ impl Stores {
 }
 
 impl Ledger {
-    /// Writes events that are done, with what sinks are owed of them. Survives the loss of power.
+    /// Writes completed events and the deliveries to their sinks. Survives a power loss.
     pub(super) async fn accept(
         &self,
         accepted: &[Acceptance],

@@ -1,6 +1,6 @@
-//! Parts of statements that both databases spell alike.
+//! Fragments of statements that both databases share.
 
-/// The columns of a delivery that is due, and of its event.
+/// Columns of a due delivery and its event.
 macro_rules! due_columns {
     () => {
         "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, \
@@ -10,7 +10,7 @@ macro_rules! due_columns {
 }
 pub(super) use due_columns;
 
-/// The columns of `events`, in the order both databases bind them.
+/// Columns of `events`, in the order in which both databases bind them.
 macro_rules! event_columns {
     () => {
         "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
@@ -19,7 +19,7 @@ macro_rules! event_columns {
 }
 pub(super) use event_columns;
 
-/// The columns of `suppressions`, all of them.
+/// All columns of `suppressions`.
 macro_rules! suppression_columns {
     () => {
         "tenant, number, channel, source, error_code, suppressed, since_ms, changed_at_ms, message_sid, route, heard_on, \
@@ -28,7 +28,7 @@ macro_rules! suppression_columns {
 }
 pub(super) use suppression_columns;
 
-/// The columns of `consents`, all of them.
+/// All columns of `consents`.
 macro_rules! consent_columns {
     () => {
         "id, tenant, number, channel, category, state, at_ms, source, proof, ip, user_agent, recorded_at_ms, recorded_by"
@@ -36,7 +36,7 @@ macro_rules! consent_columns {
 }
 pub(super) use consent_columns;
 
-/// What an upsert of a suppression changes.
+/// Conflict clause of a suppression upsert.
 macro_rules! suppression_upsert {
     () => {
         "ON CONFLICT (tenant, number, channel, source, error_code) DO UPDATE SET suppressed = excluded.suppressed, \
@@ -47,7 +47,7 @@ macro_rules! suppression_upsert {
 }
 pub(super) use suppression_upsert;
 
-/// The columns of `events` that tell what became of a message.
+/// Columns of `events` that describe the history of a message.
 macro_rules! heard_columns {
     () => {
         "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
@@ -56,11 +56,11 @@ macro_rules! heard_columns {
 }
 pub(super) use heard_columns;
 
-/// In whatever order a webhook's arrivals and ends are written, the row ends up the same. `excluded` wins the hold if the
-/// backend took the webhook, if it was handed out more often than `kept` knows, if it ends the very hold `kept` has, or if
-/// two claims got the same attempt, one of them by a store that could not reach the other's: that one looks again.
-/// What is forgotten (nothing happened since `$forgotten`) begins anew. Written for both databases, which call the
-/// smaller and the greater of two by different names.
+/// Merge of two events of one webhook. The resulting row does not depend on the order in which arrivals and outcomes are
+/// written. `excluded` wins the hold in these cases: the backend accepted the webhook; it has more attempts than `kept`; it
+/// ends the same hold that `kept` has; or two claims got the same attempt, one of them from a store that could not reach
+/// the other's, and that claim is checked again. A forgotten row (no change since `$forgotten`) starts anew. The macro
+/// serves both databases, which have different names for the smaller and the greater of two values.
 macro_rules! merge {
     (@wins) => {
         "coalesce(kept.outcome, '') <> 'accepted' AND (excluded.outcome = 'accepted' \

@@ -1,6 +1,6 @@
-//! Connections that stay at hand between two questions of the main path. What goes back to sqlx's pool is asked there whether
-//! it still lives: a round trip and a task of its own for each question, as much as asking it. Which connections these are and
-//! how long one may stay is decided here; what they are asked is not.
+//! Cache of PostgreSQL connections between two queries of the main path. sqlx's pool tests each returned connection, which
+//! costs a round trip and a task per query: as much as the query. This module decides which connections it caches and for
+//! how long; it must not know the queries.
 
 use std::{
     fmt,
@@ -11,20 +11,21 @@ use std::{
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::Instant;
 
-/// One nobody used for so long goes back, to be asked whether it is still there before it is relied on.
+/// Idle time after which a connection returns to the pool, which tests it before its next use.
 pub(super) const IDLE: Duration = Duration::from_millis(250);
 
-/// One goes back after so long in any case: the pool ends what has lived too long.
+/// Maximum time in the cache; the pool closes connections that are too old.
 const STAY: Duration = Duration::from_secs(60);
 
-/// Up to half of a pool, so that whoever else asks it finds the other half.
+/// Cache of up to half of a pool's connections, so that other users of the pool find the other half.
 pub(super) struct ConnectionCache {
     pool: PgPool,
     most: usize,
     idle: Mutex<Vec<Held>>,
 }
 
-/// A connection for one question. Put back only after a whole answer: the pool looks after what became of it otherwise.
+/// A connection for one query. It is put back only after a complete answer; otherwise it returns to the pool, which checks
+/// it.
 pub(super) struct Held {
     connection: PoolConnection<Postgres>,
     taken_at: Instant,
@@ -55,12 +56,12 @@ impl ConnectionCache {
         }
     }
 
-    /// How many wait here, which the pool takes for busy.
+    /// Returns the number of cached connections, which the pool counts as busy.
     pub(super) fn count(&self) -> usize {
         self.idle().len()
     }
 
-    /// All go back: a pool that closes waits for them.
+    /// Returns all connections to the pool; a closing pool waits for them.
     pub(super) fn give_back(&self) {
         drop(std::mem::take(&mut *self.idle()));
     }
@@ -71,13 +72,13 @@ impl ConnectionCache {
         if held.used_at.elapsed() < IDLE {
             return Some(held);
         }
-        // The others were used before it.
+        // The other connections were used before this one, so they have expired too.
         idle.clear();
         None
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
-        // Nothing panics while it holds this.
+        // No code panics while it holds this lock.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,7 +96,7 @@ impl fmt::Debug for ConnectionCache {
 }
 
 impl Drop for ConnectionCache {
-    /// Going back takes a task; where there is nobody to run it any more, connections simply end.
+    /// A return to the pool needs a task. Without a runtime, the connections are closed instead.
     fn drop(&mut self) {
         let idle = std::mem::take(&mut *self.idle());
         if tokio::runtime::Handle::try_current().is_err() {

@@ -1,5 +1,5 @@
-//! Deliveries that were given up, and what a person does about them: look, bring back on the way, discard. Each such change is
-//! in the audit, in the same transaction.
+//! Dead letters: deliveries that were given up, and an operator's actions on them: list, retry, discard. Each change is in
+//! the audit log, in the same transaction.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -12,84 +12,84 @@ use crate::{
     outbox::{Outbox, PendingDelivery},
 };
 
-/// A delivery that was given up. Times are milliseconds since 1970.
+/// Delivery that was given up. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct DeadLetter {
-    /// Its number, for people.
+    /// Number of the dead letter, for people.
     pub seq: i64,
-    /// Who did not take it.
+    /// Name of the sink that did not accept it.
     pub sink: String,
-    /// What identifies it to the sink.
+    /// Delivery id, which identifies it to the sink.
     pub delivery_id: String,
-    /// Of which event.
+    /// Dedupe key of its event.
     pub dedupe_key: String,
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// What it was kept in order with.
+    /// Ordering key of its lane.
     pub lane: String,
-    /// When it was to be delivered.
+    /// Time at which the delivery was recorded.
     pub recorded_at_ms: i64,
-    /// How often it was tried.
+    /// Number of attempts.
     pub tries: i64,
-    /// Why the last try failed.
+    /// Reason of the last failure.
     pub reason: Option<String>,
-    /// When it was given up.
+    /// Time at which it was given up.
     pub ended_at_ms: i64,
 }
 
-/// Which to list: the latest first, those before one that was seen already.
+/// Filter and position of a page of dead letters, latest first.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeadLetters<'a> {
-    /// Of this account only.
+    /// Returns only dead letters of this account.
     pub account_sid: Option<&'a str>,
-    /// Of this sink only.
+    /// Returns only dead letters of this sink.
     pub sink: Option<&'a str>,
-    /// Given up before, or then and with a smaller number.
+    /// Returns only dead letters given up before this time, or at this time with a smaller number than `before_seq`.
     pub before_ms: i64,
     /// See `before_ms`.
     pub before_seq: i64,
-    /// How many.
+    /// Maximum number of dead letters.
     pub most: i64,
 }
 
-/// One delivery that was given up, with what it holds, as it stands now.
+/// One dead letter with its content and current state.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct DeadLetterDetail {
-    /// `dead`, or what became of it since: `waiting`, `done`, `discarded`.
+    /// `dead`, or the later state: `waiting`, `done`, `discarded`.
     pub state: String,
-    /// Who did not take it.
+    /// Name of the sink that did not accept it.
     pub sink: String,
-    /// Why the last try failed.
+    /// Reason of the last failure.
     pub reason: Option<String>,
-    /// When it was given up, taken or discarded.
+    /// Time at which it was given up, accepted or discarded.
     pub ended_at_ms: Option<i64>,
-    /// With its event.
+    /// The delivery with its event.
     #[sqlx(flatten)]
     pub due: PendingDelivery,
 }
 
-/// Which dead letters somebody decides about.
+/// Selection of dead letters for a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Chosen<'a> {
-    /// Of these numbers.
+    /// Numbers of the dead letters.
     pub seqs: &'a [i64],
-    /// Of this account only.
+    /// Selects only dead letters of this account.
     pub account_sid: Option<&'a str>,
-    /// Of this sink only.
+    /// Selects only dead letters of this sink.
     pub sink: Option<&'a str>,
 }
 
-/// What is to become of a dead letter.
+/// Decision about a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is tried again, with all its patience, before what waits of the same person.
+    /// It is retried with a fresh retry policy, before the waiting deliveries of the same lane.
     Retried,
     /// It is never delivered.
     Discarded,
 }
 
 impl Fate {
-    /// What the audit calls it.
+    /// Returns the name of the decision in the audit log.
     pub fn action(self) -> &'static str {
         match self {
             Fate::Retried => "delivery.retried",
@@ -98,16 +98,16 @@ impl Fate {
     }
 }
 
-/// How many deliveries of a sink wait, or were given up.
+/// Number of deliveries of one sink in one state.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Standing {
-    /// Of which sink.
+    /// Name of the sink.
     pub sink: String,
     /// `waiting` or `dead`.
     pub state: String,
-    /// How many.
+    /// Number of deliveries.
     pub count: i64,
-    /// Since when the oldest of them.
+    /// Time since which the oldest of them is in this state, in milliseconds since 1970.
     pub oldest_ms: i64,
 }
 
@@ -124,21 +124,21 @@ struct SinkAsked<'a> {
     sink: &'a str,
 }
 
-/// When the oldest dead letter of a sink was given up.
+/// Time at which the oldest dead letter of a sink was given up.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct OldestDead {
-    /// Of which sink.
+    /// Name of the sink.
     pub sink: String,
-    /// In milliseconds since 1970; none if it has none.
+    /// In milliseconds since 1970; `None` if the sink has no dead letter.
     pub ended_at_ms: Option<i64>,
 }
 
-/// A dead letter that was decided about.
+/// Dead letter after a decision.
 #[derive(Debug, Serialize, FromRow)]
 pub struct Resolved {
-    /// Its number.
+    /// Number of the dead letter.
     pub seq: i64,
-    /// Whose it is.
+    /// Account SID of the tenant.
     pub account_sid: String,
     sink: String,
     lane: String,
@@ -147,17 +147,26 @@ pub struct Resolved {
 }
 
 impl Outbox {
-    /// A page of dead letters, the latest first.
+    /// Returns a page of dead letters, latest first.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn dead_letters(&self, page: DeadLetters<'_>) -> Result<Vec<DeadLetter>, StoreError> {
         self.bounded(self.database.read(self.statements().dead, &[page])).await
     }
 
-    /// How much waits and how much was given up, by sink.
+    /// Returns the number of waiting and dead deliveries of each sink.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
         self.bounded(self.database.read(self.statements().standing, &[0])).await
     }
 
-    /// One of them, if it is of this account, whatever became of it since.
+    /// Returns one dead letter of this account, whatever its current state is.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn letter(
         &self,
         seq: i64,
@@ -168,13 +177,20 @@ impl Outbox {
         Ok(found.into_iter().next())
     }
 
-    /// Since when each of these sinks has something that was given up.
+    /// Returns for each of these sinks the time of its oldest dead letter.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn oldest_dead(&self, sinks: &[&str]) -> Result<Vec<OldestDead>, StoreError> {
         let asked: Vec<SinkAsked<'_>> = sinks.iter().map(|sink| SinkAsked { sink }).collect();
         self.bounded(self.database.read(self.statements().oldest_dead, &asked)).await
     }
 
-    /// Decides about those that still are dead letters, and writes down what `entries` says of them; how many they were.
+    /// Retries or discards the selected deliveries that are still dead letters, and adds `entries` about them to the audit
+    /// log. Returns their number.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn decide(
         &self,
         fate: Fate,

@@ -1,5 +1,5 @@
-//! What somebody asked to have taken out of the ledger at once, all of it: a message, a time, everything of a person. What
-//! keeps a promise stays: that they are not written to again, and that no copy of a webhook is taken for a new one.
+//! Erasure on request, immediate and complete: a message, a period, or all data of a contact. Two things remain because
+//! they keep a promise: suppressions, and the dedupe keys that recognize a copy of a webhook.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -22,47 +22,47 @@ use twilio_edge_domain::{
     redaction::{Means, Plan},
 };
 
-/// Webhooks of one message, at most.
+/// Maximum number of webhooks of one message.
 const OF_MESSAGE: i64 = 1000;
 
-/// And `$6` the number.
+/// `$6` is the number.
 pub(super) const OF_NUMBER: &str = forward!("theirs = $6 AND ");
-/// And `$7` its channel.
+/// `$6` is the number, `$7` its channel.
 pub(super) const OF_ADDRESS: &str = forward!("theirs = $6 AND channel = $7 AND ");
-/// `$1` the first key, `$2` the last, `$3` how many.
+/// `$1` is the first key, `$2` the last, `$3` the maximum number of rows.
 pub(super) const OF_KEYS: &str =
     found!("dedupe_key BETWEEN $1 AND $2 ORDER BY dedupe_key LIMIT $3");
 
-/// What somebody asked to have taken out.
+/// Request to erase data of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Erasure {
-    /// The account, whose they all are.
+    /// Account SID of all erased data.
     pub account_sid: String,
-    /// Only of this message.
+    /// Erases only this message.
     pub message_sid: Option<String>,
-    /// Only of this person.
+    /// Erases only the data of this contact.
     pub number: Option<Number>,
-    /// Only what was heard then or later, in milliseconds since 1970.
+    /// Erases only data received at this time or later, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Only what was heard then or before, in milliseconds since 1970.
+    /// Erases only data received at this time or earlier, in milliseconds since 1970.
     pub until_ms: i64,
-    /// Take out what was written, and leave who wrote it to whom.
+    /// Erases the texts and keeps sender and recipient.
     pub text_only: bool,
-    /// Only count.
+    /// Only counts the data.
     pub dry_run: bool,
-    /// Delete what no copy can come of any more.
+    /// Deletes rows of which no copy can arrive any more.
     pub delete: bool,
 }
 
-/// How far an [`Erasure`] has got: after this row.
+/// Progress of an [`Erasure`]: it continues after this row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// When it was heard, in milliseconds since 1970.
+    /// Time at which the row's event was received, in milliseconds since 1970.
     pub at_ms: i64,
     key: String,
 }
 
-/// What is asked for of messages that are to be sent: `$4` its id or SID, `$5` the person and `$6` the channel, each empty if any.
+/// Condition for outbound messages: `$4` is the id or SID, `$5` the contact, `$6` the channel; each may be empty for any.
 macro_rules! sends_of {
     () => {
         "account_sid = $1 AND (form <> '' OR fallback <> '') AND created_at_ms >= $2 AND created_at_ms <= $3 \
@@ -72,7 +72,7 @@ macro_rules! sends_of {
 
 const COUNT_SENDS: &str = concat!("SELECT count(*) AS found FROM sends WHERE ", sends_of!());
 
-/// What waits is not sent; what is on its way or unknown stays so, for its answer or its status to tell.
+/// A queued message is not sent. A message in progress or `unknown` keeps its state until its answer or status arrives.
 const ERASE_SENDS: &str = concat!(
     "UPDATE sends SET fallback = '', fallback_to = '', form = '', look_at_ms = 0, \
      recipient = CASE WHEN form = '' THEN recipient ELSE channel || ':..' || substr(recipient, length(recipient) - 1) END, \
@@ -82,7 +82,7 @@ const ERASE_SENDS: &str = concat!(
     sends_of!()
 );
 
-/// In which messages a medium is that are asked for, as in `sends_of!`.
+/// Condition for the uses of a medium in messages, with the parameters of `sends_of!`.
 macro_rules! uses_of {
     () => {
         "u.account_sid = $1 AND u.at_ms >= $2 AND u.at_ms <= $3 \
@@ -91,7 +91,8 @@ macro_rules! uses_of {
     };
 }
 
-/// Media that came in that time, where nobody is named; otherwise those that are in the messages and in no others.
+/// Without a message or contact: the media received in the period. Otherwise: the media that only the requested messages
+/// use.
 macro_rules! media_of {
     () => {
         concat!(
@@ -107,10 +108,10 @@ macro_rules! media_of {
 
 const COUNT_MEDIA: &str = concat!("SELECT count(*) AS found FROM media WHERE ", media_of!());
 
-/// Shown to nobody from now on; the bytes are deleted by who keeps the bucket.
+/// Expires the media immediately; the task that manages the bucket deletes the bytes.
 const ERASE_MEDIA: &str = concat!("UPDATE media SET expires_at_ms = 0 WHERE ", media_of!());
 
-/// And to whom the others went.
+/// Deletes the recipients of the other media.
 const ERASE_USES: &str = concat!(
     "DELETE FROM media_uses WHERE (media_id, send_id) IN (SELECT u.media_id, u.send_id FROM media_uses u WHERE ",
     uses_of!(),
@@ -134,8 +135,12 @@ struct Withdrawn {
 }
 
 impl Sweeper {
-    /// Takes everything out of the next rows of what was asked for, and deletes those no copy can come of any more where
-    /// that was asked for. With the first step the entry in the audit. Where to go on, if there is more.
+    /// Erases the next rows of the request, and deletes those of which no copy can arrive any more, if requested. The first
+    /// step also erases outbound messages and queues the erasure of the archive. `entry` is added to the audit log. Returns
+    /// the counts, and the position of the next step if there is one.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn erase(
         &self,
         erasure: &Erasure,
@@ -147,10 +152,10 @@ impl Sweeper {
         self.bounded(async {
             let statements = self.database.statements();
             let mut tx = self.database.begin(Durability::Power).await?;
-            // Whoever asks by one spelling, or by one of two ids, means the person.
+            // A request by one spelling, or by one of two ids, covers the contact.
             let numbers = numbers(&mut tx, erasure).await?;
             let found = find_each(&mut tx, erasure, &numbers, after, most).await?;
-            // A message is done in one step: it has a handful of webhooks.
+            // A message is erased in one step: it has only a few webhooks.
             let more = erasure.message_sid.is_none()
                 && found.len() >= usize::try_from(most).unwrap_or(usize::MAX);
             let reached = found.last().filter(|_| more);
@@ -158,7 +163,7 @@ impl Sweeper {
                 reached.map(|last| Reached { at_ms: last.at_ms, key: last.dedupe_key.clone() });
             let mut swept =
                 Swept { found: found.len(), more: reached.is_some(), ..Swept::default() };
-            // A courier that has one of these in its hands brings it to an end; all others are withdrawn.
+            // A delivery worker completes a delivery that it already holds; all other deliveries are withdrawn.
             let mut owed: Vec<Withdrawn> = found
                 .iter()
                 .filter(|row| row.owed && !erasure.text_only)
@@ -171,7 +176,7 @@ impl Sweeper {
             swept.deleted = gone.len();
             let plan = if erasure.text_only { texts() } else { everything() };
             let rows = self.plan(rest, &plan, None, now_ms, &mut swept);
-            // All of them at once, with the first step.
+            // Outbound messages are erased all at once, with the first step.
             if after.is_none() {
                 let mut sends = 0;
                 for number in &numbers {
@@ -194,7 +199,7 @@ impl Sweeper {
                     of_archive(&mut tx, erasure, number.as_ref(), now_ms).await?;
                 }
             }
-            // The last step: those before it find the person by their links.
+            // The contact's links are deleted in the last step, because the steps before find the contact by them.
             if reached.is_none() && erasure.is_of_whole_person() {
                 for number in numbers.iter().flatten() {
                     contacts::forget(&mut tx, &erasure.account_sid, &number.number).await?;
@@ -211,13 +216,14 @@ impl Sweeper {
 }
 
 impl Erasure {
-    /// Whether everything of a person is asked for, and not only some of it.
+    /// Returns whether the request covers the data of a contact without a message and without an end.
     fn is_of_whole_person(&self) -> bool {
         self.number.is_some() && self.message_sid.is_none() && self.until_ms == i64::MAX
     }
 }
 
-/// The numbers that are asked for: every spelling and user id that is the person's for certain; one `None` if nobody is named.
+/// Returns the numbers of the request: every spelling and user id that certainly belongs to the contact. Without a contact,
+/// returns one `None`.
 async fn numbers(
     tx: &mut Transaction,
     erasure: &Erasure,
@@ -230,7 +236,7 @@ async fn numbers(
     Ok(keys.sure().into_iter().map(named).collect())
 }
 
-/// The next rows of all these numbers, in their order.
+/// Returns the next rows of all these numbers, in order.
 async fn find_each(
     tx: &mut Transaction,
     erasure: &Erasure,
@@ -252,7 +258,7 @@ async fn find_each(
     Ok(found)
 }
 
-/// Has it taken out of the archive as well, all of it, by whoever works on that.
+/// Queues the erasure of the archive, which the archive task performs.
 async fn of_archive(
     tx: &mut Transaction,
     erasure: &Erasure,
@@ -275,7 +281,7 @@ async fn of_archive(
     tx.execute_bound(ADD_ERASURE, &binds).await.map(|_| ())
 }
 
-/// Takes out what messages say that are not sent yet, and media that were given to be sent; how many these are.
+/// Erases the texts of outbound messages and the media stored for them. Returns their number.
 async fn of_sends(
     tx: &mut Transaction,
     erasure: &Erasure,
@@ -302,20 +308,20 @@ async fn of_sends(
     let asked = binds.clone();
     binds.push(Bind::Whole(now_ms));
     let rows = tx.execute_bound(ERASE_SENDS, &binds).await?;
-    // After these, as whoever writes messages does.
+    // The same lock order as in writes of messages: messages first, then media.
     let media = tx.execute_bound(ERASE_MEDIA, &asked).await?;
     tx.execute_bound(ERASE_USES, &asked).await?;
     Ok(usize::try_from(media + rows).unwrap_or(usize::MAX))
 }
 
-/// Everything, and nothing of it left to recognize.
+/// Returns the plan that erases every part.
 fn everything() -> Plan {
     let mut plan = Plan::default();
     Part::ALL.into_iter().for_each(|part| plan.add(part, Means::Remove));
     plan
 }
 
-/// What was written, as Twilio's redaction of a message has it.
+/// Returns the plan that erases the texts, like Twilio's redaction of a message.
 fn texts() -> Plan {
     let mut plan = Plan::default();
     plan.add(Part::Body, Means::Remove);
@@ -332,7 +338,7 @@ async fn find(
     let account_sid = erasure.account_sid.as_str();
     if let Some(message_sid) = &erasure.message_sid {
         let mut found = Vec::new();
-        // What has the key's own separator in it is nobody's id, and must not reach into another's range.
+        // An id with the key's separator in it does not exist, and must not reach into the range of another id.
         if [account_sid, message_sid].iter().any(|part| part.contains(':')) {
             return Ok(found);
         }

@@ -1,15 +1,15 @@
-//! Error of every store, and the rows that a statement takes.
+//! Error type of all stores, and the JSON rows that a statement takes.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Why a store did not do as asked.
+/// Failure of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// It could not be reached, or did not answer in time: ask again.
+    /// The store was unreachable or did not answer in time; retry.
     Away(String),
-    /// It understood and refused; asking again changes nothing.
+    /// The store understood and refused the request; a retry changes nothing.
     Refused(String),
 }
 
@@ -24,7 +24,7 @@ impl fmt::Display for StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> StoreError {
-        // SQLSTATE class 22 is bad data, 23 a broken constraint; SQLite says 19 and 20 for these.
+        // SQLSTATE class 22 is bad data, 23 a broken constraint; SQLite reports 19 and 20 for these.
         let refused =
             error.as_database_error().and_then(|error| error.code()).is_some_and(|code| match code
                 .len()
@@ -39,7 +39,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Renders the rows that a statement takes, as a JSON array.
+/// Serializes the rows that a statement takes, as a JSON array.
 pub(super) fn json(rows: &[impl Serialize]) -> Result<String, StoreError> {
     serde_json::to_string(rows).map_err(|error| StoreError::Refused(error.to_string()))
 }

@@ -1,6 +1,6 @@
-//! What the ledger is to know of one webhook, before it is a row: made of what came or how it ended, merged with what is
-//! known already, and kept until it can be written. Which columns there are is decided here; how they are written is
-//! not. Times are milliseconds since 1970.
+//! Event of one webhook, before it becomes a row: it records the arrival or the outcome, is merged with what is already
+//! known, and is held until it can be written. This module decides which columns exist; it must not know how they are
+//! written. Times are milliseconds since 1970.
 
 use std::{fmt, num::NonZeroU32};
 
@@ -9,12 +9,12 @@ use twilio_edge_contract::Identity;
 use crate::settlement::SettlementInput;
 use twilio_edge_domain::webhook::Webhook;
 
-/// The word for what the backend took; what it did not is `refused`.
+/// Outcome of a webhook that the backend accepted; the other outcome is `refused`.
 pub(super) const ACCEPTED: &str = "accepted";
 pub(super) const REFUSED: &str = "refused";
 
-/// What the ledger is to know of one webhook: that it came and who has it, how it ended, or both. Its texts are
-/// somebody else's, so that to make one, or to merge two, copies nothing.
+/// Event of one webhook: its arrival and holder, its outcome, or both. Its texts are borrowed, so that creating or merging
+/// events copies nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Event<'a> {
     pub(super) dedupe_key: &'a str,
@@ -36,16 +36,16 @@ pub(super) struct Event<'a> {
     pub(super) settled_at_ms: Option<i64>,
     pub(super) answer: Option<&'a str>,
     pub(super) envelope: Option<&'a str>,
-    /// When this was learnt; no column.
+    /// Time at which the event was created; not a column.
     pub(super) noted_at_ms: i64,
 }
 
 impl<'a> Event<'a> {
-    /// It came, and nobody has it.
+    /// Creates the event of an arrival without a claim.
     pub(super) fn came(webhook: &'a Webhook, received_at_ms: i64, now_ms: i64) -> Event<'a> {
         let pair = webhook.pair();
-        // A later step has no more to say than its message, which is listed, archived and delivered once. The person stays, so
-        // that the answer is erased with everything of theirs.
+        // A later step adds nothing to its message, which is listed, archived and delivered once. The contact stays, so
+        // that the answer is erased with the contact's other data.
         let is_message = webhook.step.is_none();
         Event {
             route: Some(webhook.route.as_str()).filter(|_| is_message),
@@ -59,7 +59,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// It came, for the first or a later time, and its claim has it until a time.
+    /// Creates the event of a granted claim: the attempt, and the time until which the claim holds the webhook.
     pub(super) fn handed_out(
         webhook: &'a Webhook,
         attempt: u32,
@@ -75,12 +75,12 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The backend took it.
+    /// Creates the event of a webhook that the backend accepted.
     pub(super) fn accepted(settle: &'a SettlementInput, now_ms: i64) -> Event<'a> {
         Event { answer: settle.answer.as_deref(), ..Event::ended(settle, ACCEPTED, 0, now_ms) }
     }
 
-    /// The backend did not take it, at its so many-th attempt.
+    /// Creates the event of a webhook that the backend refused in this attempt.
     pub(super) fn refused(settle: &'a SettlementInput, attempt: u32, now_ms: i64) -> Event<'a> {
         Event::ended(settle, REFUSED, attempt, now_ms)
     }
@@ -92,7 +92,7 @@ impl<'a> Event<'a> {
         now_ms: i64,
     ) -> Event<'a> {
         let known = match &settle.unclaimed {
-            // It was with the backend without ever being handed out by a claim.
+            // The webhook reached the backend without a claim.
             Some(webhook) => Event { attempts: 1, ..Event::came(webhook, now_ms, now_ms) },
             None => Event::known(&settle.key, &settle.identity, now_ms),
         };
@@ -130,7 +130,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Its texts that are its own.
+    /// Returns the texts that an [`EventRow`] stores.
     pub(super) fn texts(&self) -> [Option<&'a str>; TEXTS] {
         [
             Some(self.dedupe_key),
@@ -149,8 +149,8 @@ impl<'a> Event<'a> {
         ]
     }
 
-    /// With what `later` knows taken in: the same merge the database makes ([`crate::columns::merge`]), for two events that
-    /// go in one statement.
+    /// Merges `later` into this event. The database does the same merge ([`crate::columns::merge`]); this one is for two
+    /// events in one statement.
     pub(super) fn merge(self, later: Event<'a>) -> Event<'a> {
         let same_hold = later.claim_id == self.claim_id && later.attempts == self.attempts;
         let wins = self.outcome != Some(ACCEPTED)
@@ -194,14 +194,14 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Texts of an [`Event`] that are its own.
+/// Number of texts that an [`EventRow`] stores.
 const TEXTS: usize = 13;
 
-/// An [`Event`] that outlives what it was made of. Thousands wait at once, so its texts are in one piece.
+/// Owned form of an [`Event`]. Thousands are pending at once, so its texts are in one allocation.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct EventRow {
     texts: Box<str>,
-    /// Where each text ends, one behind the other; none for a text that is not there.
+    /// End of each text, one after the other; `None` for an absent text.
     ends: [Option<NonZeroU32>; TEXTS],
     class: &'static str,
     outcome: Option<&'static str>,
@@ -213,11 +213,11 @@ pub(super) struct EventRow {
 }
 
 impl EventRow {
-    /// A copy of its own.
+    /// Copies an event.
     pub(super) fn of(event: Event<'_>) -> EventRow {
         let texts = event.texts();
         let mut joined = String::with_capacity(texts.iter().flatten().map(|text| text.len()).sum());
-        // One more than where it ends, which may be at 0.
+        // The end plus one, because a text may end at 0.
         let ends = texts.map(|text| {
             joined.push_str(text?);
             Some(
@@ -238,13 +238,13 @@ impl EventRow {
         }
     }
 
-    /// As in its [`Event`].
+    /// Returns the dedupe key of the event.
     pub(super) fn dedupe_key(&self) -> &str {
         let [end, ..] = self.ends;
         self.texts.get(..place(end.unwrap_or(NonZeroU32::MIN))).unwrap_or_default()
     }
 
-    /// What it says.
+    /// Returns the event, borrowed from this row.
     pub(super) fn event(&self) -> Event<'_> {
         let mut start = 0;
         let texts = self.ends.map(|end| {
@@ -293,7 +293,7 @@ impl EventRow {
     }
 }
 
-/// Of an end in [`EventRow`], which is one more than that.
+/// Converts an end of an [`EventRow`], which is stored plus one, to an offset.
 fn place(end: NonZeroU32) -> usize {
     usize::try_from(end.get()).unwrap_or_default().saturating_sub(1)
 }

@@ -1,10 +1,11 @@
-//! What is sent instead of messages that have failed after Twilio had them: written once with what ends the wait for it, and
-//! found by the message it is instead of. What that is, and when, is the domain's to say.
+//! Fallbacks of messages that failed after Twilio had accepted them. A fallback is written once, together with the change
+//! that ends the wait for it, and is found by the id of the message that it replaces. The domain decides its content and
+//! time.
 
 use super::sends::{OutboundMessage, OutboundMessages, send_columns};
 use crate::{database::Bind, error::StoreError};
 
-/// Only who takes the fallback away sends it.
+/// Removes the fallback from its message; only the caller that removes it sends it.
 const SWITCH: &str = "
     UPDATE sends SET code = $2, reason = $3, fallback = '', fallback_to = '', changed_at_ms = $4
     WHERE id = $1 AND state = 'sent' AND fallback <> ''";
@@ -12,7 +13,7 @@ const SWITCH: &str = "
 const ARRIVED: &str = "
     UPDATE sends SET fallback = '', fallback_to = '' WHERE id = $1 AND state = 'sent' AND fallback <> ''";
 
-/// What has an end of which nobody will tell any more.
+/// Removes fallbacks of messages for which no further status is expected.
 const FORGET: &str = "
     UPDATE sends SET fallback = '', fallback_to = ''
     WHERE fallback <> '' AND state = 'sent' AND changed_at_ms < $1";
@@ -21,8 +22,11 @@ const INSTEAD_OF: &str =
     concat!("SELECT ", send_columns!(), " FROM sends WHERE fallback_of = $1 AND fallback_of <> ''");
 
 impl OutboundMessages {
-    /// It has failed with that code at Twilio, and `instead` is sent: both are written, or neither. False if somebody else has
-    /// done so, or it is not wanted any more.
+    /// Records that the message failed at Twilio with this code, and inserts its fallback `instead`: both, or neither.
+    /// Returns `false` if the fallback was already sent or is no longer wanted.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn switch(
         &self,
         send: &OutboundMessage,
@@ -36,17 +40,26 @@ impl OutboundMessages {
         switched.await.map(|rows| rows == 1)
     }
 
-    /// It needs nothing instead any more.
+    /// Removes the fallback of a message that has arrived.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn arrived(&self, id: &str) -> Result<(), StoreError> {
         self.changed(ARRIVED, &[Bind::Text(id)]).await.map(|_| ())
     }
 
-    /// Of what was sent before then nothing is kept to be sent instead; how many these were.
+    /// Removes the fallbacks of messages that were sent before `before_ms`. Returns their number.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn forget_fallbacks(&self, before_ms: i64) -> Result<u64, StoreError> {
         self.changed(FORGET, &[Bind::Whole(before_ms)]).await
     }
 
-    /// What is sent instead of a message.
+    /// Returns the fallback message that was sent instead of a message.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn instead_of(&self, id: &str) -> Result<Option<OutboundMessage>, StoreError> {
         let found: Vec<OutboundMessage> =
             self.bounded(self.database.read_bound(INSTEAD_OF, &[Bind::Text(id)])).await?;

@@ -1,6 +1,6 @@
-//! Group commit: requests that ask at the same time share one transaction. The first goes at once, alone; whoever comes
-//! while it is under way goes together in the next. So a thousand requests cost the database a few transactions, and
-//! one request waits for nobody. Knows nothing of what is asked.
+//! Group commit: requests that arrive at the same time share one transaction. The first request runs immediately and alone;
+//! the requests that arrive while it runs share the next transaction. A thousand requests thus cost the database a few
+//! transactions, and a single request does not wait for others. This module must not know what the requests contain.
 
 use std::{future::Future, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::StoreError;
 
-/// Requests that may wait, and items one transaction may carry.
+/// Maximum number of queued requests, and of items in one transaction.
 const WAITING: usize = 4096;
 const TOGETHER: usize = 1024;
 
@@ -20,7 +20,7 @@ struct Request<T, R> {
     answer: oneshot::Sender<Answer<R>>,
 }
 
-/// The way in for one kind of question.
+/// Handle of the queue for one kind of request.
 pub(super) struct Group<T, R> {
     queue: mpsc::Sender<Request<T, R>>,
     timeout: Duration,
@@ -33,7 +33,8 @@ impl<T, R> Clone for Group<T, R> {
 }
 
 impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
-    /// `work` answers a batch: one answer per item, in order. It ends when every [`Group`] is dropped.
+    /// Starts the task. `work` answers a batch: one answer per item, in order. The task ends when every [`Group`] is
+    /// dropped.
     pub(super) fn start<F>(
         timeout: Duration,
         work: impl Fn(Vec<T>, i64) -> F + Send + Sync + 'static,
@@ -51,7 +52,7 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
                     count += next.items.len();
                     together.push(next);
                 }
-                // Nobody waits any longer for these: their filter has given up.
+                // Drops the requests whose callers no longer wait, because their filter has given up.
                 together.retain(|request| !request.answer.is_closed());
                 answer_all(&work, together).await;
             }
@@ -59,7 +60,8 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
         Group { queue, timeout }
     }
 
-    /// The answers to `items`, in order. Without any after the time limit, though the work may still be done.
+    /// Returns the answers to `items`, in order. After the time limit it returns an error, although the work may still
+    /// complete.
     pub(super) async fn ask(&self, items: Vec<T>, now_ms: i64) -> Answer<R> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
@@ -88,7 +90,7 @@ async fn answer_all<T: Clone, R, F: Future<Output = Answer<R>>>(
                 let _ = request.answer.send(Ok(own));
             }
         }
-        // What the database refuses must not be refused to the others: each on its own.
+        // One refused item must not fail the other requests: each request runs separately.
         Err(StoreError::Refused(_)) if requests.len() > 1 => {
             for request in requests {
                 let answer = work(request.items, request.now_ms).await;
@@ -113,10 +115,10 @@ mod tests {
 
     const POISON: u32 = 13;
 
-    /// The batches the work was given, in order.
+    /// The batches that the work received, in order.
     type Seen = Arc<Mutex<Vec<Vec<u32>>>>;
 
-    /// A group whose work waits for `gate`, doubles its items, and refuses batches with [`POISON`] in them.
+    /// Returns a group whose work waits for `gate`, doubles its items, and refuses batches with [`POISON`] in them.
     fn doubling(gate: Arc<Semaphore>) -> (Group<u32, u32>, Seen) {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = batches.clone();
@@ -134,7 +136,7 @@ mod tests {
         (group, batches)
     }
 
-    /// Asks in the background, and returns once the question is on its way.
+    /// Sends a request in the background, and returns when the request is queued.
     async fn asked(group: &Group<u32, u32>, items: &[u32]) -> tokio::task::JoinHandle<Answer<u32>> {
         let (group, items) = (group.clone(), items.to_vec());
         let asking = tokio::spawn(async move { group.ask(items, 0).await });

@@ -1,6 +1,6 @@
-//! What waits to be sent, by lane: of one priority, account and sender. Lanes are jumped from one to the next in the index, so
-//! that a look costs as much as there are lanes, however much waits in one of them. Attempts are begun lane by lane: each is
-//! committed, with a name of its own, before Twilio is called. Whose turn it is, the domain says.
+//! Queued messages by lane: one priority, account and sender. A query jumps from lane to lane in the index, so its cost
+//! depends on the number of lanes and not on the number of queued messages. Attempts begin lane by lane; each is committed,
+//! with its own id, before the sidecar calls Twilio. The domain decides the order of the lanes.
 
 use sqlx::FromRow;
 
@@ -11,10 +11,10 @@ use crate::{
 };
 use twilio_edge_domain::sending::fair_scheduler::Lane;
 
-/// Most lanes of one look: the next look goes on behind them.
+/// Maximum number of lanes per query; the next query continues after them.
 const MOST_LANES: i64 = 2000;
 
-/// SQLite has no LATERAL: from each lane's first message to the next lane's.
+/// SQLite has no LATERAL: the query steps from each lane's first message to that of the next lane.
 const LANES: &str = "
     WITH RECURSIVE firsts (id, n) AS (
         SELECT (SELECT id FROM sends WHERE state = 'queued' AND (priority, account_sid, sender) > ($3, $4, $5)
@@ -29,8 +29,8 @@ const LANES: &str = "
         LIMIT $2)) AS waiting
     FROM firsts CROSS JOIN sends AS this ON this.id = firsts.id";
 
-/// Written so that no other index than that of lanes is of any use: a planner that thinks of the usual lane goes through all of
-/// what waits for one that has little.
+/// Written so that only the index on lanes is usable. A planner that assumes an average lane would otherwise scan all
+/// queued messages to find a lane with few of them.
 const LANES_LATERAL: &str = "
     WITH RECURSIVE firsts AS (
         (SELECT priority, account_sid, sender, 1::bigint AS n FROM sends
@@ -47,7 +47,7 @@ const LANES_LATERAL: &str = "
         ORDER BY priority, account_sid, sender, due_at_ms LIMIT $2) AS counted) AS waiting
     FROM firsts AS this";
 
-/// What is chosen is chosen once, whatever plan the database makes of it.
+/// MATERIALIZED makes the database choose the rows once, whatever its plan.
 macro_rules! attempt {
     ($lane:literal) => {
         concat!(
@@ -64,7 +64,7 @@ const ATTEMPT: &str = attempt!(
     "priority = $1 AND account_sid = $2 AND sender = $3 AND due_at_ms <= $5 ORDER BY due_at_ms LIMIT $4"
 );
 
-/// The same for databases with many writers: what somebody else is just taking is passed over.
+/// The same for databases with many writers: rows that another transaction has locked are skipped.
 const ATTEMPT_UNLOCKED: &str = attempt!(
     "(priority, account_sid, sender, due_at_ms) >= ($1, $2, $3, 0)
         AND (priority, account_sid, sender, due_at_ms) <= ($1, $2, $3, $5)
@@ -74,7 +74,7 @@ const ATTEMPT_UNLOCKED: &str = attempt!(
 const HAS_LOST: &str =
     "SELECT id FROM sends WHERE state = 'attempting' AND due_at_ms <= $1 LIMIT 1";
 
-/// What one of these statements has in the end.
+/// Update that ends attempts without a known outcome.
 macro_rules! expire {
     ($which:literal) => {
         concat!(
@@ -89,12 +89,12 @@ macro_rules! expire {
 
 const EXPIRE: &str = expire!("state = 'attempting' AND due_at_ms <= $1");
 
-/// Of which an end is just being written down is none of them.
+/// Skips the attempts whose outcome is being written at the moment.
 const EXPIRE_UNLOCKED: &str = expire!(
     "id IN (SELECT id FROM sends WHERE state = 'attempting' AND due_at_ms <= $1 FOR UPDATE SKIP LOCKED)"
 );
 
-/// Where a look begins: behind this lane.
+/// Position of a query in the lanes: it continues after this lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behind {
     priority: i64,
@@ -103,20 +103,20 @@ pub struct Behind {
 }
 
 impl Default for Behind {
-    /// Nowhere: at the first.
+    /// Returns the position before the first lane.
     fn default() -> Behind {
         Behind { priority: -1, account_sid: String::new(), sender: String::new() }
     }
 }
 
-/// The attempts that are begun together.
+/// Attempts that begin together.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempts<'a> {
-    /// Their name.
+    /// Id of the attempts.
     pub id: &'a str,
-    /// When, in milliseconds since 1970.
+    /// Start, in milliseconds since 1970.
     pub now_ms: i64,
-    /// When their hold ends.
+    /// End of their hold, in milliseconds since 1970.
     pub until_ms: i64,
 }
 
@@ -135,7 +135,10 @@ struct Lost {
 }
 
 impl OutboundMessages {
-    /// The lanes of which something is due, each counted up to `most`, and where the next look begins.
+    /// Returns the lanes with due messages, each counted up to `most`, and the position at which the next query continues.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn lanes(
         &self,
         behind: &Behind,
@@ -170,8 +173,11 @@ impl OutboundMessages {
         Ok((lanes.filter(|lane| lane.waiting > 0).collect(), next.unwrap_or_default()))
     }
 
-    /// Begins up to so many attempts in each lane, at what has been due longest. It is durable when it returns: only then Twilio
-    /// may be called.
+    /// Begins up to the given number of attempts in each lane, longest due first. The attempts are durable on return; only
+    /// then may the caller call Twilio.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn attempt(
         &self,
         wanted: &[(&Lane, u32)],
@@ -202,14 +208,17 @@ impl OutboundMessages {
         .await
     }
 
-    /// Makes an end of the attempts whose hold is over; how many.
+    /// Marks attempts whose hold has expired as `unknown`. Returns their number.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn expire(&self, now_ms: i64) -> Result<u64, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => EXPIRE,
             Database::Postgres(_) => EXPIRE_UNLOCKED,
         };
         let binds = [Bind::Whole(now_ms)];
-        // Most looks find nothing: they take no turn as the writer, and sync nothing.
+        // Most calls find nothing; this read saves them the writer lock and a sync.
         let lost: Vec<Lost> = self.bounded(self.database.read_bound(HAS_LOST, &binds)).await?;
         match lost.is_empty() {
             true => Ok(0),
@@ -222,7 +231,7 @@ impl OutboundMessages {
 mod tests {
     use super::*;
 
-    /// The plans of SQLite; those of PostgreSQL are held in tests/it/plans.rs.
+    /// Checks the plans of SQLite; tests/it/plans.rs checks those of PostgreSQL.
     #[tokio::test]
     async fn a_look_jumps_from_lane_to_lane() {
         use sqlx::{Connection, SqliteConnection};
@@ -233,7 +242,7 @@ mod tests {
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
             let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
-            // `this` is the same table; what else is gone through is bounded.
+            // `this` is the same table; all other scans are bounded.
             let goes_through_all =
                 |step: &String| ["SCAN sends", "SCAN this"].iter().any(|all| step.starts_with(all));
             assert!(!plan.iter().any(goes_through_all), "{plan:#?}");

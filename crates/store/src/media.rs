@@ -1,5 +1,5 @@
-//! Media that somebody gave us to be sent: what they are, until when they are kept, and in which messages they are. Where their
-//! bytes are is not known here; the row is there before they are, and goes after them.
+//! Media that callers uploaded for outbound messages: their type, their lifetime and their use in messages. A row is
+//! inserted before its bytes are stored, and deleted after them. This module must not know where the bytes are.
 
 use std::{future::Future, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 use twilio_edge_domain::media::{id_of, of_form};
 
-/// How long an upload may be under way before its row is taken for what a crash left, in milliseconds.
+/// Milliseconds after which an unfinished upload counts as the remains of a crash.
 const LONGEST_UPLOAD_MS: i64 = 3_600_000;
 
 macro_rules! select_media {
@@ -32,7 +32,7 @@ const STORED: &str = "UPDATE media SET is_stored = 1 WHERE id = $1 AND expires_a
 
 const FETCH: &str = select_media!("WHERE id = $1 AND is_stored = 1 AND expires_at_ms > $2");
 
-/// Due at once.
+/// Expires a medium immediately.
 const DROP: &str =
     "UPDATE media SET expires_at_ms = 0 WHERE id = $1 AND account_sid = $2 AND expires_at_ms > 0";
 
@@ -51,26 +51,26 @@ const KEEP: &str = "
     UPDATE media SET expires_at_ms = $2 + keep_ms
     WHERE id = $1 AND expires_at_ms > 0 AND expires_at_ms < $2 + keep_ms";
 
-/// One of them.
+/// Uploaded medium.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Medium {
-    /// Ours: `md_..`.
+    /// Media id: `md_..`.
     pub id: String,
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// `image/png`
+    /// Content type, for example `image/png`.
     pub content_type: String,
-    /// How large.
+    /// Size in bytes.
     pub bytes: i64,
-    /// SHA-256 of it, in hexadecimal digits.
+    /// SHA-256 of the bytes, in hexadecimal digits.
     pub digest: String,
-    /// When it came, in milliseconds since 1970.
+    /// Time of the upload, in milliseconds since 1970.
     pub created_at_ms: i64,
-    /// By whom.
+    /// Author of the upload.
     pub created_by: String,
-    /// For how long it is kept after it came, and after each message it is in, in milliseconds.
+    /// Milliseconds for which it is kept after the upload, and after the due time of each message that uses it.
     pub keep_ms: i64,
-    /// When it goes.
+    /// Expiry, in milliseconds since 1970.
     pub expires_at_ms: i64,
 }
 
@@ -86,7 +86,10 @@ impl MediaRows {
         MediaRows { database, timeout }
     }
 
-    /// Written before its bytes are anywhere; again by who does the same again.
+    /// Inserts the row before the bytes are stored. A second insert with the same id changes nothing.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the row.
     pub async fn add(&self, medium: &Medium) -> Result<(), StoreError> {
         let binds = [
             Bind::Text(&medium.id),
@@ -102,12 +105,18 @@ impl MediaRows {
         self.changed(ADD, &binds).await.map(|_| ())
     }
 
-    /// Its bytes are there, all of them.
+    /// Records that all bytes are stored.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn stored(&self, id: &str) -> Result<(), StoreError> {
         self.changed(STORED, &[Bind::Text(id)]).await.map(|_| ())
     }
 
-    /// One that is whole and has not gone, of this account or of any.
+    /// Returns a complete medium that has not expired, of this account or of any.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn fetch(
         &self,
         id: &str,
@@ -120,13 +129,19 @@ impl MediaRows {
         Ok(found.into_iter().find(is_theirs))
     }
 
-    /// From now on it is shown to nobody, and its bytes go next. False if there is none.
+    /// Expires a medium immediately; its bytes are deleted later. Returns `false` if there is no such medium.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn drop(&self, id: &str, account_sid: &str) -> Result<bool, StoreError> {
         let binds = [Bind::Text(id), Bind::Text(account_sid)];
         self.changed(DROP, &binds).await.map(|rows| rows == 1)
     }
 
-    /// Those whose bytes are to go, and those whose bytes never came.
+    /// Returns the media whose bytes must be deleted: expired ones, and unfinished uploads after their time limit.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn due(&self, now_ms: i64, most: u32) -> Result<Vec<Medium>, StoreError> {
         let binds = [
             Bind::Whole(now_ms),
@@ -136,7 +151,10 @@ impl MediaRows {
         self.bounded(self.database.read_bound(DUE, &binds)).await
     }
 
-    /// Its bytes are gone.
+    /// Deletes the row of a medium whose bytes are deleted.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn gone(&self, id: &str) -> Result<(), StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
@@ -172,7 +190,8 @@ impl MediaRows {
     }
 }
 
-/// These messages have media that are kept here: they stay until the last of them is due, and are found by it.
+/// Records the use of stored media in these messages. A medium is kept for `keep_ms` after the due time of its last
+/// message.
 pub(super) async fn used<'a>(
     tx: &mut Transaction,
     sends: impl Iterator<Item = &'a OutboundMessage>,

@@ -1,6 +1,6 @@
-//! Leases in the memory of this process: all that is needed where one sidecar has the database for itself. Only what is
-//! not done is kept here, because the ledger answers for what is. What was known is gone with the process; the ledger
-//! remembers who had what, as far as it was written.
+//! Lease store in the memory of this process, sufficient for a sidecar that has its database to itself. It holds only open
+//! claims, because the ledger answers for completed ones. Its content is lost with the process; the ledger remembers the
+//! holders as far as they were written.
 
 use std::{
     collections::HashMap,
@@ -16,10 +16,10 @@ use twilio_edge_domain::{
     webhook::Webhook,
 };
 
-/// Records kept for late messages about them; beyond that only those that are held.
+/// Number of records kept for late messages about them. Above it, only held records are kept.
 const MOST_KEPT: usize = 200_000;
 
-/// Between two looks for what may be forgotten, while there is room and while there is none.
+/// Milliseconds between two sweeps: normally, and while there are more than [`MOST_KEPT`] records.
 const SWEEP_MS: [i64; 2] = [60_000, 1_000];
 
 #[derive(Clone)]
@@ -46,7 +46,7 @@ impl Memory {
         Memory { records: Arc::default(), periods, recall_ms }
     }
 
-    /// Takes each lease as far as this memory knows, in order.
+    /// Claims each lease as far as this store knows, in order.
     pub(super) fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Taken> {
         let mut records = self.records();
         records.sweep(now_ms, self.recall_ms);
@@ -59,7 +59,7 @@ impl Memory {
         webhooks.iter().map(take).collect()
     }
 
-    /// Puts `after` where `before` is; false when it is not.
+    /// Replaces the record `before` by `after`. Returns `false` if the record is another one.
     pub(super) fn amend(&self, key: &str, before: &Record, after: Record, now_ms: i64) -> bool {
         let mut records = self.records();
         let record = records.entry(key, now_ms);
@@ -73,7 +73,7 @@ impl Memory {
         true
     }
 
-    /// These are done, and the ledger knows.
+    /// Removes completed claims. The ledger already has them.
     pub(super) fn commit(&self, settles: &[&SettlementInput]) {
         let mut records = self.records();
         for settle in settles {
@@ -81,7 +81,7 @@ impl Memory {
         }
     }
 
-    /// Gives each lease back as far as this memory knows, in order.
+    /// Releases each lease as far as this store knows, in order.
     pub(super) fn release(
         &self,
         settles: &[&SettlementInput],
@@ -98,7 +98,7 @@ impl Memory {
     }
 
     fn records(&self) -> MutexGuard<'_, Records> {
-        // Nothing panics while it holds this.
+        // No code panics while it holds this lock.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,7 +110,7 @@ impl Records {
         &mut kept.record
     }
 
-    /// Forgets what is old, or more than fits, and held by nobody.
+    /// Removes records that are not held and are old, or do not fit.
     fn sweep(&mut self, now_ms: i64, recall_ms: i64) {
         let crowded = self.by_key.len() > MOST_KEPT;
         let [usually, crowded_ms] = SWEEP_MS;

@@ -1,8 +1,9 @@
-//! Other sidecars on the same database, of which each may lose Redis alone. Whoever loses it says so in SQL and is *apart*:
-//! every claim of every sidecar looks there anyway, and from then on SQL has the last word on it. What the others handed out
-//! by Redis before they saw that may not be written yet; so who is apart decides nothing until each of them has written it
-//! and said so, as they all do about once a second, and at once when they see somebody apart. A sidecar that has not
-//! been heard of for a while is not waited for. Times are of the database's clock; what is handed out is not known here.
+//! Peers: the other sidecars on the same database, each of which may lose Redis alone. A sidecar that loses Redis records
+//! in SQL that it is *apart*. Every claim of every sidecar reads that record, and from then on SQL confirms each claim.
+//! Claims that the others granted through Redis before they saw the record may not be written yet. The sidecar that is
+//! apart therefore decides nothing until each peer has written its claims and reported it. Peers report about once a
+//! second, and immediately when they see that a sidecar is apart. A sidecar without a recent heartbeat is not waited for.
+//! Times are of the database's clock. This module must not know what a claim contains.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,39 +22,39 @@ use crate::{
     statements::SiblingStatements,
 };
 
-/// How often a sidecar says that it is there.
+/// Interval of the heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// How often it looks whether somebody is apart, if no claim tells before.
+/// Interval at which a sidecar checks whether a peer is apart, unless a claim reports it earlier.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long nobody has to have heard of a sidecar that is not waited for.
+/// Milliseconds without a heartbeat after which a sidecar counts as dead and is not waited for.
 const LIFE_MS: i64 = 5_000;
 
-/// Between two looks of who is apart, while others write.
+/// Delay between two checks while peers write their claims.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// What this sidecar hands out by Redis before it is written: shared by those who do, with what writes it.
+/// Claims that this sidecar grants through Redis before they are written, with the journal that writes them.
 #[derive(Clone)]
 pub(super) struct Outgoing {
-    /// Held by those who hand out and have not noted it yet.
+    /// Read-locked by claims that have not reached the journal yet.
     pub(super) handing_out: Arc<RwLock<()>>,
     pub(super) journal: Journal,
 }
 
 impl Outgoing {
-    /// Writes what was handed out until now.
+    /// Writes all claims granted until now.
     pub(super) async fn write(&self) -> Result<(), StoreError> {
         drop(self.handing_out.write().await);
         self.journal.flush().await
     }
 }
 
-/// This sidecar among the others.
+/// Handle of this sidecar among its peers.
 #[derive(Clone)]
 pub(super) struct Peers {
     shared: Arc<Shared>,
-    /// None where there can be no others.
+    /// Heartbeat task; `None` where no peers are possible.
     beats: Option<Arc<JoinHandle<()>>>,
 }
 
@@ -63,18 +64,18 @@ struct Shared {
     id: String,
     outgoing: Outgoing,
     apart: Mutex<RedisPartition>,
-    /// Somebody is apart, and waits for us.
+    /// Wakes the heartbeat task when a peer is apart and waits for this sidecar.
     awaited: Notify,
 }
 
-/// Whether this sidecar is, and since when.
+/// Whether this sidecar is cut off from Redis, and since when.
 #[derive(Default)]
 struct RedisPartition {
-    /// Known to be until then: by our clock from before it was written, so rather too early.
+    /// End of the recorded partition, by our clock from before the write, so it is rather too early.
     until: Option<Instant>,
-    /// When everybody could see it.
+    /// Time from which every peer can see the partition, in milliseconds.
     since_ms: i64,
-    /// What others handed out before is in the ledger.
+    /// Whether the claims that the peers granted before are in the ledger.
     others_wrote: bool,
 }
 
@@ -100,7 +101,7 @@ struct Seen {
 }
 
 impl Peers {
-    /// Says that it is there, before it hands anything out, and goes on saying so.
+    /// Registers this sidecar before it grants any claim, and starts its heartbeat.
     pub(super) async fn join(
         database: Database,
         timeout: Duration,
@@ -120,12 +121,12 @@ impl Peers {
         });
         shared.forget_the_dead().await?;
         shared.say(|statements| statements.beat, 0, 0).await?;
-        // Nobody else can be on a file of SQLite.
+        // A SQLite file has no other sidecars.
         let beats = (!alone).then(|| Arc::new(tokio::spawn(beat(shared.clone()))));
         Ok(Peers { shared, beats })
     }
 
-    /// Says that it hands out nothing any more.
+    /// Unregisters this sidecar, which grants no more claims.
     pub(super) async fn leave(&self) {
         self.beats.iter().for_each(|beats| beats.abort());
         if let Err(reason) = self.shared.forget_the_dead().await {
@@ -133,13 +134,13 @@ impl Peers {
         }
     }
 
-    /// Somebody was seen to be apart, and waits for what we handed out.
+    /// Wakes the heartbeat task, because a peer is apart and waits for this sidecar's claims.
     pub(super) fn hurry(&self) {
         self.shared.awaited.notify_one();
     }
 
-    /// Goes apart, or stays so: from here on nobody hands out by Redis alone. Whether what was handed out before is written,
-    /// so that SQL may decide; it is asked again for a moment.
+    /// Marks this sidecar as apart, or extends the mark; from then on no peer grants a claim through Redis alone. Returns
+    /// whether all earlier claims are written, so that SQL may decide. Checks repeatedly, up to half of the timeout.
     pub(super) async fn part(&self) -> Result<bool, StoreError> {
         let patience = Instant::now() + self.shared.timeout / 2;
         loop {
@@ -154,9 +155,9 @@ impl Peers {
     }
 }
 
-/// For how long SQL has to go on being asked by all so that a transaction which begins now ends before.
+/// Returns how long all peers must continue to ask SQL so that a transaction which begins now ends before.
 pub(super) fn longest_transaction(timeout: Duration) -> Duration {
-    // As long the database itself lets one go on.
+    // The database itself ends a transaction after this time.
     timeout * 2
 }
 
@@ -182,7 +183,7 @@ impl Shared {
         Ok(apart.others_wrote)
     }
 
-    /// What there is to see of the others, as somebody sees it who is apart since then.
+    /// Returns the state of the peers, from the view of a sidecar that has been apart since `since_ms`.
     async fn look(&self, since_ms: i64) -> Result<Seen, StoreError> {
         let asked = [Asked { id: &self.id, since_ms }];
         let seen: Vec<Seen> =
@@ -200,7 +201,7 @@ impl Shared {
         self.change(statement(self.statements()), &said).await
     }
 
-    /// Takes itself and who is long gone off the list.
+    /// Removes this sidecar and dead peers from the list.
     async fn forget_the_dead(&self) -> Result<(), StoreError> {
         let asked = [Asked { id: &self.id, since_ms: 0 }];
         self.change(self.statements().leave, &asked).await
@@ -233,7 +234,7 @@ impl Shared {
         }
     }
 
-    /// Looks who is apart, and says that it is there if that was not said for a while; when it was said last.
+    /// Checks whether a peer is apart, and sends a heartbeat if one is due. Returns the time of the last heartbeat.
     async fn beat(&self, said: Instant) -> Result<Instant, StoreError> {
         let begun = Instant::now();
         let seen = self.look(0).await?;
@@ -242,7 +243,7 @@ impl Shared {
         }
         let mut written_ms = 0;
         if seen.apart > 0 {
-            // Whoever claims from now on has seen who is apart. What was handed out before is written when this returns.
+            // Every later claim has seen the partition. The earlier claims are written when this returns.
             self.outgoing.write().await?;
             written_ms = seen.now_ms;
         }

@@ -1,6 +1,7 @@
-//! What each sender may still send: one bucket for all sidecars. In Redis, by its clock; in PostgreSQL, by its clock, where there
-//! is no Redis or it is away; in memory with SQLite, which has one sidecar. What a bucket grants is the domain's to say: here it
-//! is read, and written back if nobody else was faster.
+//! Rate limiter of senders: one token bucket per sender for all sidecars. The bucket is in Redis, by Redis's clock. Without
+//! Redis, or while it is unavailable, it is in PostgreSQL, by the database's clock. With SQLite, which has one sidecar, it
+//! is in memory. The domain decides what a bucket grants. This module reads a bucket and writes it back if it has not
+//! changed meanwhile.
 
 use std::{
     collections::HashMap,
@@ -16,13 +17,13 @@ use crate::{
 };
 use twilio_edge_domain::sending::pace::{Bucket, Granted, Rate};
 
-/// How often another sidecar may be faster before nothing is granted for a moment.
+/// Number of conflicts with other sidecars after which nothing is granted for the moment.
 const TRIES: usize = 8;
 
-/// How long a bucket nobody touches is kept beyond the time it takes to be full.
+/// Milliseconds for which an unused bucket is kept after it is full.
 const KEEP_MS: i64 = 60_000;
 
-/// Farther than the clocks of two sidecars and their database are apart.
+/// Upper bound of the clock difference between two sidecars and their database, in milliseconds.
 const FAR_MS: i64 = 3_600_000;
 
 const FORGET: &str = "DELETE FROM paces WHERE at_ms < $1";
@@ -35,25 +36,25 @@ const READ: &str = "
 
 const WRITE: &str = "UPDATE paces SET bucket = $2, at_ms = $3 WHERE name = $1";
 
-/// Who asks for how many.
+/// Request for the permission to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked<'a> {
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: &'a str,
-    /// Who sends: a caller may name a number of somebody else, and must not slow them.
+    /// Sender. Buckets are per account, because a caller may name a sender of another account and must not slow it down.
     pub sender: &'a str,
-    /// How fast it is.
+    /// Rate of the sender.
     pub rate: Rate,
-    /// How many are to go.
+    /// Number of messages to send.
     pub count: u32,
 }
 
-/// The buckets of all senders.
+/// Token buckets of all senders.
 #[derive(Clone)]
 pub struct RateLimiter {
-    /// Of this sidecar alone, each with when it is full.
+    /// Buckets of this sidecar alone, each with the time at which it is full, in milliseconds.
     own: Arc<Mutex<HashMap<String, (Bucket, i64)>>>,
-    /// Where it is not alone.
+    /// The database, if several sidecars share it.
     shared: Option<OutboundMessages>,
     redis: Option<Redis>,
 }
@@ -69,7 +70,10 @@ impl RateLimiter {
         RateLimiter { own: Arc::default(), redis: redis.filter(|_| shared.is_some()), shared }
     }
 
-    /// How many of each may go now, in order.
+    /// Takes tokens from the buckets. Returns the grant of each request, in order.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn take(&self, asked: &[Asked<'_>], now_ms: i64) -> Result<Vec<Granted>, StoreError> {
         self.change(asked, now_ms, |bucket, asked, at_ms| {
             bucket.take(asked.rate, asked.count, at_ms)
@@ -77,7 +81,10 @@ impl RateLimiter {
         .await
     }
 
-    /// These did not go.
+    /// Returns the tokens of messages that were not sent.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn give_back(&self, asked: &[Asked<'_>], now_ms: i64) -> Result<(), StoreError> {
         let back = |bucket: &mut Bucket, asked: &Asked<'_>, _| {
             bucket.give_back(asked.rate, asked.count);
@@ -86,7 +93,10 @@ impl RateLimiter {
         self.change(asked, now_ms, back).await.map(|_| ())
     }
 
-    /// Those that are full by now are kept no longer: their names come from callers.
+    /// Deletes the buckets that are full by now, because callers choose the names of senders.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn forget(&self, now_ms: i64) -> Result<(), StoreError> {
         let Some(sends) = &self.shared else { return Ok(()) };
         let full_ms = now_ms.saturating_sub(FAR_MS);
@@ -130,7 +140,7 @@ impl RateLimiter {
     }
 }
 
-/// A bucket that somebody else changed meanwhile is read again.
+/// Changes the buckets in Redis. A bucket that another sidecar changed meanwhile is read again.
 async fn by_redis(
     redis: &Redis,
     asked: &[Asked<'_>],
@@ -149,7 +159,7 @@ async fn by_redis(
             let before = text.unwrap_or_default();
             let mut bucket = Bucket::read(&before).unwrap_or_else(|| Bucket::new(at_ms));
             let answer = change(&mut bucket, asked, at_ms);
-            // What grants nothing is filled by time alone.
+            // A bucket that grants nothing need not be written; time alone fills it.
             if answer.count == 0
                 && !before.is_empty()
                 && let Some(slot) = granted.get_mut(place)
@@ -184,12 +194,12 @@ async fn by_sql(
     change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
 ) -> Result<Vec<Granted>, StoreError> {
     let mut names: Vec<(usize, String)> = asked.iter().map(name).enumerate().collect();
-    // All in one order: nobody waits for somebody who waits for them.
+    // All transactions use the same order, so that no two of them wait for each other.
     names.sort_by(|(_, one), (_, other)| one.cmp(other));
     sends
         .bounded(async {
             let mut granted = vec![Granted::default(); asked.len()];
-            // Lost with the power, it begins anew with one message.
+            // A bucket that is lost in a power loss starts anew with one message.
             let mut tx = sends.database.begin(Durability::Process).await?;
             for (place, name) in &names {
                 tx.execute_bound(OPEN, &[Bind::Text(name)]).await?;

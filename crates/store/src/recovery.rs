@@ -1,7 +1,6 @@
-//! What a sidecar that was killed left in the spool, brought into SQL: before the next one answers anybody, and soon by one
-//! that runs beside it in the same folder. The same rows again change nothing, and who has which webhook is known from
-//! them as from any row. A file nobody will ever be able to read, or whose rows SQL refuses, must not keep a sidecar from
-//! starting.
+//! Recovery of the spools of killed sidecars into SQL: at start, before the first answer, and periodically for sidecars
+//! that used the same folder. Recovered rows may be written twice without effect, and they include the holder of each
+//! webhook. A file that cannot be read, or whose rows SQL refuses, must not prevent a start.
 
 use std::{
     collections::BTreeSet,
@@ -19,23 +18,23 @@ use super::{
 use crate::error::StoreError;
 use twilio_edge_platform::metrics::Metrics;
 
-/// How often a sidecar that runs looks for those that were killed beside it.
+/// Interval at which a running sidecar looks for spools of killed sidecars.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Rows written in one transaction.
+/// Rows per transaction.
 const TOGETHER: usize = 512;
 
-/// A folder of spools, on behalf of those who left something there.
+/// Recovery of one spool folder.
 pub(super) struct Recovery {
     pub(super) folder: PathBuf,
     pub(super) ledger: Arc<Ledger>,
     pub(super) metrics: Arc<Metrics>,
-    /// Files of another version, which were told of.
+    /// Files of another version that were already logged.
     pub(super) left_alone: BTreeSet<PathBuf>,
 }
 
 impl Recovery {
-    /// Brings everything that is nobody's any more into the ledger.
+    /// Writes the events of all orphaned files to the ledger.
     pub(super) async fn recover(&mut self) -> Result<(), String> {
         let told = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
         for path in orphans(&self.folder).map_err(|error| told(&self.folder, &error))? {
@@ -58,7 +57,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Does that for ever: what cannot be done now is tried again.
+    /// Recovers periodically and never returns; a failed recovery is retried.
     pub(super) async fn keep_recovering(mut self) {
         loop {
             tokio::time::sleep(EVERY).await;
@@ -88,7 +87,7 @@ impl Recovery {
     }
 }
 
-/// What the database refuses must not take the others with it.
+/// Writes each row alone, so that a refused row does not fail the others.
 async fn one_by_one(
     rows: &[EventRow],
     ledger: &Ledger,

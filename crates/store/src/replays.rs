@@ -1,6 +1,6 @@
-//! Webhooks of the ledger that are delivered once more: which come next, that they are owed, and how far the replay is are one
-//! transaction. Whoever comes may carry a replay on; of two at once, one finds that the other has moved it. Who may ask for one
-//! and what can be asked for is not known here.
+//! Replays: webhooks of the ledger that are delivered once more. One transaction finds the next webhooks, inserts their
+//! deliveries and records the progress. Any sidecar may continue a replay; of two at once, one finds that the other has
+//! advanced it. This module must not know who may request a replay and of what.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -14,10 +14,10 @@ use crate::{
 };
 use twilio_edge_domain::{archive::Found, event::delivery_id, webhook::Webhook};
 
-/// Webhooks one message can have, and more.
+/// Maximum number of webhooks of one message, with a margin.
 const OF_MESSAGE: i64 = 1000;
 
-/// The words for where a replay takes its webhooks from.
+/// Values of a replay's `origin`.
 const LEDGER: &str = "ledger";
 const ARCHIVE: &str = "archive";
 
@@ -32,7 +32,7 @@ macro_rules! replayed {
     };
 }
 
-/// `$1` account, `$2` and `$3` the place to go on from, `$4` until, `$5` how many.
+/// `$1` is the account, `$2` and `$3` the position to continue from, `$4` the end, `$5` the maximum number of rows.
 const OF_ACCOUNT: &str = replayed!(
     "account_sid = $1 AND received_at_ms >= $2 AND (received_at_ms > $2 OR dedupe_key > $3) \
      AND received_at_ms < $4 ORDER BY received_at_ms, dedupe_key LIMIT $5"
@@ -52,57 +52,58 @@ const ADD: &str = "
         found, queued, left_out, created_at_ms, created_by, origin)
     VALUES ($1, $2, NULLIF($3, ''), NULLIF($4, ''), NULLIF($5, ''), $6, $7, 'running', $6, '', 0, 0, 0, $8, $9, $10)";
 
-/// What was taken out of an event is put back for as long as the sink is owed it: retention comes by again after that.
+/// Clears a redacted event so that its parts can be restored while the sink has an open delivery. Retention redacts it
+/// again after that.
 const EMPTY_REDACTED: &str = "
     UPDATE events SET form = NULL, theirs = NULL, redacted = NULL, redacted_at_ms = NULL
     WHERE dedupe_key = $1 AND coalesce(redacted, 0) & 31 <> 0";
 
 const FETCH: &str = "SELECT * FROM replays WHERE id = $1";
 
-/// A statement that is only read with has one parameter, which this one does not need.
+/// A read-only statement has one parameter, which this one does not need.
 const RUNNING: &str = "
     SELECT * FROM replays WHERE state = 'running' AND CAST($1 AS TEXT) IS NOT NULL ORDER BY created_at_ms LIMIT 100";
 
-/// `$1` which, `$2` and `$3` where it was; the rest is where it is now.
+/// `$1` is the id, `$2` and `$3` the previous position; the others are the new progress.
 const MOVE: &str = "
     UPDATE replays SET through_ms = $4, through_key = $5, found = $6, queued = $7, left_out = $8, state = $9,
         ended_at_ms = CASE WHEN $9 = 'done' THEN $10 END
     WHERE id = $1 AND through_ms = $2 AND through_key = $3 AND state = 'running'";
 
-/// A replay, and how far it is. Times are milliseconds since 1970.
+/// Replay with its progress. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Replay {
-    /// In every delivery of it, so that nobody takes one for a copy.
+    /// Replay id, part of each of its deliveries, so that a sink does not take one for a copy.
     pub id: String,
-    /// To whom.
+    /// Name of the sink.
     pub sink: String,
-    /// Of which account; none: of all.
+    /// Account SID; `None` for all accounts.
     pub account_sid: Option<String>,
-    /// Of which message; none: of all.
+    /// Message SID; `None` for all messages.
     pub message_sid: Option<String>,
-    /// From where: `ledger` or `archive`.
+    /// Source of the webhooks: `ledger` or `archive`.
     pub origin: String,
-    /// `inbound` or `status`; none: both.
+    /// `inbound` or `status`; `None` for both.
     pub class: Option<String>,
-    /// Received then or later.
+    /// Start of the period, inclusive.
     pub since_ms: i64,
-    /// Received before.
+    /// End of the period, exclusive.
     pub until_ms: i64,
-    /// `running` or `done`: everything is on its way, but not yet delivered.
+    /// `running`, or `done` when every delivery is queued, though not yet delivered.
     pub state: String,
     through_ms: i64,
     through_key: String,
-    /// Webhooks that were asked for.
+    /// Number of webhooks found.
     pub found: i64,
-    /// Of these, on their way to the sink.
+    /// Number of them that are queued for the sink.
     pub queued: i64,
-    /// Of these, left out: something was taken out of them, or only their end was heard.
+    /// Number of them that are left out, because they are redacted or only their outcome is known.
     pub left_out: i64,
-    /// When it was asked for.
+    /// Time of the request.
     pub created_at_ms: i64,
-    /// By whom.
+    /// Author of the request.
     pub created_by: String,
-    /// When everything was on its way.
+    /// Time at which every delivery was queued.
     pub ended_at_ms: Option<i64>,
 }
 
@@ -127,7 +128,7 @@ struct Key<'a> {
 struct Nothing {}
 
 impl Replay {
-    /// One that has not begun.
+    /// Creates a replay that has not begun.
     pub fn new(id: String, sink: String, until_ms: i64, now_ms: i64, by: &str) -> Replay {
         Replay {
             id,
@@ -150,37 +151,37 @@ impl Replay {
         }
     }
 
-    /// It begins with what was received then.
+    /// Sets the start of the period.
     pub fn since(self, since_ms: i64) -> Replay {
         Replay { since_ms, through_ms: since_ms, ..self }
     }
 
-    /// It takes what it delivers from the archive.
+    /// Sets the archive as the source of the webhooks.
     pub fn of_archive(self) -> Replay {
         Replay { origin: ARCHIVE.to_owned(), ..self }
     }
 
-    /// Whether it does.
+    /// Returns whether the archive is the source of the webhooks.
     pub fn is_of_archive(&self) -> bool {
         self.origin == ARCHIVE
     }
 
-    /// The last webhook it has looked at: its key, or its place in the archive.
+    /// Returns the position after the last examined webhook: its key, or its place in the archive.
     pub fn place(&self) -> &str {
         &self.through_key
     }
 
-    /// Until when it has looked.
+    /// Returns the time up to which the webhooks are examined.
     pub fn through_ms(&self) -> i64 {
         self.through_ms
     }
 
-    /// Whether everything is on its way.
+    /// Returns whether every delivery is queued.
     pub fn is_done(&self) -> bool {
         self.state == "done"
     }
 
-    /// Where it is after what was found in the archive, if all of it goes.
+    /// Returns the progress after webhooks found in the archive, if all of them are queued.
     pub fn counted(&self, found: &Found) -> Replay {
         let mut next = self.clone();
         let count = i64::try_from(found.lines.len()).unwrap_or(i64::MAX);
@@ -194,7 +195,7 @@ impl Replay {
         next
     }
 
-    /// Where it is after these rows, and what of them the sink is owed.
+    /// Returns the progress after these rows, and their deliveries to the sink.
     fn after(
         &self,
         rows: Vec<ReplayedRow>,
@@ -235,7 +236,7 @@ impl Replay {
     }
 
     fn owed(&self, row: ReplayedRow, now_ms: i64) -> NewDelivery {
-        // As `Webhook::lane` has it: what is replayed stays in order with what comes meanwhile.
+        // Same format as `Webhook::lane`, so that a replayed webhook stays in order with new ones.
         let lane = match (&row.channel, &row.theirs) {
             (Some(channel), Some(theirs)) => format!("{}:{channel}:{theirs}", row.account_sid),
             _ => format!("{}:{}", row.account_sid, row.message_sid),
@@ -253,7 +254,10 @@ impl Replay {
 }
 
 impl Outbox {
-    /// Writes down that it was asked for. Nothing is delivered until it is carried on.
+    /// Stores a replay and its audit entry. No delivery is queued until the replay is continued.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the row.
     pub async fn add_replay(&self, replay: &Replay, entry: &AuditEntry) -> Result<(), StoreError> {
         let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
         let (account, message) = (text(&replay.account_sid), text(&replay.message_sid));
@@ -280,7 +284,10 @@ impl Outbox {
         .await
     }
 
-    /// One of them, if it is only of this account.
+    /// Returns the replay with this id. With an account, only if it covers that account alone.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn replay(
         &self,
         id: &str,
@@ -297,12 +304,18 @@ impl Outbox {
         .await
     }
 
-    /// Those that are not done, the earliest first.
+    /// Returns the running replays, earliest first, up to 100.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
         self.bounded(self.database.read(RUNNING, &[Nothing {}])).await
     }
 
-    /// Carries a replay on by up to `most` webhooks; where it is then, also if somebody else was quicker.
+    /// Continues a replay by up to `most` webhooks. Returns its current progress, also if another sidecar advanced it.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn carry_on(
         &self,
         replay: &Replay,
@@ -318,8 +331,11 @@ impl Outbox {
         self.moved(replay, moved.await?).await
     }
 
-    /// Carries a replay on by what was found in the archive. Its events are in the ledger again when it returns, as long as they
-    /// are owed; those that are there whole stay as they are.
+    /// Continues a replay by webhooks found in the archive. Their events are in the ledger again on return, as long as
+    /// deliveries are open; complete events stay as they are.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn carry_on_archived(
         &self,
         replay: &Replay,
@@ -347,14 +363,14 @@ impl Outbox {
             tx.keep_events(&events, 0).await?;
             let keys: Vec<Key<'_>> =
                 events.iter().map(|event| Key { dedupe_key: event.dedupe_key }).collect();
-            // They come from there.
+            // These events come from the archive, so they must not be archived again.
             tx.execute(self.database.statements().retention.unqueue, &keys).await?;
             self.move_on(tx, replay, next, &owed, now_ms).await
         });
         self.moved(replay, moved.await?).await
     }
 
-    /// Where it is now, also if somebody else was quicker.
+    /// Returns the current progress, also if another sidecar advanced the replay.
     async fn moved(&self, replay: &Replay, moved: Option<Replay>) -> Result<Replay, StoreError> {
         if let Some(next) = moved {
             return Ok(next);
@@ -363,7 +379,7 @@ impl Outbox {
         moved.ok_or_else(|| StoreError::Refused("the replay is gone".to_owned()))
     }
 
-    /// Ends a step: what is owed, and that it has come so far. None if somebody else has moved it.
+    /// Ends a step: inserts the deliveries and stores the progress. Returns `None` if another sidecar advanced the replay.
     async fn move_on(
         &self,
         mut tx: Transaction,
@@ -392,7 +408,10 @@ impl Outbox {
         Ok(Some(next))
     }
 
-    /// The same, but only counts.
+    /// Advances the counts without queuing deliveries.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn count_on(
         &self,
         replay: &Replay,
@@ -408,7 +427,7 @@ impl Outbox {
     }
 }
 
-/// What comes next, and whether that is all.
+/// Returns the next rows, and whether they are the last.
 async fn next(
     tx: &mut Transaction,
     replay: &Replay,
@@ -417,7 +436,7 @@ async fn next(
     let place = [Bind::Whole(replay.through_ms), Bind::Text(&replay.through_key)];
     let rest = [Bind::Whole(replay.until_ms), Bind::Whole(most)];
     let rows: Vec<ReplayedRow> = match (&replay.account_sid, &replay.message_sid) {
-        // A message is done in one step: it has a handful of webhooks.
+        // A message is replayed in one step: it has only a few webhooks.
         (Some(account_sid), Some(message_sid)) => {
             let mut rows: Vec<ReplayedRow> = Vec::new();
             for range in Range::of(account_sid, message_sid) {

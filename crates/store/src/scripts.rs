@@ -1,12 +1,13 @@
-//! Every Lua script of the Redis front: one, and it decides nothing. A key holds a record, of a webhook or of a sender's pace, written by the domain; the
-//! script only makes sure that the record written over is the one that was read. It takes one key, so any slot of a
-//! Redis Cluster will do.
+//! Lua script of the Redis lease store. There is exactly one, and it decides nothing. A key holds a record of a webhook or
+//! of a sender's token bucket, which the domain encodes; the script only ensures that the record it overwrites is the one
+//! that was read. It takes one key, so any slot of a Redis Cluster works.
 
-/// Puts a new record where the expected one is.
+/// Replaces the expected record by a new one.
 ///
-/// KEYS[1] what it is of; ARGV[1] the expected record, ARGV[2] the new one, '' for none, ARGV[3] milliseconds to keep it.
+/// KEYS[1] key of the record; ARGV[1] the expected record, ARGV[2] the new one, '' for none, ARGV[3] milliseconds to keep
+/// it.
 ///
-/// Returns what is there instead; nothing when it was as expected, or is as wanted already.
+/// Returns the record that is there instead; nothing if it was as expected, or already is the new one.
 pub(super) const AMEND: &str = r"
 local found = redis.call('GET', KEYS[1])
 if (found or '') == ARGV[1] then

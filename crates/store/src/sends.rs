@@ -335,7 +335,7 @@ impl OutboundMessages {
         self.bounded(self.database.read_bound(LIST, &binds)).await
     }
 
-    /// Returns the number of `unknown` messages and the age of the oldest overdue one.
+    /// Returns the number of `unknown` messages and the due time of the oldest overdue message.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.

@@ -1,21 +1,21 @@
-//! Settlement of a claim, as the stores take it.
+//! Settlement of a claim, as input of the stores.
 
 use twilio_edge_contract::{Identity, Outcome};
 use twilio_edge_domain::webhook::Webhook;
 
-/// One settlement, as the stores see it.
+/// One settlement, as input of the stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettlementInput {
-    /// What was claimed.
+    /// Identity of the claimed webhook.
     pub identity: Identity,
     /// [`Identity::dedupe_key`].
     pub key: String,
-    /// The claim to settle.
+    /// Id of the claim to settle.
     pub claim_id: String,
-    /// How it ended.
+    /// Outcome of the claim.
     pub outcome: Outcome,
-    /// What to answer duplicates with, as JSON.
+    /// Response to duplicates, as JSON.
     pub answer: Option<String>,
-    /// Set when it was forwarded without a verdict: all of it.
+    /// The whole webhook, if it was forwarded without a verdict.
     pub unclaimed: Option<Webhook>,
 }

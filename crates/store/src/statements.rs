@@ -1,7 +1,8 @@
-//! Statements of the ledger by name; each database spells them.
+//! Names of the ledger's statements; each database supplies their text.
 
-/// Every statement of the ledger off the main path, as each database spells it. All take one JSON array of rows. The two of the main path, [`Database::look_up`] and [`Database::keep_events`], bind
-/// their values one by one, because there JSON would cost more than the database.
+/// Statements of the ledger off the main path, as each database spells them. Each takes one JSON array of rows. The two
+/// statements of the main path, `Database::look_up` and `Database::keep_events`, bind their values one by one, because
+/// there JSON would cost more than the database.
 pub(super) struct Statements {
     pub(super) begin: &'static str,
     pub(super) lock_keys: &'static str,
@@ -20,7 +21,7 @@ pub(super) struct Statements {
     pub(super) outbox: OutboxStatements,
 }
 
-/// The statements of the register of API keys and of the audit. Each takes one JSON array of rows too.
+/// Statements of the API keys and the audit log. Each takes one JSON array of rows.
 pub(super) struct RegisterStatements {
     pub(super) add_key: &'static str,
     pub(super) find_key: &'static str,
@@ -32,7 +33,7 @@ pub(super) struct RegisterStatements {
     pub(super) list_entries: &'static str,
 }
 
-/// The statements of suppressions. Each takes one JSON array of rows too.
+/// Statements of suppressions. Each takes one JSON array of rows.
 pub(super) struct SuppressionStatements {
     pub(super) lock: &'static str,
     pub(super) keep: &'static str,
@@ -41,7 +42,7 @@ pub(super) struct SuppressionStatements {
     pub(super) list_of_source: &'static str,
 }
 
-/// The statements about the sidecars themselves. Each takes one JSON array of rows too.
+/// Statements of the heartbeats and partitions of sidecars. Each takes one JSON array of rows.
 pub(super) struct SiblingStatements {
     pub(super) beat: &'static str,
     pub(super) part: &'static str,
@@ -49,25 +50,25 @@ pub(super) struct SiblingStatements {
     pub(super) look: &'static str,
 }
 
-/// The statements about accounts. Each takes one JSON array of rows too.
+/// Statements of tenant profiles. Each takes one JSON array of rows.
 pub(super) struct TenantStatements {
     pub(super) changes: &'static str,
     pub(super) list: &'static str,
     pub(super) keep: &'static str,
 }
 
-/// The statements of consents. Each takes one JSON array of rows too.
+/// Statements of consents. Each takes one JSON array of rows.
 pub(super) struct ConsentStatements {
     pub(super) record: &'static str,
     pub(super) of_people: &'static str,
     pub(super) list: &'static str,
     pub(super) last_inbound: &'static str,
 }
-/// The statements of what sinks are owed. Each takes one JSON array of rows too.
+/// Statements of the outbox. Each takes one JSON array of rows.
 pub(super) struct OutboxStatements {
-    /// Adds deliveries that are not there yet.
+    /// Inserts deliveries that do not exist yet.
     pub(super) owe: &'static str,
-    /// Makes sure that their lanes are there, and keeps those from being dropped meanwhile.
+    /// Inserts their lanes where missing, and locks the lanes so that none is dropped meanwhile.
     pub(super) open_lanes: &'static str,
     pub(super) take: &'static str,
     pub(super) due: &'static str,
@@ -80,33 +81,33 @@ pub(super) struct OutboxStatements {
     pub(super) oldest_dead: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
-    /// Ends what is owed of events, whatever it waits for.
+    /// Ends the open deliveries of events, whatever they wait for.
     pub(super) withdraw: &'static str,
     pub(super) standing: &'static str,
 }
 
-/// The statements about idempotency keys. Each takes one JSON array of rows.
+/// Statements of idempotency keys. Each takes one JSON array of rows.
 pub(super) struct IdempotencyStatements {
     pub(super) find: &'static str,
-    /// Makes a row, or hands the one there is to another owner.
+    /// Inserts a row, or transfers an existing one to another owner.
     pub(super) take: &'static str,
-    /// Answers what is still its owner's: one row, or none.
+    /// Stores the response if the row still has its owner: one row, or none.
     pub(super) answer: &'static str,
     pub(super) give_up: &'static str,
     pub(super) let_go: &'static str,
 }
 
-/// The statements that each database spells in its own way. Each takes one JSON array of rows.
+/// Statements of retention that each database spells in its own way. Each takes one JSON array of rows.
 pub(super) struct RetentionStatements {
-    /// Makes sure that there is something to lock.
+    /// Inserts the progress rows where missing, so that they can be locked.
     pub(super) begin_progress: &'static str,
-    /// How far these parts are, locked; nothing of what somebody else has locked.
+    /// Returns and locks the progress of these parts; skips rows that another transaction has locked.
     pub(super) lock_progress: &'static str,
     pub(super) keep_progress: &'static str,
-    /// So that what is written late is looked at again.
+    /// Moves the progress back, so that events which are written late are examined.
     pub(super) rewind: &'static str,
     pub(super) redact_events: &'static str,
     pub(super) delete_events: &'static str,
-    /// Takes events out of what waits for the archive.
+    /// Removes events from the queue of the archive.
     pub(super) unqueue: &'static str,
 }

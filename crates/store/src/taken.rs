@@ -1,10 +1,10 @@
-//! Messages that were taken on, as a list: of one account, those that are so far or all, the latest first, a page at a time. What is
-//! shown of them is decided elsewhere.
+//! List of accepted outbound messages: one account, one state or all, latest first, page by page. This module must not know
+//! how a message is displayed.
 
 use super::sends::{OutboundMessage, OutboundMessages, send_columns};
 use crate::{database::Bind, error::StoreError};
 
-/// How far a message may be.
+/// All states of a message.
 const STATES: [&str; 7] =
     ["queued", "attempting", "sent", "refused", "unknown", "not_sent", "canceled"];
 
@@ -15,24 +15,27 @@ const OF_STATE: &str = concat!(
     ORDER BY created_at_ms DESC, id DESC LIMIT $5"
 );
 
-/// Which of them.
+/// Filter and position of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendsPage<'a> {
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: &'a str,
-    /// Only those that are so far.
+    /// Returns only messages in this state.
     pub state: Option<&'a str>,
-    /// Older than one of that time, in milliseconds since 1970, and with that id.
+    /// Position: messages older than this one, by time in milliseconds since 1970 and id.
     pub before: (i64, &'a str),
-    /// How many.
+    /// Maximum number of messages.
     pub most: i64,
 }
 
 impl OutboundMessages {
-    /// A page of them.
+    /// Returns a page of messages.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or a read fails.
     pub async fn taken_on(&self, page: &SendsPage<'_>) -> Result<Vec<OutboundMessage>, StoreError> {
         let mut found: Vec<OutboundMessage> = Vec::new();
-        // Each state has its place in the index: none is gone through for what it does not have.
+        // Each state has its own range in the index, so a query scans no messages of other states.
         for state in STATES.into_iter().filter(|state| page.state.is_none_or(|one| one == *state)) {
             let binds = [
                 Bind::Text(page.account_sid),
@@ -48,7 +51,7 @@ impl OutboundMessages {
         found.sort_by(|one, other| {
             (other.created_at_ms, &other.id).cmp(&(one.created_at_ms, &one.id))
         });
-        // One that went on meanwhile is found twice.
+        // A message that changed its state between two queries is found twice.
         found.dedup_by(|one, other| one.id == other.id);
         found.truncate(usize::try_from(page.most).unwrap_or_default());
         Ok(found)

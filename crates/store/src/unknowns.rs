@@ -1,6 +1,7 @@
-//! Sends that are changed from outside of their attempts: those of which nobody knows, and what is learned of them: that Twilio has one, by its SID, or that it never had it. Each look
-//! is one sidecar's: who raises `looks` has it, and only while nobody else has learned anything it may bring a message back to
-//! `queued`. What a look has to find for that is the domain's to say.
+//! Changes to outbound messages outside of an attempt: the lookup of `unknown` messages, and their results. A result is
+//! that Twilio has the message, with its SID, or that Twilio never had it. One sidecar performs each lookup: the one that
+//! increments `looks`. It may return the message to `queued` only if no result was recorded meanwhile. The domain decides
+//! what a lookup has to find for that.
 
 use std::slice;
 
@@ -14,7 +15,7 @@ use crate::{
 };
 use twilio_edge_domain::{address::Address, phone, sending::matching::Sought};
 
-/// Whose text was taken out can be compared with nothing.
+/// Messages that are due for a lookup. A message whose text was erased cannot be compared and is left out.
 const LOOKED_FOR: &str = concat!(
     "SELECT ",
     send_columns!(),
@@ -24,7 +25,7 @@ const LOOKED_FOR: &str = concat!(
 const LOOK: &str = "
     UPDATE sends SET looks = looks + 1, look_at_ms = $3 WHERE id = $1 AND looks = $2 AND state = 'unknown'";
 
-/// Whatever is believed of it: Twilio has it.
+/// Records that Twilio has the message, whatever its state was.
 const LEARN: &str = "
     UPDATE sends SET state = 'sent', message_sid = $2, attempt_id = '', form = '', recipient = $3, code = '', reason = $4,
         changed_at_ms = $5, look_at_ms = 0
@@ -35,23 +36,23 @@ const REQUEUE: &str = "
         changed_at_ms = $3, look_at_ms = 0
     WHERE id = $1 AND looks = $2 AND state = 'unknown' AND form <> ''";
 
-/// What nobody has begun to send.
+/// Cancels a message for which no attempt has begun.
 const CANCEL: &str = "
     UPDATE sends SET state = 'canceled', form = '', fallback = '', fallback_to = '', recipient = $2, code = '', reason = '', changed_at_ms = $3
     WHERE id = $1 AND state = 'queued'";
 
-/// What has ended without Twilio: there is nothing left to send or to learn.
+/// Deletes a message that ended without Twilio: there is nothing left to send or to look up.
 const REMOVE: &str = "
     DELETE FROM sends WHERE id = $1 AND account_sid = $2 AND state IN ('refused', 'not_sent', 'canceled')";
 
 const REMOVE_USES: &str = "DELETE FROM media_uses WHERE send_id = $1";
 
-/// Others of one recipient whose outcome is not known either; `$4` at most.
+/// Other messages to the same recipient whose outcome is also unknown; `$4` at most.
 const LIKE_IT: &str = "
     SELECT sender, form FROM sends WHERE state IN ('attempting', 'unknown') AND account_sid = $1 AND recipient = $2
         AND id <> $3 LIMIT $4";
 
-/// Most of them that are compared: who has more is not told apart.
+/// Maximum number of messages to compare. A recipient with more counts as having a similar message.
 const MOST_LIKE: i64 = 100;
 
 const OWNED: &str = "
@@ -95,12 +96,15 @@ struct Named {
 }
 
 impl OutboundMessages {
-    /// The contacts beside it, in the same database.
+    /// Returns the contacts, in the same database.
     pub fn contacts(&self) -> crate::contacts::Contacts {
         crate::contacts::Contacts::of(self.database.clone(), self.timeout)
     }
 
-    /// Those that are to be looked for now.
+    /// Returns up to `most` messages that are due for a lookup.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn looked_for(
         &self,
         most: i64,
@@ -110,14 +114,20 @@ impl OutboundMessages {
         self.bounded(self.database.read_bound(LOOKED_FOR, &binds)).await
     }
 
-    /// Begins a look, and says when the next one is; 0: never. False if another sidecar has it, or there is nothing to find out
-    /// any more.
+    /// Begins a lookup and records the time of the next one; 0: no further lookup. Returns `false` if another sidecar has
+    /// begun it or the message is no longer `unknown`.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn look(&self, send: &OutboundMessage, next_ms: i64) -> Result<bool, StoreError> {
         let binds = [Bind::Text(&send.id), Bind::Whole(send.looks), Bind::Whole(next_ms)];
         self.changed(LOOK, &binds).await.map(|rows| rows == 1)
     }
 
-    /// Twilio has it, by this name; false if that was known.
+    /// Records that Twilio has the message, with its SID. Returns `false` if that was recorded before.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn learn(
         &self,
         send: &OutboundMessage,
@@ -137,14 +147,21 @@ impl OutboundMessages {
         self.changed(LEARN, &binds).await.map(|rows| rows == 1)
     }
 
-    /// Twilio never had it: it is due again. Only for who has its latest look, as long as nobody has learned anything.
+    /// Queues the message again, because Twilio never had it. Only for the caller of the latest lookup, and only if no
+    /// result was recorded meanwhile; returns `false` otherwise.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn requeue(&self, send: &OutboundMessage, now_ms: i64) -> Result<bool, StoreError> {
         let looks = send.looks.saturating_add(1);
         let binds = [Bind::Text(&send.id), Bind::Whole(looks), Bind::Whole(now_ms)];
         self.changed(REQUEUE, &binds).await.map(|rows| rows == 1)
     }
 
-    /// Removes a message that has ended without Twilio; false if it has not.
+    /// Deletes a message that ended without Twilio. Returns `false` if the message is in another state.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn remove(
         &self,
         send: &OutboundMessage,
@@ -165,7 +182,10 @@ impl OutboundMessages {
         .await
     }
 
-    /// It is not wanted any more; false if it is not waiting.
+    /// Cancels a queued message. Returns `false` if the message is not `queued`.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn cancel(
         &self,
         send: &OutboundMessage,
@@ -186,8 +206,11 @@ impl OutboundMessages {
         .await
     }
 
-    /// Whether another one that is on its way or unknown goes from the same sender to the same person, however their numbers
-    /// are spelled, and says the same as far as anybody can tell.
+    /// Returns whether another message, in progress or `unknown`, has the same sender and recipient in any spelling of
+    /// their numbers, and possibly the same text.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn has_like(
         &self,
         send: &OutboundMessage,
@@ -214,7 +237,10 @@ impl OutboundMessages {
         Ok(false)
     }
 
-    /// Which of Twilio's messages are known to be ones of these.
+    /// Returns the SIDs among `message_sids` that belong to our outbound messages.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn owned(&self, message_sids: &[&str]) -> Result<Vec<String>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => OWNED,
@@ -226,7 +252,10 @@ impl OutboundMessages {
         Ok(found.into_iter().map(|named| named.id).collect())
     }
 
-    /// Those of these that are not known to be sent, or may have something sent instead of them.
+    /// Returns the messages among `ids` that are not known to be sent or that still have a fallback.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn open_of(&self, ids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => OPEN,

@@ -1,11 +1,11 @@
-//! Messages that wait to be sent, as a list: of one account, to and from whom that is asked for, the latest first, a page at a
-//! time. What is shown of them is decided elsewhere.
+//! List of waiting outbound messages: one account, optionally one recipient and sender, latest first, page by page. This
+//! module must not know how a message is displayed.
 
 use super::sends::{OutboundMessage, OutboundMessages, send_columns};
 use crate::{database::Bind, error::StoreError};
 use twilio_edge_domain::address::Address;
 
-/// What nobody knows of is left out: Twilio may list it.
+/// Leaves out `unknown` messages, because Twilio may list them.
 const WAITING: &str = concat!(
     "SELECT ",
     send_columns!(),
@@ -14,23 +14,26 @@ const WAITING: &str = concat!(
     ORDER BY created_at_ms DESC, id DESC LIMIT $7"
 );
 
-/// Which of them.
+/// Filter and position of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingPage<'a> {
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: &'a str,
-    /// To whom, if that is asked for.
+    /// Returns only messages to this recipient.
     pub to: Option<&'a Address>,
-    /// From which number of ours, or empty.
+    /// Returns only messages from this number of ours; empty: any.
     pub from: &'a str,
-    /// Older than one of that time, in milliseconds since 1970, and with that id.
+    /// Position: messages older than this one, by time in milliseconds since 1970 and id.
     pub before: (i64, &'a str),
-    /// How many.
+    /// Maximum number of messages.
     pub most: i64,
 }
 
 impl OutboundMessages {
-    /// A page of those that wait.
+    /// Returns a page of waiting messages.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or a read fails.
     pub async fn waiting(
         &self,
         page: &WaitingPage<'_>,
