@@ -1,5 +1,5 @@
-//! May this be sent to this person now? Every rule answers, not only the first that says no, so that who asks can put all of
-//! it right at once. What is known is given; nothing is looked up here.
+//! Compliance check of one message to one contact. Every rule returns a verdict, not only the first that fails, so that
+//! a caller can fix all problems at once. The caller passes all facts; this module reads no store.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,19 +11,19 @@ use crate::{
     window,
 };
 
-/// What is to be sent.
+/// Kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = MessageKind)]
 pub enum Kind {
-    /// Free text: an answer, while the window is open.
+    /// Free text, as an answer while the conversation window is open.
     Session,
-    /// A template that was approved.
+    /// An approved template.
     Template,
 }
 
 impl Kind {
-    /// What such a message is for, where nobody says: the strictest that it may be.
+    /// Returns the category of a message whose caller names none: the strictest possible one.
     pub fn usual_category(self) -> Category {
         match self {
             Kind::Session => Category::Service,
@@ -32,68 +32,69 @@ impl Kind {
     }
 }
 
-/// A message that somebody wants to send.
+/// Message to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question<'a> {
     /// The channel.
     pub channel: &'a str,
-    /// The person's number or id on it.
+    /// The contact's number or id on the channel.
     pub number: &'a str,
-    /// What it is for.
+    /// Purpose of the message.
     pub category: Category,
-    /// What it is.
+    /// Free text or template.
     pub kind: Kind,
 }
 
-/// What is known of the person.
+/// Stored facts about the contact.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Keys that may be of somebody else: a suppression of theirs holds, but a START of this person does not end it.
+    /// Keys that may belong to another contact: their suppressions are in effect, but a START of this contact does not
+    /// end them.
     pub possible: Vec<String>,
-    /// Every suppression of theirs, what has ended too.
+    /// All suppressions of the contact, ended ones included.
     pub suppressions: Vec<Suppression>,
-    /// What counts of what they said about this category on this channel.
+    /// The contact's consent in effect for this category on this channel.
     pub consent: Option<Consent>,
-    /// Their last message on this channel to the number that is to send, or to any of ours.
+    /// Time of the contact's last message on this channel to our sender, or to any of ours, in milliseconds since 1970.
     pub last_inbound_ms: Option<i64>,
 }
 
-/// What may speak against a message.
+/// Rule of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = CheckRule)]
 pub enum Rule {
-    /// Who does not want to be written to is not.
+    /// A suppressed contact gets no messages.
     Suppression,
-    /// What takes a consent has one.
+    /// A message that needs a consent has one.
     Consent,
-    /// A consent is not too old.
+    /// The consent is not too old.
     Freshness,
-    /// Free text goes into an open window.
+    /// Free text needs an open conversation window.
     Window,
 }
 
-/// Why a message may not be sent: never changes its meaning.
+/// Reason why a message may not be sent. The meaning of a code never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = CheckCode)]
 pub enum Code {
-    /// The person does not want to be written to, or an administrator says so.
+    /// The contact is suppressed: by an opt-out, a callback, an administrator, an application or an import.
     Suppressed,
-    /// There is no consent, or it does not count any more.
+    /// There is no consent, or it is no longer in effect.
     NoConsent,
     /// The consent is too old.
     ConsentStale,
-    /// The window is not open.
+    /// The conversation window is not open.
     WindowClosed,
 }
 
 impl Code {
-    /// All of them.
+    /// Every code.
     pub const ALL: [Code; 4] =
         [Code::Suppressed, Code::NoConsent, Code::ConsentStale, Code::WindowClosed];
 
-    /// As it is written everywhere.
+    /// Returns the word used in the API, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Code::Suppressed => "suppressed",
@@ -104,36 +105,36 @@ impl Code {
     }
 }
 
-/// Who can change a verdict.
+/// Party that can change a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = CheckActor)]
 pub enum Actor {
-    /// The person, by a START or a message.
+    /// The contact, by a START or a message.
     Recipient,
     /// An administrator.
     Administrator,
-    /// Who wants to send.
+    /// The caller that wants to send.
     Caller,
 }
 
-/// What one rule says.
+/// Verdict of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = CheckVerdict)]
 pub struct Verdict {
-    /// Which.
+    /// The rule.
     pub rule: Rule,
-    /// Whether it has nothing against the message.
+    /// Whether the rule permits the message.
     pub ok: bool,
-    /// What it has against it.
+    /// Reason why it does not.
     pub code: Option<Code>,
-    /// In words, without the number of anybody.
+    /// Explanation for people, without any phone number.
     pub detail: String,
-    /// Who can change that.
+    /// Party that can change the verdict.
     pub actor: Option<Actor>,
 }
 
-/// What every rule says, in their order. The message may be sent if all are ok.
+/// Returns the verdict of every rule, in their order. The message may be sent if all are ok.
 pub fn may_send(
     policy: &Policy,
     question: &Question<'_>,
@@ -167,7 +168,7 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
         !facts.possible.contains(&known.address.number)
             && policy.start_may_end(known.source, &known.error_code, heard_on, question.channel)
     };
-    // What only an administrator can end says who must act.
+    // A suppression that only an administrator can end decides the actor.
     let Some(known) = in_force.min_by_key(|known| (ends_by_start(known), known.since_ms)) else {
         return fine(Rule::Suppression, "no suppression holds");
     };
@@ -192,11 +193,11 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
     }
 }
 
-/// What is known of a consent.
+/// State of the contact's consent.
 enum Counting<'a> {
     None,
     Withdrawn(&'a Consent),
-    /// From before a STOP.
+    /// Older than a STOP.
     Overtaken(&'a Consent),
     Granted(&'a Consent),
 }
@@ -223,7 +224,7 @@ fn counting_consent<'a>(
 
 fn has_consent(policy: &Policy, question: &Question<'_>, consent: &Counting<'_>) -> Verdict {
     let category = question.category.as_str();
-    // A person who withdrew their consent gets no such message, whether or not one is required.
+    // A contact who withdrew their consent gets no such message, whether or not a consent is required.
     let is_withdrawn = matches!(consent, Counting::Withdrawn(_));
     if !policy.asks_consent_for(question.category) && !is_withdrawn {
         return fine(Rule::Consent, format!("{category} takes none"));
@@ -359,7 +360,7 @@ mod tests {
         }
     }
 
-    /// The codes of what speaks against a marketing template to a Canadian number on WhatsApp.
+    /// Returns the failing codes for a marketing template to a Canadian number on WhatsApp.
     fn against(facts: Facts) -> Vec<(Code, Actor)> {
         let question = Question {
             channel: "whatsapp",

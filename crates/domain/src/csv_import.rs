@@ -1,5 +1,5 @@
-//! Suppressions and consents as they are exchanged: lines of CSV (RFC 4180), written and read. Every line of a list is looked
-//! at before anything is done with one of them, and every bad one is told with its number. Asks nobody and changes nothing.
+//! CSV import and export of suppressions and consents (RFC 4180). The caller can check every line of a list before it
+//! applies any, and each bad line is reported with its number. This module knows no store.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -17,8 +17,7 @@ use crate::{
     window::rfc3339,
 };
 
-/// A list as it came: read anew as often as it is asked for, a line at a time, so that a long one takes no more room than
-/// its text.
+/// Uploaded list. It is parsed line by line on every pass, so that a long list takes no more memory than its text.
 #[derive(Debug, Clone)]
 pub struct List<C, T> {
     csv: C,
@@ -27,30 +26,30 @@ pub struct List<C, T> {
     read: fn(&csv::ByteRecord, &csv::ByteRecord, &About) -> Result<T, String>,
 }
 
-/// Whose list it is, and how its numbers are read.
+/// Context of a list: its account, and the rules for reading its numbers.
 #[derive(Debug, Clone)]
 pub struct About {
     /// The account.
     pub account_sid: String,
-    /// Of numbers without a country code.
+    /// Region of numbers without a country code.
     pub region: Option<Region>,
-    /// Where neither the number nor a column says.
+    /// Channel of lines where neither the number nor a column names one.
     pub channel: Option<String>,
-    /// Addresses that are good though no caller may invent them: the account knows them.
+    /// Addresses that the account already knows, and that are valid although a caller could not create them.
     pub known: BTreeSet<Address>,
-    /// Who records it.
+    /// API key or command that imports the list.
     pub by: String,
-    /// When.
+    /// Time of the import, in milliseconds since 1970.
     pub now_ms: i64,
 }
 
 impl About {
-    /// The channel beside a number.
+    /// Returns the channel of a number: the column's, or the default one.
     fn channel_of<'a>(&'a self, number: &str, column: Option<&'a str>) -> Option<&'a str> {
         column.or(self.channel.as_deref().filter(|_| !number.contains(':')))
     }
 
-    /// Returns what was read, or the address that a number names exactly as a webhook did, if the account knows it.
+    /// Returns the parsed address, or the address exactly as a webhook named it, if the account knows it.
     fn or_known(
         &self,
         read: Result<Address, String>,
@@ -64,28 +63,28 @@ impl About {
     }
 }
 
-/// A line that is no line of such a list.
+/// Invalid line of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BadLine {
-    /// Counted from 1, the line of names included.
+    /// Line number, from 1; the header line has number 1.
     pub line: u64,
-    /// What is wrong, with the name of the column.
+    /// Problem, with the name of the column.
     pub problem: String,
 }
 
-/// What a list is made of.
+/// Result of checking a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Checked {
-    /// How many lines are good.
+    /// Number of valid lines.
     pub good: usize,
-    /// The others, the first hundred of them.
+    /// Invalid lines, at most the first hundred.
     pub bad: Vec<BadLine>,
-    /// How many there are.
+    /// Number of invalid lines.
     pub bad_lines: usize,
 }
 
 impl Checked {
-    /// The first bad lines, in one sentence.
+    /// Returns the first twenty invalid lines in one sentence.
     pub fn complaint(&self) -> Option<String> {
         const TOLD: usize = 20;
         if self.bad.is_empty() {
@@ -103,8 +102,8 @@ impl Checked {
 }
 
 impl<C: AsRef<[u8]>> List<C, Address> {
-    /// People to suppress: a column `number`, with its channel before it or in a column `channel`; other columns are for
-    /// people.
+    /// Parses a list of contacts to suppress: a column `number` with the channel before the number or in a column
+    /// `channel`. Other columns are ignored.
     pub fn of_suppressions(csv: C, about: About) -> Result<List<C, Address>, String> {
         List::new(csv, about, &["number"], |names, line, about| {
             let line: SuppressionLine = deserialized(names, line)?;
@@ -116,7 +115,7 @@ impl<C: AsRef<[u8]>> List<C, Address> {
 }
 
 impl<C: AsRef<[u8]>> List<C, Consent> {
-    /// Consents: columns `number`, `category`, `source` and, where there is something to say, `channel`, `state`, `at`,
+    /// Parses a list of consents: columns `number`, `category` and `source`, and optionally `channel`, `state`, `at`,
     /// `proof`, `ip`, `user_agent`.
     pub fn of_consents(csv: C, about: About) -> Result<List<C, Consent>, String> {
         List::new(csv, about, &["number", "category", "source"], |names, line, about| {
@@ -144,7 +143,8 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
         }
     }
 
-    /// Returns the first 1,000 addresses on bad lines that a webhook may have named: the database says whether one did.
+    /// Returns the first 1,000 addresses on invalid lines that a webhook may have named; the database decides whether
+    /// one did.
     pub fn unread_addresses(&self) -> BTreeSet<Address> {
         const MOST: usize = 1_000;
         let mut unread = BTreeSet::new();
@@ -167,13 +167,13 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
         unread
     }
 
-    /// Returns the list with addresses on it that are good lines though no caller may invent them.
+    /// Returns the list with known addresses, whose lines are valid although a caller could not create such addresses.
     pub fn with_known(mut self, known: BTreeSet<Address>) -> List<C, T> {
         self.about.known = known;
         self
     }
 
-    /// Reads it to its end and keeps none of its good lines.
+    /// Checks every line without storing the valid ones.
     pub fn check(&self) -> Checked {
         const KEPT: usize = 100;
         let mut checked = Checked::default();
@@ -189,7 +189,7 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
         checked
     }
 
-    /// What its good lines say, in order.
+    /// Returns the values of the valid lines, in order.
     pub fn good(&self) -> impl Iterator<Item = T> {
         self.lines().filter_map(Result::ok)
     }
@@ -199,7 +199,7 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
         let mut reader = reader(csv);
         let mut lines = Lines { csv, from: 0, line: 1 };
         let mut record = csv::ByteRecord::new();
-        // The line of names is passed over, as it was when the list was made.
+        // Skips the header line, which was parsed when the list was created.
         let named = reader.byte_headers().is_ok();
         std::iter::from_fn(move || {
             let line = lines.at(reader.position().byte());
@@ -214,7 +214,7 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
     }
 }
 
-/// The record as it was before the export wrote it, or without the blanks around the cells of another's list.
+/// Returns the record as it was before the export escaped it; cells of a list from another program are trimmed.
 fn as_written(record: &csv::ByteRecord) -> Cow<'_, csv::ByteRecord> {
     let as_was = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| restored(text) == text);
     if record.iter().all(as_was) {
@@ -227,7 +227,7 @@ fn as_written(record: &csv::ByteRecord) -> Cow<'_, csv::ByteRecord> {
     Cow::Owned(cells.collect())
 }
 
-/// Blanks around names are removed; those around cells are `restored`'s to judge.
+/// Trims the names of columns; `restored` decides about blanks around cells.
 fn reader(csv: &[u8]) -> csv::Reader<&[u8]> {
     csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(csv)
 }
@@ -287,7 +287,7 @@ impl ConsentLine {
     }
 }
 
-/// Counts lines as an editor does: the reader counts the end of one to the next, and blank ones not at all.
+/// Counts lines as an editor does; the CSV reader counts records, and skips blank lines.
 struct Lines<'a> {
     csv: &'a [u8],
     from: usize,
@@ -295,7 +295,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The line of what comes at or after a place; places only go forward.
+    /// Returns the line number of the record at or after a byte position. Positions must not decrease.
     fn at(&mut self, byte: u64) -> u64 {
         let byte = usize::try_from(byte).unwrap_or(usize::MAX);
         let rest = self.csv.get(byte..).unwrap_or_default();
@@ -308,7 +308,7 @@ impl Lines<'_> {
     }
 }
 
-/// Without the place, which is told beside it.
+/// Returns the message without the position, which [`BadLine::line`] has.
 fn shortened(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
@@ -319,11 +319,11 @@ fn shortened(error: &csv::Error) -> String {
     }
 }
 
-/// The names of the columns of a list of suppressions.
+/// Columns of a list of suppressions.
 pub const SUPPRESSION_COLUMNS: [&str; 8] =
     ["number", "channel", "source", "error_code", "since", "message_sid", "sender", "changed_by"];
 
-/// A line of it.
+/// Returns the line of a suppression.
 pub fn suppression_line(known: &Suppression) -> [String; 8] {
     [
         known.address.number.clone(),
@@ -337,7 +337,7 @@ pub fn suppression_line(known: &Suppression) -> [String; 8] {
     ]
 }
 
-/// The names of the columns of a list of consents.
+/// Columns of a list of consents.
 pub const CONSENT_COLUMNS: [&str; 11] = [
     "number",
     "channel",
@@ -352,7 +352,7 @@ pub const CONSENT_COLUMNS: [&str; 11] = [
     "recorded_by",
 ];
 
-/// A line of it.
+/// Returns the line of a consent.
 pub fn consent_line(known: &Consent) -> [String; 11] {
     [
         known.address.number.clone(),
@@ -369,12 +369,12 @@ pub fn consent_line(known: &Consent) -> [String; 11] {
     ]
 }
 
-/// Lines of CSV, in which no cell is a formula (`domain/spreadsheet.rs`).
+/// Returns the lines as CSV in which no cell is a formula (`domain/spreadsheet.rs`).
 pub fn written<const N: usize>(lines: impl IntoIterator<Item = [String; N]>) -> Vec<u8> {
     let mut writer =
         csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     for line in lines {
-        // Nothing fails that is written to memory.
+        // Writing to memory does not fail.
         let _ = writer.write_record(line.each_ref().map(|cell| neutralized(cell)));
     }
     writer.into_inner().unwrap_or_default()
@@ -440,7 +440,7 @@ mod tests {
             assert!(problem.starts_with(start), "{problem}");
         }
         assert_eq!(problems.len(), 4);
-        // Somebody agrees on a channel: nothing that is asked later is asked of every one.
+        // A consent names one channel: later checks never look for one of every channel.
         let everywhere = "number,channel,category,source\n+14155552671,*,marketing,form\n";
         let bad = List::of_consents(everywhere, about()).unwrap().check().complaint().unwrap();
         assert_eq!(bad, "line 2: number: \"*\" is no channel: sms, whatsapp, messenger, ..");
@@ -498,7 +498,7 @@ mod tests {
             prop_assert_eq!(list.check(), Checked { good: 1, ..Checked::default() });
         }
 
-        /// Whatever the cells hold, no program takes one for a formula, and the import reads what the export was given.
+        /// Property: no program takes a cell for a formula, and the import reads the text that was exported.
         #[test]
         fn cells_of_any_text_come_back(
             rows in prop::collection::vec(prop::array::uniform3("['=+@\\-\t\r\n \",;\u{ff0b}a1]{0,6}|\\PC{0,20}|(?s:.){0,10}"), 1..5),

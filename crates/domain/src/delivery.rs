@@ -1,57 +1,60 @@
-//! When a delivery is tried again, when it is given up, and when a sink is left alone. Pure: the time and the dice are
-//! handed in, and who is spoken to, and how, is not known here.
+//! Retry schedule of deliveries and circuit breaker of sinks. Decides when a delivery is retried, when it becomes a
+//! dead letter and when a sink is paused. Pure: the caller passes the time and the random number; transports and sinks
+//! are not known here.
 //!
-//! A *lane* is what must stay in order: what one sink is owed about one person. A lane whose first delivery fails waits;
-//! other lanes go on. A *breaker* watches the whole sink, so that an outage costs one try now and then and not one per lane.
+//! A *lane* is the unit of ordering: the deliveries of one contact to one sink. When the first delivery of a lane
+//! fails, the lane waits and other lanes continue. A *breaker* watches the whole sink, so that an outage costs one
+//! attempt now and then instead of one per lane.
 
 use std::time::Duration;
 
-/// How one try went.
+/// Outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    /// The sink has it.
+    /// The sink accepted it.
     Delivered,
-    /// It may work later.
+    /// A retry may succeed.
     Failed {
-        /// For people: what the sink said, or why it could not be asked.
+        /// Text for operators: the sink's answer, or the reason why it was unavailable.
         reason: String,
-        /// The sink is there and asked for this much patience.
+        /// Pause that the sink asked for.
         retry_after: Option<Duration>,
-        /// Whether it tells something about the sink as a whole: nobody there, no answer in time, overloaded.
+        /// Whether it concerns the sink as a whole: unreachable, timeout, overloaded.
         is_outage: bool,
     },
-    /// The sink looked at it and will never take it.
+    /// The sink rejected this delivery for good.
     Refused {
-        /// What it said.
+        /// The sink's answer.
         reason: String,
     },
 }
 
-/// What becomes of a delivery.
+/// Next state of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// It has arrived.
+    /// Delivered.
     Done,
-    /// It is tried again, not before this, in milliseconds since 1970.
+    /// Retried at this time or later, in milliseconds since 1970.
     Again(i64),
-    /// It is a dead letter: only a person brings it on its way again.
+    /// Dead letter: only an operator's request delivers it again.
     Dead,
 }
 
-/// How patient a sink's deliveries are.
+/// Retry policy of a sink's deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The pause after the first failure is at most this; each further one may be twice as long.
+    /// Upper bound of the pause after the first failure; the bound doubles with each further failure.
     pub first_pause: Duration,
-    /// But never longer than this.
+    /// Upper bound of every pause.
     pub longest_pause: Duration,
-    /// A delivery that failed for so long since it was recorded is given up.
+    /// Age, counted from its recording, at which a failed delivery becomes a dead letter.
     pub give_up_after: Duration,
 }
 
 impl RetryPolicy {
-    /// What follows try number `tries` (from 1) of a delivery recorded at `recorded_ms`. `dice` is a random number: full
-    /// jitter spreads the tries of many lanes, which all failed at the same moment, over the whole pause.
+    /// Returns the state after attempt number `tries` (from 1) of a delivery recorded at `recorded_ms`. `dice` is a
+    /// random number: full jitter spreads the retries of many lanes that failed at the same moment over the whole
+    /// pause.
     pub fn next(
         &self,
         tried: &DeliveryOutcome,
@@ -68,7 +71,7 @@ impl RetryPolicy {
         if now_ms.saturating_sub(recorded_ms) >= millis(self.give_up_after) {
             return Next::Dead;
         }
-        // Nobody is waited for longer than we would wait by ourselves: a sink that says "in a year" is asked again.
+        // The longest pause also bounds `Retry-After`: a sink that says "in a year" is tried earlier.
         let pause = self.pause(tries, dice).max(retry_after.min(self.longest_pause));
         Next::Again(now_ms.saturating_add(millis(pause)))
     }
@@ -77,35 +80,35 @@ impl RetryPolicy {
         let doublings = tries.saturating_sub(1).min(31);
         let longest = self.first_pause.saturating_mul(1 << doublings).min(self.longest_pause);
         let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-        // Not zero: a lane must not be tried in a circle.
+        // Never zero: a lane must not retry in a busy loop.
         Duration::from_millis(1 + dice % longest.max(1))
     }
 }
 
-/// Whether a sink is worth asking.
+/// Circuit breaker of one sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
-    /// Outages one after the other.
+    /// Consecutive outages.
     failures: u32,
-    /// While it is open: when one delivery may try, in milliseconds since 1970.
+    /// While it is open: time of the next probe, in milliseconds since 1970.
     probe_at_ms: Option<i64>,
-    /// That one is under way.
+    /// Whether a probe is in flight.
     probing: bool,
 }
 
-/// Outages in a row that open a breaker.
+/// Consecutive outages that open a breaker.
 const TRIPS_AT: u32 = 5;
 
-/// How long an open breaker keeps everybody away: at first, and at most.
+/// First and longest pause of an open breaker, in milliseconds.
 const PAUSES_MS: [i64; 2] = [500, 30_000];
 
 impl Breaker {
-    /// Closed: everybody may try.
+    /// Creates a closed breaker, which admits every delivery.
     pub fn new() -> Breaker {
         Breaker { failures: 0, probe_at_ms: None, probing: false }
     }
 
-    /// How many deliveries may start now, of the `wanted`.
+    /// Returns the number of deliveries that may start now, at most `wanted`.
     pub fn admits(&self, wanted: usize, now_ms: i64) -> usize {
         match self.probe_at_ms {
             None => wanted,
@@ -114,12 +117,12 @@ impl Breaker {
         }
     }
 
-    /// A delivery that was admitted has started.
+    /// Records that an admitted delivery has started.
     pub fn started(&mut self) {
         self.probing = self.probe_at_ms.is_some();
     }
 
-    /// A try has ended. A sink that refuses one delivery is there for the others.
+    /// Records the end of an attempt. A sink that rejects one delivery is available for the others.
     pub fn ended(&mut self, tried: &DeliveryOutcome, now_ms: i64) {
         let is_outage = matches!(tried, DeliveryOutcome::Failed { is_outage: true, .. });
         if !is_outage {
@@ -128,7 +131,7 @@ impl Breaker {
         }
         let was_probe = std::mem::take(&mut self.probing);
         if self.probe_at_ms.is_some() && !was_probe {
-            // It was under way when the breaker opened, and says nothing new.
+            // It was in flight when the breaker opened, and carries no new information.
             return;
         }
         self.failures = self.failures.saturating_add(1);
@@ -140,12 +143,12 @@ impl Breaker {
         }
     }
 
-    /// A delivery that was admitted never tried: its turn is somebody else's.
+    /// Records that an admitted delivery made no attempt: another delivery may probe.
     pub fn withdrawn(&mut self) {
         self.probing = false;
     }
 
-    /// When it lets somebody try, if it is open.
+    /// Returns the time of the next probe in milliseconds since 1970, if the breaker is open.
     pub fn opens_at_ms(&self) -> Option<i64> {
         self.probe_at_ms
     }
@@ -157,8 +160,8 @@ impl Default for Breaker {
     }
 }
 
-/// What an HTTP sink's answer means. 400, 413, 415 and 422 are said of the delivery and will be said again; everything else
-/// may be a deployment, a wrong secret or a route that is not there yet, which somebody mends.
+/// Classifies the status of an HTTP sink. 400, 413, 415 and 422 concern the delivery itself, and a retry would get them
+/// again. All other errors may be a deployment, a wrong secret or a missing route, which an operator repairs.
 pub fn answered(status: u16, retry_after: Option<Duration>, said: &str) -> DeliveryOutcome {
     let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
     match status {
@@ -169,7 +172,7 @@ pub fn answered(status: u16, retry_after: Option<Duration>, said: &str) -> Deliv
     }
 }
 
-/// `Retry-After` in seconds; the form with a date is rare, and our own pause does as well.
+/// Parses `Retry-After` in seconds. The form with a date is rare; the policy's own pause replaces it.
 pub fn retry_after(header: &str) -> Option<Duration> {
     header.trim().parse().ok().map(Duration::from_secs)
 }
@@ -239,7 +242,7 @@ mod tests {
             assert_eq!(breaker.admits(9, now), 9);
         }
         breaker.ended(&failed(None), 4);
-        // Those that were under way change nothing, however many they are.
+        // Deliveries that were in flight change nothing, in any number.
         (0..20).for_each(|_| breaker.ended(&failed(None), 5));
         assert_eq!((breaker.admits(9, 503), breaker.admits(9, 504)), (0, 1));
         breaker.started();
@@ -257,7 +260,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every failure has its next try in the future, none beyond the longest pause, and jitter reaches down to nearly now.
+        /// Every failure is retried in the future, within the longest pause, and jitter reaches down to almost now.
         #[test]
         fn tries_are_spread_and_bounded(tries in 0_u32..=u32::MAX, dice in any::<u64>(), now in 0_i64..1 << 50) {
             let Next::Again(at) = PATIENCE.next(&failed(None), tries, now, now, dice) else {
@@ -266,7 +269,7 @@ mod tests {
             prop_assert!(at > now && at <= now + 60_000);
         }
 
-        /// A breaker never lets more than one try while it is open, never for ever, and closes with the first that works.
+        /// An open breaker admits one probe at a time, does not stay open forever, and closes after the first success.
         #[test]
         fn a_breaker_always_comes_back(ends in prop::collection::vec(any::<bool>(), 0..60)) {
             let (mut breaker, mut now) = (Breaker::new(), 0);

@@ -1,19 +1,20 @@
-//! One request, carried out once: what an `Idempotency-Key` looks like (draft-ietf-httpapi-idempotency-key-header), what
-//! counts as the same request, and what a copy of one is answered with. Knows neither HTTP nor SQL, nor what is asked for.
+//! Idempotency of requests: the syntax of `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), the definition
+//! of "the same request", and the answer to a repeated request. This module knows neither HTTP nor SQL, nor the purpose
+//! of a request.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Longest key, in bytes.
+/// Maximum length of a key, in bytes.
 pub const LONGEST: usize = 255;
 
-/// What a client calls one request of its own.
+/// Client's name of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(String);
 
 impl Key {
-    /// As it was sent: a string of RFC 8941, in quotes, or the same without them as most clients send it. None if it is no
-    /// such thing: empty, too long, or with an escape, which no client needs.
+    /// Parses the header: a quoted string of RFC 8941, or the same text without quotes, as most clients send it.
+    /// Returns `None` if it is empty, too long, or has an escape, which no client needs.
     pub fn read(header: &[u8]) -> Option<Key> {
         let text = std::str::from_utf8(header).ok()?;
         let (key, is_quoted) = match text.strip_prefix('"') {
@@ -29,14 +30,14 @@ impl Key {
         (fits && key.bytes().all(is_good)).then(|| Key(key.to_owned()))
     }
 
-    /// Without quotes.
+    /// Returns the key without quotes.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What two requests have in common that are the same, and no others: a digest, because a request may hold what is not to
-/// be kept.
+/// Returns a digest that two requests share exactly if they are the same. It is a digest because a request may contain
+/// data that must not be stored.
 pub fn fingerprint(method: &str, target: &str, body: &[u8]) -> String {
     let mut digest = Sha256::new();
     for part in [method.as_bytes(), target.as_bytes(), body] {
@@ -46,18 +47,18 @@ pub fn fingerprint(method: &str, target: &str, body: &[u8]) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What was answered, as far as it may be told again.
+/// Stored answer, for repeated requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The status of HTTP.
+    /// HTTP status.
     pub status: u16,
-    /// What its reader needs to know of the body.
+    /// Headers that describe the body.
     pub headers: Headers,
     /// The body.
     pub body: String,
 }
 
-/// The headers of an answer that are told again.
+/// Stored headers of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headers {
     /// `Content-Type`.
@@ -66,48 +67,49 @@ pub struct Headers {
     pub location: Option<String>,
 }
 
-/// What is known of a key.
+/// Stored state of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Of the request it was first used with.
+    /// Fingerprint of the request that first used it.
     pub fingerprint: String,
-    /// What became of that.
+    /// State of that request.
     pub state: State,
-    /// When it came, in milliseconds since 1970.
+    /// Time of the first request, in milliseconds since 1970.
     pub first_at_ms: i64,
-    /// When all this is forgotten.
+    /// Expiry of the key, in milliseconds since 1970.
     pub forget_at_ms: i64,
 }
 
-/// What became of a request.
+/// State of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Somebody carries it out; after that time they cannot be any more.
+    /// A worker is processing it; after `until_ms` that worker has certainly stopped.
     Running {
-        /// In milliseconds since 1970.
+        /// Time in milliseconds since 1970.
         until_ms: i64,
     },
-    /// It was carried out.
+    /// Completed.
     Done(Answer),
 }
 
-/// What to do with a request that has a key.
+/// Decision about a request with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Carry it out, as of this time: that at which its first copy came, of which nobody knows how far it got.
+    /// Process it, with this time as its time of arrival: the first request's if that one did not finish, since its
+    /// progress is unknown.
     CarryOut {
-        /// In milliseconds since 1970.
+        /// Time in milliseconds since 1970.
         as_of_ms: i64,
     },
-    /// Answer what was answered.
+    /// Return the stored answer.
     Answer(Answer),
-    /// A copy of it is being carried out.
+    /// The first request is still in progress.
     Running,
-    /// The key is another request's.
+    /// The key belongs to another request.
     Other,
 }
 
-/// Decides it.
+/// Decides what to do with a request whose key has this state.
 pub fn judge(known: Option<Known>, fingerprint: &str, now_ms: i64) -> Verdict {
     let Some(known) = known.filter(|known| now_ms < known.forget_at_ms) else {
         return Verdict::CarryOut { as_of_ms: now_ms };
@@ -181,14 +183,14 @@ mod tests {
             }
         }
 
-        /// The pattern of the description and the reader agree.
+        /// Property: the pattern in the API description and the parser agree.
         #[test]
         fn what_is_described_is_taken(key in "[!#-\\[\\]-~]{1,40}", quoted in "\"[ !#-\\[\\]-~]{1,40}\"") {
             prop_assert!(Key::read(key.as_bytes()).is_some());
             prop_assert!(Key::read(quoted.as_bytes()).is_some());
         }
 
-        /// Whatever is moved from one part of a request to the next makes another request.
+        /// Property: text that moves from one part of a request to the next changes the fingerprint.
         #[test]
         fn another_request_has_another_fingerprint(a in "[a-z/]{0,8}", b in "[a-z/]{0,8}", cut in 0usize..8) {
             let whole = format!("{a}{b}");

@@ -1,6 +1,6 @@
-//! What a webhook's form is made of, and the same form without some of it: the same names in the same order, and other
-//! values in their place, so that whatever reads forms reads this one too. Decides which parameter is which part; when a
-//! part is due is [`super::retention`]'s business.
+//! Redaction of a webhook's form: the result has the same names in the same order and other values, so that every
+//! parser of forms can still read it. [`super::part`] decides which parameter belongs to which part;
+//! [`super::retention`] decides when a part is due.
 
 use std::fmt;
 
@@ -11,27 +11,27 @@ use utoipa::ToSchema;
 
 use super::part::{Part, Parts};
 
-/// What is written in the place of a value that was removed.
+/// Text that replaces a removed value.
 pub const MARKER: &str = "[redacted]";
 
-/// So a hashed value begins; 16 hexadecimal digits and `]` end it.
+/// Beginning of a hashed value; 16 hexadecimal digits and `]` follow.
 const HASHED: &str = "[redacted:";
 
-/// How a value is taken out.
+/// Means of redaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Means {
-    /// `[redacted]` stands in its place.
+    /// `[redacted]` replaces the value.
     Remove,
-    /// Every character becomes `*`, but for the channel and the last two of an address: how long it was, and for a person
-    /// who asks, which.
+    /// Every character becomes `*`, except the channel and the last two characters of an address. The length stays
+    /// visible, and a contact who asks can be matched to an address.
     Mask,
-    /// A keyed digest stands in its place: equal values stay equal.
+    /// A keyed digest replaces the value: equal values stay equal.
     Hash,
 }
 
 impl Means {
-    /// The word used in settings.
+    /// Returns the word used in the settings.
     pub fn as_str(self) -> &'static str {
         match self {
             Means::Remove => "remove",
@@ -41,12 +41,12 @@ impl Means {
     }
 }
 
-/// What to hash with. Not shown.
+/// Key of the digests. `Debug` does not print it.
 #[derive(Clone)]
 pub struct HashKey(Hmac<Sha256>);
 
 impl HashKey {
-    /// Of a secret; none of an empty one.
+    /// Creates the key from a secret. Returns `None` for an empty one.
     pub fn new(secret: &str) -> Option<HashKey> {
         let mac = Hmac::new_from_slice(secret.as_bytes()).ok()?;
         (!secret.is_empty()).then_some(HashKey(mac))
@@ -66,53 +66,53 @@ impl fmt::Debug for HashKey {
     }
 }
 
-/// A form of which something was taken out.
+/// Form after a redaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redacted {
-    /// What is left.
+    /// The redacted form.
     pub form: String,
-    /// Of which parts something was.
+    /// Parts that were changed.
     pub parts: Parts,
 }
 
-/// Which parts are taken out together, and how each.
+/// Parts to redact together, each with its means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order of [`Part::ALL`].
+    /// Means by part, in the order of [`Part::ALL`].
     means: [Option<Means>; 6],
     codes: bool,
 }
 
 impl Plan {
-    /// Nothing but, where it is wanted, the codes in bodies that stay.
+    /// Creates a plan without parts. `codes`: whether it removes codes from bodies that it does not redact.
     pub fn of_codes(codes: bool) -> Plan {
         Plan { codes, ..Plan::default() }
     }
 
-    /// Takes a part in.
+    /// Adds a part.
     pub fn add(&mut self, part: Part, means: Means) {
         if let Some(place) = self.means.get_mut(part as usize) {
             *place = Some(means);
         }
     }
 
-    /// How a part is taken out, if it is.
+    /// Returns the means for a part, if the plan redacts it.
     pub fn means(&self, part: Part) -> Option<Means> {
         self.means.get(part as usize).copied().flatten()
     }
 
-    /// The parts it takes out.
+    /// Returns the parts that the plan redacts.
     pub fn parts(&self) -> impl Iterator<Item = Part> {
         Part::ALL.into_iter().filter(|part| self.means(*part).is_some())
     }
 
-    /// Whether it leaves every form as it is.
+    /// Returns whether the plan changes no form.
     pub fn is_idle(&self) -> bool {
         !self.codes && self.parts().all(|part| part == Part::Answer)
     }
 
-    /// The form without what this takes out: the same names in the same order. None when nothing of it changes. Without
-    /// a key, what is to be hashed is removed.
+    /// Returns the redacted form, with the same names in the same order, or `None` when nothing changes. Without a key,
+    /// `hash` removes the value instead.
     pub fn redact(&self, form: &str, key: Option<&HashKey>) -> Option<Redacted> {
         if self.is_idle() {
             return None;
@@ -135,7 +135,7 @@ impl Plan {
         (redacted.parts != Parts(0)).then_some(redacted)
     }
 
-    /// The part, the name as it is spelled and the value in clear, where the value changes.
+    /// Returns the part, the encoded name and the decoded new value, if the value changes.
     fn redact_pair<'a>(
         &self,
         pair: &'a str,
@@ -161,7 +161,7 @@ impl fmt::Display for Plan {
 }
 
 impl Means {
-    /// What stands in the place of a value. Of one that was redacted before, the same again.
+    /// Returns the replacement of a value. A value that was redacted before keeps its replacement.
     fn redact(self, part: Part, value: &str, key: Option<&HashKey>) -> String {
         let is_hashed = value.starts_with(HASHED) && value.ends_with(']');
         match (self, key) {
@@ -175,14 +175,14 @@ impl Means {
     }
 }
 
-/// The channel and the last two characters: `whatsapp:**********67`.
+/// Returns the channel and the last two characters: `whatsapp:**********67`.
 pub fn masked_address(address: &str) -> String {
     let (channel, number) = match address.split_once(':') {
         Some((channel, number)) => (Some(channel), number),
         None => (None, address),
     };
     let length = number.chars().count();
-    // Of a very short one the last two would be half of it.
+    // The last two characters of a very short address would be half of it.
     let shown = if length < 5 { 0 } else { 2 };
     let masked = number
         .chars()
@@ -191,9 +191,9 @@ pub fn masked_address(address: &str) -> String {
     channel.map(|channel| format!("{channel}:")).unwrap_or_default() + &masked.collect::<String>()
 }
 
-/// A text without its codes: digits that, with a blank or a hyphen between them or not, are four or more, unless more
-/// than eight stand together (which is a telephone number, not a code). Dates and amounts look the same and go as well.
-/// None when there is nothing of the kind in it.
+/// Returns the text without codes: runs of at least four digits, with single blanks or hyphens between them. A group of more
+/// than eight digits without a separator is a phone number and stays. Dates and amounts look like codes and are removed as
+/// well. Returns `None` when the text has no codes.
 pub fn without_codes(text: &str) -> Option<String> {
     let mut clean = String::with_capacity(text.len());
     let mut found = false;
@@ -220,7 +220,7 @@ pub fn without_codes(text: &str) -> Option<String> {
     found.then_some(clean)
 }
 
-/// Digits, a blank or a hyphen at most between two of them; and what comes after. `text` begins with a digit.
+/// Splits off the leading digits, with at most one blank or hyphen between two of them. `text` begins with a digit.
 fn run_of_digits(text: &str) -> (&str, &str) {
     let mut end = 0;
     let mut parted = false;
@@ -338,7 +338,7 @@ mod tests {
         );
     }
 
-    /// Values that are in no name and in no other value by chance.
+    /// Generates forms whose values do not occur in any name or other value by chance.
     fn form() -> impl Strategy<Value = Vec<(String, String)>> {
         let names: Vec<String> = part::listed().map(|name| name.replace('*', "3")).collect();
         let name = prop_oneof![proptest::sample::select(names), "[A-Za-z0-9 +&=%\u{e9}]{0,12}"];
@@ -364,7 +364,7 @@ mod tests {
                 prop_assert_eq!(name, name_after);
                 let part = Part::of(name);
                 let goes = part.is_some_and(|part| parts.contains(&part)) && !value.is_empty();
-                // A mask shows the channel and the end of an address, and what comes before a `:` is its channel.
+                // A mask shows the channel and the end of an address; text before a `:` is its channel.
                 let shows = means == Means::Mask && part == Some(Part::Addresses);
                 match goes {
                     true if shows => prop_assert_ne!(value, value_after),

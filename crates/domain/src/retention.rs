@@ -1,6 +1,6 @@
-//! How long each part of what was received is kept, and how it is taken out: the settings of `[retention]`, and what a
-//! tenant says otherwise. Decides which parts of a row are due when; must not know where rows are, nor what is in them
-//! ([`super::part`] and [`super::redaction`] do).
+//! Retention periods of each part of a webhook, and the means of its redaction: the settings of `[retention]` and a
+//! tenant's overlay. This module decides which parts of a row are due at a time. It must not know where rows are
+//! stored, nor which parameters belong to a part ([`super::part`] and [`super::redaction`] do).
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -15,22 +15,22 @@ use super::{
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// The conversation window is a day, and is known by the addresses of the last message.
+/// Minimum of `addresses.keep`: the conversation window lasts a day and is found by the addresses of the last message.
 const LEAST_ADDRESSES_MS: i64 = 2 * DAY_MS;
 
-/// How long something is kept from when its webhook was first heard of. As text `none` (it is never written), `12h`,
-/// `30d` or `forever`.
+/// Retention period, counted from the first arrival of the webhook. Its text is `none` (never written), `12h`, `30d` or
+/// `forever`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Keep(i64);
 
 impl Keep {
-    /// Not at all: taken out before it is written.
+    /// Redacted before it is written.
     pub const NONE: Keep = Keep(0);
-    /// Never taken out.
+    /// Never redacted.
     pub const FOREVER: Keep = Keep(i64::MAX);
 
-    /// What was received at this time or before is due, in milliseconds since 1970; none if nothing ever is.
+    /// Returns the latest arrival that is due at `now_ms`, in milliseconds since 1970, or `None` if it is kept forever.
     pub fn cutoff_ms(self, now_ms: i64) -> Option<i64> {
         (self != Keep::FOREVER).then(|| now_ms.saturating_sub(self.0))
     }
@@ -87,82 +87,82 @@ impl fmt::Display for Keep {
     }
 }
 
-/// How long a part of a form is kept, and how it is taken out then.
+/// Retention period and means of redaction of one part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// How long.
+    /// Retention period.
     pub keep: Keep,
-    /// How.
+    /// Means of redaction after the period.
     pub redact: Means,
 }
 
-/// The rules of one tenant, or of all who say nothing else. `defaults.toml` says what each is about.
+/// Rules of one tenant, or of all tenants without an overlay. `defaults.toml` describes each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// What was written.
+    /// Text of the message.
     pub body: Rule,
-    /// Where media are to be fetched.
+    /// URLs of media.
     pub media: Rule,
-    /// Who wrote and from where, but for their address.
+    /// Name and location of the contact, without their address.
     pub person: Rule,
-    /// The addresses of both ends.
+    /// Addresses of both ends.
     pub addresses: Rule,
-    /// Every parameter that is none of these and says nothing technical.
+    /// Parameters of no other part that are not technical.
     pub other: Rule,
-    /// What the backend answered.
+    /// Answers of the backend.
     pub answers: Keep,
-    /// The rest: who, when, which status; the whole row.
+    /// Whole rows with everything that is left: account, times, status.
     pub events: Keep,
-    /// Administrative changes.
+    /// Audit log of administrative changes.
     pub audit: Keep,
-    /// Whether codes of 4 to 8 digits are taken out of bodies before they are written.
+    /// Whether codes of 4 to 8 digits are removed from bodies before they are written.
     pub redact_codes: bool,
 }
 
-/// What one tenant wants otherwise, as JSON: `{"body": {"keep": "7d"}, "redact_codes": true}`. What it does not name
-/// is as for everybody. The audit is the operator's, so there is nothing to say about it here.
+/// Differences of one tenant from the general rules, as JSON: `{"body": {"keep": "7d"}, "redact_codes": true}`. Fields
+/// that it omits follow the general rules. The audit log belongs to the operator, so a tenant cannot change its period.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionOverlay {
-    /// What was written.
+    /// Text of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<RuleOverlay>,
-    /// Where media are to be fetched.
+    /// URLs of media.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media: Option<RuleOverlay>,
-    /// Who wrote and from where, but for their address.
+    /// Name and location of the contact, without their address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub person: Option<RuleOverlay>,
-    /// The addresses of both ends; two days at least.
+    /// Addresses of both ends; at least two days.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<RuleOverlay>,
-    /// Every parameter that is none of these and says nothing technical.
+    /// Parameters of no other part that are not technical.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<RuleOverlay>,
-    /// What the backend answered: `none`, `12h`, `30d` or `forever`.
+    /// Answers of the backend: `none`, `12h`, `30d` or `forever`.
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<Keep>,
-    /// Whole rows: `12h`, `30d` or `forever`, but no less than duplicates are known for.
+    /// Whole rows: `12h`, `30d` or `forever`, but at least as long as duplicates are recognized.
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Keep>,
-    /// Whether codes of 4 to 8 digits are taken out of bodies before they are written.
+    /// Whether codes of 4 to 8 digits are removed from bodies before they are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redact_codes: Option<bool>,
 }
 
-/// What of a [`Rule`] is otherwise.
+/// Differences from a [`Rule`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleOverlay {
-    /// How long: `none`, `12h`, `30d` or `forever`.
+    /// Retention period: `none`, `12h`, `30d` or `forever`.
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// How it is taken out then.
+    /// Means of redaction after the period.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redact: Option<Means>,
 }
@@ -170,14 +170,14 @@ pub struct RuleOverlay {
 /// Parts that are due together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
-    /// Which, and how each is taken out.
+    /// The parts, each with its means of redaction.
     pub plan: Plan,
-    /// Of what was received until then, in milliseconds since 1970.
+    /// Latest arrival that is due, in milliseconds since 1970.
     pub until_ms: i64,
 }
 
 impl Retention {
-    /// These rules with what a tenant wants otherwise.
+    /// Returns these rules merged with a tenant's overlay.
     pub fn with(&self, overlay: &RetentionOverlay) -> Retention {
         let rule = |own: Rule, over: Option<RuleOverlay>| {
             let over = over.unwrap_or_default();
@@ -196,8 +196,8 @@ impl Retention {
         }
     }
 
-    /// Everything that cannot be: the path of the setting, and what it must be. `result_ms` is how long duplicates are
-    /// known, `hashes` whether there is a key to hash with.
+    /// Returns every invalid setting: its path, and the valid values. `result_ms`: milliseconds for which duplicates
+    /// are recognized. `hashes`: whether a hash key is configured.
     pub fn problems(&self, result_ms: i64, hashes: bool) -> Vec<String> {
         let mut problems = Vec::new();
         if self.addresses.keep.is_less_than(LEAST_ADDRESSES_MS) {
@@ -221,7 +221,7 @@ impl Retention {
         problems
     }
 
-    /// What is taken out of a form before it is written.
+    /// Returns the redactions of a form before it is written.
     pub fn at_once(&self) -> Plan {
         let mut plan = Plan::of_codes(self.redact_codes);
         for (part, rule) in self.rules().into_iter().filter(|(_, rule)| rule.keep == Keep::NONE) {
@@ -230,7 +230,7 @@ impl Retention {
         plan
     }
 
-    /// What is due now, parts that are kept equally long together.
+    /// Returns the redactions that are due now; parts with the same period share one entry.
     pub fn due(&self, now_ms: i64) -> Vec<Due> {
         let answers = Rule { keep: self.answers, redact: Means::Remove };
         let mut plans: BTreeMap<i64, Plan> = BTreeMap::new();
@@ -242,7 +242,7 @@ impl Retention {
         plans.into_iter().map(|(until_ms, plan)| Due { plan, until_ms }).collect()
     }
 
-    /// Everything that can be taken out of a row, as these rules take it out.
+    /// Returns the redaction of every part, with the means that these rules set.
     pub fn everything(&self) -> Plan {
         let mut plan = Plan::default();
         self.rules().into_iter().for_each(|(part, rule)| plan.add(part, rule.redact));

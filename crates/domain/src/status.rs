@@ -1,48 +1,48 @@
-//! Where a message has got to, from everything that was said of it. Callbacks come in any order and more than once
-//! (docs: track-outbound-message-status), so the order in which they came decides nothing: of all that was said, what is
-//! furthest along counts, and no later word takes that back. Knows nothing of where the words are kept.
+//! Status of a message, derived from all of its callbacks. Twilio sends callbacks in any order and more than once
+//! (docs: track-outbound-message-status), so the order of arrival decides nothing: the status that is furthest along
+//! wins, and no later callback takes it back. This module does not know where callbacks are stored.
 
-/// Twilio's thirteen words (API: `message_enum_status`), in the order in which one replaces another.
+/// Twilio's thirteen statuses (API: `message_enum_status`), in the order in which one replaces another.
 ///
-/// The order of what ends a message is the operator's, not that of time: somebody has to look at a failure, so it is never
-/// hidden behind a `read`; whoever read a message was delivered it. Before these, each step towards the phone replaces the
-/// one before. Between them is what Twilio's documentation leaves open:
+/// The order of the final statuses serves the operator and does not follow time: a failure needs attention, so a `read`
+/// never hides it; a message that was read was also delivered. Before them, each step towards the phone replaces the
+/// previous one. Twilio's documentation leaves the following cases open:
 ///
-/// - `canceled` ends what was scheduled only; if it was delivered all the same, that is what happened to the person;
-/// - `partially_delivered` says that someone got it, `delivered` that everyone did;
-/// - `failed` before `undelivered`: a message that never left is the stronger statement, should both be made.
+/// - `canceled` ends scheduled messages only; if the message was delivered nevertheless, the delivery wins;
+/// - `partially_delivered` means that some recipients got it, `delivered` that all of them did;
+/// - `failed` before `undelivered`: if both arrive, "never sent" is the stronger statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Status {
-    /// Waits for the time it is to be sent at.
+    /// Waits for its scheduled time.
     Scheduled,
-    /// A sender is being chosen.
+    /// Twilio is choosing a sender.
     Accepted,
-    /// Waits for its turn.
+    /// Waits in Twilio's queue.
     Queued,
-    /// Is being handed to the network.
+    /// Twilio is handing it to the network.
     Sending,
-    /// The network has it.
+    /// The network accepted it.
     Sent,
-    /// Inbound, and on its way to us.
+    /// Inbound, and Twilio is receiving it.
     Receiving,
-    /// Inbound, and here.
+    /// Inbound, and received.
     Received,
-    /// Was scheduled, and taken back.
+    /// Scheduled, then canceled.
     Canceled,
-    /// Arrived at some of several.
+    /// Delivered to some of several recipients.
     PartiallyDelivered,
-    /// Arrived.
+    /// Delivered.
     Delivered,
-    /// Arrived and was opened; not every channel tells.
+    /// Delivered and opened; not every channel reports this.
     Read,
     /// The network could not deliver it.
     Undelivered,
-    /// Was never sent.
+    /// Never sent.
     Failed,
 }
 
 impl Status {
-    /// Every one, in its order.
+    /// All statuses, in their order.
     pub const ALL: [Status; 13] = [
         Status::Scheduled,
         Status::Accepted,
@@ -59,7 +59,7 @@ impl Status {
         Status::Failed,
     ];
 
-    /// Twilio's word for it.
+    /// Returns Twilio's word.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Scheduled => "scheduled",
@@ -78,35 +78,36 @@ impl Status {
         }
     }
 
-    /// Reads Twilio's word; none for one this version does not know.
+    /// Parses Twilio's word. Returns `None` for a word that this version does not know.
     pub fn parse(word: &str) -> Option<Status> {
         Status::ALL.into_iter().find(|status| status.as_str() == word)
     }
 }
 
-/// One thing that was said of a message.
+/// Status in one callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Said<'a> {
-    /// Twilio's word, or one it came up with later.
+    /// Twilio's word, possibly one that this version does not know.
     pub word: &'a str,
-    /// Why it failed.
+    /// Error code of a failure.
     pub error_code: Option<&'a str>,
 }
 
-/// Where a message is.
+/// Current status of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing<'a> {
-    /// The word that is furthest along.
+    /// Word that is furthest along.
     pub word: &'a str,
-    /// The error code said with it; else with the word before it that had one.
+    /// Error code reported with it, else the one of the furthest word that has a code.
     pub error_code: Option<&'a str>,
 }
 
-/// Where a message is after all that was said, in whatever order; none when nothing was.
+/// Returns the current status after all callbacks, in any order, or `None` without callbacks.
 ///
-/// A word nobody here knows replaces none that is known, for it might be a step back; alone, it is what there is.
+/// An unknown word never replaces a known one, because it might be an earlier step. Without a known word, it is the
+/// status.
 pub fn standing<'a>(said: impl IntoIterator<Item = Said<'a>>) -> Option<Standing<'a>> {
-    // Beyond the status the order only has to be the same for everyone: two of one rank differ by word, then by code.
+    // Beyond the status the order only has to be deterministic: words of equal rank are compared as text, then by code.
     let rank = |said: Said<'a>| (Status::parse(said.word), said);
     let (mut furthest, mut reason) = (None, None);
     for said in said {
@@ -151,7 +152,7 @@ mod tests {
 
     type DeliveryStatus = (&'static str, &'static str);
 
-    /// What messages really go through, and where they are then.
+    /// Real histories of messages, and the status after each.
     const HISTORIES: [(&[DeliveryStatus], DeliveryStatus); 14] = [
         (&[("queued", "")], ("queued", "")),
         (&[("sent", ""), ("queued", "")], ("sent", "")),
@@ -162,13 +163,13 @@ mod tests {
         (&[("scheduled", ""), ("canceled", "")], ("canceled", "")),
         (&[("queued", ""), ("failed", "21610")], ("failed", "21610")),
         (&[("queued", ""), ("sent", ""), ("undelivered", "63016")], ("undelivered", "63016")),
-        // The network took its word back: somebody has to look at it.
+        // The network revoked its report: an operator has to investigate.
         (&[("sent", ""), ("delivered", ""), ("undelivered", "30008")], ("undelivered", "30008")),
         (&[("delivered", ""), ("read", ""), ("failed", "63049")], ("failed", "63049")),
-        // Said twice, once without its reason.
+        // Reported twice, once without its error code.
         (&[("undelivered", ""), ("undelivered", "30003"), ("sent", "")], ("undelivered", "30003")),
         (&[("partially_delivered", ""), ("sent", ""), ("delivered", "")], ("delivered", "")),
-        // A word of the future hides nothing, wherever it comes.
+        // An unknown word hides nothing, at any position.
         (&[("sent", ""), ("seen_by_assistant", ""), ("delivered", "")], ("delivered", "")),
     ];
 

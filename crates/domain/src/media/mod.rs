@@ -1,6 +1,6 @@
-//! Media of a message as decisions: where they may be fetched (`place.rs`), whether Twilio and the channel take them (`fitness.rs`,
-//! by what the bytes themselves say: `magic.rs`), and links to those that are kept here (`link.rs`). What is looked at, and when,
-//! is not known here.
+//! Decisions about media of a message: permitted locations (`place.rs`), limits of Twilio and the channel
+//! (`fitness.rs`), types detected from the bytes (`magic.rs`), and links to stored media (`link.rs`). Fetching media is
+//! the caller's task.
 
 use form_urlencoded::Serializer;
 
@@ -10,50 +10,52 @@ pub mod link;
 mod magic;
 pub mod place;
 
-/// What is wrong with a medium.
+/// Problem of one media item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfit {
-    /// In one word.
+    /// Kind of problem.
     pub why: Why,
-    /// In a sentence that says who has to do what; never what is at an address that is not public.
+    /// Sentence that names the problem and the party that has to act. It never reveals the content of an address that
+    /// is not public.
     pub detail: String,
-    /// Whether it may be otherwise the next time it is looked at.
+    /// Whether a later check may succeed.
     pub may_pass: bool,
 }
 
-/// What may be wrong, in one word each: they name metrics.
+/// Kinds of problems; they are labels of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// More than one message may have.
+    /// More items than one message may have.
     Count,
-    /// The URL is none that Twilio could fetch, or is spelled as no two readers would read it.
+    /// A URL that Twilio cannot fetch, or that two URL parsers may read differently.
     Url,
-    /// Not at a public address; also of what does not exist, so that nobody learns which names do.
+    /// Not at a public address. Names that do not exist get it as well, so that a caller cannot learn which names
+    /// exist.
     NotPublic,
-    /// Nobody answers, or not to the end.
+    /// The server does not answer, or the answer breaks off.
     Unreachable,
-    /// Another status than 200.
+    /// A status other than 200.
     Status,
-    /// It takes too long.
+    /// The answer takes too long.
     Slow,
-    /// Sent on too often.
+    /// Too many redirects.
     Redirects,
-    /// Larger than the channel takes.
+    /// Larger than the channel permits.
     Size,
-    /// Of no type that the channel takes, or of none at all.
+    /// A type that the channel does not permit, or no type.
     Type,
-    /// HEAD, GET and the bytes do not say the same.
+    /// HEAD, GET and the bytes disagree about the type.
     Mismatch,
-    /// Compressed, although nobody asked for that.
+    /// Compressed, although the request did not permit it.
     Encoded,
-    /// None that is kept here.
+    /// No stored item has this id.
     Missing,
-    /// Too much is being looked at.
+    /// Too many checks are in progress.
     Busy,
 }
 
 impl Why {
-    /// All of them.
+    /// Every kind.
     pub const ALL: [Why; 13] = [
         Why::Count,
         Why::Url,
@@ -70,7 +72,7 @@ impl Why {
         Why::Busy,
     ];
 
-    /// As it is written everywhere.
+    /// Returns the word used in the API and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Why::Count => "count",
@@ -91,58 +93,58 @@ impl Why {
 }
 
 impl Unfit {
-    /// For good.
+    /// Creates a permanent problem.
     pub fn new(why: Why, detail: impl Into<String>) -> Unfit {
         Unfit { why, detail: detail.into(), may_pass: false }
     }
 
-    /// For now.
+    /// Creates a temporary problem.
     pub fn passing(why: Why, detail: impl Into<String>) -> Unfit {
         Unfit { why, detail: detail.into(), may_pass: true }
     }
 
-    /// The one text for everything that is not out in the open.
+    /// Returns the problem of every address that is not public, always with the same text.
     pub fn not_public() -> Unfit {
         Unfit::new(Why::NotPublic, "is not at a public address")
     }
 }
 
-/// What is known of the media of a message.
+/// Result of checking the media of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked {
-    /// It has none.
+    /// The message has no media.
     Nothing,
-    /// They are spelled well; nobody has looked at them, and why not.
+    /// The URLs are well-formed, but the items were not fetched, for this reason.
     Unseen(&'static str),
-    /// They are as they should be.
+    /// All items are valid.
     Fit,
-    /// The one at this place is not.
+    /// The item at this index has a problem.
     Unfit(usize, Unfit),
 }
 
-/// What stands before the id of a medium that is kept here, where others have a URL. No scheme that anybody fetches by.
+/// Prefix of a stored item's id where other items have a URL. No client fetches this scheme.
 const KEPT: &str = "twilio-edge-media:";
 
-/// By which name Twilio is told media.
+/// Twilio's parameter of media URLs.
 const PARAMETER: &str = "MediaUrl";
 
-/// How a message names a medium that is kept here.
+/// Returns the reference by which a message names a stored item.
 pub fn kept(id: &str) -> String {
     format!("{KEPT}{id}")
 }
 
-/// The id of a medium that is kept here, if a message names one.
+/// Returns the id of a stored item, if the text is a reference to one.
 pub fn id_of(text: &str) -> Option<&str> {
     text.strip_prefix(KEPT)
 }
 
-/// All media of a form, as they are named.
+/// Returns all media of a form, as URLs or references.
 pub fn of_form(form: &str) -> Vec<String> {
     let pairs = form_urlencoded::parse(form.as_bytes());
     pairs.filter(|(name, _)| name == PARAMETER).map(|(_, text)| text.into_owned()).collect()
 }
 
-/// The form with other names for media; those that have none keep their own.
+/// Returns the form with the media replaced by their new names; media without a new name stay unchanged.
 pub fn renamed(form: &str, names: &[(String, String)]) -> String {
     let pairs = form_urlencoded::parse(form.as_bytes()).map(|(name, text)| {
         let other = names.iter().find(|(old, _)| name == PARAMETER && *old == text);

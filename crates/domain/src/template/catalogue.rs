@@ -1,5 +1,5 @@
-//! The templates of one account: which is meant by a name and a language, which would do instead of free text, and what has
-//! changed since it was last read.
+//! Catalogue of one account's templates: finds the template for a name and a language, offers templates that can
+//! replace free text, and computes the changes since the last synchronization.
 
 use std::collections::BTreeMap;
 
@@ -9,38 +9,38 @@ use serde_json::{Value, json};
 use super::{Source, Standing, Template, locale::Locale};
 use crate::policy::Category;
 
-/// Most that are told of those that would do.
+/// Maximum number of offered templates.
 const MOST_OFFERED: usize = 20;
 
 /// All templates of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalogue {
-    /// By name and language; of several the best first.
+    /// By name and language; among several, the best first.
     by_name: BTreeMap<String, BTreeMap<Locale, Vec<Template>>>,
     names: BTreeMap<String, (String, Locale)>,
 }
 
-/// A template that may be sent at any time.
+/// Template that may be sent at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = TemplateOffered)]
 pub struct Offer {
-    /// What to ask for.
+    /// Name of the template.
     pub name: String,
-    /// In which language it is.
+    /// Language of the template.
     pub locale: String,
-    /// Twilio's name of it.
+    /// Twilio's id of the template.
     pub content_sid: String,
-    /// What it is for, if that is known.
+    /// Category, if known.
     #[schema(inline)]
     pub category: Option<Category>,
-    /// What has to stand in it.
+    /// Names of its variables, all of which need a value.
     pub variables: Vec<String>,
 }
 
 impl Catalogue {
-    /// Of these.
+    /// Creates a catalogue of these templates.
     pub fn of(mut templates: Vec<Template>) -> Catalogue {
-        // An administrator knows better than Twilio, what is approved goes before what is not, the latest before the others.
+        // An administrator's template precedes Twilio's, an approved one the others, and a later one an earlier one.
         templates.sort_by_key(|one| (one.source, one.approval, -one.changed_at_ms));
         let mut catalogue = Catalogue::default();
         for template in templates {
@@ -57,25 +57,25 @@ impl Catalogue {
         catalogue
     }
 
-    /// All of them, by name and language.
+    /// Returns all templates, by name and language.
     pub fn all(&self) -> impl Iterator<Item = &Template> {
         self.by_name.values().flat_map(BTreeMap::values).flatten()
     }
 
-    /// Those of a name.
+    /// Returns the templates of a name.
     pub fn of_name(&self, name: &str) -> impl Iterator<Item = &Template> {
         self.by_name.get(name).into_iter().flat_map(BTreeMap::values).flatten()
     }
 
-    /// By Twilio's name.
+    /// Returns the template with Twilio's id.
     pub fn of_sid(&self, content_sid: &str) -> Option<&Template> {
         let (name, locale) = self.names.get(content_sid)?;
         let there = self.by_name.get(name)?.get(locale)?;
         there.iter().find(|one| one.content_sid == content_sid)
     }
 
-    /// The one that is meant by a name: in that language or what does instead, the first that may be sent on the channel at any
-    /// time; without one the first, so that whoever asks is told why not.
+    /// Returns the template for a name, in that language or its substitutes: the first that may be sent on the channel
+    /// at any time. Without one it returns the first, so that the caller gets the reason why it may not be sent.
     pub fn named(&self, name: &str, locale: &Locale, channel: &str) -> Option<&Template> {
         let of_name = self.by_name.get(name)?;
         let chain = locale.chain();
@@ -84,8 +84,8 @@ impl Catalogue {
         found().find(is_sent).or_else(|| found().next())
     }
 
-    /// Those that would do instead of free text on a channel, one of each name: in that language or what does instead;
-    /// without a language in the usual one, or else in any.
+    /// Returns the templates that can replace free text on a channel, one for each name, in that language or its
+    /// substitutes. Without a language, it prefers the default one and otherwise takes any.
     pub fn offers(&self, locale: Option<&Locale>, channel: &str) -> Vec<Offer> {
         let is_sent = |one: &&Template| one.approval.on(channel) == Standing::Template;
         let usual = Locale::usual();
@@ -112,22 +112,22 @@ impl Offer {
     }
 }
 
-/// One thing that is not as it was.
+/// Change of one template.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// `template.added`, `template.removed`, `template.approval_changed`, `template.changed`.
+    /// Audit action: `template.added`, `template.removed`, `template.approval_changed`, `template.changed`.
     pub action: &'static str,
-    /// Of which: its name and language.
+    /// Name and language of the template.
     pub subject: String,
-    /// From what to what.
+    /// Old and new values.
     pub detail: Value,
-    /// What is to be kept of it now.
+    /// Template to store; `None` if it was removed.
     pub now: Option<Template>,
-    /// What was kept of it, by its reference.
+    /// Reference of the stored template.
     pub reference: String,
 }
 
-/// What is not as it was at Twilio, of one account: each template is told once, whatever of it has changed.
+/// Returns the changes of an account's templates at Twilio; each changed template has one entry for all of its changes.
 pub fn changes(was: &[Template], is: &[Template]) -> Vec<Change> {
     fn of_twilio(list: &[Template]) -> BTreeMap<String, &Template> {
         let theirs = list.iter().filter(|one| one.source == Source::Twilio);
@@ -161,12 +161,12 @@ pub fn changes(was: &[Template], is: &[Template]) -> Vec<Change> {
 }
 
 impl Template {
-    /// As the audit calls it.
+    /// Returns the subject of audit entries.
     pub fn subject(&self) -> String {
         format!("template {}/{}", self.name, self.locale)
     }
 
-    /// What the audit has of one that is new. Its text is Twilio's to show; what there is of it is told by a digest.
+    /// Returns the audit detail of a new template. Twilio shows its text; the audit log has a digest of it.
     pub fn told(&self) -> Value {
         json!({
             "content_sid": self.content_sid, "approval": self.approval, "category": self.category,
@@ -174,7 +174,7 @@ impl Template {
         })
     }
 
-    /// From what to what, field by field; nothing if it is the same.
+    /// Returns the old and new value of each changed field, or `None` without changes.
     fn difference(&self, now: &Template) -> Option<Value> {
         let mut fields = serde_json::Map::new();
         let mut tell = |name: &str, was: Value, is: Value| {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was there, once its changes are applied there is what is there now.
+        /// Property: applying the changes to the old templates gives the new ones.
         #[test]
         fn changes_lead_from_one_to_the_other(
             was in prop::collection::btree_map("[ab]", 0..6_usize, 0..3),

@@ -1,5 +1,5 @@
-//! Templates of the Content API: which there are of an account, in which languages, what they need, and whether they may be
-//! sent. Knows neither Twilio's server nor where they are kept.
+//! Templates of Twilio's Content API: their languages, variables and approval, and whether each may be sent. This
+//! module knows neither Twilio's server nor the store.
 
 pub mod catalogue;
 pub mod content;
@@ -13,16 +13,16 @@ use serde::{Deserialize, Serialize};
 use super::policy::Category;
 use locale::Locale;
 
-/// Longest name, in characters.
+/// Maximum length of a name, in characters.
 pub const LONGEST_NAME: usize = 512;
 
-/// Most of a template's text that is kept, in characters: Twilio's longest.
+/// Maximum length of a template's stored text, in characters: Twilio's limit.
 pub const LONGEST_TEXT: usize = 1600;
 
-/// Most places of one template.
+/// Maximum number of variables of one template.
 pub const MOST_VARIABLES: usize = 100;
 
-/// Who says that there is a template.
+/// Origin of a template.
 #[derive(
     Debug,
     Clone,
@@ -39,14 +39,14 @@ pub const MOST_VARIABLES: usize = 100;
 #[serde(rename_all = "snake_case")]
 #[schema(as = TemplateSource)]
 pub enum Source {
-    /// An administrator; goes before what Twilio says.
+    /// An administrator registered it; this takes precedence over Twilio.
     Administrator,
-    /// Twilio's Content API.
+    /// Twilio's Content API listed it.
     Twilio,
 }
 
 impl Source {
-    /// As it is written everywhere.
+    /// Returns the word used in the API and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Administrator => "administrator",
@@ -55,7 +55,7 @@ impl Source {
     }
 }
 
-/// What WhatsApp says of a template. Other channels do not ask.
+/// WhatsApp's approval of a template. Other channels need none.
 #[derive(
     Debug,
     Clone,
@@ -74,20 +74,20 @@ impl Source {
 pub enum Approval {
     /// It may be sent at any time.
     Approved,
-    /// It is being looked at; until then it is free text.
+    /// WhatsApp is reviewing it; until then it is treated as free text.
     Pending,
-    /// Nobody asked; it is free text.
+    /// Not submitted for approval; it is treated as free text.
     Unsubmitted,
-    /// For now it is not sent: too many people did not want it.
+    /// It may not be sent for now: too many recipients rejected it.
     Paused,
     /// It may not be sent.
     Rejected,
-    /// The same, and for ever.
+    /// It may not be sent, permanently.
     Disabled,
 }
 
 impl Approval {
-    /// All of them.
+    /// Every approval.
     pub const ALL: [Approval; 6] = [
         Approval::Approved,
         Approval::Pending,
@@ -97,7 +97,7 @@ impl Approval {
         Approval::Disabled,
     ];
 
-    /// As it is written everywhere.
+    /// Returns the word used in the API and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Approval::Approved => "approved",
@@ -109,7 +109,7 @@ impl Approval {
         }
     }
 
-    /// As it is written, and as Twilio does; what is not known is not approved.
+    /// Parses our word or Twilio's. An unknown word is `Unsubmitted`.
     pub fn of(text: &str) -> Approval {
         let text = text.to_ascii_lowercase();
         match text.as_str() {
@@ -121,7 +121,7 @@ impl Approval {
         }
     }
 
-    /// What such a template is on a channel.
+    /// Returns the sending permission of a template with this approval on a channel.
     pub fn on(self, channel: &str) -> Standing {
         match self {
             _ if channel != "whatsapp" => Standing::Template,
@@ -132,48 +132,48 @@ impl Approval {
     }
 }
 
-/// What a content is where it is to be sent.
+/// Sending permission of a content on a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// May be sent at any time.
     Template,
-    /// Only while the person's window is open.
+    /// May be sent only while the contact's conversation window is open.
     FreeText,
-    /// Not at all.
+    /// May not be sent.
     Barred,
 }
 
-/// A template in one language.
+/// Template in one language.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// Who says so.
+    /// Origin.
     pub source: Source,
-    /// Twilio's name: `HX..`
+    /// Twilio's id: `HX..`
     pub content_sid: String,
-    /// What people call it; in each language the same.
+    /// Name for people; the same in every language.
     pub name: String,
-    /// Its language.
+    /// Language.
     pub locale: Locale,
-    /// Whether WhatsApp lets it be sent.
+    /// WhatsApp's approval.
     pub approval: Approval,
-    /// Why not, if WhatsApp says that.
+    /// WhatsApp's reason for a rejection, if it gave one.
     pub reason: String,
-    /// What it is for, if that is known.
+    /// Category, if known.
     pub category: Option<Category>,
-    /// The names of its places: `1`, `2`, ..
+    /// Names of its variables: `1`, `2`, ..
     pub variables: BTreeSet<String>,
-    /// Its text, if it has one and it is known.
+    /// Text, if it has one and it is known; otherwise empty.
     pub text: String,
-    /// Whether WhatsApp shows anything of it beside the text: a header, buttons, media. False where nobody knows.
+    /// Whether WhatsApp shows more than the text: a header, buttons, media. False if unknown.
     pub has_others: bool,
-    /// Changes with whatever is shown of it: in text, buttons, media.
+    /// Digest of all visible content: text, buttons, media.
     pub digest: String,
-    /// When anything of that last changed, in milliseconds since 1970.
+    /// Time of the last change, in milliseconds since 1970.
     pub changed_at_ms: i64,
 }
 
 impl Template {
-    /// What tells it from the others of its source.
+    /// Returns the key that is unique among the templates of its source.
     pub fn reference(&self) -> String {
         match self.source {
             Source::Twilio => self.content_sid.clone(),
@@ -182,12 +182,12 @@ impl Template {
     }
 }
 
-/// Whether it can be a name: something, of no more than so many characters, and on one line.
+/// Returns whether a text can be a template name: not empty, within the maximum length, and on one line.
 pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= LONGEST_NAME && !text.chars().any(char::is_control)
 }
 
-/// Whether it is Twilio's name of a template: `HX` and 32 hexadecimal digits.
+/// Returns whether a text is Twilio's id of a template: `HX` and 32 hexadecimal digits.
 pub fn is_content_sid(text: &str) -> bool {
     text.strip_prefix("HX")
         .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
