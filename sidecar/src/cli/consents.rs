@@ -1,4 +1,4 @@
-//! `twilio-edge consents`: what people agreed to, with the evidence: recorded, taken back, listed, and exchanged as lists.
+//! `twilio-edge consents`: consents of contacts with their evidence: record, withdraw, list, import and export.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -30,18 +30,17 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Record that a person agreed
+    /// Record a consent
     Record(Evidence),
-    /// Record that a person took it back
+    /// Record the withdrawal of a consent
     Withdraw(Evidence),
-    /// List what counts, in the order of numbers
+    /// List the consents in effect, ordered by number
     List(Wanted),
-    /// Record everything on a list: CSV with columns number, category, source and, where there is something to say,
-    /// channel, state, at, proof, ip, user_agent
+    /// Import a list: CSV with columns number, category, source and, optionally, channel, state, at, proof, ip, user_agent
     Import {
-        /// The list; - is standard input
+        /// File to import; - reads standard input
         file: PathBuf,
-        /// Leave bad lines out; without, one bad line refuses the list
+        /// Skip bad lines; without it, one bad line refuses the list
         #[arg(long)]
         partial: bool,
         #[command(flatten)]
@@ -49,7 +48,7 @@ enum Verb {
         #[command(flatten)]
         place: Place,
     },
-    /// Print everything that was ever said, as CSV
+    /// Print all recorded events as CSV
     Export {
         #[command(flatten)]
         place: Place,
@@ -58,24 +57,24 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Evidence {
-    /// In any sensible spelling: "+1 415 555 2671", whatsapp:+14155552671
+    /// Number in any common spelling: "+1 415 555 2671", whatsapp:+14155552671
     number: String,
-    /// To which messages: marketing, utility, authentication, service
+    /// Category of the messages: marketing, utility, authentication, service
     #[arg(long, value_parser = category)]
     category: Category,
-    /// Where they said so: a form, a call, a contract
+    /// Origin of the consent: a form, a call, a contract
     #[arg(long)]
     source: String,
-    /// When: a day (UTC) or a time as in 2026-11-23T12:00:00Z; now if not said
+    /// Time of the consent: a day (UTC) or a time as in 2026-11-23T12:00:00Z; default: now
     #[arg(long, value_name = "TIME", value_parser = period::instant)]
     at: Option<i64>,
-    /// What they were shown, and said
+    /// Text that the contact saw, and the answer
     #[arg(long)]
     proof: Option<String>,
-    /// The address they came from
+    /// IP address of the contact
     #[arg(long)]
     ip: Option<String>,
-    /// What they used
+    /// User agent of the contact
     #[arg(long)]
     user_agent: Option<String>,
     #[command(flatten)]
@@ -88,16 +87,16 @@ struct Evidence {
 
 #[derive(Debug, clap::Args)]
 struct Wanted {
-    /// Only of this number
+    /// Only this number
     #[arg(long)]
     number: Option<String>,
-    /// Only of this category
+    /// Only this category
     #[arg(long, value_parser = category)]
     category: Option<Category>,
-    /// Everything that was ever said
+    /// Show all recorded events
     #[arg(long)]
     history: bool,
-    /// At most so many
+    /// Largest number of consents
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
@@ -189,7 +188,7 @@ fn record(evidence: Evidence, state: State) -> ExitCode {
     )
 }
 
-/// Reads the person of a consent, which is always to one channel.
+/// Reads the contact of a consent, which always applies to one channel.
 async fn address(
     spelling: &Numbers,
     permissions: &Permissions,

@@ -1,5 +1,5 @@
-//! `twilio-edge deliveries`: what sinks are owed and what was given up, where the database is reached, beside a sidecar that
-//! runs. What it changes is in the audit.
+//! `twilio-edge deliveries`: pending deliveries to sinks, and dead letters, in the database and beside a running sidecar.
+//! Changes are recorded in the audit log.
 
 use std::{future::Future, process::ExitCode};
 
@@ -32,37 +32,37 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// How much waits and how much was given up, by sink
+    /// Count pending deliveries and dead letters by sink
     Status {
         #[command(flatten)]
         format: Format,
     },
-    /// What was given up, the latest first, and why
+    /// List dead letters with their errors, the latest first
     List {
-        /// Only of this sink
+        /// Only this sink
         #[arg(long)]
         sink: Option<String>,
-        /// Only of this account
+        /// Only this account
         #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
         tenant: Option<String>,
-        /// At most so many
+        /// Largest number of dead letters
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         #[command(flatten)]
         format: Format,
     },
-    /// Bring what was given up on its way again
+    /// Queue dead letters for delivery again
     Retry(Decided),
-    /// Never deliver what was given up
+    /// Discard dead letters for good
     Discard(Decided),
 }
 
-/// The account stays out of the group: where the environment names one, that alone does not say which are meant.
+/// The account is outside of the group: an account from the environment alone does not select any dead letters.
 #[derive(Debug, clap::Args)]
 struct Decided {
     #[command(flatten)]
     which: Which,
-    /// Only what belongs to this account
+    /// Only dead letters of this account
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     tenant: Option<String>,
 }
@@ -70,13 +70,13 @@ struct Decided {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct Which {
-    /// Their ids, as listed
+    /// Dead letter ids, as listed
     #[arg(conflicts_with = "all")]
     ids: Vec<i64>,
-    /// All of them
+    /// All dead letters
     #[arg(long)]
     all: bool,
-    /// With --all: only of this sink
+    /// With --all: only dead letters of this sink
     #[arg(long, requires = "all")]
     sink: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! `twilio-edge demo`, which is `make run`: Envoy with the filter, the sidecar on its embedded defaults and the
-//! demo backend, from the first check to the last process ended. What each of them does is their own business.
+//! `twilio-edge demo`, which is `make run`: Envoy with the filter, the sidecar on its embedded defaults and the demo
+//! backend, from the first check to the end of the last process. It does not know how these parts work.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +19,7 @@ use twilio_edge_demo::{
     self as demo, BACKEND_CLUSTER, EnvoyConfig, EnvoyConfigError, SIDECAR_CLUSTER,
 };
 
-/// How long the parts may take until all of them are ready. They take about a second.
+/// Time limit until all parts are ready. They take about a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
@@ -39,16 +39,16 @@ pub(super) struct Args {
     /// Port of Envoy's admin interface
     #[arg(long, env = "ADMIN_PORT", default_value_t = 9901)]
     admin_port: u16,
-    /// Folder of what the sidecar remembers; the next run carries on from it
+    /// Folder of the sidecar's data; the next run continues with it
     #[arg(long, default_value = "data")]
     data: PathBuf,
-    /// Envoy's program
+    /// Path of the Envoy program
     #[arg(long, default_value = ".venv/bin/envoy")]
     envoy: PathBuf,
-    /// Envoy's configuration, of the shape of the shipped one
+    /// Envoy's configuration, with the structure of the shipped one
     #[arg(long, default_value = "envoy/envoy.yaml")]
     config: PathBuf,
-    /// The compiled filter
+    /// Path of the compiled filter
     #[arg(long, default_value = "target/wasm/twilio_edge_filter.wasm")]
     wasm: PathBuf,
 }
@@ -69,7 +69,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Everything checked, nothing started yet.
+/// Demo whose checks have passed and whose processes have not started.
 struct Demo {
     args: Args,
     account: Account,
@@ -77,7 +77,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// All that is in the way, at once.
+    /// Runs all checks and returns every problem at once.
     fn prepare(args: Args) -> Result<Self, String> {
         let mut problems = Vec::new();
         for (file, remedy) in [
@@ -146,7 +146,7 @@ impl Demo {
         sidecar.env("TWILIO_EDGE_DEMO", "true");
         sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
         sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", "off");
-        // Whoever's account it is, nothing is sent to anybody.
+        // Messages go to the simulator whatever account is configured, so no contact receives one.
         sidecar.env("TWILIO_EDGE_SENDING_FILE", sending);
         sidecar.env("TWILIO_EDGE_SENDING_BASE_URL", format!("http://{}", self.args.simulator()));
         let statuses = format!("{}/twilio/status", self.account.origin);
@@ -165,13 +165,13 @@ impl Demo {
 
         let mut envoy = Command::new(&self.args.envoy);
         envoy.args(["--disable-hot-restart", "--log-level", "warning", "--log-format", "%l: %v"]);
-        // Access log lines at once, not when ten seconds are over: somebody is watching.
+        // Flushes access log lines at once instead of every ten seconds: the user watches them.
         envoy.args(["--file-flush-interval-msec", "50"]).arg("-c").arg(&self.envoy_config);
         envoy.envs(self.account.environment());
         start("envoy", envoy)
     }
 
-    /// Prints the banner as soon as all parts are ready, and returns only with what went wrong.
+    /// Prints the banner as soon as all parts are ready, and returns only on an error.
     async fn greet_when_ready(&self) -> String {
         for (part, address, path) in [
             ("sidecar", self.args.sidecar(), "/readyz"),
@@ -202,7 +202,7 @@ impl Demo {
         key::keep(&self.args.key(), self.args.sidecar(), create).await
     }
 
-    /// A command of ours on the demo's database.
+    /// Returns a command of this program that uses the demo's database.
     fn on_our_data(&self, us: &Path) -> Command {
         let mut command = Command::new(us);
         if env::var_os("DATABASE_URL").is_none() {
@@ -255,7 +255,7 @@ Try in another terminal:
         text
     }
 
-    /// How `sign` is called so that it signs and sends to this demo and not to one with other addresses.
+    /// Returns the `sign` command with options that make it sign for and send to this demo.
     fn sign_command(&self) -> String {
         let mut command = String::new();
         if self.args.edge_port != demo::EDGE_PORT {
@@ -289,7 +289,7 @@ impl Args {
         (Ipv4Addr::LOCALHOST, self.simulator_port).into()
     }
 
-    /// Where the key is that somebody tries it with.
+    /// Returns the path of the file with the API key for trying the demo.
     fn key(&self) -> PathBuf {
         self.data.join("demo.key")
     }
@@ -304,7 +304,7 @@ impl Args {
         ]
     }
 
-    /// The shipped configuration with this run's addresses, written beside the data.
+    /// Writes the shipped configuration with the addresses of this run beside the data, and returns its path.
     fn envoy_config(&self) -> Result<PathBuf, EnvoyConfigError> {
         let mut config = EnvoyConfig::load(&self.config)?;
         config.set_listener(self.edge())?;
@@ -318,13 +318,13 @@ impl Args {
     }
 }
 
-/// A message nobody has seen yet: with a fixed one, the second `make run` would call the first message a duplicate.
+/// Returns a new message SID: with a fixed one, the second `make run` would treat the first message as a duplicate.
 fn fresh_message_sid() -> String {
     let now = jiff::Timestamp::now().as_nanosecond();
     format!("SM{now:032x}")
 }
 
-/// Prints; a closed output is no reason to fail.
+/// Prints a line; a closed output is no failure.
 fn say(text: &str) {
     terminal::print_line(text);
 }
@@ -349,7 +349,7 @@ mod tests {
         Demo { args, account, envoy_config: PathBuf::new() }
     }
 
-    /// The commands in `text` that call this program with `sign`, without what a shell would take off them.
+    /// Returns the `sign` commands in `text`, without the shell's quoting.
     fn sign_commands(text: &str) -> Vec<Vec<String>> {
         text.lines()
             .filter_map(|line| line.split_once(" sign ").map(|(_, command)| command))

@@ -1,5 +1,5 @@
-//! `twilio-edge keys`: API keys made, listed and revoked where the database is reached, beside a sidecar that runs. What
-//! it does is in the audit like any other change.
+//! `twilio-edge keys`: creates, lists and revokes API keys in the database, while a sidecar may be running. Changes are
+//! recorded in the audit log.
 
 use std::{fmt::Write as _, future::Future, process::ExitCode};
 
@@ -17,7 +17,7 @@ use twilio_edge_platform::{
 use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
 use twilio_edge_store::{Key, Register};
 
-/// Keys asked for at a time.
+/// Keys per page.
 const PAGE: i64 = 500;
 
 #[derive(Debug, clap::Args)]
@@ -33,41 +33,41 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make a key, and show it: nobody can show it again
+    /// Create a key and print it; it cannot be printed again
     Create {
-        /// What it permits
+        /// Permissions of the key
         #[arg(long)]
         scope: ScopeName,
-        /// The only account it sees (AC..); without, all of them
+        /// Only account that the key can access (AC..); default: all accounts
         #[arg(long, value_name = "SID")]
         account: Option<String>,
-        /// What people call it
+        /// Name for people
         #[arg(long)]
         name: String,
     },
     /// List the keys, the newest first
     List {
-        /// Only those of this account (AC..)
+        /// Only keys of this account (AC..)
         #[arg(long, value_name = "SID")]
         account: Option<String>,
-        /// Also those that were revoked
+        /// Include revoked keys
         #[arg(long)]
         all: bool,
     },
-    /// Make a key invalid, for good: at once here, within a second at sidecars that run
+    /// Revoke a key for good: at once here, within a second at running sidecars
     Revoke {
-        /// Its id, as listed
+        /// Key id, as listed
         id: String,
     },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ScopeName {
-    /// A filter: claims, settlements, the accounts' keys
+    /// Filter: claims, settlements, the accounts' keys
     Edge,
-    /// An application
+    /// Application
     App,
-    /// An administrator: keys and audit
+    /// Administrator: keys and audit
     Admin,
 }
 

@@ -1,4 +1,5 @@
-//! How what the ledger knows is shown: as a table for people, as JSON or tab-separated for programs. Knows nothing of where it comes from.
+//! Output of ledger rows: a table for people, JSON or tab-separated values for programs. Does not depend on the source of
+//! the rows.
 
 use std::io;
 use std::process::ExitCode;
@@ -12,24 +13,24 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::terminal;
 
-/// How a list is printed.
+/// Format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
-    /// In columns, for people.
+    /// Aligned columns, for people.
     Table,
-    /// An array of objects.
+    /// Array of objects.
     Json,
-    /// Tab-separated, with a line of names; cells that a spreadsheet would take for formulas begin with an apostrophe.
+    /// Tab-separated, with a header line; cells that a spreadsheet would take for formulas begin with an apostrophe.
     Tsv,
 }
 
-/// The choice of one.
+/// Options that select the format.
 #[derive(Debug, clap::Args)]
 pub(super) struct Format {
-    /// How to print it
+    /// Output format
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     output: Output,
-    /// The same as --output json
+    /// Same as --output json
     #[arg(long, conflicts_with = "output")]
     json: bool,
 }
@@ -45,7 +46,7 @@ pub(super) fn print(output: Output, columns: &[&str], rows: &[Map<String, Value>
     write(&text(output, columns, rows))
 }
 
-/// What [`print`] prints.
+/// Returns the text that [`print`] writes.
 pub(super) fn text(output: Output, columns: &[&str], rows: &[Map<String, Value>]) -> String {
     match output {
         Output::Json => serde_json::to_string_pretty(rows).unwrap_or_default() + "\n",
@@ -56,12 +57,12 @@ pub(super) fn text(output: Output, columns: &[&str], rows: &[Map<String, Value>]
     }
 }
 
-/// Writes to standard output; who stops reading (`| head`) has seen enough.
+/// Writes to standard output; a closed pipe (`| head`) is no failure.
 pub(super) fn write(text: &str) -> ExitCode {
     written(terminal::print(text))
 }
 
-/// Writes data that a program reads back to standard output, as [`write`].
+/// Writes data that a program reads back to standard output, like [`write`].
 pub(super) fn write_data(data: &[u8]) -> ExitCode {
     written(terminal::print_data(data))
 }
@@ -97,7 +98,7 @@ fn table(columns: &[&str], rows: &[Map<String, Value>]) -> String {
     })
 }
 
-/// Text of one cell: a stranger's text must neither start a new line nor reach the terminal as a command.
+/// Formats one cell: a stranger's text must neither start a new line nor reach the terminal as a command.
 fn cell(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => String::new(),
@@ -107,16 +108,16 @@ fn cell(value: Option<&Value>) -> String {
     terminal::line(&text).into_owned()
 }
 
-/// From when to when, in milliseconds since 1970: the first is in it, the last is not.
+/// Period in milliseconds since 1970: the start is inclusive, the end exclusive.
 #[derive(Debug, clap::Args)]
 pub(super) struct Period {
-    /// Heard of on this day (UTC)
+    /// Only this day (UTC)
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = day, conflicts_with_all = ["since", "until"])]
     date_sent: Option<i64>,
-    /// Not before: a day (UTC) or a time as in 2026-11-23T12:00:00Z
+    /// Start, inclusive: a day (UTC) or a time as in 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = instant)]
     since: Option<i64>,
-    /// Before: a day (UTC) or a time
+    /// End, exclusive: a day (UTC) or a time
     #[arg(long, value_name = "TIME", value_parser = instant)]
     until: Option<i64>,
 }
@@ -156,8 +157,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the cells hold, there are as many lines and cells as rows and columns, none is a formula, and each is the
-        /// escaped text but for one apostrophe.
+        /// For any cells, the output has as many lines and cells as rows and columns, none is a formula, and each is the
+        /// escaped text except for one apostrophe.
         #[test]
         fn tsv_of_any_text_has_a_cell_for_each(
             rows in prop::collection::vec(prop::array::uniform2("['=+@\\-\t\r\n \"]{0,6}|\\PC{0,20}|(?s:.){0,10}"), 0..5),

@@ -1,4 +1,4 @@
-//! `twilio-edge messages`: what the sidecar knows of an account's messages, and the whole story of one.
+//! `twilio-edge messages`: list of an account's messages, and the history of one.
 
 use std::process::ExitCode;
 
@@ -19,11 +19,11 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Messages, the latest first
+    /// List messages, the latest first
     List(List),
-    /// One message, with everything that was heard of it
+    /// Show one message with its whole history
     Fetch {
-        /// The message
+        /// Message SID
         sid: String,
         #[command(flatten)]
         place: Place,
@@ -34,18 +34,18 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// Only those to this number: +15551234567 on every channel, whatsapp:+15551234567 on one
+    /// Only messages to this number: +15551234567 on every channel, whatsapp:+15551234567 on one
     #[arg(long, value_parser = ledger::number)]
     to: Option<Number>,
-    /// Only those from this number
+    /// Only messages from this number
     #[arg(long, value_parser = ledger::number)]
     from: Option<Number>,
     #[command(flatten)]
     period: Period,
-    /// Only those that have got this far: delivered, undelivered, ..
+    /// Only messages with this status: delivered, undelivered, ..
     #[arg(long)]
     status: Option<String>,
-    /// At most so many
+    /// Largest number of messages
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The commands of `twilio-edge`, one file each: its arguments and its `run`. Nothing else is decided here.
+//! Commands of `twilio-edge`: one file per command, with its arguments and its `run`. This file has no other logic.
 
 mod archive;
 mod backend;
@@ -43,7 +43,7 @@ use twilio_edge_platform::{file_access, terminal};
 /// Exit code of a command line that cannot be parsed.
 const WRONG_ARGUMENTS: u8 = 2;
 
-/// Proven webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
+/// Verified Twilio webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
 #[derive(Debug, Parser)]
 #[command(name = "twilio-edge", version, propagate_version = true)]
 struct Cli {
@@ -55,62 +55,62 @@ struct Cli {
 enum Command {
     /// Run the sidecar
     Serve(serve::Args),
-    /// Bring the database up to date and stop; `serve` does the same when it starts
+    /// Migrate the database and stop; `serve` migrates as well when it starts
     Migrate(migrate::Args),
-    /// Ask a sidecar of this machine whether it is ready
+    /// Check whether a sidecar on this machine is ready
     Health(health::Args),
-    /// Everything known of a number: its windows, messages and webhooks
+    /// Show the history of a number: its windows, messages and webhooks
     Story(story::Args),
-    /// What is known of messages: list them, tell the whole story of one
+    /// List messages, or show the history of one
     Messages(messages::Args),
-    /// The webhooks that came, with every parameter
+    /// List received webhooks with all their parameters
     Events(events::Args),
-    /// The templates of an account: list them, show one, read them from Twilio now
+    /// List, show or refresh the templates of an account
     Templates(templates::Args),
-    /// What is said of accounts: who they are, and what counts for them alone
+    /// List, show or change the profiles of accounts
     Tenants(tenants::Args),
-    /// Who must not be written to: add, remove, list, import, export
+    /// Add, remove, list, import or export suppressions
     Suppressions(suppressions::Args),
-    /// What people agreed to: record, withdraw, list, import, export
+    /// Record, withdraw, list, import or export consents
     Consents(consents::Args),
-    /// What sinks are owed; what was given up, and bringing it on its way again
+    /// Show deliveries to sinks; retry or discard dead letters
     Deliveries(deliveries::Args),
-    /// Deliver webhooks once more, to one sink
+    /// Deliver webhooks again to one sink
     Replay(replay::Args),
-    /// What waits for the archive, and ending that
+    /// Show or stop the archive queue
     Archive(archive::Args),
-    /// Ask a sidecar for one message, by its API
+    /// Send one message through the API of a sidecar
     Send(send::Args),
-    /// Messages that were taken on to be sent, and those of which nobody knows
+    /// List outbound messages, cancel one, or resolve an unknown one
     Sends(sends::Args),
-    /// Make, list and revoke the keys of the API
+    /// Create, list and revoke API keys
     Keys(keys::Args),
-    /// Take everything out of what was heard: of a message, of a person, of a time
+    /// Remove the stored content of a message, a person or a period
     Redact(redact::Args),
     /// Print the settings in effect, without secrets
     PrintConfig(print_config::Args),
-    /// Print a reference as Markdown: what may be configured, refused, measured
+    /// Print a reference table as Markdown: settings, refusals, metrics and others
     Reference(reference::Args),
     /// Run Envoy with the filter, the sidecar and a demo backend on this machine
     Demo(demo::Args),
-    /// Run the demo's application: it shows each webhook it gets
+    /// Run the demo's application, which prints each webhook it receives
     Backend(backend::Args),
-    /// Make a webhook signed as Twilio signs it: print it as curl, or send it
+    /// Create a webhook with Twilio's signature, and print it as a curl command or send it
     Sign(sign::Args),
-    /// Run a Twilio on this machine: REST, messages that get somewhere, signed webhooks, errors on demand
+    /// Run a simulator of Twilio on this machine: REST, message statuses, signed webhooks, errors on demand
     Simulator(simulator::Args),
-    /// Tell why a request was refused, and what would make its signature match
+    /// Explain why a request was refused, and what would make its signature match
     Explain(explain::Args),
     /// Compare the filter's verdicts with a file of signed requests
     Vectors(vectors::Args),
 }
 
-/// Parses the command line and runs the command it names.
+/// Parses the command line and runs its command.
 pub fn main() -> ExitCode {
     file_access::restrict_new_files();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // The error repeats arguments, and those may hold what strangers wrote.
+        // The error repeats arguments, which may contain text of strangers.
         Err(error) if error.use_stderr() => {
             terminal::complain(error.render().to_string().trim_end());
             return ExitCode::from(WRONG_ARGUMENTS);

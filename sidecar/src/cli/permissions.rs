@@ -1,5 +1,5 @@
-//! Where the commands that say who may be written to find what they change: of which account, in which database, beside a
-//! sidecar that runs. What they do is in the audit like any other change.
+//! Common part of the commands for suppressions and consents: the account, the database, and the spelling of numbers. The
+//! commands run beside a sidecar; their changes are recorded in the audit log.
 
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path, process::ExitCode};
 use twilio_edge_platform::terminal;
@@ -20,38 +20,38 @@ use twilio_edge_services::access::{
 };
 use twilio_edge_store::{Consents, StoreError, Tenants};
 
-/// How long an operator waits for one answer, at least.
+/// Shortest timeout of one database query for an operator, in milliseconds.
 const PATIENCE_MS: u64 = 60_000;
 
 /// Largest list that is read, in bytes: some million lines.
 const LARGEST: u64 = 1 << 27;
 
-/// Whose, and where they are.
+/// Account and database.
 #[derive(Debug, clap::Args)]
 pub(super) struct Place {
-    /// The account whose they are
+    /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
     pub(super) account: String,
     #[command(flatten)]
     sources: Sources,
 }
 
-/// How numbers are written.
+/// Spelling of numbers.
 #[derive(Debug, clap::Args)]
 pub(super) struct Numbers {
-    /// Of numbers without a country code: two letters, as in FR
+    /// Country of numbers without a country code: two letters, as in FR
     #[arg(long)]
     pub(super) region: Option<Region>,
-    /// The channel, where the number does not say
+    /// Channel of numbers that do not name one
     #[arg(long)]
     pub(super) channel: Option<String>,
 }
 
-/// Why a command did not do what it was to do.
+/// Failure of a command.
 pub(super) enum Failure {
-    /// The database did not do it.
+    /// The database failed.
     Store(StoreError),
-    /// What it was given is wrong.
+    /// The input is invalid.
     Given(String),
 }
 
@@ -68,7 +68,7 @@ impl From<String> for Failure {
 }
 
 impl Numbers {
-    /// Reads the person whom a text names; also one that the account knows under an address that nobody may invent.
+    /// Reads a contact; also accepts an address that is invalid for new contacts but already known to the account.
     pub(super) async fn person(
         &self,
         permissions: &Permissions,
@@ -80,7 +80,7 @@ impl Numbers {
         Ok(person?)
     }
 
-    /// What a line of a list does not say.
+    /// Returns the defaults for the fields that a line of a list omits.
     pub(super) fn about(&self, place: &Place, now_ms: i64) -> About {
         About {
             account_sid: place.account.clone(),
@@ -94,7 +94,7 @@ impl Numbers {
 }
 
 impl Place {
-    /// Opens the database, lets `act` work there and shows what it says with `show`.
+    /// Opens the database, runs `act` and prints its result with `show`.
     pub(super) fn work<T>(
         self,
         act: impl AsyncFnOnce(&Permissions, &Caller, &str) -> Result<T, Failure>,
@@ -133,7 +133,7 @@ impl Place {
     }
 }
 
-/// Returns the policy of the account: the configured one, with what its tenant says otherwise.
+/// Returns the policy of the account: the configured one with the changes of its tenant profile.
 pub(super) async fn policies(config: &Config, account_sid: &str) -> Result<Policies, StoreError> {
     let policies = Policies::new(config.policy.clone());
     let tenants = Tenants::open(&config.database).await?;
@@ -145,7 +145,7 @@ pub(super) async fn policies(config: &Config, account_sid: &str) -> Result<Polic
     Ok(policies)
 }
 
-/// All of a list, `-` for standard input.
+/// Reads a whole list; `-` is standard input.
 pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
     let problem = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut bytes = Vec::new();
@@ -161,8 +161,8 @@ pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The list and how many good lines it has, if it may be taken; its bad ones are told. Addresses that the account knows
-/// are good.
+/// Returns the list and the number of its good lines, if the list is accepted; reports the bad lines. Addresses that the
+/// account already knows are good.
 pub(super) async fn accepted<C: AsRef<[u8]>, T>(
     permissions: &Permissions,
     account_sid: &str,
@@ -189,7 +189,7 @@ pub(super) async fn accepted<C: AsRef<[u8]>, T>(
     }
 }
 
-/// Walks over a list, a page at a time, up to a limit: `ask` is told after which row and how many, `page` what is found.
+/// Iterates over a list page by page up to a limit: `ask` gets the last row and the page size, `page` gets the rows.
 pub(super) async fn each_page<T>(
     mut limit: usize,
     mut ask: impl AsyncFnMut(Option<&Cursor>, i64) -> Result<Vec<T>, StoreError>,

@@ -1,5 +1,5 @@
-//! `twilio-edge redact`: what is taken out of the ledger at once, because somebody has the right to it, where the database is
-//! reached and beside a sidecar that runs.
+//! `twilio-edge redact`: removes stored content from the ledger at once, for instance at the request of the data subject.
+//! Works on the database, beside a running sidecar.
 
 use std::process::ExitCode;
 
@@ -21,25 +21,25 @@ use twilio_edge_store::Sweeper;
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["message_sid", "number", "since", "until"])))]
 pub(super) struct Args {
-    /// Everything that was heard of this message
+    /// Everything about this message
     #[arg(long, value_name = "SID")]
     message_sid: Option<String>,
-    /// Everything of this person: +15551234567 on every channel, whatsapp:+15551234567 on one
+    /// Everything about this number: +15551234567 on every channel, whatsapp:+15551234567 on one
     #[arg(long, value_parser = number)]
     number: Option<Number>,
-    /// Heard of then or later: a day (UTC) or a time as in 2026-11-23T12:00:00Z
+    /// Start, inclusive: a day (UTC) or a time as in 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = instant)]
     since: Option<i64>,
-    /// Heard of before
+    /// End, exclusive
     #[arg(long, value_name = "TIME", value_parser = instant)]
     until: Option<i64>,
     /// Only count
     #[arg(long)]
     dry_run: bool,
-    /// Delete what no copy can come of any more; of the rest everything is taken out
+    /// Delete rows of which no duplicate can arrive any more; redact the others
     #[arg(long)]
     delete: bool,
-    /// The account whose they are
+    /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     account: String,
     /// Print JSON, for scripts

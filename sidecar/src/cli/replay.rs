@@ -1,5 +1,5 @@
-//! `twilio-edge replay`: webhooks of the ledger or of the archive once more to one sink, where the database is reached. It puts them on their way;
-//! a sidecar delivers them. One that is interrupted is carried on by any sidecar, or by `--resume`.
+//! `twilio-edge replay`: delivers webhooks of the ledger or the archive again to one sink. It writes the deliveries to the
+//! database; a sidecar sends them. An interrupted replay is continued by any sidecar, or by `--resume`.
 
 use std::{
     process::ExitCode,
@@ -23,46 +23,46 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::{ArchiveQueue, Outbox, Replay, StoreError};
 
-/// What the bar counts to.
+/// Length of the progress bar.
 const WHOLE: u64 = 1000;
 
-/// How long somebody else's step is waited for.
+/// Interval between two checks while another process does the step.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How often progress is told where it stays on the screen.
+/// Interval of progress lines on an output that is not a terminal.
 const LINE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["message_sid", "since", "until", "resume"])))]
 pub(super) struct Args {
-    /// Everything that was heard of this message
+    /// Only webhooks of this message
     #[arg(long, value_name = "SID", requires = "tenant")]
     message_sid: Option<String>,
-    /// Received then or later: a day (UTC) or a time as in 2026-11-23T12:00:00Z
+    /// Earliest time of receipt: a day (UTC) or a time as in 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = instant)]
     since: Option<i64>,
-    /// Received before; else until now
+    /// End of the time of receipt, exclusive; default: now
     #[arg(long, value_name = "TIME", value_parser = instant)]
     until: Option<i64>,
-    /// Only of this class
+    /// Only this class
     #[arg(long, value_parser = class)]
     class: Option<Class>,
-    /// Only of this account
+    /// Only this account
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     tenant: Option<String>,
-    /// To whom: the name of a sink
+    /// Name of the sink
     #[arg(long = "to", value_name = "SINK", required_unless_present = "resume")]
     sink: Option<String>,
-    /// From where: the ledger, or the archive for what the ledger does not have any more
+    /// Source: the ledger, or the archive for webhooks that the ledger has deleted
     #[arg(long, value_name = "WHERE", value_parser = origin, default_value = "ledger")]
     from: Origin,
     /// Only count
     #[arg(long)]
     dry_run: bool,
-    /// Carry on the replay of this id, which was interrupted
+    /// Continue the interrupted replay with this id
     #[arg(long, value_name = "ID", conflicts_with_all = ["message_sid", "since", "until", "class", "sink", "from", "dry_run"])]
     resume: Option<String>,
-    /// Webhooks of one transaction
+    /// Webhooks per transaction
     #[arg(long, default_value_t = STEP, value_parser = clap::value_parser!(u32).range(1..=5000))]
     step: u32,
     #[command(flatten)]
@@ -103,7 +103,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Whether the sidecars of this configuration know the sink: what nobody delivers would wait for ever.
+/// Checks that the configuration has the sink: deliveries to an unknown sink would wait for ever.
 fn is_there(config: &Config, sink: &str) -> Result<(), String> {
     let file = config.sinks.file.as_str();
     if file.is_empty() {
@@ -136,7 +136,7 @@ async fn replay(config: &Config, args: Args) -> Result<String, String> {
     })
 }
 
-/// Why there is no replay, or no more of it for now.
+/// Reason why a replay does not start or continue.
 enum Refused {
     Asked(Refusal),
     Stopped(Stopped),
@@ -187,7 +187,7 @@ async fn carried_out(shelves: &ReplaySources, args: Args) -> Result<String, Refu
         return Ok(format!("{} would be delivered to {}\n", counts(&counted), counted.sink));
     }
     if args.resume.is_none() {
-        // Before anybody is told that it has begun.
+        // The archive is listed before the replay is recorded as begun.
         if replay.is_of_archive() {
             shelves.steps(&replay).await?;
         }
@@ -202,7 +202,7 @@ fn counts(replay: &Replay) -> String {
     format!("{found} webhooks found, {left_out} left out that are not whole any more, {queued}")
 }
 
-/// Carries it on to its end, and tells how far it is: as a bar on a terminal, else as lines.
+/// Continues the replay to its end and prints its progress: as a bar on a terminal, else as lines.
 async fn told(shelves: &ReplaySources, mut replay: Replay, step: u32) -> Result<Replay, Refused> {
     let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {msg} {elapsed}") {
@@ -227,7 +227,7 @@ async fn told(shelves: &ReplaySources, mut replay: Replay, step: u32) -> Result<
             }
         }
         if !replay.is_done() {
-            // A sidecar carries it on as well.
+            // A sidecar may continue the replay at the same time.
             tokio::time::sleep(LOOK).await;
             let moved = shelves.outbox.replay(&id, None).await?;
             replay = moved.ok_or_else(|| Refusal::Invalid(format!("there is no replay {id}")))?;
@@ -238,7 +238,7 @@ async fn told(shelves: &ReplaySources, mut replay: Replay, step: u32) -> Result<
     Ok(replay)
 }
 
-/// Which part of its time it has looked through, 0 to 1.
+/// Returns the share of the period that the replay has processed, 0 to 1.
 fn part(first_ms: i64, replay: &Replay) -> f64 {
     let whole = replay.until_ms.saturating_sub(first_ms).max(1) as f64;
     (replay.through_ms().saturating_sub(first_ms) as f64 / whole).clamp(0.0, 1.0)

@@ -1,5 +1,5 @@
-//! `twilio-edge send`: asks a sidecar for one message, as an application does: by its API, with a key. It has an Idempotency-Key
-//! in any case: if no answer comes, the same command with that key sends it once.
+//! `twilio-edge send`: sends one message through the API of a sidecar with an API key, as an application does. Every request
+//! has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -9,67 +9,67 @@ use ureq::{Agent, http::Request};
 use super::{credentials::variable, listing};
 use crate::cli::failure::fail;
 
-/// Where a key is, if no file has it.
+/// Environment variable with the API key, for calls without a key file.
 const KEY: &str = "TWILIO_EDGE_API_KEY";
 
-/// How long an answer may take, beside what is waited for.
+/// Time limit of an answer, in addition to `--wait`.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longest file of a key, in bytes.
+/// Largest key file, in bytes.
 const LARGEST_KEY: usize = 4096;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// To whom: +15551234567, whatsapp:+15551234567
+    /// Recipient: +15551234567, whatsapp:+15551234567
     #[arg(long, value_name = "NUMBER")]
     to: String,
-    /// From which number of ours; without this and --service, a route says it
+    /// Sender; without this and --service, a route selects it
     #[arg(long, value_name = "NUMBER", conflicts_with = "service")]
     from: Option<String>,
-    /// Through which Messaging Service: MG..
+    /// Messaging Service that sends: MG..
     #[arg(long, value_name = "SID")]
     service: Option<String>,
     /// Text
     #[arg(long, required_unless_present_any = ["media", "content_sid", "template"])]
     body: Option<String>,
-    /// A medium, by its URL; may be given several times
+    /// URL of a medium; may be repeated
     #[arg(long, value_name = "URL")]
     media: Vec<String>,
-    /// A template, by Twilio's name of it: HX..
+    /// Template by its SID at Twilio: HX..
     #[arg(long, value_name = "SID", conflicts_with_all = ["body", "media", "template"])]
     content_sid: Option<String>,
-    /// A template, by its name in the catalogue
+    /// Template by its name in the catalogue
     #[arg(long, value_name = "NAME", conflicts_with_all = ["body", "media"])]
     template: Option<String>,
-    /// The language of the template: en_US
+    /// Language of the template: en_US
     #[arg(long, requires = "template")]
     locale: Option<String>,
-    /// What stands in a place of the template, as 1=Ada; may be given several times
+    /// Value of a template variable, as 1=Ada; may be repeated
     #[arg(long = "variable", value_name = "NAME=TEXT", value_parser = pair)]
     variables: Vec<(String, String)>,
-    /// What it is for: authentication, utility, service, marketing
+    /// Category: authentication, utility, service, marketing
     #[arg(long)]
     category: Option<String>,
-    /// Not before this time, RFC 3339
+    /// Earliest send time, RFC 3339
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Only say what every rule says of it
+    /// Only print the verdict of every rule
     #[arg(long)]
     dry_run: bool,
-    /// Wait so many seconds for what Twilio says
+    /// Wait up to this many seconds for Twilio's answer
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "4",
         value_parser = clap::value_parser!(u32).range(0..=60))]
     wait: Option<u32>,
-    /// What this request is called; of two with the same one, one is sent
+    /// Idempotency key; of two requests with the same key, one is sent
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Whose message it is, for a key that is bound to no account: AC..
+    /// Account of the message, for a key that is bound to no account: AC..
     #[arg(long, value_name = "SID")]
     account: Option<String>,
-    /// The sidecar
+    /// URL of the sidecar
     #[arg(long, env = "TWILIO_EDGE_API_URL", default_value = "http://127.0.0.1:8081")]
     url: String,
-    /// A file with a key of scope app; without it, TWILIO_EDGE_API_KEY has one
+    /// File with an API key of scope app; default: TWILIO_EDGE_API_KEY
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
@@ -114,7 +114,7 @@ impl Args {
         }
     }
 
-    /// Status, and what to show of the answer.
+    /// Sends the request; returns the HTTP status and the text to print.
     fn ask(&self, token: &str, key: &str) -> Result<(u16, String), String> {
         let wait = Duration::from_secs(self.wait.unwrap_or_default().into());
         let agent = Agent::config_builder()
@@ -189,7 +189,7 @@ impl Args {
     }
 }
 
-/// A refusal, in one line.
+/// Formats a problem document as one line.
 fn problem(body: &Value) -> String {
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     let (code, title, detail, remedy) =

@@ -1,5 +1,5 @@
-//! `twilio-edge sends`: messages that were taken on, and what an operator decides about those of which nobody knows whether
-//! they were sent. What it changes is in the audit.
+//! `twilio-edge sends`: outbound messages, and the operator's decision about those whose outcome at Twilio is unknown.
+//! Changes are recorded in the audit log.
 
 use std::process::ExitCode;
 
@@ -29,27 +29,27 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Messages that were taken on, the latest first
+    /// List outbound messages, the latest first
     List {
-        /// Only in this state: queued, attempting, sent, refused, unknown, not_sent, canceled
+        /// Only messages in this state: queued, attempting, sent, refused, unknown, not_sent, canceled
         #[arg(long)]
         state: Option<String>,
-        /// At most so many
+        /// Largest number of messages
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
         #[command(flatten)]
         format: Format,
     },
-    /// Take one back that nobody has begun to send
+    /// Cancel a message that is not yet being sent
     Cancel {
-        /// Its id: ms_..
+        /// Message id: ms_..
         id: String,
     },
-    /// Say of one that is unknown whether it was sent, as Twilio's console has it
+    /// Record whether an unknown message was sent, according to Twilio's console
     Resolve {
-        /// Its id: ms_..
+        /// Message id: ms_..
         id: String,
-        /// It was sent, by this name of Twilio's: SM.., MM..
+        /// SID of the message at Twilio, if it was sent: SM.., MM..
         #[arg(
             long,
             value_name = "MESSAGE_SID",
@@ -57,7 +57,7 @@ enum Verb {
             required_unless_present = "not_sent"
         )]
         sent: Option<String>,
-        /// It was not: ask for it again, if it is still wanted
+        /// Record that it was not sent; send it again yourself if it is still wanted
         #[arg(long)]
         not_sent: bool,
     },

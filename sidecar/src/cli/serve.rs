@@ -1,5 +1,5 @@
-//! `twilio-edge serve`: the sidecar, from its settings to its last written event. Puts the parts together and takes them
-//! apart in order; what they do is theirs.
+//! `twilio-edge serve`: the sidecar, from its settings to its last written event. Starts the parts and stops them in order;
+//! their logic is elsewhere.
 
 use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::{StoreError, Stores, histories::Histories};
 
-/// How long to leave a database alone that did not answer at start.
+/// Pause before another attempt at a database that did not answer at start.
 const AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Logs settings that are good but rarely meant.
+/// Logs settings that are valid but rarely intended.
 fn warn(config: &Config) {
     if config.demo {
         tracing::warn!(
@@ -146,7 +146,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     };
     let retention = tokio::spawn(job.run());
     let tenants = Tenants::new(stores.tenants(), stores.policies(), rulebook.clone(), &config);
-    // From the first webhook on, each account has what is said of it.
+    // Loaded before the first webhook, so that each account has its profile.
     let patience = Duration::from_millis(config.database.connect_timeout_ms);
     let deadline = Instant::now() + patience;
     read_first(|| tenants.refresh(), deadline)
@@ -173,7 +173,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         .map_err(|problem| format!("media.{problem}"))?
         .keeping(library);
     let templates = Templates::new(stores.templates());
-    // From the first status on, what is sent instead of a message is found.
+    // Loaded before the first status, so that the fallback of a message is found.
     read_first(|| templates.refresh(), deadline)
         .await
         .map_err(|error| format!("the templates {error}"))?;
@@ -201,7 +201,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         max_answer_bytes: config.leases.max_answer_bytes,
         redirects: Redirects::default(),
     };
-    // Without credentials there is nothing to send, and nothing that was begun is touched.
+    // Without credentials no message is sent, and messages that were begun stay unchanged.
     let senders = (!sending.twilio.is_off()).then(|| {
         let refusals = Refusals {
             stores: stores.clone(),
@@ -277,7 +277,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     reading.abort();
     syncing.inspect(tokio::task::JoinHandle::abort);
     cleaning.iter().for_each(|cleaning| cleaning.abort());
-    // The routers are gone, and with them the last who claims or settles.
+    // The routers are gone, and with them every claim and settlement.
     histories.close().await;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     if let Some((senders, reconciler)) = senders {
@@ -303,7 +303,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     Ok(())
 }
 
-/// Has webhooks queued for the archive, and the queue worked on, where there is one.
+/// Starts the archive queue and its worker, if an archive is configured.
 async fn archive_webhooks(
     archive: Option<Archive>,
     stores: &Stores,
@@ -328,7 +328,7 @@ async fn archive_webhooks(
     Ok(Some(tokio::spawn(archivist.run())))
 }
 
-/// A start has longer than a claim: a database that is slow at first is asked again until then.
+/// Retries a load until the deadline: the start may take longer than a claim, and a database can be slow at first.
 async fn read_first<R: Future<Output = Result<(), StoreError>>>(
     refresh: impl Fn() -> R,
     deadline: Instant,
@@ -342,14 +342,15 @@ async fn read_first<R: Future<Output = Result<(), StoreError>>>(
     }
 }
 
-/// Tells this process from every other that ever was: what it holds must not be taken for its successor's.
+/// Returns a name that no other process has had, so that the leases of this process are not taken for those of its
+/// successor.
 fn courier_name() -> String {
     let dice = getrandom::u64().unwrap_or_default();
     format!("{}-{dice:016x}", std::process::id())
 }
 
-/// Serves until told to stop and then until requests under way are answered, but not beyond `limit`. The time at
-/// which that limit ends.
+/// Serves until the stop signal and then until running requests are answered, at most for `limit`. Returns the time at which
+/// that limit ends.
 async fn until_stopped(
     doors: Vec<(Door, axum::Router, Admission)>,
     stop: impl Future<Output = ()> + Send + 'static,

@@ -1,7 +1,7 @@
-//! `twilio-edge sign`: a webhook signed as Twilio signs it, printed as a curl command or sent.
+//! `twilio-edge sign`: a webhook with Twilio's signature, printed as a curl command or sent.
 //!
-//! Decides: what is asked for on the command line and whether it makes sense. What a webhook looks like is in
-//! `webhook.rs`, how it is printed in `curl.rs`, how it is sent in `send.rs`.
+//! Decides: whether the arguments of the command line make sense. `webhook.rs` builds the webhook, `curl.rs` prints it,
+//! `send.rs` sends it.
 
 mod curl;
 mod send;
@@ -17,10 +17,10 @@ use super::credentials::{self, variable};
 use twilio_edge_demo as demo;
 use twilio_edge_simulator::webhook::{self, Channel, Content, Message, Parameters, Signed};
 
-/// Most webhooks one call makes.
+/// Largest number of webhooks per call.
 const MAX_COUNT: u32 = 1000;
 
-/// What a message goes through when all is well; the first is sent by Messaging Services only.
+/// Statuses of a successful message; only Messaging Services send the first one.
 const SEQUENCE: [&str; 4] = ["queued", "sent", "delivered", "read"];
 
 #[derive(Debug, clap::Args)]
@@ -36,9 +36,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Kind {
-    /// A message that somebody sends
+    /// Inbound message
     Inbound {
-        /// What it says
+        /// Text of the message
         #[arg(long, default_value = "Hello")]
         body: String,
         #[command(flatten)]
@@ -54,23 +54,23 @@ enum Kind {
         #[command(flatten)]
         options: Options,
     },
-    /// A message with pictures
+    /// Inbound message with pictures
     Media {
-        /// How many
+        /// Number of pictures
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
         count: u32,
-        /// What it says
+        /// Text of the message
         #[arg(long, default_value = "")]
         body: String,
         #[command(flatten)]
         options: Options,
     },
-    /// Where a message of ours has got to
+    /// Status callback of an outbound message
     Status {
         /// queued, sent, delivered, read, failed, undelivered, ..
         #[arg(long, default_value = "delivered", conflicts_with = "sequence")]
         status: String,
-        /// Why it failed
+        /// Error code of a failure
         #[arg(long)]
         error_code: Option<String>,
         /// All of queued, sent, delivered, read; for SMS without the last
@@ -81,19 +81,19 @@ enum Kind {
     },
     /// One message several times, as Twilio retries
     Duplicates {
-        /// How often
+        /// Number of copies
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT as i64))]
         count: u32,
-        /// Send them at once, not one after the other
+        /// Send them at the same time instead of one after the other
         #[arg(long, requires = "send")]
         concurrent: bool,
-        /// What it says
+        /// Text of the message
         #[arg(long, default_value = "Hello")]
         body: String,
         #[command(flatten)]
         options: Options,
     },
-    /// Neither message nor status: a call, or any JSON with its hash in the URL
+    /// Neither message nor status: a call, or any JSON whose hash is in the URL
     Other {
         /// Body to send instead of a form
         #[arg(long)]
@@ -105,40 +105,40 @@ enum Kind {
 
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// Send it and show the answer, instead of printing a curl command
+    /// Send it and print the answer, instead of printing a curl command
     #[arg(long)]
     send: bool,
-    /// The message's SID, to repeat one; fresh otherwise
+    /// Message SID, to repeat a message; default: a new one
     #[arg(long, value_name = "SM..")]
     message_sid: Option<String>,
-    /// Who sends it
+    /// Sender
     #[arg(long, value_name = "NUMBER")]
     from: Option<String>,
-    /// Who gets it
+    /// Recipient
     #[arg(long, value_name = "NUMBER")]
     to: Option<String>,
-    /// How it travels
+    /// Channel
     #[arg(long, value_enum, default_value = "whatsapp")]
     channel: Channel,
-    /// Adds a parameter, or sets one; may be repeated
+    /// Add or replace a parameter; may be repeated
     #[arg(long = "param", value_name = "NAME=VALUE")]
     parameters: Vec<String>,
-    /// GET puts the parameters into the URL
+    /// HTTP method; GET puts the parameters into the URL
     #[arg(long, default_value = "POST", value_parser = ["GET", "POST"])]
     method: String,
     /// Path and query of the webhook [default: /twilio/inbound, /twilio/status or /twilio/other]
     #[arg(long)]
     path: Option<String>,
-    /// The public origin, which is signed [env: PUBLIC_ORIGIN] [default: where it is sent]
+    /// Public origin, which is signed [env: PUBLIC_ORIGIN] [default: the value of --edge]
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
-    /// Where it is sent [default: http://127.0.0.1:8080, or EDGE_PORT]
+    /// URL of the edge that receives it [default: http://127.0.0.1:8080, or EDGE_PORT]
     #[arg(long, alias = "to-url", value_name = "URL")]
     edge: Option<String>,
-    /// Whose webhook it is [env: TWILIO_ACCOUNT_SID]
+    /// Account of the webhook [env: TWILIO_ACCOUNT_SID]
     #[arg(long, value_name = "AC..")]
     account: Option<String>,
-    /// A file whose first line is the auth token [env: TWILIO_AUTH_TOKEN]
+    /// File whose first line is the auth token [env: TWILIO_AUTH_TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -185,7 +185,7 @@ fn sign(kind: Kind) -> Result<ExitCode, String> {
     let all: Vec<_> = std::iter::repeat_n(all, copies).flatten().collect();
 
     let host = authority(&origin).filter(|host| Some(*host) != authority(&edge)).map(str::to_owned);
-    // A comment to the shell that the commands below are pasted into.
+    // Shell comment, since the commands below are pasted into a shell.
     let mark = if options.send { "" } else { "# " };
     terminal::print_line(&format!(
         "{mark}MessageSid {message_sid} (repeat it with --message-sid), signed for {origin}{target}"
@@ -218,7 +218,7 @@ impl Kind {
         }
     }
 
-    /// Path and query that are signed.
+    /// Returns the path and query to sign.
     fn target(&self) -> Result<String, String> {
         let default = match self {
             Kind::Status { .. } => "/twilio/status",
@@ -235,7 +235,7 @@ impl Kind {
         Ok(target.to_owned())
     }
 
-    /// What is sent, each with the name of what happened.
+    /// Returns the contents to send, each with the name of its event.
     fn contents(&self, message: &Message<'_>) -> Result<Vec<(String, Content)>, String> {
         let options = self.options();
         let inbound = |body: &str, media| vec![(String::new(), message.inbound(body, media))];
@@ -282,7 +282,7 @@ impl Options {
     }
 }
 
-/// `scheme://host[:port]` and nothing more, so that origin and path are the URL.
+/// Checks that the text is `scheme://host[:port]` and nothing more, so that origin and path form the URL.
 fn checked_origin(text: &str) -> Result<String, String> {
     let origin = text.strip_suffix('/').unwrap_or(text);
     match authority(origin) {

@@ -1,4 +1,5 @@
-//! `twilio-edge simulator`: a Twilio on this machine until it is told to stop; `simulator reply` makes a person write.
+//! `twilio-edge simulator`: runs a simulator of Twilio until a stop signal; `simulator reply` sends a message of a contact
+//! to it.
 
 use std::fs;
 use std::io;
@@ -27,25 +28,25 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// A person writes to one of the senders
+    /// Send a message from a contact to one of the senders
     Reply {
-        /// Who writes: +14155550123, or whatsapp:+14155550123
+        /// Number of the contact: +14155550123, or whatsapp:+14155550123
         #[arg(long)]
         from: String,
-        /// To whom
+        /// Sender that receives the message
         #[arg(long)]
         to: String,
-        /// Where the simulator is
+        /// URL of the simulator
         #[arg(long, default_value = "http://127.0.0.1:8083")]
         simulator: String,
-        /// What is said
+        /// Text of the message
         body: String,
     },
 }
 
 #[derive(Debug, clap::Args)]
 struct Serve {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8083")]
     listen: SocketAddr,
     /// TOML with [[account]] sid, auth_token, api_keys = [["SK..", ".."]]; else TWILIO_ACCOUNT_SID, or the demo's account
@@ -57,28 +58,28 @@ struct Serve {
     /// Milliseconds from one status of a message to the next
     #[arg(long, default_value_t = 300)]
     step_ms: u32,
-    /// How many times as fast everything is that takes time: statuses, queues, schedules, the window of 24 hours
+    /// Speed factor for statuses, queues, schedules and the window of 24 hours
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     speed: u32,
-    /// Requests of an account that are answered in a second; the others get 429 and 20429. 0: all are
+    /// Requests per second and account; further ones get 429 and 20429. 0: no limit
     #[arg(long, default_value_t = 0)]
     requests_per_second: u32,
-    /// Messages a sender sends in a second
+    /// Messages per second and sender
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=1000))]
     mps: u32,
-    /// How long it takes to answer a request for a message; the message is there after half of it
+    /// Time to answer a request for a message, in milliseconds; the message exists after half of it
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60_000))]
     latency_ms: u32,
-    /// Messages that are remembered
+    /// Largest number of stored messages
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     capacity: u32,
-    /// Send free texts to WhatsApp without a message of that person within 24 hours
+    /// Allow free texts to WhatsApp without a message of the contact within 24 hours
     #[arg(long)]
     no_windows: bool,
-    /// Where people's messages are told
+    /// Webhook URL for inbound messages
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/twilio/inbound")]
     inbound_url: String,
-    /// Where they are told when that fails
+    /// Webhook URL that is called if the first one fails
     #[arg(long, value_name = "URL")]
     inbound_fallback_url: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `twilio-edge suppressions`: who must not be written to: added, ended, listed, and exchanged as lists.
+//! `twilio-edge suppressions`: numbers that must not receive messages: add, remove, list, import and export.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -26,9 +26,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Suppress numbers, from now on
+    /// Suppress numbers from now on
     Add {
-        /// In any sensible spelling: "+1 415 555 2671", whatsapp:+14155552671
+        /// Numbers in any common spelling: "+1 415 555 2671", whatsapp:+14155552671
         #[arg(required = true)]
         numbers: Vec<String>,
         #[command(flatten)]
@@ -40,7 +40,7 @@ enum Verb {
     },
     /// End every suppression of a number, on one channel or all
     Remove {
-        /// In any sensible spelling
+        /// Number in any common spelling
         number: String,
         #[command(flatten)]
         spelling: Numbers,
@@ -49,13 +49,13 @@ enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// List them, in the order of numbers
+    /// List suppressions, ordered by number
     List(Wanted),
-    /// Suppress everybody on a list: CSV with a column `number` and, where the number does not say, `channel`
+    /// Suppress every number of a list: CSV with a column `number` and, where the number does not name it, `channel`
     Import {
-        /// The list; - is standard input
+        /// File to import; - reads standard input
         file: PathBuf,
-        /// Leave bad lines out; without, one bad line refuses the list
+        /// Skip bad lines; without it, one bad line refuses the list
         #[arg(long)]
         partial: bool,
         #[command(flatten)]
@@ -63,7 +63,7 @@ enum Verb {
         #[command(flatten)]
         place: Place,
     },
-    /// Print those that hold, as CSV
+    /// Print the suppressions in effect as CSV
     Export {
         #[command(flatten)]
         place: Place,
@@ -72,16 +72,16 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Wanted {
-    /// Only of this number
+    /// Only this number
     #[arg(long)]
     number: Option<String>,
-    /// Only from this source: keyword, opt_out_type, callback, administrator, application, import
+    /// Only this source: keyword, opt_out_type, callback, administrator, application, import
     #[arg(long, value_parser = |text: &str| Source::try_from(text.to_owned()))]
     source: Option<Source>,
-    /// Also those that do not hold any more
+    /// Include suppressions that have ended
     #[arg(long)]
     ended: bool,
-    /// At most so many
+    /// Largest number of suppressions
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]

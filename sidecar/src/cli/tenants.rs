@@ -1,5 +1,5 @@
-//! `twilio-edge tenants`: what is said of accounts, from a machine that reaches the database. A sidecar that runs on it
-//! follows within a second.
+//! `twilio-edge tenants`: profiles of accounts, for a machine with access to the database. A running sidecar on that
+//! database follows within a second.
 
 use std::process::ExitCode;
 
@@ -28,7 +28,7 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::{self as store, StoreError};
 
-/// Accounts asked for at a time.
+/// Accounts per page.
 const PAGE: i64 = 500;
 
 const COLUMNS: [&str; 6] =
@@ -47,39 +47,39 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// The accounts of which something is said
+    /// List the accounts that have a profile
     List,
-    /// What is said of one
+    /// Show the profile of one account
     Show {
-        /// Which (AC..)
+        /// Account SID (AC..)
         #[arg(value_parser = account)]
         account: String,
     },
-    /// Say something of one; what is not named stays as it is
+    /// Change the profile of one account; options that are not given stay unchanged
     Set(Said),
 }
 
 #[derive(Debug, clap::Args)]
 struct Said {
-    /// Which (AC..)
+    /// Account SID (AC..)
     #[arg(value_parser = account)]
     account: String,
-    /// What people call it
+    /// Name for people
     #[arg(long)]
     name: Option<String>,
-    /// Of a subaccount: the account it belongs to
+    /// Parent account of a subaccount
     #[arg(long, value_name = "SID", value_parser = account)]
     parent: Option<String>,
-    /// One of its numbers or senders, instead of those that were named; may be given more than once
+    /// Number or sender of the account; replaces the previous ones; may be repeated
     #[arg(long)]
     sender: Vec<String>,
-    /// One of its Messaging Services (MG..); may be given more than once
+    /// Messaging Service of the account (MG..); may be repeated
     #[arg(long, value_name = "SID")]
     service: Vec<String>,
-    /// What differs from [policy] of the configuration, as in {"stop_reaches": "channel"}
+    /// Difference from [policy] of the configuration, as in {"stop_reaches": "channel"}
     #[arg(long, value_name = "JSON", value_parser = json)]
     policy: Option<Value>,
-    /// What differs from [retention] of the configuration, as in {"body": {"keep": "7d"}}
+    /// Difference from [retention] of the configuration, as in {"body": {"keep": "7d"}}
     #[arg(long, value_name = "JSON", value_parser = json)]
     retention: Option<Value>,
 }
@@ -194,7 +194,7 @@ fn show(found: Vec<Tenant>, one: bool, as_json: bool) -> ExitCode {
     listing::write(&text)
 }
 
-/// One line a field.
+/// Formats a row as one line per field.
 fn fields(row: &serde_json::Map<String, Value>) -> String {
     let rows = row.iter().filter(|(_, value)| !value.is_null()).map(|(field, value)| {
         let field = Value::from(field.as_str());
