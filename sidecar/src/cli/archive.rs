@@ -1,4 +1,4 @@
-//! `twilio-edge archive`: what waits for the archive, and the end of that, where the database is reached.
+//! `twilio-edge archive`: state of the archive queue and its end, in the database.
 
 use std::process::ExitCode;
 
@@ -16,9 +16,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Since when webhooks are kept for the archive, and since when the oldest waits
+    /// Show since when webhooks are queued for the archive, and the oldest one that waits
     Status(Status),
-    /// Keep none for the archive any more, and give up what waits; what is there stays there
+    /// Stop queueing webhooks for the archive and drop the queue; archived objects stay
     Stop(Stop),
 }
 

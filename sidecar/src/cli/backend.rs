@@ -1,4 +1,4 @@
-//! `twilio-edge backend`: the demo's application, until it is told to stop.
+//! `twilio-edge backend`: the demo's application, until a stop signal.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use twilio_edge_platform::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8084")]
     listen: SocketAddr,
     /// Answer every webhook with this status instead of 200 and 204
     #[arg(long, env = "BACKEND_STATUS")]
     status: Option<StatusCode>,
-    /// Take so many milliseconds over each webhook
+    /// Delay each answer by this many milliseconds
     #[arg(long, env = "BACKEND_DELAY_MS", default_value_t = 0)]
     delay_ms: u64,
 }

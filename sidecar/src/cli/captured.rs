@@ -1,7 +1,7 @@
-//! A request as it reached the edge, held for inspection, and the filter's judgement of it.
+//! Captured request as it reached the edge, and the filter's verdict on it.
 //!
-//! Decides: how one JSON line of a vector file becomes a request. The judgement itself is the filter's: the
-//! functions called here are the ones that run in Envoy, in the same order.
+//! Decides: how one JSON line of a vector file becomes a request. The verdict is the filter's own: the functions called here
+//! run in Envoy as well, in the same order.
 //!
 //! Must not know: where the request came from, what is printed.
 
@@ -18,35 +18,35 @@ use twilio_edge_filter::signature::{BodyRule, Key, Match, Mismatch, Settings, ve
 /// Header with the signature; names are compared without regard to case.
 pub(super) const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
 
-/// Header that names a SharedKey, where one signed.
+/// Header that names the SharedKey of the signature.
 const SETTINGS_HEADER: &str = "X-Twilio-Webhooks-Signature-Settings";
 
-/// A request, its URL as the public sees it.
+/// Request with its URL as the public sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Captured {
-    /// Method, in its own case.
+    /// Method, with its case unchanged.
     pub(super) method: String,
     /// Public URL: the configured origin and the path and query received.
     pub(super) url: String,
     /// Headers in the order received.
     pub(super) headers: Vec<(String, String)>,
-    /// The body's bytes.
+    /// Body.
     pub(super) body: Vec<u8>,
 }
 
-/// Why the filter would not let a request pass.
+/// Reason why the filter would refuse a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rejection {
     /// The form has more parameters than the filter reads.
     TooManyParameters,
-    /// The settings header asks for what no key does.
+    /// The settings header names an unsupported setting.
     UnsupportedSettings,
-    /// The signature proves nothing.
+    /// The signature matches no key.
     Mismatch(Mismatch),
 }
 
 impl Rejection {
-    /// The filter's own name for it, and what it tells the client.
+    /// Returns the filter's reason, with its response to the client.
     pub(super) fn reason(self) -> Reason {
         match self {
             Self::TooManyParameters => Reason::TooManyParameters,
@@ -85,7 +85,7 @@ impl fmt::Display for Rejection {
 }
 
 impl Captured {
-    /// The first value of a header, by name without regard to case.
+    /// Returns the first value of a header; the case of the name does not matter.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -93,7 +93,7 @@ impl Captured {
             .map(|(_, value)| value.as_str())
     }
 
-    /// `secret` as the key this request says it was signed with: an auth token, unless it names a SharedKey.
+    /// Returns `secret` as the key that this request names: an auth token, unless it names a SharedKey.
     pub(super) fn key(&self, label: &str, secret: &str) -> Option<Key> {
         match self.settings() {
             Settings::Shared { algorithm, .. } => Key::shared(label, secret, algorithm),
@@ -101,7 +101,7 @@ impl Captured {
         }
     }
 
-    /// Whether it says that a SharedKey signed it.
+    /// Returns whether the request names a SharedKey as its signer.
     pub(super) fn names_shared_key(&self) -> bool {
         matches!(self.settings(), Settings::Shared { .. })
     }
@@ -110,13 +110,13 @@ impl Captured {
         Settings::of(self.header(SETTINGS_HEADER).map(str::as_bytes))
     }
 
-    /// How its body takes part in the signature.
+    /// Returns how the body takes part in the signature.
     pub(super) fn body_rule(&self) -> BodyRule {
         let content_type = self.header("Content-Type").map(str::as_bytes);
         BodyRule::of(self.method.as_bytes(), content_type, &self.body)
     }
 
-    /// The filter's judgement of the signature.
+    /// Returns the filter's verdict on the signature.
     pub(super) fn judge(&self, keys: &[Key]) -> Result<Match, Rejection> {
         let rule = self.body_rule();
         let form = Form::parse(rule.parameters(&self.url, &self.body))
@@ -130,7 +130,7 @@ impl Captured {
     }
 }
 
-/// One line of a vector file, or as much of it as was written down.
+/// Line of a vector file; most of its fields are optional.
 #[derive(Debug, Deserialize)]
 pub(super) struct JsonLine {
     method: String,
@@ -139,12 +139,12 @@ pub(super) struct JsonLine {
     content_type: Option<String>,
     body: Option<String>,
     body_b64: Option<String>,
-    /// The key it was signed with; who captures a request for `explain` keeps it out of the file.
+    /// Key of the signature; a request captured for `explain` should not have it in the file.
     pub(super) auth_token: Option<String>,
 }
 
 impl JsonLine {
-    /// The request.
+    /// Returns the request.
     pub(super) fn into_captured(self) -> Result<Captured, String> {
         let body = match (self.body, self.body_b64) {
             (Some(body), None) => body.into_bytes(),

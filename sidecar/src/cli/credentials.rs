@@ -1,6 +1,6 @@
-//! Whose webhooks are signed or examined: the account and its auth tokens, from the environment or from files.
+//! Credentials for signing and examining webhooks: an account and its auth tokens, from the environment or from files.
 //!
-//! There is no flag for a token: it would be in the process list and in the shell's history.
+//! There is no flag for a token: it would appear in the process list and in the shell's history.
 
 use std::env;
 use std::fs;
@@ -11,22 +11,22 @@ use twilio_edge_filter::form::is_account_sid;
 use twilio_edge_demo as demo;
 use twilio_edge_platform::file_access;
 
-/// Variables that hold auth tokens; the second while they are being rotated.
+/// Environment variables of auth tokens; the second one is used during a rotation.
 pub(super) const TOKEN_VARIABLES: [&str; 2] = ["TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_NEXT"];
 
-/// Longest file of tokens, in bytes.
+/// Largest token file, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
-/// An auth token and where it came from.
+/// Auth token and its origin.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Token {
-    /// What may be printed.
+    /// Printable label.
     pub(super) label: String,
-    /// What may not.
+    /// Secret value; must not be printed.
     pub(super) secret: String,
 }
 
-/// An account that signs.
+/// Account that signs.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Account {
     /// `AC..`
@@ -35,12 +35,13 @@ pub(super) struct Account {
     pub(super) token: Token,
 }
 
-/// A variable that is set to something.
+/// Returns a variable that is set and not empty.
 pub(super) fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The account to sign as: given wholly, or the demo's. Half of one is a mistake, not a wish for the demo.
+/// Returns the account that signs: the specified one, or the demo's. A SID without a token, or a token without a SID, is an
+/// error.
 pub(super) fn account(sid: Option<&str>, token_file: Option<&Path>) -> Result<Account, String> {
     let sid = sid.map(str::to_owned).or_else(|| variable("TWILIO_ACCOUNT_SID"));
     let token = match token_file {
@@ -69,7 +70,7 @@ pub(super) fn account(sid: Option<&str>, token_file: Option<&Path>) -> Result<Ac
     }
 }
 
-/// The tokens of the environment, the current one first.
+/// Returns the tokens of the environment, the current one first.
 pub(super) fn tokens_in_environment() -> Vec<Token> {
     TOKEN_VARIABLES
         .iter()
@@ -77,7 +78,7 @@ pub(super) fn tokens_in_environment() -> Vec<Token> {
         .collect()
 }
 
-/// The tokens of files, one a line; blank lines and lines that begin with `#` are none.
+/// Returns the tokens of files, one per line; blank lines and lines that begin with `#` are skipped.
 pub(super) fn tokens_in(files: &[PathBuf]) -> Result<Vec<Token>, String> {
     let mut tokens = Vec::new();
     for file in files {

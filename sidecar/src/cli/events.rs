@@ -1,4 +1,4 @@
-//! `twilio-edge events`: the webhooks themselves, as they came.
+//! `twilio-edge events`: the received webhooks with their content.
 
 use std::process::ExitCode;
 
@@ -18,21 +18,21 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Webhooks, the latest first; those of one message in the order in which they came
+    /// List webhooks, the latest first; webhooks of one message in the order of arrival
     List(List),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// Only those about a message from or to this number
+    /// Only webhooks about a message from or to this number
     #[arg(long, value_parser = ledger::number)]
     number: Option<Number>,
-    /// Only those of this message
+    /// Only webhooks of this message
     #[arg(long, conflicts_with_all = ["number", "date_sent", "since", "until", "limit"])]
     sid: Option<String>,
     #[command(flatten)]
     period: Period,
-    /// At most so many
+    /// Largest number of webhooks
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]

@@ -1,8 +1,8 @@
-//! `twilio-edge explain`: a request the filter refused, and the reason. Which URL and key match, or what would.
+//! `twilio-edge explain`: the reason why the filter refused a request, and the URL and key that match or would match.
 //!
-//! Decides: what is read from where. The verdict is the filter's own (`captured.rs`). In `explain/`: what may
-//! have happened to a request is in `url_changes.rs` and `body_changes.rs`, the search for it in `search.rs`,
-//! what follows from it in `diagnosis.rs`, the words in `report.rs`.
+//! Decides: what is read from where. The verdict is the filter's own (`captured.rs`). In `explain/`: `url_changes.rs` and
+//! `body_changes.rs` have the changes that may have happened to a request, `search.rs` searches for them, `diagnosis.rs`
+//! draws the conclusions, `report.rs` has the words.
 
 mod body_changes;
 mod capture;
@@ -30,7 +30,7 @@ use self::url::{Clues, Url};
 use super::captured::{Captured, JsonLine};
 use super::credentials::{self, TOKEN_VARIABLES, Token, variable};
 
-/// Longest capture read, in bytes.
+/// Largest capture that is read, in bytes.
 const MAX_CAPTURE_BYTES: u64 = 8 << 20;
 
 #[derive(Debug, clap::Args)]
@@ -39,46 +39,46 @@ const MAX_CAPTURE_BYTES: u64 = 8 << 20;
 Exit code: 0 the signature matches, 1 it does not, 2 the input cannot be read."
 )]
 pub(super) struct Args {
-    /// The request: raw HTTP (request line, headers, blank line, body) or a JSON line; `-` reads standard input
+    /// Request: raw HTTP (request line, headers, blank line, body) or a JSON line; `-` reads standard input
     #[arg(long, value_name = "FILE", required_unless_present = "url", conflicts_with_all = ["url", "method", "headers", "data", "data_file"])]
     request: Option<PathBuf>,
-    /// The request's public URL, instead of --request
+    /// Public URL of the request, instead of --request
     #[arg(long)]
     url: Option<String>,
-    /// Its method [default: POST]
+    /// Method [default: POST]
     #[arg(long, requires = "url")]
     method: Option<String>,
-    /// One of its headers; may be repeated
+    /// Header; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", requires = "url")]
     headers: Vec<String>,
-    /// Its body
+    /// Body
     #[arg(long, requires = "url", conflicts_with = "data_file")]
     data: Option<String>,
-    /// A file with exactly its body
+    /// File with the exact body
     #[arg(long, value_name = "FILE", requires = "url")]
     data_file: Option<PathBuf>,
-    /// The filter's origin, for a raw request; may be repeated [env: PUBLIC_ORIGIN] [default: https and its Host]
+    /// Origin of the filter, for a raw request; may be repeated [env: PUBLIC_ORIGIN] [default: https and its Host]
     #[arg(long, value_name = "URL")]
     origin: Vec<String>,
-    /// A URL Twilio may have called instead; may be repeated
+    /// Another URL that Twilio may have called; may be repeated
     #[arg(long, value_name = "URL")]
     try_url: Vec<String>,
-    /// A file with auth tokens, one a line; may be repeated
+    /// File with auth tokens, one per line; may be repeated
     #[arg(long, value_name = "FILE")]
     token_file: Vec<PathBuf>,
-    /// The account whose tokens these are [env: TWILIO_ACCOUNT_SID]
+    /// Account of these tokens [env: TWILIO_ACCOUNT_SID]
     #[arg(long, value_name = "AC..")]
     account: Option<String>,
-    /// The filter's configuration (JSON, or the Envoy configuration that holds it), to judge the request's route too
+    /// Configuration of the filter (JSON, or the Envoy configuration that contains it), to examine the request's route too
     #[arg(long, value_name = "FILE")]
     filter_config: Option<PathBuf>,
-    /// Class of the route it came on [default: what its parameters look like]
+    /// Class of the request's route [default: derived from its parameters]
     #[arg(long, value_name = "CLASS", value_parser = parse_class)]
     class: Option<Class>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print the signatures that would match, too
+    /// Also print the signatures that would match
     #[arg(long)]
     show_signatures: bool,
 }
@@ -185,7 +185,7 @@ impl Captured {
     }
 }
 
-/// Public URLs of a raw request: its target at each origin, as the filter does it.
+/// Returns the public URLs of a raw request: its target at each origin, as the filter builds them.
 fn place(
     capture: Capture,
     origins: &[String],

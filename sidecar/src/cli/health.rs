@@ -1,4 +1,4 @@
-//! `twilio-edge health`: asks a sidecar of this machine whether it is ready, for images that hold nothing else to ask with.
+//! `twilio-edge health`: checks whether a sidecar on this machine is ready, for images without another HTTP client.
 
 use std::{
     io::{self, Read, Write},
@@ -12,19 +12,19 @@ use twilio_edge_platform::terminal;
 use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_platform::listener::Place;
 
-/// How long to connect, to ask and to answer may take, each.
+/// Time limit of each of these: connect, send the request, read the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Most of an answer that is read.
+/// Most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: u64 = 4096;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "The exit code is 0 if the answer is 200, and 1 otherwise.")]
 pub(super) struct Args {
-    /// Where to ask: ADDRESS:PORT or unix:/PATH [default: where the settings say that the sidecar listens]
+    /// Address of the sidecar: ADDRESS:PORT or unix:/PATH [default: its listener in the settings]
     #[arg(long, value_name = "PLACE")]
     at: Option<String>,
-    /// What to ask for; /healthz tells only that it lives
+    /// Path of the request; /healthz checks only that the process runs
     #[arg(long, default_value = "/readyz")]
     path: String,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 impl Args {
-    /// What is said besides 200, or what is wrong.
+    /// Sends the request; returns the text of the answer with status 200, or the problem.
     fn ask(self) -> Result<String, String> {
         let place = match self.at {
             Some(place) => place,
@@ -86,7 +86,7 @@ fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Who listens everywhere is asked on loopback.
+/// Replaces a wildcard address by loopback.
 fn reachable(listens: SocketAddr) -> SocketAddr {
     let ip = match listens.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -106,7 +106,7 @@ mod tests {
         Args { at: Some(at), path: "/readyz".to_owned(), sources: Sources { config: None } }
     }
 
-    /// Answers one request, and tells what was asked.
+    /// Answers one request, and returns the request.
     fn answer(mut stream: impl Read + Write, answer: &str) -> String {
         let mut asked = Vec::new();
         while !asked.ends_with(b"\r\n\r\n") {

@@ -1,4 +1,5 @@
-//! The ledger as the commands that look into it find it: of which account, in which database, and how numbers are written. It is read only, beside the sidecar that writes it.
+//! Ledger access of the read-only commands: the account, the database, and the spelling of numbers. It reads beside the
+//! sidecar that writes.
 
 use std::process::ExitCode;
 
@@ -13,13 +14,13 @@ use twilio_edge_store::{
     histories::{Histories, Page, Search},
 };
 
-/// How long an operator waits for one answer, at least.
+/// Shortest timeout of one database query for an operator, in milliseconds.
 const PATIENCE_MS: u64 = 60_000;
 
-/// Whose ledger, and where it is.
+/// Account and database.
 #[derive(Debug, clap::Args)]
 pub(super) struct Place {
-    /// The account whose they are
+    /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     pub(super) account: String,
     #[command(flatten)]
@@ -41,7 +42,7 @@ pub(super) fn number(text: &str) -> Result<Number, String> {
 }
 
 impl Place {
-    /// Opens the ledger, asks it with `question` and shows the answer with `show`.
+    /// Opens the ledger, runs `question` and prints the result with `show`.
     pub(super) fn ask<T>(
         self,
         question: impl AsyncFnOnce(&Histories, &str) -> Result<T, StoreError>,
@@ -50,7 +51,7 @@ impl Place {
         self.ask_with(async |histories, _, account| question(histories, account).await, show)
     }
 
-    /// The same for a question that depends on the configuration.
+    /// Does the same for a question that depends on the configuration.
     pub(super) fn ask_with<T>(
         self,
         question: impl AsyncFnOnce(&Histories, &Config, &str) -> Result<T, StoreError>,
@@ -65,7 +66,7 @@ impl Place {
             Err(error) => return fail(error),
         };
         let answer = runtime.block_on(async {
-            // Nobody but the operator waits.
+            // Only the operator waits for this query.
             let patient = config::Database {
                 read_timeout_ms: config.database.read_timeout_ms.max(PATIENCE_MS),
                 ..config.database.clone()
@@ -83,7 +84,7 @@ impl Place {
     }
 }
 
-/// What is found on every page, up to the limit.
+/// Collects the items of every page, up to the limit.
 pub(super) async fn gather<T>(
     mut search: Search,
     mut ask: impl AsyncFnMut(&Search) -> Result<Page<T>, StoreError>,
@@ -101,7 +102,7 @@ pub(super) async fn gather<T>(
     }
 }
 
-/// Something shown, as a row of a table or as JSON.
+/// Returns a view as a row of a table or as JSON.
 pub(super) fn row(shown: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(shown) {
         Ok(Value::Object(fields)) => fields,

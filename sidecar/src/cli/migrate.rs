@@ -1,4 +1,4 @@
-//! `twilio-edge migrate`: brings the database up to date, so that a deployment can do it before any sidecar starts.
+//! `twilio-edge migrate`: migrates the database, so that a deployment can do it before any sidecar starts.
 
 use std::process::ExitCode;
 use twilio_edge_platform::terminal;

@@ -1,4 +1,4 @@
-//! Checks of the files that settings name, before `serve` opens anything.
+//! Checks of the files that the settings name, before `serve` opens anything.
 
 use twilio_edge_connectors::{bucket, sinks, twilio};
 use twilio_edge_platform::config::Config;
@@ -31,7 +31,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         &sending.routing_file,
         named(&sending.routing_file, &routes::problems),
     );
-    // A location that is wrong by itself is a problem of the settings already.
+    // A location that is wrong by itself is already a problem of the settings.
     for (setting, place) in
         [("archive", config.archive.place()), ("media.store", config.media.store.place())]
     {

@@ -1,4 +1,4 @@
-//! `twilio-edge print-config`: the settings in effect, without secrets; and what is wrong with them.
+//! `twilio-edge print-config`: the settings in effect, without secrets, and their problems.
 
 use std::process::ExitCode;
 use twilio_edge_platform::terminal;

@@ -11,37 +11,37 @@ use twilio_edge_platform::config::Merged;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Of what
+    /// Subject of the table
     subject: Subject,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Subject {
-    /// The filter's configuration (docs/CONFIG.md)
+    /// Configuration of the filter (docs/CONFIG.md)
     Filter,
-    /// Every refusal of the filter (docs/FAILURE-MODES.md)
+    /// Refusals of the filter (docs/FAILURE-MODES.md)
     Refusals,
-    /// Every header that guarded routes remove (docs/CONFIG.md)
+    /// Headers that guarded routes remove (docs/CONFIG.md)
     Overrides,
-    /// What the filter measures, and what the sidecar does (docs/METRICS.md)
+    /// Metrics of the filter and the sidecar (docs/METRICS.md)
     Metrics,
-    /// Every event of the sidecar's log (docs/OBSERVABILITY.md)
+    /// Log events of the sidecar (docs/OBSERVABILITY.md)
     Events,
-    /// The sidecar's settings, with their defaults
+    /// Settings of the sidecar with their defaults
     Sidecar,
-    /// Every refusal of the API (docs/API.md)
+    /// Refusals of the API (docs/API.md)
     Problems,
-    /// What Twilio's error codes mean for a message (docs/ERRORS.md)
+    /// Meaning of Twilio's error codes for a message (docs/ERRORS.md)
     Errors,
-    /// Which parameter is kept for how long (docs/RETENTION.md)
+    /// Retention of each parameter (docs/RETENTION.md)
     Retention,
-    /// The JSON Schema of what sinks get (docs/event.schema.json)
+    /// JSON Schema of the events that sinks receive (docs/event.schema.json)
     EventSchema,
-    /// The words that mean STOP, START and HELP (docs/COMPLIANCE.md)
+    /// Keywords that mean STOP, START and HELP (docs/COMPLIANCE.md)
     Keywords,
-    /// Which of Twilio's error codes refusals are told by (docs/DROP-IN.md)
+    /// Twilio error codes of the drop-in API's refusals (docs/DROP-IN.md)
     DropIn,
-    /// What goes wrong at the simulator, by number (docs/SIMULATOR.md)
+    /// Faults of the simulator by number (docs/SIMULATOR.md)
     Simulator,
 }
 

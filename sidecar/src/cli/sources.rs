@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use twilio_edge_platform::config::Merged;
 
-/// Where the sidecar's settings come from.
+/// Options for the sources of the sidecar's settings.
 #[derive(Debug, clap::Args)]
 pub(super) struct Sources {
     /// Settings that differ from the defaults, as TOML; the environment wins over it

@@ -1,4 +1,4 @@
-//! `twilio-edge story +15551234567`: everything that is known of a number, with one command.
+//! `twilio-edge story +15551234567`: the history of a number with one command.
 
 use std::process::ExitCode;
 
@@ -16,10 +16,10 @@ use twilio_edge_services::access::contact_history as story;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Whose: +15551234567 on every channel, whatsapp:+15551234567 on one
+    /// Number: +15551234567 on every channel, whatsapp:+15551234567 on one
     #[arg(value_parser = ledger::number)]
     number: Number,
-    /// At most so many messages, and as many webhooks
+    /// Largest number of messages, and of webhooks
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     )
 }
 
-/// The story for people: each part that there is, under its title.
+/// Formats the history for people: each part that exists, under its title.
 fn told(story: &Story) -> String {
     let channel = story.channel.as_ref().map(|channel| format!("{channel}:")).unwrap_or_default();
     let title = format!("{channel}{} in {}", story.number, story.account_sid);

@@ -1,5 +1,5 @@
-//! `twilio-edge templates`: the catalogue of an account, from a machine that reaches the database; and reading it from Twilio
-//! now. A sidecar that runs on that database follows within a second.
+//! `twilio-edge templates`: template catalogue of an account, for a machine with access to the database; it can also be
+//! refreshed from Twilio. A running sidecar on that database follows within a second.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -37,7 +37,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Args)]
 struct Whose {
-    /// The account whose they are
+    /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     account: String,
     #[command(flatten)]
@@ -46,16 +46,16 @@ struct Whose {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// All of them, in every language
+    /// List all templates in every language
     List(Whose),
-    /// One of them, in every language, with what it says and needs
+    /// Show one template in every language, with its text and variables
     Show {
-        /// Its name
+        /// Name of the template
         name: String,
         #[command(flatten)]
         whose: Whose,
     },
-    /// Read them from Twilio now, with the credentials of sending.file, and print what has changed
+    /// Fetch the templates from Twilio with the credentials of sending.file, and print the changes
     Sync(Whose),
 }
 

@@ -1,7 +1,7 @@
-//! `twilio-edge vectors FILE`: does the filter agree with a file of signed requests whose verdicts are known?
+//! `twilio-edge vectors FILE`: compares the filter's verdicts with a file of signed requests whose verdicts are known.
 //!
-//! One JSON object per line: `id`, `note`, `method`, `url` (as the public sees it), `headers`, `content_type`,
-//! `body` or `body_b64`, `auth_token`, `expect` (`accept` or `reject`); other fields are ignored.
+//! One JSON object per line: `id`, `note`, `method`, `url` (as the public sees it), `headers`, `content_type`, `body` or
+//! `body_b64`, `auth_token`, `expect` (`accept` or `reject`); other fields are ignored.
 //!
 //! Decides: what counts as agreement, and what is printed. The verdict is the filter's own.
 
@@ -16,16 +16,16 @@ use twilio_edge_filter::signature::Candidate;
 
 use super::captured::JsonLine;
 
-/// Longest line read, in bytes: a body at Envoy's own limit (1 MiB), escaped as badly as JSON can.
+/// Longest line that is read, in bytes: a body at Envoy's own limit (1 MiB) with every character escaped in JSON.
 const MAX_LINE_BYTES: u64 = 8 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// JSON lines; `-` reads standard input
+    /// File of JSON lines; `-` reads standard input
     file: PathBuf,
 }
 
-/// What the file says about a request.
+/// Expected verdict of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
@@ -86,7 +86,7 @@ fn unreadable(problem: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The error begins with the number of the line it is about.
+/// Compares all lines. The error begins with the number of its line.
 fn judge_all(mut lines: impl BufRead) -> Result<Report, String> {
     let mut report = Report::default();
     let mut line = Vec::new();
@@ -113,7 +113,7 @@ fn judge_all(mut lines: impl BufRead) -> Result<Report, String> {
             Some(disagreement) => report.disagreements.push(disagreement),
         }
     }
-    // A check that checked nothing must not pass.
+    // A run without any vector must not pass.
     if report.total == 0 { Err("1: no vector in it".to_owned()) } else { Ok(report) }
 }
 
@@ -141,7 +141,7 @@ fn judge(line: &[u8]) -> Result<Option<Disagreement>, String> {
 mod tests {
     use super::*;
 
-    /// The triple in Twilio's documentation, which every official SDK tests with.
+    /// Example of Twilio's documentation, which every official SDK tests with.
     const PUBLISHED: &str = r#"{"id":"famous","method":"POST","url":"https://mycompany.com/myapp.php?foo=1&bar=2","headers":{"content-type":"application/x-www-form-urlencoded","x-twilio-signature":"RSOYDt4T1cUTdK1PDd93/VVr8B8="},"body":"CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212","auth_token":"12345","expect":"accept"}"#;
 
     #[test]

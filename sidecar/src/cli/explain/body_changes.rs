@@ -1,5 +1,5 @@
-//! What may have happened to the parameters between Twilio and here: every variant one change away, and what
-//! else could have been signed besides the URL.
+//! Changes that may have happened to the parameters between Twilio and here: every variant one change apart, and other
+//! content that may have been signed after the URL.
 //!
 //! Must not know: keys, signatures, URLs beyond their query.
 
@@ -16,11 +16,11 @@ use crate::cli::captured::Captured;
 const UNTOUCHED: &str = "Find what reads and writes the form again before the edge (a firewall, a gateway), and make it pass the bytes.";
 const TYPE: &str = "Find the proxy that changes Content-Type, or the client that sets it.";
 
-/// White space that people type before their words, and after them.
+/// White space that people type before and after their words.
 const LEADING: [&str; 4] = ["", " ", "  ", "\n"];
 const TRAILING: [&str; 7] = ["", " ", "  ", "\n", " \n", "\r\n", "\n\n"];
 
-/// Parameters Twilio sends without a value: what drops empty ones loses these.
+/// Parameters that Twilio sends without a value; software that drops empty parameters loses these.
 const OFTEN_EMPTY: [&str; 12] = [
     "Body",
     "ErrorMessage",
@@ -36,26 +36,26 @@ const OFTEN_EMPTY: [&str; 12] = [
     "MediaUrl0",
 ];
 
-/// Most parameters of which every pair is left out.
+/// Largest number of parameters of which every pair is left out.
 const MAX_PAIRED: usize = 40;
 
-/// Most parameters that are changed one by one.
+/// Largest number of parameters that are changed one by one.
 const MAX_CHANGED: usize = 200;
 
-/// Most empty parameters whose every combination is added.
+/// Largest number of empty parameters of which every combination is added.
 const MAX_COMBINED: usize = 8;
 
-/// Names and values.
+/// Names and values of parameters.
 pub(super) type Pairs = Vec<(String, String)>;
 
-/// What was signed after the URL.
+/// Content that was signed after the URL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Signed {
     Nothing,
     Parameters(Pairs),
 }
 
-/// What the filter takes for signed; none if there are too many parameters.
+/// Returns the content that the filter verifies; `None` if there are too many parameters.
 pub(super) fn received(request: &Captured) -> Option<Signed> {
     match request.body_rule() {
         BodyRule::Form => Some(Signed::Parameters(pairs(&request.body)?)),
@@ -68,10 +68,10 @@ fn pairs(bytes: &[u8]) -> Option<Pairs> {
     Some(form.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-/// Is shown one variant after the other: a long form has many, too many to hold at once.
+/// Callback for one variant at a time, since a long form has too many variants to store.
 pub(super) type Visit<'v, Found> = &'v mut dyn FnMut(Change, Signed) -> ControlFlow<Found>;
 
-/// Shows all contents one change away from what was received, until `visit` breaks off.
+/// Passes all contents one change apart from the received one to `visit`, until it breaks off.
 pub(super) fn variants<F>(request: &Captured, visit: Visit<'_, F>) -> ControlFlow<F> {
     match request.body_rule() {
         BodyRule::Form => {
@@ -103,12 +103,12 @@ pub(super) fn variants<F>(request: &Captured, visit: Visit<'_, F>) -> ControlFlo
     }
 }
 
-/// Parameters that moved between URL and body, which changes both.
+/// Returns the variants with parameters that moved between URL and body, which changes both.
 pub(super) fn moved(url: &Url, request: &Captured) -> Vec<(Change, Url, Signed)> {
     let mut all = Vec::new();
     let fix = "A redirect turns a POST into a GET, as do some gateways: give Twilio the final URL.";
     if let (BodyRule::None, Some(query)) = (request.body_rule(), url.query.as_deref()) {
-        // The URL's own query, if it had one, comes first.
+        // The URL's own query, if it had one, precedes the parameters of the body.
         let query: Vec<&str> = query.split('&').collect();
         for own in 0..query.len().min(MAX_CHANGED) {
             let (own, body) = query.split_at_checked(own).unwrap_or_default();
@@ -138,7 +138,7 @@ fn parameter(finding: String) -> Change {
     Change::new(What::Parameter, finding, UNTOUCHED)
 }
 
-/// The same thing done to all parameters.
+/// Visits variants with the same change to all parameters.
 fn whole_form_variants<F>(found: &Pairs, body: &[u8], visit: Visit<'_, F>) -> ControlFlow<F> {
     let mut push = |what, finding: &str, changed: Pairs| {
         if changed == *found {
@@ -201,7 +201,7 @@ fn whole_form_variants<F>(found: &Pairs, body: &[u8], visit: Visit<'_, F>) -> Co
     )
 }
 
-/// One value changed.
+/// Visits variants with one changed value.
 fn value_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
     for (index, (name, value)) in found.iter().enumerate().take(MAX_CHANGED) {
         let mut push = |finding: &str, changed: String| {
@@ -233,7 +233,7 @@ fn value_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
     ControlFlow::Continue(())
 }
 
-/// Parameters that are gone. Only those whose value can be known.
+/// Visits variants with lost parameters whose value can be known.
 fn lost_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
     let value_of =
         |name: &str| found.iter().find(|(have, _)| have == name).map(|(_, value)| value.clone());
@@ -276,7 +276,7 @@ fn lost_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
             push(vec![one, other])?;
         }
     }
-    // What drops one empty parameter drops them all, but which there were is not known.
+    // Software that drops one empty parameter drops them all, but it is unknown which ones existed.
     let places: Vec<_> = empty
         .iter()
         .filter(|(name, _)| name.starts_with("From") || name.starts_with("To"))
@@ -295,7 +295,7 @@ fn lost_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
     ControlFlow::Continue(())
 }
 
-/// Parameters that were not there.
+/// Visits variants without parameters that were added.
 fn added_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
     let name = |index: usize| found.get(index).map_or("", |(name, _)| name.as_str());
     let mut push = |left_out: &[usize]| {
@@ -319,7 +319,7 @@ fn added_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
     ControlFlow::Continue(())
 }
 
-/// Which body a hash is of, if it is not the body that arrived.
+/// Returns a sentence about how the body was changed, if a changed form of it has the hash.
 pub(super) fn body_with_hash(body: &[u8], hash: &str) -> Option<&'static str> {
     let text = String::from_utf8_lossy(body);
     let compact =
@@ -342,7 +342,7 @@ pub(super) fn body_with_hash(body: &[u8], hash: &str) -> Option<&'static str> {
         .map(|(_, finding)| finding)
 }
 
-/// JSON with other white space between its tokens, its strings and the order of its fields untouched.
+/// Returns JSON with other white space between its tokens; strings and the order of fields stay unchanged.
 fn respaced(json: &str, after_colon: &str, after_comma: &str) -> String {
     let (mut out, mut in_string, mut escaped) = (String::with_capacity(json.len()), false, false);
     for letter in json.chars() {
@@ -374,7 +374,7 @@ fn encode(text: &str, space: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', space)
 }
 
-/// ` 1415..` and `whatsapp: 1415..`, as they are after a raw + was decoded.
+/// Restores ` 1415..` and `whatsapp: 1415..`, the result of decoding a raw `+`, to the phone number.
 fn phone_number(text: &str) -> String {
     match text.rsplit_once(' ') {
         Some((channel, digits))
@@ -402,7 +402,7 @@ fn unescape_html(text: &str) -> String {
     text
 }
 
-/// Undoes reading UTF-8 as ISO-8859-1.
+/// Reverses the decoding of UTF-8 as ISO-8859-1.
 fn misread_latin1(text: &str) -> String {
     let bytes: Option<Vec<u8>> =
         text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();

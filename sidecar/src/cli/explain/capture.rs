@@ -1,20 +1,20 @@
-//! A raw HTTP/1 request, as a proxy's dump or a packet capture shows it, read into its parts.
+//! Parser of a raw HTTP/1 request from a proxy's dump or a packet capture.
 //!
-//! Decides: what a capture says, and what is wrong with the capture itself: an editor added a line break, the
-//! end is missing, the body is still chunked. Forgiving, since people copy and paste.
+//! Decides: what the capture contains, and which errors it has itself: a line break from an editor, a missing end, a body
+//! that is still chunked. It is tolerant, since people copy and paste.
 
-/// The parts of a request, its target as received.
+/// Parts of a request; the target is as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Capture {
     pub(super) method: String,
     pub(super) target: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
-    /// What is odd about the capture.
+    /// Peculiarities of the capture.
     pub(super) notes: Vec<String>,
 }
 
-/// Reads a request line, headers up to a blank line, and a body.
+/// Parses a request line, headers up to a blank line, and a body.
 pub(super) fn parse(raw: &[u8]) -> Result<Capture, String> {
     let (head, body) = split_head(raw);
     let head = String::from_utf8_lossy(head);
@@ -42,7 +42,7 @@ pub(super) fn parse(raw: &[u8]) -> Result<Capture, String> {
     Ok(capture)
 }
 
-/// One `Name: value`.
+/// Parses one `Name: value`.
 pub(super) fn header(line: &str) -> Result<(String, String), String> {
     match line.split_once(':') {
         Some((name, value)) if !name.trim().is_empty() => {
@@ -52,7 +52,7 @@ pub(super) fn header(line: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Cuts at the first blank line, whichever line breaks the capture has.
+/// Splits at the first blank line, with any kind of line break.
 fn split_head(raw: &[u8]) -> (&[u8], &[u8]) {
     let mut from = 0;
     let mut seen_text = false;
@@ -94,7 +94,7 @@ impl Capture {
                 ));
             }
         } else if let Some(body) = self.body.strip_suffix(b"\n") {
-            // Twilio ends no form with a line break, but editors end every file with one.
+            // Twilio's forms do not end with a line break, but editors end every file with one.
             let body = body.strip_suffix(b"\r").unwrap_or(body);
             self.body.truncate(body.len());
             self.notes.push(
@@ -105,7 +105,7 @@ impl Capture {
     }
 }
 
-/// The body of a chunked message; none if it does not look like one.
+/// Decodes the body of a chunked message; `None` if it is not chunked.
 fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
@@ -150,7 +150,7 @@ mod tests {
         assert!(with("Content-Length: 9", "a=b").notes[0].contains("cut"));
         let chunked = with("Transfer-Encoding: chunked", "3\r\na=b\r\n2;x\r\n&c\r\n0\r\n\r\n");
         assert_eq!(chunked.body, b"a=b&c");
-        // Put together already, whatever the header says.
+        // The body is already decoded, although the header says chunked.
         assert_eq!(with("Transfer-Encoding: chunked", "a=b").body, b"a=b");
         assert!(with("A: b", "a=b").notes.is_empty());
     }

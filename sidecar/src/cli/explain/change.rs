@@ -1,8 +1,8 @@
-//! One difference between the request that Twilio signed and the one that arrived.
+//! Difference between the request that Twilio signed and the one that arrived.
 
 use serde::Serialize;
 
-/// What differs. The names are part of the output's schema.
+/// Kind of difference. The names are part of the output's schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum What {
@@ -23,13 +23,13 @@ pub(super) enum What {
     Token,
 }
 
-/// A difference, and who can undo it.
+/// Difference and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Change {
     pub(super) what: What,
-    /// A sentence: what Twilio signed and what arrived. Names parameters, never their values.
+    /// Sentence about what Twilio signed and what arrived. It names parameters, never their values.
     pub(super) finding: String,
-    /// A sentence: what to do about it, and where.
+    /// Sentence about the remedy and its place.
     pub(super) fix: &'static str,
 }
 
@@ -39,5 +39,5 @@ impl Change {
     }
 }
 
-/// A changed thing and what was changed about it.
+/// Changed value and its change.
 pub(super) type Variant<T> = (Change, T);

@@ -1,7 +1,7 @@
-//! From a request and the tokens to everything there is to say about it.
+//! Diagnosis of a request with the given tokens.
 //!
-//! Decides: what a badly copied token or signature may have been, what a body's hash tells, what is worth a
-//! note. Pure: what it is told is all it knows.
+//! Decides: what a badly copied token or signature may have been, what a body's hash proves, what is worth a note. Pure: it
+//! depends on its arguments alone.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,10 +19,10 @@ use super::url::{Clues, Url};
 use crate::cli::captured::{Captured, Rejection, SIGNATURE_HEADER};
 use crate::cli::credentials::Token;
 
-/// A request and all that is known about it.
+/// Request with all known facts about it.
 pub(super) struct Case {
     pub(super) request: Captured,
-    /// What the filter may take for its public URL, one per origin.
+    /// Public URLs that the filter accepts, one per origin.
     pub(super) urls: Vec<String>,
     pub(super) tokens: Vec<Token>,
     pub(super) account: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Judges, and searches if the verdict is no.
+    /// Verifies the request, and searches for the signed one if the verdict is negative.
     pub(super) fn report(mut self) -> Result<Report, String> {
         let suspects = suspects(&self.request, &self.tokens)?;
         let given: Vec<Key> = suspects
@@ -91,7 +91,7 @@ impl Case {
         })
     }
 
-    /// The verdict of the request's route on its method and body.
+    /// Returns the verdict of the request's route on its method and body.
     fn route(&self, shape: &Shape, rule: BodyRule) -> RouteVerdict {
         let url = self.urls.first().and_then(|url| Url::parse(url));
         let path = url.map(|url| url.path).unwrap_or_default();
@@ -107,7 +107,7 @@ impl Case {
         RouteVerdict::of(self.routes.as_ref(), sent)
     }
 
-    /// The filter's verdict, origin by origin.
+    /// Returns the filter's verdict, origin by origin.
     fn judge(&self, keys: &[Key]) -> Result<Signed, Rejection> {
         let mut why = Rejection::TooManyParameters;
         for url in &self.urls {
@@ -137,7 +137,7 @@ impl Case {
         Search::new(suspects, &claims).run(&self.request, &self.urls, &self.clues)
     }
 
-    /// The search looks at the signature only; what a hash in the URL says about the body comes on top.
+    /// Combines the found request with the result of the hash in the URL, since the search checks the signature only.
     fn signed(&self, found: &Found, rejection: Rejection) -> Signed {
         let mut changes = found.changes.clone();
         let about_hash =
@@ -213,7 +213,7 @@ impl Case {
     }
 }
 
-/// The tokens given, and what they may have been before they were copied badly.
+/// Returns the given tokens, and what they may have been before they were copied badly.
 fn suspects(request: &Captured, tokens: &[Token]) -> Result<Vec<Suspect>, String> {
     const FIX: &str = "Give the filter the token exactly as the Twilio console shows it.";
     let mut all: Vec<Suspect> = Vec::new();
@@ -236,7 +236,7 @@ fn suspects(request: &Captured, tokens: &[Token]) -> Result<Vec<Suspect>, String
     Ok(all)
 }
 
-/// The header's value, and what it may have been; empty if there is none.
+/// Returns the header's value, and what it may have been; empty if the header is missing.
 fn claims(value: &str) -> Vec<Claim> {
     const FIX: &str =
         "Find the proxy that changes X-Twilio-Signature; Twilio sends 28 characters of base64.";
@@ -294,7 +294,7 @@ fn claims(value: &str) -> Vec<Claim> {
     all
 }
 
-/// What is wrong with a body that is no form, given the URL that was signed.
+/// Returns the change of a body that is no form, given the URL that was signed.
 fn body_change(body: &[u8], url: &str) -> Option<Change> {
     const FIX: &str = "Find what reads and writes the body before the edge, or changes its content type, and make it pass the bytes.";
     let query = Url::parse(url)?.query.unwrap_or_default();
@@ -311,7 +311,7 @@ fn body_change(body: &[u8], url: &str) -> Option<Change> {
     Some(Change::new(What::Body, finding, FIX))
 }
 
-/// The class its parameters look like, and what the filter says of them.
+/// Returns the class that fits the parameters, and the filter's verdict on them.
 fn shape(class: Option<Class>, form: &Form<'_>, raw: &[u8], target: &str, rule: BodyRule) -> Shape {
     let class = class.unwrap_or(match (form.get("MessageStatus"), form.get("MessageSid")) {
         (Some(_), _) => Class::Status,
@@ -340,7 +340,7 @@ fn too_many(class: Option<Class>) -> Shape {
     Shape { class, accepted: false, reason: Some(Reason::TooManyParameters.slug()), field: None }
 }
 
-/// A URL without the password in it.
+/// Returns the URL without its password.
 fn redacted(url: &str) -> String {
     match Url::parse(url) {
         Some(parsed) if !parsed.userinfo.is_empty() => {

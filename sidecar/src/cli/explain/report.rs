@@ -1,4 +1,4 @@
-//! What `explain` found out, as sentences and as JSON.
+//! Report of `explain`, as sentences and as JSON.
 //!
 //! The JSON's fields are API: a field is added, never renamed or given another meaning without raising `schema`.
 
@@ -13,49 +13,49 @@ use twilio_edge_platform::terminal::line;
 /// Version of the JSON.
 pub(super) const SCHEMA: u32 = 1;
 
-/// Everything there is to say.
+/// Complete report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) schema: u32,
-    /// Whether the filter would take it for Twilio's as it stands.
+    /// Whether the filter accepts the signature as it is.
     pub(super) matches: bool,
-    /// If not: the filter's reason.
+    /// Reason of the filter, if it refuses.
     pub(super) reason: Option<&'static str>,
     pub(super) method: String,
-    /// What Twilio may have signed, as configured.
+    /// URLs that Twilio may have signed according to the configuration.
     pub(super) candidates: Vec<String>,
     /// `form`, `hash` or `none`.
     pub(super) body_rule: &'static str,
     pub(super) body_bytes: usize,
-    /// Signed parameters, if the body is a form.
+    /// Number of signed parameters, if the body is a form.
     pub(super) parameters: usize,
-    /// The keys tried, by name.
+    /// Names of the keys that were tried.
     pub(super) keys: Vec<String>,
-    /// The request that was signed; with `matches` it is this one.
+    /// Request that was signed; with `matches` it is the received one.
     pub(super) signed: Option<Signed>,
-    /// Signatures computed.
+    /// Number of computed signatures.
     pub(super) tried: usize,
-    /// Whether the search was finished, or given up at its bounds.
+    /// Whether the search was complete, or was stopped at its limits.
     pub(super) complete: bool,
     pub(super) shape: Shape,
     pub(super) route: RouteVerdict,
-    /// What else is worth knowing.
+    /// Further notes.
     pub(super) notes: Vec<String>,
-    /// On demand only: who has them can send this request as Twilio.
+    /// Only on demand: anyone who has them can send this request as Twilio.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) signatures: Vec<Computed>,
 }
 
-/// The request that was signed.
+/// Request that was signed.
 #[derive(Debug, Serialize)]
 pub(super) struct Signed {
     pub(super) key: String,
     pub(super) url: String,
-    /// How it differs from the one that arrived.
+    /// Differences from the request that arrived.
     pub(super) changes: Vec<Change>,
 }
 
-/// What the filter would say of the parameters, once the signature is right.
+/// Verdict of the filter on the parameters, if the signature is right.
 #[derive(Debug, Serialize)]
 pub(super) struct Shape {
     pub(super) class: &'static str,
@@ -64,7 +64,7 @@ pub(super) struct Shape {
     pub(super) field: Option<&'static str>,
 }
 
-/// A signature that would match.
+/// Signature that would match.
 #[derive(Debug, Serialize)]
 pub(super) struct Computed {
     pub(super) key: String,

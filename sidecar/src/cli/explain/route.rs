@@ -1,5 +1,5 @@
-//! Whether the route of a captured request accepts its method and its body, and which line of the filter's configuration to
-//! change if not.
+//! Verdict of the route of a captured request on its method and its body, and the line of the filter's configuration to
+//! change if the route refuses them.
 //!
 //! The decisions are the filter's own (`Methods::accept`, `Bodies::accept`).
 
@@ -140,7 +140,7 @@ fn refusals(sent: Sent<'_>, methods: Methods, bodies: Bodies, place: &str) -> Ve
         );
         refuse(Reason::MethodNotEnabled, fix);
     }
-    // A GET with a body is refused whatever the route says.
+    // A GET with a body is refused by every route.
     if sent.method != "GET" && !bodies.accept(sent.rule, sent.is_empty) {
         let fix = match sent.rule {
             BodyRule::Hash if sent.class != Class::Other => format!(

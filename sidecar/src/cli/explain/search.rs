@@ -1,7 +1,7 @@
-//! Which request, close to the one that arrived, has the signature that arrived?
+//! Search for a request, close to the one that arrived, that has the signature that arrived.
 //!
-//! Decides: in which order variants are tried, and when to give up. A found one is proof, not a guess: nobody
-//! makes another request with the same HMAC. The variants are in `url_changes.rs` and `body_changes.rs`.
+//! Decides: the order in which variants are tried, and when to stop. A match is proof, not a guess: another request with the
+//! same HMAC cannot be constructed. The variants are in `url_changes.rs` and `body_changes.rs`.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -16,63 +16,63 @@ use super::url::{Clues, Url};
 use super::url_changes;
 use crate::cli::captured::Captured;
 
-/// Most signatures computed.
+/// Largest number of computed signatures.
 const MAX_TRIED: usize = 400_000;
 
-/// Most bytes signed: what bounds the time when the body is long.
+/// Largest number of signed bytes, which limits the time if the body is long.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Most bytes of URLs held at once.
+/// Largest number of bytes of URLs in memory.
 const MAX_URL_BYTES: usize = 16 << 20;
 
-/// A key that may have signed.
+/// Key that may have signed.
 pub(super) struct Suspect {
-    /// What may be printed.
+    /// Printable label.
     pub(super) label: String,
     pub(super) key: Key,
-    /// What is wrong with the token, if this is not the one given.
+    /// Change of the token, if this is not the given one.
     pub(super) change: Option<Change>,
 }
 
-/// A text that the signature may have been.
+/// Text that the signature may have been.
 pub(super) struct Claim {
     pub(super) text: String,
     pub(super) fit: Fit,
-    /// What is wrong with the header, if this is not its value.
+    /// Change of the header, if this is not its value.
     pub(super) change: Option<Change>,
 }
 
-/// How closely a signature must be the claimed one.
+/// Precision of the comparison with the claimed signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fit {
     Exact,
-    /// Letters may have lost their case: there is still no other signature like it.
+    /// Letters may have lost their case: a coincidence is still excluded.
     AnyCase,
     /// The end may be missing: 16 characters are 96 bits.
     Beginning,
 }
 
-/// The request that was signed.
+/// Request that was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
-    /// How it differs from the one that arrived, outermost first; empty if it does not.
+    /// Differences from the request that arrived, outermost first; empty if there are none.
     pub(super) changes: Vec<Change>,
-    /// The key's label.
+    /// Label of the key.
     pub(super) key: String,
-    /// The URL, exactly as signed.
+    /// URL, exactly as signed.
     pub(super) url: String,
 }
 
-/// How the search ended.
+/// Result of the search.
 pub(super) struct Outcome {
     pub(super) found: Option<Found>,
-    /// Signatures computed.
+    /// Number of computed signatures.
     pub(super) tried: usize,
     /// Whether all variants were tried.
     pub(super) complete: bool,
 }
 
-/// A bounded search.
+/// Bounded search.
 pub(super) struct Search<'a> {
     suspects: &'a [Suspect],
     claims: &'a [Claim],
@@ -81,7 +81,7 @@ pub(super) struct Search<'a> {
     left_out: bool,
 }
 
-/// A URL and what had to be changed to get to it.
+/// URL and the changes that lead to it.
 type Reached = (Vec<Change>, Url);
 
 impl<'a> Search<'a> {
@@ -89,8 +89,8 @@ impl<'a> Search<'a> {
         Self { suspects, claims, tried: 0, bytes: 0, left_out: false }
     }
 
-    /// From the request itself outwards: first what needs the fewest changes. `urls` are the ones it may have
-    /// been sent to as configured.
+    /// Searches from the request itself outwards, so that variants with the fewest changes come first. `urls` are the URLs
+    /// that Twilio may have called according to the configuration.
     pub(super) fn run(mut self, request: &Captured, urls: &[String], clues: &Clues) -> Outcome {
         let found = self.find(request, urls, clues);
         Outcome { found, tried: self.tried, complete: !self.is_over() && !self.left_out }
@@ -129,7 +129,7 @@ impl<'a> Search<'a> {
         self.among(&any_port, &[], &received)
     }
 
-    /// These URLs, each with all contents near the one that was received.
+    /// Tries these URLs, each with all contents close to the received one.
     fn among_contents(&mut self, urls: &[Reached], request: &Captured) -> Option<Found> {
         let ended = body_changes::variants(request, &mut |change, signed| match self.among(
             urls,
@@ -162,7 +162,7 @@ impl<'a> Search<'a> {
         let mut before = String::new();
         for (url_changes, url) in urls {
             let [without_port, with_port] = candidate_urls(&url.to_string());
-            // Of neighbours that differ in their port only, this one is the same.
+            // Among neighbours that differ only in their port, this value is the same.
             let without_port = (without_port != before).then_some(without_port);
             before = without_port.clone().unwrap_or(before);
             for candidate in without_port.into_iter().chain([with_port]) {
@@ -191,7 +191,7 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// The URLs one change away from these, each once.
+    /// Returns the URLs one change apart from these, each once.
     fn spread(&mut self, from: &[Reached], clues: &Clues) -> Vec<Reached> {
         let mut seen: HashSet<String> = from.iter().map(|(_, url)| url.to_string()).collect();
         let mut all = Vec::new();
@@ -202,7 +202,7 @@ impl<'a> Search<'a> {
                     self.left_out = true;
                     return all;
                 }
-                // Two of a kind undo each other, or are one change badly described.
+                // Two changes of one kind cancel each other, or describe one change badly.
                 let is_new_kind = changes.iter().all(|before| before.what != change.what);
                 let text = variant.to_string();
                 if is_new_kind && !seen.contains(&text) {

@@ -1,4 +1,4 @@
-//! A URL in pieces, and what a request's headers tell of the URL that Twilio called.
+//! URL in parts, and the evidence in a request's headers about the URL that Twilio called.
 //!
 //! Must not know: keys, signatures, bodies, what proxies do.
 
@@ -7,27 +7,27 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Longest URL that is looked at, in bytes; proxies take no longer ones.
+/// Longest URL that is examined, in bytes; proxies accept no longer ones.
 const MAX_URL_BYTES: usize = 64 << 10;
 
-/// A URL in pieces that make the same URL again.
+/// URL in parts that form the same URL again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) scheme: String,
-    /// With its `@`.
+    /// User information with its `@`.
     pub(super) userinfo: String,
     pub(super) host: String,
-    /// With its colon.
+    /// Port with its colon.
     pub(super) port: String,
     pub(super) path: String,
-    /// Without its `?`.
+    /// Query without its `?`.
     pub(super) query: Option<String>,
-    /// With its `#`.
+    /// Fragment with its `#`.
     pub(super) fragment: String,
 }
 
 impl Url {
-    /// None for what has no `scheme://`, or is longer than any request line.
+    /// Parses a URL; `None` for a text without `scheme://` or longer than any request line.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_URL_BYTES {
             return None;
@@ -49,7 +49,7 @@ impl Url {
         Some(Self { scheme: scheme.to_owned(), userinfo, host, port, path, query, fragment })
     }
 
-    /// As it stands in a request line.
+    /// Returns the path and query as in a request line.
     pub(super) fn path_and_query(&self) -> String {
         let query = self.query.as_deref().map(|query| format!("?{query}")).unwrap_or_default();
         format!("{}{query}{}", self.path, self.fragment)
@@ -67,21 +67,21 @@ impl fmt::Display for Url {
     }
 }
 
-/// What the headers tell of the URL before proxies changed it. Good enough to guess from: a guess is proven
-/// by the signature.
+/// Evidence in the headers about the URL before proxies changed it. It is good enough for guesses, since the signature
+/// proves a guess.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Clues {
     pub(super) hosts: Vec<String>,
-    /// With their colons.
+    /// Ports with their colons.
     pub(super) ports: Vec<String>,
-    /// Path and query.
+    /// Paths with their queries.
     pub(super) targets: Vec<String>,
     pub(super) prefixes: Vec<String>,
-    /// With its `@`.
+    /// User information with its `@`.
     pub(super) userinfo: Option<String>,
-    /// URLs that somebody thinks Twilio called.
+    /// URLs that the user of the command suggests.
     pub(super) guesses: Vec<Url>,
-    /// `bodySHA256` that the URL of a body that is no form should have.
+    /// `bodySHA256` that the URL should have if the body is no form.
     pub(super) body_hash: Option<String>,
 }
 
@@ -125,7 +125,7 @@ impl Clues {
     }
 }
 
-/// `user:password@` of the URL in the Twilio console arrives as this header.
+/// Decodes the header in which `user:password@` of the URL in the Twilio console arrives.
 fn basic_userinfo(value: &str) -> Option<String> {
     let decoded = STANDARD.decode(value.strip_prefix("Basic ")?).ok()?;
     Some(format!("{}@", String::from_utf8(decoded).ok()?))

@@ -1,4 +1,4 @@
-//! What may have happened to a URL between Twilio and here: every variant one change away.
+//! Changes that may have happened to a URL between Twilio and here: every variant one change apart.
 //!
 //! Must not know: keys, signatures, bodies.
 
@@ -22,19 +22,19 @@ const PREFIXES: [&str; 8] =
 /// Ports that proxies and applications commonly listen on.
 const PORTS: [u16; 8] = [443, 80, 8443, 8080, 3000, 5000, 8000, 8888];
 
-/// Most query parameters whose every order is tried.
+/// Largest number of query parameters of which every order is tried.
 const MAX_PERMUTED: usize = 5;
 
-/// Most query parameters that are tried at another place, and places that are tried.
+/// Largest number of query parameters that are moved, and of positions that are tried.
 const MAX_MOVED: usize = 16;
 
-/// Most query parameters that are changed one by one.
+/// Largest number of query parameters that are changed one by one.
 const MAX_RECODED: usize = 50;
 
 /// Longest path and query with which every port is tried, in bytes.
 const MAX_PORT_PATH: usize = 512;
 
-/// All URLs one change away from `url`.
+/// Returns all URLs one change apart from `url`.
 pub(super) fn variants(url: &Url, clues: &Clues) -> Vec<Variant<Url>> {
     let mut all = Vec::new();
     for guess in &clues.guesses {
@@ -250,7 +250,7 @@ fn query_variants(url: &Url, clues: &Clues, all: &mut Vec<Variant<Url>>) {
     }
 }
 
-/// Every port there is, where the URL is short enough to hold so many.
+/// Returns the URL with every port, if it is short enough for so many variants.
 pub(super) fn any_port(url: &Url) -> impl Iterator<Item = Variant<Url>> {
     let most = if url.path_and_query().len() < MAX_PORT_PATH { u16::MAX } else { 0 };
     (1..=most).map(|port| {
@@ -259,7 +259,7 @@ pub(super) fn any_port(url: &Url) -> impl Iterator<Item = Variant<Url>> {
     })
 }
 
-/// Other ways to write the same characters.
+/// Returns other spellings of the same characters.
 fn recoded(text: &str) -> Vec<(&'static str, String)> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let often_raw = |byte: u8| unreserved(byte) || b"!$'()*,;:@/?|[]".contains(&byte);
@@ -304,7 +304,7 @@ fn unescape(text: &str, wanted: impl Fn(u8) -> bool) -> String {
     })
 }
 
-/// Replaces each `%XX`, where `replace` says by what.
+/// Replaces each `%XX` for which `replace` returns a text.
 fn escapes(text: &str, replace: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -340,7 +340,7 @@ fn is_sorted(pairs: &[&str]) -> bool {
     pairs.is_sorted_by_key(|pair| pair.split('=').next().unwrap_or_default())
 }
 
-/// Every order of a few; of many sorted, reversed, and with one of them at another place.
+/// Returns every order of a few parameters; for many parameters: sorted, reversed, and with one of them moved.
 fn orders<'a>(pairs: &[&'a str]) -> Vec<Vec<&'a str>> {
     if pairs.len() > MAX_PERMUTED {
         let mut sorted = pairs.to_vec();

@@ -1,13 +1,13 @@
-//! A signed request as a curl command that sends exactly these bytes.
+//! Signed request as a curl command that sends exactly these bytes.
 
 use std::fmt::Write as _;
 
 use twilio_edge_domain::display::is_hazardous;
 use twilio_edge_simulator::webhook::Signed;
 
-/// One command, ready to paste into a shell. `host` when the edge's own would not be the signed one.
+/// Returns one command, ready to paste into a shell. `host` is given if the edge's own host is not the signed one.
 pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String {
-    // Without these two, curl tidies up `..` and expands `[]` and `{}`: another URL than the signed one.
+    // Without these two options curl resolves `..` and expands `[]` and `{}`, and the URL is not the signed one.
     let mut command = String::from("curl --include --path-as-is --globoff");
     let _ = write!(command, " {}", quoted(&format!("{edge}{}", signed.target)));
     let host = host.map(|host| ("Host", host));
@@ -21,8 +21,9 @@ pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String
     command
 }
 
-/// For a POSIX shell: nothing means anything between single quotes, but there can be none of them. What a terminal would execute
-/// or hide is written by `printf`, so that the command can be shown and still sends these bytes.
+/// Quotes a text for a POSIX shell: no character between single quotes has a meaning, except the quote itself. `printf`
+/// writes the characters that a terminal would execute or hide, so that the printed command is safe and still sends these
+/// bytes.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("'");
     for letter in text.chars() {

@@ -1,4 +1,4 @@
-//! Sends signed requests to an edge and shows what it answered.
+//! Client that sends signed requests to an edge and prints the answers.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -10,36 +10,36 @@ use ureq::http::{Request, Response};
 
 use twilio_edge_simulator::webhook::Signed;
 
-/// Twilio gives up at 15 seconds; a little more shows what it would have missed.
+/// Time limit of an answer. Twilio gives up after 15 seconds; a little more shows the answer that it would miss.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Most of an answer's body that is shown, in bytes.
+/// Most bytes of an answer's body that are printed.
 const MAX_SHOWN_BYTES: u64 = 4 << 10;
 
-/// Most requests under way at once.
+/// Largest number of concurrent requests.
 const MAX_AT_ONCE: usize = 64;
 
-/// Where requests go.
+/// Edge that receives the requests.
 pub(super) struct Edge {
     agent: Agent,
     /// `http://127.0.0.1:8080`
     url: String,
-    /// The `Host` to send where it is not the URL's own.
+    /// `Host` header, if it differs from the host of the URL.
     host: Option<String>,
 }
 
-/// What came back.
+/// Answer of the edge.
 pub(super) struct Answer {
     pub(super) status: u16,
     text: String,
 }
 
 impl Edge {
-    /// An edge at `url`; `host` as in the signed URL.
+    /// Returns an edge at `url`; `host` is that of the signed URL.
     pub(super) fn new(url: String, host: Option<String>) -> Self {
         let agent = Agent::config_builder()
             .timeout_global(Some(PATIENCE))
-            // Shown as they are: Twilio would follow a redirect and sign the new URL.
+            // Redirects are shown, not followed: Twilio would follow one and sign the new URL.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -49,8 +49,8 @@ impl Edge {
         Self { agent, url, host }
     }
 
-    /// Sends all of them, one after the other or up to 64 at once, and tells of each. The error is the first
-    /// one that got no answer.
+    /// Sends all requests, one after the other or up to 64 at once, and prints each answer. The error is that of the first
+    /// request without an answer.
     pub(super) fn send_all(&self, all: &[Signed], at_once: bool) -> Result<Vec<Answer>, String> {
         let mut answers = Vec::with_capacity(all.len());
         for some in all.chunks(if at_once { MAX_AT_ONCE } else { 1 }) {
@@ -78,7 +78,7 @@ impl Edge {
             request = request.header("Host", host);
         }
         let started = Instant::now();
-        // A GET with an empty body would be sent as a GET with a body.
+        // With an empty body, a GET would be sent as a GET with a body.
         let sent = if signed.method == "POST" {
             request.body(signed.body.clone()).map(|request| self.agent.run(request))
         } else {
@@ -123,7 +123,7 @@ fn show(signed: &Signed, mut response: Response<ureq::Body>, waited: Duration) -
     Answer { status: status.as_u16(), text }
 }
 
-/// A backend's text must not steer the terminal.
+/// Replaces control characters, so that a backend's text cannot control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
