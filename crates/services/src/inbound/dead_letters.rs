@@ -1,6 +1,7 @@
-//! What a person does about deliveries that were given up: some are brought on their way again or discarded, a page at a time,
-//! with an entry in the audit of each account they are of. Decides whose a caller may decide about; how it is asked for, on the
-//! command line or over HTTP, is not known here. And how long the oldest of each sink has waited for that, as a metric.
+//! Decisions of operators about dead letters, which are deliveries that were given up. An operator retries or discards
+//! them, a page at a time, with an audit entry for each account concerned. This module decides which dead letters a
+//! caller may decide about. It knows neither HTTP nor the command line. It also maintains a metric: the age of the
+//! oldest dead letter of each sink.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,35 +15,38 @@ use twilio_edge_store::{
     AuditEntry, Chosen, DeadLetter, DeadLetters, Fate, Outbox, Resolved, StoreError,
 };
 
-/// Dead letters looked at, or decided about, in one transaction.
+/// Number of dead letters that one transaction reads or changes.
 pub const PAGE: usize = 500;
 
-/// How often it is looked how old the oldest are.
+/// Interval between updates of the metric.
 const LOOK: Duration = Duration::from_secs(15);
 
-/// Which ones. Of each that is named.
+/// Selection of dead letters. All given filters must match.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// Those of these numbers; else all.
+    /// Only those with these ids; `None` for all.
     pub ids: Option<Vec<i64>>,
     /// Only of this sink.
     pub sink: Option<String>,
-    /// Only of this account; that of the caller, if they are bound to one.
+    /// Only those of this account; the caller's own account if it is bound to one.
     pub account_sid: Option<String>,
 }
 
-/// What was done.
+/// Result of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Done {
-    /// How many were named or found.
+    /// Number of dead letters that were named or found.
     pub found: usize,
-    /// How many of them were dead letters until now.
+    /// Number of these that were still dead letters and have been changed.
     pub changed: usize,
-    /// Whether that was all.
+    /// True if no matching dead letters are left to process.
     pub complete: bool,
 }
 
-/// Decides about the chosen ones, but looks at about `most`.
+/// Applies a decision to the selected dead letters. Stops after about `most` of them, unless they are named by id.
+///
+/// # Errors
+/// Returns an error if the database fails; pages that were finished stay changed.
 pub async fn decide(
     outbox: &Outbox,
     by: &Caller,
@@ -85,7 +89,8 @@ pub async fn decide(
     }
 }
 
-/// One for each account: whoever sees an account sees what was done to what is its.
+/// Builds one entry for each account, so that a caller who sees only one account sees the changes to its own dead
+/// letters.
 fn entries(by: &Caller, fate: Fate, decided: &[Resolved], now_ms: i64) -> Vec<AuditEntry> {
     let mut of: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for letter in decided {
@@ -107,14 +112,14 @@ fn entries(by: &Caller, fate: Fate, decided: &[Resolved], now_ms: i64) -> Vec<Au
     of.into_iter().map(entry).collect()
 }
 
-/// Keeps the metric of their age, until it is aborted.
+/// Updates the metric of the oldest dead letters until the task is aborted.
 pub async fn watch(outbox: Outbox, sinks: Sinks, metrics: Arc<Metrics>) {
     let names: Vec<&str> = sinks.iter().map(twilio_edge_connectors::sinks::Sink::name).collect();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !names.is_empty() {
         look.tick().await;
-        // While the database is away the last age stands; that it is away is told elsewhere.
+        // While the database is unavailable, the metric stays as it was. The outage is reported elsewhere.
         let Ok(oldest) = outbox.oldest_dead(&names).await else { continue };
         let now_ms = now_ms();
         for oldest in oldest {

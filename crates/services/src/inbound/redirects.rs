@@ -1,7 +1,8 @@
-//! Steps of one message: after a TwiML `<Redirect>` Twilio requests another URL with the same `MessageSid`, and the answer of the
-//! application to that request is what counts (docs: messaging/twiml/redirect). Each URL is deduplicated by itself. The first
-//! one has the message's own key; its saved answer names it, so that every store knows it. Redirects that lead back to a URL of
-//! before must not go on for ever: the application gets each URL once, and a saved redirect is repeated a few times only.
+//! Steps of one message. After a TwiML `<Redirect>` Twilio requests another URL with the same `MessageSid`, and acts on
+//! the application's answer to that request (docs: messaging/twiml/redirect). Each URL is deduplicated by itself. The
+//! first URL has the message's own key; its saved answer contains the digest of the URL, so that every store knows it.
+//! Redirects that lead back to an earlier URL must not loop for ever: the application receives each URL once, and a
+//! saved redirect is repeated only a few times.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,16 +20,16 @@ const MOST_STEPS: usize = 16;
 /// How often a saved redirect is repeated: Twilio retries a lost answer, but a loop must end.
 const MOST_REPEATS: usize = 2;
 
-/// Upper bound of messages that are remembered; then all are forgotten.
+/// Upper bound of messages in memory. When it is reached, all of them are dropped.
 const MOST_REMEMBERED: usize = 10_000;
 
-/// A saved answer as the stores keep it, with the URL that it belongs to.
+/// A saved answer as the stores hold it, with the URL that it belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredAnswer {
     /// Digest of the URL, as in [`twilio_edge_contract::Claim::target`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The answer; none when it was not worth keeping.
+    /// The answer; `None` if it was not stored.
     #[serde(default, flatten)]
     pub answer: Option<SavedAnswer>,
 }
@@ -48,12 +49,12 @@ struct Counts {
 }
 
 impl StoredAnswer {
-    /// Reads what a store has.
+    /// Parses the text from a store.
     pub fn read(text: Option<&str>) -> StoredAnswer {
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
-    /// Writes it for a store; none when there is nothing to keep.
+    /// Serializes it for a store; returns `None` if it is empty.
     pub fn write(&self) -> Option<String> {
         let is_empty = *self == StoredAnswer::default();
         (!is_empty).then(|| serde_json::to_string(self).ok()).flatten()
@@ -86,7 +87,7 @@ impl Redirects {
         Some(Webhook { key, step: Some(target.clone()), ..webhook.clone() })
     }
 
-    /// Returns what a duplicate is answered: the saved answer, unless it is a redirect that was repeated too often.
+    /// Returns the answer to a duplicate: the saved answer, unless it is a redirect that was repeated too often.
     pub fn answer(&self, key: &str, stored: StoredAnswer) -> Option<SavedAnswer> {
         if !stored.redirects() {
             return stored.answer;

@@ -1,6 +1,6 @@
-//! What is sent instead of a message that its channel does not take, at work: as a message of its own that is asked every rule
-//! again, written with what ends the first one, so that it is sent once. Which codes do that is in the table of errors, what is
-//! sent the domain's to say.
+//! Fallbacks: messages that are sent instead of a message that its channel refused. A fallback is a message of its own,
+//! for which every rule is evaluated again. It is stored in the same transaction that ends the first message, so that
+//! it is sent once. The table of error codes decides which codes cause a fallback; the domain decides what is sent.
 
 use crate::outbound::sending::{Sending, masked};
 use twilio_edge_domain::{
@@ -17,48 +17,48 @@ use twilio_edge_domain::{
 };
 use twilio_edge_store::{OutboundMessage, StoreError};
 
-/// Every way there is, the best first.
+/// All kinds of fallback, in order of preference.
 const EVERY: [To; 2] = [To::Template, To::Channel];
 
-/// One way to reach the person instead, and what every rule says of it.
+/// One possible fallback, with the verdict of every rule.
 #[derive(Debug, Clone)]
 pub struct Alternative {
-    /// How.
+    /// Kind of fallback.
     pub to: To,
-    /// What would be sent.
+    /// Message that would be sent.
     pub request: Request,
-    /// What speaks against it.
+    /// Verdicts of the rules.
     pub verdicts: Vec<Verdict>,
 }
 
-/// A message that is sent instead of another, and how.
+/// Fallback that is sent instead of another message.
 #[derive(Debug, Clone)]
 pub struct Switched {
-    /// How.
+    /// Kind of fallback.
     pub to: To,
-    /// Its row.
+    /// Row of the fallback.
     pub send: OutboundMessage,
-    /// How soon it goes.
+    /// Priority of the fallback in the queue.
     pub priority: i64,
 }
 
-/// A status that Twilio told of a message of ours.
+/// Status of one of our messages, as Twilio reports it.
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'a> {
-    /// Our id of it, as the signed URL has it.
+    /// Our id of the message, from the signed URL.
     pub id: &'a str,
-    /// Whose.
+    /// Account of the message.
     pub account_sid: &'a str,
-    /// Twilio's name of it.
+    /// Twilio's id of the message.
     pub message_sid: &'a str,
     /// `sent`, `delivered`, `failed`, ..
     pub status: &'a str,
-    /// Why it failed; empty if it did not.
+    /// Twilio's error code; empty if there is none.
     pub code: &'a str,
 }
 
 impl Told<'_> {
-    /// Whether it will never get there.
+    /// Returns whether the message failed for good.
     pub fn is_failure(&self) -> bool {
         matches!(self.status, "failed" | "undelivered")
     }
@@ -69,14 +69,17 @@ impl Told<'_> {
 }
 
 impl Alternative {
-    /// Whether nothing speaks against it.
+    /// Returns whether every rule permits it.
     pub fn is_allowed(&self) -> bool {
         self.verdicts.iter().all(|said| said.ok)
     }
 }
 
 impl Sending {
-    /// What would be sent instead of a message, the best first.
+    /// Lists the possible fallbacks of a message, in order of preference.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn alternatives(
         &self,
         request: &Request,
@@ -111,8 +114,12 @@ impl Sending {
         Ok(found)
     }
 
-    /// What is sent instead of a message that ended with this code: the first way that nothing speaks against; without one the
-    /// first, refused, so that whoever asks sees why. None if there is none.
+    /// Builds the fallback of a message that ended with this code: the first that every rule permits. If none is
+    /// permitted, returns the first in state `refused`, so that callers can see the reason. Returns `None` if the code
+    /// or the message has no fallback.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn instead(
         &self,
         send: &OutboundMessage,
@@ -146,8 +153,11 @@ impl Sending {
         Ok(Some(Switched { to: *to, send: row, priority: priority(request.category()) }))
     }
 
-    /// Twilio has told statuses of messages of ours: it has them, whatever is believed of them, and what has failed may be sent
-    /// otherwise. How many were not known to be sent.
+    /// Applies statuses that Twilio reported. A message with a status was sent, whatever state it had; a failed one may
+    /// cause a fallback. Returns the number of messages that were not known to be sent.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn heard(&self, told: &[Told<'_>], now_ms: i64) -> Result<u64, StoreError> {
         let ids: Vec<&str> = told.iter().map(|told| told.id).collect();
         let mut learned = 0;
@@ -193,7 +203,7 @@ impl Sending {
         Ok(())
     }
 
-    /// Counts and logs that something is sent instead, and wakes who sends it.
+    /// Counts and logs a fallback, and wakes the dispatcher.
     pub fn tell(&self, send: &OutboundMessage, code: &str, switched: &Switched) {
         self.metrics.sends.switched(switched.to);
         self.bell.ring();

@@ -1,6 +1,6 @@
-//! Media of messages, at work: what is fetched to see whether Twilio could fetch and would take it, how much at a time, and for how
-//! long that is remembered. What is public and what a channel takes is the domain's to say; who asks and what becomes of the
-//! message, `sending.rs` and `senders.rs`.
+//! Media of messages: checks whether Twilio could fetch them and would accept them, with limits on concurrency, and a
+//! cache of results. The domain decides which addresses are public and which media a channel accepts. This module does
+//! not know who asks for a check, or its effect on the message.
 
 pub mod library;
 pub mod probe;
@@ -16,27 +16,27 @@ use crate::outbound::media::probe::MediaProbe;
 use twilio_edge_domain::media::{self, Looked, Unfit, Why, fitness::Found, link, place::Places};
 use twilio_edge_platform::{config, metrics::Metrics};
 
-/// How a message names one.
+/// Reference to a medium in a message.
 enum Named<'a> {
-    /// By its URL.
+    /// A URL.
     At(Url),
-    /// By the id of what is kept here.
+    /// The id of a medium that was uploaded to us.
     Kept(&'a str),
 }
 
-/// Looks at media.
+/// Checks media.
 #[derive(Clone)]
 pub struct Media {
     settings: Arc<config::Media>,
     places: Arc<Places>,
-    /// None where nothing is fetched.
+    /// `None` if `media.check` is off.
     looker: Option<Arc<MediaProbe>>,
-    /// None where nothing is kept.
+    /// `None` if no media store is configured.
     library: Option<Library>,
 }
 
 impl Media {
-    /// With the system's names; or what is wrong with the settings.
+    /// Creates the checker with the system's name resolution. Returns an error if a setting is wrong.
     pub fn open(
         settings: &config::Media,
         patience: Duration,
@@ -45,7 +45,8 @@ impl Media {
         Media::with(settings, patience, metrics, Arc::new(resolver::System))
     }
 
-    /// With names that `lookup` knows. Nothing takes longer than `patience`.
+    /// Creates the checker with `lookup` for name resolution. `patience` is the upper bound of the time limit of a
+    /// check.
     pub fn with(
         settings: &config::Media,
         patience: Duration,
@@ -68,17 +69,17 @@ impl Media {
         Ok(Media { settings: Arc::new(settings.clone()), places, looker, library: None })
     }
 
-    /// With what is kept here.
+    /// Adds the store of uploaded media.
     pub fn keeping(self, library: Option<Library>) -> Media {
         Media { library, ..self }
     }
 
-    /// What is kept here, if anything is.
+    /// Returns the store of uploaded media, if there is one.
     pub fn library(&self) -> Option<&Library> {
         self.library.as_ref()
     }
 
-    /// What their spelling alone says of media of a message on this channel.
+    /// Checks the number of media and the spelling of their references, without any request.
     pub fn spelled(&self, channel: &str, media: &[String]) -> Looked {
         match self.read(channel, media) {
             Err((n, unfit)) => Looked::Unfit(n, unfit),
@@ -87,7 +88,7 @@ impl Media {
         }
     }
 
-    /// Looks at the media of a message on this channel, or knows them from a moment ago.
+    /// Checks the media of a message on this channel; uses cached results.
     pub async fn look(&self, account_sid: &str, channel: &str, media: &[String]) -> Looked {
         let named = match self.read(channel, media) {
             Ok(named) if named.is_empty() => return Looked::Nothing,
@@ -112,7 +113,7 @@ impl Media {
         }
     }
 
-    /// What one is, as far as anybody looks.
+    /// Checks one medium, as far as the settings permit.
     async fn look_at(
         &self,
         account_sid: &str,
@@ -129,7 +130,10 @@ impl Media {
         }
     }
 
-    /// The form of a message of this account as Twilio is told it: what is kept here has a link that is made now.
+    /// Replaces references to uploaded media by links that are signed now. Returns the form for Twilio.
+    ///
+    /// # Errors
+    /// Returns an error if a medium is missing, or its link cannot be made now.
     pub async fn presented(&self, account_sid: &str, form: &str) -> Result<String, Unfit> {
         let mut links = Vec::new();
         for name in media::of_form(form) {
@@ -144,7 +148,7 @@ impl Media {
         }
     }
 
-    /// Whether what was seen so long ago has to be looked at again.
+    /// Returns whether a check of this age, in milliseconds, must be repeated.
     pub fn is_stale(&self, age_ms: i64) -> bool {
         let remembered = i64::try_from(self.settings.remember_s).unwrap_or(i64::MAX);
         self.looker.is_some() && age_ms > remembered.saturating_mul(1000)

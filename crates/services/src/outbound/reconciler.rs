@@ -1,6 +1,6 @@
-//! Finds out about messages of which nobody knows whether they were sent: asks Twilio's list for them, later each time, until one
-//! is found, or certainly absent and due again, or left to people. What the list has to say for that is the domain's to judge;
-//! who looks is settled in the database.
+//! The reconciler: resolves messages whose outcome is unknown. It looks for them in Twilio's list of messages, at
+//! growing intervals. A message is found, or certainly absent and queued again, or left to an operator. The domain
+//! decides what a list proves; a claim in the database decides which sidecar looks.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -23,19 +23,19 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
 use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
-/// How often to see whether a look is due.
+/// Interval between checks for messages that are due for a look.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How often to forget what is not sent instead any more.
+/// Interval between deletions of expired fallback plans.
 const FORGET: Duration = Duration::from_secs(30);
 
-/// Looks at a time: Twilio's limits are for sending.
+/// Concurrent looks. The number is small because Twilio's rate limits are needed for sending.
 const AT_ONCE: i64 = 8;
 
-/// Pages of one look. Who has more messages for a person within hours is not found out about.
+/// Upper bound of pages of one look. If a list is longer, absence from it proves nothing.
 const MOST_PAGES: usize = 5;
 
-/// Looks for what is unknown, for a whole sidecar.
+/// Reconciler of one sidecar.
 pub struct Reconciler {
     stop: watch::Sender<bool>,
     working: JoinHandle<()>,
@@ -47,16 +47,17 @@ struct Looker {
     twilio: Twilio,
     bell: Wakeup,
     metrics: Arc<Metrics>,
-    /// After the hold is over, how long until silence counts; none if it never does.
+    /// Time after the hold has expired, in milliseconds, after which absence from the list counts; `None` if it never
+    /// does.
     absent_after_ms: Option<i64>,
-    /// After the hold is over, how long it is looked for.
+    /// Time after the hold has expired, in milliseconds, during which the message is looked for.
     reconcile_for_ms: i64,
-    /// How long something may be sent instead of what was sent.
+    /// Time during which a sent message can still get a fallback, in milliseconds.
     fallback_for_ms: i64,
 }
 
 impl Reconciler {
-    /// Begins.
+    /// Starts the reconciler.
     pub fn start(
         sending: &Sending,
         metrics: &Arc<Metrics>,
@@ -76,7 +77,7 @@ impl Reconciler {
         Reconciler { stop, working: tokio::spawn(looker.work(stopping)) }
     }
 
-    /// Ends it; a look under way is another sidecar's to repeat.
+    /// Stops the reconciler. Another sidecar repeats a look that was in progress.
     pub async fn finish(self) {
         let _ = self.stop.send(true);
         self.working.abort();
@@ -94,14 +95,14 @@ impl Looker {
             tokio::select! {
                 _ = look.tick() => {}
                 _ = forget.tick() => {
-                    // What could not be forgotten is the next time.
+                    // A deletion that failed is repeated the next time.
                     let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
                     let _ = self.sends.forget_fallbacks(before_ms).await;
                     continue;
                 }
                 _ = stopping.changed() => return,
             }
-            // A database that is away is told of by those who send.
+            // The dispatcher logs that the database is unavailable.
             let Ok(sought) = self.sends.looked_for(AT_ONCE, now_ms()).await else { continue };
             let mut looks = JoinSet::new();
             for send in sought {
@@ -164,14 +165,15 @@ impl Looker {
         let (listed, is_whole) = self.listed(send, &sought).await?;
         let candidates: Vec<&str> =
             listed.iter().filter(|one| sought.may_be(one)).map(|one| one.sid.as_str()).collect();
-        // Read after the list: what is another's then was another's when it was listed.
+        // The owners are read after the list, so that an owner that was recorded before it was listed is known here.
         let owned: BTreeSet<String> =
             self.sends.owned(&candidates).await.map_err(away)?.into_iter().collect();
         let has_like = self.sends.has_like(send, &sought).await.map_err(away)?;
         Ok(sought.matched(&listed, &owned, Seen { is_whole, at_ms, absent_from_ms, has_like }))
     }
 
-    /// Lists what Twilio has under every spelling of the two, and whether all of it goes back far enough.
+    /// Lists the messages under every spelling of recipient and sender. Returns them, and whether every list reaches
+    /// back far enough.
     async fn listed(
         &self,
         send: &OutboundMessage,

@@ -1,5 +1,5 @@
-//! A message somebody wants to send, at work: what every rule says of it, the row that is written if none speaks against it,
-//! and what an operator decides about one of which nobody knows. It adds no rule of its own, and knows neither HTTP nor SQL.
+//! Outbound messages: evaluates every rule for a message, builds its row, queues it, and applies an operator's decision
+//! about a message whose outcome is unknown. It adds no rule of its own and knows neither HTTP nor SQL.
 
 use std::sync::Arc;
 
@@ -32,36 +32,37 @@ use twilio_edge_domain::{
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{AuditEntry, Done, OutboundMessage, OutboundMessages, StoreError};
 
-/// What every id of ours begins with: Twilio's are SM.. and MM..
+/// Prefix of our message ids. Twilio's start with SM or MM.
 pub const PREFIX: &str = "ms_";
 
-/// Takes messages on.
+/// Accepts outbound messages.
 #[derive(Clone)]
 pub struct Sending {
-    /// Where they are written.
+    /// Store of outbound messages.
     pub sends: OutboundMessages,
-    /// Who may be written to.
+    /// Checks of suppressions, consents and conversation windows.
     pub checks: Checks,
-    /// Through which accounts.
+    /// Client of Twilio, with the credentials of the accounts.
     pub twilio: Twilio,
-    /// Tells who sends.
+    /// Wakes the dispatcher.
     pub bell: Wakeup,
-    /// What Twilio's codes mean.
+    /// Meaning of Twilio's error codes.
     pub errors: Arc<Errors>,
-    /// Who sends where nobody says.
+    /// Routes that supply a sender and a fallback where the request names none.
     pub routes: Routes,
-    /// What may be sent as a template.
+    /// Catalogue of templates.
     pub templates: Templates,
-    /// Who waits for what Twilio says.
+    /// Requests that wait for the outcome of a message.
     pub answers: OutcomeWaiters,
-    /// Whether Twilio can fetch what is sent.
+    /// Checks whether Twilio can fetch the media of a message.
     pub media: Media,
-    /// What is counted.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
 }
 
 impl Sending {
-    /// The message with who sends it, if that is said by a route only, and with what the catalogue knows of its template.
+    /// Completes a request: adds the sender and the fallback from the routes if the request names none, and the
+    /// template from the catalogue.
     pub fn completed(&self, request: Request) -> Request {
         let request = self.found(request);
         let country = contact::country(&request.to.channel, &request.to.number);
@@ -94,8 +95,11 @@ impl Sending {
         Request { content, template: Some(template), ..request }
     }
 
-    /// What every rule says of a message. Its media are fetched if nothing else speaks against it: nobody makes us call anywhere
-    /// for a message that is not sent.
+    /// Evaluates every rule for a message. Its media are fetched only if every other rule permits the message, so that
+    /// a refused message causes no outgoing calls.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn judge(&self, request: &Request, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
         let intent = Intent {
             account_sid: request.account_sid.clone(),
@@ -138,7 +142,10 @@ impl Sending {
         Ok(verdicts)
     }
 
-    /// The row of a message that may be sent. Nothing is written.
+    /// Builds the row of a message that may be sent. Nothing is stored.
+    ///
+    /// # Errors
+    /// Returns an error if the system supplies no random bytes for the id.
     pub fn prepared(
         &self,
         request: &Request,
@@ -149,7 +156,10 @@ impl Sending {
         self.row(request, &by.actor, send_at_ms, now_ms)
     }
 
-    /// Builds the row of a message.
+    /// Builds the row of a message, in state `queued`. Nothing is stored. `send_at_ms` is in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// Returns an error if the system supplies no random bytes for the id.
     pub fn row(
         &self,
         request: &Request,
@@ -194,7 +204,10 @@ impl Sending {
         })
     }
 
-    /// Takes it on: durable, with what copies of its request are answered.
+    /// Queues a message durably, with the response for repetitions of the request, and wakes the dispatcher.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn add(
         &self,
         send: &OutboundMessage,
@@ -207,7 +220,8 @@ impl Sending {
     }
 }
 
-/// What Twilio's codes mean, with what the file says of them; no file has no name. Every problem with it.
+/// Reads the table of Twilio's error codes, with the overrides of `file`. An empty name means no overrides. Returns
+/// every problem of the file.
 pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
     let over = match file {
         "" => Table::new(),
@@ -219,7 +233,7 @@ pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
     Errors::of(over)
 }
 
-/// To whom it went, as it is shown once it has ended.
+/// Returns the recipient in the masked form that is shown after the message has ended.
 pub fn masked(send: &OutboundMessage) -> String {
     if send.recipient.contains("..") {
         return send.recipient.clone();
@@ -227,7 +241,10 @@ pub fn masked(send: &OutboundMessage) -> String {
     Address { channel: send.channel.clone(), number: send.recipient.clone() }.to_string()
 }
 
-/// Takes back a message that nobody has begun to send. False if it is too late.
+/// Cancels a message that is still queued. Returns false if its attempt has begun or it has ended.
+///
+/// # Errors
+/// Returns an error if the database fails.
 pub async fn cancel(
     sends: &OutboundMessages,
     by: &Caller,
@@ -238,7 +255,10 @@ pub async fn cancel(
     sends.cancel(send, &masked(send), &entry).await
 }
 
-/// Removes a message that has ended without Twilio. False if it has not.
+/// Deletes our record of a message that has ended. Twilio's copy stays. Returns false if the message has not ended.
+///
+/// # Errors
+/// Returns an error if the database fails.
 pub async fn remove(
     sends: &OutboundMessages,
     by: &Caller,
@@ -249,8 +269,11 @@ pub async fn remove(
     sends.remove(send, &entry).await
 }
 
-/// Decides about a message of which nobody knows whether it was sent: it was, by that name, or it was not. False if it is no
-/// such one.
+/// Resolves a message whose outcome is unknown: it was sent as `message_sid`, or it was not sent. Returns false if its
+/// outcome is not unknown.
+///
+/// # Errors
+/// Returns an error if the database fails.
 pub async fn resolve(
     sends: &OutboundMessages,
     by: &Caller,
