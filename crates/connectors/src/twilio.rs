@@ -1,5 +1,6 @@
-//! Twilio's REST API, as far as messages are made and looked for with it: one call, its time limit, and whether the request had
-//! left when it failed. Credentials are read from a file, once, at start. What an answer means for a message is the domain's to say.
+//! Client of Twilio's REST API for messages and templates. Makes one call with a time limit, and reports whether the
+//! request may have reached Twilio when it failed. Credentials are read from a file once, at start. The domain decides
+//! the meaning of an answer.
 
 mod accounts;
 mod forward;
@@ -20,49 +21,50 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::config;
 
-/// Most of an answer that is read. A message is one kilobyte.
+/// Largest answer that is read, in bytes. A message is one kilobyte.
 const LARGEST_ANSWER: usize = 64 << 10;
 
-/// Messages of one page of a list, and most of the list's answer: a text is 1600 characters, each of six bytes in JSON.
+/// Messages per page of a list, and the largest page in bytes: a text is up to 1600 characters of six bytes each in
+/// JSON.
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 2 << 20;
 
-/// How long to try to connect, within the time limit of the whole.
+/// Time limit of connecting, within the time limit of the call.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// One page of a list.
+/// One page of the list of messages.
 #[derive(Debug, Deserialize)]
 pub struct Page {
-    /// The latest first.
+    /// Messages, the newest first.
     pub messages: Vec<Listed>,
-    /// Where the next one is; none after the last.
+    /// URI of the next page; `None` on the last page.
     pub next_page_uri: Option<String>,
 }
 
-/// Templates of one page of a list, and most of its answer: one with ten cards is a few kilobytes.
+/// Templates per page of a list, and the largest page in bytes: a template with ten cards is a few kilobytes.
 const CONTENTS: usize = 100;
 const LARGEST_CONTENTS: usize = 8 << 20;
 
-/// Where templates are listed.
+/// Path of the list of templates.
 const CONTENTS_PATH: &str = "/v1/ContentAndApprovals";
 
-/// One page of templates.
+/// One page of the list of templates.
 #[derive(Debug, Deserialize)]
 pub struct Contents {
-    /// In Twilio's order.
+    /// Templates, in Twilio's order.
     pub contents: Vec<Content>,
-    /// Where the others are.
+    /// Paging metadata.
     pub meta: Meta,
 }
 
-/// What Twilio says of a page.
+/// Paging metadata of a list.
 #[derive(Debug, Deserialize)]
 pub struct Meta {
-    /// Where the next one is; none after the last.
+    /// URL of the next page; `None` on the last page.
     pub next_page_url: Option<String>,
 }
 
-/// Calls Twilio for the accounts it has credentials of.
+/// Client of Twilio for the accounts whose credentials are configured. Copies share the connections.
 #[derive(Clone)]
 pub struct Twilio {
     client: Client,
@@ -71,12 +73,13 @@ pub struct Twilio {
     status_callback_url: Arc<str>,
     timeout: Duration,
     accounts: Arc<BTreeMap<String, Account>>,
-    /// Of a sender of which nothing else is said.
+    /// Rate of a sender that has no rate of its own.
     usual_rate: Rate,
 }
 
 impl Twilio {
-    /// With the credentials of the file, if there is one; every problem with it.
+    /// Creates the client with the credentials of the configured file, if there is one. Returns every problem of the
+    /// file.
     pub fn open(settings: &config::Sending) -> Result<Twilio, Vec<String>> {
         let accounts = match settings.file.as_str() {
             "" => BTreeMap::new(),
@@ -86,10 +89,10 @@ impl Twilio {
                 read(&text)?
             }
         };
-        // Whoever installed one first has chosen for the process.
+        // This fails if a provider is installed already; that provider is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = Duration::from_millis(settings.timeout_ms);
-        // Nothing below us may post a message a second time.
+        // No layer below may follow a redirect or retry: the message could be sent twice.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -110,41 +113,41 @@ impl Twilio {
         })
     }
 
-    /// Whether messages of this account can be sent.
+    /// Returns whether the account has credentials.
     pub fn knows(&self, account_sid: &str) -> bool {
         self.accounts.contains_key(account_sid)
     }
 
-    /// Of which accounts they can.
+    /// Returns the accounts that have credentials.
     pub fn account_sids(&self) -> impl Iterator<Item = String> {
         let sids: Vec<String> = self.accounts.keys().cloned().collect();
         sids.into_iter()
     }
 
-    /// Whether any can.
+    /// Returns whether no account has credentials.
     pub fn is_off(&self) -> bool {
         self.accounts.is_empty()
     }
 
-    /// How fast a sender or Messaging Service may send.
+    /// Returns the rate of a sender or a Messaging Service.
     pub fn rate(&self, account_sid: &str, sender: &str) -> Rate {
         let said = self.accounts.get(account_sid).and_then(|account| account.rates.get(sender));
         said.copied().unwrap_or(self.usual_rate)
     }
 
-    /// The senders whose rate is said; and that of all others.
+    /// Returns the senders that have a rate of their own, and the rate of all others.
     pub fn rates(&self) -> (impl Iterator<Item = (&str, Rate)>, Rate) {
         let said = self.accounts.values().flat_map(|account| &account.rates);
         (said.map(|(sender, rate)| (sender.as_str(), *rate)), self.usual_rate)
     }
 
-    /// How long a call may take.
+    /// Returns the time limit of a call.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Makes a message of a form, whose statuses are told with our `id` of it; and Twilio's name for the request, for its
-    /// support.
+    /// Creates a message from a form. Its status callbacks contain our `id`. Returns the answer, and Twilio's request
+    /// id, which Twilio's support asks for.
     pub async fn create(
         &self,
         account_sid: &str,
@@ -167,7 +170,11 @@ impl Twilio {
         call(request, LARGEST_ANSWER).await
     }
 
-    /// One page of the messages to somebody, from somebody if that is said; the first, or the one that the page before named.
+    /// Lists messages to a recipient, from a sender unless `from` is empty. Returns the first page, or the page at
+    /// `next_page_uri`.
+    ///
+    /// # Errors
+    /// Returns the reason if the account has no credentials, or Twilio sends no valid page.
     pub async fn list(
         &self,
         account_sid: &str,
@@ -188,7 +195,7 @@ impl Twilio {
                 if !from.is_empty() {
                     query.append_pair("From", from);
                 }
-                // Not by DateSent: what waits for its turn at Twilio has none yet.
+                // The list is not filtered by DateSent, because a message in Twilio's queue has none yet.
                 query.append_pair("PageSize", &PAGE.to_string()).finish()
             }
         };
@@ -208,7 +215,10 @@ impl Twilio {
 }
 
 impl Twilio {
-    /// One page of an account's templates; the first, or the one that the page before named.
+    /// Lists the templates of an account. Returns the first page, or the page at `next_page_url`.
+    ///
+    /// # Errors
+    /// Returns the reason if the account has no credentials, or Twilio sends no valid page.
     pub async fn contents(
         &self,
         account_sid: &str,
@@ -240,7 +250,7 @@ impl Twilio {
     }
 }
 
-/// Where templates are: whoever stands in for Twilio has them too.
+/// Returns the base URL of the Content API. A `base_url` other than Twilio's own serves it as well.
 fn content_base_url(settings: &config::Sending) -> &str {
     match (settings.content_base_url.as_str(), settings.base_url.as_str()) {
         ("", base_url) if base_url.trim_end_matches('/') == "https://api.twilio.com" => {
@@ -251,7 +261,7 @@ fn content_base_url(settings: &config::Sending) -> &str {
     }
 }
 
-/// The form with where the statuses are told, each with our id in its URL: where the form itself says, or else as usual.
+/// Adds the callback URL with our id to the form: the form's own callback, or else the configured one.
 fn called_back(form: &str, usual: &str, id: &str) -> String {
     let is_callback = |name: &str| name == "StatusCallback";
     let mut pairs = form_urlencoded::parse(form.as_bytes());
@@ -287,7 +297,7 @@ fn callback_url(url: &str, id: &str) -> String {
     format!("{base}?{}{fragment}", pairs.join("&"))
 }
 
-/// One call; and Twilio's name for it.
+/// Makes one call. Returns the answer and Twilio's request id.
 async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String>) {
     let mut response = match request.send().await {
         Ok(response) => response,
@@ -310,7 +320,7 @@ async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String
                 body.extend_from_slice(&chunk);
             }
             Ok(None) => break,
-            // A success that is not whole names no message; a refusal is one without its words.
+            // An incomplete body is dropped: a success then has no message SID, and a refusal has no error text.
             Ok(Some(_)) | Err(_) => {
                 body.clear();
                 break;
@@ -320,7 +330,7 @@ async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String
     (Answer::Http { status, retry_after, body }, request_id)
 }
 
-/// An error with its causes: the outermost alone says only that it did not work.
+/// Joins an error and its causes; the outermost error alone does not contain the reason.
 fn reason(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")

@@ -1,5 +1,5 @@
-//! The file that says who we are to Twilio: for each account its credentials, where its statuses are told, and how fast its
-//! senders are. It holds secrets, and is read once, at start. Knows nothing of HTTP.
+//! Parser of the file with Twilio credentials. For each account it holds the credentials, the status callback URL, and
+//! the rates of senders. The file contains secrets and is read once, at start. This module knows nothing of HTTP.
 
 use std::collections::BTreeMap;
 
@@ -15,22 +15,22 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::strict_toml::Reading;
 
-/// Most accounts of a file, and senders of an account of which something is said.
+/// Upper bounds of accounts in a file, and of senders with a rate in an account.
 const MOST_ACCOUNTS: usize = 1024;
 const MOST_SENDERS: usize = 1024;
 
-/// Who we are to Twilio, for one account.
+/// Credentials and settings of one account.
 #[derive(Clone)]
 pub(super) struct Account {
     pub(super) user: String,
     pub(super) secret: String,
-    /// Where its statuses are told, if not where all others are.
+    /// Status callback URL of the account; `None` for the global one.
     pub(super) status_callback_url: Option<String>,
-    /// How fast these senders and Messaging Services are.
+    /// Rates of individual senders and Messaging Services.
     pub(super) rates: BTreeMap<String, Rate>,
 }
 
-/// Everything that is wrong with the file at `path`.
+/// Returns every problem of the file at `path`.
 pub fn problems(path: &str) -> Vec<String> {
     match twilio_edge_platform::file_access::read_secret(path.as_ref()) {
         Ok(text) => read(&text).err().unwrap_or_default(),
@@ -90,7 +90,7 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
     reading.outcome(accounts)
 }
 
-/// How fast senders are, where that is not what is usual.
+/// Reads the rates of senders that differ from the default rate.
 fn rates(reading: &mut Reading, path: &str, value: Option<&Value>) -> BTreeMap<String, Rate> {
     let mut rates = BTreeMap::new();
     for (n, value) in reading.list(path, value, MOST_SENDERS).iter().enumerate() {

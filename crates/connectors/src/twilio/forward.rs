@@ -1,5 +1,5 @@
-//! Requests of callers that are passed on to Twilio with the credentials of their account: one call, bounded in time and in size.
-//! Which requests are passed on is decided elsewhere.
+//! Requests of callers that are forwarded to Twilio with the credentials of their account: one call, with limits on
+//! time and size. The caller of this module decides which requests are forwarded.
 
 use reqwest::{
     Method,
@@ -8,7 +8,7 @@ use reqwest::{
 
 use super::{LARGEST_PAGE, Twilio, reason};
 
-/// Headers of Twilio's answer that are passed on with it.
+/// Headers of Twilio's answer that are returned with it.
 const PASSED_ON: [&str; 6] = [
     "content-type",
     "location",
@@ -18,33 +18,34 @@ const PASSED_ON: [&str; 6] = [
     "twilio-request-id",
 ];
 
-/// Request of a caller that is passed on to Twilio.
+/// Request of a caller that is forwarded to Twilio.
 #[derive(Debug)]
 pub struct Forward<'a> {
     /// GET, POST or DELETE.
     pub method: Method,
-    /// Path with query behind `/Accounts/AC..`; of the account itself `.json`.
+    /// Path and query after `/Accounts/AC..`; `.json` for the account itself.
     pub path: &'a str,
     /// Form of a POST.
     pub form: Option<Vec<u8>>,
 }
 
-/// Answer of Twilio to a request that was passed on.
+/// Twilio's answer to a forwarded request.
 #[derive(Debug)]
 pub struct Forwarded {
     /// HTTP status.
     pub status: u16,
-    /// Those headers that are passed on.
+    /// Headers of the answer that are returned to the caller.
     pub headers: HeaderMap,
     /// Body, of 2 MiB at most.
     pub body: Vec<u8>,
 }
 
 impl Twilio {
-    /// Passes a request on to Twilio with the credentials of the account, once.
+    /// Forwards a request to Twilio once, with the credentials of the account.
     ///
     /// # Errors
-    /// Why there is no answer: no credentials, no connection, none in time, or one that is too large.
+    /// Returns the reason if the account has no credentials, the connection fails, the answer is late, or it is larger
+    /// than 2 MiB.
     pub async fn forward(
         &self,
         account_sid: &str,
