@@ -1,5 +1,5 @@
-//! The sidecar on the wire: which path is what, who may call it, how long and how large a request may be, and how a
-//! refusal looks. One file per noun has the rest.
+//! HTTP API of the sidecar: paths, access control, limits of time and size, and the shape of refusals. Each resource has
+//! a file of its own.
 //!
 //! Architecture invariant: reads requests and renders responses; decisions are made in the crates below.
 
@@ -52,7 +52,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use self::app::App;
 use self::problem::Problem;
 
-/// What filters, applications and orchestrators call.
+/// Routes for filters, applications and orchestrators.
 pub fn router(app: &App) -> Router {
     const ABOUT: &str = "What filters, applications and orchestrators call.";
     let edge = claims::router()
@@ -87,7 +87,7 @@ pub fn router(app: &App) -> Router {
     finish(app, openapi::of("twilio-edge", ABOUT), router)
 }
 
-/// What administrators call.
+/// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
     const ABOUT: &str = "What administrators call: API keys, accounts, templates, the audit, redactions, dead letters, replays, lists of suppressions and consents.";
     let once = || middleware::from_fn_with_state(app.clone(), idempotency::once);
@@ -112,7 +112,7 @@ pub fn admin_router(app: &App) -> Router {
     finish(app, openapi::of("twilio-edge administration", ABOUT), admin)
 }
 
-/// What whoever has a link calls, from anywhere.
+/// Routes for media links, which need no key.
 pub fn media_router(app: &App) -> Router {
     media_links::router(app)
 }

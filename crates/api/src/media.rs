@@ -1,5 +1,5 @@
-//! `/v1/media`: gives us what is to be sent, shows it with a link that is good for some time, and takes it back. Its bytes are
-//! somebody else's to keep (`media/library.rs`).
+//! `/v1/media`: uploads media for later messages, shows them with a link of limited lifetime, and deletes them. The media
+//! library stores the bytes.
 
 use axum::{
     Extension,
@@ -33,22 +33,22 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::{Medium, Turn};
 
-/// Something that is kept to be sent.
+/// A stored medium.
 #[derive(Serialize, ToSchema)]
 struct MediumShown {
-    /// By which a message names it: `"media": [{"id": ".."}]`.
+    /// Id by which a message refers to the medium: `"media": [{"id": ".."}]`.
     id: String,
     account_sid: String,
     content_type: String,
     bytes: i64,
-    /// SHA-256, in hexadecimal digits.
+    /// SHA-256 of the bytes, in hexadecimal digits.
     digest: String,
     created_at: Option<String>,
-    /// When it goes: later, if it is in a message until then.
+    /// Time at which the medium is deleted, in RFC 3339; later if a message with it still waits then.
     expires_at: Option<String>,
-    /// Where anybody may fetch it. Messages get one of their own.
+    /// Public link to the bytes. Each message gets a link of its own.
     url: String,
-    /// Until when.
+    /// Time until which `url` is valid, in RFC 3339.
     url_expires_at: Option<String>,
 }
 
@@ -56,12 +56,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(fetch, remove))
 }
 
-/// The one that takes bytes.
+/// Route of the upload, which has a body limit of its own.
 pub(super) fn upload_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(add))
 }
 
-/// Uploads wait for room before they are read.
+/// Limits concurrent uploads: each waits for a free slot before its body is read.
 pub(super) async fn one_of_few(State(app): State<App>, request: Request, next: Next) -> Response {
     let Some(library) = app.sending.media.library() else {
         return Problem::of(kinds::NO_MEDIA_STORE).into_response();
@@ -70,7 +70,7 @@ pub(super) async fn one_of_few(State(app): State<App>, request: Request, next: N
     next.run(request).await
 }
 
-/// Keeps something to be sent: its bytes are the body, what they are is its Content-Type.
+/// Stores a medium for later messages. The body has its bytes, and the Content-Type header has its type.
 #[utoipa::path(
     post,
     path = "/v1/media",
@@ -120,7 +120,7 @@ async fn add(
     Ok(response)
 }
 
-/// One that is kept, with a fresh link.
+/// Returns a stored medium with a new link.
 #[utoipa::path(
     get,
     path = "/v1/media/{id}",
@@ -143,8 +143,8 @@ async fn fetch(
     shown(library, found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MEDIA))?).await
 }
 
-/// Takes one back: nobody is shown it any more, and its bytes are deleted within `redaction.every_s`. Messages that wait with it
-/// are refused when they are due.
+/// Deletes a medium: it is not served any more, and its bytes are deleted within `redaction.every_s`. Messages that wait
+/// with it are refused when they are due.
 #[utoipa::path(
     delete,
     path = "/v1/media/{id}",

@@ -1,5 +1,5 @@
-//! `/media/{id}`: what links of ours lead to, at a listener of its own that may be reached from everywhere. Whoever has a link has the
-//! medium, for as long as it is good; whatever else is asked for is not there.
+//! `/media/{id}`: serves the media links on a listener of its own, which may be public. A valid link gives access to its
+//! medium until it expires; every other path is not found.
 
 use std::io;
 
@@ -47,7 +47,8 @@ async fn fetch(
     let (medium, got) = match library.linked(&id, &query, range.clone(), is_head).await {
         Ok(Some(found)) => found,
         Ok(None) => return nothing(),
-        // A part that there is none of is an error of the store's as well; the whole tells which.
+        // The store also reports an error for a range outside the medium. Reading the whole medium shows which error it
+        // is.
         Err(Failure::Bucket(_)) if range.is_some() => {
             match library.linked(&id, &query, None, true).await {
                 Ok(Some((_, whole))) => {
@@ -80,7 +81,7 @@ async fn fetch(
     if is_head {
         return (fixed, Body::empty()).into_response();
     }
-    // Until its last byte, or until who fetches it is gone.
+    // Holds the slot until the last byte is sent or the client disconnects.
     let bytes = got.into_stream().map_err(io::Error::other).inspect_ok(move |_| _ = &room);
     let body = Body::from_stream(bytes);
     match range {
@@ -107,7 +108,7 @@ fn later() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response()
 }
 
-/// One part of it; whoever asks for several, or for what cannot be read, gets the whole.
+/// Parses a single byte range. Several ranges, or an invalid header, mean the whole medium.
 fn part(header: &str) -> Option<GetRange> {
     let number = |text: &str| {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());

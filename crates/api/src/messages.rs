@@ -1,5 +1,5 @@
-//! `GET /v1/messages`: messages by number, time and status. `GET /v1/messages/{sid}`: one, with everything that was heard
-//! of it.
+//! `GET /v1/messages`: messages by number, time and status. `GET /v1/messages/{sid}`: one message with all of its
+//! webhooks.
 
 use axum::{
     Extension,
@@ -23,7 +23,7 @@ use crate::{app::App, body::json};
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::PREFIX};
 use twilio_edge_store::histories::Search;
 
-/// Which messages. A `+` in a URL is written `%2B`.
+/// Filter of the messages. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -31,24 +31,24 @@ struct Wanted {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// From or to this number: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
+    /// Sender or recipient of the message: `+15551234567` matches every channel, `whatsapp:+15551234567` only one.
     #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     number: Option<String>,
-    /// From this number.
+    /// Sender of the message.
     #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     from: Option<String>,
-    /// To this number.
+    /// Recipient of the message.
     #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     to: Option<String>,
-    /// Only those that have got this far: `delivered`, `failed`, ..
+    /// Current status of the message, such as `delivered` or `failed`.
     status: Option<String>,
-    /// First heard of then or later: a time with its zone, or a day of UTC.
+    /// Earliest time of the first webhook, inclusive: a time with its zone, or a day in UTC.
     #[param(format = DateTime)]
     since: Option<String>,
-    /// First heard of before: a time with its zone, or a day of UTC.
+    /// Latest time of the first webhook, exclusive: a time with its zone, or a day in UTC.
     #[param(format = DateTime)]
     until: Option<String>,
-    /// First heard of on this day (UTC).
+    /// Day (UTC) of the first webhook.
     #[param(format = Date)]
     date_sent: Option<String>,
     /// Largest number of entries in the answer. Defaults to 50.
@@ -59,14 +59,15 @@ struct Wanted {
     cursor: Option<String>,
 }
 
-/// A page of messages, the latest first. May have fewer than asked for though there are more: `next_cursor` tells.
+/// A page of messages, the latest first. It may have fewer entries than requested even if more follow; `next_cursor` is
+/// set then.
 #[derive(Serialize, ToSchema)]
 struct MessageList {
     messages: Vec<MessageSummary>,
     next_cursor: Option<String>,
 }
 
-/// A message: what was heard of it, or how far we are with sending it.
+/// A message: its webhooks, or the progress of an outbound message.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
@@ -79,7 +80,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
 }
 
-/// Messages, the latest first.
+/// Lists messages, the latest first.
 #[utoipa::path(
     get,
     path = "/v1/messages",
@@ -113,7 +114,7 @@ async fn list(
     Ok(json(&MessageList { messages, next_cursor }))
 }
 
-/// One message: where it has got to, and everything that was heard of it.
+/// Returns one message: its current status and all of its webhooks.
 #[utoipa::path(
     get,
     path = "/v1/messages/{sid}",

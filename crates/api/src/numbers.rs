@@ -1,4 +1,4 @@
-//! `GET /v1/numbers/{number}`: the whole story of a number in one answer.
+//! `GET /v1/numbers/{number}`: the whole history of a number in one answer.
 
 use axum::{
     Extension,
@@ -18,7 +18,7 @@ use crate::{app::App, body::json};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::{api_keys::Caller, contact_history as story};
 
-/// How much of the story.
+/// Account and size of the history.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -26,7 +26,7 @@ struct Wanted {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// How many messages and how many webhooks at most, 50 if not said.
+    /// Largest number of messages, and of webhooks, in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
@@ -35,7 +35,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(tell))
 }
 
-/// The whole story of a number, of a person's or of one of ours: what may be sent, what was said last.
+/// Returns the whole history of a number, of a contact or an own one: suppressions, consents, windows, and the latest
+/// messages and webhooks.
 #[utoipa::path(
     get,
     path = "/v1/numbers/{number}",

@@ -1,6 +1,5 @@
-//! Every request as an operator sees it: counted by its route and what it was answered, written down if it was refused or
-//! failed, and traced where that is wanted. The route is the template that was routed to, so nothing that was sent names a
-//! series or a span.
+//! Observation of every request: a metric by route and status, a log line for each refusal and failure, and a trace if
+//! enabled. The route is the path template, so request data never becomes the name of a series or span.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use crate::app::App;
 use twilio_edge_domain::trace::Traceparent;
 use twilio_edge_platform::{log::REFUSALS, store_metrics as steps};
 
-/// Asked all the time, and of no interest in a trace.
+/// Paths that are polled all the time and are not worth a trace.
 const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 pub(super) async fn observed(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -46,7 +45,7 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
     response
 }
 
-/// One line: that of a refusal says who asked, that of a failure why.
+/// Writes one log line: for a refusal with the caller, for a failure with the reason.
 fn write_down(
     response: &Response,
     [method, route]: [&str; 2],
@@ -98,7 +97,7 @@ fn write_down(
     }
 }
 
-/// Whatever else was sent is not a name.
+/// Returns the name of the method; methods outside the list share one name.
 fn method(request: &Request) -> &'static str {
     match request.method().as_str() {
         "GET" => "GET",

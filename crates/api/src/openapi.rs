@@ -1,6 +1,5 @@
-//! The description of each listener's API, put together from its handlers: as OpenAPI 3.1 at `/openapi.json`, and at `/docs`
-//! for people. The page is our own and loads nothing from elsewhere: a sidecar has no business with other hosts, and
-//! neither has the browser of an operator.
+//! OpenAPI document of each listener, generated from its handlers: as OpenAPI 3.1 at `/openapi.json`, and as a page at
+//! `/docs`. The page is our own and loads nothing from other hosts.
 
 use axum::{Router, body::Bytes, http::header, response::IntoResponse, routing::get};
 use utoipa::openapi::{
@@ -13,11 +12,11 @@ use crate::app::App;
 
 const PAGE: &str = include_str!("openapi.html");
 
-/// The page may run its own script and ask this listener, and nothing else.
+/// Content security policy: the page may run its inline script and call this listener, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A description that names no path yet.
+/// Creates a document without paths.
 pub(super) fn of(title: &str, about: &str) -> OpenApi {
     let mut info = Info::new(title, env!("CARGO_PKG_VERSION"));
     info.description = Some(about.to_owned());
@@ -27,7 +26,7 @@ pub(super) fn of(title: &str, about: &str) -> OpenApi {
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
-/// Every path there is, for who asks for another.
+/// Lists all paths, for the refusal of an unknown one.
 pub(super) fn paths(document: &OpenApi) -> String {
     let described = document.paths.paths.keys().map(String::as_str);
     let paths: Vec<&str> = described.chain(["/openapi.json"]).collect();
@@ -37,7 +36,7 @@ pub(super) fn paths(document: &OpenApi) -> String {
     )
 }
 
-/// Serves a description, and the page that shows it. Needs no token: it tells no secret.
+/// Serves a document and the page that shows it. They need no token, because they reveal no secret.
 pub(super) fn router(document: &OpenApi) -> Router<App> {
     let json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
     let document = move || {

@@ -1,5 +1,5 @@
-//! A person as callers name them: a number in any sensible spelling, its channel, the country of one without a code. What
-//! cannot be is refused with the name of the field; nothing here is looked up.
+//! Contacts in requests: a number in a common spelling, its channel, and the country of a number without a country code.
+//! Invalid values are refused with the name of the field.
 
 use axum::extract::{Path, rejection::PathRejection};
 
@@ -10,7 +10,7 @@ use twilio_edge_domain::{address::Address, contact, phone::Region, suppression::
 /// Longest number or id, in characters.
 const LONGEST: usize = 255;
 
-/// An address, in the spelling of people.
+/// Parses an address in a common spelling.
 pub(super) fn address(
     field: &str,
     text: &str,
@@ -21,9 +21,9 @@ pub(super) fn address(
     read(field, text, || Address::given(text, channel, region))
 }
 
-/// The same, a person on every channel, or an address that the account knows ([`Permissions::person`]).
+/// Parses a contact on every channel, or an address that the account knows ([`Permissions::person`]).
 ///
-/// [`Permissions::person`]: crate::permissions::Permissions::person
+/// [`Permissions::person`]: twilio_edge_services::access::permissions::Permissions::person
 pub(super) async fn person(
     app: &App,
     account_sid: &str,
@@ -39,8 +39,8 @@ pub(super) async fn person(
     person.map_err(|problem| impossible(FIELD, &problem))
 }
 
-/// The same as [`address`], or an address from which somebody wrote to the account: it can be answered whatever its numbering
-/// plan says today.
+/// Parses an address as [`address`] does, and also accepts an address from which a contact wrote to the account: a reply
+/// must be possible even if the current numbering plan lacks the number.
 pub(super) async fn known_address(
     app: &App,
     account_sid: &str,
@@ -77,7 +77,7 @@ fn check_length(field: &str, text: &str) -> Result<(), Problem> {
     }
 }
 
-/// The number of a path, and the channel that it or the query says.
+/// Parses the number of a path, and its channel from the path or the query.
 pub(super) async fn in_path(
     app: &App,
     account_sid: &str,
@@ -86,13 +86,13 @@ pub(super) async fn in_path(
 ) -> Result<(String, Option<String>), Problem> {
     let number = number.map_or_else(|_| String::new(), |Path(number)| number);
     let says = number.contains(':') || channel.is_some();
-    // A user id is of one channel only, and needs not say which.
+    // A user id belongs to one channel only, so its channel may be omitted.
     let of_id = contact::is_user_id(&number).then_some(contact::CHANNEL);
     let found = person(app, account_sid, &number, channel.as_deref().or(of_id), None).await?;
     Ok((found.number, says.then_some(found.channel)))
 }
 
-/// A channel, if one is named.
+/// Validates the name of a channel, if there is one.
 pub(super) fn one_channel(channel: Option<&str>) -> Result<Option<&str>, Problem> {
     let is_name = |text: &str| {
         (1..=32).contains(&text.len())
@@ -106,7 +106,7 @@ pub(super) fn one_channel(channel: Option<&str>) -> Result<Option<&str>, Problem
     }
 }
 
-/// The same; [`EVERY_CHANNEL`] is one.
+/// Validates the name of a channel, or [`EVERY_CHANNEL`].
 pub(super) fn any_channel(channel: Option<&str>) -> Result<Option<&str>, Problem> {
     match channel {
         Some(EVERY_CHANNEL) => Ok(channel),
@@ -116,7 +116,7 @@ pub(super) fn any_channel(channel: Option<&str>) -> Result<Option<&str>, Problem
     }
 }
 
-/// A country, if one is named.
+/// Validates a country, if there is one.
 pub(super) fn region(asked: Option<String>) -> Result<Option<Region>, Problem> {
     let read = |text: String| match text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())
     {
@@ -126,7 +126,7 @@ pub(super) fn region(asked: Option<String>) -> Result<Option<Region>, Problem> {
     asked.map(read).transpose()
 }
 
-/// What cannot be, of a field that could be read.
+/// Refuses a field that can be read but has an impossible value.
 pub(super) fn impossible(field: &str, problem: &str) -> Problem {
     Problem::with(kinds::IMPOSSIBLE, format!("{field}: {problem}"))
 }

@@ -1,5 +1,5 @@
-//! Refusals on the wire: `application/problem+json` (RFC 9457), of a kind ([`super::kinds`]) and with the detail of the
-//! request at hand; and how they stand in the description of the API. Decides nothing about when one is due.
+//! Refusals over HTTP: `application/problem+json` (RFC 9457), with a kind ([`super::kinds`]) and a detail for the
+//! request, and their part of the OpenAPI document. Other modules decide when a refusal applies.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,7 +19,7 @@ use twilio_edge_domain::{api_key::Scope, template::catalogue::Offer};
 use twilio_edge_services::access::api_keys::Refusal;
 use twilio_edge_store::StoreError;
 
-/// A refusal: `code` never changes its meaning, `actor` must act.
+/// A refusal. `code` never changes its meaning; `actor` is the one who must act.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(rename = "type")]
@@ -31,19 +31,19 @@ pub(super) struct Problem {
     detail: String,
     #[schema(value_type = Actor, inline)]
     actor: &'static str,
-    /// Of a window that is closed: the templates that may be sent instead.
+    /// Templates that may be sent instead, if the conversation window is closed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(inline)]
     templates: Vec<Offer>,
-    /// In seconds: when it is worth asking again.
+    /// Seconds after which a retry makes sense.
     #[serde(skip)]
     retry_after: Option<u32>,
-    /// Why, where that is for the log and not for the caller.
+    /// Reason for the log, which the caller does not see.
     #[serde(skip)]
     reason: Option<Box<str>>,
 }
 
-/// A refusal that was sent, for who writes down what was answered.
+/// Code and reason of a refusal that was sent, left in the response for the request log.
 #[derive(Debug, Clone)]
 pub(super) struct Refused {
     pub(super) code: &'static str,
@@ -51,12 +51,12 @@ pub(super) struct Refused {
 }
 
 impl Problem {
-    /// Refuses, and tells of this kind what there is to tell.
+    /// Creates a refusal with the general remedy of its kind as the detail.
     pub(super) fn of(kind: Kind) -> Problem {
         Problem::with(kind, kind.remedy)
     }
 
-    /// Refuses, and tells what the request at hand needs.
+    /// Creates a refusal with a detail for this request.
     pub(super) fn with(kind: Kind, detail: impl Into<String>) -> Problem {
         Problem {
             kind: format!("urn:twilio-edge:problem:{}", kind.code).into(),
@@ -71,18 +71,18 @@ impl Problem {
         }
     }
 
-    /// The same, and what would do instead.
+    /// Adds the templates that may be sent instead.
     pub(super) fn offering(self, templates: Vec<Offer>) -> Problem {
         Problem { templates, ..self }
     }
 
-    /// Rounded up: who comes back then is answered.
+    /// Sets the wait in seconds, rounded up, so that a retry after it is admitted.
     fn after(self, wait: Duration) -> Problem {
         let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
         Problem { retry_after: Some(seconds), ..self }
     }
 
-    /// Why it was not done, on behalf of whom asked for what takes `needed`.
+    /// Converts a refusal of a use case; `needed` is the scope that the operation needs.
     pub(super) fn refused(refusal: Refusal, needed: Scope) -> Problem {
         match refusal {
             Refusal::Unknown => Problem::unauthorized(needed),
@@ -119,7 +119,8 @@ impl Problem {
         Problem::of(kinds::OTHER_ACCOUNT)
     }
 
-    /// Of whom it cannot be told who is meant: a code of its own, because nobody but the person's record can be put right.
+    /// Changes the code of an impossible recipient: it has a code of its own, because only the contact's record can be
+    /// corrected.
     pub(super) fn about_recipient(self) -> Problem {
         match self.code == kinds::IMPOSSIBLE.code {
             true => Problem::with(kinds::INVALID_RECIPIENT, self.detail),
@@ -176,8 +177,8 @@ impl Problem {
     }
 }
 
-/// What every operation may answer besides what it is for: `responses(.., Problem)`. The two are described once
-/// ([`Problem::components`]) and referred to.
+/// Error responses of every operation: `responses(.., Problem)`. Both are described once ([`Problem::components`]) and
+/// referred to.
 impl IntoResponses for Problem {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let refer = |(range, name, _): &(&str, &str, _)| {
@@ -193,7 +194,7 @@ const RANGES: [(&str, &str, &str); 2] = [
 ];
 
 impl Problem {
-    /// What [`IntoResponses`] refers to.
+    /// Adds the components to which [`IntoResponses`] refers.
     pub(super) fn components(components: ComponentsBuilder) -> ComponentsBuilder {
         let content = Content::new(Some(Ref::from_schema_name("Problem")));
         let described = components.schema_from::<Problem>();

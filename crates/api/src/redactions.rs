@@ -1,4 +1,4 @@
-//! `POST /v1/redactions`: what is taken out of the ledger at once, because somebody has the right to it.
+//! `POST /v1/redactions`: removes personal data from the ledger at once, for instance at the request of a contact.
 
 use std::collections::BTreeMap;
 
@@ -23,52 +23,53 @@ use twilio_edge_services::{
     operations::erasure::{self, Asked},
 };
 
-/// Webhooks looked at for one answer: more are asked for again.
+/// Largest number of webhooks that one request processes. The caller repeats the request for more.
 const MOST: usize = 5000;
 
-/// What to take out: what is of a message, of a person, of a time; of each that is named, and at least one is.
+/// Selection of the webhooks to redact: by message, contact and time. At least one is required; a webhook must match
+/// every given field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedRedaction {
-    /// The account, whose they all are.
+    /// Account SID of the webhooks.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: String,
-    /// Everything that was heard of this message.
+    /// SID of the message to redact.
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-9;-~]+$")]
     message_sid: Option<String>,
-    /// Everything of this person: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
+    /// Number of the contact to redact: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
     #[schema(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     number: Option<String>,
-    /// Heard of then or later, RFC 3339.
+    /// Earliest time of receipt, inclusive, in RFC 3339.
     #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<String>,
-    /// Heard of before, RFC 3339.
+    /// Latest time of receipt, exclusive, in RFC 3339.
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<String>,
-    /// Only count.
+    /// True: count the webhooks without changing them.
     #[serde(default)]
     dry_run: bool,
-    /// Delete what no copy can come of any more; of the rest everything is taken out.
+    /// True: delete the webhooks of which no copy can arrive any more, and redact all others.
     #[serde(default)]
     delete: bool,
 }
 
-/// What was done, or would be.
+/// Result of a redaction, or with `dry_run` the result that it would have.
 #[derive(Serialize, ToSchema)]
 struct Redaction {
-    /// Whether it was only counted.
+    /// True if the webhooks were only counted.
     dry_run: bool,
-    /// Webhooks looked at.
+    /// Number of webhooks that were processed.
     found: usize,
-    /// Webhooks something was taken out of.
+    /// Number of webhooks from which something was removed.
     redacted: usize,
-    /// The same by part: `body`, `media`, `person`, `addresses`, `other`, `answer`.
+    /// Number of webhooks by removed part: `body`, `media`, `person`, `addresses`, `other`, `answer`.
     parts: BTreeMap<&'static str, usize>,
-    /// Webhooks that are gone.
+    /// Number of webhooks that were deleted.
     deleted: usize,
-    /// Whether that was all.
+    /// False if more webhooks match; repeat the request then.
     complete: bool,
-    /// Where to go on: ask again with this as `since`.
+    /// Time from which to continue, in RFC 3339: repeat the request with it as `since`.
     continue_since: Option<String>,
 }
 
@@ -76,8 +77,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(redact))
 }
 
-/// Takes everything out of the webhooks of a message, of a person or of a time: what was written, where media are, who it
-/// was, the backend's answer. Suppressions, consents and what makes a copy a duplicate stay.
+/// Removes all personal data from the webhooks of a message, a contact or a time range: text, media addresses, identity,
+/// and the backend's answer. Suppressions, consents and the keys that detect duplicates stay.
 #[utoipa::path(
     post,
     path = "/v1/redactions",

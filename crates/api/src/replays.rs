@@ -1,4 +1,5 @@
-//! `/v1/replays`: what is delivered once more, as [`twilio_edge_services::inbound::replays`] says.
+//! `/v1/replays`: delivers recorded webhooks once more. The rules are those of
+//! [`twilio_edge_services::inbound::replays`].
 
 use axum::{
     Extension,
@@ -28,66 +29,67 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::Replay;
 
-/// Webhooks counted for one answer.
+/// Largest number of webhooks that one dry run counts.
 const MOST: i64 = 20_000;
 
-/// What to deliver once more: of each that is named, and a message or a time is.
+/// Selection of the webhooks to deliver once more. A message or a time is required; a webhook must match every given
+/// field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedReplay {
-    /// To whom: the name of a sink.
+    /// Name of the sink that receives them.
     #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9_-]+$")]
     sink: String,
-    /// Only of this account; that of the key, if it is bound to one. A message needs it.
+    /// Account SID of the webhooks. Defaults to the account the key is bound to; required together with `message_sid`.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only what was heard of this message.
+    /// SID of the message.
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-9;-~]+$")]
     message_sid: Option<String>,
-    /// Only of this class.
+    /// Class of the webhooks: `inbound` or `status`.
     class: Option<Class>,
-    /// Received then or later, RFC 3339.
+    /// Earliest time of receipt, inclusive, in RFC 3339.
     #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<String>,
-    /// Received before, RFC 3339; else until now.
+    /// Latest time of receipt, exclusive, in RFC 3339. Defaults to now.
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<String>,
-    /// Only count.
+    /// True: count the webhooks without delivering them.
     #[serde(default)]
     dry_run: bool,
-    /// From where: `ledger`, what retention has left whole, or `archive`, what that still has.
+    /// Source of the webhooks: `ledger`, with the webhooks that retention has not redacted, or `archive`.
     #[serde(default)]
     from: Origin,
 }
 
-/// A replay, and how far it is.
+/// A replay and its progress.
 #[derive(Serialize, ToSchema)]
 struct ReplayShown {
-    /// `replay_id` of its events; `null` if it was only counted.
+    /// Id of the replay, `replay_id` in its events; `null` after a dry run.
     id: Option<String>,
     sink: String,
     account_sid: Option<String>,
     message_sid: Option<String>,
     class: Option<String>,
-    /// From where: `ledger` or `archive`.
+    /// Source of the webhooks: `ledger` or `archive`.
     from: String,
     since: Option<String>,
     until: Option<String>,
-    /// `running`, or `done`: everything is on its way, though not yet delivered. Of one that was only counted: whether that
-    /// was all.
+    /// Progress: `running`, or `done` when every webhook is queued, though not yet delivered. After a dry run, `done`
+    /// means that all webhooks were counted.
     state: String,
-    /// Webhooks that were asked for.
+    /// Number of webhooks that match.
     found: i64,
-    /// Of these, on their way to the sink.
+    /// Number of webhooks queued for the sink.
     queued: i64,
-    /// Of these, left out: something was taken out of them, or only their end was heard.
+    /// Number of webhooks left out, because they were redacted or only their settlement was recorded.
     left_out: i64,
     created_at: Option<String>,
     created_by: String,
     ended_at: Option<String>,
 }
 
-/// What may be sent twice and is done once.
+/// Route that heeds `Idempotency-Key`.
 pub(super) fn starting_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(start))
 }
@@ -96,7 +98,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(fetch))
 }
 
-/// Delivers webhooks of the ledger, or of the archive, once more, to one sink, beside whatever comes meanwhile.
+/// Starts a replay: delivers webhooks of the ledger or of the archive once more to one sink, in parallel to new events.
 #[utoipa::path(
     post,
     path = "/v1/replays",
@@ -153,7 +155,7 @@ async fn start(
     Ok(response)
 }
 
-/// One replay, and how far it is.
+/// Returns one replay and its progress.
 #[utoipa::path(
     get,
     path = "/v1/replays/{id}",

@@ -1,5 +1,5 @@
-//! `POST /v1/messages`: asks for a message, or with `dry_run` what every rule says of it. What may be asked and what speaks
-//! against it is the domain's; here it is read, and answered.
+//! `POST /v1/messages`: sends a message, or with `dry_run` returns the verdicts of all rules. The domain validates the
+//! message and applies the rules; this module reads the request and renders the answer.
 
 use std::collections::BTreeMap;
 
@@ -43,17 +43,17 @@ use twilio_edge_domain::{
 use twilio_edge_services::{access::api_keys::Caller, outbound::fallback::Alternative};
 use twilio_edge_store::{Done, OutboundMessage, Turn};
 
-/// How far ahead a message may be asked for: as Twilio's own schedule.
+/// Latest `send_at`, in milliseconds from now: the same limit as that of Twilio's message scheduling.
 const FURTHEST_MS: i64 = 35 * 86_400_000;
 
-/// A message to be sent.
+/// Request to send a message.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateMessageRequest {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// The person: `+15551234567`, `whatsapp:+15551234567`.
+    /// Recipient, such as `+15551234567` or `whatsapp:+15551234567`.
     #[schema(min_length = 1, max_length = 255)]
     to: String,
     /// Channel of the recipient, such as `sms` or `whatsapp`, if `to` has no channel prefix.
@@ -66,57 +66,59 @@ struct CreateMessageRequest {
     /// a Messaging Service. Without `from` and `messaging_service_sid` the route to the recipient's country names the sender.
     #[schema(min_length = 1, max_length = 255)]
     from: Option<String>,
-    /// The Messaging Service that chooses one.
+    /// SID of the Messaging Service that chooses the sender.
     #[schema(pattern = "^MG[0-9a-f]{32}$")]
     messaging_service_sid: Option<String>,
-    /// Text.
+    /// Text of the message.
     #[schema(min_length = 1)]
     body: Option<String>,
-    /// Where media are: public https, to be fetched by Twilio, and by us before; or the id of what `POST /v1/media` took in. One
-    /// on WhatsApp.
+    /// Media of the message: public https URLs that Twilio and this sidecar can fetch, or ids from `POST /v1/media`.
+    /// WhatsApp permits one.
     #[serde(default)]
     media: Vec<WantedMedium>,
-    /// A template by its name in the catalogue (`GET /v1/templates`), instead of text and media.
+    /// Template by its name in the catalogue (`GET /v1/templates`), instead of text and media.
     template: Option<WantedTemplate>,
-    /// The language the person reads, as in `pt_BR`: of the template, if that says none, and of those that would do instead
-    /// of free text.
+    /// Language of the recipient, such as `pt_BR`. It is the default for the template, and selects the templates that are
+    /// offered instead of free text.
     #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
     locale: Option<String>,
-    /// A template by Twilio's name of it, instead of text and media.
+    /// Template by Twilio's content SID, instead of text and media.
     #[schema(pattern = "^HX[0-9a-f]{32}$")]
     content_sid: Option<String>,
-    /// What stands in the places of the template.
+    /// Values of the template's variables, for `content_sid`.
     #[serde(default)]
     content_variables: BTreeMap<String, String>,
-    /// What it is for. Without, `service` for free text; of a template what the catalogue has, or else `marketing`.
+    /// Purpose of the message. Defaults to `service` for free text. For a template it defaults to the category in the
+    /// catalogue, or else to `marketing`.
     category: Option<Category>,
-    /// Not before this time, RFC 3339.
+    /// Earliest time of sending, in RFC 3339, at most 35 days ahead.
     #[schema(value_type = Option<String>, format = DateTime)]
     send_at: Option<String>,
-    /// What is sent instead if its channel does not take it: a template, a text by SMS, or whichever of both does. Without, what
-    /// the operator says; `{}`: nothing.
+    /// Fallback if the channel does not accept the message: a template, a text by SMS, or both, tried in turn. Defaults
+    /// to the fallback that the operator configured; `{}` disables it.
     fallback: Option<Fallback>,
-    /// Only say what every rule says.
+    /// True: return the verdict of every rule without sending.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// A template, and what stands in it.
+/// A template and the values of its variables.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WantedTemplate {
-    /// In the catalogue.
+    /// Name of the template in the catalogue.
     #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// `pt_BR`; where the template is not in that language, in `pt`, then in `en_US`, then in `en`. Without, in `en_US`.
+    /// Language, such as `pt_BR`. If the template lacks it, the order is `pt`, then `en_US`, then `en`. Defaults to
+    /// `en_US`.
     #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
     locale: Option<String>,
-    /// What stands in its places: a text for each.
+    /// Values of the variables: one text for each.
     #[serde(default)]
     variables: BTreeMap<String, String>,
 }
 
-/// A URL, or the id of what is kept here.
+/// A URL, or a reference to a stored medium.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 enum WantedMedium {
@@ -124,7 +126,7 @@ enum WantedMedium {
     Kept(KeptMedium),
 }
 
-/// What `POST /v1/media` took in.
+/// Reference to a medium that `POST /v1/media` stored.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KeptMedium {
@@ -132,17 +134,18 @@ struct KeptMedium {
     id: String,
 }
 
-/// What every rule says of a message.
+/// Result of a dry run.
 #[derive(Serialize, ToSchema)]
 struct DryRun {
-    /// Whether it would be taken on: nothing speaks against it, or only the window, and something can be sent instead.
+    /// True if the message would be accepted: no rule refuses it, or only the closed window does and a fallback is
+    /// allowed.
     allowed: bool,
     verdicts: Vec<Verdict>,
-    /// What would be sent instead if its channel did not take it, the best first.
+    /// Fallbacks that would be used if the channel did not accept the message, in order of preference.
     fallback: Vec<AlternativeShown>,
 }
 
-/// One way to reach the person instead.
+/// One fallback with its verdicts.
 #[derive(Serialize, ToSchema)]
 struct AlternativeShown {
     to: To,
@@ -150,7 +153,7 @@ struct AlternativeShown {
     verdicts: Vec<Verdict>,
 }
 
-/// What every rule says, or a message that has an end.
+/// Result of a dry run, or a message with its outcome.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
@@ -163,8 +166,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(send))
 }
 
-/// Sends a message, once: answered when it is durably taken on, sent right after; or with `wait_ms`, once Twilio has said what
-/// becomes of it. docs/SENDING.md has the rules in their order.
+/// Sends a message once. The answer comes as soon as the message is durably stored, and the message is sent right after.
+/// With `wait_ms`, the answer comes once Twilio has decided. docs/SENDING.md lists the rules in their order.
 #[utoipa::path(
     post,
     path = "/v1/messages",
@@ -234,17 +237,17 @@ async fn send(
     Ok(response)
 }
 
-/// What is asked for, in whoever's words it was said.
+/// A message to accept, from either API.
 pub(super) struct Asked {
     pub(super) request: Request,
-    /// Not before that time, in milliseconds since 1970.
+    /// Earliest time of sending, in milliseconds since 1970.
     pub(super) send_at_ms: Option<i64>,
-    /// Parameters of Twilio's, as a form, that no rule asks about: Twilio is told them.
+    /// Twilio parameters, as a form, that no rule reads and that are passed to Twilio.
     pub(super) passed_on: String,
 }
 
-/// Takes a message on, or tells what speaks against it: the one way there is, whatever endpoint was asked. `answer` is what
-/// copies of the request are told; whoever had a turn marks its response as [`Kept`].
+/// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
+/// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`Kept`].
 pub(super) async fn take_on(
     app: &App,
     caller: &Caller,
@@ -269,7 +272,7 @@ pub(super) async fn take_on(
     Ok(send)
 }
 
-/// A message with what every rule says of it, and of what would be sent instead.
+/// A message with its verdicts and its fallbacks.
 struct Judged {
     request: Request,
     verdicts: Vec<Verdict>,
@@ -286,7 +289,7 @@ async fn judged(app: &App, request: Request) -> Result<Judged, Problem> {
     let now_ms = twilio_edge_platform::clock::now_ms();
     let verdicts = app.sending.judge(&request, now_ms).await.map_err(away)?;
     let alternatives = app.sending.alternatives(&request, now_ms).await.map_err(away)?;
-    // What is asked for has to be possible, as far as that is not the person's to say.
+    // A fallback of the caller must be valid, except for rules that depend on the contact.
     for way in alternatives.iter().filter(|_| is_theirs) {
         let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_of_person());
         if let Some((code, said)) = wrong.and_then(|said| Some((said.code?, said))) {
@@ -296,7 +299,7 @@ async fn judged(app: &App, request: Request) -> Result<Judged, Problem> {
     Ok(Judged { request, verdicts, alternatives })
 }
 
-/// Why a message is not taken on, if it is not. A window that is closed is no reason where something may be sent instead.
+/// Returns the first verdict that refuses the message. A closed window does not refuse it if a fallback is allowed.
 fn against<'v>(
     verdicts: &'v [Verdict],
     alternatives: &[Alternative],
@@ -328,7 +331,7 @@ fn refused(code: Code, detail: &str) -> Problem {
     Problem::with(kind, detail)
 }
 
-/// A language, or what is wrong with it.
+/// Parses a language, or refuses it.
 pub(super) fn locale(text: &str) -> Result<Locale, Problem> {
     let told = "locale: must be a language such as en, pt_BR or zh_Hant_TW";
     Locale::parse(text).ok_or_else(|| Problem::unreadable(told))

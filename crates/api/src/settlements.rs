@@ -1,4 +1,4 @@
-//! `POST /edge/v1/settlements`: how forwarded webhooks ended.
+//! `POST /edge/v1/settlements`: records the outcomes of forwarded webhooks.
 
 use axum::{
     Extension,
@@ -22,7 +22,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(settle))
 }
 
-/// How forwarded webhooks ended. One result per settlement, in order.
+/// Records the outcomes of forwarded webhooks. The answer has one result per settlement, in the same order.
 #[utoipa::path(
     post,
     path = "/edge/v1/settlements",
@@ -45,7 +45,7 @@ async fn settle(
         return Err(Problem::other_account());
     }
     app.claims.metrics.batched(Batch::Settlements, request.settlements.len());
-    // As with claims: not to be moved through every layer above.
+    // Boxed for the same reason as a claim: every layer above would otherwise move the whole future.
     let results = Box::pin(app.claims.settle(request.settlements, now_ms())).await;
     let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     Ok(json(&SettlementsReply { v: PROTOCOL_VERSION, results }))

@@ -1,5 +1,5 @@
-//! `/v1/suppressions`: who must not be written to. Applications read them and add to them; only administrators end them or
-//! bring lists of them, at their own listener.
+//! `/v1/suppressions`: contacts that must not receive messages. Applications read and add suppressions; administrators
+//! also end and import them, on their own listener.
 
 use axum::{
     Extension,
@@ -37,7 +37,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::SuppressionsPage;
 
-/// Which of an account's.
+/// Filter of the suppressions of an account.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -45,15 +45,16 @@ struct Wanted {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only of this number, in any sensible spelling. A `+` in a URL is written `%2B`.
+    /// Number of the contact, in a common spelling. Write a `+` in a URL as `%2B`.
     #[param(min_length = 1, max_length = 255)]
     number: Option<String>,
-    /// Only on this channel or one that shares opt-outs with it; `*` are those on every channel.
+    /// Channel of the suppressions; channels that share opt-outs with it match as well. `*` matches those for every
+    /// channel.
     #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
     channel: Option<String>,
-    /// Only from this source.
+    /// Source of the suppressions.
     source: Option<Source>,
-    /// Also those that do not hold any more.
+    /// True: include suppressions that have ended. Defaults to false.
     ended: Option<bool>,
     /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
@@ -63,14 +64,14 @@ struct Wanted {
     cursor: Option<String>,
 }
 
-/// A page of suppressions, in the order of numbers.
+/// A page of suppressions, ordered by number.
 #[derive(Serialize, ToSchema)]
 struct SuppressionList {
     suppressions: Vec<SuppressionView>,
     next_cursor: Option<String>,
 }
 
-/// One number.
+/// Account and channel of one number.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -78,35 +79,35 @@ struct AccountQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only on this channel. Those on every channel are of each.
+    /// Channel of the suppressions. Suppressions for every channel always match.
     #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
     channel: Option<String>,
 }
 
-/// One number, to end its suppressions.
+/// Account and channel of the suppressions to end.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Removal {
-    /// Whose: said even by a key that is bound to one.
+    /// Account SID. It is required even if the key is bound to an account.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: String,
-    /// Only on this channel. Those on every channel are of each.
+    /// Channel of the suppressions. Suppressions for every channel always match.
     #[param(pattern = r"^([a-z_]{1,32}|\*)$")]
     channel: Option<String>,
 }
 
-/// A person to suppress.
+/// Contact to suppress.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewSuppression {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// `+15551234567`, `whatsapp:+15551234567`, or as people write it.
+    /// Number of the contact: `+15551234567`, `whatsapp:+15551234567`, or a common spelling of it.
     #[schema(min_length = 1, max_length = 255)]
     number: String,
-    /// Where the number does not say; `*` for every channel.
+    /// Channel of the number, if the number has no channel prefix; `*` means every channel.
     #[schema(pattern = r"^([a-z_]{1,32}|\*)$")]
     channel: Option<String>,
     /// Country of a number that has no country code: two letters, such as `DE`.
@@ -114,22 +115,22 @@ struct NewSuppression {
     region: Option<String>,
 }
 
-/// For applications, and for administrators who call there.
+/// Routes for applications, and for administrators who call that listener.
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(export)).routes(routes!(fetch))
 }
 
-/// For administrators.
+/// Route for administrators.
 pub(super) fn admin_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(remove))
 }
 
-/// For administrators, with a limit of its own.
+/// Route for administrators, with a body limit of its own.
 pub(super) fn import_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(import))
 }
 
-/// Who must not be written to, in the order of numbers.
+/// Lists the suppressions of an account, ordered by number.
 #[utoipa::path(
     get,
     path = "/v1/suppressions",
@@ -173,7 +174,7 @@ async fn list(
     Ok(page(&found, next))
 }
 
-/// What is known of one number, what has ended too.
+/// Returns the suppressions of one number, with those that have ended.
 #[utoipa::path(
     get,
     path = "/v1/suppressions/{number}",
@@ -196,7 +197,7 @@ async fn fetch(
     Ok(page(&found, None))
 }
 
-/// Suppresses a person, from now on. Once more changes nothing.
+/// Suppresses a contact from now on. Sending the request again changes nothing.
 #[utoipa::path(
     post,
     path = "/v1/suppressions",
@@ -228,7 +229,7 @@ async fn add(
     Ok(page(&found, None))
 }
 
-/// Ends every suppression of a number, on one channel or all. What is told are those that ended.
+/// Ends all suppressions of a number, on one channel or on all. The answer lists the suppressions that ended.
 #[utoipa::path(
     delete,
     path = "/v1/suppressions/{number}",
@@ -257,7 +258,8 @@ async fn remove(
     Ok(page(&ended, None))
 }
 
-/// Suppresses everybody on a list: CSV with a column `number` and, where the number does not say, `channel`.
+/// Imports suppressions from CSV. The column `number` is required; the column `channel` is required for numbers without a
+/// channel prefix.
 #[utoipa::path(
     post,
     path = "/v1/suppressions/import",
@@ -284,7 +286,7 @@ async fn import(
     csv::report(checked, added)
 }
 
-/// All that hold, as CSV, in the order of numbers.
+/// Exports all suppressions in effect as CSV, ordered by number.
 #[utoipa::path(
     get,
     path = "/v1/suppressions/export",

@@ -1,5 +1,5 @@
-//! What was taken on to be sent, and how far it is: one of them, at once or once Twilio has answered; those of an account; and taking
-//! one back. How it is taken on is `sends.rs`.
+//! Outbound messages and their progress: shows one at once or after its outcome, lists those of an account, and cancels
+//! one. Module `sends` accepts them.
 
 use std::time::{Duration, Instant};
 
@@ -31,64 +31,66 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending};
 use twilio_edge_store::{OutboundMessage, SendsPage};
 
-/// Longest that anybody may ask to wait, in milliseconds.
+/// Upper bound of `wait_ms`.
 const LONGEST_MS: u32 = 60_000;
 
-/// Largest answer of `POST /v1/messages`.
+/// Largest answer of `POST /v1/messages`, in bytes.
 const LARGEST: usize = 64 << 10;
 
-/// A message that was taken on, and how far it is.
+/// An outbound message and its progress.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SendShown {
-    /// Ours; Twilio's is `message_sid`.
+    /// Our id of the message, `ms_` and 32 hexadecimal digits; Twilio's SID is `message_sid`.
     id: String,
     account_sid: String,
-    /// `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (nobody knows whether Twilio has it), `not_sent`, `canceled`.
+    /// State of sending: `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (it is unknown whether
+    /// Twilio has it), `not_sent` or `canceled`.
     state: String,
-    /// Of whom only the end is shown.
+    /// Masked recipient: only its last characters are shown.
     to: String,
     sender: String,
     category: String,
     kind: String,
-    /// Twilio's name of it.
+    /// Twilio's SID of the message.
     message_sid: Option<String>,
-    /// Where Twilio's status callbacks say that it has got to: `delivered`, `failed`, ..; without any, nothing. A list does not tell.
+    /// Status from Twilio's status callbacks, such as `delivered` or `failed`; absent before the first callback and in
+    /// lists.
     status: Option<String>,
-    /// Twilio's reason for a failure after it had the message, as in 63018. A list does not tell.
+    /// Twilio's error code of a failure after it had the message, such as 63018; absent in lists.
     error_code: Option<String>,
-    /// Why it was not sent, or not yet: one of ours, or Twilio's.
+    /// Reason why the message was not sent, or not yet: one of our codes or one of Twilio's.
     code: Option<String>,
     reason: Option<String>,
-    /// Who must act, where the code is Twilio's: `operator`, `caller`, `recipient`, or `nobody`, because it passes.
+    /// Actor who must act on a Twilio code: `operator`, `caller`, `recipient`, or `nobody` for a temporary error.
     actor: Option<&'static str>,
-    /// How.
+    /// Remedy for a Twilio code.
     remedy: Option<String>,
-    /// Instead of which message of ours it is.
+    /// Id of the message of which this one is the fallback.
     fallback_of: Option<String>,
-    /// Which message is sent instead of it. A list does not tell.
+    /// Id of the fallback that is sent instead of this message; absent in lists.
     fallback: Option<String>,
     attempts: i64,
-    /// Twilio's name of the last call, for its support.
+    /// Twilio's id of the last API request, for Twilio's support.
     twilio_request_id: Option<String>,
     created_at: Option<String>,
     changed_at: Option<String>,
     pub(super) links: Links,
 }
 
-/// Where more is told.
+/// Links to related resources.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Links {
     #[serde(rename = "self")]
     pub(super) this: String,
-    /// What was heard of it.
+    /// Webhooks of the message.
     message: Option<String>,
-    /// What is sent instead of it.
+    /// Fallback of the message.
     fallback: Option<String>,
-    /// How it is taken back, as long as it waits.
+    /// Cancellation of the message, as long as it waits.
     cancel: Option<String>,
 }
 
-/// How far a message may be.
+/// State of an outbound message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SendState)]
@@ -102,7 +104,7 @@ enum Reached {
     Canceled,
 }
 
-/// Which of them.
+/// Filter of the outbound messages.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -110,7 +112,7 @@ struct Wanted {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only those that are this far.
+    /// State of the messages.
     #[param(inline)]
     state: Option<Reached>,
     /// Largest number of entries in the answer. Defaults to 50.
@@ -121,24 +123,24 @@ struct Wanted {
     cursor: Option<String>,
 }
 
-/// A page of them, the latest first.
+/// A page of outbound messages, the latest first.
 #[derive(Serialize, ToSchema)]
 struct SendList {
     sends: Vec<SendShown>,
     next_cursor: Option<String>,
 }
 
-/// How long to wait.
+/// Wait for the outcome of a message.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Patience {
-    /// Answer once Twilio has said what becomes of the message, or after so many milliseconds (four fifths of
-    /// `http.request_timeout_ms` at most).
+    /// Longest wait for Twilio's decision, in milliseconds, at most four fifths of `http.request_timeout_ms`. The answer
+    /// comes as soon as Twilio has decided. Without it, the answer comes at once.
     #[param(minimum = 0, maximum = 60000)]
     wait_ms: Option<u32>,
 }
 
-/// One message: whose, and how long to wait for it.
+/// Account of a message, and wait for its outcome.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -146,14 +148,14 @@ pub(super) struct One {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     pub(super) account_sid: Option<String>,
-    /// Of one that is to be sent: answer once Twilio has said what becomes of it, or after so many milliseconds (four fifths of
-    /// `http.request_timeout_ms` at most).
+    /// Longest wait for Twilio's decision about an outbound message, in milliseconds, at most four fifths of
+    /// `http.request_timeout_ms`. The answer comes as soon as Twilio has decided.
     #[param(minimum = 0, maximum = 60000)]
     wait_ms: Option<u32>,
 }
 
 impl One {
-    /// How long to wait.
+    /// Returns the wait, or refuses it.
     pub(super) fn patience(&self) -> Result<Duration, Problem> {
         patience(self.wait_ms)
     }
@@ -170,8 +172,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(cancel))
 }
 
-/// Messages that were taken on, the latest first, and how far each is. What was heard of those that Twilio has is in
-/// `GET /v1/messages`.
+/// Lists outbound messages with their progress, the latest first. `GET /v1/messages` has the webhooks of those that
+/// Twilio has.
 #[utoipa::path(
     get,
     path = "/v1/sends",
@@ -211,7 +213,7 @@ async fn list(
     Ok(json(&SendList { sends, next_cursor }))
 }
 
-/// Takes a message back that nobody has begun to send. To do it again changes nothing.
+/// Cancels an outbound message that is not being sent yet. Canceling it again changes nothing.
 #[utoipa::path(
     post,
     path = "/v1/messages/{id}/cancel",
@@ -242,7 +244,7 @@ async fn cancel(
     }
 }
 
-/// One that was taken on, if the caller sees it; as it is once it has an end, or after so long.
+/// Returns an outbound message that the caller sees: once it has an outcome, or after `patience`.
 pub(super) async fn told(
     app: &App,
     account_sid: &str,
@@ -253,7 +255,7 @@ pub(super) async fn told(
     Ok(json(&shown(app, send).await?))
 }
 
-/// One, with what is sent instead of it.
+/// Renders an outbound message with its fallback.
 async fn shown(app: &App, send: OutboundMessage) -> Result<SendShown, Problem> {
     let instead = app.sending.sends.instead_of(&send.id).await;
     let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
@@ -288,8 +290,8 @@ async fn found(
     found.map_err(|reason| Problem::unavailable(&reason))?.ok_or_else(nowhere)
 }
 
-/// Of a request for a message that wants to wait: what was answered, and how far the message is by then. How long somebody waits
-/// is no part of what is asked for: a copy may wait longer.
+/// Waits for the outcome of an accepted message, and replaces the answer with the message as it is then. `wait_ms` is not
+/// part of the idempotent request: a copy may have a different one.
 pub(super) async fn waited(
     State(app): State<App>,
     mut request: Request,
@@ -313,7 +315,7 @@ pub(super) async fn waited(
         return Ok(as_it_was(parts, body));
     };
     let patience = patience.min(app.longest_wait).saturating_sub(begun.elapsed());
-    // That it was taken on is certain: a database that is slow all of a sudden does not change that answer.
+    // The message is accepted in any case. If the database is slow now, the answer stays as it was.
     let spare = patience + Duration::from_millis(200);
     let told = async {
         let send = found(&app, &account_sid, &id, patience).await?;
@@ -328,7 +330,7 @@ pub(super) async fn waited(
     Ok((parts.status, parts.headers, json(&shown).into_body()).into_response())
 }
 
-/// What an answer says of the message.
+/// Fields of the answer that identify the message.
 #[derive(Deserialize)]
 struct Taken {
     id: String,
@@ -364,7 +366,7 @@ impl SendShown {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let message_sid = some(send.message_sid);
         let known = send.code.parse().ok().and_then(|code| errors.get(code));
-        // What has ended is stored as it is shown.
+        // The recipient of a message with an outcome is already stored in masked form.
         let masked = send.recipient.contains("..");
         let to = Address { channel: send.channel, number: send.recipient.clone() };
         SendShown {

@@ -1,5 +1,5 @@
-//! `/v1/templates`: the catalogue of an account, for whoever sends; and what administrators say of it themselves, where Twilio
-//! does not show it. It is answered from memory, with how old that is.
+//! `/v1/templates`: the template catalogue of an account, for applications, and the entries of administrators that
+//! supplement Twilio's. It is answered from memory, with the time of the last synchronization.
 
 use std::collections::BTreeSet;
 
@@ -40,27 +40,27 @@ use twilio_edge_domain::{
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::{Caller, Refusal};
 
-/// Most languages of one name that are shown.
+/// Largest number of languages shown for one name.
 const MOST: usize = 200;
 
-/// A template in one language. Times are RFC 3339.
+/// A template in one language. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
 pub struct TemplateView {
     name: String,
     locale: String,
-    /// Twilio's name of it.
+    /// Twilio's content SID.
     content_sid: String,
-    /// Who says so: what an administrator says goes before what Twilio does.
+    /// Source of the entry. An administrator's entry takes precedence over Twilio's.
     source: Source,
-    /// What WhatsApp says of it.
+    /// WhatsApp's approval status.
     approval: Approval,
-    /// Why it is not approved, if WhatsApp says that.
+    /// WhatsApp's reason for a rejection.
     reason: Option<String>,
-    /// What it is for, if that is known; without, its messages are `marketing` where nobody says.
+    /// Category of the template, if known. Without it, messages default to `marketing`.
     category: Option<Category>,
-    /// The names of its places: each takes a text.
+    /// Names of the variables. Each takes a text.
     variables: Vec<String>,
-    /// Its text, if it has one and it is known.
+    /// Text of the template, if it has one and it is known.
     text: Option<String>,
     changed_at: Option<String>,
 }
@@ -84,49 +84,49 @@ impl TemplateView {
     }
 }
 
-/// A page of templates, by name and language.
+/// A page of templates, ordered by name and language.
 #[derive(Serialize, ToSchema)]
 struct TemplateList {
     templates: Vec<TemplateView>,
     next_cursor: Option<String>,
-    /// When they were last read from Twilio.
+    /// Time of the last synchronization with Twilio, in RFC 3339.
     synced_at: Option<String>,
-    /// Why they were not since.
+    /// Error of the synchronizations since then.
     problem: Option<String>,
 }
 
-/// The languages of one name.
+/// The languages of one template.
 #[derive(Serialize, ToSchema)]
 struct TemplateLanguages {
     templates: Vec<TemplateView>,
 }
 
-/// What is to be said of a template.
+/// Entry of an administrator for a template.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedTemplateEntry {
-    /// Twilio's name of it.
+    /// Twilio's content SID.
     #[schema(pattern = "^HX[0-9a-fA-F]{32}$")]
     content_sid: String,
-    /// The names of its places: `1`, `2`, ..
+    /// Names of the variables: `1`, `2`, ..
     #[serde(default)]
     #[schema(inline, max_items = 100)]
     variables: Vec<Place>,
-    /// What it is registered for.
+    /// Category for which the template is registered.
     category: Option<Category>,
-    /// What WhatsApp says of it: `approved` where nobody says.
+    /// WhatsApp's approval status. Defaults to `approved`.
     approval: Option<Approval>,
-    /// Its text, with places as in `Hello {{1}}`: for people, and to tell how long it gets.
+    /// Text with variables as in `Hello {{1}}`, for display and for the length limit.
     #[schema(max_length = 1600)]
     text: Option<String>,
 }
 
-/// The name of a place.
+/// Name of a variable.
 #[derive(Deserialize, ToSchema)]
 #[schema(pattern = r"^[^\s{}\x00-\x1f\x7f-\x9f]{1,64}$")]
 struct Place(String);
 
-/// Which are looked for.
+/// Filter of the templates.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -134,7 +134,7 @@ struct Wanted {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Only those of which WhatsApp says this.
+    /// WhatsApp's approval status of the templates.
     approval: Option<Approval>,
     /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
@@ -152,7 +152,7 @@ pub(super) fn admin_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(put, remove))
 }
 
-/// The templates of an account, in every language, approved or not.
+/// Lists the templates of an account in every language, approved or not.
 #[utoipa::path(
     get,
     path = "/v1/templates",
@@ -175,7 +175,7 @@ async fn list(
         _ => None,
     };
     let place = |one: &Template| {
-        // An administrator says one thing of a name and language.
+        // An administrator has at most one entry per name and language.
         let reference = match one.source {
             Source::Administrator => String::new(),
             Source::Twilio => one.content_sid.clone(),
@@ -202,7 +202,7 @@ async fn list(
     }))
 }
 
-/// The languages of a template.
+/// Returns the languages of one template.
 #[utoipa::path(
     get,
     path = "/v1/templates/{name}",
@@ -229,8 +229,8 @@ async fn fetch(
     }
 }
 
-/// Says which content a template is in a language, where Twilio does not show it or shows it wrong. It counts here at once, and
-/// in every other sidecar within a second or two; what Twilio shows of the same name and language is passed over.
+/// Sets the content of a template in one language, if Twilio does not list it or lists it wrong. It is in effect here at
+/// once, and in all other sidecars within about two seconds. Twilio's entry for the same name and language is ignored.
 #[utoipa::path(
     put,
     path = "/v1/templates/{name}/{locale}",
@@ -287,7 +287,7 @@ async fn put(
     Ok(json(&TemplateView::of(&template)))
 }
 
-/// Forgets what was said so. What Twilio shows is Twilio's, and counts again.
+/// Deletes an administrator's entry. Twilio's entry for the same name and language is in effect again.
 #[utoipa::path(
     delete,
     path = "/v1/templates/{name}/{locale}",

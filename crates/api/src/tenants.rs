@@ -1,5 +1,5 @@
-//! `/v1/tenants`, for administrators: what is said of accounts beyond the settings that count for all. Changed only by who
-//! has seen what is there: the `ETag` of an answer is the `If-Match` of the change.
+//! `/v1/tenants`, for administrators: profiles of accounts, which differ from the general settings. A change needs the
+//! `ETag` of the current profile as its `If-Match`.
 
 use axum::{
     Extension,
@@ -34,7 +34,7 @@ use twilio_edge_domain::{
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::{api_keys::Caller, tenants::Denied};
 
-/// An account, and what is said of it. Times are RFC 3339.
+/// Profile of an account. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
 pub struct TenantView {
     account_sid: String,
@@ -44,16 +44,16 @@ pub struct TenantView {
     services: Vec<String>,
     policy: Value,
     retention: Value,
-    /// Counts the changes; also the `ETag`.
+    /// Revision of the profile, increased by each change; also its `ETag`.
     revision: i64,
     created_at: Option<String>,
     updated_at: Option<String>,
-    /// Since when its applications are not answered any more.
+    /// Time since which the account is closed, so that its applications get no answers.
     closed_at: Option<String>,
 }
 
 impl TenantView {
-    /// Renders a tenant.
+    /// Renders a profile.
     pub fn of(tenant: Tenant) -> TenantView {
         let Profile { parent_sid, friendly_name, senders, services, policy, retention } =
             tenant.profile;
@@ -73,46 +73,46 @@ impl TenantView {
     }
 }
 
-/// What is to be said of an account: all of it, instead of what was said before.
+/// New profile of an account. It replaces the current profile as a whole.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedTenant {
-    /// Of a subaccount: the account it belongs to.
+    /// SID of the parent account, for a subaccount.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     parent_sid: Option<String>,
-    /// What people call it.
+    /// Display name.
     #[serde(default)]
     #[schema(max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     friendly_name: String,
-    /// Its numbers and senders.
+    /// Own numbers and senders of the account.
     #[serde(default)]
     #[schema(inline, max_items = 1000)]
     senders: Vec<Sender>,
-    /// Its Messaging Services.
+    /// SIDs of the account's Messaging Services.
     #[serde(default)]
     #[schema(inline, max_items = 1000)]
     services: Vec<Service>,
-    /// What differs from `[policy]` of the configuration.
+    /// Settings that replace those of `[policy]` in the configuration.
     #[serde(default)]
     #[schema(value_type = Object)]
     policy: Map<String, Value>,
-    /// What differs from `[retention]` of the configuration.
+    /// Settings that replace those of `[retention]` in the configuration.
     #[serde(default)]
     #[schema(value_type = Object)]
     retention: Map<String, Value>,
 }
 
-/// A number or sender.
+/// Number or sender.
 #[derive(Deserialize, ToSchema)]
 #[schema(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
 struct Sender(String);
 
-/// The SID of a Messaging Service.
+/// SID of a Messaging Service.
 #[derive(Deserialize, ToSchema)]
 #[schema(pattern = "^MG[0-9a-f]{32}$")]
 struct Service(String);
 
-/// A page of accounts, in the order of their SIDs.
+/// A page of profiles, ordered by account SID.
 #[derive(Serialize, ToSchema)]
 struct TenantList {
     tenants: Vec<TenantView>,
@@ -123,7 +123,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch, put, close))
 }
 
-/// The accounts of which something is said, closed ones too.
+/// Lists the accounts with a profile, with the closed ones.
 #[utoipa::path(
     get,
     path = "/v1/tenants",
@@ -153,7 +153,7 @@ async fn list(
     Ok(json(&TenantList { tenants, next_cursor }))
 }
 
-/// What is said of an account.
+/// Returns the profile of an account.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{account_sid}",
@@ -175,8 +175,8 @@ async fn fetch(
     Ok(shown(found.map_err(denied)?))
 }
 
-/// Says this of an account, instead of what was said before. It counts here at once, and in every other sidecar within a
-/// second or two. An account that was closed is open again.
+/// Replaces the profile of an account. It is in effect here at once, and in all other sidecars within about two seconds. A
+/// closed account becomes open again.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{account_sid}",
@@ -215,8 +215,8 @@ async fn put(
     Ok(shown(said.map_err(denied)?))
 }
 
-/// Closes an account: keys of scope app that are bound to it are not answered any more. Its webhooks are proven, claimed and
-/// recorded as before, and a STOP still counts.
+/// Closes an account: keys of scope app that are bound to it get no answers any more. Its webhooks are still verified,
+/// claimed and recorded, and a STOP still takes effect.
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{account_sid}",
@@ -248,7 +248,7 @@ fn account(path: Result<Path<String>, PathRejection>) -> Result<String, Problem>
     finding::one_account(Some(sid)).map(Option::unwrap_or_default)
 }
 
-/// The revision that was seen, if one is told. What is no ETag of ours was never that of anything.
+/// Returns the revision in `If-Match`, if there is one. A value that is not one of our ETags never matches.
 fn seen(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     let Some(shown) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let quoted = shown.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));

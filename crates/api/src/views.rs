@@ -1,5 +1,5 @@
-//! What is known, in the one shape in which it is shown: by the API, and as JSON by the command line. Times are RFC 3339 in
-//! UTC. Decides nothing and asks nobody.
+//! Views of stored data, shared by the API and the JSON output of the command line. Times are in RFC 3339 and UTC. The
+//! views decide nothing and read no store.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,101 +14,101 @@ use twilio_edge_domain::{
 };
 use twilio_edge_services::access::contact_history::ContactHistory;
 
-/// A message, put together from everything that was heard of it.
+/// A message, assembled from all of its webhooks.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct MessageSummary {
-    /// Twilio's id of it.
+    /// Twilio's SID of the message.
     pub sid: String,
-    /// Whose it is.
+    /// SID of the account.
     pub account_sid: String,
-    /// Who sent it.
+    /// Direction of the message.
     pub direction: Direction,
-    /// `sms`, `whatsapp`, ..
+    /// Channel: `sms`, `whatsapp`, ..
     pub channel: Option<String>,
-    /// Who it is from; unknown while only its end was heard.
+    /// Sender; `null` as long as only a settlement was recorded.
     pub from: Option<String>,
-    /// Who it is to.
+    /// Recipient.
     pub to: Option<String>,
-    /// Where it has got to: a failure, else `read`, else `delivered`, else the last step on the way.
+    /// Current status: a failure, else `read`, else `delivered`, else the last step so far.
     pub status: String,
-    /// Twilio's reason for a failure.
+    /// Twilio's error code of a failure.
     pub error_code: Option<String>,
-    /// When something was first heard of it.
+    /// Time at which the first webhook was received.
     #[schema(format = DateTime)]
     pub first_heard_at: Option<String>,
-    /// And when last.
+    /// Time at which the last webhook was received.
     #[schema(format = DateTime)]
     pub last_heard_at: Option<String>,
-    /// How many webhooks told of it.
+    /// Number of webhooks about the message.
     pub webhooks: usize,
 }
 
-/// A webhook, as it came and as it ended.
+/// A webhook, with its receipt and its outcome.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct EventView {
-    /// Its name here.
+    /// Id of the webhook in this API.
     pub id: String,
-    /// Whose it is.
+    /// SID of the account.
     pub account_sid: String,
-    /// The message it tells of.
+    /// SID of the message.
     pub sid: String,
-    /// `inbound` for a message that came, `status` for a status of a message.
+    /// Class: `inbound` for a received message, `status` for the status of a message.
     pub class: Class,
-    /// Who sent the message.
+    /// Direction of the message.
     pub direction: Direction,
-    /// `sms`, `whatsapp`, ..
+    /// Channel: `sms`, `whatsapp`, ..
     pub channel: Option<String>,
-    /// Who the message is from; unknown when only its end was heard.
+    /// Sender of the message; `null` if only the settlement was recorded.
     pub from: Option<String>,
-    /// Who it is to.
+    /// Recipient of the message.
     pub to: Option<String>,
-    /// Twilio's word; `received` for a message that came.
+    /// Twilio's status; `received` for a received message.
     pub status: String,
-    /// Twilio's reason for a failure.
+    /// Twilio's error code of a failure.
     pub error_code: Option<String>,
-    /// When it was first heard.
+    /// Time of the first receipt.
     #[schema(format = DateTime)]
     pub heard_at: Option<String>,
-    /// The path it came on; unknown when only its end was heard.
+    /// Path of the route on which it arrived; `null` if only the settlement was recorded.
     pub route: Option<String>,
-    /// How often it was handed to the backend.
+    /// Number of times it was forwarded to the backend.
     pub attempts: i64,
-    /// What the backend said in the end: `accepted` or `refused`; nothing yet, or never, without.
+    /// Outcome at the backend: `accepted` or `refused`; `null` as long as there is none.
     pub backend: Option<String>,
-    /// When it said so.
+    /// Time of the outcome.
     #[schema(format = DateTime)]
     pub settled_at: Option<String>,
-    /// When something of it was last taken out, because its time was over or somebody asked for it.
+    /// Time of the last redaction, by retention or on request.
     #[schema(format = DateTime)]
     pub redacted_at: Option<String>,
 }
 
-/// What a webhook tells of.
+/// Class of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// A message that came.
+    /// A received message.
     Inbound,
-    /// The status of a message: of one that we sent, or of one that a person sent to us.
+    /// The status of a message, outbound or inbound.
     Status,
 }
 
 /// One parameter of a webhook.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Parameter {
-    /// As Twilio calls it.
+    /// Name, as Twilio spells it.
     pub name: String,
-    /// As it was sent.
+    /// Value, as Twilio sent it.
     pub value: String,
 }
 
 /// A message with all of its webhooks.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct MessageDetail {
-    /// What is known of it.
+    /// Summary of the message.
     #[serde(flatten)]
     pub message: MessageSummary,
-    /// All that was heard, in the order in which it came.
+    /// All webhooks, in the order of their receipt.
     pub timeline: Vec<EventView>,
 }
 
@@ -118,31 +118,31 @@ pub struct EventTold {
     /// The webhook.
     #[serde(flatten)]
     pub event: EventView,
-    /// In their order, and a name as often as it came.
+    /// Parameters in their original order, with repeated names.
     pub parameters: Vec<Parameter>,
 }
 
-/// A conversation's window: until when free text may be sent.
+/// Conversation window: the time in which free text may be sent.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct WindowView {
-    /// `sms`, `whatsapp`, ..
+    /// Channel: `sms`, `whatsapp`, ..
     pub channel: String,
-    /// The person.
+    /// Number or id of the contact.
     pub person: String,
-    /// Our number or sender.
+    /// Own number or sender.
     pub sender: String,
-    /// When the person last wrote.
+    /// Time of the contact's last message.
     #[schema(format = DateTime)]
     pub last_inbound_at: Option<String>,
-    /// Until when free text may be sent.
+    /// Time until which free text may be sent.
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
-    /// Whether it may be sent now.
+    /// True if free text may be sent now.
     pub open: bool,
 }
 
 impl MessageSummary {
-    /// A message without its story.
+    /// Renders a message without its webhooks.
     pub fn of(message: &Message) -> MessageSummary {
         let first = &message.first;
         MessageSummary {
@@ -162,7 +162,7 @@ impl MessageSummary {
 }
 
 impl EventView {
-    /// A webhook without what was in it.
+    /// Renders a webhook without its parameters.
     pub fn of(heard: &RecordedWebhook) -> EventView {
         EventView {
             id: cursor::token(&heard.key),
@@ -186,7 +186,7 @@ impl EventView {
 }
 
 impl MessageDetail {
-    /// A message with its story.
+    /// Renders a message with its webhooks.
     pub fn of(message: &Message) -> MessageDetail {
         let timeline = message.story().map(EventView::of).collect();
         MessageDetail { message: MessageSummary::of(message), timeline }
@@ -194,7 +194,7 @@ impl MessageDetail {
 }
 
 impl EventTold {
-    /// A webhook with everything in it.
+    /// Renders a webhook with its parameters.
     pub fn of(heard: &RecordedWebhook) -> EventTold {
         let form = heard.form.as_deref().unwrap_or_default();
         let parameter = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
@@ -206,7 +206,7 @@ impl EventTold {
 }
 
 impl WindowView {
-    /// A window as it is at `now_ms`.
+    /// Renders a window as it is at `now_ms`.
     pub fn of(window: &Window, now_ms: i64) -> WindowView {
         WindowView {
             channel: window.theirs.channel.clone(),
@@ -219,41 +219,41 @@ impl WindowView {
     }
 }
 
-/// One reason not to write to a person.
+/// A suppression: one reason not to send to a contact.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SuppressionView {
     account_sid: String,
-    /// E.164, a short code, or the channel's own id.
+    /// Number of the contact: E.164, a short code, or the channel's own id.
     number: String,
-    /// `sms`, `whatsapp`, .. or `*` for every channel.
+    /// Channel: `sms`, `whatsapp`, .., or `*` for every channel.
     channel: String,
     source: Source,
-    /// Of a callback: why Twilio did not deliver.
+    /// Twilio's error code, for a suppression that a status callback caused.
     error_code: Option<String>,
-    /// Whether it holds; one that does not tells when it did.
+    /// True if the suppression is in effect; false if it has ended.
     in_force: bool,
-    /// Since when it holds, or did the last time.
+    /// Time since which it is in effect, or the start of its last period in effect.
     #[schema(format = DateTime)]
     since: Option<String>,
-    /// When it last began or ended.
+    /// Time of its last start or end.
     #[schema(format = DateTime)]
     changed_at: Option<String>,
-    /// The message that made it so, or ended it.
+    /// SID of the message that started or ended it.
     message_sid: Option<String>,
-    /// The route on which that came.
+    /// Path of the route on which that message arrived.
     route: Option<String>,
-    /// The channel on which it was said.
+    /// Channel on which the contact opted out or in.
     heard_on: Option<String>,
-    /// Our number or sender that it was said to, or that a callback was about.
+    /// Own number or sender that received that message, or that the status callback was about.
     sender: Option<String>,
-    /// The Messaging Service that a callback was about.
+    /// SID of the Messaging Service that the status callback was about.
     messaging_service_sid: Option<String>,
-    /// Who made it so, or ended it; nobody for what a person said.
+    /// Key that started or ended it; `null` if the contact did.
     changed_by: Option<String>,
 }
 
 impl SuppressionView {
-    /// As it is shown.
+    /// Renders a suppression.
     pub fn of(known: &Suppression) -> SuppressionView {
         let known = known.clone();
         SuppressionView {
@@ -275,23 +275,23 @@ impl SuppressionView {
     }
 }
 
-/// One piece of evidence of what a person agreed to, or took back.
+/// One piece of evidence that a contact gave or withdrew a consent.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ConsentView {
     id: String,
     account_sid: String,
-    /// E.164, a short code, or the channel's own id.
+    /// Number of the contact: E.164, a short code, or the channel's own id.
     number: String,
-    /// `sms`, `whatsapp`, ..
+    /// Channel: `sms`, `whatsapp`, ..
     channel: String,
     category: Category,
     state: State,
-    /// When the person said so.
+    /// Time at which the contact gave or withdrew the consent.
     #[schema(format = DateTime)]
     at: Option<String>,
-    /// Where: a form, a call, a contract.
+    /// Source of the evidence, such as a form, a call or a contract.
     source: String,
-    /// What they were shown, and said.
+    /// Text that the contact was shown, and the reply.
     proof: Option<String>,
     ip: Option<String>,
     user_agent: Option<String>,
@@ -301,7 +301,7 @@ pub struct ConsentView {
 }
 
 impl ConsentView {
-    /// As it is shown.
+    /// Renders a consent.
     pub fn of(known: &Consent) -> ConsentView {
         let id = known.id();
         let known = known.clone();
@@ -323,24 +323,24 @@ impl ConsentView {
     }
 }
 
-/// Everything known of a number in one account, the latest first.
+/// Everything recorded about a number in one account, the latest first.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Story {
-    /// Whose view of it this is.
+    /// SID of the account.
     pub account_sid: String,
-    /// The number, as Twilio writes it.
+    /// Number, as Twilio writes it.
     pub number: String,
-    /// The only channel that was asked about; every one without.
+    /// Channel to which the answer is limited; `null` for every channel.
     pub channel: Option<String>,
-    /// Why it must not be written to, and why it once must not.
+    /// Suppressions, with those that have ended.
     pub suppressions: Vec<SuppressionView>,
-    /// What was agreed to and taken back.
+    /// Consents given and withdrawn.
     pub consents: Vec<ConsentView>,
-    /// The conversations with it, by our number.
+    /// Conversation windows, ordered by own number.
     pub windows: Vec<WindowView>,
-    /// The latest messages from and to it.
+    /// Latest messages from and to the number.
     pub messages: Vec<MessageSummary>,
-    /// The latest webhooks about it.
+    /// Latest webhooks about the number.
     pub events: Vec<EventView>,
 }
 

@@ -1,4 +1,4 @@
-//! `GET /v1/windows`: until when free text may be sent to a person, by our number.
+//! `GET /v1/windows`: conversation windows of a contact, ordered by own number.
 
 use axum::{
     Extension,
@@ -17,7 +17,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::histories::WindowSearch;
 
-/// Whose windows. A `+` in a URL is written `%2B`.
+/// Filter of the windows. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -25,13 +25,13 @@ struct Wanted {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// With whom: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
+    /// Number of the contact: `+15551234567` matches every channel, `whatsapp:+15551234567` only one.
     #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     person: String,
-    /// Only that with this number or sender of ours.
+    /// Own number or sender of the window.
     #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
     sender: Option<String>,
-    /// Only those in which free text may be sent now; or only those that are over.
+    /// True: only windows in which free text may be sent now. False: only windows that have closed.
     open: Option<bool>,
     /// Largest number of entries in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
@@ -41,7 +41,7 @@ struct Wanted {
     cursor: Option<String>,
 }
 
-/// A page of windows, by our number.
+/// A page of windows, ordered by own number.
 #[derive(Serialize, ToSchema)]
 struct WindowList {
     windows: Vec<WindowView>,
@@ -52,7 +52,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// The windows of a person's conversations, by our number. There is none with who never wrote.
+/// Lists the conversation windows of a contact, ordered by own number. A contact that never wrote has none.
 #[utoipa::path(
     get,
     path = "/v1/windows",
