@@ -28,7 +28,7 @@ pub struct Kind {
     pub(super) actor: &'static str,
     /// Summary of the refusal, the same for every request.
     pub(super) title: &'static str,
-    /// What to do about it, unless the request has a more specific detail.
+    /// Remedy, unless the request has a more specific detail.
     pub(super) remedy: &'static str,
 }
 

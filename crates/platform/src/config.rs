@@ -1,6 +1,6 @@
-//! What the sidecar is told, from three sources: `defaults.toml` (built in, and the manual), one TOML file, the
-//! environment; later ones win. Every problem of all three is reported at once, with the path of its setting.
-//! Knows nothing of how a setting is used.
+//! Configuration of the sidecar from three sources: the built-in `defaults.toml`, which is also the manual, one TOML
+//! file, and the environment. Later sources override earlier ones. All problems are reported at once, each with the path
+//! of its setting. Does not know how a setting is used.
 
 pub mod bucket_location;
 mod checks;
@@ -24,13 +24,13 @@ use crate::config::bucket_location::Place;
 use crate::listener::admission::Limits;
 use twilio_edge_domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention};
 
-/// Every setting with its default and what it means: the manual.
+/// Every setting with its default and its meaning: the manual.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
-/// A listener that is not wanted. An empty variable counts as not set, so there has to be a word for it.
+/// Value that disables a listener or the spool. An empty variable counts as unset, so a value is needed.
 const OFF: &str = "off";
 
-/// All settings; `defaults.toml` says what each means.
+/// All settings; `defaults.toml` documents each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
@@ -67,7 +67,7 @@ pub struct Admin {
 }
 
 impl Leases {
-    /// The clocks leases go by.
+    /// Returns the periods of leases.
     pub fn periods(&self) -> Periods {
         Periods {
             lease_ms: i64::from(self.period_ms),
@@ -77,7 +77,7 @@ impl Leases {
 }
 
 impl Admin {
-    /// Where, unless nowhere.
+    /// Returns the listen address; `None` if the listener is disabled.
     pub fn address(&self) -> Option<&str> {
         Some(self.listen.as_str()).filter(|listen| !listen.is_empty() && *listen != OFF)
     }
@@ -109,7 +109,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Bounds of each listener.
+    /// Returns the limits of each listener.
     pub fn limits(&self) -> Limits {
         Limits {
             max: self.max,
@@ -151,7 +151,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Where it is.
+    /// Returns the location of the bucket.
     pub fn place(&self) -> Place<'_> {
         Place {
             url: &self.url,
@@ -228,7 +228,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Where the spool is, unless nowhere: as told, else beside the database if that is a file.
+    /// Returns the folder of the spool; `None` if it is disabled. The default is beside a database file, else
+    /// `data/spool`.
     pub fn spool_folder(&self, database: Option<&Path>) -> Option<PathBuf> {
         match (self.spool_dir.as_str(), database) {
             (OFF, _) => None,
@@ -260,13 +261,13 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for humans.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -295,12 +296,12 @@ pub struct Telemetry {
 pub struct Secret(String);
 
 impl Secret {
-    /// The value itself, for the one place that needs it.
+    /// Returns the value itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether none was given.
+    /// Returns whether the value is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -312,7 +313,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything that is wrong with the configuration, one line each: its path or variable, and what to do.
+/// All problems of the configuration, one line each: the path or variable, and the remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<String>);
 

@@ -1,5 +1,5 @@
-//! Who may read the files of this program: its own are its user's alone, whatever the umask; files with credentials that others may
-//! read are refused. Knows nothing of what is in them.
+//! Permissions of files: the program's own files are accessible to its user only, at any umask, and files with
+//! credentials that other users may read are refused. Does not know the content of the files.
 
 use std::{
     fs::{self, Metadata, Permissions},
@@ -12,24 +12,24 @@ use rustix::{
     process::{getegid, geteuid, getgroups, umask},
 };
 
-/// Where container engines mount secrets.
+/// Folders in which container engines mount secrets.
 const SECRET_MOUNTS: [&str; 2] = ["/run/secrets/", "/var/run/secrets/"];
 
-/// What the kernel calls a file system that is in memory, as Kubernetes mounts its secrets.
+/// Type number of tmpfs, the file system in memory in which Kubernetes mounts its secrets.
 const TMPFS: i128 = 0x0102_1994;
 
-/// From now on, files and folders that this process makes are its user's alone.
+/// Makes all files and folders that this process creates from now on accessible to its user only.
 pub fn restrict_new_files() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// The text of a file with credentials. The error says what is wrong and how to mend it, and holds nothing of the text.
+/// Reads a file with credentials. The error states the problem and the remedy, and contains nothing of the text.
 pub fn read_secret(path: &Path) -> Result<String, String> {
     check_secret(path)?;
     fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-/// Whether nobody but this process's user and groups may read a file with credentials.
+/// Checks that only this process's user and groups may read a file with credentials.
 pub fn check_secret(path: &Path) -> Result<(), String> {
     let found = fs::metadata(path).map_err(|error| error.to_string())?;
     // A pipe or a terminal has no content that others could read.
@@ -52,7 +52,8 @@ pub fn check_secret(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A read-only mount of a container's secrets: nobody else is in there, and its mode is not the operator's to choose.
+/// Returns whether the path is in a read-only mount of a container's secrets. No other user is in the container, and the
+/// operator cannot choose the mode.
 fn is_secret_mount(path: &Path) -> bool {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let is_read_only = rustix::fs::statvfs(&path)
@@ -68,7 +69,7 @@ fn is_our_group(found: &Metadata) -> bool {
     is_it(getegid()) || getgroups().unwrap_or_default().into_iter().any(is_it)
 }
 
-/// Takes from others what an earlier release, or a copy, has let them do with a file of ours.
+/// Removes the access of other users to one of our files, left by an earlier release or a copy.
 pub fn repair(path: &Path) {
     let Ok(found) = fs::symlink_metadata(path) else { return };
     let kept = match found.is_dir() {
@@ -87,8 +88,8 @@ pub fn repair(path: &Path) {
     expose(path, &format!("chmod {kept:o} {file}"));
 }
 
-/// Whether nobody but this process's user and group may look into a folder with data. The error says how to mend it. The
-/// folder is not changed: it may hold files that are not ours, as `/tmp` does.
+/// Checks that only this process's user and group may access a folder with data. The error states the remedy. The folder
+/// is not changed, because it may hold files of other programs, as `/tmp` does.
 pub(crate) fn check_folder(path: &Path) -> Result<(), String> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     if !found.is_dir() || found.mode() & 0o027 == 0 {
@@ -105,7 +106,7 @@ fn expose(path: &Path, command: &str) {
     tracing::warn!(event = "files.exposed", %file, "others may look into {file}, which holds what people wrote; run `{command}`");
 }
 
-/// The folder of a `file://` URL.
+/// Returns the folder of a `file://` URL.
 pub fn folder(url: &str) -> Option<PathBuf> {
     url.strip_prefix("file://").map(PathBuf::from)
 }
@@ -137,7 +138,7 @@ mod tests {
             assert!(problem.contains(&format!("`chmod 600 {}`", path.display())), "{problem}");
         }
         assert!(check_secret(Path::new("/dev/null")).is_ok(), "no regular file");
-        // A group that is not ours: only root can make such a file.
+        // A group that is not ours; only root can create such a file.
         let other = Some(4_242_424);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         if std::os::unix::fs::chown(&path, None, other).is_ok() {
@@ -173,7 +174,7 @@ mod tests {
         repair(&inside);
         repair(&folder.path().join("absent"));
         assert_eq!((mode(&file), mode(&inside)), (0o600, 0o700));
-        // A link leads to what may not be ours.
+        // A symbolic link may lead to a file that is not ours.
         let link = folder.path().join("link");
         fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();

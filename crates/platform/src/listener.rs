@@ -1,6 +1,5 @@
-//! Where the sidecar can be called: at an address of the network, or at a socket in the file system, which only
-//! processes of this machine reach and file permissions guard. Knows how to open and serve both, and nothing of what
-//! is asked there.
+//! Listeners of the sidecar: a network address, or a Unix socket, which only processes of this machine reach and file
+//! permissions protect. Opens and serves both, and does not know the requests.
 
 pub mod admission;
 pub mod server;
@@ -22,20 +21,20 @@ use tokio::net::{TcpListener, UnixListener};
 
 use self::admission::Admission;
 
-/// What stands before the path of a socket in the settings.
+/// Prefix of a socket path in the settings.
 const UNIX: &str = "unix:";
 
-/// Who may call at a socket: its owner and its group, so that Envoy can run as another user of that group.
+/// Mode of a socket: its owner and its group may connect, so that Envoy can run as another user of that group.
 const MODE: u32 = 0o660;
 
-/// Share of the process's file descriptors that all listeners together may use.
+/// Divisor of the process's file descriptors: all listeners together may use this share, one half.
 const SHARE: u64 = 2;
 
-/// Fewest connections of a listener, however few file descriptors there are.
+/// Smallest limit of connections per listener, independent of the number of file descriptors.
 const LEAST: usize = 16;
 
-/// Most connections of each of so many listeners: what the settings say, within what the kernel permits. Raises the process's
-/// own limit of file descriptors as far as it may.
+/// Returns the limit of connections for each of `listeners`: `wanted`, within the limit of the kernel. Raises the
+/// process's own limit of file descriptors as far as permitted.
 pub fn capacity(wanted: usize, listeners: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -44,12 +43,12 @@ pub fn capacity(wanted: usize, listeners: usize) -> usize {
     wanted.min(share.max(LEAST))
 }
 
-/// A place to listen, as the settings name it.
+/// Listen address, as in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// `127.0.0.1:8081`
     Address(SocketAddr),
-    /// `unix:/run/twilio-edge/edge.sock`; absolute, since nobody knows where a service was started.
+    /// Absolute socket path, `unix:/run/twilio-edge/edge.sock`. A relative path would depend on the working directory.
     Socket(PathBuf),
 }
 
@@ -65,7 +64,7 @@ impl FromStr for Place {
     }
 }
 
-/// An open place: connections wait there from now on.
+/// An open listener: the kernel queues connections from now on.
 pub enum Door {
     /// TCP listener, with the address it is bound to.
     Tcp(TcpListener, SocketAddr),
@@ -74,7 +73,11 @@ pub enum Door {
 }
 
 impl Door {
-    /// Opens the place that a setting names. The error says which setting to change.
+    /// Opens the listener that a setting names.
+    ///
+    /// # Errors
+    ///
+    /// The address is invalid or cannot be opened; the text names the setting to change.
     pub async fn open(setting: &str, place: &str) -> Result<Door, String> {
         let problem =
             |error: io::Error| format!("cannot listen on {place}: {error}; change {setting}");
@@ -92,7 +95,7 @@ impl Door {
         }
     }
 
-    /// Answers callers until `stop` resolves, then those who are still waiting.
+    /// Answers callers until `stop` resolves, then finishes the requests in progress.
     pub async fn serve(
         self,
         router: Router,
@@ -116,8 +119,8 @@ impl fmt::Display for Door {
     }
 }
 
-/// A socket outlives the process that made it. One that nobody answers at any more is replaced; a living sidecar's, and
-/// what is no socket, is left alone.
+/// Binds a Unix socket. The file of a socket outlives its process: a socket without a process is replaced; the socket of
+/// a running process, or a file that is no socket, is an error.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {

@@ -1,6 +1,7 @@
-//! What the sidecar writes down for those who run it: every line has an `event`, which never changes its meaning, and reads
-//! alone and by its fields. Decides how a line looks and that one that comes again and again does not fill the disk; what is
-//! worth a line is decided where it happens. No line has a secret, a signature, a body or a whole number.
+//! Log of the sidecar for its operators. Every line has an `event`, which never changes its meaning, and can be
+//! understood by itself. Decides the format of lines, and limits repeated ones, so that they do not fill the disk; the
+//! code that logs decides which lines to write. No line contains a secret, a signature, a body or a complete phone
+//! number.
 
 mod events;
 mod repeats;
@@ -16,10 +17,11 @@ use crate::{
     terminal::LogLines,
 };
 
-/// Writes to stderr from now on, as told. What keeps count of lines that were too many.
+/// Starts to log to standard error. Returns the limiter that counts suppressed lines.
 pub fn begin(settings: &config::Log) -> Repeats {
     let repeats = Repeats::default();
-    // What this client has to say is told with the delivery it happened to, as an event; unless it is asked for.
+    // Problems of the Kafka client are logged with the failed delivery, as an event; its own lines are off unless
+    // enabled.
     let levels: Targets = format!("krafka=off,{}", settings.level).parse().unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer().with_writer(LogLines);
     let registry = tracing_subscriber::registry().with(levels).with(repeats.clone());

@@ -1,5 +1,5 @@
-//! What the sidecar counts. Every name and every label value is fixed here, so nothing from outside can name a metric
-//! and every series of ours is there, at zero, from the first scrape; those of a route, from its first request.
+//! Metrics of the sidecar. All names and label values are fixed here, so no external data can name a metric. Every series
+//! exists with zero from the first scrape; the series of a route exist from its first request.
 
 mod archive;
 mod catalogue;
@@ -43,7 +43,7 @@ use twilio_edge_domain::{
     suppression::Source,
 };
 
-/// What is counted of a message nothing speaks against.
+/// Label of a check to which no rule objects.
 const ALLOWED: &str = "allowed";
 
 /// Upper bounds in seconds: a claim is answered in about a millisecond, and not at all after a few hundred.
@@ -54,7 +54,7 @@ const CLAIM_BUCKETS: [f64; 11] =
 const STORE_BUCKETS: [f64; 11] =
     [0.00005, 0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.4, 2.0];
 
-/// Upper bounds of how many go together: a batch of the filter has 256 at most, one of the writer more.
+/// Upper bounds of batch sizes: a batch of the filter has at most 256 entries, one of the writer more.
 const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 const DECISIONS: [Decision; 6] = [
@@ -75,7 +75,7 @@ const RESULTS: [SettlementResult; 4] = [
 ];
 const OPTS: [Opt; 3] = [Opt::Stop, Opt::Start, Opt::Help];
 
-/// One series for each of a closed list, found by its place.
+/// One series per element of a closed list, found by its position.
 #[derive(Debug)]
 struct Series<T>(Vec<T>);
 
@@ -91,7 +91,7 @@ impl<T> Series<T> {
 #[derive(Debug)]
 pub struct Metrics {
     catalogue: Catalogue,
-    /// By decision and class.
+    /// Claims by decision and class.
     claims: Series<Counter>,
     claim_seconds: Histogram,
     batches: Series<Histogram>,
@@ -125,15 +125,15 @@ pub struct Metrics {
     oldest_body_age: Measure,
     /// Connections of each listener.
     pub listeners: ListenerMetrics,
-    /// What went into the archive.
+    /// Metrics of the archive.
     pub archive: ArchiveMetrics,
-    /// What was sent.
+    /// Metrics of outbound messages.
     pub sends: SendMetrics,
-    /// How media were found.
+    /// Metrics of media probes.
     pub media: MediaMetrics,
     /// Metrics of the template catalogue.
     pub templates: TemplateMetrics,
-    /// What sinks got.
+    /// Metrics of deliveries to sinks.
     pub sinks: SinkMetrics,
 }
 
@@ -298,7 +298,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// So that each series is there, at zero, before anything happened.
+    /// Creates every series with zero.
     fn begin(&self) {
         self.listeners.begin();
         self.sends.begin();
@@ -356,7 +356,7 @@ impl Metrics {
         self.batches.with(batch as usize, |histogram| histogram.observe(count as f64));
     }
 
-    /// A store was asked for something, and answered now; also a step of who asked.
+    /// Records an answered store operation, also as a step of the current request.
     pub fn asked<T, E>(
         &self,
         operation: Operation,
@@ -374,7 +374,7 @@ impl Metrics {
         answer
     }
 
-    /// Asks a store, and counts how long it took.
+    /// Runs a store operation and records its duration.
     pub async fn timed<T, E>(
         &self,
         operation: Operation,
@@ -520,13 +520,13 @@ impl Metrics {
         self.oldest_body_age.set(seconds(age_ms));
     }
 
-    /// All of it, as OpenMetrics text.
+    /// Renders all series as OpenMetrics text.
     pub fn text(&self) -> String {
         self.catalogue.text()
     }
 }
 
-/// Every family, as the table of docs/METRICS.md.
+/// Renders every family as the table of docs/METRICS.md.
 pub fn reference() -> String {
     Metrics::default().catalogue.reference()
 }
@@ -535,7 +535,7 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }
 
-/// The word for it, in metrics and traces.
+/// Returns the name of a decision in metrics and traces.
 pub fn decision(decision: Decision) -> &'static str {
     match decision {
         Decision::Proceed => "proceed",

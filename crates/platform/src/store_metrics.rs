@@ -1,5 +1,5 @@
-//! What the stores were asked on behalf of a request, and how long each took: for the histograms, and for the trace of who
-//! asked, if there is one. Where nothing is traced, to take a step down costs a look at the task and makes nothing.
+//! Store operations of a request and their durations, for the histograms and for the trace of the request. If the request
+//! is not traced, recording a step only reads a task-local variable and allocates nothing.
 
 use std::{
     cell::RefCell,
@@ -7,25 +7,25 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Most steps of one request that are told.
+/// Largest number of recorded steps per request.
 const MOST: usize = 8;
 
 tokio::task_local! {
     static TAKEN: RefCell<Vec<Step>>;
 }
 
-/// What a store is asked for. A batch is one.
+/// Store operation. A batch counts as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Redis, or the memory of a sidecar without it: takes leases.
+    /// Redis, or the memory of a sidecar without it: claims leases.
     LeasesClaim,
-    /// The same: gives leases back.
+    /// Redis or memory: releases leases.
     LeasesRelease,
-    /// The same: notes that webhooks are done.
+    /// Redis or memory: marks webhooks as settled.
     LeasesCommit,
-    /// SQL: what is known of some webhooks and people.
+    /// SQL: looks up webhooks and contacts.
     LedgerLookUp,
-    /// SQL: decides claims, because nothing quicker could.
+    /// SQL: decides claims that Redis or memory could not decide.
     LedgerClaim,
     /// SQL: decides releases.
     LedgerRelease,
@@ -33,14 +33,14 @@ pub enum Operation {
     LedgerRecordOpts,
     /// SQL: writes events.
     LedgerWrite,
-    /// The spool: keeps events until SQL has them; or SQL, where there is no room.
+    /// Spool: stores events until they are in SQL; SQL, if the spool has no room.
     JournalNote,
-    /// SQL, with what waits of the same webhooks: writes how they ended.
+    /// SQL: writes the outcomes of webhooks, with their waiting events.
     JournalWrite,
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Operation; 10] = [
         Operation::LeasesClaim,
         Operation::LeasesRelease,
@@ -54,7 +54,7 @@ impl Operation {
         Operation::JournalWrite,
     ];
 
-    /// The word for it, in metrics and traces.
+    /// Returns the name of the operation in metrics and traces.
     pub fn as_str(self) -> &'static str {
         match self {
             Operation::LeasesClaim => "leases_claim",
@@ -71,20 +71,20 @@ impl Operation {
     }
 }
 
-/// One thing a store was asked for.
+/// One store operation of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// What.
+    /// Operation.
     pub operation: Operation,
-    /// When.
+    /// Start time.
     pub began: SystemTime,
-    /// For how long.
+    /// Duration.
     pub took: Duration,
-    /// Whether it was done.
+    /// True if the operation succeeded.
     pub done: bool,
 }
 
-/// Takes down every step that `work` takes.
+/// Records every step of `work`, and returns the steps with its result.
 pub async fn taken_by<T>(work: impl Future<Output = T>) -> (T, Vec<Step>) {
     TAKEN
         .scope(RefCell::default(), async {
@@ -94,7 +94,7 @@ pub async fn taken_by<T>(work: impl Future<Output = T>) -> (T, Vec<Step>) {
         .await
 }
 
-/// Takes down a step, if somebody wants to know.
+/// Records a step, if the current request is traced.
 pub fn note(operation: Operation, since: Instant, done: bool) {
     let _ = TAKEN.try_with(|taken| {
         let mut taken = taken.borrow_mut();

@@ -1,21 +1,21 @@
-//! A strict reading of a TOML file that holds secrets: everything wrong with it at once, by path, and never a value, because
-//! in a file that is wrong a secret may stand anywhere. Knows no file.
+//! Strict reader of TOML files with secrets. It reports all problems at once, each with its path and never with a value,
+//! because a secret may be anywhere in a wrong file. Does not read files itself.
 
 use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
-/// More are counted, not listed: whoever repairs so many looks again anyway.
+/// Largest number of listed problems; further ones are only counted.
 pub const LISTED_PROBLEMS: usize = 20;
 
-/// Goes on after a problem, to find the others.
+/// Reader that continues after a problem, to find the others.
 #[derive(Debug, Default)]
 pub struct Reading {
     problems: Vec<String>,
 }
 
 impl Reading {
-    /// What was read, if nothing was wrong; else the problems.
+    /// Returns the value if there were no problems, else the problems.
     pub fn outcome<T>(mut self, read: T) -> Result<T, Vec<String>> {
         if self.problems.is_empty() {
             return Ok(read);
@@ -28,17 +28,17 @@ impl Reading {
         Err(self.problems)
     }
 
-    /// Whether nothing is wrong so far.
+    /// Returns whether there are no problems so far.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()
     }
 
-    /// Notes one.
+    /// Adds a problem.
     pub fn problem(&mut self, path: &str, problem: impl std::fmt::Display) {
         self.problems.push(format!("{path}: {problem}"));
     }
 
-    /// The fields of a table; of anything else, none.
+    /// Returns the fields of a table; none if the value is not a table.
     pub fn table<'v>(&mut self, path: &str, value: &'v Value, fields: &[&str]) -> Fields<'v> {
         let table = value.as_table();
         match table {
@@ -48,14 +48,14 @@ impl Reading {
         Fields(table)
     }
 
-    /// Nothing but these fields may be there.
+    /// Reports every field that is not in `fields`.
     pub fn known_fields(&mut self, parent: &str, table: &Table, fields: &[&str]) {
         for name in table.keys().filter(|name| !fields.contains(&name.as_str())) {
             self.problem(&format!("{parent}{name}"), "there is no such field");
         }
     }
 
-    /// The elements of a list; none, if there is no list.
+    /// Returns the elements of a list; none if there is no list.
     pub fn list<'v>(&mut self, path: &str, value: Option<&'v Value>, most: usize) -> &'v [Value] {
         match value {
             None => &[],
@@ -74,7 +74,7 @@ impl Reading {
         }
     }
 
-    /// A text that must be there and that a header or a key can be; empty, if it is not.
+    /// Returns a required text that is valid in a header or a key; an empty text if it is missing or invalid.
     pub fn text(&mut self, path: &str, value: Option<&Value>) -> String {
         let problem = match value {
             None => "is required",
@@ -89,7 +89,7 @@ impl Reading {
         String::new()
     }
 
-    /// No two may be the same.
+    /// Reports repeated values.
     pub fn refuse_repeats<'t>(
         &mut self,
         path: &str,
@@ -105,12 +105,12 @@ impl Reading {
     }
 }
 
-/// A table, or what should have been one.
+/// Fields of a table, or of a value that should have been one.
 #[derive(Clone, Copy)]
 pub struct Fields<'v>(Option<&'v Table>);
 
 impl<'v> Fields<'v> {
-    /// One of them.
+    /// Returns the field `name`.
     pub fn get(self, name: &str) -> Option<&'v Value> {
         self.0?.get(name)
     }

@@ -1,8 +1,9 @@
-//! Output for people: the one place that writes to standard output and standard error.
+//! Output for humans: the only module that writes to standard output and standard error.
 //!
-//! Most of the text that commands and logs show was written by strangers: the words of a message, the name of a sender, the answer
-//! of a server. A terminal executes control characters in it, and bidirectional and invisible characters make it read as something
-//! else. So all of them are shown as `\u001b`, the escape that JSON has as well: JSON stays JSON of the same value.
+//! Most of the text that commands and logs show comes from outside: the text of a message, the name of a sender, the
+//! answer of a server. A terminal executes control characters in it, and bidirectional and invisible characters change
+//! how it reads. All of them are therefore shown as `\u001b`, which is also JSON's escape: JSON stays JSON of the same
+//! value.
 //!
 //! Architecture invariant: no other module of the library prints; a test searches for it.
 
@@ -21,7 +22,7 @@ pub fn print(text: &str) -> io::Result<()> {
     io::stdout().lock().write_all(page(text).as_bytes())
 }
 
-/// Writes a line to standard output. A reader that has left is no error: it has seen enough.
+/// Writes a line to standard output. A closed reader is not an error.
 pub fn print_line(text: &str) {
     let _ = print(&format!("{text}\n"));
 }
@@ -44,7 +45,7 @@ pub fn print_data(data: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Writes log lines to standard error, each in one line whatever is in it.
+/// Writer of log lines to standard error; each event stays in one line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogLines;
 
@@ -57,7 +58,7 @@ impl<'a> MakeWriter<'a> for LogLines {
 }
 
 impl Write for LogLines {
-    /// The formatter writes an event at once, with a line break at its end.
+    /// The formatter writes each event in one call, with a line break at its end.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         io::stderr().lock().write_all(log_line(event).as_bytes())?;
         Ok(event.len())

@@ -1,7 +1,7 @@
-//! Traces, as OTLP over HTTP, where somebody collects them: a span for each request that is answered, and for each claim one
-//! in the trace of its own webhook, because one call carries the claims of many. Decides what a span tells (no body, no
-//! number, no secret) and what happens when the collector is away: nothing but that spans are lost. Where it is off, it is
-//! one pointer that is looked at.
+//! Traces as OTLP over HTTP. Each request has a span. Each claim also has a span in the trace of its own webhook, because
+//! one call carries the claims of many webhooks. Decides the content of spans (no body, no phone number, no secret). If
+//! the collector is unavailable, spans are lost and nothing else. If tracing is disabled, its cost is one check of a
+//! pointer.
 
 use std::{
     future::Future,
@@ -35,13 +35,13 @@ use crate::{
 };
 use twilio_edge_domain::trace::{Trace, Traceparent};
 
-/// Spans that wait for the collector; more are lost.
+/// Largest number of spans that wait for the collector; further ones are lost.
 const QUEUE: usize = 4096;
 
-/// Largest answer of a collector that is read.
+/// Largest answer of a collector that is read, in bytes.
 const LONGEST_ANSWER: u64 = 65_536;
 
-/// Where spans go; nowhere, unless an endpoint is configured.
+/// Exporter of spans; empty if no endpoint is configured.
 #[derive(Debug, Clone, Default)]
 pub struct Telemetry(Option<Arc<Exporting>>);
 
@@ -51,18 +51,18 @@ struct Exporting {
     tracer: SdkTracer,
 }
 
-/// The span of a request that is being answered.
+/// Span of a request in progress.
 #[derive(Debug)]
 pub struct Answering {
     span: Span,
     exporting: Arc<Exporting>,
 }
 
-/// Which span a claim's span is linked to: that of the call it came in.
+/// Context of a call, to which the spans of its claims are linked.
 #[derive(Debug, Clone)]
 pub struct Callout(SpanContext);
 
-/// The claims of a batch whose requests are traced, each with its place in the batch.
+/// Traced claims of a batch, each with its index in the batch.
 #[derive(Debug)]
 pub struct Traced {
     exporting: Arc<Exporting>,
@@ -71,7 +71,7 @@ pub struct Traced {
 }
 
 impl Telemetry {
-    /// Starts to export, if there is somewhere to export to.
+    /// Starts the exporter, if an endpoint is configured.
     pub fn start(settings: &config::Telemetry, metrics: Arc<Metrics>) -> Result<Telemetry, String> {
         if settings.otlp_endpoint.is_empty() {
             return Ok(Telemetry(None));
@@ -90,7 +90,7 @@ impl Telemetry {
             .with_timeout(timeout)
             .build()
             .map_err(|error| format!("telemetry.otlp_endpoint: {error}"))?;
-        // A thread of its own: whoever ends a span never waits for the collector.
+        // The exporter has a thread of its own, so ending a span never waits for the collector.
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)
             .with_scheduled_delay(Duration::from_millis(settings.every_ms));
@@ -110,7 +110,7 @@ impl Telemetry {
         Ok(Telemetry(Some(Arc::new(Exporting { provider, tracer }))))
     }
 
-    /// Begins the span of a request; none when nothing is exported. `route` is a template, never a path with names in it.
+    /// Starts the span of a request; `None` if tracing is disabled. `route` is a path template without identifiers.
     pub fn answering(
         &self,
         method: &str,
@@ -129,7 +129,7 @@ impl Telemetry {
         Some(Answering { span, exporting: exporting.clone() })
     }
 
-    /// Takes down which of these claims are traced; none when nothing is exported, or none of them is.
+    /// Returns the traced claims of a batch; `None` if tracing is disabled or no claim is traced.
     pub fn traced(&self, claims: &[Claim]) -> Option<Traced> {
         let exporting = self.0.as_ref()?;
         let traced = claims.iter().enumerate().filter_map(|(place, claim)| {
@@ -147,7 +147,7 @@ impl Telemetry {
         (!traced.claims.is_empty()).then_some(traced)
     }
 
-    /// Sends what waits, but for no longer than `limit`.
+    /// Exports the waiting spans, for at most `limit`.
     pub async fn finish(self, limit: Duration) {
         let Some(exporting) = self.0 else { return };
         let finished = tokio::task::spawn_blocking(move || {
@@ -160,12 +160,12 @@ impl Telemetry {
 }
 
 impl Answering {
-    /// What the spans of its claims are linked to.
+    /// Returns the context to which the spans of the claims are linked.
     pub fn callout(&self) -> Callout {
         Callout(self.span.span_context().clone())
     }
 
-    /// Ends it: the request was answered with this status, after these steps.
+    /// Ends the span with the status of the answer and its steps.
     pub fn end(mut self, status: u16, steps: &[Step]) {
         self.exporting.tell_steps(&self.span, steps);
         self.span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
@@ -177,8 +177,8 @@ impl Answering {
 }
 
 impl Traced {
-    /// Writes a span for each of them into the trace of its webhook, from when they were taken down until now, with one below
-    /// it for each step that their batch took in the stores.
+    /// Writes a span for each claim into the trace of its webhook, from [`Telemetry::traced`] until now, with a child
+    /// span for each step of the batch in the stores.
     pub fn end(self, verdicts: &[Verdict], callout: Option<&Callout>, steps: &[Step]) {
         let now = SystemTime::now();
         for (place, parent, attributes) in self.claims {
@@ -203,7 +203,7 @@ impl Traced {
 }
 
 impl Exporting {
-    /// Writes what was asked of the stores below a span, if that one is sampled.
+    /// Writes the store steps as children of a span, if the span is sampled.
     fn tell_steps(&self, span: &Span, steps: &[Step]) {
         if !span.is_recording() {
             return;
@@ -222,7 +222,7 @@ impl Exporting {
     }
 }
 
-/// As the parent of a span; without one, a trace begins.
+/// Returns the context of a parent span; without a parent, a new trace begins.
 fn context(parent: Option<&Traceparent>) -> Context {
     let context = Context::new();
     let Some(parent) = parent else { return context };
@@ -238,18 +238,18 @@ fn context(parent: Option<&Traceparent>) -> Context {
     }
 }
 
-/// The standard names the base, and its path for traces is added.
+/// Returns the URL for traces. By the OTLP standard, the endpoint is a base URL, and the path for traces is appended.
 fn traces_at(endpoint: &str) -> String {
     let base = endpoint.trim_end_matches('/');
     if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") }
 }
 
-/// The way to the collector. Blocks the thread of the exporter, and nobody else.
+/// HTTP client of the collector. It blocks only the thread of the exporter.
 #[derive(Debug)]
 struct Collector {
     agent: ureq::Agent,
     metrics: Arc<Metrics>,
-    /// So that an outage is told of once, not with each batch.
+    /// True while the collector is unavailable, so that an outage is logged once and not for each batch.
     away: AtomicBool,
 }
 
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
     use crate::store_metrics::Operation;
 
-    /// What a claim costs for being observed: nothing is made, so nothing has to be found and freed.
+    /// Tracing and metrics allocate nothing for a claim that is not traced.
     #[test]
     fn where_nothing_is_traced_a_claim_makes_nothing_to_be_observed() {
         let (telemetry, metrics) = (Telemetry::default(), Metrics::default());
@@ -333,7 +333,7 @@ mod tests {
             metrics.claims_took(Duration::from_millis(1));
             metrics.answered("/edge/v1/claims", 200, Duration::from_millis(1));
         };
-        // A route is met for the first time once.
+        // The first request of a route creates its series.
         observe();
         assert_eq!(allocation_counter::measure(observe).count_total, 0);
         let counts = allocation_counter::measure(|| drop(Metrics::default()));

@@ -1,15 +1,16 @@
 //! Location of a bucket, as the settings name it.
 
-/// Where a bucket is, and who we are there; the settings of whoever keeps something in it.
+/// Location of a bucket, and the credentials for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `file:///FOLDER`.
     pub url: &'a str,
-    /// Of S3 that is not Amazon's, or of a test: `https://minio.internal:9000`. Empty: the cloud's own.
+    /// Endpoint of an S3-compatible store or a test, such as `https://minio.internal:9000`. Empty: the cloud's own.
     pub endpoint: &'a str,
     /// Amazon's region; empty: `AWS_REGION`, else `us-east-1`.
     pub region: &'a str,
-    /// Who we are there: lines as in `~/.aws/credentials`, or Google's JSON. Empty: what the environment or the machine says.
+    /// File with credentials: lines as in `~/.aws/credentials`, or Google's JSON. Empty: those of the environment or the
+    /// machine.
     pub credentials_file: &'a str,
 }
 
@@ -60,8 +61,8 @@ impl Place<'_> {
         }
     }
 
-    /// What is wrong with it that can be told without reaching anything, each beginning with its setting; none when there is
-    /// no URL.
+    /// Returns the problems that can be found without a connection, each starting with its setting. Without a URL there
+    /// are none.
     pub fn problems(&self) -> Vec<String> {
         if self.url.is_empty() {
             return Vec::new();

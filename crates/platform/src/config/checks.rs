@@ -1,4 +1,4 @@
-//! What settings must be, so that nobody who uses one has to ask.
+//! Checks of the settings, so that the code that uses them can rely on their values.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use crate::file_access;
 use crate::listener as doors;
 use twilio_edge_domain::{archive, secret};
 
-/// Largest batch of the archive: it is in memory as lines and as an object.
+/// Largest batch of the archive in bytes; it is held in memory as lines and as an object.
 const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
 
 impl Config {
-    /// Limits that are good by themselves and do not fit together.
+    /// Returns warnings about limits that are valid by themselves but do not fit together.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let api = &self.api;
@@ -39,23 +39,23 @@ impl Config {
         warnings
     }
 
-    /// Folders with what people wrote.
+    /// Returns the folders that hold the texts of messages.
     pub fn folders(&self) -> Vec<PathBuf> {
         let url = self.database.url.expose();
         let file = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
         let file = file.map(|file| PathBuf::from(file.split('?').next().unwrap_or_default()));
-        // A file without a folder is in the current one, which is not ours to judge.
+        // A file without a folder is in the working directory, which this program does not check.
         let beside = file.as_deref().and_then(Path::parent).map(Path::to_owned);
         let beside = beside.filter(|folder| !folder.as_os_str().is_empty());
         let others = [&self.archive.url, &self.media.store.url];
         let others = others.into_iter().filter_map(|url| file_access::folder(url));
-        // The spool beside a database is ours alone: the store repairs it.
+        // The spool beside a database belongs to this program alone, and the store repairs its mode.
         let is_beside = file.is_some() && self.events.spool_dir.is_empty();
         let spool = self.events.spool_folder(file.as_deref()).filter(|_| !is_beside);
         beside.into_iter().chain(spool).chain(others).collect()
     }
 
-    /// Everything that is wrong with them, each with its path. `serving` also asks for what only `serve` needs.
+    /// Adds all problems, each with its path. With `serving`, settings that only `serve` needs are required as well.
     pub(super) fn problems(&self, serving: bool, problems: &mut Vec<String>) {
         let mut check = |good: bool, problem: &str| {
             if !good {

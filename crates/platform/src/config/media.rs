@@ -1,4 +1,4 @@
-//! What is said of media: whether they are looked at, where they may be, and what each channel takes.
+//! Settings of media: whether they are probed, from which hosts they may come, and the limits of each channel.
 
 use serde::Deserialize;
 
@@ -7,11 +7,12 @@ use crate::config::bucket_location::Place;
 use crate::listener as doors;
 use twilio_edge_domain::media::{fitness::Limits, link::SHORTEST_KEY, place::Places};
 
-/// How long a link may be good, in seconds: Twilio fetches a message's media within ten minutes, and no bucket signs for longer
-/// than a week.
+/// Valid lifetime of a link, in seconds: Twilio fetches a message's media within ten minutes, and no bucket signs links
+/// for longer than a week.
 const LINK_TTL_S: std::ops::RangeInclusive<u32> = 600..=604_800;
 
-/// Longest that looking at media may be allowed to take: within the time an attempt has beside its call.
+/// Upper bound of the time for probing media, in milliseconds: it must fit into the time that an attempt has beside its
+/// API call.
 const LONGEST_LOOK_MS: u64 = 15_000;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -49,13 +50,13 @@ pub struct MediaStore {
 }
 
 impl MediaStore {
-    /// Where the bytes are.
+    /// Returns the location of the bucket.
     pub fn place(&self) -> Place<'_> {
         let MediaStore { url, endpoint, region, credentials_file, .. } = self;
         Place { url, endpoint, region, credentials_file }
     }
 
-    /// Where links of ours are answered, unless nowhere.
+    /// Returns the listen address of media links; `None` if the listener is disabled.
     pub fn address(&self) -> Option<&str> {
         Some(self.listen.as_str()).filter(|listen| !listen.is_empty() && *listen != OFF)
     }
@@ -97,7 +98,7 @@ impl MediaStore {
 }
 
 impl Media {
-    /// What a channel takes; one that nobody speaks of, what RCS does.
+    /// Returns the limits of a channel; a channel without limits of its own has those of RCS.
     pub fn of(&self, channel: &str) -> &Limits {
         match channel {
             "whatsapp" => &self.whatsapp,
@@ -106,18 +107,18 @@ impl Media {
         }
     }
 
-    /// Bytes of the largest that any channel takes.
+    /// Returns the size in bytes of the largest medium that any channel accepts.
     pub fn largest(&self) -> usize {
         let all = [&self.whatsapp, &self.sms, &self.rcs].map(Limits::largest);
         usize::try_from(all.into_iter().max().unwrap_or_default()).unwrap_or(usize::MAX)
     }
 
-    /// Where media may be fetched, or what is wrong with that.
+    /// Returns the places from which media may be fetched, or the problem of their settings.
     pub fn places(&self) -> Result<Places, String> {
         Places::new(&self.trust_addresses, &self.ports, self.allow_http)
     }
 
-    /// Everything that is wrong with it.
+    /// Returns all problems of these settings.
     pub(super) fn problems(&self, serving: bool) -> Vec<String> {
         let mut problems: Vec<String> = self.places().err().into_iter().collect();
         let of_store = self.store.problems(serving);

@@ -1,4 +1,4 @@
-//! Where settings come from, one over the other, and how they are shown again: without what is secret.
+//! Sources of the settings and their precedence, and the effective settings as text without secrets.
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
@@ -7,18 +7,18 @@ use toml::{Table, Value};
 use super::{Config, DEFAULTS, Problems};
 use crate::file_access;
 
-/// Settings whose variable is not `TWILIO_EDGE_` and their path.
+/// Settings whose environment variable does not follow the pattern `TWILIO_EDGE_` and path.
 const OWN_NAMES: [(&str, &str); 3] = [
     ("database.url", "DATABASE_URL"),
     ("redis.url", "REDIS_URL"),
     ("telemetry.otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
 ];
 
-/// Settings that may also be read from a file, named by their variable and `_FILE`.
+/// Settings that may also be read from a file, which the variable with the suffix `_FILE` names.
 const SECRETS: [&str; 5] =
     ["token", "database.url", "redis.url", "redaction.hash_key", "media.store.link_key"];
 
-/// The settings as merged, before anybody relies on them.
+/// Merged settings before they are checked.
 #[derive(Debug)]
 pub struct Merged {
     table: Table,
@@ -26,7 +26,7 @@ pub struct Merged {
 }
 
 impl Merged {
-    /// Reads the sources. Problems are kept for [`Merged::check`].
+    /// Reads the sources. [`Merged::check`] reports their problems.
     pub fn read(
         file: Option<&Path>,
         environment: impl Iterator<Item = (OsString, OsString)>,
@@ -62,7 +62,7 @@ impl Merged {
         merged
     }
 
-    /// Returns the settings as a command uses them that serves no requests.
+    /// Returns the settings for a command that serves no requests.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Merged {
         self.checked(false, |_| Vec::new())
     }
 
-    /// Returns the settings as `serve` uses them. `files` checks the files that settings name.
+    /// Returns the settings for `serve`. `files` checks the files that settings name.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Merged {
         }
     }
 
-    /// The effective settings as TOML, with secrets and the passwords of URLs taken out.
+    /// Returns the effective settings as TOML, without secrets and the passwords of URLs.
     pub fn redacted(&self) -> String {
         let mut table = self.table.clone();
         redact(&mut table, "");
@@ -110,7 +110,7 @@ impl Merged {
     }
 }
 
-/// TOML as a table, or which line is none. What that line holds is not told: it may be a secret.
+/// Parses TOML. The error names the wrong line but not its content, which may be a secret.
 pub fn parse(text: &str) -> Result<Table, String> {
     text.parse::<Table>().map_err(|error| {
         let line = error.span().map_or(1, |span| {
@@ -120,7 +120,7 @@ pub fn parse(text: &str) -> Result<Table, String> {
     })
 }
 
-/// Puts `over` on `base`; what `base` does not know, or knows as another type, is a problem.
+/// Merges `over` into `base`. A setting that `base` lacks, or has with another type, is a problem.
 fn overlay(base: &mut Table, over: Table, parent: &str, problems: &mut Vec<String>) {
     for (key, value) in over {
         let path = join(parent, &key);
@@ -160,7 +160,7 @@ fn from_environment(
     }
 }
 
-/// What the environment says about a setting: its variable, or the file its `_FILE` variable names.
+/// Returns the text of a setting from its environment variable, or from the file that its `_FILE` variable names.
 fn text_of(
     path: &str,
     environment: &BTreeMap<OsString, OsString>,
@@ -249,7 +249,7 @@ fn redact_value(value: &mut Value, path: &str) {
     }
 }
 
-/// Whether a file of settings holds a credential: a secret setting, or a URL with a user or password.
+/// Returns whether a settings file holds a credential: a secret setting, or a URL with a user or password.
 fn holds_secret(table: &Table, parent: &str) -> bool {
     table.iter().any(|(key, value)| {
         let path = join(parent, key);
@@ -265,12 +265,12 @@ fn holds_secret(table: &Table, parent: &str) -> bool {
     })
 }
 
-/// Whether a text is a URL with a user or a password in it.
+/// Returns whether a text is a URL with a user or password.
 fn has_user(text: &str) -> bool {
     text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 
-/// Schemes whose path names a file, a bucket or a database. The path of any other URL may be a secret, as that of a webhook is.
+/// Schemes whose path names a file, a bucket or a database. The path of any other URL may be a secret, as for a webhook.
 const SHOWN_PATHS: [&str; 11] = [
     "az://",
     "file://",
@@ -285,7 +285,7 @@ const SHOWN_PATHS: [&str; 11] = [
     "sqlite://",
 ];
 
-/// What stands in the place of a secret.
+/// Replacement of a secret.
 const HIDDEN: &str = "***";
 
 /// Parameters of a URL's query that are no secret; the values of all others are hidden.
@@ -312,7 +312,7 @@ const SHOWN_PARAMETERS: [&str; 20] = [
     "vfs",
 ];
 
-/// A secret setting that may be a URL: the URL without its credentials; of anything else nothing at all.
+/// Returns a URL without its credentials, for a secret setting that may be a URL. Any other text is hidden entirely.
 pub fn without_password(text: &str) -> String {
     match text.is_empty() || text.contains("://") || text.starts_with("sqlite:") {
         true => without_credentials(text),
@@ -320,14 +320,14 @@ pub fn without_password(text: &str) -> String {
     }
 }
 
-/// Any text without the credentials of URLs and addresses in it: passwords and tokens before an `@`, paths except of files,
-/// buckets and databases, values of a query, what stands after a `#`.
+/// Removes the credentials of URLs and addresses from any text: passwords and tokens before an `@`, paths except those of
+/// files, buckets and databases, values of a query, and fragments after a `#`.
 fn without_credentials(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => match text.strip_prefix("sqlite:") {
             Some(rest) => ("sqlite:".to_owned(), rest),
-            // `USER:PASSWORD@HOST`, as a proxy is written; a sentence with an address is neither.
+            // `USER:PASSWORD@HOST` is the form of a proxy; a sentence with an address is neither.
             None if text.contains('@') => (String::new(), text),
             None => return text.to_owned(),
         },
@@ -337,7 +337,7 @@ fn without_credentials(text: &str) -> String {
     let rest = match rest.rsplit_once('@') {
         Some((credentials, host)) => match credentials.split_once(':') {
             Some((user, _)) => format!("{}:{HIDDEN}@{host}", plain(user)),
-            // Only a database is called by a name without a password: elsewhere it is a token.
+            // Only a database has a user name without a password; elsewhere the part before the `@` is a token.
             None if is_database => format!("{}@{host}", plain(credentials)),
             None => format!("{HIDDEN}@{host}"),
         },
@@ -364,7 +364,7 @@ fn without_credentials(text: &str) -> String {
     }
 }
 
-/// A user's name; nothing of what cannot be one.
+/// Returns the name of a user; hides a text that cannot be a name.
 fn plain(user: &str) -> &str {
     match user.contains(['/', '?', '#', '&', '=']) {
         true => HIDDEN,
@@ -389,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    /// Every setting that holds a text, or a list of them, by its path.
+    /// Collects the path of every setting that holds a text or a list of texts.
     fn texts(table: &Table, parent: &str, found: &mut Vec<(String, bool)>) {
         for (key, value) in table {
             let path = join(parent, key);
@@ -413,7 +413,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-        /// Wherever a credential stands in a URL, and whichever setting holds the URL, it is not shown.
+        /// No credential in a URL is shown, at any position in the URL and in any setting.
         #[test]
         fn no_setting_shows_a_credential(
             scheme in "(postgres|postgresql|redis|rediss|http|https|s3|gs|file|sqlite|socks5)",
@@ -429,7 +429,7 @@ mod tests {
                 2 => format!("{scheme}://host.example/path?{name}={hush}"),
                 3 => format!("{scheme}://host.example/path?mode=rw&{name}={hush}#top"),
                 4 => format!("{scheme}://u:{secret}@host.example/?{name}={hush}"),
-                // A webhook whose path is its password.
+                // A webhook URL whose path is its password.
                 5 if scheme.starts_with("http") => {
                     format!("{scheme}://hooks.example/services/T000/B000/{hush}")
                 }

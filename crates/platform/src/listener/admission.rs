@@ -1,6 +1,7 @@
-//! Which connections a listener has open, and which one gives way to a new one. Callers that have not shown a good key are
-//! strangers: one address has a bounded share of them, and a stranger that sends no request is closed as soon as its place is
-//! needed, so that nobody shuts out the others by opening connections. Connections of filters never give way.
+//! Admission of connections to a listener, and the choice of the connection that gives way to a new one. Callers that
+//! have not shown a good key are strangers. One address has a bounded share of strangers, and an idle stranger is closed
+//! when its place is needed, so that no caller shuts out the others by opening connections. Connections of filters never
+//! give way.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,34 +17,34 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::metrics::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
 
-/// Longest that a response may take to be read, however slowly the caller reads it.
+/// Upper bound of the time to read a response, even for a slow caller.
 const LONGEST_RESPONSE: Duration = Duration::from_secs(3600);
 
-/// Most responses that a stranger may leave unread on one HTTP/2 connection: each of them stays in memory.
+/// Largest number of unread responses of a stranger on one HTTP/2 connection; each of them stays in memory.
 const MAX_UNREAD: usize = 32;
 
-/// Bounds of a listener.
+/// Limits of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most open connections.
+    /// Largest number of open connections.
     pub max: usize,
-    /// Most of them from one address (of IPv6: one /64) that have not shown a good key.
+    /// Largest number of connections from one address (of IPv6: one /64) that have not shown a good key.
     pub max_per_address: usize,
-    /// How long the headers of a request may take.
+    /// Time in which the headers of a request must arrive.
     pub header_timeout: Duration,
-    /// How long a stranger's connection may wait for its next request.
+    /// Time that a stranger's connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// The same for a connection that has shown a good key.
+    /// Time that a connection with a good key may wait for its next request.
     pub known_idle_timeout: Duration,
-    /// Most concurrent requests of one HTTP/2 connection.
+    /// Largest number of concurrent requests of one HTTP/2 connection.
     pub streams: u32,
-    /// Most bytes of a request's headers.
+    /// Largest size of a request's headers, in bytes.
     pub header_bytes: usize,
 }
 
 impl Limits {
-    /// Bounds of the listeners of the demo and the simulator. All of their callers are strangers, and most are on this machine,
-    /// so one address may have all connections.
+    /// Limits of the listeners of the demo and the simulator. All of their callers are strangers, and most are on this
+    /// machine, so one address may have all connections.
     pub fn local() -> Limits {
         let max = super::capacity(4096, 1);
         Limits {
@@ -58,10 +59,10 @@ impl Limits {
     }
 }
 
-/// A caller of a connection.
+/// Kind of a caller that has shown a good key or link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Showed a good key of an application or an administrator, or a link that is good.
+    /// Showed a good key of an application or an administrator, or a valid link.
     Known,
     /// Showed the edge token or a key of scope `edge`.
     Filter,
@@ -95,23 +96,23 @@ pub(super) struct Shared {
     is_http2: AtomicBool,
     in_flight: AtomicUsize,
     streaming: AtomicUsize,
-    /// Milliseconds after `begun`: the end of the last request, the last bytes written, and since when the next request
-    /// arrives (0: nothing of it is there).
+    /// Milliseconds after `begun`: the end of the last request, the last bytes written, and the arrival of the first
+    /// bytes of the next request (0: none have arrived).
     idle_ms: AtomicU64,
     wrote_ms: AtomicU64,
     reading_ms: AtomicU64,
-    /// Another connection needs its place.
+    /// Notified when another connection needs the place of this one.
     pub(super) replaced: Notify,
 }
 
-/// A connection that was let in; its place is free again when this is dropped.
+/// Place of an admitted connection; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Admission,
     pub(super) shared: Arc<Shared>,
 }
 
-/// The connection a request came on, among the request's extensions.
+/// Connection of a request, among the request's extensions.
 #[derive(Debug, Clone)]
 pub struct Connection {
     admission: Admission,
@@ -119,7 +120,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A request on this connection showed a good key or link.
+    /// Records that a request on this connection showed a good key or link.
     pub fn prove(&self, standing: Standing) {
         self.admission.prove(&self.shared, standing);
     }
@@ -131,13 +132,14 @@ impl Admission {
         Admission { limits, open: Arc::default(), metrics }
     }
 
-    /// A place for a connection from this address (none: a socket of the file system). None if nothing gives way to it.
+    /// Returns a place for a connection from `address` (`None`: a Unix socket), or `None` if no connection gives way to
+    /// it.
     pub(super) fn admit(&self, address: Option<IpAddr>) -> Option<Place> {
         let network = address.map(network);
         let mut open = self.open();
         let own = open.strangers.get(&network).map_or(0, BTreeMap::len);
-        // A filter opens many connections at once, and each is a stranger until its first request is read. So new ones
-        // give way to others of their address only after the time that a request's headers may take.
+        // A filter opens many connections at once, and each is a stranger until its first request is read. A new one
+        // therefore makes others of its address give way only after the time that a request's headers may take.
         if network.is_some()
             && own >= self.limits.max_per_address
             && open.replace_of(network, self.limits.header_timeout)
@@ -159,7 +161,7 @@ impl Admission {
         Some(Place { admission: self.clone(), shared })
     }
 
-    /// Closes a connection that can give way: the process has no file descriptors left.
+    /// Closes a connection that can give way, because the process has no file descriptors left.
     pub(super) fn relieve(&self) {
         self.metrics.refused(ConnectionRefusal::Listener);
         self.open().replace_any();
@@ -170,7 +172,7 @@ impl Admission {
             return;
         }
         let mut open = self.open();
-        // One that has just been replaced stays closed.
+        // A connection that has just been replaced stays closed.
         let Some(shared) = open.remove(shared) else { return };
         open.count = open.count.saturating_add(1);
         match standing {
@@ -185,7 +187,7 @@ impl Admission {
 }
 
 impl Open {
-    /// Takes a connection out; none if it was out already.
+    /// Removes a connection; returns `None` if it was removed before.
     fn remove(&mut self, shared: &Shared) -> Option<Arc<Shared>> {
         let found = match self.strangers.get_mut(&shared.network) {
             Some(own) => {
@@ -206,14 +208,14 @@ impl Open {
         found
     }
 
-    /// Has the oldest idle stranger of this network closed.
+    /// Closes the oldest idle stranger of this network.
     fn replace_of(&mut self, network: Option<IpAddr>, first_request: Duration) -> bool {
         let idle = self.strangers.get(&network).and_then(oldest_idle);
         let idle = idle.filter(|shared| shared.begun.elapsed() >= first_request);
         self.replace(idle)
     }
 
-    /// Has one closed that is idle: of the network with the most strangers, else of those that are known.
+    /// Closes one idle connection: of the network with the most strangers, else of the known callers.
     fn replace_any(&mut self) -> bool {
         let mut networks: Vec<_> = self.strangers.values().collect();
         networks.sort_by_key(|own| std::cmp::Reverse(own.len()));
@@ -266,13 +268,13 @@ impl Shared {
         }
     }
 
-    /// No handler has a request of this connection.
+    /// Returns whether no handler has a request of this connection.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) == 0
     }
 
-    /// No handler has a request of this connection, and its caller reads no response: there is none, or nothing of it was taken
-    /// for so long.
+    /// Returns whether no handler has a request of this connection and its caller reads no response: there is none, or
+    /// the caller has taken nothing of it for `stalled`.
     pub(super) fn is_quiet(&self, stalled: Duration) -> bool {
         let taken_ms =
             self.wrote_ms.load(Ordering::Acquire).max(self.idle_ms.load(Ordering::Acquire));
@@ -281,12 +283,12 @@ impl Shared {
         self.is_idle() && !is_reading
     }
 
-    /// Milliseconds since the connection began, at least 1.
+    /// Returns the milliseconds since the connection began, at least 1.
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Bytes arrived: of the next request, unless one is under way.
+    /// Records that bytes arrived. They belong to the next request, unless one is in progress.
     pub(super) fn read(&self) {
         if self.is_idle() {
             let now_ms = self.now_ms();
@@ -295,26 +297,26 @@ impl Shared {
         }
     }
 
-    /// Bytes were written. HTTP/2 writes frames that are no part of a response, for instance answers to PING: there,
-    /// only `progressed` proves that the caller reads.
+    /// Records that bytes were written. HTTP/2 writes frames that are no part of a response, for instance answers to
+    /// PING: there, only `progressed` proves that the caller reads.
     pub(super) fn wrote(&self) {
         if !self.is_http2.load(Ordering::Acquire) {
             self.progressed();
         }
     }
 
-    /// The caller took a part of a response, or made room for one.
+    /// Records that the caller took a part of a response, or made room for one.
     pub(super) fn progressed(&self) {
         self.wrote_ms.store(self.now_ms(), Ordering::Release);
     }
 
-    /// A stranger has left as many responses unread as it may.
+    /// Returns whether a stranger has left as many responses unread as it may.
     pub(super) fn has_unread(&self) -> bool {
         !self.is_known.load(Ordering::Acquire)
             && self.streaming.load(Ordering::Acquire) >= MAX_UNREAD
     }
 
-    /// A request begins.
+    /// Records the start of a request.
     pub(super) fn asked(&self, is_http2: bool) {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.reading_ms.store(0, Ordering::Release);
@@ -322,7 +324,7 @@ impl Shared {
         self.has_asked.store(true, Ordering::Release);
     }
 
-    /// A handler has returned; its response may still be on its way.
+    /// Records that a handler has returned; its response may still be in transit.
     pub(super) fn answered(&self) {
         self.idle_ms.store(self.now_ms(), Ordering::Release);
         self.reading_ms.store(0, Ordering::Release);
@@ -339,7 +341,8 @@ impl Shared {
         };
     }
 
-    /// Until when it may stay as it is, and what it waits for; none while a request is under way.
+    /// Returns the time until which the connection may stay idle, and what it waits for; `None` while a request is in
+    /// progress.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<(Instant, ConnectionWait)> {
         if !self.is_idle() {
             return None;
@@ -367,7 +370,8 @@ impl Shared {
     }
 }
 
-/// The holder of one IPv6 address has the whole /64 it is in.
+/// Returns the network that counts as one address: the /64 of an IPv6 address, because one subscriber usually has all of
+/// it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -404,12 +408,12 @@ mod tests {
         let second = admission.admit(address(1)).unwrap();
         let other = admission.admit(address(2)).unwrap();
         let third = admission.admit(address(1)).unwrap();
-        // The oldest is told to end; the other address has lost nothing.
+        // The oldest connection is asked to end; the other address has lost none.
         first.shared.replaced.notified().await;
         drop(first);
         let open = || admission.open().count;
         assert_eq!(open(), 3);
-        // One with a request under way does not give way.
+        // A connection with a request in progress does not give way.
         second.shared.asked(false);
         let fourth = admission.admit(address(1)).unwrap();
         third.shared.replaced.notified().await;
@@ -469,7 +473,7 @@ mod tests {
         let limits = admission.limits;
         let place = admission.admit(address(1)).unwrap();
         let shared = &place.shared;
-        // How long after its beginning, and what for.
+        // Milliseconds after the beginning of the connection, and the reason.
         let until = || {
             let (until, wait) = shared.deadline(&limits)?;
             Some((until.duration_since(shared.begun), wait))
@@ -485,16 +489,16 @@ mod tests {
         place.connection().prove(Standing::Known);
         let idle = after(1000, limits.known_idle_timeout);
         assert_eq!(until(), Some((idle, ConnectionWait::Request)));
-        // Half of the next request: what comes later gives it no more time.
+        // Half of the next request: later bytes do not extend its time.
         shared.reading_ms.store(3000, Ordering::Release);
         shared.read();
         assert_eq!(until(), Some((after(3000, limits.header_timeout), ConnectionWait::Headers)));
-        // HTTP/2 sends frames that are no request.
+        // HTTP/2 sends frames that belong to no request.
         shared.asked(true);
         shared.answered();
         shared.read();
         assert_eq!(until().map(|(_, wait)| wait), Some(ConnectionWait::Request));
-        // A response that is on its way, and one that is read for ever.
+        // A response in transit, and one that is never read to its end.
         shared.streams(true);
         shared.idle_ms.store(1000, Ordering::Release);
         shared.wrote_ms.store(9000, Ordering::Release);
@@ -516,7 +520,7 @@ mod tests {
         shared.idle_ms.store(0, Ordering::Release);
         assert!(!shared.is_quiet(stalled), "the response is on its way");
         assert!(shared.is_quiet(Duration::ZERO), "nothing of it was taken for so long");
-        // HTTP/2 answers PING while nothing of the response is taken.
+        // HTTP/2 answers PING while the caller takes nothing of the response.
         let before = shared.wrote_ms.load(Ordering::Acquire);
         shared.wrote();
         assert_eq!(shared.wrote_ms.load(Ordering::Acquire), before);

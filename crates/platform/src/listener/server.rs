@@ -1,4 +1,4 @@
-//! Serves the connections of one listener: takes them in, ends those that take too long, and closes them in order at the end.
+//! Server of one listener: accepts its connections, closes those that take too long, and shuts down gracefully.
 
 use std::{
     io,
@@ -34,37 +34,37 @@ use tokio::{
 
 use super::admission::{Admission, Place, Shared};
 
-/// How long a connection that is over may take to say so.
+/// Time in which a closing connection must end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long a listener waits after it could not take a connection: there are no file descriptors left.
+/// Pause of a listener after it could not accept a connection for lack of file descriptors.
 const RELIEF: Duration = Duration::from_millis(20);
 
-/// How long the body of a request may take to arrive, whatever the listener. Handlers of the sidecar have less time
+/// Time in which the body of a request must arrive, on every listener. Handlers of the sidecar have less time
 /// (`http.request_timeout_ms`).
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often an HTTP/2 caller is asked whether it is still there, and how long it may take to answer.
+/// Interval of HTTP/2 pings to a caller, and the time in which it must answer one.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A caller that takes nothing of its answer for so long, in milliseconds, is given up, and what it held is free again.
+/// Time in milliseconds after which a connection is closed whose caller takes nothing of its answer.
 #[cfg(target_os = "linux")]
 const STALLED_MS: u32 = 20_000;
 
-/// After so long without a packet the kernel asks a caller whether it is still there.
+/// Time without a packet after which the kernel probes the caller.
 #[cfg(target_os = "linux")]
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// The least buffer of a connection that hyper takes.
+/// Smallest buffer of a connection that hyper accepts, in bytes.
 const LEAST_BUFFER: usize = 8192;
 
-/// Takes connections in.
+/// Source of connections.
 pub trait Accept: Send + 'static {
-    /// A connection.
+    /// Stream of a connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection, the address it comes from, and what its requests have among their extensions.
+    /// Accepts the next connection, and returns its remote address and the extensions of its requests.
     fn accept(
         &mut self,
     ) -> impl Future<Output = io::Result<(Self::Io, Option<IpAddr>, Extensions)>> + Send;
@@ -85,16 +85,16 @@ impl Accept for TcpListener {
 impl Accept for UnixListener {
     type Io = UnixStream;
 
-    /// Callers have no address there: bad tokens are not counted against one.
+    /// Callers on a Unix socket have no address, so bad tokens are not counted against one.
     async fn accept(&mut self) -> io::Result<(UnixStream, Option<IpAddr>, Extensions)> {
         let (stream, _) = UnixListener::accept(self).await?;
         Ok((stream, None, Extensions::new()))
     }
 }
 
-/// Sets what the kernel does for a connection by itself.
+/// Sets the socket options of a connection.
 pub fn prepare(stream: &TcpStream) {
-    // Small replies must not wait for the next packet.
+    // Small replies must not wait for the next packet (Nagle's algorithm).
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     {
@@ -107,7 +107,7 @@ pub fn prepare(stream: &TcpStream) {
     }
 }
 
-/// Answers callers until `stop` resolves, then ends connections as soon as their requests are answered.
+/// Answers callers until `stop` resolves, then closes each connection once its requests are answered.
 pub async fn serve<A: Accept>(
     mut listener: A,
     router: Router,
@@ -149,7 +149,7 @@ pub async fn serve<A: Accept>(
     while connections.join_next().await.is_some() {}
 }
 
-/// The caller was gone before it was answered.
+/// Returns whether the caller disconnected before it was accepted.
 fn is_of_caller(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -158,7 +158,7 @@ fn is_of_caller(error: &io::Error) -> bool {
 fn builder(admission: &Admission) -> Builder<TokioExecutor> {
     let limits = &admission.limits;
     let mut builder = Builder::new(TokioExecutor::new());
-    // Its timer would count the wait for the next request as well: deadlines are those of `admission`.
+    // hyper's timer would also count the wait for the next request, so `admission` sets the deadlines instead.
     builder.http1().header_read_timeout(None).max_buf_size(limits.header_bytes.max(LEAST_BUFFER));
     builder
         .http2()
@@ -170,7 +170,7 @@ fn builder(admission: &Admission) -> Builder<TokioExecutor> {
     builder
 }
 
-/// What one connection is served with.
+/// Everything that the task of a connection needs.
 struct Serving {
     builder: Arc<Builder<TokioExecutor>>,
     router: Router,
@@ -245,7 +245,7 @@ impl Serving {
     }
 }
 
-/// A request that a handler has.
+/// Guard of a request in a handler.
 struct UnderWay(Arc<Shared>);
 
 impl UnderWay {
@@ -261,11 +261,11 @@ impl Drop for UnderWay {
     }
 }
 
-/// A request's body that ends with an error when it takes too long to arrive.
+/// Body of a request that ends with an error if it takes too long to arrive.
 struct Arriving {
     body: Incoming,
     begun: Instant,
-    /// Only where something was waited for.
+    /// Timer, created when the body has to be waited for.
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -300,7 +300,7 @@ impl HttpBody for Arriving {
     }
 }
 
-/// A response's body that says when all of it was taken.
+/// Body of a response that records when all of it was taken.
 struct Streamed {
     body: Body,
     shared: Arc<Shared>,
@@ -343,7 +343,7 @@ impl HttpBody for Streamed {
     }
 }
 
-/// A stream that notes when bytes come and go.
+/// Stream that records when bytes arrive and leave.
 struct Watched<S> {
     stream: S,
     shared: Arc<Shared>,

@@ -1,9 +1,9 @@
-//! Every event there is, with its level and what it says: the one table, which `twilio-edge reference events` prints for
-//! docs/OBSERVABILITY.md. A test holds it against the lines of the code, both ways.
+//! Table of all log events with their level and meaning, which `twilio-edge reference events` prints for
+//! docs/OBSERVABILITY.md. A test compares it with the log lines in the code, in both directions.
 
 use std::fmt::Write as _;
 
-/// Name, level, and what has happened.
+/// Name, level and meaning of each event.
 const ALL: &[(&str, &str, &str)] = &[
     ("accounts.read", "info", "The accounts file was read at start: `accounts`, `generation`"),
     ("accounts.read_again", "info", "It was read again, because it has changed"),
@@ -275,7 +275,7 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// All of them, as the table of docs/OBSERVABILITY.md.
+/// Renders all events as the table of docs/OBSERVABILITY.md.
 pub fn reference() -> String {
     let mut table = "| event | level | what has happened |\n|---|---|---|\n".to_owned();
     for (event, level, meaning) in ALL {
@@ -303,7 +303,7 @@ mod tests {
         }
     }
 
-    /// The event and level of each line that a file writes.
+    /// Returns the event and level of each log line in a source file.
     fn written(path: &Path) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap().to_owned();

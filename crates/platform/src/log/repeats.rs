@@ -1,5 +1,5 @@
-//! Warnings, errors and refusals that come again and again: the first ones are written, then one in a while, and how many
-//! were not. What is known before it happens (a claim, a STOP, a start) is never held back.
+//! Limit of repeated warnings, errors and refusals: the first lines of an event are written at once, then one per
+//! interval. Suppressed lines are counted and reported. All other lines (a claim, a STOP, a start) are never suppressed.
 
 use std::{
     collections::BTreeMap,
@@ -16,26 +16,26 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::metrics::Metrics;
 
-/// Lines of an event that are written whenever they come.
+/// Number of lines of an event that are written immediately.
 const AT_ONCE: u32 = 10;
 
-/// After that, one in so long.
+/// Interval of further lines.
 const EACH: Duration = Duration::from_secs(1);
 
-/// How often it is told what was held back.
+/// Interval of reports about suppressed lines.
 const TELL: Duration = Duration::from_secs(5);
 
-/// The refusals of the API, which a client with a wrong token may cause as often as it likes.
+/// Target of the API's refusals, which a client with a wrong token may cause in any number.
 pub const REFUSALS: &str = "twilio_edge::refusals";
 
-/// Each event that may be too many, with its allowance.
+/// Allowance of each event that may be repeated.
 #[derive(Debug, Clone, Default)]
 pub struct Repeats(Arc<Mutex<BTreeMap<String, Allowance>>>);
 
 #[derive(Debug)]
 struct Allowance {
     left: u32,
-    /// Since when nothing was added.
+    /// Time since which no allowance was added.
     since: Instant,
     held_back: u64,
 }
@@ -45,7 +45,7 @@ impl Allowance {
         Allowance { left: AT_ONCE, since: now, held_back: 0 }
     }
 
-    /// Whether one more may be written.
+    /// Takes one line from the allowance; returns whether it may be written.
     fn take(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.since);
         let earned = u32::try_from(passed.as_nanos() / EACH.as_nanos()).unwrap_or(u32::MAX);
@@ -64,7 +64,7 @@ impl Allowance {
 }
 
 impl Repeats {
-    /// Tells now and then what was held back, and counts it. Runs until it is dropped.
+    /// Reports and counts suppressed lines periodically. Runs until it is dropped.
     pub async fn tell(self, metrics: Arc<Metrics>) {
         loop {
             tokio::time::sleep(TELL).await;
@@ -103,18 +103,19 @@ impl<S: Subscriber> Layer<S> for Repeats {
         }
         let mut name = Name(None);
         event.record(&mut name);
-        // Without one it is somebody else's line: the place in the code, of which there are so many and no more.
+        // A line without an event comes from a library; its name is the location in the code, so the number of names is
+        // bounded.
         let name = name.0.unwrap_or_else(|| event.metadata().name().to_owned());
         self.may_write(name, Instant::now())
     }
 }
 
 fn may_repeat(metadata: &Metadata<'_>) -> bool {
-    // The level that is said to be higher is the one that says less.
+    // In `tracing`, a more severe level compares as less.
     *metadata.level() <= Level::WARN || metadata.target() == REFUSALS
 }
 
-/// The `event` of a line.
+/// Reads the `event` of a line.
 struct Name(Option<String>);
 
 impl Visit for Name {
@@ -134,7 +135,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whenever they come: no more are written than allowed, none is forgotten, and after a rest one is written.
+        /// At any sequence of times, no more lines than allowed are written, each suppressed line is counted, and after a
+        /// pause a line is written.
         #[test]
         fn what_is_held_back_is_counted(gaps in prop::collection::vec(0u64..3000, 1..200)) {
             let (repeats, start) = (Repeats::default(), Instant::now());

@@ -1,4 +1,4 @@
-//! What is counted of the archive.
+//! Metrics of the archive.
 
 use prometheus_client::metrics::counter::Counter;
 

@@ -1,6 +1,6 @@
-//! Every family there is, with what it means: registered and described in one call, so that what is served, what
-//! `twilio-edge reference metrics` prints and what docs/METRICS.md has are the same list. Knows nothing of what is
-//! counted.
+//! Catalogue of all metric families with their meaning. One call registers and describes a family, so that the served
+//! metrics, the output of `twilio-edge reference metrics` and docs/METRICS.md are the same list. Does not know the code
+//! that counts.
 
 use std::{fmt::Write as _, hash::Hash, sync::atomic::AtomicU64};
 
@@ -11,25 +11,25 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-/// What every name of ours begins with.
+/// Prefix of all our metric names.
 const PREFIX: &str = "twilio_edge";
 
-/// The labels of one series: each name with its value.
+/// Labels of one series: each name with its value.
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// A gauge of seconds or bytes that are no whole number.
+/// Gauge of fractional seconds or bytes.
 pub(super) type Measure = Gauge<f64, AtomicU64>;
 
-/// All families, in the order in which they are described.
+/// All families, in the order of their description.
 #[derive(Debug)]
 pub(super) struct Catalogue {
     ours: Registry,
-    /// Those whose names are everybody's, without our prefix.
+    /// Families with common names, without our prefix.
     common: Registry,
     told: Vec<Told>,
 }
 
-/// One family, as it is described.
+/// Description of one family.
 #[derive(Debug)]
 struct Told {
     name: String,
@@ -50,7 +50,7 @@ impl Catalogue {
         self.add(name, "counter", &[], meaning, Counter::default())
     }
 
-    /// Counters that differ in these labels.
+    /// Registers counters with these labels.
     pub(super) fn counters<
         L: EncodeLabelSet + Clone + Hash + Eq + Send + Sync + std::fmt::Debug + 'static,
     >(
@@ -66,7 +66,7 @@ impl Catalogue {
         self.add(name, "gauge", &[], meaning, Gauge::default())
     }
 
-    /// Gauges that differ in these labels.
+    /// Registers gauges with these labels.
     pub(super) fn gauges<const N: usize>(
         &mut self,
         name: &str,
@@ -89,7 +89,7 @@ impl Catalogue {
         self.add(name, "histogram", &[], meaning, Histogram::new(buckets.iter().copied()))
     }
 
-    /// Histograms that differ in these labels.
+    /// Registers histograms with these labels.
     pub(super) fn histograms<
         L: EncodeLabelSet + Clone + Hash + Eq + Send + Sync + std::fmt::Debug + 'static,
     >(
@@ -102,7 +102,7 @@ impl Catalogue {
         self.add(name, "histogram", labels, meaning, Family::new_with_constructor(new))
     }
 
-    /// Something that is the same as long as the process lives.
+    /// Registers an info metric, which is constant for the life of the process.
     pub(super) fn info(&mut self, name: &str, meaning: &'static str, labels: Labels<1>) {
         let info = prometheus_client::metrics::info::Info::new(labels);
         self.ours.register(name, meaning, info);
@@ -110,7 +110,7 @@ impl Catalogue {
         self.tell(format!("{PREFIX}_{name}"), "info", &label, meaning);
     }
 
-    /// Families that are read off when they are asked for: name, kind and meaning of each, under names without our prefix.
+    /// Registers families that a collector reads at each scrape: name, kind and meaning of each, without our prefix.
     pub(super) fn read_off(
         &mut self,
         families: &[(&'static str, &'static str, &'static str)],
@@ -122,7 +122,7 @@ impl Catalogue {
         }
     }
 
-    /// Registers and describes one.
+    /// Registers and describes one family.
     pub(super) fn add<M: Metric + Clone>(
         &mut self,
         name: &str,
@@ -137,7 +137,7 @@ impl Catalogue {
     }
 
     fn tell(&mut self, name: String, kind: &'static str, labels: &[&str], meaning: &'static str) {
-        // As the series are called, which is what a query names.
+        // Name of the series, as queries use it.
         let suffix = match kind {
             "counter" => "_total",
             "info" => "_info",
@@ -147,7 +147,7 @@ impl Catalogue {
         self.told.push(Told { name: name + suffix, kind, labels: labels.join(","), meaning });
     }
 
-    /// All series, as OpenMetrics text.
+    /// Renders all series as OpenMetrics text.
     pub(super) fn text(&self) -> String {
         let mut written = String::new();
         let encoded = text::encode_registry(&mut written, &self.ours)
@@ -159,7 +159,7 @@ impl Catalogue {
         written
     }
 
-    /// Every family, as the table of docs/METRICS.md.
+    /// Renders every family as the table of docs/METRICS.md.
     pub(super) fn reference(&self) -> String {
         let mut table = String::from("| metric | kind | tells |\n|---|---|---|\n");
         for Told { name, kind, labels, meaning } in &self.told {

@@ -1,18 +1,18 @@
-//! What is counted of the connections of each listener.
+//! Metrics of the connections of each listener.
 
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
 use super::catalogue::{Catalogue, Labels};
 
-/// The listeners there are.
+/// Names of the listeners.
 const LISTENERS: [&str; 3] = ["main", "admin", "media"];
 
-/// Share that was used up when a connection lost its place.
+/// Limit that was reached when a connection was refused or closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionRefusal {
-    /// That of one address.
+    /// Limit of one address.
     Address,
-    /// All of the listener.
+    /// Limit of the listener.
     Listener,
 }
 
@@ -27,7 +27,7 @@ impl ConnectionRefusal {
     }
 }
 
-/// What a connection waited for too long.
+/// Event for which a connection waited too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionWait {
     /// The headers of a request.
@@ -87,7 +87,7 @@ impl ListenerMetrics {
         }
     }
 
-    /// Creates each series, at zero.
+    /// Creates every series with zero.
     pub(super) fn begin(&self) {
         for listener in LISTENERS {
             let one = self.listener(listener);

@@ -1,13 +1,13 @@
-//! What labels may say, each a closed list.
+//! Label values of the metrics, each a closed list.
 
-/// What is sent in batches.
+/// Content of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batch {
-    /// Claims, from a filter.
+    /// Claims from a filter.
     Claims,
-    /// Settlements, from a filter.
+    /// Settlements from a filter.
     Settlements,
-    /// Rows, to SQL.
+    /// Rows written to the database.
     Events,
 }
 
@@ -23,14 +23,14 @@ impl Batch {
     }
 }
 
-/// Where Redis is.
+/// State of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisState {
-    /// There is to be none.
+    /// Redis is not configured.
     None,
-    /// It answers.
+    /// Redis answers.
     Up,
-    /// It does not, and is left alone for a while.
+    /// Redis is unavailable, and is not called for a while.
     Away,
 }
 
@@ -46,12 +46,12 @@ impl RedisState {
     }
 }
 
-/// Whom a limit holds back.
+/// Object of a rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// A key that asks too often.
+    /// A key with too many requests.
     Key,
-    /// An address that shows too many tokens that are not ours.
+    /// An address with too many unknown tokens.
     Address,
 }
 
@@ -66,14 +66,14 @@ impl Limit {
     }
 }
 
-/// Why a token was not good.
+/// Reason why a token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
-    /// It is not ours, or not any more.
+    /// Token is unknown or revoked.
     Unknown,
-    /// It is of another scope, the edge token after the first administrator has a key included.
+    /// Token has another scope; this includes the edge token at the admin listener once an admin key exists.
     Scope,
-    /// Its account is closed.
+    /// Account of the token is closed.
     Closed,
 }
 
@@ -89,14 +89,14 @@ impl Denial {
     }
 }
 
-/// Connections to the database.
+/// Pool of database connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pool {
-    /// What survives the end of the process is written by these, and what is read on the way.
+    /// Connections for reads, and for writes that must survive the end of the process.
     Quick,
-    /// What survives the loss of power is written by these.
+    /// Connections for writes that must survive a loss of power.
     Durable,
-    /// Those that answer questions about messages, events and windows.
+    /// Connections for queries of messages, events and windows.
     Readers,
 }
 
@@ -112,22 +112,22 @@ impl Pool {
     }
 }
 
-/// How many connections a pool has.
+/// Connections of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
     pub(crate) in_use: i64,
-    /// Connections that no query uses.
+    /// Number of connections that no query uses.
     pub idle: i64,
 }
 
 impl Connections {
-    /// Connections of a pool.
+    /// Returns the connections of a pool.
     pub fn of(size: u32, idle: usize) -> Connections {
         let idle = i64::try_from(idle).unwrap_or(i64::MAX);
         Connections { in_use: i64::from(size).saturating_sub(idle).max(0), idle }
     }
 
-    /// Sum of two pools.
+    /// Returns the sum of two pools.
     pub fn and(self, more: Connections) -> Connections {
         let (in_use, idle) =
             (self.in_use.saturating_add(more.in_use), self.idle.saturating_add(more.idle));

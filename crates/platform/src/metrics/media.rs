@@ -1,4 +1,4 @@
-//! What is counted of media: how looking at them ends. Hosts and accounts are not named: callers could make any number of them.
+//! Metrics of media probes. Hosts and accounts are not labels, because callers could create any number of them.
 
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
@@ -22,7 +22,7 @@ impl MediaMetrics {
         }
     }
 
-    /// So that each series is there, at zero.
+    /// Creates every series with zero.
     pub(super) fn begin(&self) {
         let wrong = Why::ALL.map(Why::as_str);
         for outcome in ["fit", "remembered"].into_iter().chain(wrong) {
@@ -30,7 +30,7 @@ impl MediaMetrics {
         }
     }
 
-    /// One was looked at.
+    /// Counts a probe by its outcome.
     pub fn checked(&self, outcome: &'static str) {
         self.checks.get_or_create(&[("outcome", outcome)]).inc();
     }

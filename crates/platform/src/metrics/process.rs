@@ -1,5 +1,5 @@
-//! What the process itself costs, under the names that every Prometheus client uses. Read from /proc when it is asked for;
-//! what cannot be read there is not told.
+//! Metrics of the process itself, under the names that all Prometheus clients use. They are read from /proc at each
+//! scrape; values that cannot be read are omitted.
 
 use std::{
     fs,
@@ -27,10 +27,10 @@ const MAX_FDS: (&str, &str, &str) =
 const STARTED: (&str, &str, &str) =
     ("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970");
 
-/// What is told: name, kind and meaning of each.
+/// Name, kind and meaning of each metric.
 pub(super) const FAMILIES: [(&str, &str, &str); 5] = [CPU, RESIDENT, OPEN_FDS, MAX_FDS, STARTED];
 
-/// This process.
+/// Collector of this process.
 #[derive(Debug)]
 pub(super) struct Process {
     started_s: f64,
@@ -43,9 +43,10 @@ impl Default for Process {
     }
 }
 
-/// What /proc/self/stat says: seconds of CPU, and bytes in memory.
+/// Parses /proc/self/stat: seconds of CPU, and bytes in memory.
 fn cost(stat: &str) -> Option<(f64, i64)> {
-    // The name of the program comes second, in brackets, and may hold anything; state is the first field after it.
+    // The name of the program is the second field, in parentheses, and may contain any character; the state is the first
+    // field after it.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |nth: usize| fields.get(nth)?.parse::<u64>().ok();

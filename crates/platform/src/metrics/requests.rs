@@ -1,5 +1,5 @@
-//! Requests, by the route they went to: how they were answered, and how long that took. A route's series are looked up once
-//! and kept, so that counting a request makes nothing new.
+//! Metrics of requests by route: number of answers and duration. The series of a route are looked up once and cached, so
+//! that counting a request allocates nothing.
 
 use std::{
     collections::HashMap,
@@ -64,7 +64,7 @@ impl Requests {
         requests
     }
 
-    /// `route` is a template of ours, so there are as many series as routes.
+    /// Records an answer. `route` is a path template, so there are as many series as routes.
     pub(super) fn answered(&self, route: &str, status: u16, took: Duration) {
         let class = match status {
             200..300 => 0,

@@ -1,5 +1,5 @@
-//! What is counted of messages that are sent. Senders are named only if the operator has said how fast they are: callers could
-//! make any number of others.
+//! Metrics of outbound messages. Only senders with a configured rate are labels, because callers could create any number
+//! of others.
 
 use std::{collections::BTreeSet, sync::PoisonError, sync::RwLock, time::Duration};
 
@@ -14,7 +14,7 @@ use twilio_edge_domain::sending::{errors::To, failing::Failing, pace::Rate, rule
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 
-/// What all senders are counted as that nobody has named.
+/// Label of all other senders.
 const OTHER: &str = "other";
 
 /// Upper bounds in seconds: Twilio answers in a few tenths, and `sending.timeout_ms` is 15 s.
@@ -25,7 +25,7 @@ struct SenderLabel {
     sender: String,
 }
 
-/// The series of sending.
+/// The series of outbound messages.
 #[derive(Debug)]
 pub struct SendMetrics {
     outcomes: Family<Labels<1>, Counter>,
@@ -105,7 +105,7 @@ impl SendMetrics {
         }
     }
 
-    /// So that each series is there, at zero.
+    /// Creates every series with zero.
     pub(super) fn begin(&self) {
         for outcome in OUTCOMES {
             self.outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
@@ -124,7 +124,7 @@ impl SendMetrics {
         }
     }
 
-    /// How fast these senders are, and all others: only these are named from here on.
+    /// Sets the rates of these senders and of all others. From now on, only these senders are labels.
     pub fn name<'a>(&self, senders: impl Iterator<Item = (&'a str, Rate)>, usual: Rate) {
         let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
         for (sender, rate) in senders.chain([(OTHER, usual)]) {
@@ -135,39 +135,39 @@ impl SendMetrics {
         }
     }
 
-    /// An attempt has ended.
+    /// Counts the outcome of an attempt.
     pub fn ended(&self, outcome: &'static str) {
         self.outcomes.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Twilio has taken a message of this sender.
+    /// Counts a message of this sender that Twilio accepted.
     pub fn sent(&self, sender: &str) {
         let is_named = self.named.read().unwrap_or_else(PoisonError::into_inner).contains(sender);
         let sender = if is_named { sender } else { OTHER };
         self.senders.get_or_create(&SenderLabel { sender: sender.to_owned() }).inc();
     }
 
-    /// A rule of ours was against a message.
+    /// Counts a message that a rule refused.
     pub fn refused(&self, code: Code) {
         self.refusals.get_or_create(&[("code", code.as_str())]).inc();
     }
 
-    /// Attempts whose sidecar has died.
+    /// Counts attempts whose sidecar died.
     pub fn unknown(&self, count: u64) {
         self.outcomes.get_or_create(&[("outcome", "unknown")]).inc_by(count);
     }
 
-    /// Something was learned of messages.
+    /// Counts messages whose outcome was reconciled, by source.
     pub fn reconciled(&self, by: &'static str, count: u64) {
         self.reconciled.get_or_create(&[("by", by)]).inc_by(count);
     }
 
-    /// Another message is sent instead.
+    /// Counts a message that a fallback replaced.
     pub fn switched(&self, to: To) {
         self.switched.get_or_create(&[("to", to.as_str())]).inc();
     }
 
-    /// A call has ended; how it failed, if it did.
+    /// Records an API call: its duration, and the class of its failure.
     pub fn called(&self, took: Duration, failing: Option<Failing>) {
         self.calls.observe(took.as_secs_f64());
         if let Some(failing) = failing {
@@ -175,14 +175,14 @@ impl SendMetrics {
         }
     }
 
-    /// How many calls there are, and may be for one account.
+    /// Sets the number of calls in progress, and the limit for one account.
     pub fn calling(&self, under_way: usize, allowed: usize) {
         let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.under_way.set(whole(under_way));
         self.allowed.set(whole(allowed));
     }
 
-    /// How it stands now.
+    /// Sets the number of unknown messages, and the age of the oldest due one.
     pub fn stand(&self, standing: &SendsStanding, now_ms: i64) {
         self.unknowns.set(standing.unknowns);
         let since = match standing.oldest_due_ms {

@@ -1,4 +1,4 @@
-//! What is counted of deliveries. Sinks are named by their operator, a few dozen at most.
+//! Metrics of deliveries. The operator names the sinks; there are at most a few dozen.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl SinkMetrics {
         }
     }
 
-    /// Makes the series of a sink, at zero.
+    /// Creates the series of a sink with zero.
     pub fn begin(&self, sink: &str) {
         for outcome in OUTCOMES {
             let label = DeliveryLabel { sink: sink.to_owned(), outcome };
@@ -67,7 +67,7 @@ impl SinkMetrics {
         self.oldest_dead(sink, Duration::ZERO);
     }
 
-    /// How old its oldest dead letter is.
+    /// Sets the age of the oldest dead letter.
     pub fn oldest_dead(&self, sink: &str, age: Duration) {
         let label = SinkLabel { sink: sink.to_owned() };
         self.oldest_dead.get_or_create(&label).set(age.as_secs_f64());
@@ -83,7 +83,7 @@ impl SinkMetrics {
         self.deliveries.get_or_create(&DeliveryLabel { sink: sink.to_owned(), outcome }).inc();
     }
 
-    /// Whether its breaker keeps deliveries away.
+    /// Sets whether the circuit breaker of the sink is open.
     pub fn is_open(&self, sink: &str, is_open: bool) {
         let label = SinkLabel { sink: sink.to_owned() };
         self.unavailable.get_or_create(&label).set(is_open.into());

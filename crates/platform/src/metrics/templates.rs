@@ -1,4 +1,4 @@
-//! What is counted of templates. They are not named: an account may have thousands.
+//! Metrics of the template catalogue. Templates are not labels: an account may have thousands.
 
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
@@ -32,20 +32,20 @@ impl TemplateMetrics {
         }
     }
 
-    /// So that each series is there, at zero.
+    /// Creates every series with zero.
     pub(super) fn begin(&self) {
         for outcome in ["read", "failed"] {
             self.syncs.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
     }
 
-    /// An account's templates were read, or not.
+    /// Counts a synchronization of an account by its outcome, and its changes.
     pub fn synced(&self, outcome: &'static str, changes: &[Change]) {
         self.syncs.get_or_create(&[("outcome", outcome)]).inc();
         self.changes.inc_by(u64::try_from(changes.len()).unwrap_or_default());
     }
 
-    /// When those were read that are oldest, in milliseconds since 1970.
+    /// Sets the age of the oldest catalogue; `oldest_ms` is the time of its synchronization, in milliseconds since 1970.
     pub fn read_at(&self, oldest_ms: i64, now_ms: i64) {
         let age_ms = now_ms.saturating_sub(oldest_ms).max(0);
         let age_ms = u64::try_from(age_ms).unwrap_or_default();
