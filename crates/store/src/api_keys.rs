@@ -1,5 +1,5 @@
-//! Who may call the API, and what administrators did: both in the same transaction, so that no change is without its
-//! entry. What a key permits is not known here; a reader bound to an account is never shown another's rows.
+//! API keys and the audit log. A change and its audit entry are in one transaction, so that no change is without an entry.
+//! A caller bound to an account never sees rows of another account. This module must not know what a key permits.
 
 use std::{future::Future, time::Duration};
 
@@ -15,39 +15,39 @@ use crate::{
 use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::config;
 
-/// One API key, as it may be shown. Times are milliseconds since 1970.
+/// API key without its secret. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Key {
-    /// Its public part.
+    /// Public part of the key.
     pub id: String,
-    /// What people call it.
+    /// Name for display.
     pub name: String,
-    /// What it permits.
+    /// Scope: the operations that the key permits.
     #[sqlx(try_from = "String")]
     pub scope: Scope,
-    /// The only tenant it sees; all of them without.
+    /// Only account that the key can access; `None` for all accounts.
     pub account_sid: Option<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at_ms: i64,
-    /// By whom.
+    /// Author of the key.
     pub created_by: String,
-    /// When it was last used, to the minute.
+    /// Time of the last use, to the minute.
     pub last_used_at_ms: Option<i64>,
-    /// Since when it is no key any more.
+    /// Time of revocation.
     pub revoked_at_ms: Option<i64>,
 }
 
-/// A key as it is stored.
+/// API key with the digest of its secret.
 #[derive(Debug, Clone, FromRow)]
 pub struct StoredKey {
     /// The key.
     #[sqlx(flatten)]
     pub key: Key,
-    /// Hexadecimal.
+    /// SHA-256 of the secret, in hexadecimal digits.
     pub secret_sha256: String,
 }
 
-/// A key to be.
+/// API key to insert.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the fields of Key, and the digest of its secret")]
 pub struct NewKey {
@@ -60,38 +60,38 @@ pub struct NewKey {
     pub created_by: String,
 }
 
-/// One administrative change. An `id` of 0 has not been given one yet.
+/// One administrative change. An `id` of 0 means that the entry is not stored yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct AuditEntry {
-    /// Counts up.
+    /// Ascending number of the entry.
     #[serde(skip)]
     pub id: i64,
-    /// When, in milliseconds since 1970.
+    /// Time of the change, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Who did it.
+    /// Author of the change.
     pub actor: String,
-    /// From where.
+    /// Source of the request.
     pub source: String,
-    /// What was done: `key.created`, ..
+    /// Action: `key.created`, ..
     pub action: String,
-    /// To what.
+    /// Subject of the change.
     pub subject: String,
-    /// To whose.
+    /// Account of the subject.
     pub account_sid: Option<String>,
-    /// JSON, without secrets.
+    /// Details as JSON, without secrets.
     pub detail: String,
 }
 
-/// Which keys to list: the newest first, those before one that was seen already.
+/// Filter and position of a page of keys, newest first.
 #[derive(Debug, Clone, Serialize)]
 pub struct KeysPage<'a> {
-    /// Of this account only.
+    /// Returns only keys of this account.
     pub account_sid: Option<&'a str>,
-    /// Made before, or then and with a smaller id.
+    /// Returns only keys created before this time, or at this time with a smaller id than `before_id`.
     pub before_ms: i64,
     /// See `before_ms`.
     pub before_id: &'a str,
-    /// How many.
+    /// Maximum number of keys.
     pub most: i64,
 }
 
@@ -114,7 +114,7 @@ struct ScopeAsked {
     scope: Scope,
 }
 
-/// The keys and the audit of one database.
+/// The API keys and the audit log of one database.
 #[derive(Debug, Clone)]
 pub struct Register {
     database: Database,
@@ -126,9 +126,12 @@ impl Register {
         Register { database, timeout }
     }
 
-    /// Reaches it for a command, beside the sidecar that may have it open.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Register, StoreError> {
-        // A command has time: it waits for the sidecar's writes rather than failing.
+        // A command is not urgent: it waits for the sidecar's writes instead of failing.
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
         let patient = config::Database {
             timeout_ms: settings.timeout_ms.max(settings.connect_timeout_ms),
@@ -137,12 +140,15 @@ impl Register {
         Ok(Register { database: Database::open_beside(&patient).await?, timeout })
     }
 
-    /// Ends its connections. Only for one that was opened by [`Register::open`].
+    /// Closes the connections. Only for an instance from [`Register::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// Adds a key, that it was added and, if it was asked for once, what was answered: all of it or nothing.
+    /// Inserts a key, its audit entry and, for a request with an idempotency key, its response: all of them, or none.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn add_key(
         &self,
         key: &NewKey,
@@ -161,7 +167,10 @@ impl Register {
         .await
     }
 
-    /// Revokes a key, and writes down that it was revoked. None if there is none to revoke, in this account.
+    /// Revokes a key and adds the audit entry. Returns `None` if the account has no such key to revoke.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn revoke_key(
         &self,
         id: &str,
@@ -181,7 +190,10 @@ impl Register {
         .await
     }
 
-    /// A key, if it is of this account, revoked or not.
+    /// Returns the key if it belongs to this account, revoked or not.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn find_key(
         &self,
         id: &str,
@@ -195,7 +207,10 @@ impl Register {
         .await
     }
 
-    /// Whether there ever was a key of this scope.
+    /// Returns whether a key of this scope has ever existed.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn has_any(&self, scope: Scope) -> Result<bool, StoreError> {
         self.bounded(async {
             let asked = [ScopeAsked { scope }];
@@ -205,12 +220,18 @@ impl Register {
         .await
     }
 
-    /// A page of the keys, the newest first.
+    /// Returns a page of keys, newest first.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn list_keys(&self, page: KeysPage<'_>) -> Result<Vec<Key>, StoreError> {
         self.bounded(self.database.read(self.statements().list_keys, &[page])).await
     }
 
-    /// Writes down that a key was used.
+    /// Records the use of a key.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn touch_key(&self, id: &str, now_ms: i64) -> Result<(), StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Process).await?;
@@ -221,7 +242,10 @@ impl Register {
         .await
     }
 
-    /// A page of the audit, the newest entries first, those with smaller ids than `before_id`.
+    /// Returns a page of the audit log, newest first: the entries with smaller ids than `before_id`.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn list_entries(
         &self,
         account_sid: Option<&str>,

@@ -1,6 +1,7 @@
-//! What is not in the archive yet, and which of it is on its way there. A webhook is queued by the transaction that writes its
-//! form (a trigger, so whoever writes it). A batch is made in one transaction and stays what it is until it is archived:
-//! whoever takes it up after a death writes the same object again, under the same name. Where objects go is not known here.
+//! Queue of the archive, and the batches that are being archived. A database trigger queues a webhook in the transaction
+//! that writes its form, whichever code writes it. A batch is created in one transaction and does not change until it is
+//! archived: after a crash, the next holder writes the same object again under the same name. This module must not know
+//! where objects are stored.
 
 use std::{future::Future, time::Duration};
 
@@ -17,13 +18,14 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::config;
 
-/// Webhooks are queued from then on; the statement says so once.
+/// Enables the queue; only the first execution has an effect.
 const BEGIN: &str = "
     INSERT INTO archive_switch (id, since_ms) VALUES (1, $1) ON CONFLICT (id) DO NOTHING";
 
 const SINCE: &str = "SELECT since_ms FROM archive_switch";
 
-/// Each account that has something queued, and since when: from one to the next in the index, not through all rows.
+/// Accounts with queued webhooks, and the age of the oldest one. The query jumps from account to account in the index
+/// instead of scanning all rows.
 macro_rules! waiting {
     ($select:literal) => {
         concat!(
@@ -44,7 +46,7 @@ macro_rules! waiting {
 
 pub(super) const OLDEST: &str = waiting!("SELECT min(since_ms) FROM waiting");
 
-/// `$1` what waits since then or before is to go.
+/// `$1` is the time: what has waited since then or longer is due.
 pub(super) const NEXT: &str = waiting!(
     "SELECT account_sid, since_ms FROM waiting WHERE since_ms <= $1
         AND NOT EXISTS (SELECT 1 FROM archive_batches WHERE archive_batches.account_sid = waiting.account_sid)
@@ -55,7 +57,8 @@ const ADD_BATCH: &str = "
     INSERT INTO archive_batches (account_sid, batch_id, object, made_at_ms, held_by, held_until_ms)
     VALUES ($1, $2, '', $3, $4, $5) ON CONFLICT (account_sid) DO NOTHING";
 
-/// `$1` batch, `$2` account, `$3` from when on, `$4` until, `$5` how many, `$6` how many bytes; one at least.
+/// `$1` is the batch, `$2` the account, `$3` the start, `$4` the end, `$5` the maximum number of rows, `$6` of bytes. At
+/// least one row is taken.
 pub(super) const FILL_BATCH: &str = "
     UPDATE archive_queue SET batch_id = $1 WHERE dedupe_key IN (
         SELECT dedupe_key FROM (
@@ -74,7 +77,7 @@ const LEFT: &str = "
     SELECT account_sid, batch_id, object, held_by, held_until_ms FROM archive_batches
     WHERE held_until_ms <= $1 ORDER BY held_until_ms LIMIT 1";
 
-/// `$1` batch, `$2` and `$3` who has it and until when, `$4` and `$5` who had it.
+/// `$1` is the batch, `$2` and `$3` the new holder and the end of its hold, `$4` and `$5` the previous ones.
 const HOLD: &str = "
     UPDATE archive_batches SET held_by = $2, held_until_ms = $3
     WHERE batch_id = $1 AND held_by = $4 AND held_until_ms = $5";
@@ -99,44 +102,44 @@ const NEXT_ERASURE: &str = "
             AND archive_batches.made_at_ms <= archive_erasures.made_at_ms)
     ORDER BY made_at_ms LIMIT 1";
 
-/// `$1` which, `$2` and `$3` who has it and until when, `$4` and `$5` who had it.
+/// `$1` is the erasure, `$2` and `$3` the new holder and the end of its hold, `$4` and `$5` the previous ones.
 const HOLD_ERASURE: &str = "
     UPDATE archive_erasures SET held_by = $2, held_until_ms = $3
     WHERE id = $1 AND held_by = $4 AND held_until_ms = $5";
 
 const END_ERASURE: &str = "DELETE FROM archive_erasures WHERE id = $1 AND held_by = $2";
 
-/// `$1` of which account; empty: of any.
+/// `$1` is the account; empty for any account.
 const ERASING: &str = "SELECT count(*) FROM archive_erasures WHERE $1 = '' OR account_sid = $1";
 
-/// Where there is an archive it has what was redacted too. `$1` its id, `$2` account, `$3` message, `$4` number, `$5` channel, each
-/// empty if any, `$6` and `$7` from when to when, `$8` now.
+/// Only with an archive, which also contains what was redacted in the ledger. `$1` is the id, `$2` the account, `$3` the
+/// message, `$4` the number, `$5` the channel (the last three may be empty for any), `$6` and `$7` the period, `$8` now.
 pub(super) const ADD_ERASURE: &str = "
     INSERT INTO archive_erasures (id, account_sid, message_sid, number, channel, since_ms, until_ms, made_at_ms)
     SELECT $1, $2, NULLIF($3, ''), NULLIF($4, ''), NULLIF($5, ''), $6, $7, $8
     WHERE EXISTS (SELECT 1 FROM archive_switch)";
 
-/// An object that is to be written, held for a while by one sidecar alone.
+/// Object to write, held by one sidecar for a limited time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Which object.
+    /// Name of the object.
     pub name: Name,
-    /// In the order in which they came; none when all was withdrawn.
+    /// Lines in order of arrival; empty when all were withdrawn.
     pub lines: Vec<Line>,
-    /// Until when it is held, in milliseconds since 1970.
+    /// End of the hold, in milliseconds since 1970.
     pub held_until_ms: i64,
 }
 
-/// How large a batch may be, and how long it may wait for more.
+/// Limits of a batch: its size, and its waiting time.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Lines.
+    /// Maximum number of lines.
     pub lines: i64,
-    /// Bytes of forms; a batch ends with the form that reaches them.
+    /// Maximum bytes of forms; a batch ends with the form that reaches it.
     pub bytes: i64,
-    /// Milliseconds since the first one came.
+    /// Maximum age of the first webhook, in milliseconds.
     pub age_ms: i64,
-    /// Milliseconds; what came later may have others under way that came before.
+    /// Milliseconds during which a new webhook is left out, because earlier ones may still be in other transactions.
     pub settle_ms: i64,
 }
 
@@ -176,28 +179,28 @@ struct LineRow {
     queued_ms: i64,
 }
 
-/// What is to be taken out of objects, held for a while by one sidecar alone.
+/// Erasure in archived objects, held by one sidecar for a limited time.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct ArchiveErasure {
-    /// Its own.
+    /// Id of the erasure.
     pub id: String,
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// Only of this message.
+    /// Erases only this message.
     pub message_sid: Option<String>,
-    /// Only of this person.
+    /// Erases only the data of this contact.
     pub number: Option<String>,
-    /// Only on this channel.
+    /// Erases only data on this channel.
     pub channel: Option<String>,
-    /// Received then or later, in milliseconds since 1970.
+    /// Erases only webhooks received at this time or later, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Received then or before.
+    /// Erases only webhooks received at this time or earlier, in milliseconds since 1970.
     pub until_ms: i64,
     held_by: String,
     held_until_ms: i64,
 }
 
-/// What waits for the archive, in one database.
+/// The queue of the archive in one database.
 #[derive(Debug, Clone)]
 pub struct ArchiveQueue {
     pub(super) database: Database,
@@ -209,19 +212,25 @@ impl ArchiveQueue {
         ArchiveQueue { database, timeout }
     }
 
-    /// Reaches it for a command, beside the sidecar that may have it open.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<ArchiveQueue, StoreError> {
-        // A command has time: it waits for the sidecar's writes rather than failing.
+        // A command is not urgent: it waits for the sidecar's writes instead of failing.
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
         Ok(ArchiveQueue { database: Database::open_beside(settings).await?, timeout })
     }
 
-    /// Ends its connections. Only for one that was opened by [`ArchiveQueue::open`].
+    /// Closes the connections. Only for an instance from [`ArchiveQueue::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// From now on every webhook is queued, by whichever sidecar it comes.
+    /// Enables the queue: from now on every webhook of every sidecar is queued.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn begin(&self, now_ms: i64) -> Result<(), StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
@@ -231,18 +240,24 @@ impl ArchiveQueue {
         .await
     }
 
-    /// Since when webhooks are queued, in milliseconds since 1970.
+    /// Returns the time since which webhooks are queued, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn since(&self) -> Result<Option<i64>, StoreError> {
         let found: Vec<(i64,)> = self.bounded(self.database.read_bound(SINCE, &[])).await?;
         Ok(found.first().map(|(since_ms,)| *since_ms))
     }
 
-    /// Queues none any more, and gives up what is queued; how many accounts that was of.
+    /// Disables the queue and drops its content. Returns the number of accounts that had queued webhooks.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn stop(&self) -> Result<usize, StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
             let queued: Vec<WaitingRow> = tx.fetch_bound(QUEUED, &[]).await?;
-            // Retention has passed them by.
+            // Retention skipped the queued webhooks and must examine them again.
             let passed =
                 queued.iter().map(|row| (row.account_sid.as_str(), row.since_ms)).collect();
             rewind(&mut tx, self.database.statements().retention.rewind, passed).await?;
@@ -259,14 +274,20 @@ impl ArchiveQueue {
         .await
     }
 
-    /// When the oldest webhook came that is not archived, in milliseconds since 1970.
+    /// Returns the arrival time of the oldest webhook that is not archived, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn oldest(&self) -> Result<Option<i64>, StoreError> {
         let found: Vec<(Option<i64>,)> =
             self.bounded(self.database.read_bound(OLDEST, &[])).await?;
         Ok(found.first().and_then(|(since_ms,)| *since_ms))
     }
 
-    /// The next batch, for `held_by` alone until `until_ms`: one that was left, else a new one if enough waits.
+    /// Takes the next batch, held by `held_by` alone until `until_ms`: an abandoned batch, else a new one if one is due.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn take(
         &self,
         held_by: &str,
@@ -289,7 +310,10 @@ impl ArchiveQueue {
         .await
     }
 
-    /// Holds a batch until another time, which may be now; false when somebody else has it.
+    /// Changes the end of a batch's hold, which may be now. Returns `false` if another sidecar holds the batch.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn hold(
         &self,
         batch: &mut Batch,
@@ -316,7 +340,10 @@ impl ArchiveQueue {
         Ok(held)
     }
 
-    /// All of a batch is archived: retention may have it.
+    /// Removes an archived batch from the queue; from then on retention applies to its webhooks.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn end(&self, batch: &Batch, now_ms: i64) -> Result<(), StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Process).await?;
@@ -331,8 +358,11 @@ impl ArchiveQueue {
         .await
     }
 
-    /// The next erasure, for `held_by` alone until `until_ms`. One waits until what was on its way when it was asked for is
-    /// written: what is not there cannot be taken out.
+    /// Takes the next erasure, held by `held_by` alone until `until_ms`. An erasure waits until the batches that existed at
+    /// its request are written, because data that is not there yet cannot be erased.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn take_erasure(
         &self,
         held_by: &str,
@@ -351,7 +381,10 @@ impl ArchiveQueue {
         .await
     }
 
-    /// Holds it until another time; false when somebody else has it.
+    /// Changes the end of an erasure's hold. Returns `false` if another sidecar holds the erasure.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn hold_erasure(
         &self,
         erasure: &mut ArchiveErasure,
@@ -367,7 +400,10 @@ impl ArchiveQueue {
         .await
     }
 
-    /// It is carried out, if nobody else has taken it meanwhile; then they carry it out to its end.
+    /// Removes a completed erasure, unless another sidecar has taken it meanwhile; that sidecar then completes it.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn end_erasure(
         &self,
         erasure: &ArchiveErasure,
@@ -382,7 +418,10 @@ impl ArchiveQueue {
         .await
     }
 
-    /// Whether something of this account, or of any, is still to be taken out.
+    /// Returns whether an erasure of this account, or of any account, is pending.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn is_erasing(&self, account_sid: Option<&str>) -> Result<bool, StoreError> {
         let binds = [Bind::Text(account_sid.unwrap_or_default())];
         let found: Vec<(i64,)> = self.bounded(self.database.read_bound(ERASING, &binds)).await?;
@@ -420,7 +459,7 @@ async fn hold_erasure(
     Ok(held)
 }
 
-/// One whose holder has gone, or gave it back.
+/// Takes a batch whose hold has expired or was given up.
 async fn take_left(
     tx: &mut Transaction,
     held_by: &str,
@@ -436,7 +475,7 @@ async fn take_left(
         Bind::Text(&left.held_by),
         Bind::Whole(left.held_until_ms),
     ];
-    // Of two that want it one finds that the other has it.
+    // Another sidecar has taken it first.
     if tx.execute_bound(HOLD, &binds).await? == 0 {
         return Ok(None);
     }
@@ -469,7 +508,7 @@ async fn make(
     if tx.execute_bound(ADD_BATCH, &binds).await? == 0 {
         return Ok(None);
     }
-    // An object is of one day.
+    // An object covers one day.
     let (_, day_ends_ms) = day_of(since_ms);
     let binds = [
         Bind::Text(&batch_id),

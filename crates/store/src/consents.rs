@@ -1,5 +1,5 @@
-//! Consents as the database has them: added to, read and listed; and the last message of a person, which opens a window.
-//! Every question is about one account. What a consent is worth is not known here.
+//! Consents in the database: recorded, read and listed; and the last inbound message of a contact, which opens a
+//! conversation window. Every query is about one account. This module must not know what a consent permits.
 
 use std::{future::Future, time::Duration};
 
@@ -28,20 +28,20 @@ pub struct Consents {
     timeout: Duration,
 }
 
-/// Which consents of an account are asked for.
+/// Filter and position of a page of consents.
 #[derive(Debug, Clone)]
 pub struct ConsentsPage<'a> {
-    /// The account.
+    /// Account SID of the tenant.
     pub account_sid: &'a str,
-    /// Only on this channel.
+    /// Returns only consents on this channel.
     pub channel: Option<&'a str>,
-    /// Only of this category.
+    /// Returns only consents of this category.
     pub category: Option<Category>,
-    /// Everything that was ever said, or only what counts of it.
+    /// Returns the whole history instead of the consents in effect.
     pub history: bool,
-    /// Those after this one, in their order.
+    /// Position: consents after this one, in list order.
     pub after: Option<&'a Cursor>,
-    /// At most so many.
+    /// Maximum number of consents.
     pub most: i64,
 }
 
@@ -137,7 +137,10 @@ struct InboundRow {
 }
 
 impl Consents {
-    /// Reaches the database for a short while, beside a sidecar that serves from it.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Consents, StoreError> {
         let timeout = Duration::from_millis(settings.connect_timeout_ms.max(settings.timeout_ms));
         Ok(Consents::of(Database::open_beside(settings).await?, timeout))
@@ -147,23 +150,26 @@ impl Consents {
         Consents { database, timeout }
     }
 
-    /// The suppressions beside it, in the same database.
+    /// Returns the suppressions, in the same database.
     pub fn suppressions(&self) -> crate::suppressions::Suppressions {
         crate::suppressions::Suppressions::of(self.database.clone(), self.timeout)
     }
 
-    /// The contacts beside it, in the same database.
+    /// Returns the contacts, in the same database.
     pub fn contacts(&self) -> crate::contacts::Contacts {
         crate::contacts::Contacts::of(self.database.clone(), self.timeout)
     }
 
-    /// Ends the connections of one that was opened by itself.
+    /// Closes the connections. Only for an instance from [`Consents::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// Adds evidence, each piece once, and with `entry` what is to be in the audit. Survives the loss of power. How many
-    /// pieces are new.
+    /// Records consents, each once, and adds `entry` to the audit log. Survives a power loss. Returns the number of new
+    /// consents.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn record(
         &self,
         consents: &[Consent],
@@ -184,7 +190,10 @@ impl Consents {
         .await
     }
 
-    /// Everything that these numbers said, on whatever channel, at most so much of it.
+    /// Returns all consents of these numbers on every channel, up to a maximum.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn of_numbers(
         &self,
         account_sid: &str,
@@ -199,7 +208,10 @@ impl Consents {
         .await
     }
 
-    /// A page of an account's, in the order of numbers, the earliest of each first.
+    /// Returns a page of an account's consents, ordered by number, the earliest of each number first.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn list(&self, page: &ConsentsPage<'_>) -> Result<Vec<Consent>, StoreError> {
         let ([number, channel, category, state, id], at_ms) = match page.after {
             Some(Cursor::Consent { number, channel, category, at_ms, state, id }) => {
@@ -228,7 +240,11 @@ impl Consents {
         .await
     }
 
-    /// When a person, by any of these numbers, last wrote on a channel to each number of ours; as far as it is written.
+    /// Returns for each of our numbers the time, in milliseconds, at which a contact with these numbers last wrote to it on
+    /// a channel. Pending events are not included.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn last_inbound(
         &self,
         account_sid: &str,

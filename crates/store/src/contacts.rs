@@ -1,5 +1,5 @@
-//! Which numbers and user ids belong to one contact, as the database has it: linked when a webhook names both, read for every
-//! question about a person. What a link is worth is decided in [`twilio_edge_domain::contact`].
+//! Contacts in the database: the numbers and user ids that belong to one person. They are linked when a webhook names both,
+//! and read for every query about a person. [`twilio_edge_domain::contact`] decides what a link proves.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use twilio_edge_domain::{
     phone,
 };
 
-/// Links that need not be written again, at most, and for how long: others may have erased them.
+/// Number of links that are cached as already written, and milliseconds for which they are: other sidecars may erase them.
 const MOST_KNOWN: usize = 50_000;
 const KNOWN_FOR_MS: i64 = 60_000;
 
@@ -28,7 +28,7 @@ const ADD: &str = "
     INSERT INTO contact_links (tenant, number, other, is_certain, linked_at_ms) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (tenant, number, other) DO NOTHING";
 
-/// A link stays while somebody may not be written to: the promise reaches both.
+/// A link remains while one of its ids is suppressed, because the suppression covers both.
 const FORGET: &str = "
     DELETE FROM contact_links WHERE tenant = $1 AND (number = $2 OR other = $2)
         AND NOT EXISTS (SELECT 1 FROM suppressions WHERE suppressions.tenant = $1 AND suppressed
@@ -48,7 +48,7 @@ struct Known {
     since_ms: i64,
 }
 
-/// One direction of a link, as the database has it.
+/// One direction of a stored link.
 #[derive(Debug, FromRow)]
 pub(super) struct Row {
     number: String,
@@ -67,11 +67,10 @@ impl Contacts {
         Contacts { database, timeout, known: Arc::default() }
     }
 
-    /// Records links. They survive the loss of power when it returns; one that is known costs nothing.
+    /// Records links. They survive a power loss when the call returns; a known link costs nothing.
     ///
     /// # Errors
-    ///
-    /// The database is unavailable; nothing may have been recorded.
+    /// `StoreError` when the database is unavailable or the transaction fails; it may have recorded no link.
     pub async fn link(&self, links: Vec<Link>, now_ms: i64) -> Result<(), StoreError> {
         let new: Vec<Link> = links.into_iter().filter(|link| !self.knows(link, now_ms)).collect();
         if new.is_empty() {
@@ -120,7 +119,10 @@ impl Contacts {
         Ok(())
     }
 
-    /// Returns everything under which a person may be known.
+    /// Returns every number and id under which a person may be known.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn keys(&self, account_sid: &str, number: &str) -> Result<Keys, StoreError> {
         self.bounded(async {
             let own = phone::spellings(number);
@@ -153,7 +155,7 @@ impl Contacts {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        // Nothing panics while it holds this.
+        // No code panics while it holds this lock.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,7 +170,7 @@ impl Contacts {
     }
 }
 
-/// As [`Contacts::keys`], within a transaction.
+/// Returns the same as [`Contacts::keys`], within a transaction.
 pub(super) async fn keys(
     tx: &mut Transaction,
     account_sid: &str,
@@ -194,7 +196,7 @@ async fn ties(
     Ok(rows.into_iter().map(Tie::from).collect())
 }
 
-/// Removes the links of a person who is to be forgotten.
+/// Removes the links of a person whose data is erased.
 pub(super) async fn forget(
     tx: &mut Transaction,
     account_sid: &str,

@@ -1,5 +1,5 @@
-//! One database, whichever it is: a transaction, and a statement by name with its rows as JSON. With `reader.rs` the only
-//! file that knows there are two kinds; it knows nothing of what the statements are for.
+//! Database, either SQLite or PostgreSQL: transactions, and statements by name with their rows as JSON. Only this file and
+//! `reader.rs` know that there are two kinds. This module must not know what the statements are for.
 
 use serde::Serialize;
 use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
@@ -18,7 +18,7 @@ use crate::{
 };
 use twilio_edge_platform::{config, metrics::Connections};
 
-/// What a commit has to survive before it is answered.
+/// Failure that a commit survives once it is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
     /// The end of our process.
@@ -27,7 +27,7 @@ pub(super) enum Durability {
     Power,
 }
 
-/// A value of a statement, in its place.
+/// Positional parameter of a statement.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Bind<'a> {
     Text(&'a str),
@@ -51,7 +51,7 @@ pub(super) enum Database {
 }
 
 impl Database {
-    /// Reaches the database and brings its tables up to date.
+    /// Connects to the database and migrates its schema.
     pub(super) async fn open(settings: &config::Database) -> Result<Database, StoreError> {
         match settings.url.expose().starts_with("sqlite:") {
             true => Sqlite::open(settings).await.map(Database::Sqlite),
@@ -59,7 +59,7 @@ impl Database {
         }
     }
 
-    /// Reaches the database for a short while, beside whoever serves from it.
+    /// Connects to the database for a command, beside the sidecar that uses it.
     pub(super) async fn open_beside(settings: &config::Database) -> Result<Database, StoreError> {
         match settings.url.expose().starts_with("sqlite:") {
             true => Sqlite::open_beside(settings).await.map(Database::Sqlite),
@@ -101,7 +101,7 @@ impl Database {
         })
     }
 
-    /// Runs a statement over `rows` that changes nothing, and returns what it found. Waits for no writer.
+    /// Executes a read-only statement over `rows` and returns the rows found. Does not wait for writers.
     pub(super) async fn read<R>(
         &self,
         statement: &'static str,
@@ -121,7 +121,7 @@ impl Database {
         })
     }
 
-    /// Runs a statement with these values that changes nothing, and returns what it found. Waits for no writer.
+    /// Executes a read-only statement with these values and returns the rows found. Does not wait for writers.
     pub(super) async fn read_bound<R>(
         &self,
         statement: &'static str,
@@ -140,7 +140,7 @@ impl Database {
         })
     }
 
-    /// What is known of these webhooks, and who of these people is suppressed. Reads only, and waits for no writer.
+    /// Reads the leases of these webhooks and the suppressions of these people. Does not wait for writers.
     pub(super) async fn look_up(
         &self,
         keys: &[&str],
@@ -157,7 +157,7 @@ impl Database {
         }
     }
 
-    /// Writes events, each key once. Durable when it returns.
+    /// Writes events, each key once. Durable on return.
     pub(super) async fn keep_events(
         &self,
         events: &[Event<'_>],
@@ -179,7 +179,7 @@ impl Database {
         }
     }
 
-    /// How many connections there are: for quick commits, and for durable ones.
+    /// Returns the connection counts of the two pools: quick commits and durable commits.
     pub(super) fn connections(&self) -> [Connections; 2] {
         match self {
             Database::Sqlite(Sqlite { quick, durable, asking, .. }) => {
@@ -196,7 +196,7 @@ impl Database {
         }
     }
 
-    /// Answers when the database can be read.
+    /// Checks that the database can be read.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         const PING: &str = "SELECT 1";
         match self {
@@ -227,14 +227,14 @@ impl Database {
     }
 }
 
-/// A transaction under way; rolled back when dropped. SQLite's also holds its turn as the writer.
+/// Open transaction, rolled back when dropped. With SQLite it also holds the writer lock.
 pub(super) enum Transaction {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>, OwnedMutexGuard<()>),
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
 }
 
 impl Transaction {
-    /// Runs a statement over `rows` and returns what it found. Does nothing when there are none.
+    /// Executes a statement over `rows` and returns the rows found. Does nothing without rows.
     pub(super) async fn fetch<R>(
         &mut self,
         statement: &'static str,
@@ -257,7 +257,7 @@ impl Transaction {
         })
     }
 
-    /// Runs a statement over `rows`. Does nothing when there are none.
+    /// Executes a statement over `rows`. Does nothing without rows.
     pub(super) async fn execute(
         &mut self,
         statement: &'static str,
@@ -278,7 +278,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// As [`Database::look_up`], within this transaction.
+    /// Does the same as [`Database::look_up`], within this transaction.
     pub(super) async fn look_up(
         &mut self,
         keys: &[&str],
@@ -290,7 +290,7 @@ impl Transaction {
         }
     }
 
-    /// As [`Database::keep_events`], within this transaction.
+    /// Does the same as [`Database::keep_events`], within this transaction.
     pub(super) async fn keep_events(
         &mut self,
         events: &[Event<'_>],
@@ -304,7 +304,7 @@ impl Transaction {
         }
     }
 
-    /// Runs a statement with these values and returns what it found.
+    /// Executes a statement with these values and returns the rows found.
     pub(super) async fn fetch_bound<R>(
         &mut self,
         statement: &'static str,
@@ -323,7 +323,7 @@ impl Transaction {
         })
     }
 
-    /// Runs a statement with these values; how many rows it changed.
+    /// Executes a statement with these values. Returns the number of changed rows.
     pub(super) async fn execute_bound(
         &mut self,
         statement: &'static str,

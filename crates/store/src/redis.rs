@@ -1,9 +1,9 @@
-//! Leases in Redis, for many sidecars. A key holds the record of one webhook as text; the domain reads it, decides, and
-//! what it decided is written back if nobody else was faster. Nearly every claim is of a webhook nobody has heard of, and
-//! for that one plain command does both: set it if there is none, else tell what is there.
+//! Lease store in Redis, for many sidecars. A key holds the record of one webhook as text. The domain reads it and decides;
+//! the result is written back if the record has not changed meanwhile. Nearly every claim is of an unknown webhook. For
+//! that case one plain command does both: it sets the record if there is none, else it returns the existing one.
 //!
-//! Each batch is a few pipelines with one short time limit. After a failure Redis is left alone for a while:
-//! otherwise each batch of a long outage would wait for the limit again.
+//! Each batch is a few pipelines with one short timeout. After a failure the store does not use Redis for a while;
+//! otherwise each batch of a long outage would wait for the timeout again.
 
 mod record;
 
@@ -34,7 +34,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::config;
 
-/// How often a record may change under our hands before we leave the webhook to those who change it.
+/// Number of conflicts on a record after which its webhook is left to the other sidecars.
 const TRIES: usize = 8;
 
 #[derive(Clone)]
@@ -43,13 +43,13 @@ pub(super) struct Redis {
     amend: Arc<Script>,
     timeout: Duration,
     retry_after_ms: i64,
-    /// Left alone until then, in milliseconds since 1970; 0 while all is well.
+    /// Time until which Redis is not used, in milliseconds since 1970; 0 while it is available.
     away_until_ms: Arc<AtomicI64>,
     periods: Periods,
     keep_ms: i64,
 }
 
-/// What a webhook's key holds.
+/// Content of a webhook's key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Found {
     text: String,
@@ -57,14 +57,14 @@ struct Found {
 }
 
 impl Redis {
-    /// Does not wait for Redis to be there: it may come and go at any time.
+    /// Creates the client without waiting for Redis, which may become available or unavailable at any time.
     pub(super) fn open(
         settings: &config::Redis,
         periods: Periods,
         recall_ms: i64,
     ) -> Result<Redis, StoreError> {
         let timeout = Duration::from_millis(settings.timeout_ms);
-        // No retries and no queueing inside the client: what it cannot do now, SQL does.
+        // No retries and no queueing in the client: SQL handles what Redis cannot do now.
         let limits = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout))
@@ -82,7 +82,7 @@ impl Redis {
         })
     }
 
-    /// Takes each lease as far as Redis knows, in order.
+    /// Claims each lease as far as Redis knows, in order.
     pub(super) async fn claim(
         &self,
         webhooks: &[&Webhook],
@@ -115,7 +115,7 @@ impl Redis {
             let Some(slot) = taken.get_mut(place) else { continue };
             *slot = match answer {
                 Some((claimed, before, after)) => Taken { claimed, before, after },
-                // Others are at it: ask again.
+                // Other sidecars are changing the record; the caller retries.
                 None => Taken {
                     claimed: Claimed::InFlight,
                     before: Record::default(),
@@ -126,7 +126,7 @@ impl Redis {
         Ok(taken)
     }
 
-    /// Gives each lease back as far as Redis knows, in order.
+    /// Releases each lease as far as Redis knows, in order.
     pub(super) async fn release(
         &self,
         settles: &[&SettlementInput],
@@ -152,7 +152,7 @@ impl Redis {
         given_back.ok_or_else(|| StoreError::Away("too many change one webhook".into()))
     }
 
-    /// Puts each record's new version where the old one is; which of them it was.
+    /// Replaces each record if it still equals the old version. Returns for each change whether it was applied.
     pub(super) async fn amend(
         &self,
         changes: &[(&str, &Record, Record)],
@@ -166,8 +166,8 @@ impl Redis {
         Ok(found.into_iter().map(|found| found.is_none()).collect())
     }
 
-    /// What is kept under these names that are none of webhooks, in order, and the time of Redis in milliseconds since 1970: the
-    /// same for every sidecar.
+    /// Returns the values of these names, which are not of webhooks, in order, and the time of Redis in milliseconds since
+    /// 1970, which is the same for every sidecar.
     pub(super) async fn kept(
         &self,
         names: &[String],
@@ -189,7 +189,8 @@ impl Redis {
         Ok((found, seconds.saturating_mul(1000).saturating_add(micros / 1000)))
     }
 
-    /// Stores what the ledger has as accepted. The first answer stays, as in the ledger: a later one is taken back.
+    /// Stores the claims that the ledger has as accepted. The first response stays, as in the ledger; a later one is
+    /// undone.
     pub(super) async fn commit(
         &self,
         settles: &[&SettlementInput],
@@ -225,19 +226,19 @@ impl Redis {
         Ok(())
     }
 
-    /// Whether it is left alone after a failure, or was not asked again since.
+    /// Returns whether Redis has failed and has not answered since.
     pub(super) fn is_away(&self) -> bool {
         self.away_until_ms.load(Ordering::Relaxed) != 0
     }
 
-    /// Puts a record at a webhook's key, for as long as it is of use.
+    /// Returns the command that sets a webhook's record, with its lifetime.
     fn set(&self, dedupe_key: &str, record: &Record) -> Result<Cmd, StoreError> {
         Ok(self.set_text(dedupe_key, &text(record)?))
     }
 
     fn set_text(&self, dedupe_key: &str, text: &str) -> Cmd {
         let key = key(dedupe_key);
-        // With room for all of it: one is made for each claim.
+        // Allocates the whole command at once, because each claim needs one.
         let mut set =
             Cmd::with_capacity(7, key.len().saturating_add(text.len()).saturating_add(64));
         set.arg("SET").arg(key).arg(text).arg("PX").arg(self.keep_ms);
@@ -254,8 +255,8 @@ impl Redis {
         }
     }
 
-    /// Reads records, lets `change` decide on each and writes it back, until nobody else was faster. By place: what was
-    /// decided, on what, and what is there now; none where others were faster too often.
+    /// Reads records, lets `change` decide on each one and writes it back, until no other sidecar changed it meanwhile.
+    /// Returns by position the decision, the record before and the record now; `None` after too many conflicts.
     async fn change<'a, T>(
         &self,
         mut found: Vec<(usize, Found)>,
@@ -294,7 +295,7 @@ impl Redis {
         Ok(decided)
     }
 
-    /// Writes each new text where the old one is, and keeps it for so long; what is there instead.
+    /// Writes each new text if the old one is still there, with its lifetime. Returns the text that is there instead.
     pub(super) async fn swap(
         &self,
         swaps: &[(&str, String, String)],
@@ -309,7 +310,7 @@ impl Redis {
         self.send_scripts(&pipeline, swaps.len(), now_ms).await
     }
 
-    /// A restarted Redis knows no script: it is told, and asked again. To do either twice changes nothing.
+    /// Loads the script into a restarted Redis and repeats the pipeline. Executing either one twice changes nothing.
     async fn send_scripts(
         &self,
         pipeline: &Pipeline,
@@ -340,7 +341,7 @@ impl Redis {
         counted(self.judge(answer, now_ms)?, expected)
     }
 
-    /// What Redis answers in time, unless it is left alone.
+    /// Returns the answer of Redis within the timeout, unless Redis is unavailable.
     async fn query<T: redis::FromRedisValue>(
         &self,
         pipeline: &Pipeline,
@@ -397,6 +398,6 @@ fn counted(
 }
 
 fn key(dedupe_key: &str) -> String {
-    // One for each claim: joined, not formatted.
+    // Concatenated instead of formatted, because each claim needs a key.
     ["twilio-edge:{", dedupe_key, "}"].concat()
 }

@@ -1,6 +1,6 @@
-//! What is taken out of the ledger, and what is deleted from it: in small transactions that anybody may interrupt, each of
-//! which notes how far it got. Rows are found by the indexes that are there for reading; none carries a mark that it
-//! waits. When something is due is the domain's business.
+//! Retention: redaction and deletion in the ledger. It runs in small transactions that can be interrupted at any time; each
+//! one records its progress. Rows are found by the indexes that reads use; no row carries a mark that it is due. The domain
+//! decides when something is due.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 use twilio_edge_domain::sweep_counts::Swept;
@@ -21,10 +21,11 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::config;
 
-/// Nothing is kept for less than an hour without being taken out before it is written, so until then a row is in time.
+/// Age in milliseconds from which a written row counts as late. No retention period is below an hour without redaction
+/// before the write, so a younger row is in time.
 const LATE_MS: i64 = 1_800_000;
 
-/// What is deleted at a time of what is small.
+/// Number of small rows to delete at a time.
 const SMALL: i64 = 1000;
 
 macro_rules! found {
@@ -42,7 +43,7 @@ macro_rules! found {
     };
 }
 
-/// `$1` account, `$2` and `$3` the place to go on from, `$4` until, `$5` how many.
+/// `$1` is the account, `$2` and `$3` the position to continue from, `$4` the end, `$5` the maximum number of rows.
 macro_rules! forward {
     ($which:literal) => {
         concat!(
@@ -56,7 +57,7 @@ pub(super) use {forward, found};
 
 pub(super) const OF_ACCOUNT: &str = forward!("");
 
-/// Each account once: from one to the next in the index, not through all rows.
+/// Returns each account once. The query jumps from account to account in the index instead of scanning all rows.
 pub(super) const ACCOUNTS: &str = "
     WITH RECURSIVE accounts(account_sid) AS (
         SELECT min(account_sid) FROM events WHERE received_at_ms IS NOT NULL
@@ -66,7 +67,7 @@ pub(super) const ACCOUNTS: &str = "
         FROM accounts WHERE accounts.account_sid IS NOT NULL)
     SELECT account_sid FROM accounts WHERE account_sid IS NOT NULL";
 
-/// The first row after a place: `$1` account, `$2` and `$3` the place.
+/// Returns the first row after a position: `$1` is the account, `$2` and `$3` the position.
 pub(super) const FIRST_AFTER: &str = "
     SELECT received_at_ms FROM events
     WHERE account_sid = $1 AND received_at_ms >= $2 AND (received_at_ms > $2 OR dedupe_key > $3)
@@ -75,7 +76,8 @@ pub(super) const FIRST_AFTER: &str = "
 const PROGRESS: &str =
     "SELECT part, through_ms, through_key FROM retention WHERE account_sid = $1 AND part = $2";
 
-/// What nothing has happened to since and nobody is owed, by when it was heard; `$1` account, `$2` until, `$3` how many.
+/// Deletes rows without later changes and open deliveries, by time of arrival. `$1` is the account, `$2` the end, `$3` the
+/// maximum number of rows.
 pub(super) const DELETE_OLD: &str = "
     DELETE FROM events WHERE dedupe_key IN (SELECT dedupe_key FROM events
         WHERE account_sid = $1 AND received_at_ms <= $2
@@ -90,21 +92,21 @@ pub(super) const DELETE_UNHEARD: &str = "
         WHERE received_at_ms IS NULL AND settled_at_ms <= $2 AND account_sid = $1
         ORDER BY settled_at_ms LIMIT $3)";
 
-/// Entries are made in the order of time: `$1` until, `$2` how many.
+/// Audit entries are in order of time: `$1` is the end, `$2` the maximum number of rows.
 pub(super) const DELETE_AUDIT: &str = "
     DELETE FROM audit WHERE at_ms <= $1 AND id IN (SELECT id FROM audit ORDER BY id LIMIT $2)";
 
-/// `$1` now, `$2` how many.
+/// `$1` is now, `$2` the maximum number of rows.
 pub(super) const FORGET_ENDINGS: &str = "
     DELETE FROM endings WHERE (dedupe_key, claim_id) IN
         (SELECT dedupe_key, claim_id FROM endings WHERE forget_at_ms <= $1 LIMIT $2)";
 
-/// `$1` until when, `$2` how many. What waits and what was given up is never forgotten.
+/// `$1` is the end, `$2` the maximum number of rows. Waiting deliveries and dead letters are never deleted.
 pub(super) const FORGET_DELIVERIES: &str = "
     DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries
         WHERE state IN ('done', 'discarded') AND ended_at_ms <= $1 LIMIT $2)";
 
-/// A webhook, as far as it can be redacted.
+/// Webhook with the columns that redaction uses.
 #[derive(Debug, FromRow)]
 pub(super) struct FoundRow {
     pub(super) dedupe_key: String,
@@ -114,9 +116,9 @@ pub(super) struct FoundRow {
     theirs: Option<String>,
     channel: Option<String>,
     redacted: i64,
-    /// When something last happened to it.
+    /// Time of the last change.
     pub(super) last_ms: i64,
-    /// Whether a sink has not got it yet, or the archive.
+    /// Whether a delivery to a sink or the archive is open.
     pub(super) owed: bool,
 }
 
@@ -150,12 +152,12 @@ struct Rewound<'a> {
     at_ms: i64,
 }
 
-/// Takes parts out of one ledger.
+/// Redacts and deletes rows of one ledger.
 #[derive(Debug, Clone)]
 pub struct Sweeper {
     pub(super) database: Database,
     timeout: Duration,
-    /// What is younger may still have copies under way.
+    /// Copies of webhooks younger than this, in milliseconds, may still arrive.
     pub(super) result_ms: i64,
 }
 
@@ -164,12 +166,15 @@ impl Sweeper {
         Sweeper { database, timeout, result_ms }
     }
 
-    /// Reaches the ledger for a command, beside the sidecar that may have it open.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(
         settings: &config::Database,
         leases: &config::Leases,
     ) -> Result<Sweeper, StoreError> {
-        // A command has time: it waits for the sidecar's writes rather than failing.
+        // A command is not urgent: it waits for the sidecar's writes instead of failing.
         let timeout_ms = settings.timeout_ms.max(settings.connect_timeout_ms);
         let patient = config::Database { timeout_ms, ..settings.clone() };
         let database = Database::open_beside(&patient).await?;
@@ -177,12 +182,15 @@ impl Sweeper {
         Ok(Sweeper::of(database, Duration::from_millis(timeout_ms), result_ms))
     }
 
-    /// Ends its connections. Only for one that was opened by [`Sweeper::open`].
+    /// Closes the connections. Only for an instance from [`Sweeper::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// Everybody of whom there is something.
+    /// Returns all accounts with webhooks.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn accounts(&self) -> Result<Vec<String>, StoreError> {
         self.bounded(async {
             let found: Vec<(String,)> = self.database.read_bound(ACCOUNTS, &[]).await?;
@@ -191,7 +199,10 @@ impl Sweeper {
         .await
     }
 
-    /// Takes what is due out of the next `most` rows of an account. Does nothing while somebody else is at it.
+    /// Redacts the due parts of the next `most` rows of an account. Does nothing while another sidecar redacts them.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn redact(
         &self,
         account_sid: &str,
@@ -213,7 +224,7 @@ impl Sweeper {
             if places.len() < parts.len() {
                 return Ok(Swept::default());
             }
-            // Parts that were not always due together are at different places: from the first one on it is done again.
+            // Parts with different progress are redacted again from the earliest position.
             let from = places.iter().map(Place::order).min().unwrap_or((0, ""));
             let binds = [
                 Bind::Text(account_sid),
@@ -229,7 +240,7 @@ impl Sweeper {
                 _ => (due.until_ms, String::new()),
             };
             let mut swept = Swept { found: found.len(), more, ..Swept::default() };
-            // What a sink is owed stays whole. When that is over, whoever ends it has the row looked at again.
+            // A row with an open delivery stays complete. The end of that delivery moves the progress back to the row.
             let found = found.into_iter().filter(|row| !row.owed).collect();
             let rows = self.plan(found, &due.plan, key, now_ms, &mut swept);
             tx.execute(statements.redact_events, &rows).await?;
@@ -246,7 +257,10 @@ impl Sweeper {
         .await
     }
 
-    /// Deletes up to `most` rows of an account that nothing has happened to since `until_ms`.
+    /// Deletes up to `most` rows of an account that have not changed since `until_ms`.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn delete(
         &self,
         account_sid: &str,
@@ -266,7 +280,10 @@ impl Sweeper {
         .await
     }
 
-    /// When the oldest row came that still has this part, if it ever had it: none when there is no such row.
+    /// Returns the arrival time of the oldest row that may still have this part; `None` without such a row.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn oldest(&self, account_sid: &str, part: Part) -> Result<Option<i64>, StoreError> {
         self.bounded(async {
             let binds = [Bind::Text(account_sid), Bind::Text(part.as_str())];
@@ -283,8 +300,11 @@ impl Sweeper {
         .await
     }
 
-    /// Deletes how claims and deliveries ended that nobody can ask about any more, what was answered to requests that are not
-    /// told again, and what was entered into the audit until `audit_until_ms`: a bounded number of each. How many.
+    /// Deletes a bounded number of each: ends of claims and deliveries that are no longer needed, expired idempotency keys,
+    /// and audit entries until `audit_until_ms`. Returns the number of deleted rows.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn forget(
         &self,
         audit_until_ms: Option<i64>,
@@ -308,7 +328,7 @@ impl Sweeper {
         .await
     }
 
-    /// What is to be written of each row that something is taken out of, in the order of their keys.
+    /// Returns the new content of each row that is redacted, in key order.
     pub(super) fn plan(
         &self,
         found: Vec<FoundRow>,
@@ -357,7 +377,7 @@ impl Sweeper {
     }
 }
 
-/// Of each account, when the first came of what may have been passed by: received at these times, and changed only now.
+/// Returns for each account the earliest arrival time of rows that change late, which the progress may have passed.
 pub(super) fn late<'a>(
     rows: impl Iterator<Item = (&'a str, Option<i64>)>,
     now_ms: i64,
@@ -372,7 +392,7 @@ pub(super) fn late<'a>(
     late
 }
 
-/// Has what was received at these times, and is changed only now, looked at once more.
+/// Moves the progress of retention back to these late rows.
 pub(super) async fn rewind(
     tx: &mut Transaction,
     statement: &'static str,
@@ -387,7 +407,7 @@ pub(super) async fn rewind(
 }
 
 impl FoundRow {
-    /// Whether it is about this person.
+    /// Returns whether the webhook is about this contact.
     pub(super) fn is_of(&self, number: &Number) -> bool {
         self.theirs.as_ref() == Some(&number.number)
             && (number.channel.is_none() || self.channel == number.channel)
@@ -461,7 +481,7 @@ mod tests {
         }
     }
 
-    /// What was received so long ago, and is written only now.
+    /// Returns a row received so many days ago and written now.
     fn row(sid: &str, days: i64) -> EventRow {
         let identity = Identity {
             class: Class::Inbound,

@@ -1,6 +1,6 @@
-//! One webhook's record as Redis keeps it, and back: a JSON list, `[[1,1764,1791],{"h":["c1",1771]},[]]`, because names
-//! would be most of it. A text that says nothing to us is of another version, and stands for no record: the ledger
-//! is asked anyway. Knows nothing of Redis.
+//! Codec of webhook records in Redis: a JSON list, `[[1,1764,1791],{"h":["c1",1771]},[]]`, because field names would be
+//! most of its size. A text that cannot be decoded is of another version and counts as no record: the ledger is asked
+//! anyway. This module must not know Redis.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::StoreError;
 use twilio_edge_domain::lease::{Ending, Hold, Lease, Record};
 
-/// The lease's attempt, when it was first heard of and from when on it is forgotten; its hold; how its claims ended.
+/// The lease's attempt, the time of its first arrival and the time at which it is forgotten; its hold; the ends of its
+/// claims.
 #[derive(Serialize, Deserialize)]
 struct Written<'a>(
     Option<(u32, i64, i64)>,
@@ -17,16 +18,16 @@ struct Written<'a>(
     #[serde(borrow)] Vec<Ended<'a>>,
 );
 
-/// A [`Hold`].
+/// Encoded [`Hold`].
 #[derive(Serialize, Deserialize)]
 enum Held<'a> {
-    /// By nobody.
+    /// Held by no claim.
     #[serde(rename = "f")]
     Free,
-    /// By a claim, until a time.
+    /// Held by a claim, until a time.
     #[serde(rename = "h")]
     By(#[serde(borrow)] Cow<'a, str>, i64),
-    /// Done by a claim, with an answer.
+    /// Completed by a claim, with a response.
     #[serde(rename = "d")]
     Done(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Option<Cow<'a, str>>),
 }
@@ -34,7 +35,7 @@ enum Held<'a> {
 #[derive(Serialize, Deserialize)]
 struct Ended<'a>(#[serde(borrow)] Cow<'a, str>, How);
 
-/// An [`Ending`].
+/// Encoded [`Ending`].
 #[derive(Serialize, Deserialize)]
 enum How {
     #[serde(rename = "f")]
@@ -45,7 +46,7 @@ enum How {
     Superseded,
 }
 
-/// Nothing for a record that says nothing.
+/// Encodes a record; empty for the default record.
 pub(super) fn text(record: &Record) -> Result<String, StoreError> {
     if *record == Record::default() {
         return Ok(String::new());
@@ -71,7 +72,7 @@ pub(super) fn text(record: &Record) -> Result<String, StoreError> {
     serde_json::to_string(&written).map_err(|error| StoreError::Refused(error.to_string()))
 }
 
-/// None for what is not ours.
+/// Decodes a record. Returns `None` for a text of another version.
 pub(super) fn read(text: &str) -> Option<Record> {
     let Written(lease, held, ended) = serde_json::from_str(text).ok()?;
     let hold = match held {
