@@ -1,5 +1,6 @@
-//! Who is on the other side: Twilio's `From` and `To`, taken apart into a channel and an address; and the same as people and
-//! applications write it. Knows the spelling only; what an address may be sent is decided elsewhere.
+//! Addresses of contacts and senders: Twilio's `From` and `To`, split into a channel and a number or id, and the
+//! spellings that people and applications use. This module knows only the syntax; other modules decide which messages
+//! an address may receive.
 
 use std::fmt;
 
@@ -8,25 +9,25 @@ use crate::{
     phone::{self, Region},
 };
 
-/// Longest address kept, in bytes. E.164 has 16; the ids of other channels are well below this.
+/// Maximum length of a stored address, in bytes. E.164 has 16; the ids of other channels are well below this.
 const MAX_BYTES: usize = 255;
 
 /// One end of a conversation: `whatsapp:+15551234567` is (`whatsapp`, `+15551234567`).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
-    /// Lower case; `sms` when Twilio wrote no prefix.
+    /// Channel in lower case; `sms` when Twilio wrote no prefix.
     pub channel: String,
     /// E.164 on phone channels, a short code, or the channel's own id.
     pub number: String,
 }
 
 impl Address {
-    /// Reads a `From` or `To`; none when there is nothing to answer to.
+    /// Parses a `From` or `To`. Returns `None` when it contains no usable address.
     pub fn parse(raw: &str) -> Option<Address> {
         let raw = raw.trim();
         let (channel, number) = raw.split_once(':').unwrap_or(("sms", raw));
         let (channel, number) = (channel.trim().to_ascii_lowercase(), number.trim());
-        // Two of them in each claim, and nearly always plain ASCII.
+        // Each claim has two addresses, nearly always plain ASCII.
         let has_control = |part: &str| match part.is_ascii() {
             true => part.bytes().fold(false, |found, byte| found | byte.is_ascii_control()),
             false => part.chars().any(char::is_control),
@@ -35,9 +36,9 @@ impl Address {
         (fits(&channel) && fits(number)).then(|| Address { channel, number: number.to_owned() })
     }
 
-    /// Reads what came by API, command line or list: `whatsapp:+1 555 123 4567`, or the number alone with its channel
-    /// beside it (`sms` if nobody says). A number is made E.164; a short code, a WhatsApp user id and the ids of other channels
-    /// stay.
+    /// Parses an address from the API, the command line or a list: `whatsapp:+1 555 123 4567`, or the number alone with
+    /// its channel in `channel` (`sms` if that is missing). Phone numbers are normalized to E.164; a short code, a
+    /// WhatsApp user id and the ids of other channels stay unchanged.
     pub fn given(
         text: &str,
         channel: Option<&str>,
@@ -74,7 +75,7 @@ impl Address {
                 ));
             }
             "sms" | "mms" | contact::CHANNEL => phone::e164(number, region)?,
-            // Agents have names there, people have numbers.
+            // RCS agents have names, contacts have numbers.
             "rcs" if !number.starts_with(char::is_alphabetic) => phone::e164(number, region)?,
             _ => number.to_owned(),
         };
@@ -83,26 +84,26 @@ impl Address {
         })
     }
 
-    /// Reads the address of a person about whom something is recorded: as [`Address::given`], or as Twilio may have written it.
-    /// The person may have written to us from a number that no numbering plan has.
+    /// Parses the address of a contact for a suppression or a consent: as [`Address::given`], or as Twilio may have
+    /// written it. The contact may have written to us from a number that no numbering plan contains.
     ///
     /// # Errors
     ///
-    /// Says what [`Address::given`] finds wrong.
+    /// Returns the error of [`Address::given`].
     pub fn recordable(
         text: &str,
         channel: Option<&str>,
         region: Option<Region>,
     ) -> Result<Address, String> {
-        // A user id is of one channel only, and needs no prefix.
+        // Only one channel has user ids, so they need no prefix.
         let of_id = contact::is_user_id(text.trim()).then_some(contact::CHANNEL);
         let channel = channel.or(of_id);
         let written = |problem| Address::as_twilio_writes(text, channel).ok_or(problem);
         Address::given(text, channel, region).or_else(written)
     }
 
-    /// Reads an address as Twilio may have written it in a webhook: a number of any numbering plan, in E.164 but for blanks and
-    /// punctuation. For whoever may be named though the plan of today does not know the number.
+    /// Parses an address as Twilio may have written it in a webhook: a number in E.164 apart from blanks and
+    /// punctuation, also one that the current numbering plan does not contain.
     pub fn as_twilio_writes(text: &str, channel: Option<&str>) -> Option<Address> {
         let address = match text.contains(':') {
             true => Address::parse(text)?,
@@ -114,8 +115,8 @@ impl Address {
         channel.is_none_or(is_of).then_some(Address { number, ..address })
     }
 
-    /// Reads an address exactly as a webhook may name it: also a sender such as `O'Reilly` or `12`, which no caller may invent.
-    /// Only for an address that the database is asked about.
+    /// Parses an address exactly as a webhook may contain it, including senders such as `O'Reilly` or `12`, which
+    /// callers cannot create. Use it only for addresses that are then looked up in the database.
     pub fn as_in_webhook(text: &str, channel: Option<&str>) -> Option<Address> {
         let written = Address::as_twilio_writes(text, channel);
         written.or_else(|| match (text.contains(':'), channel) {
@@ -125,7 +126,7 @@ impl Address {
         })
     }
 
-    /// As Twilio writes it: without a prefix on `sms`.
+    /// Returns the address as Twilio writes it: `sms` has no prefix.
     pub fn written(&self) -> String {
         match self.channel.as_str() {
             "sms" => self.number.clone(),
@@ -134,7 +135,7 @@ impl Address {
     }
 }
 
-/// A person's address must not reach a log whole: the channel, and the last two characters.
+/// Shows the channel and the last two characters only, because a contact's full address must not reach a log.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let skipped = self.number.chars().count().saturating_sub(2);

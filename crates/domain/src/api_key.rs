@@ -1,9 +1,10 @@
-//! What an API key looks like, what is kept of it, and what its scope permits. Knows no store, no clock and no source of
-//! random bytes.
+//! API keys: their syntax, their stored part and the permissions of their scope. This module knows no store, no clock
+//! and no source of random bytes.
 //!
-//! `twilio_edge_<id>_<secret>`: the prefix is found by scanners for leaked secrets, the id finds the row, and of the
-//! secret only SHA-256 is kept. That is enough: a slow password hash protects what people choose, which can be guessed;
-//! nobody guesses 256 random bits, and a slow hash would only make every request, and every forged one, expensive.
+//! A key is `twilio_edge_<id>_<secret>`. Scanners for leaked secrets recognize the prefix, and the id finds the row.
+//! Only the SHA-256 of the secret is stored. That is enough: a slow password hash protects secrets that people choose,
+//! because those can be guessed. A secret of 256 random bits cannot be guessed, and a slow hash would only make every
+//! request, forged ones included, expensive.
 
 use std::fmt;
 
@@ -15,26 +16,26 @@ const PREFIX: &str = "twilio_edge_";
 const ID_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
 
-/// Random bytes a new key takes.
+/// Number of random bytes for a new key.
 pub const RANDOM_BYTES: usize = ID_BYTES + SECRET_BYTES;
 
-/// What a key permits.
+/// Permissions of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// A filter: claims, settlements, the accounts' keys.
+    /// A filter: claims, settlements, the keys of the accounts.
     Edge,
     /// An application: the API of the main listener.
     App,
-    /// An administrator: keys and audit, and what an application may.
+    /// An administrator: keys and audit log, and everything that an application may do.
     Admin,
 }
 
 impl Scope {
-    /// All of them.
+    /// Every scope.
     pub const ALL: [Scope; 3] = [Scope::Edge, Scope::App, Scope::Admin];
 
-    /// As it is written everywhere.
+    /// Returns the word used in the API, the settings and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Scope::Edge => "edge",
@@ -43,7 +44,7 @@ impl Scope {
         }
     }
 
-    /// Whether a key of this scope may do what takes `needed`.
+    /// Returns whether a key of this scope has the permissions of `needed`.
     pub fn permits(self, needed: Scope) -> bool {
         self == needed || (self, needed) == (Scope::Admin, Scope::App)
     }
@@ -64,17 +65,17 @@ impl TryFrom<String> for Scope {
     }
 }
 
-/// A new key: the only time all of it is known.
+/// New key: the only value that contains the whole token.
 pub struct Minted {
-    /// Its public part.
+    /// Public part.
     pub id: String,
-    /// What its owner sends as `Authorization: Bearer ..`.
+    /// Token that its owner sends as `Authorization: Bearer ..`.
     pub token: String,
-    /// What is kept of the secret.
+    /// Stored digest of the secret.
     pub secret_sha256: String,
 }
 
-/// Makes a key of random bytes.
+/// Creates a key from random bytes.
 pub fn mint(random: [u8; RANDOM_BYTES]) -> Minted {
     let (id, secret) = random.split_at(ID_BYTES);
     let (id, secret) = (hexadecimal(id), hexadecimal(secret));
@@ -82,15 +83,15 @@ pub fn mint(random: [u8; RANDOM_BYTES]) -> Minted {
     Minted { id, token, secret_sha256: hexadecimal(&Sha256::digest(&secret)) }
 }
 
-/// A key somebody shows; whether it is one of ours is not known yet.
+/// Key of a request, parsed but not verified yet.
 pub struct Shown<'a> {
-    /// Finds it.
+    /// Public part, which finds the stored key.
     pub id: &'a str,
     secret: &'a str,
 }
 
 impl<'a> Shown<'a> {
-    /// None if it does not even look like a key.
+    /// Parses a token. Returns `None` if it does not have the syntax of a key.
     pub fn read(token: &'a [u8]) -> Option<Shown<'a>> {
         let token = std::str::from_utf8(token).ok()?;
         let (id, secret) = token.strip_prefix(PREFIX)?.split_once('_')?;
@@ -101,14 +102,14 @@ impl<'a> Shown<'a> {
             .then_some(Shown { id, secret })
     }
 
-    /// Whether this is the secret, in constant time.
+    /// Returns whether the secret matches the stored digest, in constant time.
     pub fn proves(&self, secret_sha256: &str) -> bool {
         let digest = hexadecimal(&Sha256::digest(self.secret));
         digest.as_bytes().ct_eq(secret_sha256.as_bytes()).into()
     }
 }
 
-/// Whether `text` may be a key's public part.
+/// Returns whether `text` may be the public part of a key.
 pub fn is_id(text: &str) -> bool {
     text.len() == ID_BYTES * 2 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -138,7 +139,7 @@ mod tests {
             prop_assert!(shown.proves(&one.secret_sha256));
             prop_assert_eq!(shown.proves(&other.secret_sha256), a[8..] == c[8..] && b == d);
             prop_assert!(is_id(&one.id));
-            // What is kept is not what is shown.
+            // The token does not contain the stored digest.
             prop_assert!(!one.token.contains(&one.secret_sha256));
         }
 

@@ -1,5 +1,6 @@
-//! Evidence that a person agreed to be written to, or took that back: what is kept of it, what it must look like, and which
-//! of several counts. It is only added to; whether it is enough for a message is decided in [`crate::check`].
+//! Consents: evidence that a contact agreed to a category of messages, or withdrew that. This module defines the stored
+//! fields, validates them, and selects the record in effect. Records are only added. [`crate::check`] decides whether a
+//! consent is enough for a message.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -8,29 +9,29 @@ use sha2::{Digest, Sha256};
 
 use crate::{address::Address, policy::Category};
 
-/// Longest texts, in characters.
+/// Maximum lengths of texts, in characters.
 const LONGEST_SOURCE: usize = 100;
 const LONGEST_PROOF: usize = 4_000;
 const LONGEST_USER_AGENT: usize = 500;
 
-/// How far the clock of who records may be ahead of ours.
+/// Tolerance for a recorder's clock that is ahead of ours, in milliseconds.
 const AHEAD_MS: i64 = 5 * 60 * 1000;
 
-/// What a person said about messages of a category.
+/// State of a consent to messages of a category.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[schema(as = ConsentState)]
 pub enum State {
-    /// They agreed.
+    /// The contact agreed.
     Granted,
-    /// They took it back.
+    /// The contact withdrew their consent.
     Withdrawn,
 }
 
 impl State {
-    /// As it is written everywhere.
+    /// Returns the word used in the API and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Granted => "granted",
@@ -56,30 +57,30 @@ impl TryFrom<String> for State {
 pub struct Consent {
     /// The account, which is the tenant.
     pub account_sid: String,
-    /// The person, with the channel.
+    /// The contact, with the channel.
     pub address: Address,
-    /// To which messages.
+    /// Category of messages.
     pub category: Category,
-    /// What they said.
+    /// Granted or withdrawn.
     pub state: State,
-    /// When they said it.
+    /// Time when the contact agreed or withdrew.
     pub at_ms: i64,
-    /// Where: a form, a call, a contract.
+    /// Origin: a form, a call, a contract.
     pub source: String,
-    /// What they were shown, and said.
+    /// Text that the contact saw and agreed to.
     pub proof: Option<String>,
-    /// The address they came from.
+    /// IP address of the contact.
     pub ip: Option<String>,
-    /// What they used.
+    /// User agent of the contact.
     pub user_agent: Option<String>,
-    /// When it was recorded.
+    /// Time when it was recorded.
     pub recorded_at_ms: i64,
-    /// By whom.
+    /// API key or command that recorded it.
     pub recorded_by: String,
 }
 
 impl Consent {
-    /// A digest of what it says: the same evidence twice is once.
+    /// Returns a digest of the content: the same evidence, recorded twice, is one record.
     pub fn id(&self) -> String {
         let at = self.at_ms.to_string();
         let parts = [
@@ -94,12 +95,12 @@ impl Consent {
             self.ip.as_deref(),
             self.user_agent.as_deref(),
         ];
-        // As JSON, so that no two lists of parts are one text.
+        // JSON keeps the boundaries of the parts, so no two lists of parts give the same text.
         let text = serde_json::to_vec(&parts).unwrap_or_default();
         Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What is wrong with it, with the name of the field.
+    /// Validates the consent. The error begins with the name of the field.
     pub fn check(&self, now_ms: i64) -> Result<(), String> {
         let text = |field: &str, text: &str, most: usize| {
             let is_fine = text.chars().count() <= most && !text.contains('\0');
@@ -127,18 +128,19 @@ impl Consent {
         Ok(())
     }
 
-    /// Of the same person, channel and category, the later counts; a withdrawal if both are of the same time.
+    /// Returns the position in time: of the same contact, channel and category, the last record is in effect, and a
+    /// withdrawal if two have the same time.
     fn place(&self) -> (i64, State, String) {
         (self.at_ms, self.state, self.id())
     }
 }
 
-/// What counts of everything that was said by one person about one category.
+/// Returns the record in effect, from all records of one contact about one category.
 pub fn current(said: impl IntoIterator<Item = Consent>) -> Option<Consent> {
     said.into_iter().max_by_key(Consent::place)
 }
 
-/// What counts of everything that was said, of each person, channel and category.
+/// Returns the records in effect, one for each contact, channel and category.
 pub fn current_of_each(said: impl IntoIterator<Item = Consent>) -> Vec<Consent> {
     let mut current = BTreeMap::new();
     for consent in said {

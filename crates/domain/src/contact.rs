@@ -1,21 +1,21 @@
-//! The ids of one contact: a WhatsApp user has a phone number, a business-scoped user id, or both. Knows how such an id is
-//! written and whose country it names; which ids belong together is kept in [`twilio_edge_store`].
+//! Ids of one contact: a WhatsApp user has a phone number, a business-scoped user id, or both. This module knows the
+//! syntax of such an id and its country; the crate `twilio_edge_store` stores which ids belong together.
 
 use crate::{address::Address, phone};
 
-/// The channel whose users may have no phone number.
+/// Channel whose users may have no phone number.
 pub const CHANNEL: &str = "whatsapp";
 
-/// Longest part behind the country, in characters (Meta, business-scoped user ids).
+/// Maximum length of the part after the country, in characters (Meta, business-scoped user ids).
 const LONGEST: usize = 128;
 
-/// The mark of an id that several businesses of one owner share.
+/// Mark of an id that several businesses of one owner share.
 const SHARED: &str = "ENT.";
 
-/// Numbers of one user id, and user ids of one number, that are recorded at most.
+/// Maximum number of stored numbers for one user id, and of user ids for one number.
 pub const MOST_LINKS: usize = 8;
 
-/// A number and a user id that one webhook named beside each other.
+/// Number and user id that one webhook contained together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
     /// The account.
@@ -24,38 +24,38 @@ pub struct Link {
     pub number: String,
     /// The user id.
     pub user_id: String,
-    /// Whether the form that named them can be read in one way only.
+    /// Whether the form can be parsed in only one way.
     pub is_certain: bool,
 }
 
-/// One direction of a [`Link`] that is recorded.
+/// One stored direction of a [`Link`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tie {
     /// A number or a user id.
     pub number: String,
     /// The other of the two.
     pub other: String,
-    /// Whether it counts for what a person allows.
+    /// Whether it is certain enough for consents, a START and a window.
     pub is_certain: bool,
 }
 
-/// Everything under which one person may be known.
+/// All keys under which one contact may be stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// The number that was asked about, in every spelling; or the user id.
+    /// The number of the query in every spelling, or the user id.
     pub own: Vec<String>,
-    /// What belongs to the same person for certain: consents, a START and a window count for it.
+    /// Keys that certainly belong to the same contact: consents, a START and a window apply to them.
     pub certain: Vec<String>,
-    /// What may belong to the same person: only a STOP and a withdrawal count for it.
+    /// Keys that may belong to the same contact: only a STOP and a withdrawal apply to them.
     pub possible: Vec<String>,
 }
 
 impl Keys {
-    /// Sorts what is known of a number and of the others it is tied to.
+    /// Classifies the keys that are tied to a number, directly or through another key.
     pub fn of(number: &str, ties: &[Tie]) -> Keys {
         let own: Vec<String> = phone::spellings(number).into_iter().map(Into::into).collect();
         let mut keys = Keys { own, ..Keys::default() };
-        // Two sidecars may each have taken theirs for the first: then neither is.
+        // Two sidecars may each have stored a different number as the first one: then neither is certain.
         let has_one_number = |id: &str| {
             let certain = ties.iter().filter(|tie| tie.number == id && tie.is_certain);
             let mut numbers = certain.map(|tie| phone::identity(&tie.other));
@@ -83,19 +83,19 @@ impl Keys {
             || self.possible.iter().any(|known| known == key)
     }
 
-    /// The keys that belong to the person for certain.
+    /// Returns the keys that certainly belong to the contact.
     pub fn sure(&self) -> Vec<&str> {
         self.own.iter().chain(&self.certain).map(String::as_str).collect()
     }
 
-    /// Every key.
+    /// Returns every key.
     pub fn all(&self) -> Vec<&str> {
         self.own.iter().chain(&self.certain).chain(&self.possible).map(String::as_str).collect()
     }
 }
 
-/// Whether it is a business-scoped user id: two capital letters of a country, a dot, and letters and digits, as in
-/// `US.13491208655302741918` or `US.ENT.11815799212886844830`.
+/// Returns whether a text is a business-scoped user id: two capital letters of a country, a dot, and letters and
+/// digits, as in `US.13491208655302741918` or `US.ENT.11815799212886844830`.
 pub fn is_user_id(text: &str) -> bool {
     let Some((country, rest)) = text.split_once('.') else { return false };
     let id = rest.strip_prefix(SHARED).unwrap_or(rest);
@@ -105,7 +105,7 @@ pub fn is_user_id(text: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Whether it is meant as one: letters first, which no number has.
+/// Returns whether a text is intended as a user id: it begins with letters, which no number does.
 pub fn is_like_user_id(text: &str) -> bool {
     text.starts_with(char::is_alphabetic) && text.contains('.')
 }
@@ -116,7 +116,7 @@ pub fn user_id(parameter: &str) -> Option<String> {
     (address.channel == CHANNEL && is_user_id(&address.number)).then_some(address.number)
 }
 
-/// The country of an address, in two letters: of a user id as it says, of a number by its digits.
+/// Returns the country of an address, in two letters: from the prefix of a user id, or from the digits of a number.
 pub fn country(channel: &str, number: &str) -> Option<String> {
     let is_id = channel == CHANNEL && is_user_id(number);
     let of_id = number.get(..2).filter(|_| is_id);
@@ -175,7 +175,7 @@ mod tests {
         );
         assert_eq!(later.certain, Vec::<String>::new());
         assert_eq!(later.possible, ["US.1", first]);
-        // Two that both claim to be the first: neither is.
+        // Two numbers both claim to be the first: neither is certain.
         let both = [tie("US.1", first, true), tie("US.1", "+447400123456", true)];
         assert_eq!(Keys::of("US.1", &both).certain, Vec::<String>::new());
     }

@@ -1,5 +1,5 @@
-//! A webhook as it is published: the JSON that sinks get, the same for HTTP, Kafka and Redis. Its shape is a promise to
-//! other people's programs (docs/DELIVERY.md); what it is sent with and to whom is not known here.
+//! Published event of a webhook: the JSON that sinks receive, the same for HTTP, Kafka and Redis. Its shape is a
+//! contract with other programs (docs/DELIVERY.md). Transports and sinks are not known here.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -8,36 +8,36 @@ use twilio_edge_contract::Class;
 
 use super::{address::Address, message::is_of_inbound, window::rfc3339};
 
-/// Most digits a count may have: Twilio's counts are small, and a text that only looks like one stays in `raw`.
+/// Maximum number of digits of a count: Twilio's counts are small, and longer text stays in `raw` only.
 const COUNT_DIGITS: usize = 6;
 
-/// What the event promises, for others' validators (json-schema.org, draft 2020-12).
+/// JSON Schema of the event, for validators (json-schema.org, draft 2020-12).
 pub const SCHEMA: &str = include_str!("../../../docs/event.schema.json");
 
-/// What is known of a webhook besides its form.
+/// Facts about a webhook besides its form.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    /// The dedupe key: the same for every copy of the webhook, and for every delivery of it.
+    /// Dedupe key: the same for every copy of the webhook, and for every delivery of it.
     pub event_id: &'a str,
-    /// What it is about.
+    /// Class of the webhook.
     pub class: Class,
-    /// Whose.
+    /// Account.
     pub account_sid: &'a str,
-    /// Which message.
+    /// Message.
     pub message_sid: &'a str,
-    /// Of a callback.
+    /// Status of a callback.
     pub status: Option<&'a str>,
-    /// Of a callback that tells of a failure.
+    /// Error code of a callback that reports a failure.
     pub error_code: Option<&'a str>,
-    /// The path it came on.
+    /// Path of the route.
     pub route: &'a str,
-    /// First heard of, in milliseconds since 1970.
+    /// Time of its first arrival, in milliseconds since 1970.
     pub received_at_ms: i64,
-    /// Which replay this is; none the first time.
+    /// Id of the replay; `None` for the first delivery.
     pub replay_id: Option<&'a str>,
 }
 
-/// The event.
+/// Event.
 #[derive(Debug, Serialize)]
 pub struct Event<'a> {
     #[serde(skip)]
@@ -71,7 +71,7 @@ pub struct Event<'a> {
     raw: BTreeMap<Cow<'a, str>, Values<'a>>,
 }
 
-/// A parameter: text, or the list of texts of a name that came more than once.
+/// Values of a parameter: a text, or a list of texts if the name occurs more than once.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Values<'a> {
@@ -96,7 +96,7 @@ impl<'a> Values<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Reads the form, which was proven to be Twilio's when it came.
+    /// Builds the event from the form, whose signature was verified on arrival.
     pub fn of(known: Known<'a>, form: &'a str) -> Event<'a> {
         let mut raw: BTreeMap<Cow<'a, str>, Values<'a>> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(form.as_bytes()) {
@@ -138,18 +138,18 @@ impl<'a> Event<'a> {
 }
 
 impl Event<'_> {
-    /// The same for every copy of the webhook.
+    /// Returns the event id, the same for every copy of the webhook.
     pub fn id(&self) -> &str {
         self.event_id
     }
 
-    /// What it is about.
+    /// Returns the class of the webhook.
     pub fn class(&self) -> Class {
         self.class
     }
 
-    /// The number of the person it is about, or what they have instead on their channel: what has the same key stays in
-    /// order. Without a person it is about its message alone.
+    /// Returns the ordering key: events with the same key stay in order. It is the contact's number or id, or the
+    /// message SID if no contact is known.
     pub fn key(&self) -> String {
         let person = if self.is_from_person { &self.from } else { &self.to };
         let address = person.as_deref().and_then(Address::parse);
@@ -157,7 +157,7 @@ impl Event<'_> {
     }
 }
 
-/// As the field says it.
+/// Returns the value of the event's type field.
 pub fn event_type(class: Class) -> &'static str {
     match class {
         Class::Inbound => "twilio_inbound",
@@ -166,7 +166,7 @@ pub fn event_type(class: Class) -> &'static str {
     }
 }
 
-/// What identifies one delivery of it to whoever gets it: a replay is another message, and must not be taken for a copy.
+/// Returns the id of one delivery. A replay gets another id, so that the receiver does not drop it as a copy.
 pub fn delivery_id(event_id: &str, replay_id: Option<&str>) -> String {
     match replay_id {
         Some(replay) => format!("{event_id}#{replay}"),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the parameters are, none is lost.
+        /// Property: no parameter is lost.
         #[test]
         fn every_parameter_is_in_it(pairs in prop::collection::vec((".{0,8}", ".{0,12}"), 0..12)) {
             let mut form = form_urlencoded::Serializer::new(String::new());

@@ -1,25 +1,25 @@
-//! What a webhook's form is made of: which parameter says what was written, which says who, and which says nothing about
-//! anybody. A name nobody knows is never taken for harmless. What becomes of a part is decided elsewhere.
+//! Parts of a webhook's form: the text, the contact, the addresses, and technical parameters without personal data. An
+//! unknown parameter never counts as technical. Other modules decide how long a part is stored.
 
-/// A part of what is kept of a webhook.
+/// Part of a stored webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// What was written.
+    /// Text of the message.
     Body,
-    /// Where media are to be fetched.
+    /// URLs of media.
     Media,
-    /// Who wrote and from where, but for their address.
+    /// Name and location of the contact, without their address.
     Person,
     /// The addresses of both ends.
     Addresses,
-    /// Every parameter that is in no list.
+    /// Parameters that no list contains.
     Other,
-    /// The backend's answer: no parameter, a column of its own.
+    /// Answer of the backend: not a parameter, but a column of its own.
     Answer,
 }
 
-/// The parameters of each part (Twilio's guides to inbound messages and to status callbacks; twilio.com/docs/messaging).
-/// A `*` at the end stands for a number.
+/// Parameters of each part (Twilio's guides to inbound messages and to status callbacks; twilio.com/docs/messaging). A
+/// `*` at the end stands for a number.
 const PARAMETERS: [(Part, &[&str]); 4] = [
     (
         Part::Body,
@@ -75,7 +75,8 @@ const PARAMETERS: [(Part, &[&str]); 4] = [
     ),
 ];
 
-/// Kept as long as their row: they say which message it is and what became of it, and of nobody who.
+/// Parameters that are stored as long as their row: they identify the message and its outcome, and contain no personal
+/// data.
 const TECHNICAL: &[&str] = &[
     "AccountSid",
     "ApiVersion",
@@ -103,7 +104,7 @@ const TECHNICAL: &[&str] = &[
     "SmsStatus",
 ];
 
-/// Every name in the lists above.
+/// Returns every name in the lists above.
 #[cfg(test)]
 pub(super) fn listed() -> impl Iterator<Item = &'static str> {
     let parts = PARAMETERS.iter().flat_map(|(_, names)| names.iter());
@@ -111,11 +112,11 @@ pub(super) fn listed() -> impl Iterator<Item = &'static str> {
 }
 
 impl Part {
-    /// All there are.
+    /// Every part.
     pub const ALL: [Part; 6] =
         [Part::Body, Part::Media, Part::Person, Part::Addresses, Part::Other, Part::Answer];
 
-    /// The word used in settings, metrics and tables.
+    /// Returns the word used in settings, metrics and tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Part::Body => "body",
@@ -127,7 +128,7 @@ impl Part {
         }
     }
 
-    /// Which one a parameter is; none if it is technical. Twilio's names are case-sensitive.
+    /// Returns the part of a parameter, or `None` if it is technical. Twilio's names are case-sensitive.
     pub fn of(parameter: &str) -> Option<Part> {
         let is = |listed: &&str| match listed.strip_suffix('*') {
             Some(prefix) => parameter
@@ -142,7 +143,7 @@ impl Part {
         Some(part.map_or(Part::Other, |(part, _)| *part))
     }
 
-    /// The parameters it is made of, for people.
+    /// Returns the parameters of the part, as text for people.
     pub fn parameters(self) -> String {
         match (self, PARAMETERS.iter().find(|(part, _)| *part == self)) {
             (_, Some((_, names))) => list(names),
@@ -154,28 +155,28 @@ impl Part {
     }
 }
 
-/// Some of the parts, as one number: what a row remembers of what was taken out of it.
+/// Set of parts as one number: a row stores which of its parts were redacted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parts(pub i64);
 
 impl Parts {
-    /// Takes one in.
+    /// Adds a part.
     pub fn add(&mut self, part: Part) {
         self.0 |= 1 << part as i64;
     }
 
-    /// Those that are in either.
+    /// Returns the union of both.
     pub fn with(self, others: Parts) -> Parts {
         Parts(self.0 | others.0)
     }
 
-    /// Those it has, in the order of [`Part::ALL`].
+    /// Returns the parts in the set, in the order of [`Part::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Part> {
         Part::ALL.into_iter().filter(move |part| self.0 & (1 << *part as i64) != 0)
     }
 }
 
-/// The parts as a Markdown table: what docs/RETENTION.md shows.
+/// Returns the parts as a Markdown table, which docs/RETENTION.md shows.
 pub fn reference() -> String {
     let mut table = "| part | setting | made of |\n|---|---|---|\n".to_owned();
     for part in Part::ALL {

@@ -1,5 +1,6 @@
-//! Phone numbers as people write them, made into E.164; the second spellings that reach the same person; and the country of a
-//! number. The numbering plans of the world are libphonenumber's; the spellings beside them are in `phone/spelling.rs`.
+//! Phone numbers as people write them: normalization to E.164, alternative spellings of the same number, and the
+//! country of a number. libphonenumber provides the numbering plans of the world; `phone/spelling.rs` adds the
+//! alternative spellings.
 
 mod spelling;
 
@@ -12,13 +13,13 @@ use rlibphonenumber::{
 
 pub use self::spelling::{identity, is_same, of_each_plan, spellings};
 
-/// Longest text that is read, in characters; the longest spelling of a number is well below it.
+/// Maximum length of parsed text, in characters; the longest spelling of a number is well below it.
 const LONGEST: usize = 64;
 
-/// Rounds after which a number that still changes when it is read again is refused.
+/// Number of rounds after which a number is refused if formatting it again still changes it.
 const MOST_ROUNDS: usize = 4;
 
-/// The country whose numbers may be written without their country code.
+/// Region whose numbers may be written without their country code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region(Code);
 
@@ -40,12 +41,13 @@ impl fmt::Display for Region {
     }
 }
 
-/// Returns the number in E.164: as libphonenumber formats it, or the second spelling of it that the text has. Blanks,
+/// Returns the number in E.164: as libphonenumber formats it, or in the alternative spelling that the text has. Blanks,
 /// punctuation and a trunk prefix after the country code change nothing.
 ///
 /// # Errors
 ///
-/// Says what is wrong with the text: letters, no country, a length that the country does not have, an extension.
+/// The error says what is wrong with the text: letters, no country, a length that the country does not have, an
+/// extension.
 pub fn e164(text: &str, region: Option<Region>) -> Result<String, String> {
     let text = text.trim();
     if text.chars().count() > LONGEST {
@@ -60,7 +62,7 @@ fn read(text: &str, region: Option<Region>) -> Result<String, String> {
         Some(_) => plain,
         None => international(&plain, region)?,
     };
-    // An old plan knows numbers that the plan of today does not.
+    // An old numbering plan has numbers that the current one does not.
     if let Some(other) = spelling::second(&written) {
         let is_current = |number: &str| formatted(number).as_deref() == Ok(number);
         if is_current(&written) || is_current(&other) {
@@ -75,7 +77,7 @@ pub fn as_written(text: &str) -> Option<String> {
     plain(text.trim()).ok().filter(|number| is_e164(number))
 }
 
-/// Returns `+` and digits, or digits alone: the text without what only makes it easier to read.
+/// Returns `+` and digits, or digits alone: the text without blanks and punctuation.
 fn plain(text: &str) -> Result<String, String> {
     const HOLDS: &str = "it holds something else";
     let has_scheme = text.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("tel:"));
@@ -105,7 +107,8 @@ fn has_extension(text: &str) -> bool {
     extension.is_some_and(|extension| !extension.is_empty())
 }
 
-/// Blanks, punctuation, and marks that nobody sees: what is copied from a page or a chat has these.
+/// Returns whether a character is a blank, punctuation or an invisible mark; text copied from a page or a chat contains
+/// these.
 fn is_ignored(character: char) -> bool {
     let is_blank = character.is_whitespace() && !character.is_control();
     is_blank
@@ -120,7 +123,7 @@ fn is_ignored(character: char) -> bool {
         )
 }
 
-/// The ASCII digit that a decimal digit of another script stands for.
+/// Returns the ASCII digit for a decimal digit of any script.
 fn digit(character: char) -> Option<char> {
     const ZEROS: [u32; 20] = [
         0x0660, 0x06f0, 0x07c0, 0x0966, 0x09e6, 0x0a66, 0x0ae6, 0x0b66, 0x0be6, 0x0c66, 0x0ce6,
@@ -131,14 +134,14 @@ fn digit(character: char) -> Option<char> {
     value.and_then(|value| char::from_digit(value, 10))
 }
 
-/// Digits without a `+`, as somebody in that country dials them.
+/// Parses digits without a `+`, as callers in the region dial them.
 fn international(digits: &str, region: Option<Region>) -> Result<String, String> {
     const UNCLEAR: &str = "write it as +, country code and number, or say of which region it is";
     let Some(Region(code)) = region else { return Err(UNCLEAR.to_owned()) };
     let number = PHONE_NUMBER_UTIL.parse(digits, Some(code)).map_err(|error| of_error(&error))?;
     check_length(&number)?;
     let written = number.format_as(PhoneNumberFormat::E164).into_owned();
-    // Everywhere people write 00 for the +, also where it is not dialled.
+    // People in every country write 00 for the +, even where it is not dialled.
     let means = digits.strip_prefix("00").map(|rest| format!("+{rest}"));
     match means.map(|means| formatted(&means)) {
         Some(means) if means.as_ref() != Ok(&written) => Err(UNCLEAR.to_owned()),
@@ -166,7 +169,8 @@ fn formatted(number: &str) -> Result<String, String> {
     Err("it can be read in more than one way".to_owned())
 }
 
-/// Whether it is a number only without its first zeros: countries without a trunk prefix are dialled with one all the same.
+/// Returns whether a number is valid only without its leading zeros: people dial them even in countries without a trunk
+/// prefix.
 fn has_needless_zero(number: &PhoneNumber) -> bool {
     let rest = number.get_national_significant_number();
     let without = rest.trim_start_matches('0');
@@ -202,7 +206,7 @@ fn check_length(number: &PhoneNumber) -> Result<(), String> {
     Err(format!("it is {kind} for country code {}", number.country_code))
 }
 
-/// Whether it is written as Twilio writes it: `+` and 7 to 15 digits, the first of which is no 0.
+/// Returns whether a number is in Twilio's form of E.164: `+` and 7 to 15 digits, the first of which is not 0.
 pub fn is_e164(text: &str) -> bool {
     let digits = text.strip_prefix('+').unwrap_or_default();
     (7..=15).contains(&digits.len())
@@ -210,21 +214,22 @@ pub fn is_e164(text: &str) -> bool {
         && !digits.starts_with('0')
 }
 
-/// The country of a number in E.164, in two letters; none of those that belong to no country.
+/// Returns the country of a number in E.164, in two letters, or `None` for numbers that belong to no country.
 pub fn country(e164: &str) -> Option<String> {
     if !is_e164(e164) {
         return None;
     }
     let number = PHONE_NUMBER_UTIL.parse(e164, None).ok()?;
-    // By the digits where they tell (several countries share +1); by the code where the number is not assigned.
+    // The digits decide where they can (several countries share +1); the country code decides where the number is not
+    // assigned.
     let by_number = number.get_region_code();
     let region =
         by_number.or_else(|| PHONE_NUMBER_UTIL.get_region_for_country_code(number.country_code))?;
     Some(region.to_string()).filter(|code| code.len() == 2 && code != "ZZ")
 }
 
-/// Whether it is certainly of a telephone on a wall, in every spelling that the plan of today knows: where the digits do not
-/// tell, as in the United States and in Argentina, it is not.
+/// Returns whether a number is certainly a landline, in every spelling that the current numbering plan knows. False
+/// where the digits do not decide, as in the United States and in Argentina.
 pub fn is_landline(e164: &str) -> bool {
     let kind = |number: &str| PHONE_NUMBER_UTIL.parse(number, None).map(|number| number.get_type());
     let second = spelling::second(e164);
@@ -256,7 +261,7 @@ mod tests {
             ("+447400123456", false),
             ("+16132345678", false),
             ("15123", false),
-            // With the 9 it is a mobile.
+            // The same number with the 9 is a mobile.
             ("+541169071234", false),
             ("+5491169071234", false),
             ("+22520301234", true),
@@ -265,8 +270,8 @@ mod tests {
         }
     }
 
-    /// The trunk prefix that people dial in a region: how its national format differs from its digits, or what libphonenumber
-    /// drops when it is dialled there.
+    /// Returns the trunk prefixes that people dial in a region: the difference between the national format and the
+    /// digits, and the prefixes that libphonenumber drops for that region.
     fn trunks(region: Code, number: &PhoneNumber) -> Vec<String> {
         let rest = number.get_national_significant_number();
         let national = number.format_as(PhoneNumberFormat::National);
@@ -358,7 +363,7 @@ mod tests {
             assert_eq!(e164(before, None).as_deref(), Ok(today));
             assert!(is_same(today, before));
         }
-        // What begins with a zero in truth is another number.
+        // A number that really begins with a zero is a different number.
         assert!(!is_same("+390612345678", "+39612345678"));
         assert!(!is_same("+2250707123456", "+225707123456"));
     }
@@ -402,10 +407,10 @@ mod tests {
             ("06 12 34 56 78", Some("IT"), "+390612345678"),
             ("0151 23456789", Some("DE"), "+4915123456789"),
             ("tel:+1-415-555-2671", None, "+14155552671"),
-            // Nobody has these, but they are written well: as Twilio's own test numbers are.
+            // Not assigned, but well-formed, as Twilio's own test numbers are.
             ("+15005550006", None, "+15005550006"),
             ("+14155550123", None, "+14155550123"),
-            // As Twilio writes it, though the plan of today writes it without the 1.
+            // Twilio writes it this way; the current numbering plan writes it without the 1.
             ("+5215512345678", None, "+5215512345678"),
         ] {
             assert_eq!(e164(text, of.and_then(region)).as_deref(), Ok(number), "{text}");

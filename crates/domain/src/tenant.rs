@@ -1,5 +1,5 @@
-//! An account with what is said of it alone: who it is, and what counts for it otherwise than for all. Decides what may be
-//! said, and what then counts; must not know where it is kept, nor who says it.
+//! Tenants: accounts with a profile, and the rules that follow from it. This module validates a profile and merges it
+//! with the general rules. It must not know where profiles are stored, nor who writes them.
 
 use serde_json::Value;
 
@@ -9,70 +9,71 @@ use crate::{
     retention::{Retention, RetentionOverlay},
 };
 
-/// Longest name, in characters.
+/// Maximum length of a name, in characters.
 const LONGEST_NAME: usize = 100;
 
-/// Most senders, and most Messaging Services.
+/// Maximum number of senders, and of Messaging Services.
 const MOST: usize = 1000;
 
-/// What is said of an account.
+/// Profile of an account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// Of a subaccount: the account it belongs to.
+    /// Parent account of a subaccount.
     pub parent_sid: Option<String>,
-    /// What people call it.
+    /// Name for people.
     pub friendly_name: String,
-    /// Its numbers and senders.
+    /// Numbers and senders of the account.
     pub senders: Vec<String>,
-    /// Its Messaging Services.
+    /// Messaging Services of the account.
     pub services: Vec<String>,
-    /// What differs from the policy of all, as JSON.
+    /// Differences from the general policy, as JSON.
     pub policy: Value,
-    /// What differs from the retention of all, as JSON.
+    /// Differences from the general retention, as JSON.
     pub retention: Value,
 }
 
-/// An account that something is said of.
+/// Account with a stored profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tenant {
-    /// Which.
+    /// Account.
     pub account_sid: String,
-    /// What is said.
+    /// Profile.
     pub profile: Profile,
-    /// Counts the changes, from 1.
+    /// Revision, from 1; each change increments it.
     pub revision: i64,
-    /// When it was first said, in milliseconds since 1970.
+    /// Time of creation, in milliseconds since 1970.
     pub created_at_ms: i64,
-    /// And last.
+    /// Time of the last change, in milliseconds since 1970.
     pub updated_at_ms: i64,
-    /// Since when its applications are not answered any more.
+    /// Time when the account was closed, in milliseconds since 1970; requests of its applications are refused since
+    /// then.
     pub closed_at_ms: Option<i64>,
 }
 
-/// What counts for all, against which a profile is judged.
+/// General rules, against which a profile is validated.
 #[derive(Debug, Clone)]
 pub struct Usual {
-    /// Who may be written to.
+    /// General policy.
     pub policy: Policy,
-    /// How long what is kept.
+    /// General retention.
     pub retention: Retention,
-    /// How long duplicates are known, in milliseconds.
+    /// Milliseconds for which duplicates are recognized.
     pub result_ms: i64,
-    /// Whether there is a key to hash with.
+    /// Whether a hash key is configured.
     pub hashes: bool,
 }
 
-/// Why a profile cannot be.
+/// Reason why a profile is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// A field is not written as it must be.
+    /// A field has the wrong syntax.
     Form(String),
-    /// It can be read, and says what cannot count.
+    /// The syntax is correct, but the value cannot be in effect.
     Meaning(String),
 }
 
 impl Profile {
-    /// Of an account of which nothing is said yet.
+    /// Creates the profile of an account without any settings.
     pub fn empty() -> Profile {
         let nothing = Value::Object(serde_json::Map::new());
         Profile {
@@ -85,7 +86,7 @@ impl Profile {
         }
     }
 
-    /// What counts for the account, if that can be.
+    /// Returns the rules in effect for the account.
     pub fn rules(&self, usual: &Usual) -> Result<(Policy, Retention), Fault> {
         let meaning = |field: &str, problems: Vec<String>| {
             Fault::Meaning(
@@ -103,7 +104,7 @@ impl Profile {
         }
     }
 
-    /// What is wrong with what is said of this account, if anything.
+    /// Validates the profile of this account.
     pub fn check(&self, account_sid: &str, usual: &Usual) -> Result<(), Fault> {
         let form = |good: bool, told: String| if good { Ok(()) } else { Err(Fault::Form(told)) };
         form(
@@ -137,12 +138,12 @@ impl Profile {
     }
 }
 
-/// Whether this can be an account: `AC` and 32 lower-case hexadecimal digits.
+/// Returns whether a text is an account SID: `AC` and 32 lower-case hexadecimal digits.
 pub fn is_account_sid(text: &str) -> bool {
     is_sid("AC", text)
 }
 
-/// Whether it is Twilio's name of a Messaging Service.
+/// Returns whether a text is the SID of a Messaging Service: `MG` and 32 lower-case hexadecimal digits.
 pub fn is_service_sid(text: &str) -> bool {
     is_sid("MG", text)
 }

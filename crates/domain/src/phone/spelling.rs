@@ -1,19 +1,19 @@
-//! The spellings of one number. Five countries changed how their numbers are written, and networks and WhatsApp still use the
-//! old spelling beside the new one; and a trunk prefix after the country code was once kept as it was written. Works on text
-//! alone: it is asked for every webhook.
+//! Alternative spellings of one number. Five countries changed how their numbers are written, and networks and WhatsApp
+//! still use the old spelling beside the new one. Older rows may also have a trunk prefix after the country code. This
+//! module works on text alone, because it runs for every webhook.
 
 use std::borrow::Cow;
 
 use super::is_e164;
 
-/// The number as the plan of today writes it, and as an older plan does.
+/// Number as the current numbering plan writes it, and as an older one does.
 struct Spelled {
     today: String,
     before: String,
 }
 
-/// The trunk prefixes, each with the country codes whose numbers never begin with it. A table, since computing it from the
-/// numbering plans takes too long for whoever asks first; a test compares the two.
+/// Trunk prefixes, each with the country codes whose numbers never begin with it. It is a table because computing it
+/// from the numbering plans would take too long at the first call; a test compares the two.
 const TRUNKS: [(&str, &[&str]); 4] = [
     (
         "0",
@@ -34,7 +34,7 @@ const TRUNKS: [(&str, &[&str]); 4] = [
     ("8", &["993"]),
 ];
 
-/// Returns the number and every other spelling under which the same person may be known, the number first.
+/// Returns the number and every other spelling under which the same contact may be stored, the number first.
 pub fn spellings(e164: &str) -> Vec<Cow<'_, str>> {
     let mut all = vec![Cow::Borrowed(e164)];
     if !is_e164(e164) {
@@ -52,7 +52,7 @@ pub fn spellings(e164: &str) -> Vec<Cow<'_, str>> {
     all
 }
 
-/// Returns the spellings of a number that somebody else may write: in each plan of its country, and as it is given.
+/// Returns the spellings of a number that another system may use: the given one, and one for each plan of its country.
 pub fn of_each_plan(number: &str) -> Vec<Cow<'_, str>> {
     let mut all = vec![Cow::Borrowed(number)];
     let today = identity(number);
@@ -65,7 +65,7 @@ pub fn of_each_plan(number: &str) -> Vec<Cow<'_, str>> {
     all
 }
 
-/// Returns the one spelling that stands for all [`spellings`] of a number; what is no number in E.164 stands for itself.
+/// Returns the one spelling that represents all [`spellings`] of a number. Text that is not in E.164 represents itself.
 pub fn identity(number: &str) -> Cow<'_, str> {
     if !is_e164(number) {
         return Cow::Borrowed(number);
@@ -77,7 +77,7 @@ pub fn identity(number: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether two numbers reach the same person.
+/// Returns whether two numbers reach the same contact.
 pub fn is_same(one: &str, other: &str) -> bool {
     one == other || identity(one) == identity(other)
 }
@@ -101,7 +101,7 @@ fn spelled(e164: &str) -> Option<Spelled> {
         .filter(|found| [&found.today, &found.before].iter().all(|one| trunk(one).0.is_none()))
 }
 
-/// Until 2019 a mobile had a 1 before its ten digits.
+/// Parses a Mexican number: until 2019 a mobile had a 1 before its ten digits.
 fn mexico(rest: &str) -> Option<Spelled> {
     let ten = match rest.len() {
         10 => Some(rest),
@@ -111,7 +111,8 @@ fn mexico(rest: &str) -> Option<Spelled> {
     Some(Spelled { today: format!("+52{ten}"), before: format!("+521{ten}") })
 }
 
-/// A mobile has a 9 before its ten digits when it is called from abroad; many write it without.
+/// Parses an Argentine number: a mobile has a 9 before its ten digits in calls from abroad; many people write it
+/// without.
 fn argentina(rest: &str) -> Option<Spelled> {
     let ten = match rest.len() {
         10 => Some(rest),
@@ -121,7 +122,7 @@ fn argentina(rest: &str) -> Option<Spelled> {
     Some(Spelled { today: format!("+549{ten}"), before: format!("+54{ten}") })
 }
 
-/// Since 2016 every mobile has a ninth digit, a 9 after the area code.
+/// Parses a Brazilian number: since 2016 every mobile has a ninth digit, a 9 after the area code.
 fn brazil(rest: &str) -> Option<Spelled> {
     let (area, number) = rest.split_at_checked(2)?;
     let eight = match number.len() {
@@ -133,8 +134,9 @@ fn brazil(rest: &str) -> Option<Spelled> {
     Some(Spelled { today: format!("+55{area}9{eight}"), before: format!("+55{area}{eight}") })
 }
 
-/// Since 31 January 2021 the operator's prefix stands before the eight digits (ARTCI): of mobiles 01 (Moov), 05 (MTN) or 07
-/// (Orange), by their second digit; of landlines, which begin with 2 or 3, 21, 25 or 27, by their third.
+/// Parses an Ivorian number: since 31 January 2021 the operator's prefix precedes the eight digits (ARTCI). Mobiles
+/// have 01 (Moov), 05 (MTN) or 07 (Orange), by their second digit. Landlines begin with 2 or 3 and have 21, 25 or 27,
+/// by their third digit.
 fn ivory_coast(rest: &str) -> Option<Spelled> {
     let eight = match rest.len() {
         8 => Some(rest),
@@ -155,7 +157,7 @@ fn ivory_coast(rest: &str) -> Option<Spelled> {
         .then(|| Spelled { today: format!("+225{prefix}{eight}"), before: format!("+225{eight}") })
 }
 
-/// Since 30 November 2024 01 stands before the eight digits.
+/// Parses a Beninese number: since 30 November 2024 01 precedes the eight digits.
 fn benin(rest: &str) -> Option<Spelled> {
     let eight = match rest.len() {
         8 => Some(rest),
@@ -165,7 +167,8 @@ fn benin(rest: &str) -> Option<Spelled> {
     Some(Spelled { today: format!("+22901{eight}"), before: format!("+229{eight}") })
 }
 
-/// Returns the number without the trunk prefix after its country code, if it has one; and with it, if it has none.
+/// Returns the number without the trunk prefix after its country code, if it has one, and the number with it, if it has
+/// none.
 fn trunk(e164: &str) -> (Option<String>, Option<String>) {
     let digits = e164.strip_prefix('+').unwrap_or_default();
     let found = (1..=3).find_map(|length| {
@@ -201,7 +204,7 @@ mod tests {
         assert_eq!(table, trunks());
     }
 
-    /// The kinds of numbers that there are examples of.
+    /// Types of numbers for which libphonenumber has examples.
     const KINDS: [PhoneNumberType; 10] = [
         PhoneNumberType::FixedLine,
         PhoneNumberType::Mobile,
@@ -215,7 +218,7 @@ mod tests {
         PhoneNumberType::VoiceMail,
     ];
 
-    /// The trunk prefixes of the world.
+    /// Trunk prefixes of the world.
     const PREFIXES: [&str; 5] = ["0", "8", "06", "1", "01"];
 
     fn trunks() -> BTreeMap<String, String> {
@@ -244,7 +247,7 @@ mod tests {
             };
             let trunk = PREFIXES.iter().find(is_trunk).copied();
             let known = trunks.entry(code.to_string()).or_insert(trunk);
-            // Countries that share a code have to agree.
+            // Regions that share a country code have to agree.
             if *known != trunk {
                 *known = None;
             }
