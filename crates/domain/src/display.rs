@@ -1,12 +1,13 @@
-//! Text of strangers as people are shown it.
+//! Escaping of untrusted text for terminals.
 //!
-//! A terminal executes control characters, and bidirectional and invisible characters make a text read as something else. They are
-//! shown as `\u001b`, the escape that JSON has as well: JSON stays JSON of the same value.
+//! A terminal executes control characters, and bidirectional and invisible characters make a text look like another
+//! one. They are shown as `\u001b`, which is also JSON's escape: JSON stays JSON with the same value.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Reports whether a terminal would execute a character or show nothing for it, or whether it reorders or hides the text around it.
+/// Returns whether a terminal would execute a character or show nothing for it, or whether it reorders or hides the
+/// text around it.
 pub fn is_hazardous(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
@@ -22,12 +23,12 @@ pub fn is_hazardous(letter: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A text of one line: everything hazardous is escaped, line breaks and tabs too.
+/// Escapes a text of one line: every hazardous character, line breaks and tabs included.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// A text of several lines, or JSON, whose own line breaks and tabs are kept.
+/// Escapes a text of several lines, or JSON, and keeps its line breaks and tabs.
 pub fn page(text: &str) -> Cow<'_, str> {
     escaped(text, |letter| matches!(letter, '\n' | '\t'))
 }
@@ -44,7 +45,7 @@ fn escaped(text: &str, kept: impl Fn(char) -> bool) -> Cow<'_, str> {
             continue;
         }
         for unit in letter.encode_utf16(&mut [0; 2]) {
-            // Nothing fails that is written to memory.
+            // Writing to memory does not fail.
             let _ = write!(escaped, "\\u{unit:04x}");
         }
     }

@@ -1,5 +1,5 @@
-//! What the sidecar decides, as plain functions over plain values: no store, no clock, no network. Time comes in
-//! as an argument, in milliseconds since 1970, so that every decision can be replayed and tested.
+//! Decisions of the sidecar as plain functions over plain values: no store, no clock, no network. The caller passes the
+//! time as an argument, in milliseconds since 1970, so that every decision can be replayed and tested.
 //!
 //! Architecture invariant: plain functions over plain values; no clock, no file, no network, no asynchronous code.
 

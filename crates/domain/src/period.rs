@@ -1,12 +1,12 @@
-//! Which times may be asked for, as people and programs write them: a day of UTC, or an instant with its zone. Knows
-//! nothing of what is asked about them.
+//! Parser of times in queries, settings and imports: a day in UTC, or an instant with its zone. This module does not
+//! know the purpose of a time.
 
 use jiff::{Timestamp, civil::Date};
 
 /// One day, in milliseconds.
 pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// When a day begins in UTC, in milliseconds since 1970.
+/// Returns the start of a day in UTC, in milliseconds since 1970.
 pub fn day(text: &str) -> Result<i64, String> {
     let problem = || format!("{text} is no day: YYYY-MM-DD");
     let day: Date = text.parse().map_err(|_| problem())?;
@@ -14,11 +14,11 @@ pub fn day(text: &str) -> Result<i64, String> {
     Ok(start.as_millisecond())
 }
 
-/// An instant, or the beginning of a day, in milliseconds since 1970.
+/// Returns an instant, or the start of a day, in milliseconds since 1970.
 pub fn instant(text: &str) -> Result<i64, String> {
     match text.parse::<Timestamp>() {
         Ok(at) => Ok(at.as_millisecond()),
-        // A time without its zone would be read as a day, and its hours lost.
+        // Without this check, a time without a zone would be parsed as a day, and its hours would be lost.
         Err(_) if text.contains(['T', 't', ' ', ':']) => {
             Err(format!("{text} is no time: 2026-11-23T12:00:00Z, with its zone"))
         }

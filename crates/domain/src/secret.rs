@@ -1,12 +1,12 @@
-//! Secrets that an operator chooses: what makes one too weak to be accepted. Pure.
+//! Strength check of secrets that an operator chooses. Pure.
 
-/// Fewest characters of a secret.
+/// Minimum length of a secret, in characters.
 const SHORTEST: usize = 16;
 
-/// Fewest distinct characters of a secret.
+/// Minimum number of distinct characters in a secret.
 const FEWEST_DISTINCT: usize = 6;
 
-/// Secrets that stand in this repository, its examples and its chart, without `-` and `_`.
+/// Secrets published in this repository, its examples and its chart, without `-` and `_`.
 const PUBLISHED: [&str; 10] = [
     "localedgetoken",
     "0123456789abcdef0123456789abcdef",
@@ -20,11 +20,12 @@ const PUBLISHED: [&str; 10] = [
     "changeit",
 ];
 
-/// What a placeholder holds, without `-` and `_`.
+/// Text of placeholders, without `-` and `_`.
 const PLACEHOLDERS: [&str; 5] =
     ["replaceme", "replacethis", "changeme", "examplesecret", "exampletoken"];
 
-/// Why a secret is too weak, and how to make one; none if it is not. The text does not hold the secret.
+/// Returns why a secret is too weak, and how to generate one, or `None` if it is strong enough. The text does not
+/// contain the secret.
 pub fn weakness(secret: &str) -> Option<String> {
     let mut distinct: Vec<char> = secret.chars().collect();
     distinct.sort_unstable();
@@ -41,7 +42,7 @@ pub fn weakness(secret: &str) -> Option<String> {
     Some(format!("{why}; generate one with `openssl rand -hex 32`"))
 }
 
-/// Why a key of random bytes is too weak; none if it is not.
+/// Returns why a key of random bytes is too weak, or `None` if it is strong enough.
 pub fn weakness_of_key(key: &[u8]) -> Option<String> {
     let mut distinct = key.to_vec();
     distinct.sort_unstable();
@@ -51,7 +52,8 @@ pub fn weakness_of_key(key: &[u8]) -> Option<String> {
     })
 }
 
-/// Whether a secret stands in the documents or examples of the project, in any case and with any `-` or `_`.
+/// Returns whether a secret is published in the documents or examples of the project, in any letter case and with any
+/// `-` or `_`.
 pub fn is_published(secret: &str) -> bool {
     let plain: String = secret
         .trim()
@@ -99,7 +101,7 @@ mod tests {
         assert_eq!(weakness_of_key(b"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), None);
     }
 
-    /// What an example of ours holds is known to be one.
+    /// Every secret in our examples is in the list of published ones.
     #[test]
     fn secrets_of_the_examples_are_published() {
         let examples = [

@@ -1,12 +1,12 @@
-//! Cells of lists that people open in a spreadsheet.
+//! Escaping of CSV cells that people open in a spreadsheet.
 //!
-//! A spreadsheet takes a cell that begins with `=`, `+`, `-` or `@` for a formula, whatever the quotes of the file say, and a
-//! formula can send the sheet elsewhere. Such a cell gets an apostrophe before it, which spreadsheets read as "this is text". The
-//! import takes the apostrophe away again, so that a list comes back as it was written.
+//! A spreadsheet treats a cell that begins with `=`, `+`, `-` or `@` as a formula, regardless of quotes in the file,
+//! and a formula can send the sheet's data to another server. An apostrophe before such a cell marks it as text. The
+//! import removes the apostrophe, so that an exported list is imported unchanged.
 
 use super::display::is_hazardous;
 
-/// Returns the cell as it is written to a list of CSV. [`restored`] is the inverse.
+/// Returns the cell as a CSV list contains it. [`restored`] is the inverse.
 pub fn neutralized(cell: &str) -> String {
     match is_formula(cell) || has_edge_blanks(cell) {
         true => format!("'{cell}"),
@@ -14,8 +14,8 @@ pub fn neutralized(cell: &str) -> String {
     }
 }
 
-/// Returns the cell as it is written between tabs. Tab-separated lines have no quotes of their own, and a program that reads them
-/// takes those of a cell away: `"=1"` would be a formula.
+/// Returns the cell as a tab-separated line contains it. Such lines have no quotes of their own, and a program that
+/// reads them strips those of a cell: `"=1"` would be a formula.
 pub fn neutralized_between_tabs(cell: &str) -> String {
     match is_formula(cell) || cell.trim_start().starts_with('"') {
         true => format!("'{cell}"),
@@ -23,8 +23,8 @@ pub fn neutralized_between_tabs(cell: &str) -> String {
     }
 }
 
-/// Returns the cell that [`neutralized`] was given. Of a list that somebody else wrote, blanks around a cell are removed, and an
-/// apostrophe before other text stays.
+/// Returns the cell that [`neutralized`] received. In a list from another program, blanks around a cell are removed,
+/// and an apostrophe before other text stays.
 pub fn restored(cell: &str) -> &str {
     let is_marked = |rest: &&str| is_formula(rest) || has_edge_blanks(rest);
     match cell.strip_prefix('\'').filter(is_marked) {
@@ -36,14 +36,14 @@ pub fn restored(cell: &str) -> &str {
     }
 }
 
-/// Reports whether a cell, apostrophes before it left aside, has blanks that an import would remove.
+/// Returns whether a cell, without leading apostrophes, has blanks that an import would remove.
 fn has_edge_blanks(cell: &str) -> bool {
     let cell = cell.trim_start_matches('\'');
     cell.trim().len() != cell.len()
 }
 
-/// Reports whether a spreadsheet could take a cell for a formula, apostrophes before it left aside. Blanks and invisible characters
-/// before a formula do not hide it, and full-width signs are signs to some programs.
+/// Returns whether a spreadsheet could treat a cell, without leading apostrophes, as a formula. Blanks and invisible
+/// characters before a formula do not hide it, and some programs accept full-width signs.
 fn is_formula(cell: &str) -> bool {
     let cell = cell.trim_start_matches('\'');
     let is_blank =
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(restored("+14155550123"), "+14155550123", "lists of others have no apostrophes");
     }
 
-    /// A formula with nothing before it.
+    /// Returns whether a cell is a formula without an apostrophe before it.
     fn is_formula_alone(cell: &str) -> bool {
         !cell.starts_with('\'') && is_formula(cell)
     }

@@ -4,29 +4,29 @@ use std::collections::BTreeMap;
 
 use super::part::{Part, Parts};
 
-/// What one step did.
+/// Counts of one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Rows looked at.
+    /// Rows examined.
     pub found: usize,
-    /// Rows something was taken out of, by part.
+    /// Redacted rows, by part.
     pub redacted: BTreeMap<Part, usize>,
-    /// Rows something was taken out of.
+    /// Redacted rows.
     pub rows: usize,
-    /// Rows that are gone.
+    /// Deleted rows.
     pub deleted: usize,
-    /// Whether there may be more to do now.
+    /// Whether more rows may be due now.
     pub more: bool,
 }
 
 impl Swept {
-    /// Counts a row that these parts were removed from.
+    /// Counts a row whose given parts were redacted.
     pub fn count(&mut self, parts: Parts) {
         self.rows += 1;
         parts.iter().for_each(|part| *self.redacted.entry(part).or_default() += 1);
     }
 
-    /// Both together; more, if the later one said so.
+    /// Adds the counts of a later step; `more` is the later step's.
     pub fn and(mut self, later: Swept) -> Swept {
         self.found += later.found;
         self.rows += later.rows;

@@ -1,27 +1,27 @@
-//! Under which names others wrote a webhook's request down: its request id, and the trace it is part of. Decides what
-//! of them is believed: they come with the request, no signature covers them, and they end in logs and in requests of
-//! our own. Must not know who asks for them.
+//! Trace ids of a webhook's request: its request id, and the trace it belongs to. This module decides which values are
+//! accepted: they come with the request, no signature covers them, and they end in logs and in our own requests. It
+//! must not know who uses them.
 
 use twilio_edge_contract::Claim;
 
-/// Longest request id, in bytes; Envoy's own are 36.
+/// Maximum length of a request id, in bytes; Envoy's own are 36.
 const MAX_REQUEST_ID_BYTES: usize = 64;
 
-/// The names of one request. What is not of its form is as if it had not been sent.
+/// Trace ids of one request. A malformed value is treated as missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     /// `x-request-id`: visible ASCII.
     pub request_id: Option<String>,
-    /// `traceparent`.
+    /// `traceparent` header.
     pub parent: Option<Traceparent>,
 }
 
-/// Where a trace has got to, in 55 bytes (w3.org/TR/trace-context, 3.2).
+/// Position in a trace: 55 bytes (w3.org/TR/trace-context, 3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traceparent(String);
 
 impl Trace {
-    /// What the claim says of its request.
+    /// Returns the trace ids in a claim.
     pub fn of(claim: &Claim) -> Trace {
         let is_id = |id: &&str| {
             (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
@@ -33,14 +33,15 @@ impl Trace {
         }
     }
 
-    /// Of the trace, if there is one.
+    /// Returns the id of the trace, if the request belongs to one.
     pub fn trace_id(&self) -> Option<&str> {
         self.parent.as_ref().map(Traceparent::trace_id)
     }
 }
 
 impl Traceparent {
-    /// `00-<trace>-<parent>-<flags>` in lower case. What a later version of the standard adds at the end is left out.
+    /// Parses `00-<trace>-<parent>-<flags>` in lower case. Fields that a later version of the standard appends are
+    /// dropped.
     pub fn parse(header: &str) -> Option<Traceparent> {
         let mut fields = header.split('-');
         let mut field = |length: usize| {
@@ -56,23 +57,23 @@ impl Traceparent {
         Some(Traceparent(format!("{version}-{trace}-{parent}-{flags}")))
     }
 
-    /// The header.
+    /// Returns the value of the header.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The span of whoever sent it.
+    /// Returns the sender's span id.
     pub fn span_id(&self) -> &str {
         self.0.split('-').nth(2).unwrap_or_default()
     }
 
-    /// What they decided of it: with the first bit, it is recorded.
+    /// Returns the sender's flags: the first bit means that the trace is recorded.
     pub fn flags(&self) -> u8 {
         let flags = self.0.split('-').nth(3).unwrap_or_default();
         u8::from_str_radix(flags, 16).unwrap_or_default()
     }
 
-    /// The same for all requests of one trace.
+    /// Returns the trace id, the same for all requests of one trace.
     pub fn trace_id(&self) -> &str {
         self.0.split('-').nth(1).unwrap_or_default()
     }
@@ -132,7 +133,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is sent: what is kept is bounded, and its own reading.
+        /// Property: a parsed header has a fixed length and parses to itself.
         #[test]
         fn what_is_kept_is_bounded(header in "[0-9a-f]{2}-[0-9a-f]{31,33}-[0-9a-f]{15,17}-[0-9a-f]{2}(-.{0,9})?|.*") {
             if let Some(parent) = Traceparent::parse(&header) {

@@ -1,45 +1,46 @@
-//! The customer-service window: how long after a person's last message free text may be sent to them. Twilio and
-//! Meta count 24 hours from the last inbound message of the pair of addresses; other channels are treated alike.
+//! Conversation window of WhatsApp: the time after a contact's last message in which free text may be sent to them.
+//! Twilio and Meta count 24 hours from the last inbound message of the pair of addresses; other channels are treated
+//! alike.
 
 use crate::address::Address;
 
-/// Length of the window.
+/// Length of the window, in milliseconds.
 const WINDOW_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// When the window ends that was opened by a message received at `last_inbound_ms`.
+/// Returns the end of the window that a message received at `last_inbound_ms` opened, in milliseconds since 1970.
 pub fn expires_ms(last_inbound_ms: i64) -> i64 {
     last_inbound_ms.saturating_add(WINDOW_MS)
 }
 
-/// A conversation with a person, and when they last wrote.
+/// Conversation with a contact, and the time of their last message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// The person.
+    /// The contact.
     pub theirs: Address,
-    /// Whom they wrote to: one of our numbers or senders.
+    /// Our number or sender that received the message.
     pub ours: String,
-    /// When their last message came, in milliseconds since 1970.
+    /// Arrival of their last message, in milliseconds since 1970.
     pub last_inbound_ms: i64,
 }
 
 impl Window {
-    /// When it ends, or ended, in milliseconds since 1970.
+    /// Returns the end of the window, in milliseconds since 1970.
     pub fn expires_ms(&self) -> i64 {
         expires_ms(self.last_inbound_ms)
     }
 
-    /// Whether free text may be sent now.
+    /// Returns whether free text may be sent now.
     pub fn is_open(&self, now_ms: i64) -> bool {
         now_ms < self.expires_ms()
     }
 }
 
-/// The last message that opened a window which is over at `now_ms` came then or before.
+/// Returns the latest arrival whose window is closed at `now_ms`, in milliseconds since 1970.
 pub fn closed_by_ms(now_ms: i64) -> i64 {
     now_ms.saturating_sub(WINDOW_MS)
 }
 
-/// A time as the wire has it: RFC 3339 in UTC, milliseconds kept. None for years no calendar has.
+/// Formats a time as the API does: RFC 3339 in UTC with milliseconds. Returns `None` outside of the supported years.
 pub fn rfc3339(ms: i64) -> Option<String> {
     jiff::Timestamp::from_millisecond(ms).ok().map(|at| format!("{at:.3}"))
 }

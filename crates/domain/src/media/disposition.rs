@@ -1,15 +1,15 @@
-//! How a browser may show kept media.
+//! Headers that make stored media safe to show in a browser.
 //!
-//! Whoever uploads media chooses their type, and whoever has a link opens them on our host. A page or an SVG would run its scripts
-//! there, so only types without scripts are shown in place. Everything else is a download.
+//! The uploader chooses the type of an item, and its link opens on our host. A page or an SVG would run its scripts
+//! there, so only types without scripts are shown in place. All other types are downloads.
 
-/// `Content-Security-Policy` of kept media: whatever they are, they load nothing and run nothing.
+/// `Content-Security-Policy` of stored media: no type may load or run anything.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; sandbox";
 
-/// Longest ending of a file name.
+/// Maximum length of a file name's extension, in characters.
 const LONGEST_ENDING: usize = 8;
 
-/// Returns the `Content-Disposition` of kept media.
+/// Returns the `Content-Disposition` of a stored item.
 pub fn disposition(id: &str, content_type: &str) -> String {
     match is_shown_in_place(content_type) {
         true => "inline".to_owned(),
@@ -17,8 +17,8 @@ pub fn disposition(id: &str, content_type: &str) -> String {
     }
 }
 
-/// Returns the `Content-Disposition` of a download. Its name is the id and an ending from its type; both are reduced to letters,
-/// digits, `_` and `-`, so that nothing in the quoted string of RFC 6266 needs an escape.
+/// Returns the `Content-Disposition` of a download. The file name is the id with an extension from the type. Both are
+/// reduced to letters, digits, `_` and `-`, so that the quoted string of RFC 6266 needs no escapes.
 pub fn attachment(id: &str, content_type: &str) -> String {
     let plain = |text: &str| -> String {
         text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect()

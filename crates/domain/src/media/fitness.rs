@@ -1,39 +1,39 @@
-//! Whether a channel takes a medium: its type, its size, how many there are; and whether everybody who speaks of it says the
-//! same. The limits are Twilio's, as data an operator may change.
+//! Limits of a channel for media: type, size and number of items; and the consistency of HEAD, GET and the bytes. The
+//! limits are Twilio's, as data that an operator may change.
 
 use serde::Deserialize;
 
 use super::{Unfit, Why, magic};
 
-/// How many of the first bytes tell what something is.
+/// Number of first bytes that are needed to detect a type.
 pub const ENOUGH: usize = magic::ENOUGH;
 
-/// What a channel takes.
+/// Limits of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Media of one message.
+    /// Maximum number of items in one message.
     pub count: usize,
-    /// Bytes of one image.
+    /// Maximum size of one image, in bytes.
     pub image_bytes: u64,
-    /// Bytes of anything else.
+    /// Maximum size of any other item, in bytes.
     pub other_bytes: u64,
-    /// Bytes of all of a message together.
+    /// Maximum total size of a message's items, in bytes.
     pub total_bytes: u64,
-    /// Types by their names; none: any.
+    /// Permitted types; empty: any type.
     pub types: Vec<String>,
 }
 
-/// What is known of one medium.
+/// Properties of one fetched item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// `image/png`, without parameters, in lower case.
     pub content_type: String,
-    /// How large it is.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
-/// The type that a header names, without what comes behind it.
+/// Returns the type in a `Content-Type` header, without its parameters.
 pub fn content_type(header: &str) -> Option<String> {
     let essence = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let (kind, name) = essence.split_once('/')?;
@@ -44,7 +44,7 @@ pub fn content_type(header: &str) -> Option<String> {
     (essence.len() <= 127 && is_token(kind) && is_token(name)).then_some(essence)
 }
 
-/// Whether who answers HEAD and who answers GET speak of the same.
+/// Checks that HEAD and GET report the same type.
 pub fn agreed(head: &str, get: &str) -> Result<(), Unfit> {
     if magic::is_same(head, get) {
         return Ok(());
@@ -55,7 +55,7 @@ pub fn agreed(head: &str, get: &str) -> Result<(), Unfit> {
     Err(Unfit::new(Why::Mismatch, detail))
 }
 
-/// Whether the bytes are what they are called, by the first of them.
+/// Checks the first bytes against the declared type.
 pub fn genuine(content_type: &str, bytes: &[u8]) -> Result<(), Unfit> {
     let Some(other) = magic::contradiction(content_type, bytes) else { return Ok(()) };
     let detail = format!(
@@ -65,7 +65,7 @@ pub fn genuine(content_type: &str, bytes: &[u8]) -> Result<(), Unfit> {
 }
 
 impl Limits {
-    /// Everything that is wrong with them.
+    /// Returns every invalid setting.
     pub fn problems(&self) -> Vec<String> {
         let is_odd = |one: &&String| content_type(one).as_ref() != Some(*one);
         let odd = self.types.iter().filter(is_odd);
@@ -73,12 +73,12 @@ impl Limits {
             .collect()
     }
 
-    /// Bytes of the largest there may be.
+    /// Returns the maximum size of any item, in bytes.
     pub fn largest(&self) -> u64 {
         self.image_bytes.max(self.other_bytes).min(self.total_bytes)
     }
 
-    /// Whether a message may have so many.
+    /// Checks the number of items.
     pub fn counted(&self, count: usize) -> Result<(), Unfit> {
         match count > self.count {
             true => Err(Unfit::new(
@@ -89,7 +89,7 @@ impl Limits {
         }
     }
 
-    /// Whether the channel takes all of them; if not, which not and why.
+    /// Checks all items. The error has the index of the first invalid item, and its problem.
     pub fn fit(&self, found: &[Found]) -> Result<(), (usize, Unfit)> {
         let mut total: u64 = 0;
         for (n, one) in found.iter().enumerate() {

@@ -1,24 +1,24 @@
-//! Links to media of ours that are good for some time and for nobody who makes one up: an HMAC over what is linked to and until
-//! when. Pure.
+//! Links to stored media: they expire, and cannot be forged, because they carry an HMAC over the id and the time of
+//! expiry. Pure.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// What every id begins with.
+/// Prefix of every id.
 const PREFIX: &str = "md_";
 
-/// What the key signs nothing else by.
+/// Domain separator: the key signs nothing else with this text.
 const PURPOSE: &[u8] = b"twilio-edge media link 1\n";
 
-/// Shortest key, in bytes.
+/// Minimum length of a key, in bytes.
 pub const SHORTEST_KEY: usize = 32;
 
-/// An id, made of 128 bits.
+/// Returns the id for 128 bits.
 pub fn id(bits: u128) -> String {
     format!("{PREFIX}{bits:032x}")
 }
 
-/// Whether it may be the id of one.
+/// Returns whether a text has the syntax of an id.
 pub fn is_id(text: &str) -> bool {
     text.strip_prefix(PREFIX).is_some_and(|rest| {
         rest.len() == 32 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -32,14 +32,14 @@ fn mac(key: &str, id: &str, expires_s: i64) -> Option<Hmac<Sha256>> {
     Some(mac)
 }
 
-/// The path and query of a link that is good until then, in seconds since 1970.
+/// Returns path and query of a link that expires at `expires_s`, in seconds since 1970.
 pub fn path(key: &str, id: &str, expires_s: i64) -> String {
     let signature = mac(key, id, expires_s).map(|mac| mac.finalize().into_bytes());
     let signature: String = signature.iter().flatten().map(|byte| format!("{byte:02x}")).collect();
     format!("/media/{id}?expires={expires_s}&sig={signature}")
 }
 
-/// Whether a link is one of ours, and still good; in constant time for each key.
+/// Returns whether a link has a valid signature and has not expired, in constant time for each key.
 pub fn is_good(key: &str, id: &str, query: &str, now_ms: i64) -> bool {
     let Some((expires, signature)) = read(query) else { return false };
     let Some(mac) = mac(key, id, expires) else { return false };
@@ -49,7 +49,7 @@ pub fn is_good(key: &str, id: &str, query: &str, now_ms: i64) -> bool {
         && now_ms < expires.saturating_mul(1000)
 }
 
-/// Exactly as [`path`] writes it: what else there may be, nobody has signed.
+/// Parses a query exactly as [`path`] writes it; no other form has a signature.
 fn read(query: &str) -> Option<(i64, Vec<u8>)> {
     let (written, signature) = query.strip_prefix("expires=")?.split_once("&sig=")?;
     let expires: i64 = written.parse().ok()?;

@@ -1,10 +1,10 @@
-//! What bytes say they are, and whether that is what somebody calls them. Formats are told by `infer`; containers (MP4, ZIP, OLE,
-//! Ogg, Matroska), which hold many types under one beginning, are told as such.
+//! Type detection from the first bytes of an item, and comparison with the declared type. `infer` detects formats.
+//! Containers (MP4, ZIP, OLE, Ogg, Matroska), which hold many types behind one signature, are reported as containers.
 
-/// How many bytes tell it.
+/// Number of first bytes that are needed.
 pub(super) const ENOUGH: usize = 8192;
 
-/// One name for what has several.
+/// Returns the one name that stands for several names of a type.
 fn canonical(content_type: &str) -> &str {
     match content_type {
         "image/jpg" | "image/pjpeg" => "image/jpeg",
@@ -27,7 +27,7 @@ const OLE: &str = "an OLE document";
 const MATROSKA: &str = "a Matroska file";
 const MPEG_AUDIO: &str = "MPEG audio";
 
-/// What the bytes are: a container, a type, or nothing that is known.
+/// Returns the detected container or type, if any.
 fn told(bytes: &[u8]) -> Option<&'static str> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     let begins =
@@ -47,7 +47,7 @@ fn told(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What bytes of this type are told as; none where nobody can tell.
+/// Returns the detections that a declared type permits, or `None` if the type cannot be detected.
 fn expected(content_type: &str) -> Option<&'static [&'static str]> {
     Some(match content_type {
         "image/jpeg" => &["image/jpeg"],
@@ -80,12 +80,12 @@ fn expected(content_type: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// Whether two say the same of one thing.
+/// Returns whether two names mean the same type.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
     canonical(one) == canonical(other)
 }
 
-/// Whether bytes may be what somebody calls them; if not, what they are.
+/// Returns the detected type if the bytes contradict the declared one.
 pub(super) fn contradiction(content_type: &str, bytes: &[u8]) -> Option<&'static str> {
     let declared = canonical(content_type);
     let told = told(bytes.get(..ENOUGH).unwrap_or(bytes));

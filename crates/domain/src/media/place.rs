@@ -1,6 +1,7 @@
-//! Where media may be fetched: public https, and nothing of ours. A URL is read once, by the rules browsers have, and what is
-//! spelled so that two readers might disagree is refused. Which addresses are public is a table (IANA's special-purpose
-//! registries, and what clouds answer at inside). Resolving names is not done here: whoever does asks [`Places::allows`].
+//! Permitted locations of media: public https, and no internal address. A URL is parsed once, by the rules of browsers,
+//! and a URL that two parsers may read differently is refused. A table lists the addresses that are not public: IANA's
+//! special-purpose registries, and internal addresses of clouds. This module resolves no names; the code that does
+//! calls [`Places::allows`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,10 +10,10 @@ use url::Url;
 
 use super::{Unfit, Why};
 
-/// Longest URL, in bytes.
+/// Maximum length of a URL, in bytes.
 pub const LONGEST_URL: usize = 2048;
 
-/// What nobody outside is reached by. RFC 6890 and its registry; then what clouds keep for themselves.
+/// IPv4 networks that are not public: RFC 6890 and its registry, then internal addresses of clouds.
 const CLOSED_V4: [(Ipv4Addr, u8); 19] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
@@ -35,8 +36,8 @@ const CLOSED_V4: [(Ipv4Addr, u8); 19] = [
     (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's host, from inside
 ];
 
-/// What is not public of the only part of IPv6 that is given out (2000::/3). Everything outside of that part is closed:
-/// loopback, IPv4 in disguise (::/96, ::ffff:0:0/96), unique local (fd00:ec2::254), link-local, multicast.
+/// IPv6 networks that are not public within 2000::/3, the only allocated part. Everything outside of that part is
+/// closed: loopback, embedded IPv4 (::/96, ::ffff:0:0/96), unique local (fd00:ec2::254), link-local, multicast.
 const CLOSED_V6: [(Ipv6Addr, u8); 5] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments; Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
@@ -45,7 +46,7 @@ const CLOSED_V6: [(Ipv6Addr, u8); 5] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Names that mean something else on every machine, with whatever is before them.
+/// Domain names that mean something else on every machine, subdomains included.
 const CLOSED_NAMES: [&str; 12] = [
     "localhost",
     "localdomain",
@@ -61,8 +62,8 @@ const CLOSED_NAMES: [&str; 12] = [
     "test",
 ];
 
-/// Whether anybody can be reached at it from anywhere. An IPv4 address behind NAT64 (64:ff9b::/96), as resolvers make them up
-/// where there is no IPv4, is as public as what is in it.
+/// Returns whether an address is reachable from the whole Internet. An IPv4 address behind NAT64 (64:ff9b::/96), which
+/// resolvers synthesize on networks without IPv4, is as public as the embedded address.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -85,7 +86,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Where the operator lets media be fetched.
+/// Locations from which the operator permits media.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     trusted: Vec<IpNet>,
@@ -94,8 +95,9 @@ pub struct Places {
 }
 
 impl Places {
-    /// With addresses that count as public although they are not, the permitted ports, and whether plain http is permitted (at
-    /// port 80 as well); or what is wrong with these.
+    /// Creates the permitted locations. `trusted`: addresses that count as public although they are not. `ports`:
+    /// permitted ports. `http`: whether plain http is permitted, also at port 80. The error says which value is
+    /// invalid.
     pub fn new(trusted: &[String], ports: &[String], http: bool) -> Result<Places, String> {
         let network = |text: &String| {
             let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
@@ -116,12 +118,12 @@ impl Places {
         })
     }
 
-    /// Whether anything counts as public that is not.
+    /// Returns whether an address counts as public although it is not.
     pub fn trusts_any(&self) -> bool {
         !self.trusted.is_empty()
     }
 
-    /// Whether a connection to it may be opened.
+    /// Returns whether a connection to the address may be opened.
     pub fn allows(&self, address: IpAddr) -> bool {
         is_public(address) || self.trusts(address)
     }
@@ -130,13 +132,13 @@ impl Places {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Reads a URL, of a message or of a redirect. What is trusted and written as an address may be http, and at any port.
+    /// Parses the URL of a message or a redirect. A trusted address in numeric form may use http, and any port.
     pub fn read(&self, text: &str) -> Result<Url, Unfit> {
         let wrong = |detail: &str| Err(Unfit::new(Why::Url, detail));
         if text.len() > LONGEST_URL {
             return Err(Unfit::new(Why::Url, format!("has more than {LONGEST_URL} bytes")));
         }
-        // Readers differ in what they make of these: they drop them, or turn them into others.
+        // Parsers disagree about these characters: some drop them, some replace them.
         if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
             return wrong("has a blank, a backslash or a control character: escape it");
         }
@@ -172,13 +174,13 @@ impl Places {
     }
 }
 
-/// Whether a name may be asked for at all; what it resolves to is another question.
+/// Returns whether a name may be resolved at all; the caller checks its addresses.
 fn is_public_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let is_closed = |closed: &&str| {
         name == **closed || name.strip_suffix(closed).is_some_and(|rest| rest.ends_with('.'))
     };
-    // One word alone is completed by whatever the machine searches.
+    // A resolver completes a single word with the search domains of the machine.
     name.contains('.') && !CLOSED_NAMES.iter().any(is_closed)
 }
 
@@ -365,7 +367,7 @@ mod tests {
         }
     }
 
-    /// One address, as whoever wants to hide it writes it.
+    /// Returns one address in a spelling that may hide it.
     fn spelled(address: Ipv4Addr, how: u8, base: u8) -> String {
         let [a, b, c, d] = address.octets();
         let number = |part: u32| match base % 4 {
@@ -387,7 +389,7 @@ mod tests {
     }
 
     proptest! {
-        /// However it is written, an address that is not public is refused, and not for being hard to read.
+        /// Property: an address that is not public is refused in every spelling, and for that reason.
         #[test]
         fn no_spelling_hides_an_address(index in 0..CLOSED_V4.len(), low: u32, how: u8, base: u8) {
             let (first, length) = CLOSED_V4[index];
@@ -397,7 +399,7 @@ mod tests {
             prop_assert_eq!(why(&text), Some(Why::NotPublic), "{}", text);
         }
 
-        /// What is read has a host that may be asked for, https, no user, and reads the same again.
+        /// Property: a parsed URL has a permitted host, uses https, has no user, and parses to itself.
         #[test]
         fn what_is_read_is_as_it_must_be(text in "(https?://)?[\\PC]{0,40}", tail in "[a-z0-9.:@/\\[\\]%\\\\_-]{0,30}") {
             for text in [text.clone(), format!("https://{tail}"), format!("{text}{tail}")] {

@@ -1,4 +1,4 @@
-//! What Twilio's Content API says of a template. Source: twilio_content_v1.json, `ContentAndApprovals`.
+//! Parser of templates from Twilio's Content API. Source: twilio_content_v1.json, `ContentAndApprovals`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::policy::Category;
 
-/// One of `contents`.
+/// Entry of `contents`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Content {
     sid: Option<String>,
@@ -20,7 +20,7 @@ pub struct Content {
 }
 
 impl Content {
-    /// The template; none if it cannot be told by name and language, and so not be asked for.
+    /// Returns the template, or `None` if it has no valid id, name, language or variables, and so cannot be selected.
     pub fn template(self, now_ms: i64) -> Option<Template> {
         let content_sid = self.sid.filter(|sid| is_content_sid(sid))?;
         let approval = self.approval_requests.unwrap_or_default();
@@ -56,7 +56,7 @@ impl Content {
     }
 }
 
-/// Of the first type that has one.
+/// Returns the text of the first type that has one.
 fn text(types: &Value) -> &str {
     let fields = types.as_object().into_iter().flatten().map(|(_, fields)| fields);
     let texts = fields
@@ -64,7 +64,7 @@ fn text(types: &Value) -> &str {
     texts.into_iter().next().unwrap_or_default()
 }
 
-/// Whether WhatsApp shows more than a text: of the type that was approved, or else of any there is.
+/// Returns whether WhatsApp shows more than a text: for the approved type, or else for any type.
 fn has_others(types: &Value, approved: &str) -> bool {
     const TEXT: &str = "twilio/text";
     match approved {
@@ -73,7 +73,7 @@ fn has_others(types: &Value, approved: &str) -> bool {
     }
 }
 
-/// Of all that is shown, whatever the order of its fields.
+/// Returns a digest of all visible content, independent of the order of its fields.
 fn digest(types: &Value) -> String {
     let digest = Sha256::digest(types.to_string().as_bytes());
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()

@@ -1,16 +1,16 @@
-//! The language of a template, as Twilio and Meta write it (`en`, `pt_BR`), and which others do instead.
+//! Language of a template, as Twilio and Meta write it (`en`, `pt_BR`), and its substitutes.
 
 use std::fmt;
 
-/// The language everybody is thought to read, where theirs is not there.
+/// Default language, the last substitute of every other one.
 const USUAL: &str = "en_US";
 
-/// A language, perhaps with its script and country.
+/// Language, optionally with script and country.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Locale(String);
 
 impl Locale {
-    /// `en`, `pt_BR`, `zh_Hant_TW`; `-` is as good as `_`, and capitals do not matter.
+    /// Parses `en`, `pt_BR`, `zh_Hant_TW`; accepts `-` for `_`, and any letter case.
     pub fn parse(text: &str) -> Option<Locale> {
         let mut written = String::with_capacity(text.len());
         for (n, part) in text.split(['-', '_']).enumerate() {
@@ -35,17 +35,18 @@ impl Locale {
         Some(Locale(written))
     }
 
-    /// The usual one.
+    /// Returns the default language.
     pub fn usual() -> Locale {
         Locale(USUAL.to_owned())
     }
 
-    /// As it is written everywhere.
+    /// Returns the language as Twilio writes it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Itself and what does instead, the best first: without its country, without its script; then the usual one, likewise.
+    /// Returns the language and its substitutes, the best first: without country, without script; then the default
+    /// language, likewise.
     pub fn chain(&self) -> Vec<Locale> {
         let mut chain: Vec<Locale> = Vec::new();
         for locale in [self.0.as_str(), USUAL] {

@@ -1,5 +1,5 @@
-//! What may stand in the places of a template: something for each, nothing for others, and nothing WhatsApp refuses a whole
-//! message for (Twilio's 21656 and 63013, Meta's limits of a template).
+//! Validation of template variables: each has a value, no unknown ones are given, and no value makes WhatsApp refuse
+//! the whole message (Twilio's 21656 and 63013, Meta's limits of a template).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +7,24 @@ use serde_json::Value;
 
 use super::MOST_VARIABLES;
 
-/// Longest text of a WhatsApp template that has more than a body (a header, buttons, media), in characters and with its variables
-/// filled in. Meta permits 32,768 where the body is the only component (Cloud API, template messages, parameter object).
+/// Maximum length of the filled text of a WhatsApp template that has more than a body (a header, buttons, media), in
+/// characters. Meta permits 32,768 where the body is the only component (Cloud API, template messages, parameter
+/// object).
 const LONGEST_BESIDE_OTHERS: usize = 1024;
 
-/// Longest text of any message at Twilio, in characters: of `twilio/text` and of one variable (Twilio's Content API).
+/// Maximum length of any text at Twilio, in characters: of `twilio/text` and of one variable (Twilio's Content API).
 const LONGEST: usize = 1600;
 
-/// Most spaces in a row.
+/// Maximum number of consecutive spaces.
 const MOST_SPACES: usize = 4;
 
-/// Longest name of a variable, in characters. Twilio documents 16; a longer one is Twilio's to refuse.
+/// Maximum length of a variable's name, in characters. Twilio documents 16; Twilio itself refuses longer ones.
 const LONGEST_KEY: usize = 64;
 
-/// Problems that are told at a time.
+/// Maximum number of problems reported at once.
 const MOST_TOLD: usize = 10;
 
-/// The names of all places in whatever is shown: of `{"body": "Hello {{1}}"}` that is `1`.
+/// Returns the names of all variables in a template's content: for `{"body": "Hello {{1}}"}` that is `1`.
 pub fn places(shown: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     collect(shown, &mut found);
@@ -46,31 +47,32 @@ fn places_of(text: &str) -> impl Iterator<Item = &str> {
         .filter(|name| is_key(name))
 }
 
-/// Whether a variable can have this name: anything without a blank and without braces, `order-id` and `first_name` for example.
+/// Returns whether a variable can have this name: any text without blanks and braces, for example `order-id` and
+/// `first_name`.
 pub fn is_key(name: &str) -> bool {
     let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '{' | '}');
     (1..=LONGEST_KEY).contains(&name.chars().count()) && name.chars().all(is_allowed)
 }
 
-/// Whether these can be the places of a template.
+/// Returns whether a set of names can be the variables of a template.
 pub fn are_places(names: &BTreeSet<String>) -> bool {
     names.len() <= MOST_VARIABLES && names.iter().all(|name| is_key(name))
 }
 
-/// A template, as far as it is known, and where it goes.
+/// Known properties of a template, and its channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// Its places, if they are known.
+    /// Names of its variables, if known.
     pub places: Option<&'a BTreeSet<String>>,
-    /// Its text; empty if it is not known.
+    /// Text; empty if unknown.
     pub text: &'a str,
-    /// Whether it has anything beside its text, as far as that is known.
+    /// Whether it has more than its text, as far as known.
     pub has_others: bool,
-    /// The channel.
+    /// Channel.
     pub channel: &'a str,
 }
 
-/// Everything that is wrong with what is to stand there, as far as it is told at a time. No value is repeated.
+/// Returns the problems of the given values, at most `MOST_TOLD`. No problem repeats a value.
 pub fn problems(asked: Asked<'_>, given: &BTreeMap<String, String>) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(places) = asked.places {
@@ -118,13 +120,13 @@ pub fn problems(asked: Asked<'_>, given: &BTreeMap<String, String>) -> Vec<Strin
     problems
 }
 
-/// A name somebody gave, as it may be repeated.
+/// Shortens a caller's name of a variable for an error text.
 fn short(name: &str) -> String {
     let told = name.chars().filter(|c| !c.is_control()).take(LONGEST_KEY).collect::<String>();
     if told.is_empty() { "a name without letters".to_owned() } else { told }
 }
 
-/// The text with everything in its place, in one pass: what stands in a place is no place.
+/// Returns the text with all variables replaced in one pass: a value that looks like a variable is not replaced again.
 pub fn filled(text: &str, given: &BTreeMap<String, String>) -> String {
     let mut whole = String::with_capacity(text.len());
     let mut rest = text;
@@ -221,7 +223,8 @@ mod tests {
     }
 
     proptest! {
-        /// What passes has a text for each place, and fits; what does not is told, and no value with it.
+        /// Property: accepted values cover all variables and fit; otherwise there is a problem, and it repeats no
+        /// value.
         #[test]
         fn only_what_twilio_takes_passes(
             text in "[a-z {}12]{0,40}",
@@ -246,7 +249,7 @@ mod tests {
             prop_assert!(told.iter().all(|one| !one.contains("Zebra")));
         }
 
-        /// Everything is filled in, once: what was given is never taken for a place.
+        /// Property: every variable is replaced once, and a value is never read as a variable.
         #[test]
         fn what_is_given_is_no_place(value in "[{}12]{0,8}") {
             let values = given(&[("1", &value), ("2", "two")]);
