@@ -185,7 +185,7 @@ pub struct Found {
     pub lines: Vec<Line>,
     /// Object and line after which the search continues.
     pub place: String,
-    /// Whether the search is complete.
+    /// True if the search is complete.
     pub is_last: bool,
 }
 

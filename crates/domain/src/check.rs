@@ -124,7 +124,7 @@ pub enum Actor {
 pub struct Verdict {
     /// The rule.
     pub rule: Rule,
-    /// Whether the rule permits the message.
+    /// True if the rule permits the message.
     pub ok: bool,
     /// Reason why it does not.
     pub code: Option<Code>,

@@ -24,7 +24,7 @@ pub struct Link {
     pub number: String,
     /// The user id.
     pub user_id: String,
-    /// Whether the form can be parsed in only one way.
+    /// True if the form can be parsed in only one way.
     pub is_certain: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct Tie {
     pub number: String,
     /// The other of the two.
     pub other: String,
-    /// Whether it is certain enough for consents, a START and a window.
+    /// True if it is certain enough for consents, a START and a window.
     pub is_certain: bool,
 }
 

@@ -19,7 +19,7 @@ pub enum DeliveryOutcome {
         reason: String,
         /// Pause that the sink asked for.
         retry_after: Option<Duration>,
-        /// Whether it concerns the sink as a whole: unreachable, timeout, overloaded.
+        /// True if it concerns the sink as a whole: unreachable, timeout, overloaded.
         is_outage: bool,
     },
     /// The sink rejected this delivery for good.
@@ -92,7 +92,7 @@ pub struct Breaker {
     failures: u32,
     /// While it is open: time of the next probe, in milliseconds since 1970.
     probe_at_ms: Option<i64>,
-    /// Whether a probe is in flight.
+    /// True if a probe is in flight.
     probing: bool,
 }
 

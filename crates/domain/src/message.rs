@@ -17,7 +17,7 @@ pub struct RecordedWebhook {
     pub key: String,
     /// Direction of the message it is about.
     pub direction: Direction,
-    /// Whether it is a status callback rather than the message itself.
+    /// True if it is a status callback rather than the message itself.
     pub is_status: bool,
     /// Account.
     pub account_sid: String,

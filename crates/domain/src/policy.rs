@@ -83,7 +83,7 @@ pub enum Resubscribe {
 pub struct ConsentRules {
     /// Categories of messages that need a consent on record.
     pub required_for: Vec<Category>,
-    /// Whether a consent from before a contact's STOP is in effect again after their START.
+    /// True if a consent from before a contact's STOP is in effect again after their START.
     pub survives_stop: bool,
     /// Maximum age of a consent. Without a rule, a consent does not age.
     pub freshness: Vec<Freshness>,

@@ -117,7 +117,7 @@ pub struct Retention {
     pub events: Keep,
     /// Audit log of administrative changes.
     pub audit: Keep,
-    /// Whether codes of 4 to 8 digits are removed from bodies before they are written.
+    /// True if codes of 4 to 8 digits are removed from bodies before they are written.
     pub redact_codes: bool,
 }
 
@@ -149,7 +149,7 @@ pub struct RetentionOverlay {
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Keep>,
-    /// Whether codes of 4 to 8 digits are removed from bodies before they are written.
+    /// True if codes of 4 to 8 digits are removed from bodies before they are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redact_codes: Option<bool>,
 }

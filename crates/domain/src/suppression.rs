@@ -127,7 +127,7 @@ pub struct Suppression {
     pub source: Source,
     /// Error code of a callback; empty for every other source.
     pub error_code: String,
-    /// Whether it is in force; an ended one is stored as history.
+    /// True if it is in force; an ended one is stored as history.
     pub in_force: bool,
     /// Time when it last began.
     pub since_ms: i64,
@@ -157,7 +157,7 @@ pub struct OptEvent {
     pub opt: Opt,
     /// Origin.
     pub source: Source,
-    /// Whether it may be older than what is already recorded.
+    /// True if it may be older than what is already recorded.
     pub arrival: Arrival,
     /// The account, which is the tenant.
     pub account_sid: String,

@@ -15,7 +15,7 @@ pub struct Swept {
     pub rows: usize,
     /// Deleted rows.
     pub deleted: usize,
-    /// Whether more rows may be due now.
+    /// True if more rows may be due now.
     pub more: bool,
 }
 

@@ -59,7 +59,7 @@ pub struct Usual {
     pub retention: Retention,
     /// Milliseconds for which duplicates are recognized.
     pub result_ms: i64,
-    /// Whether a hash key is configured.
+    /// True if a hash key is configured.
     pub hashes: bool,
 }
 

@@ -42,13 +42,13 @@ pub struct Webhook {
     pub inbound: Option<Inbound>,
     /// Set for a status whose contact is known: the two ends of its message.
     pub outbound: Option<Pair>,
-    /// Whether a status is about a message that the contact sent to us.
+    /// True if a status is about a message that the contact sent to us.
     pub is_about_inbound: bool,
-    /// Whether a status suppresses its recipient because of its error code.
+    /// True if a status suppresses its recipient because of its error code.
     pub suppresses: bool,
-    /// Whether a status withdraws its recipient's consent to marketing because of its error code.
+    /// True if a status withdraws its recipient's consent to marketing because of its error code.
     pub withdraws_marketing: bool,
-    /// Whether the sidecar delivers it instead of the filter, if a sink is configured.
+    /// True if the sidecar delivers it instead of the filter, if a sink is configured.
     pub is_ours: bool,
     /// Id of our own message that a status is about, as the signed URL has it.
     pub send_id: Option<String>,

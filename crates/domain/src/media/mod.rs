@@ -18,7 +18,7 @@ pub struct Unfit {
     /// Sentence that names the problem and the party that has to act. It never reveals the content of an address that
     /// is not public.
     pub detail: String,
-    /// Whether a later check may succeed.
+    /// True if a later check may succeed.
     pub may_pass: bool,
 }
 

@@ -164,7 +164,7 @@ pub struct Template {
     pub variables: BTreeSet<String>,
     /// Text, if it has one and it is known; otherwise empty.
     pub text: String,
-    /// Whether WhatsApp shows more than the text: a header, buttons, media. False if unknown.
+    /// True if WhatsApp shows more than the text: a header, buttons, media. False if unknown.
     pub has_others: bool,
     /// Digest of all visible content: text, buttons, media.
     pub digest: String,

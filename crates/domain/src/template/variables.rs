@@ -66,7 +66,7 @@ pub struct Asked<'a> {
     pub places: Option<&'a BTreeSet<String>>,
     /// Text; empty if unknown.
     pub text: &'a str,
-    /// Whether it has more than its text, as far as known.
+    /// True if it has more than its text, as far as known.
     pub has_others: bool,
     /// Channel.
     pub channel: &'a str,
