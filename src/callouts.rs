@@ -1,50 +1,50 @@
-//! Callouts shared by many requests: a callout costs as much as proxying a request again, so what is waiting
-//! when one is sent goes with it.
+//! Batches of callouts to the sidecar, shared by many requests. A callout costs as much as proxying another request, so
+//! every item that waits when a callout is sent is part of it.
 //!
-//! Decides: when a batch goes, how large it is, how many are under way, when to try again and when to give
-//! up. A letter goes at once when nothing is under way; otherwise it waits for the answer that is due, but
-//! not for a slow one: after [`PATIENCE_MS`] another callout is opened, up to [`MOST_FLIGHTS`].
+//! Decides when a batch is sent, how large it is, how many callouts are in flight, when to retry and when to stop. An item
+//! is sent immediately when no callout is in flight. Otherwise it waits for the pending reply, but not for a slow one:
+//! after [`PATIENCE_MS`] another callout is opened, up to [`MOST_FLIGHTS`].
 //!
-//! Must not know: what is in a letter, the host, clocks.
+//! Must not know: the contents of an item, the host, clocks.
 
 use std::collections::VecDeque;
 
 use twilio_edge_contract::MAX_BATCH;
 
-/// How long a letter waits for a callout under way before it gets one of its own.
+/// Time in milliseconds that an item waits for a callout in flight before it gets one of its own.
 const PATIENCE_MS: u64 = 5;
-/// Most callouts of one kind under way per worker.
+/// Most callouts of one kind in flight per worker.
 const MOST_FLIGHTS: usize = 4;
-/// A batch is closed when it has this many bytes; a single larger letter still goes, alone.
+/// Size in bytes at which a batch is closed; a single larger item is sent alone.
 const BATCH_BYTES: usize = 512 * 1024;
-/// First and longest pause after a failure. Responses that wait for an opt-out to be acknowledged wait for 1 s.
+/// First and longest pause after a failure, in milliseconds. Responses that wait for an opt-out to be acknowledged wait 1 s.
 const RETRY_MS: u64 = 100;
 const RETRY_MOST_MS: u64 = 400;
 
-/// One request's part of a batch.
+/// Item of a batch: the part of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedItem<T> {
-    /// Who is waiting for the answer.
+    /// The request that waits for the answer.
     pub sender: T,
     /// The JSON to send.
     pub json: String,
-    /// When it was first seen waiting; streams that post have no clock.
+    /// Time of the first tick that saw it waiting; streams that post have no clock.
     seen_ms: Option<u64>,
 }
 
 impl<T> QueuedItem<T> {
-    /// A new letter.
+    /// Creates an item that has not been seen yet.
     pub fn new(sender: T, json: String) -> Self {
         Self { sender, json, seen_ms: None }
     }
 
-    /// How long it has been under way, in milliseconds.
+    /// Returns the time since it was first seen, in milliseconds.
     pub fn age_ms(&self, now_ms: u64) -> u64 {
         self.seen_ms.map_or(0, |seen_ms| now_ms.saturating_sub(seen_ms))
     }
 }
 
-/// Letters of one kind, waiting and under way.
+/// Items of one kind, waiting and in flight.
 #[derive(Debug)]
 pub struct Callouts<T> {
     waiting: VecDeque<QueuedItem<T>>,
@@ -64,7 +64,7 @@ struct InFlightCallout<T> {
 }
 
 impl<T> Callouts<T> {
-    /// `most_bytes` bounds what may wait; what is under way is bounded by [`MOST_FLIGHTS`].
+    /// Creates an empty queue. `most_bytes` bounds the waiting items; [`MOST_FLIGHTS`] bounds those in flight.
     pub fn new(most_bytes: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -77,7 +77,11 @@ impl<T> Callouts<T> {
         }
     }
 
-    /// Adds a letter; gives it back when there is no room.
+    /// Adds an item.
+    ///
+    /// # Errors
+    ///
+    /// Returns the item when the queue is full.
     pub fn post(&mut self, letter: QueuedItem<T>) -> Result<(), QueuedItem<T>> {
         let bytes = self.waiting_bytes.saturating_add(letter.json.len());
         if bytes > self.most_bytes {
@@ -88,7 +92,11 @@ impl<T> Callouts<T> {
         Ok(())
     }
 
-    /// Adds a letter before all others. A quarter of the room is for these letters alone; gives it back when that is full too.
+    /// Adds an item before all others. A quarter of the room is reserved for such items.
+    ///
+    /// # Errors
+    ///
+    /// Returns the item when that room is full too.
     pub fn post_first(&mut self, letter: QueuedItem<T>) -> Result<(), QueuedItem<T>> {
         let bytes = self.waiting_bytes.saturating_add(letter.json.len());
         if bytes > self.most_bytes.saturating_add(self.most_bytes / 4) {
@@ -99,7 +107,7 @@ impl<T> Callouts<T> {
         Ok(())
     }
 
-    /// Takes note of the time for the letters that came since this was last called.
+    /// Records the time for the items that were added since the last call.
     pub fn see(&mut self, now_ms: u64) {
         for letter in self.waiting.iter_mut().rev().take_while(|it| it.seen_ms.is_none()) {
             letter.seen_ms = Some(now_ms);
@@ -109,7 +117,7 @@ impl<T> Callouts<T> {
         }
     }
 
-    /// The next batch to send now, if one may go.
+    /// Returns the batch to send now, if one is due.
     pub fn next_batch(&mut self, now_ms: u64) -> Option<Vec<QueuedItem<T>>> {
         let patience_is_over = || {
             let latest = self.flights.iter().map(|flight| flight.since_ms).max();
@@ -136,18 +144,18 @@ impl<T> Callouts<T> {
         Some(batch)
     }
 
-    /// The batch left under `token`.
+    /// Records that the batch was sent under `token`.
     pub fn sent(&mut self, token: u32, letters: Vec<QueuedItem<T>>, now_ms: u64) {
         self.flights.push(InFlightCallout { token, since_ms: now_ms, letters });
     }
 
-    /// The letters that left under `token`, whose answer has come or will not.
+    /// Removes and returns the items that were sent under `token`, because their answer arrived or the callout failed.
     pub fn landed(&mut self, token: u32) -> Option<Vec<QueuedItem<T>>> {
         let at = self.flights.iter().position(|flight| flight.token == token)?;
         Some(self.flights.swap_remove(at).letters)
     }
 
-    /// Puts letters back to the front, to be sent again after a pause that grows with each failure.
+    /// Returns items to the front of the queue. They are sent again after a pause that grows with each failure.
     pub fn retry(&mut self, letters: Vec<QueuedItem<T>>, now_ms: u64) {
         for letter in letters.into_iter().rev() {
             self.waiting_bytes = self.waiting_bytes.saturating_add(letter.json.len());
@@ -158,7 +166,7 @@ impl<T> Callouts<T> {
         self.retry_pause_ms = (self.retry_pause_ms * 2).min(RETRY_MOST_MS);
     }
 
-    /// The other side answers letters of another kind: what waits for a retry is due after the first pause, not after a long one.
+    /// Shortens the pause before a retry to the first pause, because the sidecar answers callouts of another kind.
     /// Reports whether anything waits for a retry.
     pub fn hurry(&mut self) -> bool {
         let is_failing = self.retry_at_ms > 0 && !self.waiting.is_empty();
@@ -167,13 +175,13 @@ impl<T> Callouts<T> {
         is_failing
     }
 
-    /// The other side answers: no pauses any more.
+    /// Ends the pauses, because the sidecar answers.
     pub fn succeeded(&mut self) {
         self.retry_at_ms = 0;
         self.retry_pause_ms = RETRY_MS;
     }
 
-    /// Takes out the waiting letters for which `leaves` holds.
+    /// Removes and returns the waiting items for which `leaves` holds.
     pub fn take(&mut self, mut leaves: impl FnMut(&QueuedItem<T>) -> bool) -> Vec<QueuedItem<T>> {
         let (taken, kept): (Vec<_>, _) = self.waiting.drain(..).partition(|letter| leaves(letter));
         self.waiting = kept.into();
@@ -182,24 +190,24 @@ impl<T> Callouts<T> {
         taken
     }
 
-    /// Letters that are waiting or under way.
+    /// Returns the number of items that are waiting or in flight.
     pub fn len(&self) -> usize {
         let flying: usize = self.flights.iter().map(|flight| flight.letters.len()).sum();
         self.waiting.len() + flying
     }
 
-    /// Whether there are none.
+    /// Reports whether no item is waiting or in flight.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether an answer is due.
+    /// Reports whether a callout is in flight.
     pub fn is_flying(&self) -> bool {
         !self.flights.is_empty()
     }
 }
 
-/// The request body of a batch: `{"v":1,"<field>":[..]}`.
+/// Returns the request body of a batch: `{"v":1,"<field>":[..]}`.
 pub fn envelope<T>(field: &str, letters: &[QueuedItem<T>]) -> String {
     let bytes: usize = letters.iter().map(|letter| letter.json.len() + 1).sum();
     let mut body = String::with_capacity(bytes + 32);

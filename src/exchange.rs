@@ -1,11 +1,11 @@
-//! One request from its headers to its settlement: `step(Event) -> Effects`.
+//! State machine of one request, from its headers to its settlement: `step(Event) -> Effects`.
 //!
-//! Decides everything the filter decides: what is refused, what is asked of the sidecar, what the backend is
-//! told, when a response may go. It is a value that is told what happened and says what to do about it, so
-//! every path through it can be tested without a proxy.
+//! Decides which requests are refused, what the filter asks the sidecar, which headers and body the backend gets, and
+//! when a response may continue. The state machine is a plain value: it receives an event and returns the effects to
+//! carry out, so every path through it can be tested without a proxy.
 //!
 //! ```text
-//! Idle --Head--> Passing                                    a route we do not guard
+//! Idle --Head--> Passing                                    a route that is not guarded
 //!            \-> Receiving --Complete--> [judge] --bad--> Answered
 //!                                           \--ok--> Deciding --Verdict(duplicate)--> Answered
 //!                                                        |  ^--in flight: asks again
@@ -40,20 +40,20 @@ use crate::overrides::foreign_encoding;
 use crate::reply::{Answer, Reason};
 use crate::target;
 
-/// Longest a response waits for its release to be acknowledged. Twilio's retry comes later than that.
+/// Longest time in milliseconds that a response waits for its release to be acknowledged. Twilio retries later than that.
 const RELEASE_HOLD_MS: u64 = 250;
 
-/// Longest a response waits for the sidecar to acknowledge a possible opt-out that it could not be asked about. A sidecar that
-/// restarts is back within it. Twilio gives up 15 s after its request, and the backend may have used 14 of them.
+/// Longest time in milliseconds that a response waits for the sidecar to acknowledge a possible opt-out whose claim got no
+/// verdict. A restarting sidecar is back within it. Twilio gives up 15 s after its request; the backend may have used 14 s.
 const OPT_OUT_HOLD_MS: u64 = 1_000;
 
-/// Longest wait for the first part of a body. Twilio sends it with the headers, and gives up after 15 s.
+/// Longest wait for the first part of a body, in milliseconds. Twilio sends it with the headers, and gives up after 15 s.
 const FIRST_PART_MS: u64 = 10_000;
 
-/// Headers by which a request can be sent again as Twilio's.
+/// Headers that allow a recipient to replay the request as Twilio's.
 const SIGNATURE_HEADERS: [&str; 2] = ["x-twilio-signature", "x-twilio-webhooks-signature-settings"];
 
-/// First and longest pause before asking again about a copy in flight.
+/// First and longest pause, in milliseconds, before the filter claims a webhook again whose copy is in flight.
 const ASK_AGAIN_MS: u64 = 25;
 const ASK_AGAIN_MOST_MS: u64 = 400;
 
@@ -61,37 +61,37 @@ const ASK_AGAIN_MOST_MS: u64 = 400;
 #[derive(Debug)]
 pub struct Exchange {
     config: Rc<Config>,
-    /// Prefix no other worker or VM has, and the stream's number within it.
+    /// Prefix that is unique among all workers and VMs, and the stream's number within the worker.
     claim_id: (u64, u32),
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// No request headers yet. Streams that Envoy refuses itself end here.
+    /// No request headers yet. Streams that Envoy itself refuses end here.
     Idle,
-    /// Not ours: never touched again.
+    /// The route is not guarded: the filter does not touch the request again.
     Passing,
     /// The body is on its way; nothing has been forwarded.
     Receiving(Box<Receiving>),
-    /// Proven and paused until there is a verdict.
+    /// Proven, and paused until there is a verdict.
     Deciding(Box<Deciding>),
-    /// The backend has it. What is held must be settled exactly once.
+    /// The backend has the request. The held claim must be settled exactly once.
     Forwarded(Option<Box<Held>>),
-    /// The backend's 2xx is on its way to the client; its body is copied, to be given to duplicates.
+    /// The backend's 2xx is on its way to the client. The filter copies its body, to answer duplicates with it.
     Answering(Box<Answering>),
     /// The response waits for the settlement to be acknowledged. The counter counts responses that waited too long.
     Settling(Wait, Counter),
-    /// The client has an answer that is not the backend's; the request goes nowhere.
+    /// The client has an answer that is not the backend's; the request is not forwarded.
     Answered,
-    /// Over.
+    /// The request is complete; nothing is left to do.
     Done,
 }
 
 #[derive(Debug)]
 struct Receiving {
     head: Head,
-    /// How long the first part of the body may take; none once it is there.
+    /// Time limit for the first part of the body; `None` after it has arrived.
     first_part: Option<Wait>,
 }
 
@@ -100,29 +100,29 @@ struct Deciding {
     claim: Rc<Claim>,
     proof: Proof,
     mode: Mode,
-    /// What the route answers to what is accepted.
+    /// TwiML with which the route answers accepted messages.
     answer: Option<Arc<str>>,
     body: BodyFormat,
     form_is_body: bool,
     on_unavailable: OnUnavailable,
     timeout_ms: u64,
     next: Next,
-    /// How long copies in flight are waited for.
+    /// Time limit for a copy in flight to settle.
     patience: Wait,
-    /// How long to wait before asking again the next time.
+    /// Pause before the next repeated claim, in milliseconds.
     pause_ms: u64,
 }
 
-/// What a deciding request waits for.
+/// The next thing that a deciding request waits for.
 #[derive(Debug)]
 enum Next {
-    /// An answer, for so long.
+    /// A verdict, within this time.
     Answer(Wait),
-    /// The time to ask about a copy in flight again.
+    /// The moment to repeat the claim because a copy is in flight.
     Asking(Wait),
 }
 
-/// A wait. It begins with the first tick that sees it, so it lasts up to a tick longer than asked, never less.
+/// Time limit. It starts with the first tick that sees it, so it lasts up to one tick longer than configured, never less.
 #[derive(Debug)]
 struct Wait {
     length_ms: u64,
@@ -135,7 +135,7 @@ impl Wait {
         Self { length_ms, until_ms: None, over: length_ms == 0 }
     }
 
-    /// Whether it is over by now.
+    /// Reports whether the time limit is reached at `now_ms`.
     fn at(&mut self, now_ms: u64) -> bool {
         let until_ms = *self.until_ms.get_or_insert(now_ms.saturating_add(self.length_ms));
         self.over |= now_ms >= until_ms;
@@ -143,24 +143,24 @@ impl Wait {
     }
 }
 
-/// A lease, or what stands for one.
+/// A claim that must be settled, with or without a lease.
 #[derive(Debug)]
 struct Held {
     claim: Rc<Claim>,
-    /// No verdict arrived: the settlement must say what the claim would have said.
+    /// No verdict arrived: the settlement must carry the contents of the claim.
     unclaimed: bool,
     /// [`Verdict::step`] of the claim.
     step: Option<String>,
 }
 
 impl Held {
-    /// Reports whether the sidecar does not know of a webhook that may opt somebody out. Twilio sends it once, so until the
-    /// settlement is acknowledged the memory of this proxy is the only place that has it.
+    /// Reports whether this is a possible opt-out that the sidecar does not know of. Twilio sends it once, so the memory of
+    /// this proxy is its only copy until the settlement is acknowledged.
     fn may_change_consent(&self) -> bool {
         self.unclaimed && may_change_consent(self.claim.identity.class, &self.claim.form)
     }
 
-    /// The state in which a response waits until the sidecar has such a webhook; none if there is nothing to wait for.
+    /// Returns the state in which a response waits until the sidecar has such a webhook; `None` for all other webhooks.
     fn hold(&self) -> Option<State> {
         self.may_change_consent()
             .then(|| State::Settling(Wait::of(OPT_OUT_HOLD_MS), Counter::OptOutUnacknowledged))
@@ -176,13 +176,13 @@ struct Answering {
 }
 
 impl Exchange {
-    /// `worker` must differ between all workers that share a sidecar, `stream` within one.
+    /// Creates the state machine. `worker` must differ between all workers that share a sidecar, `stream` within one worker.
     pub fn new(config: Rc<Config>, worker: u64, stream: u32) -> Self {
         Self { config, claim_id: (worker, stream), state: State::Idle }
     }
 
-    /// Whether the request must stay paused. A callback that says Continue while a verdict is awaited would
-    /// forward the request, so this is asked after every event.
+    /// Reports whether the request must stay paused. The filter checks it after every event: a callback that returns
+    /// Continue while a verdict is awaited would forward the request.
     pub fn holds_request(&self) -> bool {
         match self.state {
             State::Idle | State::Receiving(_) | State::Deciding(_) | State::Answered => true,
@@ -194,27 +194,27 @@ impl Exchange {
         }
     }
 
-    /// Whether the response must stay paused.
+    /// Reports whether the response must stay paused.
     pub fn holds_response(&self) -> bool {
         matches!(self.state, State::Settling(..))
     }
 
-    /// Whether the body is still wanted.
+    /// Reports whether the state machine still needs the request body.
     pub fn receives(&self) -> bool {
         matches!(self.state, State::Receiving(_))
     }
 
-    /// Whether the status of the response matters.
+    /// Reports whether the state machine still needs the status of the response.
     pub fn awaits_response(&self) -> bool {
         matches!(self.state, State::Receiving(_) | State::Deciding(_) | State::Forwarded(Some(_)))
     }
 
-    /// Whether the body of the response is wanted.
+    /// Reports whether the state machine needs the body of the response.
     pub fn copies_response(&self) -> bool {
         matches!(self.state, State::Answering(_))
     }
 
-    /// Whether time passing may change anything.
+    /// Reports whether a tick may change the state.
     pub fn waits(&self) -> bool {
         match &self.state {
             State::Receiving(receiving) => receiving.first_part.is_some(),
@@ -223,7 +223,7 @@ impl Exchange {
         }
     }
 
-    /// Takes in what happened and says what to do.
+    /// Applies an event and returns the effects to carry out.
     pub fn step(&mut self, event: Event<'_>) -> Vec<Effect> {
         let state = std::mem::replace(&mut self.state, State::Done);
         let mut effects = Vec::new();
@@ -264,7 +264,7 @@ impl Exchange {
                 }
                 false => State::Settling(hold, overdue),
             },
-            // The proxy answered a request we still hold: too slow an upload, too long a wait.
+            // The proxy answered a request that the filter still holds: the upload was too slow, or the wait too long.
             (State::Receiving(_), Event::Response(_)) => State::Answered,
             (State::Deciding(deciding), Event::Response(_)) => {
                 withdraw(&deciding.claim, &mut effects);
@@ -279,7 +279,8 @@ impl Exchange {
                 settle(*held, Outcome::Release, is_urgent, &mut effects);
                 State::Done
             }
-            // The backend had accepted it, however much of the answer arrived. A possible opt-out is never in this state.
+            // The backend accepted the webhook, even if only part of its answer arrived. A possible opt-out is never in this
+            // state.
             (State::Answering(answering), Event::Gone) => {
                 settle(answering.held, Outcome::Commit, false, &mut effects);
                 State::Done
@@ -343,9 +344,9 @@ impl Exchange {
         State::Receiving(receiving)
     }
 
-    /// No part of the body has come. That is a client that sent none, or an Envoy that was not told to let
-    /// the filter wait for one: without allow_on_headers_stop_iteration the body never gets here, and the
-    /// request would hang until a timeout of Envoy's.
+    /// Ends the wait for a body of which no part has come. Either the client sent none, or Envoy is not configured to let the
+    /// filter wait for one: without allow_on_headers_stop_iteration the body never reaches the filter, and the request would
+    /// hang until a timeout of Envoy.
     fn give_up(&self, head: &Head, effects: &mut Vec<Effect>) -> State {
         let state = self.refuse(Refusal::of(Reason::NoBody), head, effects);
         if let State::Forwarded(_) = state {
@@ -369,7 +370,7 @@ impl Exchange {
         let (Some(identity), Some(sidecar)) =
             (proof.webhook.identity.clone(), &self.config.sidecar)
         else {
-            // Nothing to remember, or nobody to remember it.
+            // There is no identity to claim, or no sidecar to claim it from.
             let form = Some(form).filter(|_| form_is_body);
             tell_backend(UpstreamRequest::of(&proof, None, route.body, form), None, effects);
             return State::Forwarded(None);
@@ -380,7 +381,7 @@ impl Exchange {
             identity,
             route: route.path.clone(),
             form: form.to_owned(),
-            // In shadow mode the backend goes on answering, so nobody else may deliver.
+            // In shadow mode the backend keeps answering, so the sidecar must not deliver as well.
             delivery: if route.mode == Mode::Shadow { Delivery::Forward } else { route.delivery },
             request_id: head.request_id.as_deref().map(visible),
             traceparent: head.traceparent.as_deref().map(visible),
@@ -441,7 +442,7 @@ impl Exchange {
                 deciding.pause_ms = (deciding.pause_ms * 2).min(ASK_AGAIN_MOST_MS);
                 State::Deciding(deciding)
             }
-            // In shadow mode a copy is counted as one, and forwarded as if nobody had looked.
+            // In shadow mode a copy is counted as a copy, and forwarded as if there had been no check.
             Decision::Duplicate | Decision::InFlight => {
                 deciding.tell_backend(Some(verdict), effects);
                 State::Forwarded(None)
@@ -465,8 +466,8 @@ impl Exchange {
     }
 }
 
-/// In shadow mode the request goes on, unproven and without a trusted header; a request that is still in its
-/// callback goes by itself.
+/// Refuses a request. In shadow mode it is forwarded, unproven and without a trusted header. A request whose callback is
+/// still running needs no `Forward` effect to continue.
 fn refuse(
     refusal: &Refusal,
     mode: Mode,
@@ -489,7 +490,7 @@ fn refuse(
 }
 
 impl Deciding {
-    /// Says what is known, and lets the request go.
+    /// Sets the headers and body for the backend, and forwards the request.
     fn tell_backend(&self, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
         let form = Some(self.claim.form.as_str()).filter(|_| self.form_is_body);
         let handover = UpstreamRequest::of(&self.proof, verdict, self.body, form);
@@ -503,15 +504,15 @@ fn tell_backend(handover: UpstreamRequest, verdict: Option<&Verdict>, effects: &
     effects.push(Effect::Note(dedupe(verdict)));
 }
 
-/// The sidecar said nothing useful: the route's policy decides.
+/// Applies the route's policy, because the sidecar gave no usable verdict.
 fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
     let Deciding { claim, proof, mode, .. } = &deciding;
     effects.push(Effect::Count(Counter::NoVerdict));
     let refusal = Refusal::of(Reason::SidecarUnavailable).of_account(&proof.account_sid);
     match (deciding.on_unavailable, *mode) {
         (OnUnavailable::Reject, Mode::Enforce | Mode::Off) => {
-            // The claim may have arrived although its answer did not: the next attempt must not find it held.
-            // If it did not, a STOP in it must still be recorded: Twilio does not send it again.
+            // The claim may have arrived although its verdict did not: the next attempt must not find it held. If the claim
+            // did not arrive, a STOP in it must still be recorded: Twilio does not send it again.
             let held = Held { claim: Rc::clone(claim), unclaimed: true, step: None };
             let is_urgent = held.may_change_consent();
             settle(held, Outcome::Release, is_urgent, effects);
@@ -526,7 +527,7 @@ fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
     State::Forwarded(Some(Box::new(Held { claim: deciding.claim, unclaimed: true, step: None })))
 }
 
-/// Time has passed for a request without a verdict.
+/// Applies a tick to a request without a verdict.
 fn wait(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> State {
     deciding.patience.at(now_ms);
     let (Next::Answer(wait) | Next::Asking(wait)) = &mut deciding.next;
@@ -546,9 +547,9 @@ fn wait(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> 
     }
 }
 
-/// The client is gone before there was a verdict. The claim may be on its way, so its release must be told
-/// all the same; a sidecar that sees the release first keeps it for the claim. It may also never have left,
-/// so the release says what the claim would have said: a verified STOP counts, delivered or not.
+/// Settles the claim of a client that disconnected before the verdict. The claim may be on its way, so the filter sends a
+/// release; a sidecar that sees the release first stores it for the claim. The claim may also never have been sent, so the
+/// release carries its contents: a verified STOP is in effect, delivered or not.
 fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
     effects.push(Effect::Withdraw);
     let held = Held { claim: Rc::clone(claim), unclaimed: true, step: None };
@@ -556,9 +557,9 @@ fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
     settle(held, Outcome::Release, is_urgent, effects);
 }
 
-/// Only a backend's 2xx means that the webhook was accepted. After anything else the next attempt, the
-/// fallback URL's included (it has the same MessageSid), must reach the backend again: a redirect makes
-/// Twilio request the new URL, a 4xx the fallback, and neither may be swallowed as a duplicate.
+/// Handles the response headers. Only a backend's 2xx means that the webhook was accepted. After any other response the
+/// next attempt must reach the backend again, also at the fallback URL, which has the same MessageSid: a redirect makes
+/// Twilio request the new URL, a 4xx the fallback, and neither may be treated as a duplicate.
 fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect>) -> State {
     let Some(held) = held else { return State::Done };
     if !head.from_backend || !(200..300).contains(&head.status) {
@@ -568,8 +569,8 @@ fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect
             .unwrap_or(State::Settling(Wait::of(RELEASE_HOLD_MS), Counter::ReleaseUnacknowledged));
     }
     match head.content_type.and_then(twiml_type) {
-        // The answer to a possible opt-out is not copied but held at its headers: a part of it that passed could be all of it, and
-        // Twilio would have it before the sidecar has the opt-out. A copy of that webhook gets an empty answer.
+        // The answer to a possible opt-out is held at its headers and not copied. A part of it that passed could be all of
+        // it, and Twilio would have it before the sidecar has the opt-out. A copy of that webhook gets an empty answer.
         Some(content_type)
             if !head.ends
                 && held.claim.identity.class == Class::Inbound
@@ -591,8 +592,8 @@ fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect
     }
 }
 
-/// Copies the answer as it passes. What is too large to keep, or no text, is not kept: a duplicate then gets
-/// an empty answer.
+/// Copies the answer as it passes. An answer that is too large, or that is no text, is not stored: a duplicate then gets an
+/// empty answer.
 fn copy(
     mut answering: Box<Answering>,
     part: &[u8],

@@ -1,5 +1,5 @@
-//! Host callbacks in, host calls out: each callback of a stream becomes an [`Event`], each [`Effect`] a call.
-//! No business decision is made here.
+//! Adapter between Envoy and the state machine: each callback of a stream becomes an [`Event`], each [`Effect`] a host
+//! call. No business decision is made here.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::overrides::is_override;
 use crate::pairs::HeaderMap;
 use crate::worker::Shared;
 
-/// One request's context.
+/// HTTP context of one request.
 pub(crate) struct Stream {
     id: u32,
     exchange: Rc<RefCell<Exchange>>,
@@ -35,8 +35,8 @@ impl Stream {
         self.exchange.try_borrow().is_ok_and(|exchange| question(&exchange))
     }
 
-    /// The one end of a request. Envoy has three: `end_of_stream` with the headers, with the body, or, when
-    /// there are trailers, neither: then only the trailers callback tells.
+    /// Ends the request exactly once. Envoy reports the end in three ways: `end_of_stream` with the headers, `end_of_stream`
+    /// with the body, or the trailers callback alone when there are trailers.
     fn complete(&self, has_body: bool) {
         let body = match has_body && self.is(Exchange::receives) {
             // One byte over the cap is enough to know that it is over.
@@ -76,7 +76,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        // Some servers add trailers to the headers, so ours may not come this way either.
+        // Some servers add trailers to the headers, so the filter's own names must not arrive as trailers either.
         for (name, _) in HeaderMap::of(&host::request_trailers()) {
             if headers::is_reserved(name) {
                 self.shared.count(Counter::Forged);
@@ -113,14 +113,13 @@ impl HttpContext for Stream {
     }
 }
 
-/// Steps one exchange and does what it says. The calls go to the stream the host has in focus, which must be
-/// `id`.
+/// Steps one exchange and carries out its effects. The calls affect the stream the host has in focus, which must be `id`.
 fn tell(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
     let effects = step(shared, id, exchange, event);
     carry_out(shared, id, effects);
 }
 
-/// Steps one exchange; its effects are still to be carried out.
+/// Steps one exchange and returns its effects, which the caller must carry out.
 pub(crate) fn step(
     shared: &Shared,
     id: u32,
@@ -140,7 +139,7 @@ pub(crate) fn step(
     effects
 }
 
-/// Does what an exchange said, in the stream the host has in focus, which must be `id`.
+/// Carries out the effects of an exchange in the stream the host has in focus, which must be `id`.
 pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
     for effect in effects {
         match effect {
@@ -234,7 +233,7 @@ fn read_response(pairs: HeaderMap<'_>, ends: bool) -> ResponseHead {
         }
     }
     head.content_type = content_type.filter(|_| !encoded).map(<[u8]>::to_vec);
-    // Only of a success does it matter who said so.
+    // The origin of the response matters only for a success.
     head.from_backend = (200..300).contains(&head.status) && host::response_is_the_backends();
     head
 }

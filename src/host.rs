@@ -1,8 +1,8 @@
 //! The only file that talks to the proxy.
 //!
-//! Nothing here may panic on what a client, a backend or a sidecar sends: a panic kills the worker's VM, and
-//! with it every request the worker holds. So: only the `_bytes` calls (the String ones unwrap UTF-8), only in
-//! phases in which the map asked for exists (the SDK panics on any other status), errors turned into absence.
+//! Nothing here may panic on input from a client, a backend or a sidecar: a panic kills the worker's VM, and with it every
+//! request of the worker. So this module uses only the `_bytes` calls (the String ones unwrap UTF-8), reads a map only in
+//! phases in which it exists (the SDK panics on any other status), and turns errors into absence.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,9 +16,9 @@ use crate::reply::Answer;
 /// Largest reply of the sidecar that is read.
 const MOST_REPLY_BYTES: usize = 1 << 20;
 
-/// A header map, read by [`HeaderMap`]; empty where the host has none.
+/// Returns a header map, to be read by [`HeaderMap`]; empty if the host has none.
 ///
-/// The SDK's own calls allocate twice for each header, and panic where there is no such map.
+/// The SDK's own calls allocate twice for each header, and panic if there is no such map.
 #[expect(unsafe_code, reason = "the host allocates the map through the SDK and hands it over")]
 fn map(kind: MapType) -> Vec<u8> {
     #[link(wasm_import_module = "env")]
@@ -37,18 +37,18 @@ fn map(kind: MapType) -> Vec<u8> {
     unsafe { Vec::from_raw_parts(map, size, size) }
 }
 
-/// Request headers. Only in the request headers callback.
+/// Returns the request headers. Only in the request headers callback.
 pub(crate) fn request_headers() -> Vec<u8> {
     map(MapType::HttpRequestHeaders)
 }
 
-/// Replaces a request header, or removes all of its values. Only while the request is paused by us.
+/// Replaces a request header, or removes all of its values. Only while the filter has paused the request.
 pub(crate) fn set_request_header(name: &str, value: Option<&str>) {
     let value = value.map(str::as_bytes);
     let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value);
 }
 
-/// Request trailers. Only in the request trailers callback.
+/// Returns the request trailers. Only in the request trailers callback.
 pub(crate) fn request_trailers() -> Vec<u8> {
     map(MapType::HttpRequestTrailers)
 }
@@ -58,7 +58,7 @@ pub(crate) fn remove_request_trailer(name: &str) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestTrailers, name, None);
 }
 
-/// What is buffered of the request body, at most `most` bytes. Only in body and trailers callbacks.
+/// Returns the buffered part of the request body, at most `most` bytes. Only in body and trailers callbacks.
 pub(crate) fn request_body(most: usize) -> Vec<u8> {
     match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, most) {
         Ok(Some(body)) => body,
@@ -66,19 +66,19 @@ pub(crate) fn request_body(most: usize) -> Vec<u8> {
     }
 }
 
-/// Replaces the whole request body. Only while the request is paused by us, after its end; content-length is
-/// the caller's.
+/// Replaces the whole request body. Only while the filter has paused the request, after its end; the caller sets
+/// content-length.
 pub(crate) fn replace_request_body(body: &str) {
     let body = body.as_bytes();
     let _ = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, body);
 }
 
-/// Response headers. Only in the response headers callback.
+/// Returns the response headers. Only in the response headers callback.
 pub(crate) fn response_headers() -> Vec<u8> {
     map(MapType::HttpResponseHeaders)
 }
 
-/// The part of the response body that is passing. Only in the response body callback.
+/// Returns the part of the response body that is passing. Only in the response body callback.
 pub(crate) fn response_body(bytes: usize) -> Vec<u8> {
     match hostcalls::get_buffer(BufferType::HttpResponseBody, 0, bytes) {
         Ok(Some(part)) => part,
@@ -86,43 +86,43 @@ pub(crate) fn response_body(bytes: usize) -> Vec<u8> {
     }
 }
 
-/// Whether the response came from an upstream, rather than from Envoy (a timeout, a reset, a redirect or
+/// Reports whether the response came from an upstream, and not from Envoy (a timeout, a reset, a redirect or
 /// direct_response route). Only in response callbacks.
 pub(crate) fn response_is_the_backends() -> bool {
     let details = hostcalls::get_property(vec!["response", "code_details"]);
     matches!(details, Ok(Some(details)) if details == b"via_upstream")
 }
 
-/// Ends the request with an answer of our own. At most once per request.
+/// Ends the request with an answer of the filter. At most once per request.
 pub(crate) fn answer(answer: &Answer) {
     let headers = answer.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = (!answer.body.is_empty()).then_some(answer.body.as_bytes());
     let _ = hostcalls::send_http_response(u32::from(answer.status), headers, body);
 }
 
-/// Lets a paused request go.
+/// Resumes a paused request.
 pub(crate) fn forward() {
     let _ = hostcalls::resume_http_request();
 }
 
-/// Lets a paused response go.
+/// Resumes a paused response.
 pub(crate) fn respond() {
     let _ = hostcalls::resume_http_response();
 }
 
-/// Makes the calls above mean the stream `context`. Only ids of streams that still exist.
+/// Directs the calls above to the stream `context`. Only for ids of streams that still exist.
 pub(crate) fn focus(context: u32) -> bool {
     hostcalls::set_effective_context(context).is_ok()
 }
 
-/// Posts `body` to the sidecar; the token under which [`reply`] will come, or none if it cannot even leave.
+/// Posts `body` to the sidecar. Returns the token under which [`reply`] will come, or `None` if the call cannot be sent.
 /// Must be called in a root callback: a reply to a stream that has ended is lost.
 pub(crate) fn post(sidecar: &Sidecar, path: &str, body: &str) -> Option<u32> {
     let headers = [(":method", "POST"), (":path", path), ("content-type", "application/json")];
     call(sidecar, &headers, Some(body.as_bytes()))
 }
 
-/// Gets `path` of the sidecar; as [`post`].
+/// Requests `path` of the sidecar with GET; otherwise as [`post`].
 pub(crate) fn get(sidecar: &Sidecar, path: &str) -> Option<u32> {
     call(sidecar, &[(":method", "GET"), (":path", path)], None)
 }
@@ -131,7 +131,7 @@ fn call(sidecar: &Sidecar, headers: &[(&str, &str)], body: Option<&[u8]>) -> Opt
     let common = [
         (":authority", sidecar.cluster.as_str()),
         ("authorization", sidecar.authorization.as_str()),
-        // All verbs are idempotent, so a connection that died under us may be tried again at once.
+        // All requests are idempotent, so Envoy may retry at once on a broken connection.
         ("x-envoy-retry-on", "connect-failure,refused-stream,reset"),
         ("x-envoy-max-retries", "1"),
     ];
@@ -140,7 +140,7 @@ fn call(sidecar: &Sidecar, headers: &[(&str, &str)], body: Option<&[u8]>) -> Opt
     hostcalls::dispatch_http_call(&sidecar.cluster, headers, body, vec![], timeout).ok()
 }
 
-/// The body of a callout's reply, if it can be the sidecar's: 200 and JSON. Only in the reply callback.
+/// Returns the body of a callout's reply if it can be the sidecar's: 200 and JSON. Only in the reply callback.
 pub(crate) fn reply(headers: usize, body_bytes: usize) -> Option<Vec<u8>> {
     // A reset half-way or a reply over Envoy's limit has no headers at all, and asking for one is fatal.
     if headers == 0 || body_bytes > MOST_REPLY_BYTES {
@@ -156,12 +156,12 @@ pub(crate) fn reply(headers: usize, body_bytes: usize) -> Option<Vec<u8>> {
     hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body_bytes).ok()?
 }
 
-/// Lets go of a root context that asked to stay in `on_done`. Only once, and only then: the SDK panics at a refusal.
+/// Releases a root context that asked to stay in `on_done`. Only once, and only then: the SDK panics at a refusal.
 pub(crate) fn leave() {
     let _ = hostcalls::done();
 }
 
-/// Milliseconds since the epoch.
+/// Returns the milliseconds since the epoch.
 pub(crate) fn now_ms() -> u64 {
     hostcalls::get_current_time()
         .ok()
@@ -170,12 +170,12 @@ pub(crate) fn now_ms() -> u64 {
         .unwrap_or_default()
 }
 
-/// Calls `on_tick` every `period_ms`.
+/// Makes Envoy call `on_tick` every `period_ms` milliseconds.
 pub(crate) fn tick_every(period_ms: u64) {
     let _ = hostcalls::set_tick_period(Duration::from_millis(period_ms));
 }
 
-/// The plugin configuration. Only in `on_configure`.
+/// Returns the plugin configuration. Only in `on_configure`.
 pub(crate) fn plugin_configuration() -> Vec<u8> {
     match hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX) {
         Ok(Some(json)) => json,
@@ -183,40 +183,39 @@ pub(crate) fn plugin_configuration() -> Vec<u8> {
     }
 }
 
-/// The word for the access log: `%FILTER_STATE(wasm.twilio_edge.verdict:PLAIN)%`.
+/// Sets the verdict for the access log: `%FILTER_STATE(wasm.twilio_edge.verdict:PLAIN)%`.
 pub(crate) fn note(word: &str) {
     let _ = hostcalls::set_property(vec!["twilio_edge.verdict"], Some(word.as_bytes()));
 }
 
-/// For the operator, at level warning.
+/// Logs a line for the operator, at level warning.
 pub(crate) fn warn(line: &str) {
     log::warn!("{line}");
 }
 
-/// For the operator, once per start.
+/// Logs a line for the operator, once per start.
 pub(crate) fn info(line: &str) {
     log::info!("{line}");
 }
 
-/// For the operator: nothing works until this is mended.
+/// Logs an error for the operator: the filter does not work until it is corrected.
 pub(crate) fn error(line: &str) {
     log::error!("{line}");
 }
 
-/// A bell that wakes the root context of this worker, and of no other.
+/// Signal that wakes the root context of this worker only.
 ///
-/// Envoy hands a shared queue's events to the thread that registered it last, so each worker has a queue
-/// under a name of its own. It is the one way from a stream callback into a root callback without waiting
-/// for the tick.
+/// Envoy gives the events of a shared queue to the thread that registered it last, so each worker has a queue with a name
+/// of its own. It is the only way from a stream callback into a root callback without waiting for the tick.
 pub(crate) struct Bell(u32);
 
 impl Bell {
-    /// `worker` names the worker.
+    /// Registers the queue; `worker` is part of its name.
     pub(crate) fn new(worker: u64) -> Option<Self> {
         hostcalls::register_shared_queue(&format!("twilio-edge.{worker:016x}")).ok().map(Self)
     }
 
-    /// Calls `on_queue_ready` soon.
+    /// Makes Envoy call `on_queue_ready` soon.
     pub(crate) fn ring(&self) {
         let _ = hostcalls::enqueue_shared_queue(self.0, Some(b"."));
     }
@@ -234,7 +233,7 @@ pub(crate) struct Metrics {
     histograms: Vec<(Histogram, u32)>,
 }
 
-/// This worker's part of a gauge.
+/// The part of a gauge that this worker contributes.
 struct Part {
     gauge: Gauge,
     id: u32,
@@ -242,7 +241,7 @@ struct Part {
 }
 
 impl Metrics {
-    /// Defines all of them, so that they show from the start.
+    /// Defines all metrics, so that they are visible from the start.
     pub(crate) fn define() -> Self {
         let define = |kind, name: &str| hostcalls::define_metric(kind, name).ok();
         let counter = |it: Counter| Some((it, define(MetricType::Counter, &it.name())?));
@@ -257,7 +256,7 @@ impl Metrics {
         }
     }
 
-    /// Adds what was counted.
+    /// Adds the counts of a tally.
     pub(crate) fn add(&self, tally: &mut Tally) {
         for (counter, count) in tally.take() {
             let defined = self.counters.iter().find(|(defined, _)| *defined == counter);
@@ -267,7 +266,7 @@ impl Metrics {
         }
     }
 
-    /// This worker's part of a gauge; Envoy adds the workers up.
+    /// Sets the part of a gauge that this worker contributes; Envoy adds up the workers.
     pub(crate) fn part(&mut self, gauge: Gauge, value: usize) {
         let Some(part) = self.gauges.iter_mut().find(|part| part.gauge == gauge) else { return };
         let value = i64::try_from(value).unwrap_or(i64::MAX);
@@ -277,14 +276,14 @@ impl Metrics {
         }
     }
 
-    /// What all workers say alike.
+    /// Sets a gauge whose value is the same for all workers.
     pub(crate) fn set(&self, gauge: Gauge, value: u32) {
         if let Some(part) = self.gauges.iter().find(|part| part.gauge == gauge) {
             let _ = hostcalls::record_metric(part.id, u64::from(value));
         }
     }
 
-    /// One value more.
+    /// Records one value of a histogram.
     pub(crate) fn record(&self, histogram: Histogram, value: u64) {
         if let Some((_, id)) = self.histograms.iter().find(|(defined, _)| *defined == histogram) {
             let _ = hostcalls::record_metric(*id, value);

@@ -1,7 +1,7 @@
-//! Is this complete request a webhook of Twilio's, and what is known for certain about it?
+//! Verification of a complete request: whether it is a webhook of Twilio's, and which facts about it are proven.
 //!
-//! Decides: route, then signature, then shape, in this order, and fails closed. What comes out is a [`Proof`],
-//! and with it what a backend may be told, or a [`Refusal`].
+//! Decides in this order: route, signature, shape; and fails closed. The result is a [`Proof`] with the facts that a
+//! backend may receive, or a [`Refusal`].
 //!
 //! Must not know: states, callouts, the host.
 
@@ -15,10 +15,10 @@ use crate::signature::{self, BodyRule, Key, Mismatch, Payload, Settings};
 
 /// Most signatures that are computed for a request that names no account.
 const MAX_UNNAMED_SIGNATURES: usize = 256;
-/// Most bytes that are hashed for them. Whoever can reach the route makes us do it.
+/// Most bytes that are hashed for them. Any client that can reach the route can cause this work.
 const MAX_UNNAMED_BYTES: usize = 4 << 20;
 
-/// What the request's headers say, read once: they cannot be read again in every phase.
+/// Request headers that the filter uses. They are read once, because they cannot be read in every phase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// `:method`
@@ -35,9 +35,9 @@ pub struct Head {
     pub signature_settings: Option<Vec<u8>>,
     /// `x-request-id`, to find the request in other logs.
     pub request_id: Option<Vec<u8>>,
-    /// `traceparent`, to go on with the trace of the request.
+    /// `traceparent`, to continue the trace of the request.
     pub traceparent: Option<Vec<u8>>,
-    /// `i-twilio-idempotency-token`, to be kept with what is signed.
+    /// `i-twilio-idempotency-token`, stored with the signed parameters.
     pub idempotency_token: Option<Vec<u8>>,
     /// Names of headers a client may not send.
     pub forged: Vec<String>,
@@ -45,18 +45,18 @@ pub struct Head {
     pub overrides: Vec<String>,
     /// `content-encoding`, its lines joined by commas.
     pub content_encoding: Option<Vec<u8>>,
-    /// A header of the above came more than once.
+    /// One of these headers came more than once.
     pub ambiguous: bool,
 }
 
-/// What is known for certain about a request.
+/// Facts about a request that are proven.
 #[derive(Debug)]
 pub(crate) struct Proof {
     pub(crate) webhook: Webhook,
     pub(crate) account_sid: String,
     /// Label of the key that signed.
     pub(crate) key: String,
-    /// Which of the account's keys that is.
+    /// The slot of that key among the account's keys.
     pub(crate) slot: KeySlot,
     /// Scheme and host of the URL that was signed, as configured.
     pub(crate) origin: String,
@@ -72,8 +72,8 @@ impl Head {
         all.extend_from_slice(line);
     }
 
-    /// Which of the sidecar's own messages a proven status is about. One that is not whole is nobody's: a value that was
-    /// cut anew within the signed text names none.
+    /// Returns the id of the sidecar's own message that a proven status is about. An incomplete id names no message: the
+    /// value was cut differently within the signed text.
     pub(crate) fn send_id(&self) -> Option<String> {
         let target = std::str::from_utf8(&self.target).ok()?;
         let (_, query) = target.split_once('?')?;
@@ -85,7 +85,7 @@ impl Head {
         ids.next().is_none().then(|| id.to_owned())
     }
 
-    /// What the signed parameters came in, as far as it may be kept.
+    /// Returns the envelope of the signed parameters, without the parts that may not be stored.
     pub(crate) fn envelope(&self, proof: &Proof) -> Envelope {
         let host = |origin: &str| match origin.split_once("://") {
             Some((scheme, rest)) => {
@@ -102,35 +102,35 @@ impl Head {
         }
     }
 
-    /// Path without query, if it is text.
+    /// Returns the path without query, if it is text.
     fn path(&self) -> Option<&str> {
         let path = self.target.split(|byte| *byte == b'?').next().unwrap_or_default();
         std::str::from_utf8(path).ok()
     }
 
-    /// The route of this request, if it is one the filter guards.
+    /// Returns the route of this request, if the filter guards one for its path.
     pub(crate) fn route<'c>(&self, config: &'c Config) -> Option<&'c Route> {
         config.route(self.path()?)
     }
 }
 
-/// A request that is Twilio's and says what its route expects.
+/// A request that is Twilio's and has the shape that its route expects.
 pub(crate) struct Judged<'a> {
     pub(crate) route: &'a Route,
     pub(crate) proof: Proof,
     /// The signed parameters, undecoded.
     pub(crate) form: &'a str,
-    /// Whether they are the body; else they are in the URL, or there are none.
+    /// Whether the parameters are the body. Otherwise they are in the URL, or there are none.
     pub(crate) form_is_body: bool,
 }
 
-/// Why not, and which field: names only, values are the sender's.
+/// Reason of a refusal, and the field concerned: only its name, because the sender controls the value.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     field: Option<&'static str>,
     account_sid: Option<String>,
-    /// Methods of the route, if it does not accept the request's.
+    /// Methods of the route, if it does not accept the method of the request.
     methods: Option<&'static str>,
 }
 
@@ -139,22 +139,22 @@ impl Refusal {
         Self { reason, field: None, account_sid: None, methods: None }
     }
 
-    /// A method that the route does not accept; `methods` are those it does.
+    /// Refuses a method that the route does not accept; `methods` are the accepted ones.
     pub(crate) fn of_method(reason: Reason, methods: &'static str) -> Self {
         Self { methods: Some(methods), ..Self::of(reason) }
     }
 
-    /// `field` is the name of the header or parameter that is wrong.
+    /// Refuses because of one field; `field` is the name of a header or parameter.
     pub(crate) fn of_field(reason: Reason, field: &'static str) -> Self {
         Self { field: Some(field), ..Self::of(reason) }
     }
 
-    /// `sid` must be one of the configured accounts.
+    /// Adds the account to the log line; `sid` must be one of the configured accounts.
     pub(crate) fn of_account(self, sid: &str) -> Self {
         Self { account_sid: Some(sid.to_owned()), ..self }
     }
 
-    /// What the client is told.
+    /// Returns the answer for the client.
     pub(crate) fn answer(&self) -> Answer {
         let mut answer = Answer::refusal(self.reason, self.field);
         if let Some(methods) = self.methods {
@@ -163,7 +163,7 @@ impl Refusal {
         answer
     }
 
-    /// What the operator is told.
+    /// Returns the log line for the operator.
     pub(crate) fn log_line(&self, route: &str, request_id: Option<&[u8]>) -> String {
         let mut line = format!("webhook rejected: reason={} route={route}", self.reason.slug());
         for (name, value) in [("field", self.field), ("account.sid", self.account_sid.as_deref())] {
@@ -179,13 +179,13 @@ impl Refusal {
     }
 }
 
-/// What may be written and passed on of a value the client may have chosen: no line break, and not endless.
+/// Returns the part of a client's value that may be logged and passed on: no line break, and a bounded length.
 pub(crate) fn visible(value: &[u8]) -> String {
     let graphic = value.iter().filter(|byte| byte.is_ascii_graphic());
     graphic.take(64).map(|byte| char::from(*byte)).collect()
 }
 
-/// The whole judgement of a complete request: route, signature, shape. Fails closed.
+/// Verifies a complete request: route, signature, shape. Fails closed.
 pub(crate) fn judge<'a>(
     config: &'a Config,
     head: &'a Head,
@@ -212,7 +212,7 @@ pub(crate) fn judge<'a>(
     if !route.bodies.accept(rule, is_empty) {
         return Err(Refusal::of(Reason::BodyNotEnabled));
     }
-    // Before the account is looked up: a body without a hash does not name one.
+    // Before the account lookup: a body without a hash does not name an account.
     if rule == BodyRule::Hash && !is_empty && !signature::has_body_hash(target) {
         return Err(Refusal::of(Reason::MissingBodyHash));
     }
@@ -234,14 +234,14 @@ pub(crate) fn judge<'a>(
     Ok(Judged { route, proof, form, form_is_body: rule == BodyRule::Form })
 }
 
-/// Refuses a target that may hold the text of a form.
+/// Refuses a target that may contain the text of a form.
 fn check_target(
     config: &Config,
     route: &Route,
     target: &str,
     rule: BodyRule,
 ) -> Result<(), ShapeError> {
-    // A form of class other has parameters that its author named. Its text directly after the path of its route is
+    // The author of a form of class other chose the names of its parameters. Its text directly after the path of its route is
     // a path below the prefix.
     let extends = |other: &&Route| {
         let rest = target.strip_prefix(other.path.as_str());
@@ -253,8 +253,8 @@ fn check_target(
     if route.is_prefix && config.routes.iter().any(|other| extends(&other)) {
         return Err(ShapeError::Ambiguous("path"));
     }
-    // Where forms are accepted too, the hash must be all there is of the query: anything before it could be text of a
-    // form, and a hash that its writer chose would prove any body.
+    // Where forms are accepted too, the query must consist of the hash alone: text before it could be text of a form, and a
+    // hash that the writer of the form chose would prove any body.
     if rule == BodyRule::Hash && route.bodies.form && signature::has_body_hash(target) {
         let (_, query) = target.split_once('?').unwrap_or_default();
         if !signature::is_body_hash_alone(query) {
@@ -264,7 +264,7 @@ fn check_target(
     Ok(())
 }
 
-/// Finds the account and the key that signed. What a request says of either only selects the keys to try.
+/// Finds the account and the key that signed. Account and key named in the request only select the keys to try.
 fn prove<'c>(
     config: &'c Config,
     route: &Route,
@@ -273,7 +273,7 @@ fn prove<'c>(
     form: &Form<'_>,
     head: &Head,
 ) -> Result<(&'c Account, String, KeySlot, &'c str), Refusal> {
-    // The author of a form of class other may call anything AccountSid.
+    // The author of a form of class other may name any parameter AccountSid.
     let named =
         form.get("AccountSid").filter(|sid| route.class != Class::Other || is_account_sid(sid));
     let accepted = |account: &&Account| {

@@ -1,7 +1,8 @@
-//! Whose signatures are accepted: accounts and the keys each may sign with, given inline or by the sidecar.
+//! Accounts whose signatures are accepted, and the keys with which each may sign. The configuration or the sidecar
+//! provides them.
 //!
-//! Decides: which keys are tried for a request, and what a key of an account may be. Must not know: where the
-//! keys were read, requests beyond what they name.
+//! Decides which keys are tried for a request, and which keys of an account are valid. Must not know: the source of the
+//! keys, and requests beyond the key that they name.
 
 use std::fmt;
 
@@ -15,13 +16,13 @@ use crate::signature::{Key, Settings};
 pub struct Account {
     /// `AC..`
     pub sid: String,
-    /// Tokens that may sign, the current one first.
+    /// Auth tokens with which it may sign, the current one first.
     pub keys: Vec<Key>,
-    /// Keys that sign when a request names them.
+    /// Keys that are used when a request names them.
     pub shared_keys: Vec<SharedKey>,
 }
 
-/// A key a Webhook Rule signs with instead of the auth token.
+/// Key with which a Webhook Rule signs instead of the auth token.
 #[derive(Debug, Clone)]
 pub struct SharedKey {
     /// `webhooks_sharedkey_..`
@@ -30,12 +31,12 @@ pub struct SharedKey {
     pub key: Key,
 }
 
-/// Which of an account's keys signed: a closed list, because it names a counter.
+/// Slot of the key that signed: a closed list, because it names a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeySlot {
     /// The first auth token.
     Current,
-    /// The second: a rotation is under way.
+    /// The second auth token: a rotation is in progress.
     Next,
     /// A later one.
     Later,
@@ -44,11 +45,11 @@ pub enum KeySlot {
 }
 
 impl KeySlot {
-    /// All of them.
+    /// Every slot.
     pub const ALL: [KeySlot; 4] =
         [KeySlot::Current, KeySlot::Next, KeySlot::Later, KeySlot::Shared];
 
-    /// The word in the name of a counter.
+    /// Returns the word in the name of a counter.
     pub fn as_str(self) -> &'static str {
         match self {
             KeySlot::Current => "current",
@@ -59,7 +60,7 @@ impl KeySlot {
     }
 }
 
-/// Why an account cannot be used: which part, and what is wrong with it. Never shows a secret.
+/// Problem of an account: which part is invalid, and why. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
     /// `sid`, `auth_tokens[1]`, `shared_keys[0].id`, ..
@@ -75,7 +76,11 @@ impl fmt::Display for Complaint {
 }
 
 impl Account {
-    /// The account, with both pads of every key hashed; or everything that is wrong with it.
+    /// Creates the account, with both pads of every key hashed.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem of the account.
     pub fn of(given: &AccountKeys) -> Result<Self, Vec<Complaint>> {
         let mut complaints = Vec::new();
         let mut complain = |at: String, message: &str| {
@@ -124,7 +129,11 @@ impl Account {
         Ok(Self { sid: given.sid.clone(), keys, shared_keys: shared_keys.collect() })
     }
 
-    /// Every account of a key ring, in its order; or the first complaint about any of them.
+    /// Creates every account of a key ring, in its order.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first problem of any of them.
     pub fn all(given: &[AccountKeys]) -> Result<Vec<Self>, Complaint> {
         let refused = |i: usize, complaint: Complaint| Complaint {
             at: format!("accounts[{i}].{}", complaint.at),
@@ -150,7 +159,7 @@ impl Account {
         Ok(accounts)
     }
 
-    /// The keys that may have signed a request with these settings; none when it names one we do not have.
+    /// Returns the keys that may have signed a request with these settings; empty if it names an unknown key.
     pub(crate) fn keys_for(&self, settings: Settings<'_>) -> &[Key] {
         match settings {
             Settings::AuthToken => &self.keys,
@@ -164,7 +173,7 @@ impl Account {
     }
 }
 
-/// Which of the keys [`Account::keys_for`] these settings is the `n`th.
+/// Returns the slot of the `n`th key of [`Account::keys_for`] these settings.
 pub(crate) fn slot(settings: Settings<'_>, n: usize) -> KeySlot {
     match (settings, n) {
         (Settings::AuthToken, 0) => KeySlot::Current,
@@ -174,7 +183,7 @@ pub(crate) fn slot(settings: Settings<'_>, n: usize) -> KeySlot {
     }
 }
 
-/// What headers and logs call the `n`th auth token.
+/// Returns the label of the `n`th auth token in headers and logs.
 fn label(n: usize) -> String {
     match n {
         0 => "current".to_owned(),

@@ -1,22 +1,22 @@
-//! The twilio-edge filter: proves at the edge that a webhook is Twilio's, before a proxy transforms it or a
-//! backend sees it.
+//! The twilio-edge filter, a proxy-wasm plugin for Envoy. It proves at the edge that a webhook is Twilio's, before a proxy
+//! transforms it or a backend sees it.
 //!
 //! The path of a webhook, file by file:
 //!
 //! 1. [`filter`](self) receives Envoy's callbacks and turns each into an [`exchange::Event`].
-//! 2. [`exchange`] is one request as a state machine. It strips headers in our name, finds the route in the
+//! 2. [`exchange`] is the state machine of one request. It removes headers in the filter's name, finds the route in the
 //!    [`config`], and waits for the end of the body.
-//! 3. `judgement` decides whether it is Twilio's: [`form`] parses, [`signature`] verifies with the [`keys`] of the
+//! 3. `judgement` decides whether the request is Twilio's: [`form`] parses, [`signature`] verifies with the [`keys`] of the
 //!    account, [`form::Webhook`] checks the shape.
-//! 4. A proven webhook is claimed: its letter waits in [`callouts`], which the streams of a `worker` share, and
-//!    `root` sends it to the sidecar together with others (`twilio_edge_contract` is the wire format).
-//! 5. The verdict comes back to the exchange: forward with what `handover` says, answer a duplicate, ask again
-//!    about a copy in flight, or, without a verdict, what the route's policy says.
+//! 4. The filter claims a proven webhook. The claim waits in [`callouts`], which the streams of a `worker` share, and `root`
+//!    sends it to the sidecar together with other claims (`twilio_edge_contract` is the wire format).
+//! 5. The exchange receives the verdict. It forwards with the headers and body of `handover`, answers a duplicate, or claims
+//!    again while a copy is in flight. Without a verdict the route's policy decides.
 //! 6. The backend's answer settles the claim: commit on 2xx, release otherwise.
-//! 7. Whatever is refused is a [`reply::Reason`]; whatever happens is a [`metrics::Counter`].
+//! 7. Every refusal has a [`reply::Reason`]; every event that is counted has a [`metrics::Counter`].
 //!
-//! [`refresh`] keeps the keys fresh, if they are the sidecar's. `host` is the only file that talks to the proxy. Outside of Envoy (tests, the command line) the crate is
-//! the pure modules alone.
+//! [`refresh`] keeps the keys current if the sidecar provides them. `host` is the only file that talks to the proxy.
+//! Outside of Envoy (tests, the command line) the crate consists of the pure modules alone.
 
 pub mod callouts;
 pub mod config;

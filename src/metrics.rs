@@ -1,4 +1,4 @@
-//! What can be measured: a closed list, defined once per VM, never named by input.
+//! The metrics of the filter: a closed list, defined once per VM. Input never names a metric.
 //!
 //! In Envoy's `/stats` they are `wasmcustom.<name>`, in Prometheus `<name>` with `_` for every other
 //! character; the tag extraction in `envoy/envoy.yaml` turns the last word into a label. docs/METRICS.md lists
@@ -12,7 +12,7 @@ use twilio_edge_contract::{Decision, Outcome, SettlementResult};
 use crate::keys::KeySlot;
 use crate::reply::Reason;
 
-/// What can be counted.
+/// Counters of the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counter {
     /// A request on a guarded route.
@@ -25,57 +25,57 @@ pub enum Counter {
     Overridden,
     /// A request whose signature and shape were proven.
     Verified,
-    /// Which of its account's keys signed a proven request.
+    /// The key of the account that signed a proven request.
     Matched(KeySlot),
     /// A refusal.
     Rejected(Reason),
-    /// What would have been a refusal, had the route not been in shadow mode.
+    /// A request that would have been refused if its route were not in shadow mode.
     Shadowed(Reason),
     /// A verdict of the sidecar.
     Verdict(Decision),
-    /// A claim that got no verdict: the policy decided.
+    /// A claim without a verdict, for which the policy decided.
     NoVerdict,
     /// A settlement handed to the outbox.
     Settled(Outcome),
-    /// What the sidecar said of a settlement.
+    /// Result of a settlement, as reported by the sidecar.
     Settlement(SettlementResult),
-    /// A settlement given up: the outbox was full, or the sidecar away for too long. Its lease expires.
+    /// A dropped settlement: the outbox was full, or the sidecar was unavailable for too long. Its lease expires.
     SettlementDropped,
     /// A claims callout that failed.
     ClaimsFailed,
-    /// A settlements callout that failed; it is sent again.
+    /// A settlements callout that failed; the filter retries it.
     SettlementsFailed,
     /// A response delivered before its release was acknowledged, because that took too long.
     ReleaseUnacknowledged,
     /// A possible opt-out that was answered before the sidecar had acknowledged it.
     OptOutUnacknowledged,
-    /// What came of asking the sidecar for keys.
+    /// Result of a request for the accounts' keys.
     Refresh(Refresh),
 }
 
-/// What came of asking the sidecar for keys.
+/// Result of a request for the accounts' keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refresh {
-    /// New keys, in use from now on.
+    /// The sidecar returned new keys, which are now in use.
     Updated,
     /// The keys in use are the current ones.
     Unchanged,
-    /// No answer, or one that could not be used: the last good keys stay.
+    /// No usable answer: the last good keys stay in use.
     Failed,
 }
 
-/// What goes up and down. Envoy adds the workers up, so a worker says by how much it changed.
+/// Gauges of the filter. Envoy adds up the workers, so each worker reports the change of its own value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gauge {
-    /// Requests that wait for a verdict, or a response for its release.
+    /// Requests that wait for a verdict, and responses that wait for their release.
     Waiting,
     /// Settlements that have not been acknowledged.
     Outbox,
-    /// The configuration and keys in use, as a number: it changes when they do. The last worker's.
+    /// Number that identifies the configuration and keys in use, as the last worker set it.
     Generation,
 }
 
-/// What is distributed.
+/// Histograms of the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Histogram {
     /// Milliseconds from a claim to its verdict, of the claim that waited longest in each callout.
@@ -85,7 +85,7 @@ pub enum Histogram {
 }
 
 impl Counter {
-    /// Every counter there is.
+    /// Returns every counter.
     pub fn all() -> Vec<Self> {
         let mut all = vec![
             Counter::Webhook,
@@ -128,7 +128,7 @@ impl Counter {
         all
     }
 
-    /// What it counts, and the label that tells its family apart.
+    /// Returns the description of the counter, and the name of the label that distinguishes the members of its family.
     #[cfg(not(target_arch = "wasm32"))]
     fn meaning(self) -> (&'static str, &'static str) {
         match self {
@@ -176,7 +176,7 @@ impl Counter {
         }
     }
 
-    /// Its family, and the word that tells it from the others of the family, if there are others.
+    /// Returns the family, and the label's value if the family has more than one member.
     fn words(self) -> (&'static str, Option<&'static str>) {
         match self {
             Counter::Webhook => ("webhooks", None),
@@ -226,7 +226,7 @@ impl Counter {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the counter.
     pub fn name(self) -> String {
         match self.words() {
             (family, None) => format!("twilio_edge.{family}"),
@@ -239,7 +239,7 @@ impl Gauge {
     /// Every gauge there is.
     pub const ALL: [Gauge; 3] = [Gauge::Waiting, Gauge::Outbox, Gauge::Generation];
 
-    /// Its name.
+    /// Returns the name of the gauge.
     pub fn name(self) -> &'static str {
         match self {
             Gauge::Waiting => "twilio_edge.waiting",
@@ -280,7 +280,7 @@ impl Histogram {
     /// Every histogram there is.
     pub const ALL: [Histogram; 2] = [Histogram::ClaimMs, Histogram::ClaimBatch];
 
-    /// Its name.
+    /// Returns the name of the histogram.
     pub fn name(self) -> &'static str {
         match self {
             Histogram::ClaimMs => "twilio_edge.claim_ms",
@@ -289,7 +289,7 @@ impl Histogram {
     }
 }
 
-/// All of them as a table in Markdown, as Prometheus sees them with the shipped Envoy configuration.
+/// Returns all metrics as a table in Markdown, as Prometheus shows them with the shipped Envoy configuration.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn reference() -> String {
     let mut rows: BTreeMap<(&str, &str), (&str, Vec<&str>)> = BTreeMap::new();
@@ -322,12 +322,12 @@ pub fn reference() -> String {
     table
 }
 
-/// What was counted since it was last told. Telling the host costs more than counting, so it is told on the tick.
+/// Counts since the last report. A call of the host costs more than counting, so the filter reports on the tick.
 #[derive(Debug, Default)]
 pub struct Tally(Vec<(Counter, u64)>);
 
 impl Tally {
-    /// Adds one.
+    /// Increments the counter.
     pub fn count(&mut self, counter: Counter) {
         match self.0.iter_mut().find(|(counted, _)| *counted == counter) {
             Some((_, count)) => *count += 1,
@@ -335,7 +335,7 @@ impl Tally {
         }
     }
 
-    /// Everything counted, and starts anew.
+    /// Returns all counts and resets them.
     pub fn take(&mut self) -> impl Iterator<Item = (Counter, u64)> {
         std::mem::take(&mut self.0).into_iter()
     }

@@ -9,9 +9,9 @@
 
 use crate::reply::Reason;
 
-/// Headers that frameworks believe over the method or the path of the request, and headers that describe the body and that
-/// Twilio never sends. Twilio sends none of them, so their removal changes no genuine webhook. `X-Forwarded-For`, `-Proto`,
-/// `-Host` and `-Port` stay: gateways set them, and they name neither path nor method.
+/// Headers that frameworks prefer to the method or the path of the request, and headers that describe the body. Twilio sends
+/// none of them, so their removal changes no genuine webhook. `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` stay: gateways
+/// set them, and they name neither path nor method.
 const REMOVED: [&str; 44] = [
     // The method.
     "x-http-method-override",
@@ -62,12 +62,12 @@ const REMOVED: [&str; 44] = [
     "content-range",
 ];
 
-/// Headers of the framing and of the content, which are themselves in this spelling and removed in any other: CGI maps
+/// Headers of the framing and of the content. They are genuine in this spelling and removed in any other: CGI maps
 /// `Content_Length` and `Content-Length` to one variable, and the proxy knows only the latter.
 const CANONICAL: [&str; 5] =
     ["content-type", "content-length", "content-encoding", "transfer-encoding", "content-md5"];
 
-/// Longest name of the above without its separators.
+/// Length of the longest of these names without its separators.
 const LONGEST: usize = 32;
 
 /// Reports whether a header of this name is removed from requests of guarded routes.
@@ -95,8 +95,8 @@ pub fn is_override(name: &[u8]) -> bool {
             .any(|known| has_letters_of(known) && !name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// Returns why a request may not be forwarded whose body a backend would decode differently from how Twilio signed it, and
-/// the header that says so. Twilio sends bodies without an encoding and in UTF-8.
+/// Returns the reason to refuse a request whose body a backend would decode differently from how Twilio signed it, and the
+/// header that causes it. Twilio sends bodies without an encoding and in UTF-8.
 pub(crate) fn foreign_encoding(
     content_encoding: Option<&[u8]>,
     content_type: Option<&[u8]>,
@@ -128,7 +128,7 @@ pub(crate) fn foreign_encoding(
     (!is_utf8).then_some((Reason::UnsupportedEncoding, "Content-Type"))
 }
 
-/// Every removed header as a list in Markdown, in the order of the table.
+/// Returns every removed header as a list in Markdown, in the order of the table.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn reference() -> String {
     let list = |names: &[&str]| {

@@ -1,7 +1,7 @@
-//! Keys from the sidecar: when to ask for the key ring, and what to make of the answer.
+//! Refresh of the accounts' keys from the sidecar.
 //!
-//! Decides: the moment of the next question, jittered so that the workers of a fleet do not ask together; that
-//! the last good ring stays in use; that a ring is taken whole or not at all. Must not know: the host.
+//! Decides when the next request is due, jittered so that the workers of a fleet do not send it together. A ring is
+//! applied as a whole or not at all; after a failure the last good ring stays in use. Must not know: the host.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::rc::Rc;
@@ -12,44 +12,44 @@ use crate::config::Config;
 use crate::keys::Account;
 use crate::metrics::Refresh;
 
-/// First pause after a failure; it doubles up to the period.
+/// First pause after a failure, in milliseconds; it doubles up to the period.
 const RETRY_MS: u64 = 1_000;
 
-/// The state of one worker's questions.
+/// State of the refresh of one worker.
 #[derive(Debug)]
 pub struct KeyRefresh {
-    /// The configuration as it was given, without any ring.
+    /// The configuration as given, without a ring.
     given: Rc<Config>,
-    /// Of the ring in use.
+    /// Generation of the ring in use.
     generation: Option<String>,
     period_ms: u64,
-    /// None: as soon as there is a time.
+    /// Time of the next request; `None` if it is due at the first tick.
     next_ms: Option<u64>,
     failures: u32,
-    /// Of the question under way.
+    /// Callout token of the request in flight.
     token: Option<u32>,
     worker: u64,
     asked: u64,
 }
 
-/// What an answer means.
+/// Result of a request.
 #[derive(Debug)]
 pub enum Answered {
-    /// These are the keys from now on.
+    /// The sidecar returned other keys, to be used from now on.
     Updated {
         /// The configuration with them.
         config: Config,
-        /// The name of the ring.
+        /// The generation of the ring.
         generation: String,
     },
     /// The ring in use is the current one.
     Unchanged,
-    /// It cannot be used; why, for the operator.
+    /// The reply is not usable; contains the reason for the operator.
     Failed(String),
 }
 
 impl Answered {
-    /// How it is counted.
+    /// Returns the counter of the result.
     pub fn outcome(&self) -> Refresh {
         match self {
             Self::Updated { .. } => Refresh::Updated,
@@ -60,7 +60,7 @@ impl Answered {
 }
 
 impl KeyRefresh {
-    /// None if the configuration does not ask for it. `worker` makes its jitter its own.
+    /// Creates the refresh; `None` if the configuration does not enable it. `worker` seeds the jitter.
     pub fn of(given: &Rc<Config>, worker: u64) -> Option<Self> {
         let period_ms = given.sidecar.as_ref()?.accounts_refresh_ms?;
         Some(Self {
@@ -75,7 +75,7 @@ impl KeyRefresh {
         })
     }
 
-    /// The path to get now, if it is time.
+    /// Returns the path to request now, if a request is due.
     pub fn due(&mut self, now_ms: u64) -> Option<String> {
         if self.token.is_some() || self.next_ms.is_some_and(|next| now_ms < next) {
             return None;
@@ -86,17 +86,17 @@ impl KeyRefresh {
         })
     }
 
-    /// The question left under `token`.
+    /// Records that the request was sent under `token`.
     pub fn sent(&mut self, token: u32) {
         self.token = Some(token);
     }
 
-    /// Whether `token` is the question's.
+    /// Reports whether `token` is that of the request in flight.
     pub fn is_mine(&self, token: u32) -> bool {
         self.token == Some(token)
     }
 
-    /// Takes the answer in, or that there is none.
+    /// Evaluates the reply; `None` stands for a failed callout.
     pub fn answered(&mut self, reply: Option<&[u8]>, now_ms: u64) -> Answered {
         self.token = None;
         let answered = self.read(reply);
@@ -144,7 +144,7 @@ impl KeyRefresh {
         }
     }
 
-    /// A tenth less or more, at most. No secret, so any hash of what differs will do.
+    /// Varies a pause by a tenth at most. This is no secret, so any hash of distinct input will do.
     fn jittered(&mut self, pause_ms: u64) -> u64 {
         self.asked = self.asked.wrapping_add(1);
         let hash =
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(same.outcome(), Refresh::Unchanged);
     }
 
-    /// A fleet that starts together does not ask together for ever.
+    /// Workers that start together do not keep sending requests together.
     #[test]
     fn workers_ask_at_moments_of_their_own() {
         let moments: std::collections::BTreeSet<u64> =

@@ -1,14 +1,14 @@
-//! Everything the filter may answer instead of the backend, in one list.
+//! Every answer that the filter gives instead of the backend, in one list.
 //!
-//! Decides: status, content type, body and slug of each. Slugs are API: they are in the answer's
-//! `x-twilio-edge-reason`, in the log line, in the access log and in the name of a counter, and are never
-//! renamed silently. A duplicate is always answered 2xx: anything else makes Twilio call the fallback URL.
+//! Decides: status, content type, body and slug of each answer. Slugs are part of the API: they are in the answer's
+//! `x-twilio-edge-reason`, in the log line, in the access log and in the name of a counter, and are never renamed
+//! silently. A duplicate is always answered 2xx: any other status makes Twilio call the fallback URL.
 
 use twilio_edge_contract::{Class, SavedAnswer, headers};
 
 use crate::form::ShapeError;
 
-/// Why a request was refused. One counter each: `twilio_edge.rejected.<slug>`.
+/// Reason of a refusal. Each has a counter: `twilio_edge.rejected.<slug>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Neither GET nor POST.
@@ -45,17 +45,17 @@ pub enum Reason {
     UnknownKey,
     /// Signed, but a required field is absent.
     MissingField,
-    /// Signed, but a field is not of the form Twilio documents.
+    /// Signed, but a field does not have the form that Twilio documents.
     MalformedField,
     /// Signed, but a single-valued field came twice.
     RepeatedField,
-    /// Signed, but two fields that say the same thing differ.
+    /// Signed, but two fields with the same meaning differ.
     ContradictoryFields,
     /// Signed, but the text can be cut so that a field has another value.
     AmbiguousFields,
     /// Signed, but an unknown parameter may be the end of another one's value.
     UnknownParameter,
-    /// Signed, but a name is none that Twilio gives a parameter.
+    /// Signed, but a name is not one that Twilio gives a parameter.
     MalformedName,
     /// Signed, but not UTF-8.
     InvalidUtf8,
@@ -63,14 +63,14 @@ pub enum Reason {
     WrongClass,
     /// The sidecar gave no verdict, and the policy is to reject.
     SidecarUnavailable,
-    /// Another copy of this webhook is still being worked on.
+    /// Another copy of this webhook is still in flight.
     StillInFlight,
-    /// The sidecar has not told the accounts' keys yet, and none are configured.
+    /// The sidecar has not provided the accounts' keys yet, and none are configured.
     NoKeys,
 }
 
 impl Reason {
-    /// All of them, so that counters can be defined and documents checked.
+    /// Every reason, for the definition of counters and the tests of documents.
     pub const ALL: [Reason; 28] = [
         Reason::MethodNotAllowed,
         Reason::MethodNotEnabled,
@@ -102,17 +102,17 @@ impl Reason {
         Reason::NoKeys,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     pub fn slug(self) -> &'static str {
         self.row().0
     }
 
-    /// HTTP status.
+    /// Returns the HTTP status.
     pub fn status(self) -> u16 {
         self.row().1
     }
 
-    /// One sentence: what is wrong and who must act.
+    /// Returns one sentence: what is wrong and who must act.
     pub fn advice(self) -> &'static str {
         self.row().2
     }
@@ -262,7 +262,7 @@ impl Reason {
 }
 
 impl ShapeError {
-    /// The refusal, and the name of the field it is about.
+    /// Returns the reason of the refusal, and the name of the field concerned.
     pub fn reason(self) -> (Reason, Option<&'static str>) {
         match self {
             ShapeError::Missing(field) => (Reason::MissingField, Some(field)),
@@ -281,7 +281,7 @@ impl ShapeError {
 /// TwiML that does nothing.
 const NOTHING_TO_SAY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
 
-/// Every reason as a table in Markdown.
+/// Returns every reason as a table in Markdown.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn reference() -> String {
     let mut table =
@@ -293,7 +293,7 @@ pub fn reference() -> String {
     table
 }
 
-/// A response of our own.
+/// A response of the filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// HTTP status.
@@ -305,7 +305,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The refusal for `reason`; `detail` names the field, never a value.
+    /// Returns the refusal for `reason`; `detail` names the field, never a value.
     pub fn refusal(reason: Reason, detail: Option<&str>) -> Self {
         let mut headers = vec![
             ("content-type", "text/plain; charset=utf-8".to_owned()),
@@ -322,8 +322,8 @@ impl Answer {
         Self { status: reason.status(), headers, body }
     }
 
-    /// What Twilio is told about a webhook that was taken before: what the backend said then, if that was kept; else what
-    /// its route says, if anything; else as little as can be said.
+    /// Returns the answer to a duplicate: the saved answer of the backend if there is one, else the configured TwiML of the
+    /// route, else the shortest valid answer.
     pub fn duplicate(class: Class, saved: Option<&SavedAnswer>, route: Option<&str>) -> Self {
         let mark = (headers::DEDUPE, "duplicate".to_owned());
         if let Some(saved) = saved.filter(|saved| (200..300).contains(&saved.status)) {
@@ -338,8 +338,8 @@ impl Answer {
         answer
     }
 
-    /// What Twilio is told about a webhook somebody will take care of: the TwiML of its route or empty TwiML for a message
-    /// (another content type would be error 12300), and nothing for a status.
+    /// Returns the answer to a webhook that the sidecar will deliver. A message gets the TwiML of its route or empty TwiML
+    /// (another content type would be error 12300); a status gets an empty answer.
     pub fn accepted(class: Class, route: Option<&str>) -> Self {
         match class {
             Class::Inbound => Self {

@@ -1,9 +1,9 @@
-//! The root context of one worker: reads the configuration, makes streams, and talks to the sidecar for all of
-//! them.
+//! The root context of one worker: reads the configuration, creates streams, and exchanges messages with the sidecar for
+//! all of them.
 //!
-//! Callouts are sent from here and nowhere else: the SDK gives a reply to the context that was active when
-//! the call was dispatched, and drops it if that was a stream that has ended. A stream that wants to send
-//! something posts a letter and rings the bell.
+//! Only the root context sends callouts: the SDK gives a reply to the context that was active when the call was
+//! dispatched, and drops it if that was a stream that has ended. A stream that wants to send something posts an item and
+//! rings the bell.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -25,21 +25,21 @@ use crate::refresh::Answered;
 use crate::signature::hash_body;
 use crate::worker::{Asking, Settling, Shared};
 
-/// Deadlines are looked at, settlements sent and metrics told this often.
+/// Interval in milliseconds at which deadlines are checked, settlements sent and metrics reported.
 const TICK_MS: u64 = 10;
-/// The same without a sidecar: there is only the wait for a body to look at, and what was counted.
+/// The same interval without a sidecar: only the wait for a body is checked, and counters are reported.
 const IDLE_TICK_MS: u64 = 250;
-/// After this long without a sidecar a settlement is given up. Its lease has ended long before; what is kept
-/// for is the opt-out that may be in it.
+/// Time in milliseconds after which a settlement is dropped if the sidecar stays unavailable. Its lease has expired long
+/// before; the filter stores it that long because it may contain an opt-out.
 const SETTLEMENT_LIFE_MS: u64 = 60 * 60 * 1000;
 
 /// The root context.
 pub(crate) struct Root {
     id: u32,
     shared: Option<Shared>,
-    /// Of the configuration, to tell one from another without showing it.
+    /// Digest of the configuration, which identifies it without showing it.
     digest: String,
-    /// Replaced by another configuration, and kept by Envoy until the outbox is empty.
+    /// Another configuration has replaced this one; Envoy keeps the context until the outbox is empty.
     is_leaving: bool,
 }
 
@@ -48,7 +48,7 @@ impl Root {
         Self { id, shared: None, digest: String::new(), is_leaving: false }
     }
 
-    /// Tells streams what happened to them, those that still wait, and comes back.
+    /// Delivers events to the streams that still wait for them, and restores the focus.
     fn deliver<'e>(&self, shared: &Shared, events: impl IntoIterator<Item = (u32, Event<'e>)>) {
         let mut away = false;
         for (stream, event) in events {
@@ -121,7 +121,7 @@ impl Root {
             let claims = u64::try_from(letters.len()).unwrap_or(u64::MAX);
             worker.metrics.record(Histogram::ClaimBatch, claims);
         });
-        // The sidecar is back: opt-outs that it could not be asked about wait for it.
+        // The sidecar is available again: opt-outs for which it gave no verdict are pending.
         if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
             && shared.with(|worker| worker.settlements.hurry()) == Some(true)
             && let Some(config) = shared.with(|worker| Rc::clone(&worker.config))
@@ -240,7 +240,7 @@ impl Context for Root {
         let Some(config) = shared.with(|worker| Rc::clone(&worker.config)) else { return };
         let Some(sidecar) = &config.sidecar else { return };
         if let Some(letters) = shared.with(|worker| worker.claims.landed(token)).flatten() {
-            // Those who waited for this answer go first; it can be read while they are on their way.
+            // Items that waited for this answer are sent first; the answer can be read while they are on their way.
             self.send_claims(shared, sidecar, now_ms);
             self.claims_answered(shared, letters, reply.as_deref(), now_ms);
         } else if let Some(letters) =
@@ -254,9 +254,8 @@ impl Context for Root {
         }
     }
 
-    /// The streams are gone. If Envoy is going away as well, what does not arrive now ends with its lease. If it
-    /// only has another configuration, callouts would end with this context: so it asks to stay until they are
-    /// answered.
+    /// Called when all streams have ended. If Envoy shuts down, unsent settlements end with their leases. If Envoy only
+    /// received another configuration, callouts would end with this context, so it asks to stay until they are answered.
     fn on_done(&mut self) -> bool {
         if let Some(shared) = &self.shared {
             let now_ms = host::now_ms();
@@ -324,14 +323,14 @@ impl RootContext for Root {
         }
         shared.with(|worker| worker.report(now_ms));
         if self.is_leaving && !shared.owes_settlements() {
-            // Once: at a second time the SDK panics.
+            // Only once: the SDK panics at a second call.
             self.is_leaving = false;
             host::leave();
         }
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        // Without a configuration Envoy does not come this far: it refuses the plugin.
+        // Not reached without a configuration: Envoy refuses the plugin.
         let shared = self.shared.clone()?;
         let exchange: Rc<RefCell<Exchange>> = Rc::new(RefCell::new(shared.begin(id)?));
         Some(Box::new(Stream::new(id, exchange, shared)))
@@ -342,7 +341,7 @@ impl RootContext for Root {
     }
 }
 
-/// The answer to the letter at `place`: answers come in the order of the letters, and each says whose it is.
+/// Returns the answer to the item at `place`. Answers come in the order of the items, and each names its item.
 fn answer_to<A>(place: usize, answers: &mut [A], is_its: impl Fn(&A) -> bool) -> Option<&mut A> {
     let place = match answers.get(place).is_some_and(&is_its) {
         true => Some(place),
@@ -351,7 +350,7 @@ fn answer_to<A>(place: usize, answers: &mut [A], is_its: impl Fn(&A) -> bool) ->
     answers.get_mut(place?)
 }
 
-/// One line that tells which build runs with which configuration.
+/// Returns the log line that identifies the build and the configuration.
 fn start_line(config: &Config, digest: &str) -> String {
     format!(
         "twilio-edge {} ready: configuration {digest}, {} origins, {}, {} routes, {}",

@@ -1,8 +1,8 @@
-//! Is this request Twilio's? <https://www.twilio.com/docs/usage/security#validating-requests>
+//! Validation of Twilio's request signatures, <https://www.twilio.com/docs/usage/security#validating-requests>.
 //!
-//! Decides: which URLs Twilio may have signed, what string that makes with the parameters, and whether one
-//! of an account's keys signed it. Everything is over the bytes as received: a URL that is parsed and
-//! printed again is another URL (twilio-node issues 1059 and 1183 are what comes of it).
+//! Decides: which URLs Twilio may have signed, which string they form together with the parameters, and whether one of
+//! an account's keys signed that string. All of it works on the bytes as received: a URL that is parsed and printed again
+//! is a different URL (twilio-node issues 1059 and 1183 are the consequences).
 //!
 //! Must not know: routes, accounts, HTTP phases, the host.
 
@@ -16,14 +16,14 @@ pub use twilio_edge_contract::KeyAlgorithm as Algorithm;
 
 use crate::form::{Form, Parameter};
 
-/// Query parameter by which Twilio binds a body that is no form to the signed URL.
+/// Query parameter with which Twilio binds a body that is no form to the signed URL.
 const BODY_HASH: &str = "bodySHA256";
 
 /// The one media type whose parameters are signed.
 const FORM_MEDIA_TYPE: &[u8] = b"application/x-www-form-urlencoded";
 
-/// A key that may have signed, with both HMAC pads hashed already. The algorithm belongs to the key: a request
-/// may name a key, never choose what is done with it.
+/// Key that may have signed, with both HMAC pads hashed already. The algorithm belongs to the key: a request may name a key,
+/// but never choose its algorithm.
 #[derive(Clone)]
 pub struct Key {
     label: String,
@@ -37,12 +37,12 @@ enum KeyedHash {
 }
 
 impl Key {
-    /// `label` is what logs, headers and metrics may say; the token itself never appears again.
+    /// Creates the key of an auth token. `label` is its name in logs, headers and metrics; the token itself is never shown.
     pub fn auth_token(label: impl Into<String>, token: &str) -> Option<Self> {
         Self::shared(label, token, Algorithm::HmacSha1)
     }
 
-    /// A SharedKey (twilio.com/docs/usage/webhooks/webhook-shared-keys).
+    /// Creates a SharedKey (twilio.com/docs/usage/webhooks/webhook-shared-keys).
     pub fn shared(label: impl Into<String>, secret: &str, algorithm: Algorithm) -> Option<Self> {
         let secret = secret.as_bytes();
         let hmac = match algorithm {
@@ -52,12 +52,12 @@ impl Key {
         Some(Self { label: label.into(), hmac })
     }
 
-    /// The name to show.
+    /// Returns the name to show.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// What the key is for.
+    /// Returns the algorithm of the key.
     pub fn algorithm(&self) -> Algorithm {
         match self.hmac {
             KeyedHash::Sha1(_) => Algorithm::HmacSha1,
@@ -65,7 +65,7 @@ impl Key {
         }
     }
 
-    /// Characters of a signature: 20 or 32 bytes in base64.
+    /// Returns the length of a signature in characters: 20 or 32 bytes in base64.
     fn signature_characters(&self) -> usize {
         match self.hmac {
             KeyedHash::Sha1(_) => 28,
@@ -92,9 +92,9 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Which key a request says it was signed with: the header `X-Twilio-Webhooks-Signature-Settings`, as
-/// `key=webhooks_sharedkey_..,algorithm=HMAC_SHA256`. It is not signed itself, so it may select a key by
-/// name and nothing else.
+/// Key with which a request claims to be signed: the header `X-Twilio-Webhooks-Signature-Settings`, as
+/// `key=webhooks_sharedkey_..,algorithm=HMAC_SHA256`. The header is not signed itself, so it may select a key by name and
+/// nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settings<'a> {
     /// The account's auth token: no header, or one that names no algorithm.
@@ -103,15 +103,15 @@ pub enum Settings<'a> {
     Shared {
         /// Its id.
         id: &'a str,
-        /// What the header says it was used with.
+        /// Algorithm that the header names.
         algorithm: Algorithm,
     },
-    /// An algorithm nobody knows, or one that is no auth token's, without a key.
+    /// An unknown algorithm, or one that auth tokens do not use, without a key.
     Unsupported,
 }
 
 impl<'a> Settings<'a> {
-    /// Reads the header's value.
+    /// Parses the header's value.
     pub fn of(header: Option<&'a [u8]>) -> Self {
         let Ok(header) = std::str::from_utf8(header.unwrap_or_default()) else {
             return Self::Unsupported;
@@ -132,7 +132,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// What was signed besides the URL.
+/// Signed content besides the URL.
 #[derive(Debug, Clone, Copy)]
 pub enum Payload<'a> {
     /// Nothing: a GET, whose parameters are in the URL.
@@ -152,11 +152,11 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// How the body of a request takes part in its signature. Only its method, its content type and whether
-/// there is a body decide, never the URL, so that nobody can choose the weaker rule.
+/// Rule by which the body of a request takes part in its signature. Only the method, the content type and the presence of a
+/// body decide, never the URL, so that a client cannot choose the weaker rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyRule {
-    /// Not at all, because there is none: a GET, whose parameters are in the URL.
+    /// The body takes no part, because there is none: a GET, whose parameters are in the URL.
     None,
     /// By its parameters.
     Form,
@@ -165,9 +165,9 @@ pub enum BodyRule {
 }
 
 impl BodyRule {
-    /// The rule for a request. Methods are case-sensitive, media types are not; their parameters (`charset`)
-    /// do not count, and no content type is not a form. A GET or HEAD with a body is judged by the hash too:
-    /// ignoring the body would hand a backend bytes that nobody signed.
+    /// Returns the rule for a request. Methods are case-sensitive, media types are not. Parameters of the media type
+    /// (`charset`) have no effect, and a missing content type is not a form. A GET or HEAD with a body needs the hash too:
+    /// otherwise a backend would receive bytes that have no signature.
     pub fn of(method: &[u8], content_type: Option<&[u8]>, body: &[u8]) -> Self {
         if matches!(method, b"GET" | b"HEAD") {
             return if body.is_empty() { Self::None } else { Self::Hash };
@@ -181,7 +181,7 @@ impl BodyRule {
         }
     }
 
-    /// Where the parameters of the webhook are, undecoded: nowhere, if the body is no form.
+    /// Returns the undecoded parameters of the webhook; they are empty if the body is no form.
     pub fn parameters<'a>(self, url: &'a str, body: &'a [u8]) -> &'a [u8] {
         match self {
             Self::None => query(url).unwrap_or_default().as_bytes(),
@@ -190,7 +190,7 @@ impl BodyRule {
         }
     }
 
-    /// What was signed besides the URL; `form` is [`Self::parameters`], parsed.
+    /// Returns the signed content besides the URL; `form` is [`Self::parameters`], parsed.
     pub fn payload<'a>(self, form: &'a Form<'a>, body: &'a [u8]) -> Payload<'a> {
         match self {
             Self::None => Payload::Empty,
@@ -200,8 +200,7 @@ impl BodyRule {
     }
 }
 
-/// Which of a URL's two forms was signed: Twilio's back end is inconsistent about the port, so every
-/// official SDK tries both.
+/// Form of the URL that was signed. Twilio's back end is inconsistent about the port, so every official SDK tries both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Candidate {
     /// `https://host/path`
@@ -215,11 +214,11 @@ pub enum Candidate {
 pub struct Match {
     /// Index into the keys given.
     pub key: usize,
-    /// Which form of the URL.
+    /// The form of the URL.
     pub candidate: Candidate,
 }
 
-/// Why there is no proof.
+/// Reason for a missing proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
     /// No `X-Twilio-Signature`, or an empty one.
@@ -228,7 +227,7 @@ pub enum Mismatch {
     WrongSignature,
     /// The body is no form and the URL has no `bodySHA256`: nothing binds the body to the signature.
     NoBodyHash,
-    /// The body is not the one whose hash the URL has.
+    /// The hash in the URL is not that of the body.
     WrongBodyHash,
 }
 
@@ -260,35 +259,35 @@ pub fn verify(
     Err(Mismatch::WrongSignature)
 }
 
-/// The signature Twilio would send for `url`, exactly as written, and `payload`.
+/// Returns the signature that Twilio would send for `url`, exactly as written, and `payload`.
 pub fn sign(url: &str, payload: Payload<'_>, key: &Key) -> String {
     key.sign(std::iter::once(url).chain(texts(&payload.canonical())))
 }
 
-/// Names and values run together. Each value of a repeated name is preceded by the name: nothing to group.
+/// Names and values, concatenated. Each value of a repeated name is preceded by the name, so there is nothing to group.
 fn texts<'p>(parameters: &'p [&Parameter<'_>]) -> impl Iterator<Item = &'p str> {
     parameters.iter().flat_map(|parameter| [parameter.0.as_ref(), parameter.1.as_ref()])
 }
 
-/// The URLs Twilio may have signed when it requested `url`: without port, and with it.
+/// Returns the URLs that Twilio may have signed when it requested `url`: without port, and with it.
 pub fn candidate_urls(url: &str) -> [String; 2] {
     let candidates = Candidates::of(url);
     [Candidate::WithoutPort, Candidate::WithPort]
         .map(|candidate| candidates.parts(candidate).concat())
 }
 
-/// The value of `bodySHA256` for a body, lower-case hex.
+/// Returns the value of `bodySHA256` for a body, in lower-case hex.
 pub fn hash_body(body: &[u8]) -> String {
     hex(&Sha256::digest(body))
 }
 
-/// A URL cut around its port, so that both candidates are concatenations of pieces of it.
+/// A URL split around its port, so that both candidates are concatenations of its parts.
 struct Candidates<'u> {
     /// Scheme, userinfo and host.
     head: &'u str,
-    /// Port with its colon; the scheme's own where the URL names none.
+    /// Port with its colon; the default port of the scheme if the URL names none.
     port: &'u str,
-    /// Path, query and whatever follows, untouched: a bare `?` stays.
+    /// Path, query and the rest, unchanged: a bare `?` stays.
     tail: &'u str,
 }
 
@@ -300,7 +299,7 @@ impl<'u> Candidates<'u> {
         };
         let authority_bytes = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, tail) = rest.split_at_checked(authority_bytes).unwrap_or((rest, ""));
-        // A colon is the port's only after userinfo (which may hold one) and outside of an IPv6 literal.
+        // A colon belongs to the port only after userinfo (which may contain one) and outside of an IPv6 literal.
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let port_colon = host.rfind(':').filter(|colon| {
             !host.get(*colon..).is_some_and(|after| after.contains(']'))
@@ -328,8 +327,8 @@ fn is_port(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether the body is the one the URL was signed with. Parameters are signed themselves. Of anything else,
-/// a hash in the URL must be the body's, even when there is no body: it may have been cut off. Without a hash
+/// Checks that the body is the one for which the URL was signed. The parameters of a form are signed themselves. For any
+/// other body, a hash in the URL must be the body's, even when there is no body: it may have been cut off. Without a hash
 /// there may be no body: then there is nothing to bind.
 fn check_body_hash(url: &str, payload: Payload<'_>) -> Result<(), Mismatch> {
     let body = match payload {
@@ -345,18 +344,18 @@ fn check_body_hash(url: &str, payload: Payload<'_>) -> Result<(), Mismatch> {
     }
 }
 
-/// Whether a URL can prove a body that is no form.
+/// Reports whether a URL can prove a body that is no form.
 pub fn has_body_hash(url: &str) -> bool {
     body_hash(url).is_some()
 }
 
-/// Whether a query is nothing but the hash, as Twilio appends it to a URL without a query.
+/// Reports whether a query consists of the hash alone, as Twilio appends it to a URL without a query.
 pub(crate) fn is_body_hash_alone(query: &str) -> bool {
     let hash = query.strip_prefix(BODY_HASH).and_then(|rest| rest.strip_prefix('='));
     hash.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The first `bodySHA256` of the query that has a value.
+/// Returns the first `bodySHA256` of the query that has a value.
 fn body_hash(url: &str) -> Option<String> {
     query(url)?.split('&').find_map(|pair| {
         let form = Form::parse(pair.as_bytes()).ok()?;
@@ -364,13 +363,13 @@ fn body_hash(url: &str) -> Option<String> {
     })
 }
 
-/// What is between the first `?` and the fragment.
+/// Returns the text between the first `?` and the fragment.
 fn query(url: &str) -> Option<&str> {
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     url.split_once('?').map(|(_, query)| query)
 }
 
-/// Constant-time in the contents; lengths are no secret.
+/// Compares in constant time with respect to the contents; lengths are not secret.
 fn same(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }

@@ -1,5 +1,5 @@
-//! What the streams of one worker share: the configuration in use, the letters to the sidecar, who waits for what,
-//! what was counted. Streams post here; the root context, woken by the bell or the tick, sends.
+//! State that the streams of one worker share: the configuration in use, the items for the sidecar, the waiting streams,
+//! and the counts. Streams post here; the root context, woken by the bell or the tick, sends.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,41 +16,41 @@ use crate::log_limit::{LogLimit, suppressed_refusals};
 use crate::metrics::{Counter, Gauge, Tally};
 use crate::refresh::KeyRefresh;
 
-/// What may wait of each kind, per worker, in bytes.
+/// Most bytes of each kind that may wait, per worker.
 const MOST_CLAIM_BYTES: usize = 8 << 20;
 const MOST_SETTLEMENT_BYTES: usize = 16 << 20;
 
-/// Who waits for a settlement to be acknowledged.
+/// A settlement whose acknowledgement is pending.
 pub(crate) struct Settling {
     pub(crate) claim_id: String,
-    /// The stream whose response is held.
+    /// The stream that holds its response for it.
     pub(crate) stream: Option<u32>,
 }
 
-/// Who waits for a verdict.
+/// A stream that waits for a verdict.
 pub(crate) struct Asking {
     pub(crate) stream: u32,
     pub(crate) claim_id: String,
 }
 
-/// The worker, as streams and root hold it.
+/// Handle to the worker, held by streams and the root context.
 #[derive(Clone)]
 pub(crate) struct Shared(Rc<RefCell<Worker>>);
 
 pub(crate) struct Worker {
-    /// No other worker or VM has it.
+    /// Random number that identifies the worker among all workers and VMs.
     id: u64,
     pub(crate) config: Rc<Config>,
     pub(crate) refresh: Option<KeyRefresh>,
     pub(crate) metrics: Metrics,
     tally: Tally,
     bell: Option<Bell>,
-    /// The bell has been rung and not been answered yet.
+    /// The bell has rung, and the root context has not answered it yet.
     rung: bool,
     /// Streams that wait for a verdict, an acknowledgement or a deadline.
     pub(crate) streams: BTreeMap<u32, Rc<RefCell<Exchange>>>,
     pub(crate) claims: Callouts<Asking>,
-    /// Claims for which there was no room. Told so in a root callback, as any other failure is.
+    /// Claims for which there was no room. The root callback reports them to their streams, like other failures.
     pub(crate) unasked: Vec<QueuedItem<Asking>>,
     pub(crate) settlements: Callouts<Settling>,
     refusals: LogLimit,
@@ -77,13 +77,13 @@ impl Shared {
         })))
     }
 
-    /// Callbacks do not nest, so the worker is always free; if the host ever broke that, doing nothing is
-    /// better than a panic.
+    /// Runs `work` on the worker. Callbacks do not nest, so the worker is always free; if the host ever nested them, skipping
+    /// the work is better than a panic.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Worker) -> R) -> Option<R> {
         self.0.try_borrow_mut().ok().map(|mut worker| work(&mut worker))
     }
 
-    /// A new request of this worker's.
+    /// Creates the state machine of a new request of this worker.
     pub(crate) fn begin(&self, stream: u32) -> Option<Exchange> {
         self.with(|worker| Exchange::new(Rc::clone(&worker.config), worker.id, stream))
     }
@@ -92,7 +92,7 @@ impl Shared {
         self.with(|worker| worker.config.max_body_bytes).unwrap_or_default()
     }
 
-    /// Keeps a stream that waits, so that replies and ticks find it.
+    /// Stores a stream that waits, so that replies and ticks find it.
     pub(crate) fn remember(&self, stream: u32, exchange: &Rc<RefCell<Exchange>>) {
         self.with(|worker| worker.streams.insert(stream, Rc::clone(exchange)));
     }
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     pub(crate) fn ask(&self, stream: u32, claim: &Claim) {
-        // Serializing strings cannot fail; were it to, the request times out.
+        // Serialization of strings cannot fail; if it did, the request would time out.
         let json = serde_json::to_string(claim).unwrap_or_default();
         let sender = Asking { stream, claim_id: claim.claim_id.clone() };
         self.with(|worker| {
@@ -113,7 +113,7 @@ impl Shared {
             } else if alone {
                 worker.ring();
             }
-            // Else it goes when the callout under way has landed, or after some patience.
+            // Otherwise it is sent when the callout in flight has ended, or after a short wait.
         });
     }
 
@@ -127,7 +127,7 @@ impl Shared {
             Settling { claim_id: settlement.claim_id.clone(), stream: urgent.then_some(stream) };
         self.with(|worker| {
             let letter = QueuedItem::new(sender, json);
-            // A possible opt-out that the sidecar does not know goes before what it knows.
+            // A possible opt-out that the sidecar does not know precedes settlements that it can do without.
             let posted = match urgent && settlement.unclaimed.is_some() {
                 true => worker.settlements.post_first(letter),
                 false => worker.settlements.post(letter),
@@ -141,7 +141,7 @@ impl Shared {
         });
     }
 
-    /// Whether the sidecar has not taken all of them yet.
+    /// Reports whether settlements are left that the sidecar has not acknowledged.
     pub(crate) fn owes_settlements(&self) -> bool {
         self.with(|worker| !worker.settlements.is_empty()).unwrap_or_default()
     }
@@ -150,7 +150,7 @@ impl Shared {
         self.with(|worker| worker.count(counter));
     }
 
-    /// Logs how many refusals were not logged, before nobody can.
+    /// Logs the number of suppressed refusals before the context ends.
     pub(crate) fn report_suppressed(&self) {
         if let Some(suppressed) = self.with(|worker| worker.refusals.take_suppressed()).flatten() {
             host::warn(&suppressed_refusals(suppressed));
@@ -170,7 +170,7 @@ impl Worker {
         self.tally.count(counter);
     }
 
-    /// Tells the host what was counted, and how many refusals were not logged within the last second.
+    /// Reports the counts to the host, and logs the number of refusals that were suppressed within the last second.
     pub(crate) fn report(&mut self, now_ms: u64) {
         self.metrics.add(&mut self.tally);
         self.metrics.part(Gauge::Waiting, self.streams.len());
@@ -180,7 +180,7 @@ impl Worker {
         }
     }
 
-    /// Takes note that the root has been woken.
+    /// Records that the root context has been woken.
     pub(crate) fn answer_bell(&mut self) {
         self.rung = false;
         if let Some(bell) = &self.bell {

@@ -1,4 +1,4 @@
-//! The events of one request, and the effects that the filter answers them with.
+//! Events of one request, and the effects with which the state machine answers them.
 
 use std::rc::Rc;
 
@@ -9,51 +9,51 @@ use crate::judgement::Head;
 use crate::metrics::Counter;
 use crate::reply::Answer;
 
-/// What the response's headers say.
+/// Response headers, as far as the filter uses them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// `:status`
+    /// `:status`.
     pub status: u16,
-    /// Whether a backend sent it, rather than Envoy itself.
+    /// True if a backend sent the response, false if Envoy itself did.
     pub from_backend: bool,
-    /// `content-type`, if the body is text as it stands: no content-encoding.
+    /// `content-type`, if the body is plain text without content-encoding.
     pub content_type: Option<Vec<u8>>,
-    /// There is no body.
+    /// The response has no body.
     pub ends: bool,
 }
 
-/// What happened.
+/// Event of one request.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// Request headers.
     Head(Head),
     /// Part of the body: bytes received so far. More will come.
     Body {
-        /// Size of everything received.
+        /// Bytes received so far.
         received: usize,
     },
-    /// The request has ended, in whichever of the three ways requests end.
+    /// The request has ended, in any of the three ways in which Envoy reports it.
     Complete {
         /// The whole body.
         body: &'a [u8],
     },
     /// The sidecar's answer.
     Verdict(Verdict),
-    /// There will be no answer.
+    /// The sidecar will not answer.
     NoVerdict,
     /// Response headers, the backend's or the proxy's own.
     Response(ResponseHead),
     /// Part of the response body, on its way to the client.
     ResponseBody {
-        /// This part alone.
+        /// The bytes of this part alone.
         part: &'a [u8],
-        /// Nothing follows.
+        /// This is the last part.
         ends: bool,
     },
-    /// The sidecar has taken the release.
+    /// The sidecar has acknowledged the settlement.
     Settled,
-    /// Time has passed. The only event that says what time it is, by any monotonic clock: a request that does
-    /// not wait costs no reading of it.
+    /// Time has passed. No other event carries the time, so a request that does not wait never reads the clock. Any monotonic
+    /// clock will do.
     Tick {
         /// Now, in milliseconds.
         now_ms: u64,
@@ -62,12 +62,12 @@ pub enum Event<'a> {
     Gone,
 }
 
-/// What to do about it, in this order.
+/// Effect to carry out; effects are carried out in the order of their list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Remove a request header, all of its values.
     Remove(String),
-    /// Tell the backend what is known: comes right before the request goes.
+    /// Set the headers and body for the backend; comes right before the request is forwarded.
     Tell(UpstreamRequest),
     /// Answer the client; nothing is forwarded.
     Answer(Answer),
@@ -77,19 +77,19 @@ pub enum Effect {
     Respond,
     /// Ask the sidecar for a verdict.
     Ask(Rc<Claim>),
-    /// Nobody waits for the verdict any more.
+    /// The request no longer waits for the verdict.
     Withdraw,
-    /// Tell the sidecar how it ended; `urgent` if a response waits for it, or a possible opt-out is in it.
+    /// Send the outcome to the sidecar; `urgent` if a response waits for it, or if it contains a possible opt-out.
     Settle {
-        /// What to tell.
+        /// The settlement to send.
         settlement: Box<Settlement>,
-        /// Whether to send it now and before others, rather than with the next batch.
+        /// Whether to send it now and before others, instead of with the next batch.
         urgent: bool,
     },
-    /// The word for the access log.
+    /// Write this word to the access log.
     Note(&'static str),
-    /// Count it.
+    /// Increment the counter.
     Count(Counter),
-    /// Tell the operator; never a secret, body or phone number.
+    /// Log a warning; it never contains a secret, a body or a phone number.
     Warn(String),
 }

@@ -1,11 +1,11 @@
-//! Which answers of a backend are saved for duplicates: small texts that Twilio reads as TwiML or as a message.
+//! Selection of the backend answers that are saved for duplicates: small texts that Twilio reads as TwiML or as a message.
 
 use twilio_edge_contract::SavedAnswer;
 
-/// Largest answer that is kept for duplicates, in bytes.
+/// Largest answer that is saved for duplicates, in bytes.
 pub(super) const MOST_SAVED_BYTES: usize = 4096;
 
-/// Returns the answer to save, if this one is; `body` is all of it, or more than the largest.
+/// Returns the answer if it is one to save. `body` is the whole answer, or more than [`MOST_SAVED_BYTES`] bytes of it.
 pub(super) fn saved(status: u16, content_type: String, body: Vec<u8>) -> Option<SavedAnswer> {
     let fits = body.len() <= MOST_SAVED_BYTES;
     let body = String::from_utf8(body).ok().filter(|_| fits)?;
@@ -13,8 +13,8 @@ pub(super) fn saved(status: u16, content_type: String, body: Vec<u8>) -> Option<
     (!is_page).then_some(SavedAnswer { status, content_type, body })
 }
 
-/// Returns the content type of an answer that Twilio reads as TwiML or as plain text
-/// (docs: twilio.com/docs/messaging/twiml#twilio-mime-types), if it is one.
+/// Returns the content type if Twilio reads such an answer as TwiML or as plain text
+/// (docs: twilio.com/docs/messaging/twiml#twilio-mime-types).
 pub(super) fn twiml_type(content_type: Vec<u8>) -> Option<String> {
     let content_type = String::from_utf8(content_type).ok()?;
     let known = ["text/xml", "application/xml", "application/twiml+xml", "text/plain", HTML];
@@ -26,13 +26,13 @@ pub(super) fn twiml_type(content_type: Vec<u8>) -> Option<String> {
 /// Content type of PHP and of many frameworks where the application sets none.
 const HTML: &str = "text/html";
 
-/// Returns whether a content type names this media type, whatever its case and parameters.
+/// Returns whether a content type names this media type, regardless of letter case and parameters.
 fn is_media_type(content_type: &str, media_type: &str) -> bool {
     let own = content_type.split(';').next().unwrap_or_default().trim();
     own.eq_ignore_ascii_case(media_type)
 }
 
-/// Returns whether a document's first element is `<Response>`, which tells TwiML from a web page.
+/// Returns whether a document's first element is `<Response>`, which distinguishes TwiML from a web page.
 fn is_twiml(body: &str) -> bool {
     let mut rest = body.trim_start_matches('\u{feff}').trim_start();
     loop {
