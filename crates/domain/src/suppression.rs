@@ -157,7 +157,7 @@ pub struct OptEvent {
     pub opt: Opt,
     /// Origin.
     pub source: Source,
-    /// True if it may be older than what is already recorded.
+    /// On time, or late: then it may be older than what is already recorded.
     pub arrival: Arrival,
     /// The account, which is the tenant.
     pub account_sid: String,
