@@ -1,5 +1,6 @@
-//! A number's whole story in one answer: what was agreed and refused, which windows are open, what was said last. Asks the
-//! stores side by side and puts the answers together; the API and `twilio-edge story` show the same.
+//! History of a contact in one answer: consents, suppressions, conversation windows, and the latest messages and
+//! webhooks. Queries the stores concurrently and combines the results. The API and `twilio-edge story` show the same
+//! history.
 
 use twilio_edge_domain::{
     consent::Consent,
@@ -13,7 +14,7 @@ use twilio_edge_store::{
     histories::{Histories, Search, WindowSearch},
 };
 
-/// Windows told, at most: a person writes to few of our numbers.
+/// Upper bound of windows in a history. A contact rarely writes to more than a few of our numbers.
 const WINDOWS: usize = 100;
 
 /// Stored data about a number in one account, the latest first.
@@ -21,7 +22,7 @@ const WINDOWS: usize = 100;
 pub struct ContactHistory {
     /// Account that the data belongs to.
     pub account_sid: String,
-    /// The number, and the only channel that was asked for, if one was.
+    /// The number, and the channel if the query is for one channel only.
     pub number: Number,
     /// Reasons why messages to it are refused now, and earlier reasons.
     pub suppressions: Vec<Suppression>,
@@ -35,8 +36,8 @@ pub struct ContactHistory {
     pub events: Vec<RecordedWebhook>,
 }
 
-/// Reads the history of a number: at most `limit` messages, and as many webhooks. Of a number on one channel it has the
-/// suppressions of every channel that shares opt-outs with it under the account's policy.
+/// Reads the history of a number: at most `limit` messages, and as many webhooks. For a number on one channel, it
+/// contains the suppressions of every channel that shares opt-outs with it under the account's policy.
 ///
 /// # Errors
 ///

@@ -1,6 +1,7 @@
-//! Withdrawals of consent to marketing that Twilio reports: a status callback or a refused request with error code 63033 tells that
-//! the recipient opted out of marketing messages (docs: twilio.com/docs/api/errors/63033). The withdrawal is evidence like any
-//! other consent; a later consent of the person replaces it. It calls neither Twilio nor the filter.
+//! Withdrawals of consent to marketing that Twilio reports: a status callback or a refused request with error code
+//! 63033 means that the recipient opted out of marketing messages (docs: twilio.com/docs/api/errors/63033). The
+//! withdrawal is evidence like any other consent; a later consent of the contact replaces it. It calls neither Twilio
+//! nor the filter.
 
 use serde_json::json;
 
@@ -29,7 +30,7 @@ pub struct Withdrawal {
 }
 
 impl Withdrawal {
-    /// Returns the withdrawal that a status callback reports, if it does.
+    /// Returns the withdrawal that a status callback reports, if any.
     pub fn of(webhook: &Webhook) -> Option<Withdrawal> {
         let pair = webhook.outbound.as_ref().filter(|_| webhook.withdraws_marketing)?;
         Some(Withdrawal {
@@ -40,7 +41,10 @@ impl Withdrawal {
         })
     }
 
-    /// Stores the withdrawal with its audit entry; returns whether it is new. Each message counts once.
+    /// Stores the withdrawal with its audit entry. Returns whether it is new. Each message counts once.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn record(&self, consents: &Consents, now_ms: i64) -> Result<bool, StoreError> {
         let source = format!("error {}", self.error_code);
         let proof = Some(format!("Twilio did not deliver the message {}", self.message_sid));

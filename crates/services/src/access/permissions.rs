@@ -1,6 +1,6 @@
-//! Who may be written to, at work: suppressions added and ended, consents recorded, and the question whether a message may
-//! be sent. It puts the domain and the stores in order, writes down who changed what, and adds no rule of its own; it knows
-//! neither HTTP nor SQL.
+//! Permission to write to contacts: adds and ends suppressions, records consents, and checks whether a message may be
+//! sent. It calls the domain and the stores, and stores an audit entry for each change. It adds no rule of its own and
+//! knows neither HTTP nor SQL.
 
 use std::{collections::BTreeSet, slice, sync::Arc};
 
@@ -19,19 +19,19 @@ use twilio_edge_domain::{
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{AuditEntry, Consents, StoreError, Stores, Suppressions};
 
-/// Administers who may be written to.
+/// Management of suppressions and consents.
 #[derive(Clone)]
 pub struct Permissions {
-    /// What people agreed to.
+    /// Store of consents.
     pub consents: Consents,
-    /// Who must not be written to.
+    /// Store of suppressions.
     pub suppressions: Suppressions,
-    /// Which channels share opt-outs, by account.
+    /// Policies of the accounts, for instance which channels share opt-outs.
     pub policies: Policies,
     metrics: Option<Arc<Metrics>>,
 }
 
-/// Answers whether a message may be sent.
+/// Checks whether a message may be sent.
 #[derive(Clone)]
 pub struct Checks {
     stores: Stores,
@@ -39,26 +39,26 @@ pub struct Checks {
     metrics: Arc<Metrics>,
 }
 
-/// A message somebody wants to send.
+/// Message that a caller wants to send.
 #[derive(Debug, Clone)]
 pub struct Intent {
     /// The account that sends.
     pub account_sid: String,
     /// Our number or sender, if it is known yet.
     pub from: Option<String>,
-    /// The person.
+    /// Recipient.
     pub to: Address,
-    /// What it is for.
+    /// Category, for instance marketing.
     pub category: Category,
-    /// What it is.
+    /// Kind: session message or template.
     pub kind: Kind,
 }
 
-/// Written at a time of a list, each time in one transaction.
+/// Number of entries of a list that are written in one transaction.
 pub const TOGETHER: usize = 500;
 
 impl Permissions {
-    /// In this database. A sidecar counts what changes.
+    /// Creates the service. `metrics` counts changes; commands have none.
     pub fn new(
         consents: Consents,
         policies: Policies,
@@ -67,7 +67,11 @@ impl Permissions {
         Permissions { suppressions: consents.suppressions(), consents, policies, metrics }
     }
 
-    /// Suppresses some people of an account; those who were not yet for this reason. Once more changes nothing.
+    /// Suppresses contacts of an account. Returns the suppressions that are new for this source. Repeating it changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn suppress(
         &self,
         by: &Caller,
@@ -109,7 +113,10 @@ impl Permissions {
         Ok(changes)
     }
 
-    /// Suppresses everybody on a list, in the name of it; how many are suppressed for that reason only now.
+    /// Suppresses every contact of an imported list. Returns the number of suppressions that are new.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails; the part of the list before it stays suppressed.
     pub async fn suppress_list(
         &self,
         by: &Caller,
@@ -124,7 +131,11 @@ impl Permissions {
         Ok(added)
     }
 
-    /// Ends every suppression of a number of an account, on one channel or all; those that held.
+    /// Ends every suppression of a number in an account, on one channel or on all. Returns the suppressions that were
+    /// in force.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn unsuppress(
         &self,
         by: &Caller,
@@ -152,7 +163,10 @@ impl Permissions {
         Ok(changes)
     }
 
-    /// Records what a person said; whether that is new.
+    /// Records a consent or its withdrawal. Returns whether it is new.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn record(
         &self,
         by: &Caller,
@@ -169,7 +183,10 @@ impl Permissions {
         Ok(self.consents.record(slice::from_ref(said), entry).await? > 0)
     }
 
-    /// Records everything on a list; how many pieces are new.
+    /// Records every consent of an imported list. Returns the number of new ones.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails; the part of the list before it stays recorded.
     pub async fn record_list(
         &self,
         by: &Caller,
@@ -186,8 +203,11 @@ impl Permissions {
         Ok(added)
     }
 
-    /// Returns the person whom a text names exactly as a webhook did, if the account knows that address: somebody wrote
-    /// from it, or a suppression or consent of it is recorded. For texts that [`suppression::person`] does not read.
+    /// Returns the contact that a text names exactly as a webhook did, if the account knows that address: it sent a
+    /// message, or has a suppression or a consent. Used for texts that [`suppression::person`] cannot parse.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn known_address(
         &self,
         account_sid: &str,
@@ -218,7 +238,11 @@ impl Permissions {
         Ok(is_known.then_some(Address { channel, number: address.number }))
     }
 
-    /// Returns the person whom a text names; or what is wrong with the text, if the account does not know the address.
+    /// Returns the contact that a text names, or the problem with the text if it cannot be parsed and the account does
+    /// not know the address.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn person(
         &self,
         account_sid: &str,
@@ -236,6 +260,9 @@ impl Permissions {
     }
 
     /// Returns those of these addresses that the account knows ([`Permissions::known_address`]).
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn known_addresses(
         &self,
         account_sid: &str,
@@ -256,12 +283,16 @@ impl Permissions {
 }
 
 impl Checks {
-    /// On these stores.
+    /// Creates the checks on these stores.
     pub fn new(stores: Stores, policies: Policies, metrics: Arc<Metrics>) -> Checks {
         Checks { stores, policies, metrics }
     }
 
-    /// Whether somebody wrote to the account from this address, so that it can be answered whatever its numbering plan says.
+    /// Returns whether the account has received a message from this address. Such an address can be answered even if
+    /// its number is invalid in its numbering plan.
+    ///
+    /// # Errors
+    /// Returns an error if the stores fail.
     pub async fn has_written(
         &self,
         account_sid: &str,
@@ -274,8 +305,11 @@ impl Checks {
         Ok(has_any(&found))
     }
 
-    /// What every rule says about a message. Read from the database, not from what is remembered: a STOP that any sidecar
-    /// has answered is known here.
+    /// Evaluates every rule for a message. Suppressions and consents are read from the database, not from a cache, so a
+    /// STOP that any sidecar has acknowledged is respected.
+    ///
+    /// # Errors
+    /// Returns an error if the stores fail.
     pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
         let Intent { account_sid, from, to, category, kind } = intent;
         let keys = self.stores.contacts().keys(account_sid, &to.number).await?;
@@ -298,14 +332,14 @@ impl Checks {
         let all = keys.all();
         let said = self.stores.consents().of_numbers(account_sid, &all).await?;
         let counts = |said: &Consent| {
-            // What may be somebody else's says no, and never yes.
+            // An address that may belong to another contact can forbid a message, but never permit it.
             let is_doubtful = keys.possible.contains(&said.address.number);
             said.category == *category
                 && said.address.channel == to.channel
                 && (said.state == State::Withdrawn || !is_doubtful)
         };
         facts.consent = consent::current(said.into_iter().filter(counts));
-        // Last, so that nothing that was answered meanwhile is missed.
+        // Suppressions are read last, so that a STOP that arrives during the check is not missed.
         facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &all).await?;
         let question =
             Question { channel: &to.channel, number: &to.number, category: *category, kind: *kind };
@@ -315,13 +349,13 @@ impl Checks {
     }
 }
 
-/// As many as are written together, while there are any.
+/// Takes the next batch of the list; `None` at its end.
 fn some_of<T>(list: &mut impl Iterator<Item = T>) -> Option<Vec<T>> {
     let some: Vec<T> = list.take(TOGETHER).collect();
     Some(some).filter(|some| !some.is_empty())
 }
 
-/// Whom it is about, as the audit has it: no whole number.
+/// Subject of the audit entry. It contains no complete number.
 fn about(changes: &[Suppression]) -> String {
     match changes {
         [one] => format!("suppression of {}", one.address),

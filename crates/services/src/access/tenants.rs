@@ -1,5 +1,5 @@
-//! Accounts at work: what an administrator may say of them, and that it counts soon after wherever it is asked for: in each
-//! sidecar within a second, where it was said at once. Knows neither HTTP nor SQL.
+//! Tenants: the profiles of accounts that administrators store. A profile takes effect immediately in the sidecar that
+//! stored it, and within a second in all others. Knows neither HTTP nor SQL.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,13 +20,13 @@ use twilio_edge_domain::{
 use twilio_edge_platform::config::Config;
 use twilio_edge_store::{self as store, AuditEntry, StoreError};
 
-/// How often what other sidecars and commands have changed is looked for.
+/// Interval between checks for changes by other sidecars and commands.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Accounts read at a time.
+/// Number of accounts per read.
 const PAGE: i64 = 500;
 
-/// What is said of accounts, and where it counts.
+/// Profiles of accounts, and the settings derived from them. Copies share the derived settings.
 #[derive(Clone)]
 pub struct Tenants {
     store: store::Tenants,
@@ -36,18 +36,18 @@ pub struct Tenants {
     closed: Arc<RwLock<HashSet<String>>>,
 }
 
-/// Why nothing was changed.
+/// Reason why an operation was refused.
 #[derive(Debug)]
 pub enum Denied {
-    /// As for everything else.
+    /// The caller may not do this, or the database failed.
     Refused(Refusal),
-    /// Nothing is said of this account.
+    /// The account has no profile.
     NoSuchTenant,
-    /// It has this revision, and is to be changed by who has seen that.
+    /// The profile exists with this revision, and the request names none: the caller must have read the profile first.
     Unseen(i64),
-    /// It was changed since: it has this revision, or none when nothing is said of it.
+    /// The profile has changed since the caller read it. Holds its revision; `None` if the account has no profile.
     Changed(Option<i64>),
-    /// What is to be said cannot be.
+    /// The profile is invalid.
     Fault(Fault),
 }
 
@@ -58,7 +58,7 @@ impl From<StoreError> for Denied {
 }
 
 impl Tenants {
-    /// `policies` and `rulebook` are told what is said.
+    /// Creates the service. `policies` and `rulebook` receive the settings of the profiles.
     pub fn new(
         store: store::Tenants,
         policies: Policies,
@@ -75,7 +75,10 @@ impl Tenants {
         Tenants { store, usual: Arc::new(usual), policies, rulebook, closed }
     }
 
-    /// Those after one, in the order of SIDs; of one account only, if that is said.
+    /// Lists profiles after the SID `after`, ordered by SID; only that of `account_sid`, if given.
+    ///
+    /// # Errors
+    /// Returns `OtherAccount` if the caller may not see the account, and `Store` if the database fails.
     pub async fn list(
         &self,
         by: &Caller,
@@ -90,7 +93,10 @@ impl Tenants {
         Ok(self.store.list(account_sid, after, most).await?)
     }
 
-    /// One account.
+    /// Returns the profile of one account.
+    ///
+    /// # Errors
+    /// Returns [`Denied`] if the caller may not see the account, it has no profile, or the database fails.
     pub async fn get(&self, by: &Caller, account_sid: &str) -> Result<Tenant, Denied> {
         if !by.sees(account_sid) {
             return Err(Denied::Refused(Refusal::OtherAccount));
@@ -98,7 +104,11 @@ impl Tenants {
         self.store.get(account_sid).await?.ok_or(Denied::NoSuchTenant)
     }
 
-    /// Says this of an account, instead of what was said before; whoever does has to have `seen` that.
+    /// Stores the profile of an account in place of an earlier one. `seen` is the revision that the caller has read.
+    ///
+    /// # Errors
+    /// Returns [`Denied`] if the caller may not see the account, the profile is invalid or has changed, or the database
+    /// fails.
     pub async fn put(
         &self,
         by: &Caller,
@@ -129,8 +139,12 @@ impl Tenants {
         Ok(tenant)
     }
 
-    /// Closes an account: its applications are not answered any more, until something is said of it again. Doing it again
+    /// Closes an account: requests of its applications are refused until a profile is stored again. Closing it again
     /// changes nothing.
+    ///
+    /// # Errors
+    /// Returns [`Denied`] if the caller may not see the account, it has no profile or that has changed, or the database
+    /// fails.
     pub async fn close(
         &self,
         by: &Caller,
@@ -161,12 +175,15 @@ impl Tenants {
         Ok(tenant)
     }
 
-    /// Whether an account's applications are not answered any more.
+    /// Returns whether an account is closed.
     pub fn is_closed(&self, account_sid: &str) -> bool {
         self.closed.read().unwrap_or_else(PoisonError::into_inner).contains(account_sid)
     }
 
-    /// Lets count what is said now.
+    /// Reads all profiles and puts them into effect.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let (mut policies, mut retentions) = (HashMap::new(), HashMap::new());
         let (mut closed, mut last) = (HashSet::new(), String::new());
@@ -176,7 +193,7 @@ impl Tenants {
             last = end.account_sid.clone();
             for tenant in page {
                 let sid = tenant.account_sid;
-                // What could be said once may not be possible under the settings of today.
+                // A stored profile may be invalid under the current settings.
                 match tenant.profile.rules(&self.usual) {
                     Ok((policy, retention)) => {
                         policies.insert(sid.clone(), policy);
@@ -202,7 +219,8 @@ impl Tenants {
         Ok(())
     }
 
-    /// Does that for ever, whenever something was said. What was said last counts while the database is away.
+    /// Puts changed profiles into effect, once per second, for ever. While the database is unavailable, the last
+    /// profiles stay in effect.
     pub async fn keep_fresh(self) {
         let mut seen = None;
         loop {
@@ -216,9 +234,9 @@ impl Tenants {
         }
     }
 
-    /// Lets count what is said now, if that changed; how often it has.
+    /// Puts the profiles into effect if they have changed since `seen`. Returns the number of changes so far.
     async fn refresh_since(&self, seen: Option<i64>) -> Result<i64, StoreError> {
-        // Counted first: what is said between the two is read twice rather than never.
+        // The changes are counted first: a change between the two reads is then read twice rather than missed.
         let changes = self.store.changes().await?;
         if seen != Some(changes) {
             self.refresh().await?;
@@ -227,7 +245,7 @@ impl Tenants {
     }
 }
 
-/// Nobody overwrites what they have not seen.
+/// Checks that the caller has read the current revision, so that no change is overwritten unseen.
 fn is_seen(known: Option<&Tenant>, seen: Option<i64>) -> Result<(), Denied> {
     match (known.map(|known| known.revision), seen) {
         (None, None) => Ok(()),

@@ -1,6 +1,6 @@
-//! The accounts' keys that are handed to filters: read from a file, and read again when it changes, so that a rotation
-//! needs no restart. Decides when the file is looked at, and that a file which became unusable changes nothing but the
-//! log: the last good keys stay. Must not know who asks, nor how they are sent.
+//! Webhook keys of the accounts, for the filters: read from a file, and read again when it changes, so that a rotation
+//! needs no restart. This module decides when to check the file. A file that has become unusable is logged, and the
+//! last good keys stay in use. It does not know who fetches the keys or how they are transported.
 
 mod file;
 
@@ -18,40 +18,41 @@ use twilio_edge_contract::{AccountKeys, KeyRing, PROTOCOL_VERSION};
 
 use twilio_edge_platform::metrics::Metrics;
 
-/// How long a look at the file is enough, whoever asks.
+/// Minimum interval between checks of the file, however many filters ask.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Largest file. A thousand accounts with two tokens take a fifth of it.
+/// Largest size of the file, in bytes. A thousand accounts with two tokens each take a fifth of it.
 const MAX_FILE_BYTES: usize = 1 << 20;
 
-/// What is handed out now.
+/// Keys that are in use now.
 #[derive(Debug, Clone)]
 pub struct Handed {
     /// Keys of all accounts.
     pub ring: Arc<KeyRing>,
-    /// The file has become unusable since.
+    /// True if the file has become unusable since these keys were read.
     pub stale: bool,
 }
 
-/// The keys of one accounts file.
+/// Keys from one accounts file. Copies share them.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     path: Arc<Path>,
-    /// Held by the one who looks, however long the file system takes: the others are answered with what there is.
+    /// Locked by the caller that checks the file, even if the file system hangs. Other callers get the current keys
+    /// meanwhile.
     last_look: Arc<Mutex<Look>>,
     handed: watch::Sender<Handed>,
     metrics: Arc<Metrics>,
 }
 
-/// What the last look at the file found.
+/// Result of the last check of the file.
 #[derive(Debug)]
 struct Look {
     at: Instant,
     found: Found,
 }
 
-/// Compared by content, not by time or inode: a mounted Kubernetes Secret changes by swapping symbolic links, and a
-/// file that was restored may be older than the one before.
+/// State of the file. It is compared by content, not by time or inode: a mounted Kubernetes Secret changes by swapping
+/// symbolic links, and a restored file may be older than the one before.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Content([u8; 32]),
@@ -68,7 +69,7 @@ impl Found {
 }
 
 impl Accounts {
-    /// Reads the file for the first time; every problem with it.
+    /// Reads the file for the first time. Returns every problem of the file.
     pub fn open(path: &str, metrics: Arc<Metrics>) -> Result<Accounts, Vec<String>> {
         let path = PathBuf::from(path);
         let read = read_secret(&path);
@@ -89,19 +90,19 @@ impl Accounts {
         })
     }
 
-    /// What to hand out; as it was at the last look, without another.
+    /// Returns the current keys without a check of the file.
     pub fn known(&self) -> Handed {
         self.handed.borrow().clone()
     }
 
-    /// What to hand out; looks at the file, if that was not done lately.
+    /// Returns the current keys; first checks the file if the last check was not recent.
     pub async fn current(&self) -> Handed {
         if let Ok(mut last) = self.last_look.clone().try_lock_owned()
             && last.at.elapsed() >= LOOK_EVERY
         {
             let this = self.clone();
-            // It owns the lock: when whoever asked goes away while a file system hangs, nobody else joins it there.
-            // It has no result, and is cancelled at shutdown only.
+            // The task owns the lock. If the caller is canceled while a file system hangs, no other caller blocks on
+            // it. The task has no result, and is canceled only at shutdown.
             let _ = tokio::task::spawn_blocking(move || this.look(&mut last)).await;
         }
         self.known()
@@ -143,7 +144,7 @@ impl Accounts {
     }
 }
 
-/// Everything that is wrong with the file at `path`.
+/// Returns every problem of the file at `path`.
 pub fn problems(path: &str) -> Vec<String> {
     accounts_in(read_secret(Path::new(path))).err().unwrap_or_default()
 }
@@ -154,16 +155,16 @@ fn accounts_in(read: Result<Vec<u8>, String>) -> Result<Vec<AccountKeys>, Vec<St
     file::parse(text)
 }
 
-/// The content of a file with credentials, if nobody else may read it.
+/// Reads a file with secrets, if its permissions are strict enough.
 fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
     twilio_edge_platform::file_access::check_secret(path)?;
     read(path)
 }
 
-/// The content of a file that an operator keeps, if it is of a size that such a file has.
+/// Reads a file of the operator, up to the largest permitted size.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let problem = |error: std::io::Error| error.to_string();
-    // A pipe would never come to its end.
+    // A read from a pipe would never end.
     if !std::fs::metadata(path).map_err(problem)?.is_file() {
         return Err("is not a file".to_owned());
     }
@@ -176,8 +177,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The generation is a digest of what the file means: sidecars whose files differ in comments alone hand out the same,
-/// and a filter that asks now the one, now the other, does not see a change each time.
+/// Builds the key ring. Its generation is a digest of the parsed content, so that sidecars whose files differ only in
+/// comments return the same generation. A filter that alternates between sidecars then sees no change.
 fn ring_of(accounts: Vec<AccountKeys>) -> KeyRing {
     let content = serde_json::to_vec(&accounts).unwrap_or_default();
     let digest = Sha256::digest(content);

@@ -1,5 +1,5 @@
-//! The accounts file: from its text to the keys of its accounts, or to everything that is wrong with it, by path.
-//! Pure: where the text comes from and who gets the keys is not known here.
+//! Parser of the accounts file: returns the keys of the accounts, or every problem with its path. Pure: it does not
+//! know the source of the text or the users of the keys.
 
 use toml::{Table, Value};
 use twilio_edge_contract::{AccountKeys, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
@@ -8,7 +8,7 @@ use twilio_edge_domain::tenant::is_account_sid;
 
 use twilio_edge_platform::strict_toml::Reading;
 
-/// Reads the file's text. The accounts come back in the order of their SIDs: that of the file means nothing.
+/// Parses the text of the file. The accounts are sorted by SID, because their order in the file has no meaning.
 pub(super) fn parse(text: &str) -> Result<Vec<AccountKeys>, Vec<String>> {
     let table = twilio_edge_platform::config::parse(text).map_err(|problem| vec![problem])?;
     let mut reading = Reading::default();
@@ -21,7 +21,7 @@ fn file(reading: &mut Reading, table: &Table) -> Vec<AccountKeys> {
     reading.known_fields("", table, &["account"]);
     let tables = reading.list("account", table.get("account"), MAX_ACCOUNTS);
     if tables.is_empty() && reading.is_clean() {
-        // An empty file is more often one that is just being written than a wish to have no account.
+        // An empty file is more often a file that is being written than an intention to have no accounts.
         reading.problem("account", "holds nothing; there must be at least one [[account]]");
     }
     let accounts: Vec<AccountKeys> = tables
@@ -187,7 +187,7 @@ id = "a"
     }
 
     proptest! {
-        /// However a file is damaged: no panic, and if it is refused, nothing of a secret is told.
+        /// A damaged file never causes a panic, and its problems never contain a secret.
         #[test]
         fn a_damaged_file_tells_no_secret(
             at in 0..GOOD.len(),

@@ -1,6 +1,6 @@
-//! Media that are given to us: their bytes are put into the bucket, and Twilio is handed a link that is made when it is called and
-//! good for some time, of the bucket's own or of ours. What has had its time is deleted: the bytes first, then what is known of
-//! them.
+//! Store of uploaded media. Stores their bytes in the bucket and signs links for Twilio when a message is sent. A link
+//! is valid for some time, and points either to the bucket or to our own endpoint. Expired media are deleted: the bytes
+//! first, then the row.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,16 +23,16 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config;
 use twilio_edge_store::{MediaRows, Medium, StoreError};
 
-/// Of what is due, how much is looked at at a time.
+/// Number of expired media per read.
 const STEP: u32 = 100;
 
-/// Uploads at a time: each is in memory as a whole.
+/// Concurrent uploads. Each of them is in memory as a whole.
 const UPLOADS: usize = 8;
 
-/// Links of ours that are fetched from at a time.
+/// Concurrent downloads through our own links.
 const FETCHES: usize = 256;
 
-/// Keeps media, and hands out links to them.
+/// Stores media and signs links to them. Copies share the limits.
 #[derive(Clone)]
 pub struct Library {
     bucket: Bucket,
@@ -42,14 +42,14 @@ pub struct Library {
     fetches: Arc<Semaphore>,
 }
 
-/// Why something was not done.
+/// Reason why an operation failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It is wrong with what was given.
+    /// The medium is not acceptable.
     Unfit(Unfit),
-    /// The database does not answer.
+    /// The database failed or is unavailable.
     Store(StoreError),
-    /// The bucket does not do it: for the operator.
+    /// The bucket failed or is unavailable; the text is for the operator.
     Bucket(String),
 }
 
@@ -59,25 +59,25 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// What somebody gives.
+/// Upload of a medium.
 #[derive(Debug)]
 pub struct Given {
-    /// Whose it is to be.
+    /// Account that will own the medium.
     pub account_sid: String,
-    /// Who gives it.
+    /// Name of the uploader, for the record.
     pub by: String,
-    /// `image/png`
+    /// Content type, for instance `image/png`.
     pub content_type: String,
-    /// All of it.
+    /// Complete content.
     pub bytes: Bytes,
-    /// As of when, in milliseconds since 1970.
+    /// Time of the upload, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Whether whoever does the same again at that time means the same one.
+    /// True if a repetition of this upload at the same `at_ms` must result in the same id.
     pub is_repeatable: bool,
 }
 
 impl Library {
-    /// Opens it; none where there is no bucket.
+    /// Opens the store; returns `None` if no bucket is configured.
     pub fn open(settings: &config::MediaStore, rows: MediaRows) -> Result<Option<Library>, String> {
         if settings.url.is_empty() {
             return Ok(None);
@@ -89,17 +89,20 @@ impl Library {
         Ok(Some(Library { bucket, rows, settings, uploads, fetches }))
     }
 
-    /// Room for one upload, as soon as there is any.
+    /// Waits for a slot for one upload.
     pub async fn room(&self) -> Option<OwnedSemaphorePermit> {
         self.uploads.clone().acquire_owned().await.ok()
     }
 
-    /// Room for one who fetches, if there is any now.
+    /// Returns a slot for one download, if one is free now.
     pub fn fetching(&self) -> Option<OwnedSemaphorePermit> {
         self.fetches.clone().try_acquire_owned().ok()
     }
 
-    /// Takes one in. Its row is there before its bytes are: nothing is in the bucket that nobody knows of.
+    /// Stores a medium. The row is written before the bytes, so that the bucket holds no object without a row.
+    ///
+    /// # Errors
+    /// Returns [`Failure`] if the content does not match its type, or the database or the bucket fails.
     pub async fn add(&self, given: Given) -> Result<Medium, Failure> {
         genuine(&given.content_type, &given.bytes).map_err(Failure::Unfit)?;
         let digest = Sha256::digest(&given.bytes);
@@ -117,10 +120,10 @@ impl Library {
         };
         self.rows.add(&medium).await?;
         let mut options = PutOptions::default();
-        // A folder knows no types; who fetches from it is told ours.
+        // A folder stores no content types; our own endpoint sends the type from the row.
         if self.bucket.signer().is_some() {
             let kind = medium.content_type.clone();
-            // A bucket sends no Content-Security-Policy: a browser must not open what is in it.
+            // A bucket sends no Content-Security-Policy, so a browser must download the medium, not display it.
             let disposition = attachment(&medium.id, &kind);
             options.attributes = Attributes::from_iter([
                 (Attribute::ContentType, kind),
@@ -134,7 +137,10 @@ impl Library {
         Ok(medium)
     }
 
-    /// One that is there, of this account.
+    /// Returns a medium of this account, if it exists and has not expired.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn fetch(&self, id: &str, account_sid: &str) -> Result<Option<Medium>, StoreError> {
         match link::is_id(id) {
             true => self.rows.fetch(id, Some(account_sid), now_ms()).await,
@@ -142,12 +148,18 @@ impl Library {
         }
     }
 
-    /// From now on it is shown to nobody; false if there is none.
+    /// Withdraws a medium: it is no longer shown. Returns false if it does not exist.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn drop(&self, id: &str, account_sid: &str) -> Result<bool, StoreError> {
         self.rows.drop(id, account_sid).await
     }
 
-    /// What it is, for a message of this account.
+    /// Returns type and size of a medium, for a message of this account.
+    ///
+    /// # Errors
+    /// Returns [`Unfit`] if the medium does not exist, or the database fails.
     pub async fn found(&self, id: &str, account_sid: &str) -> Result<Found, Unfit> {
         match self.fetch(id, account_sid).await {
             Ok(Some(medium)) => Ok(Found {
@@ -165,7 +177,10 @@ impl Library {
         }
     }
 
-    /// A link for a message of this account.
+    /// Signs a link for a message of this account.
+    ///
+    /// # Errors
+    /// Returns [`Unfit`] if the medium does not exist or has expired, or the database or the bucket fails.
     pub async fn presented(&self, id: &str, account_sid: &str) -> Result<String, Unfit> {
         let away = |what: &str| Unfit::passing(Why::Busy, format!("has no link yet: {what}"));
         let found = self.fetch(id, account_sid).await;
@@ -185,7 +200,11 @@ impl Library {
         }
     }
 
-    /// A link to one that is there, good from now on for as long as is configured; and until when, in milliseconds since 1970.
+    /// Signs a link that is valid for the configured time from now on. Returns it with its expiry, in milliseconds
+    /// since 1970.
+    ///
+    /// # Errors
+    /// Returns the reason if a setting is missing or the bucket cannot sign.
     pub async fn link(&self, medium: &Medium) -> Result<(String, i64), String> {
         let expires_s = now_ms() / 1000 + i64::from(self.settings.link_ttl_s);
         let url = match self.settings.public_url.trim_end_matches('/') {
@@ -208,7 +227,11 @@ impl Library {
         Ok((url, expires_s.saturating_mul(1000)))
     }
 
-    /// What a link of ours is good for: what it is, and its bytes, or some of them, or none of them.
+    /// Serves one of our own links: returns the medium with its bytes, a range of them, or only their metadata. Returns
+    /// `None` if the link is invalid or expired, or the medium is gone.
+    ///
+    /// # Errors
+    /// Returns [`Failure`] if the database or the bucket fails.
     pub async fn linked(
         &self,
         id: &str,
@@ -228,7 +251,7 @@ impl Library {
         }
     }
 
-    /// Deletes what has had its time, again and again.
+    /// Deletes expired media, at this interval, for ever.
     pub async fn keep_clean(self, every: Duration) {
         let mut look = tokio::time::interval(every);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -265,7 +288,7 @@ impl Library {
     }
 }
 
-/// Of what is repeated the same, otherwise as good as nobody's.
+/// Returns the bits of the id: a digest if the upload is repeatable, otherwise random bits that cannot be guessed.
 fn identity(given: &Given, digest: &[u8]) -> Result<u128, String> {
     let half = |bytes: &[u8]| {
         bytes.iter().take(16).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte))

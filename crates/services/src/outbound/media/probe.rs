@@ -1,6 +1,6 @@
-//! Fetches a medium as Twilio will: HEAD, then GET, through redirects, each of which is held against what is public as the first
-//! URL was. Bounded in time, in bytes, in redirects and in how much goes on at once, of each account and of all. What is good is
-//! remembered for a moment: a thousand messages with one picture fetch it once.
+//! Check of a medium: fetches it as Twilio will, with HEAD and then GET. Each redirect is checked to be public, like
+//! the first URL. The check has limits on time, bytes, redirects and concurrency, per account and in total. Good
+//! results are cached: a thousand messages with the same picture fetch it once.
 
 use std::{
     collections::HashMap,
@@ -21,17 +21,17 @@ use twilio_edge_domain::media::{
 };
 use twilio_edge_platform::{config, metrics::Metrics};
 
-/// So much is read to its end, whatever its length is said to be. Of what is larger, the length that is said counts: whoever
-/// fetches it gets no more.
+/// A medium is read to its end up to this size in bytes, whatever its declared length is. Beyond it, the declared
+/// length is trusted, because a client reads no more than that.
 const READ_WHOLE: u64 = 1 << 20;
 
-/// How much is remembered.
+/// Upper bound of cached results.
 const REMEMBERED: usize = 4096;
 
-/// How long a connection is kept after HEAD, for GET and the next one.
+/// Time that an idle connection stays open, for the GET after a HEAD and for the next medium.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Fetches.
+/// Checks media by fetching them.
 pub struct MediaProbe {
     client: Client,
     places: Arc<Places>,
@@ -52,9 +52,10 @@ impl MediaProbe {
         metrics: &Arc<Metrics>,
         lookup: Arc<dyn Lookup>,
     ) -> Result<MediaProbe, String> {
-        // Whoever installed one first has chosen for the process.
+        // This fails if a provider is installed already; that provider is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // No proxy: it would connect to what nobody checked. No redirects: each is checked here.
+        // No proxy: it would connect to addresses that were not checked. No automatic redirects: each one is checked
+        // here.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -83,7 +84,7 @@ impl MediaProbe {
         })
     }
 
-    /// What is there, of `most` bytes at most.
+    /// Returns type and size of a medium of at most `most` bytes.
     pub(super) async fn look(
         &self,
         account_sid: &str,
@@ -98,7 +99,7 @@ impl MediaProbe {
         let deadline = tokio::time::Instant::now() + self.limit;
         let looked = match tokio::time::timeout_at(deadline, self.turn(account_sid)).await {
             Ok(_turn) => {
-                // Somebody may have looked at it meanwhile.
+                // Another check may have finished in the meantime.
                 if let Some(found) = self.seen.get(&key) {
                     self.metrics.media.checked("remembered");
                     return Ok(found);
@@ -126,7 +127,7 @@ impl MediaProbe {
         looked
     }
 
-    /// Waits until there is room, for this account first: it must not take everybody's.
+    /// Waits for a slot, first of this account, then of all: one account must not use all slots.
     async fn turn(
         &self,
         account_sid: &str,
@@ -149,7 +150,8 @@ impl MediaProbe {
 
     async fn fetch(&self, url: &Url, most: u64) -> Result<Found, Unfit> {
         let head = self.ask(Method::HEAD, url).await?;
-        // Not everybody answers HEAD, a presigned URL for GET for one: then GET alone counts.
+        // Some servers do not support HEAD, for instance a URL that is presigned for GET. The result of GET alone
+        // decides then.
         let head = head.status().is_success().then(|| declared(&head)).transpose()?;
         let response = self.ask(Method::GET, url).await?;
         let status = response.status();
@@ -176,7 +178,7 @@ impl MediaProbe {
         Ok(Found { content_type: kind, bytes })
     }
 
-    /// Who answers in the end.
+    /// Sends the request and follows redirects. Returns the final response.
     async fn ask(&self, method: Method, url: &Url) -> Result<Response, Unfit> {
         let mut url = url.clone();
         for _ in 0..=self.redirects {
@@ -219,7 +221,7 @@ fn declared(response: &Response) -> Result<String, Unfit> {
     })
 }
 
-/// How large it is, and its first bytes.
+/// Reads the body. Returns its size, and its first bytes.
 async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), Unfit> {
     let too_large = || Unfit::new(Why::Size, format!("has more than {most} bytes"));
     let length = response.content_length();
@@ -240,10 +242,10 @@ async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), Unfit
     Ok((bytes, first))
 }
 
-/// Why nothing came, without a word about what is inside.
+/// Describes why there is no response, without any detail of the internal network.
 fn unreachable(error: &reqwest::Error) -> Unfit {
     if is_inside(error) {
-        // A name that is away for a moment looks like this too, and nobody is to tell them apart.
+        // A name that cannot be resolved now looks the same, and the error must not reveal the difference.
         return Unfit { may_pass: true, ..Unfit::not_public() };
     }
     let detail = match error.is_connect() {
@@ -253,21 +255,21 @@ fn unreachable(error: &reqwest::Error) -> Unfit {
     Unfit::passing(Why::Unreachable, detail)
 }
 
-/// Whether some cause of it is that a name is not public.
+/// Returns whether a cause of the error is a name that is not public.
 fn is_inside(error: &(dyn Error + 'static)) -> bool {
     error.is::<NotPublic>() || error.source().is_some_and(is_inside)
 }
 
 type Key = [u8; 32];
 
-/// What was good a moment ago.
+/// Cache of good results.
 struct Seen {
     remember: Duration,
     found: Mutex<HashMap<Key, (Instant, Found)>>,
 }
 
 impl Seen {
-    /// URLs have secrets in them: they are not kept.
+    /// The key is a digest, because URLs may contain secrets.
     fn key(account_sid: &str, url: &Url) -> Key {
         Sha256::new()
             .chain_update(account_sid)

@@ -1,5 +1,5 @@
-//! Names of hosts that media are fetched from. A connection is opened to the addresses that were checked, and to no others:
-//! whoever answers with another address the next time (DNS re-binding) is asked, and checked, again.
+//! Name resolution for media. A connection is opened only to addresses that were checked. If a name resolves to other
+//! addresses the next time (DNS rebinding), these are checked again.
 
 use std::{fmt, future::Future, io, net::IpAddr, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -7,19 +7,19 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use twilio_edge_domain::media::place::Places;
 
-/// Most addresses of one name.
+/// Upper bound of addresses of one name.
 const MOST: usize = 32;
 
-/// The addresses of a name, as they come.
+/// Future of the addresses of a name.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 
-/// Who knows the addresses of names.
+/// Resolver of host names.
 pub trait Lookup: Send + Sync {
-    /// Those of this one.
+    /// Resolves one name.
     fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a>;
 }
 
-/// The system does.
+/// Resolver of the operating system.
 #[derive(Debug)]
 pub struct System;
 
@@ -32,7 +32,7 @@ impl Lookup for System {
     }
 }
 
-/// A name is none that may be connected to: it has an address that is not public, or none.
+/// The name must not be connected to: it has an address that is not public, or no address.
 #[derive(Debug)]
 pub(super) struct NotPublic;
 
@@ -44,7 +44,7 @@ impl fmt::Display for NotPublic {
 
 impl std::error::Error for NotPublic {}
 
-/// Only what may be connected to.
+/// Resolver that returns only permitted addresses.
 pub(super) struct Checked {
     pub(super) lookup: Arc<dyn Lookup>,
     pub(super) places: Arc<Places>,
@@ -55,7 +55,8 @@ impl Resolve for Checked {
         let (lookup, places) = (self.lookup.clone(), self.places.clone());
         Box::pin(async move {
             let found = lookup.lookup(name.as_str()).await.unwrap_or_default();
-            // One address inside is enough to be none of ours: which of them is connected to is chance.
+            // One internal address is enough to refuse the name, because the client may connect to any of its
+            // addresses.
             let is_good = !found.is_empty() && found.iter().all(|address| places.allows(*address));
             if !is_good {
                 return Err(NotPublic.into());
