@@ -1,5 +1,5 @@
-//! A place for objects: an S3-compatible bucket, one of Google Cloud Storage, or a folder. Reads where it is and who we are
-//! there, and tells what went wrong in words that say who must act. Knows nothing of what is kept in it.
+//! Object store: an S3-compatible bucket, a bucket of Google Cloud Storage, or a folder. Reads its location and credentials,
+//! and describes errors so that the operator knows who must act. Knows nothing of the content of the objects.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), String> {
@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! Whoever calls decides when to try again and how long one thing may take: below it each request is tried twice more, within
+//! Callers decide about retries and time limits of an operation. Within it, each request is retried up to twice, within
 //! seconds.
 
 use std::{error::Error as _, fmt, sync::Arc, time::Duration};
@@ -36,13 +36,13 @@ use object_store::{
 };
 use twilio_edge_platform::config::bucket_location::{Kind, Place};
 
-/// How long to try to connect.
+/// Time limit of connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long one request may take.
+/// Time limit of one request.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// What a bucket's own library tries again at once; more would only hold up whoever waits for it.
+/// Immediate retries of the client library. More of them would only delay the caller.
 const RETRY: RetryConfig = RetryConfig {
     backoff: BackoffConfig {
         init_backoff: Duration::from_millis(100),
@@ -68,8 +68,8 @@ impl fmt::Debug for Bucket {
     }
 }
 
-/// Problems of a location and of its credentials that show without a request to the store, each beginning with its setting. None
-/// when there is no URL.
+/// Returns the problems of a location and its credentials that can be found without a request to the store. Each starts
+/// with the name of its setting. Returns no problem if the URL is empty.
 pub fn problems(place: &Place<'_>) -> Vec<String> {
     match place.url {
         "" => Vec::new(),
@@ -78,7 +78,8 @@ pub fn problems(place: &Place<'_>) -> Vec<String> {
 }
 
 impl Bucket {
-    /// Opens it without reaching it; what is wrong begins with the setting that is to be mended. A folder is made.
+    /// Opens the bucket without a request to it. A folder is created. An error starts with the name of the setting to
+    /// correct.
     pub fn open(place: &Place<'_>) -> Result<Bucket, String> {
         let (objects, signer, prefix): (Arc<dyn ObjectStore>, Option<Arc<dyn Signer>>, &str) =
             match place.kind()? {
@@ -97,29 +98,29 @@ impl Bucket {
         Ok(Bucket { objects, signer, prefix, url: place.url.into() })
     }
 
-    /// To read, write and list with; paths come from [`Bucket::path`].
+    /// Returns the client for reads, writes and lists. Its paths come from [`Bucket::path`].
     pub fn objects(&self) -> &dyn ObjectStore {
         &*self.objects
     }
 
-    /// Makes URLs with which others may fetch one object for some time; none of a folder.
+    /// Returns the signer of temporary URLs for single objects; `None` for a folder.
     pub fn signer(&self) -> Option<&dyn Signer> {
         self.signer.as_deref()
     }
 
-    /// Where a key is, with slashes between its parts, below the prefix.
+    /// Returns the path of a key below the prefix. A key has slashes between its parts.
     pub fn path(&self, key: &str) -> Path {
         self.prefix.parts().chain(Path::from(key).parts()).collect()
     }
 
-    /// As it was configured; there is no secret in it.
+    /// Returns the configured URL; it contains no secret.
     pub fn url(&self) -> &str {
         &self.url
     }
 }
 
 fn client(endpoint: &str) -> ClientOptions {
-    // Whoever installed one first has chosen for the process.
+    // This fails if a provider is installed already; that provider is used then.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ClientOptions::new()
         .with_allow_http(endpoint.starts_with("http://"))
@@ -166,7 +167,7 @@ fn gcs(place: &Place<'_>, bucket: &str) -> Result<object_store::gcp::GoogleCloud
         builder = builder.with_base_url(place.endpoint);
     }
     if !place.credentials_file.is_empty() {
-        // Read here for what is wrong with it: the library would show the text it could not read.
+        // The file is checked here, because an error of the library would contain the text that it could not parse.
         let text = read(place.credentials_file)?;
         let file = place.credentials_file;
         let json: serde_json::Value = serde_json::from_str(&text)
@@ -197,14 +198,15 @@ fn read(file: &str) -> Result<String, String> {
         .map_err(|problem| format!("credentials_file: {file}: {problem}"))
 }
 
-/// The value of the first line `name = value`, as AWS's own tools write them.
+/// Returns the value of the first line `name = value`, which is the format of AWS's own tools.
 fn line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().filter_map(|line| line.split_once('=')).find_map(|(key, value)| {
         (key.trim().eq_ignore_ascii_case(name) && !value.trim().is_empty()).then(|| value.trim())
     })
 }
 
-/// What went wrong and who must act, for a log. Of what the server said only its code: the rest repeats what was signed.
+/// Describes an error and who must act, for a log. It contains only the error code of the server's answer: the rest
+/// repeats what was signed.
 pub fn reason(error: &Error) -> String {
     let code = code(error).map(|code| format!(" ({code})")).unwrap_or_default();
     match error {
@@ -245,7 +247,7 @@ fn io(error: &Error) -> Option<&std::io::Error> {
     causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>())
 }
 
-/// `NoSuchBucket` and the like, as S3 and Google's XML say it.
+/// Extracts the error code from the XML answer of S3 or Google, for instance `NoSuchBucket`.
 fn code(error: &Error) -> Option<String> {
     let said = error.to_string();
     let (_, rest) = said.split_once("<Code>")?;
