@@ -37,13 +37,20 @@ use twilio_edge_store::{Done, Key, Turn};
 /// An API key. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
 struct ApiKey {
+    /// Public part of the key.
     id: String,
+    /// Display name.
     name: String,
     scope: Scope,
+    /// The only account the key sees; `null` if it sees all accounts.
     account_sid: Option<String>,
+    /// Time of creation.
     created_at: Option<String>,
+    /// Actor that created the key.
     created_by: String,
+    /// Time of the last use, to the minute; `null` if it was never used.
     last_used_at: Option<String>,
+    /// Time of revocation; `null` if the key is valid.
     revoked_at: Option<String>,
 }
 
@@ -66,6 +73,7 @@ impl ApiKey {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedKey {
+    /// Display name, at most 100 characters.
     #[schema(
         max_length = 100,
         pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
@@ -92,6 +100,7 @@ struct CreatedKey {
 #[derive(Serialize, ToSchema)]
 struct KeyList {
     keys: Vec<ApiKey>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 

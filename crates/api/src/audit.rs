@@ -22,13 +22,21 @@ use twilio_edge_store::AuditEntry;
 /// One administrative change: the actor, the action, the object, the account, the time and the source address.
 #[derive(Serialize, ToSchema)]
 struct Change {
+    /// Number of the entry, ascending.
     id: i64,
+    /// Time of the change, in RFC 3339.
     at: Option<String>,
+    /// Actor that made the change.
     actor: String,
+    /// Address of the client, or user of the command line.
     source: String,
+    /// Action, such as `key.created`.
     action: String,
+    /// Object of the change.
     subject: String,
+    /// Account of the object; `null` if it has none.
     account_sid: Option<String>,
+    /// Details of the change as JSON, without secrets.
     detail: Value,
 }
 
@@ -51,6 +59,7 @@ impl Change {
 #[derive(Serialize, ToSchema)]
 struct ChangeList {
     entries: Vec<Change>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 

@@ -51,14 +51,17 @@ struct Check {
 /// Result of a check: the decision, and the verdict of every rule.
 #[derive(Serialize, ToSchema)]
 struct CheckAnswer {
+    /// True if no rule refuses the message.
     allowed: bool,
     account_sid: String,
     to: String,
+    /// Channel of the recipient: `sms`, `whatsapp`, ..
     channel: String,
     /// Country of the number: two letters; `null` if the number belongs to no country.
     country: Option<String>,
     category: Category,
     kind: Kind,
+    /// Verdicts of all rules.
     verdicts: Vec<Verdict>,
 }
 

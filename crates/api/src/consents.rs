@@ -77,6 +77,7 @@ struct AccountQuery {
 #[derive(Serialize, ToSchema)]
 struct ConsentList {
     consents: Vec<ConsentView>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 
@@ -107,7 +108,9 @@ struct NewConsent {
     /// Text that the contact was shown, and the reply.
     #[schema(max_length = 4000)]
     proof: Option<String>,
+    /// IP address of the contact.
     ip: Option<String>,
+    /// User agent of the contact.
     #[schema(max_length = 500)]
     user_agent: Option<String>,
 }

@@ -55,16 +55,21 @@ struct Wanted {
 /// A dead letter: a delivery that was given up.
 #[derive(Serialize, ToSchema)]
 struct DeadLetterShown {
+    /// Number of the dead letter.
     id: i64,
+    /// Name of the sink.
     sink: String,
+    /// Account SID, `AC` and 32 hexadecimal digits.
     account_sid: String,
     /// Id of the webhook: `event_id` of the event.
     event_id: String,
     /// Value of the `webhook-id` header that the sink receives.
     delivery_id: String,
+    /// Time at which the delivery was given up, in RFC 3339.
     given_up_at: Option<String>,
     /// Time at which the delivery was queued, or queued again by a retry, in RFC 3339.
     recorded_at: Option<String>,
+    /// Number of attempts.
     tries: i64,
     /// Error of the last attempt.
     reason: Option<String>,
@@ -74,23 +79,32 @@ struct DeadLetterShown {
 #[derive(Serialize, ToSchema)]
 struct DeadLetterList {
     dead_letters: Vec<DeadLetterShown>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 
 /// A dead letter in its current state.
 #[derive(Serialize, ToSchema)]
 struct DeadLetterTold {
+    /// Number of the dead letter.
     id: i64,
+    /// Name of the sink.
     sink: String,
+    /// Account SID, `AC` and 32 hexadecimal digits.
     account_sid: String,
+    /// Id of the webhook: `event_id` of the event.
     event_id: String,
+    /// Value of the `webhook-id` header that the sink receives.
     delivery_id: String,
     /// State of the delivery: `dead`, or after a retry or discard `waiting`, `done` or `discarded`.
     state: String,
     /// Time at which the delivery was given up, delivered or discarded, in RFC 3339.
     ended_at: Option<String>,
+    /// Time at which the delivery was queued, or queued again by a retry, in RFC 3339.
     recorded_at: Option<String>,
+    /// Number of attempts.
     tries: i64,
+    /// Error of the last attempt.
     reason: Option<String>,
     /// Event that the sink receives; `null` if the ledger no longer has it.
     #[schema(value_type = Option<Object>)]

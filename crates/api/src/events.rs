@@ -56,6 +56,7 @@ struct Wanted {
 #[derive(Serialize, ToSchema)]
 struct EventList {
     events: Vec<EventView>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 

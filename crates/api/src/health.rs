@@ -20,10 +20,14 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// State of the stores: `ok` or `away`; of the accounts file: `ok` or `stale`.
 #[derive(Serialize, ToSchema)]
 struct Readiness {
+    /// True if the database answers.
     ready: bool,
+    /// State of the database: `ok` or `away`.
     database: &'static str,
+    /// State of Redis: `ok` or `away`; absent if Redis is not configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     redis: Option<&'static str>,
+    /// State of the accounts file: `ok` or `stale`; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     accounts: Option<&'static str>,
 }

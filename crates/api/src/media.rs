@@ -38,11 +38,15 @@ use twilio_edge_store::{Medium, Turn};
 struct MediumShown {
     /// Id by which a message refers to the medium: `"media": [{"id": ".."}]`.
     id: String,
+    /// Account SID, `AC` and 32 hexadecimal digits.
     account_sid: String,
+    /// Content type, such as `image/png`.
     content_type: String,
+    /// Size in bytes.
     bytes: i64,
     /// SHA-256 of the bytes, in hexadecimal digits.
     digest: String,
+    /// Time of the upload, in RFC 3339.
     created_at: Option<String>,
     /// Time at which the medium is deleted, in RFC 3339; later if a message with it still waits then.
     expires_at: Option<String>,

@@ -64,6 +64,7 @@ struct Wanted {
 #[derive(Serialize, ToSchema)]
 struct MessageList {
     messages: Vec<MessageSummary>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 

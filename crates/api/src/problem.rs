@@ -24,10 +24,13 @@ use twilio_edge_store::StoreError;
 pub(super) struct Problem {
     #[serde(rename = "type")]
     kind: Box<str>,
+    /// Summary of the refusal, the same for every request.
     title: &'static str,
+    /// HTTP status of the answer.
     status: u16,
     #[schema(value_type = Code, inline)]
     code: &'static str,
+    /// Explanation for this request, or the remedy.
     detail: String,
     #[schema(value_type = Actor, inline)]
     actor: &'static str,

@@ -67,13 +67,19 @@ struct WantedReplay {
 struct ReplayShown {
     /// Id of the replay, `replay_id` in its events; `null` after a dry run.
     id: Option<String>,
+    /// Name of the sink that receives the webhooks.
     sink: String,
+    /// Account SID of the webhooks; `null` for all accounts.
     account_sid: Option<String>,
+    /// SID of the message; `null` for all messages.
     message_sid: Option<String>,
+    /// Class of the webhooks: `inbound` or `status`; `null` for both.
     class: Option<String>,
     /// Source of the webhooks: `ledger` or `archive`.
     from: String,
+    /// Earliest time of receipt, inclusive, in RFC 3339.
     since: Option<String>,
+    /// Latest time of receipt, exclusive, in RFC 3339.
     until: Option<String>,
     /// Progress: `running`, or `done` when every webhook is queued, though not yet delivered. After a dry run, `done`
     /// means that all webhooks were counted.
@@ -84,8 +90,11 @@ struct ReplayShown {
     queued: i64,
     /// Number of webhooks left out, because they were redacted or only their settlement was recorded.
     left_out: i64,
+    /// Time of the request, in RFC 3339.
     created_at: Option<String>,
+    /// Actor that started the replay.
     created_by: String,
+    /// Time at which the last webhook was queued, in RFC 3339.
     ended_at: Option<String>,
 }
 

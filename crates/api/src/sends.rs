@@ -130,6 +130,7 @@ enum WantedMedium {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KeptMedium {
+    /// Id of the medium, `md_` and 32 hexadecimal digits.
     #[schema(pattern = "^md_[0-9a-f]{32}$")]
     id: String,
 }
@@ -140,6 +141,7 @@ struct DryRun {
     /// True if the message would be accepted: no rule refuses it, or only the closed window does and a fallback is
     /// allowed.
     allowed: bool,
+    /// Verdicts of all rules.
     verdicts: Vec<Verdict>,
     /// Fallbacks that would be used if the channel did not accept the message, in order of preference.
     fallback: Vec<AlternativeShown>,
@@ -149,7 +151,9 @@ struct DryRun {
 #[derive(Serialize, ToSchema)]
 struct AlternativeShown {
     to: To,
+    /// True if no rule refuses the fallback.
     allowed: bool,
+    /// Verdicts of all rules.
     verdicts: Vec<Verdict>,
 }
 

@@ -68,6 +68,7 @@ struct Wanted {
 #[derive(Serialize, ToSchema)]
 struct SuppressionList {
     suppressions: Vec<SuppressionView>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 

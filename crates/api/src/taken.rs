@@ -42,24 +42,29 @@ const LARGEST: usize = 64 << 10;
 pub(super) struct SendShown {
     /// Our id of the message, `ms_` and 32 hexadecimal digits; Twilio's SID is `message_sid`.
     id: String,
+    /// Account SID, `AC` and 32 hexadecimal digits.
     account_sid: String,
     /// State of sending: `queued`, `attempting`, `sent` (Twilio has it), `refused`, `unknown` (it is unknown whether
     /// Twilio has it), `not_sent` or `canceled`.
     state: String,
     /// Masked recipient: only its last characters are shown.
     to: String,
+    /// Own number or sender, or the SID of the Messaging Service.
     sender: String,
+    /// Purpose of the message.
     category: String,
+    /// Kind of the message: `session` or `template`.
     kind: String,
     /// Twilio's SID of the message.
     message_sid: Option<String>,
-    /// Status from Twilio's status callbacks, such as `delivered` or `failed`; absent before the first callback and in
+    /// Status from Twilio's status callbacks, such as `delivered` or `failed`; `null` before the first callback and in
     /// lists.
     status: Option<String>,
-    /// Twilio's error code of a failure after it had the message, such as 63018; absent in lists.
+    /// Twilio's error code of a failure after it had the message, such as 63018; `null` in lists.
     error_code: Option<String>,
     /// Reason why the message was not sent, or not yet: one of our codes or one of Twilio's.
     code: Option<String>,
+    /// Explanation of `code`.
     reason: Option<String>,
     /// Actor who must act on a Twilio code: `operator`, `caller`, `recipient`, or `nobody` for a temporary error.
     actor: Option<&'static str>,
@@ -67,12 +72,15 @@ pub(super) struct SendShown {
     remedy: Option<String>,
     /// Id of the message of which this one is the fallback.
     fallback_of: Option<String>,
-    /// Id of the fallback that is sent instead of this message; absent in lists.
+    /// Id of the fallback that is sent instead of this message; `null` in lists.
     fallback: Option<String>,
+    /// Number of attempts.
     attempts: i64,
     /// Twilio's id of the last API request, for Twilio's support.
     twilio_request_id: Option<String>,
+    /// Time of the request, in RFC 3339.
     created_at: Option<String>,
+    /// Time of the last change, in RFC 3339.
     changed_at: Option<String>,
     pub(super) links: Links,
 }
@@ -80,13 +88,14 @@ pub(super) struct SendShown {
 /// Links to related resources.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Links {
+    /// Path of this message.
     #[serde(rename = "self")]
     pub(super) this: String,
-    /// Webhooks of the message.
+    /// Path of the webhooks of the message; `null` until Twilio has it.
     message: Option<String>,
-    /// Fallback of the message.
+    /// Path of the fallback; `null` without one.
     fallback: Option<String>,
-    /// Cancellation of the message, as long as it waits.
+    /// Path that cancels the message; `null` unless it is `queued`.
     cancel: Option<String>,
 }
 
@@ -127,6 +136,7 @@ struct Wanted {
 #[derive(Serialize, ToSchema)]
 struct SendList {
     sends: Vec<SendShown>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 

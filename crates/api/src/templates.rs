@@ -46,7 +46,9 @@ const MOST: usize = 200;
 /// A template in one language. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
 pub struct TemplateView {
+    /// Name of the template, the same in every language.
     name: String,
+    /// Language, such as `pt_BR`.
     locale: String,
     /// Twilio's content SID.
     content_sid: String,
@@ -62,6 +64,7 @@ pub struct TemplateView {
     variables: Vec<String>,
     /// Text of the template, if it has one and it is known.
     text: Option<String>,
+    /// Time of the last change.
     changed_at: Option<String>,
 }
 
@@ -88,6 +91,7 @@ impl TemplateView {
 #[derive(Serialize, ToSchema)]
 struct TemplateList {
     templates: Vec<TemplateView>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
     /// Time of the last synchronization with Twilio, in RFC 3339.
     synced_at: Option<String>,

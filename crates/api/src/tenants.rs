@@ -37,16 +37,25 @@ use twilio_edge_services::access::{api_keys::Caller, tenants::Denied};
 /// Profile of an account. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
 pub struct TenantView {
+    /// Account SID, `AC` and 32 hexadecimal digits.
     account_sid: String,
+    /// SID of the parent account, for a subaccount.
     parent_sid: Option<String>,
+    /// Display name.
     friendly_name: String,
+    /// Own numbers and senders of the account.
     senders: Vec<String>,
+    /// SIDs of the account's Messaging Services.
     services: Vec<String>,
+    /// Settings that replace those of `[policy]` in the configuration.
     policy: Value,
+    /// Settings that replace those of `[retention]` in the configuration.
     retention: Value,
     /// Revision of the profile, increased by each change; also its `ETag`.
     revision: i64,
+    /// Time of creation.
     created_at: Option<String>,
+    /// Time of the last change.
     updated_at: Option<String>,
     /// Time since which the account is closed, so that its applications get no answers.
     closed_at: Option<String>,
@@ -116,6 +125,7 @@ struct Service(String);
 #[derive(Serialize, ToSchema)]
 struct TenantList {
     tenants: Vec<TenantView>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 

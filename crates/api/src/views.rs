@@ -222,6 +222,7 @@ impl WindowView {
 /// A suppression: one reason not to send to a contact.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SuppressionView {
+    /// SID of the account.
     account_sid: String,
     /// Number of the contact: E.164, a short code, or the channel's own id.
     number: String,
@@ -278,7 +279,9 @@ impl SuppressionView {
 /// One piece of evidence that a contact gave or withdrew a consent.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ConsentView {
+    /// Id of the evidence.
     id: String,
+    /// SID of the account.
     account_sid: String,
     /// Number of the contact: E.164, a short code, or the channel's own id.
     number: String,
@@ -293,10 +296,14 @@ pub struct ConsentView {
     source: String,
     /// Text that the contact was shown, and the reply.
     proof: Option<String>,
+    /// IP address of the contact.
     ip: Option<String>,
+    /// User agent of the contact.
     user_agent: Option<String>,
+    /// Time of the recording.
     #[schema(format = DateTime)]
     recorded_at: Option<String>,
+    /// API key or command that recorded the consent.
     recorded_by: String,
 }
 

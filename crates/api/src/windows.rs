@@ -45,6 +45,7 @@ struct Wanted {
 #[derive(Serialize, ToSchema)]
 struct WindowList {
     windows: Vec<WindowView>,
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 
