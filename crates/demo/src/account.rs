@@ -1,5 +1,5 @@
-//! Whose webhooks the demo proves and for whom it sends: an account from the environment, or the demo's own. What is sent goes
-//! to the simulator, whoever's account it is.
+//! Account of the demo: from the environment, or the demo's own. Messages go to the simulator, whatever account is
+//! configured.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -8,21 +8,24 @@ use std::path::{Path, PathBuf};
 
 use super::{ACCOUNT_SID, AUTH_TOKEN, EDGE_TOKEN};
 
-/// An account, and what the parts of the demo show each other.
+/// Account and the credentials that the demo's parts use among each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// `AC..`
+    /// Account SID, `AC..`.
     pub sid: String,
-    /// Signs its webhooks, and is what the simulator is shown.
+    /// Auth token: signs the account's webhooks, and authenticates against the simulator.
     pub auth_token: String,
-    /// What the filter shows the sidecar.
+    /// Token of the filter at the sidecar.
     pub edge_token: String,
-    /// What webhooks are signed for.
+    /// Public origin for which webhooks are signed.
     pub origin: String,
 }
 
 impl Account {
-    /// Of these variables, as far as they are set; the demo's own if none of the account is.
+    /// Reads these variables, as far as they are set; uses the demo's own account if no variable of the account is set.
+    ///
+    /// # Errors
+    /// The problem in words.
     pub fn of(variable: impl Fn(&str) -> Option<String>, edge_port: u16) -> Result<Self, String> {
         let given = |name| variable(name).filter(|value| !value.is_empty());
         let (sid, auth_token) = match (given("TWILIO_ACCOUNT_SID"), given("TWILIO_AUTH_TOKEN")) {
@@ -41,7 +44,7 @@ impl Account {
         })
     }
 
-    /// What Envoy and the simulator find it by.
+    /// Returns the environment variables for Envoy and the simulator.
     pub fn environment(&self) -> [(&str, &str); 4] {
         [
             ("TWILIO_ACCOUNT_SID", &self.sid),
@@ -51,7 +54,7 @@ impl Account {
         ]
     }
 
-    /// The file of `sending.file` in this folder.
+    /// Writes the file of `sending.file` into this folder, and returns its path.
     pub fn write_sending(&self, folder: &Path) -> io::Result<PathBuf> {
         let path = folder.join("sending.toml");
         let account =
@@ -61,11 +64,11 @@ impl Account {
     }
 }
 
-/// Writes what is nobody else's to read.
+/// Writes a file that only its owner can read.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    // The file of an earlier release may be another's to read.
+    // The file of an earlier release may be readable for others.
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())
 }

@@ -1,6 +1,6 @@
-//! An application behind the edge that does nothing but show what reaches it: method, path, the headers it may
-//! trust, the decoded form. Also what an application has to do with them, in a few lines: refuse what is not
-//! proven, answer 2xx once a webhook is taken.
+//! Application behind the edge that prints what reaches it: method, path, the headers that it may trust, the decoded form.
+//! It also shows in a few lines what an application must do with them: refuse requests that are not verified, and answer 2xx
+//! once a webhook is accepted.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,21 +15,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use twilio_edge_contract::headers;
 
-/// What the edge lets through is far smaller; this bounds what comes from elsewhere.
+/// Largest body. The edge lets through far less; this limits requests from elsewhere.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// How webhooks are answered.
+/// Answer to webhooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Answer {
-    /// This status, or if none what fits the webhook: 200 with TwiML, 204 to a status.
+    /// Status; by default the one that fits the webhook: 200 with TwiML, 204 to a status.
     pub status: Option<StatusCode>,
-    /// So long the backend takes over it.
+    /// Delay of the answer.
     pub delay: Duration,
 }
 
-/// The backend: every path is a webhook, but for `/healthz` and `PUT /answer/{status}`, which changes the answer
-/// (`default` for what fits the webhook).
-/// Each text that it prints is given to `print` at once.
+/// Returns the backend: every path is a webhook, except `/healthz` and `PUT /answer/{status}`, which changes the answer
+/// (`default` for the one that fits the webhook). Each text is passed to `print` at once.
 pub fn router(answer: Answer, print: fn(&str)) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -79,7 +78,7 @@ fn reply(trusted: &HeaderMap, answer: Answer) -> Response {
     if !has(headers::CLASS, "inbound") {
         return StatusCode::NO_CONTENT.into_response();
     }
-    // Twilio tells who says STOP what that means; another message would not reach them anyway.
+    // Twilio itself answers a STOP; another message would not reach the contact anyway.
     let twiml = if has(headers::OPT, "stop") {
         "<Response/>"
     } else {
@@ -88,7 +87,7 @@ fn reply(trusted: &HeaderMap, answer: Answer) -> Response {
     ([(header::CONTENT_TYPE, "text/xml")], twiml).into_response()
 }
 
-/// The block that is printed. Values are escaped: a message must not be able to write to the terminal.
+/// Returns the block to print. Values are escaped: a message must not be able to write to the terminal.
 fn shown(head: &Parts, body: &[u8], status: StatusCode) -> String {
     let mut block = format!("\n{} {}\n", head.method, head.uri.path());
     let mut line = |name: &str, value: &str| {

@@ -1,6 +1,6 @@
-//! The shipped `envoy/envoy.yaml`, changed by its structure and never by its text, so that what the demo
-//! and the tests start is what users are given. It knows where in that file things are; a file in which
-//! they have moved is an error that names the place, not a configuration that is silently half changed.
+//! Shipped `envoy/envoy.yaml`, changed by its structure and never by its text, so that the demo and the tests start the
+//! configuration that users get. This module knows the places of values in that file; a file with moved values causes an
+//! error that names the place, not a configuration that is half changed.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::{fmt, fs};
 
 use serde_json::{Value, json};
 
-/// Where things are in `envoy/envoy.yaml` (JSON pointers).
+/// Places of values in `envoy/envoy.yaml` (JSON pointers).
 mod place {
     pub(super) const ADMIN: &str = "/admin/address/socket_address";
     pub(super) const LISTENER: &str = "/static_resources/listeners/0/address/socket_address";
@@ -23,19 +23,19 @@ mod place {
     pub(super) const ROUTES: &str = "/route_config/virtual_hosts/0/routes";
 }
 
-/// The cluster of the shipped configuration that leads to the application.
+/// Cluster of the application in the shipped configuration.
 pub const BACKEND_CLUSTER: &str = "backend";
-/// The cluster of the shipped configuration that leads to the sidecar.
+/// Cluster of the sidecar in the shipped configuration.
 pub const SIDECAR_CLUSTER: &str = "twilio_edge_sidecar";
 
-/// Why a configuration could not be loaded, changed or written.
+/// Reason why a configuration could not be loaded, changed or written.
 #[derive(Debug)]
 pub enum EnvoyConfigError {
     /// The file could not be read or written.
     File(PathBuf, std::io::Error),
-    /// Not YAML, or the plugin configuration in it is not JSON.
+    /// The text is not YAML, or the plugin configuration in it is not JSON.
     Syntax(String),
-    /// The file has another shape than the shipped one: nothing is at this place.
+    /// The file differs in structure from the shipped one: this place has no value.
     Moved(String),
 }
 
@@ -66,9 +66,9 @@ impl std::error::Error for EnvoyConfigError {}
 /// ```
 #[derive(Debug, Clone)]
 pub struct EnvoyConfig {
-    /// The filter's configuration; put back into the bootstrap when it is written.
+    /// Configuration of the filter; it is put back into the bootstrap when that is written.
     pub plugin: Value,
-    /// The rest, for changes this type has no word for.
+    /// Rest of the configuration, for changes without a method of this type.
     pub bootstrap: Value,
 }
 
@@ -80,7 +80,7 @@ impl EnvoyConfig {
         Self::parse(&text)
     }
 
-    /// Reads YAML (JSON is YAML) of the shape of the shipped file.
+    /// Parses YAML (JSON is YAML) with the structure of the shipped file.
     pub fn parse(yaml: &str) -> Result<Self, EnvoyConfigError> {
         let mut bootstrap: Value =
             serde_saphyr::from_str(yaml).map_err(|e| EnvoyConfigError::Syntax(e.to_string()))?;
@@ -92,19 +92,19 @@ impl EnvoyConfig {
         Ok(Self { plugin, bootstrap })
     }
 
-    /// Where webhooks come in.
+    /// Sets the address of the listener for webhooks.
     pub fn set_listener(&mut self, address: SocketAddr) -> Result<(), EnvoyConfigError> {
         *at(&mut self.bootstrap, place::LISTENER)? = socket_address(address);
         Ok(())
     }
 
-    /// Where Envoy's admin interface listens.
+    /// Sets the address of Envoy's admin interface.
     pub fn set_admin(&mut self, address: SocketAddr) -> Result<(), EnvoyConfigError> {
         *at(&mut self.bootstrap, place::ADMIN)? = socket_address(address);
         Ok(())
     }
 
-    /// Where the one endpoint of `cluster` is ([`BACKEND_CLUSTER`], [`SIDECAR_CLUSTER`]).
+    /// Sets the address of the only endpoint of `cluster` ([`BACKEND_CLUSTER`], [`SIDECAR_CLUSTER`]).
     pub fn set_cluster(
         &mut self,
         cluster: &str,
@@ -120,25 +120,25 @@ impl EnvoyConfig {
         Ok(())
     }
 
-    /// The compiled filter.
+    /// Sets the path of the compiled filter.
     pub fn set_module(&mut self, wasm: &Path) -> Result<(), EnvoyConfigError> {
         *plugin_place(&mut self.bootstrap, place::MODULE)? = json!(wasm);
         Ok(())
     }
 
-    /// The wasm plugin's entry in the filter chain: failure policy, VM, environment.
+    /// Returns the wasm plugin's entry in the filter chain: failure policy, VM, environment.
     pub fn plugin_entry(&mut self) -> Result<&mut Value, EnvoyConfigError> {
         plugin_place(&mut self.bootstrap, "")
     }
 
-    /// The routes, tried in order; the last one is the catch-all.
+    /// Returns the routes, tried in order; the last one is the catch-all.
     pub fn routes(&mut self) -> Result<&mut Vec<Value>, EnvoyConfigError> {
         at(at(&mut self.bootstrap, place::CONNECTION_MANAGER)?, place::ROUTES)?
             .as_array_mut()
             .ok_or_else(|| EnvoyConfigError::Moved(place::ROUTES.into()))
     }
 
-    /// The whole configuration as JSON, which Envoy reads as it reads YAML.
+    /// Returns the whole configuration as JSON, which Envoy accepts like YAML.
     pub fn to_json(&self) -> Result<String, EnvoyConfigError> {
         let mut bootstrap = self.bootstrap.clone();
         *plugin_place(&mut bootstrap, place::PLUGIN_CONFIGURATION)? =
@@ -146,7 +146,7 @@ impl EnvoyConfig {
         Ok(format!("{bootstrap:#}\n"))
     }
 
-    /// Writes [`Self::to_json`] to `path`, whose name must end in `.json`: Envoy goes by that.
+    /// Writes [`Self::to_json`] to `path`, whose name must end in `.json`, since Envoy derives the format from it.
     pub fn write(&self, path: &Path) -> Result<(), EnvoyConfigError> {
         fs::write(path, self.to_json()?)
             .map_err(|error| EnvoyConfigError::File(path.to_owned(), error))
@@ -182,7 +182,7 @@ mod tests {
         ([127, 0, 0, 1], port).into()
     }
 
-    /// Every change is found again where Envoy reads it, and nothing else has changed.
+    /// Every change is found at the place where Envoy reads it, and nothing else has changed.
     #[test]
     fn the_shipped_file_can_be_moved_elsewhere() {
         let mut config = shipped();
@@ -218,8 +218,8 @@ mod tests {
         assert!(plugin["vm_config"]["environment_variables"]["key_values"].is_null());
     }
 
-    /// The two tables of paths must not drift apart: a webhook path that Envoy routes but the filter does
-    /// not know would reach the backend unproven.
+    /// The two tables of paths must not diverge: a webhook path that Envoy routes and the filter does not know would reach
+    /// the backend unverified.
     #[test]
     fn the_filter_knows_every_path_that_leads_to_the_backend() {
         let mut config = shipped();

@@ -1,5 +1,5 @@
-//! The API key somebody tries the demo with: made by `twilio-edge keys create` as any other, and kept in a file for commands
-//! to read. One that the sidecar knows is not made again.
+//! API key for trying the demo: created by `twilio-edge keys create` like any other, and stored in a file for commands. A
+//! key that the sidecar already accepts is not created again.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,16 +11,19 @@ use serde::Deserialize;
 
 use super::account::write_private;
 
-/// How long the sidecar may take to say whether it knows a key.
+/// Time limit of the request that checks a key.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What `keys create --json` prints, as far as it matters.
+/// Part of the output of `keys create --json`.
 #[derive(Deserialize)]
 struct Made {
     token: String,
 }
 
-/// Sees to it that `file` has a key that the sidecar takes; `create` makes one and prints it.
+/// Ensures that `file` has a key that the sidecar accepts; `create` creates one and prints it.
+///
+/// # Errors
+/// The problem in words.
 pub async fn keep(file: &Path, sidecar: SocketAddr, create: Command) -> Result<(), String> {
     if let Ok(kept) = fs::read_to_string(file)
         && is_known(sidecar, kept.trim()).await
@@ -40,7 +43,7 @@ pub async fn keep(file: &Path, sidecar: SocketAddr, create: Command) -> Result<(
 }
 
 async fn is_known(sidecar: SocketAddr, key: &str) -> bool {
-    // Whoever installed one first has chosen for the process.
+    // An earlier call has chosen the provider for the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Ok(client) = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build() else {
         return false;

@@ -1,22 +1,22 @@
-//! Whether the demo's addresses are free, asked before anything starts, so that a taken one is one clear line
-//! and not a half-started demo.
+//! Check that the demo's addresses are free, before anything starts, so that an address in use gives one clear line and not
+//! a half-started demo.
 
 use std::collections::HashMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 
-/// An address one of the demo's processes will listen on.
+/// Address on which a process of the demo will listen.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// What will listen there.
+    /// Name of the process.
     pub part: &'static str,
-    /// Where.
+    /// Address.
     pub address: SocketAddr,
-    /// The environment variable that moves it elsewhere.
+    /// Environment variable that changes the address.
     pub variable: &'static str,
 }
 
-/// One line for each place that cannot be had: who has it, and what to do.
+/// Returns one line for each address in use: the process that uses it, and what to do.
 pub fn taken(places: &[Place]) -> Vec<String> {
     let mut ours: HashMap<SocketAddr, (&str, TcpListener)> = HashMap::new();
     let mut problems = Vec::new();
@@ -39,7 +39,7 @@ pub fn taken(places: &[Place]) -> Vec<String> {
     problems
 }
 
-/// The process that listens on `address`, as Linux tells it; none where it cannot be known.
+/// Returns the process that listens on `address` according to Linux; `None` if it is unknown.
 fn holder(address: SocketAddr) -> Option<String> {
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     let socket = format!("socket:[{}]", listening_inode(&table, address.port())?);
@@ -62,8 +62,8 @@ fn holder(address: SocketAddr) -> Option<String> {
     None
 }
 
-/// The inode of the socket that listens on `port`, out of `/proc/net/tcp`
-/// (man 5 proc: local_address is the second column, st the fourth, inode the tenth).
+/// Returns the inode of the socket that listens on `port`, from `/proc/net/tcp` (man 5 proc: local_address is the second
+/// column, st the fourth, inode the tenth).
 fn listening_inode(table: &str, port: u16) -> Option<&str> {
     const LISTENING: &str = "0A";
     let port = format!(":{port:04X}");

@@ -1,6 +1,6 @@
-//! Processes that live and die together: started side by side, their output told apart by a name in front of
-//! each line, all of them ended as soon as one ends or somebody asks. None outlives the program that started
-//! it, not even when that is killed. Knows nothing of what they do.
+//! Processes that start and end together: their output has a name in front of each line, and all of them end as soon as one
+//! ends or a stop is requested. None outlives the program that started it, even if that is killed. Knows nothing of what
+//! they do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,22 +15,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long a process may take to end when asked to, before it is killed.
+/// Time limit of a process to end after the request, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Between two questions whether a process is ready.
+/// Pause between two checks whether a process is ready.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A process that ended.
+/// Process that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its name, as given to [`Processes::start`].
+    /// Name, as given to [`Processes::start`].
     pub name: &'static str,
-    /// How it ended; an error if that could not be learnt.
+    /// Exit status; an error if it could not be determined.
     pub status: io::Result<ExitStatus>,
 }
 
-/// The processes that are running.
+/// Running processes.
 #[derive(Debug)]
 pub struct Processes {
     tasks: JoinSet<Ended>,
@@ -39,19 +39,22 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// No processes yet. Each line of their output is given to `print_line`, without its line break.
+    /// Returns an empty set. Each line of output is passed to `print_line`, without its line break.
     pub fn new(print_line: fn(&str)) -> Self {
         Self { tasks: JoinSet::new(), stop: watch::Sender::new(false), print_line }
     }
 
-    /// Starts `command`. To be called on the program's main thread: the system ends the process when the thread
-    /// that started it is gone.
+    /// Starts `command`. Call it on the program's main thread: the system ends the process when the thread that started it
+    /// is gone.
+    ///
+    /// # Errors
+    /// The process could not be started.
     pub fn start(&mut self, name: &'static str, command: std::process::Command) -> io::Result<()> {
         let mut child = Command::from(with_parent(command))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A Ctrl-C in the terminal is for us; what it means for them is our business.
+            // A Ctrl-C in the terminal must reach only this program, which then ends the processes itself.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -73,34 +76,34 @@ impl Processes {
                 Some(status) => status,
                 None => end(&mut child).await,
             };
-            // Its last words, unless something it left behind still holds its output open.
+            // Reads the remaining output, unless a child of the process still has it open.
             let _ = timeout(GRACE, output.join_all()).await;
             Ended { name, status }
         });
         Ok(())
     }
 
-    /// The first one that ends by itself; never returns while all of them run.
+    /// Returns the first process that ends by itself; never returns while all of them run.
     pub async fn first_to_end(&mut self) -> Ended {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(ended)) => return ended,
-                // A task that panicked has dropped its child, which killed it: some other one will tell.
+                // A task that panicked has dropped its child, which killed it; another one reports its end.
                 Some(Err(_)) => {}
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Asks all to end, kills those that do not within five seconds.
+    /// Requests all processes to end, and kills those that do not end within five seconds.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// The same command through `setpriv`, which has the system tell it to end when we are gone without a word.
-/// Where there is no `setpriv` (it is Linux's), that one promise is not kept.
+/// Wraps the command in `setpriv`, so that the system ends the process if this program dies. Without `setpriv` (it exists on
+/// Linux only) that guarantee is missing.
 fn with_parent(command: std::process::Command) -> std::process::Command {
     let has_setpriv = std::process::Command::new("setpriv")
         .args(["--pdeathsig", "TERM", "true"])
@@ -121,7 +124,7 @@ fn with_parent(command: std::process::Command) -> std::process::Command {
     wrapped
 }
 
-/// Asks the process and what it started (they are a process group), then stops asking.
+/// Sends a signal to the process and its children (they are one process group), and kills them after the time limit.
 async fn end(child: &mut Child) -> io::Result<ExitStatus> {
     let Some(group) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
         return child.wait().await;
@@ -139,13 +142,13 @@ async fn print_lines(name: &str, output: impl AsyncRead + Unpin, print_line: fn(
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
-        // Where nobody reads any more there is nothing to do about it but to go on reading.
+        // If no one reads the output any more, the only option is to continue reading.
         print_line(&format!("{name:>8} | {}", text.trim_end()));
         line.clear();
     }
 }
 
-/// Waits until `GET path` at `address` is answered with 200, at most `patience` long. False if it never was.
+/// Waits until `GET path` at `address` is answered with 200, at most for `patience`. Returns false otherwise.
 pub async fn ready(address: SocketAddr, path: &str, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {

@@ -1,26 +1,27 @@
-//! Templates: the catalogue of the Content API and what a message may fill in. Read once from a file, or the demo's own.
+//! Templates of the simulator: the catalogue of the Content API and the variables of a message. The catalogue is read once
+//! from a file, or is the demo's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// A template.
+/// Template of the catalogue.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Content {
-    /// `HX` and 32 hexadecimal digits.
+    /// SID: `HX` and 32 hexadecimal digits.
     pub sid: String,
-    /// Its name.
+    /// Name.
     pub friendly_name: String,
-    /// `en`, `pt_BR`, ..
+    /// Language: `en`, `pt_BR`, ..
     pub language: String,
-    /// Its text, with `{{1}}` where variables go.
+    /// Text, with `{{1}}` in the places of variables.
     pub body: String,
-    /// `approved`, `pending`, `unsubmitted`, `rejected`, `paused`, `disabled`: what WhatsApp says of it.
+    /// Approval by WhatsApp: `approved`, `pending`, `unsubmitted`, `rejected`, `paused`, `disabled`.
     #[serde(default = "approved")]
     pub approval: String,
-    /// `UTILITY`, `MARKETING`, `AUTHENTICATION`
+    /// Category: `UTILITY`, `MARKETING`, `AUTHENTICATION`.
     #[serde(default = "utility")]
     pub category: String,
 }
@@ -33,7 +34,7 @@ fn utility() -> String {
     "UTILITY".to_owned()
 }
 
-/// What is there when nobody names a catalogue: SID, name, language, approval, category, text.
+/// Default catalogue: SID, name, language, approval, category, text.
 const USUAL: [[&str; 6]; 5] = [
     [
         "HX00112233445566778899aabbccddeeff",
@@ -77,7 +78,7 @@ const USUAL: [[&str; 6]; 5] = [
     ],
 ];
 
-/// The same as a catalogue.
+/// Returns the default catalogue.
 pub fn usual() -> Vec<Content> {
     let content = |[sid, name, language, approval, category, body]: [&str; 6]| Content {
         sid: sid.to_owned(),
@@ -91,7 +92,7 @@ pub fn usual() -> Vec<Content> {
 }
 
 impl Content {
-    /// The text with `variables` in it; the error is Twilio's code for what it cannot be sent for.
+    /// Returns the text with `variables` filled in; the error is Twilio's code of the refusal.
     pub(super) fn filled(&self, variables: &BTreeMap<String, String>) -> Result<String, u32> {
         match self.approval.as_str() {
             "rejected" => return Err(63040),
@@ -107,7 +108,7 @@ impl Content {
         Ok(text)
     }
 
-    /// Whether WhatsApp takes it for a free text.
+    /// Returns whether WhatsApp treats the template as free text.
     pub(super) fn is_free_text(&self) -> bool {
         self.approval != "approved"
     }
@@ -124,7 +125,7 @@ impl Content {
         })
     }
 
-    /// As `GET /v1/Content/{sid}` shows it.
+    /// Returns the content as `GET /v1/Content/{sid}` shows it.
     pub(super) fn to_json(&self, account: &str, date: &str, origin: &str) -> Value {
         let url = format!("{origin}/v1/Content/{}", self.sid);
         let variables: BTreeMap<String, &str> =
@@ -141,7 +142,7 @@ impl Content {
         })
     }
 
-    /// As `GET /v1/ContentAndApprovals` shows it.
+    /// Returns the content as `GET /v1/ContentAndApprovals` shows it.
     pub(super) fn with_approval(&self, account: &str, date: &str, origin: &str) -> Value {
         let mut shown = self.to_json(account, date, origin);
         if let Some(fields) = shown.as_object_mut() {
@@ -152,7 +153,7 @@ impl Content {
         shown
     }
 
-    /// As `GET /v1/Content/{sid}/ApprovalRequests` shows it.
+    /// Returns the approval as `GET /v1/Content/{sid}/ApprovalRequests` shows it.
     pub(super) fn approval(&self, account: &str, origin: &str) -> Value {
         json!({
             "sid": self.sid, "account_sid": account, "whatsapp": self.approval_requests(),

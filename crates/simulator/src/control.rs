@@ -1,4 +1,4 @@
-//! What Twilio has no endpoint for: a person who writes, and a look at what has happened.
+//! Control endpoints without a counterpart at Twilio: inbound messages of contacts, and overviews of what has happened.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use super::rest::Json;
 use super::webhook::{self, set};
 use crate::state::{Shared, fresh_sid, now_ms};
 
-/// Most messages an overview has.
+/// Largest number of messages in an overview.
 const SHOWN: usize = 100;
 
-/// Most contents there can be.
+/// Largest number of contents.
 const MOST_CONTENTS: usize = 10_000;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
@@ -45,7 +45,7 @@ struct Inbound {
     body: String,
     #[serde(default)]
     media: Vec<String>,
-    /// Whose number `to` is; the first account's if nobody says.
+    /// Account of the number `to`; default: the first account.
     account: Option<String>,
 }
 
@@ -131,7 +131,7 @@ async fn messages(State(shared): State<Arc<Shared>>) -> Json {
     Json(json!({ "messages": shown }))
 }
 
-/// WhatsApp and Twilio's console: a content is there from now on as it is given, or under that SID none any more.
+/// Replaces WhatsApp and Twilio's console: adds a content as it is given, or removes the one with the SID.
 async fn contents(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -161,7 +161,7 @@ async fn contents(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     Json(json!({ "contents": catalogue.len() })).into_response()
 }
 
-/// How often what was answered how; status 0 is no answer.
+/// Returns the number of requests by answer; status 0 means that no answer was sent.
 async fn requests(State(shared): State<Arc<Shared>>) -> Json {
     let counts = shared.counts();
     let shown: Vec<Value> = counts
@@ -171,7 +171,7 @@ async fn requests(State(shared): State<Arc<Shared>>) -> Json {
     Json(json!({ "requests": shown }))
 }
 
-/// How fast each sender's messages came, by the simulator's clock.
+/// Returns the rate at which each sender's messages came, by the simulator's clock.
 async fn senders(State(shared): State<Arc<Shared>>) -> Json {
     let ledger = shared.ledger();
     let shown: serde_json::Map<String, Value> =

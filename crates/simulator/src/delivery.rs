@@ -1,5 +1,5 @@
-//! Follows the agenda: takes each step when it is due and tells whoever asked to be told, twice or in the wrong order where
-//! the recipient's number asks for that.
+//! Delivery worker of the simulator: takes each step of the agenda when it is due and sends the callback, twice or in
+//! reverse order if the recipient's number requests that fault.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::request::is_whatsapp;
 use super::webhook::{self, Channel, Parameters};
 use crate::state::{Shared, now_ms};
 
-/// Most callbacks under way; what is due meanwhile waits.
+/// Largest number of concurrent callbacks; further due steps wait.
 const MAX_AT_ONCE: usize = 256;
 
-/// Never ends.
+/// Runs until the task is cancelled.
 pub(super) async fn run(shared: &Arc<Shared>) {
     let mut telling = JoinSet::new();
-    // Of messages whose callbacks come in reverse, those held back until the last.
+    // Messages whose callbacks are sent in reverse, held until their last status.
     let mut held: HashMap<String, Vec<Message>> = HashMap::new();
     loop {
         while telling.try_join_next().is_some() {}
@@ -41,14 +41,14 @@ pub(super) async fn run(shared: &Arc<Shared>) {
                 let wait =
                     next.map_or(60_000, |next| next.saturating_sub(now_ms()).clamp(1, 60_000));
                 let wait = Duration::from_millis(wait.unsigned_abs());
-                // Whichever comes first; a notice given meanwhile is kept.
+                // Waits for the due time or for a new plan; a notification in the meantime is not lost.
                 let _ = tokio::time::timeout(wait, shared.planned.notified()).await;
             }
         }
     }
 }
 
-/// What is to be told now that `message` is where it is.
+/// Returns the messages to report after the new status of `message`.
 fn due(message: Message, held: &mut HashMap<String, Vec<Message>>, most: usize) -> Vec<Message> {
     match Fault::of(&message.to) {
         Some(Fault::Duplicates) => vec![message.clone(), message],
@@ -101,7 +101,7 @@ fn status_parameters(message: &Message) -> Parameters {
     parameters
 }
 
-/// The channel of an address.
+/// Returns the channel of an address.
 pub(super) fn channel(address: &str) -> Channel {
     if is_whatsapp(address) { Channel::Whatsapp } else { Channel::Sms }
 }
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    /// What is told of a message that gets to these, one after the other.
+    /// Returns the statuses that are reported for a message that reaches `statuses` in turn.
     fn told(to: &str, statuses: &[&'static str], most: usize) -> Vec<&'static str> {
         let mut held = HashMap::new();
         let told = statuses.iter().flat_map(|status| due(at(to, status), &mut held, most));

@@ -1,11 +1,11 @@
-//! What goes wrong, chosen by the last four digits of the recipient's number. The table is the document: a test holds
-//! docs/SIMULATOR.md against what `twilio-edge reference simulator` prints.
+//! Faults, selected by the last four digits of the recipient's number. The table is the document: a test compares
+//! docs/SIMULATOR.md with the output of `twilio-edge reference simulator`.
 
 use std::fmt::Write as _;
 
 use super::request::is_whatsapp;
 
-/// What a number's suffix asks for.
+/// Fault that a number's suffix requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// 429 with code 20429 and `Retry-After: 1`; nothing is accepted.
@@ -34,7 +34,7 @@ pub(super) enum Fault {
     Disorder,
 }
 
-/// Suffix, fault, and what is seen.
+/// Suffix, fault, and description.
 const TABLE: &[(&str, Fault, &str)] = &[
     ("9001", Fault::TooMany, "429, code 20429, `Retry-After: 1`; not accepted"),
     ("9002", Fault::Refused(21211), "400, code 21211 (invalid `To`); not accepted"),
@@ -84,7 +84,7 @@ const TABLE: &[(&str, Fault, &str)] = &[
 ];
 
 impl Fault {
-    /// The fault of a recipient, if it has one.
+    /// Returns the fault of a recipient, if it has one.
     pub(super) fn of(address: &str) -> Option<Fault> {
         let found = TABLE.iter().find(|(suffix, ..)| address.ends_with(suffix));
         found
@@ -92,7 +92,7 @@ impl Fault {
             .filter(|fault| !fault.is_of_whatsapp() || is_whatsapp(address))
     }
 
-    /// Whether only free texts have it.
+    /// Returns whether the fault applies to free texts only.
     pub(super) fn is_about_windows(self) -> bool {
         matches!(self, Fault::Failed(63016) | Fault::Refused(63016))
     }
@@ -102,7 +102,7 @@ impl Fault {
     }
 }
 
-/// The table as Markdown.
+/// Renders the table in Markdown.
 pub fn reference() -> String {
     let mut text = "| `To` ends in | What happens |\n| --- | --- |\n".to_owned();
     for (suffix, _, seen) in TABLE {

@@ -1,33 +1,32 @@
-//! Where a message gets to and when: its statuses with their times, decided at once when it is accepted. Pure; the
-//! clock that follows it is the simulator's.
+//! Statuses of a message with their times, decided when the message is accepted. Pure; the simulator's clock executes them.
 
 use super::faults::Fault;
 
-/// A status a message reaches.
+/// Status that a message reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
-    /// Milliseconds since 1970.
+    /// Time, in milliseconds since 1970.
     pub(super) at_ms: i64,
     pub(super) status: &'static str,
     pub(super) error: Option<u32>,
 }
 
-/// What decides a journey.
+/// Inputs of the decision.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Journey {
-    /// When it leaves the sender's queue.
+    /// Time at which the message leaves the sender's queue.
     pub(super) leaves_ms: i64,
     /// Milliseconds from one status to the next.
     pub(super) step_ms: i64,
     pub(super) is_whatsapp: bool,
-    /// Through a Messaging Service, which tells of `queued` too.
+    /// True if a Messaging Service sends the message; it reports `queued` too.
     pub(super) is_service: bool,
-    /// What its number or its content asks for.
+    /// Fault that the recipient's number or the content requests.
     pub(super) fault: Option<Fault>,
 }
 
 impl Journey {
-    /// Its steps after the initial status, of which there is no callback.
+    /// Returns the steps after the initial status, which has no callback.
     pub(super) fn steps(self) -> Vec<Step> {
         let mut statuses: Vec<(&'static str, Option<u32>)> = Vec::with_capacity(4);
         if self.is_service {

@@ -1,5 +1,5 @@
-//! What the simulator remembers: messages, who opted out, whose window is open, when each sender may send next, and what
-//! is due when. Every call is told the time; nothing here waits. All of it is bounded by the capacity.
+//! Memory of the simulator: messages, opt-outs, open windows, the time at which each sender may send next, and the agenda of
+//! due steps. Callers pass the time; nothing here waits. The capacity bounds all of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,32 +13,32 @@ use super::refusal::Refusal;
 use super::request::{Request, is_whatsapp};
 use crate::state::Settings;
 
-/// How long a person's message lets free texts be sent to them over WhatsApp.
+/// Period after a contact's message in which WhatsApp delivers free texts to the contact.
 const WINDOW_MS: i64 = 24 * 3_600_000;
-/// How long a sender's queue may be.
+/// Longest queue of a sender.
 const QUEUE_MS: i64 = 4 * 3_600_000;
-/// Who a Messaging Service sends as.
+/// Sender of every Messaging Service.
 const SERVICE_SENDER: &str = "+14155238886";
 /// Twilio's defaults (docs: advanced-opt-out).
 const STOP: [&str; 8] =
     ["STOP", "UNSUBSCRIBE", "END", "QUIT", "STOPALL", "REVOKE", "OPTOUT", "CANCEL"];
 const START: [&str; 3] = ["START", "YES", "UNSTOP"];
 
-/// One of ours and one of theirs.
+/// Our address and the contact's address.
 type Pair = (String, String);
 
-/// A sender's messages, waiting to leave one after another.
+/// Queue of a sender's messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Line {
-    /// When the next one may leave, in microseconds.
+    /// Time at which the next message may leave, in microseconds.
     #[serde(skip)]
     next_us: i64,
-    /// How many came.
+    /// Number of messages that came.
     messages: u64,
-    /// When the first and the last one came.
+    /// Times of the first and the last message.
     first_ms: i64,
     last_ms: i64,
-    /// How long one had to wait, because they came faster than the sender may send.
+    /// Longest wait of a message because of the sender's rate.
     longest_wait_ms: i64,
 }
 
@@ -52,9 +52,9 @@ pub(super) struct Ledger {
     planned: u64,
     capacity: usize,
     step_ms: i64,
-    /// How many times as fast everything is that takes time.
+    /// Speed factor for everything that takes time.
     speed: i64,
-    /// Microseconds from one message of a sender to the next.
+    /// Interval between two messages of a sender, in microseconds.
     pace_us: i64,
     needs_window: bool,
 }
@@ -77,7 +77,7 @@ impl Ledger {
         }
     }
 
-    /// Accepts a request, or tells why not.
+    /// Accepts a request, or returns the refusal.
     pub(super) fn accept(
         &mut self,
         account: &str,
@@ -106,7 +106,7 @@ impl Ledger {
                 Err(code) => fault = Some(Fault::Failed(code)),
             }
             needs_window &= content.is_free_text();
-            // A template needs no window, whoever it goes to.
+            // A template needs no window.
             fault = fault.filter(|fault| !fault.is_about_windows() || content.is_free_text());
         }
         if needs_window && fault.is_none() {
@@ -161,7 +161,7 @@ impl Ledger {
         Ok(message)
     }
 
-    /// When a message of this sender leaves: as fast as it may send, not before those that wait.
+    /// Returns the time at which a message of this sender leaves: at the sender's rate, after the messages that wait.
     fn leave(&mut self, sender: &str, now_ms: i64) -> Result<i64, Refusal> {
         let now_us = now_ms.saturating_mul(1000);
         if self.senders.len() >= self.capacity {
@@ -186,12 +186,12 @@ impl Ledger {
         Ok(leaves_us / 1000)
     }
 
-    /// How each sender's messages came in.
+    /// Returns the queue of each sender.
     pub(super) fn senders(&self) -> impl Iterator<Item = (&str, &Line)> {
         self.senders.iter().map(|(sender, line)| (sender.as_str(), line))
     }
 
-    /// A person writes to us; their STOP and START count from now on. An error when no more people can be remembered.
+    /// Records a message of a contact; STOP and START take effect at once. Returns an error if the capacity is exhausted.
     pub(super) fn hear(&mut self, message: Message) -> Result<(), &'static str> {
         let pair = (message.to.clone(), message.from.clone().unwrap_or_default());
         let now_ms = message.created_ms;
@@ -216,12 +216,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// What is due first.
+    /// Returns the time of the next due step.
     pub(super) fn next_ms(&self) -> Option<i64> {
         self.agenda.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// The next step that is due, taken: the message as it is now.
+    /// Takes the next due step and returns the message in its new state.
     pub(super) fn advance(&mut self, now_ms: i64) -> Option<Option<Message>> {
         if self.next_ms()? > now_ms {
             return None;
@@ -303,14 +303,14 @@ mod tests {
         }
     }
 
-    /// Takes it on at that time, under a name made of the time.
+    /// Accepts a request at that time, with a SID made of the time.
     fn accept(ledger: &mut Ledger, request: Request, at_ms: i64) -> Result<Message, u32> {
         let accepted =
             ledger.accept("AC1", format!("SM{at_ms:032x}"), request, &usual_catalogue(), at_ms);
         accepted.map_err(|refusal| refusal.code)
     }
 
-    /// Every step until nothing is left to happen: when, and to where.
+    /// Executes every step and returns its time, status and error.
     fn story(ledger: &mut Ledger) -> Vec<(i64, &'static str, Option<u32>)> {
         let mut story = Vec::new();
         while let Some(at_ms) = ledger.next_ms() {
@@ -409,7 +409,7 @@ mod tests {
         }
         assert!(ledger.messages.get(&made[0]).is_none(), "the capacity is 4");
         assert_eq!(story(&mut ledger).len(), 4 * 2);
-        // Nor does it take on what it could not remember.
+        // Nor does it accept a message that exceeds the capacity.
         let busy = (7..100).find_map(|at_ms| accept(&mut ledger, request(THEIRS), at_ms).err());
         assert_eq!(busy, Some(20429));
     }

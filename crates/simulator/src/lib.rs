@@ -1,11 +1,11 @@
-//! A Twilio on this machine, to develop and test against without sending anything to anybody: REST for messages, media
-//! and content, messages that get somewhere on a clock, signed webhooks, and what goes wrong on demand (docs/SIMULATOR.md).
+//! Simulator of Twilio on this machine, to develop and test without sending real messages: REST for messages, media and
+//! content, message statuses on a clock, signed webhooks, and faults on demand (docs/SIMULATOR.md).
 //!
 //! ```text
 //! rest.rs, resources.rs ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
-//!                                                                  what is asked, what there is       pure but rest
-//! control.rs  ->  ledger.rs                          ->  journey.rs    what happens to it, and when       pure
-//! delivery.rs ->  webhook.rs, post.rs                                  telling of it, as Twilio does
+//!                                                    requests and stored resources       pure, except rest.rs
+//! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
+//! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
 //! ```
 //!
 //! Architecture invariant: shares no code with the service but its listener and its plain decisions, so that it can judge the service.
@@ -48,10 +48,10 @@ use twilio_edge_platform::{
     metrics::Metrics,
 };
 
-/// How long answers under way may take when it is told to stop.
+/// Time limit for running answers after the stop signal.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Answers on `listener` until `stop`, and moves messages on meanwhile.
+/// Serves `listener` until `stop`, and advances the messages meanwhile.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
@@ -79,7 +79,7 @@ pub async fn serve(
     let ending = async {
         stop.await;
         stopping.notify_one();
-        // Whoever gets no answer on purpose would wait for ever.
+        // A request whose answer is withheld on purpose would wait for ever.
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {

@@ -1,8 +1,8 @@
-//! How many requests of an account are answered within a second; the others are told 20429. Told the time; knows no HTTP.
+//! Limit of requests per second and account; further requests get 20429. Callers pass the time; knows no HTTP.
 
 use std::collections::HashMap;
 
-/// The requests of each account in the second that is.
+/// Requests of each account in the current second.
 #[derive(Debug)]
 pub(super) struct Limit {
     per_second: u32,
@@ -11,12 +11,12 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// 0 is no limit.
+    /// Returns a limit; 0 disables it.
     pub(super) fn new(per_second: u32) -> Self {
         Self { per_second, second: 0, seen: HashMap::new() }
     }
 
-    /// Counts a request of an account that is known; whether it is one of those that are answered.
+    /// Counts a request of a known account; returns whether it is within the limit.
     pub(super) fn admits(&mut self, account: &str, now_ms: i64) -> bool {
         if self.per_second == 0 {
             return true;

@@ -1,4 +1,4 @@
-//! Connections that can be closed without an answer, as lines break in the middle of a request.
+//! Connections that can be closed without an answer, to simulate a connection that breaks during a request.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use twilio_edge_platform::listener::server::{Accept, prepare};
 
-/// Cuts the line a request came on: nothing is written to it any more.
+/// Handle that cuts the connection of a request: no more bytes are written to it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cut(Arc<AtomicBool>);
 
@@ -28,10 +28,10 @@ impl Cut {
     }
 }
 
-/// The listener whose connections can be cut.
+/// Listener whose connections can be cut.
 pub(super) struct Lines(pub(super) TcpListener);
 
-/// One connection.
+/// Connection that can be cut.
 pub(super) struct Line {
     stream: TcpStream,
     cut: Cut,

@@ -1,4 +1,4 @@
-//! Lists as Twilio's older APIs show them: what may be asked for, and a page of it. Knows neither who asks nor HTTP.
+//! Lists in the format of Twilio's older APIs: the query parameters, and a page. Knows neither the caller nor HTTP.
 
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
@@ -6,22 +6,25 @@ use serde_json::{Value, json};
 use super::messages::Wanted;
 use super::refusal::Refusal;
 
-/// Items on a page when nobody says, and at most.
+/// Default and highest page size.
 pub(super) const PAGE: (usize, usize) = (50, 1000);
 const DAY_MS: i64 = 86_400_000;
 
-/// Which messages are asked for, and which page of them.
+/// Query of a list of messages.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) wanted: Wanted,
     pub(super) size: usize,
     pub(super) number: usize,
-    /// What the next page is asked for by as well.
+    /// Query parameters that the next page repeats.
     kept: String,
 }
 
 impl Listing {
     /// Reads a query.
+    ///
+    /// # Errors
+    /// The first invalid parameter.
     pub(super) fn read(query: &str) -> Result<Self, Refusal> {
         let (mut wanted, mut size, mut number) = (Wanted::default(), PAGE.0, 0_usize);
         let mut kept = Serializer::new(String::new());
@@ -30,11 +33,11 @@ impl Listing {
                 "To" => wanted.to = Some(value.to_string()),
                 "From" => wanted.from = Some(value.to_string()),
                 "DateSent" => {
-                    // SDKs write a day as its first instant.
+                    // SDKs send a day as its first instant.
                     let start = day(&value)?.0.div_euclid(DAY_MS).saturating_mul(DAY_MS);
                     wanted.sent_ms = (Some(start), Some(start.saturating_add(DAY_MS)));
                 }
-                // Twilio writes the comparison into the name.
+                // Twilio puts the comparison into the parameter's name.
                 "DateSent>" => wanted.sent_ms.0 = Some(day(&value)?.0),
                 "DateSent<" => wanted.sent_ms.1 = Some(day(&value)?.1),
                 "PageSize" => size = value.parse().unwrap_or(PAGE.0).clamp(1, PAGE.1),
@@ -49,7 +52,7 @@ impl Listing {
         Ok(Self { wanted, size, number, kept: kept.finish() })
     }
 
-    /// The page, of what there is from its first item on, one more than it has.
+    /// Returns the page. `found` starts at its first item and has one more item than the page if more follow.
     pub(super) fn page(&self, account: &str, mut found: Vec<Value>) -> Value {
         let has_more = found.len() > self.size;
         found.truncate(self.size);
@@ -59,7 +62,7 @@ impl Listing {
     }
 }
 
-/// A page of anything.
+/// Returns a page of any items.
 pub(super) fn page(
     uri: &str,
     name: &str,
@@ -80,7 +83,7 @@ pub(super) fn page(
     })
 }
 
-/// First and end of a day, or of the instant that is given.
+/// Returns the start and end of a day, or of the given instant.
 fn day(text: &str) -> Result<(i64, i64), Refusal> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         let at = at.as_millisecond();

@@ -1,5 +1,4 @@
-//! The messages there are, the newest so many of them, and how Twilio shows them. Knows nothing of HTTP nor of time
-//! passing.
+//! Newest messages, up to a limit, and their representation in Twilio's API. Knows neither HTTP nor the passing of time.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,13 +7,13 @@ use serde_json::{Value, json};
 use super::webhook::derived_sid;
 use twilio_edge_domain::dropin::resource::segments;
 
-/// A message, sent or received.
+/// Message, sent or received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) sid: String,
     pub(super) account: String,
     pub(super) service: Option<String>,
-    /// Not known before a Messaging Service has chosen.
+    /// Sender; unknown until the Messaging Service has selected one.
     pub(super) from: Option<String>,
     pub(super) to: String,
     pub(super) body: String,
@@ -28,12 +27,12 @@ pub(super) struct Message {
     pub(super) sent_ms: Option<i64>,
 }
 
-/// Which messages are listed.
+/// Filter of a list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
     pub(super) to: Option<String>,
     pub(super) from: Option<String>,
-    /// From this time on, before that one; of when it was sent.
+    /// Start (inclusive) and end (exclusive) of the time of sending.
     pub(super) sent_ms: (Option<i64>, Option<i64>),
 }
 
@@ -47,11 +46,11 @@ impl Wanted {
     }
 }
 
-/// The newest messages; of more than `most` the oldest is forgotten.
+/// Newest messages; if there are more than `most`, the oldest is dropped.
 #[derive(Debug)]
 pub(super) struct Messages {
     newest_last: VecDeque<Message>,
-    /// The number of each SID; the first of `newest_last` has the number `first`.
+    /// Number of each SID; the first message of `newest_last` has the number `first`.
     numbers: HashMap<String, usize>,
     first: usize,
     most: usize,
@@ -80,13 +79,13 @@ impl Messages {
     }
 
     pub(super) fn remove(&mut self, sid: &str) -> bool {
-        // The numbers of the others must stay, so its place does; only nobody finds it any more.
+        // The numbers of the other messages must not change, so the entry stays in its place, but can no longer be found.
         let Some(message) = self.get(sid) else { return false };
         message.account.clear();
         self.numbers.remove(sid).is_some()
     }
 
-    /// An account's, the newest first.
+    /// Returns the messages of an account, the newest first.
     pub(super) fn list<'a>(
         &'a self,
         account: &'a str,
@@ -96,22 +95,22 @@ impl Messages {
         newest_first.filter(move |message| message.account == account && wanted.has(message))
     }
 
-    /// Everybody's, the newest first.
+    /// Returns the messages of all accounts, the newest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Message> {
         self.newest_last.iter().rev().filter(|message| !message.account.is_empty())
     }
 }
 
 impl Message {
-    /// Its path in Twilio's API, without `.json`.
+    /// Returns the path in Twilio's API, without `.json`.
     pub(super) fn uri(&self) -> String {
         format!("/2010-04-01/Accounts/{}/Messages/{}", self.account, self.sid)
     }
 
-    /// As Twilio shows it.
+    /// Returns the resource in Twilio's format.
     pub(super) fn to_json(&self) -> Value {
         let uri = self.uri();
-        // A service has not counted yet what it has not sent.
+        // A Messaging Service counts segments only when it sends.
         let segments = if self.from.is_none() { 0 } else { segments(&self.body) };
         json!({
             "account_sid": self.account, "api_version": "2010-04-01", "body": self.body,
@@ -128,9 +127,9 @@ impl Message {
         })
     }
 
-    /// Its media as Twilio shows them.
+    /// Returns the media in Twilio's format.
     pub(super) fn media_json(&self) -> Vec<Value> {
-        // What was deleted has no URL any more.
+        // Deleted media have an empty URL.
         let left = (0_u32..).zip(&self.media).filter(|(_, url)| !url.is_empty());
         let shown = left.map(|(index, url)| {
             let sid = self.media_sid(index);
@@ -143,7 +142,7 @@ impl Message {
         shown.collect()
     }
 
-    /// Deletes one of its media; false if there is no such one.
+    /// Deletes a medium; returns false if there is no such medium.
     pub(super) fn delete_medium(&mut self, sid: &str) -> bool {
         let index = (0_u32..)
             .zip(&self.media)
@@ -158,18 +157,18 @@ impl Message {
         }
     }
 
-    /// Whether it has not got anywhere yet, and can be neither redacted nor deleted.
+    /// Returns whether the message is unfinished, and can be neither redacted nor deleted.
     pub(super) fn is_incomplete(&self) -> bool {
         matches!(self.status, "accepted" | "scheduled" | "queued" | "sending")
     }
 
-    /// The SID of one of its media.
+    /// Returns the SID of a medium.
     pub(super) fn media_sid(&self, index: u32) -> String {
         derived_sid(&self.sid, "ME", index)
     }
 }
 
-/// As Twilio writes times.
+/// Formats a time as Twilio does.
 pub(super) fn rfc2822(ms: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()

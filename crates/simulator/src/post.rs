@@ -1,5 +1,6 @@
-//! How Twilio calls a webhook: time limits and retries, which the URL's fragment may override, and one call to the fallback
-//! URL. Source: twilio.com/docs/usage/webhooks/webhooks-connection-overrides. Must not know what is told.
+//! Webhook calls in the manner of Twilio: timeouts and retries, which the URL's fragment may override, and one call to the
+//! fallback URL. Source: twilio.com/docs/usage/webhooks/webhooks-connection-overrides. Must not know the content of the
+//! webhook.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use twilio_edge_filter::signature::Key;
 
 use super::webhook::{Content, Parameters, Signed};
 
-/// What a fragment says, or Twilio's defaults.
+/// Overrides of a fragment, or Twilio's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Overrides {
     connect: Duration,
@@ -32,7 +33,7 @@ impl Default for Overrides {
 }
 
 impl Overrides {
-    /// Reads `ct=..&rt=..&tt=..&rc=..&rp=..`; what is out of bounds or unknown is ignored, as Twilio does.
+    /// Reads `ct=..&rt=..&tt=..&rc=..&rp=..`; values that are out of bounds or unknown are ignored, as Twilio does.
     pub(super) fn read(fragment: &str) -> Self {
         let mut read = Self::default();
         for (name, value) in form_urlencoded::parse(fragment.as_bytes()) {
@@ -67,7 +68,7 @@ impl Overrides {
     }
 }
 
-/// What one call came to.
+/// Outcome of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
@@ -81,16 +82,16 @@ impl Outcome {
         matches!(self, Self::Status(200..300))
     }
 
-    /// Twilio's code of a webhook that failed.
+    /// Returns Twilio's error code of a failed webhook.
     fn error_code(self) -> &'static str {
         if self == Self::NoConnection { "11205" } else { "11200" }
     }
 }
 
-/// The calls of one webhook, in order.
+/// Outcomes of the calls of one webhook, in order.
 pub(super) type Outcomes = Vec<Outcome>;
 
-/// Tells `url` of an event and, if it fails and there is one, the fallback URL.
+/// Calls `url` with an event and, if that fails and there is one, the fallback URL.
 pub(super) async fn tell(
     client: &Client,
     url: &str,
@@ -158,7 +159,7 @@ async fn attempt(client: &Client, url: &str, signed: &Signed, read: Duration) ->
     }
 }
 
-/// `https://host:1` and `/path?query`.
+/// Splits a URL into `https://host:1` and `/path?query`.
 fn split(url: &str) -> (&str, &str) {
     let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
     let path = url.get(after_scheme..).and_then(|rest| rest.find(['/', '?']));
@@ -166,9 +167,9 @@ fn split(url: &str) -> (&str, &str) {
     url.split_at_checked(at).unwrap_or((url, ""))
 }
 
-/// What calls webhooks: no redirects, no proxy of the environment.
+/// Returns a client for webhooks, without redirects and without a proxy from the environment.
 pub(super) fn client(connect: Duration) -> Result<Client, String> {
-    // Whoever installed one first has chosen for the process.
+    // An earlier call has chosen the provider for the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client =
         Client::builder().redirect(redirect::Policy::none()).no_proxy().connect_timeout(connect);

@@ -1,10 +1,10 @@
-//! What is refused, in Twilio's own words: HTTP status, code and message as its REST API answers them.
+//! Refusals in Twilio's format: HTTP status, code and message as in Twilio's REST API.
 //!
 //! Sources: twilio.com/docs/usage/twilios-response#response-formats-exceptions and twilio.com/docs/api/errors.
 
 use serde_json::{Value, json};
 
-/// A request that is not taken.
+/// Refusal of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -17,7 +17,7 @@ impl Refusal {
         Self { status, code, message: message.into() }
     }
 
-    /// A parameter that cannot be.
+    /// Returns the refusal of an invalid parameter.
     pub(super) fn bad(code: u32, message: impl Into<String>) -> Self {
         Self::new(400, code, message)
     }
@@ -30,7 +30,7 @@ impl Refusal {
         Self::new(401, 20003, "Authenticate")
     }
 
-    /// A message that has not got anywhere yet.
+    /// Returns the refusal for a message that is unfinished.
     pub(super) fn incomplete() -> Self {
         let told =
             "Cannot delete or redact this message because its delivery has not been completed";

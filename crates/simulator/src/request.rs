@@ -1,5 +1,5 @@
-//! What a request to send asks for, and whether Twilio would take it: parameters only, nothing that was heard before.
-//! Stricter than Twilio in one point: a parameter it would ignore is refused, because it is a mistake of the caller.
+//! Request to send a message, and whether Twilio would accept it: parameters only, independent of earlier messages. Stricter
+//! than Twilio in one point: a parameter that Twilio would ignore is refused, because it is a mistake of the caller.
 //!
 //! Sources: Twilio's OpenAPI (twilio_api_v2010.json, CreateMessage) and twilio.com/docs/api/errors.
 
@@ -14,9 +14,9 @@ use twilio_edge_domain::{
 
 /// Longest text, in characters.
 const MAX_BODY: usize = 1600;
-/// Most media of one message; of one to WhatsApp.
+/// Largest number of media of one message; of one to WhatsApp.
 const MAX_MEDIA: (usize, usize) = (10, 1);
-/// How soon and how late a message may be scheduled, in milliseconds: 5 minutes, 35 days.
+/// Shortest and longest time until a scheduled message is sent, in milliseconds: 5 minutes, 35 days.
 const SCHEDULE_MS: (i64, i64) = (300_000, 35 * 86_400_000);
 
 const KNOWN: [&str; 25] = [
@@ -47,7 +47,7 @@ const KNOWN: [&str; 25] = [
     "ContentSid",
 ];
 
-/// A request that makes sense by itself.
+/// Request whose parameters are valid by themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) to: String,
@@ -58,12 +58,15 @@ pub(super) struct Request {
     pub(super) content_sid: Option<String>,
     pub(super) variables: BTreeMap<String, String>,
     pub(super) status_callback: Option<String>,
-    /// Milliseconds since 1970.
+    /// Send time, in milliseconds since 1970.
     pub(super) send_at_ms: Option<i64>,
 }
 
 impl Request {
-    /// Reads decoded parameters; `now_ms` is what schedules are measured by.
+    /// Reads decoded parameters; `now_ms` is the time that a schedule is compared with.
+    ///
+    /// # Errors
+    /// The first mistake, with Twilio's code.
     pub(super) fn read(pairs: &[(String, String)], now_ms: i64) -> Result<Self, Refusal> {
         if let Some((name, _)) = pairs.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
             return Err(Refusal::bad(20001, format!("{name} is no parameter of a message")));
@@ -120,7 +123,7 @@ impl Request {
         let variables = variables
             .map_err(|mistake| Refusal::bad(mistake.code, mistake.message))?
             .unwrap_or_default();
-        // The template supersedes them.
+        // The template replaces `Body` and `MediaUrl`.
         let get = |name: &str| match (name, &content_sid) {
             ("Body", Some(_)) => None,
             (name, _) => get(name),
@@ -205,17 +208,17 @@ fn schedule(
     }
 }
 
-/// Whether it goes over WhatsApp.
+/// Returns whether the address is a WhatsApp address.
 pub(super) fn is_whatsapp(address: &str) -> bool {
     address.starts_with("whatsapp:")
 }
 
-/// An address, or a WhatsApp user id.
+/// Returns whether the text is an address or a WhatsApp user id.
 pub(super) fn is_person(address: &str) -> bool {
     is_address(address) || contact::user_id(address).is_some()
 }
 
-/// E.164, with `whatsapp:` before it or not.
+/// Returns whether the text is E.164, with or without `whatsapp:` before it.
 pub(super) fn is_address(address: &str) -> bool {
     let number = address.strip_prefix("whatsapp:").unwrap_or(address);
     number.strip_prefix('+').is_some_and(|digits| {
@@ -225,13 +228,13 @@ pub(super) fn is_address(address: &str) -> bool {
     })
 }
 
-/// A prefix and 32 hexadecimal digits.
+/// Returns whether the text is a prefix and 32 hexadecimal digits.
 pub(super) fn is_sid(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix)
         .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// http or https with a host; underscores Twilio does not take.
+/// Returns whether the text is an http or https URL with a host; Twilio refuses underscores in the host.
 pub(super) fn is_url(text: &str) -> bool {
     reqwest::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")

@@ -1,4 +1,4 @@
-//! What Twilio has beside messages: their media and feedback, and the account.
+//! Resources of Twilio beside messages: media, feedback, and the account.
 //!
 //! Source: Twilio's OpenAPI (twilio_api_v2010.json).
 
@@ -38,7 +38,7 @@ pub(super) async fn media_fetch(
         let found =
             all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == wanted));
         let (shown, url) = found.ok_or_else(|| Refusal::not_found(&media))?;
-        // Without .json Twilio sends on to where the medium is.
+        // Without .json Twilio redirects to the URL of the medium.
         Ok(if media.ends_with(".json") {
             Json(shown).into_response()
         } else {

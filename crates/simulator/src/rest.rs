@@ -1,4 +1,4 @@
-//! Twilio's REST as its SDKs call it: who may, which path is what, and how answers look.
+//! Twilio's REST API as its SDKs call it: authentication, paths, and the format of answers.
 //!
 //! Sources: Twilio's OpenAPI (twilio_api_v2010.json, twilio_content_v1.json).
 
@@ -24,7 +24,7 @@ use super::request::Request;
 use super::resources;
 use crate::state::{Account, Shared, fresh_sid, now_ms};
 
-/// How long a request without an answer is kept waiting.
+/// Time until a request without an answer is closed.
 const SILENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn router() -> Router<Arc<Shared>> {
@@ -46,7 +46,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .fallback(async |uri: Uri| refused(&Refusal::not_found(uri.path())))
 }
 
-/// An answer in JSON.
+/// Answer in JSON.
 pub(super) struct Json(pub(super) Value);
 
 impl IntoResponse for Json {
@@ -127,7 +127,8 @@ async fn fetch(
     finish(&shared, "fetch", answer)
 }
 
-/// `Body=` takes the text out, `Status=canceled` cancels what is scheduled; there is nothing else to change.
+/// Updates a message: an empty `Body` removes the text, `Status=canceled` cancels a scheduled message; no other changes
+/// exist.
 async fn update(
     State(shared): App,
     Path((account, sid)): Path<(String, String)>,
@@ -231,7 +232,7 @@ async fn content_list(State(shared): App, uri: Uri, headers: HeaderMap) -> Respo
     finish(&shared, "content", answer)
 }
 
-/// How many are asked for, and which of the pages of so many.
+/// Returns the page size and the page number of a query.
 fn contents_page(query: &str) -> Result<(usize, usize), Refusal> {
     let (mut size, mut number) = (PAGE.0, 0);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -274,7 +275,8 @@ async fn content_approval(
     finish(&shared, "content", answer)
 }
 
-/// The account that calls: by its SID and auth token or by an API key; of the path's account, if there is one.
+/// Returns the account that calls, by its SID and auth token or by an API key; it must be the account of the path, if there
+/// is one.
 pub(super) fn allowed<'a>(
     shared: &'a Shared,
     headers: &HeaderMap,

@@ -9,41 +9,41 @@ use tokio::sync::Notify;
 
 use super::{content::Content, ledger::Ledger, limit::Limit};
 
-/// An account that may call.
+/// Account with access to the simulator.
 #[derive(Clone)]
 pub struct Account {
-    /// `AC..`
+    /// Account SID, `AC..`.
     pub sid: String,
-    /// What it signs webhooks with; also a password.
+    /// Auth token: signs webhooks, and is a password.
     pub auth_token: String,
     /// API keys: `SK..` and its secret.
     pub api_keys: Vec<(String, String)>,
 }
 
-/// What may be chosen.
+/// Settings of the simulator.
 #[derive(Clone)]
 pub struct Settings {
-    /// Who may call.
+    /// Accounts with access.
     pub accounts: Vec<Account>,
-    /// Templates.
+    /// Catalogue of templates.
     pub catalogue: Vec<Content>,
-    /// Milliseconds from one status of a message to the next.
+    /// Time from one status of a message to the next, in milliseconds.
     pub step_ms: u32,
-    /// How many times as fast as Twilio's what takes time is over.
+    /// Speed factor for everything that takes time.
     pub speed: u32,
-    /// Requests of an account that are answered in a second; 0: all.
+    /// Requests per second and account; 0 disables the limit.
     pub requests_per_second: u32,
-    /// Messages a sender sends in a second.
+    /// Messages per second and sender.
     pub mps: u32,
-    /// How long it takes to answer a request for a message, in milliseconds; the message is there after half of it.
+    /// Time to answer a request for a message, in milliseconds; the message exists after half of it.
     pub latency_ms: u32,
-    /// Messages that are remembered.
+    /// Largest number of stored messages.
     pub capacity: usize,
-    /// Whether a free text to WhatsApp needs a message of that person within 24 hours.
+    /// True if a free text to WhatsApp needs a message of the contact within 24 hours.
     pub windows: bool,
-    /// Where people's messages are told.
+    /// Webhook URL for inbound messages.
     pub inbound_url: String,
-    /// Where they are told when that fails.
+    /// Webhook URL that is called if the first one fails.
     pub inbound_fallback_url: Option<String>,
 }
 
@@ -52,11 +52,11 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) ledger: Mutex<Ledger>,
     pub(crate) limit: Mutex<Limit>,
-    /// Something was put on the agenda.
+    /// Notified when a step is added to the agenda.
     pub(crate) planned: Notify,
     pub(crate) client: reqwest::Client,
     pub(crate) counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
-    /// What `/simulator/contents` has not taken away.
+    /// Current catalogue, as changed by `/simulator/contents`.
     pub(crate) catalogue: Mutex<Vec<Content>>,
 }
 
@@ -93,10 +93,10 @@ pub(crate) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// A prefix and 32 random hexadecimal digits.
+/// Returns a prefix and 32 random hexadecimal digits.
 pub(crate) fn fresh_sid(prefix: &str) -> String {
     let mut bytes = [0_u8; 16];
-    // Without randomness of the system nothing else here would work either; the time still tells SIDs apart.
+    // The rest of the program fails as well without the system's randomness; the time still distinguishes SIDs.
     if getrandom::fill(&mut bytes).is_err() {
         bytes = jiff::Timestamp::now().as_nanosecond().to_be_bytes();
     }

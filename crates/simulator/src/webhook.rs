@@ -1,10 +1,10 @@
-//! Webhooks as Twilio sends them, made from nothing but a MessageSid: the same SID makes the same message, so
-//! that one can be repeated from another terminal.
+//! Webhooks in Twilio's format, derived from a MessageSid alone: the same SID gives the same message, so that it can be
+//! repeated from another terminal.
 //!
-//! Decides: which parameters each kind has, and how method, URL, headers and body are put together and signed.
-//! Source: twilio.com/docs/messaging/guides/webhook-request and .../track-outbound-message-status.
+//! Decides: the parameters of each kind, and how method, URL, headers and body are built and signed. Source:
+//! twilio.com/docs/messaging/guides/webhook-request and .../track-outbound-message-status.
 //!
-//! Must not know: where it is sent, what is printed.
+//! Must not know: the receiver, what is printed.
 
 use form_urlencoded::Serializer;
 use twilio_edge_filter::form::Form;
@@ -12,15 +12,15 @@ use twilio_edge_filter::signature::{Key, Payload, hash_body, sign};
 
 use twilio_edge_domain::{contact, dropin::resource::segments};
 
-/// The header of the signature.
+/// Header of the signature.
 pub const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
 
-/// A customer of ours, in the range of numbers that belong to nobody.
+/// Number of a contact, in the range of numbers reserved for fiction.
 const CUSTOMER: &str = "+14155550123";
-/// Our sender: Twilio's WhatsApp sandbox has this number.
+/// Our sender: the number of Twilio's WhatsApp sandbox.
 const SENDER: &str = "+14155238886";
 
-/// The channel a message travels on.
+/// Channel of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Channel {
     /// WhatsApp.
@@ -29,12 +29,12 @@ pub enum Channel {
     Sms,
 }
 
-/// Who the message is between and which one it is.
+/// Identity of a message: its account, SID, channel and addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// `AC` and 32 hex digits.
+    /// Account SID: `AC` and 32 hexadecimal digits.
     pub account_sid: &'a str,
-    /// `SM` or `MM` and 32 hex digits.
+    /// Message SID: `SM` or `MM` and 32 hexadecimal digits.
     pub message_sid: &'a str,
     /// Channel of the message.
     pub channel: Channel,
@@ -44,11 +44,11 @@ pub struct Message<'a> {
     pub to: Option<&'a str>,
 }
 
-/// Names and values, in the order sent.
+/// Names and values, in the order of sending.
 pub type Parameters = Vec<(String, String)>;
 
 impl Message<'_> {
-    /// Somebody writes to us.
+    /// Returns the parameters of an inbound message.
     pub fn inbound(&self, body: &str, media: u32) -> Parameters {
         let (from, to) = self.addresses(CUSTOMER, SENDER);
         let segments = if self.channel == Channel::Sms { segments(body) } else { 1 };
@@ -73,13 +73,13 @@ impl Message<'_> {
                     ("MessageType", if media == 0 { "text" } else { "image" }),
                     ("ReferralNumMedia", "0"),
                 ]));
-                // Whoever has a user id only has no number that could be named.
+                // A contact with only a user id has no number.
                 parameters.extend(self::parameters([match contact::user_id(&from) {
                     Some(_) => ("ExternalUserId", from.as_str()),
                     None => ("WaId", digits),
                 }]));
             }
-            // Often empty in truth, and part of the signature all the same.
+            // These parameters are often empty in real webhooks, and still part of the signature.
             Channel::Sms => parameters.extend(self::parameters([
                 ("ToCountry", "US"),
                 ("ToState", ""),
@@ -104,7 +104,7 @@ impl Message<'_> {
         parameters
     }
 
-    /// A message of ours has got somewhere. `sent_at` is Twilio's YYMMDDhhmm.
+    /// Returns the parameters of a status callback. `sent_at` has Twilio's format YYMMDDhhmm.
     pub fn status(&self, status: &str, error_code: Option<&str>, sent_at: &str) -> Parameters {
         let (from, to) = self.addresses(SENDER, CUSTOMER);
         let mut parameters = parameters([
@@ -143,7 +143,7 @@ impl Message<'_> {
         parameters
     }
 
-    /// A call: signed by Twilio like everything else, but no message.
+    /// Returns the parameters of a call: signed by Twilio like all webhooks, but no message.
     pub fn call(&self) -> Parameters {
         let (from, to) = (self.from.unwrap_or(CUSTOMER), self.to.unwrap_or(SENDER));
         parameters([
@@ -168,13 +168,13 @@ impl Message<'_> {
         (address(self.from, from), address(self.to, to))
     }
 
-    /// A SID of another resource of this message.
+    /// Returns the SID of another resource of this message.
     fn derived_sid(&self, prefix: &str, index: u32) -> String {
         derived_sid(self.message_sid, prefix, index)
     }
 }
 
-/// A SID of another resource of a message.
+/// Returns the SID of another resource of a message.
 pub(crate) fn derived_sid(message_sid: &str, prefix: &str, index: u32) -> String {
     let hash = hash_body(format!("{message_sid}{prefix}{index}").as_bytes());
     prefix.chars().chain(hash.chars().take(32)).collect()
@@ -184,7 +184,7 @@ fn parameters<const N: usize>(pairs: [(&str, &str); N]) -> Parameters {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// As Twilio masks the recipient: the last four digits as X.
+/// Masks the recipient as Twilio does: the last four digits become X.
 fn masked(address: &str) -> String {
     let digits = address.split_once(':').map_or(address, |(_, digits)| digits);
     let shown = digits.chars().count().saturating_sub(4);
@@ -199,18 +199,18 @@ pub fn set(parameters: &mut Parameters, name: &str, value: &str) {
     }
 }
 
-/// What goes into a request besides its URL.
+/// Content of a request besides its URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Parameters in the query.
     Get(Parameters),
     /// Parameters in the body.
     Post(Parameters),
-    /// A body that is no form, bound to the URL by its hash.
+    /// Body that is no form; its hash in the URL binds it to the signature.
     Json(String),
 }
 
-/// A signed request, wherever it goes.
+/// Signed request, independent of its receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// HTTP method.
@@ -224,8 +224,8 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// Signs `content` for `origin` and `target` (path and query). `event` names what happened: every attempt
-    /// to tell of it carries the same idempotency token, as Twilio's do.
+    /// Signs `content` for `origin` and `target` (path and query). `event` names the event: every attempt to report it
+    /// carries the same idempotency token, as Twilio's attempts do.
     pub fn new(origin: &str, target: &str, content: Content, key: &Key, event: &str) -> Self {
         let mut target = target.to_owned();
         let mut headers =
@@ -266,7 +266,7 @@ fn append_query(target: &mut String, query: &str) {
     target.push_str(query);
 }
 
-/// A UUID in form.
+/// Returns a token in the format of a UUID.
 fn idempotency_token(event: &str) -> String {
     let digits: Vec<char> = hash_body(event.as_bytes()).chars().take(32).collect();
     let mut token = String::with_capacity(36);
@@ -294,7 +294,7 @@ mod tests {
         Message { account_sid: ACCOUNT, message_sid: SID, channel, from: None, to: None }
     }
 
-    /// What the filter makes of a request.
+    /// Returns the filter's result for a request.
     fn judge(signed: &Signed, class: Class) -> Webhook {
         let key = Key::auth_token("test", "secret").unwrap();
         let header = |name: &str| {
