@@ -157,7 +157,7 @@ mod tests {
     }
 
     proptest! {
-        /// For any cells, the output has as many lines and cells as rows and columns, none is a formula, and each is the
+        /// The output has as many lines and cells as rows and columns, none is a formula, and each is the
         /// escaped text except for one apostrophe.
         #[test]
         fn tsv_of_any_text_has_a_cell_for_each(

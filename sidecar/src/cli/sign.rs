@@ -73,7 +73,7 @@ enum Kind {
         /// Error code of a failure
         #[arg(long)]
         error_code: Option<String>,
-        /// All of queued, sent, delivered, read; for SMS without the last
+        /// Send queued, sent, delivered and read in turn; SMS has no read
         #[arg(long)]
         sequence: bool,
         #[command(flatten)]

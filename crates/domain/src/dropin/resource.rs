@@ -34,7 +34,7 @@ pub struct Known<'a> {
     pub error_code: Option<u32>,
     /// Reason of the failure in words.
     pub reason: &'a str,
-    /// Whether the request asked for a later send time.
+    /// True if the request asked for a later send time.
     pub is_scheduled: bool,
     /// Creation time, in milliseconds since 1970.
     pub created_ms: i64,
@@ -50,7 +50,7 @@ pub fn of(known: &Known<'_>) -> Value {
         |name: &str| pairs.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str());
     let media = pairs.iter().filter(|(name, _)| name == "MediaUrl").count();
     let (from, service) = (get("From"), get("MessagingServiceSid"));
-    // As Twilio counts: 0 until the Messaging Service has selected a sender.
+    // Twilio counts 0 segments until the Messaging Service has selected a sender.
     let segments = match (known.form, from) {
         ("", _) => None,
         (_, None) => Some(0),

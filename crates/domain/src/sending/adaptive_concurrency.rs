@@ -286,7 +286,7 @@ mod tests {
     }
 
     proptest! {
-        /// For any sequence of answers the limit stays at or above the floor and at or below the maximum.
+        /// The limit stays at or above the floor and at or below the maximum for any sequence of answers.
         #[test]
         fn limit_stays_within_its_bounds(most in 0usize..40, floor in 0usize..50, reserve in 0usize..9,
             told in prop::collection::vec((0u8..3, 0usize..9), 0..300)) {

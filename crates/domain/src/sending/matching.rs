@@ -73,13 +73,13 @@ pub enum Match {
 /// Extent and time of the lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether the list was read back to [`FAR_MS`] before the attempt.
+    /// True if the list was read back to [`FAR_MS`] before the attempt.
     pub is_whole: bool,
     /// Begin of the lookup, in milliseconds since 1970.
     pub at_ms: i64,
     /// Time from which an absence counts as proof, in milliseconds since 1970; `None` if it never does.
     pub absent_from_ms: Option<i64>,
-    /// Whether another `unknown` message of ours may be the one in the list.
+    /// True if another `unknown` message of ours may be the one in the list.
     pub has_like: bool,
 }
 

@@ -41,7 +41,7 @@ pub enum Meaning {
         reason: String,
         /// Pause that Twilio asks for.
         retry_after: Option<Duration>,
-        /// Whether Twilio throttles us.
+        /// True if Twilio throttles us.
         is_throttled: bool,
     },
     /// Twilio examined the message and refused it.

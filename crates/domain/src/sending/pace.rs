@@ -171,7 +171,7 @@ mod tests {
     }
 
     proptest! {
-        /// For any sequence of requests, no span grants more than its rate and one bucket; and no token is withheld.
+        /// No span grants more than its rate and one bucket; and no token is withheld.
         #[test]
         fn a_sender_is_never_faster_than_its_rate_nor_slower(
             rate in 1u32..200,

@@ -161,7 +161,7 @@ pub enum Actor {
 pub struct Verdict {
     /// Rule.
     pub rule: Rule,
-    /// Whether the rule allows the message.
+    /// True if the rule allows the message.
     pub ok: bool,
     /// Code of the refusal.
     pub code: Option<Code>,
@@ -177,7 +177,7 @@ pub struct Verdict {
 /// Facts beside the request.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
-    /// Whether the account has credentials.
+    /// True if the account has credentials.
     pub has_credentials: bool,
     /// Routes of the account.
     pub routes: &'a Routes,

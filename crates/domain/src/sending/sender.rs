@@ -38,13 +38,13 @@ pub fn sender(text: &str, channel: Option<&str>) -> Result<Sender, String> {
     Address::given(text, channel, None).map(Sender::From)
 }
 
-/// Whether the text is the SID of a Messaging Service: `MG` and 32 hexadecimal digits.
+/// Returns whether the text is the SID of a Messaging Service: `MG` and 32 hexadecimal digits.
 pub fn is_service(text: &str) -> bool {
     text.strip_prefix("MG")
         .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Whether the text is an alphanumeric sender id: up to 11 characters, at least one of them a letter.
+/// Returns whether the text is an alphanumeric sender id: up to 11 characters, at least one of them a letter.
 pub fn is_alphanumeric_id(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || ID_MARKS.contains(&byte);
     (1..=LONGEST_ID).contains(&text.len())
@@ -52,7 +52,7 @@ pub fn is_alphanumeric_id(text: &str) -> bool {
         && text.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
-/// Whether the text is a short code.
+/// Returns whether the text is a short code.
 pub fn is_short_code(text: &str) -> bool {
     SHORT_CODE.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }

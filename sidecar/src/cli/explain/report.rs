@@ -17,7 +17,7 @@ pub(super) const SCHEMA: u32 = 1;
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) schema: u32,
-    /// Whether the filter accepts the signature as it is.
+    /// True if the filter accepts the signature as it is.
     pub(super) matches: bool,
     /// Reason of the filter, if it refuses.
     pub(super) reason: Option<&'static str>,
@@ -35,7 +35,7 @@ pub(super) struct Report {
     pub(super) signed: Option<Signed>,
     /// Number of computed signatures.
     pub(super) tried: usize,
-    /// Whether the search was complete, or was stopped at its limits.
+    /// True if the search was complete, or was stopped at its limits.
     pub(super) complete: bool,
     pub(super) shape: Shape,
     pub(super) route: RouteVerdict,

@@ -38,7 +38,7 @@ pub(super) struct RouteVerdict {
     /// Place of the route in the filter's configuration, as `routes[0]`; none if the configuration is not given, or if no route
     /// guards the path.
     pub(super) route: Option<String>,
-    /// Whether the route accepts both; none if `route` is none or its mode is off.
+    /// True if the route accepts both; none if `route` is none or its mode is off.
     pub(super) accepted: Option<bool>,
     /// Refusals: of the route, or of one that sets neither `methods` nor `bodies`.
     pub(super) refusals: Vec<RouteRefusal>,

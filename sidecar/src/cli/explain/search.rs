@@ -68,7 +68,7 @@ pub(super) struct Outcome {
     pub(super) found: Option<Found>,
     /// Number of computed signatures.
     pub(super) tried: usize,
-    /// Whether all variants were tried.
+    /// True if all variants were tried.
     pub(super) complete: bool,
 }
 

@@ -78,7 +78,7 @@ impl Edge {
             request = request.header("Host", host);
         }
         let started = Instant::now();
-        // With an empty body, a GET would be sent as a GET with a body.
+        // Given an empty body, a GET would be sent as a GET with a body.
         let sent = if signed.method == "POST" {
             request.body(signed.body.clone()).map(|request| self.agent.run(request))
         } else {
