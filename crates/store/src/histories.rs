@@ -1,7 +1,7 @@
-//! What the ledger tells of messages: one, or those of an account by number, time and status, page by page, the latest
-//! first. Reads only, and beside a running sidecar. An index leads to the webhooks of a person, of one of our numbers or
-//! of an account; whether a message is what was asked for is decided on the message, all of whose webhooks are one range of the
-//! ledger's key. Every question is about one account, and no answer has anything of another.
+//! Message histories: one message, or those of an account by number, time and status, page by page, latest first. The
+//! module only reads, and works beside a running sidecar. An index leads to the webhooks of a contact, of one of our
+//! numbers or of an account. The search conditions are then checked on the whole message, whose webhooks are one range of
+//! the ledger's key. Every query is about one account, and no result contains data of another.
 
 mod contact;
 mod permissions;
@@ -29,39 +29,42 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::{config, metrics::Connections};
 
-/// Webhooks read at a time.
+/// Number of webhooks per read.
 const STEP: usize = 200;
 
-/// Webhooks looked at for one page: a status that is rare must not make one question read a whole ledger.
+/// Maximum number of webhooks examined for one page, so that a search for a rare status does not read a whole ledger.
 const LOOKED_AT: usize = 10_000;
 
-/// The migration that made what is asked for here.
+/// Migration that created the columns and indexes of these queries.
 const NEEDED: i64 = 39;
 
 const MIGRATE: &str =
     "to tell: its tables are not up to date; run `twilio-edge migrate`, or start a sidecar on it";
 
-/// The ledger, open for questions; each is given up after a time.
+/// The ledger, opened for queries; each query has a timeout.
 #[derive(Debug, Clone)]
 pub struct Histories {
     reader: Reader,
     timeout: Duration,
 }
 
-/// Everything heard of some messages, by message.
+/// All recorded webhooks of some messages, by message SID.
 type Stories = BTreeMap<String, Vec<RecordedWebhook>>;
 
-/// Some of what was asked for.
+/// One page of results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The latest first. May be fewer than asked for, though there are more.
+    /// Results, latest first. A page may have fewer than requested although more follow.
     pub found: Vec<T>,
-    /// Where to go on; none when there is no more.
+    /// Position of the next page; `None` at the end.
     pub next: Option<Cursor>,
 }
 
 impl Histories {
-    /// Opens the ledger for reading: changes nothing, and does not mind the sidecar that has it.
+    /// Opens the ledger read-only, beside the sidecar that uses it.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or its schema is too old.
     pub async fn open(settings: &config::Database) -> Result<Histories, StoreError> {
         let reader = Reader::open(settings).await?;
         let timeout = Duration::from_millis(settings.read_timeout_ms);
@@ -72,17 +75,20 @@ impl Histories {
         }
     }
 
-    /// How many connections it has.
+    /// Returns the connection counts.
     pub fn connections(&self) -> Connections {
         self.reader.connections()
     }
 
-    /// Ends its connections.
+    /// Closes the connections.
     pub async fn close(&self) {
         self.reader.close().await;
     }
 
-    /// One message of an account.
+    /// Returns one message of an account.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn message(
         &self,
         account_sid: &str,
@@ -92,7 +98,10 @@ impl Histories {
         Ok(found?.remove(message_sid).and_then(Message::of))
     }
 
-    /// Messages, by when they were first heard of.
+    /// Returns a page of messages, by the time of their first webhook.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or a read fails.
     pub async fn messages(&self, search: &Search) -> Result<Page<Message>, StoreError> {
         self.bounded(async {
             let search = self.with_contacts(search).await?;
@@ -101,7 +110,10 @@ impl Histories {
         .await
     }
 
-    /// Webhooks, by when they were heard.
+    /// Returns a page of webhooks, by the time of their arrival.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or a read fails.
     pub async fn events(&self, search: &Search) -> Result<Page<RecordedWebhook>, StoreError> {
         self.bounded(async {
             let search = self.with_contacts(search).await?;
@@ -113,7 +125,10 @@ impl Histories {
         .await
     }
 
-    /// One webhook, by what makes it this one and no other; of an account, if that is said.
+    /// Returns the webhook with this dedupe key. With an account, only if it belongs to that account.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn event(
         &self,
         account_sid: Option<&str>,
@@ -135,7 +150,7 @@ impl Histories {
         }
     }
 
-    /// The webhooks of one message, which are few.
+    /// Returns the webhooks of one message, which are few.
     async fn events_of(
         &self,
         search: &Search,
@@ -159,8 +174,8 @@ impl Histories {
         Ok(Page { next: found.last().filter(|_| more).map(place), found })
     }
 
-    /// Walks step by step until a page is full; `list` makes of each webhook what is listed in its place, if anything,
-    /// of the stories of the step's messages where these are `told`.
+    /// Reads step by step until a page is full. `list` maps each webhook to its result, if it has one. With `told`, it also
+    /// gets all webhooks of the step's messages.
     async fn page<T>(
         &self,
         search: &Search,
@@ -195,7 +210,7 @@ impl Histories {
         Ok(page)
     }
 
-    /// Webhooks that may be what is asked for, from a place on.
+    /// Returns the webhooks from a position on that may match the search.
     async fn walk(
         &self,
         search: &Search,
@@ -203,7 +218,7 @@ impl Histories {
     ) -> Result<Vec<RecordedWebhook>, StoreError> {
         let number = [&search.to, &search.from, &search.number].into_iter().flatten().next();
         let Cursor::Event { heard_ms, key } = from else { return Ok(Vec::new()) };
-        // Under every spelling and id of the contact; a webhook with two of them is found twice.
+        // The search covers every spelling and id of the contact; a webhook with two of them is found twice.
         let numbers = number.map(|number| {
             let also = number.also.iter().map(|also| Cow::Borrowed(also.as_str()));
             phone::spellings(&number.number).into_iter().chain(also).collect::<BTreeSet<_>>()
@@ -231,14 +246,14 @@ impl Histories {
         Ok(step)
     }
 
-    /// Everything heard of these messages.
+    /// Returns all recorded webhooks of these messages.
     async fn read_all(
         &self,
         account_sid: &str,
         message_sids: BTreeSet<&str>,
     ) -> Result<Stories, StoreError> {
-        // What has the key's own separator in it is nobody's id, and must not reach into another's range; nor is NUL,
-        // which PostgreSQL does not take.
+        // An id with the key's separator in it does not exist, and must not reach into the range of another id. The same
+        // applies to NUL, which PostgreSQL refuses.
         let strange = |sid: &str| sid.contains([':', '\0']);
         let sids = message_sids.into_iter().filter(|sid| !strange(sid));
         let ranges: Vec<Range> = match strange(account_sid) {

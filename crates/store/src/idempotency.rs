@@ -1,5 +1,5 @@
-//! Requests that came with an `Idempotency-Key`, as the database has them: taken by one copy at a time, and answered once, in
-//! a transaction of its own or in that of what the request changes. What a copy is to be told is the domain's business.
+//! Requests with an `Idempotency-Key` in the database. One copy at a time executes a request. Its response is stored once,
+//! in a transaction of its own or in that of the request's change. The domain decides what a copy gets.
 
 use crate::statements::IdempotencyStatements;
 use std::{future::Future, time::Duration};
@@ -13,55 +13,56 @@ use crate::{
 };
 use twilio_edge_domain::idempotency::{Answer, Headers, Key, Known, State, Verdict, judge};
 
-/// How many rows go at a time once nobody is to be answered from them any more: `$1` now, `$2` how many.
+/// Deletes expired keys: `$1` is now, `$2` the maximum number of rows.
 pub(super) const FORGET_KEYS: &str = "
     DELETE FROM idempotency_keys WHERE (tenant, principal, idempotency_key) IN
         (SELECT tenant, principal, idempotency_key FROM idempotency_keys WHERE expires_at_ms <= $1 LIMIT $2)";
 
-/// A request that is to be carried out once, and whose.
+/// Request to execute once, with its caller.
 #[derive(Debug, Clone)]
 pub struct Once {
-    /// The account the caller is bound to, if they are.
+    /// Account that the caller is bound to, if any.
     pub tenant: Option<String>,
-    /// Who calls.
+    /// Caller.
     pub principal: String,
-    /// What they call this request.
+    /// Idempotency key of the request.
     pub key: Key,
-    /// What it asks for ([`twilio_edge_domain::idempotency::fingerprint`]).
+    /// Fingerprint of the request's content ([`twilio_edge_domain::idempotency::fingerprint`]).
     pub fingerprint: String,
 }
 
-/// The right to carry a request out, for a while. Whoever lost it changes nothing: [`finish`] fails then.
+/// Right to execute a request for a limited time. A caller that has lost it cannot change anything: [`finish`] fails.
 #[derive(Debug, Clone)]
 pub struct Turn {
     row: HeldRow,
-    /// As of when to carry it out, in milliseconds since 1970: a copy of one that was cut short does the same as that.
+    /// Time at which the request takes effect, in milliseconds since 1970. A copy of an interrupted request uses the same
+    /// time.
     pub as_of_ms: i64,
 }
 
-/// What to do with a request.
+/// Decision about a request.
 #[derive(Debug, Clone)]
 pub enum Admission {
-    /// Carry it out.
+    /// The caller executes the request.
     Ours(Turn),
-    /// Answer what was answered.
+    /// The caller returns the stored response.
     Answered(Answer),
-    /// Somebody carries a copy of it out.
+    /// Another copy of the request is running.
     Running,
-    /// The key is another request's.
+    /// The key belongs to a different request.
     Other,
 }
 
-/// A request that was carried out, and what was answered.
+/// Executed request with its response.
 #[derive(Debug, Clone)]
 pub struct Done {
-    /// The right to have done so.
+    /// The right under which it was executed.
     pub turn: Turn,
-    /// Without what nobody is told twice.
+    /// Response without the parts that are returned only once.
     pub answer: Answer,
 }
 
-/// The keys of one database.
+/// The idempotency keys of one database.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
     database: Database,
@@ -70,7 +71,7 @@ pub struct Idempotency {
     keep_ms: i64,
 }
 
-/// The name of a row, and who holds it.
+/// Name of a row, and its owner.
 #[derive(Debug, Clone, Serialize)]
 struct HeldRow {
     tenant: String,
@@ -135,7 +136,7 @@ struct AnsweredRow {
 }
 
 impl Idempotency {
-    /// `hold` is longer than any request is carried out; an answer is told again for `keep`.
+    /// Creates the store. `hold` must be longer than any request runs; a response is replayed for `keep`.
     pub(super) fn of(
         database: Database,
         timeout: Duration,
@@ -146,7 +147,10 @@ impl Idempotency {
         Idempotency { database, timeout, hold_ms: ms(hold), keep_ms: ms(keep) }
     }
 
-    /// Takes a request, unless another copy of it has it or had it.
+    /// Takes a request, unless another copy of it is running or has completed.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn take(&self, once: &Once, now_ms: i64) -> Result<Admission, StoreError> {
         let held = HeldRow {
             tenant: once.tenant.clone().unwrap_or_default(),
@@ -156,7 +160,7 @@ impl Idempotency {
         };
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Process).await?;
-            // There may be no row yet to lock.
+            // The row may not exist yet, so the key itself is locked.
             let name =
                 serde_json::json!([held.tenant, held.principal, held.idempotency_key]).to_string();
             tx.execute(self.database.statements().lock_keys, &[format!("idempotency:{name}")])
@@ -184,7 +188,10 @@ impl Idempotency {
         .await
     }
 
-    /// Writes down what was answered, for what was not written in the transaction of its effect.
+    /// Stores the response of a request that was not completed in the transaction of its change.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn answer(&self, done: &Done) -> Result<(), StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
@@ -194,12 +201,18 @@ impl Idempotency {
         .await
     }
 
-    /// Gives a request back of which nothing was done: its key is as if it had never been used.
+    /// Releases a request that had no effect; its key is free again.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn give_up(&self, turn: &Turn) -> Result<(), StoreError> {
         self.end(self.statements().give_up, turn).await
     }
 
-    /// Gives a request back of which nobody knows how much was done: its next copy is carried out, as of the same time.
+    /// Releases a request whose effect is unknown; the next copy executes it, as of the same time.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn let_go(&self, turn: &Turn) -> Result<(), StoreError> {
         self.end(self.statements().let_go, turn).await
     }
@@ -228,8 +241,8 @@ impl Idempotency {
     }
 }
 
-/// Writes down, in the transaction of what a request changes, that it is done: both count, or neither. Who does not hold the
-/// request any more is refused, and must not commit.
+/// Stores the response in the transaction of the request's change: both are committed, or neither. Fails if the caller no
+/// longer holds the request; the caller must then not commit.
 pub(super) async fn finish(
     tx: &mut Transaction,
     statements: &IdempotencyStatements,

@@ -1,6 +1,5 @@
-//! The ledger in PostgreSQL: how it is reached, and every statement. Rows are always locked
-//! in the order of their key, so that two batches cannot wait for each other. What the rows mean is the ledger's
-//! business.
+//! The ledger in PostgreSQL: the connections, and every statement. Rows are always locked in key order, so that two batches
+//! cannot wait for each other. This module must not know what the rows mean.
 
 use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 
@@ -28,16 +27,16 @@ use crate::{
 };
 use twilio_edge_platform::config;
 
-/// How long to leave a server alone that is not up yet.
+/// Delay before another attempt to reach a server that is not up yet.
 const RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
-    /// A commit survives the end of our process, but not of the server's within its next write (`synchronous_commit`).
+    /// A commit survives the end of our process, but not a server crash before its next WAL write (`synchronous_commit`).
     pub(super) quick: PgPool,
     /// A commit survives both.
     pub(super) durable: PgPool,
-    /// What the main path asks with, and what it writes with.
+    /// Connections of the main path: one cache for reads, one for writes.
     pub(super) asking: Arc<ConnectionCache>,
     pub(super) writing: Arc<ConnectionCache>,
 }
@@ -71,8 +70,8 @@ impl Postgres {
     }
 }
 
-/// Whether all migrations we have were applied. The migrator would find so too, but begins with a statement that only who may
-/// make tables is allowed.
+/// Returns whether all our migrations were applied. The migrator would find out too, but its first statement requires the
+/// permission to create tables.
 async fn is_up_to_date(connection: &mut PgConnection, migrator: &Migrator) -> bool {
     const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
     let applied = sqlx::query_as(APPLIED).fetch_all(connection).await;
@@ -84,7 +83,7 @@ async fn is_up_to_date(connection: &mut PgConnection, migrator: &Migrator) -> bo
     migrator.iter().all(|one| is_applied(one.version, one.checksum.as_ref()))
 }
 
-/// Connections that can only look. The server gives a question up soon after we do.
+/// Opens read-only connections. The server cancels a query soon after our own timeout.
 pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgPool, StoreError> {
     let limit_ms = settings.read_timeout_ms.saturating_mul(2).to_string();
     let options = PgConnectOptions::from_str(settings.url.expose())
@@ -101,7 +100,7 @@ pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgPool, 
         .connect_lazy_with(options))
 }
 
-/// The first connection: a server that is still starting is waited for, one that refuses us is not.
+/// Opens the first connection. Waits for a server that is still starting, but not for one that refuses us.
 async fn reach(options: &PgConnectOptions, deadline: Instant) -> Result<PgConnection, StoreError> {
     loop {
         let (failure, is_refusal) = match tokio::time::timeout_at(deadline, options.connect()).await
@@ -117,8 +116,8 @@ async fn reach(options: &PgConnectOptions, deadline: Instant) -> Result<PgConnec
     }
 }
 
-/// Whether a server says no that is there. One that starts, recovers from a crash or shuts down says so by a code of class 57P,
-/// in words of any language.
+/// Returns whether a running server refused us. A server that starts, recovers from a crash or shuts down reports a code of
+/// class 57P, with a text in any language.
 fn refuses(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| !code.starts_with("57P"))
@@ -130,7 +129,7 @@ fn pool(
     connections: u32,
     synchronous_commit: &'static str,
 ) -> PgPool {
-    // We stop waiting after timeout_ms; the server must not go on for much longer with what nobody waits for.
+    // We stop waiting after timeout_ms; the server must not work much longer on an abandoned statement.
     let limit_ms = timeout_ms.saturating_mul(2);
     PgPoolOptions::new()
         .max_connections(connections)
@@ -143,8 +142,8 @@ fn pool(
         })
         .after_connect(move |connection, _| {
             Box::pin(async move {
-                // Every statement here looks rows up by a key. Its plan must not be made again for each batch, nor be
-                // a scan because the table was small when it was made.
+                // Every statement here looks rows up by a key. PostgreSQL must not plan it again for each batch, nor choose
+                // a scan because the table was small at the time of planning.
                 let settings = format!(
                     "SET synchronous_commit = {synchronous_commit}; SET statement_timeout = {limit_ms}; \
                      SET idle_in_transaction_session_timeout = {limit_ms}; \
@@ -203,7 +202,7 @@ const KEEP_EVENTS: &str = concat!(
     merge!("least", "greatest", "$20")
 );
 
-/// The rows come in the order of their keys, and are locked in it.
+/// Writes events, which must be in key order; the rows are locked in that order.
 pub(super) async fn keep_events(
     executor: impl PgExecutor<'_>,
     events: &[Event<'_>],
@@ -215,7 +214,7 @@ pub(super) async fn keep_events(
     let number = |column: fn(&Event<'_>) -> Option<i64>| -> Vec<Option<i64>> {
         events.iter().map(column).collect()
     };
-    // Room for all of it at once: growing would copy some hundred kilobytes several times.
+    // Allocates everything at once: growing would copy some hundred kilobytes several times.
     let lengths = events.iter().flat_map(|event| event.texts()).flatten().map(str::len);
     let bytes = lengths.sum::<usize>().saturating_add(events.len().saturating_mul(200));
     let mut arguments = PgArguments::default();
@@ -245,8 +244,8 @@ pub(super) async fn keep_events(
     Ok(())
 }
 
-/// A page of an account's suppressions, from a place on. The page is read in the order of an index up to its limit (LATERAL):
-/// joined with what is asked for, the whole account would be read and sorted, since any JSON is expected to have a hundred rows.
+/// Page of an account's suppressions from a position on. LATERAL makes PostgreSQL read the page in index order up to its
+/// limit. With a plain join it would read and sort the whole account, because it expects a hundred rows of any JSON.
 macro_rules! suppressions_after {
     ($source:literal) => {
         concat!(
@@ -271,7 +270,7 @@ macro_rules! suppressions_after {
 pub(super) const STATEMENTS: Statements = Statements {
     begin: "BEGIN",
 
-    // There may be no row yet to lock, so the key itself is locked, in one order for all.
+    // The rows may not exist yet, so the keys themselves are locked, always in the same order.
     lock_keys: "
         SELECT count(pg_advisory_xact_lock(hash)) FROM (
             SELECT hashtextextended(key, 0) AS hash FROM json_array_elements_text($1::json) AS key ORDER BY 1
@@ -335,7 +334,7 @@ pub(super) const STATEMENTS: Statements = Statements {
                 AS asked(account_sid text, part text, through_ms bigint, through_key text)
             WHERE retention.account_sid = asked.account_sid AND retention.part = asked.part",
 
-        // In the order in which they are locked elsewhere.
+        // The same order as in the other statements that lock these rows.
         rewind: "
             UPDATE retention SET through_ms = late.at_ms - 1, through_key = ''
             FROM (SELECT account_sid, part, asked.at_ms
@@ -373,7 +372,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             ORDER BY nth
             ON CONFLICT (sink, delivery_id) DO NOTHING",
 
-        // The update that changes nothing takes the row's lock: a courier that is about to drop the lane waits for us.
+        // The update that changes nothing locks the row: a delivery worker that is about to drop the lane waits for us.
         open_lanes: "
             INSERT INTO lanes (sink, lane, due_at_ms)
             SELECT DISTINCT ON (sink COLLATE \"C\", lane COLLATE \"C\") sink, lane, recorded_at_ms
@@ -519,7 +518,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM json_to_recordset($1::json) AS asked(id text, now_ms bigint)
             WHERE api_keys.id = asked.id AND coalesce(last_used_at_ms, 0) < asked.now_ms",
 
-        // One writer at a time: ids become visible in their order, and a reader's cursor passes over none.
+        // One writer at a time, so that ids become visible in order and a reader's cursor skips none.
         add_entry: "
             WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(20019141, 1))
             INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail)
@@ -558,7 +557,8 @@ pub(super) const STATEMENTS: Statements = Statements {
             suppression_upsert!()
         ),
 
-        // Person by person (OFFSET 0 keeps it so): a hundred are expected of any JSON, and for so many the whole table is read.
+        // OFFSET 0 keeps the query going person by person. PostgreSQL expects a hundred rows of any JSON, and would read
+        // the whole table for so many.
         of_people: concat!(
             "SELECT found.* FROM json_to_recordset($1::json) AS asked(tenant text, number text) \
                 CROSS JOIN LATERAL (SELECT ",
@@ -652,7 +652,7 @@ pub(super) const STATEMENTS: Statements = Statements {
                 ORDER BY at_ms DESC, id LIMIT 1000"
         ),
 
-        // As the page of suppressions: read in the order of an index, up to its limit.
+        // Read in index order up to the limit, like the page of suppressions.
         list: "
             WITH asked AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
                 in_category text, history boolean, number text, channel text, category text, at_ms bigint,

@@ -1,5 +1,6 @@
-//! One database, whichever it is, open for looking only: a few connections of its own beside those that write, so that
-//! who asks waits for no writer and keeps none waiting. Knows what each question binds and nothing of what it is for.
+//! Read-only access to one database, SQLite or PostgreSQL. It has a few connections of its own beside the writing ones, so
+//! that queries and writers do not wait for each other. This module knows the parameters of each query; it must not know
+//! the purpose.
 
 use serde::Serialize;
 use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
@@ -23,7 +24,7 @@ pub(super) enum Reader {
     Postgres(PgPool),
 }
 
-/// Runs a query on whichever database it is.
+/// Executes a query on either database.
 macro_rules! fetched {
     ($reader:expr, $statement:expr, $($value:expr),+ $(,)?) => {
         match $reader {
@@ -34,7 +35,7 @@ macro_rules! fetched {
 }
 
 impl Reader {
-    /// Reaches the database, which has to be there already.
+    /// Connects to the database, which must exist.
     pub(super) async fn open(settings: &config::Database) -> Result<Reader, StoreError> {
         match settings.url.expose().starts_with("sqlite:") {
             true => sqlite::open_to_read(settings).map(Reader::Sqlite),
@@ -42,7 +43,7 @@ impl Reader {
         }
     }
 
-    /// Whether a migration has been made; also false when none ever was.
+    /// Returns whether a migration was applied; `false` also if none ever was.
     pub(super) async fn migrated(&self, version: i64) -> Result<bool, StoreError> {
         const MADE: &str = "SELECT count(*) FROM _sqlx_migrations WHERE success AND version = $1";
         let made: Result<Vec<(i64,)>, sqlx::Error> = fetched!(self, MADE, version);
@@ -53,7 +54,7 @@ impl Reader {
         }
     }
 
-    /// The next webhooks on a walk.
+    /// Returns the next webhooks of a walk.
     pub(super) async fn walk(&self, walk: &Walk<'_>) -> Result<Vec<HeardRow>, StoreError> {
         let Walk { account_sid, since_ms, before_ms, before_key, limit, number } = *walk;
         Ok(match number {
@@ -73,7 +74,7 @@ impl Reader {
         }?)
     }
 
-    /// The webhooks whose keys are in these ranges.
+    /// Returns the webhooks whose keys are in these ranges.
     pub(super) async fn histories(&self, ranges: &[Range]) -> Result<Vec<HeardRow>, StoreError> {
         let statement = match self {
             Reader::Sqlite(_) => sqlite::STATEMENTS.histories,
@@ -83,7 +84,7 @@ impl Reader {
         Ok(fetched!(self, statement, &ranges)?)
     }
 
-    /// What one of the stores' statements finds for these rows.
+    /// Executes one of the stores' statements over these rows and returns the rows found.
     pub(super) async fn found<R>(
         &self,
         statement: fn(&Statements) -> &'static str,
@@ -100,7 +101,7 @@ impl Reader {
         Ok(fetched!(self, statement, &rows)?)
     }
 
-    /// The last message of each pair of addresses.
+    /// Returns the last message of each pair of addresses.
     pub(super) async fn windows(&self, pairs: &Pairs<'_>) -> Result<Vec<WindowRow>, StoreError> {
         Ok(fetched!(
             self,
@@ -127,7 +128,7 @@ impl Reader {
         Ok(rows.into_iter().map(Tie::from).collect())
     }
 
-    /// How many connections there are.
+    /// Returns the connection counts.
     pub(super) fn connections(&self) -> Connections {
         match self {
             Reader::Sqlite(pool) => Connections::of(pool.size(), pool.num_idle()),
@@ -135,7 +136,7 @@ impl Reader {
         }
     }
 
-    /// Ends the connections that nobody uses, and the others when they are free.
+    /// Closes the idle connections, and the others when they become idle.
     pub(super) async fn close(&self) {
         match self {
             Reader::Sqlite(pool) => pool.close().await,
@@ -145,7 +146,7 @@ impl Reader {
 }
 
 fn is_no_table(error: &sqlx::Error) -> bool {
-    // PostgreSQL has a code for it, SQLite only says so.
+    // PostgreSQL has a code for a missing table; SQLite has only the message.
     error.as_database_error().is_some_and(|error| {
         error.code().is_some_and(|code| code == "42P01")
             || error.message().starts_with("no such table")

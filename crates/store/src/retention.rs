@@ -21,8 +21,8 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::config;
 
-/// Age in milliseconds from which a written row counts as late. No retention period is below an hour without redaction
-/// before the write, so a younger row is in time.
+/// Age in milliseconds from which a written row counts as late. Except for parts that are redacted before the write, no
+/// retention period is below an hour, so a younger row is in time.
 const LATE_MS: i64 = 1_800_000;
 
 /// Number of small rows to delete at a time.

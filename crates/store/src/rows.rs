@@ -1,4 +1,4 @@
-//! The rows of the ledger's tables, column by column, and what they stand for. Times are milliseconds since 1970.
+//! Rows of the ledger's tables, column by column, and their conversion to domain types. Times are milliseconds since 1970.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -13,17 +13,17 @@ use twilio_edge_domain::{
     webhook::Pair,
 };
 
-/// Whom a suppression is about: the tenant, and the number or id.
+/// Person of a suppression: the tenant, and the number or id.
 pub(super) type Person = (String, String);
 
-/// One key of a person.
+/// One number or id of a person.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WantedPerson<'a> {
     pub(super) tenant: &'a str,
     pub(super) number: Cow<'a, str>,
 }
 
-/// What the ledger finds for a claim: a webhook it knows, or a person who is suppressed.
+/// Row found for a claim: a known webhook, or a suppressed person.
 #[derive(Debug, FromRow)]
 pub(super) struct KnownRow {
     dedupe_key: Option<String>,
@@ -39,13 +39,13 @@ pub(super) struct KnownRow {
     number: Option<String>,
 }
 
-/// One [`KnownRow`], read.
+/// Decoded [`KnownRow`].
 #[derive(Debug)]
 pub(super) enum Found {
     Webhook(String, Lease),
-    /// A person, and the channel on which they are suppressed.
+    /// A person, and the channel on which the person is suppressed.
     Suppressed(Person, String),
-    /// A sidecar is apart from Redis, for so long.
+    /// A sidecar is apart from Redis for this many more milliseconds.
     Apart(i64),
     Nothing,
 }
@@ -110,7 +110,7 @@ impl EndingRow {
         }
     }
 
-    /// How it ended, unless that is forgotten.
+    /// Returns the end of the claim.
     pub(super) fn ending(&self) -> Result<Ending, StoreError> {
         match self.ending.as_str() {
             "freed" => Ok(Ending::Freed),

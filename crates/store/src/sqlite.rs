@@ -1,5 +1,5 @@
-//! The ledger in one SQLite file: how it is opened, that no other sidecar has it open, and every statement. What the
-//! rows mean is the ledger's business.
+//! The ledger in one SQLite file: how it is opened, the lock against a second sidecar, and every statement. This module
+//! must not know what the rows mean.
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
@@ -34,26 +34,26 @@ use crate::{
 };
 use twilio_edge_platform::config;
 
-/// How long to leave a file alone that somebody else has open.
+/// Delay before another attempt to lock a file that another process has locked.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Rows one INSERT takes; each number of them is a statement of its own, kept prepared.
+/// Maximum number of rows of one INSERT. Each number of rows is a prepared statement of its own.
 const ROWS: usize = 64;
 
-/// The two ways to write, and whose turn it is: SQLite has one writer at a time, and waiting for it in a queue
-/// of ours is fair and wakes at once, where SQLite's own busy handler sleeps.
+/// Connections of the two kinds of writes, and the writer lock. SQLite has one writer at a time. Our own queue for it is
+/// fair and wakes immediately, whereas SQLite's busy handler sleeps.
 #[derive(Debug, Clone)]
 pub(super) struct Sqlite {
-    /// The file.
+    /// Path of the database file.
     pub(super) path: PathBuf,
     /// A commit survives the end of the process.
     pub(super) quick: SqlitePool,
-    /// A commit survives the loss of power: it is synced before it is answered.
+    /// A commit survives a power loss: it is synced before it is confirmed.
     pub(super) durable: SqlitePool,
-    /// Reads, whoever waits to write.
+    /// Connections for reads, which do not wait for writers.
     pub(super) asking: SqlitePool,
     pub(super) turn: Arc<Mutex<()>>,
-    /// Held as long as this lives: leases are in the memory of one sidecar, so a second one must not be.
+    /// Lock held for the lifetime of this value: leases are in the memory of one sidecar, so a second one must not run.
     _only: Option<Arc<File>>,
 }
 
@@ -66,8 +66,8 @@ impl Sqlite {
         Ok(Sqlite::of(&options, settings, Some(only)))
     }
 
-    /// For a command beside the sidecar that has the file: what it keeps in memory is no business of the command. Who
-    /// finds the file alone brings its tables up to date.
+    /// Opens the file for a command beside the sidecar that uses it; a command does not need the sidecar's memory. If no
+    /// sidecar has the file, the command migrates its schema.
     pub(super) async fn open_beside(settings: &config::Database) -> Result<Sqlite, StoreError> {
         let (options, path) = located(settings)?;
         let file = lock_file(&path)?;
@@ -114,7 +114,7 @@ impl Sqlite {
     }
 }
 
-/// The file as it is, to look into beside the sidecar that has it: nothing is made, locked or changed.
+/// Opens the file read-only beside the sidecar that uses it: nothing is created, locked or changed.
 pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, StoreError> {
     let options = SqliteConnectOptions::from_str(settings.url.expose())
         .map_err(|error| StoreError::Away(error.to_string()))?
@@ -134,7 +134,7 @@ pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, St
         .connect_lazy_with(options))
 }
 
-/// How the file is opened, and where it is; its directory is there then.
+/// Returns the connection options and the path of the file, after its directory was created.
 fn located(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf), StoreError> {
     let options = SqliteConnectOptions::from_str(settings.url.expose())
         .map_err(|error| StoreError::Away(error.to_string()))?
@@ -143,13 +143,13 @@ fn located(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf
         .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
     let path = options.get_filename().to_path_buf();
     if let Some(directory) = path.parent() {
-        // Numbers and messages of people are in it: a folder we make is ours alone.
+        // The file contains phone numbers and messages, so only this user may access a folder that we create.
         let create = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         create.map_err(|error| {
             StoreError::Away(format!("cannot create {}: {error}", directory.display()))
         })?;
     }
-    // Made by an earlier release, or copied here.
+    // Repairs the permissions of files from an earlier release or a copy.
     for suffix in ["", "-wal", "-shm", ".lock"] {
         let mut file = path.as_os_str().to_owned();
         file.push(suffix);
@@ -169,8 +169,8 @@ fn cannot_lock(error: &std::io::Error) -> StoreError {
     StoreError::Away(format!("cannot lock it: {error}"))
 }
 
-/// The file beside the database that its one sidecar has locked; the kernel frees it when that ends, however it ends.
-/// Whoever is about to end is waited for.
+/// Locks the file beside the database, which its one sidecar holds; the kernel releases the lock when that process ends in
+/// any way. Waits for a sidecar that is about to end.
 async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreError> {
     let file = lock_file(database)?;
     loop {
@@ -188,7 +188,7 @@ async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreErr
     }
 }
 
-/// Makes the file, turns it to WAL and brings its tables up to date.
+/// Creates the file, switches it to WAL and migrates its schema.
 async fn prepare(options: &SqliteConnectOptions) -> Result<(), StoreError> {
     let mut connection = options.connect().await?;
     sqlx::migrate!("migrations/sqlite")
@@ -234,7 +234,7 @@ pub(super) async fn look_up(
     Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(people).fetch_all(executor).await?)
 }
 
-/// The INSERT of one row, of two rows, ..: made once, so that each is prepared once.
+/// The INSERT statements of one row, of two rows, ..: created once, so that each is prepared once.
 static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     const COLUMNS: usize = 19;
     // Parameters without a name, because SQLite searches the names for each of them.
@@ -286,7 +286,7 @@ pub(super) async fn keep_events(
     Ok(())
 }
 
-/// Of people, whatever the channel.
+/// Suppressions of people, on any channel.
 macro_rules! suppressions_of {
     () => {
         " FROM json_each($1) AS asked CROSS JOIN suppressions \
@@ -294,8 +294,8 @@ macro_rules! suppressions_of {
     };
 }
 
-/// A page of an account's, from a place on. What is asked for is one row, and not joined: so its order is that of the index,
-/// and what comes after the page is not read.
+/// Page of an account's suppressions from a position on. The request is one row and is not joined, so the order is that of
+/// the index, and rows after the page are not read.
 macro_rules! suppressions_after {
     ($source:literal, $indexed:literal) => {
         concat!(
@@ -318,10 +318,10 @@ macro_rules! suppressions_after {
 pub(super) const STATEMENTS: Statements = Statements {
     begin: "BEGIN IMMEDIATE",
 
-    // BEGIN IMMEDIATE has the only write lock already: nothing to lock key by key.
+    // BEGIN IMMEDIATE already holds the only write lock, so no key needs a lock.
     lock_keys: "SELECT 1 FROM json_each($1) LIMIT 0",
 
-    // Compared one by one: the index is only of rows that have an address, and SQLite sees no such promise in a list.
+    // Compared one by one: the index covers only rows with an address, and SQLite does not derive that from a list.
     last_inbound: "
         SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
         FROM json_each($1) AS asked JOIN events ON class = 'inbound'
@@ -365,7 +365,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM json_each($1) WHERE true
             ON CONFLICT (account_sid, part) DO NOTHING",
 
-        // The transaction has the only write lock already.
+        // The transaction already holds the only write lock.
         lock_progress: "
             SELECT part, through_ms, through_key FROM retention WHERE (account_sid, part) IN (
                 SELECT value ->> 'account_sid', value ->> 'part' FROM json_each($1))",
@@ -409,7 +409,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             SELECT value ->> 'sink', value ->> 'lane', value ->> 'recorded_at_ms' FROM json_each($1) WHERE true
             ON CONFLICT (sink, lane) DO NOTHING",
 
-        // A limit may not look at the rows of the query it is in: all that is asked is read from the parameter.
+        // A LIMIT cannot refer to rows of its own query, so all values are read from the parameter.
         take: "
             UPDATE lanes SET held_by = $1 ->> '$[0].held_by', due_at_ms = $1 ->> '$[0].until_ms'
             WHERE sink = $1 ->> '$[0].sink' AND lane IN (
@@ -547,7 +547,7 @@ pub(super) const STATEMENTS: Statements = Statements {
     },
 
     suppressions: SuppressionStatements {
-        // BEGIN IMMEDIATE has the only write lock already.
+        // BEGIN IMMEDIATE already holds the only write lock.
         lock: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
 
         keep: concat!(
@@ -637,7 +637,7 @@ pub(super) const STATEMENTS: Statements = Statements {
                 ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'
             ORDER BY at_ms DESC, consents.id LIMIT 1000",
 
-        // One row is asked for, and not joined: so the order is that of the index.
+        // The request is one row and is not joined, so the order is that of the index.
         list: "
             SELECT said.* FROM consents AS said
             WHERE tenant = $1 ->> '$[0].tenant' AND (number, channel, category, at_ms, state, said.id)
@@ -705,8 +705,8 @@ pub(super) const STATEMENTS: Statements = Statements {
 mod tests {
     use super::*;
 
-    /// What grows with messages and people is never read to its end. The statements about webhooks by number and time, and
-    /// those of retention, are held where they are.
+    /// Queries never scan a table that grows with messages or people. Other tests check the statements about webhooks by
+    /// number and time, and those of retention.
     #[tokio::test]
     async fn what_is_listed_or_looked_up_is_found_by_an_index() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
@@ -733,13 +733,13 @@ mod tests {
                 sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
             let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
             assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:#?}");
-            // Only what was asked for is gone through.
+            // Only the request itself may be scanned.
             let scans = plan.iter().filter(|step| step.starts_with("SCAN "));
             for scan in scans {
                 let own = scan.contains("asked") || scan.contains("json_each");
                 assert!(own || scan.contains("CONSTANT ROW"), "{scan}: {plan:#?}");
             }
-            // Nor is all of it put in order before the first row is told.
+            // The rows are not all sorted before the first one is returned.
             let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY"));
             assert!(!sorts || statement == consents.of_people, "{index}: {plan:#?}");
         }

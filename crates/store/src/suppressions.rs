@@ -1,6 +1,6 @@
-//! Suppressions as the database has them: read, listed, and changed by administrators and applications, each change in one
-//! transaction with its entry in the audit. What people say themselves is recorded by the ledger, with the same rows.
-//! Every question is about one account. What a suppression means is not known here.
+//! Suppressions in the database: read, listed, and changed by administrators and applications, each change in one
+//! transaction with its audit entry. The ledger records the opt-outs of contacts in the same rows. Every query is about one
+//! account. This module must not know what a suppression means.
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
@@ -26,20 +26,20 @@ pub struct Suppressions {
     timeout: Duration,
 }
 
-/// Which suppressions of an account are asked for.
+/// Filter and position of a page of suppressions.
 #[derive(Debug, Clone)]
 pub struct SuppressionsPage<'a> {
-    /// The account.
+    /// Account SID of the tenant.
     pub account_sid: &'a str,
-    /// Only of this source.
+    /// Returns only suppressions of this source.
     pub source: Option<Source>,
-    /// Only of these channels.
+    /// Returns only suppressions on these channels.
     pub channels: Option<Vec<&'a str>>,
-    /// Also those that do not hold any more.
+    /// Includes suppressions that have ended.
     pub ended: bool,
-    /// Those after this one, in their order.
+    /// Position: suppressions after this one, in list order.
     pub after: Option<&'a Cursor>,
-    /// At most so many.
+    /// Maximum number of suppressions.
     pub most: i64,
 }
 
@@ -56,7 +56,7 @@ struct PageAsked<'a> {
     most: i64,
 }
 
-/// One person, whatever the channel.
+/// One number or id of a person, on any channel.
 #[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PersonAsked<'a> {
     pub(super) tenant: &'a str,
@@ -128,7 +128,10 @@ impl Suppressions {
         Suppressions { database, timeout }
     }
 
-    /// Everything that is known of these numbers, on whatever channel, what has ended too.
+    /// Returns all suppressions of these numbers on every channel, ended ones included.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn of_numbers(
         &self,
         account_sid: &str,
@@ -143,7 +146,10 @@ impl Suppressions {
         .await
     }
 
-    /// A page of an account's, in the order of numbers.
+    /// Returns a page of an account's suppressions, ordered by number.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn list(&self, page: &SuppressionsPage<'_>) -> Result<Vec<Suppression>, StoreError> {
         let [number, channel, error_code, after_source] = match page.after {
             Some(Cursor::Suppression { number, channel, error_code, source }) => {
@@ -173,8 +179,11 @@ impl Suppressions {
         .await
     }
 
-    /// Changes what is known of some numbers of an account as `change` says, and writes down what it says of that.
-    /// Survives the loss of power. What became different.
+    /// Changes the suppressions of some numbers of an account with `change`, and adds its audit entries. Survives a power
+    /// loss. Returns the suppressions that became different.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn change(
         &self,
         account_sid: &str,
@@ -223,7 +232,7 @@ pub(super) fn people<'a>(
     numbers.into_iter().map(|number| PersonAsked { tenant: account_sid, number }).collect()
 }
 
-/// What is known of these people, which nobody else changes until the transaction ends.
+/// Returns the suppressions of these people, locked until the transaction ends.
 pub(super) async fn lock(
     tx: &mut Transaction,
     statements: &SuppressionStatements,

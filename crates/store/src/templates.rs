@@ -1,6 +1,6 @@
-//! The templates of accounts, as the database has them. Whatever changes of them is written with its entry in the audit, and
-//! counted in the revision of the account's catalogue, by which other sidecars see that it is not as they read it. One reads an
-//! account's catalogue from Twilio at a time: who moves `due_at_ms` has the turn.
+//! Message templates of accounts in the database. A change is written with its audit entry and increments the revision of
+//! the account's catalogue; by the revision other sidecars detect that their copy is outdated. One sidecar at a time reads
+//! an account's catalogue from Twilio: the one that advances `due_at_ms`.
 
 use std::{collections::BTreeSet, future::Future, slice, time::Duration};
 
@@ -38,14 +38,14 @@ const SYNCED: &str = "
 const FAILED: &str = "
     UPDATE template_catalogues SET due_at_ms = $2, problem = $3 WHERE account_sid = $1";
 
-/// First in a transaction: those who change a catalogue take turns.
+/// First statement of a transaction that changes a catalogue; it locks the catalogue.
 const BEGIN_CHANGE: &str = "
     UPDATE template_catalogues SET revision = revision WHERE account_sid = $1";
 
 const CHANGED: &str = "
     UPDATE template_catalogues SET revision = revision + $2 WHERE account_sid = $1";
 
-/// Most changes of one transaction.
+/// Maximum number of changes in one transaction.
 const TOGETHER: usize = 200;
 
 const KEEP: &str = "
@@ -60,16 +60,16 @@ const KEEP: &str = "
 const REMOVE: &str = "
     DELETE FROM templates WHERE account_sid = $1 AND source = $2 AND reference = $3";
 
-/// How the catalogue of an account stands.
+/// State of an account's catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct CatalogueStanding {
-    /// Whose.
+    /// Account SID of the tenant.
     pub account_sid: String,
-    /// Counts the changes.
+    /// Number of changes so far.
     pub revision: i64,
-    /// When it was last read from Twilio, in milliseconds since 1970; 0: never.
+    /// Time of the last successful read from Twilio, in milliseconds since 1970; 0: never.
     pub synced_at_ms: i64,
-    /// Why it was not since; empty if it was.
+    /// Reason of a failed read since then; empty without one.
     pub problem: String,
 }
 
@@ -101,7 +101,10 @@ impl Templates {
         Templates { database, timeout }
     }
 
-    /// Reaches them for a command, beside the sidecar that may have them open.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Templates, StoreError> {
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
         let patient = config::Database {
@@ -111,24 +114,34 @@ impl Templates {
         Ok(Templates { database: Database::open_beside(&patient).await?, timeout })
     }
 
-    /// Ends its connections. Only for one that was opened by [`Templates::open`].
+    /// Closes the connections. Only for an instance from [`Templates::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// How each account's catalogue stands.
+    /// Returns the state of each account's catalogue.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn standings(&self) -> Result<Vec<CatalogueStanding>, StoreError> {
         self.bounded(self.database.read_bound(STANDINGS, &[])).await
     }
 
-    /// All templates of an account, in no order.
+    /// Returns all templates of an account, in no particular order.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn of_account(&self, account_sid: &str) -> Result<Vec<Template>, StoreError> {
         let binds = [Bind::Text(account_sid)];
         let rows: Vec<Row> = self.bounded(self.database.read_bound(OF_ACCOUNT, &binds)).await?;
         Ok(rows.into_iter().filter_map(Row::template).collect())
     }
 
-    /// Takes the turn to read an account's catalogue from Twilio, until then; false if it is not due, or another's.
+    /// Takes the turn to read an account's catalogue from Twilio until `until_ms`. Returns `false` if the read is not due
+    /// or another sidecar has the turn.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn turn(
         &self,
         account_sid: &str,
@@ -146,7 +159,10 @@ impl Templates {
         .await
     }
 
-    /// Twilio could not be asked, for that reason; it is again then.
+    /// Records that the read from Twilio failed, with the reason and the time of the next read.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn failed(
         &self,
         account_sid: &str,
@@ -162,7 +178,11 @@ impl Templates {
         .await
     }
 
-    /// Writes what Twilio lists: `changes` says what is not as it was, and each has its entry. It is read again at `due_at_ms`.
+    /// Stores the catalogue that Twilio returned. `changes` compares it with the stored templates and returns the
+    /// differences, each with its audit entry. The next read is due at `due_at_ms`.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or a transaction fails; earlier transactions remain.
     pub async fn synced(
         &self,
         account_sid: &str,
@@ -181,7 +201,8 @@ impl Templates {
         }
     }
 
-    /// So many changes at a time: the first reading of a large catalogue keeps no other writer waiting. Whether that was all.
+    /// Stores a limited number of changes, so that the first read of a large catalogue does not block other writers.
+    /// Returns whether these were all.
     async fn sync_some(
         &self,
         account_sid: &str,
@@ -215,7 +236,10 @@ impl Templates {
         Ok((changes, is_all))
     }
 
-    /// Keeps what an administrator says, with its entry.
+    /// Stores a template of an administrator, with its audit entry.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn put(
         &self,
         account_sid: &str,
@@ -230,7 +254,10 @@ impl Templates {
         .await
     }
 
-    /// Forgets what an administrator has said; false if there is no such thing.
+    /// Deletes a template of an administrator, with an audit entry. Returns `false` if there is none.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn remove(
         &self,
         account_sid: &str,

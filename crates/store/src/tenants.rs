@@ -1,5 +1,5 @@
-//! What is said of accounts, as the database has it: listed, and changed in one transaction with the entry in the audit, if
-//! it is still as whoever changes it has seen it. What it means is not known here.
+//! Tenant profiles in the database: listed, and changed in one transaction with the audit entry, if the profile is
+//! unchanged since the caller read it. This module must not know what a profile means.
 
 use std::{future::Future, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 use twilio_edge_domain::tenant::{Profile, Tenant};
 use twilio_edge_platform::config;
 
-/// The accounts something is said of.
+/// The tenant profiles of one database.
 #[derive(Debug, Clone)]
 pub struct Tenants {
     database: Database,
@@ -91,7 +91,10 @@ impl From<TenantRow> for Tenant {
 }
 
 impl Tenants {
-    /// Reaches the database for a short while, beside a sidecar that serves from it.
+    /// Connects for a command, beside a sidecar that may have the database open.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Tenants, StoreError> {
         let timeout = Duration::from_millis(settings.connect_timeout_ms.max(settings.timeout_ms));
         Ok(Tenants::of(Database::open_beside(settings).await?, timeout))
@@ -101,17 +104,23 @@ impl Tenants {
         Tenants { database, timeout }
     }
 
-    /// Ends the connections of one that was opened by itself.
+    /// Closes the connections. Only for an instance from [`Tenants::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
 
-    /// One account, if something is said of it.
+    /// Returns the profile of one account, if it has one.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn get(&self, account_sid: &str) -> Result<Option<Tenant>, StoreError> {
         Ok(self.list(Some(account_sid), "", 1).await?.into_iter().next())
     }
 
-    /// Those after one, in the order of SIDs; of one account only, if that is said.
+    /// Returns the profiles after a SID, ordered by SID; optionally that of one account only.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn list(
         &self,
         account_sid: Option<&str>,
@@ -126,7 +135,10 @@ impl Tenants {
         .await
     }
 
-    /// How often something was said of any account: more after each time.
+    /// Returns a number that increases with each change of a profile.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn changes(&self) -> Result<i64, StoreError> {
         self.bounded(async {
             let rows: Vec<Changes> = self.database.read(self.statements().changes, &[()]).await?;
@@ -135,8 +147,11 @@ impl Tenants {
         .await
     }
 
-    /// Makes of what is known of an account what `change` makes of it, and writes that down. `change` sees it as nobody
-    /// else changes it meanwhile, and may refuse.
+    /// Changes the profile of an account with `change`, which may refuse. The profile is locked, so no other transaction
+    /// changes it meanwhile.
+    ///
+    /// # Errors
+    /// The error of `change`, or `StoreError` when the database is unavailable or the transaction fails.
     pub async fn change<E: From<StoreError>>(
         &self,
         account_sid: &str,
@@ -144,7 +159,7 @@ impl Tenants {
     ) -> Result<Tenant, E> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
-            // There may be no row yet to lock.
+            // The row may not exist yet, so the SID itself is locked.
             tx.execute(self.database.statements().lock_keys, &[format!("tenant:{account_sid}")])
                 .await?;
             let asked = [Asked { account_sid: Some(account_sid), after: "", most: 1 }];

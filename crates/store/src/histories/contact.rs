@@ -1,5 +1,5 @@
-//! The contact behind a number that is searched for: a WhatsApp user has a phone number, a user id, or both, and a search by one
-//! of them finds the webhooks of the other.
+//! Contacts behind the numbers of a search. A WhatsApp user has a phone number, a user id, or both, and a search by one of
+//! them finds the webhooks of the other.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::StoreError;
 use twilio_edge_domain::{contact::Keys, message::Number, phone};
 
 impl Histories {
-    /// Returns everything under which a person may be known ([`crate::Contacts::keys`]).
+    /// Returns every number and id under which a person may be known ([`crate::Contacts::keys`]).
     pub(super) async fn keys(&self, account_sid: &str, number: &str) -> Result<Keys, StoreError> {
         let mut ties = Vec::new();
         for own in phone::spellings(number) {
@@ -21,7 +21,8 @@ impl Histories {
         Ok(Keys::of(number, &ties))
     }
 
-    /// Returns the search with the other ids of each contact that it names. Ids that may be of somebody else are left out.
+    /// Returns the search with the other ids of each contact that it names. Ids that may belong to another person are left
+    /// out.
     pub(super) async fn with_contacts(&self, search: &Search) -> Result<Search, StoreError> {
         let mut search = search.clone();
         let numbers = [&mut search.from, &mut search.to, &mut search.number];

@@ -1,4 +1,4 @@
-//! Suppressions and consents of a contact, for the history of a number: read beside a running sidecar, changed elsewhere.
+//! Suppressions and consents of a contact, for the history of a number. The module only reads, beside a running sidecar.
 
 use super::Histories;
 use crate::error::StoreError;
@@ -9,8 +9,11 @@ use crate::{
 use twilio_edge_domain::{consent::Consent, suppression::Suppression};
 
 impl Histories {
-    /// Returns every suppression of a contact, ended ones too, on every channel. A suppression of an id that may be of somebody
-    /// else counts ([`twilio_edge_domain::contact::Keys`]).
+    /// Returns every suppression of a contact on every channel, ended ones included. A suppression of an id that may belong
+    /// to another person is included ([`twilio_edge_domain::contact::Keys`]).
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn suppressions(
         &self,
         account_sid: &str,
@@ -27,6 +30,9 @@ impl Histories {
     }
 
     /// Returns the consents and withdrawals of a contact, on every channel.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn consents(
         &self,
         account_sid: &str,

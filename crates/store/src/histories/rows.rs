@@ -1,5 +1,5 @@
-//! The webhooks of the ledger as they are looked for and read: one step along an index, or everything of some messages,
-//! which is a range of the ledger's key. The statements are the same in both databases.
+//! Queries for the webhooks of the ledger: one step along an index, or all webhooks of some messages, which are ranges of
+//! the ledger's key. The statements are the same in both databases.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -11,7 +11,7 @@ use twilio_edge_domain::{
     webhook,
 };
 
-/// One step through an index, as both databases bind it.
+/// Parameters of one step along an index, as both databases bind them.
 pub(crate) struct Walk<'a> {
     pub(crate) account_sid: &'a str,
     pub(crate) since_ms: i64,
@@ -21,7 +21,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) number: Option<&'a str>,
 }
 
-/// `$1` account, `$2` since, `$3` and `$4` the place to go on from, `$5` how many. The same in both databases.
+/// `$1` is the account, `$2` the start, `$3` and `$4` the position to continue from, `$5` the maximum number of rows. The
+/// same in both databases.
 macro_rules! walk {
     ($which:literal) => {
         concat!(
@@ -36,10 +37,10 @@ macro_rules! walk {
     };
 }
 
-/// Of an account.
+/// Walk over the webhooks of an account.
 pub(crate) const WALK: &str = walk!("received_at_ms IS NOT NULL");
 
-/// Of a number `$6`, theirs or ours.
+/// Walk over the webhooks of a number `$6`, theirs or ours.
 pub(crate) const WALK_NUMBER: &str = concat!(
     "SELECT * FROM (SELECT * FROM (",
     walk!("theirs = $6"),
@@ -48,7 +49,7 @@ pub(crate) const WALK_NUMBER: &str = concat!(
     ") AS of_ours) AS both_ends ORDER BY heard_ms DESC, dedupe_key DESC LIMIT $5"
 );
 
-/// Keys, from the first to the last.
+/// Range of dedupe keys, from the first to the last.
 #[derive(Debug, Serialize)]
 pub(crate) struct Range {
     pub(crate) first: String,
@@ -60,13 +61,14 @@ impl Range {
         Range { first: key.to_owned(), last: key.to_owned() }
     }
 
-    /// Keys of the later steps of a message.
+    /// Returns the keys of the later steps of a message.
     pub(crate) fn of_steps(account_sid: &str, message_sid: &str) -> Range {
         let inbound = format!("inbound:{account_sid}:{message_sid}");
         Range { first: format!("{inbound}:"), last: format!("{inbound};") }
     }
 
-    /// All keys a message can have, but for its later steps (`Identity::dedupe_key`). `;` comes right after `:`.
+    /// Returns all possible keys of a message, except for its later steps (`Identity::dedupe_key`). `;` comes right after
+    /// `:`.
     pub(crate) fn of(account_sid: &str, message_sid: &str) -> [Range; 2] {
         let inbound = format!("inbound:{account_sid}:{message_sid}");
         let status = format!("status:{account_sid}:{message_sid}");
@@ -143,7 +145,7 @@ mod tests {
         sqlite,
     };
 
-    /// A server answers on whichever thread is free.
+    /// A server continues a query on any free thread, so its future must be `Send`.
     #[expect(dead_code, reason = "it only has to compile")]
     fn questions_may_change_threads(histories: &Histories, search: &Search) {
         fn may_change_threads(_: impl Send) {}

@@ -1,5 +1,5 @@
-//! What is asked of the ledger about messages and webhooks, and whether one of them is what was asked for. Pure: where they
-//! come from is not known here.
+//! Search for messages and webhooks, and the check whether one of them matches. The functions are pure: this module must
+//! not know where the data comes from.
 
 use super::Stories;
 use twilio_edge_domain::{
@@ -7,37 +7,37 @@ use twilio_edge_domain::{
     message::{Direction, Message, Number, RecordedWebhook},
 };
 
-/// Which messages or webhooks are asked for.
+/// Conditions and position of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
-    /// The account, whose they all are.
+    /// Account SID of all results.
     pub account_sid: String,
-    /// Who sent the message.
+    /// Sender of the message.
     pub from: Option<Number>,
-    /// Who it was sent to.
+    /// Recipient of the message.
     pub to: Option<Number>,
-    /// Either of the two.
+    /// Sender or recipient of the message.
     pub number: Option<Number>,
-    /// Not heard of before, in milliseconds since 1970.
+    /// Start of the period, inclusive, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Heard of before, in milliseconds since 1970.
+    /// End of the period, exclusive, in milliseconds since 1970.
     pub until_ms: i64,
-    /// Where a message has got to; of a webhook, what it says.
+    /// Current status of a message, or the status that a webhook reports.
     pub status: Option<String>,
-    /// Messages that came, or those we sent.
+    /// Inbound or outbound messages only.
     pub direction: Option<Direction>,
-    /// Statuses only, or messages that came only.
+    /// `true`: status callbacks only; `false`: inbound messages only.
     pub is_status: Option<bool>,
     /// Webhooks of this message only.
     pub message_sid: Option<String>,
-    /// Where the page before ended.
+    /// Position: the end of the previous page.
     pub after: Option<Cursor>,
-    /// At most so many.
+    /// Maximum number of results.
     pub limit: usize,
 }
 
 impl Search {
-    /// Everything of an account.
+    /// Returns the search for everything of an account.
     pub fn of(account_sid: &str, limit: usize) -> Search {
         Search {
             account_sid: account_sid.to_owned(),
@@ -62,13 +62,13 @@ impl Search {
             && self.number.as_ref().is_none_or(|number| heard.concerns(number))
     }
 
-    /// The earliest of a message's webhooks that a walk comes by.
+    /// Returns the key of the earliest webhook of a message that the walk passes.
     fn first_of<'a>(&self, story: &'a [RecordedWebhook]) -> Option<&'a String> {
         let about = story.iter().filter(|heard| heard.route.is_some() && self.is_about(heard));
         about.map(|heard| (heard.heard_ms, &heard.key)).min().map(|(_, key)| key)
     }
 
-    /// The message whose first webhook this is: it is listed there, and not at each of them.
+    /// Returns the message if this is its first webhook: a message is listed there, and not at each of its webhooks.
     pub(super) fn message_at(
         &self,
         heard: RecordedWebhook,

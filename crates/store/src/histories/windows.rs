@@ -1,5 +1,5 @@
-//! The windows of a person's conversations, read from the index that has nothing but each pair's messages: of each of our
-//! numbers the last one.
+//! Conversation windows of a contact: the latest inbound message to each of our numbers. It is read from the index that
+//! contains only the messages of each pair.
 
 use sqlx::FromRow;
 
@@ -7,30 +7,33 @@ use super::{Histories, Page};
 use crate::error::StoreError;
 use twilio_edge_domain::{address::Address, cursor::Cursor, message::Number, window::Window};
 
-/// A search for the windows of one person.
+/// Search for the windows of one contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowSearch {
-    /// The account, whose they all are.
+    /// Account SID of all results.
     pub account_sid: String,
-    /// Who wrote.
+    /// The contact.
     pub person: Number,
-    /// Whom they wrote to: one of our numbers or senders.
+    /// The number or sender of ours that the contact wrote to.
     pub sender: Option<Number>,
-    /// Their last message came after this, in milliseconds since 1970.
+    /// Start of the period of the last message, exclusive, in milliseconds since 1970.
     pub after_ms: i64,
-    /// And then or before.
+    /// End of that period, inclusive, in milliseconds since 1970.
     pub until_ms: i64,
-    /// Where the page before ended.
+    /// Position: the end of the previous page.
     pub after: Option<Cursor>,
-    /// At most so many.
+    /// Maximum number of windows.
     pub limit: usize,
 }
 
-/// Senders of ours to which a person wrote that are read at a time.
+/// Maximum number of our senders per read to which a contact wrote.
 const MOST_PAIRS: i64 = 1000;
 
 impl Histories {
-    /// The windows of a person, by our number.
+    /// Returns a page of the windows of a contact, by our number.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
     pub async fn windows(&self, search: &WindowSearch) -> Result<Page<Window>, StoreError> {
         let (after_ours, after_channel) = match &search.after {
             Some(Cursor::Pair { ours, channel }) => (ours.as_str(), channel.as_str()),
@@ -55,13 +58,13 @@ impl Histories {
             let rows = self.bounded(self.reader.windows(&pairs)).await?;
             found.extend(rows.into_iter().map(WindowRow::read));
         }
-        // A person who wrote under two spellings or ids has one window: the later of the two.
+        // A contact who wrote under two spellings or ids has one window: the later of the two.
         found.sort_by(|a, b| {
             let place = |window: &Window| (window.ours.clone(), window.theirs.channel.clone());
             place(a).cmp(&place(b)).then(b.last_inbound_ms.cmp(&a.last_inbound_ms))
         });
         found.dedup_by(|a, b| a.ours == b.ours && a.theirs.channel == b.theirs.channel);
-        // Only now: the window under one spelling or id may be over, and that under another open.
+        // This filter must follow the merge: the window of one spelling or id may be closed, and that of another open.
         let period = |window: &Window| {
             window.last_inbound_ms > search.after_ms && window.last_inbound_ms <= search.until_ms
         };
@@ -76,7 +79,7 @@ impl Histories {
     }
 }
 
-/// Whose last messages, as both databases bind it.
+/// Parameters of the query for last messages, as both databases bind them.
 pub(crate) struct Pairs<'a> {
     pub(crate) theirs: &'a str,
     pub(crate) account_sid: &'a str,
@@ -89,8 +92,8 @@ pub(crate) struct Pairs<'a> {
     pub(crate) until_ms: i64,
 }
 
-/// The last message of a person `$1` to each of our numbers: one range of the index that has nothing else. Both
-/// databases have to be told the type of what may be NULL.
+/// The last message of a contact `$1` to each of our numbers: one range of the index that contains nothing else. Both
+/// databases require the type of a parameter that may be NULL.
 pub(crate) const WINDOWS: &str = "
     SELECT channel, theirs, ours, max(received_at_ms) AS last_inbound_ms FROM events
     WHERE class = 'inbound' AND theirs = $1 AND account_sid = $2 AND received_at_ms IS NOT NULL
