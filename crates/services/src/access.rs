@@ -1,4 +1,4 @@
-//! Who may do what: API keys, webhook keys, tenants, and the permissions of contacts.
+//! Access control: API keys, webhook keys, tenants, and permissions to write to contacts.
 
 pub mod api_keys;
 pub mod contact_history;

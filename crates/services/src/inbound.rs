@@ -1,4 +1,4 @@
-//! Webhooks from Twilio: claimed, delivered to sinks, replayed.
+//! Webhooks from Twilio: claims, delivery to sinks, replays.
 
 pub mod claims;
 pub mod dead_letters;

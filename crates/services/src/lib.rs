@@ -1,7 +1,7 @@
 //! Use cases of the sidecar.
 //!
 //! - [`inbound`]: claims of webhooks, their delivery to sinks, replays.
-//! - [`outbound`]: messages on their way to Twilio.
+//! - [`outbound`]: messages that are sent through Twilio.
 //! - [`access`]: API keys, webhook keys, tenants, permissions of contacts.
 //! - [`operations`]: retention, erasure, archive.
 //!

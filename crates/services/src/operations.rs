@@ -1,4 +1,4 @@
-//! Data over time: retention, erasure, archive.
+//! Operations on stored data: retention, erasure, archive.
 
 pub mod archive;
 pub mod erasure;

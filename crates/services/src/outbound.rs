@@ -1,4 +1,4 @@
-//! Messages on their way to Twilio.
+//! Outbound messages: acceptance, dispatch to Twilio, reconciliation, fallbacks, media and templates.
 
 pub mod dispatcher;
 pub mod fallback;

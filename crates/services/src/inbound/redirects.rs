@@ -17,7 +17,7 @@ use twilio_edge_domain::webhook::Webhook;
 /// Upper bound of URLs of one message beside its first.
 const MOST_STEPS: usize = 16;
 
-/// How often a saved redirect is repeated: Twilio retries a lost answer, but a loop must end.
+/// Upper bound of repetitions of a saved redirect: Twilio retries a lost answer, but a loop must end.
 const MOST_REPEATS: usize = 2;
 
 /// Upper bound of messages in memory. When it is reached, all of them are dropped.

@@ -1,5 +1,5 @@
-//! The archive: raw webhooks outside of the ledger, in objects that any program reads. Finds objects, reads and writes them;
-//! what one is made of is the domain's business, and where it lies the bucket's.
+//! Archive: raw webhooks outside of the ledger, in objects that any program can read. Finds, reads and writes objects.
+//! The domain decides their format; the bucket decides their location.
 
 mod archivist;
 mod erasing;
@@ -21,17 +21,18 @@ use twilio_edge_domain::archive::{
 use twilio_edge_platform::config;
 use twilio_edge_store::ArchiveBatch;
 
-/// Objects whose index is asked for at a time.
+/// Number of objects whose index is read concurrently.
 const AT_ONCE: usize = 16;
 
-/// Objects of ours in one bucket.
+/// Our objects in one bucket.
 #[derive(Debug, Clone)]
 pub struct Archive {
     bucket: Bucket,
 }
 
 impl Archive {
-    /// Opens it without reaching it; none where there is to be none. What is wrong begins with the setting.
+    /// Opens the archive without a request to it; returns `None` if none is configured. An error starts with the name
+    /// of the setting.
     pub fn open(settings: &config::Archive) -> Result<Option<Archive>, String> {
         if settings.url.is_empty() {
             return Ok(None);
@@ -41,7 +42,7 @@ impl Archive {
         Ok(Some(Archive { bucket }))
     }
 
-    /// As it was configured; there is no secret in it.
+    /// Returns the configured URL; it contains no secret.
     pub fn url(&self) -> &str {
         self.bucket.url()
     }
@@ -67,7 +68,7 @@ impl Archive {
         }
     }
 
-    /// Every account that has something in it, in their order.
+    /// Lists every account that has objects, in order.
     async fn accounts(&self) -> Result<BTreeSet<String>, String> {
         let found = self.bucket.objects().list_with_delimiter(Some(&self.bucket.path(ROOT))).await;
         let found = found.map_err(|error| reason(&error))?;
@@ -77,8 +78,8 @@ impl Archive {
         Ok(found.common_prefixes.iter().filter_map(account).collect())
     }
 
-    /// The objects of an account that have something of this time in them, in the order of time. Each day's are found from its
-    /// first one on: a thousand of them cost one request.
+    /// Lists the objects of an account that contain webhooks of this time, in chronological order. The listing starts
+    /// at the first day; a thousand objects cost one request.
     async fn names(
         &self,
         account_sid: &str,
@@ -93,7 +94,7 @@ impl Archive {
         while let Some(object) = found.next().await {
             let object = object.map_err(|error| reason(&error))?;
             let key = object.location.as_ref().get(above..).unwrap_or_default();
-            // What others put there is none of ours.
+            // Objects that other programs put there are ignored.
             names.extend(
                 Name::parse(key.trim_start_matches('/'))
                     .filter(|name| name.overlaps(since_ms, until_ms)),
@@ -104,13 +105,13 @@ impl Archive {
         Ok(names)
     }
 
-    /// Those of these objects that may have one of the marked in them, by the first bytes of each.
+    /// Filters the objects that may contain a webhook with this mark, by the first bytes of each.
     async fn holding(&self, names: Vec<Name>, mark: Mark) -> Result<Vec<Name>, String> {
         let looked = stream::iter(names).map(async |name: Name| {
             let path = self.bucket.path(&name.key());
             match self.bucket.objects().get_range(&path, 0..INDEX_BYTES).await {
                 Ok(start) => Ok(may_hold(&start, mark).then_some(name)),
-                // Its time was over between the list and the look.
+                // The object expired between the listing and this read.
                 Err(Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(reason(&error)),
             }
@@ -118,7 +119,7 @@ impl Archive {
         looked.buffered(AT_ONCE).try_filter_map(async |name| Ok(name)).try_collect().await
     }
 
-    /// The lines of an object, none if it is gone.
+    /// Reads the lines of an object; returns no line if the object is gone.
     async fn read(&self, name: &Name) -> Result<Vec<Line>, String> {
         let path = self.bucket.path(&name.key());
         let object = match self.bucket.objects().get(&path).await {

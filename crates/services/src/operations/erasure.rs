@@ -1,5 +1,6 @@
-//! The right to be forgotten, carried out: what an administrator asked to have taken out of the ledger at once, and the
-//! entry of it in the audit. What stays is decided in [`twilio_edge_store`]; who may ask and in which words, where they ask.
+//! Erasure on request (the right to be forgotten): redacts or deletes data in the ledger immediately, with an audit
+//! entry. The store decides which data stays ([`twilio_edge_store`]). The callers of this module decide who may request
+//! an erasure.
 
 use crate::access::api_keys::{Caller, Refusal};
 use twilio_edge_domain::sweep_counts::Swept;
@@ -9,43 +10,47 @@ use twilio_edge_domain::{
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_store::{AuditEntry, Erasure, Sweeper};
 
-/// Rows of one step.
+/// Rows per step.
 const STEP: u32 = 200;
 
 /// Longest message id, in bytes; Twilio's are 34.
 const LONGEST_SID: usize = 255;
 
-/// What somebody asks for, as they say it.
+/// Request for an erasure, as the caller made it. All given filters must match.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
-    /// The account, whose they all are; that of the caller, if that one is bound.
+    /// Account of the data; the caller's own account if it is bound to one.
     pub account_sid: Option<String>,
-    /// Only of this message.
+    /// Only data of this message.
     pub message_sid: Option<String>,
-    /// Only of this person.
+    /// Only data of this contact.
     pub number: Option<Number>,
-    /// Only what was heard then or later, in milliseconds since 1970.
+    /// Only data received at this time or later, in milliseconds since 1970.
     pub since_ms: Option<i64>,
-    /// Only what was heard before, in milliseconds since 1970.
+    /// Only data received before this time, in milliseconds since 1970.
     pub until_ms: Option<i64>,
-    /// Take out what was written, and leave who wrote it to whom.
+    /// Redact only the text, and keep sender and recipient.
     pub text_only: bool,
-    /// Only count.
+    /// Only count; change nothing.
     pub dry_run: bool,
-    /// Delete what no copy can come of any more.
+    /// Delete the rows of webhooks whose duplicates can no longer arrive.
     pub delete: bool,
 }
 
-/// What was done.
+/// Result of an erasure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// How much.
+    /// Numbers of rows that were found and changed.
     pub swept: Swept,
-    /// From when on there is more to do, in milliseconds since 1970.
+    /// Time from which rows are left to process, in milliseconds since 1970; `None` if the erasure is complete.
     pub continue_ms: Option<i64>,
 }
 
-/// Takes out what is asked for, but looks at about `most` rows.
+/// Erases the requested data. Stops after about `most` rows.
+///
+/// # Errors
+/// Returns `OtherAccount` or `Invalid` if the request is not permitted or a field is wrong, and `Store` if the database
+/// fails.
 pub async fn erase(
     sweeper: &Sweeper,
     by: &Caller,
@@ -101,7 +106,8 @@ fn read(by: &Caller, asked: Asked) -> Result<Erasure, Refusal> {
 }
 
 impl Asked {
-    /// Whether it names nothing: all there is of an account is nobody's right, and somebody's mistake.
+    /// Returns whether the request has no filter. Such a request is refused, because it would erase all data of the
+    /// account.
     pub fn is_everything(&self) -> bool {
         let times = self.since_ms.is_some() || self.until_ms.is_some();
         !times && self.message_sid.is_none() && self.number.is_none()
@@ -112,7 +118,7 @@ fn is_plain(sid: &str) -> bool {
     sid.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
 }
 
-/// Says what was asked for, without the number that is to be forgotten.
+/// Builds the audit entry. It masks the number, which is to be forgotten.
 fn entry(by: &Caller, erasure: &Erasure, now_ms: i64) -> AuditEntry {
     let number = erasure.number.as_ref().map(|number| {
         let channel = number.channel.as_ref().map(|channel| format!("{channel}:"));

@@ -1,5 +1,5 @@
-//! The rules of retention while the sidecar runs: whose count for whom, and the job that carries them out. Decides in which
-//! order things are done and when to wait; what is due is the domain's business, and how it is taken out the store's.
+//! Retention: the policies in effect for each account, and the job that applies them. This module decides the order of
+//! the work and when to wait. The domain decides what is due; the store removes it.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,22 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config::Config, metrics::Metrics};
 use twilio_edge_store::{StoreError, Sweeper};
 
-/// How often it is looked whether the writer of events has room again.
+/// Interval between checks whether the event writer has capacity again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A database that is always behind must not keep bodies for ever.
+/// Longest wait for the event writer. A database that is always behind must not keep message bodies for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whose rules are which.
+/// Retention policies of all accounts. Copies share them.
 #[derive(Debug, Clone)]
 pub struct RetentionPolicies {
     rules: Arc<RwLock<Arc<Rules>>>,
     hash_key: Option<HashKey>,
-    /// Whether there is an archive, which is where an envelope goes.
+    /// True if an archive is configured. Only an archive needs the envelopes of webhooks.
     archives: bool,
 }
 
-/// The rules in effect at one moment.
+/// Policies in effect at one moment.
 #[derive(Debug)]
 pub struct Rules {
     everybody: Policy,
@@ -64,14 +64,14 @@ impl Rules {
         self.tenants.get(account_sid).unwrap_or(&self.everybody)
     }
 
-    /// An account's.
+    /// Returns the policy of an account.
     pub fn of_account(&self, account_sid: &str) -> &Retention {
         &self.policy(account_sid).retention
     }
 }
 
 impl RetentionPolicies {
-    /// Those of the configuration, for everybody.
+    /// Creates the policies with those of the configuration, for every account.
     pub fn new(config: &Config) -> RetentionPolicies {
         let rules = Rules::of(config.retention.clone(), HashMap::new());
         RetentionPolicies {
@@ -81,20 +81,20 @@ impl RetentionPolicies {
         }
     }
 
-    /// These accounts have rules of their own from now on, and no others.
+    /// Replaces the policies of individual accounts; all other accounts use those of the configuration.
     pub fn replace(&self, tenants: HashMap<String, Retention>) {
         let everybody = self.now().everybody.retention.clone();
         let rules = Arc::new(Rules::of(everybody, tenants));
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
-    /// Those in effect now.
+    /// Returns the policies in effect.
     pub fn now(&self) -> Arc<Rules> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The webhook as it may be written: without what its account does not keep at all. What is written without something
-    /// cannot be delivered whole later: the filter forwards it.
+    /// Returns the webhook without the parts that its account never stores. A webhook that loses a part cannot be
+    /// delivered in full later, so the filter forwards it.
     pub fn before_writing(&self, webhook: Webhook, rules: &Rules) -> Webhook {
         let envelope = webhook.envelope.filter(|_| self.archives);
         let webhook = Webhook { envelope, ..webhook };
@@ -106,31 +106,31 @@ impl RetentionPolicies {
     }
 }
 
-/// What is to be done with an account's rows.
+/// Work on the rows of an account.
 enum Step {
     Redact(Due),
     Delete { until_ms: i64 },
 }
 
-/// Carries the rules out.
+/// Job that applies the policies.
 #[derive(Debug)]
 pub struct Job {
-    /// What to take things out of.
+    /// Removes data from the store.
     pub sweeper: Sweeper,
-    /// By whose rules.
+    /// Policies to apply.
     pub rulebook: RetentionPolicies,
-    /// What is counted.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// How often it is looked whether something is due.
+    /// Interval between rounds.
     pub every: Duration,
-    /// Rows in one transaction.
+    /// Rows per transaction.
     pub batch: u32,
-    /// It waits while more events than that wait to be written.
+    /// The job waits while more events than this wait to be written.
     pub busy: usize,
 }
 
 impl Job {
-    /// Runs until it is dropped. Whatever moment that is, the next one goes on from there.
+    /// Runs until it is dropped. It can be dropped at any time: the next job continues.
     pub async fn run(self) {
         let mut tick = tokio::time::interval_at(Instant::now() + self.every, self.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,7 +146,7 @@ impl Job {
         }
     }
 
-    /// Does everything that is due now.
+    /// Does all work that is due now.
     async fn round(&self) -> Result<(), StoreError> {
         let started_ms = now_ms();
         let rules = self.rulebook.now();
@@ -181,7 +181,8 @@ impl Job {
         Ok(())
     }
 
-    /// One small transaction after the other, until there is no more. One that takes too long is tried with fewer rows.
+    /// Runs small transactions until no row is left. If the database is unavailable or too slow for one of them, it is
+    /// repeated with half the rows.
     async fn all(&self, account_sid: &str, step: &Step) -> Result<Swept, StoreError> {
         let mut most = self.batch;
         let mut done = Swept::default();
@@ -212,7 +213,7 @@ impl Job {
         }
     }
 
-    /// Waits while events wait: they are why there is a database.
+    /// Waits while events wait to be written, because they have priority.
     async fn make_way(&self) {
         let patience = Instant::now() + PATIENCE;
         while self.metrics.events_waiting() > self.busy && Instant::now() < patience {

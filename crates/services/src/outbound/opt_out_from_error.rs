@@ -1,5 +1,6 @@
-//! What Twilio's refusal of a message says of its recipient: whoever does not want to be written to (21610, 63014) is suppressed,
-//! as when a status callback says so. It adds no rule of its own, and does not call Twilio.
+//! Opt-outs from refused messages: if Twilio refuses a message because its recipient opted out (21610, 63014), the
+//! recipient is suppressed, as after a status callback with that code. Adds no rule of its own, and does not call
+//! Twilio.
 
 use std::sync::Arc;
 
@@ -15,23 +16,23 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{OutboundMessage, Stores};
 
-/// Where a refusal is said to have come in.
+/// Route of the recorded opt-outs.
 const ROUTE: &str = "/v1/messages";
 
-/// Records what refusals say.
+/// Records opt-outs from refusals.
 #[derive(Clone)]
 pub struct Refusals {
-    /// Where suppressions are kept.
+    /// Store of suppressions and consents.
     pub stores: Stores,
-    /// Which codes say so.
+    /// Codes that mean an opt-out or a withdrawal of consent to marketing.
     pub lexicon: Arc<Lexicon>,
-    /// What is counted.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
 }
 
 impl Refusals {
-    /// Suppresses the person if the code says so. To be told before the refusal is written down: who dies in between asks
-    /// Twilio again, and is refused again.
+    /// Suppresses the recipient, or records a withdrawal of consent to marketing, if the code means that. Call it
+    /// before the refusal is stored: if the process dies in between, the message is sent again and refused again.
     pub async fn hear(&self, send: &OutboundMessage, recipient: &Address, code: &str) {
         if self.lexicon.withdraws_marketing(code) {
             let withdrawal = Withdrawal {

@@ -1,6 +1,6 @@
-//! Who waits for what becomes of a message: told by the sender of this sidecar as soon as it is written down, and looking
-//! itself now and then, because another sidecar may have sent it. Decides when there is nothing to wait for; what an answer means
-//! is known elsewhere.
+//! Lets requests wait for a message's outcome. The local dispatcher notifies waiters as soon as the outcome is stored;
+//! a poll covers messages that another sidecar sends. Decides when waiting is pointless; the meaning of an outcome is
+//! known elsewhere.
 
 use std::{
     collections::HashMap,
@@ -13,21 +13,21 @@ use tokio::{sync::Notify, time::Instant};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
-/// How often to look what another sidecar has done.
+/// Interval of the poll for outcomes that another sidecar stored.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Those who wait, by the id of their message. As many as there are requests under way.
+/// Waiters by message id; at most one per request in progress.
 #[derive(Debug, Clone, Default)]
 pub struct OutcomeWaiters(Arc<Mutex<HashMap<String, Waiting>>>);
 
-/// How many wait for one message, and how they are told.
+/// Waiters of one message: their number, and the notification that they share.
 #[derive(Debug, Default)]
 struct Waiting {
     told: Arc<Notify>,
     count: usize,
 }
 
-/// Somebody who waits; not any more when it is dropped.
+/// Registration of one waiter; dropping it ends the registration.
 struct Place<'a> {
     answers: &'a OutcomeWaiters,
     id: &'a str,
@@ -35,15 +35,18 @@ struct Place<'a> {
 }
 
 impl OutcomeWaiters {
-    /// Something of this message was written down.
+    /// Notifies the waiters of this message that its outcome is stored.
     pub fn tell(&self, id: &str) {
         if let Some(waiting) = self.waiting().get(id) {
             waiting.told.notify_waiters();
         }
     }
 
-    /// The message as it is once it has an end, or `patience` has: whichever is first. None if it is not there, or another
-    /// account's.
+    /// Waits until the message has an outcome or `patience` has passed. Returns the message as it is then; `None` if
+    /// this account has no such message.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn of(
         &self,
         sends: &OutboundMessages,
@@ -54,7 +57,7 @@ impl OutcomeWaiters {
         let deadline = Instant::now() + patience;
         let place = self.place(id);
         loop {
-            // Asked to be told before looking: what is written in between is not missed.
+            // The notification is requested before the message is read, so that no outcome is missed in between.
             let told = place.told.notified();
             let found = sends.fetch(id, Some(account_sid)).await?;
             let left = deadline.saturating_duration_since(Instant::now());
@@ -94,8 +97,8 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Whether it may have an end before that time. What is tried again later, or is for later, has none; of what is unknown nobody
-/// can say.
+/// Returns whether the message may get an outcome before this time. A message that is due later gets none; neither does
+/// one whose outcome is unknown.
 fn is_on_its_way(send: &OutboundMessage, until_ms: i64) -> bool {
     match send.state.as_str() {
         "attempting" => true,

@@ -1,5 +1,6 @@
-//! The routes at work: read from their file, and read again when it changes. Decides when the file is looked at, and that one
-//! which became unusable changes nothing but the log: the last good routes stay. What they mean is the domain's to say.
+//! Routes of outbound messages: read from their file, and read again when it changes. Decides when to check the file. A
+//! file that has become unusable is logged, and the last good routes stay in effect. The domain decides the meaning of
+//! the routes.
 
 use std::{
     path::Path,
@@ -10,10 +11,10 @@ use std::{
 use crate::access::webhook_keys as accounts;
 use twilio_edge_domain::sending::routing::Routing;
 
-/// How often to look at the file.
+/// Interval between checks of the file.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The routes of one file.
+/// Routes of one file. Copies share them.
 #[derive(Debug, Clone)]
 pub struct Routes {
     path: Arc<Path>,
@@ -21,19 +22,19 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Reads the file for the first time; no file has no name, and no routes. Every problem with it.
+    /// Reads the file for the first time; an empty name means no routes. Returns every problem of the file.
     pub fn open(file: &str) -> Result<Routes, Vec<String>> {
         let path = Path::new(file);
         let routing = if file.is_empty() { Routing::default() } else { parse(read(path))? };
         Ok(Routes { path: path.into(), known: Arc::new(RwLock::new(Arc::new(routing))) })
     }
 
-    /// Those that count now.
+    /// Returns the routes in effect.
     pub fn current(&self) -> Arc<Routing> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the file for ever.
+    /// Checks the file at an interval, for ever.
     pub async fn keep_fresh(self) {
         if self.path.as_os_str().is_empty() {
             return;
@@ -72,7 +73,7 @@ impl Routes {
     }
 }
 
-/// Everything that is wrong with the file at `path`.
+/// Returns every problem of the file at `path`.
 pub fn problems(path: &str) -> Vec<String> {
     parse(read(Path::new(path))).err().unwrap_or_default()
 }

@@ -241,7 +241,7 @@ pub fn masked(send: &OutboundMessage) -> String {
     Address { channel: send.channel.clone(), number: send.recipient.clone() }.to_string()
 }
 
-/// Cancels a message that is still queued. Returns false if its attempt has begun or it has ended.
+/// Cancels a message that is still queued. Returns false in any other state.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -255,7 +255,7 @@ pub async fn cancel(
     sends.cancel(send, &masked(send), &entry).await
 }
 
-/// Deletes our record of a message that has ended. Twilio's copy stays. Returns false if the message has not ended.
+/// Deletes a message that ended without Twilio (`refused`, `not_sent` or `canceled`). Returns false in any other state.
 ///
 /// # Errors
 /// Returns an error if the database fails.

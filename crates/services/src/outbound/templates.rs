@@ -1,5 +1,6 @@
-//! Templates at work: the catalogue of each account in memory, what administrators say of it themselves, and that it counts
-//! soon after in every sidecar. What was read last counts while the database or Twilio is away. Knows neither HTTP nor SQL.
+//! Templates: the catalogue of each account in memory, and the templates that administrators define. A change takes
+//! effect soon afterwards in every sidecar. While the database or Twilio is unavailable, the last catalogue stays in
+//! effect. Knows neither HTTP nor SQL.
 
 pub mod sync;
 
@@ -15,17 +16,17 @@ use crate::access::api_keys::{Caller, Refusal};
 use twilio_edge_domain::template::{Template, catalogue::Catalogue, locale::Locale};
 use twilio_edge_store::{self as store, AuditEntry, CatalogueStanding, StoreError};
 
-/// How often what other sidecars and commands have changed is looked for.
+/// Interval between checks for changes by other sidecars and commands.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// The catalogues of all accounts.
+/// Catalogues of all accounts. Copies share them.
 #[derive(Clone)]
 pub struct Templates {
     store: store::Templates,
     known: Arc<RwLock<HashMap<String, Known>>>,
 }
 
-/// A catalogue, and which.
+/// Catalogue of an account, with its revision.
 #[derive(Debug, Clone, Default)]
 struct Known {
     revision: i64,
@@ -34,28 +35,28 @@ struct Known {
     catalogue: Arc<Catalogue>,
 }
 
-/// How old what is known of Twilio's templates is.
+/// Age of an account's catalogue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Age {
-    /// When it was last read, in milliseconds since 1970; 0: never.
+    /// Time of the last successful read from Twilio, in milliseconds since 1970; 0 if there was none.
     pub synced_at_ms: i64,
-    /// Why it was not since; empty if it was.
+    /// Reason why the last read failed; empty if it succeeded.
     pub problem: String,
 }
 
 impl Templates {
-    /// Of this database, nothing of which has been read yet.
+    /// Creates the service on this database. Nothing has been read yet.
     pub fn new(store: store::Templates) -> Templates {
         Templates { store, known: Arc::default() }
     }
 
-    /// What is known of an account's templates.
+    /// Returns the catalogue of an account.
     pub fn of(&self, account_sid: &str) -> Arc<Catalogue> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.get(account_sid).map(|known| known.catalogue.clone()).unwrap_or_default()
     }
 
-    /// How old that is.
+    /// Returns the age of that catalogue.
     pub fn age(&self, account_sid: &str) -> Age {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let of = |known: &Known| Age {
@@ -65,7 +66,10 @@ impl Templates {
         known.get(account_sid).map(of).unwrap_or_default()
     }
 
-    /// Says that there is a template; instead of what was said of that name and language before.
+    /// Defines a template, in place of an earlier definition with the same name and language.
+    ///
+    /// # Errors
+    /// Returns `OtherAccount` if the caller may not see the account, and `Store` if the database fails.
     pub async fn put(
         &self,
         by: &Caller,
@@ -83,7 +87,11 @@ impl Templates {
         Ok(self.refresh().await?)
     }
 
-    /// Forgets what was said by [`Templates::put`]; false if nothing was. What Twilio has is Twilio's.
+    /// Removes a definition of [`Templates::put`]. Returns false if there is none. Templates from Twilio are not
+    /// affected.
+    ///
+    /// # Errors
+    /// Returns `OtherAccount` if the caller may not see the account, and `Store` if the database fails.
     pub async fn remove(
         &self,
         by: &Caller,
@@ -104,7 +112,10 @@ impl Templates {
         Ok(removed)
     }
 
-    /// Lets count what is there now.
+    /// Reads the catalogues that have changed and puts them into effect.
+    ///
+    /// # Errors
+    /// Returns an error if the database fails.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         for standing in self.store.standings().await? {
             let CatalogueStanding { account_sid, revision, synced_at_ms, problem } = standing;
@@ -112,7 +123,7 @@ impl Templates {
                 let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
                 known.get(&account_sid).cloned().unwrap_or_default()
             };
-            // Its revision was read first: what changes between the two is read twice rather than never.
+            // The revision was read first: a change between the two reads is then read twice rather than missed.
             let catalogue = match seen.revision == revision {
                 true => seen.catalogue,
                 false => {
@@ -126,7 +137,7 @@ impl Templates {
         Ok(())
     }
 
-    /// Does that for ever.
+    /// Refreshes the catalogues once per second, for ever.
     pub async fn keep_fresh(self) {
         loop {
             if let Err(reason) = self.refresh().await {

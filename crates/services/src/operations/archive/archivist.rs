@@ -1,5 +1,5 @@
-//! The work on what is queued for the archive: one batch after the other, and what is to be taken out of objects again. Decides
-//! when something is tried again; of many sidecars each takes what no other has.
+//! The archivist: writes queued webhooks to the archive in batches, and erases data from archive objects. Decides when
+//! to retry. Each sidecar claims batches that no other sidecar has claimed.
 
 use std::{
     fmt,
@@ -14,37 +14,39 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
 use twilio_edge_store::{ArchiveBatch, ArchiveLimits, ArchiveQueue, StoreError};
 
-/// How often it is looked whether something is to be archived.
+/// Interval between checks for webhooks to archive.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a batch is held: when its sidecar dies, another one takes it up after that. It is held anew while it is written.
+/// Duration of the claim on a batch. The claim is renewed while the batch is written. If the sidecar dies, another one
+/// continues after it has expired.
 pub(super) const HOLD: Duration = Duration::from_secs(15);
 
-/// How long one object may take to be written.
+/// Time limit of writing one object.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Webhooks of a moment are written in no order; those of a batch are all there.
+/// Age that webhooks reach before they are archived. Concurrent writes arrive in no order; after this time none of the
+/// batch is missing.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Between two tries while the store is away, at least and at most.
+/// Shortest and longest pause between tries while the archive is unavailable.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Writes what is queued.
+/// Writes queued webhooks to the archive.
 #[derive(Debug)]
 pub struct Archivist {
-    /// Where to.
+    /// Destination.
     pub archive: Archive,
-    /// From where.
+    /// Source.
     pub queue: ArchiveQueue,
-    /// How large and how old batches become.
+    /// Size and age of batches.
     pub settings: config::Archive,
-    /// What is counted.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// Who this is, unlike every other sidecar.
+    /// Name of this sidecar, unique among the sidecars.
     pub name: String,
 }
 
-/// Why nothing more is written for now.
+/// Reason why the archivist pauses.
 pub(super) enum Stopped {
     Store(StoreError),
     Bucket(String),
@@ -60,7 +62,7 @@ impl fmt::Display for Stopped {
 }
 
 impl Archivist {
-    /// Runs until it is dropped. Whatever moment that is, what was under way is taken up again by whoever comes next.
+    /// Runs until it is dropped. It can be dropped at any time: another archivist continues the work in progress.
     pub async fn run(self) {
         let [first, longest] = PAUSE;
         let (mut pause, mut not_before) = (first, Instant::now());
@@ -87,7 +89,7 @@ impl Archivist {
         }
     }
 
-    /// Writes everything that is to be written now.
+    /// Writes every batch that is due now.
     async fn round(&self) -> Result<(), Stopped> {
         loop {
             let at_ms = now_ms();
@@ -96,7 +98,7 @@ impl Archivist {
             let Some(mut batch) = taken.map_err(Stopped::Store)? else { break };
             let written = self.write(&mut batch).await;
             if written.is_err() {
-                // Whoever is next may try at once: the store may be away from this sidecar only.
+                // The claim is released, because the archive may be unavailable only from this sidecar.
                 let _ = self.queue.hold(&mut batch, &self.name, now_ms()).await;
             }
             written?;
@@ -106,7 +108,7 @@ impl Archivist {
         erasing::work(&self.archive, &self.queue, &self.name, &self.metrics).await
     }
 
-    /// Writes one object, and holds its batch as long as that takes.
+    /// Writes one object, and renews the claim on its batch meanwhile.
     async fn write(&self, batch: &mut ArchiveBatch) -> Result<(), Stopped> {
         let whole = batch.clone();
         let mut writing = std::pin::pin!(tokio::time::timeout(LONGEST, self.archive.write(&whole)));
@@ -118,7 +120,7 @@ impl Archivist {
                 },
                 () = tokio::time::sleep(HOLD / 3) => {
                     let until_ms = now_ms().saturating_add(millis(HOLD));
-                    // Somebody else writes the same bytes: nothing is wrong with that.
+                    // If the claim was lost, another sidecar writes the same bytes, which is harmless.
                     let _ = self.queue.hold(batch, &self.name, until_ms).await;
                 }
             }

@@ -1,6 +1,6 @@
-//! What somebody had taken out of the ledger at once is taken out of the archive too: each object that has something of it is
-//! written again without those lines, or deleted if nothing is left. What was asked for waits in the database until that is
-//! done, however long the store is away.
+//! Erasure from the archive: applies erasures of the ledger to the archive too. An object that contains erased lines is
+//! rewritten without them, or deleted if no line is left. The request stays in the database until that is done, however
+//! long the archive is unavailable.
 
 use super::{
     Archive,
@@ -15,7 +15,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{ArchiveErasure, ArchiveQueue};
 
-/// Carries out everything that waits.
+/// Processes all pending erasures.
 pub(super) async fn work(
     archive: &Archive,
     queue: &ArchiveQueue,
@@ -53,7 +53,7 @@ pub(super) async fn work(
             metrics.archive.erased(count - left.len());
             let until_ms = now_ms().saturating_add(millis(HOLD));
             if !queue.hold_erasure(&mut erasure, held_by, until_ms).await.map_err(Stopped::Store)? {
-                // Whoever has it carries it out to its end.
+                // Another sidecar has claimed the erasure and completes it.
                 return Ok(());
             }
         }
@@ -65,7 +65,7 @@ pub(super) async fn work(
     }
 }
 
-/// Whom a line is about, as the ledger had it.
+/// Returns the contact of a line, as the ledger recorded it.
 fn address(line: &Line) -> Option<Address> {
     let webhook = Webhook::archived(line.clone()).ok()?;
     webhook.pair().map(|pair| pair.theirs.clone())

@@ -1,33 +1,33 @@
-//! A way through the objects of an archive, in their order, from wherever somebody stopped: what a replay takes from it.
+//! Iteration over the lines of an archive in their order, from any earlier position. Replays use it.
 
 use std::collections::VecDeque;
 
 use super::Archive;
 use twilio_edge_domain::archive::{Found, Line, Mark, Name};
 
-/// What is looked for.
+/// Filters of the iteration.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Only of this account.
+    /// Only lines of this account.
     pub account_sid: Option<String>,
-    /// Only of this message.
+    /// Only lines of this message.
     pub message_sid: Option<String>,
-    /// Only of this class.
+    /// Only lines of this class.
     pub class: Option<String>,
-    /// Received then or later, in milliseconds since 1970.
+    /// Only webhooks received at this time or later, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Received before.
+    /// Only webhooks received before this time, in milliseconds since 1970.
     pub until_ms: i64,
 }
 
-/// One way through. It has one object in memory at a time.
+/// One iteration. It holds one object in memory at a time.
 #[derive(Debug)]
 pub struct Walk<'a> {
     archive: &'a Archive,
     wanted: Wanted,
     names: VecDeque<Name>,
     total: usize,
-    /// Of the object that is read: its key, and what is left of it, with the number of each line.
+    /// Key of the current object, and its remaining lines with their numbers.
     open: Option<(String, VecDeque<(usize, Line)>)>,
 }
 
@@ -43,7 +43,10 @@ impl Wanted {
 }
 
 impl<'a> Walk<'a> {
-    /// Finds the objects there are after a place; empty: all of them. What is wrong, in words for the operator.
+    /// Lists the objects after a position; an empty position means all of them.
+    ///
+    /// # Errors
+    /// Returns the reason, for the operator, if the archive fails.
     pub async fn begin(
         archive: &'a Archive,
         wanted: Wanted,
@@ -74,12 +77,15 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// How many objects were read, and how many there are.
+    /// Returns the number of objects that were read, and their total.
     pub fn progress(&self) -> (usize, usize) {
         (self.total.saturating_sub(self.names.len()), self.total)
     }
 
-    /// Up to `most` lines.
+    /// Returns up to `most` lines.
+    ///
+    /// # Errors
+    /// Returns the reason, for the operator, if the archive fails.
     pub async fn next(&mut self, most: usize) -> Result<Found, String> {
         loop {
             let left = self.open.as_mut().filter(|(_, left)| !left.is_empty());

@@ -1,6 +1,6 @@
 //! Store of uploaded media. Stores their bytes in the bucket and signs links for Twilio when a message is sent. A link
-//! is valid for some time, and points either to the bucket or to our own endpoint. Expired media are deleted: the bytes
-//! first, then the row.
+//! is valid for some time, and points either to the bucket or to our own endpoint. Expired media and unfinished uploads
+//! are deleted: the bytes first, then the row.
 
 use std::{sync::Arc, time::Duration};
 
@@ -148,7 +148,7 @@ impl Library {
         }
     }
 
-    /// Withdraws a medium: it is no longer shown. Returns false if it does not exist.
+    /// Expires a medium immediately; its bytes are deleted later. Returns false if it does not exist.
     ///
     /// # Errors
     /// Returns an error if the database fails.

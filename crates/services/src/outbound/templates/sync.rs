@@ -1,5 +1,5 @@
-//! Reads the templates of each account from Twilio's Content API, every so often, one sidecar at a time. What cannot be read
-//! changes nothing but the log, a metric and how old the catalogue is said to be.
+//! Synchronization of templates: reads the templates of each account from Twilio's Content API at an interval, in one
+//! sidecar at a time. A failed read changes only the log, a metric, and the reported age of the catalogue.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -15,35 +15,35 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::StoreError;
 
-/// How often to see whether an account's turn is due.
+/// Interval between checks for accounts that are due.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Most templates of an account: WhatsApp has less than that.
+/// Upper bound of templates of an account; WhatsApp's own limit is lower.
 const MOST: usize = 10_000;
 
-/// Most pages of a list, whatever its pages hold.
+/// Upper bound of pages of a list, whatever their size is.
 const MOST_PAGES: usize = 400;
 
-/// Who changed it, in the audit, and where that was seen.
+/// Actor and source of the audit entries.
 const WHO: (&str, &str) = ("twilio", "Content API");
 
-/// Reads what Twilio has.
+/// Reads templates from Twilio.
 #[derive(Clone)]
 pub struct Syncer {
-    /// Where it is kept.
+    /// Catalogues to update.
     pub templates: Templates,
-    /// Who is asked.
+    /// Client of Twilio.
     pub twilio: Twilio,
-    /// How often.
+    /// Interval between reads of one account.
     pub every: Duration,
 }
 
-/// Why an account's templates were not read.
+/// Reason why the templates of an account were not synchronized.
 #[derive(Debug)]
 pub enum Unsynced {
-    /// Twilio did not show them.
+    /// Twilio did not return them.
     Twilio(String),
-    /// They could not be kept.
+    /// The database did not store them.
     Store(StoreError),
 }
 
@@ -54,7 +54,7 @@ impl From<StoreError> for Unsynced {
 }
 
 impl Syncer {
-    /// Does it for ever, for every account there are credentials of.
+    /// Starts the synchronization of every account that has credentials. It runs for ever.
     pub fn start(self, metrics: Arc<Metrics>) -> JoinHandle<()> {
         tokio::spawn(async move {
             let begun_ms = now_ms();
@@ -76,10 +76,10 @@ impl Syncer {
 
     async fn turn(&self, account_sid: &str, metrics: &Metrics, told: &mut BTreeSet<String>) {
         let at_ms = now_ms();
-        // Who dies in the middle has lost it after that.
+        // If this sidecar dies, its claim on the account expires then.
         let until_ms = at_ms.saturating_add(millis(self.every.max(self.twilio.timeout() * 2)));
         let store = &self.templates.store;
-        // A database that is away is told of by those who send.
+        // The dispatcher logs that the database is unavailable.
         if !matches!(store.turn(account_sid, at_ms, until_ms).await, Ok(true)) {
             return;
         }
@@ -116,7 +116,10 @@ impl Syncer {
         }
     }
 
-    /// Reads an account's templates now, whoever's turn it is; what has changed. The next time is `due_at_ms`.
+    /// Reads an account's templates now, without a claim. Returns the changes. The next read is due at `due_at_ms`.
+    ///
+    /// # Errors
+    /// Returns [`Unsynced`] if Twilio or the database fails.
     pub async fn sync(&self, account_sid: &str, due_at_ms: i64) -> Result<Vec<Change>, Unsynced> {
         let listed = self.listed(account_sid).await.map_err(Unsynced::Twilio)?;
         let at_ms = now_ms();
@@ -135,7 +138,7 @@ impl Syncer {
         Ok(changes)
     }
 
-    /// All of them: half a list would look like templates that were removed.
+    /// Reads the complete list: templates that are missing from a partial list would look removed.
     async fn listed(&self, account_sid: &str) -> Result<Vec<Template>, String> {
         let at_ms = now_ms();
         let (mut listed, mut next) = (Vec::new(), None);
