@@ -1,5 +1,5 @@
-//! Where accepted webhooks go: the sinks of one configuration, which of them a route has, and the way to each. What is
-//! owed to them, in what order and how often it is tried is not known here.
+//! Sinks: destinations of accepted webhooks. Reads their configuration, selects the sinks of a route, and makes
+//! delivery attempts. This module does not know the outbox, its order, or the retries.
 
 mod file;
 mod http;
@@ -18,13 +18,13 @@ use twilio_edge_domain::{
     secret,
 };
 
-/// All sinks of a sidecar.
+/// All sinks of a sidecar. Copies share them.
 #[derive(Debug, Clone, Default)]
 pub struct Sinks {
     all: Arc<[Sink]>,
 }
 
-/// One of them.
+/// One sink.
 #[derive(Debug)]
 pub struct Sink {
     name: String,
@@ -43,7 +43,7 @@ enum Way {
     RedisStream(Box<redis_stream::Streams>),
 }
 
-/// Everything wrong with a sinks file.
+/// Returns every problem of a sinks file, or the weak secrets of a valid file unless `is_demo`.
 pub fn problems(path: &str, is_demo: bool) -> Vec<String> {
     match Sinks::read(path) {
         Ok(_) if is_demo => Vec::new(),
@@ -53,7 +53,7 @@ pub fn problems(path: &str, is_demo: bool) -> Vec<String> {
 }
 
 impl Sink {
-    /// Which of its secrets is too weak, and why.
+    /// Returns the first secret that is too weak, with the reason.
     fn weakness(&self) -> Option<String> {
         let Way::Http(endpoint) = &self.way else { return None };
         let mut weak = endpoint.secrets().iter().map(|key| secret::weakness_of_key(key));
@@ -63,29 +63,29 @@ impl Sink {
 }
 
 impl Sinks {
-    /// Reads a sinks file; every problem with it.
+    /// Reads a sinks file. Returns every problem of the file.
     pub fn read(path: &str) -> Result<Sinks, Vec<String>> {
         let text = twilio_edge_platform::file_access::read_secret(path.as_ref())
             .map_err(|problem| vec![problem])?;
         let settings = file::parse(&text)?;
-        // TLS of every kind of sink; whoever installed one first has chosen for the process.
+        // The TLS provider of all sinks. This fails if a provider is installed already; that provider is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sinks: Result<Vec<Sink>, String> = settings.into_iter().map(Sink::new).collect();
         Ok(Sinks { all: sinks.map_err(|problem| vec![problem])?.into() })
     }
 
-    /// Each of them.
+    /// Iterates over the sinks.
     pub fn iter(&self) -> impl Iterator<Item = &Sink> {
         self.all.iter()
     }
 
-    /// The names of those that get what of this class comes on a route.
+    /// Returns the names of the sinks that receive webhooks of this class on this route.
     pub fn of<'a>(&'a self, route: &'a str, class: Class) -> impl Iterator<Item = &'a str> {
         let gets = move |sink: &&Sink| sink.has_route(route) && sink.has_class(class);
         self.all.iter().filter(gets).map(|sink| sink.name.as_str())
     }
 
-    /// The one of that name.
+    /// Returns the sink of this name.
     pub fn get(&self, name: &str) -> Option<&Sink> {
         self.all.iter().find(|sink| sink.name == name)
     }
@@ -94,7 +94,7 @@ impl Sinks {
 impl Sink {
     fn new(settings: Settings) -> Result<Sink, String> {
         let Settings { name, routes, classes, patience, concurrency, kind } = settings;
-        // A connection first, then the answer.
+        // Connecting and the answer have one timeout each.
         let longest_try = 2 * match &kind {
             Kind::Http(settings) => settings.timeout,
             Kind::Kafka(settings) => settings.timeout,
@@ -112,22 +112,22 @@ impl Sink {
         Ok(Sink { name, routes, classes, patience, concurrency, longest_try, way })
     }
 
-    /// What people and metrics call it.
+    /// Name in metrics, logs and commands.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How patient its deliveries are.
+    /// Retry policy of its deliveries.
     pub fn patience(&self) -> &RetryPolicy {
         &self.patience
     }
 
-    /// Lanes worked on at a time.
+    /// Number of lanes that one sidecar delivers concurrently.
     pub fn concurrency(&self) -> usize {
         self.concurrency
     }
 
-    /// How long one delivery may take; whoever needs longer has failed.
+    /// Time limit of one delivery attempt; a longer attempt has failed.
     pub fn longest_try(&self) -> Duration {
         self.longest_try
     }

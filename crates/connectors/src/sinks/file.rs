@@ -1,5 +1,5 @@
-//! The sinks file: from its text to what each sink is and which routes it gets, or to everything that is wrong with it, by
-//! path. Pure: nothing is connected to here.
+//! Parser of the sinks file: returns the settings of each sink, or every problem with its path. Pure: it connects to
+//! nothing.
 
 mod http;
 mod kafka;
@@ -18,13 +18,13 @@ pub(super) use self::{
 use twilio_edge_domain::delivery::RetryPolicy;
 use twilio_edge_platform::strict_toml::{Fields, Reading};
 
-/// More would not be looked after by anybody.
+/// Upper bounds; larger files are not expected.
 const MAX_SINKS: usize = 32;
 const MAX_ROUTES: usize = 256;
 const MAX_CLASSES: usize = 2;
-/// Longest name of a topic Kafka takes; for streams it does as well.
+/// Longest topic name that Kafka accepts, in bytes; it applies to streams as well.
 const MAX_NAME: usize = 249;
-/// What every sink may say.
+/// Fields of every sink.
 const FIELDS: [&str; 8] = [
     "name",
     "type",
@@ -36,18 +36,18 @@ const FIELDS: [&str; 8] = [
     "timeout_ms",
 ];
 
-/// One sink, as configured.
+/// Configuration of one sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sink {
-    /// What people and metrics call it.
+    /// Name in metrics, logs and commands.
     pub name: String,
-    /// Paths of the routes it gets; all accepted ones, if there is none.
+    /// Paths of the routes that it receives; empty for all routes with acceptance.
     pub routes: Vec<String>,
-    /// What it gets of them: messages, statuses; both, if there is none.
+    /// Classes that it receives: messages, statuses; empty for both.
     pub classes: Vec<Class>,
     /// Retry policy.
     pub patience: RetryPolicy,
-    /// Lanes worked on at a time by one sidecar.
+    /// Number of lanes that one sidecar delivers concurrently.
     pub concurrency: usize,
     /// Type of the sink with its own settings.
     pub kind: Kind,
@@ -60,7 +60,7 @@ pub enum Kind {
     RedisStream(RedisStream),
 }
 
-/// One name for messages, one for statuses: of topics, of streams.
+/// Names of a pair of topics or streams: one for messages, one for statuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     pub inbound: String,
@@ -68,7 +68,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// The one for what is of this class.
+    /// Returns the name for webhooks of this class.
     pub fn of(&self, class: Class) -> &str {
         match class {
             Class::Status => &self.status,
@@ -77,7 +77,7 @@ impl Names {
     }
 }
 
-/// Reads the file's text.
+/// Parses the text of the file.
 pub(super) fn parse(text: &str) -> Result<Vec<Sink>, Vec<String>> {
     let table = twilio_edge_platform::config::parse(text).map_err(|problem| vec![problem])?;
     let mut reading = Reading::default();
@@ -181,7 +181,7 @@ fn classes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<Class> {
     names.iter().enumerate().filter_map(class).collect()
 }
 
-/// The names a field gives, each the default if it does not say.
+/// Reads a pair of names; each has a default.
 fn names(reading: &mut Reading, path: &str, table: Fields<'_>, field: &str) -> Names {
     let [inbound, status] = ["twilio.inbound.v1", "twilio.status.v1"];
     let mut names = Names { inbound: inbound.to_owned(), status: status.to_owned() };

@@ -1,5 +1,5 @@
-//! A sink that is an HTTP endpoint: one POST per delivery, signed after the Standard Webhooks specification
-//! (github.com/standard-webhooks/standard-webhooks), so that the receiver's library for its language verifies it.
+//! HTTP sink: one POST per delivery, signed after the Standard Webhooks specification
+//! (github.com/standard-webhooks/standard-webhooks), so that receivers can verify it with an existing library.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +12,10 @@ use super::file;
 use twilio_edge_domain::delivery::{DeliveryOutcome, answered, retry_after};
 use twilio_edge_domain::event::Delivery;
 
-/// Of an answer that is no 2xx, how much is kept for people.
+/// Part of an answer other than 2xx that is kept as the reason, in bytes.
 const SAID_BYTES: usize = 200;
 
-/// How long to try to connect, within the time limit of the whole.
+/// Time limit of connecting, within the time limit of the delivery.
 const CONNECT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -25,13 +25,14 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Keys it signs with.
+    /// Signing keys.
     pub(super) fn secrets(&self) -> &[Vec<u8>] {
         &self.settings.secrets
     }
 
     pub(super) fn new(settings: file::Http) -> Result<Endpoint, String> {
-        // What is signed for one URL is not for whoever that one points at; and a mesh needs no proxy of the environment.
+        // A redirect is not followed, because the signature is for this receiver only. No proxy of the environment is
+        // used, because a service mesh does not need one.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -80,7 +81,7 @@ impl Endpoint {
                 };
                 answered(status, wait, &said)
             }
-            // The URL stays out of it: it may hold a token.
+            // The URL is removed from the reason, because it may contain a token.
             Err(error) => DeliveryOutcome::Failed {
                 reason: reason(&error.without_url()),
                 retry_after: None,
@@ -90,7 +91,7 @@ impl Endpoint {
     }
 }
 
-/// One signature for each secret: while they are rotated the receiver has one of them.
+/// Builds one signature for each secret: during a rotation the receiver has only one of them.
 fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> String {
     let signed = format!("{id}.{timestamp}.{body}");
     let signatures = secrets.iter().filter_map(|secret| {
@@ -101,7 +102,7 @@ fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> Stri
     signatures.collect::<Vec<String>>().join(" ")
 }
 
-/// The beginning of what a receiver says of a delivery it does not take.
+/// Returns the beginning of the receiver's error text.
 async fn said(mut response: reqwest::Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < SAID_BYTES {
@@ -115,7 +116,7 @@ async fn said(mut response: reqwest::Response) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
-/// An error with its causes: the outermost alone says only that it did not work.
+/// Joins an error and its causes; the outermost error alone does not contain the reason.
 fn reason(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
@@ -125,7 +126,7 @@ fn reason(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    /// The example of the specification.
+    /// Example of the specification.
     #[test]
     fn signs_as_the_specification_does() {
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();

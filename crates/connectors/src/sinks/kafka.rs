@@ -1,6 +1,7 @@
-//! A sink that is a Kafka cluster: one record per delivery, under the person's number, so that all about one person is in one
-//! partition. A delivery is done when every replica in sync has it (`acks=all`, idempotent producer). Decides what the
-//! brokers' errors mean for a delivery; topics are made, and rights given, by those who run the brokers.
+//! Kafka sink: one record per delivery. The record key is the contact's number, so that all records of a contact are in one
+//! partition; it is the message SID if no contact is known. A delivery is done when every in-sync replica has the record
+//! (`acks=all`, idempotent producer). Decides the meaning of the brokers' errors for a delivery. The operators of the
+//! brokers create topics and grant permissions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,15 +17,15 @@ use super::file;
 use twilio_edge_domain::delivery::DeliveryOutcome;
 use twilio_edge_domain::event::Delivery;
 
-/// How often certificates are read again: they are renewed while the sidecar runs.
+/// Interval at which certificates are read again; they are renewed while the sidecar runs.
 const RENEWED: Duration = Duration::from_secs(300);
 
-/// How long to try to connect to one broker, within the time limit of the whole.
+/// Time limit of connecting to one broker, within the time limit of the delivery.
 const CONNECT: Duration = Duration::from_secs(5);
 
 pub(super) struct Cluster {
     settings: file::Kafka,
-    /// None before the first delivery, and after what no producer survives.
+    /// `None` before the first delivery, and after an error that a producer cannot recover from.
     producer: Mutex<Option<Arc<Producer>>>,
 }
 
@@ -35,7 +36,8 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Connects to nobody yet: brokers come and go at any time. The files it names must be there.
+    /// Creates the sink without a connection, because brokers may be unavailable at any time. The configured files must
+    /// exist.
     pub(super) fn new(settings: file::Kafka) -> Result<Cluster, String> {
         if let Some(tls) = &settings.tls {
             let (cert, key) =
@@ -69,7 +71,7 @@ impl Cluster {
             Ok(Err(error)) => return tried(&error, topic),
             Err(_) => return outage("no broker answered in time".into()),
         };
-        // Waited for to its end, which its own limits bound: a record that was left behind could be written after the next.
+        // The send is not canceled; its own limits bound it. An abandoned record could be written after the next one.
         match producer.send(record).await {
             Ok(_) => DeliveryOutcome::Delivered,
             Err(error) => {
@@ -86,7 +88,7 @@ impl Cluster {
         if let Some(producer) = slot.as_ref() {
             return Ok(producer.clone());
         }
-        // Half for the metadata, half for the record itself.
+        // Half of the time is for the metadata, half for the record itself.
         let limit = self.settings.timeout / 2;
         let kafka = Kafka::builder(self.settings.brokers.join(","))
             .client_id(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
@@ -96,7 +98,7 @@ impl Cluster {
             .tls_reload_interval(self.settings.tls.is_some().then_some(RENEWED))
             .connect()
             .await?;
-        // A lane waits for each of its records: nothing is gained by lingering for a second one.
+        // A lane waits for each of its records, so lingering for a second one gains nothing.
         let producer = kafka
             .producer()
             .acks(Acks::All)
@@ -110,7 +112,7 @@ impl Cluster {
         Ok(slot.insert(Arc::new(producer)).clone())
     }
 
-    /// The next delivery makes a new one, unless another has already.
+    /// Drops the failed producer, unless it is replaced already. The next delivery creates a new one.
     async fn leave(&self, failed: &Arc<Producer>) {
         let mut slot = self.producer.lock().await;
         if slot.as_ref().is_some_and(|own| Arc::ptr_eq(own, failed)) {
@@ -147,7 +149,7 @@ fn outage(reason: String) -> DeliveryOutcome {
     DeliveryOutcome::Failed { reason, retry_after: None, is_outage: true }
 }
 
-/// What an error means for the delivery it was said of.
+/// Maps an error to the outcome of its delivery.
 fn tried(error: &KrafkaError, topic: &str) -> DeliveryOutcome {
     use ErrorCode::{
         ClusterAuthorizationFailed, InvalidRecord, InvalidTopic, MessageTooLarge,

@@ -1,5 +1,5 @@
-//! A sink that is a pair of Redis Streams: one XADD per delivery, and what is dropped of the stream with it. Decides what
-//! Redis's errors mean for a delivery. That an entry is there for good is for its own persistence to promise, not for us.
+//! Redis Streams sink: one XADD per delivery, which also trims the stream. Decides the meaning of Redis's errors for a
+//! delivery. The durability of an entry depends on Redis's own persistence.
 
 use redis::{
     Client, Cmd, RedisError,
@@ -24,9 +24,9 @@ impl std::fmt::Debug for Streams {
 }
 
 impl Streams {
-    /// Connects to nobody yet.
+    /// Creates the sink without a connection.
     pub(super) fn new(settings: file::RedisStream) -> Result<Streams, String> {
-        // The error would not show the URL, which may hold a password; nor do we.
+        // The URL may contain a password, so the error does not contain it.
         let client = Client::open(settings.url.as_str());
         let client = client.map_err(|_| "url: no Redis URL".to_owned())?;
         Ok(Streams { settings, client, connection: OnceCell::new() })
@@ -51,7 +51,7 @@ impl Streams {
     }
 
     fn open(&self) -> Result<ConnectionManager, RedisError> {
-        // No retries inside the client: when to try again is decided for the whole sink.
+        // No retries inside the client, because retries are decided for the whole sink.
         let limits = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.settings.timeout))
             .set_response_timeout(Some(self.settings.timeout))
@@ -83,7 +83,8 @@ impl Streams {
     }
 }
 
-/// Nothing Redis says is about one event: what it does not take of one it takes of none, or of none in that stream.
+/// Maps an error to the outcome of its delivery. No error of Redis is about one event: it concerns all events, or all
+/// events of this stream.
 fn failed(error: &RedisError, stream: &str) -> DeliveryOutcome {
     let (advice, is_outage) = match error.code() {
         Some("WRONGTYPE") => {

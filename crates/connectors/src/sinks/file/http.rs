@@ -1,4 +1,4 @@
-//! What the sinks file says of an HTTP endpoint. Pure: nothing is connected to here.
+//! Settings of an HTTP sink in the sinks file. Pure: it connects to nothing.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use twilio_edge_platform::strict_toml::{Fields, Reading};
 
 pub(super) const FIELDS: [&str; 3] = ["url", "format", "secrets"];
 
-/// The current secret and those it takes over from.
+/// Upper bound of secrets: the current one and those that it replaces.
 const MAX_SECRETS: usize = 4;
-/// What a Standard Webhooks secret is written with.
+/// Prefix of a Standard Webhooks secret.
 const SECRET_PREFIX: &str = "whsec_";
-/// Shortest and longest key the specification allows, in bytes.
+/// Shortest and longest key that the specification permits, in bytes.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// An HTTP endpoint.
+/// Settings of an HTTP endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Http {
     pub url: String,
     pub format: Format,
-    /// Keys of Standard Webhooks signatures, the current one first; unsigned without.
+    /// Keys of Standard Webhooks signatures, the current one first; empty for unsigned requests.
     pub secrets: Vec<Vec<u8>>,
     pub timeout: Duration,
 }
@@ -33,12 +33,12 @@ impl std::fmt::Debug for Http {
     }
 }
 
-/// What an HTTP sink gets.
+/// Body format of an HTTP sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The JSON event.
+    /// JSON event.
     Event,
-    /// The form as Twilio sent it.
+    /// Form as Twilio sent it.
     Form,
 }
 

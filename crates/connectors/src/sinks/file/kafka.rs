@@ -1,5 +1,5 @@
-//! What the sinks file says of a Kafka cluster: where it is, which topics, and how to prove who writes to them. Pure: nothing
-//! is connected to and no file is read here.
+//! Settings of a Kafka sink in the sinks file: brokers, topics, TLS and authentication. Pure: it connects to nothing
+//! and reads no other file.
 
 use std::time::Duration;
 
@@ -10,28 +10,28 @@ use twilio_edge_platform::strict_toml::{Fields, Reading};
 
 pub(super) const FIELDS: [&str; 4] = ["brokers", "topics", "tls", "sasl"];
 
-/// Any of them tells where the others are.
+/// Upper bound of bootstrap brokers. One of them is enough to find the others.
 const MAX_BROKERS: usize = 32;
 
-/// A Kafka cluster.
+/// Settings of a Kafka cluster.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Kafka {
-    /// `HOST:PORT` of each that is asked first.
+    /// `HOST:PORT` of each bootstrap broker.
     pub brokers: Vec<String>,
     pub topics: Names,
-    /// Plain text without.
+    /// `None` for plain text.
     pub tls: Option<Tls>,
     pub sasl: Option<Sasl>,
-    /// Until the brokers have acknowledged a record.
+    /// Time limit of a delivery, until the brokers have acknowledged the record.
     pub timeout: Duration,
 }
 
 /// Paths of PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Who is believed about the brokers; the system's roots without.
+    /// Certificates of trusted authorities; `None` for the system's roots.
     pub ca_file: Option<String>,
-    /// A certificate and its key, for brokers that ask for one.
+    /// Client certificate and its key, for brokers that request one.
     pub identity: Option<(String, String)>,
 }
 
@@ -149,7 +149,7 @@ fn sasl(reading: &mut Reading, path: &str, value: &Value) -> Sasl {
     }
 }
 
-/// Any text but none; blanks are somebody's password, and part of somebody's path.
+/// Reads a text that is not empty. Spaces are permitted, because a password or a path may contain them.
 fn secret(reading: &mut Reading, path: &str, value: Option<&Value>) -> String {
     match value.map(Value::as_str) {
         Some(Some(text)) if !text.is_empty() && !text.contains(char::is_control) => {

@@ -1,5 +1,5 @@
-//! What the sinks file says of Redis Streams: which server, which streams, and how long they may grow. Pure: nothing is
-//! connected to here.
+//! Settings of a Redis Streams sink in the sinks file: server, streams, and their maximum length. Pure: it connects to
+//! nothing.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use twilio_edge_platform::strict_toml::{Fields, Reading};
 
 pub(super) const FIELDS: [&str; 4] = ["url", "streams", "max_length", "trim"];
 
-/// Redis counts in 64 bits with a sign.
+/// Largest length: Redis uses signed 64-bit numbers.
 const LONGEST: u64 = i64::MAX as u64;
 
-/// Streams of one Redis.
+/// Settings of a pair of streams in one Redis.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisStream {
     pub url: String,
@@ -22,14 +22,14 @@ pub struct RedisStream {
     pub timeout: Duration,
 }
 
-/// What is dropped of a stream when something is added.
+/// Trimming of a stream when an entry is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxLength {
-    /// Nothing: whoever reads it trims it.
+    /// No trimming: the readers trim the stream.
     Any,
-    /// Whole nodes of the oldest entries, so that at least so many stay.
+    /// Approximate trimming: removes whole nodes of the oldest entries, and keeps at least this number of entries.
     About(u64),
-    /// All but so many.
+    /// Exact trimming: keeps at most this number of entries.
     Exactly(u64),
 }
 
