@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(15);
 pub struct Choice {
     /// Only those with these ids; `None` for all.
     pub ids: Option<Vec<i64>>,
-    /// Only of this sink.
+    /// Only those of this sink.
     pub sink: Option<String>,
     /// Only those of this account; the caller's own account if it is bound to one.
     pub account_sid: Option<String>,

@@ -36,7 +36,7 @@ const BREATH: Duration = Duration::from_millis(50);
 /// Interval between updates of the gauges for the oldest and the unknown messages.
 const COUNT: Duration = Duration::from_secs(5);
 
-/// Number of times that one pass distributes the turns again, after some senders got fewer tokens than requested.
+/// Upper bound of rounds in one pass. A later round redistributes the turns of senders that got too few tokens.
 const ROUNDS: usize = 4;
 
 /// Wakes the dispatcher after a message was queued.
