@@ -62,7 +62,7 @@ struct Waiting {
     /// Due time of each row, in order. A key that is missing from `rows` was written with an urgent batch.
     due: VecDeque<(Instant, Arc<str>)>,
     urgent: Vec<Urgent>,
-    /// Whether a batch is being written; its rows are no longer in `rows`.
+    /// Set while a batch is being written; its rows are no longer in `rows`.
     is_writing: bool,
     /// Earliest time of the next deferred write, set while the database is unavailable.
     retry_at: Option<Instant>,

@@ -51,9 +51,9 @@ use twilio_edge_platform::{config, metrics::Connections};
 pub struct ClaimResult {
     /// The decision: the caller proceeds, or another claim holds or has completed the webhook.
     pub claimed: Claimed,
-    /// With `Proceed` of a message: time of the latest inbound message of its pair, this one included, in milliseconds.
+    /// Time of the latest inbound message of the pair, this one included, in milliseconds. Set for a message that proceeds.
     pub last_inbound_ms: Option<i64>,
-    /// With `Proceed` of a message: its sender is suppressed.
+    /// The sender of a message that proceeds is suppressed.
     pub suppressed: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct ClaimResult {
 pub(super) struct Known {
     pub(super) leases: HashMap<String, Lease>,
     suppressed: HashMap<Person, Vec<String>>,
-    /// Milliseconds for which a sidecar remains cut off from Redis; 0 or less if none is.
+    /// Milliseconds for which a sidecar remains cut off from Redis; 0 if none is.
     pub(super) apart_ms: i64,
 }
 

@@ -68,14 +68,14 @@ struct Shared {
     awaited: Notify,
 }
 
-/// Whether this sidecar is cut off from Redis, and since when.
+/// Partition state of this sidecar: cut off from Redis, and since when.
 #[derive(Default)]
 struct RedisPartition {
     /// End of the recorded partition, by our clock from before the write, so it is rather too early.
     until: Option<Instant>,
     /// Time from which every peer can see the partition, in milliseconds.
     since_ms: i64,
-    /// Whether the claims that the peers granted before are in the ledger.
+    /// Set when the claims that the peers granted before are in the ledger.
     others_wrote: bool,
 }
 

@@ -81,7 +81,7 @@ impl RateLimiter {
         .await
     }
 
-    /// Returns the tokens of messages that were not sent.
+    /// Puts back the tokens of messages that were not sent.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.

@@ -118,7 +118,7 @@ pub(super) struct FoundRow {
     redacted: i64,
     /// Time of the last change.
     pub(super) last_ms: i64,
-    /// Whether a delivery to a sink or the archive is open.
+    /// Set while a delivery to a sink or to the archive is open.
     pub(super) owed: bool,
 }
 

@@ -4,7 +4,7 @@
 
 /// Replaces the expected record by a new one.
 ///
-/// KEYS[1] key of the record; ARGV[1] the expected record, ARGV[2] the new one, '' for none, ARGV[3] milliseconds to keep
+/// `KEYS[1]` key of the record; `ARGV[1]` the expected record, `ARGV[2]` the new one, '' for none, `ARGV[3]` milliseconds to keep
 /// it.
 ///
 /// Returns the record that is there instead; nothing if it was as expected, or already is the new one.

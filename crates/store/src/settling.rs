@@ -1,5 +1,5 @@
 //! Settlement path of the stores. A commit is durable first and then applied to the lease store. A release is applied to
-//! the lease store first and recorded after the answer. The domain decides what each result means.
+//! the lease store first and written to SQL after the answer. The domain decides what each result means.
 
 use std::{collections::HashMap, time::Instant};
 

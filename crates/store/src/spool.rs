@@ -47,7 +47,7 @@ struct Files {
     next: u64,
     /// Buffer for encoded events, reused for its capacity.
     buffer: Vec<u8>,
-    /// Whether the last append failed.
+    /// Set if the last append failed.
     refuses: bool,
 }
 
