@@ -57,10 +57,15 @@ macro_rules! heard_columns {
 pub(super) use heard_columns;
 
 /// Merge of two events of one webhook. The resulting row does not depend on the order in which arrivals and outcomes are
-/// written. `excluded` wins the hold in these cases: the backend accepted the webhook; it has more attempts than `kept`; it
-/// ends the same hold that `kept` has; or two claims got the same attempt, one of them from a store that could not reach
-/// the other's, and that claim is checked again. A forgotten row (no change since `$forgotten`) starts anew. The macro
-/// serves both databases, which have different names for the smaller and the greater of two values.
+/// written. `excluded` wins the hold in these cases:
+///
+/// - The backend accepted the webhook.
+/// - It has more attempts than `kept`.
+/// - It ends the same hold that `kept` has.
+/// - Two claims got the same attempt, because one store could not reach the other; that claim is then checked again.
+///
+/// A forgotten row (no change since `$forgotten`) starts anew. The macro serves both databases, which have different names
+/// for the smaller and the greater of two values.
 macro_rules! merge {
     (@wins) => {
         "coalesce(kept.outcome, '') <> 'accepted' AND (excluded.outcome = 'accepted' \

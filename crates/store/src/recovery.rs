@@ -1,6 +1,6 @@
 //! Recovery of the spools of killed sidecars into SQL: at start, before the first answer, and periodically for sidecars
 //! that used the same folder. Recovered rows may be written twice without effect, and they include the holder of each
-//! webhook. A file that cannot be read, or whose rows SQL refuses, must not prevent a start.
+//! webhook. Neither a file of another version nor a row that SQL refuses prevents a start.
 
 use std::{
     collections::BTreeSet,

@@ -166,8 +166,8 @@ impl Redis {
         Ok(found.into_iter().map(|found| found.is_none()).collect())
     }
 
-    /// Returns the values of these names, which are not of webhooks, in order, and the time of Redis in milliseconds since
-    /// 1970, which is the same for every sidecar.
+    /// Returns the values of these names, in order; they are not names of webhooks. Also returns the time of Redis in
+    /// milliseconds since 1970, which is the same for every sidecar.
     pub(super) async fn kept(
         &self,
         names: &[String],

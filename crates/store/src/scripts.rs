@@ -1,6 +1,6 @@
 //! Lua script of the Redis lease store. There is exactly one, and it decides nothing. A key holds a record of a webhook or
-//! of a sender's token bucket, which the domain encodes; the script only ensures that the record it overwrites is the one
-//! that was read. It takes one key, so any slot of a Redis Cluster works.
+//! of a sender's token bucket, which the domain encodes. The script ensures that the record it overwrites is the one that
+//! was read. It takes one key, so any slot of a Redis Cluster works.
 
 /// Replaces the expected record by a new one.
 ///
