@@ -1,9 +1,9 @@
-//! The plugin configuration: JSON in, [`Config`] or every problem with its path out.
+//! The plugin configuration: parses JSON into a [`Config`], or into every problem with its path.
 //!
-//! Decides: what is valid. Unknown fields are refused, because a misspelt `on_unavailable` that silently means
-//! the default is found out during the outage. Secrets come inline or from Envoy's environment.
+//! Decides which configurations are valid. Unknown fields are refused: a misspelt `on_unavailable` would silently have its
+//! default value, and the operator would only notice it during an outage. Secrets come inline or from Envoy's environment.
 //!
-//! Must not know: the host; the environment is a function it is given.
+//! Must not know: the host; the environment is a function that the caller passes.
 
 mod plugin;
 mod reading;
@@ -30,11 +30,11 @@ use crate::signature::BodyRule;
 pub struct Config {
     /// Public origins (`https://hooks.example.com`) to which the request's path is appended.
     pub origins: Vec<String>,
-    /// Accounts whose webhooks are accepted. Empty only while the sidecar has not told them yet.
+    /// Accounts whose webhooks are accepted. Empty only until the sidecar provides them.
     pub accounts: Vec<Account>,
-    /// Routes the filter guards; others pass, stripped of our headers.
+    /// Routes the filter guards. Other requests pass without headers in the filter's name.
     pub routes: Vec<Route>,
-    /// None: verify and forward, remember nothing.
+    /// `None`: verify and forward, without deduplication.
     pub sidecar: Option<Sidecar>,
     /// Largest body of a webhook, in bytes.
     pub max_body_bytes: usize,
@@ -42,20 +42,20 @@ pub struct Config {
     pub parameters: Vec<String>,
 }
 
-/// A guarded path, or everything below one.
+/// A guarded path, or everything below a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Path without query: all of it, or its beginning.
+    /// Path without query: the complete path, or its beginning.
     pub path: String,
     /// Whether `path` is the beginning of paths; it ends with a slash then.
     pub is_prefix: bool,
-    /// What arrives there.
+    /// Class of the webhooks that arrive there.
     pub class: Class,
-    /// What is done about what was decided.
+    /// Effect of the decisions.
     pub mode: Mode,
-    /// Who hands it to the backend.
+    /// The component that delivers the webhook to the backend.
     pub delivery: Delivery,
-    /// TwiML that answers a message which is accepted; none: there is nothing to say.
+    /// TwiML that answers an accepted message; `None` answers without content.
     pub answer: Option<Arc<str>>,
     /// Methods that Twilio may use here.
     pub methods: Methods,
@@ -63,17 +63,17 @@ pub struct Route {
     pub bodies: Bodies,
     /// Whether the backend gets the headers of the signature.
     pub forward_signature: bool,
-    /// What body the backend gets.
+    /// Format of the body for the backend.
     pub body: BodyFormat,
-    /// Whose webhooks are accepted here; none means every account's.
+    /// SIDs of the accounts whose webhooks are accepted here; `None` accepts every account.
     pub accounts: Option<Vec<String>>,
-    /// What to do when the sidecar gives no verdict.
+    /// Policy when the sidecar gives no verdict.
     pub on_unavailable: OnUnavailable,
     /// Longest wait for a verdict, in milliseconds.
     pub timeout_ms: u64,
 }
 
-/// Methods of a route. Only POST by default: where both are accepted, the text of one can imitate the other.
+/// Methods of a route. Only POST by default: if both are accepted, the text of one can imitate the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Methods {
     /// `GET`, with the parameters in the query.
@@ -83,7 +83,7 @@ pub struct Methods {
 }
 
 impl Methods {
-    /// Value of the `allow` header.
+    /// Returns the value of the `allow` header.
     pub(crate) fn allow(self) -> &'static str {
         match (self.get, self.post) {
             (true, true) => "GET, POST",
@@ -92,7 +92,7 @@ impl Methods {
         }
     }
 
-    /// Whether `method`, one of the two, is accepted.
+    /// Reports whether `method`, GET or POST, is accepted.
     pub fn accept(self, method: &[u8]) -> bool {
         if method == b"GET" { self.get } else { self.post }
     }
@@ -104,7 +104,7 @@ impl Default for Methods {
     }
 }
 
-/// Kinds of bodies of a route. Only forms by default: a form's text could hold the hash that proves another body.
+/// Kinds of bodies of a route. Only forms by default: a form's text could contain the hash that proves another body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bodies {
     /// Forms, whose parameters are signed.
@@ -114,7 +114,7 @@ pub struct Bodies {
 }
 
 impl Bodies {
-    /// Whether a body of this kind is accepted. One that has nothing in it always is.
+    /// Reports whether a body of this kind is accepted. An empty body always is.
     pub fn accept(self, rule: BodyRule, is_empty: bool) -> bool {
         is_empty
             || match rule {
@@ -131,18 +131,18 @@ impl Default for Bodies {
     }
 }
 
-/// How far a route's decisions go.
+/// Effect of a route's decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Refuse what is not proven, answer duplicates.
+    /// Refuse requests that are not proven, answer duplicates.
     Enforce,
-    /// Decide, count and log all of it, but forward everything: for finding out what would happen.
+    /// Decide, count and log, but forward every request: for a trial without effect.
     Shadow,
-    /// Only remove headers in our name.
+    /// Only remove headers in the filter's name.
     Off,
 }
 
-/// What the body of a forwarded form is.
+/// Format of the body of a forwarded form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFormat {
     /// The bytes Twilio sent.
@@ -151,16 +151,16 @@ pub enum BodyFormat {
     Json,
 }
 
-/// The policy for a missing verdict.
+/// Policy for a missing verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnavailable {
     /// Forward with `x-twilio-edge-dedupe: unknown`: the backend may see a webhook twice, but loses none.
     Forward,
-    /// Answer 503 with Retry-After: nothing passes undeduplicated. Twilio retries only if told to (`#rp=5xx`).
+    /// Answer 503 with Retry-After: nothing passes undeduplicated. Twilio retries only if configured to (`#rp=5xx`).
     Reject,
 }
 
-/// Where verdicts come from.
+/// The sidecar, which gives the verdicts.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sidecar {
     /// Envoy cluster.
@@ -171,7 +171,7 @@ pub struct Sidecar {
     pub timeout_ms: u64,
     /// Longest wait for another copy of the same webhook to settle, in milliseconds. Twilio gives up at 15 s.
     pub in_flight_wait_ms: u64,
-    /// How often to ask the sidecar for the accounts' keys, in milliseconds; none: never.
+    /// Interval of requests for the accounts' keys, in milliseconds; `None` disables them.
     pub accounts_refresh_ms: Option<u64>,
 }
 
@@ -188,8 +188,12 @@ impl fmt::Debug for Sidecar {
 }
 
 impl Config {
-    /// Reads the plugin configuration. `environment` looks a variable up in Envoy's environment, of which the
-    /// plugin sees what `host_env_keys` lists.
+    /// Parses the plugin configuration. `environment` looks up a variable in Envoy's environment, of which the plugin sees
+    /// the variables that `host_env_keys` lists.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem of the configuration.
     pub fn parse(
         json: &[u8],
         environment: &dyn Fn(&str) -> Option<String>,
@@ -211,7 +215,7 @@ impl Config {
         }
     }
 
-    /// The route of `path`, which is without query: the exact one, else the longest prefix.
+    /// Returns the route of `path`, which is without query: the exact route, else the one with the longest prefix.
     pub fn route(&self, path: &str) -> Option<&Route> {
         let exact = self.routes.iter().find(|route| !route.is_prefix && route.path == path);
         exact.or_else(|| {
@@ -221,15 +225,15 @@ impl Config {
         })
     }
 
-    /// The same with the accounts of a key ring. An account that is configured here too has the ring's keys, and
-    /// one that only is configured here stays: it may be the way in before the ring is known.
+    /// Returns the configuration with the accounts of a key ring. An account of both has the ring's keys. An account of the
+    /// configuration alone stays: it may be needed before the ring is available.
     pub fn with_ring(&self, ring: Vec<Account>) -> Self {
         let here = self.accounts.iter().filter(|own| ring.iter().all(|it| it.sid != own.sid));
         let here: Vec<Account> = here.cloned().collect();
         Self { accounts: ring.into_iter().chain(here).collect(), ..self.clone() }
     }
 
-    /// The account of `sid`.
+    /// Returns the account of `sid`.
     pub fn account(&self, sid: &str) -> Option<&Account> {
         self.accounts.iter().find(|account| account.sid == sid)
     }

@@ -1,10 +1,9 @@
-//! `application/x-www-form-urlencoded` as Twilio sends it, and the typed view of what it says.
+//! Parser of `application/x-www-form-urlencoded` as Twilio sends it, and the typed view of its parameters.
 //!
-//! Decides: how bytes become ordered, possibly repeated parameters; what kind of webhook they describe
-//! (`webhook`); and whether the parse can be believed (`recut`). The last is not pedantry: Twilio signs names and
-//! values run together without delimiters, so `Body`+`hello` and `Bodyh`+`ello` have the same signature, and one
-//! captured request can be re-cut into others. [`Webhook::read`] accepts only a cut whose fields of identity and
-//! effect can be read in no other way.
+//! Decides: how bytes become ordered, possibly repeated parameters; which kind of webhook they describe (`webhook`); and
+//! whether the parse can be trusted (`recut`). The last is necessary: Twilio signs names and values concatenated without
+//! delimiters, so `Body`+`hello` and `Bodyh`+`ello` have the same signature, and one captured request can be re-cut into
+//! others. [`Webhook::read`] accepts only a cut whose fields of identity and effect can be read in no other way.
 //!
 //! Must not know: keys, HTTP, the host.
 
@@ -21,10 +20,10 @@ pub use self::shapes::{is_account_sid, is_parameter_name, split_address};
 pub use self::webhook::{ShapeError, SignedParameters, Webhook};
 pub use self::words::is_opt_word;
 
-/// Most parameters a form may have. Twilio sends about twenty; its Node SDK stops at 1000 too.
+/// Most parameters of a form. Twilio sends about twenty; its Node SDK stops at 1000 too.
 pub const MAX_PARAMETERS: usize = 1000;
 
-/// One decoded parameter, borrowed from the body where nothing had to be decoded.
+/// One decoded parameter, borrowed from the body if nothing had to be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Parameter<'a>(
     /// Name.
@@ -39,18 +38,18 @@ pub struct Parameter<'a>(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form<'a> {
     parameters: Vec<Parameter<'a>>,
-    /// Neither a byte nor an escape of one is beyond ASCII, so it is UTF-8 however it is looked at.
+    /// No byte and no escaped byte is beyond ASCII, so the form is UTF-8 both before and after decoding.
     is_ascii: bool,
 }
 
-/// More than [`MAX_PARAMETERS`].
+/// Error: the form has more than [`MAX_PARAMETERS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyParameters;
 
 impl<'a> Form<'a> {
-    /// Decodes `&`-separated pairs: `+` is a space, `%XX` a byte, a malformed escape stays as it is, bytes
-    /// that are no UTF-8 become U+FFFD, raw ones before escapes are decoded: half a character that is raw and
-    /// half that is escaped do not make one. All of it as both of Twilio's validators do.
+    /// Decodes `&`-separated pairs: `+` is a space, `%XX` a byte, a malformed escape stays as it is, and bytes that are not
+    /// UTF-8 become U+FFFD. Raw bytes are replaced before escapes are decoded: one half of a character raw and the other
+    /// half escaped do not make a character. Both of Twilio's validators do the same.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, TooManyParameters> {
         let separators = bytes.iter().filter(|byte| **byte == b'&').count();
         if separators >= MAX_PARAMETERS {
@@ -69,8 +68,8 @@ impl<'a> Form<'a> {
         Ok(form)
     }
 
-    /// Reads every byte once. Most pairs hold nothing escaped and are lent as they stand; the decoder of the others
-    /// is total: text comes out of any text, so there is no error to tell of.
+    /// Reads every byte once. Most pairs contain no escape and are borrowed unchanged. The decoder of the others is total:
+    /// any text has a decoded form, so there is no error.
     fn decode(&mut self, text: &'a str) {
         let bytes = text.as_bytes();
         let mut pair = Pair::from(0);
@@ -108,27 +107,27 @@ impl<'a> Form<'a> {
         self.parameters.push(Parameter(name.into(), value.into()));
     }
 
-    /// The parameters in the order received.
+    /// Iterates over the parameters in the order received.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parameters.iter().map(|Parameter(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// Number of parameters.
+    /// Returns the number of parameters.
     pub fn len(&self) -> usize {
         self.parameters.len()
     }
 
-    /// Whether there are none.
+    /// Reports whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.parameters.is_empty()
     }
 
-    /// The first value of `name`.
+    /// Returns the first value of `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(have, _)| *have == name).map(|(_, value)| value)
     }
 
-    /// The parameters as Twilio signs them: by name, then value, in byte order, equal pairs once.
+    /// Returns the parameters as Twilio signs them: by name, then value, in byte order, equal pairs once.
     pub fn canonical(&self) -> Vec<&Parameter<'a>> {
         let mut sorted = Vec::with_capacity(self.parameters.len());
         for parameter in &self.parameters {
@@ -137,7 +136,7 @@ impl<'a> Form<'a> {
         sorted
     }
 
-    /// The values of each name, both in the order received.
+    /// Returns the values of each name, both in the order received.
     pub fn by_name(&self) -> Vec<(&str, Vec<&str>)> {
         let mut by_name: Vec<(&str, Vec<&str>)> = Vec::with_capacity(self.parameters.len());
         for (name, value) in self.iter() {
@@ -164,7 +163,7 @@ impl<'a> Form<'a> {
     }
 }
 
-/// A pair of which the end has not been seen yet.
+/// A pair whose end has not been reached yet.
 #[derive(Clone, Copy)]
 struct Pair {
     start: usize,
@@ -178,7 +177,7 @@ impl Pair {
     }
 }
 
-/// Inserts into what is sorted, unless it is there. A webhook has about twenty parameters and never more than
+/// Inserts an item into a sorted list, unless it is there. A webhook has about twenty parameters and never more than
 /// [`MAX_PARAMETERS`]; the library's sorts are several times the code.
 fn insert<T: Ord>(sorted: &mut Vec<T>, item: T) {
     let at = sorted.partition_point(|other| *other < item);
@@ -204,8 +203,8 @@ fn is_utf8_once_decoded(form: &Form<'_>, raw: &[u8]) -> bool {
     let suspicious = form.iter().any(|(name, value)| {
         name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER)
     });
-    // A person may really have typed U+FFFD, so look at the bytes. Separators are ASCII and cannot be part
-    // of a sequence, so the whole body can be judged at once.
+    // A sender may really have typed U+FFFD, so check the bytes. Separators are ASCII and cannot be part of a sequence, so
+    // the whole body can be checked at once.
     !suspicious
         || (std::str::from_utf8(raw).is_ok()
             && percent_encoding::percent_decode(raw).decode_utf8().is_ok())

@@ -1,7 +1,7 @@
-//! What the backend is told about a proven webhook: the trusted headers and, where a route asks for it, the body
-//! as a JSON event.
+//! Facts about a proven webhook for the backend: the trusted headers and, if the route asks for it, the body as a JSON
+//! event.
 //!
-//! Decides: which facts go out and how they are spelled. Must not know: states, callouts, the host.
+//! Decides: which facts the backend receives and how they are spelled. Must not know: states, callouts, the host.
 
 use std::borrow::Cow;
 
@@ -12,18 +12,18 @@ use crate::config::BodyFormat;
 use crate::form::Form;
 use crate::judgement::Proof;
 
-/// What a proven request goes on with, beside what it came with.
+/// Changes to a proven request before it is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamRequest {
-    /// Headers to set, each replacing what is there.
+    /// Headers to set, each replacing an existing one.
     pub headers: Vec<(&'static str, String)>,
-    /// The body that replaces the form, if the route wants one; content-length and content-type are among the
-    /// headers then. A proxy adjusts neither, and a wrong length lets the surplus pass as the next request.
+    /// Body that replaces the form, if the route wants one; content-length and content-type are among the headers then. A
+    /// proxy adjusts neither, and a wrong length would let the surplus pass as the next request.
     pub body: Option<String>,
 }
 
 impl UpstreamRequest {
-    /// `form` holds the signed parameters of a request whose body they are; none if they are elsewhere.
+    /// Creates the changes. `form` contains the signed parameters if they are the body; `None` if they are elsewhere.
     pub(crate) fn of(
         proof: &Proof,
         verdict: Option<&Verdict>,
@@ -44,7 +44,8 @@ impl UpstreamRequest {
     }
 }
 
-/// Whether this is the first time, as far as anybody could say. Only shadow mode forwards a duplicate.
+/// Returns the value of the dedupe header: `first`, `unknown` without a verdict, or `duplicate`, which only shadow mode
+/// forwards.
 pub(crate) fn dedupe(verdict: Option<&Verdict>) -> &'static str {
     match verdict.map(|verdict| verdict.decision) {
         Some(Decision::Proceed) => "first",
@@ -53,10 +54,10 @@ pub(crate) fn dedupe(verdict: Option<&Verdict>) -> &'static str {
     }
 }
 
-/// What was proven, and, of a webhook that is the sidecar's to know, what it knows.
+/// Proven facts, and the sidecar's facts if it granted a claim.
 struct Facts<'a> {
     proof: &'a Proof,
-    /// Of a claim that was granted.
+    /// Verdict of a granted claim.
     granted: Option<&'a Verdict>,
     dedupe: &'static str,
 }
@@ -115,7 +116,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The body of a route with `body: json`; docs/CONFIG.md describes it.
+/// Body of a route with `body: json`; docs/CONFIG.md describes it.
 struct JsonEvent<'a> {
     facts: &'a Facts<'a>,
     form: &'a Form<'a>,
@@ -164,7 +165,7 @@ impl Serialize for JsonEvent<'_> {
     }
 }
 
-/// Every parameter as it was signed: text, or the list of texts of a name that came more than once.
+/// Every parameter as it was signed: a text, or a list of texts for a name that came more than once.
 struct Raw<'a>(&'a Form<'a>);
 
 impl Serialize for Raw<'_> {
@@ -180,8 +181,8 @@ impl Serialize for Raw<'_> {
     }
 }
 
-/// Header values are visible ASCII and spaces; an address that is not (some channels allow it) is
-/// percent-escaped.
+/// Returns a value that is safe in a header. Header values are visible ASCII and spaces; any other address (some channels
+/// allow it) is percent-escaped.
 pub(crate) fn header_safe(value: &str) -> Cow<'_, str> {
     if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Cow::Borrowed(value);

@@ -1,8 +1,8 @@
-//! Bound on the lines that strangers can make the filter log.
+//! Bound on the lines that unauthenticated clients can make the filter log.
 //!
-//! Anybody who reaches a guarded route makes it log a refusal. A burst of refusals is logged line by line, a flood is not: the
-//! metrics count every refusal, and one line a second says how many were not logged. Time is an argument, and comes from the
-//! tick that the filter has anyway.
+//! Any client that reaches a guarded route can make it log a refusal. A burst of refusals is logged line by line, a flood is
+//! not: the metrics count every refusal, and one line a second reports the number of suppressed lines. Time is an argument,
+//! and comes from the tick that the filter has anyway.
 
 /// Lines that may be logged at once.
 const BURST: u64 = 20;
@@ -39,7 +39,7 @@ impl LogLimit {
         }
     }
 
-    /// Adds the tokens of the seconds that have passed. Returns the number of lines that were suppressed since it last did.
+    /// Adds the tokens of the seconds that have passed. Returns the number of lines suppressed since the last report.
     pub fn refill(&mut self, now_ms: u64) -> Option<u64> {
         let second = now_ms / 1000;
         if self.second == Some(second) {
@@ -58,7 +58,7 @@ impl LogLimit {
     }
 }
 
-/// The line that reports suppressed refusals.
+/// Returns the line that reports suppressed refusals.
 pub fn suppressed_refusals(suppressed: u64) -> String {
     format!(
         "{suppressed} more refused webhooks were not logged, to keep the log readable; twilio_edge_rejected and twilio_edge_shadowed count all of them"

@@ -1,7 +1,7 @@
-//! Webhooks that may record an opt-out or an opt-in.
+//! Detection of webhooks that may record an opt-out or an opt-in.
 //!
-//! The sidecar alone knows the keywords and the error codes that count. This is the coarse question that the filter asks when
-//! the sidecar did not answer: could this webhook change whether messages may be sent? It errs towards yes.
+//! Only the sidecar knows the keywords and the relevant error codes. The filter uses this coarse check if the sidecar did
+//! not answer: could this webhook change the consent of a contact? In doubt the answer is yes.
 
 use twilio_edge_contract::Class;
 
@@ -12,8 +12,8 @@ const MOST_WORDS: usize = 2;
 /// Longest such message in bytes; keywords of some languages are long.
 const MOST_BYTES: usize = 64;
 
-/// Reports whether the parameters of a proven webhook may opt somebody out or in: Twilio says so (`OptOutType`), the text or the
-/// button is one or two words, or a status carries an error code (21610 and 63014 are opt-outs).
+/// Reports whether the parameters of a proven webhook may change a contact's consent: `OptOutType` is set, the text or the
+/// button has one or two words, or a status has an error code (21610 and 63014 are opt-outs).
 pub(crate) fn may_change_consent(class: Class, parameters: &str) -> bool {
     let Ok(form) = Form::parse(parameters.as_bytes()) else { return true };
     let text = |name: &str| form.get(name).map(str::trim).filter(|text| !text.is_empty());

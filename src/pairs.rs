@@ -1,7 +1,7 @@
-//! A header map as the host hands it over: one buffer, read in place.
+//! Header map in the serialized form of the host: one buffer, read in place.
 //!
-//! Decides: where the names and values are, and that a buffer that does not hold what it says ends early. The SDK
-//! makes two allocations of every header; of the thirty a webhook comes with, the filter wants eight.
+//! Decides: the positions of names and values, and that an inconsistent buffer ends early. The SDK makes two allocations
+//! for every header; a webhook has about thirty headers, of which the filter uses eight.
 
 /// The pairs of a serialized map, in the host's order.
 ///
@@ -14,7 +14,7 @@ pub struct HeaderMap<'a> {
 }
 
 impl<'a> HeaderMap<'a> {
-    /// Of a map that may be empty, or no map at all.
+    /// Creates the view of a map, which may be empty or absent.
     pub fn of(map: &'a [u8]) -> Self {
         let mut rest = map;
         let count = number(&mut rest).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The URL of an inbound message, as a short digest: it tells the steps of one message apart. Twilio requests another URL for
-//! the same `MessageSid` after a TwiML `<Redirect>` (docs: messaging/twiml/redirect) and as a fallback, which names in
-//! `ErrorUrl` the URL that failed. A digest keeps secrets of the query out of what is stored.
+//! Short digest of the URL of an inbound message, which distinguishes the steps of one message. Twilio requests another URL
+//! for the same `MessageSid` after a TwiML `<Redirect>` (docs: messaging/twiml/redirect) and as a fallback, which names in
+//! `ErrorUrl` the URL that failed. A digest keeps secrets of the query out of storage.
 //!
 //! Must not know: routes, claims, the host.
 
@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 
 use crate::form::Form;
 
-/// Bytes of the digest: two URLs of one message never share them by chance.
+/// Bytes of the digest: enough that two URLs of one message do not share it by chance.
 const DIGEST_BYTES: usize = 8;
 
-/// Returns the digest of the URL whose answer Twilio asks for: that of the request, or of the URL that failed if the request
-/// is a fallback; none if the fallback does not name one of ours.
+/// Returns the digest of the URL whose answer Twilio wants: the URL of the request, or the URL that failed if the request is
+/// a fallback; `None` if the fallback does not name one of the configured origins.
 pub(crate) fn digest(target: &[u8], form: &str, origins: &[String]) -> Option<String> {
     let target = std::str::from_utf8(target).ok()?;
-    // Nearly every webhook: no name can be one of the two, however it is spelled.
+    // Nearly every webhook: no name can be one of the two, in any spelling.
     if !form.split('&').any(|pair| pair.starts_with(['E', '%'])) {
         return Some(hex(&plain(target)));
     }
@@ -40,7 +40,7 @@ pub(crate) fn digest(target: &[u8], form: &str, origins: &[String]) -> Option<St
     }))
 }
 
-/// Removes a user and the port that the scheme has anyway.
+/// Removes a user and the default port of the scheme.
 fn plain_origin(origin: &str) -> String {
     let origin = origin.to_ascii_lowercase();
     let Some((scheme, authority)) = origin.split_once("://") else { return origin };

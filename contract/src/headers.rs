@@ -1,7 +1,7 @@
-//! Names of the headers the filter sets for the backend. A client may send none of them: they are removed
-//! from every request the filter sees, in this spelling and in any that a backend could mistake for it.
+//! Names of the headers that the filter sets for the backend. A client may send none of them: the filter removes them from
+//! every request, in this spelling and in any that a backend could mistake for it.
 
-/// What every trusted header starts with, in lower case.
+/// Prefix of every trusted header, in lower case.
 pub const PREFIX: &str = "x-twilio-edge-";
 
 /// Account SID (`AC..`) whose key signed the request. Present on proven requests only.
@@ -16,21 +16,21 @@ pub const STATUS: &str = "x-twilio-edge-status";
 pub const FROM: &str = "x-twilio-edge-from";
 /// Recipient, without its channel prefix: E.164 for phone channels.
 pub const TO: &str = "x-twilio-edge-to";
-/// Channel: `sms`, `whatsapp`, `messenger`, `rcs`, or whatever prefix Twilio used.
+/// Channel: `sms`, `whatsapp`, `messenger`, `rcs`, or another prefix that Twilio used.
 pub const CHANNEL: &str = "x-twilio-edge-channel";
 /// `stop`, `start` or `help`, when the message was one of these.
 pub const OPT: &str = "x-twilio-edge-opt";
 /// `true` when the sender is on the suppression list, this message's own STOP included.
 pub const SUPPRESSED: &str = "x-twilio-edge-suppressed";
-/// When the 24-hour window this message opened ends, RFC 3339 in UTC.
+/// End of the 24-hour window that this message opened, RFC 3339 in UTC.
 pub const WINDOW_EXPIRES: &str = "x-twilio-edge-window-expires";
-/// `first` when the sidecar saw this webhook for the first time, `unknown` when nobody could be asked.
+/// `first` when the sidecar saw this webhook for the first time, `unknown` without a verdict.
 pub const DEDUPE: &str = "x-twilio-edge-dedupe";
-/// How many times this webhook was handed to the backend, this time included, from 1.
+/// Number of times this webhook was forwarded to the backend, this time included, from 1.
 pub const ATTEMPT: &str = "x-twilio-edge-attempt";
-/// Which configured key matched: `current`, `next`, .. (never the key itself).
+/// Label of the configured key that signed: `current`, `next`, .. (never the key itself).
 pub const KEY: &str = "x-twilio-edge-key";
-/// On local replies, to the client: why the request was not forwarded.
+/// On local replies to the client: the reason why the request was not forwarded.
 pub const REASON: &str = "x-twilio-edge-reason";
 
 /// Every trusted header of the filter.
@@ -54,8 +54,8 @@ const ALL: [&str; 14] = [
 /// Reports whether a backend could mistake `name` for a header of the filter.
 ///
 /// CGI, WSGI, Rack and PHP map every separator of a header name to `_` in the name of a variable, and some frameworks drop
-/// separators. So `X_Twilio_Edge_Verified`, `x.twilio.edge.verified`, `x--twilio~edge-verified` and `XTwilioEdgeVerified` are
-/// reserved as well. Names under the prefix are reserved although no such header exists today.
+/// separators. So `X_Twilio_Edge_Verified`, `x.twilio.edge.verified`, `x--twilio~edge-verified` and `XTwilioEdgeVerified`
+/// are reserved as well. Names under the prefix are reserved although no such header exists today.
 pub fn is_reserved(name: &[u8]) -> bool {
     let mut rest = name;
     for want in PREFIX.bytes().filter(u8::is_ascii_alphanumeric) {

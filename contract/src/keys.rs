@@ -1,6 +1,6 @@
-//! The JSON of `GET /edge/v1/config`: which keys the accounts sign with, handed by the sidecar to filters that were not
-//! given any. It decides what is never shown: `Debug` of these types tells how many keys there are, and no key. It must
-//! not know where a sidecar has them from, nor what a filter does with them.
+//! JSON body of `GET /edge/v1/config`: the keys of the accounts, which the sidecar provides to filters without keys of their
+//! own. Decides what is never shown: `Debug` of these types prints the number of keys, and no key. Must not know the source
+//! of the sidecar's keys, nor their use in the filter.
 
 use std::fmt;
 
@@ -18,9 +18,9 @@ pub const MAX_KEYS: usize = 8;
 pub struct KeyRing {
     /// [`crate::PROTOCOL_VERSION`].
     pub v: u32,
-    /// Names this content, on every sidecar that has the same: 16 hexadecimal digits. No secret.
+    /// Identifies this content, on every sidecar with the same content: 16 hexadecimal digits. It is no secret.
     pub generation: String,
-    /// All accounts; none if the generation is the one the filter has already.
+    /// All accounts; none if the filter already has this generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accounts: Option<Vec<AccountKeys>>,
 }
@@ -31,10 +31,10 @@ pub struct KeyRing {
 pub struct AccountKeys {
     /// `AC..`
     pub sid: String,
-    /// The current one first; the others are tried after it, while a token is being rotated.
+    /// Auth tokens, the current one first; the others are tried after it, while a token is being rotated.
     #[serde(default)]
     pub auth_tokens: Vec<String>,
-    /// Of which a request names the one it was signed with.
+    /// SharedKeys; a request names the one with which it was signed.
     #[serde(default)]
     pub shared_keys: Vec<SharedKeySecret>,
 }
@@ -45,26 +45,26 @@ pub struct AccountKeys {
 pub struct SharedKeySecret {
     /// `webhooks_sharedkey_..`, as requests name it.
     pub id: String,
-    /// What it signs with.
+    /// Secret with which the key signs.
     pub secret: String,
-    /// Belongs to the key: a request may name a key, never choose what is done with it.
+    /// Algorithm of the key. A request may name a key, but never choose its algorithm.
     pub algorithm: KeyAlgorithm,
 }
 
-/// What a SharedKey signs with, in Twilio's spelling.
+/// Algorithm of a SharedKey, in Twilio's spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum KeyAlgorithm {
     /// Twilio's default.
     #[serde(rename = "HMAC_SHA256")]
     HmacSha256,
-    /// What auth tokens sign with.
+    /// Algorithm of auth tokens.
     #[serde(rename = "HMAC_SHA1")]
     HmacSha1,
 }
 
 impl KeyAlgorithm {
-    /// As in `X-Twilio-Webhooks-Signature-Settings`, in any letter case.
+    /// Parses a name as in `X-Twilio-Webhooks-Signature-Settings`, in any letter case.
     pub fn named(name: &str) -> Option<Self> {
         [(Self::HmacSha1, "HMAC_SHA1"), (Self::HmacSha256, "HMAC_SHA256")]
             .into_iter()

@@ -1,16 +1,16 @@
-//! What the filter and the sidecar say to each other, and nothing else: wire types, header names, the
-//! dedupe key. Both sides depend on this crate, so neither can drift; it knows serde only.
+//! The contract between the filter and the sidecar: wire types, header names, and the dedupe key. Both sides depend on this
+//! crate, so neither can drift; it depends on serde only.
 //!
-//! A conversation about one webhook:
+//! Exchange about one webhook:
 //!
 //! ```text
-//! filter  -> sidecar   POST /edge/v1/claims        [Claim]       "may I forward this one?"
-//! sidecar -> filter    200                         [Verdict]     "yes" | "seen" | "someone is on it"
-//! filter  -> sidecar   POST /edge/v1/settlements   [Settlement]  "the backend took it" | "it did not"
+//! filter  -> sidecar   POST /edge/v1/claims        [Claim]       "may I forward this webhook?"
+//! sidecar -> filter    200                         [Verdict]     "proceed" | "duplicate" | "in flight"
+//! filter  -> sidecar   POST /edge/v1/settlements   [Settlement]  "the backend accepted it" | "it did not"
 //! sidecar -> filter    200                         [Settled]
 //! ```
 //!
-//! And, of a filter that was given no keys of its own, now and then:
+//! A filter whose configuration contains no keys also sends this request at intervals:
 //!
 //! ```text
 //! filter  -> sidecar   GET /edge/v1/config?have=.. "has anything changed?"
@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Every request is authorized by `Authorization: Bearer <edge token>`. Every POST is a batch, and idempotent by
-//! (key, claim_id): sending the same batch again changes nothing and answers the same.
+//! (key, claim_id): sending the same batch again changes nothing and gives the same answer.
 
 pub mod headers;
 mod keys;
@@ -41,18 +41,18 @@ pub const CLAIMS_PATH: &str = "/edge/v1/claims";
 /// Path of [`SettlementsRequest`].
 pub const SETTLEMENTS_PATH: &str = "/edge/v1/settlements";
 
-/// Path of [`KeyRing`]; `?have=GENERATION` says which one the filter has.
+/// Path of [`KeyRing`]; `?have=GENERATION` names the generation that the filter has.
 pub const EDGE_CONFIG_PATH: &str = "/edge/v1/config";
 
-/// Of the URL that Twilio is given for the statuses of a message: which one of ours it is. Twilio signs the whole URL.
+/// Query parameter of the status callback URL: the id of the sidecar's own message. Twilio signs the whole URL.
 pub const SEND_PARAMETER: &str = "twilio_edge_send";
 
-/// What the sidecar calls a message of its own: `ms_` and 32 hexadecimal digits, in lower case.
+/// Reports whether `text` is the id of a message of the sidecar: `ms_` and 32 hexadecimal digits, in lower case.
 pub fn is_send_id(text: &str) -> bool {
     text.strip_prefix("ms_").is_some_and(|rest| {
         rest.len() == 32 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
-/// Most claims or settlements one request may carry; a sidecar answers 413 to more.
+/// Most claims or settlements of one request; a sidecar answers 413 to more.
 pub const MAX_BATCH: usize = 256;

@@ -1,23 +1,23 @@
-//! The JSON of both endpoints. Enums are snake_case; unknown fields are ignored, so that an older side
-//! understands a newer one that only says more.
+//! JSON bodies of the claims and settlements endpoints. Enums are snake_case. Unknown fields are ignored, so an older side
+//! understands a newer one that only adds fields.
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of webhook it is.
+/// Kind of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// A message somebody sent us.
+    /// An inbound message.
     Inbound,
-    /// Where a message we sent has got to.
+    /// Delivery status of an outbound message.
     Status,
     /// Signed by Twilio, but neither of the two: proven and forwarded, never deduplicated.
     Other,
 }
 
 impl Class {
-    /// The word used in headers, metrics and logs.
+    /// Returns the word used in headers, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Class::Inbound => "inbound",
@@ -42,14 +42,14 @@ pub struct Identity {
     /// `MessageStatus`; none for inbound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// `ErrorCode` of a failed status; none for inbound, where it only tells that the fallback URL was called.
+    /// `ErrorCode` of a failed status; none for inbound, where it only reports that the fallback URL was called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
 }
 
 impl Identity {
-    /// The dedupe key: the parts in a fixed order. No part can hold a `:` once the filter's shape check let
-    /// it pass, so two identities share a key only if they are equal.
+    /// Returns the dedupe key: the parts in a fixed order. The filter's shape check admits no part with a `:`, so two
+    /// identities share a key only if they are equal.
     pub fn dedupe_key(&self) -> String {
         let mut key = String::with_capacity(96);
         key.push_str(self.class.as_str());
@@ -80,7 +80,7 @@ pub fn is_target(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Two shapes: a status callback says which status, and nothing of class `other` is ever claimed.
+/// JSON schema of an identity. It has two shapes: a status callback has a status, and class `other` is never claimed.
 #[cfg(feature = "openapi")]
 mod described {
     use utoipa::{
@@ -145,21 +145,21 @@ pub struct Claim {
     pub route: String,
     /// The signed parameters as received, `application/x-www-form-urlencoded` (the query of a GET).
     pub form: String,
-    /// What is to become of it.
+    /// The component that delivers the webhook to the backend.
     #[serde(default, skip_serializing_if = "Delivery::is_forward")]
     pub delivery: Delivery,
     /// `x-request-id`, to find the request in the logs of both sides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// `traceparent` (W3C Trace Context), to go on with the trace of the request. Each claim has its own, because
-    /// one call carries the claims of many requests.
+    /// `traceparent` (W3C Trace Context), to continue the trace of the request. Each claim has its own, because one call
+    /// carries the claims of many requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// [`crate::SEND_PARAMETER`] of the signed URL: which of the sidecar's own messages a status is about.
+    /// [`crate::SEND_PARAMETER`] of the signed URL: the id of the sidecar's own message that a status is about.
     #[cfg_attr(feature = "openapi", schema(pattern = "^ms_[0-9a-f]{32}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_id: Option<String>,
-    /// What the parameters came in.
+    /// Envelope of the signed parameters.
     #[serde(default, skip_serializing_if = "Envelope::is_empty")]
     pub envelope: Envelope,
     /// Inbound only: digest of the signed path and query, or of those of the URL that failed if this is a fallback. The same
@@ -169,21 +169,21 @@ pub struct Claim {
     pub target: Option<String>,
 }
 
-/// What the signed parameters came in, as far as it may be kept with them. Neither the signature nor anything else that proves
-/// who sent it is part of it: whoever reads what is kept must not be able to send it again as Twilio.
+/// Envelope of the signed parameters, as far as it may be stored with them. It contains neither the signature nor any other
+/// proof of the sender: a reader of the stored data must not be able to replay the request as Twilio's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Envelope {
     /// `POST` or `GET`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The public URL that was signed, without its query and without a user: either may hold a secret, or the parameters.
+    /// The public URL that was signed, without its query and without a user: either may contain a secret, or the parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// `content-type`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// `i-twilio-idempotency-token`: the same for each attempt of Twilio's, and not signed.
+    /// `i-twilio-idempotency-token`: the same for every attempt of Twilio's, and not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_token: Option<String>,
 }
@@ -195,7 +195,7 @@ impl Envelope {
 }
 
 impl Claim {
-    /// A claim for a lease, of a request nobody traces.
+    /// Creates a claim for a lease, without request id and trace.
     pub fn new(claim_id: String, identity: Identity, route: String, form: String) -> Self {
         let delivery = Delivery::Forward;
         Self {
@@ -213,7 +213,7 @@ impl Claim {
     }
 }
 
-/// How a proven webhook gets to the backend.
+/// The component that delivers a proven webhook to the backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -244,27 +244,27 @@ pub struct ClaimsRequest {
     pub claims: Vec<Claim>,
 }
 
-/// What the sidecar decided about one claim.
+/// The sidecar's decision about one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// The lease is yours: forward, then settle.
+    /// The claim holds the lease: forward, then settle.
     Proceed,
     /// The backend already accepted this webhook: answer Twilio with a 2xx, forward nothing.
     Duplicate,
     /// Another request holds the lease: ask again until it is settled.
     InFlight,
-    /// A release of this claim id came before the claim: its client is gone, no lease was taken.
+    /// A release of this claim id came before the claim: its client has disconnected, and no lease was created.
     Released,
-    /// The stores could not answer for this claim: the class's policy decides, as if there were no reply.
+    /// The stores could not answer for this claim: the class's policy decides, as without a reply.
     Unavailable,
-    /// Only of a claim with `delivery: accept`: recorded durably, and the sidecar's to deliver. Answer Twilio now,
+    /// Only for a claim with `delivery: accept`: it is recorded durably, and the sidecar will deliver it. Answer Twilio now,
     /// forward nothing, settle nothing.
     Accepted,
 }
 
-/// An opt-out keyword, by `OptOutType` or by the message's one word.
+/// An opt-out keyword, from `OptOutType` or from a message of one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -278,7 +278,7 @@ pub enum Opt {
 }
 
 impl Opt {
-    /// The word used in headers, metrics and logs.
+    /// Returns the word used in headers, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Opt::Stop => "stop",
@@ -288,7 +288,7 @@ impl Opt {
     }
 }
 
-/// What the backend answered the first time, small enough to keep.
+/// The backend's answer to the first attempt, if it is small enough to store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SavedAnswer {
@@ -308,21 +308,21 @@ pub struct SavedAnswer {
 pub struct Verdict {
     /// The claim this answers.
     pub claim_id: String,
-    /// What the filter is to do.
+    /// Decision that the filter applies.
     pub decision: Decision,
     /// With `proceed`: how many times this webhook was claimed, this time included, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// Inbound only: the message was an opt-out, an opt-in or a call for help.
+    /// Inbound only: the message was an opt-out, an opt-in or a request for help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opt: Option<Opt>,
     /// Inbound only: the sender is on the suppression list, after this message was taken into account.
     #[serde(default)]
     pub suppressed: bool,
-    /// Inbound only: when the 24-hour window ends, RFC 3339 in UTC.
+    /// Inbound only: end of the 24-hour window, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_expires: Option<String>,
-    /// With `duplicate`: what the backend answered the first time, if it was kept.
+    /// With `duplicate`: the backend's answer to the first attempt, if it was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<SavedAnswer>,
     /// With `proceed`: the claim is for a later step of the message, and its settlement names it.
@@ -343,39 +343,39 @@ pub struct ClaimsReply {
     pub verdicts: Vec<Verdict>,
 }
 
-/// How a forwarded webhook ended.
+/// Outcome of a forwarded webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The backend accepted it: from now on it is a duplicate.
     Commit,
-    /// The backend did not: the next attempt is a first one.
+    /// The backend did not accept it: the next attempt counts as a first one.
     Release,
 }
 
 /// The end of one claim.
 ///
-/// A filter that got no verdict but forwarded all the same (policy `forward`) settles too, with the form:
-/// so an opt-out is recorded as soon as a sidecar is back, and what the backend took is not sent again.
+/// A filter that got no verdict but forwarded the webhook (policy `forward`) also settles, with the form. So the sidecar
+/// records an opt-out as soon as it is available again, and does not deliver again what the backend accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Settlement {
     /// The claim to settle.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]{1,255}$"))]
     pub claim_id: String,
-    /// What was claimed.
+    /// Identity of the claimed webhook.
     #[serde(flatten)]
     pub identity: Identity,
-    /// How it ended.
+    /// Outcome of the webhook.
     pub outcome: Outcome,
     /// Route and form of a webhook for which no verdict arrived; none when the sidecar has them already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclaimed: Option<Unclaimed>,
-    /// With `commit`: the backend's answer, if it is small and worth giving to duplicates.
+    /// With `commit`: the backend's answer, if it is small and useful for duplicates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<SavedAnswer>,
-    /// [`Claim::target`] of what is settled.
+    /// [`Claim::target`] of the settled claim.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -385,8 +385,8 @@ pub struct Settlement {
     pub step: Option<String>,
 }
 
-/// Reads a struct that has an identity among its fields. What serde makes of `flatten` collects every field it does not
-/// know in a map first, which cost more than all the rest of reading a claim.
+/// Deserializer of a struct that has an identity among its fields. The code that serde derives for `flatten` first collects
+/// every unknown field in a map, which cost more than the rest of reading a claim.
 macro_rules! read_with_identity {
     ($name:ident { $($field:ident: $kind:ty),* ; $($optional:ident: $optional_kind:ty),* }) => {
         impl<'de> Deserialize<'de> for $name {
@@ -423,7 +423,7 @@ read_with_identity!(Settlement {
     unclaimed: Option<Unclaimed>, answer: Option<SavedAnswer>, target: Option<String>, step: Option<String>
 });
 
-/// What a [`Claim`] says beyond its identity, for a webhook that was forwarded without a verdict.
+/// The contents of a [`Claim`] beyond its identity, for a webhook that was forwarded without a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Unclaimed {
@@ -432,7 +432,7 @@ pub struct Unclaimed {
     pub route: String,
     /// The signed parameters as received.
     pub form: String,
-    /// What they came in.
+    /// Envelope of the signed parameters.
     #[serde(default, skip_serializing_if = "Envelope::is_empty")]
     pub envelope: Envelope,
 }
@@ -450,18 +450,18 @@ pub struct SettlementsRequest {
     pub settlements: Vec<Settlement>,
 }
 
-/// What became of one settlement.
+/// Result of one settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SettlementResult {
-    /// Done as asked, now or by an earlier copy of the same settlement.
+    /// Applied as requested, now or by an earlier copy of the same settlement.
     Settled,
-    /// A release of a claim never seen: kept, so that the claim finds it when it comes.
+    /// A release of an unknown claim: it is stored, and applied to the claim when it arrives.
     Tombstoned,
-    /// The lease had ended and belongs to another claim by now: nothing was changed.
+    /// The lease has expired and belongs to another claim by now: nothing was changed.
     Superseded,
-    /// The stores could not take it: send it again.
+    /// The stores could not record it: send it again.
     Unavailable,
 }
 
@@ -471,7 +471,7 @@ pub enum SettlementResult {
 pub struct Settled {
     /// The claim this answers.
     pub claim_id: String,
-    /// What became of it.
+    /// Result of the settlement.
     pub result: SettlementResult,
 }
 
@@ -487,11 +487,11 @@ pub struct SettlementsReply {
     pub results: Vec<Settled>,
 }
 
-/// A whole number as JSON has it, where 200.0 is 200.
+/// Deserializes a whole number. In JSON, 200.0 is the whole number 200.
 fn whole<'de, T: TryFrom<u64>, D: serde::Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     let number = f64::deserialize(from)?;
     let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
-    // In these bounds each whole number has a float of its own.
+    // Within these bounds each whole number has a distinct float.
     let whole = is_whole.then_some(number as u64).and_then(|whole| T::try_from(whole).ok());
     whole.ok_or_else(|| serde::de::Error::custom(format_args!("{number} is no number for this")))
 }

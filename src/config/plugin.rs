@@ -1,5 +1,5 @@
-//! What a plugin configuration must hold: each object of it read into its type, every problem noted under its
-//! path. How a value is read, and how problems are gathered, is `reading`.
+//! Reader of the plugin configuration: reads each JSON object into its type and notes every problem under its path. Module
+//! `reading` reads single values and collects the problems.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use super::{Bodies, BodyFormat, Config, Methods, Mode, OnUnavailable, Route, Sid
 use crate::form::{is_account_sid, is_parameter_name};
 use crate::keys::Account;
 
-/// Largest `max_body_bytes`: bodies are held in memory, and the HTTP/1 codec stops at 1 MiB by itself.
+/// Largest `max_body_bytes`: bodies are buffered in memory, and the HTTP/1 codec stops at 1 MiB by itself.
 const MAX_BODY_LIMIT: u64 = 1 << 20;
 const MAX_ORIGINS: usize = 16;
 const MAX_ROUTES: usize = 256;
 const MAX_PARAMETERS: usize = 64;
-/// Largest answer of a route's own: it is in the configuration, and in each answer.
+/// Largest `answer` of a route, in bytes: it is in the configuration, and in each answer.
 const MOST_ANSWER_BYTES: usize = 4096;
 const DEFAULT_TIMEOUT_MS: u64 = 500;
 
-/// The fields of each object. `reference` documents every one of them, which a test sees to.
+/// Fields of each object. `reference` documents each of them; a test verifies it.
 pub(super) const ROOT: &[&str] =
     &["origins", "accounts", "routes", "on_unavailable", "sidecar", "max_body_bytes", "parameters"];
 pub(super) const ACCOUNT: &[&str] = &["sid", "auth_tokens", "shared_keys"];
@@ -77,7 +77,7 @@ impl Reading<'_> {
             |route: &Route| format!("{}{}", route.path, if route.is_prefix { "*" } else { "" });
         self.refuse_repeats("routes", routes.iter().map(shown));
         if let Some(sidecar) = &mut sidecar {
-            // Callouts are shared by routes, so they wait as long as the most patient of them.
+            // Routes share callouts, so a callout waits as long as the longest timeout of a route.
             let longest = routes.iter().map(|route| route.timeout_ms).max();
             sidecar.timeout_ms = sidecar.timeout_ms.max(longest.unwrap_or_default());
         }
@@ -113,7 +113,7 @@ impl Reading<'_> {
             .collect()
     }
 
-    /// A list of words, each at most once; none if it is absent or wrong.
+    /// Reads a list of words, each at most once; `None` if it is absent or invalid.
     fn words(&self, path: &str, value: Option<&Value>, known: &[&str]) -> Option<Vec<bool>> {
         let words = value?;
         let listed: Vec<&str> = self
@@ -149,7 +149,7 @@ impl Reading<'_> {
         bodies
     }
 
-    /// An origin is matched byte for byte, so only what Twilio could have requested is accepted.
+    /// Reads an origin. It is matched byte for byte, so only an origin that Twilio could have requested is accepted.
     fn origin(&self, path: &str, value: &Value) -> Option<String> {
         let origin = self.text(path, value)?;
         let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
@@ -171,7 +171,7 @@ impl Reading<'_> {
         None
     }
 
-    /// With a key ring of the sidecar's, none need be here.
+    /// Reads the accounts. The list may be empty if the sidecar provides a key ring.
     fn accounts<'v>(
         &self,
         value: Option<&'v Value>,
@@ -206,7 +206,7 @@ impl Reading<'_> {
         match Account::of(&given) {
             Ok(account) => Some(account),
             Err(complaints) => {
-                // What a value cannot be was said where it was read; what is left is about all of them.
+                // Invalid values were reported where they were read; the remaining complaints concern all keys together.
                 let said = self.problems.borrow().len() > before;
                 for complaint in complaints.iter().filter(|it| it.at != "sid" && !said) {
                     self.problem(&format!("{path}.{}", complaint.at), complaint.message.as_str());
@@ -324,7 +324,7 @@ impl Reading<'_> {
             let sids = self.list(&accounts_path, Some(list), MAX_ACCOUNTS);
             let sids =
                 sids.filter_map(|(path, value)| self.text(&path, value).map(|sid| (path, sid)));
-            // Of accounts that only the sidecar knows, only the form can be judged here.
+            // For accounts that only the sidecar knows, only the form of the SID can be checked here.
             let known = |sid: &str| match defaults.accounts {
                 Some(accounts) => accounts.iter().any(|account| account.sid == sid),
                 None => is_account_sid(sid),
@@ -370,7 +370,7 @@ impl Reading<'_> {
         })
     }
 
-    /// For messages and for statuses. What is neither is never claimed.
+    /// Reads the policies for messages and for statuses. Webhooks of class other are never claimed.
     fn on_unavailable_by_class(&self, value: Option<&Value>) -> [OnUnavailable; 2] {
         let Some(value) = value else { return [OnUnavailable::Forward; 2] };
         let by_class = self.object("on_unavailable", value, ON_UNAVAILABLE);
@@ -432,7 +432,7 @@ impl Reading<'_> {
     }
 }
 
-/// A path that no proxy in between changes, and no reader takes for another.
+/// Returns the problem of a path that a proxy could change or that two parsers could read differently.
 fn path_complaint(path: &str, is_prefix: bool) -> Option<String> {
     let complaint = if !path.starts_with('/') {
         "must start with /"
@@ -456,12 +456,12 @@ fn path_complaint(path: &str, is_prefix: bool) -> Option<String> {
     Some(format!("{path:?} {complaint}"))
 }
 
-/// `.` and `..`, escaped or not: proxies that normalize paths decode `%2e` first.
+/// Reports whether a segment is `.` or `..`, escaped or not: proxies that normalize paths decode `%2e` first.
 fn is_dot_segment(segment: &str) -> bool {
     matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
-/// Whether an escape stands for a character that needs none (RFC 3986, section 2.3).
+/// Reports whether a path escapes a character that needs no escape (RFC 3986, section 2.3).
 fn has_needless_escape(path: &str) -> bool {
     path.split('%').skip(1).any(|after| {
         let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
@@ -469,11 +469,11 @@ fn has_needless_escape(path: &str) -> bool {
     })
 }
 
-/// What a route has when it does not say otherwise.
+/// Defaults of a route.
 struct RouteDefaults<'a> {
     on_unavailable: [OnUnavailable; 2],
     timeout_ms: u64,
-    /// None if the sidecar may know more of them.
+    /// `None` if the sidecar may know more accounts.
     accounts: Option<&'a [Account]>,
     has_sidecar: bool,
 }

@@ -1,17 +1,17 @@
-//! Reading JSON so that every problem is found in one pass: each reader notes what is wrong under its path and
-//! goes on with something harmless. What a plugin configuration must hold is not known here.
+//! Readers of JSON values that find every problem in one pass: each notes a problem under its path and continues with a
+//! harmless value. This module does not know the fields of the plugin configuration.
 
 use std::cell::RefCell;
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// One thing wrong with the configuration.
+/// One problem of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where, as `routes[1].class`.
+    /// Path, as `routes[1].class`.
     pub path: String,
-    /// What, and what to write instead.
+    /// Problem, and the correct form.
     pub message: String,
 }
 
@@ -133,7 +133,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Text inline or from the environment; absent optional variables are no text and no problem.
+    /// Reads text inline or from the environment. An optional variable that is absent yields `None` without a problem.
     pub(super) fn text(&self, path: &str, value: &Value) -> Option<String> {
         match value {
             Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -169,7 +169,7 @@ impl Reading<'_> {
         }
     }
 
-    /// As [`Self::text`], but a secret with a stray space or line break is a mistake worth a word.
+    /// Reads text as [`Self::text`], and refuses a secret with a stray space or line break.
     pub(super) fn secret(&self, path: &str, value: &Value) -> Option<String> {
         let secret = self.text(path, value)?;
         if secret.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -184,11 +184,11 @@ pub(super) fn field<'v>(object: Option<&'v Map<String, Value>>, name: &str) -> O
     object.and_then(|object| object.get(name))
 }
 
-/// A whole number: Envoy hands a Struct configuration over as JSON in which every number may be a double.
+/// Returns a whole number. Envoy passes a Struct configuration as JSON in which every number may be a double.
 fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let number = value.as_f64()?;
-        // Exact below 2^53; anything larger is out of every range here.
+        // Exact below 2^53; any larger number is out of every range here.
         (number.fract() == 0.0 && (0.0..9.0e15).contains(&number)).then_some(number as u64)
     })
 }

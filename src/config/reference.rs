@@ -1,18 +1,18 @@
-//! The reference of the plugin configuration: every field with what it takes, what it is without, and what it
-//! does. `twilio-edge reference filter` prints it and docs/CONFIG.md holds the print; not part of the wasm.
+//! Reference of the plugin configuration: every field with its values, its default and its meaning.
+//! `twilio-edge reference filter` prints it, and docs/CONFIG.md contains the output; not part of the wasm.
 
 use std::fmt::Write;
 
 /// One field of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// Where, as problems name it, without indices: `routes[].class`.
+    /// Path, as problems name it, without indices: `routes[].class`.
     pub path: &'static str,
-    /// What may be written there.
+    /// Accepted values.
     pub value: &'static str,
-    /// What it is when it is not written; `required` if it must be.
+    /// Default value; `required` if there is none.
     pub default: &'static str,
-    /// What it does.
+    /// Meaning of the field.
     pub meaning: &'static str,
 }
 
@@ -197,7 +197,7 @@ pub const FIELDS: &[Field] = &[
     ),
 ];
 
-/// The reference as a table in Markdown.
+/// Returns the reference as a table in Markdown.
 pub fn reference() -> String {
     let mut table = String::from("| field | value | default | what it does |\n|---|---|---|---|\n");
     for Field { path, value, default, meaning } in FIELDS {

@@ -1,4 +1,4 @@
-//! What is read, what is refused, and with which words.
+//! Tests of the accepted and the refused configurations, and of the messages.
 
 use super::*;
 use crate::signature::{Algorithm, Key};

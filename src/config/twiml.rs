@@ -1,8 +1,8 @@
-//! Whether a text is TwiML that Twilio can read: what it cannot is an error (12100) on every message, found out when people
-//! wait for an answer. Only the shape is judged: one `<Response>`, closed tags, escaped signs. Which verbs there are is
-//! Twilio's business.
+//! Validation of TwiML. A text that Twilio cannot read is an error (12100) on every message, which the operator would
+//! notice only when contacts wait for an answer. Only the shape is checked: one `<Response>`, closed tags, escaped signs.
+//! Twilio decides which verbs are valid.
 
-/// What is wrong with it, if anything.
+/// Returns the problem of a text, or `None` if it is valid.
 pub(super) fn complaint(text: &str) -> Option<&'static str> {
     let mut rest = text.trim();
     if let Some(prolog) = rest.strip_prefix("<?xml") {
@@ -59,7 +59,7 @@ pub(super) fn complaint(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Where a tag ends: at a `>` that is in no quotes.
+/// Returns the position at which a tag ends: at a `>` outside of quotes.
 fn end_of(tag: &str) -> Option<usize> {
     let mut quote = None;
     for (at, byte) in tag.bytes().enumerate() {

@@ -1,5 +1,5 @@
-//! What the backend, the client and the sidecar see of one request, path by path; and what holds for any
-//! sequence of events at all.
+//! Tests of one request as the backend, the client and the sidecar see it, path by path; and of the properties that hold
+//! for any sequence of events.
 
 use proptest::prelude::*;
 use twilio_edge_contract::{Decision, Opt, headers};
@@ -59,7 +59,7 @@ fn post(target: &str, body: &str) -> Head {
     }
 }
 
-/// A request under way and everything that was said about it.
+/// An exchange in progress, and the effects it has returned.
 struct Case {
     exchange: Exchange,
     effects: Vec<Effect>,
@@ -78,7 +78,7 @@ impl Case {
         case
     }
 
-    /// A proven message waiting for its verdict.
+    /// A proven message that waits for its verdict.
     fn asking(route: &str) -> Self {
         let case = Self::of(post(route, BODY), BODY);
         assert_eq!(case.asked().len(), 1, "{:?}", case.effects);
@@ -230,7 +230,7 @@ fn another_signed_request_is_proven_and_forwarded_without_a_claim() {
     assert_eq!(Case::of(json("/other"), body).refused_for(), Some("missing-body-hash"));
 }
 
-/// Who can reach a route decides how often it is asked: what one request may cost is bounded.
+/// A client that can reach a route decides how many requests it sends, so the cost of one request is bounded.
 #[test]
 fn a_request_that_names_no_account_is_not_tried_on_all_of_very_many() {
     let body = "{}";
@@ -727,9 +727,8 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever happens in whatever order: nothing reaches the backend unproven or before a verdict, the
-    /// client gets at most one answer of ours, nothing is resumed twice, a lease is settled exactly once
-    /// by the end.
+    /// Properties of every sequence of events: nothing reaches the backend unproven or before a verdict, the client gets at
+    /// most one answer of the filter, nothing is resumed twice, and a lease is settled exactly once by the end.
     #[test]
     fn any_sequence_of_events_keeps_the_laws(acts in proptest::collection::vec(act(), 0..24)) {
         let mut case = Case::new(config(|_| {}));

@@ -1,13 +1,13 @@
-//! Whether signed parameters can be cut in another way that says something else.
+//! Detection of signed parameters that can be cut in another way with another meaning.
 //!
-//! Twilio signs the URL and then every name and value, sorted, with nothing between. Whoever writes a message chooses
-//! a part of that text, and whoever sees its signature can send the same text cut elsewhere. This module searches the
-//! text for the *places* of each field of identity or effect: its name, directly followed by a value of its shape, and
-//! then by something that can be the next name. The webhook Twilio sent has each of its fields at such a place. So
-//! where a field has no place but its own, no other cut gives it another value, and where there is a second place
-//! that fits between the others, the request is refused, forged or not. docs/SIGNATURES.md tells the rules in full.
+//! Twilio signs the URL and then every name and value, sorted, without separators. The author of a message chooses a part
+//! of that text, and anyone who sees its signature can send the same text cut differently. This module searches the text
+//! for the *places* of each field of identity or effect: its name, directly followed by a value of its shape, and then by
+//! something that can be the next name. The webhook that Twilio sent has each of its fields at such a place. A field whose
+//! only place is its own has the same value in every other cut. If there is a second place that fits between the others,
+//! the request is refused, forged or not. docs/SIGNATURES.md describes the rules in full.
 //!
-//! One pass over the text finds all places. Nothing is allocated but the text itself and the starts of its parameters.
+//! One pass over the text finds all places. It allocates only the text itself and the starts of its parameters.
 
 mod addresses;
 mod body;
@@ -23,11 +23,11 @@ use super::Parameter;
 use super::shapes::{self, is_parameter_name};
 use super::webhook::{ShapeError, SignedParameters};
 
-/// Places beside the fields' own after which the search ends: no message has that many by accident.
+/// Number of places beside the fields' own at which the search ends: no message has that many by accident.
 const MAX_OTHER_PLACES: usize = 64;
 
-/// Parameters that stand in every webhook of a message. One of them between two names proves that the first cannot
-/// have been at the place of the second.
+/// Parameters that are in every webhook of a message. If one of them is between two names, the first cannot have been at
+/// the place of the second.
 const LANDMARKS: [&str; 9] = [
     "ApiVersion",
     "From",
@@ -88,12 +88,12 @@ pub(super) fn check(
     Ok(())
 }
 
-/// The separators of a query are signed. Only a posted form that was moved into the URL has a name directly before
-/// its value.
+/// Checks the query of a target. The separators of a query are signed, so only a posted form that was moved into the URL
+/// has a name directly before its value.
 fn check_query(target: &str) -> Result<(), ShapeError> {
     let mut place = None;
     scan(target, |hit, _| {
-        // Every form of a message has these two, and nobody writes them so.
+        // Every form of a message has these two, and no author of a message writes them this way.
         if let Hit::Place(field @ (ACCOUNT_SID | MESSAGE_SID)) = hit {
             place = Some(field);
         }
@@ -108,23 +108,23 @@ impl SignedParameters<'_> {
     }
 }
 
-/// The signed text, and how the request cuts it.
+/// The signed text, and the positions at which the request cuts it.
 struct Cut<'a> {
     class: Class,
     signed: &'a SignedParameters<'a>,
     parameters: &'a [&'a Parameter<'a>],
-    /// Target, then names and values run together.
+    /// The target, then names and values concatenated.
     text: String,
-    /// Where each parameter begins in the text.
+    /// Position in the text at which each parameter begins.
     starts: Vec<usize>,
 }
 
-/// The result of the search for places.
+/// Result of the search for places.
 #[derive(Default)]
 struct Found {
-    /// Where the fields are that the request has.
+    /// Positions of the fields that the request has.
     own: [Option<usize>; FIELDS.len()],
-    /// Places that are not a field's own.
+    /// Places that are not a field's own: field and position.
     others: Vec<(usize, usize)>,
     /// Whether the text has a pair as in a query, `AccountSid=AC..` and `MessageSid=SM..`.
     account_pair: bool,
@@ -166,7 +166,7 @@ impl<'a> Cut<'a> {
         self.parameters.iter().any(|Parameter(name, _)| name == wanted)
     }
 
-    /// The name that follows the parameter which begins at `start`.
+    /// Returns the name that follows the parameter which begins at `start`.
     fn next_name(&self, start: usize) -> Option<&'a str> {
         self.entries().find(|(at, ..)| *at > start).map(|(_, name, _)| name)
     }
@@ -187,7 +187,7 @@ impl<'a> Cut<'a> {
                 Hit::Pair(_) => found.message_pair = true,
                 Hit::Place(field) => {
                     let own = found.own.get(field).copied().flatten() == Some(at);
-                    // The value was cut off its name.
+                    // The value was cut off from its name.
                     if own && self.entry(name_of(field)).is_some_and(|(_, value)| value.is_empty())
                     {
                         excess = Some(field);
@@ -208,8 +208,8 @@ impl<'a> Cut<'a> {
         }
     }
 
-    /// Whether the place is the end of a longer name, such as `OriginalRepliedMessageSid`, that cannot be the field:
-    /// the value is all there is to it, and a landmark separates the two names in signed order.
+    /// Reports whether the place is the end of a longer name, such as `OriginalRepliedMessageSid`, that cannot be the field:
+    /// the value is the whole value of that name, and a landmark separates the two names in signed order.
     fn is_compound(&self, field: usize, at: usize) -> bool {
         let (index, field) = (field, name_of(field));
         let containing = self.entries().take_while(|(start, ..)| *start <= at).last();
@@ -235,7 +235,7 @@ impl<'a> Cut<'a> {
             })
     }
 
-    /// Whether `To` and bare digits are part of a word such as `HowTo101`. Twilio's `To` comes after a status or a SID.
+    /// Reports whether `To` and bare digits are part of a word such as `HowTo101`. Twilio's `To` follows a status or a SID.
     fn is_word(&self, field: usize, at: usize) -> bool {
         let is_bare = self.text.as_bytes().get(at + 2).is_some_and(u8::is_ascii_digit);
         if field != TO || !is_bare {
@@ -266,7 +266,8 @@ impl<'a> Cut<'a> {
             if self.is_idle(found, *field, *at) {
                 continue;
             }
-            // The first places that the fields before can have, one after the other, and the last of those after.
+            // The earliest places of the preceding fields, one after the other, and the latest places of the following
+            // fields.
             let mut before = chain.iter().filter(|other| **other < *field);
             let earliest = before.try_fold(0, |end, other| {
                 found.places(*other).filter(|place| *place >= end).min().map(|place| place + 1)
@@ -284,8 +285,8 @@ impl<'a> Cut<'a> {
         Ok(())
     }
 
-    /// Whether nothing is decided by the field at this place: an inbound message that has no error code may speak of
-    /// one. A parameter that begins with the field's name is a cut all the same.
+    /// Reports whether the field at this place has no effect: an inbound message without an error code may mention one in
+    /// its text. A parameter that begins with the field's name is a cut all the same.
     fn is_idle(&self, found: &Found, field: usize, at: usize) -> bool {
         field == ERROR_CODE
             && self.class == Class::Inbound
@@ -293,8 +294,8 @@ impl<'a> Cut<'a> {
             && !self.starts.contains(&at)
     }
 
-    /// Refuses a GET whose query was moved into a form. Where the route accepts no GET, Twilio should never have
-    /// signed one for this URL, and one pair alone may be what somebody wrote.
+    /// Refuses a GET whose query was moved into a form. If the route accepts no GET, Twilio should never have signed one for
+    /// this URL, and a single pair may be text that the author of a message wrote.
     fn check_get(&self, found: &Found, accepts_get: bool) -> Result<(), ShapeError> {
         let whole = found.account_pair && self.text.contains("From=") && self.text.contains("To=");
         match found.message_pair && (accepts_get || whole) {
@@ -323,7 +324,7 @@ impl<'a> Cut<'a> {
 }
 
 impl Found {
-    /// All places of a field.
+    /// Iterates over all places of a field.
     fn places(&self, field: usize) -> impl Iterator<Item = usize> {
         let own = self.own.get(field).copied().flatten();
         let others = self.others.iter().filter(move |(other, _)| *other == field);

@@ -1,6 +1,6 @@
 //! Shapes of the values that Twilio sends: SIDs, addresses, statuses, codes.
 //!
-//! Each function answers for a whole value. Sources: twilio.com/docs/messaging/guides/webhook-request and
+//! Each function checks a whole value. Sources: twilio.com/docs/messaging/guides/webhook-request and
 //! .../track-outbound-message-status.
 
 /// Longest value of a field that names a sender or recipient, in bytes.
@@ -31,24 +31,24 @@ pub fn split_address(address: &str) -> (&str, &str) {
     }
 }
 
-/// Whether `text` is `AC` and 32 hexadecimal digits.
+/// Reports whether `text` is `AC` and 32 hexadecimal digits.
 pub fn is_account_sid(text: &str) -> bool {
     is_sid(text, &["AC"])
 }
 
-/// Whether `text` has the form of Twilio's parameter names: a letter, then letters, digits and underscores.
+/// Reports whether `text` has the form of Twilio's parameter names: a letter, then letters, digits and underscores.
 pub fn is_parameter_name(text: &str) -> bool {
     text.len() <= MAX_NAME_BYTES
         && text.bytes().next().is_some_and(|first| first.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Whether `text` is the SID of a message.
+/// Reports whether `text` is the SID of a message.
 pub(super) fn is_message_sid(text: &str) -> bool {
     is_sid(text, &["SM", "MM"])
 }
 
-/// Whether `text` is the SID of a Messaging Service.
+/// Reports whether `text` is the SID of a Messaging Service.
 pub(super) fn is_service_sid(text: &str) -> bool {
     is_sid(text, &["MG"])
 }
@@ -57,34 +57,34 @@ fn is_sid(text: &str, prefixes: &[&str]) -> bool {
     prefixes.iter().any(|prefix| sid_bytes(text, prefix) == Some(text.len()))
 }
 
-/// Length of the SID of this kind that `text` begins with.
+/// Returns the length of the SID of this kind with which `text` begins, in bytes.
 pub(super) fn sid_bytes(text: &str, prefix: &str) -> Option<usize> {
     let digits = text.strip_prefix(prefix)?.as_bytes().get(..32)?;
     digits.iter().all(u8::is_ascii_hexdigit).then_some(prefix.len() + 32)
 }
 
-/// Whether `text` is a status. Twilio adds to its list, so any lower-case word is one.
+/// Reports whether `text` is a status. Twilio adds to its list, so any lower-case word is one.
 pub(super) fn is_status(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// Whether `text` is an error code.
+/// Reports whether `text` is an error code.
 pub(super) fn is_error_code(text: &str) -> bool {
     (1..=10).contains(&text.len()) && is_digits(text)
 }
 
-/// Whether `text` consists of digits; true for no text.
+/// Reports whether `text` consists of digits; true for an empty text.
 pub(super) fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether `text` is a version such as `2010-04-01`.
+/// Reports whether `text` is a version such as `2010-04-01`.
 pub(super) fn is_api_version(text: &str) -> bool {
     text.len() == 10 && starts_with_api_version(text)
 }
 
-/// Whether `text` begins with a version.
+/// Reports whether `text` begins with a version.
 pub(super) fn starts_with_api_version(text: &str) -> bool {
     let Some(version) = text.as_bytes().get(..10) else { return false };
     version.iter().enumerate().all(|(at, byte)| match at {
@@ -93,12 +93,12 @@ pub(super) fn starts_with_api_version(text: &str) -> bool {
     })
 }
 
-/// Whether `text` is a word such as `text` or `interactive`.
+/// Reports whether `text` is a word such as `text` or `interactive`.
 pub(super) fn is_word(text: &str) -> bool {
     text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte))
 }
 
-/// Whether `text` is a channel prefix.
+/// Reports whether `text` is a channel prefix.
 pub(super) fn is_channel(text: &str) -> bool {
     (2..=32).contains(&text.len())
         && text.bytes().next().is_some_and(|first| first.is_ascii_lowercase())
@@ -107,10 +107,11 @@ pub(super) fn is_channel(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-/// The kind of address `text` is, or nothing if Twilio sends no such address.
+/// Returns the kind of address that `text` is, or `None` if Twilio sends no such address.
 ///
-/// A number has 2 to 16 digits: networks deliver messages of services under two. A text sender is whatever fits into
-/// an SMS (`St Mary's`, `Västtrafik`, `*INFO*`), so only its length and control characters tell it from other text.
+/// A number has 2 to 16 digits: networks send messages of their services from numbers of two digits. A text sender is any
+/// text that fits into an SMS (`St Mary's`, `Västtrafik`, `*INFO*`), so only length and control characters distinguish it
+/// from other text.
 pub(super) fn address(text: &str) -> Option<Address> {
     if text.len() > MAX_ADDRESS_BYTES {
         return None;

@@ -1,4 +1,4 @@
-//! What bytes decode to, and which cuts of a signed request are not believed.
+//! Tests of the decoding of bytes, and of the cuts of a signed request that must be refused.
 
 use super::*;
 use crate::form::shapes::address;
@@ -201,7 +201,7 @@ proptest! {
 }
 
 proptest! {
-    /// What is lent as it stands is what decoding would have made of it.
+    /// A borrowed value equals the decoded value.
     #[test]
     fn a_form_is_decoded_pair_by_pair_as_if_it_were_decoded_whole(
         body in "([a-z%+=&0-9A-F]|%[0-9A-F]{2}|é|&)*",
@@ -210,7 +210,7 @@ proptest! {
         prop_assert_eq!(pairs(&body), whole);
     }
 
-    /// The shortcut for plain ASCII never disagrees with looking at every byte.
+    /// The shortcut for plain ASCII always agrees with the check of every byte.
     #[test]
     fn utf8_is_judged_alike_with_and_without_the_shortcut(body in "([a-z&=]|%[0-9A-F]{2}|%[0-9A-F]?|\u{fffd})*") {
         let form = Form::parse(body.as_bytes()).unwrap();

@@ -1,6 +1,6 @@
 //! The typed view of signed parameters: class, identity, addresses.
 //!
-//! Decides: which fields a class must have, in which shape, and which of them must agree.
+//! Decides: the required fields of each class, their shapes, and the fields that must agree.
 
 use twilio_edge_contract::{Class, Identity};
 
@@ -49,20 +49,20 @@ const SINGLE_VALUED: [&str; 34] = [
     "WaId",
 ];
 
-/// Digits of a phone number that its second spelling shares: Mexico, Brazil, Argentina, Ivory Coast and Benin have
-/// numbers with one or two digits more after the country code.
+/// Number of final digits that both spellings of a phone number share. Numbers of Mexico, Brazil, Argentina, Ivory Coast
+/// and Benin have a spelling with one or two more digits after the country code.
 const SHARED_DIGITS: usize = 7;
 
-/// Why signed parameters are not the webhook their route is for.
+/// Reason why signed parameters are not a webhook of the route's class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShapeError {
     /// A required field is absent or empty.
     Missing(&'static str),
-    /// A field is not of the form Twilio documents.
+    /// A field does not have the form that Twilio documents.
     Malformed(&'static str),
     /// A single-valued field came more than once.
     Repeated(&'static str),
-    /// Two fields that say the same thing differ, or one cannot be where the others say.
+    /// Two fields with the same meaning differ, or the presence of one contradicts the others.
     Contradictory(&'static str),
     /// The signed text can be cut so that this field has another value.
     Ambiguous(&'static str),
@@ -76,36 +76,36 @@ pub enum ShapeError {
     WrongClass,
 }
 
-/// Parameters whose signature is proven, and what else was signed with them.
+/// Parameters whose signature is proven, and the rest of what was signed.
 #[derive(Debug, Clone, Copy)]
 pub struct SignedParameters<'a> {
     /// The parameters.
     pub form: &'a Form<'a>,
     /// Their undecoded bytes.
     pub raw: &'a [u8],
-    /// Path and query that were signed before them.
+    /// Path and query, which were signed before them.
     pub target: &'a str,
-    /// Whether they are the query of the target. Their separators are signed then.
+    /// Whether the parameters are the query of the target. Their separators are signed then.
     pub in_query: bool,
     /// Whether Twilio may call this URL with GET as well, so that the text of a GET may come as a form.
     pub accepts_get: bool,
-    /// Names of further parameters that the operator knows.
+    /// Names of further parameters that the operator has configured.
     pub known: &'a [String],
 }
 
 impl<'a> SignedParameters<'a> {
-    /// Parameters of a form that was posted to `target`, on a route that accepts nothing else.
+    /// Creates the parameters of a form that was posted to `target`, on a route that accepts nothing else.
     pub fn posted(form: &'a Form<'a>, raw: &'a [u8], target: &'a str) -> Self {
         Self { form, raw, target, in_query: false, accepts_get: false, known: &[] }
     }
 }
 
-/// A proven and believable webhook.
+/// A webhook whose signature is proven and whose cut is unambiguous.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// What makes it the same webhook as another; none for [`Class::Other`].
+    /// Identity for deduplication; none for [`Class::Other`].
     pub identity: Option<Identity>,
-    /// Class of the route it came on.
+    /// Class of the webhook's route.
     pub class: Class,
     /// Sender, without channel prefix. A status callback may have none.
     pub from: Option<String>,
@@ -120,8 +120,8 @@ impl Webhook {
     ///
     /// # Errors
     ///
-    /// The first reason for which the parameters cannot be believed. Class `other` requires none, so only text that
-    /// is not UTF-8 is refused there.
+    /// Returns the first reason not to trust the parameters. Class `other` has no required fields, so it only refuses text
+    /// that is not UTF-8.
     pub fn read(class: Class, signed: &SignedParameters<'_>) -> Result<Self, ShapeError> {
         let form = signed.form;
         if !is_utf8_once_decoded(form, signed.raw) {
@@ -170,7 +170,7 @@ impl Webhook {
     }
 }
 
-/// A Messaging Service chooses the sender late, so a status callback may have none, or an empty one.
+/// Returns the sender. A Messaging Service chooses it late, so a status callback may have none, or an empty one.
 fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, ShapeError> {
     let is_address = |text: &str| shapes::address(text).is_some();
     match class {
@@ -179,7 +179,7 @@ fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, Shape
     }
 }
 
-/// Fields whose documented shape leaves no room for other text.
+/// Checks the fields whose documented shape leaves no room for other text.
 fn check_shapes(form: &Form<'_>) -> Result<(), ShapeError> {
     let flag = |text: &str| matches!(text, "true" | "false");
     optional(form, "ApiVersion", is_api_version)?;
@@ -201,12 +201,12 @@ fn check_shapes(form: &Form<'_>) -> Result<(), ShapeError> {
     Ok(())
 }
 
-/// WhatsApp's id of a person: the digits of a phone number, or a business-scoped id.
+/// Reports whether `text` is WhatsApp's id of a contact: the digits of a phone number, or a business-scoped id.
 fn is_wa_id(text: &str) -> bool {
     text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
 }
 
-/// Fields that say the same thing twice, and those that only make sense beside others.
+/// Checks the fields that repeat each other, and those that are only valid beside others.
 fn check_agreement(
     class: Class,
     form: &Form<'_>,
@@ -242,7 +242,7 @@ fn check_agreement(
         }
     }
     if let Some(id) = said("ExternalUserId") {
-        // A person without a phone number has one id, in both fields.
+        // A contact without a phone number has one id, in both fields.
         let agrees = shapes::address(from) != Some(Address::Handle) || id == from;
         if split_address(id).0 != channel || !agrees {
             return Err(ShapeError::Contradictory("ExternalUserId"));
@@ -255,7 +255,7 @@ fn check_agreement(
     Ok(())
 }
 
-/// The last digits, which both spellings of a number share.
+/// Returns the last digits, which both spellings of a number share.
 fn tail(digits: &str) -> &str {
     digits.get(digits.len().saturating_sub(SHARED_DIGITS)..).unwrap_or(digits)
 }
@@ -268,7 +268,7 @@ fn required<'f>(
     optional(form, name, well_formed)?.ok_or(ShapeError::Missing(name))
 }
 
-/// The value of a field that may be absent or empty.
+/// Returns the value of a field that may be absent or empty.
 fn optional<'f>(
     form: &'f Form<'_>,
     name: &'static str,

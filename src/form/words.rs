@@ -1,9 +1,9 @@
-//! Words that say STOP, START or HELP, in every language the sidecar knows.
+//! Keywords that mean STOP, START or HELP, in every language that the sidecar knows.
 //!
-//! The filter decides nothing by them but one thing: whether a message could become an opt-out if its end were cut
-//! off. The sidecar's own lists (`[optout]` of its settings, `keywords.toml`) decide what a message means.
+//! The filter uses them for one decision: whether a message could become an opt-out if its end were cut off. The sidecar's
+//! own lists (`[optout]` of its settings, `keywords.toml`) decide the meaning of a message.
 
-/// Words in lower case. A test compares them with those lists.
+/// Keywords in lower case. A test compares them with those lists.
 const WORDS: &[&str] = &[
     "aanmelden",
     "abbestellen",
@@ -121,9 +121,9 @@ const WORDS: &[&str] = &[
     "配信再開",
 ];
 
-/// Whether `text` is nothing but a word of the list, whatever its case, width, and the punctuation around it.
+/// Reports whether `text` is a single keyword, regardless of letter case, width, and surrounding punctuation.
 pub fn is_opt_word(text: &str) -> bool {
-    // Longer than any of them, with room for punctuation.
+    // Longer than any keyword, with room for punctuation.
     if text.len() > 96 {
         return false;
     }
@@ -145,12 +145,12 @@ pub fn is_opt_word(text: &str) -> bool {
     }
 }
 
-/// Without the punctuation around it.
+/// Returns the word without surrounding punctuation.
 fn bare(word: &str) -> &str {
     word.trim_matches(|c: char| !c.is_alphanumeric())
 }
 
-/// Equal but for accents that are characters of their own.
+/// Reports whether two words are equal, ignoring accents that are separate characters.
 fn same(word: &str, text: &str) -> bool {
     let base = |c: &char| !matches!(c, '\u{300}'..='\u{36f}');
     word.chars().filter(base).eq(text.chars().filter(base))
@@ -160,7 +160,7 @@ fn same(word: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Words of the lists `stop`, `start` and `help` of a file in TOML.
+    /// Returns the words of the lists `stop`, `start` and `help` of a file in TOML.
     fn listed(toml: &str) -> Vec<&str> {
         let is_list = |line: &&str| {
             ["stop = [", "start = [", "help = ["].iter().any(|list| line.starts_with(list))

@@ -1,9 +1,9 @@
-//! Twilio's published vectors, both forms of the port, and what must not pass.
+//! Tests with Twilio's published vectors, both forms of the port, and requests that must not pass.
 
 use super::*;
 use proptest::prelude::*;
 
-/// The triple in Twilio's documentation, which every official SDK tests with.
+/// Vector of Twilio's documentation, with which every official SDK is tested.
 const TOKEN: &str = "12345";
 const URL: &str = "https://mycompany.com/myapp.php?foo=1&bar=2";
 const FORM: &[u8] =

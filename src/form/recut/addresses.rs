@@ -1,5 +1,5 @@
-//! Where an address ends. A number ends with its digits; after any other sender or recipient must stand the name of a
-//! parameter that is known to follow.
+//! The end of an address in the signed text. A number ends with its digits. Any other sender or recipient must be followed
+//! by the name of a parameter that is known to follow.
 
 use super::Cut;
 use crate::form::shapes::{self, Address, MAX_SENDER_CHARACTERS};
@@ -51,8 +51,8 @@ impl Cut<'_> {
         }
     }
 
-    /// A number ends where its digits end. Any other address must not hold the name of a parameter, and a parameter
-    /// that is known must follow it: an unknown one could be its end.
+    /// Checks the end of an address. A number ends where its digits end. Any other address must not contain the name of a
+    /// parameter, and a known parameter must follow it: an unknown one could be its end.
     fn check_end(
         &self,
         start: usize,
@@ -76,8 +76,8 @@ impl Cut<'_> {
         }
     }
 
-    /// The text sender of a captured SMS has no shape to be found by. But only the body of an SMS is its writer's,
-    /// and it stands before the sender, so the captured sender would stand between this one and `MessageSid`.
+    /// Checks a text sender, whose place cannot be found by its shape. Only the body of an SMS is chosen by its author, and
+    /// it comes before the sender, so a captured sender would be between this one and `MessageSid`.
     fn check_sms_sender(&self, start: usize, from: &str) -> Result<(), ShapeError> {
         let text_sender = shapes::address(from) == Some(Address::Text);
         let mut places = 0;
@@ -101,13 +101,13 @@ impl Cut<'_> {
                 return Err(ShapeError::Ambiguous("From"));
             }
         }
-        // The name `FromZip` is no sender `Zip`, if a sender may stand before it.
+        // The name `FromZip` is not a sender `Zip`, if a sender may be before it.
         let is_place = ["City", "Country", "State", "Zip"].iter().any(|it| from.starts_with(it));
         let before = self.text.get(..start).unwrap_or_default();
         if text_sender && is_place && before.contains("From") {
             return Err(ShapeError::Ambiguous("From"));
         }
-        // Twilio sends all four or none, so the end of a text sender cannot pass for one of them.
+        // Twilio sends all four or none, so the end of a text sender cannot imitate one of them.
         match text_sender && !matches!(places, 0 | 4) {
             true => Err(ShapeError::Ambiguous("From")),
             false => Ok(()),

@@ -1,5 +1,5 @@
-//! Where the texts of an inbound message end that have no shape, as far as that decides whether it is an opt-out: its
-//! body, the type of its opt-out, and the payload of its button.
+//! The end of the texts of an inbound message that have no shape, as far as it decides whether the message is an opt-out:
+//! its body, the type of its opt-out, and the payload of its button.
 
 use super::Cut;
 use crate::form::shapes::{self, sid_bytes};
@@ -20,7 +20,7 @@ const AFTER_BODY: [(&str, &str); 10] = [
     ("FrequentlyForwarded", "tf"),
 ];
 
-/// Message types that are no answer to a button. Twilio may add types, so an unknown one contradicts nothing.
+/// Message types that are no answer to a button. Twilio may add types, so an unknown one is no contradiction.
 const NOT_A_BUTTON: [&str; 9] =
     ["audio", "contacts", "document", "image", "location", "reaction", "sticker", "text", "video"];
 
@@ -50,7 +50,7 @@ impl Cut<'_> {
                 false => Ok(()),
             };
         };
-        // What stands between is not the writer's, unless there is no version to separate the address from the body.
+        // The text between them is not the author's, unless there is no version to separate the address from the body.
         let mut mentions = before_sender.match_indices("Body").map(|(at, _)| pinned + at);
         let first = mentions.next() == Some(body_start);
         let free = version.is_none() && (self.has("Address") || self.has("AddOns"));
@@ -67,8 +67,8 @@ impl Cut<'_> {
         self.check_after_opt_word(body, next, before_sender)
     }
 
-    /// Refuses an opt-out that may be the beginning of a longer text. What follows it must be the sender, or a
-    /// parameter whose value has a shape of its own and whose channel fits.
+    /// Refuses an opt-out that may be the beginning of a longer text. It must be followed by the sender, or by a parameter
+    /// whose value has a shape of its own and whose channel fits.
     fn check_after_opt_word(&self, body: &str, next: &str, region: &str) -> Result<(), ShapeError> {
         let Some((name, _)) = AFTER_BODY.iter().find(|(name, _)| *name == next) else {
             return Err(ShapeError::Unknown("Body"));
@@ -84,7 +84,7 @@ impl Cut<'_> {
             "ChannelInstallSid" => channel != "sms" && sid_bytes(value, "XE") == Some(value.len()),
             "ButtonPayload" | "ButtonText" => {
                 let text = self.entry("ButtonText").map(|(_, text)| text.trim());
-                // Without a value, the name is all that was cut off the body.
+                // Without a value, the name alone was cut off from the body.
                 !value.is_empty() && channel != "sms" && text.is_none_or(|text| text == body.trim())
             }
             _ => false,
@@ -97,7 +97,7 @@ impl Cut<'_> {
         }
     }
 
-    /// Whether an error came with the URL that failed, as Twilio sends them to a fallback URL.
+    /// Reports whether an error came with the URL that failed, as Twilio sends them to a fallback URL.
     fn is_fallback(&self) -> bool {
         self.entry("ErrorUrl").is_some_and(|(_, url)| {
             let is_url = url.starts_with("https://") || url.starts_with("http://");
@@ -105,7 +105,8 @@ impl Cut<'_> {
         })
     }
 
-    /// The profile name is its owner's and is signed after `OptOutType`: before it, it is a cut.
+    /// Checks `OptOutType`. The profile name is chosen by its owner and is signed after `OptOutType`: a profile name before
+    /// it is a cut.
     pub(super) fn check_opt_out_type(&self) -> Result<(), ShapeError> {
         let Some((opt_out, _)) = self.entry("OptOutType") else { return Ok(()) };
         let message = self.entry("MessageSid").map_or(0, |(start, _)| start);
@@ -116,8 +117,8 @@ impl Cut<'_> {
         }
     }
 
-    /// Refuses the fields of a button in a message of another type. The type is Twilio's own word, and a cut can hide its
-    /// parameter (`MessageTy`=`petext`), but not take its name out of the text.
+    /// Refuses the fields of a button in a message of another type. Twilio itself sets the type. A cut can hide its
+    /// parameter (`MessageTy`=`petext`), but cannot remove its name from the text.
     pub(super) fn check_button_type(&self) -> Result<(), ShapeError> {
         let is_filled = |name| self.entry(name).is_some_and(|(_, value)| !value.is_empty());
         if !is_filled("ButtonPayload") && !is_filled("ButtonText") {
@@ -138,8 +139,8 @@ impl Cut<'_> {
         }
     }
 
-    /// Refuses a payload whose name stands a second time before the sender: the text of the message, or the title of the
-    /// button, may hold the name, and then each of the two places can be the payload.
+    /// Refuses a payload whose name occurs a second time before the sender: the text of the message, or the title of the
+    /// button, may contain the name, and then each of the two places can be the payload.
     pub(super) fn check_button_payload(&self) -> Result<(), ShapeError> {
         let Some((start, payload)) = self.entry("ButtonPayload") else { return Ok(()) };
         match self.next_name(start) {
@@ -164,8 +165,8 @@ impl Cut<'_> {
     }
 }
 
-/// Whether a body may be an opt-out that took in the parameter behind it: one word of the list, directly followed by
-/// the name and the beginning of the value of what Twilio puts there.
+/// Reports whether a body may be an opt-out that includes the parameter behind it: one keyword, directly followed by the
+/// name and the beginning of the value of a parameter that Twilio puts there.
 fn swallows(body: &str) -> bool {
     let word_ends = body.char_indices().take_while(|(at, _)| *at <= 96).skip(1);
     word_ends.filter(|(_, letter)| matches!(letter, 'B' | 'C' | 'E' | 'F')).any(|(at, _)| {

@@ -1,4 +1,4 @@
-//! The search of a text for the places of fields: a field's name, directly followed by a value of its shape, and then by
+//! Search of a text for the places of fields: a field's name, directly followed by a value of its shape, and then by
 //! something that can be the next name.
 
 use super::addresses::{may_follow_recipient, may_follow_sender};
@@ -39,7 +39,7 @@ pub(super) fn name_of(field: usize) -> &'static str {
     FIELDS.get(field).copied().unwrap_or_default()
 }
 
-/// What the scan of a text finds.
+/// Match that the scan of a text finds.
 pub(super) enum Hit {
     /// Name, value, and what can be the next name.
     Place(usize),
@@ -50,7 +50,7 @@ pub(super) enum Hit {
 /// Visits every place of a field in order, until the visitor returns false.
 pub(super) fn scan(text: &str, mut visit: impl FnMut(Hit, usize) -> bool) {
     for (at, two) in text.as_bytes().windows(2).enumerate() {
-        // Most bytes are no capital letter.
+        // Most bytes are not capital letters.
         let [b'A'..=b'Z', _] = two else { continue };
         let fields: &[usize] = match two {
             b"Ac" => &[ACCOUNT_SID],
@@ -85,7 +85,7 @@ pub(super) fn scan(text: &str, mut visit: impl FnMut(Hit, usize) -> bool) {
     }
 }
 
-/// Length of the field's value at the beginning of `text`, if one is there and the text can go on after it.
+/// Returns the length of the field's value at the beginning of `text`, if there is one and the text can continue after it.
 pub(super) fn shape_bytes(field: usize, text: &str) -> Option<usize> {
     let length = match field {
         ACCOUNT_SID | MESSAGE_SID | SMS_MESSAGE_SID | SMS_SID => sid_of(field, text),
@@ -110,7 +110,7 @@ pub(super) fn shape_bytes(field: usize, text: &str) -> Option<usize> {
     length.filter(|length| text.get(*length..).is_some_and(goes_on))
 }
 
-/// Whether a name can begin here, or the text ends.
+/// Reports whether a name can begin here, or the text ends.
 fn goes_on(rest: &str) -> bool {
     rest.bytes().next().is_none_or(|byte| byte.is_ascii_alphabetic())
 }
@@ -122,7 +122,7 @@ fn sid_of(field: usize, text: &str) -> Option<usize> {
     }
 }
 
-/// Length of the run of bytes at the beginning of `text`, if it is within bounds.
+/// Returns the length of the run of bytes at the beginning of `text`, if it is within bounds.
 fn run(
     text: &str,
     lengths: std::ops::RangeInclusive<usize>,
@@ -132,7 +132,7 @@ fn run(
     lengths.contains(&length).then_some(length)
 }
 
-/// Length of a channel prefix and its colon, if an id follows; `https://` is none.
+/// Returns the length of a channel prefix and its colon, if an id follows; `https://` is not a prefix.
 fn channel_bytes(text: &str) -> Option<usize> {
     let is_end = |byte| !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
     let colon = text.bytes().take(33).position(is_end)?;
@@ -144,7 +144,7 @@ fn channel_bytes(text: &str) -> Option<usize> {
     (is_channel(channel) && has_id && !rest.starts_with("//")).then_some(colon + 1)
 }
 
-/// Length of an address. Bare digits are one only before a name that is known to follow: `HowTo101` is a word.
+/// Returns the length of an address. Bare digits are one only before a name that is known to follow: `HowTo101` is a word.
 fn address_bytes(text: &str, is_followed: impl Fn(&str) -> bool) -> Option<usize> {
     let digits = |text: &str| run(text, 2..=16, |byte| byte.is_ascii_digit());
     if let Some(rest) = text.strip_prefix('+') {
@@ -156,6 +156,6 @@ fn address_bytes(text: &str, is_followed: impl Fn(&str) -> bool) -> Option<usize
     let prefix = channel_bytes(text)?;
     let rest = text.get(prefix..)?;
     let plus = usize::from(rest.starts_with('+'));
-    // The end of any other id is not known, so the text can always go on after it.
+    // The end of any other id is not known, so the text can always continue after it.
     Some(digits(rest.get(plus..)?).map_or(text.len(), |length| prefix + plus + length))
 }
