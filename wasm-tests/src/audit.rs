@@ -1,24 +1,24 @@
-//! What was lost. The books of everybody who took part in a run, held against each other: what Twilio was told, what the
-//! ledger has, what each sink took, what the backend was handed. Pure: no process, no clock.
+//! Audit of a run for lost webhooks. It compares the records of every participant: the answers that Twilio received, the
+//! ledger, the contents of each sink, and the requests that the backend received. Pure: no process, no clock.
 //!
-//! The laws, for every webhook of which any copy was answered 2xx:
+//! The rules, for every webhook with a copy that was answered 2xx:
 //!
-//! - by accept delivery: the ledger has it as accepted, it is owed to nobody any more, and every sink has it, unchanged;
-//! - by forward delivery: the backend took it, and the ledger knows;
-//! - once its commit is in the ledger, no later copy of it reaches the backend, unless that is told that nobody could say;
-//! - what one number is about is in each log of each sink in the order in which the ledger recorded it.
+//! - by accept delivery: the ledger has it as accepted, no delivery of it is pending, and every sink has it, unchanged;
+//! - by forward delivery: the backend accepted it, and the ledger has it;
+//! - once its commit is in the ledger, no later copy of it reaches the backend, unless marked `unknown`;
+//! - the events of one number are in each log of each sink in the order in which the ledger recorded them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// How a webhook gets to its application.
+/// The component that delivers a webhook to its application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// The sidecar delivers it.
     Accept,
-    /// Envoy does.
+    /// Envoy delivers it.
     Forward {
-        /// It is forwarded also when no sidecar could say whether it was seen.
+        /// It is also forwarded when no sidecar gave a verdict.
         blindly: bool,
     },
 }
@@ -26,128 +26,128 @@ pub enum Delivery {
 /// One webhook, as Twilio sent it.
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// Its dedupe key, which is also the `event_id` of what is published of it.
+    /// Its dedupe key, which is also the `event_id` of the events published about it.
     pub key: String,
-    /// The person it is about.
+    /// Phone number of the contact that it is about.
     pub number: String,
-    /// What it says: the text of a message, the status of a callback.
+    /// Its content: the text of a message, the status of a callback.
     pub text: String,
-    /// On which kind of route it came.
+    /// Delivery of the route on which it came.
     pub delivery: Delivery,
-    /// Every time it was sent, copies and retries alike.
+    /// Every request that carried it, copies and retries alike.
     pub calls: Vec<Call>,
 }
 
-/// One request of Twilio's.
+/// One request from Twilio.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What tells it from all others, at the backend too.
+    /// Unique id of the request, which the backend sees too.
     pub case: String,
     /// In milliseconds since 1970.
     pub sent_ms: i64,
-    /// When the answer was there, or no answer any more.
+    /// Time of the answer, or of the end of the wait for one.
     pub ended_ms: i64,
-    /// What Twilio was told; none without an answer.
+    /// Status that Twilio received; none without an answer.
     pub status: Option<u16>,
 }
 
 impl Webhook {
-    /// The first copy that was answered 2xx.
+    /// Returns the first copy that was answered 2xx.
     fn thanked(&self) -> Option<&Call> {
         let mut calls = self.calls.iter();
         calls.find(|call| call.status.is_some_and(|status| (200..300).contains(&status)))
     }
 }
 
-/// What the ledger has of one webhook.
+/// Ledger row of one webhook.
 #[derive(Debug, Clone, Default)]
 pub struct Event {
     /// `accepted` or `refused`.
     pub outcome: Option<String>,
-    /// When that was, in milliseconds since 1970.
+    /// Time of that outcome, in milliseconds since 1970.
     pub settled_ms: Option<i64>,
 }
 
-/// What the outbox has of one delivery.
+/// Outbox row of one delivery.
 #[derive(Debug, Clone)]
 pub struct Owed {
-    /// To whom.
+    /// Name of the sink.
     pub sink: String,
-    /// Of which webhook.
+    /// Dedupe key of the webhook.
     pub key: String,
-    /// In which order it was recorded.
+    /// Sequence number in which it was recorded.
     pub seq: i64,
     /// `waiting`, `done`, `dead` or `discarded`.
     pub state: String,
 }
 
-/// Something a sink has.
+/// Record of a sink.
 #[derive(Debug, Clone)]
 pub struct Arrival {
     /// The `event_id`.
     pub key: String,
-    /// Whom it is about, by what the sink keeps it under or by the event.
+    /// Phone number that it is about, from the key of the record or from the event.
     pub number: String,
     /// See [`Webhook::text`].
     pub text: String,
 }
 
-/// Something the backend was handed.
+/// Request that the backend received.
 #[derive(Debug, Clone)]
 pub struct Handed {
-    /// Of which webhook.
+    /// Dedupe key of the webhook.
     pub key: String,
-    /// In which call.
+    /// Id of the request.
     pub case: String,
-    /// Whether it took it.
+    /// Whether the backend accepted it.
     pub taken: bool,
-    /// It was told that nobody could say whether it has it already.
+    /// Whether it was marked `unknown`: no verdict said whether the backend already has it.
     pub unknown: bool,
 }
 
-/// All books.
+/// Records of all participants.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// What Twilio sent.
+    /// Webhooks that Twilio sent.
     pub webhooks: Vec<Webhook>,
     /// The ledger, by dedupe key.
     pub ledger: BTreeMap<String, Event>,
     /// The outbox.
     pub owed: Vec<Owed>,
-    /// What each sink has, by the names of sink and log. A log is what has an order: a partition, a stream.
+    /// Contents of each sink, by the names of sink and log. A log has an order: a partition, a stream.
     pub sinks: BTreeMap<String, BTreeMap<String, Vec<Arrival>>>,
-    /// What the backend was handed.
+    /// Requests that the backend received.
     pub handed: Vec<Handed>,
-    /// When Envoy was killed: the settlements it had not told died with it.
+    /// Times at which Envoy was killed. Settlements that it had not sent were lost then.
     pub edge_killed_ms: Vec<i64>,
-    /// The longest a settlement takes from the time it is stamped with until it counts, and to be told at all.
+    /// Longest time from the timestamp of a settlement until it is in effect, and until it is sent at all, in milliseconds.
     pub slack_ms: i64,
 }
 
-/// Something that must not be.
+/// Violation of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
-    /// Answered 2xx, and the ledger knows nothing of it.
+    /// Answered 2xx, but not in the ledger.
     NotInLedger(String),
-    /// Answered 2xx, and the ledger does not have it as accepted.
+    /// Answered 2xx, but not accepted in the ledger.
     NotSettled(String),
-    /// Answered 2xx, and never owed to this sink.
+    /// Answered 2xx, but the outbox never had a delivery to this sink.
     NotOwed(String, String),
-    /// Answered 2xx, and after all that time this sink is not known to have it: it is in this state.
+    /// Answered 2xx, but at the end of the run the delivery to this sink is still in this state.
     NotDone(String, String, String),
-    /// Answered 2xx, and not in this sink.
+    /// Answered 2xx, but not in this sink.
     NotInSink(String, String),
-    /// Another text or another number than was sent, in this sink.
+    /// In this sink with another text or another number than was sent.
     Changed(String, String),
-    /// Nobody sent what this sink has.
+    /// In this sink, but never sent.
     Invented(String, String),
-    /// A number's webhooks of one kind are in more than one log of this sink, which has no order then.
+    /// The webhooks of one kind of a number are in more than one log of this sink, so they have no order.
     Scattered(String, String),
     /// In this log the second came before the first, which was recorded earlier.
     OutOfOrder(String, String, String),
-    /// Answered 2xx, and the backend never took it.
+    /// Answered 2xx, but the backend never accepted it.
     NotAtBackend(String),
-    /// The backend got it in this call, which was made after the commit.
+    /// The backend received it in this request, which was sent after the commit.
     TwiceAfterCommit(String, String),
 }
 
@@ -175,24 +175,24 @@ impl fmt::Display for Loss {
     }
 }
 
-/// What the books say.
+/// Result of the audit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// What must not be, each once.
+    /// Violations, each once.
     pub losses: BTreeSet<Loss>,
-    /// Webhooks of which some copy was answered 2xx.
+    /// Number of webhooks with a copy that was answered 2xx.
     pub thanked: usize,
-    /// Deliveries that came again, by sink: at least once is the promise.
+    /// Repeated deliveries, by sink: delivery is at least once.
     pub again: BTreeMap<String, usize>,
-    /// Times the backend was handed what it had taken, before its commit.
+    /// Number of times the backend received a webhook again that it had accepted, before its commit.
     pub again_uncommitted: usize,
-    /// Times it was handed what had been committed, and was told that nobody could say.
+    /// Number of times the backend received a committed webhook again, marked `unknown`.
     pub again_unknown: usize,
-    /// Forwarded webhooks whose end died with an Envoy that was killed: their next copy would be handed out again.
+    /// Forwarded webhooks whose outcome was lost with a killed Envoy: their next copy would be forwarded again.
     pub unsettled_by_kill: usize,
 }
 
-/// Holds all books against each other.
+/// Audits the records.
 pub fn audit(books: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let index = Index::of(books);
@@ -223,7 +223,7 @@ pub fn audit(books: &Evidence) -> Finding {
     finding
 }
 
-/// The books, by webhook.
+/// The records, indexed by webhook.
 struct Index<'a> {
     books: &'a Evidence,
     sent: BTreeMap<&'a str, &'a Webhook>,
@@ -242,7 +242,7 @@ impl<'a> Index<'a> {
         Self { books, sent: sent.collect(), owed: owed.collect(), handed }
     }
 
-    /// What a sink has, and how much of it came again; and what of it ought not to be there, or not so.
+    /// Reads the contents of a sink, counts repeats, and reports records that are wrong or unknown.
     fn read(
         &self,
         sink: &str,
@@ -323,7 +323,8 @@ impl<'a> Index<'a> {
             if !handed.iter().any(|one| one.taken) {
                 finding.losses.insert(Loss::NotAtBackend(key.to_owned()));
             }
-            // Without a verdict only the settlement tells that it came, and of its end only the settlement tells anyway.
+            // Without a verdict only the settlement reports that the webhook came; the outcome is only in the settlement
+            // anyway.
             let unclaimed = blindly && handed.iter().all(|one| one.unknown);
             let loss = match event {
                 None if unclaimed => Some((Loss::NotInLedger(key.to_owned()), true)),
@@ -397,7 +398,7 @@ mod tests {
         Handed { key: GONE.to_owned(), case: case.to_owned(), taken, unknown }
     }
 
-    /// Two accepted webhooks of one number, one forwarded: nothing is wrong.
+    /// Records without a violation: two accepted webhooks of one number, one forwarded.
     fn whole() -> Evidence {
         let mut books = Evidence { slack_ms: 500, ..Evidence::default() };
         books.webhooks = vec![
@@ -421,7 +422,7 @@ mod tests {
         books
     }
 
-    /// What is found after `harm` was done to the books.
+    /// Returns the violations after `harm` changed the records.
     fn found(harm: impl FnOnce(&mut Evidence)) -> Vec<Loss> {
         let mut books = whole();
         harm(&mut books);
@@ -481,7 +482,7 @@ mod tests {
             });
             assert_eq!(never, [Loss::NotOwed(TWO.to_owned(), sink.to_owned()), missing]);
         }
-        // Done is done, whatever Twilio heard.
+        // A completed delivery stays complete, whatever answer Twilio received.
         let unheard = found(|books| {
             books.webhooks[1].calls.clear();
             log(books, "bus").pop();
@@ -509,7 +510,7 @@ mod tests {
     fn what_nobody_sent_is_told() {
         let strange = found(|books| log(books, "app").push(arrival("inbound:AC1:SM9")));
         assert_eq!(strange, [Loss::Invented("inbound:AC1:SM9".to_owned(), "app".to_owned())]);
-        // What is to be accepted is not forwarded.
+        // A webhook for accept delivery is not forwarded.
         let at_backend = found(|books| books.handed[0].key = ONE.to_owned());
         assert_eq!(at_backend, [Loss::Invented(ONE.to_owned(), "the backend".to_owned())]);
     }
@@ -529,7 +530,7 @@ mod tests {
         let swapped = found(|books| log(books, "bus").reverse());
         let log_of = "bus inbound/0".to_owned();
         assert_eq!(swapped, [Loss::OutOfOrder(ONE.to_owned(), TWO.to_owned(), log_of)]);
-        // Copies may come whenever they like, and another number has another order.
+        // Copies may come at any time, and another number has another order.
         assert_eq!(found(|books| log(books, "bus").push(arrival(ONE))), []);
         let others = found(|books| {
             books.webhooks[0].number = "+44".to_owned();
@@ -567,7 +568,7 @@ mod tests {
         };
         let loss = Loss::TwiceAfterCommit(GONE.to_owned(), "third".to_owned());
         assert!(again(1606, false, true).losses.contains(&loss));
-        // A route that never forwards blindly never says that nobody knows.
+        // A route that never forwards without a verdict never marks a request `unknown`.
         assert!(again(1606, true, false).losses.contains(&loss));
         let known = again(1606, true, true);
         assert_eq!((known.losses.len(), known.again_unknown), (0, 1));
@@ -592,7 +593,7 @@ mod tests {
         assert_eq!(died(1200, false, false, Some(Event::default())), (vec![], 1));
         assert_eq!(died(1611, false, false, Some(Event::default())), (unsettled, 0));
         assert_eq!(died(1200, true, true, None), (vec![], 1));
-        // It was claimed: then it is written down before the answer.
+        // It was claimed, so it is recorded before the answer.
         assert_eq!(died(1200, false, true, None), (missing, 0));
     }
 }

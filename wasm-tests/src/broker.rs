@@ -1,4 +1,4 @@
-//! A broker that speaks Kafka's protocol, and the line to it.
+//! A broker that speaks Kafka's protocol, and the proxied line to it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::repository;
 
 /// A running broker.
 pub struct Broker {
-    /// Clients are told to go to its near end.
+    /// Clients connect to its near end.
     line: Line,
     process: Mutex<Process>,
 }
 
 impl Broker {
-    /// Starts one, with a log in `folder`, and makes these topics, of three partitions each.
+    /// Starts one, with a log in `folder`, and creates these topics with three partitions each.
     pub async fn start(folder: &Path, topics: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let line = Line::to(SocketAddr::from(([127, 0, 0, 1], free_port()?))).await?;
@@ -42,12 +42,12 @@ impl Broker {
         Ok(broker)
     }
 
-    /// For `brokers` of a sink.
+    /// Returns the address for `brokers` of a sink.
     pub fn address(&self) -> SocketAddr {
         self.line.near()
     }
 
-    /// What can be cut.
+    /// Returns the line, which scenarios can cut.
     pub fn line(&self) -> &Line {
         &self.line
     }
@@ -57,7 +57,7 @@ impl Broker {
         self.process.lock().await.signal(signal)
     }
 
-    /// All records of these topics, as librdkafka's client reads them: see `read.py`.
+    /// Returns all records of these topics, as librdkafka's client reads them: see `read.py`.
     pub async fn read(&self, topics: &[&str]) -> Result<Vec<Value>> {
         let mut python = isolated(installed("python")?);
         python.arg(repository().join("sidecar/tests/it/kafka/read.py"));

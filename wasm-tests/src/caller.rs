@@ -1,5 +1,5 @@
-//! A client that has sent all of its request, is on the line until the answer comes, and may leave at any moment before, in
-//! each of the ways there are to leave.
+//! A client that has sent its whole request, waits for the answer, and can disconnect at any moment before, in each of the
+//! possible ways.
 
 use std::net::SocketAddr;
 
@@ -9,26 +9,26 @@ use crate::http2::Framing;
 use crate::webhook::Request;
 use crate::{client, http2};
 
-/// How a client goes away.
+/// Way in which a client disconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaving {
     /// It closes its HTTP/1.1 connection.
     Close,
     /// It resets its HTTP/1.1 connection.
     Reset,
-    /// It takes its stream back, and keeps its HTTP/2 connection.
+    /// It resets its stream, and keeps its HTTP/2 connection.
     TakeBack,
     /// It closes its HTTP/2 connection with the stream still open.
     CloseHttp2,
 }
 
 impl Leaving {
-    /// All of them.
+    /// Every way.
     pub const ALL: [Leaving; 4] =
         [Leaving::Close, Leaving::Reset, Leaving::TakeBack, Leaving::CloseHttp2];
 }
 
-/// A client on the line.
+/// A waiting client.
 pub struct Caller {
     line: Line,
     leaving: Leaving,
@@ -41,7 +41,7 @@ enum Line {
 }
 
 impl Caller {
-    /// Sends a request, on a connection of its own, and stays on the line.
+    /// Sends a request on a connection of its own, and keeps the connection open.
     pub async fn call(address: SocketAddr, request: &Request, leaving: Leaving) -> Result<Self> {
         let line = match leaving {
             Leaving::Close | Leaving::Reset => {
@@ -58,7 +58,7 @@ impl Caller {
         Ok(Self { line, leaving })
     }
 
-    /// Waits until the answer has begun to come; its status code.
+    /// Waits until the answer has begun to arrive. Returns its status code.
     pub async fn answered(self) -> Result<(u16, Self)> {
         let (status, line) = match self.line {
             Line::Http1(mut connection) => {
@@ -73,7 +73,7 @@ impl Caller {
         Ok((status, Self { line, leaving: self.leaving }))
     }
 
-    /// Goes away.
+    /// Disconnects.
     pub async fn leave(self) -> Result<()> {
         match (self.line, self.leaving) {
             (Line::Http1(connection), Leaving::Reset) => connection.reset(),
@@ -87,7 +87,7 @@ impl Caller {
                 connection.finish().await
             }
             (Line::Answered(connection, begun), _) => {
-                // Nobody reads the rest: the stream is reset.
+                // The rest is not read: the stream is reset.
                 drop(begun);
                 connection.finish().await
             }

@@ -1,5 +1,5 @@
-//! Clients over HTTP/1.1 that can do what Twilio does, and what no honest client would: stop halfway, go away, send bytes
-//! that are no text. They write what they are given and read what comes back; nothing is repaired.
+//! HTTP/1.1 clients that can do what Twilio does, and also misbehave: stop halfway, disconnect, send bytes that are no text.
+//! They write the given bytes and read the response; nothing is repaired.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::http1::{Head, Reader};
 use crate::process::bounded;
 use crate::webhook::Request;
 
-/// What came back.
+/// Response of a server.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// Status code.
@@ -23,22 +23,22 @@ pub struct Response {
 }
 
 impl Response {
-    /// The only value of a header.
+    /// Returns the only value of a header.
     pub fn header(&self, name: &str) -> Option<String> {
         self.head.one(name)
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-/// An HTTP/1.1 connection. Dropping it is how a client goes away.
+/// An HTTP/1.1 connection. Dropping it disconnects the client.
 pub struct Connection {
     stream: TcpStream,
     reader: Reader,
-    /// The answer to HEAD has a length and no body.
+    /// The request was HEAD, whose answer has a length and no body.
     asked_head: bool,
 }
 
@@ -51,7 +51,7 @@ impl Connection {
         Ok(Self { stream, reader: Reader::default(), asked_head: false })
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.asked_head = bytes.starts_with(b"HEAD ");
         Ok(self.stream.write_all(bytes).await?)
@@ -86,7 +86,7 @@ impl Connection {
         .await
     }
 
-    /// Goes away with a TCP reset: no goodbye, and nothing that is still on its way is read.
+    /// Disconnects with a TCP reset, and discards data that is still on its way.
     pub fn reset(self) -> Result<()> {
         Ok(self.stream.set_zero_linger()?)
     }
@@ -100,13 +100,13 @@ pub async fn send(address: SocketAddr, request: &Request) -> Result<Response> {
 /// Sends bytes on a connection of their own.
 pub async fn send_bytes(address: SocketAddr, bytes: &[u8]) -> Result<Response> {
     let mut connection = Connection::open(address).await?;
-    // A server may answer and close before it has read all: then the answer counts, not the failed write.
+    // A server may answer and close before it has read everything: then the answer decides, not the failed write.
     let written = connection.write(bytes).await;
     let response = connection.response().await;
     if response.is_err() { written.and(response) } else { response }
 }
 
-/// GET, for the admin pages of the processes under test.
+/// Sends a GET, for the admin pages of the processes under test.
 pub async fn get(address: SocketAddr, target: &str) -> Result<Response> {
     let bytes = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     send_bytes(address, bytes.as_bytes()).await

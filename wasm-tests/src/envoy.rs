@@ -1,6 +1,6 @@
-//! The real Envoy with the compiled filter, started from the shipped configuration. Other addresses, and what a
-//! scenario wants otherwise, are changes to that file; there is no second configuration for tests. A scenario that is
-//! about pushing configuration gets the same listener by LDS.
+//! The real Envoy with the compiled filter, started from the shipped configuration. Other addresses and the settings of a
+//! scenario are changes to that file; there is no second configuration for tests. A scenario that tests the push of a
+//! configuration gets the same listener by LDS.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,17 +21,17 @@ use crate::webhook::Request;
 const BOOTSTRAP: &str = "envoy.json";
 const DRAIN_SECONDS: &str = "3";
 
-/// Which Envoy: what works with these two works with those between.
+/// Version of Envoy. The tests cover the newest and the oldest supported one, and assume that those between work too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Version {
-    /// What `make run` uses.
+    /// The version that `make run` uses.
     Newest,
     /// The oldest supported.
     Oldest,
 }
 
 impl Version {
-    /// The word for it in the names of scenarios.
+    /// Returns the word for it in the names of scenarios.
     pub fn as_str(self) -> &'static str {
         match self {
             Version::Newest => "newest",
@@ -49,12 +49,12 @@ impl Version {
     }
 }
 
-/// Which Envoy, and how the filter gets into it.
+/// Version of an Envoy, and the way in which the filter is loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Make {
-    /// Which Envoy.
+    /// The version.
     pub version: Version,
-    /// Its listener comes by LDS, from a file, instead of with the bootstrap.
+    /// Whether its listener comes by LDS, from a file, instead of with the bootstrap.
     pub pushed: bool,
     /// The export of the filter that traps.
     pub trap_in: Option<&'static str>,
@@ -63,7 +63,7 @@ pub struct Make {
 /// A running Envoy.
 pub struct Envoy {
     make: Make,
-    /// None of a bootstrap of another shape than the shipped one.
+    /// `None` if the shape of the bootstrap is not that of the shipped one.
     config: Mutex<Option<EnvoyConfig>>,
     folder: PathBuf,
     environment: Vec<(String, String)>,
@@ -73,7 +73,7 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts one in `folder` and waits until it takes requests.
+    /// Starts one in `folder` and waits until it accepts requests.
     pub async fn start(
         make: Make,
         mut config: EnvoyConfig,
@@ -125,7 +125,7 @@ impl Envoy {
         Ok(envoy)
     }
 
-    /// An error with what `envoy --mode validate` says of the file at `path`, if it says anything but yes.
+    /// Fails with the output of `envoy --mode validate` if the file at `path` is not valid.
     pub async fn validate(&self, path: &Path) -> Result<()> {
         let mut command = isolated(self.make.version.binary());
         command.args(["--mode", "validate", "--log-level", "warning", "-c"]).arg(path);
@@ -141,7 +141,7 @@ impl Envoy {
         Ok(())
     }
 
-    /// Where webhooks come in.
+    /// Returns the address for webhooks.
     pub fn address(&self) -> SocketAddr {
         self.edge
     }
@@ -151,7 +151,7 @@ impl Envoy {
         self.process.lock().await.kill().await
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
         self.process.lock().await.signal(signal)
     }
@@ -162,8 +162,8 @@ impl Envoy {
         self.until_ready().await
     }
 
-    /// Pushes a listener by LDS, changed by `change`, and waits until Envoy has taken or rejected it: whether it has
-    /// taken it. What it has rejected is not changed further by the next push.
+    /// Pushes a listener by LDS, changed by `change`, and waits until Envoy has accepted or rejected it. Returns whether
+    /// Envoy accepted it. The next push does not build on a rejected change.
     pub async fn push(&self, change: impl FnOnce(&mut EnvoyConfig) -> Result<()>) -> Result<bool> {
         ensure!(self.make.pushed, "this Envoy has its listener from the bootstrap");
         let mut config = self.config.lock().await;
@@ -190,7 +190,7 @@ impl Envoy {
         Ok(is_taken)
     }
 
-    /// The counters and gauges whose names match the regular expression `filter`.
+    /// Returns the counters and gauges whose names match the regular expression `filter`.
     pub async fn stats(&self, filter: &str) -> Result<BTreeMap<String, u64>> {
         let page = get(self.admin, &format!("/stats?filter={filter}")).await?.text();
         let lines = page.lines().filter_map(|line| line.rsplit_once(": "));
@@ -199,36 +199,36 @@ impl Envoy {
         Ok(numbers.collect())
     }
 
-    /// One counter of the filter, 0 if it is not there.
+    /// Returns one counter of the filter, 0 if it is not there.
     pub async fn counter(&self, name: &str) -> Result<u64> {
         let stats = self.stats(&format!("^wasmcustom.twilio_edge.{name}$")).await?;
         Ok(stats.values().copied().next().unwrap_or_default())
     }
 
-    /// What Prometheus would scrape.
+    /// Returns the page that Prometheus would scrape.
     pub async fn prometheus(&self) -> Result<String> {
         Ok(get(self.admin, "/stats/prometheus").await?.text())
     }
 
-    /// Its configuration, as whoever reaches the admin interface can read it.
+    /// Returns its configuration, as any client of the admin interface can read it.
     pub async fn config_dump(&self) -> Result<String> {
         Ok(get(self.admin, "/config_dump?include_eds").await?.text())
     }
 
-    /// What it has logged since it was first started, its access log among it.
+    /// Returns its log since the first start, including its access log.
     pub fn log(&self) -> Result<String> {
         let log = std::fs::read(self.folder.join("envoy.log")).context("read Envoy's log")?;
         Ok(String::from_utf8_lossy(&log).into_owned())
     }
 
-    /// A connection to each worker, in no order: what one of them knows, the other does not. Only while nobody else
-    /// connects.
+    /// Opens a connection to each worker, in no order; workers do not share state. Only while there are no other new
+    /// connections.
     pub async fn workers(&self) -> Result<Vec<Connection>> {
         let mut workers = BTreeMap::new();
         let mut before = self.accepted().await?;
         until("a connection to each worker", async || {
             let mut connection = Connection::open(self.edge).await?;
-            // Once it answers, somebody has accepted the connection.
+            // Once it answers, a worker has accepted the connection.
             connection.write(&Request::new("GET", "/", "").bytes()).await?;
             connection.response().await?;
             let now = self.accepted().await?;
@@ -242,13 +242,13 @@ impl Envoy {
         Ok(workers.into_values().collect())
     }
 
-    /// Connections that each worker has accepted.
+    /// Returns the number of connections that each worker has accepted.
     async fn accepted(&self) -> Result<BTreeMap<String, u64>> {
         self.stats("^listener\\..*\\.worker_[0-9]\\.downstream_cx_total$").await
     }
 
-    /// An error if a VM of the filter ever trapped: by Envoy's statistics, and by its log, which remembers those of
-    /// a process that was killed since. Not of a filter that was made to trap.
+    /// Fails if a VM of the filter ever trapped: according to Envoy's statistics, and to its log, which also covers
+    /// processes that were killed since. Not for a filter that was made to trap.
     pub async fn check_no_trap(&self) -> Result<()> {
         self.process.lock().await.check_alive()?;
         if self.make.trap_in.is_some() {
@@ -279,7 +279,7 @@ impl Envoy {
     }
 }
 
-/// The compiled filter.
+/// Returns the path of the compiled filter.
 pub fn module() -> Result<PathBuf> {
     let built = std::env::var_os("TWILIO_EDGE_WASM")
         .map_or_else(|| repository().join("target/wasm/twilio_edge_filter.wasm"), PathBuf::from);
@@ -287,7 +287,7 @@ pub fn module() -> Result<PathBuf> {
     Ok(built)
 }
 
-/// Writes the bootstrap and, if it is not in there, the listener, as one atomic change.
+/// Writes the bootstrap and, if the listener is not in it, the listener, as one atomic change.
 fn write(make: &Make, config: &EnvoyConfig, folder: &Path, version: u64) -> Result<()> {
     let bootstrap = folder.join(BOOTSTRAP);
     if !make.pushed {
@@ -320,11 +320,11 @@ fn launch(make: &Make, environment: &[(String, String)], folder: &Path) -> Resul
     let binary = make.version.binary();
     ensure!(binary.exists(), "there is no {}: run `make setup-test`", binary.display());
     let mut command = isolated(binary);
-    // Two workers: what one of them knows, the other does not.
+    // Two workers, which do not share state.
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
-    // What the filter says when it starts, and the access log at once.
+    // Log the start of the filter, and write the access log at once.
     command.args(["--component-log-level", "wasm:info", "--file-flush-interval-msec", "50"]);
-    // What a pushed listener replaces is gone while a scenario still looks.
+    // Replaced listeners are removed while the scenario still runs.
     command.args(["--drain-strategy", "immediate", "--drain-time-s", DRAIN_SECONDS]);
     command.arg("-c").arg(folder.join(BOOTSTRAP)).envs(environment.iter().cloned());
     Process::start("envoy", command, folder)

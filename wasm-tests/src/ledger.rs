@@ -1,5 +1,5 @@
-//! What the sidecar keeps, read from its database while it runs, and never written. What is written behind an
-//! answer is waited for; what must be durable before the answer is not.
+//! Read access to the sidecar's database while the sidecar runs. The methods wait for rows that are written after an answer,
+//! but not for rows that must be durable before it.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -21,7 +21,7 @@ enum Pool {
     Postgres(PgPool),
 }
 
-/// The same for either database.
+/// Runs the same code for either database.
 macro_rules! on {
     ($ledger:expr, $pool:ident => $asked:expr) => {
         match &$ledger.pool {
@@ -31,22 +31,22 @@ macro_rules! on {
     };
 }
 
-/// One webhook, however often it came.
+/// One webhook, regardless of the number of its copies.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Event {
     /// `inbound` or `status`.
     pub class: String,
-    /// Of a status callback.
+    /// `MessageStatus` of a status callback.
     pub status: Option<String>,
     /// The signed parameters as received.
     pub form: Option<String>,
-    /// How often it was handed to the backend.
+    /// Number of times it was forwarded to the backend.
     pub attempts: i64,
     /// `accepted` or `refused`; none before it is settled.
     pub outcome: Option<String>,
 }
 
-/// How many attempts a scenario expects: a number, or a range where two outcomes are right.
+/// Number of attempts that a scenario expects: a number, or a range if two outcomes are correct.
 pub struct Attempts(RangeInclusive<i64>);
 
 impl From<i64> for Attempts {
@@ -62,24 +62,24 @@ impl From<RangeInclusive<i64>> for Attempts {
 }
 
 impl Ledger {
-    /// Opens the file.
+    /// Opens an SQLite file.
     pub async fn open(database: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new().filename(database).read_only(true);
         Ok(Self { pool: Pool::Sqlite(SqlitePool::connect_with(options).await?) })
     }
 
-    /// Asks a server.
+    /// Connects to a PostgreSQL server.
     pub async fn ask(url: &str) -> Result<Self> {
         Ok(Self { pool: Pool::Postgres(PgPool::connect(url).await?) })
     }
 
-    /// The webhooks of a message, oldest first.
+    /// Returns the webhooks of a message, oldest first.
     pub async fn events(&self, message_sid: &str) -> Result<Vec<Event>> {
         let query = "SELECT class, status, form, attempts, outcome FROM events WHERE message_sid = $1 ORDER BY received_at_ms";
         Ok(on!(self, pool => sqlx::query_as(query).bind(message_sid).fetch_all(pool).await?))
     }
 
-    /// Waits until a message is known by exactly one webhook, which ended with `outcome` after so many attempts.
+    /// Waits until a message has exactly one webhook, which ended with `outcome` after so many attempts.
     pub async fn settled(
         &self,
         message_sid: &str,
@@ -102,25 +102,25 @@ impl Ledger {
         found.with_context(|| format!("the ledger has {last:?}"))
     }
 
-    /// Number of webhooks that ended with `outcome`.
+    /// Returns the number of webhooks that ended with `outcome`.
     pub async fn count(&self, outcome: &str) -> Result<i64> {
         let query = "SELECT count(*) FROM events WHERE outcome = $1";
         Ok(on!(self, pool => sqlx::query_scalar(query).bind(outcome).fetch_one(pool).await?))
     }
 
-    /// Number of webhooks whose copies are duplicates.
+    /// Returns the number of webhooks whose copies are duplicates.
     pub async fn done(&self) -> Result<i64> {
         let query = "SELECT count(*) FROM events WHERE outcome = 'accepted'";
         Ok(on!(self, pool => sqlx::query_scalar(query).fetch_one(pool).await?))
     }
 
-    /// How much a sink has not got yet.
+    /// Returns the number of pending deliveries of a sink.
     pub async fn owed(&self, sink: &str) -> Result<i64> {
         let query = "SELECT count(*) FROM deliveries WHERE sink = $1 AND state = 'waiting'";
         Ok(on!(self, pool => sqlx::query_scalar(query).bind(sink).fetch_one(pool).await?))
     }
 
-    /// Whether a message was recorded as `stop` or `start`.
+    /// Returns whether a message was recorded as `stop` or `start`.
     pub async fn opt(&self, message_sid: &str) -> Result<Option<String>> {
         let query = "SELECT opt FROM opt_events WHERE message_sid = $1";
         Ok(
@@ -128,13 +128,13 @@ impl Ledger {
         )
     }
 
-    /// How far the deliveries of a message are: each sink with `waiting`, `done` or `dead`, in order.
+    /// Returns the state of the deliveries of a message: each sink with `waiting`, `done` or `dead`, in order.
     pub async fn deliveries(&self, message_sid: &str) -> Result<Vec<String>> {
         let query = "SELECT d.sink || ' ' || d.state FROM deliveries d JOIN events e USING (dedupe_key) WHERE e.message_sid = $1 ORDER BY 1";
         Ok(on!(self, pool => sqlx::query_scalar(query).bind(message_sid).fetch_all(pool).await?))
     }
 
-    /// Whether a message is still owed to the archive.
+    /// Returns whether a message still waits for the archive.
     pub async fn unarchived(&self, message_sid: &str) -> Result<bool> {
         let query = "SELECT count(*) > 0 FROM archive_queue q JOIN events e USING (dedupe_key) WHERE e.message_sid = $1";
         Ok(on!(self, pool => {
@@ -142,7 +142,7 @@ impl Ledger {
         }))
     }
 
-    /// Whether nobody may write to `number` by SMS: each reason is a row, and one that holds is enough.
+    /// Returns whether `number` is suppressed for SMS: each reason is a row, and one active row is enough.
     pub async fn suppressed(&self, number: &str) -> Result<bool> {
         let query = "SELECT count(*) > 0 FROM suppressions WHERE tenant = $1 AND channel = 'sms' AND number = $2 AND suppressed";
         Ok(on!(self, pool => {

@@ -1,18 +1,18 @@
-//! The bench on which the compiled filter and the sidecar are tested, all parts real: Envoy, the sidecar, Redis,
-//! PostgreSQL, Kafka, S3's API, and Twilio's own SDKs to sign. A backend that writes everything down stands behind them, clients
-//! that can misbehave in front.
+//! Test bench for the compiled filter and the sidecar. All parts are real: Envoy, the sidecar, Redis, PostgreSQL, Kafka,
+//! S3's API, and Twilio's own SDKs for signatures. Behind them is a backend that records every request, in front of them are
+//! clients that can misbehave.
 //!
-//! [`stack::Stack`] puts them together. A scenario makes a [`webhook::Form`], has it signed, sends it, and then asks what the
-//! client got ([`client::Response`]), what the backend saw ([`recorder::Seen`]) and what the sidecar keeps
+//! [`stack::Stack`] combines them. A scenario creates a [`webhook::Form`], lets an SDK sign it, sends it, and then checks
+//! the client's response ([`client::Response`]), the requests of the backend ([`recorder::Seen`]) and the sidecar's tables
 //! ([`ledger::Ledger`]).
 //!
-//! What happens while a part is away is a table ([`failures`]), which scenarios hold the real parts against.
+//! [`failures`] is the table of the behaviour while a part is unavailable; scenarios compare the real parts with it.
 //!
-//! What stands between our Kubernetes resources and Envoy is in [`mesh`].
+//! [`mesh`] stands for the control planes between the Kubernetes resources and Envoy.
 //!
-//! What the real Envoy cannot be made to do at will is done by [`host`], which runs the same compiled filter.
+//! [`host`] runs the same compiled filter in situations that the real Envoy cannot be forced into.
 //!
-//! `make setup-test` puts the parts where they are looked for; TWILIO_EDGE_ENVOY, TWILIO_EDGE_ENVOY_OLDEST,
+//! `make setup-test` installs the parts in their default places; TWILIO_EDGE_ENVOY, TWILIO_EDGE_ENVOY_OLDEST,
 //! TWILIO_EDGE_WASM, TWILIO_EDGE_BIN and TWILIO_EDGE_PYTHON name others.
 
 pub mod application;
@@ -41,7 +41,7 @@ pub mod stack;
 pub mod tls;
 pub mod webhook;
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn repository() -> &'static std::path::Path {
     std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -1,5 +1,5 @@
-//! A line to a server that keeps everything in memory: such a server can be stopped, but not killed, since what it had
-//! acknowledged would be gone, and no client could help it. The line is what breaks instead, with whatever is on it.
+//! Proxied connection to a server that stores everything in memory. Such a server can be stopped, but not killed: it would
+//! lose acknowledged data, and no client could prevent that. Scenarios break the line instead, with the data on it.
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,18 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::process::{free_port, until};
 
-/// A line that can be cut and mended.
+/// A line that can be cut and restored.
 pub struct Line {
-    /// Where clients are told to go.
+    /// Address for the clients.
     near: SocketAddr,
     far: SocketAddr,
     carrier: Mutex<JoinHandle<()>>,
 }
 
 impl Line {
-    /// One to whatever listens at `far`, now or later.
+    /// Creates a line to the server that listens at `far`, now or later.
     pub async fn to(far: SocketAddr) -> Result<Self> {
-        // A free port may be somebody else's a moment later; there are others.
+        // Another process may take a free port a moment later; the loop tries others.
         let listener = until("a port for a line", async || {
             Ok(TcpListener::bind(("127.0.0.1", free_port()?)).await.ok())
         })
@@ -30,17 +30,17 @@ impl Line {
         Ok(Self { near, far, carrier: Mutex::new(carry(listener, far)) })
     }
 
-    /// Where clients connect to.
+    /// Returns the address for the clients.
     pub fn near(&self) -> SocketAddr {
         self.near
     }
 
-    /// Where the server listens.
+    /// Returns the address of the server.
     pub fn far(&self) -> SocketAddr {
         self.far
     }
 
-    /// Breaks every connection on it; no new one is taken.
+    /// Breaks every connection on it; no new one is accepted.
     pub async fn cut(&self) {
         let carrier = self.carrier.lock().await;
         carrier.abort();
@@ -49,7 +49,7 @@ impl Line {
         }
     }
 
-    /// Takes connections again after [`Self::cut`].
+    /// Accepts connections again after [`Self::cut`].
     pub async fn mend(&self) -> Result<()> {
         let listener =
             until("the line to be free", async || Ok(TcpListener::bind(self.near).await.ok()));

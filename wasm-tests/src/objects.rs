@@ -1,4 +1,4 @@
-//! A server with S3's API, for the archive, and the line to it.
+//! A server with S3's API for the archive, and the proxied line to it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const BUCKET: &str = "edge";
 
 /// A running server, with a bucket.
 pub struct ObjectStore {
-    /// The sidecar is told to go to its near end.
+    /// The sidecar connects to its near end.
     line: Line,
     process: Mutex<Process>,
 }
@@ -38,24 +38,24 @@ impl ObjectStore {
         Ok(store)
     }
 
-    /// What can be cut.
+    /// Returns the line, which scenarios can cut.
     pub fn line(&self) -> &Line {
         &self.line
     }
 
-    /// What makes a sidecar archive here.
+    /// Returns the settings with which a sidecar archives here.
     pub fn settings(&self) -> [(&'static str, String); 5] {
         [
             ("TWILIO_EDGE_ARCHIVE_URL", format!("s3://{BUCKET}/prod")),
             ("TWILIO_EDGE_ARCHIVE_ENDPOINT", format!("http://{}", self.line.near())),
-            // As soon as it may be.
+            // Archive as early as possible.
             ("TWILIO_EDGE_ARCHIVE_AGE_S", "1".to_owned()),
             ("AWS_ACCESS_KEY_ID", "edge".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "hush".to_owned()),
         ]
     }
 
-    /// All that is archived, as boto3 and gzip read it: see `reader.py`.
+    /// Returns the archived lines, as boto3 and gzip read them: see `reader.py`.
     pub async fn archived(&self) -> Result<Vec<Value>> {
         let mut lines = Vec::new();
         for object in self.reader("read").await?.lines() {

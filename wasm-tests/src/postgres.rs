@@ -1,5 +1,5 @@
-//! A real PostgreSQL, to be killed with all of its processes, or stopped with them. What it committed outlives it: it does not
-//! sync, because only processes die here, not the machine.
+//! A real PostgreSQL that scenarios kill or stop with all of its processes. Committed data survives that. It does not sync,
+//! because only processes are killed here, not the machine.
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +19,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes one with its files in `folder`, and waits until it answers.
+    /// Creates one with its files in `folder`, and waits until it answers.
     pub async fn start(folder: &Path) -> Result<Self> {
         let data = folder.join("data");
         if is_root() {
-            // It refuses to run as root.
+            // PostgreSQL refuses to run as root.
             run(Command::new("install").args(["-d", "-m", "755"]).arg(folder)).await?;
             run(Command::new("install").args(["-d", "-m", "700", "-o", "postgres"]).arg(&data))
                 .await?;
@@ -40,28 +40,28 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// For `DATABASE_URL`.
+    /// Returns the value for `DATABASE_URL`.
     pub fn url(&self) -> String {
         format!("postgres://edge:not-checked@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// A connection of one's own.
+    /// Opens a separate connection.
     pub async fn connect(&self) -> Result<PgConnection> {
         Ok(PgConnection::connect(&self.url()).await?)
     }
 
-    /// `kill -9`, of all of its processes.
+    /// Kills all of its processes with `kill -9`.
     pub async fn kill(&self) -> Result<()> {
         let mut process = self.process.lock().await;
-        // Whoever is stopped makes no more children.
+        // A stopped process creates no more children.
         process.signal(Signal::STOP)?;
         let children = children(process.pid()?)?;
         for child in &children {
-            // Some end by themselves meanwhile.
+            // Some processes end by themselves meanwhile.
             let _gone = kill_process(*child, Signal::KILL);
         }
         process.kill().await?;
-        // As long as one of them is there, its memory is, and no other server starts on the same data.
+        // While one of the processes runs, its shared memory exists, and no other server starts on the same data.
         until("PostgreSQL's processes to be gone", async || {
             let there = |pid: &Pid| {
                 Path::new(&format!("/proc/{}/fd", pid.as_raw_nonzero()))
@@ -108,7 +108,7 @@ fn launch(port: u16, folder: &Path) -> Result<Process> {
     Process::start("postgres", command, folder)
 }
 
-/// The processes whose parent is this one.
+/// Returns the processes whose parent is this one.
 fn children(parent: Pid) -> Result<Vec<Pid>> {
     let list = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
     let text = std::fs::read_to_string(list).context("children of PostgreSQL")?;
@@ -130,7 +130,7 @@ fn as_postgres(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Debian keeps them off PATH, in a folder for each version; the newest.
+/// Finds a program in the folder of the newest version. Debian keeps them off PATH, in a folder for each version.
 fn find(name: &str) -> Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();

@@ -1,5 +1,5 @@
-//! Processes under test: started on ports nobody else has, their output kept for the day a scenario fails,
-//! ended by their pid and by nothing else. Knows nothing of what the processes do.
+//! Processes under test: started on unused ports, with their output stored for the analysis of failed scenarios, and ended
+//! by their pid only. Does not know what the processes do.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// How long anything may take before the scenario is called failed. Far above what a busy two-core machine needs.
+/// Time limit for any operation of a scenario. It is far above the needs of a busy two-core machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One child process. Killed when dropped.
@@ -37,7 +37,7 @@ impl Process {
         Ok(Self { name, child, log })
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills it with `kill -9`, and waits until it has ended.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
@@ -47,13 +47,13 @@ impl Process {
         kill_process(self.pid()?, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
-    /// Its process id, as long as it runs.
+    /// Returns its process id while it runs.
     pub fn pid(&self) -> Result<Pid> {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
         pid.with_context(|| format!("{} has ended", self.name))
     }
 
-    /// An error that shows the end of its log if the process has ended by itself.
+    /// Fails with the end of its log if the process has ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} ended by itself ({status}):\n{}", self.name, tail(&self.log, 20));
@@ -62,14 +62,14 @@ impl Process {
     }
 }
 
-/// A command with an environment of its own: what a developer has set must not reach what is tested.
+/// Returns a command with an empty environment: a developer's settings must not reach the tested process.
 pub fn isolated(binary: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(binary);
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command
 }
 
-/// The last `lines` lines of a log, none of them endless.
+/// Returns the last `lines` lines of a log, each of bounded length.
 pub fn tail(log: &Path, lines: usize) -> String {
     let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.unwrap_or_default();
@@ -78,12 +78,12 @@ pub fn tail(log: &Path, lines: usize) -> String {
     last.map(|line| line.chars().take(300).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
-/// Asks again and again until `probe` has a value, at most [`PATIENCE`] long.
+/// Repeats `probe` until it returns a value, for at most [`PATIENCE`].
 pub async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     until_within(PATIENCE, what, probe).await
 }
 
-/// The same, with a patience of its own.
+/// Repeats `probe` until it returns a value, for at most `patience`.
 pub async fn until_within<T>(
     patience: Duration,
     what: &str,
@@ -101,7 +101,7 @@ pub async fn until_within<T>(
     }
 }
 
-/// Runs `work`, but not longer than [`PATIENCE`].
+/// Runs `work` for at most [`PATIENCE`].
 pub async fn bounded<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(done) => done.with_context(|| what.to_owned()),
@@ -109,13 +109,13 @@ pub async fn bounded<T>(what: &str, work: impl Future<Output = Result<T>>) -> Re
     }
 }
 
-/// A port on 127.0.0.1 that nobody listens on. Taken below the ephemeral range, so that no outgoing
-/// connection of a load scenario can sit on it by the time the server binds, or binds again.
+/// Returns an unused port on 127.0.0.1. It is below the ephemeral range, so no outgoing connection of a load scenario can
+/// occupy it before the server binds, or binds again.
 pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 18_000;
-    // Two programs of tests at the same time begin far from each other.
+    // Test programs that run at the same time start far apart.
     let start = std::process::id().wrapping_mul(7919) % u32::from(COUNT);
     for _ in 0..COUNT {
         let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));

@@ -1,7 +1,6 @@
-//! A server that writes down what it is sent, byte for byte, from the first header line on, and answers as a
-//! scenario scripted it. It is the backend behind Envoy, and where a scenario wants a sidecar that misbehaves, that
-//! too. Requests are told apart by the `x-case` header that every client of this crate sends, or, where there is none,
-//! by their path.
+//! A server that records the requests it receives, byte for byte from the first header line on, and answers as a scenario
+//! scripted it. It is the backend behind Envoy, and also the sidecar in scenarios with a misbehaving sidecar. Requests are
+//! identified by the `x-case` header that every client of this crate sends, or by their path if there is none.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,10 +21,10 @@ use crate::process::{free_port, until};
 /// The header that names the scenario's request.
 pub const CASE: &str = "x-case";
 
-/// One request as it arrived. Written down when its head was read; `body` follows when that was read too.
+/// One request as it arrived. Recorded when its head was read; `body` follows when that was read too.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Which connection it came on, from 0.
+    /// Number of its connection, from 0.
     pub connection: usize,
     /// Request line and header lines.
     pub head: Head,
@@ -46,8 +45,8 @@ impl Seen {
         self.body.as_ref().map_or(&[], |body| &body.bytes)
     }
 
-    /// All headers that a backend could take for trusted ones, named as they were spelled but for the prefix
-    /// `x-twilio-edge-`; the values of a repeated one are joined.
+    /// Returns all headers that a backend could mistake for trusted ones, without the prefix `x-twilio-edge-` but otherwise
+    /// as they were spelled; the values of a repeated one are joined.
     pub fn trusted(&self) -> BTreeMap<String, String> {
         let mut trusted = BTreeMap::<String, String>::new();
         for (name, value) in &self.head.lines {
@@ -65,7 +64,7 @@ impl Seen {
     }
 }
 
-/// What to answer to one request.
+/// Answer to one request.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// A whole response.
@@ -81,7 +80,7 @@ pub enum Answer {
     By(fn(&[u8]) -> Answer),
     /// The answer, once the gate is open.
     After(Gate, Box<Answer>),
-    /// None, for as long as the peer waits.
+    /// No answer, as long as the peer waits.
     Never,
     /// The connection is closed before the first header line.
     Close,
@@ -89,7 +88,7 @@ pub enum Answer {
     CloseInBody,
     /// A 200 of this content type with half of its body; the other half once the gate is open.
     Halves(Gate, &'static str),
-    /// The headers of a 200 with JSON, and blanks that come one by one, for as long as the peer waits.
+    /// The headers of a 200 with JSON, and blanks that come one by one, as long as the peer waits.
     Drops,
     /// Bytes that are not HTTP at all.
     Noise(Vec<u8>),
@@ -107,7 +106,7 @@ impl Answer {
     }
 }
 
-/// Holds answers back until a scenario opens it.
+/// Delays answers until a scenario opens it.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
@@ -118,12 +117,12 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets all that wait go, and all that come later pass.
+    /// Releases all waiting answers, and lets all later ones pass.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
 
-    /// `answer`, once this gate is open.
+    /// Returns `answer`, delayed until this gate is open.
     pub fn then(&self, answer: Answer) -> Answer {
         Answer::After(self.clone(), Box::new(answer))
     }
@@ -143,7 +142,7 @@ struct Notes {
     connections: AtomicUsize,
 }
 
-/// The server. Stops listening when dropped.
+/// The server. It stops listening when dropped.
 pub struct Recorder {
     address: SocketAddr,
     notes: Arc<Notes>,
@@ -153,7 +152,7 @@ pub struct Recorder {
 impl Recorder {
     /// Listens on a free port.
     pub async fn start() -> Result<Self> {
-        // A free port may be somebody else's a moment later; there are others.
+        // Another process may take a free port a moment later; the loop tries others.
         let listener = until("a port to listen on", async || {
             Ok(TcpListener::bind(("127.0.0.1", free_port()?)).await.ok())
         })
@@ -164,7 +163,7 @@ impl Recorder {
         Ok(Self { address, notes, accepting })
     }
 
-    /// Nobody listens any more, and what was connected is broken off.
+    /// Stops listening, and breaks all connections.
     pub async fn leave(&self) -> Result<()> {
         lock(&self.accepting).abort();
         until("nobody to listen", async || {
@@ -173,7 +172,7 @@ impl Recorder {
         .await
     }
 
-    /// After [`Self::leave`], at the same address, with all it has seen.
+    /// Listens again after [`Self::leave`], at the same address, with all it has recorded.
     pub async fn come_back(&self) -> Result<()> {
         let listener =
             until("its port to be free", async || Ok(TcpListener::bind(self.address).await.ok()))
@@ -182,28 +181,28 @@ impl Recorder {
         Ok(())
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers to the requests of `case`, in the order they come; when they are used up, the usual answer follows.
+    /// Sets the answers to the requests of `case`, in their order; after the last one the default answer follows.
     pub fn script(&self, case: &str, answers: impl IntoIterator<Item = Answer>) {
         lock(&self.notes.scripts).insert(case.to_owned(), answers.into_iter().collect());
     }
 
-    /// The usual answer, instead of an empty 200.
+    /// Sets the default answer, instead of an empty 200.
     pub fn usually(&self, answer: Answer) {
         *lock(&self.notes.otherwise) = Some(answer);
     }
 
-    /// Everything seen of `case`, in order of arrival.
+    /// Returns all recorded requests of `case`, in order of arrival.
     pub fn seen(&self, case: &str) -> Vec<Seen> {
         let seen = lock(&self.notes.seen);
         seen.iter().filter(|seen| case_of(&seen.head) == case).cloned().collect()
     }
 
-    /// Everything seen.
+    /// Returns all recorded requests.
     pub fn all(&self) -> Vec<Seen> {
         lock(&self.notes.seen).clone()
     }
@@ -232,7 +231,7 @@ async fn accept(listener: TcpListener, notes: Arc<Notes>) {
         let number = notes.connections.fetch_add(1, Ordering::Relaxed);
         let notes = notes.clone();
         serving.spawn(async move {
-            // A peer that breaks off is what many scenarios are about.
+            // Many scenarios have a peer that breaks off.
             let _broken_off = serve(stream, number, &notes).await;
         });
         while serving.try_join_next().is_some() {}
@@ -290,7 +289,7 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
                 }
                 Answer::Drops => {
                     stream.write_all(head_of_200("application/json", 1 << 20).as_bytes()).await?;
-                    // Ends with the peer's patience: then a write fails.
+                    // Ends when the peer gives up: then a write fails.
                     loop {
                         stream.write_all(b" ").await?;
                         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -317,7 +316,7 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
     Ok(())
 }
 
-/// What [`Answer::Halves`] sends.
+/// The two parts of [`Answer::Halves`].
 const HALVES: [&[u8]; 2] = [b"<Response>", b"</Response>"];
 
 fn head_of_200(content_type: &str, length: usize) -> String {
@@ -334,7 +333,7 @@ fn next_answer(notes: &Notes, head: &Head) -> Answer {
     scripted.or_else(|| lock(&notes.otherwise).clone()).unwrap_or_else(|| Answer::status(200))
 }
 
-/// A scenario that panicked while it held the lock has failed already; the others may go on.
+/// Locks a mutex. A scenario that panicked while it held the lock has failed already; the others may continue.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! A real Redis, to be killed: one that keeps nothing, or one that keeps everything it answered for.
+//! A real Redis that scenarios kill: one without persistence, or one that persists every acknowledged write.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,13 @@ use tokio::sync::Mutex;
 
 use crate::process::{Process, bounded, free_port, isolated, until};
 
-/// What outlives a Redis that is killed.
+/// Persistence of a Redis across a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
-    /// Nothing: it is there for leases.
+    /// No persistence, for leases.
     Nothing,
-    /// What it answered for: it has streams. Written before the answer; synced by nobody, for only processes die here.
+    /// Persists acknowledged writes, for streams. Written before the answer, but not synced, because only processes are
+    /// killed.
     Everything,
 }
 
@@ -28,7 +29,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one that keeps nothing and waits until it answers.
+    /// Starts one without persistence and waits until it answers.
     pub async fn start(folder: &Path) -> Result<Self> {
         Self::start_with(folder, Memory::Nothing).await
     }
@@ -43,7 +44,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// For `REDIS_URL`.
+    /// Returns the value for `REDIS_URL`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -53,7 +54,7 @@ impl Redis {
         self.process.lock().await.kill().await
     }
 
-    /// Starts it again, with what it kept, at the same address.
+    /// Starts it again, with its persisted data, at the same address.
     pub async fn restart(&self) -> Result<()> {
         *self.process.lock().await = launch(self.port, &self.folder, self.memory)?;
         self.until_ready().await
@@ -64,7 +65,7 @@ impl Redis {
         self.process.lock().await.signal(signal)
     }
 
-    /// The fields of each entry of a stream, in its order, as Redis's own client reads them.
+    /// Returns the fields of each entry of a stream, in its order, as Redis's own client reads them.
     pub async fn stream(&self, name: &str) -> Result<Vec<Vec<(String, String)>>> {
         let mut client = isolated("redis-cli");
         client.args(["-p", &self.port.to_string(), "--json", "XRANGE", name, "-", "+"]);

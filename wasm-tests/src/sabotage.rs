@@ -1,6 +1,6 @@
-//! The compiled filter, made to trap. It has no way to trap that anybody could reach from outside, and must not get one
-//! for the sake of a test: so a copy of the module is given a function whose first instruction is `unreachable`.
-//! Everything else in it is the filter as it ships.
+//! Modification of the compiled filter that makes it trap. The filter has no trap that can be reached from outside, and must
+//! not get one for a test. So a copy of the module gets a function whose first instruction is `unreachable`. The rest of the
+//! copy is the filter as it ships.
 
 use std::ops::Range;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub fn copy_trapping(from: &Path, into: &Path, export: &str) -> Result<()> {
     std::fs::write(into, module).with_context(|| into.display().to_string())
 }
 
-/// Where the body of an exported function is, its locals and its last `end` included.
+/// Returns the range of the body of an exported function, including its locals and its last `end`.
 fn body_of(module: &[u8], export: &str) -> Result<Range<usize>> {
     let (mut imported, mut wanted, mut bodies) = (0, None, Vec::new());
     for payload in Parser::new(0).parse_all(module) {

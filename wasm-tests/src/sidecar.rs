@@ -1,4 +1,4 @@
-//! The real sidecar, `twilio-edge serve`, on data that outlives it.
+//! The real sidecar, `twilio-edge serve`, on data that survives its restart.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    /// Where the filter asks it.
+    /// Returns the address at which the filter reaches it.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -55,38 +55,38 @@ impl Sidecar {
         self.process.lock().await.signal(signal)
     }
 
-    /// Stops it where it is (SIGSTOP): it takes connections and answers nothing.
+    /// Pauses the process (SIGSTOP): its socket still accepts connections, but it answers nothing.
     pub async fn pause(&self) -> Result<()> {
         self.process.lock().await.signal(Signal::STOP)
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Resumes it after [`Self::pause`].
     pub async fn resume(&self) -> Result<()> {
         self.process.lock().await.signal(Signal::CONT)
     }
 
-    /// An error if it ended by itself.
+    /// Fails if the process has ended by itself.
     pub async fn check_alive(&self) -> Result<()> {
         self.process.lock().await.check_alive()
     }
 
-    /// What it has logged since it was first started.
+    /// Returns its log since the first start.
     pub fn log(&self) -> Result<String> {
         let log = std::fs::read(self.folder.join("sidecar.log")).context("read its log")?;
         Ok(String::from_utf8_lossy(&log).into_owned())
     }
 
-    /// Puts another accounts file in the place of the one it was started with, at once, as a deployment does.
+    /// Replaces the accounts file atomically, as a deployment does.
     pub fn replace_accounts(&self, text: &str) -> Result<()> {
         write_accounts(&self.folder, text).map(drop)
     }
 
-    /// Its SQLite file.
+    /// Returns the path of its SQLite file.
     pub fn database(&self) -> PathBuf {
         self.folder.join(DATABASE)
     }
 
-    /// Whether its spool names `text`.
+    /// Returns whether its spool contains `text`.
     pub fn spooled(&self, text: &str) -> Result<bool> {
         let mut folders = vec![self.folder.join(format!("{DATABASE}.spool"))];
         while let Some(folder) = folders.pop() {
@@ -112,7 +112,7 @@ impl Sidecar {
     }
 }
 
-/// Writes the accounts file of the sidecar that is started in `folder`; its path.
+/// Writes the accounts file of the sidecar that is started in `folder`. Returns its path.
 pub fn write_accounts(folder: &Path, text: &str) -> Result<PathBuf> {
     let (path, new) = (folder.join("accounts.toml"), folder.join("accounts.new"));
     write_private(&new, text)?;
@@ -129,7 +129,8 @@ fn launch(address: SocketAddr, environment: &[(String, String)], folder: &Path) 
     Process::start("sidecar", command, folder)
 }
 
-/// Built beside this test: `target/<profile>/deps/e2e-..` and `target/<profile>/twilio-edge`.
+/// Returns the path of the program. It is built beside this test: `target/<profile>/deps/e2e-..` and
+/// `target/<profile>/twilio-edge`.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TWILIO_EDGE_BIN") {
         return Ok(path.into());

@@ -1,5 +1,5 @@
-//! Twilio's official SDKs, as judges: each runs in its own language and signs what a scenario asks for. Neither the
-//! filter's code nor ours has a say in what a valid signature is.
+//! Twilio's official SDKs as the reference for signatures: each runs in its own language and signs the requests of a
+//! scenario. The code of this project does not decide which signatures are valid.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::process::bounded;
 
-/// Which SDK signs.
+/// SDK that signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sdk {
     /// PyPI `twilio`.
@@ -31,7 +31,7 @@ pub struct Signed {
     pub signature: String,
 }
 
-/// Both SDKs, running.
+/// Both SDKs, in running processes.
 pub struct Signers {
     python: Mutex<Signer>,
     node: Mutex<Signer>,
@@ -39,7 +39,7 @@ pub struct Signers {
 }
 
 impl Signers {
-    /// Starts both; `python` is an interpreter that has the SDK, `folder` is `wasm-tests/signers`.
+    /// Starts both; `python` is an interpreter with the SDK, `folder` is `wasm-tests/signers`.
     pub fn start(python: &Path, folder: &Path) -> Result<Self> {
         ensure!(
             python.exists() && folder.join("node_modules/twilio").exists(),
@@ -56,7 +56,7 @@ impl Signers {
         })
     }
 
-    /// The two, in turns: so each signs half of all that scenarios send.
+    /// Returns the two in turns, so each signs half of the requests of the scenarios.
     pub fn either(&self) -> Sdk {
         match self.turn.fetch_add(1, Ordering::Relaxed) % 2 {
             0 => Sdk::Python,

@@ -1,5 +1,5 @@
-//! A client that trusts one certificate, the certificates for it, and a client of a time when TLS was older. They say what
-//! a server showed them; whether that is right is the scenarios' to say.
+//! TLS clients: one that trusts a single certificate, and one that only supports old TLS versions; and the certificates for
+//! them. They report the server's side of the handshake; the scenarios judge it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,11 +20,12 @@ use crate::webhook::Request;
 /// The host of all certificates here.
 pub const HOST: &str = "hooks.example.com";
 
-/// A certificate that signed itself, and is in a folder for a server to find.
+/// A self-signed certificate, stored in a folder for a server.
 pub struct Certificate(CertificateDer<'static>);
 
 impl Certificate {
-    /// Makes one and puts `tls.crt` and `tls.key` into `folder`, over those that are there, as an operator does: by a rename.
+    /// Creates one and writes `tls.crt` and `tls.key` into `folder`. It replaces existing files by a rename, as an operator
+    /// does.
     pub fn install(folder: &Path) -> Result<Self> {
         let made = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
         for (name, pem) in
@@ -66,7 +67,7 @@ pub async fn send(
     .await
 }
 
-/// What a server answers to the greeting of a client that knows nothing newer than TLS 1.1: the bytes of its first record.
+/// Returns the bytes of the first record with which a server answers a client hello of TLS 1.1.
 pub async fn greet_with_tls_1_1(address: SocketAddr) -> Result<Vec<u8>> {
     const TLS_1_1: [u8; 2] = [3, 2];
     const SUITES: [u8; 4] = [0, 2, 0xc0, 0x13]; // one: ECDHE-RSA-AES128-SHA

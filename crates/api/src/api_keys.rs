@@ -256,7 +256,7 @@ async fn revoke(
     get,
     path = "/v1/key",
     tag = "keys",
-    operation_id = "own_key",
+    operation_id = "get_own_key",
     responses(
         (status = 200, description = "The key", body = ApiKey),
         Problem,

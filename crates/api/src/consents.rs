@@ -246,7 +246,7 @@ async fn record(
         recorded_at_ms: now_ms,
         recorded_by: caller.actor.clone(),
     };
-    consent.check(now_ms).map_err(|problem| Problem::with(kinds::IMPOSSIBLE, problem))?;
+    consent.check(now_ms).map_err(|problem| Problem::with(kinds::INVALID_FIELD, problem))?;
     let new = app.permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;
     let new = new.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&RecordedConsent { consent: ConsentView::of(&consent), new }))

@@ -265,7 +265,7 @@ async fn decide(
 impl Chosen {
     fn read(self, caller: &Caller) -> Result<Choice, Problem> {
         if self.ids.is_none() && self.sink.is_none() && self.account_sid.is_none() {
-            return Err(Problem::of(kinds::UNCLEAR_CHOICE));
+            return Err(Problem::of(kinds::SELECTOR_REQUIRED));
         }
         let ids = self.ids;
         if ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > MOST) {

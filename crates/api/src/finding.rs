@@ -112,7 +112,7 @@ pub(super) fn cursor(
 ) -> Result<Option<Cursor>, Problem> {
     let Some(asked) = asked else { return Ok(None) };
     let cursor = asked.parse().ok().filter(is_of_this_list);
-    cursor.map(Some).ok_or_else(|| Problem::of(kinds::NO_SUCH_PAGE))
+    cursor.map(Some).ok_or_else(|| Problem::of(kinds::INVALID_CURSOR))
 }
 
 /// Returns the number of rows to read: one more than the page size, which shows whether a next page exists.

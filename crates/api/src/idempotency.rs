@@ -73,7 +73,7 @@ pub(super) async fn once(
         Admission::Ours(turn) => turn,
         Admission::Answered(answer) => return Ok(replayed(answer)),
         Admission::Running => return Err(Problem::still_running()),
-        Admission::Other => return Err(Problem::of(kinds::KEY_OF_ANOTHER)),
+        Admission::Other => return Err(Problem::of(kinds::IDEMPOTENCY_KEY_REUSED)),
     };
     // The task finishes even if the client disconnects, so that the next copy gets the answer.
     let limit = app.request_timeout;

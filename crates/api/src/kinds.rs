@@ -47,7 +47,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    UNREADABLE BAD_REQUEST CALLER "unreadable": "The request cannot be read; nothing was done";
+    MALFORMED_REQUEST BAD_REQUEST CALLER "malformed_request": "The request cannot be read; nothing was done";
         "Send what the description of the API asks for; the detail names the field."
     UNKNOWN_VERSION BAD_REQUEST CALLER "unknown_version": "Another version of the protocol";
         "Deploy a filter and a sidecar of the same release."
@@ -63,7 +63,7 @@ kinds! {
         "The key is bound to one account; use a key of the other account, or one that is bound to none."
     NOT_FOUND NOT_FOUND CALLER "not_found": "No such path";
         "The detail has the paths of this listener; `/openapi.json` describes them."
-    NO_SUCH_PAGE NOT_FOUND CALLER "no_such_page": "The cursor is of no page of this list";
+    INVALID_CURSOR NOT_FOUND CALLER "invalid_cursor": "The cursor is of no page of this list";
         "Send the next_cursor of a page before as it is, with the query it came from; or none, for the first page."
     NO_SUCH_KEY NOT_FOUND CALLER "no_such_key": "There is no such key";
         "`GET /v1/keys` lists those this key may see."
@@ -89,13 +89,13 @@ kinds! {
         "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration."
     METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED CALLER "method_not_allowed": "No such method on this path";
         "The Allow header has those there are."
-    OWN_KEY CONFLICT CALLER "own_key": "A key does not revoke itself";
+    CANNOT_REVOKE_OWN_KEY CONFLICT CALLER "cannot_revoke_own_key": "A key does not revoke itself";
         "Use another admin key, or `twilio-edge keys revoke`: so that nobody is locked out by mistake."
     UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "It is not clear what is to be redacted; nothing was done";
         "Name a message, a number or a time: nobody means all there is of an account."
-    UNCLEAR_CHOICE CONFLICT CALLER "unclear_choice": "It is not clear which are meant; nothing was done";
+    SELECTOR_REQUIRED CONFLICT CALLER "selector_required": "It is not clear which are meant; nothing was done";
         "Name ids, a sink or an account, of a replay a message with its account or a time: nobody means whatever there is."
-    STILL_RUNNING CONFLICT CALLER "still_running": "A copy of this request is being carried out";
+    REQUEST_IN_PROGRESS CONFLICT CALLER "request_in_progress": "A copy of this request is being carried out";
         "Send it again after Retry-After, with the same Idempotency-Key: it is answered as that one is."
     UNCLEAR_MESSAGE CONFLICT CALLER "unclear_message": "It is not clear what is to be sent, or by whom; nothing was done";
         "Give body or media, or else content_sid with content_variables; and from or messaging_service_sid, not both."
@@ -131,17 +131,17 @@ kinds! {
         "Whoever serves it has to let everybody fetch it who has the URL, within media.timeout_ms. Then ask again."
     INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is nobody that can be written to; nothing was done";
         "Give to as a number with its country code, or without one and with region."
-    TOO_LATE CONFLICT CALLER "too_late": "Somebody has begun to send it, or it has an end; nothing was done";
+    NOT_CANCELABLE CONFLICT CALLER "not_cancelable": "Somebody has begun to send it, or it has an end; nothing was done";
         "Fetch it: its state tells what became of it."
-    CHANGED_MEANWHILE PRECONDITION_FAILED CALLER "changed_meanwhile": "It is not any more as it was seen; nothing was done";
+    ETAG_MISMATCH PRECONDITION_FAILED CALLER "etag_mismatch": "It is not any more as it was seen; nothing was done";
         "Fetch it again, and send its ETag as If-Match with what is to be changed."
-    UNSEEN PRECONDITION_REQUIRED CALLER "unseen": "It is there already; nothing was done";
+    IF_MATCH_REQUIRED PRECONDITION_REQUIRED CALLER "if_match_required": "It is there already; nothing was done";
         "Fetch it, and send its ETag as If-Match: nobody overwrites what they have not seen."
     ACCOUNT_REQUIRED UNPROCESSABLE_ENTITY CALLER "account_required": "It has to be said of which account";
         "Add account_sid to the query or the body: this key sees every account, and an answer is about one."
-    IMPOSSIBLE UNPROCESSABLE_ENTITY CALLER "impossible": "It can be read, and cannot be so; nothing was done";
+    INVALID_FIELD UNPROCESSABLE_ENTITY CALLER "invalid_field": "It can be read, and cannot be so; nothing was done";
         "The detail names the field, and what it must be."
-    KEY_OF_ANOTHER UNPROCESSABLE_ENTITY CALLER "key_of_another": "The Idempotency-Key is another request's; nothing was done";
+    IDEMPOTENCY_KEY_REUSED UNPROCESSABLE_ENTITY CALLER "idempotency_key_reused": "The Idempotency-Key is another request's; nothing was done";
         "Give each request a key of its own, and send its copies with the same path, query and body, to the byte."
     ACCOUNT_CLOSED FORBIDDEN OPERATOR "account_closed": "The account of this key is closed";
         "An administrator may open it again with `PUT /v1/tenants/{account_sid}`."
@@ -159,7 +159,7 @@ kinds! {
         "The log has the rest."
     UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "unavailable": "The request cannot be answered now";
         "The database does not answer; sending it again is safe."
-    ARCHIVE_AWAY SERVICE_UNAVAILABLE OPERATOR "archive_away": "The archive cannot be read now";
+    ARCHIVE_UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "archive_unavailable": "The archive cannot be read now";
         "It does not answer, or something is still being taken out of it; the log says which. Sending it again is safe."
     TIMEOUT SERVICE_UNAVAILABLE OPERATOR "timeout": "The request was not finished in time";
         "It took longer than http.request_timeout_ms; sending it again is safe."

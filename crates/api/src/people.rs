@@ -128,5 +128,5 @@ pub(super) fn region(asked: Option<String>) -> Result<Option<Region>, Problem> {
 
 /// Refuses a field that can be read but has an impossible value.
 pub(super) fn impossible(field: &str, problem: &str) -> Problem {
-    Problem::with(kinds::IMPOSSIBLE, format!("{field}: {problem}"))
+    Problem::with(kinds::INVALID_FIELD, format!("{field}: {problem}"))
 }

@@ -101,7 +101,7 @@ impl Problem {
                 Problem::with(kinds::SCOPE_NOT_GRANTABLE, detail)
             }
             Refusal::OtherAccount => Problem::other_account(),
-            Refusal::OwnKey => Problem::of(kinds::OWN_KEY),
+            Refusal::OwnKey => Problem::of(kinds::CANNOT_REVOKE_OWN_KEY),
             Refusal::NoSuchKey => Problem::of(kinds::NO_SUCH_KEY),
             Refusal::Invalid(problem) => Problem::unreadable(&problem),
             Refusal::Store(reason) => Problem::unavailable(&reason),
@@ -125,7 +125,7 @@ impl Problem {
     /// Changes the code of an impossible recipient: it has a code of its own, because only the contact's record can be
     /// corrected.
     pub(super) fn about_recipient(self) -> Problem {
-        match self.code == kinds::IMPOSSIBLE.code {
+        match self.code == kinds::INVALID_FIELD.code {
             true => Problem::with(kinds::INVALID_RECIPIENT, self.detail),
             false => self,
         }
@@ -137,7 +137,7 @@ impl Problem {
     }
 
     pub(super) fn still_running() -> Problem {
-        Problem::of(kinds::STILL_RUNNING).after(Duration::ZERO)
+        Problem::of(kinds::REQUEST_IN_PROGRESS).after(Duration::ZERO)
     }
 
     pub(super) fn too_many(wait: Duration) -> Problem {
@@ -153,7 +153,7 @@ impl Problem {
     }
 
     pub(super) fn unreadable(problem: &str) -> Problem {
-        Problem::with(kinds::UNREADABLE, problem)
+        Problem::with(kinds::MALFORMED_REQUEST, problem)
     }
 
     pub(super) fn unknown_version(version: f64) -> Problem {

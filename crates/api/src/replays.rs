@@ -136,24 +136,24 @@ async fn start(
         None => asked.since_ms.is_some() || asked.until_ms.is_some(),
     };
     if !is_clear {
-        return Err(Problem::of(kinds::UNCLEAR_CHOICE));
+        return Err(Problem::of(kinds::SELECTOR_REQUIRED));
     }
     let replay = replays::read(&caller, asked, now_ms());
     let replay = replay.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     if app.claims.sinks.get(&replay.sink).is_none() {
         let detail = "sink: none of the sinks file of this sidecar has that name";
-        return Err(Problem::with(kinds::IMPOSSIBLE, detail));
+        return Err(Problem::with(kinds::INVALID_FIELD, detail));
     }
     let shelves = &app.shelves;
     if replay.is_of_archive() && shelves.archive.is_none() {
         let detail = "from: this sidecar has no archive; set archive.url";
-        return Err(Problem::with(kinds::IMPOSSIBLE, detail));
+        return Err(Problem::with(kinds::INVALID_FIELD, detail));
     }
     if dry_run {
         let counted = shelves.count(replay, MOST).await;
         let counted = counted.map_err(|stopped| match stopped {
             Stopped::Store(reason) => Problem::unavailable(&reason),
-            Stopped::Archive(reason) => Problem::with(kinds::ARCHIVE_AWAY, reason),
+            Stopped::Archive(reason) => Problem::with(kinds::ARCHIVE_UNAVAILABLE, reason),
         })?;
         return Ok(json(&ReplayShown { id: None, ..ReplayShown::of(counted) }));
     }

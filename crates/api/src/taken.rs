@@ -250,7 +250,7 @@ async fn cancel(
     let send = found(&app, &account_sid, &id, Duration::ZERO).await?;
     match send.state.as_str() {
         "canceled" => Ok(json(&SendShown::of(send, &app.sending.errors))),
-        state => Err(Problem::with(kinds::TOO_LATE, format!("It is {state}."))),
+        state => Err(Problem::with(kinds::NOT_CANCELABLE, format!("It is {state}."))),
     }
 }
 

@@ -263,7 +263,7 @@ fn seen(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     let Some(shown) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let quoted = shown.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
     let revision = quoted.and_then(|tag| tag.parse().ok());
-    revision.map(Some).ok_or_else(|| Problem::of(kinds::CHANGED_MEANWHILE))
+    revision.map(Some).ok_or_else(|| Problem::of(kinds::ETAG_MISMATCH))
 }
 
 fn shown(tenant: Tenant) -> Response {
@@ -279,9 +279,9 @@ fn denied(denied: Denied) -> Problem {
     match denied {
         Denied::Refused(refusal) => Problem::refused(refusal, Scope::Admin),
         Denied::NoSuchTenant => Problem::of(kinds::NO_SUCH_TENANT),
-        Denied::Unseen(_) => Problem::of(kinds::UNSEEN),
-        Denied::Changed(_) => Problem::of(kinds::CHANGED_MEANWHILE),
+        Denied::Unseen(_) => Problem::of(kinds::IF_MATCH_REQUIRED),
+        Denied::Changed(_) => Problem::of(kinds::ETAG_MISMATCH),
         Denied::Fault(Fault::Form(told)) => Problem::unreadable(&told),
-        Denied::Fault(Fault::Meaning(told)) => Problem::with(kinds::IMPOSSIBLE, told),
+        Denied::Fault(Fault::Meaning(told)) => Problem::with(kinds::INVALID_FIELD, told),
     }
 }

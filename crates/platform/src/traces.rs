@@ -154,7 +154,7 @@ impl Telemetry {
             exporting.provider.shutdown_with_timeout(limit).is_ok()
         });
         if !matches!(tokio::time::timeout(limit, finished).await, Ok(Ok(true))) {
-            tracing::warn!(event = "traces.left", "stopped before every span was exported");
+            tracing::warn!(event = "traces.dropped", "stopped before every span was exported");
         }
     }
 }

@@ -263,7 +263,7 @@ async fn beat(shared: Arc<Shared>) {
         match shared.beat(said).await {
             Ok(at) => said = at,
             Err(reason) => {
-                tracing::warn!(event = "siblings.unheard", %reason, "other sidecars could not be told that this one is there");
+                tracing::warn!(event = "peer.heartbeat_failed", %reason, "other sidecars could not be told that this one is there");
                 tokio::time::sleep(BEAT).await;
             }
         }

@@ -111,7 +111,7 @@ impl Spool {
                 "the spool takes no events, claims wait for the database instead",
             ),
             Ok(_) if files.refuses => {
-                tracing::info!(event = "spool.takes", "the spool takes events again")
+                tracing::info!(event = "spool.resumed", "the spool takes events again")
             }
             _ => {}
         }

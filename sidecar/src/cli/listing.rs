@@ -46,7 +46,7 @@ pub(super) fn print(output: Output, columns: &[&str], rows: &[Map<String, Value>
     write(&text(output, columns, rows))
 }
 
-/// Returns the text that [`print`] writes.
+/// Returns the text that [`print()`] writes.
 pub(super) fn text(output: Output, columns: &[&str], rows: &[Map<String, Value>]) -> String {
     match output {
         Output::Json => serde_json::to_string_pretty(rows).unwrap_or_default() + "\n",
@@ -62,7 +62,7 @@ pub(super) fn write(text: &str) -> ExitCode {
     written(terminal::print(text))
 }
 
-/// Writes data that a program reads back to standard output, like [`write`].
+/// Writes data that a program reads back to standard output, like [`write()`].
 pub(super) fn write_data(data: &[u8]) -> ExitCode {
     written(terminal::print_data(data))
 }

@@ -49,10 +49,10 @@ struct Serve {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8083")]
     listen: SocketAddr,
-    /// TOML with [[account]] sid, auth_token, api_keys = [["SK..", ".."]]; else TWILIO_ACCOUNT_SID, or the demo's account
+    /// TOML with `[[account]]` sid, auth_token, `api_keys = [["SK..", ".."]]`; else TWILIO_ACCOUNT_SID, or the demo's account
     #[arg(long, value_name = "FILE")]
     accounts: Option<PathBuf>,
-    /// TOML with [[content]] sid, friendly_name, language, body, approval
+    /// TOML with `[[content]]` sid, friendly_name, language, body, approval
     #[arg(long, value_name = "FILE")]
     catalogue: Option<PathBuf>,
     /// Milliseconds from one status of a message to the next

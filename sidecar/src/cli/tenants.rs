@@ -76,10 +76,10 @@ struct Said {
     /// Messaging Service of the account (MG..); may be repeated
     #[arg(long, value_name = "SID")]
     service: Vec<String>,
-    /// Difference from [policy] of the configuration, as in {"stop_reaches": "channel"}
+    /// Difference from `[policy]` of the configuration, as in {"stop_reaches": "channel"}
     #[arg(long, value_name = "JSON", value_parser = json)]
     policy: Option<Value>,
-    /// Difference from [retention] of the configuration, as in {"body": {"keep": "7d"}}
+    /// Difference from `[retention]` of the configuration, as in {"body": {"keep": "7d"}}
     #[arg(long, value_name = "JSON", value_parser = json)]
     retention: Option<Value>,
 }

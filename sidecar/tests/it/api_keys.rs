@@ -257,12 +257,12 @@ async fn pages_skip_nothing_and_repeat_nothing(world: World) {
         assert_eq!(walked, all, "{path}");
         for query in ["cursor=x", "cursor="] {
             let path = format!("{path}?{query}");
-            let no_page = coded(404, "no_such_page");
+            let no_page = coded(404, "invalid_cursor");
             assert_eq!(admin.refusal(Method::GET, &path, &Value::Null).await, no_page, "{path}");
         }
         for query in ["limit=0", "limit=201", "limit=x", "page=2", "account_sid="] {
             let path = format!("{path}?{query}");
-            let bad = coded(400, "unreadable");
+            let bad = coded(400, "malformed_request");
             assert_eq!(admin.refusal(Method::GET, &path, &Value::Null).await, bad, "{path}");
         }
     }
@@ -446,7 +446,7 @@ async fn what_an_administrator_may_not_send_is_refused_with_a_reason() {
         json!({"scope": "app", "name": "n", "account_sid": OTHER.to_uppercase()}),
         json!({"scope": "app", "name": "n", "more": 1}),
     ] {
-        let bad = coded(400, "unreadable");
+        let bad = coded(400, "malformed_request");
         assert_eq!(admin.refusal(Method::POST, "/v1/keys", &wanted).await, bad, "{wanted}");
     }
     let large = json!({"scope": "app", "name": "n".repeat(70_000)});

@@ -87,7 +87,7 @@ async fn every_rule_says_what_it_has_against_a_message(world: World) {
     assert_eq!((&answer["country"], &answer["category"]), (&json!("US"), &json!("marketing")));
     assert!(verdict["detail"].as_str().unwrap().contains("a STOP came after the consent"));
 
-    let (cannot_be, bad) = (coded(422, "impossible"), coded(400, "unreadable"));
+    let (cannot_be, bad) = (coded(422, "invalid_field"), coded(400, "malformed_request"));
     for (question, expected) in [
         (json!({"to": ALICE}), &bad),
         (json!({"to": "5551230001", "kind": "session"}), &cannot_be),

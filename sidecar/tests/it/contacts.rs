@@ -163,7 +163,7 @@ async fn who_wrote_is_answered_whatever_the_numbering_plan_says(world: World) {
     // No plan has a number so long for that code.
     let strange = "whatsapp:+225071234567";
     let question = json!({"to": strange, "kind": "session"});
-    let unknown = coded(422, "impossible");
+    let unknown = coded(422, "invalid_field");
     assert_eq!(app.refusal(Method::POST, "/v1/checks", &question).await, unknown);
     let suppressed = json!({"number": strange}).to_string();
     let added = app.send(Method::POST, "/v1/suppressions", suppressed).await;
@@ -184,7 +184,7 @@ async fn number_that_cannot_be_one_person_is_refused_everywhere(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
-    let impossible = coded(422, "impossible");
+    let impossible = coded(422, "invalid_field");
     for number in ["+5511XXXXXXXXX", "+1510ABC-DEFG", "+1415555XXXX", "whatsapp:+1510ABC-DEFG"] {
         let question = json!({"to": number, "kind": "session"});
         assert_eq!(app.refusal(Method::POST, "/v1/checks", &question).await, impossible);

@@ -109,9 +109,9 @@ pub(crate) async fn an_administrator_decides_about_dead_letters(world: World) {
         let root = &root;
         async move { root.refusal(Method::POST, &format!("/v1/dead-letters/{what}"), &body).await }
     };
-    assert_eq!(refused("discard", json!({})).await, coded(409, "unclear_choice"));
-    assert_eq!(refused("retry", json!({"ids": []})).await, coded(400, "unreadable"));
-    assert_eq!(refused("retry", json!({"sink": "a b"})).await, coded(400, "unreadable"));
+    assert_eq!(refused("discard", json!({})).await, coded(409, "selector_required"));
+    assert_eq!(refused("retry", json!({"ids": []})).await, coded(400, "malformed_request"));
+    assert_eq!(refused("retry", json!({"sink": "a b"})).await, coded(400, "malformed_request"));
     for nobody in ["0", "999999", "x"] {
         let path = format!("/v1/dead-letters/{nobody}");
         let refusal = root.refusal(Method::GET, &path, &json!(null)).await;

@@ -165,10 +165,10 @@ async fn what_cannot_be_read_is_refused_whole() {
         bad("form", Value::Null),
     ] {
         let refusal = refusal(&sidecar, CLAIMS_PATH, body.clone()).await;
-        assert_eq!(refusal, (400, "unreadable".into()), "{body}");
+        assert_eq!(refusal, (400, "malformed_request".into()), "{body}");
     }
     let not_utf8 = b"{\"v\":1,\"claims\":[\"\xff\"]}".to_vec();
-    assert_eq!(refusal(&sidecar, CLAIMS_PATH, not_utf8).await, (400, "unreadable".into()));
+    assert_eq!(refusal(&sidecar, CLAIMS_PATH, not_utf8).await, (400, "malformed_request".into()));
     let problem: Value =
         sidecar.post(CLAIMS_PATH, bad("claim_id", json!(""))).await.json().await.unwrap();
     assert!(problem["detail"].as_str().unwrap().starts_with("claims[1].claim_id:"), "{problem}");

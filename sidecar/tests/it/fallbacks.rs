@@ -136,14 +136,14 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
         (json!({"template": {"name": "shipping_update"}}), coded(422, "variables_rejected")),
         (json!({"template": {"name": "winter_sale"}}), coded(409, "template_not_approved")),
         (json!({"channel": "sms"}), coded(409, "sender_unknown")),
-        (json!({"channel": "rcs"}), coded(400, "unreadable")),
-        (json!({"chanel": "sms"}), coded(400, "unreadable")),
+        (json!({"channel": "rcs"}), coded(400, "malformed_request")),
+        (json!({"chanel": "sms"}), coded(400, "malformed_request")),
     ] {
         assert_eq!(refusal(text(REFUSED, "no", fallback.clone())).await, expected, "{fallback}");
     }
     let media = json!({"to": REFUSED, "from": OURS, "media": ["https://example.com/a.png"],
         "fallback": {"channel": "sms", "from": SMS}});
-    assert_eq!(refusal(media).await, coded(422, "impossible"));
+    assert_eq!(refusal(media).await, coded(422, "invalid_field"));
 }
 
 async fn what_fails_later_is_sent_otherwise_once(world: World) {

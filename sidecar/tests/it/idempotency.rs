@@ -73,7 +73,7 @@ pub(crate) async fn a_copy_is_answered_as_the_first_was_and_changes_nothing(worl
         assert_eq!(world.stored(audit).await, entries, "{path}: done once");
         // To the byte, it is another request; and nothing of it is done.
         let other = refused(post(caller, path, &key, &format!("{body} ")).await).await;
-        assert_eq!(other, coded(422, "key_of_another"), "{path}");
+        assert_eq!(other, coded(422, "idempotency_key_reused"), "{path}");
         assert_eq!(world.stored(audit).await, entries, "{path}");
     }
 
@@ -105,14 +105,14 @@ pub(crate) async fn a_copy_is_answered_as_the_first_was_and_changes_nothing(worl
     // What was refused was not done: the key is free for what is put right.
     let wrong = json!({"number": "nobody"}).to_string();
     let refusal = refused(post(&app, "/v1/suppressions", "k2", &wrong).await).await;
-    assert_eq!(refusal, coded(422, "impossible"));
+    assert_eq!(refusal, coded(422, "invalid_field"));
     let right = json!({"number": ALICE}).to_string();
     assert_eq!(post(&app, "/v1/suppressions", "k2", &right).await.status(), 200);
 
     // What is no key is refused before anything is done; who only asks needs none.
     for key in ["", "two words", "\"open", &"k".repeat(256)] {
         let refusal = refused(post(&app, "/v1/suppressions", key, &right).await).await;
-        assert_eq!(refusal, coded(400, "unreadable"), "{key}");
+        assert_eq!(refusal, coded(400, "malformed_request"), "{key}");
     }
     let check = json!({"to": ALICE, "kind": "template"}).to_string();
     for _ in 0..2 {
@@ -140,7 +140,7 @@ async fn sixteen_copies_at_once_are_one_request(world: World) {
                     return told(response).await;
                 }
                 assert_eq!(response.headers()["retry-after"], "1");
-                assert_eq!(refused(response).await, coded(409, "still_running"));
+                assert_eq!(refused(response).await, coded(409, "request_in_progress"));
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
@@ -176,7 +176,7 @@ async fn one_that_was_cut_short_is_carried_out_as_of_its_own_time(world: World) 
     };
     world.stored(&cut(i64::MAX)).await;
     let response = post(&app, "/v1/consents", "c1", &body).await;
-    assert_eq!(refused(response).await, coded(409, "still_running"));
+    assert_eq!(refused(response).await, coded(409, "request_in_progress"));
     world.stored(&cut(0)).await;
     let again = told(post(&app, "/v1/consents", "c1", &body).await).await;
     assert_eq!((again.0, again.1), (StatusCode::OK, false));

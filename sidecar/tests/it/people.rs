@@ -373,7 +373,7 @@ async fn address_of_no_numbering_plan_passes_through_every_list_and_command(worl
 async fn sender_that_is_no_number_is_taken_once_it_wrote(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
-    let impossible = coded(422, "impossible");
+    let impossible = coded(422, "invalid_field");
     for (n, sender) in ["O'Reilly", "12", "Café/Bar"].into_iter().enumerate() {
         let encoded: String = form_urlencoded::byte_serialize(sender.as_bytes()).collect();
         let path = format!("/v1/suppressions/{encoded}");

@@ -196,14 +196,14 @@ async fn suppressions_are_listed_page_by_page(world: World) {
     }
     let one = app.get("/v1/suppressions?number=%2B1%20415%20555%200007").await;
     assert_eq!(one["suppressions"].as_array().unwrap().len(), 2);
-    let cannot_be = coded(422, "impossible");
+    let cannot_be = coded(422, "invalid_field");
     let path = "/v1/suppressions?number=hello";
     assert_eq!(app.refusal(Method::GET, path, &Value::Null).await, cannot_be);
-    let no_page = coded(404, "no_such_page");
+    let no_page = coded(404, "invalid_cursor");
     let path = "/v1/suppressions?cursor=x";
     assert_eq!(app.refusal(Method::GET, path, &Value::Null).await, no_page);
     for query in ["limit=0", "source=me", "channel=%00", "account_sid=AC1"] {
-        let bad = coded(400, "unreadable");
+        let bad = coded(400, "malformed_request");
         let path = format!("/v1/suppressions?{query}");
         assert_eq!(app.refusal(Method::GET, &path, &Value::Null).await, bad, "{query}");
     }
@@ -295,7 +295,7 @@ pub(crate) async fn consents_are_added_to_and_the_latest_counts(world: World) {
     assert!(export.contains("\"☑ Send me offers, \"\"weekly\"\"\""), "{export}");
     assert_eq!(posted(&admin, &lists("consents"), &export).await["added"], 0, "as it was");
 
-    let (cannot_be, unreadable) = (coded(422, "impossible"), coded(400, "unreadable"));
+    let (cannot_be, unreadable) = (coded(422, "invalid_field"), coded(400, "malformed_request"));
     for (field, value, expected) in [
         ("ip", "somewhere", &cannot_be),
         ("at", "tomorrow", &cannot_be),

@@ -96,9 +96,9 @@ pub(crate) async fn what_was_heard_is_delivered_once_more(world: World) {
         let bound = &bound;
         async move { bound.refusal(Method::POST, "/v1/replays", &wanted).await }
     };
-    assert_eq!(refused(json!({"sink": "app"})).await, coded(409, "unclear_choice"));
+    assert_eq!(refused(json!({"sink": "app"})).await, coded(409, "selector_required"));
     let nobody = json!({"sink": "nobody", "since": "2001-01-01"});
-    assert_eq!(refused(nobody).await, coded(422, "impossible"));
+    assert_eq!(refused(nobody).await, coded(422, "invalid_field"));
     let other = json!({"sink": "app", "since": "2001-01-01", "account_sid": OTHER});
     assert_eq!(refused(other).await, coded(403, "other_account"));
     let (_, theirs) = begin(&root, json!({"sink": "app", "until": "2001-01-01"})).await;

@@ -368,7 +368,10 @@ pub(crate) async fn a_person_is_forgotten_but_not_written_to_again(world: World)
     ] {
         let response = redact(&sidecar, &wanted).await;
         let problem: Value = response.json().await.unwrap();
-        assert_eq!((&problem["status"], &problem["code"]), (&json!(400), &json!("unreadable")));
+        assert_eq!(
+            (&problem["status"], &problem["code"]),
+            (&json!(400), &json!("malformed_request"))
+        );
         assert!(problem["detail"].as_str().unwrap().contains(told), "{problem}");
     }
     let nothing = redact(&sidecar, &json!({"account_sid": ACCOUNT})).await;

@@ -372,7 +372,7 @@ async fn what_cannot_be_asked_is_refused_with_its_field(world: World) {
         let response = bound.send(Method::GET, path, String::new()).await;
         assert_eq!(response.status(), 400, "{path}");
         let problem: Value = response.json().await.unwrap();
-        assert_eq!(problem["code"], "unreadable", "{path}");
+        assert_eq!(problem["code"], "malformed_request", "{path}");
         assert!(problem["detail"].as_str().unwrap().contains(field), "{path}: {problem}");
     }
     for path in [
@@ -381,7 +381,7 @@ async fn what_cannot_be_asked_is_refused_with_its_field(world: World) {
         "/v1/messages?cursor=eyJ3Ijp7Im8iOiIiLCJjIjoiIn19",
         "/v1/windows?person=1&cursor=eyJlIjp7InQiOjEsImsiOiIifX0",
     ] {
-        let no_page = coded(404, "no_such_page");
+        let no_page = coded(404, "invalid_cursor");
         assert_eq!(bound.refusal(Method::GET, path, &Value::Null).await, no_page, "{path}");
     }
     let unbound = Caller::app(&sidecar, &unbound);

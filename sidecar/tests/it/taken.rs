@@ -162,7 +162,7 @@ async fn what_waits_is_listed_and_taken_back(world: World) {
     let refusal = async |caller: &Caller<'_>, id: &str| {
         caller.refusal(Method::POST, &cancel(id), &json!(null)).await
     };
-    assert_eq!(refusal(&app, sent["id"].as_str().unwrap()).await, coded(409, "too_late"));
+    assert_eq!(refusal(&app, sent["id"].as_str().unwrap()).await, coded(409, "not_cancelable"));
     assert_eq!(refusal(&other, &ids[1]).await, coded(404, "no_such_message"));
     for id in ["ms_0", "SM00112233445566778899aabbccddeeff", "%00", "ms_%00"] {
         assert_eq!(refusal(&app, id).await, coded(404, "no_such_message"), "{id}");

@@ -301,7 +301,7 @@ async fn an_administrator_names_what_twilio_does_not_show(world: World) {
         let place = format!("{place}?account_sid={ACCOUNT}");
         assert_eq!(
             root.refusal(Method::PUT, &place, &body).await,
-            coded(400, "unreadable"),
+            coded(400, "malformed_request"),
             "{place}"
         );
     }

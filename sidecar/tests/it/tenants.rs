@@ -44,7 +44,7 @@ async fn nobody_overwrites_what_they_have_not_seen(world: World) {
     let nothing = coded(404, "no_such_tenant");
     assert_eq!(admin.refusal(Method::GET, &path(ACCOUNT), &Value::Null).await, nothing);
     let early = put(&admin, ACCOUNT, Some("\"1\""), &json!({})).await;
-    assert_eq!(refused(early).await, coded(412, "changed_meanwhile"));
+    assert_eq!(refused(early).await, coded(412, "etag_mismatch"));
 
     let said = json!({"friendly_name": "Shop", "senders": ["+15550001111"], "parent_sid": OTHER});
     let first = put(&admin, ACCOUNT, None, &said).await;
@@ -55,12 +55,12 @@ async fn nobody_overwrites_what_they_have_not_seen(world: World) {
     assert_eq!(admin.get("/v1/tenants").await["tenants"], json!([tenant]));
 
     let unseen = put(&admin, ACCOUNT, None, &said).await;
-    assert_eq!(refused(unseen).await, coded(428, "unseen"));
+    assert_eq!(refused(unseen).await, coded(428, "if_match_required"));
     let second = put(&admin, ACCOUNT, Some("\"1\""), &json!({"friendly_name": "Store"})).await;
     assert_eq!(etag(&second), "\"2\"");
     for stale in ["\"1\"", "\"3\"", "2", "*", "x"] {
         let stale = put(&admin, ACCOUNT, Some(stale), &said).await;
-        assert_eq!(refused(stale).await, coded(412, "changed_meanwhile"));
+        assert_eq!(refused(stale).await, coded(412, "etag_mismatch"));
     }
     // Of many who saw the same, one changes it.
     let name = |n: usize| json!({"friendly_name": format!("n{n}")});
@@ -77,13 +77,13 @@ async fn nobody_overwrites_what_they_have_not_seen(world: World) {
     assert_eq!(entries[0]["detail"]["revision"], 3);
 
     for (said, code) in [
-        (json!({"senders": ["whatsapp:"]}), coded(400, "unreadable")),
-        (json!({"more": 1}), coded(400, "unreadable")),
+        (json!({"senders": ["whatsapp:"]}), coded(400, "malformed_request")),
+        (json!({"more": 1}), coded(400, "malformed_request")),
         // Which would be one with nothing said in it.
-        (json!([]), coded(400, "unreadable")),
-        (json!({"policy": {"nonsense": 1}}), coded(422, "impossible")),
-        (json!({"retention": {"events": "1h"}}), coded(422, "impossible")),
-        (json!({"parent_sid": ACCOUNT}), coded(422, "impossible")),
+        (json!([]), coded(400, "malformed_request")),
+        (json!({"policy": {"nonsense": 1}}), coded(422, "invalid_field")),
+        (json!({"retention": {"events": "1h"}}), coded(422, "invalid_field")),
+        (json!({"parent_sid": ACCOUNT}), coded(422, "invalid_field")),
     ] {
         assert_eq!(refused(put(&admin, ACCOUNT, Some("\"3\""), &said).await).await, code, "{said}");
     }

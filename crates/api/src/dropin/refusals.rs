@@ -33,7 +33,7 @@ const ELSEWHERE: &str = "the sidecar does not answer this request; call Twilio (
     docs/DROP-IN.md lists what the sidecar answers";
 
 /// Code in the log for refusals that have none of our codes.
-const MISTAKEN: &str = "unreadable";
+const MISTAKEN: &str = "malformed_request";
 
 /// Refusal of a drop-in request.
 pub(super) enum Refusal {

@@ -135,7 +135,13 @@ const ALL: &[(&str, &str, &str)] = &[
         "Addresses that are not public count as if they were: `addresses`. Never in production",
     ),
     ("media.unfit", "info", "Media of a message cannot be sent, and `why` in one word"),
+    (
+        "message.persist_failed",
+        "error",
+        "The database did not take what became of a message: it is tried again, then unknown",
+    ),
     ("optout.unrecorded", "error", "The database does not take opt-outs: their webhooks wait"),
+    ("peer.heartbeat_failed", "warn", "Others could not be told that this sidecar is there"),
     ("redis.away", "warn", "Redis does not answer: claims go to the database alone"),
     ("redis.back", "info", "Redis answers again"),
     (
@@ -184,21 +190,10 @@ const ALL: &[(&str, &str, &str)] = &[
         "error",
         "Nobody knows whether a message was sent: `send.id`, `reason` (docs/SENDING.md)",
     ),
-    (
-        "send.unwritten",
-        "error",
-        "The database did not take what became of a message: it is tried again, then unknown",
-    ),
-    (
-        "sends.unlearned",
-        "warn",
-        "What statuses say of messages that are sent could not be written down: `count`",
-    ),
     ("sends.waiting", "warn", "The database does not answer: messages wait to be sent"),
     ("settlement.answered", "debug", "A webhook was settled: `outcome`, `result`"),
     ("settlements.unsettled", "warn", "Settlements could not be written: filters send them again"),
     ("siblings.not_left", "warn", "Others could not be told that this sidecar stops"),
-    ("siblings.unheard", "warn", "Others could not be told that this sidecar is there"),
     ("sidecar.cut_requests", "warn", "The time to stop was over before every request was answered"),
     (
         "sidecar.left_deliveries",
@@ -236,11 +231,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "error",
         "The spool is full, or its disk takes nothing: claims wait for the database",
     ),
-    ("spool.takes", "info", "It takes events again"),
+    ("spool.resumed", "info", "It takes events again"),
     (
         "spool.waiting",
         "warn",
         "What a killed sidecar left in its spool could not be written yet: it is tried again",
+    ),
+    (
+        "status.apply_failed",
+        "warn",
+        "What statuses say of messages that are sent could not be written down: `count`",
     ),
     ("suppression.changed", "info", "A person said STOP or START, and it changed something"),
     (
@@ -249,7 +249,7 @@ const ALL: &[(&str, &str, &str)] = &[
         "Templates are not as they were at Twilio: `count`; the audit has each",
     ),
     (
-        "templates.unkept",
+        "templates.persist_failed",
         "warn",
         "Templates that were read could not be written down; they are read again",
     ),
@@ -265,7 +265,7 @@ const ALL: &[(&str, &str, &str)] = &[
         "What the database says of an account cannot count; it is as all others",
     ),
     ("tenants.unread", "warn", "What is said of accounts could not be read again"),
-    ("traces.left", "warn", "The time to stop was over before every span was exported"),
+    ("traces.dropped", "warn", "The time to stop was over before every span was exported"),
     ("traces.not_taken", "warn", "The collector does not take spans; they are lost until it does"),
     ("traces.taken", "info", "It takes them again"),
     (

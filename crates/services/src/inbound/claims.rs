@@ -157,7 +157,7 @@ impl Claims {
             }
             Err(reason) => {
                 let count = told.len();
-                tracing::warn!(event = "sends.unlearned", %reason, count, "what statuses say of messages that are sent could not be written down; Twilio's list is asked");
+                tracing::warn!(event = "status.apply_failed", %reason, count, "what statuses say of messages that are sent could not be written down; Twilio's list is asked");
                 let failures = of.iter().zip(&told).filter(|(_, told)| told.is_failure());
                 failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }

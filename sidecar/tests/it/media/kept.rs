@@ -173,8 +173,8 @@ async fn what_is_kept_is_sent_by_a_link_and_forgotten(world: World) {
         (status, told["code"].as_str().unwrap().to_owned())
     };
     assert_eq!(refused("image/jpeg", PNG.to_vec()).await, coded(409, "media_rejected"));
-    assert_eq!(refused("image", PNG.to_vec()).await, coded(400, "unreadable"));
-    assert_eq!(refused("image/png", Vec::new()).await, coded(400, "unreadable"));
+    assert_eq!(refused("image", PNG.to_vec()).await, coded(400, "malformed_request"));
+    assert_eq!(refused("image/png", Vec::new()).await, coded(400, "malformed_request"));
     assert_eq!(refused("image/png", vec![0; (16 << 20) + 1]).await, coded(413, "body_too_large"));
     assert_eq!(objects(&folder), 1);
     let (_, theirs) = admin.create("app", Some(OTHER), "theirs").await;

@@ -186,7 +186,7 @@ impl SendAttempt {
         self.metrics.sends.ended("retried");
         let written = self.sends.again(send, due_at_ms, why, request_id, now_ms()).await;
         if let Err(reason) = written {
-            tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, "what became of an attempt could not be written down: it becomes unknown");
+            tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, "what became of an attempt could not be written down: it becomes unknown");
         }
     }
 
@@ -241,7 +241,7 @@ impl SendAttempt {
                     return;
                 }
                 Err(reason) => {
-                    tracing::error!(event = "send.unwritten", %reason, send.id = %send.id, message.sid = message_sid, "what became of an attempt could not be written down: it becomes unknown");
+                    tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, message.sid = message_sid, "what became of an attempt could not be written down: it becomes unknown");
                     tokio::time::sleep(AWAY * tries).await;
                 }
             }

@@ -111,7 +111,7 @@ impl Syncer {
             }
             Err(Unsynced::Store(reason)) => {
                 metrics.templates.synced("failed", &[]);
-                tracing::warn!(event = "templates.unkept", account.sid = account_sid, %reason, "templates that were read could not be written down; they are read again");
+                tracing::warn!(event = "templates.persist_failed", account.sid = account_sid, %reason, "templates that were read could not be written down; they are read again");
             }
         }
     }
