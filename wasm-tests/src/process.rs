@@ -62,7 +62,7 @@ impl Process {
     }
 }
 
-/// Returns a command with an empty environment: a developer's settings must not reach the tested process.
+/// Returns a command with a separate environment: a developer's settings must not reach the tested process.
 pub fn isolated(binary: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(binary);
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
