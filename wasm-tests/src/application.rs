@@ -1,5 +1,5 @@
-//! An application in a process of its own, so that it can be killed: it writes down what it is sent, and then answers. Now and
-//! then it does not want to, or breaks off. What it wrote down outlives it.
+//! An application in a separate process, so that scenarios can kill it. It records each request, and then answers. Now and
+//! then it refuses, or breaks off. Its records survive a kill.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -21,23 +21,23 @@ use crate::http1::Reader;
 use crate::process::{Process, free_port, isolated, until};
 use crate::recorder::CASE;
 
-/// The first argument of a program that is to call [`serve`] with the two others.
+/// First argument of a program that must call [`serve`] with the two others.
 pub const ROLE: &str = "application";
 
 const JOURNAL: &str = "journal";
 
-/// One request, as it was written down.
+/// Record of one request.
 #[derive(Debug, Clone)]
 pub struct Note {
-    /// What was to be answered; 0: nothing at all.
+    /// Status of the intended answer; 0 for none.
     pub answer: u16,
     /// Its path.
     pub path: String,
-    /// What tells the client's request from all others, if it said so.
+    /// Id of the client's request, if it sent one.
     pub case: String,
-    /// Whether it was told that nobody could say if it has this already.
+    /// Whether the request was marked `unknown`: no verdict said whether the application already has it.
     pub unknown: bool,
-    /// As it came.
+    /// The body as received.
     pub body: String,
 }
 
@@ -50,7 +50,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// Starts one with its files in `folder`, by a program that knows its [`ROLE`]; waits until it answers.
+    /// Starts one with its files in `folder`, by a program that handles [`ROLE`]; waits until it answers.
     pub async fn start(program: &Path, folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -61,7 +61,7 @@ impl Application {
         Ok(application)
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -82,7 +82,7 @@ impl Application {
         self.process.lock().await.signal(signal)
     }
 
-    /// Everything it wrote down, in that order. Half a line is what it was killed in, and has answered nobody.
+    /// Returns everything it recorded, in order. It ignores half a line, which a kill left without an answer.
     pub fn notes(&self) -> Result<Vec<Note>> {
         let text = std::fs::read(self.folder.join(JOURNAL)).context("an application's journal")?;
         let text = String::from_utf8_lossy(&text);
@@ -119,10 +119,10 @@ fn launch(program: &Path, address: SocketAddr, folder: &Path) -> Result<Process>
     Process::start(ROLE, command, folder)
 }
 
-/// What the process does, for ever: listens at `address` and appends to the file `journal`.
+/// Runs the process forever: listens at `address` and appends to the file `journal`.
 pub async fn serve(address: SocketAddr, journal: &Path) -> Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(journal)?;
-    // Ends the line in which the one before was killed.
+    // Ends the line that the previous process may have left incomplete.
     file.write_all(b"\n")?;
     let desk: &'static Desk =
         Box::leak(Box::new(Desk { journal: Lock::new(file), count: AtomicUsize::new(0) }));
@@ -130,7 +130,7 @@ pub async fn serve(address: SocketAddr, journal: &Path) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
-            // Who breaks off comes again.
+            // A client that breaks off will connect again.
             let _broken_off = answer_all(stream, desk).await;
         });
     }
@@ -161,12 +161,12 @@ async fn answer_all(mut stream: TcpStream, desk: &Desk) -> Result<()> {
             "dedupe": head.one("x-twilio-edge-dedupe"),
             "body": String::from_utf8_lossy(&body.bytes),
         });
-        // What it takes takes its time now and then, so that copies meet in flight.
+        // Some requests take longer, so that copies meet in flight.
         if nth.is_multiple_of(4) {
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         let line = format!("{note}\n");
-        // In one piece, before the answer: once somebody was told, it is the kernel's to keep.
+        // In one write, before the answer: after the answer the record is in the kernel's care.
         desk.journal.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())?;
         match answer {
             0 => return Ok(()),

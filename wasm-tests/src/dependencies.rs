@@ -1,5 +1,5 @@
-//! What a sidecar depends on: its stores, the sinks of accepted webhooks, the archive, Twilio's REST. Started for it, and told to it as
-//! settings.
+//! Dependencies of a sidecar: its stores, the sinks of accepted webhooks, the archive, Twilio's REST API. Starts them and
+//! creates the sidecar's settings for them.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -16,10 +16,10 @@ use crate::redis::Redis;
 use crate::stack::{Plan, SidecarPlan};
 use crate::webhook::{ACCOUNT, fresh_sid};
 
-/// Where the application behind Envoy gets what the sidecar delivers.
+/// Path at which the application behind Envoy receives the sidecar's deliveries.
 pub const DELIVERED: &str = "/delivered";
 
-/// Where Kafka and Redis Streams have it, by default.
+/// Default topics in Kafka and Redis Streams.
 pub const TOPICS: [&str; 2] = ["twilio.inbound.v1", "twilio.status.v1"];
 
 /// A sink of accepted webhooks.
@@ -34,7 +34,7 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// What it is called in the sinks file.
+    /// Returns its name in the sinks file.
     pub fn name(self) -> &'static str {
         match self {
             Sink::App => "app",
@@ -44,7 +44,7 @@ impl Sink {
     }
 }
 
-/// Those of one sidecar.
+/// The dependencies of one sidecar.
 #[derive(Default)]
 pub struct Dependencies {
     redis: Option<Redis>,
@@ -55,14 +55,14 @@ pub struct Dependencies {
 }
 
 impl Dependencies {
-    /// Starts what the plan asks for.
+    /// Starts the dependencies of the plan.
     pub async fn start(plan: &Plan, folder: &Path) -> Result<Self> {
         let mut all = Self::default();
         if matches!(plan.sidecar, SidecarPlan::Redis | SidecarPlan::RedisPostgres) {
             all.redis = Some(Redis::start(folder).await?);
         }
         if matches!(plan.sidecar, SidecarPlan::Postgres | SidecarPlan::RedisPostgres) {
-            // Its user has to get there.
+            // PostgreSQL's user must be able to enter the folder.
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
             all.postgres = Some(Postgres::start(&folder.join("postgres")).await?);
         }
@@ -80,7 +80,7 @@ impl Dependencies {
         Ok(all)
     }
 
-    /// What the sidecar is told of them.
+    /// Returns the sidecar's settings for them.
     pub fn settings(
         &self,
         plan: &Plan,
@@ -127,40 +127,40 @@ impl Dependencies {
             Sink::Bus => format!("type = \"kafka\"\nbrokers = [\"{}\"]", self.kafka()?.address()),
             Sink::Live => format!("type = \"redis-stream\"\nurl = \"{}\"", self.redis()?.url()),
         };
-        // Back as soon as the other side is.
+        // Retry as soon as the other side is available.
         let name = sink.name();
         Ok(format!(
             "[[sink]]\nname = \"{name}\"\n{place}\ntimeout_ms = 4000\nlongest_pause_ms = 200\n"
         ))
     }
 
-    /// The Redis of the plan.
+    /// Returns the Redis of the plan.
     pub fn redis(&self) -> Result<&Redis> {
         self.redis.as_ref().context("this stack has no Redis")
     }
 
-    /// The PostgreSQL of the plan.
+    /// Returns the PostgreSQL of the plan.
     pub fn postgres(&self) -> Result<&Postgres> {
         self.postgres.as_ref().context("this stack has no PostgreSQL")
     }
 
-    /// The Kafka broker of the plan.
+    /// Returns the Kafka broker of the plan.
     pub fn kafka(&self) -> Result<&Broker> {
         self.kafka.as_ref().context("this stack has no Kafka")
     }
 
-    /// Where webhooks are archived.
+    /// Returns the server of the archive.
     pub fn objects(&self) -> Result<&ObjectStore> {
         self.objects.as_ref().context("this stack has no object store")
     }
 
-    /// Twilio's REST.
+    /// Returns the server that stands for Twilio's REST API.
     pub fn twilio(&self) -> Result<&Recorder> {
         self.twilio.as_ref().context("this stack has no Twilio")
     }
 }
 
-/// Twilio takes every message on.
+/// Accepts every message, as Twilio does.
 fn queued(_: &[u8]) -> Answer {
     let sid = fresh_sid("SM");
     let body = format!("{{\"sid\":\"{sid}\",\"status\":\"queued\"}}");

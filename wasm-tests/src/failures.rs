@@ -1,6 +1,6 @@
-//! What happens while a part is away: the failure table of docs/FAILURE-MODES.md, as data. Each cell is a value with a
-//! sentence, which the document has, and a meaning, which a scenario asserts on the real parts (`tests/e2e/failures.rs`). So
-//! neither can say what the other does not. Here are the words; what stands where is in [`table`].
+//! The failure table of docs/FAILURE-MODES.md as data: the behaviour while a part is unavailable. Each cell is a value with
+//! a sentence, which the document contains, and a meaning, which a scenario asserts on the real parts
+//! (`tests/e2e/failures.rs`). So document and test cannot differ. This module has the types, [`table`] the cells.
 
 pub mod table;
 
@@ -12,41 +12,41 @@ use crate::dependencies::Sink;
 use crate::stack::SidecarPlan;
 use crate::webhook::Form;
 
-/// What kind of webhook.
+/// Kind of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// A message that is no opt-out.
+    /// A message that is not an opt-out.
     Message,
-    /// A message that says STOP: it counts, whatever becomes of it.
+    /// A message that says STOP. It is in effect regardless of its delivery.
     Stop,
     /// A status callback.
     Status,
-    /// Signed, and neither of these.
+    /// Signed, but neither a message nor a status.
     Other,
 }
 
-/// What the route does without a verdict.
+/// Policy of the route for a missing verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// `on_unavailable: forward`
+    /// `on_unavailable: forward`.
     Forward,
-    /// `on_unavailable: reject`
+    /// `on_unavailable: reject`.
     Reject,
 }
 
 /// One kind of webhook on a route of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// What it is.
+    /// Its class.
     pub class: Class,
-    /// Who delivers it.
+    /// The component that delivers it.
     pub delivery: Delivery,
-    /// What the route does without a verdict.
+    /// Policy of the route for a missing verdict.
     pub policy: Policy,
 }
 
 impl Kind {
-    /// All there are. Other webhooks are claimed by nobody, so that they know neither `accept` nor a policy.
+    /// Returns every kind. Webhooks of class other are never claimed, so they have neither `accept` nor a policy.
     pub fn all() -> Vec<Kind> {
         let mut all = Vec::new();
         for class in [Class::Message, Class::Stop, Class::Status] {
@@ -61,7 +61,7 @@ impl Kind {
         all
     }
 
-    /// As the filter's configuration calls its class.
+    /// Returns the name of the class in the filter's configuration.
     pub fn class(self) -> &'static str {
         match self.class {
             Class::Message | Class::Stop => "inbound",
@@ -70,14 +70,14 @@ impl Kind {
         }
     }
 
-    /// The path of its route.
+    /// Returns the path of its route.
     pub fn path(self) -> String {
         let delivery = if self.delivery == Delivery::Accept { "accept" } else { "forward" };
         let policy = if self.policy == Policy::Reject { "reject" } else { "forward" };
         format!("/app/{}/{delivery}/{policy}", self.class())
     }
 
-    /// A webhook of this kind.
+    /// Returns a webhook of this kind.
     pub fn form(self) -> Form {
         let form = match self.class {
             Class::Message => Form::inbound("hello"),
@@ -88,7 +88,7 @@ impl Kind {
         form.to(&self.path())
     }
 
-    /// What a test of it is called.
+    /// Returns the name of its test.
     pub fn name(self) -> String {
         let class = self.class.word();
         match self.class {
@@ -125,16 +125,16 @@ fn delivery_word(delivery: Delivery) -> &'static str {
     }
 }
 
-/// What Twilio is told.
+/// Answer that Twilio receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// What the application says.
+    /// The answer of the application.
     Answer,
-    /// At once, that there is nothing to say.
+    /// An immediate answer without content.
     Thanks,
-    /// That nobody could say whether it is new.
+    /// A refusal, because there is no verdict.
     Refusal,
-    /// That nobody is there.
+    /// An error, because the application is unavailable.
     NobodyThere,
 }
 
@@ -149,16 +149,16 @@ impl Told {
     }
 }
 
-/// What the application gets meanwhile.
+/// What the application receives during the outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gets {
-    /// The webhook, of which it is known that it is new.
+    /// The webhook, marked as new.
     First,
-    /// The webhook, of which nobody knows.
+    /// The webhook, marked as unknown.
     Unknown,
     /// The event, from the sidecar.
     Event,
-    /// Not a byte.
+    /// Nothing, not a byte.
     Nothing,
 }
 
@@ -173,26 +173,26 @@ impl Gets {
     }
 }
 
-/// What is kept of it meanwhile, and where.
+/// Place where the webhook is stored during the outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// In the ledger, as taken by the application.
+    /// In the ledger, as accepted by the application.
     Taken,
     /// In the ledger, as refused by it.
     Refused,
-    /// In the ledger, with what this sink is owed of it; every other sink has it.
+    /// In the ledger, with a pending delivery to this sink; every other sink has it.
     Owed(Sink),
     /// In the ledger, and every sink has it.
     Delivered,
-    /// In the ledger, as taken by the application, and queued for the archive.
+    /// In the ledger, as accepted by the application, and queued for the archive.
     TakenUnarchived,
     /// In the ledger, every sink has it, and queued for the archive.
     DeliveredUnarchived,
-    /// In the filter's memory: how it ended, and its form.
+    /// In the filter's memory: its outcome and its form.
     Outcome,
-    /// In the sidecar's spool, until the database takes it.
+    /// In the sidecar's spool, until the database accepts it.
     Spooled,
-    /// Nowhere: it is proven and forwarded, and nobody has to remember it.
+    /// Nowhere: it is proven and forwarded, and never stored.
     Nowhere,
 }
 
@@ -220,16 +220,16 @@ fn sink_word(sink: Sink) -> &'static str {
     }
 }
 
-/// What becomes of it when the part is back.
+/// Result when the part is available again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heals {
-    /// All is well already: a copy is a duplicate.
+    /// Nothing changes: a copy is a duplicate.
     Known,
-    /// The application had it, and the ledger is told: a copy is a duplicate.
+    /// The application had it, and the ledger learns so: a copy is a duplicate.
     Taken,
-    /// The ledger is told that nobody took it: a copy is delivered by whoever delivers.
+    /// The ledger learns that it was not accepted: a copy is delivered by the component that delivers.
     Again,
-    /// Who was owed it gets it, once; a copy is a duplicate.
+    /// The recipients of pending deliveries receive it, once; a copy is a duplicate.
     Delivered,
     /// It is archived; a copy is a duplicate.
     Archived,
@@ -250,7 +250,7 @@ impl Heals {
     }
 }
 
-/// Whose metric.
+/// Process that exports a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Teller {
     /// Envoy, with the filter in it.
@@ -259,45 +259,45 @@ pub enum Teller {
     Sidecar,
 }
 
-/// A series that shows it.
+/// A metric series that shows the outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal {
-    /// Who tells it.
+    /// The process that exports it.
     pub teller: Teller,
     /// Its name and labels, as Prometheus has them.
     pub series: &'static str,
-    /// What it does.
+    /// Its expected behaviour.
     pub does: Does,
 }
 
-/// What a series does.
+/// Expected behaviour of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Does {
-    /// It is a counter, and this webhook adds to it.
+    /// It is a counter, and this webhook increments it.
     Rises,
-    /// It is more than nothing as long as the part is away.
+    /// It is above 0 while the part is unavailable.
     Positive,
-    /// It is 1 as long as the part is away, and 0 before and after.
+    /// It is 1 while the part is unavailable, and 0 before and after.
     IsOne,
 }
 
 impl Signal {
-    /// A counter of Envoy's.
+    /// Creates a counter of Envoy.
     pub const fn envoy(series: &'static str) -> Self {
         Self { teller: Teller::Envoy, series, does: Does::Rises }
     }
 
-    /// A counter of the sidecar's.
+    /// Creates a counter of the sidecar.
     pub const fn sidecar(series: &'static str) -> Self {
         Self { teller: Teller::Sidecar, series, does: Does::Rises }
     }
 
-    /// A gauge of the sidecar's that is 1.
+    /// Creates a gauge of the sidecar that is 1.
     pub const fn state(series: &'static str) -> Self {
         Self { teller: Teller::Sidecar, series, does: Does::IsOne }
     }
 
-    /// A gauge of the sidecar's that is not 0.
+    /// Creates a gauge of the sidecar that is not 0.
     pub const fn amount(series: &'static str) -> Self {
         Self { teller: Teller::Sidecar, series, does: Does::Positive }
     }
@@ -317,24 +317,24 @@ impl Signal {
     }
 }
 
-/// One line: the kinds of webhooks it is about, and what is true of each of them.
+/// One row of the table: kinds of webhooks, and the behaviour of each of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// What they are.
+    /// Classes of the webhooks.
     pub classes: &'static [Class],
-    /// Who delivers them.
+    /// The component that delivers them.
     pub delivery: Delivery,
-    /// What their routes do without a verdict.
+    /// Policies of their routes for a missing verdict.
     pub policies: &'static [Policy],
-    /// What Twilio is told.
+    /// Answer that Twilio receives.
     pub told: Told,
-    /// What the application gets.
+    /// What the application receives.
     pub gets: Gets,
-    /// What is kept.
+    /// Place where the webhook is stored.
     pub kept: Kept,
-    /// Who sees it.
+    /// Metrics that show it.
     pub seen: &'static [Signal],
-    /// How it heals.
+    /// Result when the part is available again.
     pub heals: Heals,
 }
 
@@ -368,14 +368,14 @@ impl Row {
     }
 }
 
-/// What becomes of a message that is to be sent (`POST /v1/messages`).
+/// Behaviour for an outbound message (`POST /v1/messages`).
 #[derive(Debug, Clone, Copy)]
 pub struct Sending {
-    /// What who asks for it is told: a status, or none because nobody answers.
+    /// Status that the caller receives; none if there is no answer.
     pub told: Option<u16>,
-    /// Whether Twilio gets it meanwhile.
+    /// Whether Twilio receives the message during the outage.
     pub sent: bool,
-    /// Who sees it.
+    /// Metrics that show it.
     pub seen: &'static [Signal],
 }
 
@@ -397,10 +397,10 @@ impl Sending {
     }
 }
 
-/// What can be away.
+/// Part that can be unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Nothing is.
+    /// Every part is available.
     Nothing,
     /// The backend, which is a sink as well.
     Application,
@@ -414,14 +414,14 @@ pub enum Part {
     Sqlite,
     /// Kafka.
     Kafka,
-    /// Where webhooks are archived.
+    /// The archive of webhooks.
     ObjectStore,
-    /// Twilio's REST.
+    /// Twilio's REST API.
     Twilio,
 }
 
 impl Part {
-    /// What people call it.
+    /// Returns the display name.
     pub fn name(self) -> &'static str {
         match self {
             Part::Nothing => "nothing",
@@ -437,33 +437,33 @@ impl Part {
     }
 }
 
-/// A part that is away.
+/// Unavailability of one part.
 #[derive(Debug)]
 pub struct Outage {
-    /// Which.
+    /// The unavailable part.
     pub part: Part,
-    /// What its table is called.
+    /// Title of its table.
     pub title: &'static str,
-    /// What is to be known beside the table.
+    /// Text beside the table.
     pub note: &'static str,
-    /// On which stores it is shown.
+    /// Stores on which the scenarios run.
     pub stores: &'static [SidecarPlan],
-    /// Where accepted webhooks go.
+    /// Sinks of accepted webhooks.
     pub sinks: &'static [Sink],
-    /// Every kind of webhook is in one row.
+    /// Rows of the table; every kind of webhook is in exactly one.
     pub rows: &'static [Row],
-    /// Messages that are to be sent.
+    /// Behaviour for outbound messages.
     pub sending: Sending,
 }
 
 impl Outage {
-    /// What is true of a kind of webhook.
+    /// Returns the row of a kind of webhook.
     pub fn row(&self, kind: Kind) -> Option<&Row> {
         self.rows.iter().find(|row| row.covers(kind))
     }
 }
 
-/// All of it, as Markdown.
+/// Returns all tables as Markdown.
 pub fn reference() -> String {
     let mut text = String::new();
     for Outage { title, note, rows, .. } in table::OUTAGES {

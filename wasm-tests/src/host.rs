@@ -1,14 +1,14 @@
-//! A proxy-wasm host of our own, in the image of Envoy: for what the real one cannot be made to do at a given moment,
-//! such as a reply that comes a millisecond after its stream has gone, and for thousands of absurd histories.
+//! A proxy-wasm host that imitates Envoy. It is used for situations that the real Envoy cannot be forced into at a given
+//! moment, such as a reply that comes a millisecond after its stream has ended, and for thousands of unusual histories.
 //!
-//! It behaves as Envoy 1.36 to 1.40 were seen to behave, with `allow_on_headers_stop_iteration` on: header maps are
-//! null once a message was let go, a paused body is reported cumulatively, Continue from a body lets the held headers go,
-//! a request with trailers never says that its body has ended, callouts belong to the root context and outlive the
-//! stream, a reply may have no headers at all, on_log comes before on_done. A filter that does what Envoy punishes gets
-//! the status Envoy gives, at which the SDK panics; what makes Envoy crash or hang is an [`Proxy::offences`].
+//! It behaves as observed with Envoy 1.36 to 1.40, with `allow_on_headers_stop_iteration` on: header maps are null after a
+//! message was forwarded, a paused body is reported cumulatively, Continue from a body releases the held headers, a request
+//! with trailers never reports that its body has ended, callouts belong to the root context and outlive the stream, a reply
+//! may have no headers at all, on_log comes before on_done. A filter that violates the rules gets the status that Envoy
+//! gives, at which the SDK panics; behaviour that makes Envoy crash or hang is recorded in [`Proxy::offences`].
 //!
-//! [`stream`] is one stream, [`proxy`] what host calls act on, [`Host`] the order of callbacks, [`vm`] the compiled
-//! module. [`Host`] drives any [`Filter`], so the native build can stand in for the module.
+//! [`stream`] is one stream, [`proxy`] is the state that host calls act on, [`Host`] determines the order of callbacks, and
+//! [`vm`] is the compiled module. [`Host`] drives any [`Filter`], so the native build can replace the module.
 
 mod calls;
 mod filter;
@@ -35,28 +35,28 @@ pub struct Host<F> {
 }
 
 impl<F: Filter> Host<F> {
-    /// Takes a filter that has not been called yet.
+    /// Creates a host for a filter that has not been called yet.
     pub fn new(filter: F) -> Self {
         Self { filter, roots: Vec::new() }
     }
 
-    /// What host calls act on.
+    /// Returns the state that host calls act on.
     pub fn proxy(&mut self) -> &mut Proxy {
         self.filter.proxy()
     }
 
-    /// Bytes of memory the filter has taken.
+    /// Returns the memory that the filter uses, in bytes.
     pub fn memory_bytes(&mut self) -> Option<usize> {
         self.filter.memory_bytes()
     }
 
-    /// What the filter has used so far.
+    /// Returns the instructions and host calls that the filter has used so far.
     pub fn cost(&mut self) -> Option<Cost> {
         self.filter.cost()
     }
 
-    /// A plugin configuration arrives, at start or by a push: a root context is made for it, beside those there are.
-    /// Returns whether the filter took it; new streams are its only then.
+    /// Adds a plugin configuration, at the start or as a push: a new root context is created beside the existing ones.
+    /// Returns whether the filter accepted it; new streams belong to it then.
     pub fn configure(&mut self, json: &str) -> Result<bool> {
         let root = self.proxy().add_root(json.as_bytes());
         self.call(Callback::Create { context: root, root: 0 })?;
@@ -72,8 +72,8 @@ impl<F: Filter> Host<F> {
         Ok(taken)
     }
 
-    /// The oldest configuration is drained; its streams are over. Its root goes, with the callouts it owns, at once or,
-    /// if it asks to stay, when it says that it is done.
+    /// Drains the oldest configuration, whose streams have ended. Its root is removed, with the callouts it owns:
+    /// immediately, or, if it asks to stay, when it reports that it is done.
     pub fn retire(&mut self) -> Result<()> {
         ensure!(self.roots.len() > 1, "the only configuration is never drained");
         let root = self.roots.remove(0);
@@ -86,7 +86,7 @@ impl<F: Filter> Host<F> {
         }
     }
 
-    /// Envoy stops: whoever asks to stay goes all the same. Streams are over by then.
+    /// Stops Envoy: roots that ask to stay are removed all the same. Streams have ended by then.
     pub fn shut_down(&mut self) -> Result<()> {
         for root in std::mem::take(&mut self.roots) {
             self.call(Callback::Done { context: root })?;
@@ -103,7 +103,7 @@ impl<F: Filter> Host<F> {
         Ok(())
     }
 
-    /// A request begins. Returns the stream's number.
+    /// Starts a request. Returns the stream's number.
     pub fn request(&mut self, headers: Pairs, ends: bool) -> Result<u32> {
         let root = *self.roots.last().context("no configuration was taken")?;
         let stream = self.proxy().add_stream(root);
@@ -115,7 +115,7 @@ impl<F: Filter> Host<F> {
         Ok(stream)
     }
 
-    /// Part of a request's body.
+    /// Delivers a part of a request's body.
     pub fn request_body(&mut self, stream: u32, part: &[u8], ends: bool) -> Result<()> {
         if !self.stream(stream).takes_request() {
             return Ok(());
@@ -124,7 +124,7 @@ impl<F: Filter> Host<F> {
         self.pass_request(stream, Callback::RequestBody { stream, bytes, ends })
     }
 
-    /// A request's trailers, which end it.
+    /// Delivers a request's trailers, which end it.
     pub fn request_trailers(&mut self, stream: u32, trailers: Pairs) -> Result<()> {
         if !self.stream(stream).takes_request() {
             return Ok(());
@@ -134,7 +134,7 @@ impl<F: Filter> Host<F> {
         self.pass_request(stream, Callback::RequestTrailers { stream, count })
     }
 
-    /// A request so broken that the connection manager refuses it: the filter hears of it when it is logged.
+    /// Starts a request that the connection manager refuses as malformed: the filter only sees it when it is logged.
     pub fn broken_request(&mut self) -> Result<u32> {
         let root = *self.roots.last().context("no configuration was taken")?;
         let stream = self.proxy().add_stream(root);
@@ -143,7 +143,7 @@ impl<F: Filter> Host<F> {
         Ok(stream)
     }
 
-    /// The backend's response begins. Only a backend that has the request can answer it.
+    /// Starts the backend's response. Only a backend that has the request can answer it.
     pub fn response(&mut self, stream: u32, headers: Pairs, ends: bool) -> Result<()> {
         if !self.stream(stream).takes_response() {
             return Ok(());
@@ -151,7 +151,7 @@ impl<F: Filter> Host<F> {
         self.begin_response(stream, b"via_upstream", headers, ends)
     }
 
-    /// Part of the response's body.
+    /// Delivers a part of the response's body.
     pub fn response_body(&mut self, stream: u32, part: &[u8], ends: bool) -> Result<()> {
         if !self.stream(stream).continues_response() {
             return Ok(());
@@ -160,7 +160,7 @@ impl<F: Filter> Host<F> {
         self.pass_response(stream, Callback::ResponseBody { stream, bytes, ends })
     }
 
-    /// The response's trailers, which end it.
+    /// Delivers the response's trailers, which end it.
     pub fn response_trailers(&mut self, stream: u32, trailers: Pairs) -> Result<()> {
         if !self.stream(stream).continues_response() {
             return Ok(());
@@ -170,7 +170,7 @@ impl<F: Filter> Host<F> {
         self.pass_response(stream, Callback::ResponseTrailers { stream, count })
     }
 
-    /// Envoy answers by itself: a timeout, a reset upstream, a limit. `details` are `response.code_details`.
+    /// Answers by Envoy itself: a timeout, a reset upstream, a limit. `details` are `response.code_details`.
     pub fn own_response(&mut self, stream: u32, status: u16, details: &str) -> Result<()> {
         if !self.stream(stream).takes_own_response() {
             return Ok(());
@@ -184,8 +184,8 @@ impl<F: Filter> Host<F> {
         self.response_body(stream, details.as_bytes(), true)
     }
 
-    /// The backend's connection breaks: before its response Envoy answers instead, in the middle of it the client's
-    /// stream breaks too.
+    /// Breaks the backend's connection. Before its response Envoy answers instead; during its response the client's stream
+    /// breaks too.
     pub fn reset_by_backend(&mut self, stream: u32) -> Result<()> {
         if self.stream(stream).takes_response() {
             let details = "upstream_reset_before_response_started{connection_termination}";
@@ -197,7 +197,7 @@ impl<F: Filter> Host<F> {
         }
     }
 
-    /// The client goes away.
+    /// Disconnects the client.
     pub fn client_gone(&mut self, stream: u32) -> Result<()> {
         match self.stream(stream).is_over() {
             true => Ok(()),
@@ -205,7 +205,7 @@ impl<F: Filter> Host<F> {
         }
     }
 
-    /// A reply to a callout. False if it comes too late: its root is gone, or Envoy has given up waiting.
+    /// Delivers a reply to a callout. Returns false if it is too late: its root was removed, or the callout has timed out.
     pub fn reply(&mut self, token: u32, reply: Reply) -> Result<bool> {
         let Some(callout) = self.proxy().take_callout(token) else { return Ok(false) };
         let (headers, bytes) = (reply.headers.len(), reply.body.len());
@@ -223,12 +223,12 @@ impl<F: Filter> Host<F> {
         Ok(())
     }
 
-    /// When something happens by itself next: a tick, or a callout that has taken too long.
+    /// Returns the time of the next timer: a tick, or the timeout of a callout.
     pub fn next_ms(&mut self) -> Option<u64> {
         self.proxy().next_ms()
     }
 
-    /// Turns the clock to `now_ms` and does what is due.
+    /// Sets the clock to `now_ms` and runs the timers that are due.
     pub fn turn_to(&mut self, now_ms: u64) -> Result<()> {
         self.proxy().set_clock(now_ms);
         while let Some(token) = self.proxy().overdue_callout() {
@@ -253,7 +253,7 @@ impl<F: Filter> Host<F> {
         Ok(answer)
     }
 
-    /// Without what the host does after a callback.
+    /// Calls the filter without the work that the host does after a callback.
     fn call_only(&mut self, callback: Callback) -> Result<u32> {
         self.proxy().focus(callback.context());
         let answer = self.filter.call(callback).with_context(|| format!("{callback:?}"));
@@ -262,7 +262,7 @@ impl<F: Filter> Host<F> {
 
     fn pass_request(&mut self, stream: u32, callback: Callback) -> Result<()> {
         let action = action(self.call_only(callback)?);
-        // A stream that is answered is decoded no further, whatever the filter says.
+        // A stream that is answered is not decoded further, whatever the filter returns.
         if !self.proxy().is_answering(stream) {
             self.let_go(stream, action, |it| &mut it.request);
         }
@@ -314,7 +314,7 @@ impl<F: Filter> Host<F> {
         Ok(())
     }
 
-    /// What the filter asked for during a callback happens after it.
+    /// Carries out what the filter requested during a callback, after that callback.
     fn do_deferred(&mut self) -> Result<()> {
         while let Some((id, deferred)) = self.proxy().next_deferred() {
             if self.stream(id).is_ending() {

@@ -1,10 +1,10 @@
-//! HTTP/1.1 as bytes on a wire, for both ends of the proxy: what was sent is kept exactly (case, order, repeats,
-//! bytes that are no text), and nothing is made valid on the way. Reads one message; decides nothing about it.
+//! HTTP/1.1 messages as bytes, for both ends of the proxy. What was sent is stored exactly (case, order, repeats, bytes that
+//! are no text), and nothing is corrected. Reads one message; decides nothing about it.
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Start line and header lines, as they came.
+/// Start line and header lines, as they were sent.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
     /// `POST /twilio/inbound HTTP/1.1` or `HTTP/1.1 200 OK`.
@@ -14,13 +14,13 @@ pub struct Head {
 }
 
 impl Head {
-    /// Every value sent under `name`, whatever its case.
+    /// Returns every value sent under `name`, in any letter case.
     pub fn all(&self, name: &str) -> Vec<&[u8]> {
         let same = self.lines.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name));
         same.map(|(_, value)| value.as_slice()).collect()
     }
 
-    /// The only value sent under `name`; none if there is none, or if there are several.
+    /// Returns the only value sent under `name`; `None` if there is none, or if there are several.
     pub fn one(&self, name: &str) -> Option<String> {
         match self.all(name).as_slice() {
             [value] => Some(String::from_utf8_lossy(value).into_owned()),
@@ -28,7 +28,7 @@ impl Head {
         }
     }
 
-    /// The `n`th word of the start line, from 0.
+    /// Returns the `n`th word of the start line, from 0.
     pub fn word(&self, n: usize) -> &str {
         self.start_line.split(' ').nth(n).unwrap_or_default()
     }
@@ -60,7 +60,7 @@ pub struct Body {
     pub trailers: Vec<(String, Vec<u8>)>,
 }
 
-/// What was read from a connection and not yet consumed.
+/// Bytes that were read from a connection and not yet consumed.
 #[derive(Default)]
 pub struct Reader {
     buffer: Vec<u8>,
@@ -128,7 +128,7 @@ impl Reader {
         Ok(body)
     }
 
-    /// Everything through the next `end`; none at a clean end of the connection.
+    /// Takes everything through the next `end`; `None` at a clean end of the connection.
     async fn take_through(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),

@@ -1,5 +1,5 @@
-//! Clients over HTTP/2, as free to misbehave as those over HTTP/1.1: odd frames, trailers, streams that are taken back.
-//! All streams of a connection are served by one worker of Envoy.
+//! HTTP/2 clients that can misbehave like those over HTTP/1.1: odd frames, trailers, streams that are reset. One worker of
+//! Envoy serves all streams of a connection.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ use crate::process::bounded;
 use crate::recorder::CASE;
 use crate::webhook::Request;
 
-/// What an HTTP/2 client does with the body.
+/// Framing of the body by an HTTP/2 client.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Framing<'a> {
     /// Bytes per DATA frame; 0 for the whole body in one.
@@ -34,13 +34,13 @@ pub struct Connection {
     driving: JoinHandle<Result<(), h2::Error>>,
 }
 
-/// One request on it, and the answer to come. Dropped before that has come, it is taken back (RST_STREAM).
+/// One request, and its future answer. If it is dropped before the answer, the stream is reset (RST_STREAM).
 pub struct Stream {
     upload: Upload,
     answer: ResponseFuture,
 }
 
-/// An answer that has begun to come.
+/// An answer that has begun to arrive.
 pub struct Begun {
     /// Status code.
     pub status: u16,
@@ -71,7 +71,7 @@ impl Connection {
         Ok(stream)
     }
 
-    /// Sends the head of a request; a body is to follow, unless there is none.
+    /// Sends the head of a request; a body must follow, unless there is none.
     pub fn start(&mut self, request: &Request, framing: Framing<'_>) -> Result<Stream> {
         let mut head = http::Request::builder()
             .method(request.method.as_str())
@@ -89,12 +89,12 @@ impl Connection {
         Ok(Stream { upload: Upload(upload), answer })
     }
 
-    /// Closes the connection, whatever is still under way on it.
+    /// Closes the connection, with everything in progress on it.
     pub fn cut(self) {
         self.driving.abort();
     }
 
-    /// No more requests: ends when all of its streams have ended and everything is written.
+    /// Sends no more requests. Returns when all of its streams have ended and everything is written.
     pub async fn finish(self) -> Result<()> {
         let Self { client, driving } = self;
         drop(client);
@@ -113,14 +113,14 @@ impl Stream {
         begun(self.answer).await
     }
 
-    /// Takes the request back (RST_STREAM).
+    /// Resets the request's stream (RST_STREAM).
     pub fn reset(mut self) {
         self.upload.0.send_reset(Reason::CANCEL);
     }
 }
 
 impl Begun {
-    /// Waits for the rest. What is reset in the middle is what came until then.
+    /// Waits for the rest. If the stream is reset in between, the result is the part received until then.
     pub async fn whole(mut self) -> Result<Response> {
         bounded("the rest of an answer over HTTP/2", async {
             let mut body = Vec::new();
@@ -186,7 +186,7 @@ pub async fn send_h2(
     response
 }
 
-/// Sends the head of a request over HTTP/2 and the first `bytes` of its body, then takes it back (RST_STREAM).
+/// Sends the head of a request over HTTP/2 and the first `bytes` of its body, then resets the stream (RST_STREAM).
 pub async fn abandon_h2(address: SocketAddr, request: &Request, bytes: usize) -> Result<()> {
     let mut connection = Connection::open(address).await?;
     let mut stream = connection.start(request, Framing::default())?;

@@ -1,6 +1,6 @@
-//! What stands between our Kubernetes resources and Envoy: what istiod makes of an EnvoyFilter and Istio's agent of the
-//! filter's image, and what Envoy Gateway makes of an EnvoyPatchPolicy. Just enough of them that the configuration in those
-//! resources runs in a real Envoy as it is written; an operation that is not understood is an error.
+//! Model of the control planes between the Kubernetes resources and Envoy: what istiod makes of an EnvoyFilter, what Istio's
+//! agent makes of the filter's image, and what Envoy Gateway makes of an EnvoyPatchPolicy. It covers just enough that the
+//! configuration in those resources runs unchanged in a real Envoy; an unknown operation is an error.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::repository;
 
 const CONNECTION_MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0";
 
-/// Every resource of the YAML files in `folder`, a path from the root of the repository; files in the order of their names.
+/// Returns every resource of the YAML files in `folder`, a path from the root of the repository, ordered by file name.
 pub fn resources(folder: &str) -> Result<Vec<Value>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(repository().join(folder)).with_context(|| folder.to_owned())? {
@@ -35,7 +35,7 @@ pub fn resources(folder: &str) -> Result<Vec<Value>> {
     Ok(resources)
 }
 
-/// What the published schemas and types say of these resources; empty: nothing.
+/// Returns the problems that the published schemas and types find in these resources; empty if there are none.
 pub fn judged(resources: &[Value]) -> Result<String> {
     let folder = std::env::var_os("TWILIO_EDGE_MANIFESTS")
         .map_or_else(|| repository().join(".tools/manifests"), PathBuf::from);
@@ -60,7 +60,7 @@ pub fn judged(resources: &[Value]) -> Result<String> {
     Ok(text)
 }
 
-/// The only resource of a kind.
+/// Returns the only resource of a kind.
 pub fn the<'a>(resources: &'a [Value], kind: &str) -> Result<&'a Value> {
     let mut found =
         resources.iter().filter(|resource| text(resource, "/kind").is_ok_and(|is| is == kind));
@@ -70,8 +70,8 @@ pub fn the<'a>(resources: &'a [Value], kind: &str) -> Result<&'a Value> {
     }
 }
 
-/// A gateway as the control planes make one, as far as it concerns the filter: a listener, a router, and a route of
-/// everything to the application.
+/// Returns a gateway as the control planes create one, as far as it concerns the filter: a listener, a router, and a route
+/// of everything to the application.
 pub fn gateway(edge: SocketAddr, admin: SocketAddr, application: SocketAddr) -> Value {
     let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
     let manager = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -104,7 +104,7 @@ pub fn gateway(edge: SocketAddr, admin: SocketAddr, application: SocketAddr) -> 
     })
 }
 
-/// A cluster of one endpoint, as control planes make them of Services.
+/// Returns a cluster of one endpoint, as control planes create them from Services.
 pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
     json!({
         "name": name,
@@ -116,8 +116,8 @@ pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
     })
 }
 
-/// What istiod does with an EnvoyFilter, and the gateway's agent with the extensions it names: ECDS, here from files in
-/// `folder`, with the image replaced by the file that was in it.
+/// Applies an EnvoyFilter as istiod does, and the extensions it names as the gateway's agent does: ECDS, here from files in
+/// `folder`, with the image replaced by the file that it contained.
 pub fn apply_envoy_filter(bootstrap: &mut Value, filter: &Value, folder: &Path) -> Result<()> {
     for patch in list(filter, "/spec/configPatches")? {
         let mut value = patch.pointer("/patch/value").context("no value")?.clone();
@@ -156,7 +156,7 @@ pub fn apply_envoy_filter(bootstrap: &mut Value, filter: &Value, folder: &Path) 
     Ok(())
 }
 
-/// What Envoy Gateway does with an EnvoyPatchPolicy: JSON patches of resources by their type.
+/// Applies an EnvoyPatchPolicy as Envoy Gateway does: JSON patches of resources by their type.
 pub fn apply_patch_policy(bootstrap: &mut Value, policy: &Value) -> Result<()> {
     for patch in list(policy, "/spec/jsonPatches")? {
         let (kind, path) = (text(patch, "/type")?, text(patch, "/operation/path")?);
@@ -179,19 +179,19 @@ pub fn apply_patch_policy(bootstrap: &mut Value, policy: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The filters of the gateway's listener, in their order.
+/// Returns the filters of the gateway's listener, in their order.
 pub fn filters(bootstrap: &mut Value) -> Result<&mut Vec<Value>> {
     let place = format!("{CONNECTION_MANAGER}/typed_config/http_filters");
     bootstrap.pointer_mut(&place).and_then(Value::as_array_mut).context(place)
 }
 
-/// The clusters of the gateway.
+/// Returns the clusters of the gateway.
 pub fn clusters(bootstrap: &mut Value) -> Result<&mut Vec<Value>> {
     let place = "/static_resources/clusters";
     bootstrap.pointer_mut(place).and_then(Value::as_array_mut).context(place)
 }
 
-/// As protobuf merges: what is single is replaced or merged, what is repeated is appended.
+/// Merges as protobuf does: single fields are replaced or merged, repeated ones are appended.
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {

@@ -1,5 +1,5 @@
-//! All parts together: the filter in Envoy, the sidecar behind it, the recording backend. Also the words scenarios
-//! are told in: sign, send, and nothing reached the backend.
+//! Stack of all parts: the filter in Envoy, the sidecar behind it, the recording backend. Also the operations of the
+//! scenarios: sign, send, and check that nothing reached the backend.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use crate::sidecar::{Sidecar, binary, write_accounts};
 use crate::signers::{Sdk, Signers};
 use crate::webhook::{ACCOUNT, Form, Request};
 
-/// What Twilio calls.
+/// Public origin that Twilio calls.
 pub const ORIGIN: &str = "https://hooks.example.com";
-/// What Twilio calls as well, on a port of its own.
+/// Second public origin, with a port.
 pub const ORIGIN_WITH_PORT: &str = "https://hooks.example.com:8443";
 /// The account's auth token.
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-/// The token the account is rotating to.
+/// The token to which the account is rotating.
 pub const NEXT_TOKEN: &str = "fedcba9876543210fedcba9876543210";
-/// A path that reaches the backend without being a webhook's.
+/// A path that reaches the backend and is not that of a webhook.
 pub const PASS_THROUGH: &str = "/app/orders";
 
-/// What the filter shows to the sidecar.
+/// Token with which the filter authenticates to the sidecar.
 pub const EDGE_TOKEN: &str = "the-token-between-filter-and-sidecar";
 
-/// What all stacks share.
+/// Resources that all stacks share.
 pub struct Bench {
     signers: Signers,
 }
@@ -50,10 +50,10 @@ impl Bench {
     }
 }
 
-/// Who answers the filter's claims.
+/// The process that answers the filter's claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SidecarPlan {
-    /// Nobody: the filter is configured without a sidecar.
+    /// None: the filter is configured without a sidecar.
     Absent,
     /// The real one on SQLite alone.
     Sqlite,
@@ -63,44 +63,44 @@ pub enum SidecarPlan {
     Postgres,
     /// The real one on Redis and PostgreSQL.
     RedisPostgres,
-    /// A [`Recorder`] that answers what the scenario scripts.
+    /// A [`Recorder`] with the answers that the scenario scripts.
     Scripted,
 }
 
-/// What a stack is made of, where it differs from the shipped configuration.
+/// Parts of a stack, and differences from the shipped configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// The shipped configuration it begins with, by its path from the root of the repository.
+    /// The shipped configuration to start from, by its path from the root of the repository.
     pub file: &'static str,
-    /// Who answers claims.
+    /// The process that answers claims.
     pub sidecar: SidecarPlan,
     /// Changes to Envoy's configuration and the filter's.
     pub adapt: fn(&mut EnvoyConfig) -> Result<()>,
-    /// Changes to the sidecar's, as variables.
+    /// Changes to the sidecar's configuration, as environment variables.
     pub settings: &'static [(&'static str, &'static str)],
-    /// Where accepted webhooks go.
+    /// Sinks of accepted webhooks.
     pub sinks: &'static [Sink],
-    /// What the sidecar's sinks file holds instead of `sinks`.
+    /// Contents of the sidecar's sinks file, instead of `sinks`.
     pub sinks_file: Option<&'static str>,
     /// Whether webhooks are archived.
     pub archives: bool,
     /// Whether messages can be sent.
     pub sends: bool,
-    /// What the sidecar's accounts file holds at first; none: it has no such file.
+    /// First contents of the sidecar's accounts file; `None` if it has no such file.
     pub accounts: Option<&'static str>,
-    /// The listener comes by LDS, so that another can be pushed.
+    /// Whether the listener comes by LDS, so that another can be pushed.
     pub pushed: bool,
-    /// The callback of the filter, by the name of its export, in which its VM is made to trap.
+    /// Callback of the filter, by the name of its export, in which its VM is made to trap.
     pub trap_in: Option<&'static str>,
 }
 
 impl Plan {
-    /// The shipped configuration.
+    /// Creates a plan with the shipped configuration.
     pub const fn new(sidecar: SidecarPlan) -> Self {
         Self::adapted(sidecar, |_| Ok(()))
     }
 
-    /// The shipped configuration with changes.
+    /// Creates a plan with the shipped configuration and changes.
     pub const fn adapted(sidecar: SidecarPlan, adapt: fn(&mut EnvoyConfig) -> Result<()>) -> Self {
         Self {
             file: "envoy/envoy.yaml",
@@ -118,14 +118,14 @@ impl Plan {
     }
 }
 
-/// How a webhook is signed.
+/// Way in which a webhook is signed.
 #[derive(Debug, Clone, Copy)]
 pub struct Signing<'a> {
-    /// By whom; by the two in turns if none is named.
+    /// SDK that signs; the two in turns if it is `None`.
     pub sdk: Option<Sdk>,
-    /// With which auth token.
+    /// Auth token for the signature.
     pub token: &'a str,
-    /// For which origin.
+    /// Origin of the signed URL.
     pub origin: &'a str,
 }
 
@@ -139,7 +139,7 @@ impl Default for Signing<'_> {
 pub struct Stack {
     /// The edge.
     pub envoy: Envoy,
-    /// What the application behind it sees.
+    /// Backend that records the requests of the application.
     pub backend: Recorder,
     sidecar: Option<Sidecar>,
     scripted: Option<Recorder>,
@@ -173,7 +173,7 @@ impl Stack {
         if !matches!(plan.sidecar, SidecarPlan::Absent | SidecarPlan::Scripted) {
             let ours = [
                 ("TWILIO_EDGE_TOKEN", EDGE_TOKEN),
-                // As the filter's timeout below: a busy machine is no outage.
+                // Like the filter's timeout below: a busy machine is no outage.
                 ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "4000"),
             ];
             let mut environment = pairs(&[&ours, plan.settings].concat());
@@ -192,7 +192,7 @@ impl Stack {
             json!({ "match": { "prefix": "/app/" }, "route": { "cluster": BACKEND_CLUSTER } }),
         );
         let plugin = config.plugin.as_object_mut().context("the filter's configuration")?;
-        // Scenarios send webhooks as GET too, which a route has to ask for.
+        // Scenarios also send webhooks as GET, which a route must enable.
         let routes = plugin.get_mut("routes").and_then(serde_json::Value::as_array_mut);
         for route in routes.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
             route.insert("methods".into(), json!(["GET", "POST"]));
@@ -202,7 +202,7 @@ impl Stack {
             _ if plan.sidecar == SidecarPlan::Absent => {
                 plugin.remove("sidecar");
             }
-            // Far above what it takes: an outage is what a scenario makes, not what a busy machine makes.
+            // Far above the usual duration: only scenarios cause outages, not a busy machine.
             Some(timeout) => *timeout = json!(5_000),
             None => ensure!(false, "the filter's configuration has no sidecar.timeout_ms"),
         }
@@ -214,12 +214,12 @@ impl Stack {
         Ok(Self { envoy, backend, sidecar, scripted, dependencies, plan, bench, version, folder })
     }
 
-    /// Another stack, on the same version of Envoy.
+    /// Starts another stack, on the same version of Envoy.
     pub async fn another(&self, plan: Plan) -> Result<Self> {
         Self::start(&self.bench, self.version, plan).await
     }
 
-    /// Another stack, on the same version of Envoy, with changes that a constant plan cannot hold.
+    /// Starts another stack, on the same version of Envoy, with changes that a constant plan cannot contain.
     pub async fn another_with(
         &self,
         plan: Plan,
@@ -228,27 +228,27 @@ impl Stack {
         Self::start_with(&self.bench, self.version, plan, adapt).await
     }
 
-    /// The real sidecar of the plan.
+    /// Returns the real sidecar of the plan.
     pub fn sidecar(&self) -> Result<&Sidecar> {
         self.sidecar.as_ref().context("this stack has no real sidecar")
     }
 
-    /// Which Envoy it runs on.
+    /// Returns the version of its Envoy.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The scripted sidecar of the plan.
+    /// Returns the scripted sidecar of the plan.
     pub fn scripted(&self) -> Result<&Recorder> {
         self.scripted.as_ref().context("this stack has no scripted sidecar")
     }
 
-    /// Where its accepted webhooks go.
+    /// Returns the sinks of its accepted webhooks.
     pub fn sinks(&self) -> &'static [Sink] {
         self.plan.sinks
     }
 
-    /// Where the sidecar keeps everything.
+    /// Returns the URL of the sidecar's database.
     pub fn database_url(&self) -> Result<String> {
         match self.dependencies.postgres() {
             Ok(postgres) => Ok(postgres.url()),
@@ -256,17 +256,17 @@ impl Stack {
         }
     }
 
-    /// What the sidecar depends on.
+    /// Returns the dependencies of the sidecar.
     pub fn dependencies(&self) -> &Dependencies {
         &self.dependencies
     }
 
-    /// The Redis of the plan.
+    /// Returns the Redis of the plan.
     pub fn redis(&self) -> Result<&Redis> {
         self.dependencies.redis()
     }
 
-    /// What the sidecar keeps.
+    /// Opens the sidecar's tables.
     pub async fn ledger(&self) -> Result<Ledger> {
         match self.dependencies.postgres() {
             Ok(postgres) => Ledger::ask(&postgres.url()).await,
@@ -285,12 +285,12 @@ impl Stack {
         Ok(created.get("token").and_then(|token| token.as_str()).context("no token")?.to_owned())
     }
 
-    /// A signed POST of `form`.
+    /// Creates a signed POST of `form`.
     pub async fn post(&self, form: &Form) -> Result<Request> {
         self.post_as(form, Signing::default()).await
     }
 
-    /// A POST of `form`, signed in a certain way.
+    /// Creates a POST of `form`, signed as given.
     pub async fn post_as(&self, form: &Form, signing: Signing<'_>) -> Result<Request> {
         let sdk = signing.sdk.unwrap_or_else(|| self.bench.signers.either());
         let url = format!("{}{}", signing.origin, form.target);
@@ -300,7 +300,7 @@ impl Stack {
             .header("X-Twilio-Signature", signed.signature))
     }
 
-    /// A GET with `form` in the query, signed in a certain way.
+    /// Creates a GET with `form` in the query, signed as given.
     pub async fn get_as(&self, form: &Form, signing: Signing<'_>) -> Result<Request> {
         let sdk = signing.sdk.unwrap_or_else(|| self.bench.signers.either());
         let target = format!("{}?{}", form.target, form.encoded());
@@ -309,7 +309,7 @@ impl Stack {
         Ok(Request::new("GET", &target, "").header("X-Twilio-Signature", signed.signature))
     }
 
-    /// A POST of JSON, whose hash is in the URL, signed in a certain way.
+    /// Creates a POST of JSON, whose hash is in the URL, signed as given.
     pub async fn json_as(&self, target: &str, body: &str, signing: Signing<'_>) -> Result<Request> {
         let sdk = signing.sdk.unwrap_or_else(|| self.bench.signers.either());
         let url = format!("{}{target}", signing.origin);
@@ -325,8 +325,8 @@ impl Stack {
         send(self.envoy.address(), request).await
     }
 
-    /// An error if anything of `request` ever arrived at the backend. A later request that does arrive bounds the time
-    /// in which it could have.
+    /// Fails if any part of `request` ever reached the backend. A later request that does arrive bounds the time in which it
+    /// could have.
     pub async fn nothing_reached(&self, request: &Request) -> Result<()> {
         let later = Request::new("GET", PASS_THROUGH, "");
         self.send(&later).await?;
@@ -336,19 +336,19 @@ impl Stack {
         Ok(())
     }
 
-    /// An error if the filter's VM ever trapped, or Envoy or the sidecar ended by itself.
+    /// Fails if the filter's VM ever trapped, or Envoy or the sidecar ended by itself.
     pub async fn judge(&self) -> Result<()> {
         if let Some(sidecar) = &self.sidecar {
             sidecar.check_alive().await?;
         }
-        // A VM that trapped is counted when the next request finds it so, on each worker.
+        // Envoy counts a VM that trapped at the next request to it, on each worker.
         for _ in 0..8 {
             self.send(&Request::new("GET", PASS_THROUGH, "")).await?;
         }
         self.envoy.check_no_trap().await
     }
 
-    /// The ends of all logs, for a failed scenario.
+    /// Returns the ends of all logs, for a failed scenario.
     pub fn logs(&self) -> String {
         let logs =
             ["envoy", "sidecar", "redis", "postgres/postgres", "broker", "objects"].map(|name| {
@@ -359,13 +359,13 @@ impl Stack {
     }
 }
 
-/// The HTTP connection manager in the shipped configuration.
+/// Returns the HTTP connection manager of the shipped configuration.
 pub fn connection_manager(config: &mut EnvoyConfig) -> Result<&mut Value> {
     let place = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
     config.bootstrap.pointer_mut(place).context(place)
 }
 
-/// The environment of Envoy.
+/// Returns the environment of Envoy.
 pub fn environment() -> Vec<(String, String)> {
     pairs(&[
         ("TWILIO_ACCOUNT_SID", ACCOUNT),

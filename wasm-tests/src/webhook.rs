@@ -1,18 +1,18 @@
-//! Webhooks the way Twilio makes them, before they are signed, and requests as they go on the wire, after. Between
-//! the two a scenario may change anything.
+//! Webhooks as Twilio creates them, before they are signed, and requests as they are sent, after that. A scenario may change
+//! anything between the two.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::recorder::CASE;
 
-/// Account of all webhooks, unless a scenario says otherwise.
+/// Account of all webhooks, unless a scenario sets another.
 pub const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
 /// Route of inbound messages.
 pub const INBOUND: &str = "/twilio/inbound";
 /// Route of status callbacks.
 pub const STATUS: &str = "/twilio/status";
-/// Route of everything else Twilio signs.
+/// Route of other requests that Twilio signs.
 pub const OTHER: &str = "/twilio/other";
 
 /// A webhook's parameters, in order, with repeats.
@@ -25,7 +25,7 @@ pub struct Form {
 }
 
 impl Form {
-    /// An inbound message from somebody who never wrote before.
+    /// Creates an inbound message from a new contact.
     pub fn inbound(body: &str) -> Self {
         let sid = fresh_sid("SM");
         let params = [
@@ -52,7 +52,7 @@ impl Form {
         Self { target: INBOUND.to_owned(), params: params.to_vec() }
     }
 
-    /// A status callback of a message never heard of before.
+    /// Creates a status callback of a new message.
     pub fn status(status: &str) -> Self {
         let sid = fresh_sid("SM");
         let params = [
@@ -69,7 +69,7 @@ impl Form {
         Self { target: STATUS.to_owned(), params: params.to_vec() }
     }
 
-    /// Something else Twilio signs: a finished call.
+    /// Creates another request that Twilio signs: a finished call.
     pub fn other() -> Self {
         let params = [
             ("CallSid", fresh_sid("CA").as_str()),
@@ -80,14 +80,14 @@ impl Form {
         Self { target: OTHER.to_owned(), params: params.to_vec() }
     }
 
-    /// Another path, or one with a query.
+    /// Sets another path, or one with a query.
     pub fn to(mut self, target: &str) -> Self {
         self.target = target.to_owned();
         self
     }
 
-    /// Replaces the value of `name`, or adds it at the end. A new `MessageSid` is one in every parameter that repeats it, and
-    /// so is a new `MessageStatus`.
+    /// Replaces the value of `name`, or adds it at the end. A new `MessageSid` or `MessageStatus` is set in every parameter
+    /// that repeats it.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         let copies: &[&str] = match name {
             "MessageSid" => &["SmsSid", "SmsMessageSid"],
@@ -111,19 +111,19 @@ impl Form {
         self
     }
 
-    /// Leaves `name` out.
+    /// Removes `name`.
     pub fn without(mut self, name: &str) -> Self {
         self.params.retain(|(have, _)| have != name);
         self
     }
 
-    /// The value of `name`; empty if it has none.
+    /// Returns the value of `name`; empty if it has none.
     pub fn get(&self, name: &str) -> &str {
         let found = self.params.iter().find(|(have, _)| have == name);
         found.map_or("", |(_, value)| value)
     }
 
-    /// `application/x-www-form-urlencoded`, as Twilio encodes it.
+    /// Returns `application/x-www-form-urlencoded`, as Twilio encodes it.
     pub fn encoded(&self) -> String {
         let pairs =
             self.params.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
@@ -134,20 +134,20 @@ impl Form {
 /// A request, ready to be written.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The word that tells it, and its retries, from all others at the backend.
+    /// Word that identifies the request and its retries at the backend.
     pub case: String,
     /// `POST`.
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Header lines in order; `host`, `x-case` and, unless there is one, `content-length` come on top.
+    /// Header lines in order; `host`, `x-case` and, unless there is one, `content-length` are added at the top.
     pub headers: Vec<(String, Vec<u8>)>,
     /// Body bytes.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// A request nobody signed.
+    /// Creates a request without a signature.
     pub fn new(method: &str, target: &str, body: impl Into<Vec<u8>>) -> Self {
         Self {
             case: fresh_case(),
@@ -170,13 +170,13 @@ impl Request {
         self
     }
 
-    /// The same request as somebody else's: not a retry.
+    /// Makes it a separate request: not a retry.
     pub fn as_new_case(mut self) -> Self {
         self.case = fresh_case();
         self
     }
 
-    /// Request line and header lines, without the empty line at the end and without any framing of a body.
+    /// Returns the request line and header lines, without the empty line at the end and without any framing of a body.
     pub fn head(&self) -> Vec<u8> {
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: hooks.example.com\r\n{CASE}: {}\r\n",
@@ -189,13 +189,13 @@ impl Request {
         head
     }
 
-    /// The whole request with a `content-length`.
+    /// Returns the whole request with a `content-length`.
     pub fn bytes(&self) -> Vec<u8> {
         let length = format!("Content-Length: {}\r\n\r\n", self.body.len());
         [self.head(), length.into_bytes(), self.body.clone()].concat()
     }
 
-    /// The whole request in chunks of `size`, with `trailers` (lines that end in CR LF) after the last.
+    /// Returns the whole request in chunks of `size`, with `trailers` (lines that end in CR LF) after the last.
     pub fn chunked(&self, size: usize, trailers: &[u8]) -> Vec<u8> {
         let mut bytes = [self.head(), b"Transfer-Encoding: chunked\r\n\r\n".to_vec()].concat();
         for chunk in self.body.chunks(size) {
@@ -205,13 +205,13 @@ impl Request {
     }
 }
 
-/// A SID of this kind that nobody ever used.
+/// Returns a SID of this kind that was never used.
 pub fn fresh_sid(kind: &str) -> String {
     let (run, count) = fresh();
     format!("{kind}{run:016x}{count:016x}")
 }
 
-/// A phone number in E.164 that never wrote to us.
+/// Returns a phone number in E.164 that was never used.
 pub fn fresh_phone() -> String {
     let (run, count) = fresh();
     format!("+1{:03}{:07}", 200 + run % 800, count)
@@ -222,7 +222,7 @@ fn fresh_case() -> String {
     format!("case-{run:x}-{count}")
 }
 
-/// Two numbers that no other call of any run on this machine gets.
+/// Returns two numbers that no other call of any run on this machine gets.
 fn fresh() -> (u64, u64) {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     static RUN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();

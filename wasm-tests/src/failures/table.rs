@@ -1,4 +1,4 @@
-//! What stands in the failure table.
+//! Contents of the failure table.
 
 use twilio_edge_contract::Delivery::{Accept, Forward};
 
@@ -12,7 +12,7 @@ const EITHER: &[Policy] = &[Policy::Forward, Policy::Reject];
 const FORWARDING: &[Policy] = &[Policy::Forward];
 const REJECTING: &[Policy] = &[Policy::Reject];
 
-/// As ever.
+/// Behaviour without an outage, forward delivery.
 const FORWARDED: Row = Row {
     classes: CLAIMED,
     delivery: Forward,
@@ -24,7 +24,7 @@ const FORWARDED: Row = Row {
     heals: Heals::Known,
 };
 
-/// As ever.
+/// Behaviour without an outage, accept delivery.
 const ACCEPTED: Row = Row {
     classes: CLAIMED,
     delivery: Accept,
@@ -36,7 +36,7 @@ const ACCEPTED: Row = Row {
     heals: Heals::Known,
 };
 
-/// Claimed by nobody, so that nothing but the application matters to it.
+/// Webhooks that are never claimed, so only the application affects them.
 const OTHERS: Row = Row {
     classes: &[Other],
     delivery: Forward,
@@ -59,7 +59,7 @@ const UNARCHIVED: &[Signal] = &[
     Signal::amount("twilio_edge_archive_failures_total"),
 ];
 
-/// Nobody says whether it is new, and its route says: forward.
+/// No verdict, and the policy of the route is forward.
 const UNDECIDED_FORWARDED: Row = Row {
     policies: FORWARDING,
     gets: Gets::Unknown,
@@ -69,7 +69,7 @@ const UNDECIDED_FORWARDED: Row = Row {
     ..FORWARDED
 };
 
-/// Nobody says whether it is new, and its route says: reject.
+/// No verdict, and the policy of the route is reject.
 const UNDECIDED_REJECTED: Row = Row {
     policies: REJECTING,
     told: Told::Refusal,
@@ -78,11 +78,11 @@ const UNDECIDED_REJECTED: Row = Row {
     ..UNDECIDED_FORWARDED
 };
 
-/// The sidecar says that it cannot take it, and its route says: forward.
+/// The sidecar answers that it cannot accept the webhook, and the policy of the route is forward.
 const UNACCEPTED_FORWARDED: Row =
     Row { delivery: Accept, seen: UNAVAILABLE, ..UNDECIDED_FORWARDED };
 
-/// The sidecar says that it cannot take it, and its route says: reject.
+/// The sidecar answers that it cannot accept the webhook, and the policy of the route is reject.
 const UNACCEPTED_REJECTED: Row = Row { delivery: Accept, seen: UNAVAILABLE, ..UNDECIDED_REJECTED };
 
 const SENT: Sending = Sending {
@@ -91,10 +91,10 @@ const SENT: Sending = Sending {
     seen: &[Signal::sidecar("twilio_edge_sends_total{outcome=\"sent\"}")],
 };
 
-/// Nobody can take it on.
+/// The message cannot be accepted.
 const UNTAKEN: Sending = Sending { told: Some(503), sent: false, seen: &[] };
 
-/// Every part that can be away; first that none is.
+/// Every part that can be unavailable; the first entry is the behaviour without an outage.
 pub const OUTAGES: &[Outage] = &[
     Outage {
         part: Part::Nothing,

@@ -6,7 +6,7 @@ use wasmtime::{Caller, Linker};
 use super::guest::{Guest, encode};
 use super::proxy::{Answer, BufferKind, MapKind, Proxy, Status};
 
-/// A pointer that leads nowhere is told apart from what Envoy refuses.
+/// Distinguishes an invalid pointer from a call that Envoy refuses.
 fn code(status: Result<Status>) -> u32 {
     status.unwrap_or(Status::InvalidMemoryAccess) as u32
 }

@@ -1,19 +1,19 @@
-//! A filter as the host sees it.
+//! Interface between the host and a filter.
 
 use anyhow::Result;
 
 use super::proxy::Proxy;
 
-/// What a callback returned.
+/// Result of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Let go what is here, and what was held.
+    /// Forward this part, and the held parts.
     Continue,
     /// Hold it.
     Pause,
 }
 
-/// What the host calls in a filter. Contexts are named by their number.
+/// Callbacks of a filter. Contexts are identified by their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names and arguments of the ABI")]
 pub enum Callback {
@@ -35,7 +35,7 @@ pub enum Callback {
 }
 
 impl Callback {
-    /// The context it is about, on which host calls act until the filter names another.
+    /// Returns the context of the callback, on which host calls act until the filter selects another.
     pub(super) fn context(self) -> u32 {
         match self {
             Callback::Create { context, .. }
@@ -59,20 +59,20 @@ impl Callback {
 
 /// A filter, compiled or native.
 pub trait Filter {
-    /// The host's side of it.
+    /// Returns the host's side of it.
     fn proxy(&mut self) -> &mut Proxy;
 
-    /// Calls it. Returns its answer, an error if it trapped.
+    /// Calls it. Returns its answer, or an error if it trapped.
     fn call(&mut self, callback: Callback) -> Result<u32>;
 
-    /// Bytes of memory it has taken from the machine; none if that cannot be told.
+    /// Returns the bytes of memory that it uses; `None` if that is unknown.
     fn memory_bytes(&mut self) -> Option<usize>;
 
-    /// What it has used so far; none if that cannot be told.
+    /// Returns its cost so far; `None` if that is unknown.
     fn cost(&mut self) -> Option<Cost>;
 }
 
-/// What a filter has used: no times, so any machine tells the same.
+/// Cost of a filter. It contains no times, so it is the same on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// Instructions of WebAssembly.

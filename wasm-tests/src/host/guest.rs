@@ -56,7 +56,7 @@ impl<'a> Guest<'a> {
         decode(&bytes).context("not an encoded map")
     }
 
-    /// Gives bytes to the guest, in memory it allocates for them. Nothing is a null pointer.
+    /// Copies bytes to the guest, into memory that it allocates for them. No bytes are a null pointer.
     fn give(&mut self, bytes: &[u8], to_pointer: u32, to_size: u32) -> Result<()> {
         let mut pointer = 0;
         if !bytes.is_empty() {
@@ -84,7 +84,7 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// Count, then all lengths, then all texts, each followed by a zero.
+/// Encodes a map: the count, then all lengths, then all texts, each followed by a zero.
 pub(super) fn encode(pairs: &Pairs) -> Vec<u8> {
     let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = number(pairs.len()).to_vec();
@@ -124,7 +124,7 @@ fn decode(bytes: &[u8]) -> Option<Pairs> {
     pairs.collect()
 }
 
-/// wasmtime's errors are no `std::error::Error`.
+/// Converts an error of wasmtime, which is not a `std::error::Error`.
 pub(super) fn told(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:?}")
 }

@@ -1,7 +1,7 @@
-//! What host calls act on: Envoy's side of one worker. The calls themselves are in [`abi`]; here is what they act on, and
-//! what [`super::Host`] does with it.
+//! Envoy's side of one worker: the state that host calls act on. The calls themselves are in [`abi`]; this module has the
+//! state, and the operations that [`super::Host`] needs.
 //!
-//! Knows no wasm: memory and encodings are the callers' business.
+//! Knows no wasm: the callers handle memory and encodings.
 
 mod abi;
 
@@ -12,15 +12,15 @@ use super::stream::{Moment, Stream};
 /// Header lines, names in lower case, pseudo headers first.
 pub type Pairs = Vec<(String, Vec<u8>)>;
 
-/// Most header lines and bytes a filter may hand over at once.
+/// Most header lines and bytes of one call of a filter.
 const MOST_PAIRS: usize = 1024;
 const MOST_PAIR_BYTES: usize = 1 << 20;
 /// Wall-clock time of the start.
 const START_MS: u64 = 1_790_000_000_000;
-/// Log lines kept.
+/// Most log lines that are stored.
 const MOST_LINES: usize = 10_000;
 
-/// The ABI's, by their numbers.
+/// Status codes of the ABI, with their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of the ABI")]
 pub enum Status {
@@ -33,10 +33,10 @@ pub enum Status {
     Unimplemented = 12,
 }
 
-/// What a call gives.
+/// Result of a host call.
 pub type Answer<T> = Result<T, Status>;
 
-/// The ABI's maps.
+/// Header maps of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of the ABI")]
 pub enum MapKind {
@@ -48,7 +48,7 @@ pub enum MapKind {
     CallResponseTrailers,
 }
 
-/// The ABI's buffers.
+/// Buffers of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of the ABI")]
 pub enum BufferKind {
@@ -58,21 +58,21 @@ pub enum BufferKind {
     PluginConfiguration,
 }
 
-/// What a callout finds at the other end.
+/// State of the cluster of a callout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cluster {
-    /// Somebody.
+    /// It has an endpoint.
     Up,
     /// No endpoint, or no more requests allowed: a callout fails at once.
     NoEndpoint,
 }
 
-/// A callout under way.
+/// A callout in flight.
 #[derive(Debug, Clone)]
 pub struct Callout {
     /// Its number.
     pub token: u32,
-    /// The context that owns it: a root, whoever asked.
+    /// The context that owns it: always a root.
     pub root: u32,
     /// Headers, pseudo headers included.
     pub headers: Pairs,
@@ -82,13 +82,13 @@ pub struct Callout {
 }
 
 impl Callout {
-    /// `:path`
+    /// Returns `:path`.
     pub fn path(&self) -> &[u8] {
         find(&self.headers, ":path").unwrap_or_default()
     }
 }
 
-/// A reply to a callout. Without headers it is one that broke off, or one that is too large for Envoy.
+/// Reply to a callout. A reply without headers broke off, or is too large for Envoy.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
     /// Headers, `:status` included.
@@ -98,7 +98,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// What Envoy says when it has no reply to give.
+    /// Creates the reply that Envoy gives when there is no other.
     pub fn made_by_envoy(status: u16, text: &str) -> Self {
         let headers = [
             (":status", status.to_string()),
@@ -112,7 +112,7 @@ impl Reply {
     }
 }
 
-/// What the filter asked for during a callback, to be done after it.
+/// Request of the filter during a callback, to be carried out after it.
 #[derive(Debug)]
 pub(super) enum Deferred {
     ResumeRequest,
@@ -140,7 +140,7 @@ struct Ticking {
     next_ms: u64,
 }
 
-/// Envoy, as far as a filter can reach it.
+/// The part of Envoy that a filter can reach.
 #[derive(Debug, Default)]
 pub struct Proxy {
     clock_ms: u64,
@@ -170,7 +170,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// `environment` is what the plugin may see of Envoy's.
+    /// Creates the state; `environment` contains the variables of Envoy that the plugin may see.
     pub fn new(environment: &[(&str, &str)], clusters: &[(&str, Cluster)]) -> Self {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Self {
@@ -180,69 +180,69 @@ impl Proxy {
         }
     }
 
-    /// Calls the filter has made.
+    /// Returns the number of calls that the filter has made.
     pub fn host_calls(&self) -> u64 {
         self.host_calls
     }
 
-    /// The filter makes another.
+    /// Counts another call.
     pub fn called(&mut self) -> &mut Self {
         self.host_calls += 1;
         self
     }
 
-    /// A stream, over or not; an empty one if there never was one of this number.
+    /// Returns a stream, ended or not; an empty one if the number was never used.
     pub fn stream(&mut self, stream: u32) -> &mut Stream {
         self.streams.entry(stream).or_default()
     }
 
-    /// All streams there were, by their numbers.
+    /// Returns all streams, including ended ones, by their numbers.
     pub fn streams(&self) -> &BTreeMap<u32, Stream> {
         &self.streams
     }
 
-    /// Callouts without a reply.
+    /// Returns the callouts without a reply.
     pub fn callouts(&self) -> impl Iterator<Item = &Callout> {
         self.callouts.values()
     }
 
-    /// The value of a counter, gauge, or the last of a histogram; none if it was not defined.
+    /// Returns the value of a counter or gauge, or the last of a histogram; `None` if it was not defined.
     pub fn metric(&self, name: &str) -> Option<u64> {
         self.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
     }
 
-    /// All metrics.
+    /// Returns all metrics.
     pub fn metrics(&self) -> impl Iterator<Item = (&str, u64)> {
         self.metrics.iter().map(|metric| (metric.name.as_str(), metric.value))
     }
 
-    /// All log lines.
+    /// Returns all log lines.
     pub fn log(&self) -> impl Iterator<Item = &str> {
         self.log.iter().map(|(_, line)| line.as_str())
     }
 
-    /// What would have made Envoy crash, hang or answer wrongly, although no call failed.
+    /// Returns the actions that would have made Envoy crash, hang or answer wrongly, although no call failed.
     pub fn offences(&self) -> &[String] {
         &self.offences
     }
 
-    /// The clock, in milliseconds since the start.
+    /// Returns the clock, in milliseconds since the start.
     pub fn clock_ms(&self) -> u64 {
         self.clock_ms
     }
 
-    /// The next in the order of things.
+    /// Returns the next moment, which orders events of the same time.
     pub fn moment(&mut self) -> Moment {
         self.order += 1;
         Moment { ms: self.clock_ms, order: self.order }
     }
 
-    /// `proxy_get_current_time_nanoseconds`, in milliseconds.
+    /// Returns the value of `proxy_get_current_time_nanoseconds`, in milliseconds.
     pub fn wall_clock_ms(&self) -> u64 {
         START_MS + self.clock_ms
     }
 
-    /// The same bytes in every run (Vigna's splitmix64).
+    /// Returns the next random byte. The bytes are the same in every run (Vigna's splitmix64).
     pub(super) fn random_byte(&mut self) -> u8 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -250,7 +250,7 @@ impl Proxy {
         (mixed >> 56) as u8
     }
 
-    /// What `environ_get` gives.
+    /// Returns the variables for `environ_get`.
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
     }
@@ -273,7 +273,7 @@ impl Proxy {
         self.contexts
     }
 
-    /// The configuration can be read during on_configure only.
+    /// Removes the configuration, which can be read during on_configure only.
     pub(super) fn configured(&mut self) {
         self.configuration = None;
     }

@@ -1,20 +1,20 @@
-//! One HTTP stream as Envoy's filter manager keeps it, with one filter in it: what was received, what the filter may see
-//! of it, and what was let go to the other side.
+//! One HTTP stream as in Envoy's filter manager, with one filter: the received parts, the parts that the filter may see, and
+//! the parts that were forwarded to the other side.
 
 use std::collections::BTreeMap;
 
 use super::proxy::Pairs;
 
-/// When something happened: the clock, and the order of what happened at the same time.
+/// Time of an event: the clock, and the order of events at the same time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     /// Milliseconds since the start.
     pub ms: u64,
-    /// Rises with everything that is let go.
+    /// Increases with everything that is forwarded.
     pub order: u64,
 }
 
-/// What was let go: what a backend got of a request, or a client of a response.
+/// Forwarded part of a message: what a backend received of a request, or a client of a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Passed {
     /// All headers.
@@ -23,16 +23,16 @@ pub struct Passed {
     pub body: Vec<u8>,
     /// Trailers.
     pub trailers: Pairs,
-    /// Nothing follows.
+    /// Whether the message is complete.
     pub ended: bool,
-    /// When the headers went.
+    /// Time at which the headers were forwarded.
     pub since: Moment,
-    /// When the end went.
+    /// Time at which the end was forwarded.
     pub until: Option<Moment>,
 }
 
 impl Passed {
-    /// The values of a header, joined.
+    /// Returns the values of a header, joined.
     pub fn header(&self, name: &str) -> Option<String> {
         let values = self.headers.iter().filter(|(have, _)| have == name);
         let values: Vec<_> =
@@ -40,7 +40,7 @@ impl Passed {
         (!values.is_empty()).then(|| values.join(", "))
     }
 
-    /// `:status`
+    /// Returns `:status`.
     pub fn status(&self) -> Option<u16> {
         self.header(":status")?.parse().ok()
     }
@@ -49,13 +49,14 @@ impl Passed {
 /// A message on its way through the filter.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    /// Received, not let go.
+    /// Received, but not forwarded.
     headers: Option<Pairs>,
     body: Vec<u8>,
     trailers: Option<Pairs>,
     ended: bool,
     held: bool,
-    /// Maps and buffers exist for the filter from a callback until the message is let go; after that they are null.
+    /// State of the maps and buffers. They exist for the filter from a callback until the message is forwarded, then are
+    /// null.
     shows: Shows,
     passed: Option<Passed>,
 }
@@ -74,7 +75,7 @@ impl Flow {
         self.ended |= ends;
     }
 
-    /// Returns what the filter is told of the size: everything that is held, not this part.
+    /// Returns the size that the filter receives: everything that is held, not this part.
     pub(super) fn offer_body(&mut self, part: &[u8], ends: bool) -> usize {
         self.body.extend_from_slice(part);
         self.shows.body = true;
@@ -88,7 +89,7 @@ impl Flow {
         self.ended = true;
     }
 
-    /// Everything that is here goes: headers first, however long they have waited.
+    /// Forwards everything that is held, the headers first.
     pub(super) fn pass(&mut self, moment: Moment) {
         self.held = false;
         self.hide();
@@ -133,19 +134,19 @@ impl Flow {
         self.trailers.as_mut().filter(|_| self.shows.trailers)
     }
 
-    /// What an access log is shown.
+    /// Returns the headers that an access log can read.
     fn logged_headers(&self) -> Option<Pairs> {
         let passed = self.passed.as_ref().map(|passed| &passed.headers);
         self.headers.as_ref().or(passed).cloned()
     }
 }
 
-/// How far a stream has come to its end.
+/// Progress of a stream towards its end.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum End {
     #[default]
     Open,
-    /// on_log: headers can be read once more, and nothing else be done.
+    /// on_log: headers can be read once more, but no other call has an effect.
     Logging,
     /// After on_log.
     Ending,
@@ -159,7 +160,7 @@ pub struct Stream {
     pub(super) request: Flow,
     pub(super) response: Flow,
     pub(super) log_headers: [Option<Pairs>; 2],
-    /// An answer is on its way: nothing more of the request is looked at.
+    /// An answer is on its way: the rest of the request is ignored.
     request_closed: bool,
     code_details: Option<Vec<u8>>,
     filter_state: BTreeMap<String, Vec<u8>>,
@@ -171,27 +172,27 @@ impl Stream {
         Self { root, ..Self::default() }
     }
 
-    /// What the backend got; none while it knows nothing of the request.
+    /// Returns what the backend received; `None` if it received nothing.
     pub fn to_backend(&self) -> Option<&Passed> {
         self.request.passed()
     }
 
-    /// What the client got.
+    /// Returns what the client received.
     pub fn to_client(&self) -> Option<&Passed> {
         self.response.passed()
     }
 
-    /// Filter state, by its name in access log formats.
+    /// Returns filter state, by its name in access log formats.
     pub fn filter_state(&self, name: &str) -> Option<String> {
         self.filter_state.get(name).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// Whether the client has sent everything.
+    /// Returns whether the client has sent the whole request.
     pub fn request_has_ended(&self) -> bool {
         self.request.ended
     }
 
-    /// Whether it is gone.
+    /// Returns whether the stream has ended.
     pub fn is_over(&self) -> bool {
         self.end == End::Over
     }
@@ -204,7 +205,7 @@ impl Stream {
         !self.is_ending() && !self.request_closed && !self.request.ended
     }
 
-    /// Whether a backend has it and has not answered.
+    /// Returns whether a backend has the request and has not answered.
     pub fn takes_response(&self) -> bool {
         self.takes_own_response() && self.request.passed.is_some()
     }

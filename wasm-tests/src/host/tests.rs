@@ -1,10 +1,10 @@
-//! The host punishes what Envoy punishes: without that, a filter that does these things would pass every scenario.
+//! Tests that the host rejects what Envoy rejects: otherwise a filter with such errors would pass every scenario.
 
 use anyhow::Result;
 
 use super::*;
 
-/// A filter that does one thing in each callback, and remembers what it was told.
+/// A filter that does one thing in each callback, and records its arguments.
 struct Scripted {
     proxy: Proxy,
     acts: fn(&mut Proxy, Callback) -> Action,

@@ -1,5 +1,5 @@
-//! The compiled filter in a VM. The module is compiled once per process; each [`Compiled`] is an instance with a memory of
-//! its own, as each of Envoy's workers has one.
+//! The compiled filter in a VM. The module is compiled once per process; each [`Compiled`] is an instance with its own
+//! memory, like that of each of Envoy's workers.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use super::proxy::Proxy;
 use super::{calls, wasi};
 use crate::repository;
 
-/// Instructions one callback may take: far more than any needs, and an end of a loop that has none.
+/// Most instructions of one callback: far more than any needs, so that an endless loop ends.
 const FUEL: u64 = 2_000_000_000;
 
 /// An instance of the compiled filter.
@@ -118,12 +118,12 @@ fn load() -> Result<InstancePre<Proxy>> {
     let module = Module::from_file(&engine, &path).map_err(told)?;
     let mut linker = Linker::new(&engine);
     calls::link(&mut linker).and_then(|()| wasi::link(&mut linker)).map_err(told)?;
-    // What the filter never calls is imported all the same; should it call one, that is a trap with a name.
+    // Imports that the filter never calls must be defined too; a call of one is a trap with its name.
     linker.define_unknown_imports_as_traps(&module).map_err(told)?;
     linker.instantiate_pre(&module).map_err(told)
 }
 
-/// Made for compiling the module once and running it for a few seconds.
+/// Returns a configuration that suits one compilation and a run of a few seconds.
 fn configuration() -> Config {
     let mut configuration = Config::new();
     configuration.consume_fuel(true);

@@ -1,5 +1,5 @@
-//! The few calls of WASI that Rust's standard library makes in a filter: environment, random bytes, standard output.
-//! Random bytes are the same in every run, so that what failed once fails again.
+//! The WASI calls that Rust's standard library makes in a filter: environment, random bytes, standard output. Random bytes
+//! are the same in every run, so that a failure is reproducible.
 
 use anyhow::Result;
 use wasmtime::{Caller, Linker};
@@ -8,10 +8,10 @@ use super::guest::Guest;
 use super::proxy::Proxy;
 
 const MODULE: &str = "wasi_snapshot_preview1";
-/// WASI's own numbers for its errors.
+/// Error numbers of WASI.
 const SUCCESS: u32 = 0;
 const FAULT: u32 = 21;
-/// Level of what is printed rather than logged.
+/// Log level of text that is printed instead of logged.
 const WARN: u32 = 3;
 
 pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {

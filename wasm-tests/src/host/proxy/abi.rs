@@ -1,5 +1,5 @@
-//! The host calls themselves. Every call answers with the status Envoy answers with; the SDK panics on most that are not
-//! Ok, and so traps.
+//! The host calls. Every call answers with the status that Envoy answers with; the SDK panics on most that are not Ok, and
+//! so traps.
 
 use std::collections::VecDeque;
 
@@ -27,7 +27,7 @@ impl Proxy {
         }
     }
 
-    /// `proxy_done`: refused to whom did not ask to stay.
+    /// `proxy_done`: refused for a root that did not ask to stay.
     pub fn done(&mut self) -> Answer<()> {
         let root = self.owner();
         if !self.staying.remove(&root) {
@@ -65,7 +65,7 @@ impl Proxy {
     fn map_mut(&mut self, kind: MapKind) -> Answer<&mut Pairs> {
         match kind {
             MapKind::CallResponseHeaders => {
-                // A reply that broke off has no map, rather than an empty one.
+                // A reply that broke off has no map, not an empty one.
                 let headers = self.reply.as_mut().map(|reply| &mut reply.headers);
                 headers.filter(|headers| !headers.is_empty())
             }
@@ -110,13 +110,13 @@ impl Proxy {
         Ok(())
     }
 
-    /// `proxy_replace_header_map_value`: one instead of all there are.
+    /// `proxy_replace_header_map_value`: one value instead of all existing ones.
     pub fn replace_map_value(&mut self, kind: MapKind, name: &str, value: &[u8]) -> Answer<()> {
         self.remove_map_value(kind, name)?;
         self.add_map_value(kind, name, value)
     }
 
-    /// `proxy_get_buffer_bytes`. No buffer is not found; what is asked for beyond its end is left out.
+    /// `proxy_get_buffer_bytes`. A missing buffer is NotFound; bytes beyond its end are left out.
     pub fn buffer(&mut self, kind: BufferKind, start: usize, most: usize) -> Answer<Vec<u8>> {
         let buffer = match kind {
             BufferKind::RequestBody => self.focused().and_then(|it| it.request.body()).cloned(),
@@ -129,7 +129,7 @@ impl Proxy {
         Ok(buffer.get(start..end).unwrap_or_default().to_vec())
     }
 
-    /// `proxy_set_buffer_bytes`: replaces part of a body. The content length is the filter's business.
+    /// `proxy_set_buffer_bytes`: replaces part of a body. The filter must set the content length.
     pub fn set_buffer(
         &mut self,
         kind: BufferKind,
@@ -149,7 +149,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// `proxy_get_property`. Only what the filter may rely on is there.
+    /// `proxy_get_property`. Provides only the properties on which the filter may rely.
     pub fn property(&mut self, path: &[&str]) -> Answer<Vec<u8>> {
         let stream = self.focused().ok_or(Status::NotFound)?;
         match path {
@@ -160,14 +160,14 @@ impl Proxy {
         }
     }
 
-    /// `proxy_set_property`: filter state of the stream; there is none without a stream.
+    /// `proxy_set_property`: filter state of the stream; NotFound without a stream.
     pub fn set_property(&mut self, name: &str, value: &[u8]) -> Answer<()> {
         let stream = self.focused().ok_or(Status::NotFound)?;
         stream.set_filter_state(format!("wasm.{name}"), value.to_vec());
         Ok(())
     }
 
-    /// `proxy_continue_stream` of the request. Nothing happens without a stream. Request maps are null from now on.
+    /// `proxy_continue_stream` of the request. It has no effect without a stream. Request maps are null from now on.
     pub fn resume_request(&mut self) {
         self.resume(Deferred::ResumeRequest);
     }
@@ -185,7 +185,7 @@ impl Proxy {
         }
     }
 
-    /// `proxy_send_local_response`. Without a stream in focus it is lost, and says Ok all the same.
+    /// `proxy_send_local_response`. Without a stream in focus it is lost, but still returns Ok.
     pub fn send_local_response(&mut self, status: u32, headers: Pairs, body: &[u8]) {
         self.check(&headers);
         let id = self.effective;
@@ -232,7 +232,7 @@ impl Proxy {
         Ok(self.tokens)
     }
 
-    /// `proxy_register_shared_queue`: one queue per name; its events go to whoever registered it last.
+    /// `proxy_register_shared_queue`: one queue per name; its events go to the root that registered it last.
     pub fn register_queue(&mut self, name: &[u8]) -> u32 {
         let root = self.owner();
         let at = self.queues.iter().position(|queue| queue.name == name).unwrap_or_else(|| {
@@ -261,7 +261,7 @@ impl Proxy {
         self.queue(queue).ok_or(Status::NotFound)?.items.pop_front().ok_or(Status::Empty)
     }
 
-    /// `proxy_define_metric`: the same name is the same metric, whoever defines it.
+    /// `proxy_define_metric`: the same name is the same metric for every context.
     pub fn define_metric(&mut self, kind: u32, name: &str) -> u32 {
         let at = self.metrics.iter().position(|metric| metric.name == name).unwrap_or_else(|| {
             self.metrics.push(Metric { kind, name: name.to_owned(), value: 0 });
@@ -301,17 +301,17 @@ impl Proxy {
         self.queues.get_mut(at)
     }
 
-    /// The stream host calls act on; none when that is a root, or a stream that is gone.
+    /// Returns the stream that host calls act on; `None` if that is a root, or a stream that has ended.
     fn focused(&mut self) -> Option<&mut Stream> {
         self.streams.get_mut(&self.effective).filter(|stream| !stream.is_over())
     }
 
-    /// The root of the context in focus.
+    /// Returns the root of the context in focus.
     fn owner(&self) -> u32 {
         self.streams.get(&self.effective).map_or(self.effective, |stream| stream.root)
     }
 
-    /// A codec refuses these, or splits the message at them.
+    /// Records headers that a codec refuses, or at which it splits the message.
     fn check(&mut self, pairs: &[(String, Vec<u8>)]) {
         let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
         for (name, value) in pairs {
