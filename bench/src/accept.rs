@@ -1,6 +1,6 @@
-//! How soon Twilio is answered where the sidecar delivers: the application that would get the webhooks is not there, and
-//! neither is a backend. Signed webhooks come on a schedule that waits for no answer, through Envoy, on each combination of
-//! stores; every one is durable before it is answered.
+//! Benchmark of the time until Twilio is answered in accept delivery. The application that would get the webhooks is
+//! unavailable, and there is no backend. Signed webhooks come on a schedule that does not wait for answers, through Envoy,
+//! on each combination of stores; every one is durable before it is answered.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::report::percentile;
 use crate::target::{Parts, Plan, Stores, Target};
 use crate::webhook::Sequence;
 
-/// What the project wants at most, in milliseconds: of 95 in a hundred, and of each.
+/// Goals for the latency in milliseconds: of 95 percent of the answers, and of every answer.
 const GOALS_MS: [f64; 2] = [50.0, 1000.0];
 
-/// How many, and how fast.
+/// Number and rate of the webhooks.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Webhooks per second.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
     rate: u32,
-    /// How long each round lasts.
+    /// Seconds that each round lasts.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// Rounds on each combination of stores, in turns.
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     rounds: u32,
 }
 
-/// Measures and prints a table.
+/// Runs the benchmark and prints a table.
 pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Result<()> {
     let cores = Cores::shared()?;
     let backend = Backend::start().await?;
@@ -60,7 +60,7 @@ pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Resu
             let outcome = send(target.address, webhooks, Pace::Yielding(interval), true).await?;
             let line = line(target.plan.title(), &outcome);
             eprintln!("round {round} of {}: {line}", options.rounds);
-            // In the first one V8 compiles, and the databases grow.
+            // The first round is not printed: in it V8 compiles, and the databases grow.
             if round > 0 {
                 let _ = writeln!(text, "{line}");
             }
@@ -77,7 +77,7 @@ fn head() -> String {
     )
 }
 
-/// One round. As due: 2xx, and 403 to the forged one in a hundred.
+/// Returns the line of one round. Expected answers are 2xx, and 403 to the one forged webhook in a hundred.
 fn line(title: &str, outcome: &Outcome) -> String {
     let mut latencies = outcome.latencies.clone();
     latencies.sort_unstable();

@@ -1,5 +1,5 @@
-//! The application behind the edge, as small as one can be: it takes every webhook, answers a message with empty TwiML
-//! and a status with 204, and counts. What it costs is the same for every target and is not counted.
+//! Minimal application behind the edge: it accepts every webhook, answers a message with empty TwiML and a status with 204,
+//! and counts. Its cost is the same for every target and is not counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ const TO_MESSAGE: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: 11\r\n\r\n<Response/>";
 const TO_STATUS: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
-/// A backend that serves as long as the runtime lives.
+/// A backend that serves until the runtime ends.
 pub(crate) struct Backend {
     address: SocketAddr,
     delivered: Arc<AtomicU64>,
@@ -30,7 +30,7 @@ impl Backend {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let counter = counter.clone();
-                // A connection that breaks off is a request without an answer: the generator sees it.
+                // A broken connection is a request without an answer: the generator reports it.
                 tokio::spawn(async move { serve(stream, &counter).await });
             }
         });
@@ -41,7 +41,7 @@ impl Backend {
         self.address
     }
 
-    /// Webhooks taken so far.
+    /// Returns the number of webhooks accepted so far.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }

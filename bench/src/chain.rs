@@ -1,5 +1,5 @@
-//! The shipped Envoy configuration with something else in the filter's place: nothing, the filter without a sidecar, or
-//! Envoy's own filter for authorization services. All the rest of the file stays as it is shipped.
+//! Variants of the shipped Envoy configuration with another filter chain: no filter, the filter without a sidecar, or
+//! Envoy's own filter for authorization services. The rest of the file is as shipped.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -8,19 +8,19 @@ use twilio_edge_demo::{EnvoyConfig, SIDECAR_CLUSTER};
 const CHAIN: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 
-/// Envoy alone.
+/// Returns the configuration without the filter.
 pub(crate) fn without_filter(config: &EnvoyConfig) -> Result<String> {
     with_instead(config, None)
 }
 
-/// The filter with nobody to ask.
+/// Returns the configuration of the filter without a sidecar.
 pub(crate) fn without_sidecar(mut config: EnvoyConfig) -> Result<String> {
     let plugin = config.plugin.as_object_mut().context("the filter's configuration")?;
     plugin.remove("sidecar").context("no sidecar in the filter's configuration")?;
     Ok(config.to_json()?)
 }
 
-/// Webhooks are the sidecar's to deliver; one it does not accept gets 503.
+/// Returns the configuration with accept delivery; a webhook that the sidecar does not accept gets 503.
 pub(crate) fn accepting(mut config: EnvoyConfig) -> Result<String> {
     let routes = config.plugin.get_mut("routes").and_then(Value::as_array_mut);
     let routes = routes.context("no routes in the filter's configuration")?.iter_mut();
@@ -34,9 +34,9 @@ pub(crate) fn accepting(mut config: EnvoyConfig) -> Result<String> {
     Ok(config.to_json()?)
 }
 
-/// Envoy asks the service where the sidecar would be. The same limits as the filter's: the body up to 64 KiB, half a
-/// second, nothing let through that was not proven. Only what the service reads is sent to it, in its HTTP form, which
-/// takes a request as it came; the gRPC form would wrap all of it once more.
+/// Returns the configuration in which Envoy asks an authorization service in place of the sidecar. The limits are those of
+/// the filter: a body of up to 64 KiB, half a second, and no unproven webhook is forwarded. Envoy sends only what the
+/// service reads, in the HTTP form, which passes the request unchanged; the gRPC form would wrap it once more.
 pub(crate) fn with_ext_authz(config: &EnvoyConfig) -> Result<String> {
     let filter = json!({
         "name": "envoy.filters.http.ext_authz",

@@ -1,6 +1,6 @@
-//! What a claim costs the sidecar, and what its settlement: batches of webhooks over HTTP, without Envoy and without a
-//! backend, on each combination of stores. What is counted is the CPU of the sidecar's own process, writes behind the
-//! answers included.
+//! Benchmark of the sidecar's cost of a claim and of its settlement: batches of webhooks over HTTP, without Envoy and
+//! without a backend, on each combination of stores. It counts the CPU of the sidecar's own process, including writes after
+//! the answers.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use crate::process::{Cores, Process, free_port, until_idle};
 use crate::target::{Parts, Place, Stores};
 use crate::webhook::Sequence;
 
-/// No answer takes longer, in milliseconds.
+/// Longest time of an answer, in milliseconds.
 const PATIENCE_MS: u32 = 4000;
 
-/// Most of the sidecar's CPU one claim may cost, in batches of 32.
+/// Goals for the sidecar's CPU of one claim, in microseconds, in batches of 32.
 const GOALS_US: [(Stores, f64); 2] = [(Stores::RedisPostgres, 10.0), (Stores::Sqlite, 25.0)];
 
-/// How much is claimed, and how.
+/// Number and form of the claims.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Webhooks claimed and settled in each round.
@@ -45,7 +45,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// One round of so many, otherwise as by itself.
+    /// Returns the options of one round of `claims` webhooks, with defaults for the rest.
     pub(crate) fn of(claims: u32) -> Self {
         Self { claims, batch: 32, connections: 4, rounds: 1 }
     }
@@ -54,15 +54,15 @@ impl Options {
 /// Microseconds of CPU for each webhook of one round.
 #[derive(Clone, Copy)]
 pub(crate) struct Costs {
-    /// Claimed, and its row written behind the answer.
+    /// Claimed, and its row written after the answer.
     claim: f64,
     /// Settled, and its row written before the answer.
     settlement: f64,
-    /// Claimed and settled at once, as it is with a quick backend: usually one row written for both.
+    /// Claimed and settled at once, as with a fast backend: usually one row is written for both.
     both: f64,
 }
 
-/// What is done with the webhooks of a round.
+/// Work on the webhooks of a round.
 #[derive(Clone, Copy)]
 enum Work {
     Claim,
@@ -70,11 +70,11 @@ enum Work {
     Both,
 }
 
-/// Stores, a sidecar on them, and what its rounds cost.
+/// Stores, a sidecar on them, and the costs of its rounds.
 pub(crate) struct Subject {
-    /// Where it has its rows.
+    /// URL of its database.
     pub(crate) database: String,
-    /// Where it has its leases; empty without Redis.
+    /// URL of its Redis, for leases; empty without Redis.
     pub(crate) redis: String,
     stores: Stores,
     goal_us: f64,
@@ -85,7 +85,7 @@ pub(crate) struct Subject {
     _folder: TempDir,
 }
 
-/// Measures, prints a table, and fails when an answer was not as it had to be.
+/// Runs the benchmark, prints a table, and fails if an answer was not as expected.
 pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Result<()> {
     let cores = Cores::divide()?;
     let mut subjects = Vec::new();
@@ -108,7 +108,7 @@ pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Resu
                 cost.settlement,
                 cost.both
             );
-            // The first fills caches and compiles statements.
+            // The first round fills caches and compiles statements.
             subject.costs_us.extend(Some(cost).filter(|_| round > 0));
         }
     }
@@ -131,7 +131,7 @@ impl Subject {
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("twilio-edge-bench-")?;
         let port = free_port()?;
-        // What it costs, not what happens when a busy disk is slow to sync.
+        // The benchmark measures the cost, not timeouts on a busy disk that is slow to sync.
         let timeout = Some(PATIENCE_MS);
         let place =
             Place { cores, folder: folder.path(), database_timeout_ms: timeout, sinks: None };
@@ -196,7 +196,7 @@ impl Subject {
     }
 }
 
-/// One connection: goes through its batches, one after the other.
+/// Sends the batches of one connection, one after the other.
 async fn work(port: u16, batches: Vec<u32>, size: u32, sequence: u64, what: Work) -> Result<()> {
     let sequence = Sequence::new(sequence)?;
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;

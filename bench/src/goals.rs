@@ -1,5 +1,5 @@
-//! What the project wants to cost at most, and whether this run did. Ratios, so that a slow machine is no excuse and a fast
-//! one no help; a goal whose two sides did not both run here is left out. Pure: numbers in, text out.
+//! Goals for the cost of the filter and the sidecar, and whether this run met them. They are ratios, so that they do not
+//! depend on the speed of the machine; a goal is left out if one of its two sides did not run. Pure: numbers in, text out.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::target::Plan;
 const FILTER_TO_ENVOY: f64 = 1.3;
 /// CPU of filter, sidecar and stores together, as a multiple of the same.
 const ALL_TO_ENVOY: f64 = 1.8;
-/// And as a multiple of Envoy with an authorization service.
+/// The same CPU, as a multiple of Envoy with an authorization service.
 const ALL_TO_EXT_AUTHZ: f64 = 0.6;
 const ENVOY_MEGABYTES: f64 = 100.0;
 const WASM_BYTES: u64 = 300_000;
@@ -23,7 +23,7 @@ struct Goal {
     met: bool,
 }
 
-/// The table of goals.
+/// Returns the table of goals.
 pub(crate) fn table(all: &[Series], wasm_bytes: u64) -> String {
     let mut text = format!("{:<44} {:<22} {:<12}\n", "Goal", "measured [min..max]", "at most");
     for goal in goals(all, wasm_bytes) {
@@ -67,7 +67,7 @@ fn goals(all: &[Series], wasm_bytes: u64) -> Vec<Goal> {
     goals
 }
 
-/// CPU when saturated.
+/// Returns the goal for the CPU when saturated.
 fn cpu(series: &Series, base: &Series, most: f64) -> Goal {
     let ratios = series.ratios(base, Measurement::cpu_us);
     Goal {
@@ -78,7 +78,7 @@ fn cpu(series: &Series, base: &Series, most: f64) -> Goal {
     }
 }
 
-/// What both add to (a) has (a) in common: it is enough to compare them with each other.
+/// Returns the goal for the median latency. Both sides have (a) in common, so it compares what they add to it.
 fn p50(series: &Series, service: &Series) -> Goal {
     let excess = series.excess(service, Measurement::p50_us);
     Goal {

@@ -1,17 +1,17 @@
-//! Messages on a keep-alive connection, as far as a load generator and its backend need them: where one ends, and what
-//! its first line says. Both talk to Envoy only, which frames by `content-length` here; anything else is an error.
+//! HTTP/1.1 messages on a keep-alive connection, as far as a load generator and its backend need them: the end of a message,
+//! and its first line. Both only talk to Envoy, which frames by `content-length` here; anything else is an error.
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Longer heads or bodies are nobody's in this load.
+/// Longest head and longest body; messages of this load are shorter.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// Reads one message at a time.
 pub(crate) struct Reader<R> {
     from: R,
     buffer: Vec<u8>,
-    /// Length of the message that was given last, still at the front of the buffer.
+    /// Length of the message that was returned last, still at the front of the buffer.
     given: usize,
 }
 
@@ -20,7 +20,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self { from, buffer: Vec::with_capacity(4096), given: 0 }
     }
 
-    /// Whatever has come of a message, at least its first line.
+    /// Returns the part of a message that has arrived, at least its first line.
     pub(crate) async fn first_bytes(&mut self) -> Result<&[u8]> {
         while !self.buffer.contains(&b'\n') {
             ensure!(self.from.read_buf(&mut self.buffer).await? > 0, "closed without an answer");
@@ -28,7 +28,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(&self.buffer)
     }
 
-    /// The next message, or none if the peer closed the connection between two.
+    /// Returns the next message, or `None` if the peer closed the connection between two.
     pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>> {
         self.buffer.drain(..self.given);
         self.given = 0;
@@ -51,13 +51,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// The status of a response.
+/// Returns the status of a response.
 pub(crate) fn status(response: &[u8]) -> Result<u16> {
     let digits = response.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
     digits.and_then(|digits| digits.parse().ok()).context("no status line")
 }
 
-/// Head and body of the first message, once its head is complete.
+/// Returns the length of head and body of the first message, once its head is complete.
 fn message_bytes(buffer: &[u8]) -> Result<Option<usize>> {
     const END: &[u8] = b"\r\n\r\n";
     let Some(head_bytes) = buffer.windows(END.len()).position(|window| window == END) else {
@@ -95,7 +95,7 @@ mod tests {
         }
     }
 
-    /// A peer that sends so many bytes at a time, then closes.
+    /// A peer that sends the bytes in parts of `size`, then closes.
     fn tokio_test_input(bytes: &'static [u8], size: usize) -> tokio::io::DuplexStream {
         let (ours, mut theirs) = tokio::io::duplex(size);
         tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut theirs, bytes).await });

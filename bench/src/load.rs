@@ -1,6 +1,6 @@
-//! Sends webhooks over keep-alive connections: as fast as they are answered, or on a schedule that does not wait for
-//! answers. On a schedule, latency counts from when a request was due, not from when it could be sent: a stall is
-//! seen by all who waited for it, not only by the one it hit (coordinated omission).
+//! Load generator: sends webhooks over keep-alive connections, as fast as they are answered, or on a schedule that does not
+//! wait for answers. On a schedule, latency counts from the time a request was due, not from the time it was sent: a stall
+//! then affects all requests that waited for it, not only the one it hit (coordinated omission).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use tokio::task::JoinSet;
 use crate::http1::{Reader, status};
 use crate::webhook::{Kind, Webhook};
 
-/// Connections, and so requests in flight.
+/// Number of connections, and so of requests in flight.
 const CONNECTIONS: usize = 64;
-/// No answer takes longer; Envoy itself gives up after 14 s.
+/// Longest time of an answer; Envoy itself gives up after 14 s.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// When requests are sent.
+/// Schedule of the requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// The next as soon as an answer frees its connection, for so long.
+    /// The next request follows as soon as an answer frees its connection, for this time.
     Saturating(Duration),
-    /// One each interval, whatever becomes of the others.
+    /// One request per interval, independent of the others.
     Every(Duration),
-    /// The same, on cores that others need: up to a millisecond late, which counts as the answer's.
+    /// The same, on cores that others need: up to a millisecond late, which counts as latency.
     Yielding(Duration),
 }
 
-/// What became of a load.
+/// Result of a load.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    /// From first to last.
+    /// Time from the first request to the last answer.
     pub(crate) elapsed: Duration,
-    /// Of each answered request, in no order.
+    /// Latency of each answered request, in no order.
     pub(crate) latencies: Vec<Duration>,
     /// New webhooks that were sent.
     pub(crate) fresh: u64,
@@ -44,11 +44,11 @@ pub(crate) struct Outcome {
     pub(crate) repeats: u64,
     /// Forged webhooks that were sent.
     pub(crate) forged: u64,
-    /// Proven webhooks that got no 2xx, and forged ones that got anything but 403 (2xx where nobody verifies).
+    /// Proven webhooks without a 2xx, and forged ones without a 403 (without a 2xx if the target does not verify).
     pub(crate) wrong: u64,
 }
 
-/// Sends all of `webhooks`, or as many as there is time for.
+/// Sends all of `webhooks`, or as many as the time allows.
 pub(crate) async fn send(
     to: SocketAddr,
     webhooks: Vec<Webhook>,
@@ -86,8 +86,9 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// The next webhook when it is due, and that time. Whoever holds the schedule meanwhile is the only one who waits
-    /// on it. It waits awake: timers of the runtime are a millisecond coarse, and this core has nothing else to do.
+    /// Returns the next webhook when it is due, and that time. Meanwhile it holds the schedule, so only one task waits on
+    /// it. It waits actively: timers of the runtime have a resolution of a millisecond, and this core has nothing else to
+    /// do.
     async fn next(&mut self, pace: Pace, started: Instant) -> Option<(Webhook, Instant)> {
         let due = match pace {
             Pace::Saturating(period) if started.elapsed() >= period => return None,
@@ -106,7 +107,7 @@ impl Schedule {
     }
 }
 
-/// One connection.
+/// Sends the requests of one connection.
 async fn work(
     mut stream: TcpStream,
     schedule: Arc<Mutex<Schedule>>,

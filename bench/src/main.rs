@@ -1,5 +1,5 @@
-//! What the filter and the sidecar cost: the same load on the same machine, in turns, with and without them.
-//! docs/PERFORMANCE.md tells how to read what comes out. All traffic is on 127.0.0.1 and bounded.
+//! Benchmark of the cost of the filter and the sidecar: the same load on the same machine, in turns, with and without them.
+//! docs/PERFORMANCE.md explains how to read the results. All traffic is on 127.0.0.1 and bounded.
 
 mod accept;
 mod backend;
@@ -28,48 +28,48 @@ use crate::report::{Cost, Measurement, Phase, Series, tables};
 use crate::target::{Parts, Plan, Target};
 use crate::webhook::Sequence;
 
-/// Webhooks made for each second of saturation; no target here takes as many.
+/// Webhooks created for each second of saturation; no target here handles as many.
 const MOST_PER_SECOND: u64 = 40_000;
-/// Before it is measured, each target runs so long: V8 compiles what is hot.
+/// Time that each target runs before it is measured: V8 compiles hot code meanwhile.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Measures what the filter and the sidecar cost, as ratios to Envoy without them.
+/// Measures the cost of the filter and the sidecar, as ratios to Envoy without them.
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
     part: Option<Part>,
-    /// How often each target has its turn.
+    /// Number of turns of each target.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
-    /// How long each of the two loads of a turn lasts.
+    /// Seconds of each of the two loads of a turn.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// Requests per second of the open loop.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
     rate: u32,
-    /// Envoy.
+    /// Path of Envoy.
     #[arg(long, env = "TWILIO_EDGE_ENVOY")]
     envoy: Option<PathBuf>,
-    /// The compiled filter.
+    /// Path of the compiled filter.
     #[arg(long, env = "TWILIO_EDGE_WASM")]
     wasm: Option<PathBuf>,
-    /// The sidecar; else the one built beside this program, as the service of (e) is.
+    /// Path of the sidecar; default is the one built beside this program, like the service of (e).
     #[arg(long, env = "TWILIO_EDGE_BIN", global = true)]
     sidecar: Option<PathBuf>,
 }
 
-/// What is measured by itself.
+/// Benchmarks of a single aspect.
 #[derive(Subcommand)]
 enum Part {
-    /// How soon Twilio is answered where the sidecar delivers, with nobody there to deliver to
+    /// Time until Twilio is answered in accept delivery, while the application is unavailable
     Accept(accept::Options),
-    /// What a claim costs the sidecar: batches over HTTP, without Envoy
+    /// Cost of a claim for the sidecar: batches over HTTP, without Envoy
     Claims(claims::Options),
-    /// How large what is remembered is: bytes of each table, index and key for a webhook
+    /// Size of the stored data: bytes of each table, index and key for a webhook
     Rows(rows::Options),
 }
 
-// One thread, on one core: the other belongs to what is measured.
+// One thread, on one core: the other core belongs to the measured processes.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let options = Options::parse();
@@ -159,7 +159,7 @@ fn parts(options: &Options) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Gives targets their turns.
+/// Runs the targets in turns.
 struct Turns<'a> {
     options: &'a Options,
     cores: Cores,
@@ -213,7 +213,7 @@ impl Turns<'_> {
     }
 }
 
-/// The usage once nothing more is done.
+/// Returns the usage after all activity has ended.
 async fn settled(target: &Target) -> Result<Vec<(&'static str, Usage)>> {
     until_idle(|| target.usage().map(|usage| cpu(&usage))).await?;
     target.usage()

@@ -1,5 +1,5 @@
-//! The processes that are measured: started on a core of their own, ended when this one ends, however it ends. What
-//! they and their children use is read from /proc. Knows nothing of what they do.
+//! Measured processes: started on a separate core, and ended when this process ends, for any reason. Their usage, including
+//! that of their children, is read from /proc. Does not know what they do.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 
 use crate::http1::{Reader, status};
 
-/// How long anything may take to start.
+/// Time limit for a start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Starts "$@", tells its process id, waits for the end of its own input, then ends it with $GUARD_SIGNAL. The input
-/// ends with the process that holds the other end, whatever kills that.
+/// Starts "$@", prints its process id, waits for the end of its own input, then ends it with $GUARD_SIGNAL. The input ends
+/// with the process that holds the other end, even if that is killed.
 const GUARD: &str = r#"
 exec 3<&0
 "$@" </dev/null >/dev/null 2>>"$GUARD_LOG" &
@@ -30,17 +30,17 @@ kill -$GUARD_SIGNAL $pid 2>/dev/null
 wait $pid 2>/dev/null
 "#;
 
-/// Two cores: one for what is measured, one for the load. On a machine with one, all share it.
+/// Two cores: one for the measured processes, one for the load. On a machine with one, all share it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cores {
-    /// The first of those that are measured.
+    /// Number of the first measured core.
     first: usize,
     measured: CpuSet,
     load: CpuSet,
 }
 
 impl Cores {
-    /// The first two this process may use; moves it to the second.
+    /// Returns the first two cores that this process may use, and moves it to the second.
     pub(crate) fn divide() -> Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
@@ -51,19 +51,19 @@ impl Cores {
         Ok(cores)
     }
 
-    /// All this process may use, for what is measured and for the load: nobody has one of their own.
+    /// Returns all cores that this process may use, for the measured processes and for the load alike.
     pub(crate) fn shared() -> Result<Self> {
         let all = sched_getaffinity(None)?;
         let first = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core));
         Ok(Self { first: first.context("no core to run on")?, measured: all, load: all })
     }
 
-    /// Whether the load has a core of its own.
+    /// Reports whether the load has a core of its own.
     pub(crate) fn are_two(self) -> bool {
         self.measured != self.load
     }
 
-    /// How long the measured core has worked since the machine started, for whomever; stolen time with it.
+    /// Returns the busy time of the measured core since the machine started, for all processes, including stolen time.
     pub(crate) fn measured_busy(self) -> Result<Duration> {
         let text = std::fs::read_to_string("/proc/stat")?;
         let name = format!("cpu{}", self.first);
@@ -75,7 +75,7 @@ impl Cores {
         Ok(ticks(busy.filter_map(|(_, text)| text.parse::<u64>().ok()).sum()))
     }
 
-    /// Starts something on the measured core: a child inherits where its parent is at that moment.
+    /// Starts something on the measured core: a child inherits the core of its parent at that moment.
     fn started_on_measured<T>(self, start: impl FnOnce() -> Result<T>) -> Result<T> {
         run_on(self.measured)?;
         let started = start();
@@ -94,15 +94,15 @@ fn run_on(cores: CpuSet) -> Result<()> {
     sched_setaffinity(None, &cores).context("move to another core")
 }
 
-/// What is to be started.
+/// Program to start.
 pub(crate) struct Program<'a> {
-    /// For its log and the report.
+    /// Name for its log and the report.
     pub(crate) name: &'static str,
     /// Program and arguments.
     pub(crate) command: Vec<&'a OsStr>,
-    /// Its whole environment, but for PATH.
+    /// Its whole environment, except PATH.
     pub(crate) environment: Vec<(&'a str, String)>,
-    /// What ends it at once.
+    /// Signal that ends it immediately.
     pub(crate) signal: &'a str,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program` on the measured core, with its errors in `logs`. Its output goes nowhere.
+    /// Starts `program` on the measured core, with its errors in `logs`. Its output is discarded.
     pub(crate) fn start(cores: Cores, program: Program<'_>, logs: &Path) -> Result<Self> {
         let name = program.name;
         let log = logs.join(format!("{name}.log"));
@@ -141,7 +141,7 @@ impl Process {
         self.name
     }
 
-    /// CPU used so far and memory held now, its children's with it.
+    /// Returns the CPU used so far and the current memory, including its children.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let table = ProcessTable::read()?;
         ensure!(table.has(self.pid), "{} ended by itself:\n{}", self.name, self.complaint());
@@ -182,27 +182,27 @@ async fn answers(port: u16, path: &str) -> Result<bool> {
     let (from, mut to) = stream.split();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     to.write_all(request.as_bytes()).await?;
-    // Envoy's admin answers in chunks, which are nobody's business here: the first bytes say it.
+    // Envoy's admin answers in chunks, which are irrelevant here: the first bytes contain the status.
     let mut reader = Reader::new(from);
     let first = tokio::time::timeout(PATIENCE, reader.first_bytes()).await??;
     Ok(status(first)? == 200)
 }
 
-/// A port on 127.0.0.1 that nobody listens on.
+/// Returns an unused port on 127.0.0.1.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// What a process and its children use.
+/// Usage of a process and its children.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Usage {
     /// User and system time since they started.
     pub(crate) cpu: Duration,
-    /// Resident memory; what they share is counted as often as it is shared.
+    /// Resident memory; shared memory is counted once per process.
     pub(crate) resident_bytes: u64,
 }
 
-/// The kernel counts time in these.
+/// Converts a number of the kernel's clock ticks.
 fn ticks(count: u64) -> Duration {
     Duration::from_nanos(count * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)))
 }
@@ -212,7 +212,7 @@ fn ticks(count: u64) -> Duration {
 struct Entry {
     pid: u32,
     parent: u32,
-    /// It ended, and its parent has not asked how.
+    /// It has ended, and its parent has not waited for it.
     ended: bool,
     ticks: u64,
     pages: u64,
@@ -220,13 +220,13 @@ struct Entry {
 
 impl Entry {
     fn parse(stat: &str) -> Option<Self> {
-        // The name of the program stands in parentheses and may hold anything, parentheses too.
+        // The name of the program is in parentheses and may contain anything, parentheses too.
         let (pid, rest) = stat.split_once(" (")?;
         let (_, rest) = rest.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         // Counted as in proc(5), where the state is the third.
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        // User and system; of itself, and of children that are gone.
+        // User and system time, of itself and of its ended children.
         let ticks = [14, 15, 16, 17].map(number).into_iter().sum::<Option<u64>>()?;
         Some(Self {
             pid: pid.parse().ok()?,
@@ -238,7 +238,7 @@ impl Entry {
     }
 }
 
-/// Asks until nothing was used for a moment: what is written behind the answers belongs to them. What it was then.
+/// Polls until nothing was used for a moment, because writes after the answers belong to them. Returns the last usage.
 pub(crate) async fn until_idle<T: PartialEq>(usage: impl Fn() -> Result<T>) -> Result<T> {
     const CALM: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(3);
@@ -260,7 +260,7 @@ impl ProcessTable {
     fn read() -> Result<Self> {
         let folders = std::fs::read_dir("/proc").context("/proc: this needs Linux")?;
         let stats = folders.flatten().map(|folder| folder.path().join("stat"));
-        // What is no process, or has just ended, has no such file.
+        // An entry that is not a process, or that has just ended, has no such file.
         let texts = stats.filter_map(|stat| std::fs::read_to_string(stat).ok());
         Ok(Self(texts.filter_map(|text| Entry::parse(&text)).collect()))
     }
@@ -288,7 +288,7 @@ impl ProcessTable {
 pub(crate) struct Awake(#[expect(dead_code, reason = "ends with this")] Process);
 
 impl Awake {
-    /// None where there is no `chrt` (util-linux) to ask for that priority.
+    /// Starts the process; `None` if there is no `chrt` (util-linux) for that priority.
     pub(crate) fn keep(cores: Cores, logs: &Path) -> Option<Self> {
         let command = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"];
         let program = Program {
@@ -302,14 +302,14 @@ impl Awake {
     }
 }
 
-/// A program in `folders` or on PATH.
+/// Finds a program in `folders` or on PATH.
 pub(crate) fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let known = folders.iter().cloned().chain(std::env::split_paths(&path));
     known.map(|folder| folder.join(name)).find(|candidate| candidate.exists())
 }
 
-/// What kind of file system `folder` is on, in the kernel's word.
+/// Returns the kernel's name of the file system of `folder`.
 pub(crate) fn file_system(folder: &Path) -> Option<String> {
     let folder = folder.canonicalize().ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
@@ -317,7 +317,7 @@ pub(crate) fn file_system(folder: &Path) -> Option<String> {
         let mut words = line.split_ascii_whitespace().skip(1);
         Some((words.next()?, words.next()?))
     });
-    // Of several mounted at one place, the last is the one that is seen.
+    // Of several file systems mounted at one place, the last one is visible.
     let around = mounts.filter(|(place, _)| folder.starts_with(place));
     around.max_by_key(|(place, _)| place.len()).map(|(_, kind)| kind.to_owned())
 }

@@ -1,5 +1,5 @@
-//! What was measured, made into tables. Medians over rounds; ratios are taken within a round, where both sides met
-//! the same machine, and only then is their median taken. Pure: numbers in, text out.
+//! Tables of the measurements. They show medians over rounds; ratios are taken within a round, in which both sides had the
+//! same machine, and only then is their median taken. Pure: numbers in, text out.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -22,12 +22,12 @@ pub(crate) struct Phase {
     pub(crate) rate: f64,
     /// Share of the measured core that the target used, 0 to 1.
     pub(crate) busy: f64,
-    /// Share of it that others used, this machine's noise.
+    /// Share of it that other processes used: the noise of this machine.
     pub(crate) others: f64,
-    /// Envoy first.
+    /// Costs of each process, Envoy first.
     pub(crate) costs: Vec<Cost>,
     pub(crate) latencies: Vec<Duration>,
-    /// Requests that were answered otherwise than they had to be, or whose webhook the backend got too often or not.
+    /// Requests with an unexpected answer, or whose webhook the backend got too often or not at all.
     pub(crate) off: u64,
 }
 
@@ -60,7 +60,7 @@ impl Measurement {
         self.scheduled.total_us()
     }
 
-    /// The median latency of the open loop, in microseconds.
+    /// Returns the median latency of the open loop, in microseconds.
     pub(crate) fn p50_us(&self) -> f64 {
         let mut latencies = self.scheduled.latencies.clone();
         latencies.sort_unstable();
@@ -83,12 +83,12 @@ impl Series {
         median(self.rounds.iter().map(what))
     }
 
-    /// What each round has of something, through what the same round of another series has.
+    /// Returns the ratio of a value to that of another series, for each round.
     pub(crate) fn ratios(&self, base: &Series, what: fn(&Measurement) -> f64) -> Spread {
         self.against(base, |one, other| what(one) / what(other))
     }
 
-    /// How much more each round has of something than the same round of another series.
+    /// Returns the difference of a value from that of another series, for each round.
     pub(crate) fn excess(&self, base: &Series, what: fn(&Measurement) -> f64) -> Spread {
         self.against(base, |one, other| what(one) - what(other))
     }
@@ -104,7 +104,7 @@ impl Series {
     }
 }
 
-/// One number of each round; written as their median and `[least..most]`.
+/// One number per round; written as their median and `[least..most]`.
 pub(crate) struct Spread(Vec<f64>);
 
 impl Spread {
@@ -119,7 +119,7 @@ impl Spread {
     }
 }
 
-/// The tables. The first series is what the others are compared with, and they are compared with (e) where it ran.
+/// Returns the tables. The others are compared with the first series, and with (e) if it ran.
 pub(crate) fn tables(all: &[Series], scheduled_rate: u32) -> String {
     let Some(base) = all.first() else { return String::new() };
     let service = all.iter().find(|series| series.plan == Plan::ExtAuthz);
@@ -211,7 +211,7 @@ fn scheduled_table(all: &[Series], base: &Series, rate: u32) -> String {
     text
 }
 
-/// `sidecar 10.1 + redis 3.0 + postgres 6.2`, if there is more than Envoy.
+/// Returns `sidecar 10.1 + redis 3.0 + postgres 6.2`, if there is more than Envoy.
 fn helper_costs(series: &Series) -> Option<String> {
     let names = series.rounds.first()?.saturated.costs.iter().skip(1).map(|cost| cost.name);
     let parts = names.map(|name| {
@@ -230,7 +230,7 @@ fn sorted(rounds: &[Measurement]) -> Vec<Duration> {
     all
 }
 
-/// The least value that `share` of all are not above, in microseconds; 0 of none.
+/// Returns the smallest value that at least a `share` of all values do not exceed, in microseconds; 0 if there are none.
 pub(crate) fn percentile(sorted: &[Duration], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).map_or(0.0, |latency| latency.as_nanos() as f64 / 1e3)

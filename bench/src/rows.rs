@@ -1,5 +1,5 @@
-//! How large what is remembered is: webhooks of the bench's mix, claimed and accepted through a real sidecar, and then
-//! what each database says its table and its indexes take, and Redis its keys. docs/SCALE.md goes on from there.
+//! Benchmark of the size of the stored data: webhooks of the bench's mix, claimed and accepted through a real sidecar, and
+//! then the sizes that each database reports for its table and its indexes, and Redis for its keys. docs/SCALE.md uses them.
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -17,10 +17,10 @@ const ON_POSTGRES: &str = "SELECT relname::text, pg_table_size(oid)::bigint FROM
     WHERE oid = 'events'::regclass
         OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'events'::regclass) ORDER BY relname";
 
-/// Keys of Redis that are asked for their size.
+/// Number of Redis keys whose size is sampled.
 const SAMPLE: usize = 1000;
 
-/// How many are written.
+/// Number of webhooks to write.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Webhooks claimed and accepted on each combination of stores.
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     webhooks: u32,
 }
 
-/// Writes and prints.
+/// Runs the benchmark and prints the sizes.
 pub(crate) async fn measure(options: &Options, parts: &Parts, seed: u64) -> Result<()> {
     let cores = Cores::divide()?;
     println!("Bytes a webhook, of {} (70 % statuses, 30 % messages)\n", options.webhooks);
@@ -76,7 +76,7 @@ async fn sizes(database: &str) -> Result<Vec<(String, i64)>> {
     Ok(sizes)
 }
 
-/// How much PostgreSQL has ever logged.
+/// Returns the bytes that PostgreSQL has ever logged.
 async fn wal_bytes(database: &str) -> Result<i64> {
     if database.starts_with("sqlite") {
         return Ok(0);
@@ -87,7 +87,7 @@ async fn wal_bytes(database: &str) -> Result<i64> {
     Ok(bytes)
 }
 
-/// What a key takes, its share of the tables included, by Redis' own account.
+/// Returns the bytes of a key according to Redis, including its share of the tables.
 fn key_bytes(url: &str) -> Result<f64> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
     let mut total = 0_i64;

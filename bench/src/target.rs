@@ -1,6 +1,6 @@
-//! What is compared: the shipped Envoy configuration without the filter, with it, with a sidecar on either kind of
-//! store, and with Envoy's own way to ask an authorization service instead. All parts are real and run as their
-//! documents say; only addresses differ.
+//! Targets of the comparison: the shipped Envoy configuration without the filter, with it, with a sidecar on either kind of
+//! store, and with Envoy's own filter for authorization services instead. All parts are real and run as documented; only
+//! addresses differ.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::chain;
 use crate::process::{Cores, Process, Program, Usage, find, free_port};
 use crate::webhook::ORIGIN;
 
-/// What stands between the load and the backend.
+/// Components between the load and the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// Envoy alone.
@@ -32,7 +32,7 @@ pub(crate) enum Plan {
     Stores,
     /// No filter: Envoy asks a service that does the same check with Redis.
     ExtAuthz,
-    /// The filter and a sidecar that delivers by itself, to an application that is not there; nor is a backend.
+    /// The filter and a sidecar in accept delivery; the application is unavailable, and there is no backend.
     Accepting(Stores),
 }
 
@@ -40,7 +40,7 @@ impl Plan {
     pub(crate) const ALL: [Self; 5] =
         [Self::Passthrough, Self::Filter, Self::Embedded, Self::Stores, Self::ExtAuthz];
 
-    /// For the report.
+    /// Returns the title in the report.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Passthrough => "(a) Envoy without the filter",
@@ -52,32 +52,32 @@ impl Plan {
         }
     }
 
-    /// `(a)`, in a sentence about it.
+    /// Returns the letter for sentences, such as `(a)`.
     pub(crate) fn letter(self) -> &'static str {
         self.title().split_at_checked(3).map_or(self.title(), |(letter, _)| letter)
     }
 
-    /// Whether the filter is in Envoy's chain.
+    /// Reports whether the filter is in Envoy's chain.
     pub(crate) fn filters(self) -> bool {
         matches!(self, Self::Filter | Self::Embedded | Self::Stores | Self::Accepting(_))
     }
 
-    /// Whether the filter asks a sidecar.
+    /// Reports whether the filter asks a sidecar.
     pub(crate) fn has_sidecar(self) -> bool {
         matches!(self, Self::Embedded | Self::Stores | Self::Accepting(_))
     }
 
-    /// Whether somebody checks signatures.
+    /// Reports whether signatures are verified.
     pub(crate) fn verifies(self) -> bool {
         self != Self::Passthrough
     }
 
-    /// Whether somebody knows what was seen.
+    /// Reports whether duplicates are recognized.
     pub(crate) fn remembers(self) -> bool {
         self.has_sidecar() || self == Self::ExtAuthz
     }
 
-    /// What this machine lacks for it.
+    /// Returns the program that this machine lacks for it.
     pub(crate) fn lacks(self) -> Option<&'static str> {
         match self {
             Self::Stores => Stores::RedisPostgres.lack(),
@@ -87,7 +87,7 @@ impl Plan {
     }
 }
 
-/// What a sidecar keeps its memory in.
+/// Stores of a sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stores {
     Sqlite,
@@ -95,7 +95,7 @@ pub(crate) enum Stores {
 }
 
 impl Stores {
-    /// For the report.
+    /// Returns the title in the report.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Sqlite => "SQLite",
@@ -103,7 +103,7 @@ impl Stores {
         }
     }
 
-    /// What this machine lacks for them.
+    /// Returns the program that this machine lacks for them.
     pub(crate) fn lack(self) -> Option<&'static str> {
         match self {
             Self::RedisPostgres if find("redis-server", &[]).is_none() => Some("redis-server"),
@@ -113,7 +113,7 @@ impl Stores {
     }
 }
 
-/// Where the parts are.
+/// Paths of the parts.
 pub(crate) struct Parts {
     pub(crate) envoy: PathBuf,
     pub(crate) wasm: PathBuf,
@@ -122,7 +122,7 @@ pub(crate) struct Parts {
     pub(crate) config: PathBuf,
 }
 
-/// A plan that runs. Its Envoy goes first when it ends, its files last.
+/// A running plan. When it ends, Envoy ends first, and its files are removed last.
 pub(crate) struct Target {
     pub(crate) plan: Plan,
     pub(crate) address: SocketAddr,
@@ -195,14 +195,14 @@ impl Target {
         Ok(Self { plan, address: local(edge), envoy, helpers, _folder: folder })
     }
 
-    /// What each part uses; Envoy first.
+    /// Returns the usage of each part; Envoy first.
     pub(crate) fn usage(&self) -> Result<Vec<(&'static str, Usage)>> {
         let all = std::iter::once(&self.envoy).chain(&self.helpers);
         all.map(|process| Ok((process.name(), process.usage()?))).collect()
     }
 }
 
-/// What whoever verifies must know.
+/// Secrets that a verifying component needs.
 const SECRETS: [(&str, &str); 3] = [
     ("TWILIO_ACCOUNT_SID", ACCOUNT_SID),
     ("TWILIO_AUTH_TOKEN", AUTH_TOKEN),
@@ -217,7 +217,7 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// A sidecar, the processes of its stores, and where these are.
+/// A sidecar, the processes of its stores, and their URLs.
 pub(crate) struct Started {
     pub(crate) sidecar: Process,
     pub(crate) helpers: Vec<Process>,
@@ -225,18 +225,18 @@ pub(crate) struct Started {
     pub(crate) redis: String,
 }
 
-/// Where helpers run and have their files.
+/// Environment in which helpers run.
 pub(crate) struct Place<'a> {
     pub(crate) cores: Cores,
     pub(crate) folder: &'a Path,
-    /// How long a sidecar waits for its database, unless as it does by itself.
+    /// Timeout of the sidecar's database, in milliseconds; `None` for the default.
     pub(crate) database_timeout_ms: Option<u32>,
-    /// What a sidecar is to deliver to.
+    /// Sinks file of a sidecar.
     pub(crate) sinks: Option<&'a Path>,
 }
 
 impl Place<'_> {
-    /// A sidecar on new stores, and the processes of these.
+    /// Starts a sidecar on new stores, and the processes of these.
     pub(crate) async fn start_stores(
         &self,
         stores: Stores,
@@ -276,7 +276,7 @@ impl Place<'_> {
                 "TWILIO_EDGE_EVENTS_SPOOL_DIR",
                 self.folder.join("spool").to_string_lossy().into_owned(),
             ),
-            // A PostgreSQL that was just made takes its time.
+            // A new PostgreSQL takes some time to start.
             ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "30000".to_owned()),
         ];
         let patience = self.database_timeout_ms.map(|ms| ms.to_string());
@@ -311,12 +311,12 @@ impl Place<'_> {
         Ok((redis, format!("redis://127.0.0.1:{port}")))
     }
 
-    /// A new PostgreSQL as its packages make it, `fsync` and all.
+    /// Starts a new PostgreSQL with the defaults of its packages, including `fsync`.
     fn start_postgres(&self) -> Result<(Process, String)> {
         let data = self.folder.join("data");
         let (initdb, server) = (postgres_program("initdb"), postgres_program("postgres"));
         let (initdb, server) = initdb.zip(server).context("no PostgreSQL")?;
-        // It refuses to run as root.
+        // PostgreSQL refuses to run as root.
         let demoted = rustix::process::geteuid().is_root();
         let demotion: &[&str] = match demoted {
             true => &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"],
@@ -355,7 +355,7 @@ fn run(command: &[&OsStr]) -> Result<()> {
     Ok(())
 }
 
-/// Debian keeps them off PATH, in a folder for each version; the newest.
+/// Finds a program in the folder of the newest version. Debian keeps them off PATH, in a folder for each version.
 fn postgres_program(name: &str) -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();

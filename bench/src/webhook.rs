@@ -1,5 +1,5 @@
-//! The load: webhooks as Twilio sends them, signed, as bytes on a wire. Number `n` of a sequence is always the same
-//! webhook, so a repeat is simply an earlier number again. Knows nothing of who sends them and where to.
+//! The load: webhooks as Twilio sends them, signed, as bytes of a request. Number `n` of a sequence is always the same
+//! webhook, so a repeat is an earlier number again. Does not know the sender or the destination.
 
 use anyhow::{Context, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -8,35 +8,35 @@ use twilio_edge_demo::{ACCOUNT_SID, AUTH_TOKEN};
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, sign};
 
-/// What Twilio calls; the filter is told the same.
+/// Origin that Twilio calls; the filter is configured with the same.
 pub(crate) const ORIGIN: &str = "https://hooks.example.com";
-/// How far back a repeat goes: its original was answered long ago, whatever is in flight.
+/// Distance of a repeat from its original, which was answered long ago even with requests in flight.
 const REPEAT_DISTANCE: u64 = 500;
 
 const INBOUND: &str = "/twilio/inbound";
 const STATUS: &str = "/twilio/status";
 
-/// What a webhook is to the edge.
+/// Kind of a webhook for the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Signed and new: the backend must get it.
     Fresh,
-    /// Signed and seen: the backend must not get it again, where anybody remembers.
+    /// Signed and already sent: the backend must not get it again if the target recognizes duplicates.
     Repeat,
-    /// Signed by somebody else.
+    /// Signed with another key.
     Forged,
 }
 
 /// A whole HTTP/1.1 request.
 pub(crate) struct Webhook {
-    /// What is to become of it.
+    /// Its kind, which determines the expected answer.
     pub(crate) kind: Kind,
     /// Head and body.
     pub(crate) request: Vec<u8>,
 }
 
-/// An endless sequence of webhooks that no other sequence shares: of a hundred, 70 are status callbacks and 30
-/// inbound messages, 5 repeats, 1 forged.
+/// An endless sequence of webhooks that no other sequence shares: of a hundred, 70 are status callbacks and 30 inbound
+/// messages, 5 repeats, 1 forged.
 pub(crate) struct Sequence {
     name: u64,
     key: Key,
@@ -44,18 +44,18 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// The sequence of this name; another name, other messages.
+    /// Creates the sequence of this name; another name has other messages.
     pub(crate) fn new(name: u64) -> Result<Self> {
         let key = |token| Key::auth_token("bench", token).context("a key of any length will do");
         Ok(Self { name, key: key(AUTH_TOKEN)?, stranger: key("not-the-token-of-this-account-00")? })
     }
 
-    /// The first `count` webhooks.
+    /// Returns the first `count` webhooks.
     pub(crate) fn first(&self, count: u64) -> Result<Vec<Webhook>> {
         (0..count).map(|n| self.webhook(n)).collect()
     }
 
-    /// Number `n` as the filter claims it, whoever signed it.
+    /// Returns number `n` as the filter claims it, regardless of its signature.
     pub(crate) fn claim(&self, n: u64) -> Result<Claim> {
         let (path, form) = self.content(n);
         let value = |wanted| {
@@ -75,7 +75,7 @@ impl Sequence {
     fn webhook(&self, n: u64) -> Result<Webhook> {
         let kind = match n % 100 {
             99 => Kind::Forged,
-            // Their originals, one after a number that ends like theirs, are neither forged nor repeats.
+            // Their originals, one after a number with the same ending, are neither forged nor repeats.
             13 | 33 | 53 | 73 | 93 if n >= REPEAT_DISTANCE => Kind::Repeat,
             _ => Kind::Fresh,
         };
@@ -94,7 +94,7 @@ impl Sequence {
         Ok(Webhook { kind, request: request.into_bytes() })
     }
 
-    /// Path and body of message number `n`.
+    /// Returns the path and body of message number `n`.
     fn content(&self, n: u64) -> (&'static str, String) {
         let message = sid("SM", self.name, n);
         let messaging = sid("MG", 0, 7);

@@ -1,6 +1,6 @@
-//! What the service knows without its store: is this check request a webhook of Twilio's, and which one. It parses and
-//! verifies with the filter's own functions, so that architectures are compared and not implementations of an HMAC.
-//! Pure: no sockets, no Redis.
+//! Verification in the service, without its store: whether a check request is a webhook of Twilio's, and which one. It
+//! parses and verifies with the filter's own functions, so that architectures are compared and not implementations of an
+//! HMAC. Pure: no sockets, no Redis.
 
 use anyhow::{Context, Result};
 use hyper::http::{HeaderMap, Method, header};
@@ -23,13 +23,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// `origin` as Twilio calls it, without path.
+    /// Creates a gate; `origin` is that of Twilio's calls, without path.
     pub(crate) fn new(origin: String, account_sid: String, auth_token: &str) -> Result<Self> {
         let key = Key::auth_token("current", auth_token).context("the auth token is no key")?;
         Ok(Self { origin, account_sid, keys: [key] })
     }
 
-    /// The webhook a request for `target` is, if it is one and Twilio's.
+    /// Returns the webhook of a request for `target`, if it is a webhook and Twilio's.
     pub(crate) fn prove(
         &self,
         method: &Method,
@@ -57,7 +57,7 @@ impl Gate {
         Webhook::read(*class, &signed).ok()
     }
 
-    /// The headers the backend may trust.
+    /// Returns the headers that the backend may trust.
     pub(crate) fn trusted<'a>(
         &'a self,
         webhook: &'a Webhook,

@@ -1,7 +1,7 @@
-//! What a team would write that has Envoy and no filter: an authorization service for `envoy.filters.http.ext_authz`
-//! (HTTP, with the request's body) that verifies, and asks Redis whether the webhook was seen and its sender
-//! suppressed. One thread, one multiplexed connection, one pipeline per webhook. It remembers a webhook when it is let
-//! through, whatever the backend makes of it: no settlement, no ledger.
+//! Authorization service for `envoy.filters.http.ext_authz`, as a team with Envoy and without the filter would write it. It
+//! uses HTTP with the request's body, verifies, and asks Redis whether the webhook was seen and its sender suppressed. One
+//! thread, one multiplexed connection, one pipeline per webhook. It stores a webhook when it lets it through, regardless of
+//! the backend's answer: no settlement, no ledger.
 
 mod gate;
 
@@ -24,16 +24,16 @@ use twilio_edge_filter::form::Webhook;
 
 use crate::gate::Gate;
 
-/// What Envoy puts before the path of the request it asks about.
+/// Prefix that Envoy puts before the path of the checked request.
 const CHECK: &str = "/check";
-/// Envoy is configured to send no more.
+/// Largest body; Envoy is configured to send no more.
 const MAX_BODY_BYTES: usize = 65_536;
-/// How long a webhook is known: the sidecar's `leases.result_ttl_s`, in milliseconds.
+/// Time for which a webhook is stored: the sidecar's `leases.result_ttl_s`, in milliseconds.
 const KNOWN_MS: u64 = 604_800_000;
-/// A set of addresses.
+/// Redis set of suppressed addresses.
 const SUPPRESSED: &str = "suppressed";
 
-// One thread: it is given one core.
+// One thread, because it has one core.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let variable = |name: &str| std::env::var(name).with_context(|| name.to_owned());
@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
         &variable("TWILIO_AUTH_TOKEN")?,
     )?;
     let redis = redis::Client::open(variable("REDIS_URL")?)?;
-    // What cannot be done at once is not worth waiting for: Twilio waits too.
+    // No retries: Twilio waits for the answer.
     let limits = ConnectionManagerConfig::new().set_number_of_retries(0);
     let service = Arc::new(Service {
         gate,
@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
         let service = service.clone();
         tokio::spawn(async move {
             let answer = service_fn(|request| service.answer(request));
-            // Envoy, its only client, sees a connection that breaks off as a check without an answer.
+            // Envoy, its only client, treats a broken connection as a check without an answer.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }
@@ -68,7 +68,7 @@ type Answer = Response<Full<Bytes>>;
 struct Service {
     gate: Gate,
     redis: ConnectionManager,
-    /// Names the next claim.
+    /// Number of the next claim.
     claims: AtomicU64,
 }
 
@@ -100,7 +100,7 @@ impl Service {
         answer.map_or(StatusCode::SERVICE_UNAVAILABLE, |_| StatusCode::OK)
     }
 
-    /// Takes the webhook, if nobody has, and looks its sender up.
+    /// Claims the webhook, if it is not claimed yet, and looks up its sender.
     async fn seen_and_suppressed(&self, webhook: &Webhook) -> redis::RedisResult<(bool, bool)> {
         let Some(identity) = &webhook.identity else { return Ok((false, false)) };
         let mut pipeline = redis::pipe();
@@ -119,7 +119,7 @@ impl Service {
     fn passed(&self, webhook: &Webhook, suppressed: bool) -> Answer {
         let mut answer = Response::new(Full::default());
         for (name, value) in self.gate.trusted(webhook, suppressed) {
-            // Some channels allow addresses that no header can carry.
+            // Some channels allow addresses that are not valid in a header.
             if let Ok(value) = value.parse() {
                 answer.headers_mut().insert(name, value);
             }
@@ -128,7 +128,7 @@ impl Service {
     }
 }
 
-/// What Twilio is told of a webhook it sends again. Any status but 200 makes Envoy answer by itself.
+/// Returns the answer to a repeated webhook. Any status but 200 makes Envoy answer by itself.
 fn duplicate(webhook: &Webhook) -> Answer {
     if webhook.class != Class::Inbound {
         return empty(StatusCode::NO_CONTENT);
