@@ -47,7 +47,7 @@ pub struct Config {
 pub struct Route {
     /// Path without query: the complete path, or its beginning.
     pub path: String,
-    /// Whether `path` is the beginning of paths; it ends with a slash then.
+    /// True if `path` is the beginning of paths; it ends with a slash then.
     pub is_prefix: bool,
     /// Class of the webhooks that arrive there.
     pub class: Class,
@@ -61,7 +61,7 @@ pub struct Route {
     pub methods: Methods,
     /// Kinds of bodies that Twilio may send here.
     pub bodies: Bodies,
-    /// Whether the backend gets the headers of the signature.
+    /// True if the backend gets the headers of the signature.
     pub forward_signature: bool,
     /// Format of the body for the backend.
     pub body: BodyFormat,

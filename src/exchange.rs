@@ -344,9 +344,9 @@ impl Exchange {
         State::Receiving(receiving)
     }
 
-    /// Ends the wait for a body of which no part has come. Either the client sent none, or Envoy is not configured to let the
-    /// filter wait for one: without allow_on_headers_stop_iteration the body never reaches the filter, and the request would
-    /// hang until a timeout of Envoy.
+    /// Ends the wait for a body of which no part has come. Either the client sent none, or Envoy is not configured to let
+    /// the filter wait for one: without allow_on_headers_stop_iteration the body never reaches the filter, and the request
+    /// would hang until a timeout of Envoy.
     fn give_up(&self, head: &Head, effects: &mut Vec<Effect>) -> State {
         let state = self.refuse(Refusal::of(Reason::NoBody), head, effects);
         if let State::Forwarded(_) = state {

@@ -1,8 +1,8 @@
 //! The only file that talks to the proxy.
 //!
 //! Nothing here may panic on input from a client, a backend or a sidecar: a panic kills the worker's VM, and with it every
-//! request of the worker. So this module uses only the `_bytes` calls (the String ones unwrap UTF-8), reads a map only in
-//! phases in which it exists (the SDK panics on any other status), and turns errors into absence.
+//! request of the worker. So this module uses only the `_bytes` calls, because the String ones unwrap UTF-8. It reads a map
+//! only in phases in which it exists, because the SDK panics on any other status. It turns errors into absence.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -120,7 +120,7 @@ pub(crate) struct Judged<'a> {
     pub(crate) proof: Proof,
     /// The signed parameters, undecoded.
     pub(crate) form: &'a str,
-    /// Whether the parameters are the body. Otherwise they are in the URL, or there are none.
+    /// True if the parameters are the body. Otherwise they are in the URL, or there are none.
     pub(crate) form_is_body: bool,
 }
 
@@ -241,8 +241,8 @@ fn check_target(
     target: &str,
     rule: BodyRule,
 ) -> Result<(), ShapeError> {
-    // The author of a form of class other chose the names of its parameters. Its text directly after the path of its route is
-    // a path below the prefix.
+    // The author of a form of class other chose the names of its parameters. Its text directly after the path of its route
+    // is a path below the prefix.
     let extends = |other: &&Route| {
         let rest = target.strip_prefix(other.path.as_str());
         let is_name = rest.and_then(|rest| rest.bytes().next());

@@ -65,7 +65,7 @@ impl KeySlot {
 pub struct Complaint {
     /// `sid`, `auth_tokens[1]`, `shared_keys[0].id`, ..
     pub at: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub message: String,
 }
 

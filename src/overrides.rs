@@ -10,8 +10,8 @@
 use crate::reply::Reason;
 
 /// Headers that frameworks prefer to the method or the path of the request, and headers that describe the body. Twilio sends
-/// none of them, so their removal changes no genuine webhook. `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` stay: gateways
-/// set them, and they name neither path nor method.
+/// none of them, so their removal changes no genuine webhook. `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` stay:
+/// gateways set them, and they name neither path nor method.
 const REMOVED: [&str; 44] = [
     // The method.
     "x-http-method-override",

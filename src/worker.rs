@@ -77,8 +77,8 @@ impl Shared {
         })))
     }
 
-    /// Runs `work` on the worker. Callbacks do not nest, so the worker is always free; if the host ever nested them, skipping
-    /// the work is better than a panic.
+    /// Runs `work` on the worker. Callbacks do not nest, so the worker is always free; if the host ever nested them,
+    /// skipping the work is better than a panic.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Worker) -> R) -> Option<R> {
         self.0.try_borrow_mut().ok().map(|mut worker| work(&mut worker))
     }

@@ -317,7 +317,7 @@ pub(crate) fn file_system(folder: &Path) -> Option<String> {
         let mut words = line.split_ascii_whitespace().skip(1);
         Some((words.next()?, words.next()?))
     });
-    // Of several file systems mounted at one place, the last one is visible.
+    // The last of several file systems mounted at one place is the visible one.
     let around = mounts.filter(|(place, _)| folder.starts_with(place));
     around.max_by_key(|(place, _)| place.len()).map(|(_, kind)| kind.to_owned())
 }

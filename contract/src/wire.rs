@@ -137,7 +137,7 @@ pub struct Claim {
     /// Made by the filter, unique per request: the owner's token for the lease.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]{1,255}$"))]
     pub claim_id: String,
-    /// What is claimed.
+    /// Identity of the webhook that is claimed.
     #[serde(flatten)]
     pub identity: Identity,
     /// Path of the route, without query.
@@ -310,7 +310,7 @@ pub struct Verdict {
     pub claim_id: String,
     /// Decision that the filter applies.
     pub decision: Decision,
-    /// With `proceed`: how many times this webhook was claimed, this time included, from 1.
+    /// Only with `proceed`: how many times this webhook was claimed, this time included, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     /// Inbound only: the message was an opt-out, an opt-in or a request for help.
@@ -322,10 +322,10 @@ pub struct Verdict {
     /// Inbound only: end of the 24-hour window, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_expires: Option<String>,
-    /// With `duplicate`: the backend's answer to the first attempt, if it was stored.
+    /// Only with `duplicate`: the backend's answer to the first attempt, if it was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<SavedAnswer>,
-    /// With `proceed`: the claim is for a later step of the message, and its settlement names it.
+    /// Only with `proceed`: the claim is for a later step of the message, and its settlement names it.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
@@ -372,7 +372,7 @@ pub struct Settlement {
     /// Route and form of a webhook for which no verdict arrived; none when the sidecar has them already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclaimed: Option<Unclaimed>,
-    /// With `commit`: the backend's answer, if it is small and useful for duplicates.
+    /// Only with `commit`: the backend's answer, if it is small and useful for duplicates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<SavedAnswer>,
     /// [`Claim::target`] of the settled claim.

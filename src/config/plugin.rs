@@ -324,7 +324,7 @@ impl Reading<'_> {
             let sids = self.list(&accounts_path, Some(list), MAX_ACCOUNTS);
             let sids =
                 sids.filter_map(|(path, value)| self.text(&path, value).map(|sid| (path, sid)));
-            // For accounts that only the sidecar knows, only the form of the SID can be checked here.
+            // The accounts that only the sidecar knows cannot be looked up, so only the form of the SID is checked.
             let known = |sid: &str| match defaults.accounts {
                 Some(accounts) => accounts.iter().any(|account| account.sid == sid),
                 None => is_account_sid(sid),

@@ -52,8 +52,8 @@ pub enum Event<'a> {
     },
     /// The sidecar has acknowledged the settlement.
     Settled,
-    /// Time has passed. No other event carries the time, so a request that does not wait never reads the clock. Any monotonic
-    /// clock will do.
+    /// Time has passed. No other event carries the time, so a request that does not wait never reads the clock. Any
+    /// monotonic clock will do.
     Tick {
         /// Now, in milliseconds.
         now_ms: u64,
@@ -83,7 +83,7 @@ pub enum Effect {
     Settle {
         /// The settlement to send.
         settlement: Box<Settlement>,
-        /// Whether to send it now and before others, instead of with the next batch.
+        /// True to send it now and before others, instead of with the next batch.
         urgent: bool,
     },
     /// Write this word to the access log.

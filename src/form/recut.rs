@@ -126,7 +126,7 @@ struct Found {
     own: [Option<usize>; FIELDS.len()],
     /// Places that are not a field's own: field and position.
     others: Vec<(usize, usize)>,
-    /// Whether the text has a pair as in a query, `AccountSid=AC..` and `MessageSid=SM..`.
+    /// True if the text has a pair as in a query, `AccountSid=AC..` and `MessageSid=SM..`.
     account_pair: bool,
     message_pair: bool,
 }

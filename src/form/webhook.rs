@@ -85,9 +85,9 @@ pub struct SignedParameters<'a> {
     pub raw: &'a [u8],
     /// Path and query, which were signed before them.
     pub target: &'a str,
-    /// Whether the parameters are the query of the target. Their separators are signed then.
+    /// True if the parameters are the query of the target. Their separators are signed then.
     pub in_query: bool,
-    /// Whether Twilio may call this URL with GET as well, so that the text of a GET may come as a form.
+    /// True if Twilio may call this URL with GET as well, so that the text of a GET may come as a form.
     pub accepts_get: bool,
     /// Names of further parameters that the operator has configured.
     pub known: &'a [String],
@@ -137,7 +137,7 @@ impl Webhook {
         let message_sid = required(form, "MessageSid", is_message_sid)?;
         let from = sender(class, form)?;
         let to = required(form, "To", |text| shapes::address(text).is_some())?;
-        // Of the two, only a status callback has MessageStatus. An inbound message may carry an ErrorCode:
+        // Only a status callback has MessageStatus. An inbound message may carry an ErrorCode:
         // that is how Twilio calls the fallback URL.
         let status = match (class, form.get("MessageStatus")) {
             (Class::Status, Some(_)) => {

@@ -35,7 +35,7 @@ pub struct Note {
     pub path: String,
     /// Id of the client's request, if it sent one.
     pub case: String,
-    /// Whether the request was marked `unknown`: no verdict said whether the application already has it.
+    /// True if the request was marked `unknown`: no verdict said whether the application already has it.
     pub unknown: bool,
     /// The body as received.
     pub body: String,

@@ -99,9 +99,9 @@ pub struct Handed {
     pub key: String,
     /// Id of the request.
     pub case: String,
-    /// Whether the backend accepted it.
+    /// True if the backend accepted it.
     pub taken: bool,
-    /// Whether it was marked `unknown`: no verdict said whether the backend already has it.
+    /// True if it was marked `unknown`: no verdict said whether the backend already has it.
     pub unknown: bool,
 }
 

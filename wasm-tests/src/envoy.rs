@@ -54,7 +54,7 @@ impl Version {
 pub struct Make {
     /// The version.
     pub version: Version,
-    /// Whether its listener comes by LDS, from a file, instead of with the bootstrap.
+    /// True if its listener comes by LDS, from a file, instead of with the bootstrap.
     pub pushed: bool,
     /// The export of the filter that traps.
     pub trap_in: Option<&'static str>,

@@ -149,7 +149,7 @@ impl Told {
     }
 }
 
-/// What the application receives during the outage.
+/// Result at the application during the outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gets {
     /// The webhook, marked as new.
@@ -328,7 +328,7 @@ pub struct Row {
     pub policies: &'static [Policy],
     /// Answer that Twilio receives.
     pub told: Told,
-    /// What the application receives.
+    /// Result at the application.
     pub gets: Gets,
     /// Place where the webhook is stored.
     pub kept: Kept,
@@ -373,7 +373,7 @@ impl Row {
 pub struct Sending {
     /// Status that the caller receives; none if there is no answer.
     pub told: Option<u16>,
-    /// Whether Twilio receives the message during the outage.
+    /// True if Twilio receives the message during the outage.
     pub sent: bool,
     /// Metrics that show it.
     pub seen: &'static [Signal],

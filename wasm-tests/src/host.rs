@@ -1,11 +1,16 @@
-//! A proxy-wasm host that imitates Envoy. It is used for situations that the real Envoy cannot be forced into at a given
-//! moment, such as a reply that comes a millisecond after its stream has ended, and for thousands of unusual histories.
+//! A proxy-wasm host that imitates Envoy. It is used for situations that the real Envoy cannot be forced into, such as a
+//! reply that comes a millisecond after its stream has ended, and for thousands of unusual histories.
 //!
-//! It behaves as observed with Envoy 1.36 to 1.40, with `allow_on_headers_stop_iteration` on: header maps are null after a
-//! message was forwarded, a paused body is reported cumulatively, Continue from a body releases the held headers, a request
-//! with trailers never reports that its body has ended, callouts belong to the root context and outlive the stream, a reply
-//! may have no headers at all, on_log comes before on_done. A filter that violates the rules gets the status that Envoy
-//! gives, at which the SDK panics; behaviour that makes Envoy crash or hang is recorded in [`Proxy::offences`].
+//! It behaves as observed with Envoy 1.36 to 1.40, with `allow_on_headers_stop_iteration` on:
+//!
+//! - Header maps are null after a message was forwarded.
+//! - A paused body is reported cumulatively, and Continue from a body releases the held headers.
+//! - A request with trailers never reports that its body has ended.
+//! - Callouts belong to the root context and outlive the stream. A reply may have no headers at all.
+//! - on_log comes before on_done.
+//!
+//! A filter that violates the rules gets the status that Envoy gives, at which the SDK panics. Behaviour that makes Envoy
+//! crash or hang is recorded in [`Proxy::offences`].
 //!
 //! [`stream`] is one stream, [`proxy`] is the state that host calls act on, [`Host`] determines the order of callbacks, and
 //! [`vm`] is the compiled module. [`Host`] drives any [`Filter`], so the native build can replace the module.

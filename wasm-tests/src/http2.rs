@@ -24,7 +24,7 @@ pub struct Framing<'a> {
     pub frame: usize,
     /// Trailers after the body.
     pub trailers: &'a [(&'a str, &'a [u8])],
-    /// Whether `content-length` is sent, which HTTP/2 does not need.
+    /// True if `content-length` is sent, which HTTP/2 does not need.
     pub content_length: bool,
 }
 

@@ -25,7 +25,7 @@ pub enum Sdk {
 /// A webhook's URL as signed, and its `X-Twilio-Signature`.
 #[derive(Debug, Clone)]
 pub struct Signed {
-    /// The URL asked for, with `bodySHA256` when a body was signed.
+    /// The requested URL, with `bodySHA256` when a body was signed.
     pub url: String,
     /// Base64.
     pub signature: String,

@@ -82,13 +82,13 @@ pub struct Plan {
     pub sinks: &'static [Sink],
     /// Contents of the sidecar's sinks file, instead of `sinks`.
     pub sinks_file: Option<&'static str>,
-    /// Whether webhooks are archived.
+    /// True if webhooks are archived.
     pub archives: bool,
-    /// Whether messages can be sent.
+    /// True if messages can be sent.
     pub sends: bool,
     /// First contents of the sidecar's accounts file; `None` if it has no such file.
     pub accounts: Option<&'static str>,
-    /// Whether the listener comes by LDS, so that another can be pushed.
+    /// True if the listener comes by LDS, so that another can be pushed.
     pub pushed: bool,
     /// Callback of the filter, by the name of its export, in which its VM is made to trap.
     pub trap_in: Option<&'static str>,

@@ -23,7 +23,7 @@ pub struct Passed {
     pub body: Vec<u8>,
     /// Trailers.
     pub trailers: Pairs,
-    /// Whether the message is complete.
+    /// True if the message is complete.
     pub ended: bool,
     /// Time at which the headers were forwarded.
     pub since: Moment,
