@@ -137,7 +137,7 @@ where
             (Some(begun), _) => begun,
             (None, None) => return Ok::<_, std::io::Error>(None),
             (None, after) => page(after).await.map_err(|reason| {
-                tracing::warn!(event = "list.cut_short", %reason, "a list could not be read to its end");
+                tracing::warn!(event = "list.cut_short", %reason, "the sidecar could not read a list to its end; the export is incomplete");
                 std::io::Error::other(reason.to_string())
             })?,
         };

@@ -122,7 +122,7 @@ async fn answered(
             false => app.idempotency.let_go(&turn).await,
         };
         if let Err(reason) = given_back {
-            tracing::warn!(event = "idempotency.not_freed", %reason, "copies of a request that was not answered have to wait until it cannot be under way");
+            tracing::warn!(event = "idempotency.not_freed", %reason, "the sidecar could not release an idempotency key; repetitions of the request wait until its claim expires");
         }
         return Ok(response);
     }
@@ -139,7 +139,7 @@ async fn answered(
     };
     if let Err(reason) = app.idempotency.answer(&Done { turn, answer }).await {
         // The request was carried out. A later copy is carried out again with the same time, which changes nothing.
-        tracing::warn!(event = "idempotency.not_kept", %reason, "an answer could not be kept for the copies of its request");
+        tracing::warn!(event = "idempotency.not_kept", %reason, "the sidecar could not store the response of a request for its repetitions");
     }
     Ok(Response::from_parts(parts, Body::from(body)))
 }

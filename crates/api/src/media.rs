@@ -81,9 +81,9 @@ pub(super) async fn one_of_few(State(app): State<App>, request: Request, next: N
     tag = "media",
     params(AccountQuery, Repeatable),
     operation_id = "add_media",
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes, of any Content-Type that a channel takes"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Bytes of the media item, in a Content-Type that a channel accepts"),
     responses(
-        (status = 201, description = "It is kept", body = MediumShown, headers(("location" = String, description = "Where it is shown"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 201, description = "The media item is stored", body = MediumShown, headers(("location" = String, description = "Path of the media item"), ("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -129,9 +129,9 @@ async fn add(
     get,
     path = "/v1/media/{id}",
     tag = "media",
-    params(("id" = String, Path, description = "Its id"), AccountQuery),
+    params(("id" = String, Path, description = "Id of the media item"), AccountQuery),
     operation_id = "fetch_media",
-    responses((status = 200, description = "What it is", body = MediumShown), Problem),
+    responses((status = 200, description = "The description of the media item", body = MediumShown), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -153,9 +153,9 @@ async fn fetch(
     delete,
     path = "/v1/media/{id}",
     tag = "media",
-    params(("id" = String, Path, description = "Its id"), AccountQuery),
+    params(("id" = String, Path, description = "Id of the media item"), AccountQuery),
     operation_id = "delete_media",
-    responses((status = 204, description = "It goes"), Problem),
+    responses((status = 204, description = "The media item is deleted"), Problem),
     security(("key" = [])),
 )]
 async fn remove(
@@ -202,7 +202,7 @@ fn problem(failure: Failure) -> Problem {
             tracing::warn!(
                 event = "media.no_bucket",
                 reason,
-                "the bucket of media.store does not do what is asked of it"
+                "the bucket of media.store failed an operation"
             );
             Problem::with(
                 kinds::UNAVAILABLE,

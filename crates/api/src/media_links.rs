@@ -99,7 +99,7 @@ fn away(reason: &str) -> Response {
     tracing::warn!(
         event = "media.no_bucket",
         reason,
-        "the bucket of media.store does not do what is asked of it"
+        "the bucket of media.store failed an operation"
     );
     later()
 }

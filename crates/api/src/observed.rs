@@ -70,7 +70,7 @@ fn write_down(
             reason,
             duration_ms,
             trace.id = trace_id,
-            "a request could not be answered",
+            "the API could not carry out a request",
         ),
         400..500 => tracing::info!(
             target: REFUSALS,
@@ -82,7 +82,7 @@ fn write_down(
             actor,
             duration_ms,
             trace.id = trace_id,
-            "a request was refused",
+            "the API refused a request",
         ),
         _ => tracing::debug!(
             event = "request.answered",
@@ -92,7 +92,7 @@ fn write_down(
             actor,
             duration_ms,
             trace.id = trace_id,
-            "a request was answered",
+            "the API carried out a request",
         ),
     }
 }

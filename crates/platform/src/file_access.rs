@@ -82,7 +82,7 @@ pub fn repair(path: &Path) {
     let file = path.display();
     let is_ours = found.uid() == geteuid().as_raw();
     if is_ours && fs::set_permissions(path, Permissions::from_mode(kept)).is_ok() {
-        tracing::warn!(event = "files.restricted", %file, "others could read what people wrote: {file} is its owner's alone now");
+        tracing::warn!(event = "files.restricted", %file, "other users had access to message data; the sidecar restricted {file} to its owner");
         return;
     }
     expose(path, &format!("chmod {kept:o} {file}"));
@@ -103,7 +103,7 @@ pub(crate) fn check_folder(path: &Path) -> Result<(), String> {
 
 fn expose(path: &Path, command: &str) {
     let file = path.display();
-    tracing::warn!(event = "files.exposed", %file, "others may look into {file}, which holds what people wrote; run `{command}`");
+    tracing::warn!(event = "files.exposed", %file, "other users have access to {file}, which contains message data; run `{command}`");
 }
 
 /// Returns the folder of a `file://` URL.

@@ -144,7 +144,7 @@ impl Default for Metrics {
         let claims: Family<Labels<2>, Counter> = all.counters(
             "claims",
             &["decision", "class"],
-            "Claims answered: `proceed`, `duplicate`, `in_flight`, `released`, `unavailable`, `accepted`; of class `inbound`, `status`, `other`",
+            "Answered claims by decision (`proceed`, `duplicate`, `in_flight`, `released`, `unavailable`, `accepted`) and class (`inbound`, `status`, `other`)",
         );
         let claims = DECISIONS
             .iter()
@@ -156,13 +156,13 @@ impl Default for Metrics {
         let claims = Series(claims.collect());
         let claim_seconds = all.histogram(
             "claim_duration_seconds",
-            "Time to answer a batch of claims",
+            "Seconds between a batch of claims and its answer",
             &CLAIM_BUCKETS,
         );
         let batches: Family<Labels<1>, Histogram, fn() -> Histogram> = all.histograms(
             "batch_size",
             &["of"],
-            "How many go together: `claims` and `settlements` of a filter, `events` to the database",
+            "Entries per batch: `claims` and `settlements` from a filter, `events` written to the database",
             || Histogram::new(BATCH_BUCKETS),
         );
         let of = |batch: Batch| batches.get_or_create(&[("of", batch.as_str())]).clone();
@@ -170,29 +170,30 @@ impl Default for Metrics {
         let settlements = all.counters(
             "settlements",
             &["outcome", "result"],
-            "Settlements answered: `commit`, `release`; `settled`, `tombstoned`, `superseded`, `unavailable`",
+            "Answered settlements by outcome (`commit`, `release`) and result (`settled`, `tombstoned`, `superseded`, `unavailable`)",
         );
-        let opts = all.counters("opt_events", &["opt"], "Words heard: `stop`, `start`, `help`");
+        let opts =
+            all.counters("opt_events", &["opt"], "Received keywords: `stop`, `start`, `help`");
         let suppressions = all.counters(
             "suppression_changes",
             &["change", "source"],
-            "Suppressions that `began` or `ended`, by what made it so (docs/COMPLIANCE.md)",
+            "Suppressions that `began` or `ended`, by source (docs/COMPLIANCE.md)",
         );
         let checks = all.counters(
             "checks",
             &["verdict"],
-            "Questions whether a message may be sent: `allowed`, and each reason why not (docs/COMPLIANCE.md)",
+            "Verdicts of checks whether a message may be sent: `allowed`, or the code of each objection (docs/COMPLIANCE.md)",
         );
         let store_seconds: Family<Labels<1>, Histogram, fn() -> Histogram> = all.histograms(
             "store_duration_seconds",
             &["operation"],
-            "Time a store took for a batch; what `leases_` begins is Redis, or the memory of a sidecar without it, `ledger_` SQL, `journal_` the spool and SQL",
+            "Seconds per batch of a store operation. `leases_`: Redis, or memory if Redis is not configured; `ledger_`: SQL; `journal_`: the spool and SQL",
             || Histogram::new(STORE_BUCKETS),
         );
         let store_failures: Family<Labels<1>, Counter> = all.counters(
             "store_failures",
             &["operation"],
-            "Batches a store did not do in time, or not at all",
+            "Batches that a store failed or did not complete in time",
         );
         let operation = |operation: Operation| [("operation", operation.as_str())];
         let seconds = |one| store_seconds.get_or_create(&operation(one)).clone();
@@ -207,80 +208,80 @@ impl Default for Metrics {
             checks,
             store_seconds: Series(Operation::ALL.map(seconds).into()),
             store_failures: Series(Operation::ALL.map(failures).into()),
-            redis: all.gauges("redis_state", ["state"], "1 for what Redis is: `none`, `up`, `away`"),
+            redis: all.gauges("redis_state", ["state"], "State of Redis, 1 for the current one: `none` (not configured), `up`, `away` (unavailable)"),
             fallthroughs: all.counters(
                 "store_fallthroughs",
                 &["store"],
-                "Batches that went past a store that was away: `redis`",
+                "Batches that bypassed an unavailable store: `redis`",
             ),
             connections: all.gauges(
                 "sql_connections",
                 ["pool", "state"],
-                "Connections to the database, `in_use` and `idle`: those of `quick` commits, of `durable` ones, of `readers`",
+                "Connections to the database by state (`in_use`, `idle`) and pool: `quick` commits, `durable` commits, `readers`",
             ),
-            queue_depth: all.gauge("event_queue_depth", "Events waiting to be written; the spool has the same"),
+            queue_depth: all.gauge("event_queue_depth", "Events that wait to be written to the database; the spool contains the same events"),
             queue_age: all.measure(
                 "event_queue_age_seconds",
-                "For how long the event waits that waits longest, in memory and in the spool",
+                "Age in seconds of the oldest event that waits in memory and in the spool",
             ),
-            events_written: all.counter("events_written", "Events written"),
-            events_refused: all.counter("events_refused", "Events the database refused to take, which are lost"),
+            events_written: all.counter("events_written", "Events written to the database"),
+            events_refused: all.counter("events_refused", "Events that the database rejected; they are lost"),
             spool_bytes: all.gauge(
                 "spool_bytes",
-                "Bytes of the spool, which has what the database does not have yet",
+                "Size of the spool in bytes; the spool contains events that are not in the database yet",
             ),
             spool_refuses: all.gauge(
                 "spool_refuses",
-                "1 while the spool is full or its disk takes nothing, and claims wait for the database",
+                "1 while the spool is full or its disk fails, so claims wait for the database; otherwise 0",
             ),
             spool_replayed: all.counter(
                 "spool_replayed",
-                "Events found in the spool of a sidecar that was killed",
+                "Events recovered from the spool of a killed sidecar",
             ),
             spool_torn: all.counter(
                 "spool_torn",
-                "Files of the spool that ended in the middle of an event",
+                "Spool files that ended in the middle of an event",
             ),
             accounts_stale: all.gauge(
                 "accounts_stale",
-                "1 while the accounts file cannot be used and filters get the last good keys",
+                "1 while the accounts file is unusable and filters receive the last valid keys; otherwise 0",
             ),
             requests: Requests::of(all),
             denied: all.counters(
                 "api_key_failures",
                 &["reason"],
-                "Requests whose token was not good: `unknown`, of another `scope`, of an account that is `closed`",
+                "Requests with a refused token by reason: `unknown` token, wrong `scope`, `closed` account",
             ),
             limited: all.counters(
                 "rate_limited",
                 &["by"],
-                "Requests that came too often: of a `key`, or with bad tokens from an `address`",
+                "Requests refused by a rate limit: limit of a `key`, or of an `address` that sent invalid tokens",
             ),
             exports_failed: all.counter(
                 "trace_exports_failed",
-                "Batches of spans the collector did not take, which are lost",
+                "Batches of spans that the collector did not accept; they are lost",
             ),
             lines_held_back: all.counter(
                 "log_lines_held_back",
-                "Lines not written because there were too many of the kind (docs/OBSERVABILITY.md)",
+                "Log lines suppressed because there were too many of the same kind (docs/OBSERVABILITY.md)",
             ),
             redacted: all.counters(
                 "retention_redacted",
                 &["part"],
-                "Rows a part was taken out of by the retention job (docs/RETENTION.md)",
+                "Rows redacted by the retention job, by part (docs/RETENTION.md)",
             ),
             deleted: all.counter("retention_deleted", "Rows deleted by the retention job"),
             retention_failures: all.counter(
                 "retention_failures",
-                "Runs of the retention job that did not finish",
+                "Failed runs of the retention job",
             ),
             retention_last_run: all.measure(
                 "retention_last_run_timestamp_seconds",
-                "When everything due was last found done, in seconds since 1970",
+                "Time of the last complete run of the retention job, in seconds since 1970",
             ),
             oldest_body_age: all.measure(
                 "retention_oldest_body_age_seconds",
-                "Age of the oldest webhook whose body may still be there, as of the last run",
+                "Age in seconds of the oldest webhook whose body may still be stored, at the last run of the retention job",
             ),
             listeners: ListenerMetrics::of(all),
             archive: ArchiveMetrics::of(all),
@@ -290,7 +291,11 @@ impl Default for Metrics {
             sinks: SinkMetrics::of(all),
             catalogue: Catalogue::default(),
         };
-        all.info("build", "The version that runs", [("version", env!("CARGO_PKG_VERSION"))]);
+        all.info(
+            "build",
+            "Version of the running program",
+            [("version", env!("CARGO_PKG_VERSION"))],
+        );
         all.read_off(&process::FAMILIES, Process::default());
         metrics.begin();
         Metrics { catalogue, ..metrics }

@@ -154,7 +154,10 @@ impl Telemetry {
             exporting.provider.shutdown_with_timeout(limit).is_ok()
         });
         if !matches!(tokio::time::timeout(limit, finished).await, Ok(Ok(true))) {
-            tracing::warn!(event = "traces.dropped", "stopped before every span was exported");
+            tracing::warn!(
+                event = "traces.dropped",
+                "the sidecar stopped before every span was exported"
+            );
         }
     }
 }
@@ -269,10 +272,10 @@ impl Collector {
         }
         match problem {
             Some(reason) if !was_away => {
-                tracing::warn!(event = "traces.not_taken", %reason, "the collector of traces does not take them; they are lost until it does");
+                tracing::warn!(event = "traces.not_taken", %reason, "the trace collector did not accept spans; spans are lost until it does");
             }
             None if was_away => {
-                tracing::info!(event = "traces.taken", "the collector of traces takes them again")
+                tracing::info!(event = "traces.taken", "the trace collector accepted spans again")
             }
             _ => {}
         }

@@ -63,7 +63,7 @@ impl Stores {
         let known = match known {
             Ok(known) => known,
             Err(reason) => {
-                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "claims could not be decided");
+                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "the stores could not decide claims");
                 self.give_back(webhooks, &taken, now_ms).await;
                 let grant =
                     |taken: Taken| (!proceeds(&taken)).then(|| ClaimResult::of(taken.claimed));
@@ -87,7 +87,7 @@ impl Stores {
             self.metrics.timed(Operation::JournalNote, self.journal.note(&events)).await
         {
             // The leases remain, but without the events there is no record of what arrived.
-            tracing::warn!(event = "events.no_room", %reason, "the queue is full and events could not be written");
+            tracing::warn!(event = "events.no_room", %reason, "the sidecar could not write events, and its queue was full");
             return vec![None; webhooks.len()];
         }
         let grants = webhooks.iter().zip(taken).map(|(webhook, taken)| {
@@ -154,7 +154,7 @@ impl Stores {
         let decided = self.ask_ledger(&asked, now_ms).await;
         let mut decided = decided
             .unwrap_or_else(|reason| {
-                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "claims could not be decided");
+                tracing::warn!(event = "claims.undecided", %reason, count = asked.len(), "the stores could not decide claims");
                 Vec::new()
             })
             .into_iter();
@@ -215,7 +215,7 @@ impl Stores {
         match decided {
             Ok(decided) => decided.into_iter().map(|decided| Some(grant(decided))).collect(),
             Err(reason) => {
-                tracing::warn!(event = "claims.undecided", %reason, count, "claims could not be decided");
+                tracing::warn!(event = "claims.undecided", %reason, count, "the stores could not decide claims");
                 vec![None; count]
             }
         }

@@ -98,7 +98,7 @@ impl Contacts {
             return Ok(());
         }
         if numbers.len() >= MOST_LINKS || of_number.len() >= MOST_LINKS {
-            tracing::warn!(event = "contact.too_many_links", account.sid = %link.account_sid, "a number or user id of a contact has too many others; one more was not recorded");
+            tracing::warn!(event = "contact.too_many_links", account.sid = %link.account_sid, "the sidecar did not record a link, because the number or user id has too many links");
             return Ok(());
         }
         let is_certain = i64::from(link.is_certain && numbers.is_empty());

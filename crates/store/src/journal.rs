@@ -317,7 +317,7 @@ impl Shared {
                         }
                         Err(reason) => {
                             self.metrics.event_refused();
-                            tracing::error!(event = "event.refused", %reason, "the database refused an event, which is lost");
+                            tracing::error!(event = "event.refused", %reason, "the database rejected an event; the event is lost");
                             self.free(noted.place.into_iter().collect());
                         }
                     }
@@ -328,7 +328,7 @@ impl Shared {
                 batch.urgent.into_iter().for_each(|urgent| {
                     let _ = urgent.written.send(Err(reason.clone()));
                 });
-                tracing::warn!(event = "events.waiting", %reason, count = batch.rows.len(), "events wait for the database");
+                tracing::warn!(event = "events.waiting", %reason, count = batch.rows.len(), "the database did not store events; they wait");
                 self.put_back(batch.rows);
                 false
             }

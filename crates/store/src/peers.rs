@@ -130,7 +130,7 @@ impl Peers {
     pub(super) async fn leave(&self) {
         self.beats.iter().for_each(|beats| beats.abort());
         if let Err(reason) = self.shared.forget_the_dead().await {
-            tracing::warn!(event = "siblings.not_left", %reason, "other sidecars may wait for this one for some seconds");
+            tracing::warn!(event = "siblings.not_left", %reason, "the sidecar could not unregister itself; other sidecars may wait for it for some seconds");
         }
     }
 
@@ -263,7 +263,7 @@ async fn beat(shared: Arc<Shared>) {
         match shared.beat(said).await {
             Ok(at) => said = at,
             Err(reason) => {
-                tracing::warn!(event = "peer.heartbeat_failed", %reason, "other sidecars could not be told that this one is there");
+                tracing::warn!(event = "peer.heartbeat_failed", %reason, "the sidecar could not send its heartbeat to the other sidecars");
                 tokio::time::sleep(BEAT).await;
             }
         }

@@ -49,7 +49,7 @@ impl Recovery {
                 Adopted::OfAnotherVersion => {
                     if self.left_alone.insert(path.clone()) {
                         let file = path.display();
-                        tracing::error!(event = "spool.other_version", %file, "a spool file of another version is left as it is");
+                        tracing::error!(event = "spool.other_version", %file, "the sidecar found a spool file of another version and did not change it");
                     }
                 }
             }
@@ -62,7 +62,7 @@ impl Recovery {
         loop {
             tokio::time::sleep(EVERY).await;
             if let Err(reason) = self.recover().await {
-                tracing::warn!(event = "spool.waiting", %reason, "what a killed sidecar left waits in its spool");
+                tracing::warn!(event = "spool.waiting", %reason, "the sidecar could not write the events of a killed sidecar's spool; it retries");
             }
         }
     }
@@ -81,7 +81,7 @@ impl Recovery {
         self.metrics.spool_replayed(events, torn > 0);
         if events > 0 || torn > 0 {
             let file = path.display();
-            tracing::warn!(event = "spool.recovered", %file, events, torn, "a sidecar was killed, its last events are written now");
+            tracing::warn!(event = "spool.recovered", %file, events, torn, "the sidecar wrote the events of a killed sidecar from its spool");
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ async fn one_by_one(
         match ledger.keep_events(&[row.event()]).await {
             Err(StoreError::Refused(reason)) => {
                 metrics.event_refused();
-                tracing::error!(event = "event.refused", %reason, "the database refused an event, which is lost");
+                tracing::error!(event = "event.refused", %reason, "the database rejected an event; the event is lost");
             }
             written => written?,
         }

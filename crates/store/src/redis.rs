@@ -363,7 +363,7 @@ impl Redis {
                 if self.away_until_ms.load(Ordering::Relaxed) != 0
                     && self.away_until_ms.swap(0, Ordering::Relaxed) != 0
                 {
-                    tracing::info!(event = "redis.back", "redis is back");
+                    tracing::info!(event = "redis.back", "Redis answered again");
                 }
                 Ok(replies)
             }
@@ -374,7 +374,7 @@ impl Redis {
     fn leave_alone(&self, failure: String, now_ms: i64) -> StoreError {
         let until = now_ms.saturating_add(self.retry_after_ms);
         if self.away_until_ms.swap(until, Ordering::Relaxed) == 0 {
-            tracing::warn!(event = "redis.away", reason = %failure, "redis is away, claims go to the database alone");
+            tracing::warn!(event = "redis.away", reason = %failure, "Redis did not answer; the database alone decides claims");
         }
         StoreError::Away(failure)
     }

@@ -108,10 +108,10 @@ impl Spool {
             Err(reason) if !files.refuses => tracing::error!(event = "spool.refuses",
                 %reason,
                 folder = %self.folder.display(),
-                "the spool takes no events, claims wait for the database instead",
+                "the spool could not store events; claims wait for the database",
             ),
             Ok(_) if files.refuses => {
-                tracing::info!(event = "spool.resumed", "the spool takes events again")
+                tracing::info!(event = "spool.resumed", "the spool accepted events again")
             }
             _ => {}
         }
@@ -230,7 +230,7 @@ impl Files {
         if let Some(segment) = self.open.pop_front()
             && let Err(error) = std::fs::remove_file(&segment.path)
         {
-            tracing::warn!(event = "spool.file_stays", %error, file = %segment.path.display(), "a written spool file stays");
+            tracing::warn!(event = "spool.file_stays", %error, file = %segment.path.display(), "the sidecar could not remove a written spool file");
         }
     }
 }

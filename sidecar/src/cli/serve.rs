@@ -83,7 +83,7 @@ fn warn(config: &Config) {
     if config.demo {
         tracing::warn!(
             event = "demo.enabled",
-            "demo is true: secrets that everybody can read are accepted; it is for trying twilio-edge out"
+            "the sidecar started with demo = true and accepts published secrets; use it only to try twilio-edge"
         );
     }
     for problem in config.warnings() {
@@ -237,7 +237,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
             event = "connections.capped",
             max,
             wanted = config.connections.max,
-            "the limit of open files permits fewer connections than connections.max: raise it (LimitNOFILE, ulimit -n)"
+            "the limit of open files permitted fewer connections than connections.max; raise the limit (LimitNOFILE, ulimit -n)"
         );
     }
     let limits = Limits {
@@ -248,11 +248,11 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     let admission = |name| Admission::new(limits, connections.listener(name));
     let mut serving = vec![(door, twilio_edge_api::router(&app), admission("main"))];
     if let Some(door) = admin {
-        tracing::info!(event = "admin.listening", admin = %door, "administrators are answered on {door}");
+        tracing::info!(event = "admin.listening", admin = %door, "the admin listener started on {door}");
         serving.push((door, twilio_edge_api::admin_router(&app), admission("admin")));
     }
     if let Some(door) = links {
-        tracing::info!(event = "media.listening", links = %door, "links to media are answered on {door}");
+        tracing::info!(event = "media.listening", links = %door, "the media listener started on {door}");
         serving.push((door, twilio_edge_api::media_router(&app), admission("media")));
     }
     drop(app);
@@ -262,7 +262,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         stores = stores.describe(),
         database = without_password(config.database.url.expose()),
         listen,
-        "twilio-edge is listening on {listen}",
+        "twilio-edge started listening on {listen}",
     );
     let limit = Duration::from_millis(config.http.shutdown_timeout_ms);
     let deadline = until_stopped(serving, stop, limit).await?;
@@ -285,21 +285,24 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         if !senders.finish(left()).await {
             tracing::error!(
                 event = "sidecar.left_sends",
-                "messages were still on their way to Twilio; what became of them is unknown"
+                "the shutdown deadline passed before Twilio answered; these messages become unknown"
             );
         }
     }
     if !couriers.finish(left()).await {
         tracing::warn!(
             event = "sidecar.left_deliveries",
-            "deliveries were still under way; they are tried again by whoever comes next"
+            "the shutdown deadline passed before every delivery ended; the deliveries are retried"
         );
     }
     if !stores.close(left()).await {
-        tracing::error!(event = "sidecar.left_events", "stopped before every event was written");
+        tracing::error!(
+            event = "sidecar.left_events",
+            "the shutdown deadline passed before every event was written; the spool contains them"
+        );
     }
     telemetry.finish(Duration::from_millis(config.telemetry.timeout_ms)).await;
-    tracing::info!(event = "sidecar.stopped", "stopped");
+    tracing::info!(event = "sidecar.stopped", "the sidecar completed its shutdown");
     Ok(())
 }
 
@@ -317,7 +320,7 @@ async fn archive_webhooks(
         if queue.since().await.map_err(about)?.is_some() {
             tracing::warn!(
                 event = "archive.missing",
-                "webhooks are queued for an archive this sidecar does not know: set archive.url here too, or end it with `twilio-edge archive stop`"
+                "the sidecar found webhooks that are queued for an archive, but archive.url is not set; set it, or run `twilio-edge archive stop`"
             );
         }
         return Ok(None);
@@ -368,7 +371,7 @@ async fn until_stopped(
         stop.await;
         tracing::info!(
             event = "sidecar.stopping",
-            "stopping: requests under way are finished, events are written"
+            "the sidecar received a stop signal; it completes open requests and writes its events"
         );
         let _ = stopping.send(Some(Instant::now() + limit));
     });
@@ -389,7 +392,7 @@ async fn until_stopped(
     tokio::select! {
         served = served => served?,
         deadline = too_late => {
-            tracing::warn!(event = "sidecar.cut_requests", "requests were still under way when the time to stop was over");
+            tracing::warn!(event = "sidecar.cut_requests", "the shutdown deadline passed before every request was answered");
             return Ok(deadline);
         }
     }

@@ -250,7 +250,7 @@ async fn where_the_disk_takes_no_spool_claims_wait_for_the_database_and_nothing_
         assert_eq!(sidecar.decide(message(sid, sid)).await, Decision::Proceed);
     }
     assert_eq!(sidecar.metric("twilio_edge_spool_refuses").await, 1.0);
-    assert!(sidecar.log().contains("claims wait for the database instead"), "{}", sidecar.log());
+    assert!(sidecar.log().contains("claims wait for the database"), "{}", sidecar.log());
     sidecar.kill();
     let _next = world.sidecar().await;
     let written = world.stored("SELECT message_sid FROM events ORDER BY message_sid").await;

@@ -75,7 +75,7 @@ impl Sidecar {
     /// Where administrators are answered.
     pub(crate) fn admin(&self) -> String {
         let log = self.log();
-        let (_, address) = log.split_once("administrators are answered on ").unwrap();
+        let (_, address) = log.split_once("the admin listener started on ").unwrap();
         address.split([' ', '"']).next().unwrap().to_owned()
     }
 

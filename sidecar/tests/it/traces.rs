@@ -182,7 +182,7 @@ async fn a_collector_that_is_away_or_does_not_answer_changes_nothing() {
         })
         .await;
         let log = sidecar.stop();
-        assert_eq!(log.matches("the collector of traces does not take them").count(), 1, "{log}");
+        assert_eq!(log.matches("the trace collector did not accept spans").count(), 1, "{log}");
         assert!(log.contains("sidecar.stopped"), "{log}");
     }
 }

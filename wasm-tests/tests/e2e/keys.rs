@@ -230,7 +230,7 @@ async fn the_last_good_keys_outlive_the_sidecar_and_its_file(stack: &Stack) -> R
         .sidecar()?
         .replace_accounts("[[account]]\nauth_tokens = [\"44444444555555556666666677777777\"]")?;
     until("the sidecar to see a broken file", async || {
-        let is_seen = stack.sidecar()?.log()?.contains("the accounts file cannot be used");
+        let is_seen = stack.sidecar()?.log()?.contains("could not use the accounts file");
         Ok(is_seen.then_some(()))
     })
     .await?;

@@ -337,7 +337,7 @@ async fn the_sidecar_logs_a_request_by_its_names(stack: &Stack) -> Result<()> {
         let line = until("a line about the claim", async || {
             let log = stack.sidecar()?.log()?;
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let mut lines = lines.filter(|line| line["message"] == "claim answered");
+            let mut lines = lines.filter(|line| line["message"] == "the sidecar answered a claim");
             Ok(lines.find(|line| line["webhook.sid"] == form.get("MessageSid")))
         })
         .await?;

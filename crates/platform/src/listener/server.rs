@@ -138,7 +138,7 @@ pub async fn serve<A: Accept>(
             }
             Err(error) if is_of_caller(&error) => {}
             Err(error) => {
-                tracing::warn!(event = "connections.refused", reason = %error, "a connection could not be taken");
+                tracing::warn!(event = "connections.refused", reason = %error, "the sidecar could not accept a connection");
                 admission.relieve();
                 tokio::time::sleep(RELIEF).await;
             }

@@ -74,7 +74,7 @@ impl Repeats {
                     event = "log.held_back",
                     of,
                     count,
-                    "lines were not written, because there were too many of the kind"
+                    "the sidecar suppressed log lines, because there were too many of the same kind"
                 );
             }
         }

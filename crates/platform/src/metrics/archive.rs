@@ -19,18 +19,18 @@ pub struct ArchiveMetrics {
 impl ArchiveMetrics {
     pub(super) fn of(all: &mut Catalogue) -> ArchiveMetrics {
         ArchiveMetrics {
-            archived: all.counter("archived", "Webhooks put into the archive (docs/ARCHIVE.md)"),
+            archived: all.counter("archived", "Webhooks written to the archive (docs/ARCHIVE.md)"),
             erased: all.counter(
                 "archive_erased",
-                "Webhooks taken out of the archive because they were redacted",
+                "Webhooks erased from the archive because they were redacted",
             ),
             failures: all.counter(
                 "archive_failures",
-                "Times the archive or the database did not let webhooks be archived; they wait",
+                "Failed attempts to archive webhooks, because the archive or the database failed; the webhooks wait",
             ),
             oldest: all.measure(
                 "archive_oldest_age_seconds",
-                "Age of the oldest webhook that is not archived yet; 0 while there is none",
+                "Age in seconds of the oldest webhook that is not archived yet; 0 if all are archived",
             ),
         }
     }

@@ -72,17 +72,17 @@ impl ListenerMetrics {
             open: all.gauges(
                 "connections_open",
                 ["listener"],
-                "Open connections of a listener: `main`, `admin` or `media`",
+                "Open connections by listener: `main`, `admin` or `media`",
             ),
             refused: all.counters(
                 "connections_refused",
                 &["listener", "reason"],
-                "Times that a connection was refused or closed to make room for another: `address`, callers without a good key from one address had their share (`connections.max_per_address`); `listener`, the listener was full (`connections.max`)",
+                "Connections refused, or closed in favor of another, by limit: `address`, connections from one address without a valid key (`connections.max_per_address`); `listener`, all connections of the listener (`connections.max`)",
             ),
             timed_out: all.counters(
                 "connections_timed_out",
                 &["listener", "waiting_for"],
-                "Connections that were closed because the caller took too long: to send the `headers` of a request, to send its next `request`, or to read a `response`",
+                "Connections closed because the caller was too slow to send the `headers` of a request, to send its next `request`, or to read a `response`",
             ),
         }
     }

@@ -17,7 +17,7 @@ impl MediaMetrics {
             checks: all.counters(
                 "media_checks",
                 &["outcome"],
-                "Media of messages that were looked at: `fit`, `remembered` as such, or what is wrong with them (docs/MEDIA.md)",
+                "Media probes by outcome: `fit`, `remembered` from an earlier probe, or the reason why the media cannot be sent (docs/MEDIA.md)",
             ),
         }
     }

@@ -17,15 +17,15 @@ use rustix::{
 };
 
 const CPU: (&str, &str, &str) =
-    ("process_cpu_seconds", "counter", "Seconds of CPU that the process has used");
+    ("process_cpu_seconds", "counter", "CPU time used by the process, in seconds");
 const RESIDENT: (&str, &str, &str) =
-    ("process_resident_memory_bytes", "gauge", "Bytes of memory that the process has");
+    ("process_resident_memory_bytes", "gauge", "Resident memory of the process, in bytes");
 const OPEN_FDS: (&str, &str, &str) =
-    ("process_open_fds", "gauge", "Files and connections that the process has open");
+    ("process_open_fds", "gauge", "Open file descriptors of the process, including connections");
 const MAX_FDS: (&str, &str, &str) =
-    ("process_max_fds", "gauge", "How many of them it may have open");
+    ("process_max_fds", "gauge", "Limit of open file descriptors of the process");
 const STARTED: (&str, &str, &str) =
-    ("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970");
+    ("process_start_time_seconds", "gauge", "Start time of the process, in seconds since 1970");
 
 /// Name, kind and meaning of each metric.
 pub(super) const FAMILIES: [(&str, &str, &str); 5] = [CPU, RESIDENT, OPEN_FDS, MAX_FDS, STARTED];

@@ -50,12 +50,12 @@ impl Requests {
             answered: catalogue.counters(
                 "http_requests",
                 &["route", "status"],
-                "Requests answered, by the route they went to (`none`: to no route) and class of status: `2xx`, `4xx`, `5xx`, `other`",
+                "Answered requests by route (`none`: no route matched) and class of status: `2xx`, `4xx`, `5xx`, `other`",
             ),
             seconds: catalogue.histograms(
                 "http_request_duration_seconds",
                 &["route"],
-                "Time to answer a request",
+                "Seconds between a request and its response",
                 || Histogram::new(BUCKETS),
             ),
             known: RwLock::default(),

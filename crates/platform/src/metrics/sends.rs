@@ -49,58 +49,58 @@ impl SendMetrics {
             outcomes: all.counters(
                 "sends",
                 &["outcome"],
-                "Attempts to send a message: `sent`, `refused` for good, `retried` later, `unknown` (docs/SENDING.md)",
+                "Attempts to send a message by outcome: `sent`, `refused` permanently, `retried` later, `unknown` (docs/SENDING.md)",
             ),
             refusals: all.counters(
                 "send_refusals",
                 &["code"],
-                "Messages that a rule of ours refused, when they were asked for or right before Twilio was called, by the code of the rule",
+                "Messages that a rule of the sidecar refused, on request or immediately before the call to Twilio, by the code of the rule",
             ),
             reconciled: all.counters(
                 "sends_reconciled",
                 &["by"],
-                "Messages of which something was learned later: Twilio told a status (`callback`), has it in its list (`found`), or never had it, and it is sent again (`absent`)",
+                "Messages whose outcome was reconciled later: Twilio reported a status (`callback`), Twilio's list contains the message (`found`) or does not contain it, so it is sent again (`absent`)",
             ),
             switched: all.counters(
                 "sends_switched",
                 &["to"],
-                "Messages that are sent instead of one that its channel did not take: a `template`, or on another `channel` (docs/SENDING.md)",
+                "Replacements for messages that their channel did not accept: a `template`, or a message on another `channel` (docs/SENDING.md)",
             ),
             calls: all.histogram(
                 "twilio_call_seconds",
-                "How long a call of Twilio's REST API took that made a message, or was to",
+                "Seconds per call of Twilio's REST API to create a message, successful or not",
                 &CALL_BUCKETS,
             ),
             errors: all.counters(
                 "twilio_errors",
                 &["class"],
-                "Calls that made no message: `throttled` (429, 20429), `passing` (a code that is tried again), `operator`, `caller` and `recipient` (a code that somebody has to act on), `other` (a code nobody knows), `server` (5xx and what is no answer), `lost` (none came), `not_connected`",
+                "Calls that created no message, by class: `throttled` (429, 20429), `passing` (a temporary error, retried), `operator`, `caller` and `recipient` (an error that this party must resolve), `other` (an unknown code), `server` (5xx or an invalid answer), `lost` (no answer), `not_connected`",
             ),
-            under_way: all.gauge("twilio_calls_under_way", "Calls of Twilio's REST API that this sidecar has begun and not ended"),
+            under_way: all.gauge("twilio_calls_under_way", "Calls of Twilio's REST API in progress in this sidecar"),
             allowed: all.gauge(
                 "twilio_calls_allowed",
-                "How many there may be for one account: of the account that may have the fewest",
+                "Concurrent calls of Twilio's REST API permitted for one account; the lowest limit of all accounts",
             ),
             senders: all.counters(
                 "sender_messages",
                 &["sender"],
-                "Messages that Twilio took, by the sender whose rate the operator has said; all others are `other`",
+                "Messages that Twilio accepted, by sender with a configured rate; all other senders are `other`",
             ),
             rates: all.add(
                 "sender_rate",
                 "gauge",
                 &["sender"],
-                "Messages a second this sender may send, through all sidecars together; each of the others, if `other`",
+                "Messages per second that a sender may send, for all sidecars together; `other` is the rate of each other sender",
                 Family::default(),
             ),
             named: RwLock::default(),
             unknowns: all.gauge(
                 "sends_unknown",
-                "Messages of which nobody knows whether they were sent",
+                "Messages in state `unknown`: it is not known whether Twilio sent them",
             ),
             oldest: all.measure(
                 "send_queue_age_seconds",
-                "For how long the message waits that should have been sent first: for its turn, for Twilio, or for the database",
+                "Age in seconds of the oldest message that is due and not sent; it waits for its turn, for Twilio, or for the database",
             ),
         }
     }

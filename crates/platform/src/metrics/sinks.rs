@@ -33,12 +33,13 @@ pub struct SinkMetrics {
 
 impl SinkMetrics {
     pub(super) fn of(all: &mut Catalogue) -> SinkMetrics {
-        let unavailable = "1 while a sink is left alone because it did not answer";
+        let unavailable =
+            "1 while deliveries to a sink pause because it did not answer; otherwise 0";
         SinkMetrics {
             deliveries: all.counters(
                 "deliveries",
                 &["sink", "outcome"],
-                "Deliveries tried: `delivered`, `failed`, `dead` (docs/DELIVERY.md)",
+                "Delivery attempts by sink and outcome: `delivered`, `failed`, `dead` (docs/DELIVERY.md)",
             ),
             unavailable: all.add(
                 "sink_unavailable",
@@ -51,7 +52,7 @@ impl SinkMetrics {
                 "dead_letter_oldest_age_seconds",
                 "gauge",
                 &["sink"],
-                "How long the oldest dead letter of a sink has waited for somebody to decide about it; 0 while there is none",
+                "Age in seconds of the oldest undecided dead letter of a sink; 0 if there are no dead letters",
                 Family::default(),
             ),
         }

@@ -19,15 +19,15 @@ impl TemplateMetrics {
             syncs: all.counters(
                 "template_syncs",
                 &["outcome"],
-                "Readings of an account's templates from Twilio: `read` or `failed`",
+                "Synchronizations of an account's templates with Twilio, by outcome: `read` or `failed`",
             ),
             changes: all.counter(
                 "template_changes",
-                "Templates that were found added, removed or changed at Twilio; the audit has each",
+                "Templates that were added, removed or changed at Twilio; the audit log lists each one",
             ),
             age: all.measure(
                 "templates_age_seconds",
-                "For how long the templates were not read from Twilio, of the account that waits longest",
+                "Seconds since the templates of an account were last read from Twilio; the highest value of all accounts",
             ),
         }
     }

@@ -286,7 +286,7 @@ impl Keys {
         };
         let (entry, done) = (entry(by, "key.created", &key, now_ms), once(&key));
         self.register.add_key(&new, &entry, done.as_ref()).await?;
-        tracing::info!(event = "key.created", key.id = key.id, key.scope = %scope, by = by.actor, "API key created");
+        tracing::info!(event = "key.created", key.id = key.id, key.scope = %scope, by = by.actor, "an administrator created an API key");
         Ok((key, minted.token))
     }
 
@@ -311,7 +311,7 @@ impl Keys {
                     event = "key.revoked",
                     key.id = key.id,
                     by = by.actor,
-                    "API key revoked"
+                    "an administrator revoked an API key"
                 );
                 Ok(key)
             }
@@ -396,7 +396,7 @@ impl Keys {
         let (register, id) = (self.register.clone(), key.id.clone());
         tokio::spawn(async move {
             if let Err(reason) = register.touch_key(&id, now_ms).await {
-                tracing::warn!(event = "key.use_not_noted", %reason, key.id = id, "the last use of a key could not be noted");
+                tracing::warn!(event = "key.use_not_noted", %reason, key.id = id, "the sidecar could not store the time of the last use of an API key");
             }
         });
     }

@@ -94,7 +94,7 @@ impl Withdrawal {
                 account.sid = %self.account_sid,
                 address = %self.address,
                 code = %self.error_code,
-                "recipient opted out of marketing: consent withdrawn",
+                "a recipient opted out of marketing; the consent was withdrawn",
             );
         }
         Ok(is_new)

@@ -204,7 +204,7 @@ impl Tenants {
                             event = "tenant.unusable",
                             ?fault,
                             account.sid = sid,
-                            "what is said of an account cannot count; it is as all others"
+                            "the profile of an account was invalid under the current configuration; the defaults apply"
                         );
                     }
                 }
@@ -228,7 +228,7 @@ impl Tenants {
             match self.refresh_since(seen).await {
                 Ok(changes) => seen = Some(changes),
                 Err(reason) => {
-                    tracing::warn!(event = "tenants.unread", %reason, "what is said of accounts could not be read again");
+                    tracing::warn!(event = "tenants.unread", %reason, "the sidecar could not read the profiles of accounts again");
                 }
             }
         }

@@ -79,7 +79,7 @@ impl Accounts {
             event = "accounts.read",
             generation = ring.generation,
             accounts = count(&ring),
-            "keys are handed to filters from {}",
+            "the sidecar read the accounts file and hands its keys to filters: {}",
             path.display()
         );
         Ok(Accounts {
@@ -125,7 +125,7 @@ impl Accounts {
                     generation = now.generation,
                     accounts = count(&now),
                     changed = now.generation != ring.generation,
-                    "the accounts file was read again: {file}"
+                    "the sidecar read the accounts file again: {file}"
                 );
                 Handed { ring: Arc::new(now), stale: false }
             }
@@ -134,7 +134,7 @@ impl Accounts {
                     event = "accounts.unusable",
                     generation = ring.generation,
                     problems = problems.join("; "),
-                    "the accounts file cannot be used, filters still get the last good keys: {file}"
+                    "the sidecar could not use the accounts file; filters receive the last valid keys: {file}"
                 );
                 Handed { ring, stale: true }
             }

@@ -157,7 +157,7 @@ impl Claims {
             }
             Err(reason) => {
                 let count = told.len();
-                tracing::warn!(event = "status.apply_failed", %reason, count, "what statuses say of messages that are sent could not be written down; Twilio's list is asked");
+                tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler checks Twilio's list");
                 let failures = of.iter().zip(&told).filter(|(_, told)| told.is_failure());
                 failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }
@@ -246,7 +246,7 @@ impl Claims {
                 claim.id = %settlement.claim_id,
                 outcome = ?settlement.outcome,
                 ?result,
-                "settlement answered",
+                "the sidecar answered a settlement",
             );
             Settled { claim_id: settlement.claim_id, result }
         });
@@ -300,7 +300,7 @@ impl Claims {
             Ok(()) => HashSet::new(),
             Err(reason) => {
                 let count = claim_ids.len();
-                tracing::error!(event = "contact.link_failed", %reason, count, "ids of contacts could not be recorded; their webhooks wait");
+                tracing::error!(event = "contact.link_failed", %reason, count, "the sidecar could not record the ids of contacts; their webhooks wait");
                 claim_ids
             }
         }
@@ -337,7 +337,7 @@ impl Claims {
         for webhook in webhooks {
             let Some(withdrawal) = Withdrawal::of(webhook) else { continue };
             if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms).await {
-                tracing::error!(event = "consent.unrecorded", %reason, webhook.sid = %webhook.identity.message_sid, "a withdrawn consent could not be recorded, its webhook waits");
+                tracing::error!(event = "consent.unrecorded", %reason, webhook.sid = %webhook.identity.message_sid, "the sidecar could not record a withdrawn consent; its webhook waits");
                 failed.push(webhook.claim_id.clone());
             }
         }
@@ -368,7 +368,7 @@ impl Claims {
             }
             Err(reason) => {
                 let count = said.len();
-                tracing::error!(event = "optout.unrecorded", %reason, count, "opt-outs could not be recorded, their webhooks wait");
+                tracing::error!(event = "optout.unrecorded", %reason, count, "the sidecar could not record opt-outs; their webhooks wait");
                 claim_ids.into_iter().collect()
             }
         }
@@ -413,7 +413,7 @@ impl Claims {
             trace.id = webhook.trace.trace_id(),
             decision = ?verdict.decision,
             attempt = verdict.attempt,
-            "claim answered",
+            "the sidecar answered a claim",
         );
     }
 }
@@ -458,7 +458,7 @@ fn log_change(change: &OptEvent) {
         webhook.sid = %change.message_sid,
         account.sid = %change.account_sid,
         address = %change.address,
-        "suppression {}",
+        "the sidecar {} a suppression",
         if change.opt == Opt::Stop { "recorded" } else { "lifted" },
     );
 }

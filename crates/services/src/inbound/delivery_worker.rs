@@ -143,7 +143,7 @@ impl DeliveryWorker {
         let taken = match taken {
             Ok(taken) => taken,
             Err(reason) => {
-                tracing::warn!(event = "deliveries.waiting", %reason, sink = %self.sink, "deliveries wait for the database");
+                tracing::warn!(event = "deliveries.waiting", %reason, sink = %self.sink, "the worker could not read due deliveries; they wait for the database");
                 return false;
             }
         };
@@ -175,9 +175,9 @@ impl DeliveryWorker {
         if let (false, true, Some(DeliveryOutcome::Failed { reason, .. })) =
             (was_open, is_open, &last)
         {
-            tracing::warn!(event = "sink.away", sink = %self.sink, reason, "a sink does not answer, its deliveries wait");
+            tracing::warn!(event = "sink.away", sink = %self.sink, reason, "a sink did not answer; its deliveries wait");
         } else if was_open && !is_open {
-            tracing::info!(event = "sink.back", sink = %self.sink, "a sink answers again");
+            tracing::info!(event = "sink.back", sink = %self.sink, "a sink answered again");
         }
         self.metrics.sinks.is_open(&self.sink, is_open);
         self.unwritten.push(round);
@@ -194,12 +194,12 @@ impl DeliveryWorker {
                 true
             }
             Err(reason @ StoreError::Away(_)) => {
-                tracing::warn!(event = "deliveries.unwritten", %reason, sink = %self.sink, "what was delivered waits for the database");
+                tracing::warn!(event = "deliveries.unwritten", %reason, sink = %self.sink, "the worker could not store the results of deliveries; it retries");
                 false
             }
             Err(reason) => {
                 // The lanes become due again when their hold ends; a second delivery is better than none.
-                tracing::error!(event = "deliveries.refused", %reason, sink = %self.sink, "the database refused how deliveries ended");
+                tracing::error!(event = "deliveries.refused", %reason, sink = %self.sink, "the database rejected the results of deliveries; the worker delivers them again");
                 self.unwritten.clear();
                 true
             }
@@ -241,7 +241,7 @@ async fn bring(
         if next == Next::Dead {
             tracing::error!(
                 event = "delivery.given_up", sink = %sink.name(), delivery.id = %due.delivery_id, tries, reason,
-                "a delivery is given up; `twilio-edge deliveries retry` brings it on its way again"
+                "a delivery became a dead letter; `twilio-edge deliveries retry` sends it again"
             );
         }
         let stays = matches!(next, Next::Again(_));

@@ -249,7 +249,7 @@ pub async fn work(shelves: ReplaySources, bell: Wakeup) {
         for replay in shelves.outbox.running_replays().await.unwrap_or_default() {
             let id = replay.id.clone();
             if let Err(reason) = finish(&shelves, replay, &bell).await {
-                tracing::warn!(event = "replay.waiting", %reason, replay.id = id, "a replay waits");
+                tracing::warn!(event = "replay.waiting", %reason, replay.id = id, "a replay could not continue; it waits and retries");
             }
         }
     }

@@ -140,7 +140,7 @@ impl Job {
                 Ok(()) => self.metrics.retention_ran(now_ms()),
                 Err(reason) => {
                     self.metrics.retention_failed();
-                    tracing::warn!(event = "retention.failed", %reason, "what is due to be redacted or deleted waits for the next try");
+                    tracing::warn!(event = "retention.failed", %reason, "a run of the retention job failed; the next run continues");
                 }
             }
         }
@@ -175,7 +175,7 @@ impl Job {
                 redacted = done.rows,
                 deleted = done.deleted,
                 duration_ms = now_ms().saturating_sub(started_ms),
-                "retention carried out",
+                "the retention job redacted or deleted rows",
             );
         }
         Ok(())

@@ -185,7 +185,7 @@ impl Sender {
         }
         let begun = self.begin_up_to(free).await;
         if let Err(reason) = &begun {
-            tracing::warn!(event = "sends.waiting", %reason, "messages wait for the database");
+            tracing::warn!(event = "sends.waiting", %reason, "the dispatcher could not read due messages; they wait for the database");
         }
         begun
     }
@@ -351,7 +351,7 @@ impl Sender {
             tracing::error!(
                 event = "send.lost",
                 count = lost,
-                "nobody knows yet whether messages were sent whose sidecar ended; Twilio's list is asked"
+                "sidecars stopped during attempts to send, so the messages became unknown; the reconciler checks Twilio's list"
             );
         }
     }

@@ -207,6 +207,6 @@ impl Sending {
     pub fn tell(&self, send: &OutboundMessage, code: &str, switched: &Switched) {
         self.metrics.sends.switched(switched.to);
         self.bell.ring();
-        tracing::info!(event = "send.switched", send.id = %send.id, account.sid = %send.account_sid, code, to = switched.to.as_str(), instead = %switched.send.id, state = %switched.send.state, "another message is sent instead of one that its channel did not take");
+        tracing::info!(event = "send.switched", send.id = %send.id, account.sid = %send.account_sid, code, to = switched.to.as_str(), instead = %switched.send.id, state = %switched.send.state, "the sidecar replaced a message that its channel did not accept");
     }
 }

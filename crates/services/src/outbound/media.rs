@@ -58,7 +58,7 @@ impl Media {
             tracing::warn!(
                 event = "media.trusting",
                 addresses = settings.trust_addresses.join(", "),
-                "media.trust_addresses lets media be fetched from inside: for development only"
+                "media.trust_addresses permitted media from private addresses; use it for development only"
             );
         }
         let limit = Duration::from_millis(settings.timeout_ms).min(patience);

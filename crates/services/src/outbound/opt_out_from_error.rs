@@ -42,7 +42,7 @@ impl Refusals {
                 message_sid: send.id.clone(),
             };
             if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms()).await {
-                tracing::error!(event = "consent.unrecorded", %reason, send.id = %send.id, code, "a refusal of Twilio's could not be recorded as a withdrawn consent");
+                tracing::error!(event = "consent.unrecorded", %reason, send.id = %send.id, code, "the sidecar could not record a refusal by Twilio as a withdrawn consent");
             }
         }
         if !self.lexicon.suppresses(code) {
@@ -67,10 +67,10 @@ impl Refusals {
                 if changed.contains(&true) {
                     self.metrics.suppression_changed(true, Source::Callback);
                 }
-                tracing::info!(event = "suppression.changed", send.id = %send.id, account.sid = %send.account_sid, address = %recipient, code, "suppression recorded");
+                tracing::info!(event = "suppression.changed", send.id = %send.id, account.sid = %send.account_sid, address = %recipient, code, "the sidecar recorded a suppression");
             }
             Err(reason) => {
-                tracing::error!(event = "optout.unrecorded", %reason, send.id = %send.id, code, "a refusal of Twilio's could not be recorded as an opt-out");
+                tracing::error!(event = "optout.unrecorded", %reason, send.id = %send.id, code, "the sidecar could not record a refusal by Twilio as an opt-out");
             }
         }
     }

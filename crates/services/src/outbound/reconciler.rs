@@ -129,22 +129,22 @@ impl Looker {
                 let learned = self.sends.learn(send, &masked, &message_sid, reason, now_ms()).await;
                 if matches!(learned, Ok(true)) {
                     self.metrics.sends.reconciled("found", 1);
-                    tracing::info!(event = "send.reconciled", send.id = %send.id, account.sid = %send.account_sid, message.sid = message_sid, "a message of which nobody knew is in Twilio's list");
+                    tracing::info!(event = "send.reconciled", send.id = %send.id, account.sid = %send.account_sid, message.sid = message_sid, "the reconciler found an unknown message in Twilio's list");
                 }
             }
             Ok(Match::Absent) => {
                 if matches!(self.sends.requeue(send, now_ms()).await, Ok(true)) {
                     self.metrics.sends.reconciled("absent", 1);
-                    tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.looks + 1, "Twilio never had a message: it is sent again");
+                    tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.looks + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
                     self.bell.ring();
                 }
             }
             Ok(Match::Unclear) if next_ms == 0 => {
-                tracing::error!(event = "send.unclear", send.id = %send.id, account.sid = %send.account_sid, "Twilio's list does not tell whether a message was sent; `twilio-edge sends resolve` decides");
+                tracing::error!(event = "send.unclear", send.id = %send.id, account.sid = %send.account_sid, "the reconciler could not determine whether a message was sent; decide with `twilio-edge sends resolve`");
             }
             Ok(Match::Unclear) => {}
             Err(reason) => {
-                tracing::warn!(event = "send.not_looked_for", send.id = %send.id, account.sid = %send.account_sid, reason, "Twilio's list could not be read");
+                tracing::warn!(event = "send.not_looked_for", send.id = %send.id, account.sid = %send.account_sid, reason, "the reconciler could not read Twilio's list; it retries");
             }
         }
     }

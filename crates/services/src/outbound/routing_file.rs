@@ -59,14 +59,14 @@ impl Routes {
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
                 tracing::info!(
                     event = "routing.read_again",
-                    "messages go by the routes that have changed: {file}"
+                    "the sidecar read changed routes, which are now in effect: {file}"
                 );
             }
             Err(problems) => {
                 tracing::warn!(
                     event = "routing.unusable",
                     problems = problems.join("; "),
-                    "the routes cannot be used, messages still go by the last good ones: {file}"
+                    "the sidecar could not use the routing file; the last valid routes stay in effect: {file}"
                 );
             }
         }

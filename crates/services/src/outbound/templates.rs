@@ -141,7 +141,7 @@ impl Templates {
     pub async fn keep_fresh(self) {
         loop {
             if let Err(reason) = self.refresh().await {
-                tracing::warn!(event = "templates.unread", %reason, "the templates could not be read again; those that were last read count");
+                tracing::warn!(event = "templates.unread", %reason, "the sidecar could not read templates from the database again; the earlier ones stay in effect");
             }
             tokio::time::sleep(REFRESH).await;
         }

@@ -80,7 +80,7 @@ impl Archivist {
                     self.metrics.archive.failed();
                     tracing::warn!(
                         event = "archive.waiting", reason = %stopped, archive = self.archive.url(),
-                        "webhooks wait for the archive; they stay in the ledger until it has them"
+                        "the sidecar could not archive webhooks; it retries, and they stay in the ledger"
                     );
                     not_before = Instant::now() + pause;
                     pause = (pause * 2).min(longest);

@@ -60,7 +60,7 @@ pub(super) async fn work(
         queue.end_erasure(&erasure, held_by).await.map_err(Stopped::Store)?;
         tracing::info!(
             event = "archive.erased", erasure.id, account.sid = %erasure.account_sid,
-            "what was redacted is out of the archive too"
+            "the sidecar erased redacted data from the archive"
         );
     }
 }

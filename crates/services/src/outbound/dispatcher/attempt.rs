@@ -186,7 +186,7 @@ impl SendAttempt {
         self.metrics.sends.ended("retried");
         let written = self.sends.again(send, due_at_ms, why, request_id, now_ms()).await;
         if let Err(reason) = written {
-            tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, "what became of an attempt could not be written down: it becomes unknown");
+            tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
         }
     }
 
@@ -213,14 +213,14 @@ impl SendAttempt {
         self.metrics.sends.ended(state);
         match state {
             "unknown" => {
-                tracing::error!(event = "send.unknown", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "nobody knows yet whether a message was sent; Twilio's list is asked")
+                tracing::error!(event = "send.unknown", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "an attempt ended without a clear answer, so the message became unknown; the reconciler checks Twilio's list")
             }
             "refused" => {
-                tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message is not sent")
+                tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message was refused and is not sent")
             }
             _ => {
                 self.metrics.sends.sent(&send.sender);
-                tracing::info!(event = "send.sent", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio has a message")
+                tracing::info!(event = "send.sent", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
             }
         }
         let outcome = Outcome { state, message_sid, code, reason, request_id, twilio_status };
@@ -241,7 +241,7 @@ impl SendAttempt {
                     return;
                 }
                 Err(reason) => {
-                    tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, message.sid = message_sid, "what became of an attempt could not be written down: it becomes unknown");
+                    tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, message.sid = message_sid, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
                     tokio::time::sleep(AWAY * tries).await;
                 }
             }

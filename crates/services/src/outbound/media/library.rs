@@ -193,7 +193,7 @@ impl Library {
                 tracing::warn!(
                     event = "media.no_bucket",
                     reason,
-                    "the bucket of media.store does not do what is asked of it"
+                    "the bucket of media.store failed an operation"
                 );
                 Err(away("the bucket does not answer"))
             }
@@ -261,7 +261,7 @@ impl Library {
                 tracing::warn!(
                     event = "media.not_deleted",
                     reason,
-                    "media that have had their time are still there"
+                    "the sidecar could not delete expired media; it retries"
                 );
             }
         }

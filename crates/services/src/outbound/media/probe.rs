@@ -120,7 +120,7 @@ impl MediaProbe {
                     event = "media.unfit",
                     account.sid = account_sid,
                     why = unfit.why.as_str(),
-                    "media of a message cannot be sent"
+                    "the sidecar found that media of a message cannot be sent"
                 );
             }
         }

@@ -93,7 +93,7 @@ impl Syncer {
                         event = "templates.changed",
                         account.sid = account_sid,
                         count = changes.len(),
-                        "templates are not as they were; the audit has each"
+                        "the sidecar found changed templates at Twilio; the audit log lists each one"
                     );
                 }
             }
@@ -105,13 +105,13 @@ impl Syncer {
                         event = "templates.unsynced",
                         account.sid = account_sid,
                         reason,
-                        "templates could not be read from Twilio; those that were last read count"
+                        "the sidecar could not read templates from Twilio; the earlier ones stay in effect"
                     );
                 }
             }
             Err(Unsynced::Store(reason)) => {
                 metrics.templates.synced("failed", &[]);
-                tracing::warn!(event = "templates.persist_failed", account.sid = account_sid, %reason, "templates that were read could not be written down; they are read again");
+                tracing::warn!(event = "templates.persist_failed", account.sid = account_sid, %reason, "the sidecar could not store templates that it read from Twilio; it reads them again");
             }
         }
     }
