@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test e2e differential never-twice burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
+.PHONY: help setup setup-test build wasm run test test-fast e2e differential never-twice burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -36,9 +36,13 @@ run: build wasm ## Envoy with the filter, the sidecar and a demo backend; Ctrl-C
 	@exec $(TARGET)/debug/twilio-edge demo
 
 # Most of them wait for something: twice as many as there are cores keep these busy.
-test: setup-test ## All tests: unit, sidecar on real stores, the filter in the real Envoys
+test: setup-test ## All tests: unit, sidecar on real stores, the filter in the real Envoys; T=NAME for those with NAME in their name
 	$(WASM_BUILD)
-	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(( $$(nproc) * 2 ))} $(CARGO) test --workspace --no-fail-fast
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(( $$(nproc) * 2 ))} $(CARGO) test --workspace --no-fail-fast $(if $(T),-- $(T))
+
+# No server, no Envoy: decisions and parsers alone.
+test-fast: ## Tests of the pure crates: contract, domain, filter; T=NAME for those with NAME in their name
+	@$(CARGO) test --quiet --package twilio-edge-contract --package twilio-edge-domain --package twilio-edge-filter $(if $(T),-- $(T))
 
 e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its options
 	$(WASM_BUILD)
