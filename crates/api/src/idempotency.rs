@@ -122,7 +122,7 @@ async fn answered(
             false => app.idempotency.let_go(&turn).await,
         };
         if let Err(reason) = given_back {
-            tracing::warn!(event = "idempotency.not_freed", %reason, "the sidecar could not release an idempotency key; repetitions of the request wait until its claim expires");
+            tracing::warn!(event = "idempotency.not_freed", %reason, "the sidecar could not release an idempotency key; repetitions of the request wait until its hold ends");
         }
         return Ok(response);
     }

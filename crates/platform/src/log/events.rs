@@ -73,7 +73,7 @@ const ALL: &[(&str, &str, &str)] = &[
     (
         "deliveries.waiting",
         "warn",
-        "The worker could not read due deliveries from the database: `sink`",
+        "The worker could not claim due deliveries, because the database failed: `sink`",
     ),
     (
         "delivery.given_up",

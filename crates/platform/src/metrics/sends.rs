@@ -100,7 +100,7 @@ impl SendMetrics {
             ),
             oldest: all.measure(
                 "send_queue_age_seconds",
-                "Age in seconds of the oldest message that is due and not sent; it waits for its turn, for Twilio, or for the database",
+                "Seconds since the oldest waiting message should have been sent; it waits for its turn, for Twilio, or for the database",
             ),
         }
     }

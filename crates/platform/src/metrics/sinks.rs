@@ -52,7 +52,7 @@ impl SinkMetrics {
                 "dead_letter_oldest_age_seconds",
                 "gauge",
                 &["sink"],
-                "Age in seconds of the oldest undecided dead letter of a sink; 0 if there are no dead letters",
+                "Seconds that the oldest dead letter of a sink has waited for a decision; 0 if there are none",
                 Family::default(),
             ),
         }

@@ -143,7 +143,7 @@ impl DeliveryWorker {
         let taken = match taken {
             Ok(taken) => taken,
             Err(reason) => {
-                tracing::warn!(event = "deliveries.waiting", %reason, sink = %self.sink, "the worker could not read due deliveries; they wait for the database");
+                tracing::warn!(event = "deliveries.waiting", %reason, sink = %self.sink, "the worker could not claim due deliveries; they wait for the database");
                 return false;
             }
         };

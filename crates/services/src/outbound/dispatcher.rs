@@ -185,7 +185,7 @@ impl Sender {
         }
         let begun = self.begin_up_to(free).await;
         if let Err(reason) = &begun {
-            tracing::warn!(event = "sends.waiting", %reason, "the dispatcher could not read due messages; they wait for the database");
+            tracing::warn!(event = "sends.waiting", %reason, "the dispatcher could not claim due messages; they wait for the database");
         }
         begun
     }
