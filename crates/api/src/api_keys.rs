@@ -124,7 +124,7 @@ pub(super) fn own_router() -> OpenApiRouter<App> {
     operation_id = "create_key",
     request_body = WantedKey,
     responses(
-        (status = 201, description = "The key", body = CreatedKey, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 201, description = "The API key", body = CreatedKey, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -180,7 +180,7 @@ fn place(key: &Key) -> String {
     params(Listing),
     operation_id = "list_keys",
     responses(
-        (status = 200, description = "A page of them", body = KeyList),
+        (status = 200, description = "A page of API keys", body = KeyList),
         Problem,
     ),
     security(("key" = [])),
@@ -210,10 +210,10 @@ async fn list(
     get,
     path = "/v1/keys/{id}",
     tag = "keys",
-    params(("id" = String, Path, description = "The public part of the key")),
+    params(("id" = String, Path, description = "Id of the API key: its public part")),
     operation_id = "fetch_key",
     responses(
-        (status = 200, description = "The key", body = ApiKey),
+        (status = 200, description = "The API key", body = ApiKey),
         Problem,
     ),
     security(("key" = [])),
@@ -233,10 +233,10 @@ async fn fetch(
     delete,
     path = "/v1/keys/{id}",
     tag = "keys",
-    params(("id" = String, Path, description = "The public part of the key")),
+    params(("id" = String, Path, description = "Id of the API key: its public part")),
     operation_id = "revoke_key",
     responses(
-        (status = 200, description = "The key, revoked", body = ApiKey),
+        (status = 200, description = "The revoked API key", body = ApiKey),
         Problem,
     ),
     security(("key" = [])),
@@ -258,7 +258,7 @@ async fn revoke(
     tag = "keys",
     operation_id = "get_own_key",
     responses(
-        (status = 200, description = "The key", body = ApiKey),
+        (status = 200, description = "The API key", body = ApiKey),
         Problem,
     ),
     security(("key" = [])),

@@ -75,7 +75,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     params(Listing),
     operation_id = "list_audit",
     responses(
-        (status = 200, description = "A page of them", body = ChangeList),
+        (status = 200, description = "A page of administrative changes", body = ChangeList),
         Problem,
     ),
     security(("key" = [])),

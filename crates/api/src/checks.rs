@@ -77,7 +77,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "checks",
     operation_id = "check",
     request_body = Check,
-    responses((status = 200, description = "What every rule says", body = CheckAnswer), Problem),
+    responses((status = 200, description = "The verdict of each rule", body = CheckAnswer), Problem),
     security(("key" = [])),
 )]
 async fn check(

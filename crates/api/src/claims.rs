@@ -31,7 +31,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "edge",
     request_body = ClaimsRequest,
     responses(
-        (status = 200, description = "The verdicts", body = ClaimsReply),
+        (status = 200, description = "The verdict for each claim, in the order of the request", body = ClaimsReply),
         Problem,
     ),
     security(("key" = [])),

@@ -152,7 +152,7 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
     tag = "consents",
     params(Wanted),
     operation_id = "list_consents",
-    responses((status = 200, description = "A page of them", body = ConsentList), Problem),
+    responses((status = 200, description = "A page of consents", body = ConsentList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -183,9 +183,9 @@ async fn list(
     get,
     path = "/v1/consents/{number}",
     tag = "consents",
-    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), AccountQuery),
+    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), AccountQuery),
     operation_id = "fetch_consents",
-    responses((status = 200, description = "All of it", body = ContactConsents), Problem),
+    responses((status = 200, description = "The current consents of the contact and their history", body = ContactConsents), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -215,7 +215,7 @@ async fn fetch(
     params(Repeatable),
     operation_id = "record_consent",
     request_body = NewConsent,
-    responses((status = 200, description = "What was recorded", body = RecordedConsent, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
+    responses((status = 200, description = "The recorded consent", body = RecordedConsent, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
 async fn record(
@@ -261,7 +261,7 @@ async fn record(
     params(Import, Repeatable),
     operation_id = "import_consents",
     request_body(content = String, content_type = "text/csv"),
-    responses((status = 200, description = "What became of it", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
+    responses((status = 200, description = "The result of the import", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
 async fn import(
@@ -288,7 +288,7 @@ async fn import(
     tag = "consents",
     params(finding::AccountQuery),
     operation_id = "export_consents",
-    responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
+    responses((status = 200, description = "All consents as CSV, one line for each entry of the history", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
 )]
 async fn export(

@@ -153,7 +153,7 @@ pub(super) fn deciding_router() -> OpenApiRouter<App> {
     tag = "dead letters",
     params(Wanted),
     operation_id = "list_dead_letters",
-    responses((status = 200, description = "A page of them", body = DeadLetterList), Problem),
+    responses((status = 200, description = "A page of dead letters", body = DeadLetterList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -185,9 +185,9 @@ async fn list(
     get,
     path = "/v1/dead-letters/{id}",
     tag = "dead letters",
-    params(("id" = i64, Path, description = "The number under which it is listed", minimum = 1)),
+    params(("id" = i64, Path, description = "Id of the dead letter, as `GET /v1/dead-letters` lists it", minimum = 1)),
     operation_id = "fetch_dead_letter",
-    responses((status = 200, description = "The delivery", body = DeadLetterTold), Problem),
+    responses((status = 200, description = "The dead letter with its event and its current state", body = DeadLetterTold), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -211,7 +211,7 @@ async fn fetch(
     operation_id = "retry_dead_letters",
     request_body = Chosen,
     responses(
-        (status = 200, description = "What was done", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 200, description = "The number of dead letters that match, and the number that changed", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -235,7 +235,7 @@ async fn retry(
     operation_id = "discard_dead_letters",
     request_body = Chosen,
     responses(
-        (status = 200, description = "What was done", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 200, description = "The number of dead letters that match, and the number that changed", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),

@@ -71,7 +71,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "events",
     params(Wanted),
     operation_id = "list_events",
-    responses((status = 200, description = "A page of them", body = EventList), Problem),
+    responses((status = 200, description = "A page of webhooks", body = EventList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -103,9 +103,9 @@ async fn list(
     get,
     path = "/v1/events/{id}",
     tag = "events",
-    params(("id" = String, Path, description = "The id under which it is listed")),
+    params(("id" = String, Path, description = "Id of the webhook, as `GET /v1/events` lists it")),
     operation_id = "fetch_event",
-    responses((status = 200, description = "The webhook", body = EventTold), Problem),
+    responses((status = 200, description = "The webhook with all its parameters", body = EventTold), Problem),
     security(("key" = [])),
 )]
 async fn fetch(

@@ -42,7 +42,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     path = "/healthz",
     tag = "health",
     responses(
-        (status = 200, description = "It does", body = str, content_type = "text/plain"),
+        (status = 200, description = "The process is alive", body = str, content_type = "text/plain"),
     ),
     security(()),
 )]
@@ -58,8 +58,8 @@ async fn alive() -> &'static str {
     path = "/readyz",
     tag = "health",
     responses(
-        (status = 200, description = "Ready", body = Readiness),
-        (status = 503, description = "Not ready", body = Readiness),
+        (status = 200, description = "The sidecar is ready", body = Readiness),
+        (status = 503, description = "The sidecar is not ready", body = Readiness),
     ),
     security(()),
 )]
@@ -89,7 +89,7 @@ async fn ready(State(app): State<App>) -> Response {
     path = "/metrics",
     tag = "health",
     responses(
-        (status = 200, description = "All series", body = str, content_type = "application/openmetrics-text"),
+        (status = 200, description = "All metrics in the OpenMetrics text format", body = str, content_type = "application/openmetrics-text"),
     ),
     security(()),
 )]

@@ -22,9 +22,9 @@ pub(super) fn router() -> OpenApiRouter<App> {
     get,
     path = "/edge/v1/config",
     tag = "edge",
-    params(("have" = Option<String>, Query, description = "The generation the filter has already")),
+    params(("have" = Option<String>, Query, description = "Generation of the keys that the filter already has")),
     responses(
-        (status = 200, description = "The keys of the accounts", body = KeyRing),
+        (status = 200, description = "The account keys that the caller may have; without the keys if the filter already has this generation", body = KeyRing),
         Problem,
     ),
     security(("key" = [])),

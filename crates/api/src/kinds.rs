@@ -47,122 +47,122 @@ macro_rules! kinds {
 }
 
 kinds! {
-    MALFORMED_REQUEST BAD_REQUEST CALLER "malformed_request": "The request cannot be read; nothing was done";
-        "Send what the description of the API asks for; the detail names the field."
-    UNKNOWN_VERSION BAD_REQUEST CALLER "unknown_version": "Another version of the protocol";
+    MALFORMED_REQUEST BAD_REQUEST CALLER "malformed_request": "The request is malformed. No change was made";
+        "Correct the field that the detail names; `/openapi.json` describes each request."
+    UNKNOWN_VERSION BAD_REQUEST CALLER "unknown_version": "The request uses another version of the protocol";
         "Deploy a filter and a sidecar of the same release."
-    UNAUTHORIZED UNAUTHORIZED CALLER "unauthorized": "The bearer token is missing or not ours";
-        "Send an API key of the scope needed; a revoked key is none."
-    BOOTSTRAP_OVER FORBIDDEN CALLER "bootstrap_over": "The edge token is not for administration any more";
-        "TWILIO_EDGE_TOKEN makes the first admin key only, and there is one: use an admin key, or make one with `twilio-edge keys create --scope admin`."
-    WRONG_SCOPE FORBIDDEN CALLER "wrong_scope": "The key does not permit this";
+    UNAUTHORIZED UNAUTHORIZED CALLER "unauthorized": "The bearer token is missing or invalid";
+        "Send an API key of the required scope that is not revoked, as `Authorization: Bearer ..`."
+    BOOTSTRAP_OVER FORBIDDEN CALLER "bootstrap_over": "TWILIO_EDGE_TOKEN does not permit administration any more";
+        "Use an admin key, or create one with `twilio-edge keys create --scope admin`. TWILIO_EDGE_TOKEN can create only the first admin key, and an admin key exists."
+    WRONG_SCOPE FORBIDDEN CALLER "wrong_scope": "The scope of the key does not permit this operation";
         "Use a key of the scope that the detail names."
-    SCOPE_NOT_GRANTABLE FORBIDDEN CALLER "scope_not_grantable": "This key cannot make a key of that scope; nothing was done";
-        "A key makes keys that may no more than itself; filters' keys, which read Twilio's tokens, are made on the command line."
-    OTHER_ACCOUNT FORBIDDEN CALLER "other_account": "That account is not this key's; nothing was done";
-        "The key is bound to one account; use a key of the other account, or one that is bound to none."
-    NOT_FOUND NOT_FOUND CALLER "not_found": "No such path";
-        "The detail has the paths of this listener; `/openapi.json` describes them."
-    INVALID_CURSOR NOT_FOUND CALLER "invalid_cursor": "The cursor is of no page of this list";
-        "Send the next_cursor of a page before as it is, with the query it came from; or none, for the first page."
-    NO_SUCH_KEY NOT_FOUND CALLER "no_such_key": "There is no such key";
-        "`GET /v1/keys` lists those this key may see."
-    NO_SUCH_MESSAGE NOT_FOUND CALLER "no_such_message": "Nothing was heard of such a message";
-        "Look for it with `GET /v1/messages`; it may be of another account, or from before this sidecar."
-    NO_SUCH_TENANT NOT_FOUND CALLER "no_such_tenant": "Nothing is said of this account";
-        "It is as every other; say something of it with `PUT /v1/tenants/{account_sid}`."
-    NO_SUCH_TEMPLATE NOT_FOUND CALLER "no_such_template": "There is no such template";
-        "`GET /v1/templates` lists those of the account; what Twilio shows is changed there."
-    NO_SUCH_EVENT NOT_FOUND CALLER "no_such_event": "There is no such webhook";
-        "`GET /v1/events` lists those this key may see, with their ids."
-    NO_SUCH_DEAD_LETTER NOT_FOUND CALLER "no_such_dead_letter": "No such delivery was given up";
-        "`GET /v1/dead-letters` lists those this key may see."
-    NO_SUCH_REPLAY NOT_FOUND CALLER "no_such_replay": "There is no such replay";
-        "`POST /v1/replays` tells the id of the one it begins; it may be of another account."
-    NO_SUCH_MEDIA NOT_FOUND CALLER "no_such_media": "No such media are kept here";
-        "`POST /v1/media` takes some in and tells their id; it may be of another account, or have had its time."
-    NO_MEDIA_STORE NOT_FOUND OPERATOR "no_media_store": "This sidecar keeps no media";
-        "Set media.store.url (TWILIO_EDGE_MEDIA_STORE_URL) of this sidecar, or give a URL of your own in the message."
-    NOT_SUPPRESSED NOT_FOUND CALLER "not_suppressed": "No suppression of that number holds there";
-        "`GET /v1/suppressions/{number}` tells what is known of it, on every channel."
-    NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "This sidecar has no keys to hand out";
-        "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or give the filter the keys in its own configuration."
-    METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED CALLER "method_not_allowed": "No such method on this path";
-        "The Allow header has those there are."
-    CANNOT_REVOKE_OWN_KEY CONFLICT CALLER "cannot_revoke_own_key": "A key does not revoke itself";
-        "Use another admin key, or `twilio-edge keys revoke`: so that nobody is locked out by mistake."
-    UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "It is not clear what is to be redacted; nothing was done";
-        "Name a message, a number or a time: nobody means all there is of an account."
-    SELECTOR_REQUIRED CONFLICT CALLER "selector_required": "It is not clear which are meant; nothing was done";
-        "Name ids, a sink or an account, of a replay a message with its account or a time: nobody means whatever there is."
-    REQUEST_IN_PROGRESS CONFLICT CALLER "request_in_progress": "A copy of this request is being carried out";
-        "Send it again after Retry-After, with the same Idempotency-Key: it is answered as that one is."
-    UNCLEAR_MESSAGE CONFLICT CALLER "unclear_message": "It is not clear what is to be sent, or by whom; nothing was done";
-        "Give body or media, or else content_sid with content_variables; and from or messaging_service_sid, not both."
-    NO_CREDENTIALS CONFLICT OPERATOR "no_credentials": "Nothing can be sent for this account";
-        "Name the account and its API key in the file of sending.file."
-    SENDER_UNKNOWN CONFLICT CALLER "sender_unknown": "Nobody is said to send this, or somebody who cannot; nothing was done";
-        "Give from, on the channel of the recipient, or messaging_service_sid."
-    CONTENT_REJECTED CONFLICT CALLER "content_rejected": "Twilio would not take the content; nothing was done";
-        "The detail names the limit."
-    REGION_BLOCKED CONFLICT OPERATOR "region_blocked": "Nobody is written to in that country; nothing was done";
-        "The operator permits countries in the file of sending.routing_file."
-    SUPPRESSED CONFLICT CALLER "suppressed": "The person is not to be written to; nothing was done";
-        "The detail tells since when, and whether a START of theirs ends it or only an administrator."
-    NO_CONSENT CONFLICT CALLER "no_consent": "The person has not agreed to this; nothing was done";
-        "Ask them, and record it with `POST /v1/consents`."
-    CONSENT_STALE CONFLICT CALLER "consent_stale": "What the person agreed to is too long ago; nothing was done";
-        "Ask them again, and record it with `POST /v1/consents`."
-    WINDOW_CLOSED CONFLICT CALLER "window_closed": "The person has not written within a day; nothing was done";
-        "Send a template, as `templates` has them if there are any, or wait until they write."
-    TEMPLATE_UNKNOWN UNPROCESSABLE_ENTITY CALLER "template_unknown": "The account has no such template; nothing was done";
-        "Name one that `GET /v1/templates` has; or let the operator say which content it is."
-    TEMPLATE_NOT_APPROVED CONFLICT OPERATOR "template_not_approved": "WhatsApp does not let this template be sent; nothing was done";
-        "Have it approved in Twilio's console, or name another one."
-    VARIABLES_REJECTED UNPROCESSABLE_ENTITY CALLER "variables_rejected": "The template cannot be filled in with this; nothing was done";
-        "Give a text for each of its variables and no other: not empty, and on WhatsApp on one line."
-    MEDIA_REJECTED CONFLICT CALLER "media_rejected": "Twilio would not take the media; nothing was done";
-        "The detail names which and why: a public https URL is needed, of something that is what its Content-Type says."
-    TOO_MANY_MEDIA CONFLICT CALLER "too_many_media": "The message has more media than the channel takes; nothing was done";
-        "The detail names the limit: send the others in messages of their own."
-    MEDIA_TOO_LARGE CONFLICT CALLER "media_too_large": "The media are larger than the channel takes; nothing was done";
-        "The detail names the limit: make it smaller, or send a link."
-    MEDIA_UNREACHABLE CONFLICT CALLER "media_unreachable": "The media could not be fetched; nothing was done";
-        "Whoever serves it has to let everybody fetch it who has the URL, within media.timeout_ms. Then ask again."
-    INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is nobody that can be written to; nothing was done";
-        "Give to as a number with its country code, or without one and with region."
-    NOT_CANCELABLE CONFLICT CALLER "not_cancelable": "Somebody has begun to send it, or it has an end; nothing was done";
-        "Fetch it: its state tells what became of it."
-    ETAG_MISMATCH PRECONDITION_FAILED CALLER "etag_mismatch": "It is not any more as it was seen; nothing was done";
-        "Fetch it again, and send its ETag as If-Match with what is to be changed."
-    IF_MATCH_REQUIRED PRECONDITION_REQUIRED CALLER "if_match_required": "It is there already; nothing was done";
-        "Fetch it, and send its ETag as If-Match: nobody overwrites what they have not seen."
-    ACCOUNT_REQUIRED UNPROCESSABLE_ENTITY CALLER "account_required": "It has to be said of which account";
-        "Add account_sid to the query or the body: this key sees every account, and an answer is about one."
-    INVALID_FIELD UNPROCESSABLE_ENTITY CALLER "invalid_field": "It can be read, and cannot be so; nothing was done";
-        "The detail names the field, and what it must be."
-    IDEMPOTENCY_KEY_REUSED UNPROCESSABLE_ENTITY CALLER "idempotency_key_reused": "The Idempotency-Key is another request's; nothing was done";
-        "Give each request a key of its own, and send its copies with the same path, query and body, to the byte."
+    SCOPE_NOT_GRANTABLE FORBIDDEN CALLER "scope_not_grantable": "The key cannot create a key of that scope. No change was made";
+        "Create the key with `twilio-edge keys create` on a machine that reaches the database. A key cannot create a key with more permissions than its own."
+    OTHER_ACCOUNT FORBIDDEN CALLER "other_account": "The key is bound to another account. No change was made";
+        "Use a key that is bound to the requested account, or a key that is bound to no account."
+    NOT_FOUND NOT_FOUND CALLER "not_found": "The path does not exist";
+        "Use one of the paths that the detail lists; `/openapi.json` describes them."
+    INVALID_CURSOR NOT_FOUND CALLER "invalid_cursor": "The cursor is invalid for this list";
+        "Send `next_cursor` of an earlier page unchanged, with the same query parameters. Omit `cursor` to get the first page."
+    NO_SUCH_KEY NOT_FOUND CALLER "no_such_key": "The API key does not exist";
+        "List the keys that this key may see with `GET /v1/keys`."
+    NO_SUCH_MESSAGE NOT_FOUND CALLER "no_such_message": "The message does not exist";
+        "Search for the message with `GET /v1/messages`. It may belong to another account, or be older than this installation."
+    NO_SUCH_TENANT NOT_FOUND CALLER "no_such_tenant": "The account has no profile";
+        "Create the profile with `PUT /v1/tenants/{account_sid}`. Without a profile, the defaults apply to the account."
+    NO_SUCH_TEMPLATE NOT_FOUND CALLER "no_such_template": "The template does not exist";
+        "List the templates of the account with `GET /v1/templates`. Change templates that Twilio lists in Twilio's console."
+    NO_SUCH_EVENT NOT_FOUND CALLER "no_such_event": "The webhook does not exist";
+        "List the webhooks that this key may see, with their ids, with `GET /v1/events`."
+    NO_SUCH_DEAD_LETTER NOT_FOUND CALLER "no_such_dead_letter": "The dead letter does not exist";
+        "List the dead letters that this key may see with `GET /v1/dead-letters`."
+    NO_SUCH_REPLAY NOT_FOUND CALLER "no_such_replay": "The replay does not exist";
+        "Use the id that `POST /v1/replays` returned. The replay may belong to another account."
+    NO_SUCH_MEDIA NOT_FOUND CALLER "no_such_media": "The media item does not exist";
+        "Upload it with `POST /v1/media` and use the id in the answer. The item may belong to another account, or be deleted or expired."
+    NO_MEDIA_STORE NOT_FOUND OPERATOR "no_media_store": "No media store is configured";
+        "Set media.store.url (TWILIO_EDGE_MEDIA_STORE_URL) of this sidecar, or use a public URL in the message."
+    NOT_SUPPRESSED NOT_FOUND CALLER "not_suppressed": "The number has no suppression in effect";
+        "Check the account, the number and the channel with `GET /v1/suppressions/{number}`, which lists the suppressions on every channel."
+    NO_ACCOUNTS_FILE NOT_FOUND OPERATOR "no_accounts_file": "No accounts file is configured";
+        "Set accounts.file (TWILIO_EDGE_ACCOUNTS_FILE) of this sidecar, or configure the account keys in the filter."
+    METHOD_NOT_ALLOWED METHOD_NOT_ALLOWED CALLER "method_not_allowed": "The path does not support this method";
+        "Use a method that the Allow header lists."
+    CANNOT_REVOKE_OWN_KEY CONFLICT CALLER "cannot_revoke_own_key": "A key cannot revoke itself";
+        "Use another admin key, or run `twilio-edge keys revoke`. This rule prevents an accidental loss of access."
+    UNCLEAR_REDACTION CONFLICT CALLER "unclear_redaction": "The request does not select what to redact. No change was made";
+        "Add message_sid, number, since or until. A redaction of all data of an account is not possible."
+    SELECTOR_REQUIRED CONFLICT CALLER "selector_required": "The request does not select any items. No change was made";
+        "For dead letters, add ids, sink or account_sid. For a replay, add since or until, or message_sid with account_sid."
+    REQUEST_IN_PROGRESS CONFLICT CALLER "request_in_progress": "A request with the same Idempotency-Key is in progress";
+        "Send the request again after Retry-After with the same Idempotency-Key. If the first request succeeds, the retry gets its answer."
+    UNCLEAR_MESSAGE CONFLICT CALLER "unclear_message": "The content or the sender of the message is ambiguous or missing. No change was made";
+        "Specify exactly one kind of content: body or media, content_sid with content_variables, or template. Specify from or messaging_service_sid, but not both."
+    NO_CREDENTIALS CONFLICT OPERATOR "no_credentials": "The sidecar has no credentials to send for this account";
+        "Add the account and its API key to the file that sending.file names."
+    SENDER_UNKNOWN CONFLICT CALLER "sender_unknown": "The sender is missing or cannot send to this recipient. No change was made";
+        "Specify from on the channel of the recipient, or messaging_service_sid."
+    CONTENT_REJECTED CONFLICT CALLER "content_rejected": "The content exceeds a limit of Twilio. No change was made";
+        "Change the content so that it meets the limit that the detail names."
+    REGION_BLOCKED CONFLICT OPERATOR "region_blocked": "Sending to the country of the recipient is not permitted. No change was made";
+        "Permit the country in the file that sending.routing_file names."
+    SUPPRESSED CONFLICT CALLER "suppressed": "The recipient is suppressed. No change was made";
+        "Do not send to the recipient. The detail states the start of the suppression, and whether a START from the contact or only an administrator can end it."
+    NO_CONSENT CONFLICT CALLER "no_consent": "The contact has not given consent. No change was made";
+        "Ask the contact for consent, and record it with `POST /v1/consents`."
+    CONSENT_STALE CONFLICT CALLER "consent_stale": "The consent of the contact is too old. No change was made";
+        "Ask the contact for consent again, and record it with `POST /v1/consents`."
+    WINDOW_CLOSED CONFLICT CALLER "window_closed": "The conversation window is closed. No change was made";
+        "Send a template; the field `templates` lists templates that may be sent. Or wait until the contact sends a message."
+    TEMPLATE_UNKNOWN UNPROCESSABLE_ENTITY CALLER "template_unknown": "The account has no such template. No change was made";
+        "Use a template that `GET /v1/templates` lists, or ask the operator to set its content with `PUT /v1/templates/{name}/{locale}`."
+    TEMPLATE_NOT_APPROVED CONFLICT OPERATOR "template_not_approved": "WhatsApp has not approved the template. No change was made";
+        "Request the approval in Twilio's console, or use another template."
+    VARIABLES_REJECTED UNPROCESSABLE_ENTITY CALLER "variables_rejected": "The variables do not fit the template. No change was made";
+        "Specify a text for each variable of the template and for no other variable. No text may be empty; on WhatsApp each text must be a single line."
+    MEDIA_REJECTED CONFLICT CALLER "media_rejected": "Twilio does not accept the media. No change was made";
+        "Correct the media that the detail names. Each URL must be a public https URL, and its content must match its Content-Type."
+    TOO_MANY_MEDIA CONFLICT CALLER "too_many_media": "The message has more media than the channel accepts. No change was made";
+        "Send the media beyond the limit that the detail names in separate messages."
+    MEDIA_TOO_LARGE CONFLICT CALLER "media_too_large": "The media are larger than the channel accepts. No change was made";
+        "Reduce the size to the limit that the detail names, or send a link in the text."
+    MEDIA_UNREACHABLE CONFLICT CALLER "media_unreachable": "The media could not be downloaded. No change was made";
+        "Make the media available without authentication, within media.timeout_ms, at their URL. Then send the request again."
+    INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is not a valid address. No change was made";
+        "Correct the field `to`: specify a number with its country code, or a number without it and the field `region`."
+    NOT_CANCELABLE CONFLICT CALLER "not_cancelable": "The message is being sent or has an outcome. No change was made";
+        "Fetch the message with `GET /v1/messages/{sid}`; its state shows the outcome."
+    ETAG_MISMATCH PRECONDITION_FAILED CALLER "etag_mismatch": "If-Match is not the current ETag of the resource. No change was made";
+        "GET the resource again, and send its ETag in If-Match with your change."
+    IF_MATCH_REQUIRED PRECONDITION_REQUIRED CALLER "if_match_required": "The resource exists, and If-Match is missing. No change was made";
+        "GET the resource, and send its ETag in If-Match."
+    ACCOUNT_REQUIRED UNPROCESSABLE_ENTITY CALLER "account_required": "The account is missing";
+        "Add account_sid to the query or the body. It is required because this key is not bound to an account."
+    INVALID_FIELD UNPROCESSABLE_ENTITY CALLER "invalid_field": "A field has an invalid value. No change was made";
+        "Correct the field that the detail names."
+    IDEMPOTENCY_KEY_REUSED UNPROCESSABLE_ENTITY CALLER "idempotency_key_reused": "The Idempotency-Key was used for another request. No change was made";
+        "Use a new Idempotency-Key for each request. Repeat a request with the same method, path, query and body, byte for byte."
     ACCOUNT_CLOSED FORBIDDEN OPERATOR "account_closed": "The account of this key is closed";
-        "An administrator may open it again with `PUT /v1/tenants/{account_sid}`."
-    BATCH_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "batch_too_large": "Too many entries; nothing was done";
-        "Split the batch as the detail says."
-    BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request is too large; nothing was done";
-        "Send less at a time, or raise http.max_body_bytes (for the filter) or api.max_body_bytes (for all others)."
-    BAD_LINES UNPROCESSABLE_ENTITY CALLER "bad_lines": "The list has bad lines; nothing was done";
-        "Put the lines right that the detail names, or send the list with partial=true, which leaves them out."
-    RATE_LIMITED TOO_MANY_REQUESTS CALLER "rate_limited": "This key has asked too often";
-        "Ask again after Retry-After, and less often; the operator may raise api.requests_per_second and api.burst."
-    TOO_MANY_BAD_TOKENS TOO_MANY_REQUESTS CALLER "too_many_bad_tokens": "Too many tokens from this address were not ours";
-        "Stop what sends a wrong or revoked token from there, and ask again after Retry-After; the operator may raise api.bad_tokens_per_minute."
-    INTERNAL INTERNAL_SERVER_ERROR OPERATOR "internal": "A defect of the sidecar";
-        "The log has the rest."
-    UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "unavailable": "The request cannot be answered now";
-        "The database does not answer; sending it again is safe."
-    ARCHIVE_UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "archive_unavailable": "The archive cannot be read now";
-        "It does not answer, or something is still being taken out of it; the log says which. Sending it again is safe."
-    TIMEOUT SERVICE_UNAVAILABLE OPERATOR "timeout": "The request was not finished in time";
-        "It took longer than http.request_timeout_ms; sending it again is safe."
+        "Open the account again with `PUT /v1/tenants/{account_sid}`; this needs an admin key."
+    BATCH_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "batch_too_large": "The batch has too many entries. No change was made";
+        "Split the batch into batches of the size that the detail names."
+    BODY_TOO_LARGE PAYLOAD_TOO_LARGE CALLER "body_too_large": "The request body is too large. No change was made";
+        "Send a smaller body, or raise http.max_body_bytes (for the filter) or api.max_body_bytes (for all others)."
+    BAD_LINES UNPROCESSABLE_ENTITY CALLER "bad_lines": "The list has invalid lines. No change was made";
+        "Correct the lines that the detail names, or send the list with partial=true, which skips them."
+    RATE_LIMITED TOO_MANY_REQUESTS CALLER "rate_limited": "The key exceeds its rate limit";
+        "Send the request again after Retry-After, and send fewer requests. The operator may raise api.requests_per_second and api.burst."
+    TOO_MANY_BAD_TOKENS TOO_MANY_REQUESTS CALLER "too_many_bad_tokens": "This address sent too many invalid tokens";
+        "Stop the client at this address that sends an invalid or revoked token, and retry after Retry-After. The operator may raise api.bad_tokens_per_minute."
+    INTERNAL INTERNAL_SERVER_ERROR OPERATOR "internal": "Internal error of the sidecar";
+        "Read the reason in the log of the sidecar."
+    UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "unavailable": "A dependency of the sidecar is unavailable";
+        "Restore the connection to the database. A retry of the request is safe."
+    ARCHIVE_UNAVAILABLE SERVICE_UNAVAILABLE OPERATOR "archive_unavailable": "The archive is unavailable";
+        "Read the cause in the log: the archive does not answer, or a redaction in it is still pending. A retry of the request is safe."
+    TIMEOUT SERVICE_UNAVAILABLE OPERATOR "timeout": "The request exceeded the time limit";
+        "Retry the request, which is safe. If this repeats, raise http.request_timeout_ms or find the slow dependency."
 }
 
 /// Renders every refusal as the table of docs/API.md.

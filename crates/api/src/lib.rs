@@ -54,7 +54,7 @@ use self::problem::Problem;
 
 /// Routes for filters, applications and orchestrators.
 pub fn router(app: &App) -> Router {
-    const ABOUT: &str = "What filters, applications and orchestrators call.";
+    const ABOUT: &str = "API for filters, applications and orchestrators.";
     let edge = claims::router()
         .merge(settlements::router())
         .merge(keys::router())
@@ -89,7 +89,7 @@ pub fn router(app: &App) -> Router {
 
 /// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
-    const ABOUT: &str = "What administrators call: API keys, accounts, templates, the audit, redactions, dead letters, replays, lists of suppressions and consents.";
+    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, dead letters, replays, and the import and export of suppressions and consents.";
     let once = || middleware::from_fn_with_state(app.clone(), idempotency::once);
     let lists = suppressions::import_router()
         .merge(consents::import_router())

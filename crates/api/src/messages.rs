@@ -88,7 +88,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "messages",
     params(Wanted),
     operation_id = "list_messages",
-    responses((status = 200, description = "A page of them", body = MessageList), Problem),
+    responses((status = 200, description = "A page of messages", body = MessageList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -120,9 +120,9 @@ async fn list(
     get,
     path = "/v1/messages/{sid}",
     tag = "messages",
-    params(("sid" = String, Path, description = "Twilio's id of the message, SM.. or MM..; or ours of one that is to be sent, ms_.."), One),
+    params(("sid" = String, Path, description = "Message id: Twilio's SID, `SM..` or `MM..`, or the id of an outbound message, `ms_..`"), One),
     operation_id = "fetch_message",
-    responses((status = 200, description = "The message", body = MessageOrSend), Problem),
+    responses((status = 200, description = "The message with its details", body = MessageOrSend), Problem),
     security(("key" = [])),
 )]
 async fn fetch(

@@ -42,11 +42,11 @@ pub(super) fn router() -> OpenApiRouter<App> {
     path = "/v1/numbers/{number}",
     tag = "numbers",
     params(
-        ("number" = String, Path, pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$", description = "`+15551234567` on every channel, `whatsapp:+15551234567` on one"),
+        ("number" = String, Path, pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$", description = "Number: `+15551234567` selects every channel, `whatsapp:+15551234567` selects one"),
         Wanted,
     ),
     operation_id = "tell_number",
-    responses((status = 200, description = "Its story", body = Story), Problem),
+    responses((status = 200, description = "The history of the number", body = Story), Problem),
     security(("key" = [])),
 )]
 async fn tell(

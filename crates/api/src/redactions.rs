@@ -87,7 +87,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     operation_id = "redact",
     request_body = WantedRedaction,
     responses(
-        (status = 200, description = "What was done", body = Redaction, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 200, description = "The result of the redaction; with `dry_run`, the number of webhooks found, and no change", body = Redaction, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),

@@ -116,8 +116,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     operation_id = "start_replay",
     request_body = WantedReplay,
     responses(
-        (status = 200, description = "What it would be", body = ReplayShown),
-        (status = 202, description = "It has begun", body = ReplayShown, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 200, description = "With `dry_run`: the replay that the request would start", body = ReplayShown),
+        (status = 202, description = "The replay has started", body = ReplayShown, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -169,9 +169,9 @@ async fn start(
     get,
     path = "/v1/replays/{id}",
     tag = "replays",
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "Id of the replay")),
     operation_id = "fetch_replay",
-    responses((status = 200, description = "The replay", body = ReplayShown), Problem),
+    responses((status = 200, description = "The replay and its progress", body = ReplayShown), Problem),
     security(("key" = [])),
 )]
 async fn fetch(

@@ -180,8 +180,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     operation_id = "send_message",
     request_body = CreateMessageRequest,
     responses(
-        (status = 200, description = "With `dry_run`, what every rule says: nothing is sent. With `wait_ms`, what became of it", body = CreateMessageResponse),
-        (status = 202, description = "It is taken on, and has no end yet", body = SendShown, headers(("location" = String, description = "Where it is told how far it is"), ("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))),
+        (status = 200, description = "With `dry_run`: the verdict of each rule; no message is sent. With `wait_ms`: the outcome of the message", body = CreateMessageResponse),
+        (status = 202, description = "The message is accepted and has no outcome yet", body = SendShown, headers(("location" = String, description = "Path of the message, which shows its state"), ("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),

@@ -29,7 +29,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "edge",
     request_body = SettlementsRequest,
     responses(
-        (status = 200, description = "What became of each", body = SettlementsReply),
+        (status = 200, description = "The result for each settlement, in the order of the request", body = SettlementsReply),
         Problem,
     ),
     security(("key" = [])),

@@ -138,7 +138,7 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
     tag = "suppressions",
     params(Wanted),
     operation_id = "list_suppressions",
-    responses((status = 200, description = "A page of them", body = SuppressionList), Problem),
+    responses((status = 200, description = "A page of suppressions", body = SuppressionList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -180,9 +180,9 @@ async fn list(
     get,
     path = "/v1/suppressions/{number}",
     tag = "suppressions",
-    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), AccountQuery),
+    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), AccountQuery),
     operation_id = "fetch_suppressions",
-    responses((status = 200, description = "Every reason there is or was", body = SuppressionList), Problem),
+    responses((status = 200, description = "All suppressions of the number, with those that have ended", body = SuppressionList), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -206,7 +206,7 @@ async fn fetch(
     params(Repeatable),
     operation_id = "add_suppression",
     request_body = NewSuppression,
-    responses((status = 200, description = "Every reason there is or was", body = SuppressionList, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
+    responses((status = 200, description = "All suppressions of the number, with those that have ended", body = SuppressionList, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
 async fn add(
@@ -235,9 +235,9 @@ async fn add(
     delete,
     path = "/v1/suppressions/{number}",
     tag = "suppressions",
-    params(("number" = String, Path, description = "`+15551234567`, or `messenger:108`"), Removal),
+    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), Removal),
     operation_id = "remove_suppressions",
-    responses((status = 200, description = "Those that held", body = SuppressionList), Problem),
+    responses((status = 200, description = "The suppressions that this request ended", body = SuppressionList), Problem),
     security(("key" = [])),
 )]
 async fn remove(
@@ -268,7 +268,7 @@ async fn remove(
     params(Import, Repeatable),
     operation_id = "import_suppressions",
     request_body(content = String, content_type = "text/csv"),
-    responses((status = 200, description = "What became of it", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if it was answered before, and nothing was done now"))), Problem),
+    responses((status = 200, description = "The result of the import", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
 async fn import(
@@ -294,7 +294,7 @@ async fn import(
     tag = "suppressions",
     params(finding::AccountQuery),
     operation_id = "export_suppressions",
-    responses((status = 200, description = "A line for each", body = String, content_type = "text/csv"), Problem),
+    responses((status = 200, description = "All suppressions in effect as CSV, one line for each", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
 )]
 async fn export(

@@ -190,7 +190,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "messages",
     params(Wanted),
     operation_id = "list_sends",
-    responses((status = 200, description = "A page of them", body = SendList), Problem),
+    responses((status = 200, description = "A page of outbound messages", body = SendList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -228,9 +228,9 @@ async fn list(
     post,
     path = "/v1/messages/{id}/cancel",
     tag = "messages",
-    params(("id" = String, Path, description = "Ours of a message that is to be sent: ms_.."), AccountQuery),
+    params(("id" = String, Path, description = "Id of the outbound message, `ms_..`"), AccountQuery),
     operation_id = "cancel_message",
-    responses((status = 200, description = "It is not sent", body = SendShown), Problem),
+    responses((status = 200, description = "The canceled message", body = SendShown), Problem),
     security(("key" = [])),
 )]
 async fn cancel(

@@ -163,7 +163,7 @@ pub(super) fn admin_router() -> OpenApiRouter<App> {
     tag = "templates",
     params(Wanted),
     operation_id = "list_templates",
-    responses((status = 200, description = "A page of them", body = TemplateList), Problem),
+    responses((status = 200, description = "A page of templates", body = TemplateList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -211,9 +211,9 @@ async fn list(
     get,
     path = "/v1/templates/{name}",
     tag = "templates",
-    params(("name" = String, Path, description = "What people call it"), AccountQuery),
+    params(("name" = String, Path, description = "Name of the template"), AccountQuery),
     operation_id = "fetch_template",
-    responses((status = 200, description = "One for each language", body = TemplateLanguages), Problem),
+    responses((status = 200, description = "The template in each of its languages", body = TemplateLanguages), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -240,8 +240,8 @@ async fn fetch(
     path = "/v1/templates/{name}/{locale}",
     tag = "templates",
     params(
-        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
-        ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
+        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "Name of the template"),
+        ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Language of the template, such as `en` or `pt_BR`"),
         AccountQuery,
     ),
     operation_id = "put_template",
@@ -297,12 +297,12 @@ async fn put(
     path = "/v1/templates/{name}/{locale}",
     tag = "templates",
     params(
-        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "What people call it"),
-        ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Its language"),
+        ("name" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "Name of the template"),
+        ("locale" = String, Path, pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$", description = "Language of the template, such as `en` or `pt_BR`"),
         AccountQuery,
     ),
     operation_id = "remove_template",
-    responses((status = 204, description = "It is forgotten"), Problem),
+    responses((status = 204, description = "The administrator's entry is deleted"), Problem),
     security(("key" = [])),
 )]
 async fn remove(

@@ -140,7 +140,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "tenants",
     params(Listing),
     operation_id = "list_tenants",
-    responses((status = 200, description = "A page of them", body = TenantList), Problem),
+    responses((status = 200, description = "A page of account profiles", body = TenantList), Problem),
     security(("key" = [])),
 )]
 async fn list(
@@ -168,10 +168,10 @@ async fn list(
     get,
     path = "/v1/tenants/{account_sid}",
     tag = "tenants",
-    params(("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Which account")),
+    params(("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Account SID")),
     operation_id = "fetch_tenant",
     responses(
-        (status = 200, description = "The account", body = TenantView, headers(("etag" = String, description = "Its revision"))),
+        (status = 200, description = "The account profile", body = TenantView, headers(("etag" = String, description = "ETag of the profile; send it in If-Match to change the profile"))),
         Problem,
     ),
     security(("key" = [])),
@@ -192,13 +192,13 @@ async fn fetch(
     path = "/v1/tenants/{account_sid}",
     tag = "tenants",
     params(
-        ("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Which account"),
-        ("if-match" = Option<String>, Header, description = "The ETag of what is there; left out for an account of which nothing is said yet"),
+        ("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Account SID"),
+        ("if-match" = Option<String>, Header, description = "ETag of the current profile; omit it for an account without a profile"),
     ),
     operation_id = "put_tenant",
     request_body = WantedTenant,
     responses(
-        (status = 200, description = "The account", body = TenantView, headers(("etag" = String, description = "Its revision"))),
+        (status = 200, description = "The account profile", body = TenantView, headers(("etag" = String, description = "ETag of the profile; send it in If-Match to change the profile"))),
         Problem,
     ),
     security(("key" = [])),
@@ -232,12 +232,12 @@ async fn put(
     path = "/v1/tenants/{account_sid}",
     tag = "tenants",
     params(
-        ("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Which account"),
-        ("if-match" = Option<String>, Header, description = "The ETag of what is there"),
+        ("account_sid" = String, Path, pattern = "^AC[0-9a-f]{32}$", description = "Account SID"),
+        ("if-match" = Option<String>, Header, description = "ETag of the current profile"),
     ),
     operation_id = "close_tenant",
     responses(
-        (status = 200, description = "The account, closed", body = TenantView, headers(("etag" = String, description = "Its revision"))),
+        (status = 200, description = "The profile of the closed account", body = TenantView, headers(("etag" = String, description = "ETag of the profile; send it in If-Match to change the profile"))),
         Problem,
     ),
     security(("key" = [])),

@@ -60,7 +60,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "windows",
     params(Wanted),
     operation_id = "list_windows",
-    responses((status = 200, description = "A page of them", body = WindowList), Problem),
+    responses((status = 200, description = "A page of conversation windows", body = WindowList), Problem),
     security(("key" = [])),
 )]
 async fn list(
