@@ -117,19 +117,19 @@ kinds! {
         "Send a template; the field `templates` lists templates that may be sent. Or wait until the contact sends a message."
     TEMPLATE_UNKNOWN UNPROCESSABLE_ENTITY CALLER "template_unknown": "The account has no such template. No change was made";
         "Use a template that `GET /v1/templates` lists, or ask the operator to set its content with `PUT /v1/templates/{name}/{locale}`."
-    TEMPLATE_NOT_APPROVED CONFLICT OPERATOR "template_not_approved": "WhatsApp has not approved the template. No change was made";
-        "Request the approval in Twilio's console, or use another template."
+    TEMPLATE_NOT_APPROVED CONFLICT OPERATOR "template_not_approved": "WhatsApp does not permit the template. No change was made";
+        "Get the template approved in Twilio's console, or use another template."
     VARIABLES_REJECTED UNPROCESSABLE_ENTITY CALLER "variables_rejected": "The variables do not fit the template. No change was made";
         "Specify a text for each variable of the template and for no other variable. No text may be empty; on WhatsApp each text must be a single line."
-    MEDIA_REJECTED CONFLICT CALLER "media_rejected": "Twilio does not accept the media. No change was made";
-        "Correct the media that the detail names. Each URL must be a public https URL, and its content must match its Content-Type."
+    MEDIA_REJECTED CONFLICT CALLER "media_rejected": "The media cannot be sent. No change was made";
+        "Correct the media that the detail names. Each media item must have a public https URL or a valid id, and its content must match its Content-Type."
     TOO_MANY_MEDIA CONFLICT CALLER "too_many_media": "The message has more media than the channel accepts. No change was made";
         "Send the media beyond the limit that the detail names in separate messages."
     MEDIA_TOO_LARGE CONFLICT CALLER "media_too_large": "The media are larger than the channel accepts. No change was made";
         "Reduce the size to the limit that the detail names, or send a link in the text."
     MEDIA_UNREACHABLE CONFLICT CALLER "media_unreachable": "The media could not be downloaded. No change was made";
         "Make the media available without authentication, within media.timeout_ms, at their URL. Then send the request again."
-    INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is not a valid address. No change was made";
+    INVALID_RECIPIENT UNPROCESSABLE_ENTITY CALLER "invalid_recipient": "The recipient is invalid or cannot receive the message. No change was made";
         "Correct the field `to`: specify a number with its country code, or a number without it and the field `region`."
     NOT_CANCELABLE CONFLICT CALLER "not_cancelable": "The message is being sent or has an outcome. No change was made";
         "Fetch the message with `GET /v1/messages/{sid}`; its state shows the outcome."
