@@ -245,6 +245,7 @@ async fn record(
         user_agent: new.user_agent,
         recorded_at_ms: now_ms,
         recorded_by: caller.actor.clone(),
+        stored_id: None,
     };
     consent.check(now_ms).map_err(|problem| Problem::with(kinds::INVALID_FIELD, problem))?;
     let new = app.permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;

@@ -357,6 +357,7 @@ mod tests {
             user_agent: None,
             recorded_at_ms: at_ms,
             recorded_by: "key 1".into(),
+            stored_id: None,
         }
     }
 

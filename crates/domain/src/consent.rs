@@ -77,11 +77,17 @@ pub struct Consent {
     pub recorded_at_ms: i64,
     /// API key or command that recorded it.
     pub recorded_by: String,
+    /// Id of the stored record; absent until it is stored.
+    pub stored_id: Option<String>,
 }
 
 impl Consent {
-    /// Returns a digest of the content: the same evidence, recorded twice, is one record.
+    /// Returns the id of the stored record, or else a digest of the content: the same evidence, recorded twice, is one
+    /// record. A stored record keeps its id, so that a page can continue after it.
     pub fn id(&self) -> String {
+        if let Some(stored) = &self.stored_id {
+            return stored.clone();
+        }
         let at = self.at_ms.to_string();
         let parts = [
             Some(self.account_sid.as_str()),
@@ -174,6 +180,7 @@ mod tests {
             user_agent: None,
             recorded_at_ms: at_ms,
             recorded_by: "key 1".into(),
+            stored_id: None,
         }
     }
 

@@ -281,6 +281,7 @@ impl ConsentLine {
             user_agent: self.user_agent,
             recorded_at_ms: about.now_ms,
             recorded_by: about.by.clone(),
+            stored_id: None,
         };
         consent.check(about.now_ms)?;
         Ok(consent)
@@ -491,6 +492,7 @@ mod tests {
                 user_agent: None,
                 recorded_at_ms: now_ms,
                 recorded_by: "key 1".into(),
+                stored_id: None,
             };
             let lines = [CONSENT_COLUMNS.map(str::to_owned), consent_line(&consent)];
             let list = List::of_consents(written(lines), about()).unwrap();

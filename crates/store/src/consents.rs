@@ -114,6 +114,7 @@ impl From<ConsentRow> for Consent {
             user_agent: row.user_agent,
             recorded_at_ms: row.recorded_at_ms,
             recorded_by: row.recorded_by,
+            stored_id: Some(row.id),
         }
     }
 }

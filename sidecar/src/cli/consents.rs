@@ -176,6 +176,7 @@ fn record(evidence: Evidence, state: State) -> ExitCode {
                 user_agent,
                 recorded_at_ms: now_ms,
                 recorded_by: "command line".to_owned(),
+                stored_id: None,
             };
             let option = |problem: String| {
                 format!("--{}", problem.replacen("user_agent:", "user-agent:", 1))

@@ -70,6 +70,7 @@ impl Withdrawal {
             user_agent: None,
             recorded_at_ms: now_ms,
             recorded_by: ACTOR.to_owned(),
+            stored_id: None,
         };
         let detail = json!({
             "state": State::Withdrawn,
