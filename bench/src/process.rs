@@ -1,5 +1,6 @@
 //! Measured processes: started on a separate core, and ended when this process ends, for any reason. Their usage, including
-//! that of their children, is read from /proc. Does not know what they do.
+//! that of their children, is read from /proc.
+//! This module knows nothing of their work.
 
 use std::ffi::OsStr;
 use std::fs::File;

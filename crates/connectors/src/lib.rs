@@ -1,6 +1,7 @@
 //! Clients of remote services: Twilio, sinks, and object stores.
 //!
-//! Architecture invariant: makes one attempt and reports its outcome; decides nothing about retries, and stores nothing.
+//! Architecture invariant: reports the outcome of each call and stores nothing; callers decide about retries. Only the object
+//! store retries by itself, twice and within seconds.
 
 pub mod bucket;
 pub mod sinks;

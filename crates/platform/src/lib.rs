@@ -1,6 +1,6 @@
 //! Process of the sidecar: configuration, clock, listeners, files, terminal, and telemetry.
 //!
-//! Architecture invariant: knows no use case, no table of the store and no remote service.
+//! Architecture invariant: knows no use case, no table of the store, and no remote service but the trace collector.
 
 pub mod clock;
 pub mod config;

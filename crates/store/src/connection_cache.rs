@@ -91,7 +91,7 @@ impl Held {
 
 impl fmt::Debug for ConnectionCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AtHand").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("ConnectionCache").field("most", &self.most).finish_non_exhaustive()
     }
 }
 
