@@ -440,7 +440,9 @@ fn metrics_exist() {
     ];
     none_is_wrong(|document| {
         let named = names(&document.text, "twilio_edge", |_| false).into_iter();
-        let unknown = named.filter(|name| {
+        // `crate::module` is the target of a log line.
+        let is_module = |name: &str| document.text.contains(&format!("{name}::"));
+        let unknown = named.filter(|name| !is_module(name)).filter(|name| {
             let family = ["_bucket", "_sum", "_count", "_total"]
                 .iter()
                 .find_map(|suffix| name.strip_suffix(suffix))
