@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
+    sync::Arc,
     time::Instant,
 };
 
@@ -19,33 +20,54 @@ use governor::{
 };
 
 use super::{kinds, problem::Problem};
-use crate::app::App;
 use crate::bad_token_limiter::BadTokenLimiter;
 use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{
     config,
     listener::admission::{Connection, Standing},
-    metrics::{Denial, Limit},
+    metrics::{Denial, Limit, Metrics},
 };
-use twilio_edge_services::access::api_keys::{Caller, Refusal};
+use twilio_edge_services::access::{
+    api_keys::{Caller, Keys, Refusal},
+    tenants::Tenants,
+};
 
 /// Name of the caller, left in the response for the request log.
 #[derive(Debug, Clone)]
 pub(super) struct Actor(pub(super) String);
 
+/// Parts of the access control.
+pub(crate) struct Access {
+    keys: Keys,
+    tenants: Tenants,
+    metrics: Arc<Metrics>,
+    limits: RateLimits,
+}
+
+impl Access {
+    pub(crate) fn new(
+        keys: Keys,
+        tenants: Tenants,
+        metrics: Arc<Metrics>,
+        settings: &config::Api,
+    ) -> Access {
+        Access { keys, tenants, metrics, limits: RateLimits::new(settings) }
+    }
+}
+
 /// Rate limits of the API.
-pub(super) struct Limits {
+struct RateLimits {
     /// One token bucket per key. Only known keys are counted, so the number of entries is bounded.
     callers: DefaultKeyedRateLimiter<String>,
     strangers: BadTokenLimiter,
 }
 
-impl Limits {
-    pub(super) fn new(settings: &config::Api) -> Limits {
+impl RateLimits {
+    fn new(settings: &config::Api) -> RateLimits {
         let some = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(some(settings.requests_per_second));
-        Limits {
+        RateLimits {
             callers: RateLimiter::keyed(quota.allow_burst(some(settings.burst))),
             strangers: BadTokenLimiter::new(settings.bad_tokens_per_minute),
         }
@@ -61,29 +83,37 @@ impl Limits {
 
 /// Admits filters (scope edge). They are not rate-limited: their load follows from the webhooks that Twilio sends, and
 /// each webhook waits for its answer.
-pub(super) async fn edge(State(app): State<App>, request: Request, next: Next) -> Response {
-    admitted(&app, Scope::Edge, request, next).await
+pub(super) async fn edge(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    admitted(&access, Scope::Edge, request, next).await
 }
 
 /// Admits applications (scope app).
-pub(super) async fn application(State(app): State<App>, request: Request, next: Next) -> Response {
-    admitted(&app, Scope::App, request, next).await
+pub(super) async fn application(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    admitted(&access, Scope::App, request, next).await
 }
 
 /// Admits administrators (scope admin).
 pub(super) async fn administration(
-    State(app): State<App>,
+    State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Response {
-    admitted(&app, Scope::Admin, request, next).await
+    admitted(&access, Scope::Admin, request, next).await
 }
 
-async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) -> Response {
+async fn admitted(access: &Access, needed: Scope, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address = peer.map(|ConnectInfo(peer)| peer.ip());
     let shown = bearer(request.headers()).unwrap_or_default();
-    let caller = match known(app, needed, shown, address).await {
+    let caller = match known(access, needed, shown, address).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -94,14 +124,14 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
         });
     }
     let account_sid = caller.account_sid.as_deref();
-    if needed == Scope::App && account_sid.is_some_and(|sid| app.tenants.is_closed(sid)) {
-        app.claims.metrics.denied(Denial::Closed);
+    if needed == Scope::App && account_sid.is_some_and(|sid| access.tenants.is_closed(sid)) {
+        access.metrics.denied(Denial::Closed);
         return Problem::of(kinds::ACCOUNT_CLOSED).into_response();
     }
     if needed != Scope::Edge
-        && let Err(problem) = app.limits.take(&caller)
+        && let Err(problem) = access.limits.take(&caller)
     {
-        app.claims.metrics.limited(Limit::Key);
+        access.metrics.limited(Limit::Key);
         return problem.into_response();
     }
     let actor = Actor(caller.actor.clone());
@@ -113,26 +143,26 @@ async fn admitted(app: &App, needed: Scope, mut request: Request, next: Next) ->
 
 /// Returns the caller of a bearer token, if the token is known and permits `needed`.
 async fn known(
-    app: &App,
+    access: &Access,
     needed: Scope,
     shown: &[u8],
     address: Option<IpAddr>,
 ) -> Result<Caller, Problem> {
-    let strangers = &app.limits.strangers;
+    let strangers = &access.limits.strangers;
     // Bad tokens from an address never lock out a good key behind the same address: a limited address is refused without
     // a lookup only if its token cannot be a good one.
     let wait = address.and_then(|address| strangers.wait(address, Instant::now()));
     let limited = |wait| {
-        app.claims.metrics.limited(Limit::Address);
+        access.metrics.limited(Limit::Address);
         Err(Problem::too_many_bad_tokens(wait))
     };
     if let Some(wait) = wait
-        && !app.keys.may_be_good(shown).await
+        && !access.keys.may_be_good(shown).await
     {
         return limited(wait);
     }
     let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
-    let caller = app.keys.caller(shown, needed, source, now_ms()).await;
+    let caller = access.keys.caller(shown, needed, source, now_ms()).await;
     if let (Err(Refusal::Unknown), Some(address)) = (&caller, address) {
         strangers.note(address, Instant::now());
         if let Some(wait) = wait {
@@ -140,9 +170,9 @@ async fn known(
         }
     }
     match &caller {
-        Err(Refusal::Unknown) => app.claims.metrics.denied(Denial::Unknown),
+        Err(Refusal::Unknown) => access.metrics.denied(Denial::Unknown),
         Err(Refusal::Scope { .. } | Refusal::BootstrapOver) => {
-            app.claims.metrics.denied(Denial::Scope);
+            access.metrics.denied(Denial::Scope);
         }
         _ => {}
     }

@@ -31,7 +31,7 @@ use twilio_edge_domain::{
     window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::api_keys::{Caller, Refusal};
+use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
 use twilio_edge_store::{Done, Key, Turn};
 
 /// An API key. Times are in RFC 3339.
@@ -130,7 +130,7 @@ pub(super) fn own_router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn create(
-    State(app): State<App>,
+    State(keys): State<Keys>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
@@ -139,7 +139,7 @@ async fn create(
     let WantedKey { name, scope, account_sid } = wanted;
     let is_kept = turn.is_some();
     let once = |key: &Key| turn.map(|Extension(turn)| Done { turn, answer: repeated(key) });
-    let created = app.keys.create(&caller, scope, account_sid, &name, now_ms(), once).await;
+    let created = keys.create(&caller, scope, account_sid, &name, now_ms(), once).await;
     let (key, token) = created.map_err(refused)?;
     let place = HeaderValue::try_from(place(&key));
     let mut response = json(&CreatedKey { key: ApiKey::of(key), token: Some(token) });
@@ -186,7 +186,7 @@ fn place(key: &Key) -> String {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(keys): State<Keys>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -198,7 +198,7 @@ async fn list(
         _ => None,
     };
     let most = finding::one_more(limit);
-    let found = app.keys.list(&caller, account_sid.as_deref(), before, most).await;
+    let found = keys.list(&caller, account_sid.as_deref(), before, most).await;
     let mut found = found.map_err(refused)?;
     let place = |key: &Key| Cursor::Key { created_ms: key.created_at_ms, id: key.id.clone() };
     let next_cursor = finding::cut(&mut found, limit, place);
@@ -219,12 +219,12 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(keys): State<Keys>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    let key = app.keys.get(&caller, &id).await.map_err(refused)?;
+    let key = keys.get(&caller, &id).await.map_err(refused)?;
     Ok(json(&ApiKey::of(key)))
 }
 
@@ -242,12 +242,12 @@ async fn fetch(
     security(("key" = [])),
 )]
 async fn revoke(
-    State(app): State<App>,
+    State(keys): State<Keys>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    let key = app.keys.revoke(&caller, &id, now_ms()).await.map_err(refused)?;
+    let key = keys.revoke(&caller, &id, now_ms()).await.map_err(refused)?;
     Ok(json(&ApiKey::of(key)))
 }
 

@@ -1,8 +1,12 @@
-//! State shared by all handlers.
+//! State of the routers. A handler extracts the parts that it needs, for instance `State<Histories>`; its signature names
+//! its dependencies.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use twilio_edge_platform::{config::Config, traces::Telemetry};
+use axum::extract::FromRef;
+
+use twilio_edge_connectors::sinks::Sinks;
+use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{
         api_keys::Keys,
@@ -10,93 +14,162 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::Accounts,
     },
-    inbound::{claims::Claims, replays::ReplaySources},
-    outbound::sending::Sending,
+    inbound::{claims::Claims, delivery_worker::Wakeup, replays::ReplaySources},
+    outbound::{media::library::Library, sending::Sending, templates::Templates},
 };
-use twilio_edge_store::{Idempotency, histories::Histories};
+use twilio_edge_store::{Idempotency, Outbox, Stores, Sweeper, histories::Histories};
 
-use super::access::Limits;
+use super::access::Access;
 
-/// Everything a handler may use, behind one pointer, because axum clones the state several times per request.
+/// State of the routers: one pointer, because axum clones the state several times per request.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 
-/// Fields of [`App`].
-pub struct Parts {
-    pub(crate) claims: Claims,
-    pub(crate) accounts: Option<Accounts>,
-    pub(crate) keys: Keys,
-    pub(crate) histories: Histories,
-    pub(crate) tenants: Tenants,
-    pub(crate) telemetry: Telemetry,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) request_timeout: Duration,
-    /// Largest request body in bytes: of claims and settlements, and of all other requests.
-    pub(crate) max_body_bytes: (usize, usize),
-    pub(crate) max_import_bytes: usize,
-    pub(crate) max_media_bytes: usize,
-    pub(crate) permissions: Permissions,
-    pub(crate) checks: Checks,
-    pub(crate) sending: Sending,
-    pub(crate) shelves: ReplaySources,
-    pub(crate) idempotency: Idempotency,
-    /// `longest_wait`: upper bound of `wait_ms`. `patience`: how long a drop-in request waits for Twilio before it gets
-    /// our own answer.
-    pub(crate) longest_wait: Duration,
-    pub(crate) patience: Duration,
+/// Services that the handlers use.
+pub struct Services {
+    /// Claims and settlements of filters.
+    pub claims: Claims,
+    /// Account keys for filters; `None` without an accounts file.
+    pub webhook_keys: Option<Accounts>,
+    /// Queries of the ledger.
+    pub histories: Histories,
+    /// Account profiles.
+    pub tenants: Tenants,
+    /// Exporter of spans.
+    pub telemetry: Telemetry,
+    /// Outbound messages.
+    pub sending: Sending,
+    /// Sources of replays.
+    pub replay_sources: ReplaySources,
 }
 
-impl Deref for App {
-    type Target = Parts;
+/// Timeouts of requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// Time limit of a request.
+    pub(crate) request: Duration,
+    /// Upper bound of `wait_ms`.
+    pub(crate) wait: Duration,
+    /// Time that a drop-in request waits for Twilio before it gets our own answer.
+    pub(crate) drop_in_wait: Duration,
+}
 
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
+/// Largest request bodies, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    /// Claims and settlements.
+    pub(crate) edge: usize,
+    /// Requests of applications and administrators.
+    pub(crate) api: usize,
+    /// CSV imports.
+    pub(crate) import: usize,
+    /// Uploads of media.
+    pub(crate) media: usize,
+}
+
+/// Declares the parts of [`App`], and lets handlers extract each of them as `State`. Each part is cheap to clone.
+macro_rules! parts {
+    ($($name:ident: $part:ty,)*) => {
+        struct Parts {
+            $($name: $part,)*
+        }
+
+        $(impl FromRef<App> for $part {
+            fn from_ref(app: &App) -> $part {
+                app.0.$name.clone()
+            }
+        })*
+    };
+}
+
+parts! {
+    access: Arc<Access>,
+    body_limits: BodyLimits,
+    checks: Arc<Checks>,
+    claims: Arc<Claims>,
+    delivery_wakeup: Wakeup,
+    histories: Histories,
+    idempotency: Idempotency,
+    keys: Keys,
+    library: Option<Library>,
+    metrics: Arc<Metrics>,
+    outbox: Outbox,
+    permissions: Arc<Permissions>,
+    replay_sources: ReplaySources,
+    sending: Arc<Sending>,
+    sinks: Sinks,
+    stores: Stores,
+    sweeper: Sweeper,
+    telemetry: Telemetry,
+    templates: Templates,
+    tenants: Tenants,
+    timeouts: Timeouts,
+    webhook_keys: Option<Accounts>,
 }
 
 impl App {
     /// Builds the state that the listeners share.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
-    pub fn new(
-        claims: Claims,
-        accounts: Option<Accounts>,
-        histories: Histories,
-        tenants: Tenants,
-        telemetry: Telemetry,
-        sending: Sending,
-        shelves: ReplaySources,
-        config: &Config,
-    ) -> App {
-        let keys = Keys::new(claims.stores.register(), config.token.expose());
-        let metrics = claims.metrics.clone();
-        let permissions =
-            Permissions::new(claims.stores.consents(), claims.stores.policies(), Some(metrics));
-        let request_timeout = Duration::from_millis(config.http.request_timeout_ms);
-        // Longer than a request can still change something: its timeout, and two database timeouts.
-        let hold = request_timeout + Duration::from_millis(config.database.timeout_ms) * 2;
-        let keep = Duration::from_secs(config.api.idempotency_ttl_s);
-        let idempotency = claims.stores.idempotency(hold, keep);
-        let checks = sending.checks.clone();
-        App(Arc::new(Parts {
-            permissions,
-            checks,
-            sending,
-            shelves,
-            max_import_bytes: config.api.max_import_bytes,
-            max_media_bytes: config.media.largest(),
+    pub fn new(services: Services, config: &Config) -> App {
+        let Services {
             claims,
-            accounts,
-            keys,
+            webhook_keys,
             histories,
             tenants,
             telemetry,
-            limits: Arc::new(Limits::new(&config.api)),
-            request_timeout,
-            idempotency,
-            longest_wait: request_timeout.mul_f64(0.8),
-            patience: Duration::from_millis(config.sending.answer_within_ms)
-                .min(request_timeout.mul_f64(0.8)),
-            max_body_bytes: (config.http.max_body_bytes, config.api.max_body_bytes),
+            sending,
+            replay_sources,
+        } = services;
+        let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
+        let keys = Keys::new(stores.register(), config.token.expose());
+        let permissions =
+            Permissions::new(stores.consents(), stores.policies(), Some(metrics.clone()));
+        let request = Duration::from_millis(config.http.request_timeout_ms);
+        // Longer than a request can still change something: its timeout, and two database timeouts.
+        let hold = request + Duration::from_millis(config.database.timeout_ms) * 2;
+        let keep = Duration::from_secs(config.api.idempotency_ttl_s);
+        let wait = request.mul_f64(0.8);
+        App(Arc::new(Parts {
+            access: Arc::new(Access::new(
+                keys.clone(),
+                tenants.clone(),
+                metrics.clone(),
+                &config.api,
+            )),
+            body_limits: BodyLimits {
+                edge: config.http.max_body_bytes,
+                api: config.api.max_body_bytes,
+                import: config.api.max_import_bytes,
+                media: config.media.largest(),
+            },
+            checks: Arc::new(sending.checks.clone()),
+            delivery_wakeup: claims.bell.clone(),
+            histories,
+            idempotency: stores.idempotency(hold, keep),
+            keys,
+            library: sending.media.library().cloned(),
+            metrics,
+            outbox: stores.outbox(),
+            permissions: Arc::new(permissions),
+            replay_sources,
+            sinks: claims.sinks.clone(),
+            sweeper: stores.sweeper(),
+            stores,
+            telemetry,
+            templates: sending.templates.clone(),
+            tenants,
+            timeouts: Timeouts {
+                request,
+                wait,
+                drop_in_wait: Duration::from_millis(config.sending.answer_within_ms).min(wait),
+            },
+            webhook_keys,
+            claims: Arc::new(claims),
+            sending: Arc::new(sending),
         }))
+    }
+
+    /// Returns the largest request bodies, which the routers enforce.
+    pub(crate) fn body_limits(&self) -> BodyLimits {
+        self.0.body_limits
     }
 }

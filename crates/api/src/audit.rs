@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{app::App, body::json};
 use twilio_edge_domain::{api_key::Scope, cursor::Cursor, window::rfc3339};
-use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_services::access::api_keys::{Caller, Keys};
 use twilio_edge_store::AuditEntry;
 
 /// One administrative change: the actor, the action, the object, the account, the time and the source address.
@@ -81,7 +81,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(keys): State<Keys>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -92,7 +92,7 @@ async fn list(
         _ => None,
     };
     let most = finding::one_more(limit);
-    let found = app.keys.audit(&caller, account_sid.as_deref(), before, most).await;
+    let found = keys.audit(&caller, account_sid.as_deref(), before, most).await;
     let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     let next_cursor = finding::cut(&mut found, limit, |entry| Cursor::Entry { id: entry.id });
     Ok(json(&ChangeList { entries: found.into_iter().map(Change::of).collect(), next_cursor }))

@@ -1,5 +1,7 @@
 //! `POST /v1/checks`: checks whether a message may be sent to a recipient now.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     body::Bytes,
@@ -22,7 +24,10 @@ use twilio_edge_domain::{
     policy::Category,
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::{api_keys::Caller, permissions::Intent};
+use twilio_edge_services::access::{
+    api_keys::Caller,
+    permissions::{Checks, Intent},
+};
 
 /// A message to check: its sender, recipient, kind and category.
 #[derive(Deserialize, ToSchema)]
@@ -81,7 +86,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn check(
-    State(app): State<App>,
+    State(checks): State<Arc<Checks>>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -90,7 +95,7 @@ async fn check(
     let region = people::region(region)?;
     let account_sid = finding::account(&caller, account_sid)?;
     let to =
-        people::known_address(&app, &account_sid, "to", &to, channel.as_deref(), region).await?;
+        people::known_address(&checks, &account_sid, "to", &to, channel.as_deref(), region).await?;
     let from = from.map(|from| Address::parse(&from).map(|from| from.number).unwrap_or(from));
     let intent = Intent {
         account_sid,
@@ -99,7 +104,7 @@ async fn check(
         to,
         kind,
     };
-    let verdicts = app.checks.may_send(&intent, now_ms()).await;
+    let verdicts = checks.may_send(&intent, now_ms()).await;
     let verdicts = verdicts.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&CheckAnswer {
         allowed: verdicts.iter().all(|verdict| verdict.ok),

@@ -1,6 +1,6 @@
 //! `POST /edge/v1/claims`: decides whether webhooks may be forwarded.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension,
@@ -17,8 +17,12 @@ use crate::{
     body::{check_batch, json, read},
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_platform::{metrics::Batch, store_metrics as steps, traces::Callout};
-use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_platform::{
+    metrics::Batch,
+    store_metrics as steps,
+    traces::{Callout, Telemetry},
+};
+use twilio_edge_services::{access::api_keys::Caller, inbound::claims::Claims};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(claim))
@@ -37,7 +41,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn claim(
-    State(app): State<App>,
+    State(claims): State<Arc<Claims>>,
+    State(telemetry): State<Telemetry>,
     Extension(caller): Extension<Caller>,
     callout: Option<Extension<Callout>>,
     body: Result<Bytes, BytesRejection>,
@@ -47,17 +52,17 @@ async fn claim(
     if !request.claims.iter().all(|claim| caller.sees(&claim.identity.account_sid)) {
         return Err(Problem::other_account());
     }
-    app.claims.metrics.batched(Batch::Claims, request.claims.len());
-    let traced = app.telemetry.traced(&request.claims);
+    claims.metrics.batched(Batch::Claims, request.claims.len());
+    let traced = telemetry.traced(&request.claims);
     let asked = Instant::now();
     // Boxed: the future has thousands of bytes, which every layer above would otherwise move.
-    let claiming = Box::pin(app.claims.claim(request.claims, now_ms()));
+    let claiming = Box::pin(claims.claim(request.claims, now_ms()));
     let (verdicts, steps) = match traced {
         Some(_) => steps::taken_by(claiming).await,
         None => (claiming.await, Vec::new()),
     };
     let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
-    app.claims.metrics.claims_took(asked.elapsed());
+    claims.metrics.claims_took(asked.elapsed());
     if let Some(traced) = traced {
         traced.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout), &steps);
     }

@@ -1,6 +1,8 @@
 //! `/v1/consents`: consents of contacts, with their evidence. Applications add single consents, administrators add lists.
 //! Consents are never changed or deleted here.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     body::Bytes,
@@ -34,7 +36,10 @@ use twilio_edge_domain::{
     period,
     policy::Category,
 };
-use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_services::access::{
+    api_keys::Caller,
+    permissions::{Checks, Permissions},
+};
 use twilio_edge_store::{ConsentsPage, Turn};
 
 /// Filter of the consents of an account.
@@ -156,7 +161,7 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -172,7 +177,7 @@ async fn list(
         after: after.as_ref(),
         most: finding::one_more(limit),
     };
-    let found = app.permissions.consents.list(&asked).await;
+    let found = permissions.consents.list(&asked).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let next_cursor = finding::cut(&mut found, limit, Cursor::of_consent);
     Ok(json(&ConsentList { consents: found.iter().map(ConsentView::of).collect(), next_cursor }))
@@ -189,17 +194,18 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
-    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
-    let keys = app.permissions.consents.contacts().keys(&account_sid, &number).await;
+    let (number, channel) =
+        people::in_path(&permissions, &account_sid, number, whose.channel).await?;
+    let keys = permissions.consents.contacts().keys(&account_sid, &number).await;
     let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
-    let said = app.permissions.consents.of_numbers(&account_sid, &keys.sure()).await;
+    let said = permissions.consents.of_numbers(&account_sid, &keys.sure()).await;
     let mut said = said.map_err(|reason| Problem::unavailable(&reason))?;
     said.retain(|said| channel.as_ref().is_none_or(|channel| said.address.channel == *channel));
     let history = said.iter().map(ConsentView::of).collect();
@@ -219,7 +225,8 @@ async fn fetch(
     security(("key" = [])),
 )]
 async fn record(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
+    State(checks): State<Arc<Checks>>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
@@ -232,7 +239,7 @@ async fn record(
     let account_sid = finding::account(&caller, new.account_sid)?;
     let (number, channel) = (&new.number, new.channel.as_deref());
     let address =
-        people::known_address(&app, &account_sid, "number", number, channel, region).await?;
+        people::known_address(&checks, &account_sid, "number", number, channel, region).await?;
     let consent = Consent {
         account_sid,
         address,
@@ -248,7 +255,7 @@ async fn record(
         stored_id: None,
     };
     consent.check(now_ms).map_err(|problem| Problem::with(kinds::INVALID_FIELD, problem))?;
-    let new = app.permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;
+    let new = permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;
     let new = new.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&RecordedConsent { consent: ConsentView::of(&consent), new }))
 }
@@ -266,7 +273,7 @@ async fn record(
     security(("key" = [])),
 )]
 async fn import(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<Turn>>,
     query: Result<Query<Import>, QueryRejection>,
@@ -275,10 +282,9 @@ async fn import(
     let (import, now_ms) = (finding::query(query)?, as_of_ms(turn));
     let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
     let list = List::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
-    let (list, checked) =
-        csv::checked(&app.permissions, &account_sid, list, import.partial).await?;
+    let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
     let said = list.good();
-    let added = app.permissions.record_list(&caller, &account_sid, said, now_ms).await;
+    let added = permissions.record_list(&caller, &account_sid, said, now_ms).await;
     csv::report(checked, added)
 }
 
@@ -293,12 +299,12 @@ async fn import(
     security(("key" = [])),
 )]
 async fn export(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<finding::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
-    let consents = app.permissions.consents.clone();
+    let consents = permissions.consents.clone();
     let names = lists::written([lists::CONSENT_COLUMNS.map(str::to_owned)]);
     csv::streamed(names, move |after: Option<Cursor>| {
         let (consents, account_sid) = (consents.clone(), account_sid.clone());

@@ -23,9 +23,12 @@ use crate::{
 use twilio_edge_domain::{cursor::Cursor, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
-    inbound::dead_letters::{self, Choice, Done},
+    inbound::{
+        dead_letters::{self, Choice, Done},
+        delivery_worker::Wakeup,
+    },
 };
-use twilio_edge_store::{DeadLetter, DeadLetterDetail, DeadLetters, Fate};
+use twilio_edge_store::{DeadLetter, DeadLetterDetail, DeadLetters, Fate, Outbox};
 
 /// Largest number of dead letters that one request changes. The caller repeats the request for more.
 const MOST: usize = 5000;
@@ -157,7 +160,7 @@ pub(super) fn deciding_router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(outbox): State<Outbox>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -171,7 +174,7 @@ async fn list(
     let (account_sid, sink) = (account_sid.as_deref(), sink.as_deref());
     let most = finding::one_more(limit);
     let page = DeadLetters { account_sid, sink, before_ms, before_seq, most };
-    let found = app.claims.stores.outbox().dead_letters(page).await;
+    let found = outbox.dead_letters(page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let place =
         |last: &DeadLetter| Cursor::DeadLetter { ended_ms: last.ended_at_ms, seq: last.seq };
@@ -191,13 +194,13 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(outbox): State<Outbox>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Response, Problem> {
     let nowhere = || Problem::of(kinds::NO_SUCH_DEAD_LETTER);
     let Path(id) = id.map_err(|_| nowhere())?;
-    let found = app.claims.stores.outbox().letter(id, caller.account_sid.as_deref()).await;
+    let found = outbox.letter(id, caller.account_sid.as_deref()).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&DeadLetterTold::of(found.ok_or_else(nowhere)?)))
 }
@@ -217,12 +220,13 @@ async fn fetch(
     security(("key" = [])),
 )]
 async fn retry(
-    State(app): State<App>,
+    State(outbox): State<Outbox>,
+    State(wakeup): State<Wakeup>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let decided = decide(&app, &caller, Fate::Retried, body).await;
-    app.claims.bell.ring();
+    let decided = decide(&outbox, &caller, Fate::Retried, body).await;
+    wakeup.ring();
     decided
 }
 
@@ -241,23 +245,22 @@ async fn retry(
     security(("key" = [])),
 )]
 async fn discard(
-    State(app): State<App>,
+    State(outbox): State<Outbox>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    decide(&app, &caller, Fate::Discarded, body).await
+    decide(&outbox, &caller, Fate::Discarded, body).await
 }
 
 async fn decide(
-    app: &App,
+    outbox: &Outbox,
     caller: &Caller,
     fate: Fate,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let chosen: Chosen = object(body)?;
     let choice = chosen.read(caller)?;
-    let outbox = app.claims.stores.outbox();
-    let done = dead_letters::decide(&outbox, caller, fate, &choice, MOST).await;
+    let done = dead_letters::decide(outbox, caller, fate, &choice, MOST).await;
     let Done { found, changed, complete } = done.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&DecidedShown { found, changed, complete }))
 }

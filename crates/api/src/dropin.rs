@@ -8,7 +8,10 @@ mod passed_on;
 mod refusals;
 mod resources;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Extension, Router,
@@ -32,7 +35,7 @@ use super::{
     sends::{self, take_on},
 };
 use crate::{
-    app::App,
+    app::{App, Timeouts},
     body::{json, whole},
 };
 use twilio_edge_domain::{
@@ -48,7 +51,7 @@ use twilio_edge_domain::{
     policy::Category,
     sending::request::Request as Wanted,
 };
-use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending};
 use twilio_edge_store::{OutboundMessage, Turn, WaitingPage};
 
 /// Twilio's header for an idempotency key; some Twilio clients send it.
@@ -100,18 +103,19 @@ async fn named(mut request: Request, next: Next) -> Response {
 
 /// Updates the replayed answer of a copy: the stored answer was written before Twilio was called.
 async fn up_to_date(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
+    State(timeouts): State<Timeouts>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    let begun = Instant::now();
+    let settle_by = Instant::now() + timeouts.drop_in_wait;
     let response = next.run(request).await;
     let Some(replayed) = response.headers().get(REPLAYED).cloned() else { return Ok(response) };
     let status = response.status();
     let body = to_bytes(response.into_body(), LARGEST).await.unwrap_or_default();
     let shown: Value = serde_json::from_slice(&body)
         .map_err(|error| Problem::internal(&format!("what is kept of a message: {error}")))?;
-    let mut response = match settled(&app, shown, begun).await {
+    let mut response = match settled(&sending, shown, settle_by).await {
         Ok(shown) => with_status(status, &shown),
         Err(refusal) => refusal.into_response(),
     };
@@ -121,19 +125,22 @@ async fn up_to_date(
 
 /// Accepts a message, and returns Twilio's result if it arrives in time.
 async fn create(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
+    State(timeouts): State<Timeouts>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<Turn>>,
     Path(account_sid): Path<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let begun = Instant::now();
+    let settle_by = Instant::now() + timeouts.drop_in_wait;
     let account_sid = finding::account(&caller, Some(account_sid))?;
     let pairs = pairs(&whole(body)?);
     let to = pairs.iter().find(|(name, _)| name == "To").map(|(_, to)| to.as_str());
     let writer = match to.filter(|to| Address::given(to, None, None).is_err()) {
-        Some(to) => people::known_address(&app, &account_sid, "To", to, None, None).await.ok(),
+        Some(to) => {
+            people::known_address(&sending.checks, &account_sid, "To", to, None, None).await.ok()
+        }
         None => None,
     };
     let asked = Asked::read(&pairs, as_of_ms(turn.clone()), writer)?;
@@ -155,8 +162,8 @@ async fn create(
         body: resource::of(&known(send)).to_string(),
     };
     let taken = sends::Asked { request, send_at_ms, passed_on };
-    let send = take_on(&app, &caller, turn, taken, answer).await?;
-    let mut response = match settled(&app, resource::of(&known(&send)), begun).await {
+    let send = take_on(&sending, &caller, turn, taken, answer).await?;
+    let mut response = match settled(&sending, resource::of(&known(&send)), settle_by).await {
         Ok(shown) => with_status(StatusCode::CREATED, &shown),
         Err(refusal) => refusal.into_response(),
     };
@@ -168,7 +175,7 @@ async fn create(
 
 /// Lists the messages that wait here, followed by those that Twilio lists.
 async fn list(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     Path(account_sid): Path<String>,
     RawQuery(query): RawQuery,
@@ -178,7 +185,12 @@ async fn list(
     let (before_ms, before_id) = match &listing.place {
         Place::Waiting(at_ms, id) => (*at_ms, id.as_str()),
         Place::Twilio(query) => {
-            return passed_on::look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
+            return passed_on::look(
+                &sending.twilio,
+                &account_sid,
+                &format!("/Messages.json?{query}"),
+            )
+            .await;
         }
     };
     let page = WaitingPage {
@@ -188,11 +200,12 @@ async fn list(
         before: (before_ms, before_id),
         most: finding::one_more(listing.size),
     };
-    let found = app.sending.sends.waiting(&page).await;
+    let found = sending.sends.waiting(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     if found.is_empty() {
         let query = listing.twilios();
-        return passed_on::look(&app, &account_sid, &format!("/Messages.json?{query}")).await;
+        return passed_on::look(&sending.twilio, &account_sid, &format!("/Messages.json?{query}"))
+            .await;
     }
     let has_more = found.len() > listing.size;
     found.truncate(listing.size);
@@ -201,23 +214,27 @@ async fn list(
     Ok(json(&listing.page(&account_sid, &shown, last)))
 }
 
-/// Returns the resource of an accepted message once Twilio has decided, or when the time is over. The message is accepted
+/// Returns the resource of an accepted message once Twilio has decided, or at `settle_by`. The message is accepted
 /// in any case, so errors of the lookup are ignored: a client that received one would send a second message.
-async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, Refusal> {
+async fn settled(
+    sending: &Sending,
+    mut shown: Value,
+    settle_by: Instant,
+) -> Result<Value, Refusal> {
     let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, mut id) =
         (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
-    let patience = app.patience.saturating_sub(begun.elapsed());
+    let patience = settle_by.saturating_duration_since(Instant::now());
     // The deadline also bounds a slow database.
     let deadline = Instant::now() + patience + Duration::from_millis(200);
     let send = loop {
-        let patience = app.patience.saturating_sub(begun.elapsed());
-        let answered = app.sending.answers.of(&app.sending.sends, &account_sid, &id, patience);
+        let patience = settle_by.saturating_duration_since(Instant::now());
+        let answered = sending.answers.of(&sending.sends, &account_sid, &id, patience);
         let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
             return Ok(shown);
         };
         // The outcome of a message that was replaced is the outcome of its fallback.
-        let instead = app.sending.sends.instead_of(&send.id);
+        let instead = sending.sends.instead_of(&send.id);
         let Ok(instead) = tokio::time::timeout_at(deadline.into(), instead).await else {
             return Ok(shown);
         };
@@ -247,13 +264,17 @@ async fn settled(app: &App, mut shown: Value, begun: Instant) -> Result<Value, R
 const UNKNOWN: u32 = 30008;
 
 /// Finds one of our messages by the SID that is derived from its id.
-async fn own(app: &App, account_sid: &str, sid: &str) -> Result<Option<OutboundMessage>, Problem> {
+async fn own(
+    sending: &Sending,
+    account_sid: &str,
+    sid: &str,
+) -> Result<Option<OutboundMessage>, Problem> {
     let Some(id) = resource::id(sid) else { return Ok(None) };
     let away = |reason| Problem::unavailable(&reason);
-    let mut found = app.sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
+    let mut found = sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
     // The outcome of a refused message that has a fallback is that of its fallback.
     while let Some(refused) = found.as_ref().filter(|send| send.state == "refused") {
-        match app.sending.sends.instead_of(&refused.id).await.map_err(away)? {
+        match sending.sends.instead_of(&refused.id).await.map_err(away)? {
             Some(instead) => found = Some(instead),
             None => break,
         }

@@ -17,7 +17,7 @@ use crate::views::{Class, EventTold, EventView};
 use crate::{app::App, body::json};
 use twilio_edge_domain::cursor;
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::histories::Search;
+use twilio_edge_store::histories::{Histories, Search};
 
 /// Filter of the webhooks. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
@@ -75,7 +75,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(histories): State<Histories>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -92,7 +92,7 @@ async fn list(
         after: finding::cursor(wanted.cursor, finding::is_event)?,
         ..Search::of("", finding::limit(wanted.limit)?)
     };
-    let page = app.histories.events(&search).await;
+    let page = histories.events(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
     let (events, next_cursor) = finding::shown(&page, EventView::of);
     Ok(json(&EventList { events, next_cursor }))
@@ -109,14 +109,14 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(histories): State<Histories>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let nowhere = || Problem::of(kinds::NO_SUCH_EVENT);
     let Path(id) = id.map_err(|_| nowhere())?;
     let key = cursor::read(&id).ok_or_else(nowhere)?;
-    let found = app.histories.event(caller.account_sid.as_deref(), &key).await;
+    let found = histories.event(caller.account_sid.as_deref(), &key).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&EventTold::of(&found.ok_or_else(nowhere)?)))
 }

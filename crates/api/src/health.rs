@@ -1,6 +1,8 @@
 //! Health endpoints for orchestrators and Prometheus: liveness, readiness and metrics. They need no token and reveal no
 //! secret.
 
+use std::sync::Arc;
+
 use axum::{
     extract::State,
     http::{StatusCode, header},
@@ -11,8 +13,9 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::app::App;
-use twilio_edge_platform::metrics::Pool;
-use twilio_edge_store::StoreError;
+use twilio_edge_platform::metrics::{Metrics, Pool};
+use twilio_edge_services::access::webhook_keys::Accounts;
+use twilio_edge_store::{StoreError, Stores, histories::Histories};
 
 /// Content type that Prometheus negotiates for OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,15 +66,14 @@ async fn alive() -> &'static str {
     ),
     security(()),
 )]
-async fn ready(State(app): State<App>) -> Response {
-    let health = app.claims.stores.health().await;
+async fn ready(State(stores): State<Stores>, State(accounts): State<Option<Accounts>>) -> Response {
+    let health = stores.health().await;
     let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "away" };
     let readiness = Readiness {
         ready: health.ledger.is_ok(),
         database: word(&health.ledger),
         redis: health.redis.as_ref().map(word),
-        accounts: app
-            .accounts
+        accounts: accounts
             .as_ref()
             .map(|accounts| if accounts.known().stale { "stale" } else { "ok" }),
     };
@@ -93,8 +95,12 @@ async fn ready(State(app): State<App>) -> Response {
     ),
     security(()),
 )]
-async fn metrics(State(app): State<App>) -> Response {
-    app.claims.stores.gauge();
-    app.claims.metrics.connected(Pool::Readers, app.histories.connections());
-    ([(header::CONTENT_TYPE, OPENMETRICS)], app.claims.metrics.text()).into_response()
+async fn metrics(
+    State(stores): State<Stores>,
+    State(metrics): State<Arc<Metrics>>,
+    State(histories): State<Histories>,
+) -> Response {
+    stores.gauge();
+    metrics.connected(Pool::Readers, histories.connections());
+    ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.text()).into_response()
 }

@@ -14,11 +14,11 @@ use axum::{
 use utoipa::IntoParams;
 
 use super::{kinds, problem::Problem};
-use crate::{app::App, body::whole};
+use crate::{app::Timeouts, body::whole};
 use twilio_edge_domain::idempotency::{Answer, Headers, Key, LONGEST, fingerprint};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::{Admission, Done, Once, Turn};
+use twilio_edge_store::{Admission, Done, Idempotency, Once, Turn};
 
 const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -51,7 +51,8 @@ pub(super) fn as_of_ms(turn: Option<Extension<Turn>>) -> i64 {
 
 /// Carries out a request once, if it is a POST with an idempotency key.
 pub(super) async fn once(
-    State(app): State<App>,
+    State(idempotency): State<Idempotency>,
+    State(timeouts): State<Timeouts>,
     Extension(caller): Extension<Caller>,
     request: Request,
     next: Next,
@@ -68,7 +69,7 @@ pub(super) async fn once(
         key,
         fingerprint: fingerprint(request.method().as_str(), target, &body),
     };
-    let taken = app.idempotency.take(&once, now_ms()).await;
+    let taken = idempotency.take(&once, now_ms()).await;
     let turn = match taken.map_err(|reason| Problem::unavailable(&reason))? {
         Admission::Ours(turn) => turn,
         Admission::Answered(answer) => return Ok(replayed(answer)),
@@ -76,8 +77,9 @@ pub(super) async fn once(
         Admission::Other => return Err(Problem::of(kinds::IDEMPOTENCY_KEY_REUSED)),
     };
     // The task finishes even if the client disconnects, so that the next copy gets the answer.
-    let limit = app.request_timeout;
-    let answering = tokio::spawn(tokio::time::timeout(limit, answered(app, turn, request, next)));
+    let limit = timeouts.request;
+    let answering =
+        tokio::spawn(tokio::time::timeout(limit, answered(idempotency, turn, request, next)));
     match answering.await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Err(Problem::too_slow(limit)),
@@ -106,7 +108,7 @@ async fn read(request: Request) -> Result<(Request, Bytes), Problem> {
 
 /// Carries out the request and stores its answer.
 async fn answered(
-    app: App,
+    idempotency: Idempotency,
     turn: Turn,
     mut request: Request,
     next: Next,
@@ -118,8 +120,8 @@ async fn answered(
     }
     if !response.status().is_success() {
         let given_back = match response.status().is_client_error() {
-            true => app.idempotency.give_up(&turn).await,
-            false => app.idempotency.let_go(&turn).await,
+            true => idempotency.give_up(&turn).await,
+            false => idempotency.let_go(&turn).await,
         };
         if let Err(reason) = given_back {
             tracing::warn!(event = "idempotency.not_freed", %reason, "the sidecar could not release an idempotency key; repetitions of the request wait until its hold ends");
@@ -137,7 +139,7 @@ async fn answered(
         },
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    if let Err(reason) = app.idempotency.answer(&Done { turn, answer }).await {
+    if let Err(reason) = idempotency.answer(&Done { turn, answer }).await {
         // The request was carried out. A later copy is carried out again with the same time, which changes nothing.
         tracing::warn!(event = "idempotency.not_kept", %reason, "the sidecar could not store the response of a request for its repetitions");
     }

@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{kinds, problem::Problem};
 use crate::{app::App, body::json};
-use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_services::access::{api_keys::Caller, webhook_keys::Accounts};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(config))
@@ -30,11 +30,11 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn config(
-    State(app): State<App>,
+    State(accounts): State<Option<Accounts>>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let accounts = app.accounts.as_ref().ok_or_else(|| Problem::of(kinds::NO_ACCOUNTS_FILE))?;
+    let accounts = accounts.ok_or_else(|| Problem::of(kinds::NO_ACCOUNTS_FILE))?;
     let ring = accounts.current().await.ring;
     let seen = |accounts: &Vec<AccountKeys>| -> Vec<AccountKeys> {
         accounts.iter().filter(|account| caller.sees(&account.sid)).cloned().collect()

@@ -49,16 +49,17 @@ use axum::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use self::app::App;
-use self::problem::Problem;
+pub use self::app::{App, Services};
+use self::{app::Timeouts, problem::Problem};
 
 /// Routes for filters, applications and orchestrators.
 pub fn router(app: &App) -> Router {
     const ABOUT: &str = "API for filters, applications and orchestrators.";
+    let limits = app.body_limits();
     let edge = claims::router()
         .merge(settlements::router())
         .merge(keys::router())
-        .layer(DefaultBodyLimit::max(app.max_body_bytes.0))
+        .layer(DefaultBodyLimit::max(limits.edge))
         .layer(middleware::from_fn_with_state(app.clone(), access::edge));
     let once = || middleware::from_fn_with_state(app.clone(), idempotency::once);
     let changing = suppressions::router().merge(consents::router()).layer(once());
@@ -68,7 +69,7 @@ pub fn router(app: &App) -> Router {
     let uploads = media::upload_router()
         .layer(once())
         .layer(middleware::from_fn_with_state(app.clone(), media::one_of_few))
-        .layer(DefaultBodyLimit::max(app.max_media_bytes));
+        .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
         .merge(messages::router())
         .merge(events::router())
@@ -94,7 +95,7 @@ pub fn admin_router(app: &App) -> Router {
     let lists = suppressions::import_router()
         .merge(consents::import_router())
         .layer(once())
-        .layer(DefaultBodyLimit::max(app.max_import_bytes));
+        .layer(DefaultBodyLimit::max(app.body_limits().import));
     let changing = api_keys::router()
         .merge(redactions::router())
         .merge(dead_letters::deciding_router())
@@ -124,16 +125,16 @@ fn finish(app: &App, document: OpenApi, router: OpenApiRouter<App>) -> Router {
         .merge(openapi::router(&document))
         .fallback(async move || Problem::not_found(&paths))
         .method_not_allowed_fallback(async || Problem::of(kinds::METHOD_NOT_ALLOWED))
-        .layer(DefaultBodyLimit::max(app.max_body_bytes.1))
+        .layer(DefaultBodyLimit::max(app.body_limits().api))
         .layer(middleware::from_fn_with_state(app.clone(), in_time))
         .layer(middleware::from_fn(dropin::spoken))
         .layer(middleware::from_fn_with_state(app.clone(), observed::observed))
         .with_state(app.clone())
 }
 
-async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(app.request_timeout, next.run(request)).await {
+async fn in_time(State(timeouts): State<Timeouts>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(timeouts.request, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::too_slow(app.request_timeout).into_response(),
+        Err(_) => Problem::too_slow(timeouts.request).into_response(),
     }
 }

@@ -66,8 +66,12 @@ pub(super) fn upload_router() -> OpenApiRouter<App> {
 }
 
 /// Limits concurrent uploads: each waits for a free slot before its body is read.
-pub(super) async fn one_of_few(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(library) = app.sending.media.library() else {
+pub(super) async fn one_of_few(
+    State(library): State<Option<Library>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(library) = library else {
         return Problem::of(kinds::NO_MEDIA_STORE).into_response();
     };
     let _room = library.room().await;
@@ -89,7 +93,7 @@ pub(super) async fn one_of_few(State(app): State<App>, request: Request, next: N
     security(("key" = [])),
 )]
 async fn add(
-    State(app): State<App>,
+    State(library): State<Option<Library>>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<Turn>>,
     query: Result<Query<AccountQuery>, QueryRejection>,
@@ -97,7 +101,7 @@ async fn add(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
-    let library = library(&app)?;
+    let library = configured(library.as_ref())?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(content_type);
     let kind = kind
@@ -135,13 +139,13 @@ async fn add(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(library): State<Option<Library>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
-    let library = library(&app)?;
+    let library = configured(library.as_ref())?;
     let found = library.fetch(&id, &account_sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     shown(library, found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MEDIA))?).await
@@ -159,21 +163,21 @@ async fn fetch(
     security(("key" = [])),
 )]
 async fn remove(
-    State(app): State<App>,
+    State(library): State<Option<Library>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
-    let dropped = library(&app)?.drop(&id, &account_sid).await;
+    let dropped = configured(library.as_ref())?.drop(&id, &account_sid).await;
     match dropped.map_err(|reason| Problem::unavailable(&reason))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(Problem::of(kinds::NO_SUCH_MEDIA)),
     }
 }
 
-fn library(app: &App) -> Result<&Library, Problem> {
-    app.sending.media.library().ok_or_else(|| Problem::of(kinds::NO_MEDIA_STORE))
+fn configured(library: Option<&Library>) -> Result<&Library, Problem> {
+    library.ok_or_else(|| Problem::of(kinds::NO_MEDIA_STORE))
 }
 
 async fn shown(library: &Library, medium: Medium) -> Result<Response, Problem> {

@@ -17,7 +17,7 @@ use object_store::GetRange;
 use crate::app::App;
 use twilio_edge_domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition};
 use twilio_edge_platform::listener::admission::{Connection, Standing};
-use twilio_edge_services::outbound::media::library::Failure;
+use twilio_edge_services::outbound::media::library::{Failure, Library};
 
 pub(super) fn router(app: &App) -> Router {
     Router::new()
@@ -27,7 +27,7 @@ pub(super) fn router(app: &App) -> Router {
 }
 
 async fn fetch(
-    State(app): State<App>,
+    State(library): State<Option<Library>>,
     method: Method,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
@@ -39,7 +39,7 @@ async fn fetch(
     if !is_head && method != Method::GET {
         return nothing();
     }
-    let Some(library) = app.sending.media.library() else { return nothing() };
+    let Some(library) = library else { return nothing() };
     let Some(room) = library.fetching() else { return later() };
     let asked = headers.get(header::RANGE).filter(|_| !is_head);
     let range = asked.and_then(|range| range.to_str().ok()).and_then(part);

@@ -1,6 +1,8 @@
 //! `GET /v1/messages`: messages by number, time and status. `GET /v1/messages/{sid}`: one message with all of its
 //! webhooks.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     extract::{
@@ -19,9 +21,15 @@ use super::{
     taken::{self, One, SendShown},
 };
 use crate::views::{MessageDetail, MessageSummary};
-use crate::{app::App, body::json};
-use twilio_edge_services::{access::api_keys::Caller, outbound::sending::PREFIX};
-use twilio_edge_store::histories::Search;
+use crate::{
+    app::{App, Timeouts},
+    body::json,
+};
+use twilio_edge_services::{
+    access::api_keys::Caller,
+    outbound::sending::{PREFIX, Sending},
+};
+use twilio_edge_store::histories::{Histories, Search};
 
 /// Filter of the messages. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
@@ -92,7 +100,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(histories): State<Histories>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -109,7 +117,7 @@ async fn list(
         after: finding::cursor(wanted.cursor, finding::is_event)?,
         ..Search::of("", finding::limit(wanted.limit)?)
     };
-    let page = app.histories.messages(&search).await;
+    let page = histories.messages(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
     let (messages, next_cursor) = finding::shown(&page, MessageSummary::of);
     Ok(json(&MessageList { messages, next_cursor }))
@@ -126,7 +134,9 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(histories): State<Histories>,
+    State(sending): State<Arc<Sending>>,
+    State(timeouts): State<Timeouts>,
     Extension(caller): Extension<Caller>,
     sid: Result<Path<String>, PathRejection>,
     query: Result<Query<One>, QueryRejection>,
@@ -141,9 +151,10 @@ async fn fetch(
         return Err(nowhere());
     }
     if sid.starts_with(PREFIX) {
-        return taken::told(&app, &account_sid, &sid, patience).await;
+        return taken::told(&sending, &histories, &account_sid, &sid, patience.min(timeouts.wait))
+            .await;
     }
-    let found = app.histories.message(&account_sid, &sid).await;
+    let found = histories.message(&account_sid, &sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&MessageDetail::of(&found.ok_or_else(nowhere)?)))
 }

@@ -1,5 +1,7 @@
 //! `GET /v1/numbers/{number}`: the whole history of a number in one answer.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     extract::{
@@ -16,7 +18,10 @@ use super::{finding, problem::Problem};
 use crate::views::Story;
 use crate::{app::App, body::json};
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::{api_keys::Caller, contact_history as story};
+use twilio_edge_services::access::{
+    api_keys::Caller, contact_history as story, permissions::Permissions,
+};
+use twilio_edge_store::histories::Histories;
 
 /// Account and size of the history.
 #[derive(Deserialize, IntoParams)]
@@ -50,7 +55,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn tell(
-    State(app): State<App>,
+    State(histories): State<Histories>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
     query: Result<Query<Wanted>, QueryRejection>,
@@ -61,8 +67,8 @@ async fn tell(
     let number = finding::one_number("number", &number)?;
     let limit = finding::limit(wanted.limit)?;
     let now_ms = now_ms();
-    let policy = app.permissions.policies.of(&account_sid);
-    let story = story::of(&app.histories, &policy, &account_sid, &number, limit).await;
+    let policy = permissions.policies.of(&account_sid);
+    let story = story::of(&histories, &policy, &account_sid, &number, limit).await;
     let story = story.map(|history| Story::of(&history, now_ms));
     Ok(json(&story.map_err(|reason| Problem::unavailable(&reason))?))
 }

@@ -1,7 +1,10 @@
 //! Observation of every request: a metric by route and status, a log line for each refusal and failure, and a trace if
 //! enabled. The route is the path template, so request data never becomes the name of a series or span.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -10,21 +13,27 @@ use axum::{
 };
 
 use super::{access::Actor, problem::Refused};
-use crate::app::App;
 use twilio_edge_domain::trace::Traceparent;
-use twilio_edge_platform::{log::REFUSALS, store_metrics as steps};
+use twilio_edge_platform::{
+    log::REFUSALS, metrics::Metrics, store_metrics as steps, traces::Telemetry,
+};
 
 /// Paths that are polled all the time and are not worth a trace.
 const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-pub(super) async fn observed(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observed(
+    State(metrics): State<Arc<Metrics>>,
+    State(telemetry): State<Telemetry>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = method(&request);
     let parent = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok());
     let answering = match UNTRACED.contains(&route) {
         true => None,
-        false => app.telemetry.answering(method, route, parent),
+        false => telemetry.answering(method, route, parent),
     };
     let trace = parent.and_then(Traceparent::parse);
     if let Some(answering) = &answering {
@@ -37,7 +46,7 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
     };
     let status = response.status().as_u16();
     let took = asked.elapsed();
-    app.claims.metrics.answered(route, status, took);
+    metrics.answered(route, status, took);
     write_down(&response, [method, route], trace.as_ref(), took);
     if let Some(answering) = answering {
         answering.end(status, &steps);

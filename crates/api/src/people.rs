@@ -4,8 +4,8 @@
 use axum::extract::{Path, rejection::PathRejection};
 
 use super::{kinds, problem::Problem};
-use crate::app::App;
 use twilio_edge_domain::{address::Address, contact, phone::Region, suppression::EVERY_CHANNEL};
+use twilio_edge_services::access::permissions::{Checks, Permissions};
 
 /// Longest number or id, in characters.
 const LONGEST: usize = 255;
@@ -22,10 +22,8 @@ pub(super) fn address(
 }
 
 /// Parses a contact on every channel, or an address that the account knows ([`Permissions::person`]).
-///
-/// [`Permissions::person`]: twilio_edge_services::access::permissions::Permissions::person
 pub(super) async fn person(
-    app: &App,
+    permissions: &Permissions,
     account_sid: &str,
     text: &str,
     channel: Option<&str>,
@@ -34,7 +32,7 @@ pub(super) async fn person(
     const FIELD: &str = "number";
     let channel = any_channel(channel)?;
     check_length(FIELD, text)?;
-    let person = app.permissions.person(account_sid, text, channel, region).await;
+    let person = permissions.person(account_sid, text, channel, region).await;
     let person = person.map_err(|reason| Problem::unavailable(&reason))?;
     person.map_err(|problem| impossible(FIELD, &problem))
 }
@@ -42,7 +40,7 @@ pub(super) async fn person(
 /// Parses an address as [`address`] does, and also accepts an address from which a contact wrote to the account: a reply
 /// must be possible even if the current numbering plan lacks the number.
 pub(super) async fn known_address(
-    app: &App,
+    checks: &Checks,
     account_sid: &str,
     field: &str,
     text: &str,
@@ -54,7 +52,7 @@ pub(super) async fn known_address(
         Err(problem) => problem,
     };
     let Some(candidate) = Address::as_in_webhook(text, channel) else { return Err(problem) };
-    let has_written = app.checks.has_written(account_sid, &candidate).await;
+    let has_written = checks.has_written(account_sid, &candidate).await;
     match has_written.map_err(|reason| Problem::unavailable(&reason))? {
         true => Ok(candidate),
         false => Err(problem),
@@ -79,7 +77,7 @@ fn check_length(field: &str, text: &str) -> Result<(), Problem> {
 
 /// Parses the number of a path, and its channel from the path or the query.
 pub(super) async fn in_path(
-    app: &App,
+    permissions: &Permissions,
     account_sid: &str,
     number: Result<Path<String>, PathRejection>,
     channel: Option<String>,
@@ -88,7 +86,8 @@ pub(super) async fn in_path(
     let says = number.contains(':') || channel.is_some();
     // A user id belongs to one channel only, so its channel may be omitted.
     let of_id = contact::is_user_id(&number).then_some(contact::CHANNEL);
-    let found = person(app, account_sid, &number, channel.as_deref().or(of_id), None).await?;
+    let found =
+        person(permissions, account_sid, &number, channel.as_deref().or(of_id), None).await?;
     Ok((found.number, says.then_some(found.channel)))
 }
 

@@ -22,6 +22,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     operations::erasure::{self, Asked},
 };
+use twilio_edge_store::Sweeper;
 
 /// Largest number of webhooks that one request processes. The caller repeats the request for more.
 const MOST: usize = 5000;
@@ -93,14 +94,13 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn redact(
-    State(app): State<App>,
+    State(sweeper): State<Sweeper>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let wanted: WantedRedaction = object(body)?;
     let dry_run = wanted.dry_run;
     let asked = wanted.read(&caller)?;
-    let sweeper = app.claims.stores.sweeper();
     let done = erasure::erase(&sweeper, &caller, asked, MOST).await;
     let done = done.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     Ok(json(&Redaction {

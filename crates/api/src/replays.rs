@@ -21,13 +21,14 @@ use crate::{
     app::App,
     body::{json, object},
 };
+use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
-    inbound::replays::{self, Asked, Origin, Stopped},
+    inbound::replays::{self, Asked, Origin, ReplaySources, Stopped},
 };
-use twilio_edge_store::Replay;
+use twilio_edge_store::{Outbox, Replay};
 
 /// Largest number of webhooks that one dry run counts.
 const MOST: i64 = 20_000;
@@ -123,7 +124,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn start(
-    State(app): State<App>,
+    State(sinks): State<Sinks>,
+    State(shelves): State<ReplaySources>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -140,11 +142,10 @@ async fn start(
     }
     let replay = replays::read(&caller, asked, now_ms());
     let replay = replay.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
-    if app.claims.sinks.get(&replay.sink).is_none() {
+    if sinks.get(&replay.sink).is_none() {
         let detail = "sink: none of the sinks file of this sidecar has that name";
         return Err(Problem::with(kinds::INVALID_FIELD, detail));
     }
-    let shelves = &app.shelves;
     if replay.is_of_archive() && shelves.archive.is_none() {
         let detail = "from: this sidecar has no archive; set archive.url";
         return Err(Problem::with(kinds::INVALID_FIELD, detail));
@@ -175,7 +176,7 @@ async fn start(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(outbox): State<Outbox>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -185,7 +186,7 @@ async fn fetch(
     if id.contains('\0') {
         return Err(nowhere());
     }
-    let found = app.claims.stores.outbox().replay(&id, caller.account_sid.as_deref()).await;
+    let found = outbox.replay(&id, caller.account_sid.as_deref()).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&ReplayShown::of(found.ok_or_else(nowhere)?)))
 }

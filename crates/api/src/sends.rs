@@ -1,7 +1,7 @@
 //! `POST /v1/messages`: sends a message, or with `dry_run` returns the verdicts of all rules. The domain validates the
 //! message and applies the rules; this module reads the request and renders the answer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension,
@@ -40,7 +40,10 @@ use twilio_edge_domain::{
     },
     template::{is_content_sid, is_name, locale::Locale},
 };
-use twilio_edge_services::{access::api_keys::Caller, outbound::fallback::Alternative};
+use twilio_edge_services::{
+    access::api_keys::Caller,
+    outbound::{fallback::Alternative, sending::Sending},
+};
 use twilio_edge_store::{Done, OutboundMessage, Turn};
 
 /// Latest `send_at`, in milliseconds from now: the same limit as that of Twilio's message scheduling.
@@ -187,7 +190,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn send(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<Turn>>,
     body: Result<Bytes, BytesRejection>,
@@ -204,10 +207,12 @@ async fn send(
     let account_sid = finding::account(&caller, wanted.account_sid.clone())?;
     let region = people::region(wanted.region.clone())?;
     let channel = wanted.channel.as_deref();
-    let to = people::known_address(&app, &account_sid, "to", &wanted.to, channel, region).await;
+    let to =
+        people::known_address(&sending.checks, &account_sid, "to", &wanted.to, channel, region)
+            .await;
     let request = wanted.read(account_sid, to.map_err(|problem| problem.about_recipient())?)?;
     if dry_run {
-        let Judged { verdicts, alternatives, .. } = judged(&app, request).await?;
+        let Judged { verdicts, alternatives, .. } = judged(&sending, request).await?;
         let allowed = against(&verdicts, &alternatives).is_none();
         let shown = alternatives.into_iter().map(|way| {
             let (allowed, Alternative { to, verdicts, .. }) = (way.is_allowed(), way);
@@ -218,7 +223,7 @@ async fn send(
     let asked = Asked { request, send_at_ms, passed_on: String::new() };
     let is_kept = turn.is_some();
     let answer = |send: &OutboundMessage| {
-        let shown = SendShown::of(send.clone(), &app.sending.errors);
+        let shown = SendShown::of(send.clone(), &sending.errors);
         Answer {
             status: StatusCode::ACCEPTED.as_u16(),
             headers: Headers {
@@ -228,8 +233,8 @@ async fn send(
             body: serde_json::to_string(&shown).unwrap_or_default(),
         }
     };
-    let send = take_on(&app, &caller, turn, asked, answer).await?;
-    let shown = SendShown::of(send, &app.sending.errors);
+    let send = take_on(&sending, &caller, turn, asked, answer).await?;
+    let shown = SendShown::of(send, &sending.errors);
     let mut response = json(&shown);
     *response.status_mut() = StatusCode::ACCEPTED;
     if is_kept {
@@ -253,7 +258,7 @@ pub(super) struct Asked {
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
 /// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`Kept`].
 pub(super) async fn take_on(
-    app: &App,
+    sending: &Sending,
     caller: &Caller,
     turn: Option<Extension<Turn>>,
     asked: Asked,
@@ -261,18 +266,18 @@ pub(super) async fn take_on(
 ) -> Result<OutboundMessage, Problem> {
     let away = |reason| Problem::unavailable(&reason);
     let Asked { request, send_at_ms, passed_on } = asked;
-    let Judged { request, verdicts, alternatives } = judged(app, request).await?;
+    let Judged { request, verdicts, alternatives } = judged(sending, request).await?;
     if let Some((code, said)) = against(&verdicts, &alternatives) {
-        app.claims.metrics.sends.refused(code);
+        sending.metrics.sends.refused(code);
         return Err(refused(code, &said.detail).offering(said.templates.clone()));
     }
     let now_ms = as_of_ms(turn.clone());
-    let mut send = app.sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
+    let mut send = sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
     if !passed_on.is_empty() {
         send.form = format!("{}&{passed_on}", send.form);
     }
     let done = turn.map(|Extension(turn)| Done { turn, answer: answer(&send) });
-    app.sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
+    sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
     Ok(send)
 }
 
@@ -283,16 +288,16 @@ struct Judged {
     alternatives: Vec<Alternative>,
 }
 
-async fn judged(app: &App, request: Request) -> Result<Judged, Problem> {
+async fn judged(sending: &Sending, request: Request) -> Result<Judged, Problem> {
     let away = |reason| Problem::unavailable(&reason);
     let is_theirs = request.fallback.is_some();
-    let request = app.sending.completed(request);
+    let request = sending.completed(request);
     if is_theirs && fallback::FallbackPlan::of(&request).is_some_and(|kept| kept.is_speechless()) {
         return Err(people::impossible("fallback.body", "is required: the message has no text"));
     }
     let now_ms = twilio_edge_platform::clock::now_ms();
-    let verdicts = app.sending.judge(&request, now_ms).await.map_err(away)?;
-    let alternatives = app.sending.alternatives(&request, now_ms).await.map_err(away)?;
+    let verdicts = sending.judge(&request, now_ms).await.map_err(away)?;
+    let alternatives = sending.alternatives(&request, now_ms).await.map_err(away)?;
     // A fallback of the caller must be valid, except for rules that depend on the contact.
     for way in alternatives.iter().filter(|_| is_theirs) {
         let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_of_person());

@@ -1,5 +1,7 @@
 //! `POST /edge/v1/settlements`: records the outcomes of forwarded webhooks.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     body::Bytes,
@@ -16,7 +18,7 @@ use crate::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Batch;
-use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_services::{access::api_keys::Caller, inbound::claims::Claims};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(settle))
@@ -35,7 +37,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn settle(
-    State(app): State<App>,
+    State(claims): State<Arc<Claims>>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -44,9 +46,9 @@ async fn settle(
     if !request.settlements.iter().all(|settled| caller.sees(&settled.identity.account_sid)) {
         return Err(Problem::other_account());
     }
-    app.claims.metrics.batched(Batch::Settlements, request.settlements.len());
+    claims.metrics.batched(Batch::Settlements, request.settlements.len());
     // Boxed for the same reason as a claim: every layer above would otherwise move the whole future.
-    let results = Box::pin(app.claims.settle(request.settlements, now_ms())).await;
+    let results = Box::pin(claims.settle(request.settlements, now_ms())).await;
     let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     Ok(json(&SettlementsReply { v: PROTOCOL_VERSION, results }))
 }

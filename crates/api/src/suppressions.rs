@@ -1,6 +1,8 @@
 //! `/v1/suppressions`: contacts that must not receive messages. Applications read and add suppressions; administrators
 //! also end and import them, on their own listener.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     body::Bytes,
@@ -34,7 +36,7 @@ use twilio_edge_domain::{
     suppression::{Source, Suppression},
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::api_keys::Caller;
+use twilio_edge_services::access::{api_keys::Caller, permissions::Permissions};
 use twilio_edge_store::SuppressionsPage;
 
 /// Filter of the suppressions of an account.
@@ -142,7 +144,7 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -153,14 +155,14 @@ async fn list(
     let after = finding::cursor(wanted.cursor, finding::is_suppression)?;
     let channel = people::any_channel(wanted.channel.as_deref())?;
     if let Some(number) = wanted.number {
-        let number = people::person(&app, &account_sid, &number, None, None).await?.number;
-        let mut found = of_number(&app, &account_sid, &number, channel).await?;
+        let number = people::person(&permissions, &account_sid, &number, None, None).await?.number;
+        let mut found = of_number(&permissions, &account_sid, &number, channel).await?;
         found.retain(|known| {
             (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
         });
         return Ok(page(&found, None));
     }
-    let policy = app.permissions.policies.of(&account_sid);
+    let policy = permissions.policies.of(&account_sid);
     let asked = SuppressionsPage {
         account_sid: &account_sid,
         source: wanted.source,
@@ -169,7 +171,7 @@ async fn list(
         after: after.as_ref(),
         most: finding::one_more(limit),
     };
-    let found = app.permissions.suppressions.list(&asked).await;
+    let found = permissions.suppressions.list(&asked).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let next = finding::cut(&mut found, limit, Cursor::of_suppression);
     Ok(page(&found, next))
@@ -186,15 +188,16 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, whose.account_sid)?;
-    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
-    let found = of_number(&app, &account_sid, &number, channel.as_deref()).await?;
+    let (number, channel) =
+        people::in_path(&permissions, &account_sid, number, whose.channel).await?;
+    let found = of_number(&permissions, &account_sid, &number, channel.as_deref()).await?;
     Ok(page(&found, None))
 }
 
@@ -210,7 +213,7 @@ async fn fetch(
     security(("key" = [])),
 )]
 async fn add(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -218,15 +221,15 @@ async fn add(
     let account_sid = finding::account(&caller, new.account_sid)?;
     let region = people::region(new.region)?;
     let channel = new.channel.as_deref();
-    let person = people::person(&app, &account_sid, &new.number, channel, region).await?;
+    let person = people::person(&permissions, &account_sid, &new.number, channel, region).await?;
     let source = match caller.scope {
         Scope::Admin => Source::Administrator,
         _ => Source::Application,
     };
     let people = std::slice::from_ref(&person);
-    let added = app.permissions.suppress(&caller, &account_sid, people, source, now_ms()).await;
+    let added = permissions.suppress(&caller, &account_sid, people, source, now_ms()).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
-    let found = of_number(&app, &account_sid, &person.number, None).await?;
+    let found = of_number(&permissions, &account_sid, &person.number, None).await?;
     Ok(page(&found, None))
 }
 
@@ -241,15 +244,15 @@ async fn add(
     security(("key" = [])),
 )]
 async fn remove(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
     query: Result<Query<Removal>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let whose = finding::query(query)?;
     let account_sid = finding::account(&caller, Some(whose.account_sid))?;
-    let (number, channel) = people::in_path(&app, &account_sid, number, whose.channel).await?;
-    let permissions = &app.permissions;
+    let (number, channel) =
+        people::in_path(&permissions, &account_sid, number, whose.channel).await?;
     let ended =
         permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
     let ended = ended.map_err(|reason| Problem::unavailable(&reason))?;
@@ -272,7 +275,7 @@ async fn remove(
     security(("key" = [])),
 )]
 async fn import(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
@@ -280,10 +283,9 @@ async fn import(
     let (import, now_ms) = (finding::query(query)?, now_ms());
     let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
     let list = List::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
-    let (list, checked) =
-        csv::checked(&app.permissions, &account_sid, list, import.partial).await?;
+    let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
     let people = list.good();
-    let added = app.permissions.suppress_list(&caller, &account_sid, people, now_ms).await;
+    let added = permissions.suppress_list(&caller, &account_sid, people, now_ms).await;
     csv::report(checked, added)
 }
 
@@ -298,12 +300,12 @@ async fn import(
     security(("key" = [])),
 )]
 async fn export(
-    State(app): State<App>,
+    State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<finding::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
-    let suppressions = app.permissions.suppressions.clone();
+    let suppressions = permissions.suppressions.clone();
     let names = lists::written([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
     csv::streamed(names, move |after: Option<Cursor>| {
         let (suppressions, account_sid) = (suppressions.clone(), account_sid.clone());
@@ -330,16 +332,16 @@ fn page(found: &[Suppression], next_cursor: Option<String>) -> Response {
 }
 
 async fn of_number(
-    app: &App,
+    permissions: &Permissions,
     account_sid: &str,
     number: &str,
     channel: Option<&str>,
 ) -> Result<Vec<Suppression>, Problem> {
-    let keys = app.permissions.consents.contacts().keys(account_sid, number).await;
+    let keys = permissions.consents.contacts().keys(account_sid, number).await;
     let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
-    let found = app.permissions.suppressions.of_numbers(account_sid, &keys.all()).await;
+    let found = permissions.suppressions.of_numbers(account_sid, &keys.all()).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let policy = app.permissions.policies.of(account_sid);
+    let policy = permissions.policies.of(account_sid);
     found.retain(|known| {
         channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
     });

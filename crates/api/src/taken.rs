@@ -1,7 +1,10 @@
 //! Outbound messages and their progress: shows one at once or after its outcome, lists those of an account, and cancels
 //! one. Module `sends` accepts them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Extension,
@@ -23,13 +26,19 @@ use super::{
     kinds,
     problem::Problem,
 };
-use crate::{app::App, body::json};
+use crate::{
+    app::{App, Timeouts},
+    body::json,
+};
 use twilio_edge_domain::{
     address::Address, cursor::Cursor, sending::errors::Errors, window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::{access::api_keys::Caller, outbound::sending};
-use twilio_edge_store::{OutboundMessage, SendsPage};
+use twilio_edge_services::{
+    access::api_keys::Caller,
+    outbound::sending::{self, Sending},
+};
+use twilio_edge_store::{OutboundMessage, SendsPage, histories::Histories};
 
 /// Upper bound of `wait_ms`.
 const LONGEST_MS: u32 = 60_000;
@@ -194,7 +203,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -211,14 +220,14 @@ async fn list(
         before: (before.0, &before.1),
         most: finding::one_more(limit),
     };
-    let found = app.sending.sends.taken_on(&page).await;
+    let found = sending.sends.taken_on(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let place = |last: &OutboundMessage| Cursor::Send {
         created_ms: last.created_at_ms,
         id: last.id.clone(),
     };
     let next_cursor = finding::cut(&mut found, limit, place);
-    let errors = &app.sending.errors;
+    let errors = &sending.errors;
     let sends = found.into_iter().map(|send| SendShown::of(send, errors)).collect();
     Ok(json(&SendList { sends, next_cursor }))
 }
@@ -234,46 +243,51 @@ async fn list(
     security(("key" = [])),
 )]
 async fn cancel(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    let send = found(&app, &account_sid, &id, Duration::ZERO).await?;
+    let send = found(&sending, &account_sid, &id, Duration::ZERO).await?;
     let away = |reason| Problem::unavailable(&reason);
-    let canceled = sending::cancel(&app.sending.sends, &caller, &send, now_ms()).await;
+    let canceled = sending::cancel(&sending.sends, &caller, &send, now_ms()).await;
     if canceled.map_err(away)? {
-        app.sending.answers.tell(&id);
+        sending.answers.tell(&id);
     }
-    let send = found(&app, &account_sid, &id, Duration::ZERO).await?;
+    let send = found(&sending, &account_sid, &id, Duration::ZERO).await?;
     match send.state.as_str() {
-        "canceled" => Ok(json(&SendShown::of(send, &app.sending.errors))),
+        "canceled" => Ok(json(&SendShown::of(send, &sending.errors))),
         state => Err(Problem::with(kinds::NOT_CANCELABLE, format!("It is {state}."))),
     }
 }
 
 /// Returns an outbound message that the caller sees: once it has an outcome, or after `patience`.
 pub(super) async fn told(
-    app: &App,
+    sending: &Sending,
+    histories: &Histories,
     account_sid: &str,
     id: &str,
     patience: Duration,
 ) -> Result<Response, Problem> {
-    let send = found(app, account_sid, id, patience).await?;
-    Ok(json(&shown(app, send).await?))
+    let send = found(sending, account_sid, id, patience).await?;
+    Ok(json(&shown(sending, histories, send).await?))
 }
 
 /// Renders an outbound message with its fallback.
-async fn shown(app: &App, send: OutboundMessage) -> Result<SendShown, Problem> {
-    let instead = app.sending.sends.instead_of(&send.id).await;
+async fn shown(
+    sending: &Sending,
+    histories: &Histories,
+    send: OutboundMessage,
+) -> Result<SendShown, Problem> {
+    let instead = sending.sends.instead_of(&send.id).await;
     let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
     let sid = Some(send.message_sid.clone()).filter(|sid| !sid.is_empty());
     let account_sid = send.account_sid.clone();
-    let mut shown = SendShown::of(send, &app.sending.errors);
+    let mut shown = SendShown::of(send, &sending.errors);
     if let Some(sid) = sid {
-        let heard = app.histories.message(&account_sid, &sid).await;
+        let heard = histories.message(&account_sid, &sid).await;
         if let Some(heard) = heard.map_err(|reason| Problem::unavailable(&reason))? {
             (shown.status, shown.error_code) = (Some(heard.status), heard.error_code);
         }
@@ -284,7 +298,7 @@ async fn shown(app: &App, send: OutboundMessage) -> Result<SendShown, Problem> {
 }
 
 async fn found(
-    app: &App,
+    sending: &Sending,
     account_sid: &str,
     id: &str,
     patience: Duration,
@@ -294,8 +308,6 @@ async fn found(
     if !id.starts_with(sending::PREFIX) || id.contains('\0') {
         return Err(nowhere());
     }
-    let sending = &app.sending;
-    let patience = patience.min(app.longest_wait);
     let found = sending.answers.of(&sending.sends, account_sid, id, patience).await;
     found.map_err(|reason| Problem::unavailable(&reason))?.ok_or_else(nowhere)
 }
@@ -303,7 +315,9 @@ async fn found(
 /// Waits for the outcome of an accepted message, and replaces the answer with the message as it is then. `wait_ms` is not
 /// part of the idempotent request: a copy may have a different one.
 pub(super) async fn waited(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
+    State(histories): State<Histories>,
+    State(timeouts): State<Timeouts>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -324,12 +338,12 @@ pub(super) async fn waited(
     let Ok(Taken { id, account_sid }) = serde_json::from_slice(&body) else {
         return Ok(as_it_was(parts, body));
     };
-    let patience = patience.min(app.longest_wait).saturating_sub(begun.elapsed());
+    let patience = patience.min(timeouts.wait).saturating_sub(begun.elapsed());
     // The message is accepted in any case. If the database is slow now, the answer stays as it was.
     let spare = patience + Duration::from_millis(200);
     let told = async {
-        let send = found(&app, &account_sid, &id, patience).await?;
-        shown(&app, send).await
+        let send = found(&sending, &account_sid, &id, patience).await?;
+        shown(&sending, &histories, send).await
     };
     let told = tokio::time::timeout(spare, told).await;
     let Ok(Ok(shown)) = told else { return Ok(as_it_was(parts, body)) };

@@ -38,7 +38,10 @@ use twilio_edge_domain::{
     window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::api_keys::{Caller, Refusal};
+use twilio_edge_services::{
+    access::api_keys::{Caller, Refusal},
+    outbound::templates::Templates,
+};
 
 /// Largest number of languages shown for one name.
 const MOST: usize = 200;
@@ -167,7 +170,7 @@ pub(super) fn admin_router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(templates): State<Templates>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -186,7 +189,7 @@ async fn list(
         };
         (one.name.clone(), one.locale.to_string(), reference)
     };
-    let catalogue = app.sending.templates.of(&account_sid);
+    let catalogue = templates.of(&account_sid);
     let mut found: Vec<&Template> = catalogue
         .all()
         .filter(|one| approval.is_none_or(|approval| approval == one.approval))
@@ -197,7 +200,7 @@ async fn list(
         let (name, locale, reference) = place(last);
         Cursor::Template { name, locale, reference }
     });
-    let age = app.sending.templates.age(&account_sid);
+    let age = templates.age(&account_sid);
     Ok(json(&TemplateList {
         templates: found.into_iter().map(TemplateView::of).collect(),
         next_cursor,
@@ -217,14 +220,14 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(templates): State<Templates>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let name = path.map_or_else(|_| String::new(), |Path(name)| name);
-    let catalogue = app.sending.templates.of(&account_sid);
+    let catalogue = templates.of(&account_sid);
     let templates: Vec<TemplateView> =
         catalogue.of_name(&name).take(MOST).map(TemplateView::of).collect();
     match templates.is_empty() {
@@ -250,7 +253,7 @@ async fn fetch(
     security(("key" = [])),
 )]
 async fn put(
-    State(app): State<App>,
+    State(templates): State<Templates>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
@@ -286,7 +289,7 @@ async fn put(
         digest: String::new(),
         changed_at_ms: at_ms,
     };
-    let said = app.sending.templates.put(&caller, &account_sid, &template, at_ms).await;
+    let said = templates.put(&caller, &account_sid, &template, at_ms).await;
     said.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     Ok(json(&TemplateView::of(&template)))
 }
@@ -306,7 +309,7 @@ async fn put(
     security(("key" = [])),
 )]
 async fn remove(
-    State(app): State<App>,
+    State(templates): State<Templates>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
@@ -314,7 +317,7 @@ async fn remove(
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let (name, locale) = place(path)?;
     let removed: Result<bool, Refusal> =
-        app.sending.templates.remove(&caller, &account_sid, &name, &locale, now_ms()).await;
+        templates.remove(&caller, &account_sid, &name, &locale, now_ms()).await;
     match removed.map_err(|refusal| Problem::refused(refusal, Scope::Admin))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(Problem::of(kinds::NO_SUCH_TEMPLATE)),

@@ -32,7 +32,10 @@ use twilio_edge_domain::{
     window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::{api_keys::Caller, tenants::Denied};
+use twilio_edge_services::access::{
+    api_keys::Caller,
+    tenants::{Denied, Tenants},
+};
 
 /// Profile of an account. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
@@ -144,7 +147,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(tenants): State<Tenants>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -155,7 +158,7 @@ async fn list(
         _ => String::new(),
     };
     let most = finding::one_more(limit);
-    let found = app.tenants.list(&caller, account_sid.as_deref(), &after, most).await;
+    let found = tenants.list(&caller, account_sid.as_deref(), &after, most).await;
     let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     let place = |tenant: &Tenant| Cursor::Tenant { account_sid: tenant.account_sid.clone() };
     let next_cursor = finding::cut(&mut found, limit, place);
@@ -177,11 +180,11 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(app): State<App>,
+    State(tenants): State<Tenants>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let found = app.tenants.get(&caller, &account(path)?).await;
+    let found = tenants.get(&caller, &account(path)?).await;
     Ok(shown(found.map_err(denied)?))
 }
 
@@ -204,7 +207,7 @@ async fn fetch(
     security(("key" = [])),
 )]
 async fn put(
-    State(app): State<App>,
+    State(tenants): State<Tenants>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
@@ -221,7 +224,7 @@ async fn put(
         retention: Value::Object(wanted.retention),
     };
     let seen = seen(&headers)?;
-    let said = app.tenants.put(&caller, &account_sid, profile, seen, now_ms()).await;
+    let said = tenants.put(&caller, &account_sid, profile, seen, now_ms()).await;
     Ok(shown(said.map_err(denied)?))
 }
 
@@ -243,13 +246,13 @@ async fn put(
     security(("key" = [])),
 )]
 async fn close(
-    State(app): State<App>,
+    State(tenants): State<Tenants>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let account_sid = account(path)?;
-    let closed = app.tenants.close(&caller, &account_sid, seen(&headers)?, now_ms()).await;
+    let closed = tenants.close(&caller, &account_sid, seen(&headers)?, now_ms()).await;
     Ok(shown(closed.map_err(denied)?))
 }
 

@@ -15,7 +15,7 @@ use crate::{app::App, body::json};
 use twilio_edge_domain::window;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::histories::WindowSearch;
+use twilio_edge_store::histories::{Histories, WindowSearch};
 
 /// Filter of the windows. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
@@ -64,7 +64,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(app): State<App>,
+    State(histories): State<Histories>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -80,7 +80,7 @@ async fn list(
         after: finding::cursor(wanted.cursor, finding::is_pair)?,
         limit: finding::limit(wanted.limit)?,
     };
-    let page = app.histories.windows(&search).await;
+    let page = histories.windows(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
     let (windows, next_cursor) = finding::shown(&page, |window| WindowView::of(window, now_ms));
     Ok(json(&WindowList { windows, next_cursor }))

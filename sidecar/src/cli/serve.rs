@@ -219,16 +219,16 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         let twilio = sending.twilio.clone();
         Syncer { templates, twilio, every }.start(claims.metrics.clone())
     });
-    let app = http::App::new(
+    let services = http::Services {
         claims,
-        accounts,
-        histories.clone(),
+        webhook_keys: accounts,
+        histories: histories.clone(),
         tenants,
-        telemetry.clone(),
+        telemetry: telemetry.clone(),
         sending,
-        shelves,
-        &config,
-    );
+        replay_sources: shelves,
+    };
+    let app = http::App::new(services, &config);
     let listen = door.to_string();
     let listeners = 1 + usize::from(admin.is_some()) + usize::from(links.is_some());
     let max = doors::capacity(config.connections.max, listeners);

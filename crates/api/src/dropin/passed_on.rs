@@ -12,17 +12,16 @@ use super::{
     codes,
     refusals::Refusal,
 };
-use crate::app::App;
-use twilio_edge_connectors::twilio::{Forward, Forwarded};
+use twilio_edge_connectors::twilio::{Forward, Forwarded, Twilio};
 use twilio_edge_domain::dropin::Mistake;
 
 /// Answer of an operation.
 pub(super) type Answer = Result<Response, Refusal>;
 
 /// Forwards a GET of a resource of this account, and returns Twilio's answer.
-pub(super) async fn look(app: &App, account_sid: &str, path: &str) -> Answer {
+pub(super) async fn look(twilio: &Twilio, account_sid: &str, path: &str) -> Answer {
     let forward = Forward { method: Method::GET, path, form: None };
-    forwarded(app, account_sid, forward).await?.json()
+    forwarded(twilio, account_sid, forward).await?.json()
 }
 
 fn unreadable() -> Refusal {
@@ -32,11 +31,10 @@ fn unreadable() -> Refusal {
 
 /// Forwards a request to Twilio.
 pub(super) async fn forwarded(
-    app: &App,
+    twilio: &Twilio,
     account_sid: &str,
     forward: Forward<'_>,
 ) -> Result<Passed, Refusal> {
-    let twilio = &app.sending.twilio;
     if !twilio.knows(account_sid) {
         return Err(Problem::of(kinds::NO_CREDENTIALS).into());
     }

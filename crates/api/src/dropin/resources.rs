@@ -2,6 +2,8 @@
 //! forwarded with the account's credentials, and Twilio's answer is passed back. Redaction and deletion also change our
 //! own store.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     body::Bytes,
@@ -17,10 +19,7 @@ use super::{
     passed_on::{Answer, forwarded, look},
     refusals::Refusal,
 };
-use crate::{
-    app::App,
-    body::{json, whole},
-};
+use crate::body::{json, whole};
 use twilio_edge_connectors::twilio::Forward;
 use twilio_edge_domain::{
     api_key::Scope,
@@ -34,23 +33,25 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
     operations::erasure::{self, Asked},
-    outbound::sending,
+    outbound::sending::{self, Sending},
 };
-use twilio_edge_store::OutboundMessage;
+use twilio_edge_store::{OutboundMessage, Sweeper, histories::Histories};
 
 /// Largest number of webhooks of one message that are processed. A message has a handful.
 const MOST: usize = 5000;
 
 /// Returns one message: our own record until Twilio has the message, then Twilio's answer.
 pub(super) async fn fetch(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid)): Path<(String, String)>,
 ) -> Answer {
     let account_sid = finding::account(&caller, Some(account_sid))?;
     let sid = message_sid(&sid)?;
-    match place(&app, &account_sid, sid).await? {
-        Place::Twilio(sid) => look(&app, &account_sid, &format!("/Messages/{sid}.json")).await,
+    match place(&sending, &account_sid, sid).await? {
+        Place::Twilio(sid) => {
+            look(&sending.twilio, &account_sid, &format!("/Messages/{sid}.json")).await
+        }
         Place::Waiting(send) | Place::Over(send) => Ok(json(&resource::of(&known(&send)))),
     }
 }
@@ -58,7 +59,8 @@ pub(super) async fn fetch(
 /// Cancels (`Status=canceled`) a message that waits here, or redacts (`Body=`) a message. Changes of a message that
 /// Twilio has are forwarded to Twilio.
 pub(super) async fn update(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
+    State(sweeper): State<Sweeper>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
@@ -67,9 +69,9 @@ pub(super) async fn update(
     let sid = message_sid(&sid)?;
     let body = whole(body)?;
     let change = Change::read(&pairs(&body))?;
-    let sid = match (place(&app, &account_sid, sid).await?, change) {
+    let sid = match (place(&sending, &account_sid, sid).await?, change) {
         (Place::Twilio(sid), _) => sid,
-        (Place::Waiting(send), Change::Cancel) => return cancel(&app, &caller, &send).await,
+        (Place::Waiting(send), Change::Cancel) => return cancel(&sending, &caller, &send).await,
         (Place::Over(_), Change::Cancel) => return Err(too_late()),
         (Place::Waiting(_), Change::Redact) => return Err(not_complete("redacted")),
         (Place::Over(send), Change::Redact) => {
@@ -82,29 +84,31 @@ pub(super) async fn update(
     };
     let path = format!("/Messages/{sid}.json");
     let forward = Forward { method: Method::POST, path: &path, form: Some(body.to_vec()) };
-    let answer = forwarded(&app, &account_sid, forward).await?;
+    let answer = forwarded(&sending.twilio, &account_sid, forward).await?;
     if answer.is_success() && change == Change::Redact {
-        erase(&app, &caller, &account_sid, &sid, true).await?;
+        erase(&sweeper, &caller, &account_sid, &sid, true).await?;
     }
     answer.json()
 }
 
 /// Deletes a message at Twilio and in our store.
 pub(super) async fn remove(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
+    State(histories): State<Histories>,
+    State(sweeper): State<Sweeper>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, last)): Path<(String, String)>,
 ) -> Answer {
     let account_sid = finding::account(&caller, Some(account_sid))?;
     let asked = message_sid(&last)?;
-    let sid = match place(&app, &account_sid, asked).await? {
+    let sid = match place(&sending, &account_sid, asked).await? {
         Place::Twilio(sid) => sid,
         Place::Waiting(_) => return Err(not_complete("deleted")),
         Place::Over(last) => {
             // A message that was sent as a fallback also has the SID of the message it replaces.
-            let first = first_of(&app, &account_sid, asked).await?;
+            let first = first_of(&sending, &account_sid, asked).await?;
             for send in [Some(last), first].into_iter().flatten() {
-                let removed = sending::remove(&app.sending.sends, &caller, &send, now_ms()).await;
+                let removed = sending::remove(&sending.sends, &caller, &send, now_ms()).await;
                 removed.map_err(|reason| Problem::unavailable(&reason))?;
             }
             return Ok(StatusCode::NO_CONTENT.into_response());
@@ -112,10 +116,10 @@ pub(super) async fn remove(
     };
     let path = format!("/Messages/{sid}.json");
     let forward = Forward { method: Method::DELETE, path: &path, form: None };
-    let answer = forwarded(&app, &account_sid, forward).await?;
-    let is_gone = answer.status() == 404 && is_held(&app, &account_sid, &sid).await?;
+    let answer = forwarded(&sending.twilio, &account_sid, forward).await?;
+    let is_gone = answer.status() == 404 && is_held(&histories, &account_sid, &sid).await?;
     if answer.is_success() || is_gone {
-        let taken_out = erase(&app, &caller, &account_sid, &sid, false).await?;
+        let taken_out = erase(&sweeper, &caller, &account_sid, &sid, false).await?;
         // Twilio had already deleted it, and our store had not.
         if is_gone && taken_out {
             return Ok(StatusCode::NO_CONTENT.into_response());
@@ -126,14 +130,14 @@ pub(super) async fn remove(
 
 /// Returns the media of a message. A message that waits here has none at Twilio yet.
 pub(super) async fn media_list(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Answer {
     let account_sid = finding::account(&caller, Some(account_sid))?;
     let sid = message_sid(&sid)?;
-    let path = match place(&app, &account_sid, sid).await? {
+    let path = match place(&sending, &account_sid, sid).await? {
         Place::Twilio(sid) => format!("/Messages/{sid}/Media.json"),
         Place::Waiting(_) | Place::Over(_) => {
             let uri = format!("/2010-04-01/Accounts/{account_sid}/Messages/{sid}/Media.json");
@@ -144,19 +148,19 @@ pub(super) async fn media_list(
         }
     };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    look(&app, &account_sid, &format!("{path}{query}")).await
+    look(&sending.twilio, &account_sid, &format!("{path}{query}")).await
 }
 
 /// Returns one medium: its resource, or without `.json` the redirect to its content.
 pub(super) async fn media_fetch(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid, medium)): Path<(String, String, String)>,
 ) -> Answer {
     let account_sid = finding::account(&caller, Some(account_sid))?;
-    let path = medium_path(&app, &account_sid, &sid, &medium).await?;
+    let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
     let forward = Forward { method: Method::GET, path: &path, form: None };
-    let answer = forwarded(&app, &account_sid, forward).await?;
+    let answer = forwarded(&sending.twilio, &account_sid, forward).await?;
     match medium.ends_with(".json") || answer.status() >= 400 {
         true => answer.json(),
         false => Ok(answer.unchanged()),
@@ -165,36 +169,36 @@ pub(super) async fn media_fetch(
 
 /// Deletes one medium at Twilio.
 pub(super) async fn media_remove(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid, medium)): Path<(String, String, String)>,
 ) -> Answer {
     let account_sid = finding::account(&caller, Some(account_sid))?;
-    let path = medium_path(&app, &account_sid, &sid, &medium).await?;
+    let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
     let forward = Forward { method: Method::DELETE, path: &path, form: None };
-    forwarded(&app, &account_sid, forward).await?.json()
+    forwarded(&sending.twilio, &account_sid, forward).await?.json()
 }
 
 /// Reports to Twilio that the recipient has done what the message was for.
 pub(super) async fn feedback(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
     let account_sid = finding::account(&caller, Some(account_sid))?;
     let form = whole(body)?.to_vec();
-    let Place::Twilio(sid) = place(&app, &account_sid, message_sid(&sid)?).await? else {
+    let Place::Twilio(sid) = place(&sending, &account_sid, message_sid(&sid)?).await? else {
         return Err(not_at_twilio());
     };
     let path = format!("/Messages/{sid}/Feedback.json");
     let forward = Forward { method: Method::POST, path: &path, form: Some(form) };
-    forwarded(&app, &account_sid, forward).await?.json()
+    forwarded(&sending.twilio, &account_sid, forward).await?.json()
 }
 
 /// Returns the account without its auth token: an API key of this sidecar must not reveal a Twilio credential.
 pub(super) async fn account(
-    State(app): State<App>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
     Path(last): Path<String>,
 ) -> Answer {
@@ -203,7 +207,7 @@ pub(super) async fn account(
     };
     let account_sid = finding::account(&caller, Some(account_sid.to_owned()))?;
     let forward = Forward { method: Method::GET, path: ".json", form: None };
-    let mut answer = forwarded(&app, &account_sid, forward).await?;
+    let mut answer = forwarded(&sending.twilio, &account_sid, forward).await?;
     if answer.is_success() {
         answer.without("auth_token")?;
     }
@@ -242,8 +246,8 @@ enum Place {
     Over(Box<OutboundMessage>),
 }
 
-async fn place(app: &App, account_sid: &str, sid: &str) -> Result<Place, Problem> {
-    Ok(match own(app, account_sid, sid).await? {
+async fn place(sending: &Sending, account_sid: &str, sid: &str) -> Result<Place, Problem> {
+    Ok(match own(sending, account_sid, sid).await? {
         Some(send) if send.state == "sent" => Place::Twilio(send.message_sid),
         Some(send) if matches!(send.state.as_str(), "refused" | "not_sent" | "canceled") => {
             Place::Over(Box::new(send))
@@ -255,17 +259,17 @@ async fn place(app: &App, account_sid: &str, sid: &str) -> Result<Place, Problem
 
 /// Finds the message whose own SID this is, even if a fallback replaced it.
 async fn first_of(
-    app: &App,
+    sending: &Sending,
     account_sid: &str,
     sid: &str,
 ) -> Result<Option<Box<OutboundMessage>>, Problem> {
     let Some(id) = resource::id(sid) else { return Ok(None) };
-    let found = app.sending.sends.fetch(&id, Some(account_sid)).await;
+    let found = sending.sends.fetch(&id, Some(account_sid)).await;
     found.map(|found| found.map(Box::new)).map_err(|reason| Problem::unavailable(&reason))
 }
 
 async fn medium_path(
-    app: &App,
+    sending: &Sending,
     account_sid: &str,
     sid: &str,
     medium: &str,
@@ -274,14 +278,14 @@ async fn medium_path(
     if !is_sid(medium.strip_suffix(".json").unwrap_or(medium), "ME") {
         return Err(nowhere().into());
     }
-    match place(app, account_sid, message_sid(sid)?).await? {
+    match place(sending, account_sid, message_sid(sid)?).await? {
         Place::Twilio(sid) => Ok(format!("/Messages/{sid}/Media/{medium}")),
         Place::Waiting(_) | Place::Over(_) => Err(not_at_twilio()),
     }
 }
 
-async fn cancel(app: &App, caller: &Caller, send: &OutboundMessage) -> Answer {
-    let canceled = sending::cancel(&app.sending.sends, caller, send, now_ms()).await;
+async fn cancel(sending: &Sending, caller: &Caller, send: &OutboundMessage) -> Answer {
+    let canceled = sending::cancel(&sending.sends, caller, send, now_ms()).await;
     if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
         return Err(too_late());
     }
@@ -291,14 +295,14 @@ async fn cancel(app: &App, caller: &Caller, send: &OutboundMessage) -> Answer {
 }
 
 /// Returns whether our store has anything about a message.
-async fn is_held(app: &App, account_sid: &str, sid: &str) -> Result<bool, Problem> {
-    let found = app.histories.message(account_sid, sid).await;
+async fn is_held(histories: &Histories, account_sid: &str, sid: &str) -> Result<bool, Problem> {
+    let found = histories.message(account_sid, sid).await;
     found.map(|found| found.is_some()).map_err(|reason| Problem::unavailable(&reason))
 }
 
 /// Deletes a message from our store, or redacts only its text. Returns whether the store had anything to remove.
 async fn erase(
-    app: &App,
+    sweeper: &Sweeper,
     caller: &Caller,
     account_sid: &str,
     sid: &str,
@@ -311,7 +315,7 @@ async fn erase(
         delete: !text_only,
         ..Asked::default()
     };
-    let done = erasure::erase(&app.claims.stores.sweeper(), caller, asked, MOST).await;
+    let done = erasure::erase(sweeper, caller, asked, MOST).await;
     let done = done.map_err(|refusal| Problem::refused(refusal, Scope::App))?;
     Ok(done.swept.rows + done.swept.deleted > 0)
 }
