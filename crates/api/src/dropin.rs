@@ -52,7 +52,7 @@ use twilio_edge_domain::{
     sending::request::Request as Wanted,
 };
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending};
-use twilio_edge_store::{OutboundMessage, Turn, WaitingPage};
+use twilio_edge_store::{OutboundMessage, QueuedMessagesPage, Turn};
 
 /// Twilio's header for an idempotency key; some Twilio clients send it.
 const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
@@ -193,14 +193,14 @@ async fn list(
             .await;
         }
     };
-    let page = WaitingPage {
+    let page = QueuedMessagesPage {
         account_sid: &account_sid,
         to: listing.to.as_ref(),
         from: &listing.from,
         before: (before_ms, before_id),
         most: finding::one_more(listing.size),
     };
-    let found = sending.sends.waiting(&page).await;
+    let found = sending.sends.list_queued(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     if found.is_empty() {
         let query = listing.twilios();
@@ -234,7 +234,7 @@ async fn settled(
             return Ok(shown);
         };
         // The outcome of a message that was replaced is the outcome of its fallback.
-        let instead = sending.sends.instead_of(&send.id);
+        let instead = sending.sends.find_fallback_of(&send.id);
         let Ok(instead) = tokio::time::timeout_at(deadline.into(), instead).await else {
             return Ok(shown);
         };
@@ -274,7 +274,7 @@ async fn own(
     let mut found = sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
     // The outcome of a refused message that has a fallback is that of its fallback.
     while let Some(refused) = found.as_ref().filter(|send| send.state == "refused") {
-        match sending.sends.instead_of(&refused.id).await.map_err(away)? {
+        match sending.sends.find_fallback_of(&refused.id).await.map_err(away)? {
             Some(instead) => found = Some(instead),
             None => break,
         }

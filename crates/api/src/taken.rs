@@ -38,7 +38,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::sending::{self, Sending},
 };
-use twilio_edge_store::{OutboundMessage, SendsPage, histories::Histories};
+use twilio_edge_store::{OutboundMessage, OutboundMessagesPage, histories::Histories};
 
 /// Upper bound of `wait_ms`.
 const LONGEST_MS: u32 = 60_000;
@@ -214,13 +214,13 @@ async fn list(
         Some(Cursor::Send { created_ms, id }) => (created_ms, id),
         _ => (i64::MAX, String::new()),
     };
-    let page = SendsPage {
+    let page = OutboundMessagesPage {
         account_sid: &account_sid,
         state: state.map(Reached::as_str),
         before: (before.0, &before.1),
         most: finding::one_more(limit),
     };
-    let found = sending.sends.taken_on(&page).await;
+    let found = sending.sends.list_page(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let place = |last: &OutboundMessage| Cursor::Send {
         created_ms: last.created_at_ms,
@@ -281,7 +281,7 @@ async fn shown(
     histories: &Histories,
     send: OutboundMessage,
 ) -> Result<SendShown, Problem> {
-    let instead = sending.sends.instead_of(&send.id).await;
+    let instead = sending.sends.find_fallback_of(&send.id).await;
     let instead = instead.map_err(|reason| Problem::unavailable(&reason))?;
     let sid = Some(send.message_sid.clone()).filter(|sid| !sid.is_empty());
     let account_sid = send.account_sid.clone();

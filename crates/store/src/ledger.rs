@@ -22,10 +22,10 @@ use super::{
     event::Event,
     idempotency::Idempotency,
     media::MediaRows,
+    outbound_messages::OutboundMessages,
     outbox::Outbox,
     retention::{Sweeper, late, rewind},
     rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
-    sends::OutboundMessages,
     suppressions::{self, PersonAsked, Suppressions},
     templates::Templates,
     tenants::Tenants,
@@ -174,7 +174,7 @@ impl Ledger {
     }
 
     /// Returns the outbound messages, in the same database.
-    pub(super) fn sends(&self) -> OutboundMessages {
+    pub(super) fn outbound_messages(&self) -> OutboundMessages {
         self.sends.clone()
     }
 

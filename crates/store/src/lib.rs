@@ -31,16 +31,15 @@ mod dead_letters;
 mod erasure;
 mod error;
 mod event;
-mod fallbacks;
 mod group;
 pub mod histories;
 mod idempotency;
 mod journal;
-mod lanes;
 mod leases;
 mod ledger;
 mod media;
 mod memory;
+mod outbound_messages;
 mod outbox;
 mod peers;
 mod postgres;
@@ -52,7 +51,6 @@ mod replays;
 mod retention;
 mod rows;
 mod scripts;
-mod sends;
 mod settlement;
 mod settling;
 mod spool;
@@ -60,12 +58,8 @@ mod sqlite;
 mod statements;
 mod stores;
 mod suppressions;
-mod taken;
 mod templates;
 mod tenants;
-mod unknowns;
-mod waiting;
-mod writes;
 
 pub use self::{
     accepting::Acceptance,
@@ -78,20 +72,20 @@ pub use self::{
     erasure::{Erasure, Reached},
     error::StoreError,
     idempotency::{Admission, Done, Idempotency, Once, Turn},
-    lanes::{Attempts, Behind},
     ledger::ClaimResult,
     media::{MediaRows, Medium},
+    outbound_messages::{
+        AttemptOutcome, AttemptStart, OutboundMessage, OutboundMessages, OutboundMessagesPage,
+        QueuePosition, QueuedMessagesPage,
+    },
     outbox::{Ended, Lane, NewDelivery, Outbox, PendingDelivery, Round},
     replays::Replay,
     retention::Sweeper,
-    sends::{OutboundMessage, OutboundMessages, Outcome},
     settlement::SettlementInput,
     stores::{Health, Stores},
     suppressions::{Suppressions, SuppressionsPage},
-    taken::SendsPage,
     templates::{CatalogueStanding, Templates},
     tenants::Tenants,
-    waiting::WaitingPage,
 };
 pub use crate::api_keys::StoredKey;
 pub use crate::{

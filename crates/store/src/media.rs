@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use sqlx::FromRow;
 
-use super::sends::OutboundMessage;
+use super::outbound_messages::OutboundMessage;
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,

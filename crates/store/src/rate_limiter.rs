@@ -10,7 +10,7 @@ use std::{
 
 use sqlx::FromRow;
 
-use super::{redis::Redis, sends::OutboundMessages};
+use super::{outbound_messages::OutboundMessages, redis::Redis};
 use crate::{
     database::{Bind, Durability},
     error::StoreError,
@@ -100,7 +100,7 @@ impl RateLimiter {
     pub async fn forget(&self, now_ms: i64) -> Result<(), StoreError> {
         let Some(sends) = &self.shared else { return Ok(()) };
         let full_ms = now_ms.saturating_sub(FAR_MS);
-        sends.changed_all(FORGET, &[Bind::Whole(full_ms)]).await.map(|_| ())
+        sends.execute_many(FORGET, &[Bind::Whole(full_ms)]).await.map(|_| ())
     }
 
     async fn change(

@@ -11,9 +11,9 @@ use twilio_edge_contract::SettlementResult;
 
 use super::{
     accepting::Acceptance, archiving::ArchiveQueue, consents::Consents, contacts::Contacts,
-    error::StoreError, idempotency::Idempotency, media::MediaRows, outbox::Outbox,
-    retention::Sweeper, sends::OutboundMessages, suppressions::Suppressions, templates::Templates,
-    tenants::Tenants,
+    error::StoreError, idempotency::Idempotency, media::MediaRows,
+    outbound_messages::OutboundMessages, outbox::Outbox, retention::Sweeper,
+    suppressions::Suppressions, templates::Templates, tenants::Tenants,
 };
 use super::{
     group::Group,
@@ -231,17 +231,17 @@ impl Stores {
     }
 
     /// Returns the outbound messages.
-    pub fn sends(&self) -> OutboundMessages {
-        self.ledger.sends()
+    pub fn outbound_messages(&self) -> OutboundMessages {
+        self.ledger.outbound_messages()
     }
 
     /// Returns the rate limiter of the senders, which all sidecars share.
-    pub fn paces(&self) -> RateLimiter {
+    pub fn rate_limiter(&self) -> RateLimiter {
         let redis = match &self.leases {
             Leases::Redis(redis) => Some(redis.clone()),
             Leases::Memory(_) | Leases::Sql => None,
         };
-        RateLimiter::of(self.sends().shared(), redis)
+        RateLimiter::of(self.outbound_messages().shared(), redis)
     }
 
     /// Returns the message templates.

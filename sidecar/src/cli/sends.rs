@@ -89,7 +89,7 @@ impl Verb {
     async fn act(self, sends: &OutboundMessages) -> Result<ExitCode, StoreError> {
         match self {
             Verb::List { state, limit, format } => {
-                let found = sends.list(state.as_deref(), limit).await?;
+                let found = sends.list_latest(state.as_deref(), limit).await?;
                 let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
                 Ok(listing::print(format.output(), &COLUMNS, &rows))
             }

@@ -179,7 +179,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         .map_err(|error| format!("the templates {error}"))?;
     let reading = tokio::spawn(templates.clone().keep_fresh());
     let sending = Sending {
-        sends: stores.sends(),
+        sends: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
         twilio,
         bell: senders::Wakeup::default(),
@@ -210,7 +210,7 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         };
         let (metrics, settings) = (&claims.metrics, &config.sending);
         (
-            Dispatcher::start(&sending, stores.paces(), refusals, metrics, settings, &name),
+            Dispatcher::start(&sending, stores.rate_limiter(), refusals, metrics, settings, &name),
             Reconciler::start(&sending, metrics, settings),
         )
     });

@@ -25,7 +25,9 @@ use twilio_edge_domain::sending::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
-use twilio_edge_store::{Asked, Attempts, Behind, OutboundMessage, RateLimiter, StoreError};
+use twilio_edge_store::{
+    Asked, AttemptStart, OutboundMessage, QueuePosition, RateLimiter, StoreError,
+};
 
 /// Interval between reads of the queue.
 const LOOK: Duration = Duration::from_millis(250);
@@ -72,7 +74,7 @@ struct Sender {
     under_way: JoinSet<Told>,
     whose: HashMap<task::Id, (String, Ticket)>,
     turns: FairScheduler,
-    behind: Behind,
+    behind: QueuePosition,
     /// Senders without tokens, and the time until which they are skipped.
     dry: HashMap<(String, String), Instant>,
     /// True if a message waits only for the end of a call.
@@ -120,7 +122,7 @@ impl Dispatcher {
             under_way: JoinSet::new(),
             whose: HashMap::new(),
             turns: FairScheduler::default(),
-            behind: Behind::default(),
+            behind: QueuePosition::default(),
             dry: HashMap::new(),
             is_full: false,
         };
@@ -194,7 +196,8 @@ impl Sender {
         let now = Instant::now();
         self.dry.retain(|_, until| *until > now);
         let sends = &self.attempter.sends;
-        let (mut lanes, next) = sends.lanes(&self.behind, free.authentication, now_ms()).await?;
+        let (mut lanes, next) =
+            sends.due_queues(&self.behind, free.authentication, now_ms()).await?;
         self.behind = next;
         let mut wanted: BTreeMap<usize, u32> = BTreeMap::new();
         let mut left = free;
@@ -296,8 +299,8 @@ impl Sender {
         let (now_ms, dice) = (now_ms(), getrandom::u64().unwrap_or_default());
         let id = format!("{}-{dice:016x}", self.name);
         let until_ms = now_ms.saturating_add(millis(self.attempter.hold()));
-        let attempts = Attempts { id: &id, now_ms, until_ms };
-        let begun = self.attempter.sends.attempt(&wanted, attempts).await;
+        let attempts = AttemptStart { id: &id, now_ms, until_ms };
+        let begun = self.attempter.sends.begin_attempts(&wanted, attempts).await;
         let found = begun.as_deref().unwrap_or_default();
         let unused: Vec<Asked<'_>> = wanted
             .iter()
@@ -346,7 +349,7 @@ impl Sender {
 
     /// Marks the attempts of sidecars that have died as unknown.
     async fn expire(&self) {
-        if let Ok(lost @ 1..) = self.attempter.sends.expire(now_ms()).await {
+        if let Ok(lost @ 1..) = self.attempter.sends.expire_attempts(now_ms()).await {
             self.attempter.metrics.sends.unknown(lost);
             tracing::error!(
                 event = "send.lost",
@@ -357,7 +360,7 @@ impl Sender {
     }
 
     async fn count(&self) {
-        if let Ok(standing) = self.attempter.sends.standing(now_ms()).await {
+        if let Ok(standing) = self.attempter.sends.backlog(now_ms()).await {
             self.attempter.metrics.sends.stand(&standing, now_ms());
         }
         // An error is ignored here: the pass that sends logs that the database is unavailable.

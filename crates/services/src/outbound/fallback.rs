@@ -161,7 +161,7 @@ impl Sending {
     pub async fn heard(&self, told: &[Told<'_>], now_ms: i64) -> Result<u64, StoreError> {
         let ids: Vec<&str> = told.iter().map(|told| told.id).collect();
         let mut learned = 0;
-        for send in self.sends.open_of(&ids).await? {
+        for send in self.sends.pending_by_ids(&ids).await? {
             let theirs =
                 |told: &&Told<'_>| told.id == send.id && told.account_sid == send.account_sid;
             let of_it: Vec<&Told<'_>> = told.iter().filter(theirs).collect();
@@ -170,7 +170,7 @@ impl Sending {
                 let reason = "its status was told";
                 let is_new = self
                     .sends
-                    .learn(&send, &masked(&send), any.message_sid, reason, now_ms)
+                    .mark_sent(&send, &masked(&send), any.message_sid, reason, now_ms)
                     .await?;
                 learned += u64::from(is_new);
             }
@@ -180,7 +180,7 @@ impl Sending {
             if let Some(failure) = of_it.iter().find(|told| told.is_failure()) {
                 self.failed(&send, failure.code, now_ms).await?;
             } else if of_it.iter().any(|told| told.is_arrival()) {
-                self.sends.arrived(&send.id).await?;
+                self.sends.discard_fallback(&send.id).await?;
             }
         }
         Ok(learned)
@@ -193,11 +193,11 @@ impl Sending {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let Some(switched) = self.instead(send, code, now_ms).await? else {
-            return self.sends.arrived(&send.id).await;
+            return self.sends.discard_fallback(&send.id).await;
         };
         let why = (code, "it failed at Twilio, and another message is sent instead");
         let instead = (&switched.send, switched.priority);
-        if self.sends.switch(send, why, instead, now_ms).await? {
+        if self.sends.replace_with_fallback(send, why, instead, now_ms).await? {
             self.tell(send, code, &switched);
         }
         Ok(())

@@ -97,13 +97,13 @@ impl Looker {
                 _ = forget.tick() => {
                     // A deletion that failed is repeated the next time.
                     let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
-                    let _ = self.sends.forget_fallbacks(before_ms).await;
+                    let _ = self.sends.discard_old_fallbacks(before_ms).await;
                     continue;
                 }
                 _ = stopping.changed() => return,
             }
             // The dispatcher logs that the database is unavailable.
-            let Ok(sought) = self.sends.looked_for(AT_ONCE, now_ms()).await else { continue };
+            let Ok(sought) = self.sends.due_for_lookup(AT_ONCE, now_ms()).await else { continue };
             let mut looks = JoinSet::new();
             for send in sought {
                 let this = self.clone();
@@ -119,21 +119,22 @@ impl Looker {
             self.absent_after_ms.map(|after_ms| send.due_at_ms.saturating_add(after_ms));
         let last_ms = send.due_at_ms.saturating_add(self.reconcile_for_ms);
         let next_ms = next_look(send.looks, at_ms, absent_from_ms, last_ms);
-        if !matches!(self.sends.look(send, next_ms).await, Ok(true)) {
+        if !matches!(self.sends.begin_lookup(send, next_ms).await, Ok(true)) {
             return;
         }
         match self.matched(send, at_ms, absent_from_ms).await {
             Ok(Match::Found(message_sid)) => {
                 let masked = sending::masked(send);
                 let reason = "found in Twilio's list";
-                let learned = self.sends.learn(send, &masked, &message_sid, reason, now_ms()).await;
+                let learned =
+                    self.sends.mark_sent(send, &masked, &message_sid, reason, now_ms()).await;
                 if matches!(learned, Ok(true)) {
                     self.metrics.sends.reconciled("found", 1);
                     tracing::info!(event = "send.reconciled", send.id = %send.id, account.sid = %send.account_sid, message.sid = message_sid, "the reconciler found an unknown message in Twilio's list");
                 }
             }
             Ok(Match::Absent) => {
-                if matches!(self.sends.requeue(send, now_ms()).await, Ok(true)) {
+                if matches!(self.sends.requeue_absent(send, now_ms()).await, Ok(true)) {
                     self.metrics.sends.reconciled("absent", 1);
                     tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.looks + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
                     self.bell.ring();
@@ -167,8 +168,8 @@ impl Looker {
             listed.iter().filter(|one| sought.may_be(one)).map(|one| one.sid.as_str()).collect();
         // The owners are read after the list, so that an owner that was recorded before it was listed is known here.
         let owned: BTreeSet<String> =
-            self.sends.owned(&candidates).await.map_err(away)?.into_iter().collect();
-        let has_like = self.sends.has_like(send, &sought).await.map_err(away)?;
+            self.sends.own_message_sids(&candidates).await.map_err(away)?.into_iter().collect();
+        let has_like = self.sends.has_similar(send, &sought).await.map_err(away)?;
         Ok(sought.matched(&listed, &owned, Seen { is_whole, at_ms, absent_from_ms, has_like }))
     }
 

@@ -266,7 +266,7 @@ pub async fn remove(
     now_ms: i64,
 ) -> Result<bool, StoreError> {
     let entry = entry(by, send, "send.deleted", &json!({}), now_ms);
-    sends.remove(send, &entry).await
+    sends.delete(send, &entry).await
 }
 
 /// Resolves a message whose outcome is unknown: it was sent as `message_sid`, or it was not sent. Returns false if its

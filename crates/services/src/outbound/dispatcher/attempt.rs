@@ -33,7 +33,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{OutboundMessage, OutboundMessages, Outcome, StoreError};
+use twilio_edge_store::{AttemptOutcome, OutboundMessage, OutboundMessages, StoreError};
 
 /// Pause after the database was unavailable.
 pub(super) const AWAY: Duration = Duration::from_secs(1);
@@ -184,7 +184,7 @@ impl SendAttempt {
         request_id: &str,
     ) {
         self.metrics.sends.ended("retried");
-        let written = self.sends.again(send, due_at_ms, why, request_id, now_ms()).await;
+        let written = self.sends.queue_retry(send, due_at_ms, why, request_id, now_ms()).await;
         if let Err(reason) = written {
             tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
         }
@@ -223,7 +223,8 @@ impl SendAttempt {
                 tracing::info!(event = "send.sent", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
             }
         }
-        let outcome = Outcome { state, message_sid, code, reason, request_id, twilio_status };
+        let outcome =
+            AttemptOutcome { state, message_sid, code, reason, request_id, twilio_status };
         let masked = recipient.to_string();
         // The outcome is retried several times, because it is lost otherwise.
         for tries in 1..=5 {
@@ -231,7 +232,7 @@ impl SendAttempt {
                 // The message was decided on in the meantime. Twilio has it, so it still becomes `sent`.
                 Ok(false) if state == "sent" => {
                     let reason = "Twilio answered late";
-                    self.sends.learn(send, &masked, message_sid, reason, now_ms()).await
+                    self.sends.mark_sent(send, &masked, message_sid, reason, now_ms()).await
                 }
                 written => written,
             };
@@ -253,14 +254,14 @@ impl SendAttempt {
         &self,
         send: &OutboundMessage,
         masked: &str,
-        outcome: &Outcome<'_>,
+        outcome: &AttemptOutcome<'_>,
     ) -> Result<bool, StoreError> {
         let instead = match outcome.state {
             "refused" => self.sending.instead(send, outcome.code, now_ms()).await?,
             _ => None,
         };
         let row = instead.as_ref().map(|switched| (&switched.send, switched.priority));
-        let is_ours = self.sends.end(send, masked, outcome, row, now_ms()).await?;
+        let is_ours = self.sends.record_outcome(send, masked, outcome, row, now_ms()).await?;
         if let Some(switched) = instead.filter(|_| is_ours) {
             self.sending.tell(send, outcome.code, &switched);
         }

@@ -1,10 +1,10 @@
 //! Queued messages by lane: one priority, account and sender. A query jumps from lane to lane in the index, so its cost
-//! depends on the number of lanes and not on the number of queued messages. Attempts begin lane by lane; each is committed,
+//! depends on the number of lanes and not on the number of queued messages. AttemptStart begin lane by lane; each is committed,
 //! with its own id, before the sidecar calls Twilio. The domain decides the order of the lanes.
 
 use sqlx::FromRow;
 
-use super::sends::{OutboundMessage, OutboundMessages, send_columns};
+use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
 use crate::{
     database::{Bind, Database, Durability},
     error::StoreError,
@@ -55,7 +55,7 @@ macro_rules! attempt {
             UPDATE sends SET state = 'attempting', attempt_id = $6, due_at_ms = $7, tries = tries + 1, changed_at_ms = $5,
                 attempted_at_ms = $5
             WHERE id IN (SELECT id FROM due) AND state = 'queued' RETURNING ",
-            send_columns!()
+            outbound_message_columns!()
         )
     };
 }
@@ -96,22 +96,22 @@ const EXPIRE_UNLOCKED: &str = expire!(
 
 /// Position of a query in the lanes: it continues after this lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Behind {
+pub struct QueuePosition {
     priority: i64,
     account_sid: String,
     sender: String,
 }
 
-impl Default for Behind {
+impl Default for QueuePosition {
     /// Returns the position before the first lane.
-    fn default() -> Behind {
-        Behind { priority: -1, account_sid: String::new(), sender: String::new() }
+    fn default() -> QueuePosition {
+        QueuePosition { priority: -1, account_sid: String::new(), sender: String::new() }
     }
 }
 
-/// Attempts that begin together.
+/// AttemptStart that begin together.
 #[derive(Debug, Clone, Copy)]
-pub struct Attempts<'a> {
+pub struct AttemptStart<'a> {
     /// Id of the attempts.
     pub id: &'a str,
     /// Start, in milliseconds since 1970.
@@ -139,12 +139,12 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn lanes(
+    pub async fn due_queues(
         &self,
-        behind: &Behind,
+        behind: &QueuePosition,
         most: usize,
         now_ms: i64,
-    ) -> Result<(Vec<Lane>, Behind), StoreError> {
+    ) -> Result<(Vec<Lane>, QueuePosition), StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => LANES,
             Database::Postgres(_) => LANES_LATERAL,
@@ -159,7 +159,7 @@ impl OutboundMessages {
         ];
         let found: Vec<Found> = self.bounded(self.database.read_bound(statement, &binds)).await?;
         let is_cut = i64::try_from(found.len()).unwrap_or(i64::MAX) >= MOST_LANES;
-        let next = found.last().filter(|_| is_cut).map(|last| Behind {
+        let next = found.last().filter(|_| is_cut).map(|last| QueuePosition {
             priority: last.priority,
             account_sid: last.account_sid.clone(),
             sender: last.sender.clone(),
@@ -178,10 +178,10 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn attempt(
+    pub async fn begin_attempts(
         &self,
         wanted: &[(&Lane, u32)],
-        attempts: Attempts<'_>,
+        attempts: AttemptStart<'_>,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => ATTEMPT,
@@ -212,7 +212,7 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn expire(&self, now_ms: i64) -> Result<u64, StoreError> {
+    pub async fn expire_attempts(&self, now_ms: i64) -> Result<u64, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => EXPIRE,
             Database::Postgres(_) => EXPIRE_UNLOCKED,
@@ -222,7 +222,7 @@ impl OutboundMessages {
         let lost: Vec<Lost> = self.bounded(self.database.read_bound(HAS_LOST, &binds)).await?;
         match lost.is_empty() {
             true => Ok(0),
-            false => self.changed_all(statement, &binds).await,
+            false => self.execute_many(statement, &binds).await,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::slice;
 
 use sqlx::FromRow;
 
-use super::sends::{OutboundMessage, OutboundMessages, send_columns};
+use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
 use crate::api_keys::AuditEntry;
 use crate::{
     database::{Bind, Database, Durability},
@@ -18,7 +18,7 @@ use twilio_edge_domain::{address::Address, phone, sending::matching::Sought};
 /// Messages that are due for a lookup. A message whose text was erased cannot be compared and is left out.
 const LOOKED_FOR: &str = concat!(
     "SELECT ",
-    send_columns!(),
+    outbound_message_columns!(),
     " FROM sends WHERE state = 'unknown' AND look_at_ms > 0 AND look_at_ms <= $1 AND form <> '' ORDER BY look_at_ms LIMIT $2"
 );
 
@@ -65,13 +65,13 @@ const OWNED_BY_ARRAY: &str = "
 
 const OPEN: &str = concat!(
     "SELECT ",
-    send_columns!(),
+    outbound_message_columns!(),
     " FROM sends WHERE (state <> 'sent' OR fallback <> '') AND id IN (SELECT value FROM json_each($1))"
 );
 
 const OPEN_BY_ARRAY: &str = concat!(
     "SELECT ",
-    send_columns!(),
+    outbound_message_columns!(),
     " FROM sends WHERE (state <> 'sent' OR fallback <> '') AND id = ANY(ARRAY(SELECT json_array_elements_text($1::json)))"
 );
 
@@ -105,7 +105,7 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn looked_for(
+    pub async fn due_for_lookup(
         &self,
         most: i64,
         now_ms: i64,
@@ -119,32 +119,36 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn look(&self, send: &OutboundMessage, next_ms: i64) -> Result<bool, StoreError> {
-        let binds = [Bind::Text(&send.id), Bind::Whole(send.looks), Bind::Whole(next_ms)];
-        self.changed(LOOK, &binds).await.map(|rows| rows == 1)
+    pub async fn begin_lookup(
+        &self,
+        message: &OutboundMessage,
+        next_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let binds = [Bind::Text(&message.id), Bind::Whole(message.looks), Bind::Whole(next_ms)];
+        self.execute(LOOK, &binds).await.map(|rows| rows == 1)
     }
 
     /// Records that Twilio has the message, with its SID. Returns `false` if that was recorded before.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn learn(
+    pub async fn mark_sent(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         masked: &str,
         message_sid: &str,
         reason: &str,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds = [
-            Bind::Text(&send.id),
+            Bind::Text(&message.id),
             Bind::Text(message_sid),
             Bind::Text(masked),
             Bind::Text(reason),
             Bind::Whole(now_ms),
-            Bind::Text(&send.account_sid),
+            Bind::Text(&message.account_sid),
         ];
-        self.changed(LEARN, &binds).await.map(|rows| rows == 1)
+        self.execute(LEARN, &binds).await.map(|rows| rows == 1)
     }
 
     /// Queues the message again, because Twilio never had it. Only for the caller of the latest lookup, and only if no
@@ -152,28 +156,32 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn requeue(&self, send: &OutboundMessage, now_ms: i64) -> Result<bool, StoreError> {
-        let looks = send.looks.saturating_add(1);
-        let binds = [Bind::Text(&send.id), Bind::Whole(looks), Bind::Whole(now_ms)];
-        self.changed(REQUEUE, &binds).await.map(|rows| rows == 1)
+    pub async fn requeue_absent(
+        &self,
+        message: &OutboundMessage,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let looks = message.looks.saturating_add(1);
+        let binds = [Bind::Text(&message.id), Bind::Whole(looks), Bind::Whole(now_ms)];
+        self.execute(REQUEUE, &binds).await.map(|rows| rows == 1)
     }
 
     /// Deletes a message that ended without Twilio. Returns `false` if the message is in another state.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn remove(
+    pub async fn delete(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
-            let binds = [Bind::Text(&send.id), Bind::Text(&send.account_sid)];
+            let binds = [Bind::Text(&message.id), Bind::Text(&message.account_sid)];
             if tx.execute_bound(REMOVE, &binds).await? == 0 {
                 return Ok(false);
             }
-            tx.execute_bound(REMOVE_USES, &[Bind::Text(&send.id)]).await?;
+            tx.execute_bound(REMOVE_USES, &[Bind::Text(&message.id)]).await?;
             let add_entry = self.database.statements().register.add_entry;
             tx.execute(add_entry, slice::from_ref(entry)).await?;
             tx.commit().await?;
@@ -188,11 +196,11 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn cancel(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         masked: &str,
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
-        let binds = [Bind::Text(&send.id), Bind::Text(masked), Bind::Whole(entry.at_ms)];
+        let binds = [Bind::Text(&message.id), Bind::Text(masked), Bind::Whole(entry.at_ms)];
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Power).await?;
             if tx.execute_bound(CANCEL, &binds).await? == 0 {
@@ -211,23 +219,23 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn has_like(
+    pub async fn has_similar(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         sought: &Sought,
     ) -> Result<bool, StoreError> {
-        for recipient in phone::spellings(&send.recipient) {
+        for recipient in phone::spellings(&message.recipient) {
             let binds = [
-                Bind::Text(&send.account_sid),
+                Bind::Text(&message.account_sid),
                 Bind::Text(&recipient),
-                Bind::Text(&send.id),
+                Bind::Text(&message.id),
                 Bind::Whole(MOST_LIKE),
             ];
             let found: Vec<Like> = self.bounded(self.database.read_bound(LIKE_IT, &binds)).await?;
             let is_like = |like: &Like| {
                 let other = Sought::of(&like.form, 0, 0);
                 let says_else = sought.body.is_some() && sought.body != other.body;
-                is_same_sender(&like.sender, &send.sender) && !says_else
+                is_same_sender(&like.sender, &message.sender) && !says_else
             };
             let is_full = i64::try_from(found.len()).is_ok_and(|found| found >= MOST_LIKE);
             if is_full || found.iter().any(is_like) {
@@ -241,7 +249,7 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn owned(&self, message_sids: &[&str]) -> Result<Vec<String>, StoreError> {
+    pub async fn own_message_sids(&self, message_sids: &[&str]) -> Result<Vec<String>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => OWNED,
             Database::Postgres(_) => OWNED_BY_ARRAY,
@@ -256,7 +264,7 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn open_of(&self, ids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
+    pub async fn pending_by_ids(&self, ids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => OPEN,
             Database::Postgres(_) => OPEN_BY_ARRAY,

@@ -3,22 +3,20 @@
 
 use std::time::Duration;
 
-use super::{
-    group::Group,
-    idempotency::{self, Done},
-    media,
-    sends::{ADD, OutboundMessage},
-};
+use super::{ADD, OutboundMessage};
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
+    group::Group,
+    idempotency::{self, Done},
+    media,
 };
 
 /// One write.
 #[derive(Debug, Clone)]
 enum Write {
     /// A new message, and with it the stored response of its idempotency key. Both are written, or neither.
-    Add { send: Box<OutboundMessage>, priority: i64, done: Option<Box<Done>> },
+    Add { message: Box<OutboundMessage>, priority: i64, done: Option<Box<Done>> },
     /// A statement about one message, whose id is the first value. `instead` is the fallback message to insert if the
     /// statement changes the row.
     Change {
@@ -54,12 +52,12 @@ impl Writes {
 
     pub(super) async fn add(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         priority: i64,
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
-        let (send, done) = (Box::new(send.clone()), done.cloned().map(Box::new));
-        self.0.ask(vec![Write::Add { send, priority, done }], 0).await.map(|_| ())
+        let (message, done) = (Box::new(message.clone()), done.cloned().map(Box::new));
+        self.0.ask(vec![Write::Add { message, priority, done }], 0).await.map(|_| ())
     }
 
     pub(super) async fn change(
@@ -77,7 +75,7 @@ impl Writes {
         values: &[Bind<'_>],
         instead: Option<(&OutboundMessage, i64)>,
     ) -> Result<u64, StoreError> {
-        let instead = instead.map(|(send, priority)| (Box::new(send.clone()), priority));
+        let instead = instead.map(|(message, priority)| (Box::new(message.clone()), priority));
         let values = values.iter().map(|value| match value {
             Bind::Text(text) => Value::Text((*text).to_owned()),
             Bind::Whole(number) => Value::Whole(*number),
@@ -101,7 +99,7 @@ async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreE
     }
     // Media come last because messages may share them; their rows also change in the order of their ids.
     let added = writes.iter().filter_map(|(_, write)| match write {
-        Write::Add { send, .. } => Some(&**send),
+        Write::Add { message, .. } => Some(&**message),
         Write::Change { .. } => None,
     });
     media::used(&mut tx, added).await?;
@@ -112,7 +110,7 @@ async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreE
 impl Write {
     fn id(&self) -> &str {
         match self {
-            Write::Add { send, .. } => &send.id,
+            Write::Add { message, .. } => &message.id,
             Write::Change { values, .. } => match values.first() {
                 Some(Value::Text(id)) => id,
                 _ => "",
@@ -126,8 +124,8 @@ impl Write {
         tx: &mut Transaction,
     ) -> Result<u64, StoreError> {
         match self {
-            Write::Add { send, priority, done } => {
-                let rows = tx.execute_bound(ADD, &send.added(*priority)).await?;
+            Write::Add { message, priority, done } => {
+                let rows = tx.execute_bound(ADD, &message.added(*priority)).await?;
                 if let Some(done) = done {
                     idempotency::finish(tx, &database.statements().idempotency, done).await?;
                 }
@@ -142,8 +140,8 @@ impl Write {
                     })
                     .collect();
                 let rows = tx.execute_bound(statement, &values).await?;
-                if let Some((send, priority)) = instead.as_ref().filter(|_| rows == 1) {
-                    tx.execute_bound(ADD, &send.added(*priority)).await?;
+                if let Some((message, priority)) = instead.as_ref().filter(|_| rows == 1) {
+                    tx.execute_bound(ADD, &message.added(*priority)).await?;
                 }
                 Ok(rows)
             }

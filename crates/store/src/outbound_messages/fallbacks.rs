@@ -2,7 +2,7 @@
 //! that ends the wait for it, and is found by the id of the message that it replaces. The domain decides its content and
 //! time.
 
-use super::sends::{OutboundMessage, OutboundMessages, send_columns};
+use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
 use crate::{database::Bind, error::StoreError};
 
 /// Removes the fallback from its message; only the caller that removes it sends it.
@@ -18,8 +18,11 @@ const FORGET: &str = "
     UPDATE sends SET fallback = '', fallback_to = ''
     WHERE fallback <> '' AND state = 'sent' AND changed_at_ms < $1";
 
-const INSTEAD_OF: &str =
-    concat!("SELECT ", send_columns!(), " FROM sends WHERE fallback_of = $1 AND fallback_of <> ''");
+const INSTEAD_OF: &str = concat!(
+    "SELECT ",
+    outbound_message_columns!(),
+    " FROM sends WHERE fallback_of = $1 AND fallback_of <> ''"
+);
 
 impl OutboundMessages {
     /// Records that the message failed at Twilio with this code, and inserts its fallback `instead`: both, or neither.
@@ -27,15 +30,15 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn switch(
+    pub async fn replace_with_fallback(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         (code, reason): (&str, &str),
         instead: (&OutboundMessage, i64),
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds =
-            [Bind::Text(&send.id), Bind::Text(code), Bind::Text(reason), Bind::Whole(now_ms)];
+            [Bind::Text(&message.id), Bind::Text(code), Bind::Text(reason), Bind::Whole(now_ms)];
         let switched = self.writes.change_with(SWITCH, &binds, Some(instead));
         switched.await.map(|rows| rows == 1)
     }
@@ -44,23 +47,23 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn arrived(&self, id: &str) -> Result<(), StoreError> {
-        self.changed(ARRIVED, &[Bind::Text(id)]).await.map(|_| ())
+    pub async fn discard_fallback(&self, id: &str) -> Result<(), StoreError> {
+        self.execute(ARRIVED, &[Bind::Text(id)]).await.map(|_| ())
     }
 
     /// Removes the fallbacks of messages that were sent before `before_ms`. Returns their number.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn forget_fallbacks(&self, before_ms: i64) -> Result<u64, StoreError> {
-        self.changed(FORGET, &[Bind::Whole(before_ms)]).await
+    pub async fn discard_old_fallbacks(&self, before_ms: i64) -> Result<u64, StoreError> {
+        self.execute(FORGET, &[Bind::Whole(before_ms)]).await
     }
 
     /// Returns the fallback message that was sent instead of a message.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn instead_of(&self, id: &str) -> Result<Option<OutboundMessage>, StoreError> {
+    pub async fn find_fallback_of(&self, id: &str) -> Result<Option<OutboundMessage>, StoreError> {
         let found: Vec<OutboundMessage> =
             self.bounded(self.database.read_bound(INSTEAD_OF, &[Bind::Text(id)])).await?;
         Ok(found.into_iter().next())

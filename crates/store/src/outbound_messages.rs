@@ -1,30 +1,41 @@
 //! Outbound messages in the database. The sidecar commits an attempt, with its own id, before it calls Twilio. Only the
 //! holder of that id records the outcome. An attempt whose hold expires without an outcome becomes `unknown`. Nothing in
-//! this module returns it to `queued`, because the message may have left; `unknowns.rs` finds out. `lanes.rs` takes due
-//! messages. This module must not know what Twilio's answers mean.
+//! this module returns it to `queued`, because the message may have left; `lookups.rs` records what Twilio's list shows.
+//! `queues.rs` takes due messages. This module must not know what Twilio's answers mean.
+
+mod fallbacks;
+mod lookups;
+mod pages;
+mod queues;
+mod writes;
 
 use std::{future::Future, slice, time::Duration};
 use twilio_edge_domain::sending::backlog::SendsStanding;
 
 use sqlx::FromRow;
 
-use super::{idempotency::Done, writes::Writes};
-use crate::api_keys::AuditEntry;
+use self::writes::Writes;
+pub use self::{
+    pages::{OutboundMessagesPage, QueuedMessagesPage},
+    queues::{AttemptStart, QueuePosition},
+};
 use crate::{
+    api_keys::AuditEntry,
     database::{Bind, Database, Durability},
     error::StoreError,
+    idempotency::Done,
 };
 use twilio_edge_platform::config;
 
 /// Columns of an [`OutboundMessage`].
-macro_rules! send_columns {
+macro_rules! outbound_message_columns {
     () => {
         "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, wanted_at_ms, attempt_id, tries, \
          message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, looks, request_id, fallback, \
          fallback_to, fallback_of, twilio_status"
     };
 }
-pub(super) use send_columns;
+use outbound_message_columns;
 
 pub(super) const ADD: &str = "
     INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
@@ -56,11 +67,11 @@ const RESOLVE: &str = "
         fallback_to = CASE WHEN $2 = 'sent' THEN fallback_to ELSE '' END
     WHERE id = $1 AND state = 'unknown'";
 
-const FETCH: &str = concat!("SELECT ", send_columns!(), " FROM sends WHERE id = $1");
+const FETCH: &str = concat!("SELECT ", outbound_message_columns!(), " FROM sends WHERE id = $1");
 
 const LIST: &str = concat!(
     "SELECT ",
-    send_columns!(),
+    outbound_message_columns!(),
     " FROM sends WHERE ($1 = '' OR state = $1) ORDER BY created_at_ms DESC, id DESC LIMIT $2"
 );
 
@@ -129,9 +140,9 @@ pub struct OutboundMessage {
     pub twilio_status: i64,
 }
 
-/// Outcome of an attempt.
+/// AttemptOutcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome<'a> {
+pub struct AttemptOutcome<'a> {
     /// `sent`, `refused` or `unknown`.
     pub state: &'a str,
     /// Twilio's message SID, if the message was sent.
@@ -214,35 +225,35 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable or refuses the row.
     pub async fn add(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         priority: i64,
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
-        self.writes.add(send, priority, done).await
+        self.writes.add(message, priority, done).await
     }
 
     /// Queues the message again for `due_at_ms`, with the reason, after an attempt in which nothing left.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn again(
+    pub async fn queue_retry(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         due_at_ms: i64,
         (code, reason): (&str, &str),
         request_id: &str,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let binds = [
-            Bind::Text(&send.id),
-            Bind::Text(&send.attempt_id),
+            Bind::Text(&message.id),
+            Bind::Text(&message.attempt_id),
             Bind::Whole(due_at_ms),
             Bind::Text(code),
             Bind::Text(reason),
             Bind::Whole(now_ms),
             Bind::Text(request_id),
         ];
-        self.changed(AGAIN, &binds).await.map(|_| ())
+        self.execute(AGAIN, &binds).await.map(|_| ())
     }
 
     /// Records the outcome of an attempt, and with it the fallback message `instead` and its priority: both, or neither.
@@ -250,17 +261,17 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn end(
+    pub async fn record_outcome(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         masked: &str,
-        outcome: &Outcome<'_>,
+        outcome: &AttemptOutcome<'_>,
         instead: Option<(&OutboundMessage, i64)>,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds = [
-            Bind::Text(&send.id),
-            Bind::Text(&send.attempt_id),
+            Bind::Text(&message.id),
+            Bind::Text(&message.attempt_id),
             Bind::Text(outcome.state),
             Bind::Text(outcome.message_sid),
             Bind::Text(outcome.code),
@@ -280,14 +291,14 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn resolve(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         masked: &str,
         message_sid: Option<&str>,
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
         let state = if message_sid.is_some() { "sent" } else { "not_sent" };
         let binds = [
-            Bind::Text(&send.id),
+            Bind::Text(&message.id),
             Bind::Text(state),
             Bind::Text(message_sid.unwrap_or_default()),
             Bind::Text(masked),
@@ -318,7 +329,7 @@ impl OutboundMessages {
         let found: Vec<OutboundMessage> =
             self.bounded(self.database.read_bound(FETCH, &[Bind::Text(id)])).await?;
         let is_theirs =
-            |send: &OutboundMessage| account_sid.is_none_or(|sid| sid == send.account_sid);
+            |message: &OutboundMessage| account_sid.is_none_or(|sid| sid == message.account_sid);
         Ok(found.into_iter().find(is_theirs))
     }
 
@@ -326,7 +337,7 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn list(
+    pub async fn list_latest(
         &self,
         state: Option<&str>,
         most: u32,
@@ -339,7 +350,7 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn standing(&self, now_ms: i64) -> Result<SendsStanding, StoreError> {
+    pub async fn backlog(&self, now_ms: i64) -> Result<SendsStanding, StoreError> {
         let found: Vec<(i64, i64)> =
             self.bounded(self.database.read_bound(STANDING, &[Bind::Whole(now_ms)])).await?;
         let (unknowns, oldest_due_ms) = found.into_iter().next().unwrap_or_default();
@@ -347,7 +358,7 @@ impl OutboundMessages {
     }
 
     /// Executes a statement about one message, whose id is the first value. Returns the number of changed rows.
-    pub(super) async fn changed(
+    pub(super) async fn execute(
         &self,
         statement: &'static str,
         binds: &[Bind<'_>],
@@ -356,7 +367,7 @@ impl OutboundMessages {
     }
 
     /// Executes a statement about any number of messages. Returns the number of changed rows.
-    pub(super) async fn changed_all(
+    pub(super) async fn execute_many(
         &self,
         statement: &'static str,
         binds: &[Bind<'_>],
