@@ -162,7 +162,7 @@ pub struct AttemptOutcome<'a> {
 pub struct OutboundMessages {
     pub(super) database: Database,
     pub(super) timeout: Duration,
-    pub(super) writes: Writes,
+    writes: Writes,
 }
 
 impl OutboundMessage {
