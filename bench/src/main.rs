@@ -1,6 +1,12 @@
 //! Benchmark of the cost of the filter and the sidecar: the same load on the same machine, in turns, with and without them.
 //! docs/PERFORMANCE.md explains how to read the results. All traffic is on 127.0.0.1 and bounded.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it prints what it measures, nothing from outside"
+)]
+
 mod accept;
 mod backend;
 mod chain;

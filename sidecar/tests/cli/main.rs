@@ -1,5 +1,6 @@
 //! The commands of `twilio-edge`, run as a user runs them: the real executable, its output and its exit code.
 
+#![expect(clippy::disallowed_methods, reason = "results and seeds of tests")]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

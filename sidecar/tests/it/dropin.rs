@@ -20,10 +20,10 @@ use crate::{
 };
 
 crate::world::on_every_store!(@ sqlite Sqlite
-    the_python_sdk_is_at_home the_node_sdk_is_at_home nobody_reaches_what_is_anothers
+    the_python_sdk_is_at_home the_node_sdk_is_at_home resources_of_another_account_are_not_found
     a_copy_is_told_what_became_of_the_first);
 crate::world::on_every_store!(@ postgres Postgres
-    the_python_sdk_is_at_home nobody_reaches_what_is_anothers a_copy_is_told_what_became_of_the_first);
+    the_python_sdk_is_at_home resources_of_another_account_are_not_found a_copy_is_told_what_became_of_the_first);
 
 const STOPPED: &str = "+14155550177";
 const AGREED: &str = "whatsapp:+14155550166";
@@ -150,7 +150,7 @@ async fn asked(
     (status, answer.json().await.unwrap())
 }
 
-async fn nobody_reaches_what_is_anothers(world: World) {
+async fn resources_of_another_account_are_not_found(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let (sidecar, [(id, token), (other_id, other)]) = prepared(&world, &simulator, &[]).await;
     let messages = format!("Accounts/{ACCOUNT}/Messages.json");

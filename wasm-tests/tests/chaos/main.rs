@@ -3,6 +3,8 @@
 //! auditor ([`twilio_edge_wasm_tests::audit`]) holds what Twilio was told against what everybody has.
 //!
 //! CHAOS is the number of webhooks, of kills, and of seeds in a row; CHAOS_SEED is the first of them. `make chaos` sets both.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "results and seeds of tests")]
 #![expect(
     clippy::indexing_slicing,
     reason = "a test that reads beyond what it was given has failed, and may say so by a panic"

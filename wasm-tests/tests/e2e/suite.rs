@@ -1,6 +1,8 @@
 //! Runs scenarios: on which Envoys, on a stack shared with others or on one of their own, and what is checked after all
 //! of them. Knows no scenario.
 
+#![expect(clippy::print_stderr, reason = "results of tests")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

@@ -4,6 +4,8 @@
 //!
 //! Each scenario says what the world does and what client, backend and sidecar saw; nothing is said of host calls.
 //! `cargo test -p twilio-edge-wasm-tests --test scenarios -- compiled/` runs those with that in their name.
+
+#![expect(clippy::print_stderr, reason = "results and seeds of tests")]
 #![expect(
     clippy::indexing_slicing,
     reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
