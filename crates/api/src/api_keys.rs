@@ -27,7 +27,7 @@ use crate::{
 use twilio_edge_domain::{
     api_key::Scope,
     cursor::Cursor,
-    idempotency::{Answer, Headers},
+    idempotency::{Headers, StoredResponse},
     window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
@@ -156,9 +156,9 @@ async fn create(
 }
 
 /// Returns the answer for copies of the request: it lacks the token, which is not stored.
-fn repeated(key: &Key) -> Answer {
+fn repeated(key: &Key) -> StoredResponse {
     let created = CreatedKey { key: ApiKey::of(key.clone()), token: None };
-    Answer {
+    StoredResponse {
         status: StatusCode::CREATED.as_u16(),
         headers: Headers {
             content_type: Some("application/json".to_owned()),

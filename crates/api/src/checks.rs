@@ -100,7 +100,7 @@ async fn check(
     let intent = Intent {
         account_sid,
         from,
-        category: category.unwrap_or_else(|| kind.usual_category()),
+        category: category.unwrap_or_else(|| kind.default_category()),
         to,
         kind,
     };

@@ -31,7 +31,7 @@ use crate::{
 use twilio_edge_domain::{
     consent::{self, Consent},
     csv_import as lists,
-    csv_import::List,
+    csv_import::CsvList,
     cursor::Cursor,
     period,
     policy::Category,
@@ -205,7 +205,7 @@ async fn fetch(
         people::in_path(&permissions, &account_sid, number, whose.channel).await?;
     let keys = permissions.consents.contacts().keys(&account_sid, &number).await;
     let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
-    let said = permissions.consents.of_numbers(&account_sid, &keys.sure()).await;
+    let said = permissions.consents.of_numbers(&account_sid, &keys.certain_keys()).await;
     let mut said = said.map_err(|reason| Problem::unavailable(&reason))?;
     said.retain(|said| channel.as_ref().is_none_or(|channel| said.address.channel == *channel));
     let history = said.iter().map(ConsentView::of).collect();
@@ -281,9 +281,9 @@ async fn import(
 ) -> Result<Response, Problem> {
     let (import, now_ms) = (finding::query(query)?, as_of_ms(turn));
     let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
-    let list = List::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
+    let list = CsvList::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
     let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
-    let said = list.good();
+    let said = list.valid_rows();
     let added = permissions.record_list(&caller, &account_sid, said, now_ms).await;
     csv::report(checked, added)
 }
@@ -305,7 +305,7 @@ async fn export(
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let consents = permissions.consents.clone();
-    let names = lists::written([lists::CONSENT_COLUMNS.map(str::to_owned)]);
+    let names = lists::to_csv([lists::CONSENT_COLUMNS.map(str::to_owned)]);
     csv::streamed(names, move |after: Option<Cursor>| {
         let (consents, account_sid) = (consents.clone(), account_sid.clone());
         async move {
@@ -318,7 +318,7 @@ async fn export(
                 most: csv::PAGE,
             };
             let found = consents.list(&page).await?;
-            let text = lists::written(found.iter().map(lists::consent_line));
+            let text = lists::to_csv(found.iter().map(lists::consent_row));
             Ok((text, found.last().map(Cursor::of_consent)))
         }
     })

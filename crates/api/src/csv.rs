@@ -16,7 +16,7 @@ use super::{kinds, people, problem::Problem};
 use crate::body::json;
 use twilio_edge_domain::{
     address::Address,
-    csv_import::{About, BadLine, Checked, List},
+    csv_import::{CsvList, ImportContext, ImportReport, InvalidLine},
 };
 use twilio_edge_services::access::{api_keys::Caller, permissions::Permissions};
 use twilio_edge_store::StoreError;
@@ -46,8 +46,8 @@ impl Import {
         account_sid: &str,
         by: &Caller,
         now_ms: i64,
-    ) -> Result<About, Problem> {
-        Ok(About {
+    ) -> Result<ImportContext, Problem> {
+        Ok(ImportContext {
             account_sid: account_sid.to_owned(),
             region: people::region(self.region.clone())?,
             channel: None,
@@ -66,7 +66,7 @@ pub(super) struct Imported {
     /// Number of lines that added something new.
     added: usize,
     /// Skipped lines, at most the first 100.
-    bad: Vec<BadLine>,
+    bad: Vec<InvalidLine>,
     /// Number of skipped lines.
     bad_lines: usize,
 }
@@ -76,9 +76,9 @@ pub(super) struct Imported {
 pub(super) async fn checked<T: 'static>(
     permissions: &Permissions,
     account_sid: &str,
-    list: Result<List<Bytes, T>, String>,
+    list: Result<CsvList<Bytes, T>, String>,
     partial: Option<bool>,
-) -> Result<(List<Bytes, T>, Checked), Problem> {
+) -> Result<(CsvList<Bytes, T>, ImportReport), Problem> {
     let list = list.map_err(|problem| Problem::with(kinds::BAD_LINES, problem))?;
     let (mut list, mut checked, unread) = read(list).await?;
     if !unread.is_empty() {
@@ -88,7 +88,7 @@ pub(super) async fn checked<T: 'static>(
             (list, checked, _) = read(list.with_known(known)).await?;
         }
     }
-    match checked.complaint() {
+    match checked.error_summary() {
         Some(complaint) if partial != Some(true) => Err(Problem::with(kinds::BAD_LINES, complaint)),
         _ => Ok((list, checked)),
     }
@@ -96,13 +96,13 @@ pub(super) async fn checked<T: 'static>(
 
 /// Reads a list to its end. Returns its errors, and the addresses that have to be looked up in the database.
 async fn read<T: 'static>(
-    list: List<Bytes, T>,
-) -> Result<(List<Bytes, T>, Checked, BTreeSet<Address>), Problem> {
+    list: CsvList<Bytes, T>,
+) -> Result<(CsvList<Bytes, T>, ImportReport, BTreeSet<Address>), Problem> {
     let reading = tokio::task::spawn_blocking(move || {
         let checked = list.check();
-        let unread = match checked.bad_lines {
+        let unread = match checked.invalid_lines {
             0 => BTreeSet::new(),
-            _ => list.unread_addresses(),
+            _ => list.unparsed_addresses(),
         };
         (list, checked, unread)
     });
@@ -111,11 +111,11 @@ async fn read<T: 'static>(
 
 /// Renders the result of an import.
 pub(super) fn report(
-    checked: Checked,
+    checked: ImportReport,
     added: Result<usize, StoreError>,
 ) -> Result<Response, Problem> {
     let added = added.map_err(|reason| Problem::unavailable(&reason))?;
-    let Checked { good: lines, bad, bad_lines } = checked;
+    let ImportReport { valid: lines, invalid: bad, invalid_lines: bad_lines } = checked;
     Ok(json(&Imported { lines, added, bad, bad_lines }))
 }
 

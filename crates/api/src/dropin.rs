@@ -41,13 +41,12 @@ use crate::{
 use twilio_edge_domain::{
     address::Address,
     dropin::{
-        Mistake,
-        asked::{Asked, is_sid},
-        entry,
-        listing::{Listing, Place},
-        resource::{self, Known},
+        DropInError, credentials,
+        listing::{ListPosition, ListRequest},
+        request::{MessageRequest, is_sid},
+        resource::{self, StoredMessage},
     },
-    idempotency::{Answer, Headers},
+    idempotency::{Headers, StoredResponse},
     policy::Category,
     sending::request::Request as Wanted,
 };
@@ -90,7 +89,7 @@ async fn named(mut request: Request, next: Next) -> Response {
     let account_sid = account_sid.strip_suffix(".json").unwrap_or(account_sid).to_owned();
     let headers = request.headers_mut();
     let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    if let Some(token) = shown.and_then(|shown| entry::token(shown, &account_sid))
+    if let Some(token) = shown.and_then(|shown| credentials::token(shown, &account_sid))
         && let Ok(bearer) = HeaderValue::try_from(format!("Bearer {token}"))
     {
         headers.insert(header::AUTHORIZATION, bearer);
@@ -143,8 +142,8 @@ async fn create(
         }
         None => None,
     };
-    let asked = Asked::read(&pairs, as_of_ms(turn.clone()), writer)?;
-    let (send_at_ms, passed_on) = (asked.send_at_ms, asked.passed_on);
+    let asked = MessageRequest::read(&pairs, as_of_ms(turn.clone()), writer)?;
+    let (send_at_ms, other_parameters) = (asked.send_at_ms, asked.other_parameters);
     let request = Wanted {
         account_sid,
         to: asked.to,
@@ -156,17 +155,18 @@ async fn create(
         fallback: None,
     };
     let is_kept = turn.is_some();
-    let answer = |send: &OutboundMessage| Answer {
+    let answer = |send: &OutboundMessage| StoredResponse {
         status: StatusCode::CREATED.as_u16(),
         headers: Headers { content_type: Some("application/json".to_owned()), location: None },
-        body: resource::of(&known(send)).to_string(),
+        body: resource::message_resource(&known(send)).to_string(),
     };
-    let taken = sends::Asked { request, send_at_ms, passed_on };
+    let taken = sends::Asked { request, send_at_ms, other_parameters };
     let send = take_on(&sending, &caller, turn, taken, answer).await?;
-    let mut response = match settled(&sending, resource::of(&known(&send)), settle_by).await {
-        Ok(shown) => with_status(StatusCode::CREATED, &shown),
-        Err(refusal) => refusal.into_response(),
-    };
+    let mut response =
+        match settled(&sending, resource::message_resource(&known(&send)), settle_by).await {
+            Ok(shown) => with_status(StatusCode::CREATED, &shown),
+            Err(refusal) => refusal.into_response(),
+        };
     if is_kept {
         response.extensions_mut().insert(Kept);
     }
@@ -181,10 +181,10 @@ async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let account_sid = finding::account(&caller, Some(account_sid))?;
-    let listing = Listing::read(query.as_deref().unwrap_or_default())?;
+    let listing = ListRequest::read(query.as_deref().unwrap_or_default())?;
     let (before_ms, before_id) = match &listing.place {
-        Place::Waiting(at_ms, id) => (*at_ms, id.as_str()),
-        Place::Twilio(query) => {
+        ListPosition::Waiting(at_ms, id) => (*at_ms, id.as_str()),
+        ListPosition::Twilio(query) => {
             return passed_on::look(
                 &sending.twilio,
                 &account_sid,
@@ -203,13 +203,14 @@ async fn list(
     let found = sending.sends.list_queued(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     if found.is_empty() {
-        let query = listing.twilios();
+        let query = listing.twilio_query();
         return passed_on::look(&sending.twilio, &account_sid, &format!("/Messages.json?{query}"))
             .await;
     }
     let has_more = found.len() > listing.size;
     found.truncate(listing.size);
-    let shown: Vec<Value> = found.iter().map(|send| resource::of(&known(send))).collect();
+    let shown: Vec<Value> =
+        found.iter().map(|send| resource::message_resource(&known(send))).collect();
     let last = found.last().filter(|_| has_more).map(|send| (send.created_at_ms, send.id.as_str()));
     Ok(json(&listing.page(&account_sid, &shown, last)))
 }
@@ -223,7 +224,7 @@ async fn settled(
 ) -> Result<Value, Refusal> {
     let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, mut id) =
-        (text("account_sid"), resource::id(&text("sid")).unwrap_or_default());
+        (text("account_sid"), resource::id_of_sid(&text("sid")).unwrap_or_default());
     let patience = settle_by.saturating_duration_since(Instant::now());
     // The deadline also bounds a slow database.
     let deadline = Instant::now() + patience + Duration::from_millis(200);
@@ -240,7 +241,7 @@ async fn settled(
         };
         match instead {
             Ok(Some(instead)) if send.state == "refused" => {
-                shown = resource::of(&known(&instead));
+                shown = resource::message_resource(&known(&instead));
                 id = instead.id;
             }
             _ => break send,
@@ -248,7 +249,7 @@ async fn settled(
     };
     if matches!(send.state.as_str(), "refused" | "not_sent") {
         let code = codes::of_end(&send.code).unwrap_or(UNKNOWN);
-        let mistake = Mistake::new(code, send.reason);
+        let mistake = DropInError::new(code, send.reason);
         // If Twilio refused the message, the answer has Twilio's own status.
         return Err(match u16::try_from(send.twilio_status) {
             Ok(status @ 400..=499) => mistake.with_status(status),
@@ -256,7 +257,7 @@ async fn settled(
         }
         .into());
     }
-    resource::settle(&mut shown, &known(&send));
+    resource::update(&mut shown, &known(&send));
     Ok(shown)
 }
 
@@ -269,7 +270,7 @@ async fn own(
     account_sid: &str,
     sid: &str,
 ) -> Result<Option<OutboundMessage>, Problem> {
-    let Some(id) = resource::id(sid) else { return Ok(None) };
+    let Some(id) = resource::id_of_sid(sid) else { return Ok(None) };
     let away = |reason| Problem::unavailable(&reason);
     let mut found = sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
     // The outcome of a refused message that has a fallback is that of its fallback.
@@ -308,8 +309,8 @@ fn pairs(form: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(form).into_owned().collect()
 }
 
-fn known(send: &OutboundMessage) -> Known<'_> {
-    Known {
+fn known(send: &OutboundMessage) -> StoredMessage<'_> {
+    StoredMessage {
         id: &send.id,
         account_sid: &send.account_sid,
         form: &send.form,

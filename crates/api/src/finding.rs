@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
 use super::{kinds, problem::Problem};
-use twilio_edge_domain::{cursor::Cursor, message::Number, period, tenant::is_account_sid};
+use twilio_edge_domain::{cursor::Cursor, message::NumberQuery, period, tenant::is_account_sid};
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::histories::Page;
 
@@ -69,13 +69,13 @@ pub(super) fn one_account(asked: Option<String>) -> Result<Option<String>, Probl
 }
 
 /// Parses a number: without a channel prefix it matches every channel.
-pub(super) fn one_number(field: &str, asked: &str) -> Result<Number, Problem> {
+pub(super) fn one_number(field: &str, asked: &str) -> Result<NumberQuery, Problem> {
     let told = "must be a number such as +15551234567, or one on a channel: whatsapp:+15551234567";
-    Number::asked(asked).ok_or_else(|| Problem::unreadable(&format!("{field}: {told}")))
+    NumberQuery::parse_query(asked).ok_or_else(|| Problem::unreadable(&format!("{field}: {told}")))
 }
 
 /// Parses an optional number.
-pub(super) fn number(field: &str, asked: Option<String>) -> Result<Option<Number>, Problem> {
+pub(super) fn number(field: &str, asked: Option<String>) -> Result<Option<NumberQuery>, Problem> {
     asked.map(|asked| one_number(field, &asked)).transpose()
 }
 

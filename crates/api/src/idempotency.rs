@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 
 use super::{kinds, problem::Problem};
 use crate::{app::Timeouts, body::whole};
-use twilio_edge_domain::idempotency::{Answer, Headers, Key, LONGEST, fingerprint};
+use twilio_edge_domain::idempotency::{Headers, Key, MAX_KEY_BYTES, StoredResponse, fingerprint};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::{Admission, Done, Idempotency, Once, Turn};
@@ -92,7 +92,7 @@ fn key(request: &Request) -> Result<Key, Problem> {
     let key = sent.next().and_then(|sent| Key::read(sent.as_bytes()));
     key.filter(|_| sent.next().is_none()).ok_or_else(|| {
         Problem::unreadable(&format!(
-            "Idempotency-Key: must be there once, with 1 to {LONGEST} visible ASCII characters, with or without quotes around them"
+            "Idempotency-Key: must be there once, with 1 to {MAX_KEY_BYTES} visible ASCII characters, with or without quotes around them"
         ))
     })
 }
@@ -131,7 +131,7 @@ async fn answered(
     let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await;
     let body = body.map_err(|error| Problem::internal(&error.to_string()))?;
-    let answer = Answer {
+    let answer = StoredResponse {
         status: parts.status.as_u16(),
         headers: Headers {
             content_type: text(parts.headers.get(header::CONTENT_TYPE)),
@@ -150,7 +150,7 @@ fn text(value: Option<&HeaderValue>) -> Option<String> {
     value.and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-fn replayed(answer: Answer) -> Response {
+fn replayed(answer: StoredResponse) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     let mut response = (status, answer.body).into_response();
     let headers = response.headers_mut();

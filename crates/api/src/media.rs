@@ -26,7 +26,7 @@ use crate::{
     app::App,
     body::{json, whole},
 };
-use twilio_edge_domain::{media::fitness::content_type, window::rfc3339};
+use twilio_edge_domain::{media::limits::content_type, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::media::library::{Failure, Given, Library},
@@ -198,7 +198,7 @@ async fn shown(library: &Library, medium: Medium) -> Result<Response, Problem> {
 
 fn problem(failure: Failure) -> Problem {
     match failure {
-        Failure::Unfit(unfit) => {
+        Failure::MediaProblem(unfit) => {
             Problem::with(kinds::MEDIA_REJECTED, format!("the body: {}", unfit.detail))
         }
         Failure::Store(reason) => Problem::unavailable(&reason),

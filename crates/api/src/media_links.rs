@@ -61,7 +61,7 @@ async fn fetch(
         }
         Err(Failure::Bucket(reason)) => return away(&reason),
         Err(Failure::Store(reason)) => return away(&reason.to_string()),
-        Err(Failure::Unfit(_)) => return nothing(),
+        Err(Failure::MediaProblem(_)) => return nothing(),
     };
     if let Some(Extension(connection)) = connection {
         connection.prove(Standing::Known);

@@ -15,7 +15,7 @@ use utoipa::{
 };
 
 use super::kinds::{self, Actor, Code, Kind};
-use twilio_edge_domain::{api_key::Scope, template::catalogue::Offer};
+use twilio_edge_domain::{api_key::Scope, template::catalogue::OfferedTemplate};
 use twilio_edge_services::access::api_keys::Refusal;
 use twilio_edge_store::StoreError;
 
@@ -37,7 +37,7 @@ pub(super) struct Problem {
     /// Templates that may be sent instead, if the conversation window is closed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(inline)]
-    templates: Vec<Offer>,
+    templates: Vec<OfferedTemplate>,
     /// Seconds after which a retry makes sense.
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -75,7 +75,7 @@ impl Problem {
     }
 
     /// Adds the templates that may be sent instead.
-    pub(super) fn offering(self, templates: Vec<Offer>) -> Problem {
+    pub(super) fn offering(self, templates: Vec<OfferedTemplate>) -> Problem {
         Problem { templates, ..self }
     }
 

@@ -27,12 +27,12 @@ use crate::{
 };
 use twilio_edge_domain::{
     address::Address,
-    idempotency::{Answer, Headers},
-    media::kept,
+    idempotency::{Headers, StoredResponse},
+    media::reference_to,
     period::instant,
     policy::Category,
     sending::{
-        errors::To,
+        errors::FallbackTarget,
         fallback::{self, Fallback},
         request::{Content, Request, Sender},
         rules::{Code, Verdict},
@@ -153,7 +153,7 @@ struct DryRun {
 /// One fallback with its verdicts.
 #[derive(Serialize, ToSchema)]
 struct AlternativeShown {
-    to: To,
+    to: FallbackTarget,
     /// True if no rule refuses the fallback.
     allowed: bool,
     /// Verdicts of all rules.
@@ -220,11 +220,11 @@ async fn send(
         });
         return Ok(json(&DryRun { allowed, verdicts, fallback: shown.collect() }));
     }
-    let asked = Asked { request, send_at_ms, passed_on: String::new() };
+    let asked = Asked { request, send_at_ms, other_parameters: String::new() };
     let is_kept = turn.is_some();
     let answer = |send: &OutboundMessage| {
         let shown = SendShown::of(send.clone(), &sending.errors);
-        Answer {
+        StoredResponse {
             status: StatusCode::ACCEPTED.as_u16(),
             headers: Headers {
                 content_type: Some("application/json".to_owned()),
@@ -252,7 +252,7 @@ pub(super) struct Asked {
     /// Earliest time of sending, in milliseconds since 1970.
     pub(super) send_at_ms: Option<i64>,
     /// Twilio parameters, as a form, that no rule reads and that are passed to Twilio.
-    pub(super) passed_on: String,
+    pub(super) other_parameters: String,
 }
 
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
@@ -262,10 +262,10 @@ pub(super) async fn take_on(
     caller: &Caller,
     turn: Option<Extension<Turn>>,
     asked: Asked,
-    answer: impl FnOnce(&OutboundMessage) -> Answer,
+    answer: impl FnOnce(&OutboundMessage) -> StoredResponse,
 ) -> Result<OutboundMessage, Problem> {
     let away = |reason| Problem::unavailable(&reason);
-    let Asked { request, send_at_ms, passed_on } = asked;
+    let Asked { request, send_at_ms, other_parameters } = asked;
     let Judged { request, verdicts, alternatives } = judged(sending, request).await?;
     if let Some((code, said)) = against(&verdicts, &alternatives) {
         sending.metrics.sends.refused(code);
@@ -273,8 +273,8 @@ pub(super) async fn take_on(
     }
     let now_ms = as_of_ms(turn.clone());
     let mut send = sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
-    if !passed_on.is_empty() {
-        send.form = format!("{}&{passed_on}", send.form);
+    if !other_parameters.is_empty() {
+        send.form = format!("{}&{other_parameters}", send.form);
     }
     let done = turn.map(|Extension(turn)| Done { turn, answer: answer(&send) });
     sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
@@ -292,15 +292,15 @@ async fn judged(sending: &Sending, request: Request) -> Result<Judged, Problem> 
     let away = |reason| Problem::unavailable(&reason);
     let is_theirs = request.fallback.is_some();
     let request = sending.completed(request);
-    if is_theirs && fallback::FallbackPlan::of(&request).is_some_and(|kept| kept.is_speechless()) {
+    if is_theirs && fallback::FallbackPlan::of(&request).is_some_and(|kept| kept.has_no_text()) {
         return Err(people::impossible("fallback.body", "is required: the message has no text"));
     }
     let now_ms = twilio_edge_platform::clock::now_ms();
-    let verdicts = sending.judge(&request, now_ms).await.map_err(away)?;
+    let verdicts = sending.evaluate(&request, now_ms).await.map_err(away)?;
     let alternatives = sending.alternatives(&request, now_ms).await.map_err(away)?;
     // A fallback of the caller must be valid, except for rules that depend on the contact.
     for way in alternatives.iter().filter(|_| is_theirs) {
-        let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_of_person());
+        let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_about_recipient());
         if let Some((code, said)) = wrong.and_then(|said| Some((said.code?, said))) {
             return Err(refused(code, &format!("fallback, {}: {}", way.to.as_str(), said.detail)));
         }
@@ -368,7 +368,7 @@ impl CreateMessageRequest {
         let body = self.body.unwrap_or_default();
         let named = |medium| match medium {
             WantedMedium::Url(url) => url,
-            WantedMedium::Kept(KeptMedium { id }) => kept(&id),
+            WantedMedium::Kept(KeptMedium { id }) => reference_to(&id),
         };
         let media: Vec<String> = self.media.into_iter().map(named).collect();
         let asked = self.template.as_ref().and_then(|template| template.locale.as_deref());

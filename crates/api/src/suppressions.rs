@@ -31,7 +31,7 @@ use crate::{
 use twilio_edge_domain::{
     api_key::Scope,
     csv_import as lists,
-    csv_import::List,
+    csv_import::CsvList,
     cursor::Cursor,
     suppression::{Source, Suppression},
 };
@@ -282,9 +282,9 @@ async fn import(
 ) -> Result<Response, Problem> {
     let (import, now_ms) = (finding::query(query)?, now_ms());
     let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
-    let list = List::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
+    let list = CsvList::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
     let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
-    let people = list.good();
+    let people = list.valid_rows();
     let added = permissions.suppress_list(&caller, &account_sid, people, now_ms).await;
     csv::report(checked, added)
 }
@@ -306,7 +306,7 @@ async fn export(
 ) -> Result<Response, Problem> {
     let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
     let suppressions = permissions.suppressions.clone();
-    let names = lists::written([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
+    let names = lists::to_csv([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
     csv::streamed(names, move |after: Option<Cursor>| {
         let (suppressions, account_sid) = (suppressions.clone(), account_sid.clone());
         async move {
@@ -319,7 +319,7 @@ async fn export(
                 most: csv::PAGE,
             };
             let found = suppressions.list(&page).await?;
-            let text = lists::written(found.iter().map(lists::suppression_line));
+            let text = lists::to_csv(found.iter().map(lists::suppression_row));
             Ok((text, found.last().map(Cursor::of_suppression)))
         }
     })

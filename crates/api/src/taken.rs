@@ -31,7 +31,7 @@ use crate::{
     body::json,
 };
 use twilio_edge_domain::{
-    address::Address, cursor::Cursor, sending::errors::Errors, window::rfc3339,
+    address::Address, cursor::Cursor, sending::errors::ErrorTable, window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
@@ -75,7 +75,7 @@ pub(super) struct SendShown {
     code: Option<String>,
     /// Explanation of `code`.
     reason: Option<String>,
-    /// Actor who must act on a Twilio code: `operator`, `caller`, `recipient`, or `nobody` for a temporary error.
+    /// Actor who must act on a Twilio code: `operator`, `caller`, `recipient`, or `none` for a temporary error.
     actor: Option<&'static str>,
     /// Remedy for a Twilio code.
     remedy: Option<String>,
@@ -386,7 +386,7 @@ impl Reached {
 }
 
 impl SendShown {
-    pub(super) fn of(send: OutboundMessage, errors: &Errors) -> SendShown {
+    pub(super) fn of(send: OutboundMessage, errors: &ErrorTable) -> SendShown {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let message_sid = some(send.message_sid);
         let known = send.code.parse().ok().and_then(|code| errors.get(code));

@@ -32,7 +32,7 @@ use twilio_edge_domain::{
     cursor::Cursor,
     policy::Category,
     template::{
-        Approval, LONGEST_TEXT, Source, Template, is_content_sid, is_name, locale::Locale,
+        Approval, MAX_TEXT_CHARS, Source, Template, is_content_sid, is_name, locale::Locale,
         variables,
     },
     window::rfc3339,
@@ -266,12 +266,12 @@ async fn put(
         return Err(Problem::unreadable("content_sid: must be HX and 32 hexadecimal digits"));
     }
     let places: BTreeSet<String> = wanted.variables.into_iter().map(|Place(name)| name).collect();
-    if !variables::are_places(&places) {
+    if !variables::are_variable_names(&places) {
         let must = "variables: at most 100 names of 1 to 64 characters, without blanks and braces";
         return Err(Problem::unreadable(must));
     }
     let text = wanted.text.unwrap_or_default();
-    if text.chars().count() > LONGEST_TEXT {
+    if text.chars().count() > MAX_TEXT_CHARS {
         return Err(Problem::unreadable("text: at most 1600 characters"));
     }
     let at_ms = now_ms();

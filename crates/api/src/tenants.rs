@@ -28,7 +28,7 @@ use crate::{
 use twilio_edge_domain::{
     api_key::Scope,
     cursor::Cursor,
-    tenant::{Fault, Profile, Tenant},
+    tenant::{Profile, ProfileError, Tenant},
     window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
@@ -284,7 +284,9 @@ fn denied(denied: Denied) -> Problem {
         Denied::NoSuchTenant => Problem::of(kinds::NO_SUCH_TENANT),
         Denied::Unseen(_) => Problem::of(kinds::IF_MATCH_REQUIRED),
         Denied::Changed(_) => Problem::of(kinds::ETAG_MISMATCH),
-        Denied::Fault(Fault::Form(told)) => Problem::unreadable(&told),
-        Denied::Fault(Fault::Meaning(told)) => Problem::with(kinds::INVALID_FIELD, told),
+        Denied::ProfileError(ProfileError::Syntax(told)) => Problem::unreadable(&told),
+        Denied::ProfileError(ProfileError::Invalid(told)) => {
+            Problem::with(kinds::INVALID_FIELD, told)
+        }
     }
 }

@@ -35,10 +35,10 @@ pub struct MessageSummary {
     pub error_code: Option<String>,
     /// Time at which the first webhook was received.
     #[schema(format = DateTime)]
-    pub first_heard_at: Option<String>,
+    pub first_received_at: Option<String>,
     /// Time at which the last webhook was received.
     #[schema(format = DateTime)]
-    pub last_heard_at: Option<String>,
+    pub last_received_at: Option<String>,
     /// Number of webhooks about the message.
     pub webhooks: usize,
 }
@@ -68,7 +68,7 @@ pub struct EventView {
     pub error_code: Option<String>,
     /// Time of the first receipt.
     #[schema(format = DateTime)]
-    pub heard_at: Option<String>,
+    pub received_at: Option<String>,
     /// Path of the route on which it arrived; `null` if only the settlement was recorded.
     pub route: Option<String>,
     /// Number of times it was forwarded to the backend.
@@ -154,9 +154,9 @@ impl MessageSummary {
             to: first.to().map(str::to_owned),
             status: message.status.clone(),
             error_code: message.error_code.clone(),
-            first_heard_at: rfc3339(first.heard_ms),
-            last_heard_at: rfc3339(message.last_heard_ms()),
-            webhooks: message.story().count(),
+            first_received_at: rfc3339(first.received_ms),
+            last_received_at: rfc3339(message.last_received_ms()),
+            webhooks: message.timeline().count(),
         }
     }
 }
@@ -175,7 +175,7 @@ impl EventView {
             to: heard.to().map(str::to_owned),
             status: heard.status.clone(),
             error_code: heard.error_code.clone(),
-            heard_at: rfc3339(heard.heard_ms),
+            received_at: rfc3339(heard.received_ms),
             route: heard.route.clone(),
             attempts: heard.attempts,
             backend: heard.outcome.clone(),
@@ -188,7 +188,7 @@ impl EventView {
 impl MessageDetail {
     /// Renders a message with its webhooks.
     pub fn of(message: &Message) -> MessageDetail {
-        let timeline = message.story().map(EventView::of).collect();
+        let timeline = message.timeline().map(EventView::of).collect();
         MessageDetail { message: MessageSummary::of(message), timeline }
     }
 }
@@ -244,7 +244,7 @@ pub struct SuppressionView {
     /// Path of the route on which that message arrived.
     route: Option<String>,
     /// Channel on which the contact opted out or in.
-    heard_on: Option<String>,
+    origin_channel: Option<String>,
     /// Own number or sender that received that message, or that the status callback was about.
     sender: Option<String>,
     /// SID of the Messaging Service that the status callback was about.
@@ -268,7 +268,7 @@ impl SuppressionView {
             changed_at: rfc3339(known.changed_at_ms),
             message_sid: known.message_sid,
             route: known.route,
-            heard_on: known.heard_on,
+            origin_channel: known.origin_channel,
             sender: known.sender,
             messaging_service_sid: known.service_sid,
             changed_by: known.changed_by,

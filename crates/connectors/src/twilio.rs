@@ -15,8 +15,8 @@ pub use self::accounts::problems;
 use self::accounts::{Account, read};
 pub use self::forward::{Forward, Forwarded};
 use twilio_edge_domain::{
-    delivery::retry_after,
-    sending::{matching::Listed, outcome::Answer, pace::Rate},
+    delivery::parse_retry_after,
+    sending::{matching::ListedMessage, outcome::CallResponse, rate_limit::Rate},
     template::content::Content,
 };
 use twilio_edge_platform::config;
@@ -36,7 +36,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug, Deserialize)]
 pub struct Page {
     /// Messages, the newest first.
-    pub messages: Vec<Listed>,
+    pub messages: Vec<ListedMessage>,
     /// URI of the next page; `None` on the last page.
     pub next_page_uri: Option<String>,
 }
@@ -153,9 +153,12 @@ impl Twilio {
         account_sid: &str,
         form: &str,
         id: &str,
-    ) -> (Answer, Option<String>) {
+    ) -> (CallResponse, Option<String>) {
         let Some(credentials) = self.accounts.get(account_sid) else {
-            return (Answer::NotConnected("there are no credentials for the account".into()), None);
+            return (
+                CallResponse::NotConnected("there are no credentials for the account".into()),
+                None,
+            );
         };
         let usual = credentials.status_callback_url.as_deref().unwrap_or(&self.status_callback_url);
         let form = called_back(form, usual, id);
@@ -205,11 +208,11 @@ impl Twilio {
             .header(header::ACCEPT, "application/json")
             .basic_auth(&credentials.user, Some(&credentials.secret));
         match call(request, LARGEST_PAGE).await.0 {
-            Answer::Http { status: 200, body, .. } => {
+            CallResponse::Http { status: 200, body, .. } => {
                 serde_json::from_slice(&body).map_err(|error| error.to_string())
             }
-            Answer::Http { status, .. } => Err(format!("status {status}")),
-            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
+            CallResponse::Http { status, .. } => Err(format!("status {status}")),
+            CallResponse::NotConnected(reason) | CallResponse::Lost(reason) => Err(reason),
         }
     }
 }
@@ -238,14 +241,14 @@ impl Twilio {
             .header(header::ACCEPT, "application/json")
             .basic_auth(&credentials.user, Some(&credentials.secret));
         match call(request, LARGEST_CONTENTS).await.0 {
-            Answer::Http { status: 200, body, .. } => {
+            CallResponse::Http { status: 200, body, .. } => {
                 serde_json::from_slice(&body).map_err(|error| error.to_string())
             }
-            Answer::Http { status: status @ (401 | 403), .. } => {
+            CallResponse::Http { status: status @ (401 | 403), .. } => {
                 Err(format!("status {status}: the credentials do not permit the Content API"))
             }
-            Answer::Http { status, .. } => Err(format!("status {status}")),
-            Answer::NotConnected(reason) | Answer::Lost(reason) => Err(reason),
+            CallResponse::Http { status, .. } => Err(format!("status {status}")),
+            CallResponse::NotConnected(reason) | CallResponse::Lost(reason) => Err(reason),
         }
     }
 }
@@ -298,20 +301,20 @@ fn callback_url(url: &str, id: &str) -> String {
 }
 
 /// Makes one call. Returns the answer and Twilio's request id.
-async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String>) {
+async fn call(request: RequestBuilder, largest: usize) -> (CallResponse, Option<String>) {
     let mut response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_connect() => {
-            return (Answer::NotConnected(reason(&error.without_url())), None);
+            return (CallResponse::NotConnected(reason(&error.without_url())), None);
         }
-        Err(error) => return (Answer::Lost(reason(&error.without_url())), None),
+        Err(error) => return (CallResponse::Lost(reason(&error.without_url())), None),
     };
     let text = |name: &str| {
         let value = response.headers().get(name).and_then(|value| value.to_str().ok());
         value.map(|value| value.chars().take(64).collect::<String>())
     };
     let request_id = text("twilio-request-id");
-    let retry_after = text("retry-after").as_deref().and_then(retry_after);
+    let retry_after = text("retry-after").as_deref().and_then(parse_retry_after);
     let status = response.status().as_u16();
     let mut body = Vec::new();
     loop {
@@ -327,7 +330,7 @@ async fn call(request: RequestBuilder, largest: usize) -> (Answer, Option<String
             }
         }
     }
-    (Answer::Http { status, retry_after, body }, request_id)
+    (CallResponse::Http { status, retry_after, body }, request_id)
 }
 
 /// Joins an error and its causes; the outermost error alone does not contain the reason.

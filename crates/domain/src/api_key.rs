@@ -66,7 +66,7 @@ impl TryFrom<String> for Scope {
 }
 
 /// New key: the only value that contains the whole token.
-pub struct Minted {
+pub struct NewApiKey {
     /// Public part.
     pub id: String,
     /// Token that its owner sends as `Authorization: Bearer ..`.
@@ -76,34 +76,34 @@ pub struct Minted {
 }
 
 /// Creates a key from random bytes.
-pub fn mint(random: [u8; RANDOM_BYTES]) -> Minted {
+pub fn mint(random: [u8; RANDOM_BYTES]) -> NewApiKey {
     let (id, secret) = random.split_at(ID_BYTES);
     let (id, secret) = (hexadecimal(id), hexadecimal(secret));
     let token = format!("{PREFIX}{id}_{secret}");
-    Minted { id, token, secret_sha256: hexadecimal(&Sha256::digest(&secret)) }
+    NewApiKey { id, token, secret_sha256: hexadecimal(&Sha256::digest(&secret)) }
 }
 
 /// Key of a request, parsed but not verified yet.
-pub struct Shown<'a> {
+pub struct KeyToken<'a> {
     /// Public part, which finds the stored key.
     pub id: &'a str,
     secret: &'a str,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> KeyToken<'a> {
     /// Parses a token. Returns `None` if it does not have the syntax of a key.
-    pub fn read(token: &'a [u8]) -> Option<Shown<'a>> {
+    pub fn read(token: &'a [u8]) -> Option<KeyToken<'a>> {
         let token = std::str::from_utf8(token).ok()?;
         let (id, secret) = token.strip_prefix(PREFIX)?.split_once('_')?;
         let well_formed = |text: &str, bytes: usize| {
             text.len() == bytes * 2 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
         (well_formed(id, ID_BYTES) && well_formed(secret, SECRET_BYTES))
-            .then_some(Shown { id, secret })
+            .then_some(KeyToken { id, secret })
     }
 
     /// Returns whether the secret matches the stored digest, in constant time.
-    pub fn proves(&self, secret_sha256: &str) -> bool {
+    pub fn matches_digest(&self, secret_sha256: &str) -> bool {
         let digest = hexadecimal(&Sha256::digest(self.secret));
         digest.as_bytes().ct_eq(secret_sha256.as_bytes()).into()
     }
@@ -134,10 +134,10 @@ mod tests {
                 mint(random)
             };
             let (one, other) = (minted(a, b), minted(c, d));
-            let shown = Shown::read(one.token.as_bytes()).unwrap();
+            let shown = KeyToken::read(one.token.as_bytes()).unwrap();
             prop_assert_eq!(shown.id, &one.id);
-            prop_assert!(shown.proves(&one.secret_sha256));
-            prop_assert_eq!(shown.proves(&other.secret_sha256), a[8..] == c[8..] && b == d);
+            prop_assert!(shown.matches_digest(&one.secret_sha256));
+            prop_assert_eq!(shown.matches_digest(&other.secret_sha256), a[8..] == c[8..] && b == d);
             prop_assert!(is_id(&one.id));
             // The token does not contain the stored digest.
             prop_assert!(!one.token.contains(&one.secret_sha256));
@@ -145,14 +145,14 @@ mod tests {
 
         #[test]
         fn what_is_shown_never_panics(token: Vec<u8>) {
-            let _ = Shown::read(&token);
+            let _ = KeyToken::read(&token);
         }
     }
 
     #[test]
     fn only_the_exact_form_is_a_key() {
         let token = mint([7; RANDOM_BYTES]).token;
-        assert!(Shown::read(token.as_bytes()).is_some());
+        assert!(KeyToken::read(token.as_bytes()).is_some());
         for other in [
             token.to_uppercase(),
             format!("{token}0"),
@@ -162,7 +162,7 @@ mod tests {
             token.chars().take(token.len() - 1).collect(),
             String::new(),
         ] {
-            assert!(Shown::read(other.as_bytes()).is_none(), "{other}");
+            assert!(KeyToken::read(other.as_bytes()).is_none(), "{other}");
         }
     }
 

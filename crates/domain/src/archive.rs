@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Maximum number of lines in one object: the marks of their messages and contacts then fit into its header.
-pub const MOST_LINES: usize = 4000;
+pub const MAX_LINES: usize = 4000;
 
 /// Beginning of every key, below the prefix of the bucket.
 pub const ROOT: &str = "webhooks";
@@ -49,7 +49,7 @@ const SUBFIELD: usize = 4;
 
 /// Archived webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct ArchivedWebhook {
     /// Dedupe key: the `event_id` of its deliveries.
     pub event_id: String,
     /// `inbound` or `status`.
@@ -125,7 +125,7 @@ impl Envelope {
     }
 }
 
-impl Line {
+impl ArchivedWebhook {
     /// Returns the time of arrival in milliseconds since 1970.
     pub fn received_at_ms(&self) -> i64 {
         instant(&self.received_at).unwrap_or_default()
@@ -135,7 +135,7 @@ impl Line {
 /// Name of an object: its account, its first and last time, and its batch. Names sort as their keys do: by account,
 /// then by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name {
+pub struct ObjectName {
     /// Account.
     pub account_sid: String,
     /// Arrival of the first webhook, in milliseconds since 1970.
@@ -146,24 +146,24 @@ pub struct Name {
     pub batch_id: String,
 }
 
-impl Name {
+impl ObjectName {
     /// Returns the key:
     /// `webhooks/account=AC../date=2026-11-23/20261123T122817042Z-20261123T123301950Z-<batch>.ndjson.gz`. Account and
     /// date are partitions as Athena and BigQuery read them.
     pub fn key(&self) -> String {
-        let Name { account_sid, first_ms, last_ms, batch_id } = self;
+        let ObjectName { account_sid, first_ms, last_ms, batch_id } = self;
         let (day, first, last) = (date(*first_ms), compact(*first_ms), compact(*last_ms));
         format!("{ROOT}/account={account_sid}/date={day}/{first}-{last}-{batch_id}.ndjson.gz")
     }
 
     /// Parses a key. Returns `None` if it is not the key of an archive object.
-    pub fn parse(key: &str) -> Option<Name> {
+    pub fn parse(key: &str) -> Option<ObjectName> {
         let rest = key.strip_prefix(ROOT)?.strip_prefix("/account=")?;
         let (account_sid, rest) = rest.split_once("/date=")?;
         let (_, rest) = rest.split_once('/')?;
         let mut parts = rest.strip_suffix(".ndjson.gz")?.splitn(3, '-');
         let (first, last, batch_id) = (parts.next()?, parts.next()?, parts.next()?);
-        let name = Name {
+        let name = ObjectName {
             account_sid: account_sid.to_owned(),
             first_ms: from_compact(first)?,
             last_ms: from_compact(last)?,
@@ -180,9 +180,9 @@ impl Name {
 
 /// Page of lines that matched a search.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct ArchivePage {
     /// Lines in the order of arrival, one object after the other.
-    pub lines: Vec<Line>,
+    pub lines: Vec<ArchivedWebhook>,
     /// Object and line after which the search continues.
     pub place: String,
     /// True if the search is complete.
@@ -228,24 +228,24 @@ fn from_compact(text: &str) -> Option<i64> {
 
 /// Index entry of a message or a contact. A collision costs one unnecessary read and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark([u8; 8]);
+pub struct IndexMark([u8; 8]);
 
-impl Mark {
+impl IndexMark {
     /// Computes the mark of a message from its SID, or of a contact from their number as the ledger stores it.
-    pub fn of(text: &str) -> Mark {
+    pub fn of(text: &str) -> IndexMark {
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
-        Mark([a, b, c, d, e, f, g, h])
+        IndexMark([a, b, c, d, e, f, g, h])
     }
 }
 
 /// Returns whether an object with these first bytes may contain the marked message or contact. True when it has no
 /// index.
-pub fn may_hold(start: &[u8], mark: Mark) -> bool {
+pub fn may_contain(start: &[u8], mark: IndexMark) -> bool {
     marks(start).is_none_or(|marks| marks.binary_search(&mark).is_ok())
 }
 
-fn marks(start: &[u8]) -> Option<Vec<Mark>> {
+fn marks(start: &[u8]) -> Option<Vec<IndexMark>> {
     let (header, rest) = start.split_at_checked(HEADER)?;
     let flags = header.strip_prefix(&GZIP)?.first()?;
     if flags & HAS_EXTRA == 0 {
@@ -258,19 +258,19 @@ fn marks(start: &[u8]) -> Option<Vec<Mark>> {
         let (data, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(length)))?;
         if [one, other] == OURS {
             let (marks, _) = data.as_chunks();
-            return Some(marks.iter().copied().map(Mark).collect());
+            return Some(marks.iter().copied().map(IndexMark).collect());
         }
         extra = rest;
     }
     None
 }
 
-/// Packs at most [`MOST_LINES`] lines into an object. The same lines always give the same bytes.
-pub fn pack(lines: &[Line]) -> std::io::Result<Vec<u8>> {
+/// Packs at most [`MAX_LINES`] lines into an object. The same lines always give the same bytes.
+pub fn pack(lines: &[ArchivedWebhook]) -> std::io::Result<Vec<u8>> {
     let sids = lines.iter().map(|line| line.message_sid.as_str());
     let people = lines.iter().filter_map(|line| line.person.as_deref());
-    let marks: BTreeSet<Mark> = sids.chain(people).map(Mark::of).collect();
-    let data: Vec<u8> = marks.into_iter().flat_map(|Mark(bytes)| bytes).collect();
+    let marks: BTreeSet<IndexMark> = sids.chain(people).map(IndexMark::of).collect();
+    let data: Vec<u8> = marks.into_iter().flat_map(|IndexMark(bytes)| bytes).collect();
     let too_many = |_| std::io::Error::other("more lines than an object may have");
     let length = u16::try_from(data.len()).map_err(too_many)?;
     let extra = [&OURS[..], &length.to_le_bytes(), &data].concat();
@@ -283,7 +283,7 @@ pub fn pack(lines: &[Line]) -> std::io::Result<Vec<u8>> {
 }
 
 /// Unpacks the lines of an object, also of one packed by another program. The error says what is wrong with it.
-pub fn unpack(object: &[u8]) -> Result<Vec<Line>, String> {
+pub fn unpack(object: &[u8]) -> Result<Vec<ArchivedWebhook>, String> {
     let text = BufReader::new(MultiGzDecoder::new(object).take(LARGEST));
     let mut lines = Vec::new();
     for (nth, line) in text.lines().enumerate() {
@@ -300,8 +300,8 @@ mod tests {
 
     use super::*;
 
-    fn line(sid: &str, person: Option<&str>) -> Line {
-        Line {
+    fn line(sid: &str, person: Option<&str>) -> ArchivedWebhook {
+        ArchivedWebhook {
             event_id: format!("inbound:AC1:{sid}"),
             class: "inbound".into(),
             account_sid: "AC1".into(),
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_name_is_read_as_it_was_written_and_sorts_by_time() {
         let first_ms = 1_795_436_897_042; // 2026-11-23T12:28:17.042Z
-        let name = Name {
+        let name = ObjectName {
             account_sid: "AC1".into(),
             first_ms,
             last_ms: first_ms + 284_908,
@@ -331,10 +331,10 @@ mod tests {
         };
         let key = "webhooks/account=AC1/date=2026-11-23/20261123T122817042Z-20261123T123301950Z-0f3a.ndjson.gz";
         assert_eq!(name.key(), key);
-        assert_eq!(Name::parse(key), Some(name.clone()));
+        assert_eq!(ObjectName::parse(key), Some(name.clone()));
         assert!(key > folder_of_day("AC1", first_ms).as_str());
         let later =
-            Name { first_ms: first_ms + DAY_MS, last_ms: first_ms + DAY_MS, ..name.clone() };
+            ObjectName { first_ms: first_ms + DAY_MS, last_ms: first_ms + DAY_MS, ..name.clone() };
         assert!(later.key() > name.key() && later > name);
         assert!(name.overlaps(name.last_ms, i64::MAX) && name.overlaps(0, first_ms + 1));
         assert!(!name.overlaps(name.last_ms + 1, i64::MAX) && !name.overlaps(0, first_ms));
@@ -342,7 +342,7 @@ mod tests {
         for other in
             ["", "webhooks/account=AC1/date=2026-11-23/x.ndjson.gz", &key.replace("23/", "24/")]
         {
-            assert_eq!(Name::parse(other), None, "{other}");
+            assert_eq!(ObjectName::parse(other), None, "{other}");
         }
     }
 
@@ -354,25 +354,25 @@ mod tests {
         let start = &object[..object.len().min(INDEX_BYTES as usize)];
         for (text, there) in [("SM1", true), ("SM2", true), ("+14155550123", true), ("SM3", false)]
         {
-            assert_eq!(may_hold(start, Mark::of(text)), there, "{text}");
+            assert_eq!(may_contain(start, IndexMark::of(text)), there, "{text}");
         }
         let read = unpack(&object).unwrap();
         assert_eq!(read[1], line("SM2", None));
         assert_eq!(read[0].received_at_ms(), 1_795_436_897_042);
-        assert!(may_hold(b"not gzip", Mark::of("SM3")), "what has no index is looked into");
+        assert!(may_contain(b"not gzip", IndexMark::of("SM3")), "what has no index is looked into");
         assert!(unpack(b"not gzip").is_err());
         assert!(unpack(&object[..object.len() - 9]).is_err(), "half an object is no shorter one");
     }
 
     #[test]
     fn the_largest_object_has_an_index() {
-        let lines: Vec<Line> = (0..MOST_LINES)
+        let lines: Vec<ArchivedWebhook> = (0..MAX_LINES)
             .map(|nth| line(&format!("SM{nth}"), Some(&format!("+1{nth}"))))
             .collect();
         let object = pack(&lines).unwrap();
         let start = &object[..INDEX_BYTES as usize];
-        assert!(lines.iter().all(|line| may_hold(start, Mark::of(&line.message_sid))));
-        assert!(!may_hold(start, Mark::of("SMx")));
+        assert!(lines.iter().all(|line| may_contain(start, IndexMark::of(&line.message_sid))));
+        assert!(!may_contain(start, IndexMark::of("SMx")));
     }
 
     proptest! {

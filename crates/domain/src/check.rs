@@ -24,7 +24,7 @@ pub enum Kind {
 
 impl Kind {
     /// Returns the category of a message whose caller names none: the strictest possible one.
-    pub fn usual_category(self) -> Category {
+    pub fn default_category(self) -> Category {
         match self {
             Kind::Session => Category::Service,
             Kind::Template => Category::Marketing,
@@ -141,7 +141,7 @@ pub fn may_send(
     facts: &Facts,
     now_ms: i64,
 ) -> Vec<Verdict> {
-    let consent = counting_consent(policy, question, facts);
+    let consent = effective_consent(policy, question, facts);
     vec![
         suppression(policy, question, facts),
         has_consent(policy, question, &consent),
@@ -150,11 +150,11 @@ pub fn may_send(
     ]
 }
 
-fn fine(rule: Rule, detail: impl Into<String>) -> Verdict {
+fn pass(rule: Rule, detail: impl Into<String>) -> Verdict {
     Verdict { rule, ok: true, code: None, detail: detail.into(), actor: None }
 }
 
-fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
+fn refuse(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
     let (code, actor) = (Some(code), Some(actor));
     Verdict { rule, ok: false, code, detail: detail.into(), actor }
 }
@@ -164,13 +164,18 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
         known.in_force && known.holds_for(&known.address.number, question.channel, policy)
     });
     let ends_by_start = |known: &Suppression| {
-        let heard_on = known.heard_on.as_deref();
+        let origin_channel = known.origin_channel.as_deref();
         !facts.possible.contains(&known.address.number)
-            && policy.start_may_end(known.source, &known.error_code, heard_on, question.channel)
+            && policy.start_may_end(
+                known.source,
+                &known.error_code,
+                origin_channel,
+                question.channel,
+            )
     };
     // A suppression that only an administrator can end decides the actor.
     let Some(known) = in_force.min_by_key(|known| (ends_by_start(known), known.since_ms)) else {
-        return fine(Rule::Suppression, "no suppression holds");
+        return pass(Rule::Suppression, "no suppression holds");
     };
     let of = match known.error_code.as_str() {
         "" => known.source.as_str().to_owned(),
@@ -178,13 +183,13 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
     };
     let since = at(known.since_ms);
     match ends_by_start(known) {
-        true => against(
+        true => refuse(
             Rule::Suppression,
             Code::Suppressed,
             Actor::Recipient,
             format!("suppressed since {since} ({of}); a START of theirs ends it"),
         ),
-        false => against(
+        false => refuse(
             Rule::Suppression,
             Code::Suppressed,
             Actor::Administrator,
@@ -194,7 +199,7 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
 }
 
 /// State of the contact's consent.
-enum Counting<'a> {
+enum EffectiveConsent<'a> {
     None,
     Withdrawn(&'a Consent),
     /// Older than a STOP.
@@ -202,77 +207,83 @@ enum Counting<'a> {
     Granted(&'a Consent),
 }
 
-fn counting_consent<'a>(
+fn effective_consent<'a>(
     policy: &Policy,
     question: &Question<'_>,
     facts: &'a Facts,
-) -> Counting<'a> {
-    let Some(consent) = &facts.consent else { return Counting::None };
+) -> EffectiveConsent<'a> {
+    let Some(consent) = &facts.consent else { return EffectiveConsent::None };
     if consent.state == State::Withdrawn {
-        return Counting::Withdrawn(consent);
+        return EffectiveConsent::Withdrawn(consent);
     }
     let overtaken = facts.suppressions.iter().any(|known| {
-        known.source.is_the_persons_own()
+        known.source.is_by_contact()
             && known.holds_for(&known.address.number, question.channel, policy)
             && known.since_ms >= consent.at_ms
     });
     match overtaken && !policy.consent.survives_stop {
-        true => Counting::Overtaken(consent),
-        false => Counting::Granted(consent),
+        true => EffectiveConsent::Overtaken(consent),
+        false => EffectiveConsent::Granted(consent),
     }
 }
 
-fn has_consent(policy: &Policy, question: &Question<'_>, consent: &Counting<'_>) -> Verdict {
+fn has_consent(
+    policy: &Policy,
+    question: &Question<'_>,
+    consent: &EffectiveConsent<'_>,
+) -> Verdict {
     let category = question.category.as_str();
     // A contact who withdrew their consent gets no such message, whether or not a consent is required.
-    let is_withdrawn = matches!(consent, Counting::Withdrawn(_));
+    let is_withdrawn = matches!(consent, EffectiveConsent::Withdrawn(_));
     if !policy.asks_consent_for(question.category) && !is_withdrawn {
-        return fine(Rule::Consent, format!("{category} takes none"));
+        return pass(Rule::Consent, format!("{category} takes none"));
     }
     let (why, at_ms) = match consent {
-        Counting::Granted(consent) => {
-            return fine(
+        EffectiveConsent::Granted(consent) => {
+            return pass(
                 Rule::Consent,
                 format!("given {} ({})", at(consent.at_ms), consent.source),
             );
         }
-        Counting::None => ("there is no consent", None),
-        Counting::Withdrawn(consent) => {
+        EffectiveConsent::None => ("there is no consent", None),
+        EffectiveConsent::Withdrawn(consent) => {
             let detail = format!(
                 "the consent to {category} was withdrawn {} ({}): ask the person, and record what they say",
                 at(consent.at_ms),
                 consent.source
             );
-            return against(Rule::Consent, Code::NoConsent, Actor::Caller, detail);
+            return refuse(Rule::Consent, Code::NoConsent, Actor::Caller, detail);
         }
-        Counting::Overtaken(consent) => ("a STOP came after the consent", Some(consent.at_ms)),
+        EffectiveConsent::Overtaken(consent) => {
+            ("a STOP came after the consent", Some(consent.at_ms))
+        }
     };
     let when = at_ms.map(|ms| format!(" of {}", at(ms))).unwrap_or_default();
     let detail = format!("{why}{when} to {category}: ask the person, and record what they say");
-    against(Rule::Consent, Code::NoConsent, Actor::Caller, detail)
+    refuse(Rule::Consent, Code::NoConsent, Actor::Caller, detail)
 }
 
 fn freshness(
     policy: &Policy,
     question: &Question<'_>,
-    consent: &Counting<'_>,
+    consent: &EffectiveConsent<'_>,
     now_ms: i64,
 ) -> Verdict {
-    let Counting::Granted(consent) = consent else {
-        return fine(Rule::Freshness, "there is no consent that could be too old");
+    let EffectiveConsent::Granted(consent) = consent else {
+        return pass(Rule::Freshness, "there is no consent that could be too old");
     };
     if !policy.asks_consent_for(question.category) {
-        return fine(Rule::Freshness, format!("{} takes no consent", question.category.as_str()));
+        return pass(Rule::Freshness, format!("{} takes no consent", question.category.as_str()));
     }
     let country = contact::country(question.channel, question.number);
     let Some(lasts_ms) = policy.consent_lasts_ms(question.category, country.as_deref()) else {
-        return fine(Rule::Freshness, "such a consent does not age");
+        return pass(Rule::Freshness, "such a consent does not age");
     };
     let until_ms = consent.at_ms.saturating_add(lasts_ms);
     let where_from = country.unwrap_or_else(|| "no country".to_owned());
     match now_ms < until_ms {
-        true => fine(Rule::Freshness, format!("good until {} ({where_from})", at(until_ms))),
-        false => against(
+        true => pass(Rule::Freshness, format!("good until {} ({where_from})", at(until_ms))),
+        false => refuse(
             Rule::Freshness,
             Code::ConsentStale,
             Actor::Caller,
@@ -286,23 +297,23 @@ fn freshness(
 
 fn open_window(policy: &Policy, question: &Question<'_>, facts: &Facts, now_ms: i64) -> Verdict {
     if question.kind == Kind::Template {
-        return fine(Rule::Window, "a template takes no window");
+        return pass(Rule::Window, "a template takes no window");
     }
     if !policy.has_window(question.channel) {
-        return fine(Rule::Window, format!("{} has no window", question.channel));
+        return pass(Rule::Window, format!("{} has no window", question.channel));
     }
     let until_ms = facts.last_inbound_ms.map(window::expires_ms);
     match until_ms {
         Some(until_ms) if now_ms < until_ms => {
-            fine(Rule::Window, format!("open until {}", at(until_ms)))
+            pass(Rule::Window, format!("open until {}", at(until_ms)))
         }
-        Some(until_ms) => against(
+        Some(until_ms) => refuse(
             Rule::Window,
             Code::WindowClosed,
             Actor::Caller,
             format!("it closed {}: send a template, or wait until they write", at(until_ms)),
         ),
-        None => against(
+        None => refuse(
             Rule::Window,
             Code::WindowClosed,
             Actor::Caller,
@@ -337,7 +348,7 @@ mod tests {
             changed_at_ms: since_ms,
             message_sid: None,
             route: None,
-            heard_on: Some("whatsapp".into()),
+            origin_channel: Some("whatsapp".into()),
             sender: None,
             service_sid: None,
             changed_by: None,
@@ -362,7 +373,7 @@ mod tests {
     }
 
     /// Returns the failing codes for a marketing template to a Canadian number on WhatsApp.
-    fn against(facts: Facts) -> Vec<(Code, Actor)> {
+    fn refuse(facts: Facts) -> Vec<(Code, Actor)> {
         let question = Question {
             channel: "whatsapp",
             number: "+16132345678",
@@ -389,7 +400,7 @@ mod tests {
         let stop = |since| suppressed(Source::Keyword, "", "whatsapp", since);
         let ended = |known: Suppression| Suppression { in_force: false, ..known };
         let with = |suppressions: Vec<Suppression>, consent| {
-            against(Facts { suppressions, consent, ..Facts::default() })
+            refuse(Facts { suppressions, consent, ..Facts::default() })
         };
         let recipient = (Code::Suppressed, Actor::Recipient);
         let administrator = (Code::Suppressed, Actor::Administrator);
@@ -422,7 +433,7 @@ mod tests {
         let question = |channel, kind: Kind| Question {
             channel,
             number: "+16132345678",
-            category: kind.usual_category(),
+            category: kind.default_category(),
             kind,
         };
         let wrote = |ago: i64| Facts { last_inbound_ms: Some(NOW - ago), ..Facts::default() };

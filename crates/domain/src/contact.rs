@@ -13,7 +13,7 @@ const LONGEST: usize = 128;
 const SHARED: &str = "ENT.";
 
 /// Maximum number of stored numbers for one user id, and of user ids for one number.
-pub const MOST_LINKS: usize = 8;
+pub const MAX_LINKS: usize = 8;
 
 /// Number and user id that one webhook contained together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +30,7 @@ pub struct Link {
 
 /// One stored direction of a [`Link`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tie {
+pub struct StoredLink {
     /// A number or a user id.
     pub number: String,
     /// The other of the two.
@@ -41,7 +41,7 @@ pub struct Tie {
 
 /// All keys under which one contact may be stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Keys {
+pub struct ContactKeys {
     /// The number of the query in every spelling, or the user id.
     pub own: Vec<String>,
     /// Keys that certainly belong to the same contact: consents, a START and a window apply to them.
@@ -50,27 +50,27 @@ pub struct Keys {
     pub possible: Vec<String>,
 }
 
-impl Keys {
+impl ContactKeys {
     /// Classifies the keys that are tied to a number, directly or through another key.
-    pub fn of(number: &str, ties: &[Tie]) -> Keys {
+    pub fn of(number: &str, links: &[StoredLink]) -> ContactKeys {
         let own: Vec<String> = phone::spellings(number).into_iter().map(Into::into).collect();
-        let mut keys = Keys { own, ..Keys::default() };
+        let mut keys = ContactKeys { own, ..ContactKeys::default() };
         // Two sidecars may each have stored a different number as the first one: then neither is certain.
         let has_one_number = |id: &str| {
-            let certain = ties.iter().filter(|tie| tie.number == id && tie.is_certain);
-            let mut numbers = certain.map(|tie| phone::identity(&tie.other));
+            let certain = links.iter().filter(|link| link.number == id && link.is_certain);
+            let mut numbers = certain.map(|link| phone::identity(&link.other));
             let first = numbers.next();
             numbers.all(|number| Some(number) == first)
         };
-        for tie in ties {
-            if keys.has(&tie.other) {
+        for link in links {
+            if keys.has(&link.other) {
                 continue;
             }
-            let id = if is_user_id(&tie.number) { &tie.number } else { &tie.other };
-            let is_near = keys.own.contains(&tie.number);
-            match is_near && tie.is_certain && has_one_number(id) {
-                true => keys.certain.push(tie.other.clone()),
-                false => keys.possible.push(tie.other.clone()),
+            let id = if is_user_id(&link.number) { &link.number } else { &link.other };
+            let is_near = keys.own.contains(&link.number);
+            match is_near && link.is_certain && has_one_number(id) {
+                true => keys.certain.push(link.other.clone()),
+                false => keys.possible.push(link.other.clone()),
             }
         }
         let certain = keys.certain.clone();
@@ -84,7 +84,7 @@ impl Keys {
     }
 
     /// Returns the keys that certainly belong to the contact.
-    pub fn sure(&self) -> Vec<&str> {
+    pub fn certain_keys(&self) -> Vec<&str> {
         self.own.iter().chain(&self.certain).map(String::as_str).collect()
     }
 
@@ -148,36 +148,36 @@ mod tests {
 
     #[test]
     fn first_number_of_a_user_id_is_certain_and_later_ones_are_not() {
-        let tie = |number: &str, other: &str, is_certain| Tie {
+        let link = |number: &str, other: &str, is_certain| StoredLink {
             number: number.into(),
             other: other.into(),
             is_certain,
         };
         let first = "+14155552671";
-        let ties = [
-            tie(first, "US.1", true),
-            tie("US.1", first, true),
-            tie("US.1", "+447400123456", false),
+        let links = [
+            link(first, "US.1", true),
+            link("US.1", first, true),
+            link("US.1", "+447400123456", false),
         ];
-        let keys = Keys::of(first, &ties);
+        let keys = ContactKeys::of(first, &links);
         assert_eq!(
             (keys.certain, keys.possible),
             (vec!["US.1".into()], vec!["+447400123456".into()])
         );
-        let of_id = Keys::of("US.1", &ties[1..]);
+        let of_id = ContactKeys::of("US.1", &links[1..]);
         assert_eq!(
             (of_id.certain, of_id.possible),
             (vec![first.into()], vec!["+447400123456".into()])
         );
-        let later = Keys::of(
+        let later = ContactKeys::of(
             "+447400123456",
-            &[tie("+447400123456", "US.1", false), tie("US.1", first, true)],
+            &[link("+447400123456", "US.1", false), link("US.1", first, true)],
         );
         assert_eq!(later.certain, Vec::<String>::new());
         assert_eq!(later.possible, ["US.1", first]);
         // Two numbers both claim to be the first: neither is certain.
-        let both = [tie("US.1", first, true), tie("US.1", "+447400123456", true)];
-        assert_eq!(Keys::of("US.1", &both).certain, Vec::<String>::new());
+        let both = [link("US.1", first, true), link("US.1", "+447400123456", true)];
+        assert_eq!(ContactKeys::of("US.1", &both).certain, Vec::<String>::new());
     }
 
     #[test]

@@ -19,16 +19,16 @@ use crate::{
 
 /// Uploaded list. It is parsed line by line on every pass, so that a long list takes no more memory than its text.
 #[derive(Debug, Clone)]
-pub struct List<C, T> {
+pub struct CsvList<C, T> {
     csv: C,
-    about: About,
+    about: ImportContext,
     names: csv::ByteRecord,
-    read: fn(&csv::ByteRecord, &csv::ByteRecord, &About) -> Result<T, String>,
+    read: fn(&csv::ByteRecord, &csv::ByteRecord, &ImportContext) -> Result<T, String>,
 }
 
 /// Context of a list: its account, and the rules for reading its numbers.
 #[derive(Debug, Clone)]
-pub struct About {
+pub struct ImportContext {
     /// The account.
     pub account_sid: String,
     /// Region of numbers without a country code.
@@ -43,7 +43,7 @@ pub struct About {
     pub now_ms: i64,
 }
 
-impl About {
+impl ImportContext {
     /// Returns the channel of a number: the column's, or the default one.
     fn channel_of<'a>(&'a self, number: &str, column: Option<&'a str>) -> Option<&'a str> {
         column.or(self.channel.as_deref().filter(|_| !number.contains(':')))
@@ -65,7 +65,7 @@ impl About {
 
 /// Invalid line of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct BadLine {
+pub struct InvalidLine {
     /// Line number, from 1; the header line has number 1.
     pub line: u64,
     /// Problem, with the name of the column.
@@ -74,63 +74,63 @@ pub struct BadLine {
 
 /// Result of checking a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Checked {
+pub struct ImportReport {
     /// Number of valid lines.
-    pub good: usize,
+    pub valid: usize,
     /// Invalid lines, at most the first hundred.
-    pub bad: Vec<BadLine>,
+    pub invalid: Vec<InvalidLine>,
     /// Number of invalid lines.
-    pub bad_lines: usize,
+    pub invalid_lines: usize,
 }
 
-impl Checked {
+impl ImportReport {
     /// Returns the first twenty invalid lines in one sentence.
-    pub fn complaint(&self) -> Option<String> {
-        const TOLD: usize = 20;
-        if self.bad.is_empty() {
+    pub fn error_summary(&self) -> Option<String> {
+        const MAX_SHOWN: usize = 20;
+        if self.invalid.is_empty() {
             return None;
         }
-        let told = self.bad.iter().take(TOLD);
-        let told: Vec<String> =
-            told.map(|bad| format!("line {}: {}", bad.line, bad.problem)).collect();
-        let more = match self.bad_lines.saturating_sub(TOLD) {
+        let shown = self.invalid.iter().take(MAX_SHOWN);
+        let shown: Vec<String> =
+            shown.map(|invalid| format!("line {}: {}", invalid.line, invalid.problem)).collect();
+        let more = match self.invalid_lines.saturating_sub(MAX_SHOWN) {
             0 => String::new(),
             more => format!("; and {more} more"),
         };
-        Some(told.join("; ") + &more)
+        Some(shown.join("; ") + &more)
     }
 }
 
-impl<C: AsRef<[u8]>> List<C, Address> {
+impl<C: AsRef<[u8]>> CsvList<C, Address> {
     /// Parses a list of contacts to suppress: a column `number` with the channel before the number or in a column
     /// `channel`. Other columns are ignored.
-    pub fn of_suppressions(csv: C, about: About) -> Result<List<C, Address>, String> {
-        List::new(csv, about, &["number"], |names, line, about| {
+    pub fn of_suppressions(csv: C, about: ImportContext) -> Result<CsvList<C, Address>, String> {
+        CsvList::new(csv, about, &["number"], |names, line, about| {
             let line: SuppressionLine = deserialized(names, line)?;
             let channel = about.channel_of(&line.number, line.channel.as_deref());
-            let person = suppression::person(&line.number, channel, about.region);
+            let person = suppression::parse_contact(&line.number, channel, about.region);
             about.or_known(person, &line.number, channel).map_err(of_column("number"))
         })
     }
 }
 
-impl<C: AsRef<[u8]>> List<C, Consent> {
+impl<C: AsRef<[u8]>> CsvList<C, Consent> {
     /// Parses a list of consents: columns `number`, `category` and `source`, and optionally `channel`, `state`, `at`,
     /// `proof`, `ip`, `user_agent`.
-    pub fn of_consents(csv: C, about: About) -> Result<List<C, Consent>, String> {
-        List::new(csv, about, &["number", "category", "source"], |names, line, about| {
+    pub fn of_consents(csv: C, about: ImportContext) -> Result<CsvList<C, Consent>, String> {
+        CsvList::new(csv, about, &["number", "category", "source"], |names, line, about| {
             deserialized::<ConsentLine>(names, line)?.read(about)
         })
     }
 }
 
-impl<C: AsRef<[u8]>, T> List<C, T> {
+impl<C: AsRef<[u8]>, T> CsvList<C, T> {
     fn new(
         csv: C,
-        about: About,
+        about: ImportContext,
         needed: &[&str],
-        read: fn(&csv::ByteRecord, &csv::ByteRecord, &About) -> Result<T, String>,
-    ) -> Result<List<C, T>, String> {
+        read: fn(&csv::ByteRecord, &csv::ByteRecord, &ImportContext) -> Result<T, String>,
+    ) -> Result<CsvList<C, T>, String> {
         let mut reader = reader(csv.as_ref());
         let names = reader.headers().map_err(|error| format!("line 1: {error}"))?.clone();
         let is_there = |needed: &&str| names.iter().any(|name| name == *needed);
@@ -139,13 +139,13 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
                 "line 1: names no column `{missing}`; it must name {}",
                 needed.join(", ")
             )),
-            None => Ok(List { csv, about, names: names.into_byte_record(), read }),
+            None => Ok(CsvList { csv, about, names: names.into_byte_record(), read }),
         }
     }
 
     /// Returns the first 1,000 addresses on invalid lines that a webhook may have named; the database decides whether
     /// one did.
-    pub fn unread_addresses(&self) -> BTreeSet<Address> {
+    pub fn unparsed_addresses(&self) -> BTreeSet<Address> {
         const MOST: usize = 1_000;
         let mut unread = BTreeSet::new();
         let mut reader = reader(self.csv.as_ref());
@@ -160,7 +160,7 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
             let line = as_written(&record);
             let Ok(line) = deserialized::<SuppressionLine>(&self.names, &line) else { continue };
             let channel = self.about.channel_of(&line.number, line.channel.as_deref());
-            if suppression::person(&line.number, channel, self.about.region).is_err() {
+            if suppression::parse_contact(&line.number, channel, self.about.region).is_err() {
                 unread.extend(Address::as_in_webhook(&line.number, channel));
             }
         }
@@ -168,21 +168,23 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
     }
 
     /// Returns the list with known addresses, whose lines are valid although a caller could not create such addresses.
-    pub fn with_known(mut self, known: BTreeSet<Address>) -> List<C, T> {
+    pub fn with_known(mut self, known: BTreeSet<Address>) -> CsvList<C, T> {
         self.about.known = known;
         self
     }
 
     /// Checks every line without storing the valid ones.
-    pub fn check(&self) -> Checked {
-        const KEPT: usize = 100;
-        let mut checked = Checked::default();
+    pub fn check(&self) -> ImportReport {
+        const MAX_STORED: usize = 100;
+        let mut checked = ImportReport::default();
         for line in self.lines() {
             match line {
-                Ok(_) => checked.good += 1,
-                Err(bad) => {
-                    checked.bad_lines += 1;
-                    checked.bad.extend(Some(bad).filter(|_| checked.bad_lines <= KEPT));
+                Ok(_) => checked.valid += 1,
+                Err(invalid) => {
+                    checked.invalid_lines += 1;
+                    checked
+                        .invalid
+                        .extend(Some(invalid).filter(|_| checked.invalid_lines <= MAX_STORED));
                 }
             }
         }
@@ -190,11 +192,11 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
     }
 
     /// Returns the values of the valid lines, in order.
-    pub fn good(&self) -> impl Iterator<Item = T> {
+    pub fn valid_rows(&self) -> impl Iterator<Item = T> {
         self.lines().filter_map(Result::ok)
     }
 
-    fn lines(&self) -> impl Iterator<Item = Result<T, BadLine>> {
+    fn lines(&self) -> impl Iterator<Item = Result<T, InvalidLine>> {
         let csv = self.csv.as_ref();
         let mut reader = reader(csv);
         let mut lines = Lines { csv, from: 0, line: 1 };
@@ -208,7 +210,7 @@ impl<C: AsRef<[u8]>, T> List<C, T> {
                 Ok(true) => (self.read)(&self.names, &as_written(&record), &self.about),
                 Err(error) => Err(shortened(&error)),
             };
-            Some(read.map_err(|problem| BadLine { line, problem }))
+            Some(read.map_err(|problem| InvalidLine { line, problem }))
         })
         .take_while(move |_| named)
     }
@@ -263,7 +265,7 @@ struct ConsentLine {
 }
 
 impl ConsentLine {
-    fn read(self, about: &About) -> Result<Consent, String> {
+    fn read(self, about: &ImportContext) -> Result<Consent, String> {
         let state = self.state.map(State::try_from).transpose().map_err(of_column("state"))?;
         let at_ms = self.at.as_deref().map(period::instant).transpose();
         let channel = about.channel_of(&self.number, self.channel.as_deref());
@@ -309,7 +311,7 @@ impl Lines<'_> {
     }
 }
 
-/// Returns the message without the position, which [`BadLine::line`] has.
+/// Returns the message without the position, which [`InvalidLine::line`] has.
 fn shortened(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
@@ -325,7 +327,7 @@ pub const SUPPRESSION_COLUMNS: [&str; 8] =
     ["number", "channel", "source", "error_code", "since", "message_sid", "sender", "changed_by"];
 
 /// Returns the line of a suppression.
-pub fn suppression_line(known: &Suppression) -> [String; 8] {
+pub fn suppression_row(known: &Suppression) -> [String; 8] {
     [
         known.address.number.clone(),
         known.address.channel.clone(),
@@ -354,7 +356,7 @@ pub const CONSENT_COLUMNS: [&str; 11] = [
 ];
 
 /// Returns the line of a consent.
-pub fn consent_line(known: &Consent) -> [String; 11] {
+pub fn consent_row(known: &Consent) -> [String; 11] {
     [
         known.address.number.clone(),
         known.address.channel.clone(),
@@ -371,7 +373,7 @@ pub fn consent_line(known: &Consent) -> [String; 11] {
 }
 
 /// Returns the lines as CSV in which no cell is a formula (`domain/spreadsheet.rs`).
-pub fn written<const N: usize>(lines: impl IntoIterator<Item = [String; N]>) -> Vec<u8> {
+pub fn to_csv<const N: usize>(lines: impl IntoIterator<Item = [String; N]>) -> Vec<u8> {
     let mut writer =
         csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     for line in lines {
@@ -387,10 +389,10 @@ mod tests {
 
     use super::*;
 
-    fn about() -> About {
+    fn about() -> ImportContext {
         let region = "US".parse().ok();
         let (account_sid, by) = ("AC1".into(), "key 1".into());
-        About {
+        ImportContext {
             account_sid,
             region,
             channel: None,
@@ -404,22 +406,35 @@ mod tests {
     fn every_bad_line_is_told_with_its_number() {
         let csv = "number,channel,note\r\n(415) 555-2671,sms,\"two\r\nlines\"\r\n12,whatsapp,\r\n\r\n\
                    whatsapp:+14155552672,,\r\n+14155552673\r\n+1415,sms,x\r\n+14155552674,*,\r\n";
-        let list = List::of_suppressions(csv, about()).unwrap();
-        let good: Vec<_> = list.good().map(|a| format!("{} {}", a.channel, a.number)).collect();
-        assert_eq!(good, ["sms +14155552671", "whatsapp +14155552672", "* +14155552674"]);
+        let list = CsvList::of_suppressions(csv, about()).unwrap();
+        let valid: Vec<_> =
+            list.valid_rows().map(|a| format!("{} {}", a.channel, a.number)).collect();
+        assert_eq!(valid, ["sms +14155552671", "whatsapp +14155552672", "* +14155552674"]);
         let checked = list.check();
-        assert_eq!((checked.good, checked.bad_lines), (3, 3));
-        let bad: Vec<_> = checked.bad.iter().map(|bad| (bad.line, bad.problem.as_str())).collect();
-        assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4, 7, 8], "{bad:?}");
-        assert_eq!(bad[1].1, "it has 1 columns, and line 1 names 3");
-        assert!(
-            checked.complaint().unwrap().starts_with("line 4: number: \"12\" is no phone number")
+        assert_eq!((checked.valid, checked.invalid_lines), (3, 3));
+        let invalid: Vec<_> = checked
+            .invalid
+            .iter()
+            .map(|invalid| (invalid.line, invalid.problem.as_str()))
+            .collect();
+        assert_eq!(
+            invalid.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [4, 7, 8],
+            "{invalid:?}"
         );
-        let none = List::of_suppressions("phone\n+14155552671\n", about()).unwrap_err();
+        assert_eq!(invalid[1].1, "it has 1 columns, and line 1 names 3");
+        assert!(
+            checked
+                .error_summary()
+                .unwrap()
+                .starts_with("line 4: number: \"12\" is no phone number")
+        );
+        let none = CsvList::of_suppressions("phone\n+14155552671\n", about()).unwrap_err();
         assert!(none.contains("names no column `number`"), "{none}");
-        let rest = About { channel: Some("whatsapp".into()), ..about() };
-        let list = List::of_suppressions("number\n+14155552671\nsms:+14155552672\n", rest).unwrap();
-        let channels: Vec<_> = list.good().map(|address| address.channel).collect();
+        let rest = ImportContext { channel: Some("whatsapp".into()), ..about() };
+        let list =
+            CsvList::of_suppressions("number\n+14155552671\nsms:+14155552672\n", rest).unwrap();
+        let channels: Vec<_> = list.valid_rows().map(|address| address.channel).collect();
         assert_eq!(channels, ["whatsapp", "sms"]);
     }
 
@@ -431,46 +446,48 @@ mod tests {
                    +14155552671,utility,form,tomorrow,,\n\
                    +14155552671,utility,,,,\n\
                    +14155552671,utility,form,,no,\n";
-        let list = List::of_consents(csv, about()).unwrap();
-        let good: Vec<_> = list.good().collect();
-        assert_eq!(good.len(), 1);
-        assert_eq!(rfc3339(good[0].at_ms).unwrap(), "2026-01-02T00:00:00.000Z");
+        let list = CsvList::of_consents(csv, about()).unwrap();
+        let valid: Vec<_> = list.valid_rows().collect();
+        assert_eq!(valid.len(), 1);
+        assert_eq!(rfc3339(valid[0].at_ms).unwrap(), "2026-01-02T00:00:00.000Z");
         let checked = list.check();
-        let problems: Vec<_> = checked.bad.iter().map(|bad| bad.problem.as_str()).collect();
+        let problems: Vec<_> =
+            checked.invalid.iter().map(|invalid| invalid.problem.as_str()).collect();
         for (problem, start) in problems.iter().zip(["category:", "at:", "source:", "state:"]) {
             assert!(problem.starts_with(start), "{problem}");
         }
         assert_eq!(problems.len(), 4);
         // A consent names one channel: later checks never look for one of every channel.
         let everywhere = "number,channel,category,source\n+14155552671,*,marketing,form\n";
-        let bad = List::of_consents(everywhere, about()).unwrap().check().complaint().unwrap();
-        assert_eq!(bad, "line 2: number: \"*\" is no channel: sms, whatsapp, messenger, ..");
+        let invalid =
+            CsvList::of_consents(everywhere, about()).unwrap().check().error_summary().unwrap();
+        assert_eq!(invalid, "line 2: number: \"*\" is no channel: sms, whatsapp, messenger, ..");
     }
 
     #[test]
     fn address_that_the_account_knows_is_taken() {
         let csv = "number,channel,category,source\nO'Reilly,,utility,form\n12,sms,utility,form\n\
                    nobody,,utility,form\n+14155552671,sms,utility,form\n";
-        let list = List::of_consents(csv, about()).unwrap();
-        assert_eq!(list.check().bad_lines, 3);
-        let unread: Vec<String> = list.unread_addresses().iter().map(Address::written).collect();
+        let list = CsvList::of_consents(csv, about()).unwrap();
+        assert_eq!(list.check().invalid_lines, 3);
+        let unread: Vec<String> = list.unparsed_addresses().iter().map(Address::written).collect();
         assert_eq!(unread, ["12", "O'Reilly", "nobody"]);
         let known = ["O'Reilly", "12"].into_iter().filter_map(Address::parse).collect();
         let list = list.with_known(known);
-        let good: Vec<String> = list.good().map(|said| said.address.written()).collect();
-        assert_eq!(good, ["O'Reilly", "12", "+14155552671"]);
+        let valid: Vec<String> = list.valid_rows().map(|said| said.address.written()).collect();
+        assert_eq!(valid, ["O'Reilly", "12", "+14155552671"]);
         let many: String = (0..3000).map(|n| format!("name{n}\n")).collect();
-        let list = List::of_suppressions(format!("number\n{many}"), about()).unwrap();
-        assert_eq!(list.unread_addresses().len(), 1000, "no list makes more questions");
+        let list = CsvList::of_suppressions(format!("number\n{many}"), about()).unwrap();
+        assert_eq!(list.unparsed_addresses().len(), 1000, "no list makes more questions");
     }
 
     #[test]
     fn of_a_bad_list_the_first_lines_are_told_and_all_are_counted() {
         let csv = "number\n".to_owned() + &"nobody\n".repeat(1000) + "+14155552671\n";
-        let checked = List::of_suppressions(csv, about()).unwrap().check();
-        assert_eq!((checked.good, checked.bad.len(), checked.bad_lines), (1, 100, 1000));
-        let complaint = checked.complaint().unwrap();
-        assert!(complaint.ends_with("; and 980 more"), "{complaint}");
+        let checked = CsvList::of_suppressions(csv, about()).unwrap().check();
+        assert_eq!((checked.valid, checked.invalid.len(), checked.invalid_lines), (1, 100, 1000));
+        let error_summary = checked.error_summary().unwrap();
+        assert!(error_summary.ends_with("; and 980 more"), "{error_summary}");
     }
 
     proptest! {
@@ -494,10 +511,10 @@ mod tests {
                 recorded_by: "key 1".into(),
                 stored_id: None,
             };
-            let lines = [CONSENT_COLUMNS.map(str::to_owned), consent_line(&consent)];
-            let list = List::of_consents(written(lines), about()).unwrap();
-            prop_assert_eq!(list.good().collect::<Vec<_>>(), [consent]);
-            prop_assert_eq!(list.check(), Checked { good: 1, ..Checked::default() });
+            let lines = [CONSENT_COLUMNS.map(str::to_owned), consent_row(&consent)];
+            let list = CsvList::of_consents(to_csv(lines), about()).unwrap();
+            prop_assert_eq!(list.valid_rows().collect::<Vec<_>>(), [consent]);
+            prop_assert_eq!(list.check(), ImportReport { valid: 1, ..ImportReport::default() });
         }
 
         /// Property: no program takes a cell for a formula, and the import reads the text that was exported.
@@ -506,7 +523,7 @@ mod tests {
             rows in prop::collection::vec(prop::array::uniform3("['=+@\\-\t\r\n \",;\u{ff0b}a1]{0,6}|\\PC{0,20}|(?s:.){0,10}"), 1..5),
         ) {
             let names = ["a", "b", "c"].map(str::to_owned);
-            let text = written([names].into_iter().chain(rows.clone()));
+            let text = to_csv([names].into_iter().chain(rows.clone()));
             let mut reader = reader(&text);
             let mut read = Vec::new();
             for record in reader.byte_records() {
@@ -520,10 +537,10 @@ mod tests {
 
         #[test]
         fn nothing_panics(csv: Vec<u8>, text in "(number|channel|category|source|,|\"|\r|\n|[+0-9a-z])*") {
-            let _ = List::of_suppressions(csv.as_slice(), about()).map(|list| list.check());
-            let _ = List::of_consents(text, about()).map(|list| list.check());
+            let _ = CsvList::of_suppressions(csv.as_slice(), about()).map(|list| list.check());
+            let _ = CsvList::of_consents(text, about()).map(|list| list.check());
             let named = [b"number\n", csv.as_slice()].concat();
-            let _ = List::of_suppressions(named, about()).map(|list| list.check());
+            let _ = CsvList::of_suppressions(named, about()).map(|list| list.check());
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum Cursor {
     Event {
         /// Time of arrival, in milliseconds since 1970.
         #[serde(rename = "t")]
-        heard_ms: i64,
+        received_ms: i64,
         /// Key among those of the same time.
         #[serde(rename = "k")]
         key: String,
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_cursor_of_this_version_is_read_by_the_next() {
-        let event = Cursor::Event { heard_ms: 1_795_436_897_042, key: "inbound:AC1:SM1".into() };
+        let event = Cursor::Event { received_ms: 1_795_436_897_042, key: "inbound:AC1:SM1".into() };
         let text = "eyJlIjp7InQiOjE3OTU0MzY4OTcwNDIsImsiOiJpbmJvdW5kOkFDMTpTTTEifX0";
         assert_eq!((event.to_string().as_str(), text.parse()), (text, Ok(event)));
         let pair = Cursor::Pair { ours: "+15550001111".into(), channel: "sms".into() };
@@ -230,8 +230,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(heard_ms: i64, key in "[^\0]{0,300}") {
-            let cursor = Cursor::Event { heard_ms, key };
+        fn what_is_written_is_read_again(received_ms: i64, key in "[^\0]{0,300}") {
+            let cursor = Cursor::Event { received_ms, key };
             let text = cursor.to_string();
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
             if text.len() <= LONGEST {

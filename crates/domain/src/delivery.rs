@@ -31,13 +31,13 @@ pub enum DeliveryOutcome {
 
 /// Next state of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum NextStep {
     /// Delivered.
     Done,
     /// Retried at this time or later, in milliseconds since 1970.
-    Again(i64),
+    RetryAt(i64),
     /// Dead letter: only an operator's request delivers it again.
-    Dead,
+    DeadLetter,
 }
 
 /// Retry policy of a sink's deliveries.
@@ -57,23 +57,23 @@ impl RetryPolicy {
     /// pause.
     pub fn next(
         &self,
-        tried: &DeliveryOutcome,
+        outcome: &DeliveryOutcome,
         tries: u32,
         recorded_ms: i64,
         now_ms: i64,
         dice: u64,
-    ) -> Next {
-        let retry_after = match tried {
-            DeliveryOutcome::Delivered => return Next::Done,
-            DeliveryOutcome::Refused { .. } => return Next::Dead,
+    ) -> NextStep {
+        let retry_after = match outcome {
+            DeliveryOutcome::Delivered => return NextStep::Done,
+            DeliveryOutcome::Refused { .. } => return NextStep::DeadLetter,
             DeliveryOutcome::Failed { retry_after, .. } => retry_after.unwrap_or_default(),
         };
         if now_ms.saturating_sub(recorded_ms) >= millis(self.give_up_after) {
-            return Next::Dead;
+            return NextStep::DeadLetter;
         }
         // The longest pause also bounds `Retry-After`: a sink that says "in a year" is tried earlier.
         let pause = self.pause(tries, dice).max(retry_after.min(self.longest_pause));
-        Next::Again(now_ms.saturating_add(millis(pause)))
+        NextStep::RetryAt(now_ms.saturating_add(millis(pause)))
     }
 
     fn pause(&self, tries: u32, dice: u64) -> Duration {
@@ -87,7 +87,7 @@ impl RetryPolicy {
 
 /// Circuit breaker of one sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Breaker {
+pub struct CircuitBreaker {
     /// Consecutive outages.
     failures: u32,
     /// While it is open: time of the next probe, in milliseconds since 1970.
@@ -102,14 +102,14 @@ const TRIPS_AT: u32 = 5;
 /// First and longest pause of an open breaker, in milliseconds.
 const PAUSES_MS: [i64; 2] = [500, 30_000];
 
-impl Breaker {
+impl CircuitBreaker {
     /// Creates a closed breaker, which admits every delivery.
-    pub fn new() -> Breaker {
-        Breaker { failures: 0, probe_at_ms: None, probing: false }
+    pub fn new() -> CircuitBreaker {
+        CircuitBreaker { failures: 0, probe_at_ms: None, probing: false }
     }
 
     /// Returns the number of deliveries that may start now, at most `wanted`.
-    pub fn admits(&self, wanted: usize, now_ms: i64) -> usize {
+    pub fn permits(&self, wanted: usize, now_ms: i64) -> usize {
         match self.probe_at_ms {
             None => wanted,
             Some(at) if !self.probing && now_ms >= at => wanted.min(1),
@@ -118,15 +118,15 @@ impl Breaker {
     }
 
     /// Records that an admitted delivery has started.
-    pub fn started(&mut self) {
+    pub fn begin(&mut self) {
         self.probing = self.probe_at_ms.is_some();
     }
 
     /// Records the end of an attempt. A sink that rejects one delivery is available for the others.
-    pub fn ended(&mut self, tried: &DeliveryOutcome, now_ms: i64) {
-        let is_outage = matches!(tried, DeliveryOutcome::Failed { is_outage: true, .. });
+    pub fn end(&mut self, outcome: &DeliveryOutcome, now_ms: i64) {
+        let is_outage = matches!(outcome, DeliveryOutcome::Failed { is_outage: true, .. });
         if !is_outage {
-            *self = Breaker::new();
+            *self = CircuitBreaker::new();
             return;
         }
         let was_probe = std::mem::take(&mut self.probing);
@@ -144,25 +144,29 @@ impl Breaker {
     }
 
     /// Records that an admitted delivery made no attempt: another delivery may probe.
-    pub fn withdrawn(&mut self) {
+    pub fn cancel(&mut self) {
         self.probing = false;
     }
 
     /// Returns the time of the next probe in milliseconds since 1970, if the breaker is open.
-    pub fn opens_at_ms(&self) -> Option<i64> {
+    pub fn probe_at_ms(&self) -> Option<i64> {
         self.probe_at_ms
     }
 }
 
-impl Default for Breaker {
-    fn default() -> Breaker {
-        Breaker::new()
+impl Default for CircuitBreaker {
+    fn default() -> CircuitBreaker {
+        CircuitBreaker::new()
     }
 }
 
 /// Classifies the status of an HTTP sink. 400, 413, 415 and 422 concern the delivery itself, and a retry would get them
 /// again. All other errors may be a deployment, a wrong secret or a missing route, which an operator repairs.
-pub fn answered(status: u16, retry_after: Option<Duration>, said: &str) -> DeliveryOutcome {
+pub fn outcome_of_response(
+    status: u16,
+    retry_after: Option<Duration>,
+    said: &str,
+) -> DeliveryOutcome {
     let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
     match status {
         200..=299 => DeliveryOutcome::Delivered,
@@ -173,7 +177,7 @@ pub fn answered(status: u16, retry_after: Option<Duration>, said: &str) -> Deliv
 }
 
 /// Parses `Retry-After` in seconds. The form with a date is rare; the policy's own pause replaces it.
-pub fn retry_after(header: &str) -> Option<Duration> {
+pub fn parse_retry_after(header: &str) -> Option<Duration> {
     header.trim().parse().ok().map(Duration::from_secs)
 }
 
@@ -200,70 +204,74 @@ mod tests {
 
     #[test]
     fn what_an_answer_means() {
-        let outage = |tried| matches!(tried, DeliveryOutcome::Failed { is_outage: true, .. });
-        let mendable = |tried| matches!(tried, DeliveryOutcome::Failed { is_outage: false, .. });
-        let refused = |tried| matches!(tried, DeliveryOutcome::Refused { .. });
+        let outage = |outcome| matches!(outcome, DeliveryOutcome::Failed { is_outage: true, .. });
+        let mendable =
+            |outcome| matches!(outcome, DeliveryOutcome::Failed { is_outage: false, .. });
+        let refused = |outcome| matches!(outcome, DeliveryOutcome::Refused { .. });
         for status in 200..=299 {
-            assert_eq!(answered(status, None, "thanks"), DeliveryOutcome::Delivered);
+            assert_eq!(outcome_of_response(status, None, "thanks"), DeliveryOutcome::Delivered);
         }
         for status in [400, 413, 415, 422] {
-            assert!(refused(answered(status, None, "")), "{status}");
+            assert!(refused(outcome_of_response(status, None, "")), "{status}");
         }
         for status in [429, 500, 502, 503, 504, 599] {
-            assert!(outage(answered(status, None, "")), "{status}");
+            assert!(outage(outcome_of_response(status, None, "")), "{status}");
         }
         for status in [100, 301, 302, 401, 403, 404, 405, 408, 409, 410, 425, 451, 999] {
-            assert!(mendable(answered(status, None, "")), "{status}");
+            assert!(mendable(outcome_of_response(status, None, "")), "{status}");
         }
     }
 
     #[test]
     fn what_failed_for_too_long_is_given_up_and_what_is_refused_at_once() {
-        let next = |tried: &DeliveryOutcome, now| PATIENCE.next(tried, 3, 1000, now, 7);
-        assert_eq!(next(&DeliveryOutcome::Delivered, 9_999_999), Next::Done);
-        assert_eq!(next(&DeliveryOutcome::Refused { reason: String::new() }, 1001), Next::Dead);
-        assert!(matches!(next(&failed(None), 1000 + 3_599_999), Next::Again(_)));
-        assert_eq!(next(&failed(None), 1000 + 3_600_000), Next::Dead);
+        let next = |outcome: &DeliveryOutcome, now| PATIENCE.next(outcome, 3, 1000, now, 7);
+        assert_eq!(next(&DeliveryOutcome::Delivered, 9_999_999), NextStep::Done);
+        assert_eq!(
+            next(&DeliveryOutcome::Refused { reason: String::new() }, 1001),
+            NextStep::DeadLetter
+        );
+        assert!(matches!(next(&failed(None), 1000 + 3_599_999), NextStep::RetryAt(_)));
+        assert_eq!(next(&failed(None), 1000 + 3_600_000), NextStep::DeadLetter);
     }
 
     #[test]
     fn a_sink_that_asks_for_patience_gets_it_within_reason() {
         let next = |seconds| PATIENCE.next(&failed(Some(seconds)), 1, 0, 0, 0);
-        assert_eq!(next(0), Next::Again(1));
-        assert_eq!(next(7), Next::Again(7000));
-        assert_eq!(next(u64::MAX), Next::Again(60_000));
+        assert_eq!(next(0), NextStep::RetryAt(1));
+        assert_eq!(next(7), NextStep::RetryAt(7000));
+        assert_eq!(next(u64::MAX), NextStep::RetryAt(60_000));
     }
 
     #[test]
     fn an_outage_is_tried_by_one_at_a_time_and_ever_more_rarely() {
-        let mut breaker = Breaker::new();
+        let mut breaker = CircuitBreaker::new();
         for now in 0..4 {
-            breaker.ended(&failed(None), now);
-            assert_eq!(breaker.admits(9, now), 9);
+            breaker.end(&failed(None), now);
+            assert_eq!(breaker.permits(9, now), 9);
         }
-        breaker.ended(&failed(None), 4);
+        breaker.end(&failed(None), 4);
         // Deliveries that were in flight change nothing, in any number.
-        (0..20).for_each(|_| breaker.ended(&failed(None), 5));
-        assert_eq!((breaker.admits(9, 503), breaker.admits(9, 504)), (0, 1));
-        breaker.started();
-        assert_eq!(breaker.admits(9, 504), 0, "one is trying");
-        breaker.ended(&failed(None), 600);
-        let again = breaker.opens_at_ms().unwrap();
+        (0..20).for_each(|_| breaker.end(&failed(None), 5));
+        assert_eq!((breaker.permits(9, 503), breaker.permits(9, 504)), (0, 1));
+        breaker.begin();
+        assert_eq!(breaker.permits(9, 504), 0, "one is trying");
+        breaker.end(&failed(None), 600);
+        let again = breaker.probe_at_ms().unwrap();
         assert_eq!(again, 600 + 2 * 500, "twice the first pause");
-        assert_eq!(breaker.admits(9, again), 1);
-        breaker.started();
-        breaker.withdrawn();
-        assert_eq!(breaker.admits(9, again), 1, "nobody tried");
-        breaker.started();
-        breaker.ended(&DeliveryOutcome::Refused { reason: String::new() }, again);
-        assert_eq!(breaker.admits(9, again), 9, "it is there");
+        assert_eq!(breaker.permits(9, again), 1);
+        breaker.begin();
+        breaker.cancel();
+        assert_eq!(breaker.permits(9, again), 1, "nobody tried");
+        breaker.begin();
+        breaker.end(&DeliveryOutcome::Refused { reason: String::new() }, again);
+        assert_eq!(breaker.permits(9, again), 9, "it is there");
     }
 
     proptest! {
         /// Every failure is retried in the future, within the longest pause, and jitter reaches down to almost now.
         #[test]
         fn tries_are_spread_and_bounded(tries in 0_u32..=u32::MAX, dice in any::<u64>(), now in 0_i64..1 << 50) {
-            let Next::Again(at) = PATIENCE.next(&failed(None), tries, now, now, dice) else {
+            let NextStep::RetryAt(at) = PATIENCE.next(&failed(None), tries, now, now, dice) else {
                 panic!("given up at once");
             };
             prop_assert!(at > now && at <= now + 60_000);
@@ -272,10 +280,10 @@ mod tests {
         /// An open breaker admits one probe at a time, does not stay open forever, and closes after the first success.
         #[test]
         fn a_breaker_always_comes_back(ends in prop::collection::vec(any::<bool>(), 0..60)) {
-            let (mut breaker, mut now) = (Breaker::new(), 0);
+            let (mut breaker, mut now) = (CircuitBreaker::new(), 0);
             for works in ends {
-                let open = breaker.opens_at_ms();
-                let admitted = breaker.admits(5, now);
+                let open = breaker.probe_at_ms();
+                let admitted = breaker.permits(5, now);
                 prop_assert!(open.is_none() || admitted <= 1);
                 if admitted == 0 {
                     let at = open.unwrap();
@@ -283,17 +291,17 @@ mod tests {
                     now = at;
                     continue;
                 }
-                breaker.started();
+                breaker.begin();
                 now += 3;
-                let tried = if works { DeliveryOutcome::Delivered } else { failed(None) };
-                breaker.ended(&tried, now);
-                prop_assert!(!works || breaker.admits(5, now) == 5);
+                let outcome = if works { DeliveryOutcome::Delivered } else { failed(None) };
+                breaker.end(&outcome, now);
+                prop_assert!(!works || breaker.permits(5, now) == 5);
             }
         }
 
         #[test]
         fn no_answer_panics(status in any::<u16>(), header in any::<String>(), said in any::<String>()) {
-            answered(status, retry_after(&header), &said);
+            outcome_of_response(status, parse_retry_after(&header), &said);
         }
     }
 }

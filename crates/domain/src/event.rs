@@ -16,7 +16,7 @@ pub const SCHEMA: &str = include_str!("../../../docs/event.schema.json");
 
 /// Facts about a webhook besides its form.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct WebhookFacts<'a> {
     /// Dedupe key: the same for every copy of the webhook, and for every delivery of it.
     pub event_id: &'a str,
     /// Class of the webhook.
@@ -97,7 +97,7 @@ impl<'a> Values<'a> {
 
 impl<'a> Event<'a> {
     /// Builds the event from the form, whose signature was verified on arrival.
-    pub fn of(known: Known<'a>, form: &'a str) -> Event<'a> {
+    pub fn of(known: WebhookFacts<'a>, form: &'a str) -> Event<'a> {
         let mut raw: BTreeMap<Cow<'a, str>, Values<'a>> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(form.as_bytes()) {
             match raw.get_mut(&name) {
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    const KNOWN: Known<'_> = Known {
+    const KNOWN: WebhookFacts<'_> = WebhookFacts {
         event_id: "inbound:AC1:SM1",
         class: Class::Inbound,
         account_sid: "AC1",
@@ -206,7 +206,7 @@ mod tests {
         replay_id: None,
     };
 
-    fn published(known: Known<'_>, form: &str) -> Value {
+    fn published(known: WebhookFacts<'_>, form: &str) -> Value {
         serde_json::to_value(Event::of(known, form)).unwrap()
     }
 
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_callback_is_about_whom_we_wrote_to_and_a_replay_says_so() {
-        let known = Known {
+        let known = WebhookFacts {
             class: Class::Status,
             status: Some("failed"),
             error_code: Some("63016"),

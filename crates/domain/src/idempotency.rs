@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Maximum length of a key, in bytes.
-pub const LONGEST: usize = 255;
+pub const MAX_KEY_BYTES: usize = 255;
 
 /// Client's name of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Key {
             b' ' => is_quoted,
             byte => byte.is_ascii_graphic(),
         };
-        let fits = (1..=LONGEST).contains(&key.len());
+        let fits = (1..=MAX_KEY_BYTES).contains(&key.len());
         (fits && key.bytes().all(is_good)).then(|| Key(key.to_owned()))
     }
 
@@ -49,7 +49,7 @@ pub fn fingerprint(method: &str, target: &str, body: &[u8]) -> String {
 
 /// Stored answer, for repeated requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct StoredResponse {
     /// HTTP status.
     pub status: u16,
     /// Headers that describe the body.
@@ -69,11 +69,11 @@ pub struct Headers {
 
 /// Stored state of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct StoredRequest {
     /// Fingerprint of the request that first used it.
     pub fingerprint: String,
     /// State of that request.
-    pub state: State,
+    pub state: RequestState,
     /// Time of the first request, in milliseconds since 1970.
     pub first_at_ms: i64,
     /// Expiry of the key, in milliseconds since 1970.
@@ -82,14 +82,14 @@ pub struct Known {
 
 /// State of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum RequestState {
     /// A worker is processing it; after `until_ms` that worker has certainly stopped.
     Running {
         /// Time in milliseconds since 1970.
         until_ms: i64,
     },
     /// Completed.
-    Done(Answer),
+    Done(StoredResponse),
 }
 
 /// Decision about a request with a key.
@@ -97,30 +97,30 @@ pub enum State {
 pub enum Verdict {
     /// Process it, with this time as its time of arrival: the first request's if that one did not finish, since its
     /// progress is unknown.
-    CarryOut {
+    Process {
         /// Time in milliseconds since 1970.
         as_of_ms: i64,
     },
     /// Return the stored answer.
-    Answer(Answer),
+    Replay(StoredResponse),
     /// The first request is still in progress.
     Running,
     /// The key belongs to another request.
-    Other,
+    KeyReused,
 }
 
 /// Decides what to do with a request whose key has this state.
-pub fn judge(known: Option<Known>, fingerprint: &str, now_ms: i64) -> Verdict {
+pub fn decide(known: Option<StoredRequest>, fingerprint: &str, now_ms: i64) -> Verdict {
     let Some(known) = known.filter(|known| now_ms < known.forget_at_ms) else {
-        return Verdict::CarryOut { as_of_ms: now_ms };
+        return Verdict::Process { as_of_ms: now_ms };
     };
     if known.fingerprint != fingerprint {
-        return Verdict::Other;
+        return Verdict::KeyReused;
     }
     match known.state {
-        State::Done(answer) => Verdict::Answer(answer),
-        State::Running { until_ms } if now_ms < until_ms => Verdict::Running,
-        State::Running { .. } => Verdict::CarryOut { as_of_ms: known.first_at_ms },
+        RequestState::Done(answer) => Verdict::Replay(answer),
+        RequestState::Running { until_ms } if now_ms < until_ms => Verdict::Running,
+        RequestState::Running { .. } => Verdict::Process { as_of_ms: known.first_at_ms },
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_key_may_be_quoted_or_not() {
-        let long = "k".repeat(LONGEST);
+        let long = "k".repeat(MAX_KEY_BYTES);
         for (sent, key) in [
             ("8e03978e-40d5-43e8-bc93-6894a57f9324", "8e03978e-40d5-43e8-bc93-6894a57f9324"),
             ("\"8e03978e-40d5\"", "8e03978e-40d5"),
@@ -145,7 +145,7 @@ mod tests {
         ] {
             assert_eq!(read(sent).as_deref(), Some(key));
         }
-        let too_long = "k".repeat(LONGEST + 1);
+        let too_long = "k".repeat(MAX_KEY_BYTES + 1);
         for sent in
             ["", "\"", "\"\"", "\"a", "a\"", "a\"b", "two words", "\"a\\\"b\"", "é", &too_long]
         {
@@ -155,22 +155,27 @@ mod tests {
 
     #[test]
     fn a_copy_is_told_what_became_of_the_first() {
-        let answer = Answer { status: 201, headers: Headers::default(), body: "made".into() };
-        let known =
-            |state| Known { fingerprint: "same".into(), state, first_at_ms: 10, forget_at_ms: 100 };
-        let running = || Some(known(State::Running { until_ms: 30 }));
-        let done = || Some(known(State::Done(answer.clone())));
+        let answer =
+            StoredResponse { status: 201, headers: Headers::default(), body: "made".into() };
+        let known = |state| StoredRequest {
+            fingerprint: "same".into(),
+            state,
+            first_at_ms: 10,
+            forget_at_ms: 100,
+        };
+        let running = || Some(known(RequestState::Running { until_ms: 30 }));
+        let done = || Some(known(RequestState::Done(answer.clone())));
         for (what, known, fingerprint, now_ms, verdict) in [
-            ("new", None, "same", 10, Verdict::CarryOut { as_of_ms: 10 }),
+            ("new", None, "same", 10, Verdict::Process { as_of_ms: 10 }),
             ("runs", running(), "same", 29, Verdict::Running),
-            ("whoever ran it is gone", running(), "same", 30, Verdict::CarryOut { as_of_ms: 10 }),
-            ("another, meanwhile", running(), "other", 29, Verdict::Other),
-            ("another, later", running(), "other", 30, Verdict::Other),
-            ("done", done(), "same", 99, Verdict::Answer(answer.clone())),
-            ("another, of what is done", done(), "other", 99, Verdict::Other),
-            ("forgotten", done(), "other", 100, Verdict::CarryOut { as_of_ms: 100 }),
+            ("whoever ran it is gone", running(), "same", 30, Verdict::Process { as_of_ms: 10 }),
+            ("another, meanwhile", running(), "other", 29, Verdict::KeyReused),
+            ("another, later", running(), "other", 30, Verdict::KeyReused),
+            ("done", done(), "same", 99, Verdict::Replay(answer.clone())),
+            ("another, of what is done", done(), "other", 99, Verdict::KeyReused),
+            ("forgotten", done(), "other", 100, Verdict::Process { as_of_ms: 100 }),
         ] {
-            assert_eq!(judge(known, fingerprint, now_ms), verdict, "{what}");
+            assert_eq!(decide(known, fingerprint, now_ms), verdict, "{what}");
         }
     }
 
@@ -178,7 +183,7 @@ mod tests {
         #[test]
         fn whatever_is_sent_is_a_key_or_not(header: Vec<u8>) {
             if let Some(key) = Key::read(&header) {
-                prop_assert!((1..=LONGEST).contains(&key.as_str().len()));
+                prop_assert!((1..=MAX_KEY_BYTES).contains(&key.as_str().len()));
                 prop_assert!(key.as_str().bytes().all(|b| b == b' ' || b.is_ascii_graphic()));
             }
         }

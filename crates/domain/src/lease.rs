@@ -1,4 +1,4 @@
-//! Leases of webhooks: the only place that decides which claim may deliver a webhook. A [`Record`] holds the state of
+//! Leases of webhooks: the only place that decides which claim may deliver a webhook. A [`LeaseRecord`] holds the state of
 //! one dedupe key; the verbs claim, commit and release change it. The stores only load and save records.
 //!
 //! A lease has two periods: the *lease period* (a claim without a settlement frees the webhook when it ends) and the
@@ -12,13 +12,13 @@
 //!                                             the backend did accept it
 //! ```
 //!
-//! A record that is cached for speed may be lost or out of date; [`Record::learn`] then merges the ledger's lease into
+//! A record that is cached for speed may be lost or out of date; [`LeaseRecord::learn`] then merges the ledger's lease into
 //! it. The attempt counts successful claims and so shows which of the two is ahead.
 
 use twilio_edge_contract::SettlementResult;
 
 /// Maximum number of endings stored for one webhook; far more than it has copies in flight.
-const MOST_ENDINGS: usize = 32;
+const MAX_ENDS: usize = 32;
 
 /// Periods of a lease, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Periods {
 
 /// State of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hold {
+pub enum LeaseState {
     /// No claim holds it: never claimed, or released.
     Free,
     /// A claim holds it until a time; after that the next claim may take it.
@@ -58,7 +58,7 @@ pub struct Lease {
     /// Time when the webhook was first received, in milliseconds since 1970.
     pub first_seen_ms: i64,
     /// Current holder.
-    pub hold: Hold,
+    pub state: LeaseState,
     /// Expiry of this lease, in milliseconds since 1970; an expired lease counts as absent.
     pub forget_at_ms: i64,
 }
@@ -66,16 +66,18 @@ pub struct Lease {
 impl Lease {
     /// Returns whether this claim holds it, or made it done.
     pub fn is_of(&self, claim: &str) -> bool {
-        match &self.hold {
-            Hold::Held { claim_id, .. } | Hold::Done { claim_id, .. } => claim_id == claim,
-            Hold::Free => false,
+        match &self.state {
+            LeaseState::Held { claim_id, .. } | LeaseState::Done { claim_id, .. } => {
+                claim_id == claim
+            }
+            LeaseState::Free => false,
         }
     }
 }
 
 /// End of one claim, stored so that late and repeated settlements are understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum ClaimEnd {
     /// The owner released it.
     Freed,
     /// A release arrived before the claim, or without one.
@@ -86,7 +88,7 @@ pub enum Ending {
 
 /// Result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claimed {
+pub enum ClaimOutcome {
     /// The lease is the claim's.
     Proceed {
         /// Attempt number, from 1.
@@ -104,31 +106,31 @@ pub enum Claimed {
 
 /// State of one dedupe key, as far as the current claims need it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct LeaseRecord {
     lease: Option<Lease>,
     /// Oldest first.
-    endings: Vec<(String, Ending)>,
+    endings: Vec<(String, ClaimEnd)>,
 }
 
-impl Record {
+impl LeaseRecord {
     /// Creates a record from stored data.
-    pub fn new(lease: Option<Lease>, endings: Vec<(String, Ending)>) -> Record {
-        Record { lease, endings }
+    pub fn new(lease: Option<Lease>, endings: Vec<(String, ClaimEnd)>) -> LeaseRecord {
+        LeaseRecord { lease, endings }
     }
 
     /// Merges the ledger's lease if the ledger is ahead: the webhook is done, was claimed more often than this record
     /// shows, or is held by a claim that this record does not know. Returns whether it was ahead.
-    pub fn learn(&mut self, remembered: Lease) -> bool {
+    pub fn merge(&mut self, remembered: Lease) -> bool {
         let ahead = match &self.lease {
             None => true,
-            Some(Lease { hold: Hold::Done { .. }, .. }) => false,
-            Some(lease) => match &remembered.hold {
-                Hold::Done { .. } => true,
+            Some(Lease { state: LeaseState::Done { .. }, .. }) => false,
+            Some(lease) => match &remembered.state {
+                LeaseState::Done { .. } => true,
                 _ if remembered.attempt != lease.attempt => remembered.attempt > lease.attempt,
-                Hold::Held { claim_id, .. } => {
+                LeaseState::Held { claim_id, .. } => {
                     !lease.is_of(claim_id) && self.ending(claim_id).is_none()
                 }
-                Hold::Free => false,
+                LeaseState::Free => false,
             },
         };
         if ahead {
@@ -143,44 +145,48 @@ impl Record {
     }
 
     /// Returns the endings of its claims, oldest first.
-    pub fn endings(&self) -> &[(String, Ending)] {
+    pub fn endings(&self) -> &[(String, ClaimEnd)] {
         &self.endings
     }
 
     /// Returns whether a claim holds it now.
     pub fn is_held(&self, now_ms: i64) -> bool {
-        let hold = self.lease.as_ref().map(|lease| &lease.hold);
-        matches!(hold, Some(Hold::Held { until_ms, .. }) if *until_ms > now_ms)
+        let state = self.lease.as_ref().map(|lease| &lease.state);
+        matches!(state, Some(LeaseState::Held { until_ms, .. }) if *until_ms > now_ms)
     }
 
     /// Returns whether the backend accepted it.
     pub fn is_done(&self) -> bool {
-        matches!(self.lease, Some(Lease { hold: Hold::Done { .. }, .. }))
+        matches!(self.lease, Some(Lease { state: LeaseState::Done { .. }, .. }))
     }
 
     /// Claims the webhook. A repeated call of the owner gets the same result and renews the lease.
-    pub fn claim(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> Claimed {
+    pub fn claim(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> ClaimOutcome {
         let mut lease = self.lease_or_new(now_ms);
-        if let Hold::Done { answer, .. } = lease.hold {
-            return Claimed::Duplicate(answer);
+        if let LeaseState::Done { answer, .. } = lease.state {
+            return ClaimOutcome::Duplicate(answer);
         }
-        if matches!(self.ending(claim_id), Some(Ending::Freed | Ending::Tombstone)) {
-            return Claimed::Released;
+        if matches!(self.ending(claim_id), Some(ClaimEnd::Freed | ClaimEnd::Tombstone)) {
+            return ClaimOutcome::Released;
         }
-        match &lease.hold {
-            Hold::Held { claim_id: owner, .. } if owner == claim_id => {}
-            Hold::Held { until_ms, .. } if *until_ms > now_ms => return Claimed::InFlight,
-            Hold::Held { claim_id: owner, .. } => {
-                lease.attempt = lease.attempt.saturating_add(1);
-                self.end(owner.clone(), Ending::Superseded);
+        match &lease.state {
+            LeaseState::Held { claim_id: owner, .. } if owner == claim_id => {}
+            LeaseState::Held { until_ms, .. } if *until_ms > now_ms => {
+                return ClaimOutcome::InFlight;
             }
-            Hold::Free | Hold::Done { .. } => lease.attempt = lease.attempt.saturating_add(1),
+            LeaseState::Held { claim_id: owner, .. } => {
+                lease.attempt = lease.attempt.saturating_add(1);
+                self.end(owner.clone(), ClaimEnd::Superseded);
+            }
+            LeaseState::Free | LeaseState::Done { .. } => {
+                lease.attempt = lease.attempt.saturating_add(1)
+            }
         }
         let until_ms = now_ms.saturating_add(periods.lease_ms);
-        lease.hold = Hold::Held { claim_id: claim_id.to_owned(), until_ms };
+        lease.state = LeaseState::Held { claim_id: claim_id.to_owned(), until_ms };
         lease.forget_at_ms = until_ms.saturating_add(periods.result_ms);
         let claimed =
-            Claimed::Proceed { attempt: lease.attempt, first_seen_ms: lease.first_seen_ms };
+            ClaimOutcome::Proceed { attempt: lease.attempt, first_seen_ms: lease.first_seen_ms };
         self.lease = Some(lease);
         claimed
     }
@@ -195,8 +201,8 @@ impl Record {
         periods: Periods,
     ) -> SettlementResult {
         let mut lease = self.lease_or_new(now_ms);
-        if !matches!(lease.hold, Hold::Done { .. }) {
-            lease.hold = Hold::Done { claim_id: claim_id.to_owned(), answer };
+        if !matches!(lease.state, LeaseState::Done { .. }) {
+            lease.state = LeaseState::Done { claim_id: claim_id.to_owned(), answer };
             lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
             self.lease = Some(lease);
             // The endings of the other claims follow from this state.
@@ -209,22 +215,22 @@ impl Record {
     /// unchanged.
     pub fn release(&mut self, claim_id: &str, now_ms: i64, periods: Periods) -> SettlementResult {
         let mut lease = self.lease_or_new(now_ms);
-        match &lease.hold {
-            Hold::Held { claim_id: owner, .. } if owner == claim_id => {
-                lease.hold = Hold::Free;
+        match &lease.state {
+            LeaseState::Held { claim_id: owner, .. } if owner == claim_id => {
+                lease.state = LeaseState::Free;
                 lease.forget_at_ms = now_ms.saturating_add(periods.result_ms);
                 self.lease = Some(lease);
-                self.end(claim_id.to_owned(), Ending::Freed);
+                self.end(claim_id.to_owned(), ClaimEnd::Freed);
                 SettlementResult::Settled
             }
             // A release cannot undo a commit.
-            Hold::Done { .. } => SettlementResult::Superseded,
-            Hold::Held { .. } | Hold::Free => match self.ending(claim_id) {
-                Some(Ending::Freed) => SettlementResult::Settled,
-                Some(Ending::Tombstone) => SettlementResult::Tombstoned,
-                Some(Ending::Superseded) => SettlementResult::Superseded,
+            LeaseState::Done { .. } => SettlementResult::Superseded,
+            LeaseState::Held { .. } | LeaseState::Free => match self.ending(claim_id) {
+                Some(ClaimEnd::Freed) => SettlementResult::Settled,
+                Some(ClaimEnd::Tombstone) => SettlementResult::Tombstoned,
+                Some(ClaimEnd::Superseded) => SettlementResult::Superseded,
                 None => {
-                    self.end(claim_id.to_owned(), Ending::Tombstone);
+                    self.end(claim_id.to_owned(), ClaimEnd::Tombstone);
                     SettlementResult::Tombstoned
                 }
             },
@@ -233,17 +239,18 @@ impl Record {
 
     /// Returns the lease, or a new one if it is absent or expired.
     fn lease_or_new(&self, now_ms: i64) -> Lease {
-        let new = Lease { attempt: 0, first_seen_ms: now_ms, hold: Hold::Free, forget_at_ms: 0 };
+        let new =
+            Lease { attempt: 0, first_seen_ms: now_ms, state: LeaseState::Free, forget_at_ms: 0 };
         self.lease.clone().filter(|lease| lease.forget_at_ms > now_ms).unwrap_or(new)
     }
 
-    fn ending(&self, claim_id: &str) -> Option<Ending> {
+    fn ending(&self, claim_id: &str) -> Option<ClaimEnd> {
         self.endings.iter().find(|(ended, _)| ended == claim_id).map(|(_, ending)| *ending)
     }
 
-    fn end(&mut self, claim_id: String, ending: Ending) {
+    fn end(&mut self, claim_id: String, ending: ClaimEnd) {
         self.endings.retain(|(ended, _)| *ended != claim_id);
-        if self.endings.len() >= MOST_ENDINGS {
+        if self.endings.len() >= MAX_ENDS {
             self.endings.remove(0);
         }
         self.endings.push((claim_id, ending));
@@ -256,12 +263,12 @@ mod tests {
 
     const PERIODS: Periods = Periods { lease_ms: 30, result_ms: 1000 };
 
-    fn proceed(attempt: u32) -> Claimed {
-        Claimed::Proceed { attempt, first_seen_ms: 0 }
+    fn proceed(attempt: u32) -> ClaimOutcome {
+        ClaimOutcome::Proceed { attempt, first_seen_ms: 0 }
     }
 
-    fn held_by(claim_id: &str) -> Record {
-        let mut record = Record::default();
+    fn held_by(claim_id: &str) -> LeaseRecord {
+        let mut record = LeaseRecord::default();
         assert_eq!(record.claim(claim_id, 0, PERIODS), proceed(1));
         record
     }
@@ -270,7 +277,7 @@ mod tests {
     fn one_claim_proceeds_and_hears_the_same_again() {
         let mut record = held_by("c1");
         assert_eq!(record.claim("c1", 1, PERIODS), proceed(1));
-        assert_eq!(record.claim("c2", 1, PERIODS), Claimed::InFlight);
+        assert_eq!(record.claim("c2", 1, PERIODS), ClaimOutcome::InFlight);
     }
 
     #[test]
@@ -282,7 +289,7 @@ mod tests {
         }
         for claim_id in ["c1", "c2"] {
             let claimed = record.claim(claim_id, 2, PERIODS);
-            assert_eq!(claimed, Claimed::Duplicate(Some("first".into())));
+            assert_eq!(claimed, ClaimOutcome::Duplicate(Some("first".into())));
         }
     }
 
@@ -292,7 +299,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(record.release("c1", 1, PERIODS), SettlementResult::Settled);
         }
-        assert_eq!(record.claim("c1", 2, PERIODS), Claimed::Released);
+        assert_eq!(record.claim("c1", 2, PERIODS), ClaimOutcome::Released);
         assert_eq!(record.claim("c2", 2, PERIODS), proceed(2));
     }
 
@@ -302,17 +309,17 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(record.release("c2", 1, PERIODS), SettlementResult::Tombstoned);
         }
-        assert_eq!(record.claim("c2", 2, PERIODS), Claimed::Released);
-        assert_eq!(record.claim("c3", 2, PERIODS), Claimed::InFlight);
+        assert_eq!(record.claim("c2", 2, PERIODS), ClaimOutcome::Released);
+        assert_eq!(record.claim("c3", 2, PERIODS), ClaimOutcome::InFlight);
     }
 
     #[test]
     fn an_expired_lease_goes_to_the_next_claim_and_the_first_one_cannot_take_it_away() {
         let mut record = held_by("c1");
-        assert_eq!(record.claim("c2", 29, PERIODS), Claimed::InFlight);
+        assert_eq!(record.claim("c2", 29, PERIODS), ClaimOutcome::InFlight);
         assert_eq!(record.claim("c2", 30, PERIODS), proceed(2));
         assert_eq!(record.release("c1", 31, PERIODS), SettlementResult::Superseded);
-        assert_eq!(record.claim("c3", 32, PERIODS), Claimed::InFlight);
+        assert_eq!(record.claim("c3", 32, PERIODS), ClaimOutcome::InFlight);
         assert_eq!(record.release("c2", 33, PERIODS), SettlementResult::Settled);
     }
 
@@ -320,7 +327,7 @@ mod tests {
     fn an_expired_lease_nobody_took_is_still_its_owners() {
         let mut record = held_by("c1");
         assert_eq!(record.claim("c1", 100, PERIODS), proceed(1));
-        assert_eq!(record.claim("c2", 101, PERIODS), Claimed::InFlight);
+        assert_eq!(record.claim("c2", 101, PERIODS), ClaimOutcome::InFlight);
     }
 
     #[test]
@@ -329,7 +336,7 @@ mod tests {
         assert_eq!(record.claim("c2", 30, PERIODS), proceed(2));
         assert_eq!(record.commit("c1", None, 31, PERIODS), SettlementResult::Settled);
         assert_eq!(record.release("c2", 32, PERIODS), SettlementResult::Superseded);
-        assert_eq!(record.claim("c3", 33, PERIODS), Claimed::Duplicate(None));
+        assert_eq!(record.claim("c3", 33, PERIODS), ClaimOutcome::Duplicate(None));
     }
 
     #[test]
@@ -337,11 +344,11 @@ mod tests {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
         record.commit("c2", Some("another answer".into()), 1, PERIODS);
-        let whose = Hold::Done { claim_id: "c1".into(), answer: None };
-        assert_eq!(record.lease().map(|lease| &lease.hold), Some(&whose), "the first counts");
+        let whose = LeaseState::Done { claim_id: "c1".into(), answer: None };
+        assert_eq!(record.lease().map(|lease| &lease.state), Some(&whose), "the first counts");
         assert_eq!(record.release("c1", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.release("c2", 2, PERIODS), SettlementResult::Superseded);
-        assert_eq!(record.claim("c3", 3, PERIODS), Claimed::Duplicate(None));
+        assert_eq!(record.claim("c3", 3, PERIODS), ClaimOutcome::Duplicate(None));
     }
 
     #[test]
@@ -349,8 +356,8 @@ mod tests {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
         let mut later = record.clone();
-        assert_eq!(record.claim("c2", 1000, PERIODS), Claimed::Duplicate(None));
-        let anew = Claimed::Proceed { attempt: 1, first_seen_ms: 1001 };
+        assert_eq!(record.claim("c2", 1000, PERIODS), ClaimOutcome::Duplicate(None));
+        let anew = ClaimOutcome::Proceed { attempt: 1, first_seen_ms: 1001 };
         assert_eq!(later.claim("c2", 1001, PERIODS), anew);
     }
 
@@ -359,39 +366,39 @@ mod tests {
         let held = |claim_id: &str, attempt| Lease {
             attempt,
             first_seen_ms: 0,
-            hold: Hold::Held { claim_id: claim_id.into(), until_ms: 30 },
+            state: LeaseState::Held { claim_id: claim_id.into(), until_ms: 30 },
             forget_at_ms: 1030,
         };
         // Lost record: the holder still holds it.
-        let mut lost = Record::default();
-        assert!(lost.learn(held("c1", 1)));
-        assert_eq!(lost.clone().claim("c2", 1, PERIODS), Claimed::InFlight);
+        let mut lost = LeaseRecord::default();
+        assert!(lost.merge(held("c1", 1)));
+        assert_eq!(lost.clone().claim("c2", 1, PERIODS), ClaimOutcome::InFlight);
         assert_eq!(lost.claim("c1", 1, PERIODS), proceed(1));
         // Record behind: another claim succeeded while this record was unavailable.
         let mut behind = held_by("c1");
         behind.release("c1", 1, PERIODS);
-        assert!(behind.learn(held("c2", 2)));
-        assert_eq!(behind.claim("c3", 2, PERIODS), Claimed::InFlight);
+        assert!(behind.merge(held("c2", 2)));
+        assert_eq!(behind.claim("c3", 2, PERIODS), ClaimOutcome::InFlight);
         let mut parted = held_by("c1");
-        assert!(parted.learn(held("c2", 1)));
+        assert!(parted.merge(held("c2", 1)));
         // Record ahead: the last release is not in the ledger yet.
         let mut ahead = held_by("c1");
         ahead.release("c1", 1, PERIODS);
-        assert!(!ahead.learn(held("c1", 1)));
+        assert!(!ahead.merge(held("c1", 1)));
         assert_eq!(ahead.claim("c2", 2, PERIODS), proceed(2));
     }
 
     #[test]
     fn endings_are_bounded_and_the_latest_stay() {
-        let mut record = Record::default();
+        let mut record = LeaseRecord::default();
         for claim in 0..100 {
             record.release(&format!("c{claim}"), 0, PERIODS);
         }
-        assert_eq!(record.endings().len(), MOST_ENDINGS);
-        assert_eq!(record.claim("c99", 1, PERIODS), Claimed::Released);
+        assert_eq!(record.endings().len(), MAX_ENDS);
+        assert_eq!(record.claim("c99", 1, PERIODS), ClaimOutcome::Released);
         assert_eq!(
             record.claim("c0", 1, PERIODS),
-            Claimed::Proceed { attempt: 1, first_seen_ms: 1 }
+            ClaimOutcome::Proceed { attempt: 1, first_seen_ms: 1 }
         );
     }
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     address::Address,
     phone,
-    status::{Said, Status, standing},
+    status::{CallbackStatus, Status, current_status},
 };
 
 /// One recorded webhook, with its settlement.
@@ -36,7 +36,7 @@ pub struct RecordedWebhook {
     /// Our number or sender.
     pub ours: Option<String>,
     /// Time of arrival, in milliseconds since 1970.
-    pub heard_ms: i64,
+    pub received_ms: i64,
     /// Number of attempts to deliver it to the backend.
     pub attempts: i64,
     /// `accepted` or `refused` by the backend; `None` while a claim is open, or when no settlement arrived.
@@ -92,19 +92,20 @@ pub fn may_be_of_inbound(word: &str, error_code: Option<&str>) -> bool {
 
 /// Number in a query; on any channel when it names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Number {
+pub struct NumberQuery {
     /// `sms`, `whatsapp`, ..
     pub channel: Option<String>,
     /// E.164, a short code or the channel's own id.
     pub number: String,
     /// Other ids of the same contact, in every spelling; empty until they are loaded from the database.
-    pub also: Vec<String>,
+    pub other_ids: Vec<String>,
 }
 
-impl Number {
+impl NumberQuery {
     /// Returns whether an address is this number, in any spelling, or another id of the same contact.
     pub fn is(&self, number: &str) -> bool {
-        phone::is_same(number, &self.number) || self.also.iter().any(|also| also == number)
+        phone::is_same(number, &self.number)
+            || self.other_ids.iter().any(|other_ids| other_ids == number)
     }
 
     /// Returns whether something on this channel may be about it.
@@ -113,15 +114,15 @@ impl Number {
     }
 
     /// Parses `+15551234567` or `whatsapp:+15551234567`. Returns `None` when it is no address.
-    pub fn parse(raw: &str) -> Option<Number> {
+    pub fn parse(raw: &str) -> Option<NumberQuery> {
         let Address { channel, number } = Address::parse(raw)?;
         let channel = raw.contains(':').then_some(channel);
-        Some(Number { channel, number, also: Vec::new() })
+        Some(NumberQuery { channel, number, other_ids: Vec::new() })
     }
 
-    /// Parses the number of a query: [`Number::ASKED`], and only text that may be an address. An unescaped `+` in a URL
+    /// Parses the number of a query: [`NumberQuery::QUERY_PATTERN`], and only text that may be an address. An unescaped `+` in a URL
     /// arrives as a blank and is read as `+`.
-    pub fn asked(text: &str) -> Option<Number> {
+    pub fn parse_query(text: &str) -> Option<NumberQuery> {
         let (channel, number) = match text.split_once(':') {
             Some((channel, number)) => (Some(channel), number),
             None => (None, text),
@@ -139,17 +140,17 @@ impl Number {
         let plus = number.strip_prefix(' ').map(|rest| format!("+{rest}"));
         let number = plus.unwrap_or_else(|| number.to_owned());
         let spelled = channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number);
-        let Number { channel, number, also } = Number::parse(&spelled)?;
+        let NumberQuery { channel, number, other_ids } = NumberQuery::parse(&spelled)?;
         // Twilio writes `+1 (555) 123-4567` as +15551234567; text that is no phone number stays as it is.
         let as_twilio_writes = match number.starts_with('+') {
             true => phone::e164(&number, None).ok(),
             false => None,
         };
-        Some(Number { channel, number: as_twilio_writes.unwrap_or(number), also })
+        Some(NumberQuery { channel, number: as_twilio_writes.unwrap_or(number), other_ids })
     }
 
-    /// Regular expression of the text that [`Number::asked`] accepts.
-    pub const ASKED: &str = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$";
+    /// Regular expression of the text that [`NumberQuery::parse_query`] accepts.
+    pub const QUERY_PATTERN: &str = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$";
 }
 
 impl RecordedWebhook {
@@ -181,8 +182,8 @@ impl RecordedWebhook {
     }
 
     /// Returns whether sender and recipient match those that are given.
-    pub fn goes(&self, from: Option<&Number>, to: Option<&Number>) -> bool {
-        let is = |wanted: Option<&Number>, end: Option<&str>| {
+    pub fn has_ends(&self, from: Option<&NumberQuery>, to: Option<&NumberQuery>) -> bool {
+        let is = |wanted: Option<&NumberQuery>, end: Option<&str>| {
             wanted.is_none_or(|wanted| {
                 end.is_some_and(|end| wanted.is(end))
                     && (wanted.channel.is_none() || wanted.channel.as_deref() == self.channel())
@@ -192,8 +193,8 @@ impl RecordedWebhook {
     }
 
     /// Returns whether this number is the sender or the recipient.
-    pub fn concerns(&self, number: &Number) -> bool {
-        self.goes(Some(number), None) || self.goes(None, Some(number))
+    pub fn involves(&self, number: &NumberQuery) -> bool {
+        self.has_ends(Some(number), None) || self.has_ends(None, Some(number))
     }
 }
 
@@ -212,46 +213,50 @@ pub struct Message {
 
 impl Message {
     /// Assembles a message from its webhooks, in any order. Returns `None` when there are none.
-    pub fn of(mut heard: Vec<RecordedWebhook>) -> Option<Message> {
-        heard.sort_by(|a, b| (a.heard_ms, &a.key).cmp(&(b.heard_ms, &b.key)));
-        let said = |heard: &RecordedWebhook| (heard.status.clone(), heard.error_code.clone());
-        let said: Vec<_> = heard.iter().map(said).collect();
-        let said = said.iter().map(|(word, code)| Said { word, error_code: code.as_deref() });
-        let standing = standing(said)?;
+    pub fn of(mut webhook: Vec<RecordedWebhook>) -> Option<Message> {
+        webhook.sort_by(|a, b| (a.received_ms, &a.key).cmp(&(b.received_ms, &b.key)));
+        let statuses =
+            |webhook: &RecordedWebhook| (webhook.status.clone(), webhook.error_code.clone());
+        let statuses: Vec<_> = webhook.iter().map(statuses).collect();
+        let statuses = statuses
+            .iter()
+            .map(|(word, code)| CallbackStatus { word, error_code: code.as_deref() });
+        let standing = current_status(statuses)?;
         // A webhook with only a settlement has no addresses; they are taken from another webhook of the message.
-        let direction = match heard.iter().any(|heard| heard.direction == Direction::Inbound) {
+        let direction = match webhook.iter().any(|webhook| webhook.direction == Direction::Inbound)
+        {
             true => Direction::Inbound,
             false => Direction::Outbound,
         };
         let is_named =
-            |heard: &&RecordedWebhook| heard.direction == direction && heard.theirs.is_some();
-        let named = heard.iter().find(is_named);
+            |webhook: &&RecordedWebhook| webhook.direction == direction && webhook.theirs.is_some();
+        let named = webhook.iter().find(is_named);
         let (theirs, ours) = named.map(|n| (n.theirs.clone(), n.ours.clone())).unwrap_or_default();
-        let mut heard = heard.into_iter().map(|heard| {
+        let mut webhook = webhook.into_iter().map(|webhook| {
             // A status that was parsed before its message was known as inbound has the two ends exchanged.
-            let kept = heard.direction == direction;
+            let kept = webhook.direction == direction;
             RecordedWebhook {
                 direction,
-                theirs: heard.theirs.filter(|_| kept).or_else(|| theirs.clone()),
-                ours: heard.ours.filter(|_| kept).or_else(|| ours.clone()),
-                ..heard
+                theirs: webhook.theirs.filter(|_| kept).or_else(|| theirs.clone()),
+                ours: webhook.ours.filter(|_| kept).or_else(|| ours.clone()),
+                ..webhook
             }
         });
         Some(Message {
             status: standing.word.to_owned(),
             error_code: standing.error_code.map(str::to_owned),
-            first: heard.next()?,
-            later: heard.collect(),
+            first: webhook.next()?,
+            later: webhook.collect(),
         })
     }
 
     /// Returns all of its webhooks, in the order of arrival.
-    pub fn story(&self) -> impl Iterator<Item = &RecordedWebhook> {
+    pub fn timeline(&self) -> impl Iterator<Item = &RecordedWebhook> {
         std::iter::once(&self.first).chain(&self.later)
     }
 
     /// Returns the time of its last webhook, in milliseconds since 1970.
-    pub fn last_heard_ms(&self) -> i64 {
-        self.later.last().unwrap_or(&self.first).heard_ms
+    pub fn last_received_ms(&self) -> i64 {
+        self.later.last().unwrap_or(&self.first).received_ms
     }
 }

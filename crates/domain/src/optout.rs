@@ -41,7 +41,7 @@ pub struct Keywords {
 /// Keywords of one language.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Locale {
+pub struct KeywordLocale {
     /// Two letters (ISO 639-1).
     pub tag: String,
     /// English name of the language.
@@ -59,10 +59,10 @@ pub struct Locale {
 }
 
 /// Languages that are known, in the order of their tags.
-pub static LOCALES: LazyLock<Vec<Locale>> = LazyLock::new(|| {
+pub static LOCALES: LazyLock<Vec<KeywordLocale>> = LazyLock::new(|| {
     #[derive(Deserialize)]
     struct File {
-        locale: Vec<Locale>,
+        locale: Vec<KeywordLocale>,
     }
     let file = toml::from_str::<File>(include_str!("../keywords.toml"));
     file.map(|file| file.locale).unwrap_or_default()
@@ -115,7 +115,7 @@ const LATE_MS: i64 = 60 * 60 * 1000;
 
 /// Returns whether a START ends a suppression recorded at `suppressed_at_ms`. A late START may be older than that STOP;
 /// where the order is unknown, STOP wins.
-pub fn lifts(arrival: Arrival, suppressed_at_ms: i64, now_ms: i64) -> bool {
+pub fn is_ended_by_start(arrival: Arrival, suppressed_at_ms: i64, now_ms: i64) -> bool {
     arrival == Arrival::OnTime || now_ms.saturating_sub(suppressed_at_ms) > LATE_MS
 }
 
@@ -257,7 +257,8 @@ pub fn reference(usual: &Keywords) -> String {
             writeln!(text, "| {language} | {stop} | {button} | {start} | {help} | {left_out} |");
     };
     row("English (always)", [&usual.stop, &usual.button_stop, &usual.start, &usual.help], "");
-    for Locale { tag, language, stop, start, help, button_stop, ambiguous } in LOCALES.iter() {
+    for KeywordLocale { tag, language, stop, start, help, button_stop, ambiguous } in LOCALES.iter()
+    {
         let left_out: Vec<String> =
             ambiguous.iter().map(|(word, meaning)| format!("{word}: {meaning}")).collect();
         row(
@@ -491,10 +492,10 @@ mod tests {
 
     #[test]
     fn a_late_start_does_not_undo_a_stop_it_may_have_come_before() {
-        assert!(lifts(Arrival::OnTime, 1000, 1001));
-        assert!(!lifts(Arrival::Late, 1000, 1001));
-        assert!(!lifts(Arrival::Late, 1000, 1000 + LATE_MS));
-        assert!(lifts(Arrival::Late, 1000, 1001 + LATE_MS));
+        assert!(is_ended_by_start(Arrival::OnTime, 1000, 1001));
+        assert!(!is_ended_by_start(Arrival::Late, 1000, 1001));
+        assert!(!is_ended_by_start(Arrival::Late, 1000, 1000 + LATE_MS));
+        assert!(is_ended_by_start(Arrival::Late, 1000, 1001 + LATE_MS));
     }
 
     proptest! {

@@ -265,12 +265,12 @@ impl Policy {
     }
 
     /// Returns whether a START on `on_channel` may end a suppression of this source that began on the channel
-    /// `heard_on`, if it began on one.
+    /// `origin_channel`, if it began on one.
     pub fn start_may_end(
         &self,
         source: Source,
         error_code: &str,
-        heard_on: Option<&str>,
+        origin_channel: Option<&str>,
         on_channel: &str,
     ) -> bool {
         let word = if error_code.is_empty() { source.as_str() } else { error_code };
@@ -279,7 +279,9 @@ impl Policy {
             Resubscribe::Keyword => named(&self.start_ends),
             Resubscribe::SameChannel => {
                 named(&self.start_ends)
-                    && heard_on.is_some_and(|heard_on| self.shares_opt_outs(heard_on, on_channel))
+                    && origin_channel.is_some_and(|origin_channel| {
+                        self.shares_opt_outs(origin_channel, on_channel)
+                    })
             }
             Resubscribe::Never => false,
         }
@@ -449,8 +451,8 @@ mod tests {
 
     #[test]
     fn what_a_start_may_end() {
-        let may = |policy: &Policy, source, code, heard_on| {
-            policy.start_may_end(source, code, heard_on, "sms")
+        let may = |policy: &Policy, source, code, origin_channel| {
+            policy.start_may_end(source, code, origin_channel, "sms")
         };
         let policy = shipped();
         assert!(may(&policy, Source::Keyword, "", Some("whatsapp")));

@@ -20,7 +20,7 @@ const HASHED: &str = "[redacted:";
 /// Means of redaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Means {
+pub enum RedactionMethod {
     /// `[redacted]` replaces the value.
     Remove,
     /// Every character becomes `*`, except the channel and the last two characters of an address. The length stays
@@ -30,13 +30,13 @@ pub enum Means {
     Hash,
 }
 
-impl Means {
+impl RedactionMethod {
     /// Returns the word used in the settings.
     pub fn as_str(self) -> &'static str {
         match self {
-            Means::Remove => "remove",
-            Means::Mask => "mask",
-            Means::Hash => "hash",
+            RedactionMethod::Remove => "remove",
+            RedactionMethod::Mask => "mask",
+            RedactionMethod::Hash => "hash",
         }
     }
 }
@@ -68,7 +68,7 @@ impl fmt::Debug for HashKey {
 
 /// Form after a redaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Redacted {
+pub struct RedactedForm {
     /// The redacted form.
     pub form: String,
     /// Parts that were changed.
@@ -77,27 +77,27 @@ pub struct Redacted {
 
 /// Parts to redact together, each with its means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct RedactionPlan {
     /// Means by part, in the order of [`Part::ALL`].
-    means: [Option<Means>; 6],
+    means: [Option<RedactionMethod>; 6],
     codes: bool,
 }
 
-impl Plan {
+impl RedactionPlan {
     /// Creates a plan without parts. `codes`: whether it removes codes from bodies that it does not redact.
-    pub fn of_codes(codes: bool) -> Plan {
-        Plan { codes, ..Plan::default() }
+    pub fn of_codes(codes: bool) -> RedactionPlan {
+        RedactionPlan { codes, ..RedactionPlan::default() }
     }
 
     /// Adds a part.
-    pub fn add(&mut self, part: Part, means: Means) {
+    pub fn add(&mut self, part: Part, means: RedactionMethod) {
         if let Some(place) = self.means.get_mut(part as usize) {
             *place = Some(means);
         }
     }
 
     /// Returns the means for a part, if the plan redacts it.
-    pub fn means(&self, part: Part) -> Option<Means> {
+    pub fn means(&self, part: Part) -> Option<RedactionMethod> {
         self.means.get(part as usize).copied().flatten()
     }
 
@@ -113,11 +113,12 @@ impl Plan {
 
     /// Returns the redacted form, with the same names in the same order, or `None` when nothing changes. Without a key,
     /// `hash` removes the value instead.
-    pub fn redact(&self, form: &str, key: Option<&HashKey>) -> Option<Redacted> {
+    pub fn redact(&self, form: &str, key: Option<&HashKey>) -> Option<RedactedForm> {
         if self.is_idle() {
             return None;
         }
-        let mut redacted = Redacted { form: String::with_capacity(form.len()), parts: Parts(0) };
+        let mut redacted =
+            RedactedForm { form: String::with_capacity(form.len()), parts: Parts(0) };
         for (place, pair) in form.split('&').enumerate() {
             if place > 0 {
                 redacted.form.push('&');
@@ -153,24 +154,24 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for RedactionPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<&str> = self.parts().map(Part::as_str).collect();
         f.write_str(&words.join(" "))
     }
 }
 
-impl Means {
+impl RedactionMethod {
     /// Returns the replacement of a value. A value that was redacted before keeps its replacement.
     fn redact(self, part: Part, value: &str, key: Option<&HashKey>) -> String {
         let is_hashed = value.starts_with(HASHED) && value.ends_with(']');
         match (self, key) {
             _ if value.is_empty() || value == MARKER => value.to_owned(),
-            (Means::Hash, Some(_)) if is_hashed => value.to_owned(),
-            (Means::Hash, Some(key)) => key.hash(value),
-            (Means::Mask, _) if part == Part::Addresses => masked_address(value),
-            (Means::Mask, _) => "*".repeat(value.chars().count()),
-            (Means::Remove | Means::Hash, _) => MARKER.to_owned(),
+            (RedactionMethod::Hash, Some(_)) if is_hashed => value.to_owned(),
+            (RedactionMethod::Hash, Some(key)) => key.hash(value),
+            (RedactionMethod::Mask, _) if part == Part::Addresses => masked_address(value),
+            (RedactionMethod::Mask, _) => "*".repeat(value.chars().count()),
+            (RedactionMethod::Remove | RedactionMethod::Hash, _) => MARKER.to_owned(),
         }
     }
 }
@@ -241,8 +242,8 @@ mod tests {
     use super::*;
     use crate::part;
 
-    fn plan(parts: &[Part], means: Means) -> Plan {
-        let mut plan = Plan::default();
+    fn plan(parts: &[Part], means: RedactionMethod) -> RedactionPlan {
+        let mut plan = RedactionPlan::default();
         parts.iter().for_each(|part| plan.add(*part, means));
         plan
     }
@@ -260,31 +261,38 @@ mod tests {
     fn each_part_goes_by_itself_and_the_rest_stays_as_it_is_spelled() {
         let redacted = |parts, means| plan(parts, means).redact(FORM, None).unwrap().form;
         assert_eq!(
-            redacted(&[Part::Body], Means::Remove),
+            redacted(&[Part::Body], RedactionMethod::Remove),
             FORM.replace("Hi+Ava%21", "%5Bredacted%5D")
         );
-        assert_eq!(redacted(&[Part::Body], Means::Mask), FORM.replace("Hi+Ava%21", "*******"));
         assert_eq!(
-            redacted(&[Part::Media], Means::Remove),
+            redacted(&[Part::Body], RedactionMethod::Mask),
+            FORM.replace("Hi+Ava%21", "*******")
+        );
+        assert_eq!(
+            redacted(&[Part::Media], RedactionMethod::Remove),
             FORM.replace("https%3A%2F%2Fm", "%5Bredacted%5D").replace("10=x", "10=%5Bredacted%5D")
         );
         assert_eq!(
-            redacted(&[Part::Other], Means::Remove),
+            redacted(&[Part::Other], RedactionMethod::Remove),
             FORM.replace("X=y", "X=%5Bredacted%5D")
         );
         assert_eq!(
-            redacted(&[Part::Addresses], Means::Mask),
+            redacted(&[Part::Addresses], RedactionMethod::Mask),
             FORM.replace("%3A%2B15551234567", "%3A**********67")
                 .replace("=15551234567", "=*********67")
         );
-        assert_eq!(plan(&[Part::Person], Means::Remove).redact(FORM, None), None, "it is empty");
-        assert_eq!(Plan::default().redact(FORM, None), None);
+        assert_eq!(
+            plan(&[Part::Person], RedactionMethod::Remove).redact(FORM, None),
+            None,
+            "it is empty"
+        );
+        assert_eq!(RedactionPlan::default().redact(FORM, None), None);
     }
 
     #[test]
     fn hashed_values_stay_equal_and_need_the_key() {
         let (key, other) = (HashKey::new("one").unwrap(), HashKey::new("two").unwrap());
-        let hash = plan(&[Part::Addresses], Means::Hash);
+        let hash = plan(&[Part::Addresses], RedactionMethod::Hash);
         let hashed = hash.redact("From=%2B1555&To=%2B1555&WaId=1555", Some(&key)).unwrap().form;
         let values: Vec<String> = pairs(&hashed).into_iter().map(|(_, value)| value).collect();
         assert_eq!(values[0], values[1]);
@@ -330,7 +338,7 @@ mod tests {
         for text in ["", "no digits", "see you at 10", "3 of 12", "call +15551234567", "12  34"] {
             assert_eq!(without_codes(text), None, "{text}");
         }
-        let codes = Plan::of_codes(true);
+        let codes = RedactionPlan::of_codes(true);
         assert_eq!(
             codes.redact("From=123456&Body=it+is+123456&Label=123456", None).unwrap().form,
             "From=123456&Body=it+is+%5Bredacted%5D&Label=123456",
@@ -351,7 +359,7 @@ mod tests {
         fn a_redacted_form_has_the_same_names_and_none_of_the_values(
             form in form(),
             parts in proptest::sample::subsequence(Part::ALL.to_vec(), 0..6),
-            means in proptest::sample::select(vec![Means::Remove, Means::Mask, Means::Hash]),
+            means in proptest::sample::select(vec![RedactionMethod::Remove, RedactionMethod::Mask, RedactionMethod::Hash]),
             keyed in any::<bool>(),
         ) {
             let raw = form_urlencoded::Serializer::new(String::new()).extend_pairs(&form).finish();
@@ -365,7 +373,7 @@ mod tests {
                 let part = Part::of(name);
                 let goes = part.is_some_and(|part| parts.contains(&part)) && !value.is_empty();
                 // A mask shows the channel and the end of an address; text before a `:` is its channel.
-                let shows = means == Means::Mask && part == Some(Part::Addresses);
+                let shows = means == RedactionMethod::Mask && part == Some(Part::Addresses);
                 match goes {
                     true if shows => prop_assert_ne!(value, value_after),
                     true => {
@@ -384,7 +392,7 @@ mod tests {
 
         #[test]
         fn no_text_and_no_form_makes_it_panic(text in any::<String>()) {
-            let mut all = plan(&Part::ALL, Means::Mask);
+            let mut all = plan(&Part::ALL, RedactionMethod::Mask);
             all.codes = true;
             let _ = all.redact(&text, None);
             if let Some(clean) = without_codes(&text) {

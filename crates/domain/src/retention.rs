@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     part::Part,
-    redaction::{Means, Plan},
+    redaction::{RedactionMethod, RedactionPlan},
 };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -22,17 +22,17 @@ const LEAST_ADDRESSES_MS: i64 = 2 * DAY_MS;
 /// `forever`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Keep(i64);
+pub struct RetentionPeriod(i64);
 
-impl Keep {
+impl RetentionPeriod {
     /// Redacted before it is written.
-    pub const NONE: Keep = Keep(0);
+    pub const NONE: RetentionPeriod = RetentionPeriod(0);
     /// Never redacted.
-    pub const FOREVER: Keep = Keep(i64::MAX);
+    pub const FOREVER: RetentionPeriod = RetentionPeriod(i64::MAX);
 
     /// Returns the latest arrival that is due at `now_ms`, in milliseconds since 1970, or `None` if it is kept forever.
     pub fn cutoff_ms(self, now_ms: i64) -> Option<i64> {
-        (self != Keep::FOREVER).then(|| now_ms.saturating_sub(self.0))
+        (self != RetentionPeriod::FOREVER).then(|| now_ms.saturating_sub(self.0))
     }
 
     fn is_less_than(self, ms: i64) -> bool {
@@ -40,49 +40,49 @@ impl Keep {
     }
 }
 
-impl FromStr for Keep {
+impl FromStr for RetentionPeriod {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Keep, String> {
-        let told =
+    fn from_str(text: &str) -> Result<RetentionPeriod, String> {
+        let problem =
             || "must be none, forever, or a number of hours or days, as in 12h or 30d".to_owned();
         match text {
-            "none" => return Ok(Keep::NONE),
-            "forever" => return Ok(Keep::FOREVER),
+            "none" => return Ok(RetentionPeriod::NONE),
+            "forever" => return Ok(RetentionPeriod::FOREVER),
             _ => {}
         }
         let units = [('h', HOUR_MS), ('d', DAY_MS)];
         let units = units.iter().find_map(|(sign, ms)| Some((text.strip_suffix(*sign)?, ms)));
-        let (count, unit) = units.ok_or_else(told)?;
-        let count: u32 = count.parse().map_err(|_| told())?;
+        let (count, unit) = units.ok_or_else(problem)?;
+        let count: u32 = count.parse().map_err(|_| problem())?;
         match count {
             0 => Err("must be at least 1h; none is what keeps nothing".to_owned()),
-            count => Ok(Keep(i64::from(count).saturating_mul(*unit))),
+            count => Ok(RetentionPeriod(i64::from(count).saturating_mul(*unit))),
         }
     }
 }
 
-impl TryFrom<String> for Keep {
+impl TryFrom<String> for RetentionPeriod {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Keep, String> {
+    fn try_from(text: String) -> Result<RetentionPeriod, String> {
         text.parse()
     }
 }
 
-impl From<Keep> for String {
-    fn from(keep: Keep) -> String {
+impl From<RetentionPeriod> for String {
+    fn from(keep: RetentionPeriod) -> String {
         keep.to_string()
     }
 }
 
-impl fmt::Display for Keep {
+impl fmt::Display for RetentionPeriod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Keep::NONE => f.write_str("none"),
-            Keep::FOREVER => f.write_str("forever"),
-            Keep(ms) if ms % DAY_MS == 0 => write!(f, "{}d", ms / DAY_MS),
-            Keep(ms) => write!(f, "{}h", ms / HOUR_MS),
+            RetentionPeriod::NONE => f.write_str("none"),
+            RetentionPeriod::FOREVER => f.write_str("forever"),
+            RetentionPeriod(ms) if ms % DAY_MS == 0 => write!(f, "{}d", ms / DAY_MS),
+            RetentionPeriod(ms) => write!(f, "{}h", ms / HOUR_MS),
         }
     }
 }
@@ -90,11 +90,11 @@ impl fmt::Display for Keep {
 /// Retention period and means of redaction of one part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rule {
+pub struct RetentionRule {
     /// Retention period.
-    pub keep: Keep,
+    pub keep: RetentionPeriod,
     /// Means of redaction after the period.
-    pub redact: Means,
+    pub redact: RedactionMethod,
 }
 
 /// Rules of one tenant, or of all tenants without an overlay. `defaults.toml` describes each.
@@ -102,21 +102,21 @@ pub struct Rule {
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// Text of the message.
-    pub body: Rule,
+    pub body: RetentionRule,
     /// URLs of media.
-    pub media: Rule,
+    pub media: RetentionRule,
     /// Name and location of the contact, without their address.
-    pub person: Rule,
+    pub person: RetentionRule,
     /// Addresses of both ends.
-    pub addresses: Rule,
+    pub addresses: RetentionRule,
     /// Parameters of no other part that are not technical.
-    pub other: Rule,
+    pub other: RetentionRule,
     /// Answers of the backend.
-    pub answers: Keep,
+    pub answers: RetentionPeriod,
     /// Whole rows with everything that is left: account, times, status.
-    pub events: Keep,
+    pub events: RetentionPeriod,
     /// Audit log of administrative changes.
-    pub audit: Keep,
+    pub audit: RetentionPeriod,
     /// True if codes of 4 to 8 digits are removed from bodies before they are written.
     pub redact_codes: bool,
 }
@@ -128,50 +128,50 @@ pub struct Retention {
 pub struct RetentionOverlay {
     /// Text of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<RuleOverlay>,
+    pub body: Option<RetentionRuleOverlay>,
     /// URLs of media.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub media: Option<RuleOverlay>,
+    pub media: Option<RetentionRuleOverlay>,
     /// Name and location of the contact, without their address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub person: Option<RuleOverlay>,
+    pub person: Option<RetentionRuleOverlay>,
     /// Addresses of both ends; at least two days.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub addresses: Option<RuleOverlay>,
+    pub addresses: Option<RetentionRuleOverlay>,
     /// Parameters of no other part that are not technical.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub other: Option<RuleOverlay>,
+    pub other: Option<RetentionRuleOverlay>,
     /// Answers of the backend: `none`, `12h`, `30d` or `forever`.
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub answers: Option<Keep>,
+    pub answers: Option<RetentionPeriod>,
     /// Whole rows: `12h`, `30d` or `forever`, but at least as long as duplicates are recognized.
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub events: Option<Keep>,
+    pub events: Option<RetentionPeriod>,
     /// True if codes of 4 to 8 digits are removed from bodies before they are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redact_codes: Option<bool>,
 }
 
-/// Differences from a [`Rule`].
+/// Differences from a [`RetentionRule`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RuleOverlay {
+pub struct RetentionRuleOverlay {
     /// Retention period: `none`, `12h`, `30d` or `forever`.
     #[schema(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep: Option<Keep>,
+    pub keep: Option<RetentionPeriod>,
     /// Means of redaction after the period.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub redact: Option<Means>,
+    pub redact: Option<RedactionMethod>,
 }
 
 /// Parts that are due together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
+pub struct DueRedaction {
     /// The parts, each with its means of redaction.
-    pub plan: Plan,
+    pub plan: RedactionPlan,
     /// Latest arrival that is due, in milliseconds since 1970.
     pub until_ms: i64,
 }
@@ -179,9 +179,12 @@ pub struct Due {
 impl Retention {
     /// Returns these rules merged with a tenant's overlay.
     pub fn with(&self, overlay: &RetentionOverlay) -> Retention {
-        let rule = |own: Rule, over: Option<RuleOverlay>| {
+        let rule = |own: RetentionRule, over: Option<RetentionRuleOverlay>| {
             let over = over.unwrap_or_default();
-            Rule { keep: over.keep.unwrap_or(own.keep), redact: over.redact.unwrap_or(own.redact) }
+            RetentionRule {
+                keep: over.keep.unwrap_or(own.keep),
+                redact: over.redact.unwrap_or(own.redact),
+            }
         };
         Retention {
             body: rule(self.body, overlay.body),
@@ -206,12 +209,12 @@ impl Retention {
             );
         }
         if self.events.is_less_than(result_ms) {
-            let told =
+            let problem =
                 "events: must be at least leases.result_ttl_s: a forgotten webhook is a new one";
-            problems.push(told.into());
+            problems.push(problem.into());
         }
         for (part, rule) in self.rules() {
-            if rule.redact == Means::Hash && !hashes {
+            if rule.redact == RedactionMethod::Hash && !hashes {
                 problems.push(format!(
                     "{}.redact: hash needs redaction.hash_key: without one a number is found by trying",
                     part.as_str()
@@ -222,35 +225,37 @@ impl Retention {
     }
 
     /// Returns the redactions of a form before it is written.
-    pub fn at_once(&self) -> Plan {
-        let mut plan = Plan::of_codes(self.redact_codes);
-        for (part, rule) in self.rules().into_iter().filter(|(_, rule)| rule.keep == Keep::NONE) {
+    pub fn on_arrival(&self) -> RedactionPlan {
+        let mut plan = RedactionPlan::of_codes(self.redact_codes);
+        for (part, rule) in
+            self.rules().into_iter().filter(|(_, rule)| rule.keep == RetentionPeriod::NONE)
+        {
             plan.add(part, rule.redact);
         }
         plan
     }
 
     /// Returns the redactions that are due now; parts with the same period share one entry.
-    pub fn due(&self, now_ms: i64) -> Vec<Due> {
-        let answers = Rule { keep: self.answers, redact: Means::Remove };
-        let mut plans: BTreeMap<i64, Plan> = BTreeMap::new();
+    pub fn due(&self, now_ms: i64) -> Vec<DueRedaction> {
+        let answers = RetentionRule { keep: self.answers, redact: RedactionMethod::Remove };
+        let mut plans: BTreeMap<i64, RedactionPlan> = BTreeMap::new();
         for (part, rule) in self.rules().into_iter().chain([(Part::Answer, answers)]) {
             if let Some(until_ms) = rule.keep.cutoff_ms(now_ms) {
                 plans.entry(until_ms).or_default().add(part, rule.redact);
             }
         }
-        plans.into_iter().map(|(until_ms, plan)| Due { plan, until_ms }).collect()
+        plans.into_iter().map(|(until_ms, plan)| DueRedaction { plan, until_ms }).collect()
     }
 
     /// Returns the redaction of every part, with the means that these rules set.
-    pub fn everything(&self) -> Plan {
-        let mut plan = Plan::default();
+    pub fn of_all_parts(&self) -> RedactionPlan {
+        let mut plan = RedactionPlan::default();
         self.rules().into_iter().for_each(|(part, rule)| plan.add(part, rule.redact));
-        plan.add(Part::Answer, Means::Remove);
+        plan.add(Part::Answer, RedactionMethod::Remove);
         plan
     }
 
-    fn rules(&self) -> [(Part, Rule); 5] {
+    fn rules(&self) -> [(Part, RetentionRule); 5] {
         [
             (Part::Body, self.body),
             (Part::Media, self.media),
@@ -272,24 +277,24 @@ mod tests {
     #[test]
     fn times_are_texts_that_say_themselves_again() {
         for text in ["none", "forever", "12h", "36h", "30d", "400d"] {
-            assert_eq!(text.parse::<Keep>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<RetentionPeriod>().unwrap().to_string(), text);
         }
-        assert_eq!("48h".parse::<Keep>().unwrap().to_string(), "2d");
+        assert_eq!("48h".parse::<RetentionPeriod>().unwrap().to_string(), "2d");
         for wrong in ["", "d", "0d", "-1d", "30", "30 d", "3.5d", "30dd", "1w", "99999999999d"] {
-            assert!(wrong.parse::<Keep>().is_err(), "{wrong}");
+            assert!(wrong.parse::<RetentionPeriod>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn parts_that_are_kept_equally_long_are_due_together() {
-        let day = |days| Keep(days * DAY_MS);
-        let rule = |keep| Rule { keep, redact: Means::Remove };
+        let day = |days| RetentionPeriod(days * DAY_MS);
+        let rule = |keep| RetentionRule { keep, redact: RedactionMethod::Remove };
         let rules = Retention {
             body: rule(day(7)),
-            media: rule(Keep::NONE),
+            media: rule(RetentionPeriod::NONE),
             person: rule(day(7)),
-            addresses: Rule { keep: day(90), redact: Means::Mask },
-            other: rule(Keep::FOREVER),
+            addresses: RetentionRule { keep: day(90), redact: RedactionMethod::Mask },
+            other: rule(RetentionPeriod::FOREVER),
             answers: day(7),
             ..rules()
         };
@@ -301,7 +306,7 @@ mod tests {
             .collect();
         let expected = [(90, "addresses"), (7, "body person answer"), (0, "media")];
         assert_eq!(due, expected.map(|(days, parts)| (days, parts.to_owned())));
-        assert_eq!(rules.at_once().to_string(), "media");
+        assert_eq!(rules.on_arrival().to_string(), "media");
     }
 
     #[test]
@@ -310,9 +315,9 @@ mod tests {
             r#"{"body": {"keep": "7d"}, "other": {"redact": "hash"}, "events": "forever"}"#;
         let overlay: RetentionOverlay = serde_json::from_str(overlay).unwrap();
         let own = rules().with(&overlay);
-        assert_eq!(own.body, Rule { keep: Keep(7 * DAY_MS), ..rules().body });
-        assert_eq!(own.other, Rule { redact: Means::Hash, ..rules().other });
-        assert_eq!((own.events, own.media), (Keep::FOREVER, rules().media));
+        assert_eq!(own.body, RetentionRule { keep: RetentionPeriod(7 * DAY_MS), ..rules().body });
+        assert_eq!(own.other, RetentionRule { redact: RedactionMethod::Hash, ..rules().other });
+        assert_eq!((own.events, own.media), (RetentionPeriod::FOREVER, rules().media));
         assert_eq!(rules().with(&RetentionOverlay::default()), rules());
 
         let again = serde_json::to_string(&overlay).unwrap();

@@ -86,7 +86,7 @@ impl Status {
 
 /// Status in one callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Said<'a> {
+pub struct CallbackStatus<'a> {
     /// Twilio's word, possibly one that this version does not know.
     pub word: &'a str,
     /// Error code of a failure.
@@ -95,7 +95,7 @@ pub struct Said<'a> {
 
 /// Current status of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing<'a> {
+pub struct CurrentStatus<'a> {
     /// Word that is furthest along.
     pub word: &'a str,
     /// Error code reported with it, else the one of the furthest word that has a code.
@@ -106,9 +106,11 @@ pub struct Standing<'a> {
 ///
 /// An unknown word never replaces a known one, because it might be an earlier step. Without a known word, it is the
 /// status.
-pub fn standing<'a>(said: impl IntoIterator<Item = Said<'a>>) -> Option<Standing<'a>> {
+pub fn current_status<'a>(
+    said: impl IntoIterator<Item = CallbackStatus<'a>>,
+) -> Option<CurrentStatus<'a>> {
     // Beyond the status the order only has to be deterministic: words of equal rank are compared as text, then by code.
-    let rank = |said: Said<'a>| (Status::parse(said.word), said);
+    let rank = |said: CallbackStatus<'a>| (Status::parse(said.word), said);
     let (mut furthest, mut reason) = (None, None);
     for said in said {
         furthest = furthest.max(Some(rank(said)));
@@ -118,7 +120,7 @@ pub fn standing<'a>(said: impl IntoIterator<Item = Said<'a>>) -> Option<Standing
     }
     let (_, furthest) = furthest?;
     let error_code = reason.and_then(|(_, said)| said.error_code);
-    Some(Standing { word: furthest.word, error_code })
+    Some(CurrentStatus { word: furthest.word, error_code })
 }
 
 #[cfg(test)]
@@ -129,12 +131,12 @@ mod tests {
 
     use super::*;
 
-    fn said<'a>((word, error_code): (&'a str, &'a str)) -> Said<'a> {
-        Said { word, error_code: Some(error_code).filter(|code| !code.is_empty()) }
+    fn said<'a>((word, error_code): (&'a str, &'a str)) -> CallbackStatus<'a> {
+        CallbackStatus { word, error_code: Some(error_code).filter(|code| !code.is_empty()) }
     }
 
     fn after<'a>(history: &[(&'a str, &'a str)]) -> Option<(&'a str, &'a str)> {
-        let standing = standing(history.iter().copied().map(said))?;
+        let standing = current_status(history.iter().copied().map(said))?;
         Some((standing.word, standing.error_code.unwrap_or_default()))
     }
 
@@ -256,8 +258,8 @@ mod tests {
             })
         ) {
             let read = |history: &[(String, Option<String>)]| {
-                let said = history.iter().map(|(word, code)| Said { word, error_code: code.as_deref() });
-                standing(said).map(|s| (Status::parse(s.word), s.word.to_owned(), s.error_code.map(str::to_owned)))
+                let said = history.iter().map(|(word, code)| CallbackStatus { word, error_code: code.as_deref() });
+                current_status(said).map(|s| (Status::parse(s.word), s.word.to_owned(), s.error_code.map(str::to_owned)))
             };
             prop_assert_eq!(read(&history), read(&shuffled));
             for said in 1..shuffled.len() {

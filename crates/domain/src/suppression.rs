@@ -9,7 +9,7 @@ use twilio_edge_contract::Opt;
 
 use crate::{
     address::Address,
-    contact::{self, Keys},
+    contact::{self, ContactKeys},
     optout::{self, Arrival, Cause},
     phone::{self, Region},
     policy::Policy,
@@ -20,13 +20,13 @@ use crate::{
 pub const EVERY_CHANNEL: &str = "*";
 
 /// Returns whether a suppression on `suppressed` also covers `channel`: the only place that decides this.
-pub fn reaches(suppressed: &str, channel: &str, policy: &Policy) -> bool {
+pub fn covers(suppressed: &str, channel: &str, policy: &Policy) -> bool {
     suppressed == EVERY_CHANNEL || policy.shares_opt_outs(suppressed, channel)
 }
 
 /// Parses the contact to suppress: an address as [`Address::recordable`] reads it, or a number with [`EVERY_CHANNEL`]
 /// as its channel.
-pub fn person(
+pub fn parse_contact(
     text: &str,
     channel: Option<&str>,
     region: Option<Region>,
@@ -96,7 +96,7 @@ impl Source {
     }
 
     /// Returns whether the contact caused it. Only such a suppression overtakes earlier consents.
-    pub fn is_the_persons_own(self) -> bool {
+    pub fn is_by_contact(self) -> bool {
         matches!(self, Source::Keyword | Source::OptOutType | Source::Callback)
     }
 }
@@ -138,7 +138,7 @@ pub struct Suppression {
     /// Route on which that message arrived.
     pub route: Option<String>,
     /// Channel on which the opt-out arrived.
-    pub heard_on: Option<String>,
+    pub origin_channel: Option<String>,
     /// Our number or sender that received the opt-out, or that a callback was about.
     pub sender: Option<String>,
     /// Messaging Service that a callback was about.
@@ -178,16 +178,18 @@ pub struct OptEvent {
 impl OptEvent {
     /// Returns the opt-out or opt-in of a webhook, if it has one: a keyword of the contact, or a callback's error code.
     pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<OptEvent> {
-        let (opt, source, pair) = match (&webhook.inbound, &webhook.outbound) {
+        let (opt, source, participants) = match (&webhook.inbound, &webhook.outbound) {
             (Some(inbound), _) => {
                 let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
                 let source = match cause {
                     Cause::Keyword => Source::Keyword,
                     Cause::OptOutType => Source::OptOutType,
                 };
-                (opt, source, &inbound.pair)
+                (opt, source, &inbound.participants)
             }
-            (None, Some(pair)) if webhook.suppresses => (Opt::Stop, Source::Callback, pair),
+            (None, Some(participants)) if webhook.suppresses => {
+                (Opt::Stop, Source::Callback, participants)
+            }
             _ => return None,
         };
         let error_code = match source {
@@ -198,12 +200,12 @@ impl OptEvent {
             opt,
             source,
             arrival,
-            account_sid: pair.account_sid.clone(),
+            account_sid: participants.account_sid.clone(),
             message_sid: webhook.identity.message_sid.clone(),
-            address: pair.theirs.clone(),
+            address: participants.theirs.clone(),
             error_code,
             route: webhook.route.clone(),
-            sender: pair.ours.clone(),
+            sender: participants.ours.clone(),
             service_sid: webhook.parameter("MessagingServiceSid").filter(|sid| !sid.is_empty()),
         })
     }
@@ -221,7 +223,7 @@ impl OptEvent {
 #[derive(Debug, Default)]
 pub struct SuppressionSet {
     /// By account and number: other keys that certainly belong to the same contact.
-    ties: BTreeMap<(String, String), Vec<String>>,
+    links: BTreeMap<(String, String), Vec<String>>,
     reasons: BTreeMap<Reason, Suppression>,
     changed: Vec<Reason>,
 }
@@ -230,41 +232,41 @@ impl SuppressionSet {
     /// Creates a set from the stored suppressions of these contacts.
     pub fn new(known: impl IntoIterator<Item = Suppression>) -> SuppressionSet {
         let reasons = known.into_iter().map(|known| (known.reason(), known)).collect();
-        SuppressionSet { ties: BTreeMap::new(), reasons, changed: Vec::new() }
+        SuppressionSet { links: BTreeMap::new(), reasons, changed: Vec::new() }
     }
 
     /// Registers the other keys that a START of a contact also applies to.
-    pub fn tie(&mut self, account_sid: &str, keys: &Keys) {
+    pub fn add_links(&mut self, account_sid: &str, keys: &ContactKeys) {
         for number in &keys.own {
-            let sure = keys.sure().into_iter().map(str::to_owned).collect();
-            self.ties.insert((account_sid.to_owned(), number.clone()), sure);
+            let sure = keys.certain_keys().into_iter().map(str::to_owned).collect();
+            self.links.insert((account_sid.to_owned(), number.clone()), sure);
         }
     }
 
     /// Applies an event; call it in the order of arrival. Returns whether anything changed.
-    pub fn hear(&mut self, said: &OptEvent, policy: &Policy, now_ms: i64) -> bool {
-        if said.opt == Opt::Stop {
-            return self.begin(said.suppression(policy, now_ms));
+    pub fn apply(&mut self, event: &OptEvent, policy: &Policy, now_ms: i64) -> bool {
+        if event.opt == Opt::Stop {
+            return self.begin(event.suppression(policy, now_ms));
         }
-        let (number, channel) = (&said.address.number, &said.address.channel);
-        let tied = self.ties.get(&(said.account_sid.clone(), number.clone()));
-        let tied = tied.cloned().unwrap_or_default();
-        let is_theirs = |other: &String| phone::is_same(other, number) || tied.contains(other);
+        let (number, channel) = (&event.address.number, &event.address.channel);
+        let linked = self.links.get(&(event.account_sid.clone(), number.clone()));
+        let linked = linked.cloned().unwrap_or_default();
+        let is_theirs = |other: &String| phone::is_same(other, number) || linked.contains(other);
         let mut ended_any = false;
         for known in self.reasons.values_mut() {
             let ends = known.in_force
-                && known.account_sid == said.account_sid
+                && known.account_sid == event.account_sid
                 && is_theirs(&known.address.number)
                 && known.holds_for(&known.address.number, channel, policy)
-                && optout::lifts(said.arrival, known.since_ms, now_ms)
+                && optout::is_ended_by_start(event.arrival, known.since_ms, now_ms)
                 && policy.start_may_end(
                     known.source,
                     &known.error_code,
-                    known.heard_on.as_deref(),
+                    known.origin_channel.as_deref(),
                     channel,
                 );
             if ends {
-                known.end(Some(said.message_sid.clone()), None, now_ms);
+                known.end(Some(event.message_sid.clone()), None, now_ms);
                 self.changed.push(known.reason());
                 ended_any = true;
             }
@@ -323,7 +325,7 @@ impl OptEvent {
             changed_at_ms: now_ms,
             message_sid: Some(self.message_sid.clone()),
             route: Some(self.route.clone()),
-            heard_on: Some(self.address.channel.clone()),
+            origin_channel: Some(self.address.channel.clone()),
             sender: Some(self.sender.clone()).filter(|sender| !sender.is_empty()),
             service_sid: self.service_sid.clone(),
             changed_by: None,
@@ -334,7 +336,7 @@ impl OptEvent {
 impl Suppression {
     /// Returns whether it is about this number, on this channel or one that shares opt-outs with it.
     pub fn holds_for(&self, number: &str, channel: &str, policy: &Policy) -> bool {
-        self.address.number == number && reaches(&self.address.channel, channel, policy)
+        self.address.number == number && covers(&self.address.channel, channel, policy)
     }
 
     fn end(&mut self, message_sid: Option<String>, changed_by: Option<String>, now_ms: i64) {

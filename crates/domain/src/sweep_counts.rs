@@ -6,7 +6,7 @@ use super::part::{Part, Parts};
 
 /// Counts of one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct SweepCounts {
     /// Rows examined.
     pub found: usize,
     /// Redacted rows, by part.
@@ -19,7 +19,7 @@ pub struct Swept {
     pub more: bool,
 }
 
-impl Swept {
+impl SweepCounts {
     /// Counts a row whose given parts were redacted.
     pub fn count(&mut self, parts: Parts) {
         self.rows += 1;
@@ -27,13 +27,13 @@ impl Swept {
     }
 
     /// Adds the counts of a later step; `more` is the later step's.
-    pub fn and(mut self, later: Swept) -> Swept {
+    pub fn and(mut self, later: SweepCounts) -> SweepCounts {
         self.found += later.found;
         self.rows += later.rows;
         self.deleted += later.deleted;
         for (part, count) in later.redacted {
             *self.redacted.entry(part).or_default() += count;
         }
-        Swept { more: later.more, ..self }
+        SweepCounts { more: later.more, ..self }
     }
 }

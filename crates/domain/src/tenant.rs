@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::{
-    message::Number,
+    message::NumberQuery,
     policy::Policy,
     retention::{Retention, RetentionOverlay},
 };
@@ -52,7 +52,7 @@ pub struct Tenant {
 
 /// General rules, against which a profile is validated.
 #[derive(Debug, Clone)]
-pub struct Usual {
+pub struct GeneralRules {
     /// General policy.
     pub policy: Policy,
     /// General retention.
@@ -65,11 +65,11 @@ pub struct Usual {
 
 /// Reason why a profile is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum ProfileError {
     /// A field has the wrong syntax.
-    Form(String),
+    Syntax(String),
     /// The syntax is correct, but the value cannot be in effect.
-    Meaning(String),
+    Invalid(String),
 }
 
 impl Profile {
@@ -87,17 +87,17 @@ impl Profile {
     }
 
     /// Returns the rules in effect for the account.
-    pub fn rules(&self, usual: &Usual) -> Result<(Policy, Retention), Fault> {
+    pub fn rules(&self, general: &GeneralRules) -> Result<(Policy, Retention), ProfileError> {
         let meaning = |field: &str, problems: Vec<String>| {
-            Fault::Meaning(
+            ProfileError::Invalid(
                 problems.iter().map(|one| format!("{field}.{one}")).collect::<Vec<_>>().join("; "),
             )
         };
-        let policy = usual.policy.with(&self.policy).map_err(|them| meaning("policy", them))?;
+        let policy = general.policy.with(&self.policy).map_err(|them| meaning("policy", them))?;
         let overlay: RetentionOverlay = serde_json::from_value(self.retention.clone())
-            .map_err(|error| Fault::Meaning(format!("retention: {error}")))?;
-        let retention = usual.retention.with(&overlay);
-        let problems = retention.problems(usual.result_ms, usual.hashes);
+            .map_err(|error| ProfileError::Invalid(format!("retention: {error}")))?;
+        let retention = general.retention.with(&overlay);
+        let problems = retention.problems(general.result_ms, general.hashes);
         match problems.is_empty() {
             true => Ok((policy, retention)),
             false => Err(meaning("retention", problems)),
@@ -105,8 +105,10 @@ impl Profile {
     }
 
     /// Validates the profile of this account.
-    pub fn check(&self, account_sid: &str, usual: &Usual) -> Result<(), Fault> {
-        let form = |good: bool, told: String| if good { Ok(()) } else { Err(Fault::Form(told)) };
+    pub fn check(&self, account_sid: &str, general: &GeneralRules) -> Result<(), ProfileError> {
+        let form = |good: bool, problem: String| {
+            if good { Ok(()) } else { Err(ProfileError::Syntax(problem)) }
+        };
         form(
             self.parent_sid.as_deref().is_none_or(is_account_sid),
             "parent_sid: must be AC and 32 lower-case hexadecimal digits".into(),
@@ -123,18 +125,18 @@ impl Profile {
             format!("senders, services: at most {MOST} each"),
         )?;
         for sender in &self.senders {
-            let told =
+            let problem =
                 "senders: each must be a number such as +15551234567 or whatsapp:+15551234567";
-            form(Number::asked(sender).is_some(), told.into())?;
+            form(NumberQuery::parse_query(sender).is_some(), problem.into())?;
         }
         for service in &self.services {
-            let told = "services: each must be MG and 32 lower-case hexadecimal digits";
-            form(is_service_sid(service), told.into())?;
+            let problem = "services: each must be MG and 32 lower-case hexadecimal digits";
+            form(is_service_sid(service), problem.into())?;
         }
         if self.parent_sid.as_deref() == Some(account_sid) {
-            return Err(Fault::Meaning("parent_sid: no account belongs to itself".into()));
+            return Err(ProfileError::Invalid("parent_sid: no account belongs to itself".into()));
         }
-        self.rules(usual).map(|_| ())
+        self.rules(general).map(|_| ())
     }
 }
 
@@ -158,10 +160,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::retention::Keep;
+    use crate::retention::RetentionPeriod;
 
-    fn usual() -> Usual {
-        Usual {
+    fn general() -> GeneralRules {
+        GeneralRules {
             policy: crate::defaults::section("policy"),
             retention: crate::defaults::section("retention"),
             result_ms: 7 * 24 * 60 * 60 * 1000,
@@ -173,18 +175,18 @@ mod tests {
 
     #[test]
     fn what_is_said_counts_and_the_rest_is_as_for_all() {
-        let usual = usual();
+        let general = general();
         let profile = Profile {
             policy: json!({"stop_reaches": "channel"}),
             retention: json!({"body": {"keep": "7d"}}),
             ..Profile::empty()
         };
-        profile.check(SID, &usual).unwrap();
-        let (policy, retention) = profile.rules(&usual).unwrap();
-        assert_eq!(retention.body.keep, "7d".parse::<Keep>().unwrap());
-        assert_eq!(retention.media, usual.retention.media);
-        assert_eq!(policy, usual.policy.with(&json!({"stop_reaches": "channel"})).unwrap());
-        assert_eq!(Profile::empty().rules(&usual).unwrap(), (usual.policy, usual.retention));
+        profile.check(SID, &general).unwrap();
+        let (policy, retention) = profile.rules(&general).unwrap();
+        assert_eq!(retention.body.keep, "7d".parse::<RetentionPeriod>().unwrap());
+        assert_eq!(retention.media, general.retention.media);
+        assert_eq!(policy, general.policy.with(&json!({"stop_reaches": "channel"})).unwrap());
+        assert_eq!(Profile::empty().rules(&general).unwrap(), (general.policy, general.retention));
     }
 
     #[test]
@@ -207,9 +209,9 @@ mod tests {
                 "retention.body",
             ),
         ] {
-            let (Fault::Form(told) | Fault::Meaning(told)) =
-                profile.check(SID, &usual()).unwrap_err();
-            assert!(told.starts_with(field), "{field}: {told}");
+            let (ProfileError::Syntax(problem) | ProfileError::Invalid(problem)) =
+                profile.check(SID, &general()).unwrap_err();
+            assert!(problem.starts_with(field), "{field}: {problem}");
         }
     }
 }

@@ -10,7 +10,7 @@ use twilio_edge_contract::{
 
 use crate::{
     address::Address,
-    archive::{Envelope, Line},
+    archive::{ArchivedWebhook, Envelope},
     contact::{self, Link},
     message,
     optout::{Cause, Lexicon},
@@ -39,9 +39,9 @@ pub struct Webhook {
     /// Signed parameters, form-encoded, without NUL bytes, which a text column refuses.
     pub form: String,
     /// Set for an inbound message whose sender has an address that can be answered.
-    pub inbound: Option<Inbound>,
+    pub inbound: Option<InboundMessage>,
     /// Set for a status whose contact is known: the two ends of its message.
-    pub outbound: Option<Pair>,
+    pub outbound: Option<Participants>,
     /// True if a status is about a message that the contact sent to us.
     pub is_about_inbound: bool,
     /// True if a status suppresses its recipient because of its error code.
@@ -64,9 +64,9 @@ pub struct Webhook {
 
 /// Parsed content of an inbound message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inbound {
+pub struct InboundMessage {
     /// The pair whose conversation window it opens.
-    pub pair: Pair,
+    pub participants: Participants,
     /// User ids in the form beside the sender's number.
     pub links: Vec<Link>,
     /// Set when the message is an opt-out, an opt-in or a request for help.
@@ -75,7 +75,7 @@ pub struct Inbound {
 
 /// Two ends of one conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pair {
+pub struct Participants {
     /// The account, which is the tenant.
     pub account_sid: String,
     /// The contact's address, with the channel.
@@ -127,7 +127,7 @@ impl Webhook {
     }
 
     /// Parses an archived webhook. Its opt-out keywords were applied when it arrived and are not applied again.
-    pub fn archived(line: Line) -> Result<Webhook, String> {
+    pub fn from_archive(line: ArchivedWebhook) -> Result<Webhook, String> {
         let class = match line.class.as_str() {
             "inbound" => Class::Inbound,
             "status" => Class::Status,
@@ -154,8 +154,8 @@ impl Webhook {
     }
 
     /// Returns the two ends of the message, if they are known.
-    pub fn pair(&self) -> Option<&Pair> {
-        self.inbound.as_ref().map(|inbound| &inbound.pair).or(self.outbound.as_ref())
+    pub fn participants(&self) -> Option<&Participants> {
+        self.inbound.as_ref().map(|inbound| &inbound.participants).or(self.outbound.as_ref())
     }
 
     /// Returns whether only the ledger can decide if a status is about a message which the contact sent to us. The
@@ -186,11 +186,11 @@ impl Webhook {
 
     /// Returns the ordering key: a sink receives all webhooks of one key, that is of one contact, in the order of
     /// arrival.
-    pub fn lane(&self) -> String {
-        match self.pair() {
-            Some(pair) => {
-                let person = phone::identity(&pair.theirs.number);
-                format!("{}:{}:{person}", pair.account_sid, pair.theirs.channel)
+    pub fn ordering_key(&self) -> String {
+        match self.participants() {
+            Some(participants) => {
+                let person = phone::identity(&participants.theirs.number);
+                format!("{}:{}:{person}", participants.account_sid, participants.theirs.channel)
             }
             None => format!("{}:{}", self.identity.account_sid, self.identity.message_sid),
         }
@@ -210,7 +210,7 @@ impl Webhook {
         let is_about_inbound = identity.class == Class::Status
             && message::is_of_inbound(word, identity.error_code.as_deref());
         let (inbound, outbound) = match identity.class {
-            Class::Inbound => (Inbound::read(account_sid, &form, lexicon), None),
+            Class::Inbound => (InboundMessage::read(account_sid, &form, lexicon), None),
             Class::Status => (None, ends(account_sid, &form, is_about_inbound)),
             Class::Other => (None, None),
         };
@@ -241,10 +241,10 @@ impl Webhook {
     }
 }
 
-impl Inbound {
-    fn read(account_sid: &str, form: &str, lexicon: &Lexicon) -> Option<Inbound> {
+impl InboundMessage {
+    fn read(account_sid: &str, form: &str, lexicon: &Lexicon) -> Option<InboundMessage> {
         let [from, to, body, opt_out_type, kind, reply @ ..] = parameters(form, READ_OF_INBOUND);
-        let pair = Pair::read(account_sid, from?, to)?;
+        let participants = Participants::read(account_sid, from?, to)?;
         let opt_out_type = opt_out_type.map(Parameter::value);
         let has_value = |parameter: &Parameter<'_>| !parameter.parts().1.is_empty();
         // A tap on a button of the business (docs: webhook-request): the business chose its texts, not the contact.
@@ -259,15 +259,15 @@ impl Inbound {
             let words = words.map(Parameter::value).unwrap_or_default();
             lexicon.classify(&words, opt_out_type.as_deref())
         };
-        Some(Inbound { links: links(&pair, form), pair, opt })
+        Some(InboundMessage { links: links(&participants, form), participants, opt })
     }
 }
 
-impl Inbound {
+impl InboundMessage {
     /// Returns every key by which the form itself names the sender.
     pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let ids = self.links.iter().map(|link| Cow::Borrowed(link.user_id.as_str()));
-        phone::spellings(&self.pair.theirs.number).into_iter().chain(ids)
+        phone::spellings(&self.participants.theirs.number).into_iter().chain(ids)
     }
 }
 
@@ -279,8 +279,10 @@ const SIGNED_ID: &str = "ExternalUserIdwhatsapp:";
 
 /// Parses the user ids that a form names beside a number. They are certain while the string that Twilio signed has
 /// exactly one place for each: a contact who writes such a name into a message may have moved it (docs/SIGNATURES.md).
-fn links(pair: &Pair, form: &str) -> Vec<Link> {
-    if pair.theirs.channel != contact::CHANNEL || !phone::is_e164(&pair.theirs.number) {
+fn links(participants: &Participants, form: &str) -> Vec<Link> {
+    if participants.theirs.channel != contact::CHANNEL
+        || !phone::is_e164(&participants.theirs.number)
+    {
         return Vec::new();
     }
     let ids = parameters(form, USER_IDS).into_iter().flatten();
@@ -293,20 +295,24 @@ fn links(pair: &Pair, form: &str) -> Vec<Link> {
     let signed: String = pairs.iter().flat_map(|(name, value)| [&**name, &**value]).collect();
     let is_certain = signed.matches(SIGNED_ID).count() == ids.len();
     let link = |user_id| Link {
-        account_sid: pair.account_sid.clone(),
-        number: pair.theirs.number.clone(),
+        account_sid: participants.account_sid.clone(),
+        number: participants.theirs.number.clone(),
         user_id,
         is_certain,
     };
     ids.into_iter().map(link).collect()
 }
 
-impl Pair {
-    fn read(account_sid: &str, theirs: Parameter<'_>, ours: Option<Parameter<'_>>) -> Option<Pair> {
+impl Participants {
+    fn read(
+        account_sid: &str,
+        theirs: Parameter<'_>,
+        ours: Option<Parameter<'_>>,
+    ) -> Option<Participants> {
         let theirs = Address::parse(&theirs.value())?;
         let ours = ours.and_then(|ours| Address::parse(&ours.value()));
         let ours = ours.map(|ours| ours.number).unwrap_or_default();
-        Some(Pair { account_sid: account_sid.to_owned(), theirs, ours })
+        Some(Participants { account_sid: account_sid.to_owned(), theirs, ours })
     }
 }
 
@@ -333,11 +339,11 @@ const READ_OF_INBOUND: [&str; 9] = [
 
 /// Parses the two ends of a status's message. A Messaging Service may not have chosen `From` yet, so it may be missing
 /// or empty. The contact is the recipient, or the sender if the message was inbound.
-fn ends(account_sid: &str, form: &str, is_about_inbound: bool) -> Option<Pair> {
+fn ends(account_sid: &str, form: &str, is_about_inbound: bool) -> Option<Participants> {
     let [from, to] = parameters(form, ["From", "To"]);
     match is_about_inbound {
-        true => Pair::read(account_sid, from?, to),
-        false => Pair::read(account_sid, to?, from),
+        true => Participants::read(account_sid, from?, to),
+        false => Participants::read(account_sid, to?, from),
     }
 }
 
@@ -509,8 +515,8 @@ mod tests {
     fn a_whatsapp_stop_is_read_from_its_form() {
         let webhook = read("From=whatsapp%3A%2B15551234567&To=whatsapp%3A%2B15559&Body=+Stop%21");
         let inbound = webhook.inbound.unwrap();
-        assert_eq!(inbound.pair.theirs, Address::parse("whatsapp:+15551234567").unwrap());
-        assert_eq!(inbound.pair.ours, "+15559");
+        assert_eq!(inbound.participants.theirs, Address::parse("whatsapp:+15551234567").unwrap());
+        assert_eq!(inbound.participants.ours, "+15559");
         assert_eq!(inbound.opt, Some((Opt::Stop, Cause::Keyword)));
         assert_eq!(webhook.key, "inbound:AC1:SM1");
     }
@@ -561,9 +567,9 @@ mod tests {
         (claim.identity.class, claim.identity.status) = (Class::Status, Some("sent".into()));
         let webhook = Webhook::from_claim(claim, &Lexicon::default()).unwrap();
         assert_eq!(webhook.inbound, None, "it opens no window");
-        let pair = webhook.pair().unwrap();
-        assert_eq!(pair.theirs, Address::parse("whatsapp:+15551234567").unwrap());
-        assert_eq!(pair.ours, "+15559");
+        let participants = webhook.participants().unwrap();
+        assert_eq!(participants.theirs, Address::parse("whatsapp:+15551234567").unwrap());
+        assert_eq!(participants.ours, "+15559");
     }
 
     fn status(form: &str, word: &str, code: Option<&str>) -> Webhook {
@@ -579,11 +585,11 @@ mod tests {
     fn status_without_sender_is_about_its_recipient() {
         for form in ["To=%2B15551234567", "From=&To=%2B15551234567", "From=+&To=%2B15551234567"] {
             let webhook = status(form, "failed", Some("21610"));
-            let pair = webhook.outbound.clone().unwrap();
-            assert_eq!(pair.theirs, Address::parse("+15551234567").unwrap(), "{form}");
-            assert_eq!(pair.ours, "", "{form}");
+            let participants = webhook.outbound.clone().unwrap();
+            assert_eq!(participants.theirs, Address::parse("+15551234567").unwrap(), "{form}");
+            assert_eq!(participants.ours, "", "{form}");
             assert!(webhook.suppresses, "{form}");
-            assert_eq!(webhook.lane(), "AC1:sms:+15551234567");
+            assert_eq!(webhook.ordering_key(), "AC1:sms:+15551234567");
         }
     }
 
@@ -594,13 +600,13 @@ mod tests {
             [("failed", Some("30039")), ("receiving", None), ("received", Some("21610"))]
         {
             let webhook = status(form, word, code);
-            assert_eq!(webhook.lane(), "AC1:sms:+15551234567", "{word}");
+            assert_eq!(webhook.ordering_key(), "AC1:sms:+15551234567", "{word}");
             assert!(webhook.is_about_inbound && !webhook.suppresses, "{word}");
         }
         let failed = status(form, "failed", Some("21610"));
-        assert_eq!(failed.lane(), "AC1:sms:+15550000001");
+        assert_eq!(failed.ordering_key(), "AC1:sms:+15550000001");
         let known = failed.about_inbound();
-        assert_eq!(known.lane(), "AC1:sms:+15551234567");
+        assert_eq!(known.ordering_key(), "AC1:sms:+15551234567");
         assert!(!known.suppresses);
     }
 

@@ -36,7 +36,7 @@ use self::{
     templates::TemplateMetrics,
 };
 use crate::{store_metrics as steps, store_metrics::Operation};
-use twilio_edge_domain::sweep_counts::Swept;
+use twilio_edge_domain::sweep_counts::SweepCounts;
 use twilio_edge_domain::{
     check::{Code, Verdict},
     part::Part,
@@ -502,7 +502,7 @@ impl Metrics {
     }
 
     /// Counts rows that retention redacted or deleted.
-    pub fn swept(&self, swept: &Swept) {
+    pub fn swept(&self, swept: &SweepCounts) {
         for (part, count) in &swept.redacted {
             let counter = self.redacted.get_or_create(&[("part", part.as_str())]);
             counter.inc_by(*count as u64);

@@ -13,7 +13,7 @@ use crate::{
     error::StoreError,
 };
 use twilio_edge_domain::{
-    archive::{Envelope, Line, Name, day_of},
+    archive::{ArchivedWebhook, Envelope, ObjectName, day_of},
     window::rfc3339,
 };
 use twilio_edge_platform::config;
@@ -123,9 +123,9 @@ pub(super) const ADD_ERASURE: &str = "
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Name of the object.
-    pub name: Name,
+    pub name: ObjectName,
     /// Lines in order of arrival; empty when all were withdrawn.
-    pub lines: Vec<Line>,
+    pub lines: Vec<ArchivedWebhook>,
     /// End of the hold, in milliseconds since 1970.
     pub held_until_ms: i64,
 }
@@ -465,7 +465,7 @@ async fn take_left(
     held_by: &str,
     now_ms: i64,
     until_ms: i64,
-) -> Result<Option<Name>, StoreError> {
+) -> Result<Option<ObjectName>, StoreError> {
     let left: Vec<LeftRow> = tx.fetch_bound(LEFT, &[Bind::Whole(now_ms)]).await?;
     let Some(left) = left.into_iter().next() else { return Ok(None) };
     let binds = [
@@ -480,7 +480,7 @@ async fn take_left(
         return Ok(None);
     }
     let unreadable = || StoreError::Refused(format!("the archive's batch of {}", left.account_sid));
-    Name::parse(&left.object).map(Some).ok_or_else(unreadable)
+    ObjectName::parse(&left.object).map(Some).ok_or_else(unreadable)
 }
 
 async fn make(
@@ -489,7 +489,7 @@ async fn make(
     limits: Limits,
     now_ms: i64,
     until_ms: i64,
-) -> Result<Option<Name>, StoreError> {
+) -> Result<Option<ObjectName>, StoreError> {
     let due_ms = now_ms.saturating_sub(limits.age_ms);
     let waiting: Vec<WaitingRow> = tx.fetch_bound(NEXT, &[Bind::Whole(due_ms)]).await?;
     let Some(WaitingRow { account_sid, since_ms }) = waiting.into_iter().next() else {
@@ -523,7 +523,7 @@ async fn make(
     let Some(SpanRow { first_ms: Some(first_ms), last_ms: Some(last_ms) }) = span.first() else {
         return Ok(None);
     };
-    let name = Name { account_sid, first_ms: *first_ms, last_ms: *last_ms, batch_id };
+    let name = ObjectName { account_sid, first_ms: *first_ms, last_ms: *last_ms, batch_id };
     let object = name.key();
     let binds = [Bind::Text(&name.batch_id), Bind::Text(&object)];
     tx.execute_bound(NAME_BATCH, &binds).await?;
@@ -531,10 +531,10 @@ async fn make(
 }
 
 impl LineRow {
-    fn line(self) -> Line {
+    fn line(self) -> ArchivedWebhook {
         let envelope = self.envelope.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let envelope: Envelope = envelope.unwrap_or_default();
-        Line {
+        ArchivedWebhook {
             event_id: self.dedupe_key,
             class: self.class,
             account_sid: self.account_sid,

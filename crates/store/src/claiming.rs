@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{error::StoreError, ledger::ClaimResult, stores::Stores};
 use twilio_edge_domain::{
-    lease::Claimed,
-    webhook::{Pair, Webhook},
+    lease::ClaimOutcome,
+    webhook::{Participants, Webhook},
 };
 use twilio_edge_platform::store_metrics::Operation;
 
@@ -49,7 +49,7 @@ impl Stores {
         mut taken: Vec<Taken>,
         now_ms: i64,
     ) -> Vec<Option<ClaimResult>> {
-        let proceeds = |taken: &Taken| matches!(taken.claimed, Claimed::Proceed { .. });
+        let proceeds = |taken: &Taken| matches!(taken.claimed, ClaimOutcome::Proceed { .. });
         let asked: Vec<&Webhook> = webhooks
             .iter()
             .zip(&taken)
@@ -78,7 +78,7 @@ impl Stores {
         }
         // The event of a webhook to accept is written durably with the acceptance, before its answer.
         let rows = webhooks.iter().zip(&taken).filter(|(webhook, taken)| {
-            !(webhook.is_ours && matches!(taken.claimed, Claimed::Proceed { .. }))
+            !(webhook.is_ours && matches!(taken.claimed, ClaimOutcome::Proceed { .. }))
         });
         let events: Vec<Event<'_>> = rows
             .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
@@ -110,11 +110,11 @@ impl Stores {
         let (mut changes, mut places) = (Vec::new(), Vec::new());
         for (place, (webhook, taken)) in webhooks.iter().zip(taken.iter()).enumerate() {
             let remembered = match &taken.claimed {
-                Claimed::Proceed { .. } => known.leases.get(&webhook.key),
+                ClaimOutcome::Proceed { .. } => known.leases.get(&webhook.key),
                 _ => None,
             };
             let mut record = taken.before.clone();
-            if !remembered.is_some_and(|lease| record.learn(lease.clone())) {
+            if !remembered.is_some_and(|lease| record.merge(lease.clone())) {
                 continue;
             }
             let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
@@ -129,8 +129,8 @@ impl Stores {
             if let Some(taken) = taken.get_mut(place) {
                 taken.after = after.unwrap_or_else(|| taken.after.clone());
                 // A lease that could not be corrected is not granted; the caller retries.
-                let proceeds = matches!(claimed, Claimed::Proceed { .. });
-                taken.claimed = if proceeds && !amended { Claimed::InFlight } else { claimed };
+                let proceeds = matches!(claimed, ClaimOutcome::Proceed { .. });
+                taken.claimed = if proceeds && !amended { ClaimOutcome::InFlight } else { claimed };
             }
         }
     }
@@ -148,7 +148,7 @@ impl Stores {
         if let Some(siblings) = &self.siblings {
             siblings.hurry();
         }
-        let proceeds = |taken: &Taken| matches!(taken.claimed, Claimed::Proceed { .. });
+        let proceeds = |taken: &Taken| matches!(taken.claimed, ClaimOutcome::Proceed { .. });
         let asked = webhooks.iter().zip(taken.iter()).filter(|(_, taken)| proceeds(taken));
         let asked: Vec<&Webhook> = asked.map(|(webhook, _)| *webhook).collect();
         let decided = self.ask_ledger(&asked, now_ms).await;
@@ -161,7 +161,8 @@ impl Stores {
         let mut undone = Vec::new();
         for (webhook, taken) in webhooks.iter().zip(taken).filter(|(_, taken)| proceeds(taken)) {
             // A claim without a decision from SQL is in flight; the caller retries.
-            taken.claimed = decided.next().map_or(Claimed::InFlight, |decided| decided.claimed);
+            taken.claimed =
+                decided.next().map_or(ClaimOutcome::InFlight, |decided| decided.claimed);
             if !proceeds(taken) {
                 undone.push((webhook.key.as_str(), &taken.after, taken.before.clone()));
             }
@@ -178,13 +179,19 @@ impl Stores {
         };
         let decided = match parted {
             Ok(true) => self.ask_ledger(webhooks, now_ms).await,
-            Ok(false) => return vec![Some(ClaimResult::of(Claimed::InFlight)); webhooks.len()],
+            Ok(false) => {
+                return vec![Some(ClaimResult::of(ClaimOutcome::InFlight)); webhooks.len()];
+            }
             Err(reason) => Err(reason),
         };
         let grant = |decided: Decided| {
             // Other sidecars may have returned to Redis before this decision was written; the caller retries.
             let in_time = decided.apart_ms > self.longest_ms;
-            if in_time { ClaimResult::decided(decided) } else { ClaimResult::of(Claimed::InFlight) }
+            if in_time {
+                ClaimResult::decided(decided)
+            } else {
+                ClaimResult::of(ClaimOutcome::InFlight)
+            }
         };
         self.granted(decided, webhooks.len(), grant)
     }
@@ -232,10 +239,10 @@ impl Stores {
         let mut of_before = BTreeSet::new();
         for (webhook, grant) in webhooks.iter().zip(grants.iter_mut()) {
             let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
-            let Claimed::Proceed { first_seen_ms, .. } = grant.claimed else { continue };
+            let ClaimOutcome::Proceed { first_seen_ms, .. } = grant.claimed else { continue };
             grant.last_inbound_ms = Some(first_seen_ms);
             if first_seen_ms < now_ms {
-                of_before.insert(&inbound.pair);
+                of_before.insert(&inbound.participants);
             }
         }
         if of_before.is_empty() {
@@ -243,11 +250,11 @@ impl Stores {
         }
         // Best effort: without it, the reported conversation window ends earlier than it does.
         let _ = self.journal.flush().await;
-        let last: HashMap<Pair, i64> =
+        let last: HashMap<Participants, i64> =
             self.ledger.last_inbound(&of_before).await.unwrap_or_default();
         for (webhook, grant) in webhooks.iter().zip(grants) {
             let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
-            let last = last.get(&inbound.pair).copied();
+            let last = last.get(&inbound.participants).copied();
             grant.last_inbound_ms =
                 grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
         }
@@ -256,14 +263,14 @@ impl Stores {
 
 impl ClaimResult {
     fn decided(decided: Decided) -> ClaimResult {
-        let proceeds = matches!(decided.claimed, Claimed::Proceed { .. });
+        let proceeds = matches!(decided.claimed, ClaimOutcome::Proceed { .. });
         ClaimResult {
             suppressed: decided.suppressed && proceeds,
             ..ClaimResult::of(decided.claimed)
         }
     }
 
-    fn of(claimed: Claimed) -> ClaimResult {
+    fn of(claimed: ClaimOutcome) -> ClaimResult {
         ClaimResult { claimed, last_inbound_ms: None, suppressed: false }
     }
 }

@@ -22,7 +22,7 @@ pub(super) use event_columns;
 /// All columns of `suppressions`.
 macro_rules! suppression_columns {
     () => {
-        "tenant, number, channel, source, error_code, suppressed, since_ms, changed_at_ms, message_sid, route, heard_on, \
+        "tenant, number, channel, source, error_code, suppressed, since_ms, changed_at_ms, message_sid, route, origin_channel, \
          sender, service_sid, changed_by"
     };
 }
@@ -41,7 +41,7 @@ macro_rules! suppression_upsert {
     () => {
         "ON CONFLICT (tenant, number, channel, source, error_code) DO UPDATE SET suppressed = excluded.suppressed, \
          since_ms = excluded.since_ms, changed_at_ms = excluded.changed_at_ms, message_sid = excluded.message_sid, \
-         route = excluded.route, heard_on = excluded.heard_on, sender = excluded.sender, \
+         route = excluded.route, origin_channel = excluded.origin_channel, sender = excluded.sender, \
          service_sid = excluded.service_sid, changed_by = excluded.changed_by"
     };
 }
@@ -51,7 +51,7 @@ pub(super) use suppression_upsert;
 macro_rules! heard_columns {
     () => {
         "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
-         coalesce(received_at_ms, settled_at_ms, 0) AS heard_ms, attempts, outcome, settled_at_ms, redacted_at_ms"
+         coalesce(received_at_ms, settled_at_ms, 0) AS received_ms, attempts, outcome, settled_at_ms, redacted_at_ms"
     };
 }
 pub(super) use heard_columns;

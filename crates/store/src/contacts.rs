@@ -14,7 +14,7 @@ use crate::{
     error::StoreError,
 };
 use twilio_edge_domain::{
-    contact::{Keys, Link, MOST_LINKS, Tie},
+    contact::{ContactKeys, Link, MAX_LINKS, StoredLink},
     phone,
 };
 
@@ -56,9 +56,9 @@ pub(super) struct Row {
     is_certain: i64,
 }
 
-impl From<Row> for Tie {
-    fn from(row: Row) -> Tie {
-        Tie { number: row.number, other: row.other, is_certain: row.is_certain != 0 }
+impl From<Row> for StoredLink {
+    fn from(row: Row) -> StoredLink {
+        StoredLink { number: row.number, other: row.other, is_certain: row.is_certain != 0 }
     }
 }
 
@@ -97,7 +97,7 @@ impl Contacts {
         if numbers.contains(&*own) {
             return Ok(());
         }
-        if numbers.len() >= MOST_LINKS || of_number.len() >= MOST_LINKS {
+        if numbers.len() >= MAX_LINKS || of_number.len() >= MAX_LINKS {
             tracing::warn!(event = "contact.too_many_links", account.sid = %link.account_sid, "the sidecar did not record a link, because the number or user id has too many links");
             return Ok(());
         }
@@ -123,7 +123,7 @@ impl Contacts {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn keys(&self, account_sid: &str, number: &str) -> Result<Keys, StoreError> {
+    pub async fn keys(&self, account_sid: &str, number: &str) -> Result<ContactKeys, StoreError> {
         self.bounded(async {
             let own = phone::spellings(number);
             let mut ties = Vec::new();
@@ -134,15 +134,15 @@ impl Contacts {
             for other in &others {
                 ties.extend(self.ties(account_sid, other).await?);
             }
-            Ok(Keys::of(number, &ties))
+            Ok(ContactKeys::of(number, &ties))
         })
         .await
     }
 
-    async fn ties(&self, account_sid: &str, number: &str) -> Result<Vec<Tie>, StoreError> {
+    async fn ties(&self, account_sid: &str, number: &str) -> Result<Vec<StoredLink>, StoreError> {
         let binds = [Bind::Text(account_sid), Bind::Text(number)];
         let rows: Vec<Row> = self.database.read_bound(OF, &binds).await?;
-        Ok(rows.into_iter().map(Tie::from).collect())
+        Ok(rows.into_iter().map(StoredLink::from).collect())
     }
 
     fn knows(&self, link: &Link, now_ms: i64) -> bool {
@@ -175,7 +175,7 @@ pub(super) async fn keys(
     tx: &mut Transaction,
     account_sid: &str,
     number: &str,
-) -> Result<Keys, StoreError> {
+) -> Result<ContactKeys, StoreError> {
     let mut all = Vec::new();
     for own in phone::spellings(number) {
         all.extend(ties(tx, account_sid, &own).await?);
@@ -184,16 +184,16 @@ pub(super) async fn keys(
     for other in &others {
         all.extend(ties(tx, account_sid, other).await?);
     }
-    Ok(Keys::of(number, &all))
+    Ok(ContactKeys::of(number, &all))
 }
 
 async fn ties(
     tx: &mut Transaction,
     account_sid: &str,
     number: &str,
-) -> Result<Vec<Tie>, StoreError> {
+) -> Result<Vec<StoredLink>, StoreError> {
     let rows: Vec<Row> = tx.fetch_bound(OF, &[Bind::Text(account_sid), Bind::Text(number)]).await?;
-    Ok(rows.into_iter().map(Tie::from).collect())
+    Ok(rows.into_iter().map(StoredLink::from).collect())
 }
 
 /// Removes the links of a person whose data is erased.

@@ -15,11 +15,11 @@ use crate::{
     database::{Bind, Durability, Transaction},
     error::StoreError,
 };
-use twilio_edge_domain::sweep_counts::Swept;
+use twilio_edge_domain::sweep_counts::SweepCounts;
 use twilio_edge_domain::{
-    message::Number,
+    message::NumberQuery,
     part::Part,
-    redaction::{Means, Plan},
+    redaction::{RedactionMethod, RedactionPlan},
 };
 
 /// Maximum number of webhooks of one message.
@@ -41,7 +41,7 @@ pub struct Erasure {
     /// Erases only this message.
     pub message_sid: Option<String>,
     /// Erases only the data of this contact.
-    pub number: Option<Number>,
+    pub number: Option<NumberQuery>,
     /// Erases only data received at this time or later, in milliseconds since 1970.
     pub since_ms: i64,
     /// Erases only data received at this time or earlier, in milliseconds since 1970.
@@ -148,7 +148,7 @@ impl Sweeper {
         entry: Option<&AuditEntry>,
         most: u32,
         now_ms: i64,
-    ) -> Result<(Swept, Option<Reached>), StoreError> {
+    ) -> Result<(SweepCounts, Option<Reached>), StoreError> {
         self.bounded(async {
             let statements = self.database.statements();
             let mut tx = self.database.begin(Durability::Power).await?;
@@ -161,8 +161,11 @@ impl Sweeper {
             let reached = found.last().filter(|_| more);
             let reached =
                 reached.map(|last| Reached { at_ms: last.at_ms, key: last.dedupe_key.clone() });
-            let mut swept =
-                Swept { found: found.len(), more: reached.is_some(), ..Swept::default() };
+            let mut swept = SweepCounts {
+                found: found.len(),
+                more: reached.is_some(),
+                ..SweepCounts::default()
+            };
             // A delivery worker completes a delivery that it already holds; all other deliveries are withdrawn.
             let mut owed: Vec<Withdrawn> = found
                 .iter()
@@ -227,20 +230,24 @@ impl Erasure {
 async fn numbers(
     tx: &mut Transaction,
     erasure: &Erasure,
-) -> Result<Vec<Option<Number>>, StoreError> {
-    let Some(Number { channel, number, .. }) = &erasure.number else { return Ok(vec![None]) };
+) -> Result<Vec<Option<NumberQuery>>, StoreError> {
+    let Some(NumberQuery { channel, number, .. }) = &erasure.number else { return Ok(vec![None]) };
     let keys = contacts::keys(tx, &erasure.account_sid, number).await?;
     let named = |number: &str| {
-        Some(Number { channel: channel.clone(), number: number.to_owned(), also: Vec::new() })
+        Some(NumberQuery {
+            channel: channel.clone(),
+            number: number.to_owned(),
+            other_ids: Vec::new(),
+        })
     };
-    Ok(keys.sure().into_iter().map(named).collect())
+    Ok(keys.certain_keys().into_iter().map(named).collect())
 }
 
 /// Returns the next rows of all these numbers, in order.
 async fn find_each(
     tx: &mut Transaction,
     erasure: &Erasure,
-    numbers: &[Option<Number>],
+    numbers: &[Option<NumberQuery>],
     after: Option<&Reached>,
     most: u32,
 ) -> Result<Vec<FoundRow>, StoreError> {
@@ -262,7 +269,7 @@ async fn find_each(
 async fn of_archive(
     tx: &mut Transaction,
     erasure: &Erasure,
-    number: Option<&Number>,
+    number: Option<&NumberQuery>,
     now_ms: i64,
 ) -> Result<(), StoreError> {
     let dice = getrandom::u64()
@@ -285,7 +292,7 @@ async fn of_archive(
 async fn of_sends(
     tx: &mut Transaction,
     erasure: &Erasure,
-    number: Option<&Number>,
+    number: Option<&NumberQuery>,
     now_ms: i64,
 ) -> Result<usize, StoreError> {
     let channel = number.and_then(|number| number.channel.as_deref());
@@ -315,23 +322,23 @@ async fn of_sends(
 }
 
 /// Returns the plan that erases every part.
-fn everything() -> Plan {
-    let mut plan = Plan::default();
-    Part::ALL.into_iter().for_each(|part| plan.add(part, Means::Remove));
+fn everything() -> RedactionPlan {
+    let mut plan = RedactionPlan::default();
+    Part::ALL.into_iter().for_each(|part| plan.add(part, RedactionMethod::Remove));
     plan
 }
 
 /// Returns the plan that erases the texts, like Twilio's redaction of a message.
-fn texts() -> Plan {
-    let mut plan = Plan::default();
-    plan.add(Part::Body, Means::Remove);
+fn texts() -> RedactionPlan {
+    let mut plan = RedactionPlan::default();
+    plan.add(Part::Body, RedactionMethod::Remove);
     plan
 }
 
 async fn find(
     tx: &mut Transaction,
     erasure: &Erasure,
-    number: Option<&Number>,
+    number: Option<&NumberQuery>,
     after: Option<&Reached>,
     most: u32,
 ) -> Result<Vec<FoundRow>, StoreError> {
@@ -363,11 +370,11 @@ async fn find(
     ];
     let statement = match number {
         None => OF_ACCOUNT,
-        Some(Number { channel: None, number, .. }) => {
+        Some(NumberQuery { channel: None, number, .. }) => {
             binds.push(Bind::Text(number));
             OF_NUMBER
         }
-        Some(Number { channel: Some(channel), number, .. }) => {
+        Some(NumberQuery { channel: Some(channel), number, .. }) => {
             binds.extend([Bind::Text(number), Bind::Text(channel)]);
             OF_ADDRESS
         }

@@ -43,7 +43,7 @@ pub(super) struct Event<'a> {
 impl<'a> Event<'a> {
     /// Creates the event of an arrival without a claim.
     pub(super) fn came(webhook: &'a Webhook, received_at_ms: i64, now_ms: i64) -> Event<'a> {
-        let pair = webhook.pair();
+        let pair = webhook.participants();
         // A later step adds nothing to its message, which is listed, archived and delivered once. The contact stays, so
         // that the answer is erased with the contact's other data.
         let is_message = webhook.step.is_none();

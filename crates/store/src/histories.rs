@@ -158,14 +158,14 @@ impl Histories {
     ) -> Result<Page<RecordedWebhook>, StoreError> {
         let mut told = self.read_all(&search.account_sid, [message_sid].into()).await?;
         let mut told = told.remove(message_sid).unwrap_or_default();
-        told.sort_by(|a, b| (b.heard_ms, &b.key).cmp(&(a.heard_ms, &a.key)));
+        told.sort_by(|a, b| (b.received_ms, &b.key).cmp(&(a.received_ms, &a.key)));
         let (from_ms, from_key) = match &search.after {
-            Some(Cursor::Event { heard_ms, key }) => (*heard_ms, key.as_str()),
+            Some(Cursor::Event { received_ms, key }) => (*received_ms, key.as_str()),
             _ => (search.until_ms, ""),
         };
         let is_next = |heard: &RecordedWebhook| {
-            heard.heard_ms >= search.since_ms
-                && (heard.heard_ms, heard.key.as_str()) < (from_ms, from_key)
+            heard.received_ms >= search.since_ms
+                && (heard.received_ms, heard.key.as_str()) < (from_ms, from_key)
         };
         let mut found: Vec<RecordedWebhook> =
             told.into_iter().filter(is_next).filter_map(|heard| search.listed(heard)).collect();
@@ -182,7 +182,7 @@ impl Histories {
         told: bool,
         list: fn(&Search, RecordedWebhook, &mut Stories) -> Option<T>,
     ) -> Result<Page<T>, StoreError> {
-        let start = || Cursor::Event { heard_ms: search.until_ms, key: String::new() };
+        let start = || Cursor::Event { received_ms: search.until_ms, key: String::new() };
         let mut page =
             Page { found: Vec::new(), next: Some(search.after.clone().unwrap_or_else(start)) };
         let mut looked_at = 0;
@@ -217,10 +217,10 @@ impl Histories {
         from: &Cursor,
     ) -> Result<Vec<RecordedWebhook>, StoreError> {
         let number = [&search.to, &search.from, &search.number].into_iter().flatten().next();
-        let Cursor::Event { heard_ms, key } = from else { return Ok(Vec::new()) };
+        let Cursor::Event { received_ms, key } = from else { return Ok(Vec::new()) };
         // The search covers every spelling and id of the contact; a webhook with two of them is found twice.
         let numbers = number.map(|number| {
-            let also = number.also.iter().map(|also| Cow::Borrowed(also.as_str()));
+            let also = number.other_ids.iter().map(|also| Cow::Borrowed(also.as_str()));
             phone::spellings(&number.number).into_iter().chain(also).collect::<BTreeSet<_>>()
         });
         let numbers = match &numbers {
@@ -232,7 +232,7 @@ impl Histories {
             let walk = Walk {
                 account_sid: &search.account_sid,
                 since_ms: search.since_ms,
-                before_ms: *heard_ms,
+                before_ms: *received_ms,
                 before_key: key,
                 limit: i64::try_from(STEP).unwrap_or(i64::MAX),
                 number,
@@ -240,7 +240,7 @@ impl Histories {
             let rows: Vec<HeardRow> = self.reader.walk(&walk).await?;
             step.extend(rows.into_iter().map(HeardRow::read));
         }
-        step.sort_by(|a, b| (b.heard_ms, &b.key).cmp(&(a.heard_ms, &a.key)));
+        step.sort_by(|a, b| (b.received_ms, &b.key).cmp(&(a.received_ms, &a.key)));
         step.dedup_by(|a, b| a.key == b.key);
         step.truncate(STEP);
         Ok(step)
@@ -274,5 +274,5 @@ impl Histories {
 }
 
 fn place(heard: &RecordedWebhook) -> Cursor {
-    Cursor::Event { heard_ms: heard.heard_ms, key: heard.key.clone() }
+    Cursor::Event { received_ms: heard.received_ms, key: heard.key.clone() }
 }

@@ -11,7 +11,9 @@ use crate::{
     database::{Database, Durability, Transaction},
     error::StoreError,
 };
-use twilio_edge_domain::idempotency::{Answer, Headers, Key, Known, State, Verdict, judge};
+use twilio_edge_domain::idempotency::{
+    Headers, Key, RequestState, StoredRequest, StoredResponse, Verdict, decide,
+};
 
 /// Deletes expired keys: `$1` is now, `$2` the maximum number of rows.
 pub(super) const FORGET_KEYS: &str = "
@@ -46,7 +48,7 @@ pub enum Admission {
     /// The caller executes the request.
     Ours(Turn),
     /// The caller returns the stored response.
-    Answered(Answer),
+    Answered(StoredResponse),
     /// Another copy of the request is running.
     Running,
     /// The key belongs to a different request.
@@ -59,7 +61,7 @@ pub struct Done {
     /// The right under which it was executed.
     pub turn: Turn,
     /// Response without the parts that are returned only once.
-    pub answer: Answer,
+    pub answer: StoredResponse,
 }
 
 /// The idempotency keys of one database.
@@ -110,15 +112,15 @@ struct KnownRow {
     expires_at_ms: i64,
 }
 
-impl From<KnownRow> for Known {
-    fn from(row: KnownRow) -> Known {
+impl From<KnownRow> for StoredRequest {
+    fn from(row: KnownRow) -> StoredRequest {
         let status = row.status.and_then(|status| u16::try_from(status).ok());
         let headers = row.headers.and_then(|headers| serde_json::from_str(&headers).ok());
-        Known {
+        StoredRequest {
             fingerprint: row.fingerprint,
             state: match status {
-                None => State::Running { until_ms: row.held_until_ms },
-                Some(status) => State::Done(Answer {
+                None => RequestState::Running { until_ms: row.held_until_ms },
+                Some(status) => RequestState::Done(StoredResponse {
                     status,
                     headers: headers.unwrap_or_default(),
                     body: row.body.unwrap_or_default(),
@@ -167,12 +169,12 @@ impl Idempotency {
                 .await?;
             let asked = std::slice::from_ref(&held);
             let known: Vec<KnownRow> = tx.fetch(self.statements().find, asked).await?;
-            let known = known.into_iter().next().map(Known::from);
-            let as_of_ms = match judge(known, &once.fingerprint, now_ms) {
-                Verdict::CarryOut { as_of_ms } => as_of_ms,
-                Verdict::Answer(answer) => return Ok(Admission::Answered(answer)),
+            let known = known.into_iter().next().map(StoredRequest::from);
+            let as_of_ms = match decide(known, &once.fingerprint, now_ms) {
+                Verdict::Process { as_of_ms } => as_of_ms,
+                Verdict::Replay(answer) => return Ok(Admission::Answered(answer)),
                 Verdict::Running => return Ok(Admission::Running),
-                Verdict::Other => return Ok(Admission::Other),
+                Verdict::KeyReused => return Ok(Admission::Other),
             };
             let row = TakenRow {
                 held: &held,

@@ -7,7 +7,7 @@ use super::{memory::Memory, redis::Redis};
 use crate::error::StoreError;
 use crate::settlement::SettlementInput;
 use twilio_edge_domain::{
-    lease::{Claimed, Record},
+    lease::{ClaimOutcome, LeaseRecord},
     webhook::Webhook,
 };
 
@@ -23,15 +23,15 @@ pub(super) enum Leases {
 /// Claim decision of the lease store.
 #[derive(Debug)]
 pub(super) struct Taken {
-    pub(super) claimed: Claimed,
+    pub(super) claimed: ClaimOutcome,
     /// The record before the claim.
-    pub(super) before: Record,
+    pub(super) before: LeaseRecord,
     /// The record after the claim.
-    pub(super) after: Record,
+    pub(super) after: LeaseRecord,
 }
 
 /// Release decision of the lease store: the result, then the record before and after, as in [`Taken`].
-pub(super) type GivenBack = (SettlementResult, Record, Record);
+pub(super) type GivenBack = (SettlementResult, LeaseRecord, LeaseRecord);
 
 impl Leases {
     /// Claims each lease, in order. Returns `None` without a lease store.
@@ -50,7 +50,7 @@ impl Leases {
     /// Replaces each record if it still equals the old version. Returns for each change whether it was applied.
     pub(super) async fn amend(
         &self,
-        changes: Vec<(&str, &Record, Record)>,
+        changes: Vec<(&str, &LeaseRecord, LeaseRecord)>,
         now_ms: i64,
     ) -> Result<Vec<bool>, StoreError> {
         if changes.is_empty() {
@@ -59,7 +59,7 @@ impl Leases {
         match self {
             Leases::Redis(redis) => redis.amend(&changes, now_ms).await,
             Leases::Memory(memory) => {
-                let amend = |(key, before, after): (&str, &Record, Record)| {
+                let amend = |(key, before, after): (&str, &LeaseRecord, LeaseRecord)| {
                     memory.amend(key, before, after, now_ms)
                 };
                 Ok(changes.into_iter().map(amend).collect())

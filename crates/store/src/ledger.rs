@@ -39,10 +39,10 @@ use crate::{
     error::StoreError,
 };
 use twilio_edge_domain::{
-    lease::{Claimed, Lease, Periods, Record},
+    lease::{ClaimOutcome, Lease, LeaseRecord, Periods},
     policy::Policies,
-    suppression::{OptEvent, reaches},
-    webhook::{Inbound, Pair, Webhook},
+    suppression::{OptEvent, covers},
+    webhook::{InboundMessage, Participants, Webhook},
 };
 use twilio_edge_platform::{config, metrics::Connections};
 
@@ -50,7 +50,7 @@ use twilio_edge_platform::{config, metrics::Connections};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimResult {
     /// The decision: the caller proceeds, or another claim holds or has completed the webhook.
-    pub claimed: Claimed,
+    pub claimed: ClaimOutcome,
     /// Time of the latest inbound message of the pair, this one included, in milliseconds. Set for a message that proceeds.
     pub last_inbound_ms: Option<i64>,
     /// The sender of a message that proceeds is suppressed.
@@ -69,7 +69,7 @@ pub(super) struct Known {
 /// Decision of the ledger about one claim.
 #[derive(Debug)]
 pub(super) struct Decided {
-    pub(super) claimed: Claimed,
+    pub(super) claimed: ClaimOutcome,
     pub(super) suppressed: bool,
     /// [`Known::apart_ms`] at the time of the decision.
     pub(super) apart_ms: i64,
@@ -78,15 +78,15 @@ pub(super) struct Decided {
 impl Known {
     /// Returns whether a key of the sender is suppressed on the sender's channel, or on a channel that shares opt-outs with
     /// it.
-    pub(super) fn is_suppressed(&self, inbound: &Inbound, policies: &Policies) -> bool {
+    pub(super) fn is_suppressed(&self, inbound: &InboundMessage, policies: &Policies) -> bool {
         if self.suppressed.is_empty() {
             return false;
         }
-        let Pair { account_sid, theirs, .. } = &inbound.pair;
+        let Participants { account_sid, theirs, .. } = &inbound.participants;
         let policy = policies.of(account_sid);
         inbound.keys().any(|key| {
             let channels = self.suppressed.get(&(account_sid.clone(), key.into_owned()));
-            channels.into_iter().flatten().any(|on| reaches(on, &theirs.channel, &policy))
+            channels.into_iter().flatten().any(|on| covers(on, &theirs.channel, &policy))
         })
     }
 }
@@ -225,8 +225,8 @@ impl Ledger {
     /// Reads the time of the latest inbound message of each pair. Pending events are not included.
     pub(super) async fn last_inbound(
         &self,
-        pairs: &BTreeSet<&Pair>,
-    ) -> Result<HashMap<Pair, i64>, StoreError> {
+        pairs: &BTreeSet<&Participants>,
+    ) -> Result<HashMap<Participants, i64>, StoreError> {
         self.bounded(async {
             let wanted: Vec<WantedPair<'_>> =
                 pairs.iter().map(|pair| WantedPair::of(pair)).collect();
@@ -338,17 +338,17 @@ impl Ledger {
             let people: BTreeSet<PersonAsked<'_>> = keys
                 .iter()
                 .flat_map(|(tenant, keys)| {
-                    keys.sure().into_iter().map(|number| PersonAsked { tenant, number })
+                    keys.certain_keys().into_iter().map(|number| PersonAsked { tenant, number })
                 })
                 .collect();
             let people: Vec<PersonAsked<'_>> = people.into_iter().collect();
             let mut standing =
                 suppressions::lock(&mut tx, &statements.suppressions, &people).await?;
             for (account_sid, keys) in &keys {
-                standing.tie(account_sid, keys);
+                standing.add_links(account_sid, keys);
             }
             let changed = said.iter().zip(is_new).map(|(said, new)| {
-                new && standing.hear(said, &self.policies.of(&said.account_sid), now_ms)
+                new && standing.apply(said, &self.policies.of(&said.account_sid), now_ms)
             });
             let changed = changed.collect();
             suppressions::keep(&mut tx, &statements.suppressions, standing.changes()).await?;
@@ -374,7 +374,7 @@ impl Ledger {
         claims: impl Iterator<Item = (&str, &str)> + Clone,
         webhooks: &[&Webhook],
         now_ms: i64,
-    ) -> Result<(BTreeMap<String, Record>, Known), StoreError> {
+    ) -> Result<(BTreeMap<String, LeaseRecord>, Known), StoreError> {
         let statements = self.database.statements();
         let keys: BTreeSet<&str> = claims.clone().map(|(key, _)| key).collect();
         let keys: Vec<&str> = keys.into_iter().collect();
@@ -393,7 +393,7 @@ impl Ledger {
         }
         let records = keys.into_iter().map(|key| {
             let endings = endings.remove(key).unwrap_or_default();
-            (key.to_owned(), Record::new(known.leases.get(key).cloned(), endings))
+            (key.to_owned(), LeaseRecord::new(known.leases.get(key).cloned(), endings))
         });
         Ok((records.collect(), known))
     }
@@ -401,14 +401,14 @@ impl Ledger {
     async fn keep(
         &self,
         tx: &mut Transaction,
-        before: &BTreeMap<String, Record>,
-        after: &BTreeMap<String, Record>,
+        before: &BTreeMap<String, LeaseRecord>,
+        after: &BTreeMap<String, LeaseRecord>,
         events: Vec<Event<'_>>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
         let endings = after.iter().flat_map(|(key, record)| {
-            let known = before.get(key).map(Record::endings).unwrap_or_default();
+            let known = before.get(key).map(LeaseRecord::endings).unwrap_or_default();
             let new = record.endings().iter().filter(|ending| !known.contains(ending));
             new.map(|(claim_id, ending)| EndingRow::of(key, claim_id, *ending, forget_at_ms))
         });
@@ -448,17 +448,17 @@ impl Ledger {
 /// Returns the event of a claim that adds information: the webhook is forwarded, or its client did not wait.
 pub(super) fn arrival<'a>(
     webhook: &'a Webhook,
-    claimed: &Claimed,
+    claimed: &ClaimOutcome,
     now_ms: i64,
     periods: Periods,
 ) -> Option<Event<'a>> {
     match claimed {
-        Claimed::Proceed { attempt, first_seen_ms } => {
+        ClaimOutcome::Proceed { attempt, first_seen_ms } => {
             let until_ms = now_ms.saturating_add(periods.lease_ms);
             Some(Event::handed_out(webhook, *attempt, *first_seen_ms, until_ms, now_ms))
         }
-        Claimed::Released => Some(Event::came(webhook, now_ms, now_ms)),
-        Claimed::Duplicate(_) | Claimed::InFlight => None,
+        ClaimOutcome::Released => Some(Event::came(webhook, now_ms, now_ms)),
+        ClaimOutcome::Duplicate(_) | ClaimOutcome::InFlight => None,
     }
 }
 
@@ -466,7 +466,7 @@ pub(super) fn arrival<'a>(
 pub(super) fn refusal<'a>(
     settle: &'a SettlementInput,
     result: SettlementResult,
-    record: &Record,
+    record: &LeaseRecord,
     now_ms: i64,
 ) -> Option<Event<'a>> {
     let forwarded = match result {
@@ -505,7 +505,7 @@ fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<WantedPerson<'a>>) 
     let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
     let people: BTreeSet<WantedPerson<'a>> = inbound
         .flat_map(|inbound| {
-            let tenant = inbound.pair.account_sid.as_str();
+            let tenant = inbound.participants.account_sid.as_str();
             inbound.keys().map(move |number| WantedPerson { tenant, number })
         })
         .collect();

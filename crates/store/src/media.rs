@@ -10,7 +10,7 @@ use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
 };
-use twilio_edge_domain::media::{id_of, of_form};
+use twilio_edge_domain::media::{media_of_form, referenced_id};
 
 /// Milliseconds after which an unfinished upload counts as the remains of a crash.
 const LONGEST_UPLOAD_MS: i64 = 3_600_000;
@@ -197,8 +197,8 @@ pub(super) async fn used<'a>(
     sends: impl Iterator<Item = &'a OutboundMessage>,
 ) -> Result<(), StoreError> {
     let mut uses: Vec<(String, &OutboundMessage)> = sends
-        .flat_map(|send| of_form(&send.form).into_iter().map(move |name| (name, send)))
-        .filter_map(|(name, send)| Some((id_of(&name)?.to_owned(), send)))
+        .flat_map(|send| media_of_form(&send.form).into_iter().map(move |name| (name, send)))
+        .filter_map(|(name, send)| Some((referenced_id(&name)?.to_owned(), send)))
         .collect();
     uses.sort_by(|(one, _), (other, _)| one.cmp(other));
     for (id, send) in uses {

@@ -12,7 +12,7 @@ use twilio_edge_contract::SettlementResult;
 use super::leases::Taken;
 use crate::settlement::SettlementInput;
 use twilio_edge_domain::{
-    lease::{Periods, Record},
+    lease::{LeaseRecord, Periods},
     webhook::Webhook,
 };
 
@@ -37,7 +37,7 @@ struct Records {
 
 #[derive(Default)]
 struct Kept {
-    record: Record,
+    record: LeaseRecord,
     touched_at_ms: i64,
 }
 
@@ -60,7 +60,13 @@ impl Memory {
     }
 
     /// Replaces the record `before` by `after`. Returns `false` if the record is another one.
-    pub(super) fn amend(&self, key: &str, before: &Record, after: Record, now_ms: i64) -> bool {
+    pub(super) fn amend(
+        &self,
+        key: &str,
+        before: &LeaseRecord,
+        after: LeaseRecord,
+        now_ms: i64,
+    ) -> bool {
         let mut records = self.records();
         let record = records.entry(key, now_ms);
         if record != before {
@@ -86,7 +92,7 @@ impl Memory {
         &self,
         settles: &[&SettlementInput],
         now_ms: i64,
-    ) -> Vec<(SettlementResult, Record, Record)> {
+    ) -> Vec<(SettlementResult, LeaseRecord, LeaseRecord)> {
         let mut records = self.records();
         let give_back = |settle: &&SettlementInput| {
             let record = records.entry(&settle.key, now_ms);
@@ -104,7 +110,7 @@ impl Memory {
 }
 
 impl Records {
-    fn entry(&mut self, key: &str, now_ms: i64) -> &mut Record {
+    fn entry(&mut self, key: &str, now_ms: i64) -> &mut LeaseRecord {
         let kept = self.by_key.entry(key.to_owned()).or_default();
         kept.touched_at_ms = now_ms;
         &mut kept.record

@@ -10,7 +10,7 @@ mod queues;
 mod writes;
 
 use std::{future::Future, slice, time::Duration};
-use twilio_edge_domain::sending::backlog::SendsStanding;
+use twilio_edge_domain::sending::backlog::MessageBacklog;
 
 use sqlx::FromRow;
 
@@ -350,11 +350,11 @@ impl OutboundMessages {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn backlog(&self, now_ms: i64) -> Result<SendsStanding, StoreError> {
+    pub async fn backlog(&self, now_ms: i64) -> Result<MessageBacklog, StoreError> {
         let found: Vec<(i64, i64)> =
             self.bounded(self.database.read_bound(STANDING, &[Bind::Whole(now_ms)])).await?;
         let (unknowns, oldest_due_ms) = found.into_iter().next().unwrap_or_default();
-        Ok(SendsStanding { unknowns, oldest_due_ms })
+        Ok(MessageBacklog { unknowns, oldest_due_ms })
     }
 
     /// Executes a statement about one message, whose id is the first value. Returns the number of changed rows.

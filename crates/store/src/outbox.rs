@@ -4,7 +4,7 @@
 //! what a sink is.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
-use twilio_edge_domain::event::{Delivery, Event, Known, delivery_id};
+use twilio_edge_domain::event::{Delivery, Event, WebhookFacts, delivery_id};
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -16,7 +16,7 @@ use crate::{
     error::StoreError,
     statements::OutboxStatements,
 };
-use twilio_edge_domain::delivery::Next;
+use twilio_edge_domain::delivery::NextStep;
 use twilio_edge_platform::config;
 
 /// Maximum number of deliveries of one lane in one round.
@@ -80,7 +80,7 @@ impl PendingDelivery {
     /// Returns the delivery; `None` if its event was removed from the ledger.
     pub fn parcel(&self) -> Option<Delivery<'_>> {
         let form = self.form.as_deref()?;
-        let known = Known {
+        let known = WebhookFacts {
             event_id: &self.dedupe_key,
             class: self.class()?,
             account_sid: &self.account_sid,
@@ -141,7 +141,7 @@ pub struct Ended {
     /// Number of attempts, this one included.
     pub tries: i64,
     /// The next step: done, retry or dead letter.
-    pub next: Next,
+    pub next: NextStep,
     /// Reason of the failure.
     pub reason: Option<String>,
 }
@@ -273,22 +273,23 @@ impl Outbox {
             sink,
             delivery_id: &ended.delivery_id,
             state: match ended.next {
-                Next::Done => "done",
-                Next::Again(_) => "waiting",
-                Next::Dead => "dead",
+                NextStep::Done => "done",
+                NextStep::RetryAt(_) => "waiting",
+                NextStep::DeadLetter => "dead",
             },
             tries: ended.tries,
             reason: ended.reason.as_deref(),
-            ended_at_ms: (!matches!(ended.next, Next::Again(_))).then_some(now_ms),
+            ended_at_ms: (!matches!(ended.next, NextStep::RetryAt(_))).then_some(now_ms),
         });
         let ended: Vec<EndedRow<'_>> = ended.collect();
-        let over = rounds.iter().flat_map(|round| &round.ended).filter(|e| e.next == Next::Done);
+        let over =
+            rounds.iter().flat_map(|round| &round.ended).filter(|e| e.next == NextStep::Done);
         let late = late(over.map(|e| (e.account_sid.as_str(), e.received_at_ms)), now_ms);
         let lanes: Vec<LaneAsked<'_>> = rounds
             .iter()
             .map(|round| {
                 let retry_at_ms = match round.ended.last() {
-                    Some(Ended { next: Next::Again(at_ms), .. }) => Some(*at_ms),
+                    Some(Ended { next: NextStep::RetryAt(at_ms), .. }) => Some(*at_ms),
                     _ => None,
                 };
                 let due_at_ms = retry_at_ms.unwrap_or(round.due_at_ms);

@@ -551,7 +551,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             suppression_columns!(),
             " FROM json_to_recordset($1::json) AS r(tenant text, number text, channel text, source text, \
                 error_code text, suppressed boolean, since_ms bigint, changed_at_ms bigint, message_sid text, \
-                route text, heard_on text, sender text, service_sid text, changed_by text) \
+                route text, origin_channel text, sender text, service_sid text, changed_by text) \
             ORDER BY tenant COLLATE \"C\", number COLLATE \"C\", channel COLLATE \"C\", source COLLATE \"C\", \
                 error_code COLLATE \"C\" ",
             suppression_upsert!()

@@ -15,7 +15,7 @@ use crate::{
     database::{Bind, Durability},
     error::StoreError,
 };
-use twilio_edge_domain::sending::pace::{Bucket, Granted, Rate};
+use twilio_edge_domain::sending::rate_limit::{Rate, TokenBucket, TokenGrant};
 
 /// Number of conflicts with other sidecars after which nothing is granted for the moment.
 const TRIES: usize = 8;
@@ -53,7 +53,7 @@ pub struct Asked<'a> {
 #[derive(Clone)]
 pub struct RateLimiter {
     /// Buckets of this sidecar alone, each with the time at which it is full, in milliseconds.
-    own: Arc<Mutex<HashMap<String, (Bucket, i64)>>>,
+    own: Arc<Mutex<HashMap<String, (TokenBucket, i64)>>>,
     /// The database, if several sidecars share it.
     shared: Option<OutboundMessages>,
     redis: Option<Redis>,
@@ -74,7 +74,11 @@ impl RateLimiter {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn take(&self, asked: &[Asked<'_>], now_ms: i64) -> Result<Vec<Granted>, StoreError> {
+    pub async fn take(
+        &self,
+        asked: &[Asked<'_>],
+        now_ms: i64,
+    ) -> Result<Vec<TokenGrant>, StoreError> {
         self.change(asked, now_ms, |bucket, asked, at_ms| {
             bucket.take(asked.rate, asked.count, at_ms)
         })
@@ -86,9 +90,9 @@ impl RateLimiter {
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn give_back(&self, asked: &[Asked<'_>], now_ms: i64) -> Result<(), StoreError> {
-        let back = |bucket: &mut Bucket, asked: &Asked<'_>, _| {
+        let back = |bucket: &mut TokenBucket, asked: &Asked<'_>, _| {
             bucket.give_back(asked.rate, asked.count);
-            Granted { count: asked.count, ..Granted::default() }
+            TokenGrant { count: asked.count, ..TokenGrant::default() }
         };
         self.change(asked, now_ms, back).await.map(|_| ())
     }
@@ -107,8 +111,8 @@ impl RateLimiter {
         &self,
         asked: &[Asked<'_>],
         now_ms: i64,
-        change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
-    ) -> Result<Vec<Granted>, StoreError> {
+        change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+    ) -> Result<Vec<TokenGrant>, StoreError> {
         if asked.is_empty() {
             return Ok(Vec::new());
         }
@@ -125,12 +129,12 @@ impl RateLimiter {
         &self,
         asked: &[Asked<'_>],
         now_ms: i64,
-        change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
-    ) -> Vec<Granted> {
+        change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+    ) -> Vec<TokenGrant> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let granted = asked.iter().map(|asked| {
             let kept = own.entry(name(asked));
-            let (bucket, full_ms) = kept.or_insert_with(|| (Bucket::new(now_ms), now_ms));
+            let (bucket, full_ms) = kept.or_insert_with(|| (TokenBucket::new(now_ms), now_ms));
             *full_ms = now_ms.saturating_add(asked.rate.fills_in_ms());
             change(bucket, asked, now_ms)
         });
@@ -145,11 +149,11 @@ async fn by_redis(
     redis: &Redis,
     asked: &[Asked<'_>],
     now_ms: i64,
-    change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
-) -> Result<Vec<Granted>, StoreError> {
+    change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+) -> Result<Vec<TokenGrant>, StoreError> {
     let keep_ms = asked.iter().map(|asked| asked.rate.fills_in_ms()).max().unwrap_or_default();
     let keep_ms = keep_ms.saturating_add(KEEP_MS);
-    let mut granted = vec![Granted::default(); asked.len()];
+    let mut granted = vec![TokenGrant::default(); asked.len()];
     let mut left: Vec<(usize, &Asked<'_>)> = asked.iter().enumerate().collect();
     for _ in 0..TRIES {
         let names: Vec<String> = left.iter().map(|(_, asked)| name(asked)).collect();
@@ -157,7 +161,7 @@ async fn by_redis(
         let (mut swaps, mut changed) = (Vec::new(), Vec::new());
         for (((place, asked), name), text) in left.into_iter().zip(&names).zip(found) {
             let before = text.unwrap_or_default();
-            let mut bucket = Bucket::read(&before).unwrap_or_else(|| Bucket::new(at_ms));
+            let mut bucket = TokenBucket::read(&before).unwrap_or_else(|| TokenBucket::new(at_ms));
             let answer = change(&mut bucket, asked, at_ms);
             // A bucket that grants nothing need not be written; time alone fills it.
             if answer.count == 0
@@ -191,22 +195,22 @@ async fn by_redis(
 async fn by_sql(
     sends: &OutboundMessages,
     asked: &[Asked<'_>],
-    change: impl Fn(&mut Bucket, &Asked<'_>, i64) -> Granted,
-) -> Result<Vec<Granted>, StoreError> {
+    change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+) -> Result<Vec<TokenGrant>, StoreError> {
     let mut names: Vec<(usize, String)> = asked.iter().map(name).enumerate().collect();
     // All transactions use the same order, so that no two of them wait for each other.
     names.sort_by(|(_, one), (_, other)| one.cmp(other));
     sends
         .bounded(async {
-            let mut granted = vec![Granted::default(); asked.len()];
+            let mut granted = vec![TokenGrant::default(); asked.len()];
             // A bucket that is lost in a power loss starts anew with one message.
             let mut tx = sends.database.begin(Durability::Process).await?;
             for (place, name) in &names {
                 tx.execute_bound(OPEN, &[Bind::Text(name)]).await?;
                 let kept: Vec<Kept> = tx.fetch_bound(READ, &[Bind::Text(name)]).await?;
                 let (Some(kept), Some(asked)) = (kept.first(), asked.get(*place)) else { continue };
-                let bucket = Bucket::read(&kept.bucket);
-                let mut bucket = bucket.unwrap_or_else(|| Bucket::new(kept.now_ms));
+                let bucket = TokenBucket::read(&kept.bucket);
+                let mut bucket = bucket.unwrap_or_else(|| TokenBucket::new(kept.now_ms));
                 let answer = change(&mut bucket, asked, kept.now_ms);
                 let full_ms = kept.now_ms.saturating_add(asked.rate.fills_in_ms());
                 let written = bucket.written();

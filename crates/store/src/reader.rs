@@ -14,7 +14,7 @@ use crate::{
     error::{StoreError, json},
     statements::Statements,
 };
-use twilio_edge_domain::contact::Tie;
+use twilio_edge_domain::contact::StoredLink;
 use twilio_edge_platform::{config, metrics::Connections};
 
 /// SQLite or PostgreSQL.
@@ -123,9 +123,9 @@ impl Reader {
         &self,
         account_sid: &str,
         number: &str,
-    ) -> Result<Vec<Tie>, StoreError> {
+    ) -> Result<Vec<StoredLink>, StoreError> {
         let rows: Vec<contacts::Row> = fetched!(self, contacts::OF, account_sid, number)?;
-        Ok(rows.into_iter().map(Tie::from).collect())
+        Ok(rows.into_iter().map(StoredLink::from).collect())
     }
 
     /// Returns the connection counts.

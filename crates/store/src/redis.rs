@@ -29,7 +29,7 @@ use super::{
 use crate::error::StoreError;
 use crate::settlement::SettlementInput;
 use twilio_edge_domain::{
-    lease::{Claimed, Periods, Record},
+    lease::{ClaimOutcome, LeaseRecord, Periods},
     webhook::Webhook,
 };
 use twilio_edge_platform::config;
@@ -53,7 +53,7 @@ pub(super) struct Redis {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Found {
     text: String,
-    record: Record,
+    record: LeaseRecord,
 }
 
 impl Redis {
@@ -88,26 +88,26 @@ impl Redis {
         webhooks: &[&Webhook],
         now_ms: i64,
     ) -> Result<Vec<Taken>, StoreError> {
-        let decide = |webhook: &Webhook, record: &mut Record| {
+        let decide = |webhook: &Webhook, record: &mut LeaseRecord| {
             record.claim(&webhook.claim_id, now_ms, self.periods)
         };
         let mut pipeline = Pipeline::with_capacity(webhooks.len());
         let mut taken = Vec::with_capacity(webhooks.len());
         for webhook in webhooks {
-            let mut after = Record::default();
+            let mut after = LeaseRecord::default();
             let claimed = decide(webhook, &mut after);
             let mut set = self.set(&webhook.key, &after)?;
             set.arg("NX").arg("GET");
             pipeline.add_command(set);
-            taken.push(Taken { claimed, before: Record::default(), after });
+            taken.push(Taken { claimed, before: LeaseRecord::default(), after });
         }
         let found: Vec<Option<String>> = self.send(&pipeline, webhooks.len(), now_ms).await?;
         let known = found.into_iter().enumerate();
         let known = known.filter_map(|(place, found)| Some((place, found?)));
         let known: Vec<(usize, Found)> =
             known.map(|(place, text)| (place, Found::read(text))).collect();
-        let change = |place: usize, record: &mut Record| {
-            webhooks.get(place).map_or(Claimed::InFlight, |webhook| decide(webhook, record))
+        let change = |place: usize, record: &mut LeaseRecord| {
+            webhooks.get(place).map_or(ClaimOutcome::InFlight, |webhook| decide(webhook, record))
         };
         let key_of = |place: usize| webhooks.get(place).map_or("", |webhook| &webhook.key);
         let changed = self.change(known, key_of, change, now_ms).await?;
@@ -117,9 +117,9 @@ impl Redis {
                 Some((claimed, before, after)) => Taken { claimed, before, after },
                 // Other sidecars are changing the record; the caller retries.
                 None => Taken {
-                    claimed: Claimed::InFlight,
-                    before: Record::default(),
-                    after: Record::default(),
+                    claimed: ClaimOutcome::InFlight,
+                    before: LeaseRecord::default(),
+                    after: LeaseRecord::default(),
                 },
             };
         }
@@ -138,7 +138,7 @@ impl Redis {
         });
         let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
         let found = found.into_iter().map(|text| text.map(Found::read).unwrap_or_default());
-        let change = |place: usize, record: &mut Record| {
+        let change = |place: usize, record: &mut LeaseRecord| {
             settles.get(place).map(|settle| record.release(&settle.claim_id, now_ms, self.periods))
         };
         let key_of = |place: usize| settles.get(place).map_or("", |settle| &settle.key);
@@ -155,7 +155,7 @@ impl Redis {
     /// Replaces each record if it still equals the old version. Returns for each change whether it was applied.
     pub(super) async fn amend(
         &self,
-        changes: &[(&str, &Record, Record)],
+        changes: &[(&str, &LeaseRecord, LeaseRecord)],
         now_ms: i64,
     ) -> Result<Vec<bool>, StoreError> {
         let mut swaps = Vec::with_capacity(changes.len());
@@ -198,11 +198,11 @@ impl Redis {
     ) -> Result<(), StoreError> {
         let mut pipeline = Pipeline::with_capacity(settles.len());
         let mut written = Vec::with_capacity(settles.len());
-        let commit = |settle: &SettlementInput, record: &mut Record| {
+        let commit = |settle: &SettlementInput, record: &mut LeaseRecord| {
             record.commit(&settle.claim_id, settle.answer.clone(), now_ms, self.periods)
         };
         for settle in settles {
-            let mut done = Record::default();
+            let mut done = LeaseRecord::default();
             commit(settle, &mut done);
             let done = text(&done)?;
             let mut set = self.set_text(&settle.key, &done);
@@ -232,7 +232,7 @@ impl Redis {
     }
 
     /// Returns the command that sets a webhook's record, with its lifetime.
-    fn set(&self, dedupe_key: &str, record: &Record) -> Result<Cmd, StoreError> {
+    fn set(&self, dedupe_key: &str, record: &LeaseRecord) -> Result<Cmd, StoreError> {
         Ok(self.set_text(dedupe_key, &text(record)?))
     }
 
@@ -261,9 +261,9 @@ impl Redis {
         &self,
         mut found: Vec<(usize, Found)>,
         key_of: impl Fn(usize) -> &'a str,
-        change: impl Fn(usize, &mut Record) -> T,
+        change: impl Fn(usize, &mut LeaseRecord) -> T,
         now_ms: i64,
-    ) -> Result<HashMap<usize, Option<(T, Record, Record)>>, StoreError> {
+    ) -> Result<HashMap<usize, Option<(T, LeaseRecord, LeaseRecord)>>, StoreError> {
         let mut decided = HashMap::with_capacity(found.len());
         for _ in 0..TRIES {
             let (mut swaps, mut changes) = (Vec::new(), Vec::new());

@@ -12,7 +12,7 @@ use crate::{
     error::StoreError,
     outbox::{NewDelivery, Outbox},
 };
-use twilio_edge_domain::{archive::Found, event::delivery_id, webhook::Webhook};
+use twilio_edge_domain::{archive::ArchivePage, event::delivery_id, webhook::Webhook};
 
 /// Maximum number of webhooks of one message, with a margin.
 const OF_MESSAGE: i64 = 1000;
@@ -182,7 +182,7 @@ impl Replay {
     }
 
     /// Returns the progress after webhooks found in the archive, if all of them are queued.
-    pub fn counted(&self, found: &Found) -> Replay {
+    pub fn counted(&self, found: &ArchivePage) -> Replay {
         let mut next = self.clone();
         let count = i64::try_from(found.lines.len()).unwrap_or(i64::MAX);
         (next.found, next.queued) = (self.found + count, self.queued + count);
@@ -230,7 +230,7 @@ impl Replay {
             dedupe_key: webhook.key.clone(),
             replay_id: Some(self.id.clone()),
             account_sid: webhook.identity.account_sid.clone(),
-            lane: webhook.lane(),
+            lane: webhook.ordering_key(),
             recorded_at_ms: now_ms,
         }
     }
@@ -339,14 +339,14 @@ impl Outbox {
     pub async fn carry_on_archived(
         &self,
         replay: &Replay,
-        found: Found,
+        found: ArchivePage,
         now_ms: i64,
     ) -> Result<Replay, StoreError> {
         let mut next = replay.counted(&found);
         next.ended_at_ms = found.is_last.then_some(now_ms);
         let read = found.lines.into_iter().filter_map(|line| {
             let at_ms = line.received_at_ms();
-            Webhook::archived(line).ok().map(|webhook| (webhook, at_ms))
+            Webhook::from_archive(line).ok().map(|webhook| (webhook, at_ms))
         });
         let read: Vec<(Webhook, i64)> = read.collect();
         let owed: Vec<NewDelivery> =

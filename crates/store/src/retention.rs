@@ -3,7 +3,7 @@
 //! decides when something is due.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
-use twilio_edge_domain::sweep_counts::Swept;
+use twilio_edge_domain::sweep_counts::SweepCounts;
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -14,10 +14,10 @@ use crate::{
     error::StoreError,
 };
 use twilio_edge_domain::{
-    message::Number,
+    message::NumberQuery,
     part::{Part, Parts},
-    redaction::{HashKey, Plan},
-    retention::Due,
+    redaction::{HashKey, RedactionPlan},
+    retention::DueRedaction,
 };
 use twilio_edge_platform::config;
 
@@ -206,11 +206,11 @@ impl Sweeper {
     pub async fn redact(
         &self,
         account_sid: &str,
-        due: &Due,
+        due: &DueRedaction,
         key: Option<&HashKey>,
         most: u32,
         now_ms: i64,
-    ) -> Result<Swept, StoreError> {
+    ) -> Result<SweepCounts, StoreError> {
         self.bounded(async {
             let statements = &self.database.statements().retention;
             let mut tx = self.database.begin(Durability::Process).await?;
@@ -222,7 +222,7 @@ impl Sweeper {
             tx.execute(statements.begin_progress, &parts).await?;
             let places: Vec<Place> = tx.fetch(statements.lock_progress, &parts).await?;
             if places.len() < parts.len() {
-                return Ok(Swept::default());
+                return Ok(SweepCounts::default());
             }
             // Parts with different progress are redacted again from the earliest position.
             let from = places.iter().map(Place::order).min().unwrap_or((0, ""));
@@ -239,7 +239,7 @@ impl Sweeper {
                 Some(last) if more => (last.at_ms, last.dedupe_key.clone()),
                 _ => (due.until_ms, String::new()),
             };
-            let mut swept = Swept { found: found.len(), more, ..Swept::default() };
+            let mut swept = SweepCounts { found: found.len(), more, ..SweepCounts::default() };
             // A row with an open delivery stays complete. The end of that delivery moves the progress back to the row.
             let found = found.into_iter().filter(|row| !row.owed).collect();
             let rows = self.plan(found, &due.plan, key, now_ms, &mut swept);
@@ -266,7 +266,7 @@ impl Sweeper {
         account_sid: &str,
         until_ms: i64,
         most: u32,
-    ) -> Result<Swept, StoreError> {
+    ) -> Result<SweepCounts, StoreError> {
         self.bounded(async {
             let mut tx = self.database.begin(Durability::Process).await?;
             let binds = [Bind::Text(account_sid), Bind::Whole(until_ms), Bind::Whole(most.into())];
@@ -275,7 +275,7 @@ impl Sweeper {
             tx.commit().await?;
             let more = old.max(unheard) >= u64::from(most);
             let deleted = usize::try_from(old + unheard).unwrap_or(usize::MAX);
-            Ok(Swept { deleted, more, ..Swept::default() })
+            Ok(SweepCounts { deleted, more, ..SweepCounts::default() })
         })
         .await
     }
@@ -332,10 +332,10 @@ impl Sweeper {
     pub(super) fn plan(
         &self,
         found: Vec<FoundRow>,
-        plan: &Plan,
+        plan: &RedactionPlan,
         key: Option<&HashKey>,
         now_ms: i64,
-        swept: &mut Swept,
+        swept: &mut SweepCounts,
     ) -> Vec<RedactedRow> {
         let mut rows = Vec::new();
         for row in found {
@@ -408,7 +408,7 @@ pub(super) async fn rewind(
 
 impl FoundRow {
     /// Returns whether the webhook is about this contact.
-    pub(super) fn is_of(&self, number: &Number) -> bool {
+    pub(super) fn is_of(&self, number: &NumberQuery) -> bool {
         self.theirs.as_ref() == Some(&number.number)
             && (number.channel.is_none() || self.channel == number.channel)
     }

@@ -8,9 +8,9 @@ use super::event::ACCEPTED;
 use crate::error::StoreError;
 use twilio_edge_domain::{
     address::Address,
-    lease::{Ending, Hold, Lease},
+    lease::{ClaimEnd, Lease, LeaseState},
     suppression::OptEvent,
-    webhook::Pair,
+    webhook::Participants,
 };
 
 /// Person of a suppression: the tenant, and the number or id.
@@ -61,19 +61,19 @@ impl KnownRow {
             return self.held_until_ms.map_or(Found::Nothing, Found::Apart);
         };
         let claim_id = self.claim_id.unwrap_or_default();
-        let (hold, since_ms) = match (self.outcome.as_deref(), self.held_until_ms) {
+        let (state, since_ms) = match (self.outcome.as_deref(), self.held_until_ms) {
             (Some(ACCEPTED), _) => {
-                (Hold::Done { claim_id, answer: self.answer }, self.settled_at_ms)
+                (LeaseState::Done { claim_id, answer: self.answer }, self.settled_at_ms)
             }
-            (_, Some(until_ms)) => (Hold::Held { claim_id, until_ms }, Some(until_ms)),
-            _ => (Hold::Free, self.settled_at_ms),
+            (_, Some(until_ms)) => (LeaseState::Held { claim_id, until_ms }, Some(until_ms)),
+            _ => (LeaseState::Free, self.settled_at_ms),
         };
         let since_ms = since_ms.or(self.received_at_ms).unwrap_or_default();
         let attempt = self.attempts.and_then(|attempts| u32::try_from(attempts).ok());
         let lease = Lease {
             attempt: attempt.unwrap_or_default(),
             first_seen_ms: self.received_at_ms.unwrap_or(since_ms),
-            hold,
+            state,
             forget_at_ms: since_ms.saturating_add(result_ms),
         };
         Found::Webhook(dedupe_key, lease)
@@ -96,11 +96,11 @@ pub(super) struct EndingRow {
 }
 
 impl EndingRow {
-    pub(super) fn of(key: &str, claim_id: &str, ending: Ending, forget_at_ms: i64) -> EndingRow {
+    pub(super) fn of(key: &str, claim_id: &str, ending: ClaimEnd, forget_at_ms: i64) -> EndingRow {
         let ending = match ending {
-            Ending::Freed => "freed",
-            Ending::Tombstone => "tombstone",
-            Ending::Superseded => "superseded",
+            ClaimEnd::Freed => "freed",
+            ClaimEnd::Tombstone => "tombstone",
+            ClaimEnd::Superseded => "superseded",
         };
         EndingRow {
             dedupe_key: key.to_owned(),
@@ -111,11 +111,11 @@ impl EndingRow {
     }
 
     /// Returns the end of the claim.
-    pub(super) fn ending(&self) -> Result<Ending, StoreError> {
+    pub(super) fn ending(&self) -> Result<ClaimEnd, StoreError> {
         match self.ending.as_str() {
-            "freed" => Ok(Ending::Freed),
-            "tombstone" => Ok(Ending::Tombstone),
-            "superseded" => Ok(Ending::Superseded),
+            "freed" => Ok(ClaimEnd::Freed),
+            "tombstone" => Ok(ClaimEnd::Tombstone),
+            "superseded" => Ok(ClaimEnd::Superseded),
             other => Err(StoreError::Refused(format!("endings.ending holds {other:?}"))),
         }
     }
@@ -130,7 +130,7 @@ pub(super) struct WantedPair<'a> {
 }
 
 impl<'a> WantedPair<'a> {
-    pub(super) fn of(pair: &'a Pair) -> WantedPair<'a> {
+    pub(super) fn of(pair: &'a Participants) -> WantedPair<'a> {
         WantedPair {
             account_sid: &pair.account_sid,
             channel: &pair.theirs.channel,
@@ -150,8 +150,8 @@ pub(super) struct PairRow {
 }
 
 impl PairRow {
-    pub(super) fn pair(self) -> Pair {
-        Pair {
+    pub(super) fn pair(self) -> Participants {
+        Participants {
             account_sid: self.account_sid,
             theirs: Address { channel: self.channel, number: self.theirs },
             ours: self.ours,

@@ -8,7 +8,7 @@ use twilio_edge_contract::{Outcome, SettlementResult};
 use super::{event::Event, leases::GivenBack, ledger::refusal};
 use crate::settlement::SettlementInput;
 use crate::{error::StoreError, stores::Stores};
-use twilio_edge_domain::lease::Record;
+use twilio_edge_domain::lease::LeaseRecord;
 use twilio_edge_platform::store_metrics::Operation;
 
 impl Stores {
@@ -87,7 +87,7 @@ impl Stores {
         settles: &[&SettlementInput],
         given_back: Vec<GivenBack>,
         now_ms: i64,
-    ) -> Result<Vec<(SettlementResult, Record)>, StoreError> {
+    ) -> Result<Vec<(SettlementResult, LeaseRecord)>, StoreError> {
         let unknown = |result: SettlementResult| result == SettlementResult::Tombstoned;
         let asked = settles.iter().zip(&given_back).filter(|(_, (result, ..))| unknown(*result));
         let keys: Vec<&str> = asked.map(|(settle, _)| settle.key.as_str()).collect();
@@ -100,7 +100,7 @@ impl Stores {
         for (settle, (result, before, after)) in settles.iter().zip(given_back) {
             let mut record = before;
             let remembered = known.get(&settle.key).filter(|_| unknown(result));
-            if remembered.is_some_and(|lease| record.learn(lease.clone())) {
+            if remembered.is_some_and(|lease| record.merge(lease.clone())) {
                 let result = record.release(&settle.claim_id, now_ms, self.periods);
                 changes.push((settle.key.as_str(), after, record.clone()));
                 results.push((result, record));

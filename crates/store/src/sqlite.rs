@@ -555,7 +555,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             suppression_columns!(),
             ") SELECT value ->> 'tenant', value ->> 'number', value ->> 'channel', value ->> 'source', \
                 value ->> 'error_code', value ->> 'suppressed', value ->> 'since_ms', value ->> 'changed_at_ms', \
-                value ->> 'message_sid', value ->> 'route', value ->> 'heard_on', value ->> 'sender', \
+                value ->> 'message_sid', value ->> 'route', value ->> 'origin_channel', value ->> 'sender', \
                 value ->> 'service_sid', value ->> 'changed_by' \
             FROM json_each($1) WHERE true ",
             suppression_upsert!()

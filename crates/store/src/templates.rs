@@ -13,7 +13,7 @@ use crate::{
 };
 use twilio_edge_domain::{
     policy::Category,
-    template::{Approval, Source, Template, catalogue::Change, locale::Locale},
+    template::{Approval, Source, Template, catalogue::TemplateChange, locale::Locale},
 };
 use twilio_edge_platform::config;
 
@@ -186,10 +186,10 @@ impl Templates {
     pub async fn synced(
         &self,
         account_sid: &str,
-        changes: impl Fn(&[Template]) -> Vec<(Change, AuditEntry)>,
+        changes: impl Fn(&[Template]) -> Vec<(TemplateChange, AuditEntry)>,
         now_ms: i64,
         due_at_ms: i64,
-    ) -> Result<Vec<Change>, StoreError> {
+    ) -> Result<Vec<TemplateChange>, StoreError> {
         let mut done = Vec::new();
         loop {
             let (some, is_all) =
@@ -206,17 +206,18 @@ impl Templates {
     async fn sync_some(
         &self,
         account_sid: &str,
-        changes: impl Fn(&[Template]) -> Vec<(Change, AuditEntry)>,
+        changes: impl Fn(&[Template]) -> Vec<(TemplateChange, AuditEntry)>,
         now_ms: i64,
         due_at_ms: i64,
-    ) -> Result<(Vec<Change>, bool), StoreError> {
+    ) -> Result<(Vec<TemplateChange>, bool), StoreError> {
         let mut tx = self.begin_change(account_sid).await?;
         let rows: Vec<Row> = tx.fetch_bound(OF_ACCOUNT, &[Bind::Text(account_sid)]).await?;
         let was: Vec<Template> = rows.into_iter().filter_map(Row::template).collect();
         let mut changes = changes(&was);
         let is_all = changes.len() <= TOGETHER;
         changes.truncate(TOGETHER);
-        let (changes, entries): (Vec<Change>, Vec<AuditEntry>) = changes.into_iter().unzip();
+        let (changes, entries): (Vec<TemplateChange>, Vec<AuditEntry>) =
+            changes.into_iter().unzip();
         let counted = i64::from(!changes.is_empty());
         tx.execute_bound(CHANGED, &[Bind::Text(account_sid), Bind::Whole(counted)]).await?;
         for change in &changes {

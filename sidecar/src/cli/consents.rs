@@ -12,7 +12,7 @@ use twilio_edge_domain::{
     address::Address,
     consent::{self, Consent, State},
     csv_import as lists,
-    csv_import::List,
+    csv_import::CsvList,
     cursor::Cursor,
     period,
     policy::Category,
@@ -122,11 +122,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         Verb::Import { file, partial, spelling, place } => {
             let now_ms = now_ms();
             let about = spelling.about(&place, now_ms);
-            let list = contents(&file).and_then(|csv| List::of_consents(csv, about));
+            let list = contents(&file).and_then(|csv| CsvList::of_consents(csv, about));
             place.work(
                 async |permissions, by, account| {
                     let (list, lines) = accepted(permissions, account, list, partial).await?;
-                    let good = list.good();
+                    let good = list.valid_rows();
                     Ok((lines, permissions.record_list(by, account, good, now_ms).await?))
                 },
                 |(lines, added)| listing::write(&format!("{lines} lines, {added} new consents\n")),
@@ -135,7 +135,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Verb::Export { place } => place.work(
             async |permissions, _, account| {
                 let write = |text: Vec<u8>| listing::write_data(&text);
-                write(lists::written([lists::CONSENT_COLUMNS.map(str::to_owned)]));
+                write(lists::to_csv([lists::CONSENT_COLUMNS.map(str::to_owned)]));
                 let ask = async |after: Option<&Cursor>, most| {
                     let page = ConsentsPage {
                         account_sid: account,
@@ -148,7 +148,7 @@ pub(super) fn run(args: Args) -> ExitCode {
                     permissions.consents.list(&page).await
                 };
                 each_page(usize::MAX, ask, Cursor::of_consent, |found| {
-                    write(lists::written(found.iter().map(lists::consent_line)));
+                    write(lists::to_csv(found.iter().map(lists::consent_row)));
                 })
                 .await?;
                 Ok(())

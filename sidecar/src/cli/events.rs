@@ -7,7 +7,7 @@ use super::{
     listing::{self, Format, Period},
 };
 use twilio_edge_api::views::EventTold;
-use twilio_edge_domain::message::Number;
+use twilio_edge_domain::message::NumberQuery;
 use twilio_edge_store::histories::Search;
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ enum Verb {
 struct List {
     /// Only webhooks about a message from or to this number
     #[arg(long, value_parser = ledger::number)]
-    number: Option<Number>,
+    number: Option<NumberQuery>,
     /// Only webhooks of this message
     #[arg(long, conflicts_with_all = ["number", "date_sent", "since", "until", "limit"])]
     sid: Option<String>,
@@ -42,7 +42,7 @@ struct List {
 }
 
 const COLUMNS: [&str; 8] =
-    ["heard_at", "sid", "class", "from", "to", "status", "error_code", "backend"];
+    ["received_at", "sid", "class", "from", "to", "status", "error_code", "backend"];
 
 pub(super) fn run(args: Args) -> ExitCode {
     let Verb::List(List { number, sid, period, limit, place, format }) = args.verb;
@@ -52,7 +52,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         async |histories, account| {
             if let Some(sid) = sid {
                 let message = histories.message(account, &sid).await?;
-                return Ok(message.iter().flat_map(|m| m.story()).cloned().collect());
+                return Ok(message.iter().flat_map(|m| m.timeline()).cloned().collect());
             }
             let search = Search { number, since_ms, until_ms, ..Search::of(account, limit) };
             ledger::gather(search, async |search| histories.events(search).await).await

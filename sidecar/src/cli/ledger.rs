@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::{failure::fail, sources::Sources};
-use twilio_edge_domain::{message::Number, tenant::is_account_sid};
+use twilio_edge_domain::{message::NumberQuery, tenant::is_account_sid};
 use twilio_edge_platform::config::{self, Config, without_password};
 use twilio_edge_store::{
     StoreError,
@@ -36,8 +36,8 @@ pub(super) fn account(text: &str) -> Result<String, String> {
 }
 
 /// Reads a number from the command line.
-pub(super) fn number(text: &str) -> Result<Number, String> {
-    Number::asked(text)
+pub(super) fn number(text: &str) -> Result<NumberQuery, String> {
+    NumberQuery::parse_query(text)
         .ok_or_else(|| "no address: +15551234567 or whatsapp:+15551234567".to_owned())
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::cli::failure::fail;
 use twilio_edge_api::views::{MessageDetail, MessageSummary};
-use twilio_edge_domain::message::{Message, Number};
+use twilio_edge_domain::message::{Message, NumberQuery};
 use twilio_edge_store::histories::Search;
 
 #[derive(Debug, clap::Args)]
@@ -36,10 +36,10 @@ enum Verb {
 struct List {
     /// Only messages to this number: +15551234567 on every channel, whatsapp:+15551234567 on one
     #[arg(long, value_parser = ledger::number)]
-    to: Option<Number>,
+    to: Option<NumberQuery>,
     /// Only messages from this number
     #[arg(long, value_parser = ledger::number)]
-    from: Option<Number>,
+    from: Option<NumberQuery>,
     #[command(flatten)]
     period: Period,
     /// Only messages with this status: delivered, undelivered, ..
@@ -55,9 +55,9 @@ struct List {
 }
 
 const COLUMNS: [&str; 7] =
-    ["sid", "direction", "from", "to", "status", "error_code", "first_heard_at"];
+    ["sid", "direction", "from", "to", "status", "error_code", "first_received_at"];
 
-const TIMELINE: [&str; 6] = ["heard_at", "status", "error_code", "backend", "attempts", "route"];
+const TIMELINE: [&str; 6] = ["received_at", "status", "error_code", "backend", "attempts", "route"];
 
 pub(super) fn run(args: Args) -> ExitCode {
     match args.verb {

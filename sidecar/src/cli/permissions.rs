@@ -8,7 +8,7 @@ use super::{credentials::variable, ledger};
 use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_domain::{
     address::Address,
-    csv_import::{About, List},
+    csv_import::{CsvList, ImportContext},
     cursor::Cursor,
     phone::Region,
     policy::Policies,
@@ -81,8 +81,8 @@ impl Numbers {
     }
 
     /// Returns the defaults for the fields that a line of a list omits.
-    pub(super) fn about(&self, place: &Place, now_ms: i64) -> About {
-        About {
+    pub(super) fn about(&self, place: &Place, now_ms: i64) -> ImportContext {
+        ImportContext {
             account_sid: place.account.clone(),
             region: self.region,
             channel: self.channel.clone(),
@@ -166,17 +166,17 @@ pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
 pub(super) async fn accepted<C: AsRef<[u8]>, T>(
     permissions: &Permissions,
     account_sid: &str,
-    list: Result<List<C, T>, String>,
+    list: Result<CsvList<C, T>, String>,
     partial: bool,
-) -> Result<(List<C, T>, usize), Failure> {
+) -> Result<(CsvList<C, T>, usize), Failure> {
     let mut list = list?;
     let mut checked = list.check();
-    if checked.bad_lines > 0 {
-        let known = permissions.known_addresses(account_sid, list.unread_addresses()).await?;
+    if checked.invalid_lines > 0 {
+        let known = permissions.known_addresses(account_sid, list.unparsed_addresses()).await?;
         list = list.with_known(known);
         checked = list.check();
     }
-    match checked.complaint() {
+    match checked.error_summary() {
         Some(complaint) if !partial => Err(Failure::Given(format!(
             "{complaint}\nnothing was done; put these lines right, or leave them out with --partial"
         ))),
@@ -184,7 +184,7 @@ pub(super) async fn accepted<C: AsRef<[u8]>, T>(
             complaint
                 .iter()
                 .for_each(|told| terminal::complain(&format!("twilio-edge: left out: {told}")));
-            Ok((list, checked.good))
+            Ok((list, checked.valid))
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     ledger::{account, number},
 };
 use crate::cli::{failure::fail, sources::Sources};
-use twilio_edge_domain::{message::Number, period::instant};
+use twilio_edge_domain::{message::NumberQuery, period::instant};
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::api_keys::{Caller, Refusal},
@@ -26,7 +26,7 @@ pub(super) struct Args {
     message_sid: Option<String>,
     /// Everything about this number: +15551234567 on every channel, whatsapp:+15551234567 on one
     #[arg(long, value_parser = number)]
-    number: Option<Number>,
+    number: Option<NumberQuery>,
     /// Start, inclusive: a day (UTC) or a time as in 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = instant)]
     since: Option<i64>,

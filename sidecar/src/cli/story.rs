@@ -10,7 +10,7 @@ use super::{
     permissions::policies,
 };
 use twilio_edge_api::views::Story;
-use twilio_edge_domain::message::Number;
+use twilio_edge_domain::message::NumberQuery;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::contact_history as story;
 
@@ -18,7 +18,7 @@ use twilio_edge_services::access::contact_history as story;
 pub(super) struct Args {
     /// Number: +15551234567 on every channel, whatsapp:+15551234567 on one
     #[arg(value_parser = ledger::number)]
-    number: Number,
+    number: NumberQuery,
     /// Largest number of messages, and of webhooks
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
@@ -37,9 +37,9 @@ const SUPPRESSIONS: [&str; 6] =
 const CONSENTS: [&str; 5] = ["channel", "category", "state", "at", "source"];
 
 const MESSAGES: [&str; 7] =
-    ["first_heard_at", "sid", "direction", "from", "to", "status", "error_code"];
+    ["first_received_at", "sid", "direction", "from", "to", "status", "error_code"];
 
-const EVENTS: [&str; 6] = ["heard_at", "sid", "class", "status", "error_code", "backend"];
+const EVENTS: [&str; 6] = ["received_at", "sid", "class", "status", "error_code", "backend"];
 
 pub(super) fn run(args: Args) -> ExitCode {
     let Args { number, limit, place, json } = args;

@@ -11,7 +11,7 @@ use crate::cli::failure::fail;
 use twilio_edge_api::views::SuppressionView;
 use twilio_edge_domain::{
     csv_import as lists,
-    csv_import::List,
+    csv_import::CsvList,
     cursor::Cursor,
     suppression::{Source, Suppression},
 };
@@ -131,11 +131,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         Verb::Import { file, partial, spelling, place } => {
             let now_ms = now_ms();
             let about = spelling.about(&place, now_ms);
-            let list = contents(&file).and_then(|csv| List::of_suppressions(csv, about));
+            let list = contents(&file).and_then(|csv| CsvList::of_suppressions(csv, about));
             place.work(
                 async |permissions, by, account| {
                     let (list, lines) = accepted(permissions, account, list, partial).await?;
-                    let good = list.good();
+                    let good = list.valid_rows();
                     Ok((lines, permissions.suppress_list(by, account, good, now_ms).await?))
                 },
                 |(lines, added)| listing::write(&format!("{lines} lines, {added} new suppressions\n")),
@@ -144,7 +144,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Verb::Export { place } => place.work(
             async |permissions, _, account| {
                 let write = |text: Vec<u8>| listing::write_data(&text);
-                write(lists::written([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]));
+                write(lists::to_csv([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]));
                 let ask = async |after: Option<&Cursor>, most| {
                     let page = SuppressionsPage {
                         account_sid: account,
@@ -157,7 +157,7 @@ pub(super) fn run(args: Args) -> ExitCode {
                     permissions.suppressions.list(&page).await
                 };
                 each_page(usize::MAX, ask, Cursor::of_suppression, |found| {
-                    write(lists::written(found.iter().map(lists::suppression_line)));
+                    write(lists::to_csv(found.iter().map(lists::suppression_row)));
                 })
                 .await?;
                 Ok(())

@@ -14,7 +14,7 @@ use twilio_edge_api::templates::TemplateView;
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::template::{
     Template,
-    catalogue::{Catalogue, Change},
+    catalogue::{Catalogue, TemplateChange},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{Config, without_password};
@@ -117,7 +117,7 @@ fn rows<'a>(templates: impl Iterator<Item = &'a Template>) -> Vec<Map<String, Va
     shown.filter_map(|one| one.as_object().cloned()).collect()
 }
 
-fn changed(changes: &[Change]) -> Vec<Map<String, Value>> {
+fn changed(changes: &[TemplateChange]) -> Vec<Map<String, Value>> {
     let shown = changes.iter().map(|change| {
         json!({"action": change.action, "subject": change.subject, "detail": change.detail})
     });

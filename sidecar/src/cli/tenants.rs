@@ -15,7 +15,7 @@ use crate::cli::{failure::fail, sources::Sources};
 use twilio_edge_api::tenants::TenantView;
 use twilio_edge_domain::{
     policy::Policies,
-    tenant::{Fault, Profile, Tenant, is_account_sid},
+    tenant::{Profile, ProfileError, Tenant, is_account_sid},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{Config, without_password};
@@ -124,7 +124,9 @@ async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, Denied>>>(
     done.map_err(|denied| match denied {
         Denied::Refused(Refusal::Store(reason)) => told(&reason),
         Denied::NoSuchTenant => "nothing is said of this account; it is as every other".into(),
-        Denied::Fault(Fault::Form(problem) | Fault::Meaning(problem)) => problem,
+        Denied::ProfileError(ProfileError::Syntax(problem) | ProfileError::Invalid(problem)) => {
+            problem
+        }
         Denied::Unseen(_) | Denied::Changed(_) => {
             "somebody else changed it at the same time; look at it and try again".into()
         }

@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use twilio_edge_contract::{Outcome, SettlementResult};
-use twilio_edge_domain::{lease::Claimed, optout::Lexicon, webhook::Webhook};
+use twilio_edge_domain::{lease::ClaimOutcome, optout::Lexicon, webhook::Webhook};
 use twilio_edge_store::{SettlementInput, Stores};
 
 use crate::{
@@ -95,8 +95,10 @@ async fn claim_and_settle(
     let mut won = Vec::new();
     for ((key, claim), grant) in keys.into_iter().zip(&claims).zip(grants) {
         let attempt = match grant.unwrap().claimed {
-            Claimed::Proceed { attempt, .. } => attempt,
-            Claimed::Duplicate(_) | Claimed::InFlight | Claimed::Released => continue,
+            ClaimOutcome::Proceed { attempt, .. } => attempt,
+            ClaimOutcome::Duplicate(_) | ClaimOutcome::InFlight | ClaimOutcome::Released => {
+                continue;
+            }
         };
         let seen = &backend[key];
         seen.together.fetch_add(seen.at_work.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);

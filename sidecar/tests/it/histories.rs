@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use twilio_edge_contract::{Claim, Outcome};
-use twilio_edge_domain::message::{Direction, Number};
+use twilio_edge_domain::message::{Direction, NumberQuery};
 use twilio_edge_platform::config::Merged;
 use twilio_edge_store::histories::{Histories, Search};
 
@@ -71,8 +71,8 @@ async fn histories(world: &World) -> Histories {
     Histories::open(&config.database).await.unwrap()
 }
 
-fn number(text: &str) -> Option<Number> {
-    Some(Number::parse(text).unwrap())
+fn number(text: &str) -> Option<NumberQuery> {
+    Some(NumberQuery::parse(text).unwrap())
 }
 
 /// The messages found, as `SID status`.
@@ -119,7 +119,7 @@ async fn a_message_has_one_status_and_its_whole_story(world: World) {
         ("delivered", "refused"),
     ];
     assert_eq!(story, expected, "in the order in which they came");
-    assert!(message.first.heard_ms < message.last_heard_ms());
+    assert!(message.first.received_ms < message.last_received_ms());
     assert!(message.first.form.as_ref().unwrap().contains("MessageStatus=sent"));
     assert_eq!(histories.message(ACCOUNT, "SM").await.unwrap(), None, "half a name is nobody's");
     assert_eq!(histories.message(ACCOUNT, "SM1:sent").await.unwrap(), None);
@@ -157,7 +157,7 @@ async fn messages_are_found_by_either_end_status_and_time(world: World) {
     ] {
         assert_eq!(listed(&histories, &search).await, expected, "{search:?}");
     }
-    let third = histories.message(ACCOUNT, "SM3").await.unwrap().unwrap().first.heard_ms;
+    let third = histories.message(ACCOUNT, "SM3").await.unwrap().unwrap().first.received_ms;
     let since = Search { since_ms: third, ..all.clone() };
     assert_eq!(listed(&histories, &since).await, ["SM4 received", "SM3 failed"]);
     let until = Search { until_ms: third, ..all.clone() };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use twilio_edge_contract::{Outcome, SettlementResult};
-use twilio_edge_domain::{lease::Claimed, optout::Lexicon, webhook::Webhook};
+use twilio_edge_domain::{lease::ClaimOutcome, optout::Lexicon, webhook::Webhook};
 use twilio_edge_platform::{config::Merged, metrics::Metrics};
 use twilio_edge_store::{SettlementInput, Stores};
 
@@ -138,10 +138,10 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
                 };
                 let grant = stores.claim(&[&webhook(key, claim)], now).await.remove(0).unwrap();
                 let happened = match grant.claimed {
-                    Claimed::Proceed { attempt, .. } => format!("proceed {attempt}"),
-                    Claimed::Duplicate(_) => "duplicate".into(),
-                    Claimed::InFlight => "in flight".into(),
-                    Claimed::Released => "released".into(),
+                    ClaimOutcome::Proceed { attempt, .. } => format!("proceed {attempt}"),
+                    ClaimOutcome::Duplicate(_) => "duplicate".into(),
+                    ClaimOutcome::InFlight => "in flight".into(),
+                    ClaimOutcome::Released => "released".into(),
                 };
                 (promised, happened)
             }

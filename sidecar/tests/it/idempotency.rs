@@ -7,7 +7,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use twilio_edge_domain::{
     api_key::Scope,
-    idempotency::{Answer, Headers, Key, fingerprint},
+    idempotency::{Headers, Key, StoredResponse, fingerprint},
 };
 use twilio_edge_platform::{config::Merged, metrics::Metrics};
 use twilio_edge_store::{Admission, AuditEntry, Done, NewKey, Once, StoreError, Stores};
@@ -226,7 +226,7 @@ async fn what_somebody_else_took_over_is_rolled_back(world: World) {
     assert_eq!((slow.as_of_ms, quick.as_of_ms), (1000, 1000));
 
     let answer =
-        |body: &str| Answer { status: 201, headers: Headers::default(), body: body.into() };
+        |body: &str| StoredResponse { status: 201, headers: Headers::default(), body: body.into() };
     let register = stores.register();
     let add = async |id: &str, done: &Done| {
         let key = NewKey {

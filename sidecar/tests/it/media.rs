@@ -14,7 +14,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
-use twilio_edge_domain::media::{Looked, Why};
+use twilio_edge_domain::media::{MediaCheck, MediaProblemKind};
 use twilio_edge_platform::{config::Merged, metrics::Metrics};
 use twilio_edge_services::outbound::media::{
     Media,
@@ -160,10 +160,10 @@ fn looking(settings: &[(&str, &str)], lookup: Arc<dyn Lookup>) -> Media {
     Media::with(&config.media, Duration::from_secs(60), &metrics, lookup).unwrap()
 }
 
-async fn look(media: &Media, url: &str) -> Result<(), (Why, String)> {
+async fn look(media: &Media, url: &str) -> Result<(), (MediaProblemKind, String)> {
     match media.look(ACCOUNT, "whatsapp", &[url.to_owned()]).await {
-        Looked::Fit => Ok(()),
-        Looked::Unfit(0, unfit) => Err((unfit.why, unfit.detail)),
+        MediaCheck::Valid => Ok(()),
+        MediaCheck::Invalid(0, unfit) => Err((unfit.why, unfit.detail)),
         other => panic!("{url}: {other:?}"),
     }
 }
@@ -242,7 +242,10 @@ async fn no_redirect_leads_inside() {
     for url in spelled(port).filter(|url| url.is_ascii()).chain([named]) {
         let (why, detail) = look(&media, &format!("{}/to?{url}", server.base)).await.unwrap_err();
         assert!(
-            matches!(why, Why::NotPublic | Why::Url | Why::Redirects),
+            matches!(
+                why,
+                MediaProblemKind::NotPublic | MediaProblemKind::Url | MediaProblemKind::Redirects
+            ),
             "{url}: {why:?} {detail}"
         );
         assert!(!detail.contains("127.") && !detail.contains("answers"), "{url}: {detail}");
@@ -264,16 +267,19 @@ async fn who_answers_otherwise_the_next_time_gains_nothing() {
     let (why, _) = look(&media, &url).await.unwrap_err();
     assert_eq!(
         (why, outside.count(), names.asked()),
-        (Why::Unreachable, 1, 1),
+        (MediaProblemKind::Unreachable, 1, 1),
         "the one that was checked"
     );
     let hello = String::from_utf8_lossy(&outside.heard.lock().unwrap()).into_owned();
     assert!(hello.contains("rebind.example.com"), "by its name: {hello:?}");
-    assert_eq!(look(&media, &url).await, Err((Why::NotPublic, NOT_PUBLIC.to_owned())));
+    assert_eq!(look(&media, &url).await, Err((MediaProblemKind::NotPublic, NOT_PUBLIC.to_owned())));
     // One address of several is enough, wherever it stands; and what has none looks the same.
     for answer in [&[OUTSIDE, INSIDE][..], &[INSIDE, OUTSIDE], &[]] {
         let media = looking(&[("PORTS", &allowed)], Changing::through(&[answer]));
-        assert_eq!(look(&media, &url).await, Err((Why::NotPublic, NOT_PUBLIC.to_owned())));
+        assert_eq!(
+            look(&media, &url).await,
+            Err((MediaProblemKind::NotPublic, NOT_PUBLIC.to_owned()))
+        );
     }
     assert_eq!((inside.count(), outside.count()), (0, 1));
 }
@@ -289,20 +295,20 @@ async fn servers_are_not_believed() {
         ("/no-length", None),
         // Nobody gets more of it than that.
         ("/lies-less", None),
-        ("/two-tongues", Some(Why::Mismatch)),
-        ("/html", Some(Why::Mismatch)),
-        ("/wrong-type", Some(Why::Type)),
-        ("/no-type", Some(Why::Type)),
-        ("/gzip", Some(Why::Encoded)),
-        ("/lies-more", Some(Why::Unreachable)),
-        ("/cut", Some(Why::Unreachable)),
-        ("/large", Some(Why::Size)),
-        ("/huge", Some(Why::Size)),
-        ("/endless", Some(Why::Size)),
-        ("/403", Some(Why::Status)),
-        ("/503", Some(Why::Status)),
-        ("/loop", Some(Why::Redirects)),
-        ("/nowhere", Some(Why::Redirects)),
+        ("/two-tongues", Some(MediaProblemKind::Mismatch)),
+        ("/html", Some(MediaProblemKind::Mismatch)),
+        ("/wrong-type", Some(MediaProblemKind::Type)),
+        ("/no-type", Some(MediaProblemKind::Type)),
+        ("/gzip", Some(MediaProblemKind::Encoded)),
+        ("/lies-more", Some(MediaProblemKind::Unreachable)),
+        ("/cut", Some(MediaProblemKind::Unreachable)),
+        ("/large", Some(MediaProblemKind::Size)),
+        ("/huge", Some(MediaProblemKind::Size)),
+        ("/endless", Some(MediaProblemKind::Size)),
+        ("/403", Some(MediaProblemKind::Status)),
+        ("/503", Some(MediaProblemKind::Status)),
+        ("/loop", Some(MediaProblemKind::Redirects)),
+        ("/nowhere", Some(MediaProblemKind::Redirects)),
     ] {
         let looked = look(&media, &format!("{}{path}", server.base)).await;
         assert_eq!(looked.as_ref().err().map(|(why, _)| *why), expected, "{path}: {looked:?}");
@@ -311,7 +317,7 @@ async fn servers_are_not_believed() {
     // One that has no end in time.
     let hurried = looking(&[("TIMEOUT_MS", "400")], Changing::through(&[]));
     let (why, _) = look(&hurried, &format!("{}/drip", server.base)).await.unwrap_err();
-    assert_eq!(why, Why::Slow);
+    assert_eq!(why, MediaProblemKind::Slow);
 }
 
 #[tokio::test]
@@ -322,7 +328,7 @@ async fn one_picture_is_fetched_once_and_no_account_takes_all_there_is() {
     let media = looking(&limits, Changing::through(&[]));
     let good = vec![format!("{}/good.png", server.base)];
     for account in [ACCOUNT, ACCOUNT, OTHER] {
-        assert_eq!(media.look(account, "whatsapp", &good).await, Looked::Fit);
+        assert_eq!(media.look(account, "whatsapp", &good).await, MediaCheck::Valid);
     }
     assert_eq!(server.count("GET /good.png"), 2, "once for each account");
 
@@ -333,10 +339,10 @@ async fn one_picture_is_fetched_once_and_no_account_takes_all_there_is() {
     }
     eventually("two are looked at", async || server.holding.0.load(SeqCst) == 2).await;
     let other = vec![format!("{}/no-head", server.base)];
-    assert_eq!(media.look(OTHER, "whatsapp", &other).await, Looked::Fit, "others have room");
+    assert_eq!(media.look(OTHER, "whatsapp", &other).await, MediaCheck::Valid, "others have room");
     server.go.send_replace(true);
     while let Some(looked) = looks.join_next().await {
-        assert_eq!(looked.unwrap(), Looked::Fit);
+        assert_eq!(looked.unwrap(), MediaCheck::Valid);
     }
     assert_eq!(server.holding.1.load(SeqCst), 2, "never more at once");
 }

@@ -208,7 +208,7 @@ async fn every_request_is_let_on_by_twilios_own_description() {
     // In Twilio's words: each parameter that is handed on as it came.
     let basic = format!("Basic {}", STANDARD.encode(format!("{ACCOUNT}:{token}")));
     let path = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages", sidecar.base);
-    let passed_on = [
+    let other_parameters = [
         ("StatusCallback", "https://own.example.com/s?a=b"),
         ("ApplicationSid", "AP00112233445566778899aabbccddeeff"),
         ("MaxPrice", "0.5"),
@@ -228,7 +228,7 @@ async fn every_request_is_let_on_by_twilios_own_description() {
     ];
     let plain = [("To", SMS), ("From", OURS), ("Body", "hi")];
     let mut sids = Vec::new();
-    for more in passed_on.iter().map(std::slice::from_ref).chain([&passed_on[..]]) {
+    for more in other_parameters.iter().map(std::slice::from_ref).chain([&other_parameters[..]]) {
         let form = plain.iter().chain(more);
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let asked = sidecar.client.post(format!("{path}.json")).header("authorization", &basic);

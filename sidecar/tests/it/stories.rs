@@ -52,7 +52,7 @@ async fn a_message_is_found_and_tells_its_timeline(world: World) {
     let all = app.get("/v1/messages").await;
     assert_eq!(column(&all["messages"], "sid"), ["SM3", "SM2", "SM1"], "the latest first");
     assert_eq!(all["next_cursor"], Value::Null);
-    let at = all["messages"][1]["first_heard_at"].as_str().unwrap();
+    let at = all["messages"][1]["first_received_at"].as_str().unwrap();
     let (day, _) = at.split_once('T').unwrap();
     for (query, expected) in [
         ("to=%2B15551230001", &["SM1"][..]),
@@ -227,7 +227,7 @@ async fn a_window_is_where_the_last_message_put_it(world: World) {
     let windows = app.get("/v1/windows?person=%2B15551230001").await["windows"].clone();
     assert_eq!(column(&windows, "channel"), ["sms", "whatsapp"]);
     assert_eq!(windows[1]["open"], true);
-    let last = app.get("/v1/messages/SM2").await["first_heard_at"].clone();
+    let last = app.get("/v1/messages/SM2").await["first_received_at"].clone();
     assert_eq!(windows[1]["last_inbound_at"], last, "the last message counts, and no status does");
     let (last, ends) = (last.as_str().unwrap(), windows[1]["expires_at"].as_str().unwrap());
     let [last, ends] = [last, ends].map(|time| time.parse::<jiff::Timestamp>().unwrap());
@@ -264,7 +264,7 @@ async fn no_late_or_repeated_webhook_moves_a_window_back(world: World) {
     })
     .await;
     let opened = window(&app).await.unwrap();
-    let second_came = app.get("/v1/messages/SM2").await["first_heard_at"].clone();
+    let second_came = app.get("/v1/messages/SM2").await["first_received_at"].clone();
     assert_eq!(json!(opened.0), second_came);
 
     // Twilio sends the first again, after the second; then its end is heard, late, by two ways and twice.

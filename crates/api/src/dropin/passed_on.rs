@@ -13,7 +13,7 @@ use super::{
     refusals::Refusal,
 };
 use twilio_edge_connectors::twilio::{Forward, Forwarded, Twilio};
-use twilio_edge_domain::dropin::Mistake;
+use twilio_edge_domain::dropin::DropInError;
 
 /// Answer of an operation.
 pub(super) type Answer = Result<Response, Refusal>;
@@ -79,7 +79,7 @@ impl Passed {
             400..=499 => {
                 let code = codes::of_status(status);
                 let told = format!("Twilio answered with status {status} and no error of its own");
-                Err(Mistake::new(code, told).with_status(status).into())
+                Err(DropInError::new(code, told).with_status(status).into())
             }
             _ => Err(unreadable()),
         }

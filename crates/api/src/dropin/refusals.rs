@@ -18,7 +18,7 @@ use super::{
     },
     codes,
 };
-use twilio_edge_domain::dropin::Mistake;
+use twilio_edge_domain::dropin::DropInError;
 
 /// Size limit of a refusal that is translated, in bytes. Every refusal of ours is smaller.
 const LARGEST: usize = 64 << 10;
@@ -40,7 +40,7 @@ pub(super) enum Refusal {
     /// A refusal with one of our codes.
     Ours(Problem),
     /// A refusal with a Twilio code, for errors that only Twilio's API defines.
-    Theirs(Mistake),
+    Theirs(DropInError),
 }
 
 impl From<Problem> for Refusal {
@@ -49,8 +49,8 @@ impl From<Problem> for Refusal {
     }
 }
 
-impl From<Mistake> for Refusal {
-    fn from(mistake: Mistake) -> Refusal {
+impl From<DropInError> for Refusal {
+    fn from(mistake: DropInError) -> Refusal {
         Refusal::Theirs(mistake)
     }
 }
@@ -60,7 +60,7 @@ impl IntoResponse for Refusal {
         match self {
             // `spoken` translates it, together with the refusals of the layers above.
             Refusal::Ours(problem) => problem.into_response(),
-            Refusal::Theirs(Mistake { code, status, message }) => {
+            Refusal::Theirs(DropInError { code, status, message }) => {
                 let mut response = told(status, code, &message, None);
                 response.extensions_mut().insert(Refused { code: MISTAKEN, reason: None });
                 response

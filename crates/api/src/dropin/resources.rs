@@ -24,9 +24,9 @@ use twilio_edge_connectors::twilio::Forward;
 use twilio_edge_domain::{
     api_key::Scope,
     dropin::{
-        Mistake,
-        asked::is_sid,
-        resource::{self, Known},
+        DropInError,
+        request::is_sid,
+        resource::{self, StoredMessage},
     },
 };
 use twilio_edge_platform::clock::now_ms;
@@ -52,7 +52,9 @@ pub(super) async fn fetch(
         Place::Twilio(sid) => {
             look(&sending.twilio, &account_sid, &format!("/Messages/{sid}.json")).await
         }
-        Place::Waiting(send) | Place::Over(send) => Ok(json(&resource::of(&known(&send)))),
+        Place::Waiting(send) | Place::Over(send) => {
+            Ok(json(&resource::message_resource(&known(&send))))
+        }
     }
 }
 
@@ -75,7 +77,7 @@ pub(super) async fn update(
         (Place::Over(_), Change::Cancel) => return Err(too_late()),
         (Place::Waiting(_), Change::Redact) => return Err(not_complete("redacted")),
         (Place::Over(send), Change::Redact) => {
-            let mut shown = resource::of(&known(&send));
+            let mut shown = resource::message_resource(&known(&send));
             if let Some(fields) = shown.as_object_mut() {
                 fields.insert("body".to_owned(), json!(""));
             }
@@ -223,12 +225,12 @@ enum Change {
 
 impl Change {
     /// Parses the form of an update. Other combinations are Twilio's error 30400.
-    fn read(pairs: &[(String, String)]) -> Result<Change, Mistake> {
+    fn read(pairs: &[(String, String)]) -> Result<Change, DropInError> {
         let get = |name: &str| pairs.iter().find(|(have, _)| have == name).map(|(_, value)| value);
         match (get("Body").map(String::as_str), get("Status").map(String::as_str)) {
             (Some(""), None) => Ok(Change::Redact),
             (None, Some("canceled")) => Ok(Change::Cancel),
-            _ => Err(Mistake::new(
+            _ => Err(DropInError::new(
                 30400,
                 "Parameters are not valid: send Status=canceled, or an empty Body to redact the message, and not both",
             )),
@@ -263,7 +265,7 @@ async fn first_of(
     account_sid: &str,
     sid: &str,
 ) -> Result<Option<Box<OutboundMessage>>, Problem> {
-    let Some(id) = resource::id(sid) else { return Ok(None) };
+    let Some(id) = resource::id_of_sid(sid) else { return Ok(None) };
     let found = sending.sends.fetch(&id, Some(account_sid)).await;
     found.map(|found| found.map(Box::new)).map_err(|reason| Problem::unavailable(&reason))
 }
@@ -289,8 +291,8 @@ async fn cancel(sending: &Sending, caller: &Caller, send: &OutboundMessage) -> A
     if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
         return Err(too_late());
     }
-    let mut shown = resource::of(&known(send));
-    resource::settle(&mut shown, &Known { state: "canceled", ..known(send) });
+    let mut shown = resource::message_resource(&known(send));
+    resource::update(&mut shown, &StoredMessage { state: "canceled", ..known(send) });
     Ok(json(&shown))
 }
 
@@ -321,7 +323,7 @@ async fn erase(
 }
 
 fn too_late() -> Refusal {
-    Mistake::new(30409, "This message cannot be canceled").into()
+    DropInError::new(30409, "This message cannot be canceled").into()
 }
 
 /// Twilio's error 20009.
@@ -329,12 +331,12 @@ fn not_complete(what: &str) -> Refusal {
     let told = format!(
         "This message has not been sent yet, and cannot be {what}: cancel it with Status=canceled, or wait until it is complete"
     );
-    Mistake::new(20009, told).with_status(409).into()
+    DropInError::new(20009, told).with_status(409).into()
 }
 
 fn not_at_twilio() -> Refusal {
     let told = "Twilio does not have this message: it waits in the sidecar, or was not sent";
-    Mistake::new(20404, told).with_status(404).into()
+    DropInError::new(20404, told).with_status(404).into()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use reqwest::{Client, header, redirect};
 use sha2::Sha256;
 
 use super::file;
-use twilio_edge_domain::delivery::{DeliveryOutcome, answered, retry_after};
+use twilio_edge_domain::delivery::{DeliveryOutcome, outcome_of_response, parse_retry_after};
 use twilio_edge_domain::event::Delivery;
 
 /// Part of an answer other than 2xx that is kept as the reason, in bytes.
@@ -72,14 +72,14 @@ impl Endpoint {
         match request.body(body).send().await {
             Ok(response) => {
                 let wait = response.headers().get(header::RETRY_AFTER);
-                let wait = wait.and_then(|wait| wait.to_str().ok()).and_then(retry_after);
+                let wait = wait.and_then(|wait| wait.to_str().ok()).and_then(parse_retry_after);
                 let status = response.status().as_u16();
                 let said = if response.status().is_success() {
                     String::new()
                 } else {
                     said(response).await
                 };
-                answered(status, wait, &said)
+                outcome_of_response(status, wait, &said)
             }
             // The URL is removed from the reason, because it may contain a token.
             Err(error) => DeliveryOutcome::Failed {

@@ -8,7 +8,7 @@ use toml::Value;
 use twilio_edge_domain::{
     address::Address,
     sending::{
-        pace::Rate,
+        rate_limit::Rate,
         sender::{is_alphanumeric_id, is_service},
     },
     tenant::is_account_sid,

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::Mistake;
+use super::DropInError;
 
 /// Twilio's title of 21656.
 const INVALID: &str = "The ContentVariables Parameter is invalid";
@@ -22,19 +22,19 @@ const LONGEST_NAME: usize = 64;
 /// # Errors
 /// 21656 for what is no JSON object, for a name that occurs twice, and for `null`, `true`, `false`, an object or a list as a
 /// value. The message names the variable.
-pub fn read(json: &str) -> Result<BTreeMap<String, String>, Mistake> {
-    let wrong = |what: String| Mistake::new(21656, format!("{INVALID}: {what}"));
+pub fn read(json: &str) -> Result<BTreeMap<String, String>, DropInError> {
+    let wrong = |what: String| DropInError::new(21656, format!("{INVALID}: {what}"));
     let Ok(Pairs(pairs)) = serde_json::from_str::<Pairs>(json) else {
         return Err(wrong("it must be a JSON object with a text for each variable".to_owned()));
     };
     let mut variables = BTreeMap::new();
     for (name, value) in pairs {
-        let told = shown(&name);
+        let shown_name = shown(&name);
         let text = text(value.get()).map_err(|kind| {
-            wrong(format!("variable \"{told}\" is {kind}, and must be a text or a number"))
+            wrong(format!("variable \"{shown_name}\" is {kind}, and must be a text or a number"))
         })?;
         if variables.insert(name, text).is_some() {
-            return Err(wrong(format!("variable \"{told}\" is there more than once")));
+            return Err(wrong(format!("variable \"{shown_name}\" is there more than once")));
         }
     }
     Ok(variables)

@@ -4,7 +4,7 @@
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
 
-use super::Mistake;
+use super::DropInError;
 use crate::address::Address;
 
 /// Default and highest page size; Twilio's own limit is 1000.
@@ -16,7 +16,7 @@ const OURS: &str = "WAITING";
 
 /// Page of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ListPosition {
     /// Waiting messages that are older than this: a time in milliseconds since 1970, and an id.
     Waiting(i64, String),
     /// Messages of Twilio at this query.
@@ -25,7 +25,7 @@ pub enum Place {
 
 /// Request for a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
+pub struct ListRequest {
     /// Recipient, if the query has one.
     pub to: Option<Address>,
     /// Sender, or empty.
@@ -33,24 +33,24 @@ pub struct Listing {
     /// Page size.
     pub size: usize,
     /// Page.
-    pub place: Place,
+    pub place: ListPosition,
     number: usize,
     /// Query that all pages have in common.
-    kept: String,
+    shared_query: String,
 }
 
-impl Listing {
+impl ListRequest {
     /// Reads a query.
     ///
     /// # Errors
     /// The first mistake, with Twilio's code.
-    pub fn read(query: &str) -> Result<Listing, Mistake> {
+    pub fn read(query: &str) -> Result<ListRequest, DropInError> {
         let (mut to, mut from, mut size, mut number) = (None, String::new(), PAGE.0, 0);
         let (mut token, mut page, mut has_date) = (None, None, false);
-        let mut kept = Serializer::new(String::new());
+        let mut shared_query = Serializer::new(String::new());
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let whole = || {
-                let wrong = |_| Mistake::new(20001, format!("{name}: must be a number"));
+                let wrong = |_| DropInError::new(20001, format!("{name}: must be a number"));
                 value.parse::<usize>().map_err(wrong)
             };
             match &*name {
@@ -63,46 +63,46 @@ impl Listing {
                 "Page" => (number, page) = (whole()?, Some(value.to_string())),
                 "PageToken" => token = Some(value.to_string()),
                 _ => {
-                    let told = format!("{name} is no parameter of a list");
-                    return Err(Mistake::new(20001, told));
+                    let problem = format!("{name} is no parameter of a list");
+                    return Err(DropInError::new(20001, problem));
                 }
             }
             if !matches!(&*name, "PageSize" | "Page" | "PageToken") {
-                kept.append_pair(&name, &value);
+                shared_query.append_pair(&name, &value);
             }
         }
-        let kept = kept.append_pair("PageSize", &size.to_string()).finish();
-        let twilios = |more: &[(&str, &str)]| Place::Twilio(with(&kept, more));
+        let shared_query = shared_query.append_pair("PageSize", &size.to_string()).finish();
+        let twilios =
+            |more: &[(&str, &str)]| ListPosition::Twilio(with_parameters(&shared_query, more));
         let place = match (token.as_deref(), page.as_deref()) {
             (Some(TWILIOS), _) => twilios(&[]),
-            (Some(token), _) if token.starts_with(OURS) => {
-                behind(token).ok_or_else(|| Mistake::new(20001, "PageToken: is of no page"))?
-            }
+            (Some(token), _) if token.starts_with(OURS) => parse_token(token)
+                .ok_or_else(|| DropInError::new(20001, "PageToken: is of no page"))?,
             (Some(token), page) => twilios(&[("Page", page.unwrap_or("0")), ("PageToken", token)]),
             (None, Some(page)) if number > 0 => twilios(&[("Page", page)]),
             // Waiting messages have no date of sending.
             (None, _) if has_date => twilios(&[]),
-            (None, _) => Place::Waiting(i64::MAX, String::new()),
+            (None, _) => ListPosition::Waiting(i64::MAX, String::new()),
         };
-        Ok(Listing { to, from, size, place, number, kept })
+        Ok(ListRequest { to, from, size, place, number, shared_query })
     }
 
     /// Returns the query of Twilio's first page.
-    pub fn twilios(&self) -> &str {
-        &self.kept
+    pub fn twilio_query(&self) -> &str {
+        &self.shared_query
     }
 
     /// Returns a page of waiting messages; `last` is the time and the id of its last message, if more follow.
     pub fn page(&self, account_sid: &str, shown: &[Value], last: Option<(i64, &str)>) -> Value {
         let uri = |rest: String| {
-            format!("/2010-04-01/Accounts/{account_sid}/Messages.json?{}{rest}", self.kept)
+            format!("/2010-04-01/Accounts/{account_sid}/Messages.json?{}{rest}", self.shared_query)
         };
         let token = match last {
             Some((at_ms, id)) => format!("{OURS}-{at_ms}-{id}"),
             None => TWILIOS.to_owned(),
         };
         let own = match &self.place {
-            Place::Waiting(at_ms, id) if self.number > 0 => {
+            ListPosition::Waiting(at_ms, id) if self.number > 0 => {
                 format!("&Page={}&PageToken={OURS}-{at_ms}-{id}", self.number)
             }
             _ => String::new(),
@@ -119,15 +119,15 @@ impl Listing {
     }
 }
 
-fn with(query: &str, more: &[(&str, &str)]) -> String {
+fn with_parameters(query: &str, more: &[(&str, &str)]) -> String {
     Serializer::new(query.to_owned()).extend_pairs(more).finish()
 }
 
-fn behind(token: &str) -> Option<Place> {
+fn parse_token(token: &str) -> Option<ListPosition> {
     let (at_ms, id) = token.strip_prefix(OURS)?.strip_prefix('-')?.split_once('-')?;
     let is_id =
         id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    is_id.then_some(Place::Waiting(at_ms.parse().ok()?, id.to_owned()))
+    is_id.then_some(ListPosition::Waiting(at_ms.parse().ok()?, id.to_owned()))
 }
 
 #[cfg(test)]
@@ -136,23 +136,23 @@ mod tests {
 
     use super::*;
 
-    fn place(query: &str) -> Place {
-        Listing::read(query).unwrap().place
+    fn place(query: &str) -> ListPosition {
+        ListRequest::read(query).unwrap().place
     }
 
-    fn twilio(query: &str) -> Place {
-        Place::Twilio(query.to_owned())
+    fn twilio(query: &str) -> ListPosition {
+        ListPosition::Twilio(query.to_owned())
     }
 
     #[test]
     fn what_waits_comes_first_and_leads_to_twilio() {
-        let first = Listing::read("To=%2B16132345678&PageSize=2").unwrap();
-        assert_eq!(first.place, Place::Waiting(i64::MAX, String::new()));
+        let first = ListRequest::read("To=%2B16132345678&PageSize=2").unwrap();
+        assert_eq!(first.place, ListPosition::Waiting(i64::MAX, String::new()));
         let page = first.page("AC1", &[json!(1), json!(2)], Some((7, "ms_0a")));
         let next = page["next_page_uri"].as_str().unwrap().to_owned();
         let query = next.split_once('?').unwrap().1;
-        assert_eq!(place(query), Place::Waiting(7, "ms_0a".into()));
-        let second = Listing::read(query).unwrap();
+        assert_eq!(place(query), ListPosition::Waiting(7, "ms_0a".into()));
+        let second = ListRequest::read(query).unwrap();
         assert_eq!((second.size, second.to.as_ref()), (2, first.to.as_ref()));
         let last = second.page("AC1", &[json!(3)], None);
         assert_eq!(
@@ -173,15 +173,15 @@ mod tests {
             assert_eq!(place(query), twilio(asked));
         }
         for wrong in ["Colour=red", "PageSize=x", "PageToken=WAITING", "PageToken=WAITING-x-ms_0"] {
-            assert_eq!(Listing::read(wrong).map(|_| ()).unwrap_err().code, 20001, "{wrong}");
+            assert_eq!(ListRequest::read(wrong).map(|_| ()).unwrap_err().code, 20001, "{wrong}");
         }
     }
 
     proptest! {
         #[test]
         fn nothing_panics(query: String) {
-            let _ = Listing::read(&query);
-            let _ = Listing::read(&format!("PageToken=WAITING-{query}"));
+            let _ = ListRequest::read(&query);
+            let _ = ListRequest::read(&format!("PageToken=WAITING-{query}"));
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Twilio's own REST API for clients of Twilio: the content of a request, the SID of a message, and the representation of
 //! one of our messages in Twilio's format. The rules for sending are in `domain/sending`.
 
-pub mod asked;
 pub mod content_variables;
-pub mod entry;
+pub mod credentials;
 pub mod listing;
+pub mod request;
 pub mod resource;
 
 /// Error of a request in Twilio's format.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct DropInError {
     /// Twilio's error code.
     pub code: u32,
     /// HTTP status of the response; 400 unless Twilio's own differs.
@@ -18,14 +18,14 @@ pub struct Mistake {
     pub message: String,
 }
 
-impl Mistake {
+impl DropInError {
     /// Returns the error with status 400.
-    pub fn new(code: u32, message: impl Into<String>) -> Mistake {
-        Mistake { code, status: 400, message: message.into() }
+    pub fn new(code: u32, message: impl Into<String>) -> DropInError {
+        DropInError { code, status: 400, message: message.into() }
     }
 
     /// Returns the error with another HTTP status.
-    pub fn with_status(self, status: u16) -> Mistake {
-        Mistake { status, ..self }
+    pub fn with_status(self, status: u16) -> DropInError {
+        DropInError { status, ..self }
     }
 }

@@ -8,18 +8,18 @@ const PREFIXES: (&str, &str) = ("ms_", "SM");
 
 /// Returns the SID of our message in the drop-in API until Twilio assigns one; it remains valid afterwards. It is derived
 /// from our id, so that it is not stored; the id has 128 random bits, so that it is unique.
-pub fn name(id: &str) -> String {
+pub fn provisional_sid(id: &str) -> String {
     format!("{}{}", PREFIXES.1, id.strip_prefix(PREFIXES.0).unwrap_or(id))
 }
 
 /// Returns the id from which a SID may be derived.
-pub fn id(sid: &str) -> Option<String> {
+pub fn id_of_sid(sid: &str) -> Option<String> {
     Some(format!("{}{}", PREFIXES.0, sid.strip_prefix(PREFIXES.1)?))
 }
 
 /// Stored properties of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct StoredMessage<'a> {
     /// Our id.
     pub id: &'a str,
     /// Account of the message.
@@ -43,7 +43,7 @@ pub struct Known<'a> {
 }
 
 /// Returns the resource in Twilio's format. Values that are no longer stored are null.
-pub fn of(known: &Known<'_>) -> Value {
+pub fn message_resource(known: &StoredMessage<'_>) -> Value {
     let pairs: Vec<(String, String)> =
         form_urlencoded::parse(known.form.as_bytes()).into_owned().collect();
     let get =
@@ -63,14 +63,14 @@ pub fn of(known: &Known<'_>) -> Value {
         "num_media": media.to_string(), "num_segments": segments.map(|count| count.to_string()),
         "price": null, "price_unit": "USD", "to": get("To"),
     });
-    settle(&mut resource, known);
+    update(&mut resource, known);
     resource
 }
 
 /// Updates the SID and the status of a resource.
-pub fn settle(resource: &mut Value, known: &Known<'_>) {
+pub fn update(resource: &mut Value, known: &StoredMessage<'_>) {
     let sid = match known.message_sid {
-        "" => name(known.id),
+        "" => provisional_sid(known.id),
         sid => sid.to_owned(),
     };
     let uri = format!("/2010-04-01/Accounts/{}/Messages/{sid}", known.account_sid);
@@ -89,7 +89,7 @@ pub fn settle(resource: &mut Value, known: &Known<'_>) {
 }
 
 /// Returns Twilio's status. An `unknown` message counts as accepted: a client that reads `failed` would send it again.
-fn status(known: &Known<'_>, is_through_service: bool) -> &'static str {
+fn status(known: &StoredMessage<'_>, is_through_service: bool) -> &'static str {
     match known.state {
         "refused" | "not_sent" => "failed",
         "canceled" => "canceled",
@@ -119,8 +119,8 @@ mod tests {
 
     const ID: &str = "ms_00112233445566778899aabbccddeeff";
 
-    fn known() -> Known<'static> {
-        Known {
+    fn known() -> StoredMessage<'static> {
+        StoredMessage {
             id: ID,
             account_sid: "AC00112233445566778899aabbccddeeff",
             form: "To=%2B16132345678&From=%2B16135550100&Body=hi&MediaUrl=https%3A%2F%2Fa",
@@ -136,37 +136,41 @@ mod tests {
 
     #[test]
     fn a_name_is_twilios_in_form_and_leads_back() {
-        assert_eq!(name(ID), "SM00112233445566778899aabbccddeeff");
-        assert_eq!(id(&name(ID)).as_deref(), Some(ID));
-        assert_eq!(id("MM00112233445566778899aabbccddeeff"), None);
+        assert_eq!(provisional_sid(ID), "SM00112233445566778899aabbccddeeff");
+        assert_eq!(id_of_sid(&provisional_sid(ID)).as_deref(), Some(ID));
+        assert_eq!(id_of_sid("MM00112233445566778899aabbccddeeff"), None);
     }
 
     #[test]
     fn a_message_is_told_as_twilio_would() {
-        let told = of(&known());
-        assert_eq!((&told["sid"], &told["status"]), (&json!(name(ID)), &json!("queued")));
+        let told = message_resource(&known());
+        assert_eq!(
+            (&told["sid"], &told["status"]),
+            (&json!(provisional_sid(ID)), &json!("queued"))
+        );
         assert_eq!((&told["body"], &told["num_media"]), (&json!("hi"), &json!("1")));
         assert_eq!(told["date_created"], "Thu, 01 Jan 1970 00:00:00 +0000");
         let service = "To=%2B16132345678&MessagingServiceSid=MG0&Body=hi";
         for (known, status, segments) in [
-            (Known { form: service, ..known() }, "accepted", json!("0")),
-            (Known { is_scheduled: true, ..known() }, "scheduled", json!("1")),
-            (Known { state: "unknown", ..known() }, "queued", json!("1")),
-            (Known { state: "canceled", form: "", ..known() }, "canceled", json!(null)),
+            (StoredMessage { form: service, ..known() }, "accepted", json!("0")),
+            (StoredMessage { is_scheduled: true, ..known() }, "scheduled", json!("1")),
+            (StoredMessage { state: "unknown", ..known() }, "queued", json!("1")),
+            (StoredMessage { state: "canceled", form: "", ..known() }, "canceled", json!(null)),
         ] {
-            let told = of(&known);
+            let told = message_resource(&known);
             assert_eq!((&told["status"], &told["num_segments"]), (&json!(status), &segments));
         }
-        let failed = Known { state: "refused", error_code: Some(21610), reason: "no", ..known() };
-        let told = of(&failed);
+        let failed =
+            StoredMessage { state: "refused", error_code: Some(21610), reason: "no", ..known() };
+        let told = message_resource(&failed);
         assert_eq!((&told["error_code"], &told["error_message"]), (&json!(21610), &json!("no")));
     }
 
     #[test]
     fn what_was_shown_is_brought_up_to_date() {
-        let mut told = of(&known());
+        let mut told = message_resource(&known());
         let sid = "SMffffffffffffffffffffffffffffffff";
-        settle(&mut told, &Known { state: "sent", message_sid: sid, form: "", ..known() });
+        update(&mut told, &StoredMessage { state: "sent", message_sid: sid, form: "", ..known() });
         assert_eq!((&told["sid"], &told["body"]), (&json!(sid), &json!("hi")));
         assert!(told["uri"].as_str().unwrap().ends_with(&format!("/Messages/{sid}.json")));
     }

@@ -11,7 +11,7 @@ const PREFIX: &str = "md_";
 const PURPOSE: &[u8] = b"twilio-edge media link 1\n";
 
 /// Minimum length of a key, in bytes.
-pub const SHORTEST_KEY: usize = 32;
+pub const MIN_KEY_BYTES: usize = 32;
 
 /// Returns the id for 128 bits.
 pub fn id(bits: u128) -> String {
@@ -40,11 +40,11 @@ pub fn path(key: &str, id: &str, expires_s: i64) -> String {
 }
 
 /// Returns whether a link has a valid signature and has not expired, in constant time for each key.
-pub fn is_good(key: &str, id: &str, query: &str, now_ms: i64) -> bool {
+pub fn is_valid(key: &str, id: &str, query: &str, now_ms: i64) -> bool {
     let Some((expires, signature)) = read(query) else { return false };
     let Some(mac) = mac(key, id, expires) else { return false };
     is_id(id)
-        && key.len() >= SHORTEST_KEY
+        && key.len() >= MIN_KEY_BYTES
         && mac.verify_slice(&signature).is_ok()
         && now_ms < expires.saturating_mul(1000)
 }
@@ -86,11 +86,11 @@ mod tests {
         let link = path(KEY, &id, 1_800_000_000);
         let (at, query) = link.split_once('?').unwrap();
         assert_eq!(at, format!("/media/{id}"));
-        assert!(is_good(KEY, &id, query, 1_799_999_999_999));
-        assert!(!is_good(KEY, &id, query, 1_800_000_000_000), "it is over");
-        assert!(!is_good(KEY, &super::id(8), query, 0), "another one");
-        assert!(!is_good(&KEY.replace('0', "1"), &id, query, 0), "another key");
-        assert!(!is_good("short", &id, path("short", &id, 9).split_once('?').unwrap().1, 0));
+        assert!(is_valid(KEY, &id, query, 1_799_999_999_999));
+        assert!(!is_valid(KEY, &id, query, 1_800_000_000_000), "it is over");
+        assert!(!is_valid(KEY, &super::id(8), query, 0), "another one");
+        assert!(!is_valid(&KEY.replace('0', "1"), &id, query, 0), "another key");
+        assert!(!is_valid("short", &id, path("short", &id, 9).split_once('?').unwrap().1, 0));
         for wrong in [
             query.replace("expires=1", "expires=2"),
             query.replace("expires=", "expires=0"),
@@ -102,7 +102,7 @@ mod tests {
             query.trim_end_matches(|c| c != '=').to_owned(),
             String::new(),
         ] {
-            assert!(!is_good(KEY, &id, &wrong, 0), "{wrong}");
+            assert!(!is_valid(KEY, &id, &wrong, 0), "{wrong}");
         }
         assert!(is_id(&id) && !is_id("md_1") && !is_id(&id.to_uppercase()));
     }
@@ -110,9 +110,9 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_makes_one_up(id: String, query: String, bits: u128, sig in "[0-9a-f]{64}", expires: u32) {
-            prop_assert!(!is_good(KEY, &id, &query, 0));
+            prop_assert!(!is_valid(KEY, &id, &query, 0));
             let query = format!("expires={expires}&sig={sig}");
-            prop_assert!(!is_good(KEY, &super::id(bits), &query, 0));
+            prop_assert!(!is_valid(KEY, &super::id(bits), &query, 0));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Containers (MP4, ZIP, OLE, Ogg, Matroska), which hold many types behind one signature, are reported as containers.
 
 /// Number of first bytes that are needed.
-pub(super) const ENOUGH: usize = 8192;
+pub(super) const SNIFF_BYTES: usize = 8192;
 
 /// Returns the one name that stands for several names of a type.
 fn canonical(content_type: &str) -> &str {
@@ -28,7 +28,7 @@ const MATROSKA: &str = "a Matroska file";
 const MPEG_AUDIO: &str = "MPEG audio";
 
 /// Returns the detected container or type, if any.
-fn told(bytes: &[u8]) -> Option<&'static str> {
+fn detected(bytes: &[u8]) -> Option<&'static str> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     let begins =
         |with: &[u8]| text.get(..with.len()).is_some_and(|got| got.eq_ignore_ascii_case(with));
@@ -88,7 +88,7 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
 /// Returns the detected type if the bytes contradict the declared one.
 pub(super) fn contradiction(content_type: &str, bytes: &[u8]) -> Option<&'static str> {
     let declared = canonical(content_type);
-    let told = told(bytes.get(..ENOUGH).unwrap_or(bytes));
+    let told = detected(bytes.get(..SNIFF_BYTES).unwrap_or(bytes));
     match (expected(declared), told) {
         (Some(kinds), Some(told)) if kinds.contains(&told) => None,
         (Some(_), told) => Some(told.unwrap_or("something else")),

@@ -5,26 +5,26 @@
 use form_urlencoded::Serializer;
 
 pub mod disposition;
-pub mod fitness;
+pub mod limits;
 pub mod link;
 mod magic;
-pub mod place;
+pub mod url_policy;
 
 /// Problem of one media item.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfit {
+pub struct MediaProblem {
     /// Kind of problem.
-    pub why: Why,
+    pub kind: MediaProblemKind,
     /// Sentence that names the problem and the party that has to act. It never reveals the content of an address that
     /// is not public.
     pub detail: String,
     /// True if a later check may succeed.
-    pub may_pass: bool,
+    pub is_temporary: bool,
 }
 
 /// Kinds of problems; they are labels of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Why {
+pub enum MediaProblemKind {
     /// More items than one message may have.
     Count,
     /// A URL that Twilio cannot fetch, or that two URL parsers may read differently.
@@ -54,98 +54,98 @@ pub enum Why {
     Busy,
 }
 
-impl Why {
+impl MediaProblemKind {
     /// Every kind.
-    pub const ALL: [Why; 13] = [
-        Why::Count,
-        Why::Url,
-        Why::NotPublic,
-        Why::Unreachable,
-        Why::Status,
-        Why::Slow,
-        Why::Redirects,
-        Why::Size,
-        Why::Type,
-        Why::Mismatch,
-        Why::Encoded,
-        Why::Missing,
-        Why::Busy,
+    pub const ALL: [MediaProblemKind; 13] = [
+        MediaProblemKind::Count,
+        MediaProblemKind::Url,
+        MediaProblemKind::NotPublic,
+        MediaProblemKind::Unreachable,
+        MediaProblemKind::Status,
+        MediaProblemKind::Slow,
+        MediaProblemKind::Redirects,
+        MediaProblemKind::Size,
+        MediaProblemKind::Type,
+        MediaProblemKind::Mismatch,
+        MediaProblemKind::Encoded,
+        MediaProblemKind::Missing,
+        MediaProblemKind::Busy,
     ];
 
     /// Returns the word used in the API and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Why::Count => "count",
-            Why::Url => "url",
-            Why::NotPublic => "not_public",
-            Why::Unreachable => "unreachable",
-            Why::Status => "status",
-            Why::Slow => "slow",
-            Why::Redirects => "redirects",
-            Why::Size => "size",
-            Why::Type => "type",
-            Why::Mismatch => "mismatch",
-            Why::Encoded => "encoded",
-            Why::Missing => "missing",
-            Why::Busy => "busy",
+            MediaProblemKind::Count => "count",
+            MediaProblemKind::Url => "url",
+            MediaProblemKind::NotPublic => "not_public",
+            MediaProblemKind::Unreachable => "unreachable",
+            MediaProblemKind::Status => "status",
+            MediaProblemKind::Slow => "slow",
+            MediaProblemKind::Redirects => "redirects",
+            MediaProblemKind::Size => "size",
+            MediaProblemKind::Type => "type",
+            MediaProblemKind::Mismatch => "mismatch",
+            MediaProblemKind::Encoded => "encoded",
+            MediaProblemKind::Missing => "missing",
+            MediaProblemKind::Busy => "busy",
         }
     }
 }
 
-impl Unfit {
+impl MediaProblem {
     /// Creates a permanent problem.
-    pub fn new(why: Why, detail: impl Into<String>) -> Unfit {
-        Unfit { why, detail: detail.into(), may_pass: false }
+    pub fn new(kind: MediaProblemKind, detail: impl Into<String>) -> MediaProblem {
+        MediaProblem { kind, detail: detail.into(), is_temporary: false }
     }
 
     /// Creates a temporary problem.
-    pub fn passing(why: Why, detail: impl Into<String>) -> Unfit {
-        Unfit { why, detail: detail.into(), may_pass: true }
+    pub fn temporary(kind: MediaProblemKind, detail: impl Into<String>) -> MediaProblem {
+        MediaProblem { kind, detail: detail.into(), is_temporary: true }
     }
 
     /// Returns the problem of every address that is not public, always with the same text.
-    pub fn not_public() -> Unfit {
-        Unfit::new(Why::NotPublic, "is not at a public address")
+    pub fn not_public() -> MediaProblem {
+        MediaProblem::new(MediaProblemKind::NotPublic, "is not at a public address")
     }
 }
 
 /// Result of checking the media of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Looked {
+pub enum MediaCheck {
     /// The message has no media.
-    Nothing,
+    NoMedia,
     /// The URLs are well-formed, but the items were not fetched, for this reason.
-    Unseen(&'static str),
+    NotFetched(&'static str),
     /// All items are valid.
-    Fit,
+    Valid,
     /// The item at this index has a problem.
-    Unfit(usize, Unfit),
+    Invalid(usize, MediaProblem),
 }
 
 /// Prefix of a stored item's id where other items have a URL. No client fetches this scheme.
-const KEPT: &str = "twilio-edge-media:";
+const REFERENCE_PREFIX: &str = "twilio-edge-media:";
 
 /// Twilio's parameter of media URLs.
 const PARAMETER: &str = "MediaUrl";
 
 /// Returns the reference by which a message names a stored item.
-pub fn kept(id: &str) -> String {
-    format!("{KEPT}{id}")
+pub fn reference_to(id: &str) -> String {
+    format!("{REFERENCE_PREFIX}{id}")
 }
 
 /// Returns the id of a stored item, if the text is a reference to one.
-pub fn id_of(text: &str) -> Option<&str> {
-    text.strip_prefix(KEPT)
+pub fn referenced_id(text: &str) -> Option<&str> {
+    text.strip_prefix(REFERENCE_PREFIX)
 }
 
 /// Returns all media of a form, as URLs or references.
-pub fn of_form(form: &str) -> Vec<String> {
+pub fn media_of_form(form: &str) -> Vec<String> {
     let pairs = form_urlencoded::parse(form.as_bytes());
     pairs.filter(|(name, _)| name == PARAMETER).map(|(_, text)| text.into_owned()).collect()
 }
 
 /// Returns the form with the media replaced by their new names; media without a new name stay unchanged.
-pub fn renamed(form: &str, names: &[(String, String)]) -> String {
+pub fn with_renamed_media(form: &str, names: &[(String, String)]) -> String {
     let pairs = form_urlencoded::parse(form.as_bytes()).map(|(name, text)| {
         let other = names.iter().find(|(old, _)| name == PARAMETER && *old == text);
         let text = other.map_or_else(|| text.clone().into_owned(), |(_, new)| new.clone());
@@ -160,11 +160,14 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_named_and_told_by_another_name() {
-        let name = kept("md_1");
+        let name = reference_to("md_1");
         let form = "To=%2B1&MediaUrl=https%3A%2F%2Fa.example%2F1&MediaUrl=twilio-edge-media%3Amd_1&Body=twilio-edge-media%3Amd_1";
-        assert_eq!(of_form(form), ["https://a.example/1", &name]);
-        assert_eq!((id_of(&name), id_of("https://a.example/1")), (Some("md_1"), None));
-        let told = renamed(form, &[(name, "https://b.example/?a=b&c".into())]);
+        assert_eq!(media_of_form(form), ["https://a.example/1", &name]);
+        assert_eq!(
+            (referenced_id(&name), referenced_id("https://a.example/1")),
+            (Some("md_1"), None)
+        );
+        let told = with_renamed_media(form, &[(name, "https://b.example/?a=b&c".into())]);
         let link = "https%3A%2F%2Fb.example%2F%3Fa%3Db%26c";
         assert_eq!(told, form.replacen("twilio-edge-media%3Amd_1", link, 1));
     }

@@ -2,7 +2,7 @@
 
 /// Backlog of one database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SendsStanding {
+pub struct MessageBacklog {
     /// Number of messages whose outcome at Twilio is unknown.
     pub unknowns: i64,
     /// Due time of the oldest due message, in milliseconds since 1970; 0 if no message is due.

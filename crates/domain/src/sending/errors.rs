@@ -30,19 +30,19 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = FallbackTo)]
-pub enum To {
+pub enum FallbackTarget {
     /// A template.
     Template,
     /// A text on another channel.
     Channel,
 }
 
-impl To {
+impl FallbackTarget {
     /// Returns the name in files and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
-            To::Template => "template",
-            To::Channel => "channel",
+            FallbackTarget::Template => "template",
+            FallbackTarget::Channel => "channel",
         }
     }
 }
@@ -69,7 +69,7 @@ pub enum Actor {
     /// The recipient.
     Recipient,
     /// No party: the error is temporary.
-    Nobody,
+    None,
 }
 
 impl Actor {
@@ -79,7 +79,7 @@ impl Actor {
             Actor::Operator => "operator",
             Actor::Caller => "caller",
             Actor::Recipient => "recipient",
-            Actor::Nobody => "nobody",
+            Actor::None => "none",
         }
     }
 }
@@ -87,7 +87,7 @@ impl Actor {
 /// Entry of one error code.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct ErrorEntry {
     /// Title of the error.
     pub title: String,
     /// Action on the message.
@@ -98,19 +98,19 @@ pub struct Entry {
     pub remedy: String,
     /// Fallbacks of the action `switch`, in order of preference.
     #[serde(default)]
-    pub to: Vec<To>,
+    pub to: Vec<FallbackTarget>,
 }
 
 /// Table of error codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Errors(BTreeMap<i64, Entry>);
+pub struct ErrorTable(BTreeMap<i64, ErrorEntry>);
 
-impl Errors {
+impl ErrorTable {
     /// Merges the operator's table into the built-in one, code by code and field by field.
     ///
     /// # Errors
     /// Every problem of the operator's table.
-    pub fn of(over: Table) -> Result<Errors, Vec<String>> {
+    pub fn of(over: Table) -> Result<ErrorTable, Vec<String>> {
         let mut table =
             USUAL.parse::<Table>().map_err(|error| vec![format!("errors.toml: {error}")])?;
         let mut problems = Vec::new();
@@ -130,7 +130,7 @@ impl Errors {
         for (code, value) in table {
             let number = code.parse::<i64>().ok().filter(|number| number.to_string() == code);
             let number = number.filter(|number| (10_000..=99_999).contains(number));
-            match (number, value.try_into::<Entry>()) {
+            match (number, value.try_into::<ErrorEntry>()) {
                 (None, _) => problems.push(format!("{code}: is no code of Twilio: five digits")),
                 (_, Err(error)) => problems.push(format!("{code}: {}", error.message().trim())),
                 (Some(number), Ok(entry)) => {
@@ -138,16 +138,16 @@ impl Errors {
                 }
             }
         }
-        if problems.is_empty() { Ok(Errors(errors)) } else { Err(problems) }
+        if problems.is_empty() { Ok(ErrorTable(errors)) } else { Err(problems) }
     }
 
     /// Returns the entry of a code.
-    pub fn get(&self, code: i64) -> Option<&Entry> {
+    pub fn get(&self, code: i64) -> Option<&ErrorEntry> {
         self.0.get(&code)
     }
 
     /// Returns the fallbacks, in order of preference, of a message that ended with a code of Twilio or with `window_closed`.
-    pub fn switches(&self, code: &str) -> &[To] {
+    pub fn fallback_targets(&self, code: &str) -> &[FallbackTarget] {
         // Our rule refuses before the call what Twilio refuses with 63016 after it.
         let code = if code == "window_closed" { "63016" } else { code };
         let entry = code.parse().ok().and_then(|code| self.get(code));
@@ -165,10 +165,10 @@ pub fn reference() -> String {
     let mut text =
         "| code | what Twilio says | what is done | who must act | how |\n|---|---|---|---|---|\n"
             .to_owned();
-    let errors = Errors::of(Table::new()).map(|errors| errors.0).unwrap_or_default();
-    for (code, Entry { title, action, actor, remedy, to }) in errors {
+    let errors = ErrorTable::of(Table::new()).map(|errors| errors.0).unwrap_or_default();
+    for (code, ErrorEntry { title, action, actor, remedy, to }) in errors {
         let (action, actor) = (action.as_str(), actor.as_str());
-        let to: Vec<&str> = to.into_iter().map(To::as_str).collect();
+        let to: Vec<&str> = to.into_iter().map(FallbackTarget::as_str).collect();
         let to = if to.is_empty() { String::new() } else { format!(": {}", to.join(", ")) };
         let _ = writeln!(text, "| {code} | {title} | `{action}`{to} | {actor} | {remedy} |");
     }
@@ -177,8 +177,8 @@ pub fn reference() -> String {
 
 /// Built-in table.
 #[cfg(test)]
-pub fn usual() -> Errors {
-    Errors::of(Table::new()).unwrap()
+pub fn built_in() -> ErrorTable {
+    ErrorTable::of(Table::new()).unwrap()
 }
 
 #[cfg(test)]
@@ -187,8 +187,8 @@ mod tests {
 
     use super::*;
 
-    fn of(text: &str) -> Result<Errors, Vec<String>> {
-        Errors::of(text.parse().unwrap())
+    fn of(text: &str) -> Result<ErrorTable, Vec<String>> {
+        ErrorTable::of(text.parse().unwrap())
     }
 
     #[test]
@@ -199,14 +199,14 @@ mod tests {
 
     #[test]
     fn only_what_twilio_did_not_process_is_tried_again() {
-        let errors = usual();
+        let errors = built_in();
         let again: Vec<i64> =
             errors.0.keys().copied().filter(|code| errors.action(*code) == Action::Retry).collect();
         assert_eq!(again, [20429, 21611, 30001, 30022, 63017, 63018]);
         assert_eq!(errors.action(99_999), Action::GiveUp, "what nobody knows");
         for (code, entry) in &errors.0 {
             assert_eq!(entry.action == Action::Switch, !entry.to.is_empty(), "{code}");
-            let passes = entry.actor == Actor::Nobody;
+            let passes = entry.actor == Actor::None;
             assert_eq!(
                 passes,
                 entry.action == Action::Retry,
@@ -218,17 +218,20 @@ mod tests {
 
     #[test]
     fn what_a_channel_does_not_take_goes_elsewhere() {
-        let errors = usual();
-        assert_eq!(errors.switches("63016"), [To::Template, To::Channel]);
-        assert_eq!(errors.switches("window_closed"), errors.switches("63016"));
+        let errors = built_in();
+        assert_eq!(
+            errors.fallback_targets("63016"),
+            [FallbackTarget::Template, FallbackTarget::Channel]
+        );
+        assert_eq!(errors.fallback_targets("window_closed"), errors.fallback_targets("63016"));
         for code in ["63024", "63032", "63049"] {
-            assert_eq!(errors.switches(code), [To::Channel], "{code}");
+            assert_eq!(errors.fallback_targets(code), [FallbackTarget::Channel], "{code}");
         }
-        assert_eq!(errors.switches("21610"), [], "they do not want it on any");
+        assert_eq!(errors.fallback_targets("21610"), [], "they do not want it on any");
         let never = of("[63016]\naction = \"give_up\"").unwrap();
-        assert_eq!(never.switches("window_closed"), []);
+        assert_eq!(never.fallback_targets("window_closed"), []);
         let own = of("[63018]\naction = \"switch\"\nto = [\"channel\"]").unwrap();
-        assert_eq!(own.switches("63018"), [To::Channel]);
+        assert_eq!(own.fallback_targets("63018"), [FallbackTarget::Channel]);
     }
 
     #[test]
@@ -236,8 +239,8 @@ mod tests {
         let errors = of("[63018]\naction = \"give_up\"\nactor = \"operator\"").unwrap();
         let entry = errors.get(63018).unwrap();
         assert_eq!((entry.action, entry.actor), (Action::GiveUp, Actor::Operator));
-        assert_eq!(entry.title, usual().get(63018).unwrap().title);
-        assert_eq!(errors.get(63017), usual().get(63017));
+        assert_eq!(entry.title, built_in().get(63018).unwrap().title);
+        assert_eq!(errors.get(63017), built_in().get(63017));
         let problems =
             of("12 = 1\n[12345]\ntitle = \"x\"\n[63017]\nactoin = \"retry\"\n[x]").unwrap_err();
         let about = |code: &str| problems.iter().any(|problem| problem.starts_with(code));
@@ -250,7 +253,7 @@ mod tests {
         fn any_table_is_read_or_refused(code in "[0-9a-z+ -]{0,8}", field in "title|action|actor|x", value: String) {
             let entry = Table::from_iter([(field, Value::String(value))]);
             let table = Table::from_iter([(code.clone(), Value::Table(entry))]);
-            match Errors::of(table) {
+            match ErrorTable::of(table) {
                 Ok(errors) => prop_assert!(errors.get(code.parse().unwrap()).is_some()),
                 Err(problems) => prop_assert!(problems.iter().all(|problem| problem.starts_with(&code))),
             }

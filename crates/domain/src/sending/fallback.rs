@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    errors::To,
-    request::{Content, LONGEST_BODY, Request, Sender},
+    errors::FallbackTarget,
+    request::{Content, MAX_BODY_CHARS, Request, Sender},
     sender::{is_service, sender as read_sender},
 };
 use crate::{
@@ -27,7 +27,7 @@ const SMS: &str = "sms";
 pub struct Fallback {
     /// Template to the same recipient on the same channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub template: Option<Instead>,
+    pub template: Option<FallbackTemplate>,
     /// Other channel: `sms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^sms$")]
@@ -50,7 +50,7 @@ pub struct Fallback {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FallbackTemplate)]
-pub struct Instead {
+pub struct FallbackTemplate {
     /// Name in the catalogue; mutually exclusive with `content_sid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -79,7 +79,7 @@ pub struct FallbackPlan {
 
 /// Properties of a failed message that its fallback depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Failed<'a> {
+pub struct FailedMessage<'a> {
     /// Account of the message.
     pub account_sid: &'a str,
     /// Recipient.
@@ -143,9 +143,9 @@ impl Fallback {
         if self
             .body
             .as_ref()
-            .is_some_and(|body| body.is_empty() || body.chars().count() > LONGEST_BODY)
+            .is_some_and(|body| body.is_empty() || body.chars().count() > MAX_BODY_CHARS)
         {
-            problems.push(format!("body: must have 1 to {LONGEST_BODY} characters"));
+            problems.push(format!("body: must have 1 to {MAX_BODY_CHARS} characters"));
         }
         problems
     }
@@ -167,13 +167,13 @@ impl FallbackPlan {
     }
 
     /// Returns whether the fallback on the other channel has no text.
-    pub fn is_speechless(&self) -> bool {
+    pub fn has_no_text(&self) -> bool {
         let Fallback { channel, body, .. } = &self.fallback;
         channel.is_some() && body.is_none() && self.text.is_empty()
     }
 
     /// Returns the stored form.
-    pub fn written(&self) -> String {
+    pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -183,17 +183,21 @@ impl FallbackPlan {
     }
 
     /// Returns the first fallback in `order` that the plan has. The new request keeps the remaining fallbacks.
-    pub fn instead(&self, failed: Failed<'_>, order: &[To]) -> Option<(To, Request)> {
+    pub fn next_request(
+        &self,
+        failed: FailedMessage<'_>,
+        order: &[FallbackTarget],
+    ) -> Option<(FallbackTarget, Request)> {
         order.iter().find_map(|to| {
             let request = match to {
-                To::Template => self.template(failed)?,
-                To::Channel => self.channel(failed)?,
+                FallbackTarget::Template => self.template(failed)?,
+                FallbackTarget::Channel => self.channel(failed)?,
             };
             Some((*to, request))
         })
     }
 
-    fn template(&self, failed: Failed<'_>) -> Option<Request> {
+    fn template(&self, failed: FailedMessage<'_>) -> Option<Request> {
         // A refused template is not replaced by another template.
         let template = self.fallback.template.as_ref().filter(|_| failed.kind == Kind::Session)?;
         let variables = template.variables.clone();
@@ -215,7 +219,7 @@ impl FallbackPlan {
         })
     }
 
-    fn channel(&self, failed: Failed<'_>) -> Option<Request> {
+    fn channel(&self, failed: FailedMessage<'_>) -> Option<Request> {
         let channel =
             self.fallback.channel.as_ref().filter(|channel| **channel != failed.to.channel)?;
         let said = [&self.fallback.from, &self.fallback.messaging_service_sid];
@@ -273,29 +277,33 @@ mod tests {
         Address::parse("whatsapp:+16132345678").unwrap()
     }
 
-    fn instead(kept: &FallbackPlan, kind: Kind, order: &[To]) -> Option<(To, Request)> {
+    fn instead(
+        kept: &FallbackPlan,
+        kind: Kind,
+        order: &[FallbackTarget],
+    ) -> Option<(FallbackTarget, Request)> {
         let to = person();
         let category = Some(Category::Utility);
-        let failed = Failed { account_sid: "AC", to: &to, sender: OURS, kind, category };
-        kept.instead(failed, order)
+        let failed = FailedMessage { account_sid: "AC", to: &to, sender: OURS, kind, category };
+        kept.next_request(failed, order)
     }
 
     #[test]
     fn the_first_that_there_is_goes() {
         let both =
             kept(json!({"template": {"name": "a"}, "channel": "sms", "from": "+16135550100"}));
-        let order = [To::Template, To::Channel];
+        let order = [FallbackTarget::Template, FallbackTarget::Channel];
         let (to, template) = instead(&both, Kind::Session, &order).unwrap();
         assert_eq!(
             (to, &template.to, template.sender_name().as_str()),
-            (To::Template, &person(), OURS)
+            (FallbackTarget::Template, &person(), OURS)
         );
         assert_eq!((template.locale.unwrap().as_str(), template.category), ("pt_BR", None));
         // The next fallback applies where the first one fails.
         let rest = template.fallback.unwrap();
         assert_eq!((rest.template.is_none(), rest.channel.as_deref()), (true, Some("sms")));
-        let (to, text) = instead(&both, Kind::Session, &[To::Channel]).unwrap();
-        assert_eq!((to, text.to.written().as_str()), (To::Channel, "+16132345678"));
+        let (to, text) = instead(&both, Kind::Session, &[FallbackTarget::Channel]).unwrap();
+        assert_eq!((to, text.to.written().as_str()), (FallbackTarget::Channel, "+16132345678"));
         assert_eq!(text.content, Content::Session { body: "hello".into(), media: Vec::new() });
         assert_eq!(
             (text.sender_name().as_str(), text.category),
@@ -303,8 +311,11 @@ mod tests {
         );
         assert_eq!(text.fallback, Some(Fallback::default()), "and there it ends");
         // A template does not replace a template, nor an SMS an SMS.
-        assert_eq!(instead(&both, Kind::Template, &order).unwrap().0, To::Channel);
-        assert_eq!(instead(&kept(json!({"channel": "sms"})), Kind::Session, &[To::Template]), None);
+        assert_eq!(instead(&both, Kind::Template, &order).unwrap().0, FallbackTarget::Channel);
+        assert_eq!(
+            instead(&kept(json!({"channel": "sms"})), Kind::Session, &[FallbackTarget::Template]),
+            None
+        );
         assert_eq!(instead(&both, Kind::Session, &[]), None);
         let said = kept(json!({"channel": "sms", "body": "other"}));
         let (_, text) = instead(&said, Kind::Session, &order).unwrap();
@@ -342,10 +353,10 @@ mod tests {
         /// Every stored plan is read back, and a fallback message is never empty.
         #[test]
         fn what_is_written_is_read_again(body: Option<String>, name: Option<String>, text: String, channel in prop::option::of("sms")) {
-            let template = name.map(|name| Instead { name: Some(name), ..Instead::default() });
+            let template = name.map(|name| FallbackTemplate { name: Some(name), ..FallbackTemplate::default() });
             let kept = FallbackPlan { fallback: Fallback { template, channel, body, ..Fallback::default() }, text, locale: None };
-            prop_assert_eq!(FallbackPlan::read(&kept.written()), Some(kept.clone()));
-            for order in [&[To::Template, To::Channel][..], &[To::Channel]] {
+            prop_assert_eq!(FallbackPlan::read(&kept.to_json()), Some(kept.clone()));
+            for order in [&[FallbackTarget::Template, FallbackTarget::Channel][..], &[FallbackTarget::Channel]] {
                 match instead(&kept, Kind::Session, order).map(|(_, request)| request.content) {
                     Some(Content::Session { body, .. }) => prop_assert!(!body.is_empty()),
                     Some(_) => prop_assert!(kept.fallback.template.is_some()),

@@ -23,7 +23,7 @@ const LONGEST_PAUSE_MS: i64 = 300_000;
 
 /// Message in Twilio's list.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Listed {
+pub struct ListedMessage {
     /// `SM..` or `MM..`
     pub sid: String,
     /// Text; of a template the text with its variables filled in; none if Twilio does not store it.
@@ -42,7 +42,7 @@ pub struct Listed {
 
 /// Search for one message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sought {
+pub struct MessageSearch {
     /// Recipient.
     pub to: String,
     /// Other addresses of the same contact, any of which Twilio may list.
@@ -72,7 +72,7 @@ pub enum Match {
 
 /// Extent and time of the lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
+pub struct ListCoverage {
     /// True if the list was read back to [`FAR_MS`] before the attempt.
     pub is_whole: bool,
     /// Begin of the lookup, in milliseconds since 1970.
@@ -80,28 +80,28 @@ pub struct Seen {
     /// Time from which an absence counts as proof, in milliseconds since 1970; `None` if it never does.
     pub absent_from_ms: Option<i64>,
     /// True if another `unknown` message of ours may be the one in the list.
-    pub has_like: bool,
+    pub has_twin: bool,
 }
 
-impl Sought {
+impl MessageSearch {
     /// Reads the search from the form that was posted to Twilio.
-    pub fn of(form: &str, begun_ms: i64, until_ms: i64) -> Sought {
-        let mut sought = Sought { begun_ms, until_ms, ..Sought::default() };
+    pub fn of(form: &str, begun_ms: i64, until_ms: i64) -> MessageSearch {
+        let mut search = MessageSearch { begun_ms, until_ms, ..MessageSearch::default() };
         for (name, value) in form_urlencoded::parse(form.as_bytes()) {
             match &*name {
-                "To" => sought.to = value.into_owned(),
-                "From" => sought.from = value.into_owned(),
-                "MessagingServiceSid" => sought.service = value.into_owned(),
-                "Body" if !value.is_empty() => sought.body = Some(value.into_owned()),
+                "To" => search.to = value.into_owned(),
+                "From" => search.from = value.into_owned(),
+                "MessagingServiceSid" => search.service = value.into_owned(),
+                "Body" if !value.is_empty() => search.body = Some(value.into_owned()),
                 _ => {}
             }
         }
-        sought
+        search
     }
 
     /// Returns whether the listed message is a candidate: created through the API, with the same recipient and sender, at
     /// about the time of the attempt.
-    pub fn may_be(&self, listed: &Listed) -> bool {
+    pub fn is_candidate(&self, listed: &ListedMessage) -> bool {
         let is = |have: &Option<String>, want: &str| have.as_deref() == Some(want);
         let reaches = |have: &Option<String>, want: &str| {
             have.as_deref().is_some_and(|have| is_same_address(have, want))
@@ -116,7 +116,7 @@ impl Sought {
     }
 
     /// Returns the pairs of recipient and sender to query: every spelling that Twilio may have stored.
-    pub fn asked(&self) -> Vec<(String, String)> {
+    pub fn queries(&self) -> Vec<(String, String)> {
         let recipients = std::iter::once(&self.to).chain(&self.also_to).flat_map(|to| written(to));
         let senders = if self.from.is_empty() { vec![String::new()] } else { written(&self.from) };
         let pairs =
@@ -126,15 +126,15 @@ impl Sought {
     }
 
     /// Returns whether an absence is proof at all: Twilio does not document how it lists a message to a user id.
-    fn is_listed_for_certain(&self) -> bool {
+    fn is_always_listed(&self) -> bool {
         contact::user_id(&self.to).is_none()
     }
 
-    fn is_it(&self, listed: &Listed) -> bool {
+    fn is_match(&self, listed: &ListedMessage) -> bool {
         let is_near = listed.created_ms().is_some_and(|at_ms| self.is_within(at_ms, NEAR_MS));
-        let says_it =
+        let has_same_text =
             self.body.as_deref().is_none_or(|body| body == listed.body.as_deref().unwrap_or(""));
-        is_near && says_it
+        is_near && has_same_text
     }
 
     fn is_within(&self, at_ms: i64, apart_ms: i64) -> bool {
@@ -143,28 +143,33 @@ impl Sought {
     }
 
     /// Decides the match. `owned` are the SIDs of our other messages.
-    pub fn matched(&self, listed: &[Listed], owned: &BTreeSet<String>, seen: Seen) -> Match {
-        let free = |one: &&Listed| self.may_be(one) && !owned.contains(&one.sid);
+    pub fn find_match(
+        &self,
+        listed: &[ListedMessage],
+        owned: &BTreeSet<String>,
+        seen: ListCoverage,
+    ) -> Match {
+        let free = |one: &&ListedMessage| self.is_candidate(one) && !owned.contains(&one.sid);
         let candidates: BTreeSet<&str> =
             listed.iter().filter(free).map(|one| one.sid.as_str()).collect();
         let certain: BTreeSet<&str> = listed
             .iter()
             .filter(free)
-            .filter(|one| self.is_it(one))
+            .filter(|one| self.is_match(one))
             .map(|one| one.sid.as_str())
             .collect();
         let mut certain = certain.into_iter();
         match (certain.next(), certain.next()) {
             // Without a text to compare, the candidate must be the only one.
             (Some(sid), None)
-                if !seen.has_like && (self.body.is_some() || candidates.len() == 1) =>
+                if !seen.has_twin && (self.body.is_some() || candidates.len() == 1) =>
             {
                 Match::Found(sid.to_owned())
             }
             (None, _)
                 if candidates.is_empty()
                     && seen.is_whole
-                    && self.is_listed_for_certain()
+                    && self.is_always_listed()
                     && seen.absent_from_ms.is_some_and(|from_ms| seen.at_ms >= from_ms) =>
             {
                 Match::Absent
@@ -195,7 +200,7 @@ fn written(address: &str) -> Vec<String> {
         .collect()
 }
 
-impl Listed {
+impl ListedMessage {
     /// Returns the creation time, in milliseconds since 1970.
     pub fn created_ms(&self) -> Option<i64> {
         let text = self.date_created.as_deref()?;
@@ -206,7 +211,7 @@ impl Listed {
 
 /// Returns the time of the next lookup after `looks` lookups, in milliseconds since 1970: after a longer pause each time,
 /// once at the time from which an absence counts, and 0 if it would be after `last_ms`.
-pub fn next_look(looks: i64, now_ms: i64, absent_from_ms: Option<i64>, last_ms: i64) -> i64 {
+pub fn next_search_ms(looks: i64, now_ms: i64, absent_from_ms: Option<i64>, last_ms: i64) -> i64 {
     let doublings = u32::try_from(looks.clamp(0, 16)).unwrap_or_default();
     let pause_ms = PAUSE_MS.saturating_mul(1 << doublings).min(LONGEST_PAUSE_MS);
     let next_ms = now_ms.saturating_add(pause_ms);
@@ -225,13 +230,13 @@ mod tests {
 
     const AT_MS: i64 = 1_790_000_000_000;
 
-    fn sought(form: &str) -> Sought {
-        Sought::of(form, AT_MS, AT_MS + 55_000)
+    fn search(form: &str) -> MessageSearch {
+        MessageSearch::of(form, AT_MS, AT_MS + 55_000)
     }
 
-    fn listed(n: u32, body: &str, after_ms: i64) -> Listed {
+    fn listed(n: u32, body: &str, after_ms: i64) -> ListedMessage {
         let at = jiff::Timestamp::from_millisecond(AT_MS + after_ms).unwrap();
-        Listed {
+        ListedMessage {
             sid: format!("SM{n:032x}"),
             body: Some(body.into()),
             to: Some("+1555".into()),
@@ -242,17 +247,27 @@ mod tests {
         }
     }
 
-    fn late() -> Seen {
+    fn late() -> ListCoverage {
         let from_ms = AT_MS + 955_000;
-        Seen { is_whole: true, at_ms: from_ms, absent_from_ms: Some(from_ms), has_like: false }
+        ListCoverage {
+            is_whole: true,
+            at_ms: from_ms,
+            absent_from_ms: Some(from_ms),
+            has_twin: false,
+        }
     }
 
     const TEXT: &str = "To=%2B1555&From=%2B1444&Body=hello+you";
     const TEMPLATE: &str = "To=%2B1555&From=%2B1444&ContentSid=HX1";
 
-    fn of(form: &str, list: &[Listed], owned: &[&Listed], seen: Seen) -> Match {
+    fn of(
+        form: &str,
+        list: &[ListedMessage],
+        owned: &[&ListedMessage],
+        seen: ListCoverage,
+    ) -> Match {
         let owned = owned.iter().map(|one| one.sid.clone()).collect();
-        sought(form).matched(list, &owned, seen)
+        search(form).find_match(list, &owned, seen)
     }
 
     #[test]
@@ -261,7 +276,7 @@ mod tests {
         let found = Match::Found(one.sid.clone());
         assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], late()), found);
         // Twilio lists a message as soon as it has it, so a match is valid at once.
-        let early = Seen { at_ms: AT_MS, is_whole: false, ..late() };
+        let early = ListCoverage { at_ms: AT_MS, is_whole: false, ..late() };
         assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], early), found);
         // A message with another text leaves the match clear; another one with the same text does not.
         let other = listed(2, "something else", 1000);
@@ -269,7 +284,7 @@ mod tests {
         let twin = listed(3, "hello you", 2000);
         assert_eq!(of(TEXT, &[one.clone(), twin.clone()], &[], late()), Match::Unclear);
         assert_eq!(of(TEXT, &[one.clone(), twin.clone()], &[&twin], late()), found);
-        let like = Seen { has_like: true, ..late() };
+        let like = ListCoverage { has_twin: true, ..late() };
         assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], like), Match::Unclear);
         // The text of a template is unknown: the message must be the only candidate.
         assert_eq!(of(TEMPLATE, std::slice::from_ref(&one), &[], late()), found);
@@ -281,9 +296,9 @@ mod tests {
         assert_eq!(of(TEXT, &[], &[], late()), Match::Absent);
         let from_ms = late().at_ms;
         let unclear = [
-            Seen { is_whole: false, ..late() },
-            Seen { at_ms: from_ms - 1, ..late() },
-            Seen { absent_from_ms: None, ..late() },
+            ListCoverage { is_whole: false, ..late() },
+            ListCoverage { at_ms: from_ms - 1, ..late() },
+            ListCoverage { absent_from_ms: None, ..late() },
         ];
         for seen in unclear {
             assert_eq!(of(TEXT, &[], &[], seen), Match::Unclear, "{seen:?}");
@@ -297,7 +312,8 @@ mod tests {
         assert_eq!(of(TEXT, &[yesterday], &[], late()), Match::Absent);
         let an_hour_off = listed(1, "hello you", -3_000_000);
         assert_eq!(of(TEXT, &[an_hour_off], &[], late()), Match::Unclear);
-        let theirs = Listed { direction: Some("inbound".into()), ..listed(1, "hello you", 0) };
+        let theirs =
+            ListedMessage { direction: Some("inbound".into()), ..listed(1, "hello you", 0) };
         assert_eq!(of(TEXT, &[theirs], &[], late()), Match::Absent);
     }
 
@@ -314,17 +330,19 @@ mod tests {
             ("whatsapp:+22997123456", "whatsapp:+2290197123456"),
         ] {
             let form = format!("To={}&From=%2B1444&Body=hello+you", sent.replace('+', "%2B"));
-            let one = Listed { to: Some(listed_as.into()), ..listed(1, "hello you", 1000) };
+            let one = ListedMessage { to: Some(listed_as.into()), ..listed(1, "hello you", 1000) };
             let found = Match::Found(one.sid.clone());
             assert_eq!(of(&form, std::slice::from_ref(&one), &[], late()), found, "{sent}");
-            let asked = sought(&form).asked();
+            let asked = search(&form).queries();
             assert!(asked.contains(&(listed_as.to_owned(), "+1444".to_owned())), "{asked:?}");
-            let changed = Listed { body: Some("hello".into()), ..one.clone() };
+            let changed = ListedMessage { body: Some("hello".into()), ..one.clone() };
             assert_eq!(of(&form, &[changed], &[], late()), Match::Unclear, "{sent}");
         }
         let sms = "To=%2B525512345678&From=%2B1444&Body=hello+you";
-        let other =
-            Listed { to: Some("whatsapp:+525512345678".into()), ..listed(1, "hello you", 0) };
+        let other = ListedMessage {
+            to: Some("whatsapp:+525512345678".into()),
+            ..listed(1, "hello you", 0)
+        };
         assert_eq!(of(sms, &[other], &[], late()), Match::Absent, "another channel");
     }
 
@@ -332,25 +350,25 @@ mod tests {
     fn silence_about_a_user_id_proves_nothing() {
         let form = "To=whatsapp%3AUS.3149&From=whatsapp%3A%2B1444&Body=hello+you";
         assert_eq!(of(form, &[], &[], late()), Match::Unclear);
-        let mut sought =
-            sought("To=whatsapp%3A%2B14155552671&From=whatsapp%3A%2B1444&Body=hello+you");
-        sought.also_to.push("whatsapp:US.3149".into());
-        let one = Listed {
+        let mut search =
+            search("To=whatsapp%3A%2B14155552671&From=whatsapp%3A%2B1444&Body=hello+you");
+        search.also_to.push("whatsapp:US.3149".into());
+        let one = ListedMessage {
             to: Some("whatsapp:US.3149".into()),
             from: Some("whatsapp:+1444".into()),
             ..listed(1, "hello you", 0)
         };
-        let found = sought.matched(std::slice::from_ref(&one), &BTreeSet::new(), late());
+        let found = search.find_match(std::slice::from_ref(&one), &BTreeSet::new(), late());
         assert_eq!(found, Match::Found(one.sid));
     }
 
     #[test]
     fn looks_grow_rare_and_end() {
-        assert_eq!(next_look(0, 1_000_000, None, i64::MAX), 1_002_000);
-        assert_eq!(next_look(5, 1_000_000, None, i64::MAX), 1_064_000);
-        assert_eq!(next_look(5, 1_000_000, Some(1_010_000), i64::MAX), 1_010_000);
-        assert_eq!(next_look(60, 1_000_000, None, i64::MAX), 1_300_000);
-        assert_eq!(next_look(60, 1_000_000, None, 1_200_000), 0);
+        assert_eq!(next_search_ms(0, 1_000_000, None, i64::MAX), 1_002_000);
+        assert_eq!(next_search_ms(5, 1_000_000, None, i64::MAX), 1_064_000);
+        assert_eq!(next_search_ms(5, 1_000_000, Some(1_010_000), i64::MAX), 1_010_000);
+        assert_eq!(next_search_ms(60, 1_000_000, None, i64::MAX), 1_300_000);
+        assert_eq!(next_search_ms(60, 1_000_000, None, 1_200_000), 0);
     }
 
     proptest! {
@@ -358,11 +376,11 @@ mod tests {
         #[test]
         fn nothing_that_may_be_it_is_overlooked(
             bodies in prop::collection::vec(("[a-c]{0,2}", -3_600_000i64..3_600_000), 1..6),
-            text: bool, at_ms: i64, is_whole: bool, has_like: bool,
+            text: bool, at_ms: i64, is_whole: bool, has_twin: bool,
         ) {
-            let list: Vec<Listed> = (1u32..).zip(&bodies)
+            let list: Vec<ListedMessage> = (1u32..).zip(&bodies)
                 .map(|(n, (body, after_ms))| listed(n, body, *after_ms)).collect();
-            let seen = Seen { is_whole, at_ms, absent_from_ms: Some(AT_MS), has_like };
+            let seen = ListCoverage { is_whole, at_ms, absent_from_ms: Some(AT_MS), has_twin };
             let form = if text { TEXT } else { TEMPLATE };
             prop_assert_ne!(of(form, &list, &[], seen), Match::Absent);
         }

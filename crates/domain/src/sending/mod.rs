@@ -6,13 +6,13 @@
 
 pub mod adaptive_concurrency;
 pub mod backlog;
+pub mod call_failure;
 pub mod errors;
-pub mod failing;
 pub mod fair_scheduler;
 pub mod fallback;
 pub mod matching;
 pub mod outcome;
-pub mod pace;
+pub mod rate_limit;
 pub mod request;
 pub mod routing;
 pub mod rules;

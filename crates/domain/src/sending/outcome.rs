@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::errors::{Action, Errors};
+use super::errors::{Action, ErrorTable};
 
 /// Answer to the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum CallResponse {
     /// No connection was opened: nothing was sent.
     NotConnected(String),
     /// The request may have been sent, and no complete answer came.
@@ -27,14 +27,14 @@ pub enum Answer {
 
 /// Meaning of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Meaning {
+pub enum SendOutcome {
     /// Twilio has accepted the message.
     Sent {
         /// Message SID, `SM..` or `MM..`.
         message_sid: String,
     },
     /// Twilio did not process the message; it may be posted again.
-    Again {
+    Retry {
         /// Twilio's code, the HTTP status, or a code of ours.
         code: String,
         /// Reason in words.
@@ -61,7 +61,7 @@ pub enum Meaning {
 }
 
 /// Longest part of Twilio's error message that is stored, in characters.
-const SAID_CHARS: usize = 200;
+const MAX_REASON_CHARS: usize = 200;
 
 #[derive(Deserialize)]
 struct Created {
@@ -75,38 +75,42 @@ struct Failure {
 }
 
 /// Decides the meaning of an answer; the table of codes decides about refusals.
-pub fn meaning(answer: Answer, errors: &Errors) -> Meaning {
+pub fn send_outcome(answer: CallResponse, errors: &ErrorTable) -> SendOutcome {
     let (status, retry_after, body) = match answer {
-        Answer::NotConnected(reason) => {
+        CallResponse::NotConnected(reason) => {
             let code = "not_connected".to_owned();
-            return Meaning::Again { code, reason, retry_after: None, is_throttled: false };
+            return SendOutcome::Retry { code, reason, retry_after: None, is_throttled: false };
         }
-        Answer::Lost(reason) => return Meaning::Unknown { reason },
-        Answer::Http { status, retry_after, body } => (status, retry_after, body),
+        CallResponse::Lost(reason) => return SendOutcome::Unknown { reason },
+        CallResponse::Http { status, retry_after, body } => (status, retry_after, body),
     };
     if (200..300).contains(&status) {
         let created = serde_json::from_slice::<Created>(&body).ok();
         return match created.filter(|created| is_message_sid(&created.sid)) {
-            Some(Created { sid }) => Meaning::Sent { message_sid: sid },
-            None => Meaning::Unknown { reason: format!("{status} without the sid of a message") },
+            Some(Created { sid }) => SendOutcome::Sent { message_sid: sid },
+            None => {
+                SendOutcome::Unknown { reason: format!("{status} without the sid of a message") }
+            }
         };
     }
     let said = serde_json::from_slice::<Failure>(&body).ok();
     let code = said.as_ref().and_then(|said| said.code);
     let reason = match said.and_then(|said| said.message) {
-        Some(message) => message.chars().filter(|c| !c.is_control()).take(SAID_CHARS).collect(),
+        Some(message) => {
+            message.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect()
+        }
         None => format!("status {status}"),
     };
     let is_passing = code.is_some_and(|code| errors.action(code) == Action::Retry);
     let is_throttled = status == 429;
     let code = code.map_or_else(|| status.to_string(), |code| code.to_string());
     match status {
-        429 => Meaning::Again { code, reason, retry_after, is_throttled },
+        429 => SendOutcome::Retry { code, reason, retry_after, is_throttled },
         // A proxy may answer 408 for a request that it has already forwarded.
-        408 => Meaning::Unknown { reason: "status 408".to_owned() },
-        400..=499 if is_passing => Meaning::Again { code, reason, retry_after, is_throttled },
-        300..=499 => Meaning::Refused { status: Some(status), code, reason },
-        _ => Meaning::Unknown { reason },
+        408 => SendOutcome::Unknown { reason: "status 408".to_owned() },
+        400..=499 if is_passing => SendOutcome::Retry { code, reason, retry_after, is_throttled },
+        300..=499 => SendOutcome::Refused { status: Some(status), code, reason },
+        _ => SendOutcome::Unknown { reason },
     }
 }
 
@@ -122,15 +126,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sending::errors::usual;
+    use crate::sending::errors::built_in;
 
     fn of(status: u16, body: &str) -> &'static str {
         let body = body.as_bytes().to_vec();
-        match meaning(Answer::Http { status, retry_after: None, body }, &usual()) {
-            Meaning::Sent { .. } => "sent",
-            Meaning::Again { .. } => "again",
-            Meaning::Refused { .. } => "refused",
-            Meaning::Unknown { .. } => "unknown",
+        match send_outcome(CallResponse::Http { status, retry_after: None, body }, &built_in()) {
+            SendOutcome::Sent { .. } => "sent",
+            SendOutcome::Retry { .. } => "again",
+            SendOutcome::Refused { .. } => "refused",
+            SendOutcome::Unknown { .. } => "unknown",
         }
     }
 
@@ -156,11 +160,11 @@ mod tests {
         ] {
             assert_eq!(of(status, body), expected, "{status} {body}");
         }
-        let not_connected = meaning(Answer::NotConnected("refused".into()), &usual());
-        assert!(matches!(not_connected, Meaning::Again { is_throttled: false, .. }));
+        let not_connected = send_outcome(CallResponse::NotConnected("refused".into()), &built_in());
+        assert!(matches!(not_connected, SendOutcome::Retry { is_throttled: false, .. }));
         assert!(matches!(
-            meaning(Answer::Lost("timeout".into()), &usual()),
-            Meaning::Unknown { .. }
+            send_outcome(CallResponse::Lost("timeout".into()), &built_in()),
+            SendOutcome::Unknown { .. }
         ));
     }
 
@@ -168,9 +172,10 @@ mod tests {
     fn refusal_has_the_status_of_twilio() {
         for (status, body) in [(404, r#"{"code":20404}"#), (401, r#"{"code":20003}"#), (403, "")] {
             let body = body.as_bytes().to_vec();
-            let meaning = meaning(Answer::Http { status, retry_after: None, body }, &usual());
+            let meaning =
+                send_outcome(CallResponse::Http { status, retry_after: None, body }, &built_in());
             assert!(
-                matches!(meaning, Meaning::Refused { status: Some(given), .. } if given == status)
+                matches!(meaning, SendOutcome::Refused { status: Some(given), .. } if given == status)
             );
         }
     }
@@ -181,10 +186,10 @@ mod tests {
         #[test]
         fn a_server_that_failed_may_have_sent_it(status in 500u16..600, code in 10_000..100_000, body: Option<Vec<u8>>) {
             let body = body.unwrap_or_else(|| format!("{{\"code\":{code}}}").into_bytes());
-            let entry = "title = \"\"\naction = \"retry\"\nactor = \"nobody\"\nremedy = \"\"";
-            let errors = Errors::of(format!("[{code}]\n{entry}").parse().unwrap()).unwrap();
-            let said = meaning(Answer::Http { status, retry_after: None, body }, &errors);
-            prop_assert!(matches!(said, Meaning::Unknown { .. }), "{:?}", said);
+            let entry = "title = \"\"\naction = \"retry\"\nactor = \"none\"\nremedy = \"\"";
+            let errors = ErrorTable::of(format!("[{code}]\n{entry}").parse().unwrap()).unwrap();
+            let said = send_outcome(CallResponse::Http { status, retry_after: None, body }, &errors);
+            prop_assert!(matches!(said, SendOutcome::Unknown { .. }), "{:?}", said);
         }
     }
 }

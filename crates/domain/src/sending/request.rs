@@ -10,14 +10,14 @@ use crate::{
     address::Address,
     check::Kind,
     policy::Category,
-    template::{Standing, Template, locale::Locale},
+    template::{SendPermission, Template, locale::Locale},
 };
 
 /// Longest text, in characters (Twilio's error 21617).
-pub const LONGEST_BODY: usize = 1600;
+pub const MAX_BODY_CHARS: usize = 1600;
 
 /// Highest number of media of one message; on WhatsApp it is one.
-pub const MOST_MEDIA: usize = 10;
+pub const MAX_MEDIA: usize = 10;
 
 /// Request to send a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,9 @@ impl Request {
         match (&self.content, &self.template) {
             (Content::Session { .. }, _) => Kind::Session,
             // The template is not approved: on WhatsApp it counts as free text.
-            (_, Some(template)) if template.approval.on(&self.to.channel) == Standing::FreeText => {
+            (_, Some(template))
+                if template.approval.on(&self.to.channel) == SendPermission::FreeText =>
+            {
                 Kind::Session
             }
             (Content::Template { .. } | Content::Named { .. }, _) => Kind::Template,
@@ -91,8 +93,8 @@ impl Request {
     /// Returns the category of the request, else that of the registered template, else the strictest one possible.
     pub fn category(&self) -> Category {
         let usual = match self.content {
-            Content::Session { .. } => Kind::Session.usual_category(),
-            Content::Template { .. } | Content::Named { .. } => Kind::Template.usual_category(),
+            Content::Session { .. } => Kind::Session.default_category(),
+            Content::Template { .. } | Content::Named { .. } => Kind::Template.default_category(),
         };
         let registered = self.template.as_ref().and_then(|template| template.category);
         self.category.or(registered).unwrap_or(usual)

@@ -5,18 +5,18 @@
 use serde::Serialize;
 
 use super::{
-    request::{Content, LONGEST_BODY, Request, Sender},
+    request::{Content, MAX_BODY_CHARS, Request, Sender},
     routing::Routes,
 };
 use crate::{
     check, contact,
-    media::{Looked, Unfit, Why},
+    media::{MediaCheck, MediaProblem, MediaProblemKind},
     phone,
     template::{
-        Standing,
-        catalogue::Offer,
+        SendPermission,
+        catalogue::OfferedTemplate,
         locale::Locale,
-        variables::{self, Asked},
+        variables::{self, VariableContext},
     },
 };
 
@@ -91,7 +91,7 @@ pub enum Code {
 
 impl Rule {
     /// Returns whether the rule depends on the recipient, whose answer may change before the message is sent.
-    pub fn is_of_person(self) -> bool {
+    pub fn is_about_recipient(self) -> bool {
         matches!(self, Rule::Suppression | Rule::Consent | Rule::Freshness | Rule::Window)
     }
 }
@@ -171,7 +171,7 @@ pub struct Verdict {
     pub actor: Option<Actor>,
     /// Templates that may be sent instead, if the window is closed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub templates: Vec<Offer>,
+    pub templates: Vec<OfferedTemplate>,
 }
 
 /// Facts beside the request.
@@ -184,13 +184,13 @@ pub struct Facts<'a> {
     /// Verdicts of `POST /v1/checks`: the same decision, not a second one.
     pub checks: Vec<check::Verdict>,
     /// Result of the media probe.
-    pub media: &'a Looked,
+    pub media: &'a MediaCheck,
     /// Templates that may be sent to this recipient at any time.
-    pub offers: Vec<Offer>,
+    pub offers: Vec<OfferedTemplate>,
 }
 
 /// Returns the verdict of every rule, in order. The message may be sent if all verdicts are `ok`.
-pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
+pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let is_closed = |said: &check::Verdict| said.code == Some(check::Code::WindowClosed);
     let has_window = !facts.checks.iter().any(is_closed);
     let mut verdicts = vec![
@@ -211,40 +211,43 @@ pub fn judge(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
 }
 
 /// Returns the verdict about the media of a message, before or after they are fetched.
-pub fn media(looked: &Looked) -> Verdict {
+pub fn media(looked: &MediaCheck) -> Verdict {
     match looked {
-        Looked::Nothing => fine(Rule::Media, "it has none"),
-        Looked::Unseen(why) => fine(Rule::Media, format!("they were not fetched: {why}")),
-        Looked::Fit => fine(Rule::Media, "Twilio can fetch them, and the channel takes them"),
-        Looked::Unfit(n, unfit) => {
+        MediaCheck::NoMedia => pass(Rule::Media, "it has none"),
+        MediaCheck::NotFetched(why) => pass(Rule::Media, format!("they were not fetched: {why}")),
+        MediaCheck::Valid => pass(Rule::Media, "Twilio can fetch them, and the channel takes them"),
+        MediaCheck::Invalid(n, unfit) => {
             let detail = format!("media[{n}]: {}", unfit.detail);
-            against(Rule::Media, of_media(unfit), Actor::Caller, detail)
+            refuse(Rule::Media, code_of_problem(unfit), Actor::Caller, detail)
         }
     }
 }
 
 /// Returns the code for an unfit medium.
-pub fn of_media(unfit: &Unfit) -> Code {
-    match unfit.why {
-        Why::Size => Code::MediaTooLarge,
-        Why::Unreachable | Why::Status | Why::Slow | Why::Busy => Code::MediaUnreachable,
-        Why::Count => Code::TooManyMedia,
-        Why::Url
-        | Why::NotPublic
-        | Why::Redirects
-        | Why::Type
-        | Why::Mismatch
-        | Why::Encoded
-        | Why::Missing => Code::MediaRejected,
+pub fn code_of_problem(unfit: &MediaProblem) -> Code {
+    match unfit.kind {
+        MediaProblemKind::Size => Code::MediaTooLarge,
+        MediaProblemKind::Unreachable
+        | MediaProblemKind::Status
+        | MediaProblemKind::Slow
+        | MediaProblemKind::Busy => Code::MediaUnreachable,
+        MediaProblemKind::Count => Code::TooManyMedia,
+        MediaProblemKind::Url
+        | MediaProblemKind::NotPublic
+        | MediaProblemKind::Redirects
+        | MediaProblemKind::Type
+        | MediaProblemKind::Mismatch
+        | MediaProblemKind::Encoded
+        | MediaProblemKind::Missing => Code::MediaRejected,
     }
 }
 
-fn fine(rule: Rule, detail: impl Into<String>) -> Verdict {
+fn pass(rule: Rule, detail: impl Into<String>) -> Verdict {
     let (detail, templates) = (detail.into(), Vec::new());
     Verdict { rule, ok: true, code: None, detail, actor: None, templates }
 }
 
-fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
+fn refuse(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
     let (code, actor) = (Some(code), Some(actor));
     let (detail, templates) = (detail.into(), Vec::new());
     Verdict { rule, ok: false, code, detail, actor, templates }
@@ -252,14 +255,14 @@ fn against(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> V
 
 fn credentials(has_credentials: bool) -> Verdict {
     if has_credentials {
-        return fine(Rule::Credentials, "there are credentials for the account");
+        return pass(Rule::Credentials, "there are credentials for the account");
     }
     let detail = "name the account and its API key in the file of sending.file";
-    against(Rule::Credentials, Code::NoCredentials, Actor::Operator, detail)
+    refuse(Rule::Credentials, Code::NoCredentials, Actor::Operator, detail)
 }
 
 fn sender(request: &Request) -> Verdict {
-    let unknown = |detail| against(Rule::Sender, Code::SenderUnknown, Actor::Caller, detail);
+    let unknown = |detail| refuse(Rule::Sender, Code::SenderUnknown, Actor::Caller, detail);
     match &request.sender {
         None => unknown("say who sends: from or messaging_service_sid; no route says it"),
         // Twilio's 21910.
@@ -268,8 +271,8 @@ fn sender(request: &Request) -> Verdict {
         }
         // Twilio's 63031.
         Some(Sender::From(from)) if *from == request.to => unknown("from and to are the same"),
-        Some(Sender::From(from)) => fine(Rule::Sender, format!("{from} sends")),
-        Some(Sender::Service(sid)) => fine(Rule::Sender, format!("{sid} sends")),
+        Some(Sender::From(from)) => pass(Rule::Sender, format!("{from} sends")),
+        Some(Sender::Service(sid)) => pass(Rule::Sender, format!("{sid} sends")),
     }
 }
 
@@ -277,37 +280,36 @@ fn recipient(request: &Request) -> Verdict {
     // Twilio reports it as 21614 or 30006 after the message was paid for.
     if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
         let detail = "to: is a landline, which gets no SMS";
-        return against(Rule::Recipient, Code::InvalidRecipient, Actor::Caller, detail);
+        return refuse(Rule::Recipient, Code::InvalidRecipient, Actor::Caller, detail);
     }
-    fine(Rule::Recipient, "the recipient is none that cannot get it")
+    pass(Rule::Recipient, "the recipient is none that cannot get it")
 }
 
 fn content(request: &Request) -> Verdict {
     let refused =
-        |detail: String| against(Rule::Content, Code::ContentRejected, Actor::Caller, detail);
+        |detail: String| refuse(Rule::Content, Code::ContentRejected, Actor::Caller, detail);
     let Content::Session { body, .. } = &request.content else {
-        return fine(Rule::Content, "a template");
+        return pass(Rule::Content, "a template");
     };
-    if body.chars().count() > LONGEST_BODY {
-        return refused(format!("body: has more than {LONGEST_BODY} characters"));
+    if body.chars().count() > MAX_BODY_CHARS {
+        return refused(format!("body: has more than {MAX_BODY_CHARS} characters"));
     }
-    fine(Rule::Content, "Twilio can take it")
+    pass(Rule::Content, "Twilio can take it")
 }
 
 fn template(request: &Request, has_window: bool) -> Verdict {
-    let unapproved = |detail: String| {
-        against(Rule::Template, Code::TemplateNotApproved, Actor::Operator, detail)
-    };
+    let unapproved =
+        |detail: String| refuse(Rule::Template, Code::TemplateNotApproved, Actor::Operator, detail);
     let given = match &request.content {
-        Content::Session { .. } => return fine(Rule::Template, "no template"),
+        Content::Session { .. } => return pass(Rule::Template, "no template"),
         Content::Named { name, .. } => {
-            let wanted = request.locale.clone().unwrap_or_else(Locale::usual);
+            let wanted = request.locale.clone().unwrap_or_else(Locale::default_locale);
             let chain: Vec<String> = wanted.chain().iter().map(Locale::to_string).collect();
             let detail = format!(
                 "the catalogue of the account has no template {name:?} in {}; GET /v1/templates lists it",
                 chain.join(", ")
             );
-            return against(Rule::Template, Code::TemplateUnknown, Actor::Caller, detail);
+            return refuse(Rule::Template, Code::TemplateUnknown, Actor::Caller, detail);
         }
         Content::Template { variables, .. } => variables,
     };
@@ -315,17 +317,17 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     if let Some(template) = known {
         let says = template.approval.as_str();
         match template.approval.on(&request.to.channel) {
-            Standing::Template => {}
-            Standing::FreeText if has_window => {}
-            Standing::FreeText => {
+            SendPermission::Template => {}
+            SendPermission::FreeText if has_window => {}
+            SendPermission::FreeText => {
                 return unapproved(format!(
                     "WhatsApp has not approved it ({says}): it can be sent while the person's window is open"
                 ));
             }
-            Standing::Barred if template.reason.is_empty() => {
+            SendPermission::Forbidden if template.reason.is_empty() => {
                 return unapproved(format!("WhatsApp does not let it be sent: {says}"));
             }
-            Standing::Barred => {
+            SendPermission::Forbidden => {
                 return unapproved(format!(
                     "WhatsApp does not let it be sent: {says}, {}",
                     template.reason
@@ -333,7 +335,7 @@ fn template(request: &Request, has_window: bool) -> Verdict {
             }
         }
     }
-    let asked = Asked {
+    let asked = VariableContext {
         places: known.map(|template| &template.variables),
         text: known.map_or("", |template| &template.text),
         has_others: known.is_some_and(|template| template.has_others),
@@ -342,16 +344,16 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     let problems = variables::problems(asked, given);
     if problems.is_empty() {
         let told = if known.is_some() { "it has what it needs" } else { "Twilio knows it" };
-        return fine(Rule::Template, told);
+        return pass(Rule::Template, told);
     }
     let detail = format!("variables: {}", problems.join("; "));
-    against(Rule::Template, Code::VariablesRejected, Actor::Caller, detail)
+    refuse(Rule::Template, Code::VariablesRejected, Actor::Caller, detail)
 }
 
 fn region(request: &Request, routes: &Routes) -> Verdict {
     match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
-        Some(detail) => against(Rule::Region, Code::RegionBlocked, Actor::Operator, detail),
-        None => fine(Rule::Region, "the country is not blocked"),
+        Some(detail) => refuse(Rule::Region, Code::RegionBlocked, Actor::Operator, detail),
+        None => pass(Rule::Region, "the country is not blocked"),
     }
 }
 
@@ -407,7 +409,7 @@ mod tests {
     }
 
     fn codes(sender: Option<&str>, content: Content, to: &str) -> Vec<&'static str> {
-        codes_of(&request(sender, content, to), &Looked::Fit, Vec::new())
+        codes_of(&request(sender, content, to), &MediaCheck::Valid, Vec::new())
     }
 
     fn request(sender: Option<&str>, content: Content, to: &str) -> Request {
@@ -425,14 +427,14 @@ mod tests {
 
     fn codes_of(
         request: &Request,
-        media: &Looked,
+        media: &MediaCheck,
         checks: Vec<check::Verdict>,
     ) -> Vec<&'static str> {
         let routing = Routing::parse("deny_countries: [FR]").unwrap();
         let routes = routing.of(&request.account_sid);
         let offers = Vec::new();
         let facts = Facts { has_credentials: true, routes, checks, media, offers };
-        let verdicts = judge(request, facts);
+        let verdicts = evaluate(request, facts);
         assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
         verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
     }
@@ -459,7 +461,7 @@ mod tests {
             detail: String::new(),
             actor: None,
         };
-        codes_of(&asked, &Looked::Nothing, vec![window])
+        codes_of(&asked, &MediaCheck::NoMedia, vec![window])
     }
 
     #[test]
@@ -523,14 +525,14 @@ mod tests {
         let medium = request(Some(ours), text("", &["https://a.example/1"]), to);
         let media = |looked| codes_of(&medium, &looked, Vec::new());
         for (why, code) in [
-            (Why::NotPublic, "media_rejected"),
-            (Why::Mismatch, "media_rejected"),
-            (Why::Size, "media_too_large"),
-            (Why::Status, "media_unreachable"),
+            (MediaProblemKind::NotPublic, "media_rejected"),
+            (MediaProblemKind::Mismatch, "media_rejected"),
+            (MediaProblemKind::Size, "media_too_large"),
+            (MediaProblemKind::Status, "media_unreachable"),
         ] {
-            assert_eq!(media(Looked::Unfit(0, Unfit::new(why, "is not"))), [code]);
+            assert_eq!(media(MediaCheck::Invalid(0, MediaProblem::new(why, "is not"))), [code]);
         }
-        assert_eq!(media(Looked::Unseen("media.check is off")), [""; 0]);
+        assert_eq!(media(MediaCheck::NotFetched("media.check is off")), [""; 0]);
         let template = Content::Template { content_sid: "HX".into(), variables: BTreeMap::new() };
         assert_eq!(
             codes(None, template, "whatsapp:+33612345678"),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Source, Standing, Template, locale::Locale};
+use super::{SendPermission, Source, Template, locale::Locale};
 use crate::policy::Category;
 
 /// Maximum number of offered templates.
@@ -23,7 +23,7 @@ pub struct Catalogue {
 /// Template that may be sent at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = TemplateOffered)]
-pub struct Offer {
+pub struct OfferedTemplate {
     /// Name of the template.
     pub name: String,
     /// Language of the template.
@@ -80,15 +80,15 @@ impl Catalogue {
         let of_name = self.by_name.get(name)?;
         let chain = locale.chain();
         let found = || chain.iter().filter_map(|locale| of_name.get(locale)).flatten();
-        let is_sent = |one: &&Template| one.approval.on(channel) == Standing::Template;
+        let is_sent = |one: &&Template| one.approval.on(channel) == SendPermission::Template;
         found().find(is_sent).or_else(|| found().next())
     }
 
     /// Returns the templates that can replace free text on a channel, one for each name, in that language or its
     /// substitutes. Without a language, it prefers the default one and otherwise takes any.
-    pub fn offers(&self, locale: Option<&Locale>, channel: &str) -> Vec<Offer> {
-        let is_sent = |one: &&Template| one.approval.on(channel) == Standing::Template;
-        let usual = Locale::usual();
+    pub fn offers(&self, locale: Option<&Locale>, channel: &str) -> Vec<OfferedTemplate> {
+        let is_sent = |one: &&Template| one.approval.on(channel) == SendPermission::Template;
+        let usual = Locale::default_locale();
         let offered = self.by_name.keys().filter_map(|name| {
             let best = self.named(name, locale.unwrap_or(&usual), channel).filter(is_sent);
             match locale {
@@ -96,13 +96,13 @@ impl Catalogue {
                 Some(_) => best,
             }
         });
-        offered.take(MOST_OFFERED).map(Offer::of).collect()
+        offered.take(MOST_OFFERED).map(OfferedTemplate::of).collect()
     }
 }
 
-impl Offer {
-    fn of(template: &Template) -> Offer {
-        Offer {
+impl OfferedTemplate {
+    fn of(template: &Template) -> OfferedTemplate {
+        OfferedTemplate {
             name: template.name.clone(),
             locale: template.locale.to_string(),
             content_sid: template.content_sid.clone(),
@@ -114,7 +114,7 @@ impl Offer {
 
 /// Change of one template.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct TemplateChange {
     /// Audit action: `template.added`, `template.removed`, `template.approval_changed`, `template.changed`.
     pub action: &'static str,
     /// Name and language of the template.
@@ -128,14 +128,14 @@ pub struct Change {
 }
 
 /// Returns the changes of an account's templates at Twilio; each changed template has one entry for all of its changes.
-pub fn changes(was: &[Template], is: &[Template]) -> Vec<Change> {
+pub fn changes(was: &[Template], is: &[Template]) -> Vec<TemplateChange> {
     fn of_twilio(list: &[Template]) -> BTreeMap<String, &Template> {
         let theirs = list.iter().filter(|one| one.source == Source::Twilio);
         theirs.map(|one| (one.reference(), one)).collect()
     }
     let (was, is) = (of_twilio(was), of_twilio(is));
     let removed = was.iter().filter(|(reference, _)| !is.contains_key(*reference));
-    let removed = removed.map(|(reference, one)| Change {
+    let removed = removed.map(|(reference, one)| TemplateChange {
         action: "template.removed",
         subject: one.subject(),
         detail: json!({"content_sid": one.content_sid}),
@@ -144,7 +144,7 @@ pub fn changes(was: &[Template], is: &[Template]) -> Vec<Change> {
     });
     let others = is.iter().filter_map(|(reference, one)| {
         let (action, detail) = match was.get(reference) {
-            None => ("template.added", one.told()),
+            None => ("template.added", one.audit_detail()),
             Some(was) => {
                 let detail = was.difference(one)?;
                 let action = match was.approval == one.approval {
@@ -155,7 +155,7 @@ pub fn changes(was: &[Template], is: &[Template]) -> Vec<Change> {
             }
         };
         let (subject, now) = (one.subject(), Some((*one).clone()));
-        Some(Change { action, subject, detail, now, reference: reference.clone() })
+        Some(TemplateChange { action, subject, detail, now, reference: reference.clone() })
     });
     removed.chain(others).collect()
 }
@@ -167,7 +167,7 @@ impl Template {
     }
 
     /// Returns the audit detail of a new template. Twilio shows its text; the audit log has a digest of it.
-    pub fn told(&self) -> Value {
+    pub fn audit_detail(&self) -> Value {
         json!({
             "content_sid": self.content_sid, "approval": self.approval, "category": self.category,
             "variables": self.variables, "digest": self.digest,
@@ -177,19 +177,19 @@ impl Template {
     /// Returns the old and new value of each changed field, or `None` without changes.
     fn difference(&self, now: &Template) -> Option<Value> {
         let mut fields = serde_json::Map::new();
-        let mut tell = |name: &str, was: Value, is: Value| {
+        let mut record = |name: &str, was: Value, is: Value| {
             if was != is {
                 fields.insert(name.to_owned(), json!({"was": was, "is": is}));
             }
         };
-        tell("name", json!(self.name), json!(now.name));
-        tell("locale", json!(self.locale.as_str()), json!(now.locale.as_str()));
-        tell("approval", json!(self.approval), json!(now.approval));
-        tell("reason", json!(self.reason), json!(now.reason));
-        tell("category", json!(self.category), json!(now.category));
-        tell("variables", json!(self.variables), json!(now.variables));
-        tell("has_others", json!(self.has_others), json!(now.has_others));
-        tell("digest", json!(self.digest), json!(now.digest));
+        record("name", json!(self.name), json!(now.name));
+        record("locale", json!(self.locale.as_str()), json!(now.locale.as_str()));
+        record("approval", json!(self.approval), json!(now.approval));
+        record("reason", json!(self.reason), json!(now.reason));
+        record("category", json!(self.category), json!(now.category));
+        record("variables", json!(self.variables), json!(now.variables));
+        record("has_others", json!(self.has_others), json!(now.has_others));
+        record("digest", json!(self.digest), json!(now.digest));
         if fields.is_empty() {
             return None;
         }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Approval, LONGEST_TEXT, Source, Template, is_content_sid, is_name, locale::Locale, variables,
+    Approval, MAX_TEXT_CHARS, Source, Template, is_content_sid, is_name, locale::Locale, variables,
 };
 use crate::policy::Category;
 
@@ -32,8 +32,8 @@ impl Content {
         };
         let locale = Locale::parse(self.language.as_deref().unwrap_or_default())?;
         let types = self.types.unwrap_or_default();
-        let places = variables::places(&types);
-        if !is_name(&name) || !variables::are_places(&places) {
+        let places = variables::variable_names(&types);
+        if !is_name(&name) || !variables::are_variable_names(&places) {
             return None;
         }
         let category = of_approval("category").to_ascii_lowercase();
@@ -48,7 +48,7 @@ impl Content {
             reason: reason.chars().take(200).collect(),
             category: Category::ALL.into_iter().find(|known| known.as_str() == category),
             variables: places,
-            text: text(&types).chars().take(LONGEST_TEXT).collect(),
+            text: text(&types).chars().take(MAX_TEXT_CHARS).collect(),
             has_others: has_others(&types, of_approval("content_type")),
             digest: digest(&types),
             changed_at_ms: now_ms,

@@ -36,7 +36,7 @@ impl Locale {
     }
 
     /// Returns the default language.
-    pub fn usual() -> Locale {
+    pub fn default_locale() -> Locale {
         Locale(USUAL.to_owned())
     }
 
@@ -115,7 +115,7 @@ mod tests {
             if let Some(locale) = Locale::parse(&text) {
                 prop_assert_eq!(Locale::parse(locale.as_str()), Some(locale.clone()));
                 prop_assert_eq!(&locale.chain()[0], &locale);
-                prop_assert!(locale.chain().contains(&Locale::usual()));
+                prop_assert!(locale.chain().contains(&Locale::default_locale()));
             }
         }
     }

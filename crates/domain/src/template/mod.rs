@@ -14,13 +14,13 @@ use super::policy::Category;
 use locale::Locale;
 
 /// Maximum length of a name, in characters.
-pub const LONGEST_NAME: usize = 512;
+pub const MAX_NAME_CHARS: usize = 512;
 
 /// Maximum length of a template's stored text, in characters: Twilio's limit.
-pub const LONGEST_TEXT: usize = 1600;
+pub const MAX_TEXT_CHARS: usize = 1600;
 
 /// Maximum number of variables of one template.
-pub const MOST_VARIABLES: usize = 100;
+pub const MAX_VARIABLES: usize = 100;
 
 /// Origin of a template.
 #[derive(
@@ -122,25 +122,25 @@ impl Approval {
     }
 
     /// Returns the sending permission of a template with this approval on a channel.
-    pub fn on(self, channel: &str) -> Standing {
+    pub fn on(self, channel: &str) -> SendPermission {
         match self {
-            _ if channel != "whatsapp" => Standing::Template,
-            Approval::Approved => Standing::Template,
-            Approval::Pending | Approval::Unsubmitted => Standing::FreeText,
-            Approval::Paused | Approval::Rejected | Approval::Disabled => Standing::Barred,
+            _ if channel != "whatsapp" => SendPermission::Template,
+            Approval::Approved => SendPermission::Template,
+            Approval::Pending | Approval::Unsubmitted => SendPermission::FreeText,
+            Approval::Paused | Approval::Rejected | Approval::Disabled => SendPermission::Forbidden,
         }
     }
 }
 
 /// Sending permission of a content on a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum SendPermission {
     /// May be sent at any time.
     Template,
     /// May be sent only while the contact's conversation window is open.
     FreeText,
     /// May not be sent.
-    Barred,
+    Forbidden,
 }
 
 /// Template in one language.
@@ -184,7 +184,9 @@ impl Template {
 
 /// Returns whether a text can be a template name: not empty, within the maximum length, and on one line.
 pub fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().count() <= LONGEST_NAME && !text.chars().any(char::is_control)
+    !text.is_empty()
+        && text.chars().count() <= MAX_NAME_CHARS
+        && !text.chars().any(char::is_control)
 }
 
 /// Returns whether a text is Twilio's id of a template: `HX` and 32 hexadecimal digits.

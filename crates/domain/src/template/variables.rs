@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::MOST_VARIABLES;
+use super::MAX_VARIABLES;
 
 /// Maximum length of the filled text of a WhatsApp template that has more than a body (a header, buttons, media), in
 /// characters. Meta permits 32,768 where the body is the only component (Cloud API, template messages, parameter
@@ -25,7 +25,7 @@ const LONGEST_KEY: usize = 64;
 const MOST_TOLD: usize = 10;
 
 /// Returns the names of all variables in a template's content: for `{"body": "Hello {{1}}"}` that is `1`.
-pub fn places(shown: &Value) -> BTreeSet<String> {
+pub fn variable_names(shown: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     collect(shown, &mut found);
     found
@@ -44,24 +44,24 @@ fn places_of(text: &str) -> impl Iterator<Item = &str> {
     let ends = text.split("{{").skip(1);
     ends.filter_map(|rest| rest.split_once("}}"))
         .map(|(name, _)| name.trim())
-        .filter(|name| is_key(name))
+        .filter(|name| is_variable_name(name))
 }
 
 /// Returns whether a variable can have this name: any text without blanks and braces, for example `order-id` and
 /// `first_name`.
-pub fn is_key(name: &str) -> bool {
+pub fn is_variable_name(name: &str) -> bool {
     let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '{' | '}');
     (1..=LONGEST_KEY).contains(&name.chars().count()) && name.chars().all(is_allowed)
 }
 
 /// Returns whether a set of names can be the variables of a template.
-pub fn are_places(names: &BTreeSet<String>) -> bool {
-    names.len() <= MOST_VARIABLES && names.iter().all(|name| is_key(name))
+pub fn are_variable_names(names: &BTreeSet<String>) -> bool {
+    names.len() <= MAX_VARIABLES && names.iter().all(|name| is_variable_name(name))
 }
 
 /// Known properties of a template, and its channel.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct VariableContext<'a> {
     /// Names of its variables, if known.
     pub places: Option<&'a BTreeSet<String>>,
     /// Text; empty if unknown.
@@ -73,7 +73,7 @@ pub struct Asked<'a> {
 }
 
 /// Returns the problems of the given values, at most `MOST_TOLD`. No problem repeats a value.
-pub fn problems(asked: Asked<'_>, given: &BTreeMap<String, String>) -> Vec<String> {
+pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(places) = asked.places {
         let missing = places.iter().filter(|name| !given.contains_key(*name));
@@ -88,8 +88,8 @@ pub fn problems(asked: Asked<'_>, given: &BTreeMap<String, String>) -> Vec<Strin
                 format!("{}: is none of its variables, which are {there}", short(name))
             }),
         );
-    } else if given.len() > MOST_VARIABLES {
-        problems.push(format!("there are more than {MOST_VARIABLES}"));
+    } else if given.len() > MAX_VARIABLES {
+        problems.push(format!("there are more than {MAX_VARIABLES}"));
     }
     let is_whatsapp = asked.channel == "whatsapp";
     let longest = if is_whatsapp && asked.has_others { LONGEST_BESIDE_OTHERS } else { LONGEST };
@@ -132,7 +132,7 @@ pub fn filled(text: &str, given: &BTreeMap<String, String>) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         whole.push_str(before);
-        let place = after.split_once("}}").filter(|(name, _)| is_key(name.trim()));
+        let place = after.split_once("}}").filter(|(name, _)| is_variable_name(name.trim()));
         match place {
             Some((name, after)) => {
                 whole.push_str(given.get(name.trim()).map_or("", String::as_str));
@@ -160,13 +160,16 @@ mod tests {
     }
 
     fn wrong(channel: &str, pairs: &[(&str, &str)]) -> Vec<String> {
-        let places = places(&json!("Hello {{1}}, order {{2}}"));
+        let places = variable_names(&json!("Hello {{1}}, order {{2}}"));
         let (channel, has_others) = match channel.strip_suffix(" card") {
             Some(channel) => (channel, true),
             None => (channel, false),
         };
         let text = "Hello {{1}}, order {{2}}";
-        problems(Asked { places: Some(&places), text, has_others, channel }, &given(pairs))
+        problems(
+            VariableContext { places: Some(&places), text, has_others, channel },
+            &given(pairs),
+        )
     }
 
     #[test]
@@ -177,7 +180,7 @@ mod tests {
             "twilio/media": {"body": "{{order-id}} {{first_name}} {{a.b}} {{{c}}} {{Größe}}"},
         });
         let expected = ["1", "Größe", "a.b", "first_name", "name", "order-id"];
-        assert_eq!(places(&shown).into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(variable_names(&shown).into_iter().collect::<Vec<_>>(), expected);
         let given = given(&[("order-id", "7"), ("first_name", "Ada")]);
         assert_eq!(filled("{{first_name}}: {{ order-id }}", &given), "Ada: 7");
     }
@@ -217,7 +220,8 @@ mod tests {
                 }
             }
         }
-        let unknown = Asked { places: None, text: "", has_others: false, channel: "whatsapp" };
+        let unknown =
+            VariableContext { places: None, text: "", has_others: false, channel: "whatsapp" };
         assert!(problems(unknown, &given(&[("x", "y")])).is_empty(), "nobody knows its places");
         assert_eq!(problems(unknown, &given(&[("x", "")])), ["x: is empty"]);
     }
@@ -231,9 +235,9 @@ mod tests {
             values in prop::collection::btree_map("[123]|\\PC{0,3}", "[ \\n\\ta-c]{0,12}|Zebra", 0..4),
             channel in "whatsapp|sms",
         ) {
-            let places = places(&json!(&text));
+            let places = variable_names(&json!(&text));
             let has_others = false;
-            let asked = Asked { places: Some(&places), text: &text, has_others, channel: &channel };
+            let asked = VariableContext { places: Some(&places), text: &text, has_others, channel: &channel };
             let told = problems(asked, &values);
             if told.is_empty() {
                 prop_assert!(places.iter().eq(values.keys()));

@@ -101,7 +101,7 @@ impl Config {
                 check(false, &format!("archive.{problem}"));
             }
         }
-        let most = archive::MOST_LINES;
+        let most = archive::MAX_LINES;
         check(
             (1..=most).contains(&(self.archive.lines as usize)),
             &format!("archive.lines: must be 1 to {most}"),

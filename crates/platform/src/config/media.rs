@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{OFF, Secret};
 use crate::config::bucket_location::Place;
 use crate::listener as doors;
-use twilio_edge_domain::media::{fitness::Limits, link::SHORTEST_KEY, place::Places};
+use twilio_edge_domain::media::{limits::MediaLimits, link::MIN_KEY_BYTES, url_policy::UrlPolicy};
 
 /// Valid lifetime of a link, in seconds: Twilio fetches a message's media within ten minutes, and no bucket signs links
 /// for longer than a week.
@@ -29,9 +29,9 @@ pub struct Media {
     pub concurrency: usize,
     pub concurrency_per_account: usize,
     pub store: MediaStore,
-    pub whatsapp: Limits,
-    pub sms: Limits,
-    pub rcs: Limits,
+    pub whatsapp: MediaLimits,
+    pub sms: MediaLimits,
+    pub rcs: MediaLimits,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -90,7 +90,7 @@ impl MediaStore {
             "listen: must be ADDRESS:PORT, as in 127.0.0.1:8084, or unix:/PATH, or off",
         );
         check(
-            self.link_key.expose().len() >= SHORTEST_KEY || (!is_ours && self.address().is_none()),
+            self.link_key.expose().len() >= MIN_KEY_BYTES || (!is_ours && self.address().is_none()),
             "link_key: must have 32 characters or more; `openssl rand -hex 32` makes one",
         );
         problems
@@ -99,7 +99,7 @@ impl MediaStore {
 
 impl Media {
     /// Returns the limits of a channel; a channel without limits of its own has those of RCS.
-    pub fn of(&self, channel: &str) -> &Limits {
+    pub fn of(&self, channel: &str) -> &MediaLimits {
         match channel {
             "whatsapp" => &self.whatsapp,
             "sms" => &self.sms,
@@ -109,13 +109,13 @@ impl Media {
 
     /// Returns the size in bytes of the largest medium that any channel accepts.
     pub fn largest(&self) -> usize {
-        let all = [&self.whatsapp, &self.sms, &self.rcs].map(Limits::largest);
+        let all = [&self.whatsapp, &self.sms, &self.rcs].map(MediaLimits::largest);
         usize::try_from(all.into_iter().max().unwrap_or_default()).unwrap_or(usize::MAX)
     }
 
     /// Returns the places from which media may be fetched, or the problem of their settings.
-    pub fn places(&self) -> Result<Places, String> {
-        Places::new(&self.trust_addresses, &self.ports, self.allow_http)
+    pub fn places(&self) -> Result<UrlPolicy, String> {
+        UrlPolicy::new(&self.trust_addresses, &self.ports, self.allow_http)
     }
 
     /// Returns all problems of these settings.

@@ -3,7 +3,7 @@
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
 use super::catalogue::{Catalogue, Labels};
-use twilio_edge_domain::media::Why;
+use twilio_edge_domain::media::MediaProblemKind;
 
 /// The series of media.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl MediaMetrics {
 
     /// Creates every series with zero.
     pub(super) fn begin(&self) {
-        let wrong = Why::ALL.map(Why::as_str);
+        let wrong = MediaProblemKind::ALL.map(MediaProblemKind::as_str);
         for outcome in ["fit", "remembered"].into_iter().chain(wrong) {
             self.checks.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }

@@ -9,8 +9,10 @@ use prometheus_client::{
 };
 
 use super::catalogue::{Catalogue, Labels, Measure};
-use twilio_edge_domain::sending::backlog::SendsStanding;
-use twilio_edge_domain::sending::{errors::To, failing::Failing, pace::Rate, rules::Code};
+use twilio_edge_domain::sending::backlog::MessageBacklog;
+use twilio_edge_domain::sending::{
+    call_failure::CallFailure, errors::FallbackTarget, rate_limit::Rate, rules::Code,
+};
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 
@@ -74,7 +76,7 @@ impl SendMetrics {
             errors: all.counters(
                 "twilio_errors",
                 &["class"],
-                "Calls that created no message, by class: `throttled` (429, 20429), `passing` (a temporary error, retried), `operator`, `caller` and `recipient` (an error that this party must resolve), `other` (an unknown code), `server` (5xx or an invalid answer), `lost` (no answer), `not_connected`",
+                "Calls that created no message, by class: `throttled` (429, 20429), `temporary` (a temporary error, retried), `operator`, `caller` and `recipient` (an error that this party must resolve), `other` (an unknown code), `server` (5xx or an invalid answer), `lost` (no answer), `not_connected`",
             ),
             under_way: all.gauge("twilio_calls_under_way", "Calls of Twilio's REST API in progress in this sidecar"),
             allowed: all.gauge(
@@ -110,13 +112,13 @@ impl SendMetrics {
         for outcome in OUTCOMES {
             self.outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
-        for to in [To::Template, To::Channel] {
+        for to in [FallbackTarget::Template, FallbackTarget::Channel] {
             self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
         }
         for code in Code::ALL {
             self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
         }
-        for class in Failing::ALL {
+        for class in CallFailure::ALL {
             self.errors.get_or_create(&[("class", class.as_str())]).inc_by(0);
         }
         for by in ["callback", "found", "absent"] {
@@ -163,12 +165,12 @@ impl SendMetrics {
     }
 
     /// Counts a message that a fallback replaced.
-    pub fn switched(&self, to: To) {
+    pub fn switched(&self, to: FallbackTarget) {
         self.switched.get_or_create(&[("to", to.as_str())]).inc();
     }
 
     /// Records an API call: its duration, and the class of its failure.
-    pub fn called(&self, took: Duration, failing: Option<Failing>) {
+    pub fn called(&self, took: Duration, failing: Option<CallFailure>) {
         self.calls.observe(took.as_secs_f64());
         if let Some(failing) = failing {
             self.errors.get_or_create(&[("class", failing.as_str())]).inc();
@@ -183,7 +185,7 @@ impl SendMetrics {
     }
 
     /// Sets the number of unknown messages, and the age of the oldest due one.
-    pub fn stand(&self, standing: &SendsStanding, now_ms: i64) {
+    pub fn stand(&self, standing: &MessageBacklog, now_ms: i64) {
         self.unknowns.set(standing.unknowns);
         let since = match standing.oldest_due_ms {
             0 => 0,

@@ -8,7 +8,7 @@ use prometheus_client::{
 };
 
 use super::catalogue::{Catalogue, Measure};
-use twilio_edge_domain::delivery::Next;
+use twilio_edge_domain::delivery::NextStep;
 
 const OUTCOMES: [&str; 3] = ["delivered", "failed", "dead"];
 
@@ -74,12 +74,12 @@ impl SinkMetrics {
         self.oldest_dead.get_or_create(&label).set(age.as_secs_f64());
     }
 
-    pub fn tried(&self, sink: &str, next: &Next) {
+    pub fn tried(&self, sink: &str, next: &NextStep) {
         let [delivered, failed, dead] = OUTCOMES;
         let outcome = match next {
-            Next::Done => delivered,
-            Next::Again(_) => failed,
-            Next::Dead => dead,
+            NextStep::Done => delivered,
+            NextStep::RetryAt(_) => failed,
+            NextStep::DeadLetter => dead,
         };
         self.deliveries.get_or_create(&DeliveryLabel { sink: sink.to_owned(), outcome }).inc();
     }

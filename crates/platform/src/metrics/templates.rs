@@ -3,7 +3,7 @@
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
 use super::catalogue::{Catalogue, Labels, Measure};
-use twilio_edge_domain::template::catalogue::Change;
+use twilio_edge_domain::template::catalogue::TemplateChange;
 
 /// The series of templates.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl TemplateMetrics {
     }
 
     /// Counts a synchronization of an account by its outcome, and its changes.
-    pub fn synced(&self, outcome: &'static str, changes: &[Change]) {
+    pub fn synced(&self, outcome: &'static str, changes: &[TemplateChange]) {
         self.syncs.get_or_create(&[("outcome", outcome)]).inc();
         self.changes.inc_by(u64::try_from(changes.len()).unwrap_or_default());
     }

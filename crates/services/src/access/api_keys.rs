@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use twilio_edge_domain::{
-    api_key::{self, Scope, Shown},
+    api_key::{self, KeyToken, Scope},
     tenant::is_account_sid,
 };
 use twilio_edge_store::{AuditEntry, Done, Key, KeysPage, NewKey, Register, StoreError, StoredKey};
@@ -138,9 +138,9 @@ impl Keys {
         if self.is_token(shown) {
             return self.bearer_of_the_token(needed, source).await;
         }
-        let shown = Shown::read(shown).ok_or(Refusal::Unknown)?;
+        let shown = KeyToken::read(shown).ok_or(Refusal::Unknown)?;
         let stored = self.look_up(shown.id).await?.ok_or(Refusal::Unknown)?;
-        if !shown.proves(&stored.secret_sha256) || stored.key.revoked_at_ms.is_some() {
+        if !shown.matches_digest(&stored.secret_sha256) || stored.key.revoked_at_ms.is_some() {
             return Err(Refusal::Unknown);
         }
         let key = stored.key;
@@ -163,7 +163,7 @@ impl Keys {
         if self.is_token(shown) {
             return true;
         }
-        let Some(shown) = Shown::read(shown) else { return false };
+        let Some(shown) = KeyToken::read(shown) else { return false };
         if self.remembered().contains_key(shown.id) || self.stored_ids().contains(shown.id) {
             return true;
         }

@@ -4,7 +4,7 @@
 
 use twilio_edge_domain::{
     consent::Consent,
-    message::{Message, Number, RecordedWebhook},
+    message::{Message, NumberQuery, RecordedWebhook},
     policy::Policy,
     suppression::{self, Suppression},
     window::Window,
@@ -23,7 +23,7 @@ pub struct ContactHistory {
     /// Account that the data belongs to.
     pub account_sid: String,
     /// The number, and the channel if the query is for one channel only.
-    pub number: Number,
+    pub number: NumberQuery,
     /// Reasons why messages to it are refused now, and earlier reasons.
     pub suppressions: Vec<Suppression>,
     /// Consents, given and withdrawn.
@@ -46,7 +46,7 @@ pub async fn of(
     histories: &Histories,
     policy: &Policy,
     account_sid: &str,
-    number: &Number,
+    number: &NumberQuery,
     limit: usize,
 ) -> Result<ContactHistory, StoreError> {
     let latest = Search { number: Some(number.clone()), ..Search::of(account_sid, limit) };
@@ -68,7 +68,7 @@ pub async fn of(
     )?;
     let reaches = |suppressed: &str| {
         let channel = number.channel.as_deref();
-        channel.is_none_or(|channel| suppression::reaches(suppressed, channel, policy))
+        channel.is_none_or(|channel| suppression::covers(suppressed, channel, policy))
     };
     Ok(ContactHistory {
         account_sid: account_sid.to_owned(),

@@ -91,7 +91,7 @@ impl Permissions {
             changed_at_ms: now_ms,
             message_sid: None,
             route: None,
-            heard_on: None,
+            origin_channel: None,
             sender: None,
             service_sid: None,
             changed_by: Some(by.actor.clone()),
@@ -145,7 +145,7 @@ impl Permissions {
         now_ms: i64,
     ) -> Result<Vec<Suppression>, StoreError> {
         let keys = self.consents.contacts().keys(account_sid, number).await?;
-        let numbers = keys.sure();
+        let numbers = keys.certain_keys();
         let policy = self.policies.of(account_sid);
         let of_channel = |known: &Suppression| {
             channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
@@ -204,7 +204,7 @@ impl Permissions {
     }
 
     /// Returns the contact that a text names exactly as a webhook did, if the account knows that address: it sent a
-    /// message, or has a suppression or a consent. Used for texts that [`suppression::person`] cannot parse.
+    /// message, or has a suppression or a consent. Used for texts that [`suppression::parse_contact`] cannot parse.
     ///
     /// # Errors
     /// Returns an error if the database fails.
@@ -250,7 +250,7 @@ impl Permissions {
         channel: Option<&str>,
         region: Option<Region>,
     ) -> Result<Result<Address, String>, StoreError> {
-        match suppression::person(text, channel, region) {
+        match suppression::parse_contact(text, channel, region) {
             Ok(person) => Ok(Ok(person)),
             Err(problem) => {
                 let known = self.known_address(account_sid, text, channel).await?;
@@ -313,7 +313,7 @@ impl Checks {
     pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
         let Intent { account_sid, from, to, category, kind } = intent;
         let keys = self.stores.contacts().keys(account_sid, &to.number).await?;
-        let numbers = keys.sure();
+        let numbers = keys.certain_keys();
         let policy = self.policies.of(account_sid);
         let mut facts = Facts { possible: keys.possible.clone(), ..Facts::default() };
         if *kind == Kind::Session && policy.has_window(&to.channel) {

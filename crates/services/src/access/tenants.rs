@@ -15,7 +15,7 @@ use crate::{
 };
 use twilio_edge_domain::{
     policy::Policies,
-    tenant::{Fault, Profile, Tenant, Usual},
+    tenant::{GeneralRules, Profile, ProfileError, Tenant},
 };
 use twilio_edge_platform::config::Config;
 use twilio_edge_store::{self as store, AuditEntry, StoreError};
@@ -30,7 +30,7 @@ const PAGE: i64 = 500;
 #[derive(Clone)]
 pub struct Tenants {
     store: store::Tenants,
-    usual: Arc<Usual>,
+    usual: Arc<GeneralRules>,
     policies: Policies,
     rulebook: RetentionPolicies,
     closed: Arc<RwLock<HashSet<String>>>,
@@ -48,7 +48,7 @@ pub enum Denied {
     /// The profile has changed since the caller read it. Holds its revision; `None` if the account has no profile.
     Changed(Option<i64>),
     /// The profile is invalid.
-    Fault(Fault),
+    ProfileError(ProfileError),
 }
 
 impl From<StoreError> for Denied {
@@ -65,7 +65,7 @@ impl Tenants {
         rulebook: RetentionPolicies,
         config: &Config,
     ) -> Tenants {
-        let usual = Usual {
+        let usual = GeneralRules {
             policy: config.policy.clone(),
             retention: config.retention.clone(),
             result_ms: config.leases.periods().result_ms,
@@ -120,7 +120,7 @@ impl Tenants {
         if !by.sees(account_sid) {
             return Err(Denied::Refused(Refusal::OtherAccount));
         }
-        profile.check(account_sid, &self.usual).map_err(Denied::Fault)?;
+        profile.check(account_sid, &self.usual).map_err(Denied::ProfileError)?;
         let change = |known: Option<Tenant>| {
             is_seen(known.as_ref(), seen)?;
             let tenant = Tenant {

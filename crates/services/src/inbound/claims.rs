@@ -23,7 +23,7 @@ use crate::{
 };
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::{
-    lease::Claimed,
+    lease::ClaimOutcome,
     optout::{Arrival, Lexicon},
     suppression::OptEvent,
     webhook::Webhook,
@@ -108,7 +108,7 @@ impl Claims {
     ) {
         let mut places = Vec::new();
         for (place, (webhook, grant)) in webhooks.iter_mut().zip(grants.iter()).enumerate() {
-            let Some(Claimed::Duplicate(answer)) = grant.as_ref().map(|grant| &grant.claimed)
+            let Some(ClaimOutcome::Duplicate(answer)) = grant.as_ref().map(|grant| &grant.claimed)
             else {
                 continue;
             };
@@ -173,7 +173,7 @@ impl Claims {
         now_ms: i64,
     ) -> HashMap<String, bool> {
         let acceptance = |(webhook, grant): (&Webhook, &Option<ClaimResult>)| {
-            let Claimed::Proceed { attempt, first_seen_ms } = grant.as_ref()?.claimed else {
+            let ClaimOutcome::Proceed { attempt, first_seen_ms } = grant.as_ref()?.claimed else {
                 return None;
             };
             let owed = webhook.is_ours.then(|| self.owed(webhook, now_ms))?;
@@ -201,7 +201,7 @@ impl Claims {
             dedupe_key: webhook.key.clone(),
             replay_id: None,
             account_sid: webhook.identity.account_sid.clone(),
-            lane: webhook.lane(),
+            lane: webhook.ordering_key(),
             recorded_at_ms: now_ms,
         });
         owed.collect()
@@ -436,18 +436,18 @@ impl Claims {
         verdict.window_expires =
             grant.last_inbound_ms.map(window::expires_ms).and_then(window::rfc3339);
         verdict.decision = match grant.claimed {
-            Claimed::Proceed { attempt, .. } => {
+            ClaimOutcome::Proceed { attempt, .. } => {
                 verdict.attempt = Some(attempt);
                 verdict.step = webhook.step.clone();
                 Decision::Proceed
             }
-            Claimed::Duplicate(answer) => {
+            ClaimOutcome::Duplicate(answer) => {
                 let stored = StoredAnswer::read(answer.as_deref());
                 verdict.answer = self.redirects.answer(&webhook.key, stored);
                 Decision::Duplicate
             }
-            Claimed::InFlight => Decision::InFlight,
-            Claimed::Released => Decision::Released,
+            ClaimOutcome::InFlight => Decision::InFlight,
+            ClaimOutcome::Released => Decision::Released,
         };
         verdict
     }

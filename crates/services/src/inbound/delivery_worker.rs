@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use twilio_edge_connectors::sinks::{Sink, Sinks};
-use twilio_edge_domain::delivery::{Breaker, DeliveryOutcome, Next, RetryPolicy};
+use twilio_edge_domain::delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy};
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{Ended, Lane, Outbox, Round, StoreError};
 
@@ -63,7 +63,7 @@ impl Couriers {
             bell: bell.clone(),
             metrics: metrics.clone(),
             name: name.to_owned(),
-            breaker: Breaker::new(),
+            breaker: CircuitBreaker::new(),
             running: JoinSet::new(),
             unwritten: Vec::new(),
         });
@@ -92,7 +92,7 @@ struct DeliveryWorker {
     bell: Wakeup,
     metrics: Arc<Metrics>,
     name: String,
-    breaker: Breaker,
+    breaker: CircuitBreaker,
     /// Lanes in progress.
     running: JoinSet<(Round, Option<DeliveryOutcome>)>,
     /// Rounds that have ended, but whose results are not in the database yet.
@@ -134,7 +134,7 @@ impl DeliveryWorker {
         let (concurrency, longest_try) = (sink.concurrency(), sink.longest_try());
         let now_ms = now_ms();
         let free = concurrency.saturating_sub(self.running.len());
-        let admitted = self.breaker.admits(free, now_ms);
+        let admitted = self.breaker.permits(free, now_ms);
         if admitted == 0 {
             return true;
         }
@@ -148,7 +148,7 @@ impl DeliveryWorker {
             }
         };
         for lane in taken {
-            self.breaker.started();
+            self.breaker.begin();
             let (sinks, sink) = (self.sinks.clone(), self.sink.clone());
             let metrics = self.metrics.clone();
             self.running.spawn(async move {
@@ -166,12 +166,12 @@ impl DeliveryWorker {
 
     fn came_back(&mut self, ended: Option<(Round, Option<DeliveryOutcome>)>) {
         let Some((round, last)) = ended else { return };
-        let was_open = self.breaker.opens_at_ms().is_some();
+        let was_open = self.breaker.probe_at_ms().is_some();
         match &last {
-            Some(last) => self.breaker.ended(last, now_ms()),
-            None => self.breaker.withdrawn(),
+            Some(last) => self.breaker.end(last, now_ms()),
+            None => self.breaker.cancel(),
         }
-        let is_open = self.breaker.opens_at_ms().is_some();
+        let is_open = self.breaker.probe_at_ms().is_some();
         if let (false, true, Some(DeliveryOutcome::Failed { reason, .. })) =
             (was_open, is_open, &last)
         {
@@ -238,13 +238,13 @@ async fn bring(
                 Some(reason.clone())
             }
         };
-        if next == Next::Dead {
+        if next == NextStep::DeadLetter {
             tracing::error!(
                 event = "delivery.given_up", sink = %sink.name(), delivery.id = %due.delivery_id, tries, reason,
                 "a delivery became a dead letter; `twilio-edge deliveries retry` sends it again"
             );
         }
-        let stays = matches!(next, Next::Again(_));
+        let stays = matches!(next, NextStep::RetryAt(_));
         last = Some(tried);
         round.ended.push(Ended {
             delivery_id: due.delivery_id.clone(),
@@ -261,7 +261,12 @@ async fn bring(
     (round, last)
 }
 
-fn next(patience: &RetryPolicy, tried: &DeliveryOutcome, tries: i64, recorded_at_ms: i64) -> Next {
+fn next(
+    patience: &RetryPolicy,
+    tried: &DeliveryOutcome,
+    tries: i64,
+    recorded_at_ms: i64,
+) -> NextStep {
     let tries = u32::try_from(tries).unwrap_or(u32::MAX);
     // Without randomness the pauses are correct, but not spread.
     let dice = getrandom::u64().unwrap_or_default();

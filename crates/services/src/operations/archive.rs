@@ -16,7 +16,8 @@ pub use self::{
 };
 use twilio_edge_connectors::bucket::{Bucket, reason};
 use twilio_edge_domain::archive::{
-    INDEX_BYTES, Line, Mark, Name, ROOT, folder, folder_of_day, may_hold, pack, unpack,
+    ArchivedWebhook, INDEX_BYTES, IndexMark, ObjectName, ROOT, folder, folder_of_day, may_contain,
+    pack, unpack,
 };
 use twilio_edge_platform::config;
 use twilio_edge_store::ArchiveBatch;
@@ -54,14 +55,14 @@ impl Archive {
         }
     }
 
-    async fn put(&self, name: &Name, lines: &[Line]) -> Result<(), String> {
+    async fn put(&self, name: &ObjectName, lines: &[ArchivedWebhook]) -> Result<(), String> {
         let object = pack(lines).map_err(|error| error.to_string())?;
         let path = self.bucket.path(&name.key());
         let put = self.bucket.objects().put(&path, object.into());
         put.await.map(|_| ()).map_err(|error| reason(&error))
     }
 
-    async fn delete(&self, name: &Name) -> Result<(), String> {
+    async fn delete(&self, name: &ObjectName) -> Result<(), String> {
         match self.bucket.objects().delete(&self.bucket.path(&name.key())).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(reason(&error)),
@@ -85,7 +86,7 @@ impl Archive {
         account_sid: &str,
         since_ms: i64,
         until_ms: i64,
-    ) -> Result<Vec<Name>, String> {
+    ) -> Result<Vec<ObjectName>, String> {
         let prefix = self.bucket.path(&folder(account_sid));
         let from = self.bucket.path(&folder_of_day(account_sid, since_ms.max(0)));
         let above = self.bucket.path("").as_ref().len();
@@ -96,7 +97,7 @@ impl Archive {
             let key = object.location.as_ref().get(above..).unwrap_or_default();
             // Objects that other programs put there are ignored.
             names.extend(
-                Name::parse(key.trim_start_matches('/'))
+                ObjectName::parse(key.trim_start_matches('/'))
                     .filter(|name| name.overlaps(since_ms, until_ms)),
             );
         }
@@ -106,11 +107,15 @@ impl Archive {
     }
 
     /// Filters the objects that may contain a webhook with this mark, by the first bytes of each.
-    async fn holding(&self, names: Vec<Name>, mark: Mark) -> Result<Vec<Name>, String> {
-        let looked = stream::iter(names).map(async |name: Name| {
+    async fn holding(
+        &self,
+        names: Vec<ObjectName>,
+        mark: IndexMark,
+    ) -> Result<Vec<ObjectName>, String> {
+        let looked = stream::iter(names).map(async |name: ObjectName| {
             let path = self.bucket.path(&name.key());
             match self.bucket.objects().get_range(&path, 0..INDEX_BYTES).await {
-                Ok(start) => Ok(may_hold(&start, mark).then_some(name)),
+                Ok(start) => Ok(may_contain(&start, mark).then_some(name)),
                 // The object expired between the listing and this read.
                 Err(Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(reason(&error)),
@@ -120,7 +125,7 @@ impl Archive {
     }
 
     /// Reads the lines of an object; returns no line if the object is gone.
-    async fn read(&self, name: &Name) -> Result<Vec<Line>, String> {
+    async fn read(&self, name: &ObjectName) -> Result<Vec<ArchivedWebhook>, String> {
         let path = self.bucket.path(&name.key());
         let object = match self.bucket.objects().get(&path).await {
             Ok(object) => object.bytes().await,

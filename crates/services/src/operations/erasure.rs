@@ -3,9 +3,9 @@
 //! an erasure.
 
 use crate::access::api_keys::{Caller, Refusal};
-use twilio_edge_domain::sweep_counts::Swept;
+use twilio_edge_domain::sweep_counts::SweepCounts;
 use twilio_edge_domain::{
-    message::Number, redaction::masked_address, tenant::is_account_sid, window::rfc3339,
+    message::NumberQuery, redaction::masked_address, tenant::is_account_sid, window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_store::{AuditEntry, Erasure, Sweeper};
@@ -24,7 +24,7 @@ pub struct Asked {
     /// Only data of this message.
     pub message_sid: Option<String>,
     /// Only data of this contact.
-    pub number: Option<Number>,
+    pub number: Option<NumberQuery>,
     /// Only data received at this time or later, in milliseconds since 1970.
     pub since_ms: Option<i64>,
     /// Only data received before this time, in milliseconds since 1970.
@@ -41,7 +41,7 @@ pub struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
     /// Numbers of rows that were found and changed.
-    pub swept: Swept,
+    pub swept: SweepCounts,
     /// Time from which rows are left to process, in milliseconds since 1970; `None` if the erasure is complete.
     pub continue_ms: Option<i64>,
 }
@@ -60,7 +60,7 @@ pub async fn erase(
     let erasure = read(by, asked)?;
     let entry = entry(by, &erasure, now_ms());
     let mut entry = Some(&entry).filter(|_| !erasure.dry_run);
-    let mut done = Swept::default();
+    let mut done = SweepCounts::default();
     let mut reached = None;
     loop {
         let (swept, on) =

@@ -9,11 +9,11 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use twilio_edge_domain::sweep_counts::Swept;
+use twilio_edge_domain::sweep_counts::SweepCounts;
 use twilio_edge_domain::{
     part::Part,
-    redaction::{HashKey, Plan},
-    retention::{Due, Retention},
+    redaction::{HashKey, RedactionPlan},
+    retention::{DueRedaction, Retention},
     webhook::Webhook,
 };
 use twilio_edge_platform::clock::now_ms;
@@ -45,12 +45,12 @@ pub struct Rules {
 #[derive(Debug)]
 struct Policy {
     retention: Retention,
-    at_once: Plan,
+    at_once: RedactionPlan,
 }
 
 impl Policy {
     fn of(retention: Retention) -> Policy {
-        Policy { at_once: retention.at_once(), retention }
+        Policy { at_once: retention.on_arrival(), retention }
     }
 }
 
@@ -108,7 +108,7 @@ impl RetentionPolicies {
 
 /// Work on the rows of an account.
 enum Step {
-    Redact(Due),
+    Redact(DueRedaction),
     Delete { until_ms: i64 },
 }
 
@@ -155,7 +155,7 @@ impl Job {
             self.make_way().await;
         }
         let mut oldest = None;
-        let mut done = Swept::default();
+        let mut done = SweepCounts::default();
         for account_sid in self.sweeper.accounts().await? {
             let retention = rules.of_account(&account_sid);
             for due in retention.due(started_ms) {
@@ -183,9 +183,9 @@ impl Job {
 
     /// Runs small transactions until no row is left. If the database is unavailable or too slow for one of them, it is
     /// repeated with half the rows.
-    async fn all(&self, account_sid: &str, step: &Step) -> Result<Swept, StoreError> {
+    async fn all(&self, account_sid: &str, step: &Step) -> Result<SweepCounts, StoreError> {
         let mut most = self.batch;
-        let mut done = Swept::default();
+        let mut done = SweepCounts::default();
         loop {
             self.make_way().await;
             let key = self.rulebook.hash_key.as_ref();

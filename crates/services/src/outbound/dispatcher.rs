@@ -20,8 +20,8 @@ use tokio::{
 use self::attempt::{AWAY, SendAttempt, millis};
 use crate::outbound::{opt_out_from_error::Refusals, sending::Sending};
 use twilio_edge_domain::sending::{
-    adaptive_concurrency::{AdaptiveConcurrencyLimit, Bounds, Room, Ticket, Told},
-    fair_scheduler::{FairScheduler, Lane},
+    adaptive_concurrency::{AdaptiveConcurrencyLimit, Bounds, CallOutcome, CallTicket, Capacity},
+    fair_scheduler::{FairScheduler, SenderQueue},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
@@ -71,8 +71,8 @@ struct Sender {
     /// Concurrency bounds of one account.
     bounds: Bounds,
     calls: HashMap<String, AdaptiveConcurrencyLimit>,
-    under_way: JoinSet<Told>,
-    whose: HashMap<task::Id, (String, Ticket)>,
+    under_way: JoinSet<CallOutcome>,
+    whose: HashMap<task::Id, (String, CallTicket)>,
     turns: FairScheduler,
     behind: QueuePosition,
     /// Senders without tokens, and the time until which they are skipped.
@@ -180,7 +180,7 @@ impl Sender {
 
     /// Starts as many attempts as the limits permit.
     async fn begin(&mut self) -> Result<(), StoreError> {
-        let free = Room::below(self.most, self.reserve, self.under_way.len());
+        let free = Capacity::under_limit(self.most, self.reserve, self.under_way.len());
         self.is_full = free.authentication == 0;
         if self.is_full {
             return Ok(());
@@ -192,7 +192,7 @@ impl Sender {
         begun
     }
 
-    async fn begin_up_to(&mut self, free: Room) -> Result<(), StoreError> {
+    async fn begin_up_to(&mut self, free: Capacity) -> Result<(), StoreError> {
         let now = Instant::now();
         self.dry.retain(|_, until| *until > now);
         let sends = &self.attempter.sends;
@@ -211,19 +211,24 @@ impl Sender {
             for place in granted {
                 let Some(lane) = lanes.get_mut(place) else { continue };
                 lane.waiting = lane.waiting.saturating_sub(1);
-                self.turns.had(lane);
+                self.turns.record_turn(lane);
                 let count = wanted.entry(place).or_default();
                 *count = count.saturating_add(1);
-                left = left.less(1);
+                left = left.minus(1);
             }
         }
-        let could_go = |lane: &Lane| lane.waiting > 0 && !self.is_dry(lane);
+        let could_go = |lane: &SenderQueue| lane.waiting > 0 && !self.is_dry(lane);
         self.is_full = left.any == 0 || lanes.iter().any(could_go);
         self.attempt(&lanes, &wanted).await
     }
 
     /// Selects the next turns, in addition to those in `wanted`.
-    fn next(&self, lanes: &[Lane], wanted: &BTreeMap<usize, u32>, free: Room) -> Vec<usize> {
+    fn next(
+        &self,
+        lanes: &[SenderQueue],
+        wanted: &BTreeMap<usize, u32>,
+        free: Capacity,
+    ) -> Vec<usize> {
         let mut wanted_of: HashMap<&str, usize> = HashMap::new();
         for (place, count) in wanted {
             let Some(lane) = lanes.get(*place) else { continue };
@@ -233,12 +238,12 @@ impl Sender {
         let wanted = |account: &str| wanted_of.get(account).copied().unwrap_or_default();
         let now_ms = now_ms();
         let room = |account: &str| {
-            let unused = Room::below(self.bounds.most, self.bounds.reserve, 0);
-            let room = self.calls.get(account).map_or(unused, |calls| calls.room(now_ms));
-            room.less(wanted(account))
+            let unused = Capacity::under_limit(self.bounds.most, self.bounds.reserve, 0);
+            let room = self.calls.get(account).map_or(unused, |calls| calls.capacity(now_ms));
+            room.minus(wanted(account))
         };
         let under_way = |account: &str| {
-            let calls = self.calls.get(account).map_or(0, AdaptiveConcurrencyLimit::under_way);
+            let calls = self.calls.get(account).map_or(0, AdaptiveConcurrencyLimit::in_flight);
             calls.saturating_add(wanted(account))
         };
         self.turns.next(lanes, free, room, under_way)
@@ -246,7 +251,11 @@ impl Sender {
 
     /// Reserves tokens and returns the turns that got one. A sender that got fewer than requested is skipped for a
     /// while.
-    async fn granted(&mut self, lanes: &[Lane], turns: &[usize]) -> Result<Vec<usize>, StoreError> {
+    async fn granted(
+        &mut self,
+        lanes: &[SenderQueue],
+        turns: &[usize],
+    ) -> Result<Vec<usize>, StoreError> {
         let mut asked: Vec<Asked<'_>> = Vec::new();
         let mut place_of: HashMap<(&str, &str), usize> = HashMap::new();
         for lane in turns.iter().filter_map(|place| lanes.get(*place)) {
@@ -286,10 +295,10 @@ impl Sender {
     /// their sender.
     async fn attempt(
         &mut self,
-        lanes: &[Lane],
+        lanes: &[SenderQueue],
         wanted: &BTreeMap<usize, u32>,
     ) -> Result<(), StoreError> {
-        let wanted: Vec<(&Lane, u32)> = wanted
+        let wanted: Vec<(&SenderQueue, u32)> = wanted
             .iter()
             .filter_map(|(place, count)| lanes.get(*place).map(|lane| (lane, *count)))
             .collect();
@@ -327,14 +336,14 @@ impl Sender {
         Ok(())
     }
 
-    fn is_dry(&self, lane: &Lane) -> bool {
+    fn is_dry(&self, lane: &SenderQueue) -> bool {
         // A map with a pair of `String`s as its key can only be queried with such a pair.
         let sender = (lane.account_sid.clone(), lane.sender.clone());
         self.dry.contains_key(&sender)
     }
 
-    fn ended(&mut self, ended: Result<(task::Id, Told), JoinError>) {
-        let (call, told) = ended.unwrap_or_else(|error| (error.id(), Told::Nothing));
+    fn ended(&mut self, ended: Result<(task::Id, CallOutcome), JoinError>) {
+        let (call, told) = ended.unwrap_or_else(|error| (error.id(), CallOutcome::NoEvidence));
         let Some((account_sid, ticket)) = self.whose.remove(&call) else { return };
         if let Some(calls) = self.calls.get_mut(&account_sid) {
             calls.end(ticket, told, now_ms());

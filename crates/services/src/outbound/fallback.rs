@@ -8,9 +8,9 @@ use twilio_edge_domain::{
     check::Kind,
     policy::Category,
     sending::{
-        errors::To,
-        fallback::{Failed, FallbackPlan},
-        pace::priority,
+        errors::FallbackTarget,
+        fallback::{FailedMessage, FallbackPlan},
+        rate_limit::priority,
         request::Request,
         rules::Verdict,
     },
@@ -18,13 +18,13 @@ use twilio_edge_domain::{
 use twilio_edge_store::{OutboundMessage, StoreError};
 
 /// All kinds of fallback, in order of preference.
-const EVERY: [To; 2] = [To::Template, To::Channel];
+const EVERY: [FallbackTarget; 2] = [FallbackTarget::Template, FallbackTarget::Channel];
 
 /// One possible fallback, with the verdict of every rule.
 #[derive(Debug, Clone)]
 pub struct Alternative {
     /// Kind of fallback.
-    pub to: To,
+    pub to: FallbackTarget,
     /// Message that would be sent.
     pub request: Request,
     /// Verdicts of the rules.
@@ -35,7 +35,7 @@ pub struct Alternative {
 #[derive(Debug, Clone)]
 pub struct Switched {
     /// Kind of fallback.
-    pub to: To,
+    pub to: FallbackTarget,
     /// Row of the fallback.
     pub send: OutboundMessage,
     /// Priority of the fallback in the queue.
@@ -87,7 +87,7 @@ impl Sending {
     ) -> Result<Vec<Alternative>, StoreError> {
         let Some(kept) = FallbackPlan::of(request) else { return Ok(Vec::new()) };
         let sender = request.sender_name();
-        let failed = Failed {
+        let failed = FailedMessage {
             account_sid: &request.account_sid,
             to: &request.to,
             sender: &sender,
@@ -100,15 +100,15 @@ impl Sending {
     async fn judged(
         &self,
         kept: &FallbackPlan,
-        failed: Failed<'_>,
-        order: &[To],
+        failed: FailedMessage<'_>,
+        order: &[FallbackTarget],
         now_ms: i64,
     ) -> Result<Vec<Alternative>, StoreError> {
         let mut found = Vec::new();
         for way in order {
-            let Some((to, request)) = kept.instead(failed, &[*way]) else { continue };
+            let Some((to, request)) = kept.next_request(failed, &[*way]) else { continue };
             let request = self.completed(request);
-            let verdicts = self.judge(&request, now_ms).await?;
+            let verdicts = self.evaluate(&request, now_ms).await?;
             found.push(Alternative { to, request, verdicts });
         }
         Ok(found)
@@ -126,12 +126,12 @@ impl Sending {
         code: &str,
         now_ms: i64,
     ) -> Result<Option<Switched>, StoreError> {
-        let order = self.errors.switches(code);
+        let order = self.errors.fallback_targets(code);
         let Some(kept) = FallbackPlan::read(&send.fallback).filter(|_| !order.is_empty()) else {
             return Ok(None);
         };
         let to = Address { channel: send.channel.clone(), number: send.fallback_to.clone() };
-        let failed = Failed {
+        let failed = FailedMessage {
             account_sid: &send.account_sid,
             to: &to,
             sender: &send.sender,

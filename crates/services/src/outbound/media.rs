@@ -13,7 +13,10 @@ use reqwest::Url;
 
 use self::{library::Library, resolver::Lookup};
 use crate::outbound::media::probe::MediaProbe;
-use twilio_edge_domain::media::{self, Looked, Unfit, Why, fitness::Found, link, place::Places};
+use twilio_edge_domain::media::{
+    self, MediaCheck, MediaProblem, MediaProblemKind, limits::FetchedMedia, link,
+    url_policy::UrlPolicy,
+};
 use twilio_edge_platform::{config, metrics::Metrics};
 
 /// Reference to a medium in a message.
@@ -28,7 +31,7 @@ enum Named<'a> {
 #[derive(Clone)]
 pub struct Media {
     settings: Arc<config::Media>,
-    places: Arc<Places>,
+    places: Arc<UrlPolicy>,
     /// `None` if `media.check` is off.
     looker: Option<Arc<MediaProbe>>,
     /// `None` if no media store is configured.
@@ -80,36 +83,36 @@ impl Media {
     }
 
     /// Checks the number of media and the spelling of their references, without any request.
-    pub fn spelled(&self, channel: &str, media: &[String]) -> Looked {
+    pub fn spelled(&self, channel: &str, media: &[String]) -> MediaCheck {
         match self.read(channel, media) {
-            Err((n, unfit)) => Looked::Unfit(n, unfit),
-            Ok(named) if named.is_empty() => Looked::Nothing,
-            Ok(_) => Looked::Unseen("something else speaks against the message"),
+            Err((n, unfit)) => MediaCheck::Invalid(n, unfit),
+            Ok(named) if named.is_empty() => MediaCheck::NoMedia,
+            Ok(_) => MediaCheck::NotFetched("something else speaks against the message"),
         }
     }
 
     /// Checks the media of a message on this channel; uses cached results.
-    pub async fn look(&self, account_sid: &str, channel: &str, media: &[String]) -> Looked {
+    pub async fn look(&self, account_sid: &str, channel: &str, media: &[String]) -> MediaCheck {
         let named = match self.read(channel, media) {
-            Ok(named) if named.is_empty() => return Looked::Nothing,
+            Ok(named) if named.is_empty() => return MediaCheck::NoMedia,
             Ok(named) => named,
-            Err((n, unfit)) => return Looked::Unfit(n, unfit),
+            Err((n, unfit)) => return MediaCheck::Invalid(n, unfit),
         };
         let limits = self.settings.of(channel);
         let looks = named.iter().map(|one| self.look_at(account_sid, one, limits.largest()));
-        let mut found: Vec<Found> = Vec::new();
+        let mut found: Vec<FetchedMedia> = Vec::new();
         let mut all_seen = true;
         for (n, looked) in join_all(looks).await.into_iter().enumerate() {
             match looked {
                 Ok(Some(one)) => found.push(one),
                 Ok(None) => all_seen = false,
-                Err(unfit) => return Looked::Unfit(n, unfit),
+                Err(unfit) => return MediaCheck::Invalid(n, unfit),
             }
         }
-        match limits.fit(&found) {
-            Ok(()) if all_seen => Looked::Fit,
-            Ok(()) => Looked::Unseen("media.check is off"),
-            Err((n, unfit)) => Looked::Unfit(n, unfit),
+        match limits.check(&found) {
+            Ok(()) if all_seen => MediaCheck::Valid,
+            Ok(()) => MediaCheck::NotFetched("media.check is off"),
+            Err((n, unfit)) => MediaCheck::Invalid(n, unfit),
         }
     }
 
@@ -119,7 +122,7 @@ impl Media {
         account_sid: &str,
         one: &Named<'_>,
         most: u64,
-    ) -> Result<Option<Found>, Unfit> {
+    ) -> Result<Option<FetchedMedia>, MediaProblem> {
         match (one, &self.looker, &self.library) {
             (Named::At(url), Some(looker), _) => {
                 looker.look(account_sid, url, most).await.map(Some)
@@ -134,17 +137,17 @@ impl Media {
     ///
     /// # Errors
     /// Returns an error if a medium is missing, or its link cannot be made now.
-    pub async fn presented(&self, account_sid: &str, form: &str) -> Result<String, Unfit> {
+    pub async fn presented(&self, account_sid: &str, form: &str) -> Result<String, MediaProblem> {
         let mut links = Vec::new();
-        for name in media::of_form(form) {
-            let Some(id) = media::id_of(&name) else { continue };
+        for name in media::media_of_form(form) {
+            let Some(id) = media::referenced_id(&name) else { continue };
             let library = self.library.as_ref().ok_or_else(nothing_kept)?;
             let link = library.presented(id, account_sid).await?;
             links.push((name, link));
         }
         match links.is_empty() {
             true => Ok(form.to_owned()),
-            false => Ok(media::renamed(form, &links)),
+            false => Ok(media::with_renamed_media(form, &links)),
         }
     }
 
@@ -158,19 +161,25 @@ impl Media {
         &self,
         channel: &str,
         media: &'a [String],
-    ) -> Result<Vec<Named<'a>>, (usize, Unfit)> {
+    ) -> Result<Vec<Named<'a>>, (usize, MediaProblem)> {
         let limits = self.settings.of(channel);
-        limits.counted(media.len()).map_err(|unfit| (limits.count, unfit))?;
-        let read = |(n, text): (usize, &'a String)| match media::id_of(text) {
+        limits.check_count(media.len()).map_err(|unfit| (limits.count, unfit))?;
+        let read = |(n, text): (usize, &'a String)| match media::referenced_id(text) {
             Some(_) if self.library.is_none() => Err((n, nothing_kept())),
             Some(id) if link::is_id(id) => Ok(Named::Kept(id)),
-            Some(_) => Err((n, Unfit::new(Why::Missing, "is no id of ours: md_ and 32 digits"))),
+            Some(_) => Err((
+                n,
+                MediaProblem::new(MediaProblemKind::Missing, "is no id of ours: md_ and 32 digits"),
+            )),
             None => self.places.read(text).map(Named::At).map_err(|unfit| (n, unfit)),
         };
         media.iter().enumerate().map(read).collect()
     }
 }
 
-fn nothing_kept() -> Unfit {
-    Unfit::new(Why::Missing, "is kept nowhere: the operator sets media.store.url")
+fn nothing_kept() -> MediaProblem {
+    MediaProblem::new(
+        MediaProblemKind::Missing,
+        "is kept nowhere: the operator sets media.store.url",
+    )
 }

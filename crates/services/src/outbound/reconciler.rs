@@ -16,8 +16,10 @@ use crate::outbound::{
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::{
     address::Address,
-    contact::Keys,
-    sending::matching::{FAR_MS, Listed, Match, Seen, Sought, next_look},
+    contact::ContactKeys,
+    sending::matching::{
+        FAR_MS, ListCoverage, ListedMessage, Match, MessageSearch, next_search_ms,
+    },
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{config, metrics::Metrics};
@@ -118,7 +120,7 @@ impl Looker {
         let absent_from_ms =
             self.absent_after_ms.map(|after_ms| send.due_at_ms.saturating_add(after_ms));
         let last_ms = send.due_at_ms.saturating_add(self.reconcile_for_ms);
-        let next_ms = next_look(send.looks, at_ms, absent_from_ms, last_ms);
+        let next_ms = next_search_ms(send.looks, at_ms, absent_from_ms, last_ms);
         if !matches!(self.sends.begin_lookup(send, next_ms).await, Ok(true)) {
             return;
         }
@@ -157,20 +159,23 @@ impl Looker {
         absent_from_ms: Option<i64>,
     ) -> Result<Match, String> {
         let away = |reason: StoreError| reason.to_string();
-        let mut sought = Sought::of(&send.form, send.attempted_at_ms, send.due_at_ms);
+        let mut sought = MessageSearch::of(&send.form, send.attempted_at_ms, send.due_at_ms);
         let keys = self.sends.contacts().keys(&send.account_sid, &send.recipient).await;
-        let Keys { certain, possible, .. } = keys.map_err(away)?;
+        let ContactKeys { certain, possible, .. } = keys.map_err(away)?;
         let also = certain.into_iter().chain(possible);
         let address = |number| Address { channel: send.channel.clone(), number }.written();
         sought.also_to = also.map(address).collect();
         let (listed, is_whole) = self.listed(send, &sought).await?;
-        let candidates: Vec<&str> =
-            listed.iter().filter(|one| sought.may_be(one)).map(|one| one.sid.as_str()).collect();
+        let candidates: Vec<&str> = listed
+            .iter()
+            .filter(|one| sought.is_candidate(one))
+            .map(|one| one.sid.as_str())
+            .collect();
         // The owners are read after the list, so that an owner that was recorded before it was listed is known here.
         let owned: BTreeSet<String> =
             self.sends.own_message_sids(&candidates).await.map_err(away)?.into_iter().collect();
-        let has_like = self.sends.has_similar(send, &sought).await.map_err(away)?;
-        Ok(sought.matched(&listed, &owned, Seen { is_whole, at_ms, absent_from_ms, has_like }))
+        let has_twin = self.sends.has_similar(send, &sought).await.map_err(away)?;
+        Ok(sought.find_match(&listed, &owned, ListCoverage { is_whole, at_ms, absent_from_ms, has_twin }))
     }
 
     /// Lists the messages under every spelling of recipient and sender. Returns them, and whether every list reaches
@@ -178,10 +183,10 @@ impl Looker {
     async fn listed(
         &self,
         send: &OutboundMessage,
-        sought: &Sought,
-    ) -> Result<(Vec<Listed>, bool), String> {
+        sought: &MessageSearch,
+    ) -> Result<(Vec<ListedMessage>, bool), String> {
         let (mut listed, mut is_whole) = (Vec::new(), true);
-        for (to, from) in sought.asked() {
+        for (to, from) in sought.queries() {
             let (found, goes_back) = self.listed_under(send, &to, &from).await?;
             listed.extend(found);
             is_whole &= goes_back;
@@ -194,13 +199,14 @@ impl Looker {
         send: &OutboundMessage,
         to: &str,
         from: &str,
-    ) -> Result<(Vec<Listed>, bool), String> {
+    ) -> Result<(Vec<ListedMessage>, bool), String> {
         let oldest_ms = send.attempted_at_ms.saturating_sub(FAR_MS);
-        let mut listed: Vec<Listed> = Vec::new();
+        let mut listed: Vec<ListedMessage> = Vec::new();
         let mut next: Option<String> = None;
         for _ in 0..MOST_PAGES {
             let page = self.twilio.list(&send.account_sid, to, from, next.as_deref()).await?;
-            let is_older = |one: &Listed| one.created_ms().is_some_and(|at_ms| at_ms < oldest_ms);
+            let is_older =
+                |one: &ListedMessage| one.created_ms().is_some_and(|at_ms| at_ms < oldest_ms);
             let is_far = page.messages.last().is_some_and(is_older);
             listed.extend(page.messages);
             next = page.next_page_uri;

@@ -21,11 +21,11 @@ use twilio_edge_domain::{
     address::Address,
     check, contact,
     sending::{
-        errors::Errors,
+        errors::ErrorTable,
         fallback::FallbackPlan,
-        pace::priority,
+        rate_limit::priority,
         request::{Content, Request, Sender},
-        rules::{Facts, Verdict, judge, media},
+        rules::{Facts, Verdict, evaluate, media},
     },
     template::locale::Locale,
 };
@@ -47,7 +47,7 @@ pub struct Sending {
     /// Wakes the dispatcher.
     pub bell: Wakeup,
     /// Meaning of Twilio's error codes.
-    pub errors: Arc<Errors>,
+    pub errors: Arc<ErrorTable>,
     /// Routes that supply a sender and a fallback where the request names none.
     pub routes: Routes,
     /// Catalogue of templates.
@@ -80,7 +80,7 @@ impl Sending {
             Content::Session { .. } => None,
             Content::Template { content_sid, .. } => catalogue.of_sid(content_sid),
             Content::Named { name, .. } => {
-                let usual = Locale::usual();
+                let usual = Locale::default_locale();
                 let locale = request.locale.as_ref().unwrap_or(&usual);
                 catalogue.named(name, locale, &request.to.channel)
             }
@@ -100,7 +100,11 @@ impl Sending {
     ///
     /// # Errors
     /// Returns an error if the database fails.
-    pub async fn judge(&self, request: &Request, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
+    pub async fn evaluate(
+        &self,
+        request: &Request,
+        now_ms: i64,
+    ) -> Result<Vec<Verdict>, StoreError> {
         let intent = Intent {
             account_sid: request.account_sid.clone(),
             from: match &request.sender {
@@ -133,7 +137,7 @@ impl Sending {
             checks,
             offers,
         };
-        let mut verdicts = judge(request, facts);
+        let mut verdicts = evaluate(request, facts);
         if !urls.is_empty() && verdicts.iter().all(|verdict| verdict.ok) {
             verdicts.pop();
             let looked = self.media.look(&request.account_sid, &request.to.channel, urls).await;
@@ -198,7 +202,7 @@ impl Sending {
             looks: 0,
             request_id: String::new(),
             fallback_to: kept.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
-            fallback: kept.map_or_else(String::new, |kept| kept.written()),
+            fallback: kept.map_or_else(String::new, |kept| kept.to_json()),
             fallback_of: String::new(),
             twilio_status: 0,
         })
@@ -222,7 +226,7 @@ impl Sending {
 
 /// Reads the table of Twilio's error codes, with the overrides of `file`. An empty name means no overrides. Returns
 /// every problem of the file.
-pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
+pub fn errors(file: &str) -> Result<ErrorTable, Vec<String>> {
     let over = match file {
         "" => Table::new(),
         file => {
@@ -230,7 +234,7 @@ pub fn errors(file: &str) -> Result<Errors, Vec<String>> {
             twilio_edge_platform::config::parse(&text).map_err(|problem| vec![problem])?
         }
     };
-    Errors::of(over)
+    ErrorTable::of(over)
 }
 
 /// Returns the recipient in the masked form that is shown after the message has ended.

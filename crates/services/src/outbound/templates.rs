@@ -82,7 +82,7 @@ impl Templates {
         }
         let who = (by.actor.as_str(), by.source.as_str());
         let mut entry = entry(who, account_sid, "template.set", &template.subject(), now_ms);
-        entry.detail = template.told().to_string();
+        entry.detail = template.audit_detail().to_string();
         self.store.put(account_sid, template, &entry).await?;
         Ok(self.refresh().await?)
     }

@@ -11,14 +11,14 @@ CREATE TABLE suppressions_by_reason (
     changed_at_ms INTEGER NOT NULL,
     message_sid   TEXT,                      -- what made it so
     route         TEXT,
-    heard_on      TEXT,                      -- the channel on which it was said
+    origin_channel      TEXT,                      -- the channel on which it was said
     sender        TEXT,                      -- our number or sender it was said to
     service_sid   TEXT,                      -- the Messaging Service a callback was about
     changed_by    TEXT,                                  -- an API key or the command line; nobody for what a person said
     PRIMARY KEY (tenant, number, channel, error_code, source)
 ) WITHOUT ROWID;
 INSERT INTO suppressions_by_reason (tenant, number, channel, source, suppressed, since_ms, changed_at_ms, message_sid,
-        route, heard_on)
+        route, origin_channel)
     SELECT tenant, suppressions.number, suppressions.channel, coalesce(cause, 'keyword'), suppressed, changed_at_ms,
         changed_at_ms, suppressions.message_sid, route, suppressions.channel
     FROM suppressions LEFT JOIN opt_events

@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 
 use super::{Histories, Search};
 use crate::StoreError;
-use twilio_edge_domain::{contact::Keys, message::Number, phone};
+use twilio_edge_domain::{contact::ContactKeys, message::NumberQuery, phone};
 
 impl Histories {
     /// Returns every number and id under which a person may be known ([`crate::Contacts::keys`]).
-    pub(super) async fn keys(&self, account_sid: &str, number: &str) -> Result<Keys, StoreError> {
+    pub(super) async fn keys(
+        &self,
+        account_sid: &str,
+        number: &str,
+    ) -> Result<ContactKeys, StoreError> {
         let mut ties = Vec::new();
         for own in phone::spellings(number) {
             ties.extend(self.reader.ties(account_sid, &own).await?);
@@ -18,7 +22,7 @@ impl Histories {
         for other in &others {
             ties.extend(self.reader.ties(account_sid, other).await?);
         }
-        Ok(Keys::of(number, &ties))
+        Ok(ContactKeys::of(number, &ties))
     }
 
     /// Returns the search with the other ids of each contact that it names. Ids that may belong to another person are left
@@ -32,8 +36,12 @@ impl Histories {
         Ok(search)
     }
 
-    async fn with_contact(&self, account_sid: &str, number: &Number) -> Result<Number, StoreError> {
+    async fn with_contact(
+        &self,
+        account_sid: &str,
+        number: &NumberQuery,
+    ) -> Result<NumberQuery, StoreError> {
         let also = self.keys(account_sid, &number.number).await?.certain;
-        Ok(Number { also, ..number.clone() })
+        Ok(NumberQuery { other_ids: also, ..number.clone() })
     }
 }

@@ -10,7 +10,7 @@ use twilio_edge_domain::{consent::Consent, suppression::Suppression};
 
 impl Histories {
     /// Returns every suppression of a contact on every channel, ended ones included. A suppression of an id that may belong
-    /// to another person is included ([`twilio_edge_domain::contact::Keys`]).
+    /// to another person is included ([`twilio_edge_domain::contact::ContactKeys`]).
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
@@ -40,7 +40,7 @@ impl Histories {
     ) -> Result<Vec<Consent>, StoreError> {
         self.bounded(async {
             let keys = self.keys(account_sid, number).await?;
-            let numbers = keys.sure();
+            let numbers = keys.certain_keys();
             let asked = people(account_sid, &numbers);
             let rows = self.reader.found(|all| all.consents.of_people, &asked).await?;
             Ok(rows.into_iter().map(|row: ConsentRow| row.into()).collect())

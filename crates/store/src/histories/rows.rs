@@ -46,7 +46,7 @@ pub(crate) const WALK_NUMBER: &str = concat!(
     walk!("theirs = $6"),
     ") AS of_theirs UNION ALL SELECT * FROM (",
     walk!("ours = $6 AND (theirs IS NULL OR theirs <> $6)"),
-    ") AS of_ours) AS both_ends ORDER BY heard_ms DESC, dedupe_key DESC LIMIT $5"
+    ") AS of_ours) AS both_ends ORDER BY received_ms DESC, dedupe_key DESC LIMIT $5"
 );
 
 /// Range of dedupe keys, from the first to the last.
@@ -92,7 +92,7 @@ pub(crate) struct HeardRow {
     channel: Option<String>,
     theirs: Option<String>,
     ours: Option<String>,
-    heard_ms: i64,
+    received_ms: i64,
     attempts: i64,
     outcome: Option<String>,
     settled_at_ms: Option<i64>,
@@ -126,7 +126,7 @@ impl HeardRow {
             form: self.form,
             theirs: theirs.map(|(channel, number)| Address { channel, number }),
             ours: self.ours.filter(|ours| !ours.is_empty()),
-            heard_ms: self.heard_ms,
+            received_ms: self.received_ms,
             attempts: self.attempts,
             outcome: self.outcome,
             settled_ms: self.settled_at_ms,

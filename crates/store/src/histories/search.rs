@@ -4,7 +4,7 @@
 use super::Stories;
 use twilio_edge_domain::{
     cursor::Cursor,
-    message::{Direction, Message, Number, RecordedWebhook},
+    message::{Direction, Message, NumberQuery, RecordedWebhook},
 };
 
 /// Conditions and position of a search.
@@ -13,11 +13,11 @@ pub struct Search {
     /// Account SID of all results.
     pub account_sid: String,
     /// Sender of the message.
-    pub from: Option<Number>,
+    pub from: Option<NumberQuery>,
     /// Recipient of the message.
-    pub to: Option<Number>,
+    pub to: Option<NumberQuery>,
     /// Sender or recipient of the message.
-    pub number: Option<Number>,
+    pub number: Option<NumberQuery>,
     /// Start of the period, inclusive, in milliseconds since 1970.
     pub since_ms: i64,
     /// End of the period, exclusive, in milliseconds since 1970.
@@ -58,14 +58,14 @@ impl Search {
     fn is_about(&self, heard: &RecordedWebhook) -> bool {
         self.direction.is_none_or(|direction| direction == heard.direction)
             && self.is_status.is_none_or(|is_status| is_status == heard.is_status)
-            && heard.goes(self.from.as_ref(), self.to.as_ref())
-            && self.number.as_ref().is_none_or(|number| heard.concerns(number))
+            && heard.has_ends(self.from.as_ref(), self.to.as_ref())
+            && self.number.as_ref().is_none_or(|number| heard.involves(number))
     }
 
     /// Returns the key of the earliest webhook of a message that the walk passes.
     fn first_of<'a>(&self, story: &'a [RecordedWebhook]) -> Option<&'a String> {
         let about = story.iter().filter(|heard| heard.route.is_some() && self.is_about(heard));
-        about.map(|heard| (heard.heard_ms, &heard.key)).min().map(|(_, key)| key)
+        about.map(|heard| (heard.received_ms, &heard.key)).min().map(|(_, key)| key)
     }
 
     /// Returns the message if this is its first webhook: a message is listed there, and not at each of its webhooks.

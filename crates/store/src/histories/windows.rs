@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::{Histories, Page};
 use crate::error::StoreError;
-use twilio_edge_domain::{address::Address, cursor::Cursor, message::Number, window::Window};
+use twilio_edge_domain::{address::Address, cursor::Cursor, message::NumberQuery, window::Window};
 
 /// Search for the windows of one contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,9 +13,9 @@ pub struct WindowSearch {
     /// Account SID of all results.
     pub account_sid: String,
     /// The contact.
-    pub person: Number,
+    pub person: NumberQuery,
     /// The number or sender of ours that the contact wrote to.
-    pub sender: Option<Number>,
+    pub sender: Option<NumberQuery>,
     /// Start of the period of the last message, exclusive, in milliseconds since 1970.
     pub after_ms: i64,
     /// End of that period, inclusive, in milliseconds since 1970.
@@ -43,7 +43,7 @@ impl Histories {
         let channel = search.person.channel.as_deref();
         let keys = self.bounded(self.keys(&search.account_sid, &search.person.number)).await?;
         let mut found: Vec<Window> = Vec::new();
-        for theirs in keys.sure() {
+        for theirs in keys.certain_keys() {
             let pairs = Pairs {
                 theirs,
                 account_sid: &search.account_sid,

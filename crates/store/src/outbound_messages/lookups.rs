@@ -13,7 +13,7 @@ use crate::{
     database::{Bind, Database, Durability},
     error::StoreError,
 };
-use twilio_edge_domain::{address::Address, phone, sending::matching::Sought};
+use twilio_edge_domain::{address::Address, phone, sending::matching::MessageSearch};
 
 /// Messages that are due for a lookup. A message whose text was erased cannot be compared and is left out.
 const LOOKED_FOR: &str = concat!(
@@ -222,7 +222,7 @@ impl OutboundMessages {
     pub async fn has_similar(
         &self,
         message: &OutboundMessage,
-        sought: &Sought,
+        sought: &MessageSearch,
     ) -> Result<bool, StoreError> {
         for recipient in phone::spellings(&message.recipient) {
             let binds = [
@@ -233,7 +233,7 @@ impl OutboundMessages {
             ];
             let found: Vec<Like> = self.bounded(self.database.read_bound(LIKE_IT, &binds)).await?;
             let is_like = |like: &Like| {
-                let other = Sought::of(&like.form, 0, 0);
+                let other = MessageSearch::of(&like.form, 0, 0);
                 let says_else = sought.body.is_some() && sought.body != other.body;
                 is_same_sender(&like.sender, &message.sender) && !says_else
             };

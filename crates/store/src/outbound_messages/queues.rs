@@ -9,7 +9,7 @@ use crate::{
     database::{Bind, Database, Durability},
     error::StoreError,
 };
-use twilio_edge_domain::sending::fair_scheduler::Lane;
+use twilio_edge_domain::sending::fair_scheduler::SenderQueue;
 
 /// Maximum number of lanes per query; the next query continues after them.
 const MOST_LANES: i64 = 2000;
@@ -144,7 +144,7 @@ impl OutboundMessages {
         behind: &QueuePosition,
         most: usize,
         now_ms: i64,
-    ) -> Result<(Vec<Lane>, QueuePosition), StoreError> {
+    ) -> Result<(Vec<SenderQueue>, QueuePosition), StoreError> {
         let statement = match self.database {
             Database::Sqlite(_) => LANES,
             Database::Postgres(_) => LANES_LATERAL,
@@ -164,7 +164,7 @@ impl OutboundMessages {
             account_sid: last.account_sid.clone(),
             sender: last.sender.clone(),
         });
-        let lanes = found.into_iter().map(|found| Lane {
+        let lanes = found.into_iter().map(|found| SenderQueue {
             priority: found.priority,
             account_sid: found.account_sid,
             sender: found.sender,
@@ -180,7 +180,7 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn begin_attempts(
         &self,
-        wanted: &[(&Lane, u32)],
+        wanted: &[(&SenderQueue, u32)],
         attempts: AttemptStart<'_>,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
         let statement = match self.database {

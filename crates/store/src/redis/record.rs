@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
-use twilio_edge_domain::lease::{Ending, Hold, Lease, Record};
+use twilio_edge_domain::lease::{ClaimEnd, Lease, LeaseRecord, LeaseState};
 
 /// The lease's attempt, the time of its first arrival and the time at which it is forgotten; its hold; the ends of its
 /// claims.
@@ -18,7 +18,7 @@ struct Written<'a>(
     #[serde(borrow)] Vec<Ended<'a>>,
 );
 
-/// Encoded [`Hold`].
+/// Encoded [`LeaseState`].
 #[derive(Serialize, Deserialize)]
 enum Held<'a> {
     /// Held by no claim.
@@ -35,7 +35,7 @@ enum Held<'a> {
 #[derive(Serialize, Deserialize)]
 struct Ended<'a>(#[serde(borrow)] Cow<'a, str>, How);
 
-/// Encoded [`Ending`].
+/// Encoded [`ClaimEnd`].
 #[derive(Serialize, Deserialize)]
 enum How {
     #[serde(rename = "f")]
@@ -47,23 +47,23 @@ enum How {
 }
 
 /// Encodes a record; empty for the default record.
-pub(super) fn text(record: &Record) -> Result<String, StoreError> {
-    if *record == Record::default() {
+pub(super) fn text(record: &LeaseRecord) -> Result<String, StoreError> {
+    if *record == LeaseRecord::default() {
         return Ok(String::new());
     }
     let lease = record.lease();
-    let held = match lease.map(|lease| &lease.hold) {
-        None | Some(Hold::Free) => Held::Free,
-        Some(Hold::Held { claim_id, until_ms }) => Held::By(claim_id.into(), *until_ms),
-        Some(Hold::Done { claim_id, answer }) => {
+    let held = match lease.map(|lease| &lease.state) {
+        None | Some(LeaseState::Free) => Held::Free,
+        Some(LeaseState::Held { claim_id, until_ms }) => Held::By(claim_id.into(), *until_ms),
+        Some(LeaseState::Done { claim_id, answer }) => {
             Held::Done(claim_id.into(), answer.as_deref().map(Cow::Borrowed))
         }
     };
     let ended = record.endings().iter().map(|(claim_id, ending)| {
         let how = match ending {
-            Ending::Freed => How::Freed,
-            Ending::Tombstone => How::Tombstone,
-            Ending::Superseded => How::Superseded,
+            ClaimEnd::Freed => How::Freed,
+            ClaimEnd::Tombstone => How::Tombstone,
+            ClaimEnd::Superseded => How::Superseded,
         };
         Ended(claim_id.into(), how)
     });
@@ -73,30 +73,30 @@ pub(super) fn text(record: &Record) -> Result<String, StoreError> {
 }
 
 /// Decodes a record. Returns `None` for a text of another version.
-pub(super) fn read(text: &str) -> Option<Record> {
+pub(super) fn read(text: &str) -> Option<LeaseRecord> {
     let Written(lease, held, ended) = serde_json::from_str(text).ok()?;
-    let hold = match held {
-        Held::Free => Hold::Free,
-        Held::By(claim_id, until_ms) => Hold::Held { claim_id: claim_id.into(), until_ms },
+    let state = match held {
+        Held::Free => LeaseState::Free,
+        Held::By(claim_id, until_ms) => LeaseState::Held { claim_id: claim_id.into(), until_ms },
         Held::Done(claim_id, answer) => {
-            Hold::Done { claim_id: claim_id.into(), answer: answer.map(Cow::into_owned) }
+            LeaseState::Done { claim_id: claim_id.into(), answer: answer.map(Cow::into_owned) }
         }
     };
     let lease = lease.map(|(attempt, first_seen_ms, forget_at_ms)| Lease {
         attempt,
         first_seen_ms,
-        hold,
+        state,
         forget_at_ms,
     });
     let endings = ended.into_iter().map(|Ended(claim_id, how)| {
         let ending = match how {
-            How::Freed => Ending::Freed,
-            How::Tombstone => Ending::Tombstone,
-            How::Superseded => Ending::Superseded,
+            How::Freed => ClaimEnd::Freed,
+            How::Tombstone => ClaimEnd::Tombstone,
+            How::Superseded => ClaimEnd::Superseded,
         };
         (claim_id.into_owned(), ending)
     });
-    Some(Record::new(lease, endings.collect()))
+    Some(LeaseRecord::new(lease, endings.collect()))
 }
 
 #[cfg(test)]
@@ -109,21 +109,21 @@ mod tests {
         fn any_record()(
             lease in any::<Option<(u32, i64, i64)>>(),
             hold in prop_oneof![
-                Just(Hold::Free),
+                Just(LeaseState::Free),
                 any::<(String, i64)>()
-                    .prop_map(|(claim_id, until_ms)| Hold::Held { claim_id, until_ms }),
+                    .prop_map(|(claim_id, until_ms)| LeaseState::Held { claim_id, until_ms }),
                 any::<(String, Option<String>)>()
-                    .prop_map(|(claim_id, answer)| Hold::Done { claim_id, answer }),
+                    .prop_map(|(claim_id, answer)| LeaseState::Done { claim_id, answer }),
             ],
             endings in prop::collection::vec(
-                (any::<String>(), prop::sample::select(vec![Ending::Freed, Ending::Tombstone, Ending::Superseded])),
+                (any::<String>(), prop::sample::select(vec![ClaimEnd::Freed, ClaimEnd::Tombstone, ClaimEnd::Superseded])),
                 0..4,
             ),
-        ) -> Record {
+        ) -> LeaseRecord {
             let lease = lease.map(|(attempt, first_seen_ms, forget_at_ms)| {
-                Lease { attempt, first_seen_ms, hold: hold.clone(), forget_at_ms }
+                Lease { attempt, first_seen_ms, state: hold.clone(), forget_at_ms }
             });
-            Record::new(lease, endings)
+            LeaseRecord::new(lease, endings)
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use twilio_edge_domain::{
     address::Address,
-    archive::{Line, Mark},
+    archive::{ArchivedWebhook, IndexMark},
     webhook::Webhook,
 };
 use twilio_edge_platform::clock::now_ms;
@@ -32,7 +32,7 @@ pub(super) async fn work(
         let mut names = names.map_err(Stopped::Bucket)?;
         let marked = erasure.message_sid.as_ref().or(erasure.number.as_ref());
         if let Some(marked) = marked {
-            let holding = archive.holding(names, Mark::of(marked)).await;
+            let holding = archive.holding(names, IndexMark::of(marked)).await;
             names = holding.map_err(Stopped::Bucket)?;
         }
         for name in names {
@@ -41,9 +41,12 @@ pub(super) async fn work(
             let left = lines.into_iter().filter_map(|line| {
                 let address = address(&line);
                 let stays = !is_of(&erasure, &line, address.as_ref());
-                stays.then(|| Line { person: address.map(|address| address.number), ..line })
+                stays.then(|| ArchivedWebhook {
+                    person: address.map(|address| address.number),
+                    ..line
+                })
             });
-            let left: Vec<Line> = left.collect();
+            let left: Vec<ArchivedWebhook> = left.collect();
             let written = match left.len() {
                 0 => archive.delete(&name).await,
                 left_over if left_over == count => Ok(()),
@@ -66,12 +69,12 @@ pub(super) async fn work(
 }
 
 /// Returns the contact of a line, as the ledger recorded it.
-fn address(line: &Line) -> Option<Address> {
-    let webhook = Webhook::archived(line.clone()).ok()?;
-    webhook.pair().map(|pair| pair.theirs.clone())
+fn address(line: &ArchivedWebhook) -> Option<Address> {
+    let webhook = Webhook::from_archive(line.clone()).ok()?;
+    webhook.participants().map(|pair| pair.theirs.clone())
 }
 
-fn is_of(erasure: &ArchiveErasure, line: &Line, address: Option<&Address>) -> bool {
+fn is_of(erasure: &ArchiveErasure, line: &ArchivedWebhook, address: Option<&Address>) -> bool {
     let at_ms = line.received_at_ms();
     let is_their = |number: &String| {
         address.is_some_and(|address| {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Archive;
-use twilio_edge_domain::archive::{Found, Line, Mark, Name};
+use twilio_edge_domain::archive::{ArchivePage, ArchivedWebhook, IndexMark, ObjectName};
 
 /// Filters of the iteration.
 #[derive(Debug, Clone)]
@@ -25,14 +25,14 @@ pub struct Wanted {
 pub struct Walk<'a> {
     archive: &'a Archive,
     wanted: Wanted,
-    names: VecDeque<Name>,
+    names: VecDeque<ObjectName>,
     total: usize,
     /// Key of the current object, and its remaining lines with their numbers.
-    open: Option<(String, VecDeque<(usize, Line)>)>,
+    open: Option<(String, VecDeque<(usize, ArchivedWebhook)>)>,
 }
 
 impl Wanted {
-    fn is(&self, line: &Line) -> bool {
+    fn is(&self, line: &ArchivedWebhook) -> bool {
         let at_ms = line.received_at_ms();
         at_ms >= self.since_ms
             && at_ms < self.until_ms
@@ -65,7 +65,7 @@ impl<'a> Walk<'a> {
         let done: usize = done.parse().unwrap_or_default();
         names.retain(|name| name.key().as_str() >= object);
         if let Some(message_sid) = &wanted.message_sid {
-            names = archive.holding(names, Mark::of(message_sid)).await?;
+            names = archive.holding(names, IndexMark::of(message_sid)).await?;
         }
         let mut walk = Walk { archive, wanted, names: names.into(), total, open: None };
         if walk.names.front().is_some_and(|name| name.key() == object) {
@@ -86,12 +86,12 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// Returns the reason, for the operator, if the archive fails.
-    pub async fn next(&mut self, most: usize) -> Result<Found, String> {
+    pub async fn next(&mut self, most: usize) -> Result<ArchivePage, String> {
         loop {
             let left = self.open.as_mut().filter(|(_, left)| !left.is_empty());
             let Some((key, left)) = left else {
                 if !self.read_next().await? {
-                    return Ok(Found { is_last: true, ..Found::default() });
+                    return Ok(ArchivePage { is_last: true, ..ArchivePage::default() });
                 }
                 continue;
             };
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
                 lines.push(line);
             }
             let is_last = left.is_empty() && self.names.is_empty();
-            return Ok(Found { lines, place: format!("{key}#{last}"), is_last });
+            return Ok(ArchivePage { lines, place: format!("{key}#{last}"), is_last });
         }
     }
 

@@ -16,18 +16,18 @@ use crate::{
     },
 };
 use twilio_edge_connectors::twilio::Twilio;
-use twilio_edge_domain::sending::adaptive_concurrency::Told;
+use twilio_edge_domain::sending::adaptive_concurrency::CallOutcome;
 use twilio_edge_domain::{
     address::Address,
     check::Kind,
-    media::{Looked, Unfit, of_form},
+    media::{MediaCheck, MediaProblem, media_of_form},
     policy::Category,
     sending::{
-        errors::Errors,
-        failing::Failing,
-        outcome::{Meaning, meaning},
-        pace::pause,
-        rules::of_media,
+        call_failure::CallFailure,
+        errors::ErrorTable,
+        outcome::{SendOutcome, send_outcome},
+        rate_limit::retry_pause,
+        rules::code_of_problem,
         sender::is_service,
     },
 };
@@ -50,7 +50,7 @@ pub(super) struct SendAttempt {
     pub(super) sends: OutboundMessages,
     pub(super) twilio: Twilio,
     pub(super) checks: Checks,
-    pub(super) errors: Arc<Errors>,
+    pub(super) errors: Arc<ErrorTable>,
     pub(super) refusals: Refusals,
     pub(super) metrics: Arc<Metrics>,
     pub(super) answers: OutcomeWaiters,
@@ -66,14 +66,14 @@ impl SendAttempt {
     }
 
     /// Sends one message. Returns what its end means for the number of concurrent calls.
-    pub(super) async fn attempt(&self, send: OutboundMessage) -> Told {
+    pub(super) async fn attempt(&self, send: OutboundMessage) -> CallOutcome {
         let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
         let latest_ms = send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + SPARE));
         if now_ms().saturating_sub(send.wanted_at_ms) > self.give_up_ms {
             self.end(
                 &send,
                 &recipient,
-                Meaning::Refused {
+                SendOutcome::Refused {
                     status: None,
                     code: "expired".into(),
                     reason: "it waited longer than sending.give_up_s".into(),
@@ -81,13 +81,13 @@ impl SendAttempt {
                 "",
             )
             .await;
-            return Told::Nothing;
+            return CallOutcome::NoEvidence;
         }
         let form = match self.with_media(&send).await {
             Ok(form) => form,
             Err(unfit) => {
                 self.unfit(&send, &recipient, unfit).await;
-                return Told::Nothing;
+                return CallOutcome::NoEvidence;
             }
         };
         // This is the last check before the call: a STOP that was recorded until now is respected.
@@ -100,11 +100,15 @@ impl SendAttempt {
                     self.end(
                         &send,
                         &recipient,
-                        Meaning::Refused { status: None, code: code.as_str().into(), reason: said },
+                        SendOutcome::Refused {
+                            status: None,
+                            code: code.as_str().into(),
+                            reason: said,
+                        },
                         "",
                     )
                     .await;
-                    return Told::Nothing;
+                    return CallOutcome::NoEvidence;
                 }
             }
             Err(reason) => {
@@ -115,31 +119,32 @@ impl SendAttempt {
                     "",
                 )
                 .await;
-                return Told::Nothing;
+                return CallOutcome::NoEvidence;
             }
         }
         // A process that was suspended in the meantime may have lost its hold, so it must not call Twilio.
         if now_ms() > latest_ms {
             self.again(&send, now_ms(), ("late", "its attempt took too long to begin"), "").await;
-            return Told::Nothing;
+            return CallOutcome::NoEvidence;
         }
         let begun = std::time::Instant::now();
         let (answer, request_id) = self.twilio.create(&send.account_sid, &form, &send.id).await;
         let request_id = request_id.unwrap_or_default();
-        let failing = Failing::of(&answer, &self.errors);
+        let failing = CallFailure::of(&answer, &self.errors);
         self.metrics.sends.called(begun.elapsed(), failing);
-        let meaning = meaning(answer, &self.errors);
+        let meaning = send_outcome(answer, &self.errors);
         tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
         let told = told(&meaning, &send.recipient);
         match meaning {
-            Meaning::Again { code, reason, retry_after, .. } => {
-                let pause = pause(send.tries, retry_after, getrandom::u64().unwrap_or_default());
+            SendOutcome::Retry { code, reason, retry_after, .. } => {
+                let pause =
+                    retry_pause(send.tries, retry_after, getrandom::u64().unwrap_or_default());
                 let due_at_ms = now_ms().saturating_add(millis(pause));
                 self.again(&send, due_at_ms, (&code, &reason), &request_id).await;
                 told
             }
             ended => {
-                if let Meaning::Refused { code, .. } = &ended {
+                if let SendOutcome::Refused { code, .. } = &ended {
                     self.refusals.hear(&send, &recipient, code).await;
                 }
                 self.end(&send, &recipient, ended, &request_id).await;
@@ -150,13 +155,13 @@ impl SendAttempt {
 
     /// Returns the form for Twilio, with media links that are valid from now on. If the last check of the media is
     /// stale, they are checked again.
-    async fn with_media(&self, send: &OutboundMessage) -> Result<String, Unfit> {
-        let media = of_form(&send.form);
+    async fn with_media(&self, send: &OutboundMessage) -> Result<String, MediaProblem> {
+        let media = media_of_form(&send.form);
         if media.is_empty() {
             return Ok(send.form.clone());
         }
         if self.media.is_stale(now_ms().saturating_sub(send.created_at_ms))
-            && let Looked::Unfit(_, unfit) =
+            && let MediaCheck::Invalid(_, unfit) =
                 self.media.look(&send.account_sid, &send.channel, &media).await
         {
             return Err(unfit);
@@ -164,15 +169,16 @@ impl SendAttempt {
         self.media.presented(&send.account_sid, &send.form).await
     }
 
-    async fn unfit(&self, send: &OutboundMessage, recipient: &Address, unfit: Unfit) {
-        let code = of_media(&unfit).as_str();
-        if unfit.may_pass {
-            let pause = pause(send.tries, None, getrandom::u64().unwrap_or_default());
+    async fn unfit(&self, send: &OutboundMessage, recipient: &Address, unfit: MediaProblem) {
+        let code = code_of_problem(&unfit).as_str();
+        if unfit.is_temporary {
+            let pause = retry_pause(send.tries, None, getrandom::u64().unwrap_or_default());
             let due_at_ms = now_ms().saturating_add(millis(pause));
             self.again(send, due_at_ms, (code, &unfit.detail), "").await;
             return;
         }
-        let refused = Meaning::Refused { status: None, code: code.into(), reason: unfit.detail };
+        let refused =
+            SendOutcome::Refused { status: None, code: code.into(), reason: unfit.detail };
         self.end(send, recipient, refused, "").await;
     }
 
@@ -194,20 +200,20 @@ impl SendAttempt {
         &self,
         send: &OutboundMessage,
         recipient: &Address,
-        meaning: Meaning,
+        meaning: SendOutcome,
         request_id: &str,
     ) {
         let (state, message_sid, code, reason) = match &meaning {
-            Meaning::Sent { message_sid } => ("sent", message_sid.as_str(), "", ""),
-            Meaning::Refused { code, reason, .. } => {
+            SendOutcome::Sent { message_sid } => ("sent", message_sid.as_str(), "", ""),
+            SendOutcome::Refused { code, reason, .. } => {
                 ("refused", "", code.as_str(), reason.as_str())
             }
-            Meaning::Unknown { reason } | Meaning::Again { reason, .. } => {
+            SendOutcome::Unknown { reason } | SendOutcome::Retry { reason, .. } => {
                 ("unknown", "", "unknown", reason.as_str())
             }
         };
         let twilio_status = match &meaning {
-            Meaning::Refused { status: Some(status), .. } => i64::from(*status),
+            SendOutcome::Refused { status: Some(status), .. } => i64::from(*status),
             _ => 0,
         };
         self.metrics.sends.ended(state);
@@ -271,17 +277,20 @@ impl SendAttempt {
 
 /// Maps the end of a call to feedback for the concurrency limit. A 429 with another code than the account's (63018: of
 /// the sender, the channel or the recipient) delays only its own message.
-fn told(meaning: &Meaning, recipient: &str) -> Told {
+fn told(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
     match meaning {
-        Meaning::Again { is_throttled: true, retry_after, code, .. }
+        SendOutcome::Retry { is_throttled: true, retry_after, code, .. }
             if ACCOUNT_THROTTLED.contains(&code.as_str()) =>
         {
             let mut hasher = DefaultHasher::new();
             recipient.hash(&mut hasher);
-            Told::Throttled { rest: retry_after.unwrap_or_default(), recipient: hasher.finish() }
+            CallOutcome::Throttled {
+                pause: retry_after.unwrap_or_default(),
+                recipient: hasher.finish(),
+            }
         }
-        Meaning::Sent { .. } | Meaning::Refused { .. } => Told::Fine,
-        Meaning::Again { .. } | Meaning::Unknown { .. } => Told::Nothing,
+        SendOutcome::Sent { .. } | SendOutcome::Refused { .. } => CallOutcome::Accepted,
+        SendOutcome::Retry { .. } | SendOutcome::Unknown { .. } => CallOutcome::NoEvidence,
     }
 }
 
@@ -294,7 +303,7 @@ fn intent(send: &OutboundMessage, recipient: &Address) -> Intent {
         account_sid: send.account_sid.clone(),
         from: from.map(|from| from.number),
         to: recipient.clone(),
-        category: category.unwrap_or_else(|| kind.usual_category()),
+        category: category.unwrap_or_else(|| kind.default_category()),
         kind,
     }
 }
@@ -311,7 +320,10 @@ mod tests {
     fn only_a_429_without_another_limits_code_is_about_the_account() {
         let of = |code: &str, is_throttled| {
             let (code, retry_after) = (code.to_owned(), None);
-            told(&Meaning::Again { code, reason: String::new(), retry_after, is_throttled }, "+1")
+            told(
+                &SendOutcome::Retry { code, reason: String::new(), retry_after, is_throttled },
+                "+1",
+            )
         };
         for (code, is_throttled, is_about_account) in [
             ("20429", true, true),
@@ -322,7 +334,7 @@ mod tests {
             ("not_connected", false, false),
         ] {
             let told = of(code, is_throttled);
-            assert_eq!(matches!(told, Told::Throttled { .. }), is_about_account, "{code}");
+            assert_eq!(matches!(told, CallOutcome::Throttled { .. }), is_about_account, "{code}");
         }
     }
 }

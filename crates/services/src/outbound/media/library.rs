@@ -14,9 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use twilio_edge_connectors::bucket::{Bucket, reason};
 use twilio_edge_domain::media::{
-    Unfit, Why,
+    MediaProblem, MediaProblemKind,
     disposition::attachment,
-    fitness::{Found, genuine},
+    limits::{FetchedMedia, check_content},
     link,
 };
 use twilio_edge_platform::clock::now_ms;
@@ -46,7 +46,7 @@ pub struct Library {
 #[derive(Debug)]
 pub enum Failure {
     /// The medium is not acceptable.
-    Unfit(Unfit),
+    MediaProblem(MediaProblem),
     /// The database failed or is unavailable.
     Store(StoreError),
     /// The bucket failed or is unavailable; the text is for the operator.
@@ -104,7 +104,7 @@ impl Library {
     /// # Errors
     /// Returns [`Failure`] if the content does not match its type, or the database or the bucket fails.
     pub async fn add(&self, given: Given) -> Result<Medium, Failure> {
-        genuine(&given.content_type, &given.bytes).map_err(Failure::Unfit)?;
+        check_content(&given.content_type, &given.bytes).map_err(Failure::MediaProblem)?;
         let digest = Sha256::digest(&given.bytes);
         let keep_ms = i64::from(self.settings.keep_days).saturating_mul(86_400_000);
         let medium = Medium {
@@ -159,19 +159,19 @@ impl Library {
     /// Returns type and size of a medium, for a message of this account.
     ///
     /// # Errors
-    /// Returns [`Unfit`] if the medium does not exist, or the database fails.
-    pub async fn found(&self, id: &str, account_sid: &str) -> Result<Found, Unfit> {
+    /// Returns [`MediaProblem`] if the medium does not exist, or the database fails.
+    pub async fn found(&self, id: &str, account_sid: &str) -> Result<FetchedMedia, MediaProblem> {
         match self.fetch(id, account_sid).await {
-            Ok(Some(medium)) => Ok(Found {
+            Ok(Some(medium)) => Ok(FetchedMedia {
                 content_type: medium.content_type,
                 bytes: u64::try_from(medium.bytes).unwrap_or_default(),
             }),
-            Ok(None) => Err(Unfit::new(
-                Why::Missing,
+            Ok(None) => Err(MediaProblem::new(
+                MediaProblemKind::Missing,
                 "is none that is kept here: give it to POST /v1/media",
             )),
-            Err(_) => Err(Unfit::passing(
-                Why::Busy,
+            Err(_) => Err(MediaProblem::temporary(
+                MediaProblemKind::Busy,
                 "was not looked at: the database does not answer; ask again",
             )),
         }
@@ -180,13 +180,16 @@ impl Library {
     /// Signs a link for a message of this account.
     ///
     /// # Errors
-    /// Returns [`Unfit`] if the medium does not exist or has expired, or the database or the bucket fails.
-    pub async fn presented(&self, id: &str, account_sid: &str) -> Result<String, Unfit> {
-        let away = |what: &str| Unfit::passing(Why::Busy, format!("has no link yet: {what}"));
+    /// Returns [`MediaProblem`] if the medium does not exist or has expired, or the database or the bucket fails.
+    pub async fn presented(&self, id: &str, account_sid: &str) -> Result<String, MediaProblem> {
+        let away = |what: &str| {
+            MediaProblem::temporary(MediaProblemKind::Busy, format!("has no link yet: {what}"))
+        };
         let found = self.fetch(id, account_sid).await;
         let found = found.map_err(|_| away("the database does not answer"))?;
-        let medium =
-            found.ok_or_else(|| Unfit::new(Why::Missing, "has had its time, or was taken back"))?;
+        let medium = found.ok_or_else(|| {
+            MediaProblem::new(MediaProblemKind::Missing, "has had its time, or was taken back")
+        })?;
         match self.link(&medium).await {
             Ok((url, _)) => Ok(url),
             Err(reason) => {
@@ -239,7 +242,7 @@ impl Library {
         range: Option<GetRange>,
         head: bool,
     ) -> Result<Option<(Medium, GetResult)>, Failure> {
-        if !link::is_good(self.settings.link_key.expose(), id, query, now_ms()) {
+        if !link::is_valid(self.settings.link_key.expose(), id, query, now_ms()) {
             return Ok(None);
         }
         let Some(medium) = self.rows.fetch(id, None, now_ms()).await? else { return Ok(None) };

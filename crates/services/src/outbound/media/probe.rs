@@ -15,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::resolver::{Checked, Lookup, NotPublic};
 use twilio_edge_domain::media::{
-    Unfit, Why,
-    fitness::{ENOUGH, Found, agreed, content_type, genuine},
-    place::Places,
+    MediaProblem, MediaProblemKind,
+    limits::{FetchedMedia, SNIFF_BYTES, check_content, check_same_type, content_type},
+    url_policy::UrlPolicy,
 };
 use twilio_edge_platform::{config, metrics::Metrics};
 
@@ -34,7 +34,7 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Checks media by fetching them.
 pub struct MediaProbe {
     client: Client,
-    places: Arc<Places>,
+    places: Arc<UrlPolicy>,
     limit: Duration,
     redirects: u32,
     metrics: Arc<Metrics>,
@@ -48,7 +48,7 @@ impl MediaProbe {
     pub(super) fn new(
         settings: &config::Media,
         limit: Duration,
-        places: &Arc<Places>,
+        places: &Arc<UrlPolicy>,
         metrics: &Arc<Metrics>,
         lookup: Arc<dyn Lookup>,
     ) -> Result<MediaProbe, String> {
@@ -90,7 +90,7 @@ impl MediaProbe {
         account_sid: &str,
         url: &Url,
         most: u64,
-    ) -> Result<Found, Unfit> {
+    ) -> Result<FetchedMedia, MediaProblem> {
         let key = Seen::key(account_sid, url);
         if let Some(found) = self.seen.get(&key) {
             self.metrics.media.checked("remembered");
@@ -115,11 +115,11 @@ impl MediaProbe {
                 self.seen.put(key, found.clone());
             }
             Err(unfit) => {
-                self.metrics.media.checked(unfit.why.as_str());
+                self.metrics.media.checked(unfit.kind.as_str());
                 tracing::info!(
                     event = "media.unfit",
                     account.sid = account_sid,
-                    why = unfit.why.as_str(),
+                    why = unfit.kind.as_str(),
                     "the sidecar found that media of a message cannot be sent"
                 );
             }
@@ -142,13 +142,13 @@ impl MediaProbe {
         (own, self.all.clone().acquire_owned().await.ok())
     }
 
-    fn slow(&self) -> Unfit {
+    fn slow(&self) -> MediaProblem {
         let ms = self.limit.as_millis();
         let detail = format!("took longer than {ms} ms: whoever serves it has to be faster");
-        Unfit::passing(Why::Slow, detail)
+        MediaProblem::temporary(MediaProblemKind::Slow, detail)
     }
 
-    async fn fetch(&self, url: &Url, most: u64) -> Result<Found, Unfit> {
+    async fn fetch(&self, url: &Url, most: u64) -> Result<FetchedMedia, MediaProblem> {
         let head = self.ask(Method::HEAD, url).await?;
         // Some servers do not support HEAD, for instance a URL that is presigned for GET. The result of GET alone
         // decides then.
@@ -161,25 +161,28 @@ impl MediaProbe {
                 status.as_u16()
             );
             let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
-            return Err(Unfit { may_pass: passes, ..Unfit::new(Why::Status, detail) });
+            return Err(MediaProblem {
+                is_temporary: passes,
+                ..MediaProblem::new(MediaProblemKind::Status, detail)
+            });
         }
         let encoding = response.headers().get(header::CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| encoding != "identity") {
             let detail =
                 "is compressed on its way, unasked: whoever serves it has to send it as it is";
-            return Err(Unfit::new(Why::Encoded, detail));
+            return Err(MediaProblem::new(MediaProblemKind::Encoded, detail));
         }
         let kind = declared(&response)?;
         if let Some(head) = head {
-            agreed(&head, &kind)?;
+            check_same_type(&head, &kind)?;
         }
         let (bytes, first) = read(response, most).await?;
-        genuine(&kind, &first)?;
-        Ok(Found { content_type: kind, bytes })
+        check_content(&kind, &first)?;
+        Ok(FetchedMedia { content_type: kind, bytes })
     }
 
     /// Sends the request and follows redirects. Returns the final response.
-    async fn ask(&self, method: Method, url: &Url) -> Result<Response, Unfit> {
+    async fn ask(&self, method: Method, url: &Url) -> Result<Response, MediaProblem> {
         let mut url = url.clone();
         for _ in 0..=self.redirects {
             let request = self.client.request(method.clone(), url.clone());
@@ -188,7 +191,7 @@ impl MediaProbe {
             let response = request.send().await.map_err(|error| unreachable(&error))?;
             let peer = response.remote_addr().map(|peer| peer.ip());
             if !peer.is_some_and(|peer| self.places.allows(peer)) {
-                return Err(Unfit::not_public());
+                return Err(MediaProblem::not_public());
             }
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
@@ -197,33 +200,40 @@ impl MediaProbe {
             let next =
                 location.and_then(|next| next.to_str().ok()).and_then(|next| url.join(next).ok());
             let Some(next) = next else {
-                return Err(Unfit::new(Why::Redirects, "sends on to nowhere"));
+                return Err(MediaProblem::new(MediaProblemKind::Redirects, "sends on to nowhere"));
             };
             url = self.places.read(next.as_str()).map_err(|unfit| {
                 let detail = format!("sends on to what {}", unfit.detail);
-                Unfit { detail, ..unfit }
+                MediaProblem { detail, ..unfit }
             })?;
         }
         let detail = format!("sends on more than {} times", self.redirects);
-        Err(Unfit::new(Why::Redirects, detail))
+        Err(MediaProblem::new(MediaProblemKind::Redirects, detail))
     }
 }
 
-fn busy() -> Unfit {
-    Unfit::passing(Why::Busy, "was not looked at: there are too many at a time; ask again")
+fn busy() -> MediaProblem {
+    MediaProblem::temporary(
+        MediaProblemKind::Busy,
+        "was not looked at: there are too many at a time; ask again",
+    )
 }
 
-fn declared(response: &Response) -> Result<String, Unfit> {
+fn declared(response: &Response) -> Result<String, MediaProblem> {
     let header = response.headers().get(header::CONTENT_TYPE);
     let kind = header.and_then(|header| header.to_str().ok()).and_then(content_type);
     kind.ok_or_else(|| {
-        Unfit::new(Why::Type, "has no Content-Type: whoever serves it has to say one")
+        MediaProblem::new(
+            MediaProblemKind::Type,
+            "has no Content-Type: whoever serves it has to say one",
+        )
     })
 }
 
 /// Reads the body. Returns its size, and its first bytes.
-async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), Unfit> {
-    let too_large = || Unfit::new(Why::Size, format!("has more than {most} bytes"));
+async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), MediaProblem> {
+    let too_large =
+        || MediaProblem::new(MediaProblemKind::Size, format!("has more than {most} bytes"));
     let length = response.content_length();
     if length.is_some_and(|length| length > most) {
         return Err(too_large());
@@ -234,7 +244,7 @@ async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), Unfit
         if bytes > most {
             return Err(too_large());
         }
-        first.extend(chunk.iter().take(ENOUGH.saturating_sub(first.len())));
+        first.extend(chunk.iter().take(SNIFF_BYTES.saturating_sub(first.len())));
         if let Some(length) = length.filter(|_| bytes >= READ_WHOLE) {
             return Ok((length, first));
         }
@@ -243,16 +253,16 @@ async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), Unfit
 }
 
 /// Describes why there is no response, without any detail of the internal network.
-fn unreachable(error: &reqwest::Error) -> Unfit {
+fn unreachable(error: &reqwest::Error) -> MediaProblem {
     if is_inside(error) {
         // A name that cannot be resolved now looks the same, and the error must not reveal the difference.
-        return Unfit { may_pass: true, ..Unfit::not_public() };
+        return MediaProblem { is_temporary: true, ..MediaProblem::not_public() };
     }
     let detail = match error.is_connect() {
         true => "cannot be fetched: nobody answers there, or with no certificate that is trusted",
         false => "cannot be fetched: it breaks off, or is no HTTP",
     };
-    Unfit::passing(Why::Unreachable, detail)
+    MediaProblem::temporary(MediaProblemKind::Unreachable, detail)
 }
 
 /// Returns whether a cause of the error is a name that is not public.
@@ -265,7 +275,7 @@ type Key = [u8; 32];
 /// Cache of good results.
 struct Seen {
     remember: Duration,
-    found: Mutex<HashMap<Key, (Instant, Found)>>,
+    found: Mutex<HashMap<Key, (Instant, FetchedMedia)>>,
 }
 
 impl Seen {
@@ -279,13 +289,13 @@ impl Seen {
             .into()
     }
 
-    fn get(&self, key: &Key) -> Option<Found> {
+    fn get(&self, key: &Key) -> Option<FetchedMedia> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, one) = found.get(key)?;
         (at.elapsed() < self.remember).then(|| one.clone())
     }
 
-    fn put(&self, key: Key, one: Found) {
+    fn put(&self, key: Key, one: FetchedMedia) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if found.len() >= REMEMBERED {
             found.retain(|_, (at, _)| at.elapsed() < self.remember);

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, io, net::IpAddr, net::SocketAddr, pin::Pin, sync:
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use twilio_edge_domain::media::place::Places;
+use twilio_edge_domain::media::url_policy::UrlPolicy;
 
 /// Upper bound of addresses of one name.
 const MOST: usize = 32;
@@ -47,7 +47,7 @@ impl std::error::Error for NotPublic {}
 /// Resolver that returns only permitted addresses.
 pub(super) struct Checked {
     pub(super) lookup: Arc<dyn Lookup>,
-    pub(super) places: Arc<Places>,
+    pub(super) places: Arc<UrlPolicy>,
 }
 
 impl Resolve for Checked {

@@ -9,7 +9,7 @@ use super::Templates;
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::template::{
     Template,
-    catalogue::{self, Change},
+    catalogue::{self, TemplateChange},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
@@ -120,7 +120,11 @@ impl Syncer {
     ///
     /// # Errors
     /// Returns [`Unsynced`] if Twilio or the database fails.
-    pub async fn sync(&self, account_sid: &str, due_at_ms: i64) -> Result<Vec<Change>, Unsynced> {
+    pub async fn sync(
+        &self,
+        account_sid: &str,
+        due_at_ms: i64,
+    ) -> Result<Vec<TemplateChange>, Unsynced> {
         let listed = self.listed(account_sid).await.map_err(Unsynced::Twilio)?;
         let at_ms = now_ms();
         let changes = |was: &[Template]| {

@@ -1,17 +1,17 @@
 //! Permitted locations of media: public https, and no internal address. A URL is parsed once, by the rules of browsers,
 //! and a URL that two parsers may read differently is refused. A table lists the addresses that are not public: IANA's
 //! special-purpose registries, and internal addresses of clouds. This module resolves no names; the code that does
-//! calls [`Places::allows`].
+//! calls [`UrlPolicy::allows`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::Url;
 
-use super::{Unfit, Why};
+use super::{MediaProblem, MediaProblemKind};
 
 /// Maximum length of a URL, in bytes.
-pub const LONGEST_URL: usize = 2048;
+pub const MAX_URL_BYTES: usize = 2048;
 
 /// IPv4 networks that are not public: RFC 6890 and its registry, then internal addresses of clouds.
 const CLOSED_V4: [(Ipv4Addr, u8); 19] = [
@@ -88,17 +88,17 @@ pub fn is_public(address: IpAddr) -> bool {
 
 /// Locations from which the operator permits media.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct UrlPolicy {
     trusted: Vec<IpNet>,
     ports: Vec<u16>,
     http: bool,
 }
 
-impl Places {
+impl UrlPolicy {
     /// Creates the permitted locations. `trusted`: addresses that count as public although they are not. `ports`:
     /// permitted ports. `http`: whether plain http is permitted, also at port 80. The error says which value is
     /// invalid.
-    pub fn new(trusted: &[String], ports: &[String], http: bool) -> Result<Places, String> {
+    pub fn new(trusted: &[String], ports: &[String], http: bool) -> Result<UrlPolicy, String> {
         let network = |text: &String| {
             let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
             text.parse::<IpNet>().ok().or_else(alone).ok_or_else(|| {
@@ -111,7 +111,7 @@ impl Places {
             let problem = || format!("ports: {text}: must be a port");
             text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(problem)
         };
-        Ok(Places {
+        Ok(UrlPolicy {
             trusted: trusted.iter().map(network).collect::<Result<_, _>>()?,
             ports: ports.iter().map(port).collect::<Result<_, _>>()?,
             http,
@@ -133,10 +133,13 @@ impl Places {
     }
 
     /// Parses the URL of a message or a redirect. A trusted address in numeric form may use http, and any port.
-    pub fn read(&self, text: &str) -> Result<Url, Unfit> {
-        let wrong = |detail: &str| Err(Unfit::new(Why::Url, detail));
-        if text.len() > LONGEST_URL {
-            return Err(Unfit::new(Why::Url, format!("has more than {LONGEST_URL} bytes")));
+    pub fn read(&self, text: &str) -> Result<Url, MediaProblem> {
+        let wrong = |detail: &str| Err(MediaProblem::new(MediaProblemKind::Url, detail));
+        if text.len() > MAX_URL_BYTES {
+            return Err(MediaProblem::new(
+                MediaProblemKind::Url,
+                format!("has more than {MAX_URL_BYTES} bytes"),
+            ));
         }
         // Parsers disagree about these characters: some drop them, some replace them.
         if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
@@ -160,15 +163,15 @@ impl Places {
             return wrong("has a user or a password: Twilio fetches without");
         }
         match literal {
-            Some(address) if !self.allows(address) => return Err(Unfit::not_public()),
-            None if !is_public_name(host) => return Err(Unfit::not_public()),
+            Some(address) if !self.allows(address) => return Err(MediaProblem::not_public()),
+            None if !is_public_name(host) => return Err(MediaProblem::not_public()),
             _ => {}
         }
         let port = url.port_or_known_default().unwrap_or_default();
         let is_of_http = self.http && url.scheme() == "http" && port == 80;
         if !is_trusted && !is_of_http && !self.ports.contains(&port) {
             let detail = format!("is at port {port}: the operator permits ports in media.ports");
-            return Err(Unfit::new(Why::Url, detail));
+            return Err(MediaProblem::new(MediaProblemKind::Url, detail));
         }
         Ok(url)
     }
@@ -190,12 +193,12 @@ mod tests {
 
     use super::*;
 
-    fn places() -> Places {
-        Places::new(&[], &["443".to_owned()], false).unwrap()
+    fn places() -> UrlPolicy {
+        UrlPolicy::new(&[], &["443".to_owned()], false).unwrap()
     }
 
-    fn why(text: &str) -> Option<Why> {
-        places().read(text).err().map(|unfit| unfit.why)
+    fn why(text: &str) -> Option<MediaProblemKind> {
+        places().read(text).err().map(|unfit| unfit.kind)
     }
 
     #[test]
@@ -323,28 +326,31 @@ mod tests {
             "https://256.256.256.256/",
             "https://[::1%25eth0]/",
         ] {
-            assert_eq!(why(text), Some(Why::Url), "{text:?}");
+            assert_eq!(why(text), Some(MediaProblemKind::Url), "{text:?}");
         }
-        assert_eq!(why(&format!("https://a.example.com/{}", "a".repeat(2048))), Some(Why::Url));
+        assert_eq!(
+            why(&format!("https://a.example.com/{}", "a".repeat(2048))),
+            Some(MediaProblemKind::Url)
+        );
     }
 
     #[test]
     fn what_is_trusted_is_an_exception_and_nothing_more() {
         let trusting =
-            Places::new(&["127.0.0.2".into(), "fd00::/8".into()], &["443".into()], false);
+            UrlPolicy::new(&["127.0.0.2".into(), "fd00::/8".into()], &["443".into()], false);
         let trusting = trusting.unwrap();
         assert!(trusting.read("http://127.0.0.2:8080/a").is_ok());
         assert!(trusting.read("http://[fd00::1]:8080/a").is_ok());
         assert!(trusting.read("http://127.0.0.1:8080/a").is_err());
         assert!(trusting.read("https://127.0.0.1/a").is_err());
         assert!(trusting.read("http://media.example.com/a").is_err());
-        assert!(Places::new(&["localhost".into()], &[], false).is_err());
-        assert!(Places::new(&[], &["0".into()], false).is_err());
+        assert!(UrlPolicy::new(&["localhost".into()], &[], false).is_err());
+        assert!(UrlPolicy::new(&[], &["0".into()], false).is_err());
     }
 
     #[test]
     fn http_is_permitted_under_the_same_rules() {
-        let places = Places::new(&[], &["443".to_owned(), "8443".to_owned()], true).unwrap();
+        let places = UrlPolicy::new(&[], &["443".to_owned(), "8443".to_owned()], true).unwrap();
         for url in [
             "http://example.com/a.png",
             "http://example.com:80/",
@@ -396,7 +402,7 @@ mod tests {
             let mask = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
             let address = Ipv4Addr::from(u32::from(first) | (low & mask));
             let text = format!("https://{}/a", spelled(address, how, base));
-            prop_assert_eq!(why(&text), Some(Why::NotPublic), "{}", text);
+            prop_assert_eq!(why(&text), Some(MediaProblemKind::NotPublic), "{}", text);
         }
 
         /// Property: a parsed URL has a permitted host, uses https, has no user, and parses to itself.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::policy::Category;
 
 /// Priority of category `authentication`, for which calls are reserved.
-pub const RESERVED: i64 = 0;
+pub const RESERVED_PRIORITY: i64 = 0;
 
 /// Returns the priority of a category; a smaller number is sent sooner. A one-time password is urgent, marketing is not.
 pub fn priority(category: Category) -> i64 {
     match category {
-        Category::Authentication => RESERVED,
+        Category::Authentication => RESERVED_PRIORITY,
         Category::Utility | Category::Service => 1,
         Category::Marketing => 2,
     }
@@ -63,28 +63,28 @@ const MESSAGE: i64 = 1_000_000;
 /// Token bucket of a sender. It starts with one message: a new bucket must not allow a burst, since earlier sends are not
 /// recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bucket {
+pub struct TokenBucket {
     level: i64,
     at_ms: i64,
 }
 
 /// Tokens that were taken out of a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Granted {
+pub struct TokenGrant {
     /// Number of messages that may be sent now.
     pub count: u32,
     /// Time until the next token, if the bucket granted fewer than were wanted.
     pub next: Duration,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// Returns a bucket with one message.
-    pub fn new(now_ms: i64) -> Bucket {
-        Bucket { level: MESSAGE, at_ms: now_ms }
+    pub fn new(now_ms: i64) -> TokenBucket {
+        TokenBucket { level: MESSAGE, at_ms: now_ms }
     }
 
     /// Takes as many tokens as the bucket has, up to `wanted`.
-    pub fn take(&mut self, rate: Rate, wanted: u32, now_ms: i64) -> Granted {
+    pub fn take(&mut self, rate: Rate, wanted: u32, now_ms: i64) -> TokenGrant {
         let passed = now_ms.saturating_sub(self.at_ms).max(0);
         let added = passed.saturating_mul(i64::from(rate.0));
         self.level = self.level.clamp(0, rate.most()).saturating_add(added).min(rate.most());
@@ -96,7 +96,10 @@ impl Bucket {
         // Rounded up, so that no token comes too early.
         let rate = i64::from(rate.0).max(1);
         let next_ms = missing.saturating_add(rate - 1) / rate;
-        Granted { count, next: Duration::from_millis(u64::try_from(next_ms).unwrap_or_default()) }
+        TokenGrant {
+            count,
+            next: Duration::from_millis(u64::try_from(next_ms).unwrap_or_default()),
+        }
     }
 
     /// Returns unused tokens to the bucket.
@@ -111,15 +114,15 @@ impl Bucket {
     }
 
     /// Reads the stored form; `None` for any other text.
-    pub fn read(text: &str) -> Option<Bucket> {
+    pub fn read(text: &str) -> Option<TokenBucket> {
         let (level, at_ms) = text.split_once(' ')?;
-        Some(Bucket { level: level.parse().ok()?, at_ms: at_ms.parse().ok()? })
+        Some(TokenBucket { level: level.parse().ok()?, at_ms: at_ms.parse().ok()? })
     }
 }
 
 /// Returns the pause before attempt number `tries` + 1: exponential with full jitter, and at least the pause that Twilio
 /// asks for.
-pub fn pause(tries: i64, retry_after: Option<Duration>, dice: u64) -> Duration {
+pub fn retry_pause(tries: i64, retry_after: Option<Duration>, dice: u64) -> Duration {
     const FIRST_MS: u64 = 200;
     const LONGEST_MS: u64 = 30_000;
     let doublings = u32::try_from(tries.clamp(1, 16) - 1).unwrap_or_default();
@@ -137,24 +140,24 @@ mod tests {
 
     #[test]
     fn a_pause_grows_and_honours_what_is_asked_for() {
-        assert_eq!(pause(1, None, 199), Duration::from_millis(200));
-        assert_eq!(pause(2, None, 399), Duration::from_millis(400));
-        assert_eq!(pause(40, None, 29_999), Duration::from_secs(30));
-        assert_eq!(pause(1, Some(Duration::from_secs(7)), 0), Duration::from_millis(7001));
+        assert_eq!(retry_pause(1, None, 199), Duration::from_millis(200));
+        assert_eq!(retry_pause(2, None, 399), Duration::from_millis(400));
+        assert_eq!(retry_pause(40, None, 29_999), Duration::from_secs(30));
+        assert_eq!(retry_pause(1, Some(Duration::from_secs(7)), 0), Duration::from_millis(7001));
     }
 
     #[test]
     fn a_sandbox_sends_one_in_three_seconds() {
         let rate = Rate::per_second(1.0 / 3.0).unwrap();
-        let mut bucket = Bucket::new(0);
+        let mut bucket = TokenBucket::new(0);
         assert_eq!(bucket.take(rate, 5, 0).count, 1);
         let early = bucket.take(rate, 5, 1000);
         assert_eq!((early.count, early.next), (0, Duration::from_millis(2004)));
         assert_eq!(bucket.take(rate, 5, 3004).count, 1);
         assert_eq!(bucket.take(rate, 5, 900_000).count, 1, "nothing is saved up");
-        assert_eq!(Bucket::read(&bucket.written()), Some(bucket));
+        assert_eq!(TokenBucket::read(&bucket.written()), Some(bucket));
         for text in ["", "1", "1 2 3", "x 1", "99999999999999999999 1"] {
-            assert_eq!(Bucket::read(text), None, "{text}");
+            assert_eq!(TokenBucket::read(text), None, "{text}");
         }
         assert_eq!([0.0, 0.0001, 10_001.0, f64::NAN].map(Rate::per_second), [None; 4]);
     }
@@ -162,7 +165,7 @@ mod tests {
     #[test]
     fn what_did_not_go_is_put_back() {
         let rate = Rate::whole(80);
-        let mut bucket = Bucket::new(0);
+        let mut bucket = TokenBucket::new(0);
         assert_eq!(bucket.take(rate, 100, 500).count, 41);
         bucket.give_back(rate, 30);
         assert_eq!(bucket.take(rate, 100, 500).count, 30);
@@ -177,7 +180,7 @@ mod tests {
             rate in 1u32..200,
             asked in prop::collection::vec((0i64..50, 1u32..30), 1..200),
         ) {
-            let (rate, mut bucket) = (Rate::whole(rate), Bucket::new(0));
+            let (rate, mut bucket) = (Rate::whole(rate), TokenBucket::new(0));
             let (mut now, mut went) = (0, Vec::new());
             for (gap, wanted) in asked {
                 now += gap;
@@ -204,8 +207,8 @@ mod tests {
         /// Any stored text gives a bucket that grants at most its capacity, or none.
         #[test]
         fn any_text_is_a_bucket_or_none(level: i64, at_ms: i64, now_ms in 0i64..i64::MAX, text in "[0-9 -]{0,40}") {
-            let _ = Bucket::read(&text);
-            let mut bucket = Bucket::read(&format!("{level} {at_ms}")).unwrap();
+            let _ = TokenBucket::read(&text);
+            let mut bucket = TokenBucket::read(&format!("{level} {at_ms}")).unwrap();
             prop_assert!(bucket.take(Rate::whole(80), u32::MAX, now_ms).count <= 80);
         }
     }

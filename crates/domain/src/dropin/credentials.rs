@@ -4,7 +4,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::api_key::{self, Shown};
+use crate::api_key::{self, KeyToken};
 
 /// Prefix of every key.
 const PREFIX: &str = "twilio_edge_";
@@ -28,7 +28,7 @@ pub fn token(authorization: &[u8], account_sid: &str) -> Option<String> {
         true => password.to_owned(),
         false => format!("{PREFIX}{user}_{password}"),
     };
-    let is_theirs = Shown::read(whole.as_bytes()).is_some_and(|shown| shown.id == user);
+    let is_theirs = KeyToken::read(whole.as_bytes()).is_some_and(|shown| shown.id == user);
     is_theirs.then_some(whole)
 }
 

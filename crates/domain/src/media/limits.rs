@@ -3,15 +3,15 @@
 
 use serde::Deserialize;
 
-use super::{Unfit, Why, magic};
+use super::{MediaProblem, MediaProblemKind, magic};
 
 /// Number of first bytes that are needed to detect a type.
-pub const ENOUGH: usize = magic::ENOUGH;
+pub const SNIFF_BYTES: usize = magic::SNIFF_BYTES;
 
 /// Limits of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub struct MediaLimits {
     /// Maximum number of items in one message.
     pub count: usize,
     /// Maximum size of one image, in bytes.
@@ -26,7 +26,7 @@ pub struct Limits {
 
 /// Properties of one fetched item.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FetchedMedia {
     /// `image/png`, without parameters, in lower case.
     pub content_type: String,
     /// Size in bytes.
@@ -45,26 +45,26 @@ pub fn content_type(header: &str) -> Option<String> {
 }
 
 /// Checks that HEAD and GET report the same type.
-pub fn agreed(head: &str, get: &str) -> Result<(), Unfit> {
+pub fn check_same_type(head: &str, get: &str) -> Result<(), MediaProblem> {
     if magic::is_same(head, get) {
         return Ok(());
     }
     let detail = format!(
         "is {head} to who asks with HEAD and {get} to who asks with GET: whoever serves it has to say the same, or Twilio refuses it"
     );
-    Err(Unfit::new(Why::Mismatch, detail))
+    Err(MediaProblem::new(MediaProblemKind::Mismatch, detail))
 }
 
 /// Checks the first bytes against the declared type.
-pub fn genuine(content_type: &str, bytes: &[u8]) -> Result<(), Unfit> {
+pub fn check_content(content_type: &str, bytes: &[u8]) -> Result<(), MediaProblem> {
     let Some(other) = magic::contradiction(content_type, bytes) else { return Ok(()) };
     let detail = format!(
         "is called {content_type}, and its bytes are {other}: whoever serves it has to call it what it is"
     );
-    Err(Unfit::new(Why::Mismatch, detail))
+    Err(MediaProblem::new(MediaProblemKind::Mismatch, detail))
 }
 
-impl Limits {
+impl MediaLimits {
     /// Returns every invalid setting.
     pub fn problems(&self) -> Vec<String> {
         let is_odd = |one: &&String| content_type(one).as_ref() != Some(*one);
@@ -79,10 +79,10 @@ impl Limits {
     }
 
     /// Checks the number of items.
-    pub fn counted(&self, count: usize) -> Result<(), Unfit> {
+    pub fn check_count(&self, count: usize) -> Result<(), MediaProblem> {
         match count > self.count {
-            true => Err(Unfit::new(
-                Why::Count,
+            true => Err(MediaProblem::new(
+                MediaProblemKind::Count,
                 format!("is one too many: this channel has {} in a message", self.count),
             )),
             false => Ok(()),
@@ -90,27 +90,27 @@ impl Limits {
     }
 
     /// Checks all items. The error has the index of the first invalid item, and its problem.
-    pub fn fit(&self, found: &[Found]) -> Result<(), (usize, Unfit)> {
+    pub fn check(&self, found: &[FetchedMedia]) -> Result<(), (usize, MediaProblem)> {
         let mut total: u64 = 0;
         for (n, one) in found.iter().enumerate() {
-            self.takes(one).map_err(|unfit| (n, unfit))?;
+            self.check_item(one).map_err(|unfit| (n, unfit))?;
             total = total.saturating_add(one.bytes);
             if total > self.total_bytes {
                 let detail = format!(
                     "makes {total} bytes together: all media of a message on this channel have {} at most",
                     self.total_bytes
                 );
-                return Err((n, Unfit::new(Why::Size, detail)));
+                return Err((n, MediaProblem::new(MediaProblemKind::Size, detail)));
             }
         }
         Ok(())
     }
 
-    fn takes(&self, found: &Found) -> Result<(), Unfit> {
-        let Found { content_type, bytes } = found;
+    fn check_item(&self, found: &FetchedMedia) -> Result<(), MediaProblem> {
+        let FetchedMedia { content_type, bytes } = found;
         if !self.types.is_empty() && !self.types.iter().any(|one| one == content_type) {
             let detail = format!("is {content_type}, which this channel does not take");
-            return Err(Unfit::new(Why::Type, detail));
+            return Err(MediaProblem::new(MediaProblemKind::Type, detail));
         }
         let most = match content_type.starts_with("image/") {
             true => self.image_bytes,
@@ -119,7 +119,7 @@ impl Limits {
         if *bytes > most {
             let detail =
                 format!("has {bytes} bytes: {content_type} has {most} at most on this channel");
-            return Err(Unfit::new(Why::Size, detail));
+            return Err(MediaProblem::new(MediaProblemKind::Size, detail));
         }
         Ok(())
     }
@@ -131,44 +131,54 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
-    fn usual(channel: &str) -> Limits {
+    fn usual(channel: &str) -> MediaLimits {
         let known = ["whatsapp", "sms"].contains(&channel);
         crate::defaults::section(&format!("media.{}", if known { channel } else { "rcs" }))
     }
 
-    fn why(channel: &str, found: &[(&str, u64)]) -> Option<(usize, Why)> {
-        let found: Vec<Found> = found
+    fn why(channel: &str, found: &[(&str, u64)]) -> Option<(usize, MediaProblemKind)> {
+        let found: Vec<FetchedMedia> = found
             .iter()
-            .map(|(kind, bytes)| Found { content_type: (*kind).to_owned(), bytes: *bytes })
+            .map(|(kind, bytes)| FetchedMedia { content_type: (*kind).to_owned(), bytes: *bytes })
             .collect();
-        usual(channel).fit(&found).err().map(|(n, unfit)| (n, unfit.why))
+        usual(channel).check(&found).err().map(|(n, unfit)| (n, unfit.kind))
     }
 
     #[test]
     fn each_channel_has_the_limits_that_twilio_tells() {
         for (channel, found, expected) in [
             ("whatsapp", &[("image/jpeg", 5 * MB)][..], None),
-            ("whatsapp", &[("image/jpeg", 5 * MB + 1)], Some((0, Why::Size))),
+            ("whatsapp", &[("image/jpeg", 5 * MB + 1)], Some((0, MediaProblemKind::Size))),
             ("whatsapp", &[("video/mp4", 16 * MB)], None),
-            ("whatsapp", &[("video/mp4", 16 * MB + 1)], Some((0, Why::Size))),
+            ("whatsapp", &[("video/mp4", 16 * MB + 1)], Some((0, MediaProblemKind::Size))),
             ("whatsapp", &[("application/vnd.ms-excel", MB)], None),
             ("whatsapp", &[("application/vnd.ms-powerpoint", MB)], None),
             ("whatsapp", &[("text/plain", 1)], None),
             ("whatsapp", &[("video/3gpp", MB)], None),
-            ("whatsapp", &[("image/gif", 1)], Some((0, Why::Type))),
-            ("whatsapp", &[("text/html", 1)], Some((0, Why::Type))),
+            ("whatsapp", &[("image/gif", 1)], Some((0, MediaProblemKind::Type))),
+            ("whatsapp", &[("text/html", 1)], Some((0, MediaProblemKind::Type))),
             ("sms", &[("image/gif", 5 * MB)], None),
-            ("sms", &[("image/png", 3 * MB), ("image/png", 3 * MB)], Some((1, Why::Size))),
+            (
+                "sms",
+                &[("image/png", 3 * MB), ("image/png", 3 * MB)],
+                Some((1, MediaProblemKind::Size)),
+            ),
             ("sms", &[("application/pdf", 512_000)], None),
-            ("sms", &[("image/png", 1), ("application/pdf", 512_001)], Some((1, Why::Size))),
-            ("sms", &[("image/webp", 1)], Some((0, Why::Type))),
+            (
+                "sms",
+                &[("image/png", 1), ("application/pdf", 512_001)],
+                Some((1, MediaProblemKind::Size)),
+            ),
+            ("sms", &[("image/webp", 1)], Some((0, MediaProblemKind::Type))),
             ("rcs", &[("video/mp4", 16 * MB)], None),
             ("messenger", &[("image/webp", 1)], None),
         ] {
             assert_eq!(why(channel, found), expected, "{channel} {found:?}");
         }
-        assert!(usual("whatsapp").counted(1).is_ok() && usual("whatsapp").counted(2).is_err());
-        assert!(usual("sms").counted(10).is_ok() && usual("sms").counted(11).is_err());
+        assert!(
+            usual("whatsapp").check_count(1).is_ok() && usual("whatsapp").check_count(2).is_err()
+        );
+        assert!(usual("sms").check_count(10).is_ok() && usual("sms").check_count(11).is_err());
     }
 
     #[test]

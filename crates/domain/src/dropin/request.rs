@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use form_urlencoded::Serializer;
 
-use super::{Mistake, content_variables};
+use super::{DropInError, content_variables};
 use crate::{
     address::Address,
     period::instant,
     sending::{
-        request::{Content, LONGEST_BODY, MOST_MEDIA, Sender},
+        request::{Content, MAX_BODY_CHARS, MAX_MEDIA, Sender},
         sender::{self, is_service},
     },
 };
@@ -36,7 +36,7 @@ const LISTS: [&str; 2] = ["MediaUrl", "PersistentAction"];
 
 /// Message request in the format of Twilio's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct MessageRequest {
     /// Recipient.
     pub to: Address,
     /// Sender, if the request names one.
@@ -46,10 +46,10 @@ pub struct Asked {
     /// Earliest send time, in milliseconds since 1970.
     pub send_at_ms: Option<i64>,
     /// Other parameters, form-encoded.
-    pub passed_on: String,
+    pub other_parameters: String,
 }
 
-impl Asked {
+impl MessageRequest {
     /// Reads decoded parameters; `now_ms` is the time that a schedule is compared with. `known` is the stored address of the
     /// recipient, if the recipient wrote to us from an address that is outside of today's numbering plans.
     ///
@@ -59,33 +59,33 @@ impl Asked {
         pairs: &[(String, String)],
         now_ms: i64,
         known: Option<Address>,
-    ) -> Result<Asked, Mistake> {
+    ) -> Result<MessageRequest, DropInError> {
         once(pairs)?;
         let get = |name: &str| {
             let found = pairs.iter().find(|(have, value)| have == name && !value.is_empty());
             found.map(|(_, value)| value.as_str())
         };
         let to =
-            get("To").ok_or_else(|| Mistake::new(21604, "A 'To' phone number is required."))?;
+            get("To").ok_or_else(|| DropInError::new(21604, "A 'To' phone number is required."))?;
         let to = known.map_or_else(|| Address::given(to, None, None), Ok).map_err(|problem| {
-            Mistake::new(21211, format!("Invalid 'To' Phone Number: {problem}"))
+            DropInError::new(21211, format!("Invalid 'To' Phone Number: {problem}"))
         })?;
         let service = get("MessagingServiceSid");
         if service.is_some_and(|sid| !is_service(sid)) {
-            return Err(Mistake::new(21701, "The Messaging Service does not exist"));
+            return Err(DropInError::new(21701, "The Messaging Service does not exist"));
         }
         let from = get("From").map(|from| sender(from, &to)).transpose()?;
-        let mut passed_on = Serializer::new(String::new());
+        let mut other_parameters = Serializer::new(String::new());
         let sender = match (from, service) {
             // Twilio then sends from this number of the service, so both are passed on.
             (Some(Sender::From(from)), Some(service)) => {
-                passed_on.append_pair("MessagingServiceSid", service);
+                other_parameters.append_pair("MessagingServiceSid", service);
                 Some(Sender::From(from))
             }
             // `From` can name a Messaging Service as well.
             (Some(Sender::Service(from)), Some(service)) if from != service => {
-                let told = "From and MessagingServiceSid name two Messaging Services";
-                return Err(Mistake::new(20001, told));
+                let problem = "From and MessagingServiceSid name two Messaging Services";
+                return Err(DropInError::new(20001, problem));
             }
             (Some(from), _) => Some(from),
             (None, service) => service.map(|sid| Sender::Service(sid.to_owned())),
@@ -93,37 +93,43 @@ impl Asked {
         let content = content(pairs, get)?;
         let send_at_ms = schedule(get("ScheduleType"), get("SendAt"), now_ms)?;
         if get("StatusCallback").is_some_and(|url| !is_url(url)) {
-            return Err(Mistake::new(21609, "The StatusCallback URL is not a valid URL."));
+            return Err(DropInError::new(21609, "The StatusCallback URL is not a valid URL."));
         }
         let others = pairs.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
-        passed_on.extend_pairs(others);
-        Ok(Asked { to, sender, content, send_at_ms, passed_on: passed_on.finish() })
+        other_parameters.extend_pairs(others);
+        Ok(MessageRequest {
+            to,
+            sender,
+            content,
+            send_at_ms,
+            other_parameters: other_parameters.finish(),
+        })
     }
 }
 
 /// Refuses a repeated parameter, since it is unclear which value is meant.
-fn once(pairs: &[(String, String)]) -> Result<(), Mistake> {
+fn once(pairs: &[(String, String)]) -> Result<(), DropInError> {
     for (at, (name, _)) in pairs.iter().enumerate() {
         let before = pairs.iter().take(at);
         if !LISTS.contains(&name.as_str()) && before.clone().any(|(other, _)| other == name) {
-            return Err(Mistake::new(20001, format!("{name} is there more than once")));
+            return Err(DropInError::new(20001, format!("{name} is there more than once")));
         }
     }
     Ok(())
 }
 
 /// Reads a sender on the channel of the recipient.
-fn sender(text: &str, to: &Address) -> Result<Sender, Mistake> {
+fn sender(text: &str, to: &Address) -> Result<Sender, DropInError> {
     let read = sender::sender(text, None).map_err(|problem| {
-        Mistake::new(21212, format!("The 'From' number is not a valid sender: {problem}"))
+        DropInError::new(21212, format!("The 'From' number is not a valid sender: {problem}"))
     })?;
     match &read {
         Sender::From(from) if from.channel != to.channel => {
-            let told = "Invalid From and To pair. From and To should be of the same channel";
-            Err(Mistake::new(21910, told))
+            let problem = "Invalid From and To pair. From and To should be of the same channel";
+            Err(DropInError::new(21910, problem))
         }
         Sender::From(from) if from == to => {
-            Err(Mistake::new(21266, "'To' and 'From' number cannot be the same"))
+            Err(DropInError::new(21266, "'To' and 'From' number cannot be the same"))
         }
         Sender::From(_) | Sender::Service(_) => Ok(read),
     }
@@ -132,14 +138,14 @@ fn sender(text: &str, to: &Address) -> Result<Sender, Mistake> {
 fn content<'a>(
     pairs: &[(String, String)],
     get: impl Fn(&str) -> Option<&'a str>,
-) -> Result<Content, Mistake> {
+) -> Result<Content, DropInError> {
     let media = pairs.iter().filter(|(name, value)| name == "MediaUrl" && !value.is_empty());
     let media: Vec<String> = media.map(|(_, value)| value.clone()).collect();
     let body = get("Body").unwrap_or_default();
     let variables = get("ContentVariables");
     if let Some(sid) = get("ContentSid") {
         if !is_sid(sid, "HX") {
-            return Err(Mistake::new(21655, "The ContentSid is Invalid"));
+            return Err(DropInError::new(21655, "The ContentSid is Invalid"));
         }
         let variables: BTreeMap<String, String> =
             variables.map(content_variables::read).transpose()?.unwrap_or_default();
@@ -147,19 +153,19 @@ fn content<'a>(
         return Ok(Content::Template { content_sid: sid.to_owned(), variables });
     }
     if variables.is_some() {
-        let told = "A ContentSid must be specified if ContentVariables are provided";
-        return Err(Mistake::new(21654, told));
+        let problem = "A ContentSid must be specified if ContentVariables are provided";
+        return Err(DropInError::new(21654, problem));
     }
     if body.is_empty() && media.is_empty() {
-        let told = "A text message body or media urls must be specified.";
-        return Err(Mistake::new(21619, told));
+        let problem = "A text message body or media urls must be specified.";
+        return Err(DropInError::new(21619, problem));
     }
-    if body.chars().count() > LONGEST_BODY {
-        let told = "The concatenated message body exceeds the 1600 character limit";
-        return Err(Mistake::new(21617, told));
+    if body.chars().count() > MAX_BODY_CHARS {
+        let problem = "The concatenated message body exceeds the 1600 character limit";
+        return Err(DropInError::new(21617, problem));
     }
-    if media.len() > MOST_MEDIA {
-        return Err(Mistake::new(21623, "Number of media files exceeds allowed limit"));
+    if media.len() > MAX_MEDIA {
+        return Err(DropInError::new(21623, "Number of media files exceeds allowed limit"));
     }
     Ok(Content::Session { body: body.to_owned(), media })
 }
@@ -170,21 +176,21 @@ fn schedule(
     kind: Option<&str>,
     send_at: Option<&str>,
     now_ms: i64,
-) -> Result<Option<i64>, Mistake> {
+) -> Result<Option<i64>, DropInError> {
     let send_at = match (kind, send_at) {
         (None, None) => return Ok(None),
-        (None, Some(_)) => return Err(Mistake::new(35112, "SendAt goes with ScheduleType")),
+        (None, Some(_)) => return Err(DropInError::new(35112, "SendAt goes with ScheduleType")),
         (Some("fixed"), Some(send_at)) => send_at,
         (Some("fixed"), None) => {
-            return Err(Mistake::new(35111, "SendAt is required to schedule a message"));
+            return Err(DropInError::new(35111, "SendAt is required to schedule a message"));
         }
-        (Some(_), _) => return Err(Mistake::new(35126, "ScheduleType must be fixed")),
+        (Some(_), _) => return Err(DropInError::new(35126, "ScheduleType must be fixed")),
     };
-    let at_ms =
-        instant(send_at).map_err(|problem| Mistake::new(35114, format!("SendAt: {problem}")))?;
+    let at_ms = instant(send_at)
+        .map_err(|problem| DropInError::new(35114, format!("SendAt: {problem}")))?;
     match (now_ms..=now_ms.saturating_add(FURTHEST_MS)).contains(&at_ms) {
         true => Ok(Some(at_ms)),
-        false => Err(Mistake::new(35114, "SendAt must be in the future, within 35 days")),
+        false => Err(DropInError::new(35114, "SendAt must be in the future, within 35 days")),
     }
 }
 
@@ -210,13 +216,13 @@ mod tests {
 
     const NOW_MS: i64 = 1_795_392_000_000;
 
-    fn read(change: &[(&str, &str)]) -> Result<Asked, u32> {
+    fn read(change: &[(&str, &str)]) -> Result<MessageRequest, u32> {
         let usual = [("To", "+16132345678"), ("From", "+16135550100"), ("Body", "hi")];
         let is_kept = |(name, _): &&(&str, &str)| !change.iter().any(|(have, _)| have == name);
         let pairs = usual.iter().filter(is_kept).chain(change);
         let pairs: Vec<_> =
             pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Asked::read(&pairs, NOW_MS, None).map_err(|mistake| mistake.code)
+        MessageRequest::read(&pairs, NOW_MS, None).map_err(|mistake| mistake.code)
     }
 
     #[test]
@@ -258,7 +264,7 @@ mod tests {
         assert_eq!(at.send_at_ms, Some(NOW_MS + 86_400_000));
         let both = read(&[("MessagingServiceSid", &service)]).unwrap();
         assert!(matches!(both.sender, Some(Sender::From(_))));
-        assert_eq!(both.passed_on, format!("MessagingServiceSid={service}"));
+        assert_eq!(both.other_parameters, format!("MessagingServiceSid={service}"));
         assert_eq!(read(&[("From", "")]).unwrap().sender, None, "a route may say it");
         for from in ["ACME Inc", "MGMT", "89292"] {
             let Some(Sender::From(read)) = read(&[("From", from)]).unwrap().sender else {
@@ -272,14 +278,14 @@ mod tests {
         ] {
             let asked = read(more).unwrap();
             assert_eq!(asked.sender, Some(Sender::Service(service.clone())));
-            assert_eq!(asked.passed_on, "");
+            assert_eq!(asked.other_parameters, "");
         }
     }
 
     #[test]
     fn what_no_rule_asks_about_is_handed_on() {
         let asked = read(&[("ValidityPeriod", "60"), ("Tomorrow", "a b"), ("Body", "hi")]).unwrap();
-        assert_eq!(asked.passed_on, "ValidityPeriod=60&Tomorrow=a+b");
+        assert_eq!(asked.other_parameters, "ValidityPeriod=60&Tomorrow=a+b");
         let media = ("MediaUrl", "https://a.example/1");
         let long = "x".repeat(2000);
         for superseded in
@@ -292,7 +298,7 @@ mod tests {
             let asked = read(&[&template[..], superseded].concat()).unwrap();
             let Content::Template { variables, .. } = asked.content else { panic!() };
             assert_eq!(variables.values().collect::<Vec<_>>(), ["Ada", "19.90"]);
-            assert_eq!(asked.passed_on, "");
+            assert_eq!(asked.other_parameters, "");
         }
     }
 
@@ -300,7 +306,7 @@ mod tests {
         #[test]
         fn nothing_panics(pairs in prop::collection::vec((prop::sample::select(OURS.to_vec()), any::<String>()), 0..8)) {
             let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            let _ = Asked::read(&pairs, NOW_MS, None);
+            let _ = MessageRequest::read(&pairs, NOW_MS, None);
         }
     }
 }

@@ -1,0 +1,117 @@
+//! Reason of a failed call of Twilio, as a closed set of words for a metric. It decides nothing about the message. Pure.
+
+use super::{
+    errors::{Actor, ErrorTable},
+    outcome::CallResponse,
+};
+
+/// Reason why a call created no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallFailure {
+    /// Twilio throttled the call (429, 20429).
+    Throttled,
+    /// Code of a temporary error, which is retried.
+    Temporary,
+    /// Code that the operator can resolve.
+    Operator,
+    /// Code that the caller can resolve.
+    Caller,
+    /// Code that the recipient can resolve.
+    Recipient,
+    /// Code that is not in the table, or an answer without a code.
+    Other,
+    /// Twilio, or a proxy before it, failed.
+    Server,
+    /// No answer came.
+    Lost,
+    /// No connection could be opened.
+    NotConnected,
+}
+
+impl CallFailure {
+    /// All reasons.
+    pub const ALL: [CallFailure; 9] = [
+        CallFailure::Throttled,
+        CallFailure::Temporary,
+        CallFailure::Operator,
+        CallFailure::Caller,
+        CallFailure::Recipient,
+        CallFailure::Other,
+        CallFailure::Server,
+        CallFailure::Lost,
+        CallFailure::NotConnected,
+    ];
+
+    /// Returns the label value of the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CallFailure::Throttled => "throttled",
+            CallFailure::Temporary => "temporary",
+            CallFailure::Operator => "operator",
+            CallFailure::Caller => "caller",
+            CallFailure::Recipient => "recipient",
+            CallFailure::Other => "other",
+            CallFailure::Server => "server",
+            CallFailure::Lost => "lost",
+            CallFailure::NotConnected => "not_connected",
+        }
+    }
+
+    /// Returns the reason of an answer; `None` if the answer created a message.
+    pub fn of(answer: &CallResponse, errors: &ErrorTable) -> Option<CallFailure> {
+        let (status, body) = match answer {
+            CallResponse::NotConnected(_) => return Some(CallFailure::NotConnected),
+            CallResponse::Lost(_) => return Some(CallFailure::Lost),
+            CallResponse::Http { status, body, .. } => (*status, body),
+        };
+        let code = || {
+            let said = serde_json::from_slice::<serde_json::Value>(body).ok()?;
+            errors.get(said.get("code")?.as_i64()?)
+        };
+        Some(match status {
+            200..=299 => return None,
+            429 => CallFailure::Throttled,
+            300..=499 if status != 408 => match code().map(|entry| entry.actor) {
+                Some(Actor::None) => CallFailure::Temporary,
+                Some(Actor::Operator) => CallFailure::Operator,
+                Some(Actor::Caller) => CallFailure::Caller,
+                Some(Actor::Recipient) => CallFailure::Recipient,
+                None => CallFailure::Other,
+            },
+            _ => CallFailure::Server,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sending::errors::built_in;
+
+    #[test]
+    fn every_failure_has_a_word() {
+        let of = |status, code: u32| {
+            let body = format!("{{\"code\":{code}}}").into_bytes();
+            CallFailure::of(&CallResponse::Http { status, retry_after: None, body }, &built_in())
+        };
+        for (status, code, expected) in [
+            (201, 0, None),
+            (429, 20429, Some(CallFailure::Throttled)),
+            (400, 21611, Some(CallFailure::Temporary)),
+            (401, 20003, Some(CallFailure::Operator)),
+            (400, 21617, Some(CallFailure::Caller)),
+            (400, 21610, Some(CallFailure::Recipient)),
+            (400, 12345, Some(CallFailure::Other)),
+            (408, 20003, Some(CallFailure::Server)),
+            (503, 20503, Some(CallFailure::Server)),
+        ] {
+            assert_eq!(of(status, code), expected, "{status} {code}");
+        }
+        assert_eq!(
+            CallFailure::of(&CallResponse::Lost(String::new()), &built_in()),
+            Some(CallFailure::Lost)
+        );
+        let html = CallResponse::Http { status: 400, retry_after: None, body: b"<html>".to_vec() };
+        assert_eq!(CallFailure::of(&html, &built_in()), Some(CallFailure::Other));
+    }
+}
