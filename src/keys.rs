@@ -31,32 +31,18 @@ pub struct SharedKey {
     pub key: Key,
 }
 
-/// Slot of the key that signed: a closed list, because it names a counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KeySlot {
-    /// The first auth token.
-    Current,
-    /// The second auth token: a rotation is in progress.
-    Next,
-    /// A later one.
-    Later,
-    /// A SharedKey.
-    Shared,
-}
-
-impl KeySlot {
-    /// Every slot.
-    pub const ALL: [KeySlot; 4] =
-        [KeySlot::Current, KeySlot::Next, KeySlot::Later, KeySlot::Shared];
-
-    /// Returns the word in the name of a counter.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            KeySlot::Current => "current",
-            KeySlot::Next => "next",
-            KeySlot::Later => "later",
-            KeySlot::Shared => "shared",
-        }
+twilio_edge_contract::string_enum! {
+    /// Slot of the key that signed: a closed list, because it names a counter.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum KeySlot {
+        /// The first auth token.
+        Current = "current",
+        /// The second auth token: a rotation is in progress.
+        Next = "next",
+        /// A later one.
+        Later = "later",
+        /// A SharedKey.
+        Shared = "shared",
     }
 }
 

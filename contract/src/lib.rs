@@ -22,6 +22,8 @@
 
 pub mod headers;
 mod keys;
+#[doc(hidden)]
+pub mod string_enum;
 mod wire;
 
 pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};

@@ -3,27 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Kind of a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// An inbound message.
-    Inbound,
-    /// Delivery status of an outbound message.
-    Status,
-    /// Signed by Twilio, but neither of the two: proven and forwarded, never deduplicated.
-    Other,
-}
-
-impl Class {
-    /// Returns the word used in headers, metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Class::Inbound => "inbound",
-            Class::Status => "status",
-            Class::Other => "other",
-        }
+crate::string_enum! {
+    /// Kind of a webhook.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+    pub enum Class: serde {
+        /// An inbound message.
+        Inbound = "inbound",
+        /// Delivery status of an outbound message.
+        Status = "status",
+        /// Signed by Twilio, but neither of the two: proven and forwarded, never deduplicated.
+        Other = "other",
     }
 }
 
@@ -264,27 +254,17 @@ pub enum Decision {
     Accepted,
 }
 
-/// An opt-out keyword, from `OptOutType` or from a message of one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Opt {
-    /// STOP and its synonyms: the sender is suppressed from now on.
-    Stop,
-    /// START and its synonyms: the suppression ends.
-    Start,
-    /// HELP: changes nothing.
-    Help,
-}
-
-impl Opt {
-    /// Returns the word used in headers, metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Opt::Stop => "stop",
-            Opt::Start => "start",
-            Opt::Help => "help",
-        }
+crate::string_enum! {
+    /// An opt-out keyword, from `OptOutType` or from a message of one word.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+    pub enum Opt: serde {
+        /// STOP and its synonyms: the sender is suppressed from now on.
+        Stop = "stop",
+        /// START and its synonyms: the suppression ends.
+        Start = "start",
+        /// HELP: changes nothing.
+        Help = "help",
     }
 }
 

@@ -52,14 +52,16 @@ impl Address {
         };
         let channel = match (before, beside) {
             (Some(before), Some(beside)) if before != beside => {
-                return Err(format!("the channel is {before} here and {beside} beside it"));
+                return Err(format!(
+                    "the address has the channel {before}, but the field `channel` is {beside}"
+                ));
             }
             (before, beside) => before.or(beside).unwrap_or_else(|| "sms".to_owned()),
         };
         let is_channel = (1..=32).contains(&channel.len())
             && channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         if !is_channel {
-            return Err(format!("{channel:?} is no channel: sms, whatsapp, messenger, .."));
+            return Err(format!("{channel:?} is not a channel such as sms, whatsapp or messenger"));
         }
         let number = number.trim();
         let is_short_code =
@@ -71,7 +73,7 @@ impl Address {
             contact::CHANNEL if contact::is_user_id(number) => number.to_owned(),
             contact::CHANNEL if contact::is_like_user_id(number) => {
                 return Err(format!(
-                    "{number:?} is no user id: two capital letters of its country, a dot, letters and digits, as in US.13491208655302741918"
+                    "{number:?} is not a user id: two capital letters of a country, a dot, letters and digits, as in US.13491208655302741918"
                 ));
             }
             "sms" | "mms" | contact::CHANNEL => phone::e164(number, region)?,
@@ -80,7 +82,7 @@ impl Address {
             _ => number.to_owned(),
         };
         Address::parse(&format!("{channel}:{number}")).ok_or_else(|| {
-            format!("{text:?} is no address: 1 to {MAX_BYTES} bytes, no control characters")
+            format!("{text:?} is not an address: it must have 1 to {MAX_BYTES} bytes and no control characters")
         })
     }
 
@@ -199,16 +201,16 @@ mod tests {
             (
                 "whatsapp:+14155552671",
                 Some("sms"),
-                "the channel is whatsapp here and sms beside it",
+                "the address has the channel whatsapp, but the field `channel` is sms",
             ),
             ("whatsapp:12345", None, "write it as +, country code and number"),
-            ("what's up:+14155552671", None, "is no channel"),
+            ("what's up:+14155552671", None, "is not a channel"),
             ("whatsapp:us.31491208655302741900", None, "is no user id"),
             ("whatsapp:US.3149120 8655", None, "is no user id"),
-            ("DE.1512345678", Some("sms"), "it holds letters"),
-            ("rcs:+1415555XXXX", None, "it holds letters"),
-            ("messenger:", None, "is no address"),
-            ("messenger:a\u{0}b", None, "is no address"),
+            ("DE.1512345678", Some("sms"), "it contains letters"),
+            ("rcs:+1415555XXXX", None, "it contains letters"),
+            ("messenger:", None, "is not an address"),
+            ("messenger:a\u{0}b", None, "is not an address"),
         ] {
             let said = Address::given(text, channel, None).unwrap_err();
             assert!(said.contains(problem), "{said}");

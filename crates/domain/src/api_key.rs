@@ -6,8 +6,6 @@
 //! because those can be guessed. A secret of 256 random bits cannot be guessed, and a slow hash would only make every
 //! request, forged ones included, expensive.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -19,49 +17,23 @@ const SECRET_BYTES: usize = 32;
 /// Number of random bytes for a new key.
 pub const RANDOM_BYTES: usize = ID_BYTES + SECRET_BYTES;
 
-/// Permissions of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// A filter: claims, settlements, the keys of the accounts.
-    Edge,
-    /// An application: the API of the main listener.
-    App,
-    /// An administrator: keys and audit log, and everything that an application may do.
-    Admin,
+twilio_edge_contract::string_enum! {
+    /// Permissions of a key.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+    pub enum Scope: serde {
+        /// A filter: claims, settlements, the keys of the accounts.
+        Edge = "edge",
+        /// An application: the API of the main listener.
+        App = "app",
+        /// An administrator: keys and audit log, and everything that an application may do.
+        Admin = "admin",
+    }
 }
 
 impl Scope {
-    /// Every scope.
-    pub const ALL: [Scope; 3] = [Scope::Edge, Scope::App, Scope::Admin];
-
-    /// Returns the word used in the API, the settings and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Scope::Edge => "edge",
-            Scope::App => "app",
-            Scope::Admin => "admin",
-        }
-    }
-
     /// Returns whether a key of this scope has the permissions of `needed`.
     pub fn permits(self, needed: Scope) -> bool {
         self == needed || (self, needed) == (Scope::Admin, Scope::App)
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl TryFrom<String> for Scope {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Scope, String> {
-        let found = Scope::ALL.into_iter().find(|scope| scope.as_str() == text);
-        found.ok_or_else(|| format!("{text:?} is no scope"))
     }
 }
 

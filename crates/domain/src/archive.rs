@@ -271,7 +271,7 @@ pub fn pack(lines: &[ArchivedWebhook]) -> std::io::Result<Vec<u8>> {
     let people = lines.iter().filter_map(|line| line.person.as_deref());
     let marks: BTreeSet<IndexMark> = sids.chain(people).map(IndexMark::of).collect();
     let data: Vec<u8> = marks.into_iter().flat_map(|IndexMark(bytes)| bytes).collect();
-    let too_many = |_| std::io::Error::other("more lines than an object may have");
+    let too_many = |_| std::io::Error::other("the object would have too many lines");
     let length = u16::try_from(data.len()).map_err(too_many)?;
     let extra = [&OURS[..], &length.to_le_bytes(), &data].concat();
     let mut gzip = GzBuilder::new().extra(extra).write(Vec::new(), Compression::default());
@@ -287,9 +287,10 @@ pub fn unpack(object: &[u8]) -> Result<Vec<ArchivedWebhook>, String> {
     let text = BufReader::new(MultiGzDecoder::new(object).take(LARGEST));
     let mut lines = Vec::new();
     for (nth, line) in text.lines().enumerate() {
-        let line = line.map_err(|error| format!("it is no whole gzip file: {error}"))?;
+        let line =
+            line.map_err(|error| format!("the object is not a complete gzip file: {error}"))?;
         let read = serde_json::from_str(&line);
-        lines.push(read.map_err(|_| format!("its line {} is no webhook", nth + 1))?);
+        lines.push(read.map_err(|_| format!("line {} is not a webhook", nth + 1))?);
     }
     Ok(lines)
 }

@@ -74,34 +74,19 @@ pub enum Rule {
     Window,
 }
 
-/// Reason why a message may not be sent. The meaning of a code never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = CheckCode)]
-pub enum Code {
-    /// The contact is suppressed: by an opt-out, a callback, an administrator, an application or an import.
-    Suppressed,
-    /// There is no consent, or it is no longer in effect.
-    NoConsent,
-    /// The consent is too old.
-    ConsentStale,
-    /// The conversation window is not open.
-    WindowClosed,
-}
-
-impl Code {
-    /// Every code.
-    pub const ALL: [Code; 4] =
-        [Code::Suppressed, Code::NoConsent, Code::ConsentStale, Code::WindowClosed];
-
-    /// Returns the word used in the API, logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Code::Suppressed => "suppressed",
-            Code::NoConsent => "no_consent",
-            Code::ConsentStale => "consent_stale",
-            Code::WindowClosed => "window_closed",
-        }
+twilio_edge_contract::string_enum! {
+    /// Reason why a message may not be sent. The meaning of a code never changes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+    #[schema(as = CheckCode)]
+    pub enum Code: serde {
+        /// The contact is suppressed: by an opt-out, a callback, an administrator, an application or an import.
+        Suppressed = "suppressed",
+        /// There is no consent, or it is no longer in effect.
+        NoConsent = "no_consent",
+        /// The consent is too old.
+        ConsentStale = "consent_stale",
+        /// The conversation window is not open.
+        WindowClosed = "window_closed",
     }
 }
 
@@ -175,7 +160,7 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
     };
     // A suppression that only an administrator can end decides the actor.
     let Some(known) = in_force.min_by_key(|known| (ends_by_start(known), known.since_ms)) else {
-        return pass(Rule::Suppression, "no suppression holds");
+        return pass(Rule::Suppression, "the contact is not suppressed");
     };
     let of = match known.error_code.as_str() {
         "" => known.source.as_str().to_owned(),
@@ -187,13 +172,13 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
             Rule::Suppression,
             Code::Suppressed,
             Actor::Recipient,
-            format!("suppressed since {since} ({of}); a START of theirs ends it"),
+            format!("suppressed since {since} ({of}); a START from the contact ends it"),
         ),
         false => refuse(
             Rule::Suppression,
             Code::Suppressed,
             Actor::Administrator,
-            format!("suppressed since {since} ({of}); only an administrator ends it"),
+            format!("suppressed since {since} ({of}); only an administrator can end it"),
         ),
     }
 }
@@ -236,7 +221,7 @@ fn has_consent(
     // A contact who withdrew their consent gets no such message, whether or not a consent is required.
     let is_withdrawn = matches!(consent, EffectiveConsent::Withdrawn(_));
     if !policy.asks_consent_for(question.category) && !is_withdrawn {
-        return pass(Rule::Consent, format!("{category} takes none"));
+        return pass(Rule::Consent, format!("messages of category {category} need no consent"));
     }
     let (why, at_ms) = match consent {
         EffectiveConsent::Granted(consent) => {
@@ -245,10 +230,10 @@ fn has_consent(
                 format!("given {} ({})", at(consent.at_ms), consent.source),
             );
         }
-        EffectiveConsent::None => ("there is no consent", None),
+        EffectiveConsent::None => ("no consent is recorded", None),
         EffectiveConsent::Withdrawn(consent) => {
             let detail = format!(
-                "the consent to {category} was withdrawn {} ({}): ask the person, and record what they say",
+                "the consent to {category} was withdrawn {} ({}): ask the contact, and record the new consent",
                 at(consent.at_ms),
                 consent.source
             );
@@ -259,7 +244,7 @@ fn has_consent(
         }
     };
     let when = at_ms.map(|ms| format!(" of {}", at(ms))).unwrap_or_default();
-    let detail = format!("{why}{when} to {category}: ask the person, and record what they say");
+    let detail = format!("{why}{when} to {category}: ask the contact, and record the consent");
     refuse(Rule::Consent, Code::NoConsent, Actor::Caller, detail)
 }
 
@@ -270,25 +255,28 @@ fn freshness(
     now_ms: i64,
 ) -> Verdict {
     let EffectiveConsent::Granted(consent) = consent else {
-        return pass(Rule::Freshness, "there is no consent that could be too old");
+        return pass(Rule::Freshness, "no consent is recorded");
     };
     if !policy.asks_consent_for(question.category) {
-        return pass(Rule::Freshness, format!("{} takes no consent", question.category.as_str()));
+        return pass(
+            Rule::Freshness,
+            format!("messages of category {} need no consent", question.category.as_str()),
+        );
     }
     let country = contact::country(question.channel, question.number);
     let Some(lasts_ms) = policy.consent_lasts_ms(question.category, country.as_deref()) else {
-        return pass(Rule::Freshness, "such a consent does not age");
+        return pass(Rule::Freshness, "consents to this category do not expire");
     };
     let until_ms = consent.at_ms.saturating_add(lasts_ms);
     let where_from = country.unwrap_or_else(|| "no country".to_owned());
     match now_ms < until_ms {
-        true => pass(Rule::Freshness, format!("good until {} ({where_from})", at(until_ms))),
+        true => pass(Rule::Freshness, format!("valid until {} ({where_from})", at(until_ms))),
         false => refuse(
             Rule::Freshness,
             Code::ConsentStale,
             Actor::Caller,
             format!(
-                "the consent was good until {} ({where_from}): ask the person again",
+                "the consent was valid until {} ({where_from}): ask the contact again, and record the consent",
                 at(until_ms)
             ),
         ),
@@ -297,10 +285,10 @@ fn freshness(
 
 fn open_window(policy: &Policy, question: &Question<'_>, facts: &Facts, now_ms: i64) -> Verdict {
     if question.kind == Kind::Template {
-        return pass(Rule::Window, "a template takes no window");
+        return pass(Rule::Window, "a template needs no open window");
     }
     if !policy.has_window(question.channel) {
-        return pass(Rule::Window, format!("{} has no window", question.channel));
+        return pass(Rule::Window, format!("the channel {} has no window", question.channel));
     }
     let until_ms = facts.last_inbound_ms.map(window::expires_ms);
     match until_ms {
@@ -311,19 +299,22 @@ fn open_window(policy: &Policy, question: &Question<'_>, facts: &Facts, now_ms: 
             Rule::Window,
             Code::WindowClosed,
             Actor::Caller,
-            format!("it closed {}: send a template, or wait until they write", at(until_ms)),
+            format!(
+                "the window closed {}: send a template, or wait for a message from the contact",
+                at(until_ms)
+            ),
         ),
         None => refuse(
             Rule::Window,
             Code::WindowClosed,
             Actor::Caller,
-            "the person never wrote there: send a template",
+            "the contact has never sent a message to this sender: send a template",
         ),
     }
 }
 
 fn at(ms: i64) -> String {
-    window::rfc3339(ms).unwrap_or_else(|| "at no time of a calendar".to_owned())
+    window::rfc3339(ms).unwrap_or_else(|| "at an unknown time".to_owned())
 }
 
 #[cfg(test)]

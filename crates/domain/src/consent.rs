@@ -17,38 +17,17 @@ const LONGEST_USER_AGENT: usize = 500;
 /// Tolerance for a recorder's clock that is ahead of ours, in milliseconds.
 const AHEAD_MS: i64 = 5 * 60 * 1000;
 
-/// State of a consent to messages of a category.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = ConsentState)]
-pub enum State {
-    /// The contact agreed.
-    Granted,
-    /// The contact withdrew their consent.
-    Withdrawn,
-}
-
-impl State {
-    /// Returns the word used in the API and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Granted => "granted",
-            State::Withdrawn => "withdrawn",
-        }
-    }
-}
-
-impl TryFrom<String> for State {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<State, String> {
-        match text.as_str() {
-            "granted" => Ok(State::Granted),
-            "withdrawn" => Ok(State::Withdrawn),
-            _ => Err(format!("{text:?} is neither granted nor withdrawn")),
-        }
+twilio_edge_contract::string_enum! {
+    /// State of a consent to messages of a category.
+    #[derive(
+        Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+    )]
+    #[schema(as = ConsentState)]
+    pub enum State: serde {
+        /// The contact agreed.
+        Granted = "granted",
+        /// The contact withdrew their consent.
+        Withdrawn = "withdrawn",
     }
 }
 
@@ -113,23 +92,23 @@ impl Consent {
             if is_fine {
                 Ok(())
             } else {
-                Err(format!("{field}: at most {most} characters, no NUL"))
+                Err(format!("{field}: must have at most {most} characters, and no NUL"))
             }
         };
         if self.source.trim().is_empty() {
-            return Err("source: say where the person said so: a form, a call, ..".to_owned());
+            return Err("source: must name where the contact agreed or withdrew, for example a form or a call".to_owned());
         }
         text("source", &self.source, LONGEST_SOURCE)?;
         text("proof", self.proof.as_deref().unwrap_or_default(), LONGEST_PROOF)?;
         text("user_agent", self.user_agent.as_deref().unwrap_or_default(), LONGEST_USER_AGENT)?;
         if let Some(ip) = self.ip.as_deref().filter(|ip| ip.parse::<IpAddr>().is_err()) {
             return Err(format!(
-                "ip: {:?} is no IP address",
+                "ip: {:?} is not an IP address",
                 ip.chars().take(50).collect::<String>()
             ));
         }
         if self.at_ms > now_ms.saturating_add(AHEAD_MS) {
-            return Err("at: nobody has said so yet; it is in the future".to_owned());
+            return Err("at: must not be in the future".to_owned());
         }
         Ok(())
     }
@@ -206,10 +185,13 @@ mod tests {
         assert_eq!(good.check(1000), Ok(()));
         for (bad, problem) in [
             (Consent { source: " ".into(), ..good.clone() }, "source:"),
-            (Consent { source: "s".repeat(101), ..good.clone() }, "source: at most 100"),
-            (Consent { proof: Some("a\0b".into()), ..good.clone() }, "proof: at most 4000"),
+            (Consent { source: "s".repeat(101), ..good.clone() }, "source: must have at most 100"),
+            (
+                Consent { proof: Some("a\0b".into()), ..good.clone() },
+                "proof: must have at most 4000",
+            ),
             (Consent { ip: Some("1.2.3".into()), ..good.clone() }, "ip: \"1.2.3\" is no"),
-            (Consent { at_ms: 1000 + AHEAD_MS + 1, ..good.clone() }, "at: nobody has said so yet"),
+            (Consent { at_ms: 1000 + AHEAD_MS + 1, ..good.clone() }, "at: must not be inid so yet"),
         ] {
             assert!(bad.check(1000).unwrap_err().starts_with(problem), "{problem}");
         }

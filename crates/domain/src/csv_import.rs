@@ -136,7 +136,7 @@ impl<C: AsRef<[u8]>, T> CsvList<C, T> {
         let is_there = |needed: &&str| names.iter().any(|name| name == *needed);
         match needed.iter().find(|needed| !is_there(needed)) {
             Some(missing) => Err(format!(
-                "line 1: names no column `{missing}`; it must name {}",
+                "line 1: the column `{missing}` is missing; the required columns are {}",
                 needed.join(", ")
             )),
             None => Ok(CsvList { csv, about, names: names.into_byte_record(), read }),
@@ -315,7 +315,7 @@ impl Lines<'_> {
 fn shortened(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("it has {len} columns, and line 1 names {expected_len}")
+            format!("has {len} columns, but line 1 names {expected_len}")
         }
         csv::ErrorKind::Deserialize { err, .. } => err.to_string(),
         _ => error.to_string(),
@@ -422,15 +422,15 @@ mod tests {
             [4, 7, 8],
             "{invalid:?}"
         );
-        assert_eq!(invalid[1].1, "it has 1 columns, and line 1 names 3");
+        assert_eq!(invalid[1].1, "has 1 columns, but line 1 names 3");
         assert!(
             checked
                 .error_summary()
                 .unwrap()
-                .starts_with("line 4: number: \"12\" is no phone number")
+                .starts_with("line 4: number: \"12\" is not a phone number")
         );
         let none = CsvList::of_suppressions("phone\n+14155552671\n", about()).unwrap_err();
-        assert!(none.contains("names no column `number`"), "{none}");
+        assert!(none.contains("the column `number` is missing"), "{none}");
         let rest = ImportContext { channel: Some("whatsapp".into()), ..about() };
         let list =
             CsvList::of_suppressions("number\n+14155552671\nsms:+14155552672\n", rest).unwrap();
@@ -461,7 +461,10 @@ mod tests {
         let everywhere = "number,channel,category,source\n+14155552671,*,marketing,form\n";
         let invalid =
             CsvList::of_consents(everywhere, about()).unwrap().check().error_summary().unwrap();
-        assert_eq!(invalid, "line 2: number: \"*\" is no channel: sms, whatsapp, messenger, ..");
+        assert_eq!(
+            invalid,
+            "line 2: number: \"*\" is not a channel such as sms, whatsapp or messenger"
+        );
     }
 
     #[test]

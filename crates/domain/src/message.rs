@@ -47,23 +47,14 @@ pub struct RecordedWebhook {
     pub redacted_ms: Option<i64>,
 }
 
-/// Direction of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// From a contact to us.
-    Inbound,
-    /// From us to a contact.
-    Outbound,
-}
-
-impl Direction {
-    /// Returns the word used in the API and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        }
+twilio_edge_contract::string_enum! {
+    /// Direction of a message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+    pub enum Direction: serde {
+        /// From a contact to us.
+        Inbound = "inbound",
+        /// From us to a contact.
+        Outbound = "outbound",
     }
 }
 

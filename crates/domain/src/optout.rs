@@ -82,22 +82,14 @@ pub struct Lexicon {
 /// messages.
 const MOST_WORDS: usize = 2;
 
-/// Reason why a message is an [`Opt`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// `OptOutType`: Twilio's Advanced Opt-Out already acted on it.
-    OptOutType,
-    /// The message is a keyword.
-    Keyword,
-}
-
-impl Cause {
-    /// Returns the word that the audit log stores.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::OptOutType => "opt_out_type",
-            Cause::Keyword => "keyword",
-        }
+twilio_edge_contract::string_enum! {
+    /// Reason why a message is an [`Opt`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Cause {
+        /// `OptOutType`: Twilio's Advanced Opt-Out already acted on it.
+        OptOutType = "opt_out_type",
+        /// The message is a keyword.
+        Keyword = "keyword",
     }
 }
 
@@ -147,7 +139,7 @@ impl Keywords {
         for tag in &self.locales {
             if !LOCALES.iter().any(|locale| locale.tag == *tag) {
                 let tags: Vec<&str> = LOCALES.iter().map(|locale| locale.tag.as_str()).collect();
-                problems.push(format!("locales: {tag:?} is none of {}", tags.join(", ")));
+                problems.push(format!("locales: {tag:?} must be one of {}", tags.join(", ")));
             }
         }
         for (opt, list, words) in self.lists() {
@@ -161,7 +153,7 @@ impl Keywords {
                 let (other, other_list) =
                     meanings.entry(folded).or_insert_with(|| (opt, list.clone()));
                 if *other != opt {
-                    problems.push(format!("{list}: {word:?} is in optout.{other_list} too"));
+                    problems.push(format!("{list}: {word:?} is also in optout.{other_list}"));
                 }
             }
         }
@@ -172,7 +164,7 @@ impl Keywords {
                 problems.push(format!("button_stop: {word:?} must have 1 to {MOST_WORDS} words"));
             }
             if let Some((_, list)) = meanings.get(&folded).filter(|(opt, _)| *opt != Opt::Stop) {
-                problems.push(format!("button_stop: {word:?} is in optout.{list} too"));
+                problems.push(format!("button_stop: {word:?} is also in optout.{list}"));
             }
             buttons.insert(folded);
         }
@@ -183,7 +175,7 @@ impl Keywords {
             for code in codes {
                 if code.is_empty() || !code.bytes().all(|byte| byte.is_ascii_digit()) {
                     problems
-                        .push(format!("{list}: {code:?} is no error code: digits, as in 21610"));
+                        .push(format!("{list}: {code:?} is not an error code: it must have digits only, as in 21610"));
                 }
             }
         }
@@ -363,7 +355,7 @@ mod tests {
         assert!(refused(|k| k.stop.push("!?".into())).contains("must have 1 to 2 words"));
         assert!(
             refused(|k| k.button_stop.push("Start".into()))
-                .contains("button_stop: \"Start\" is in optout.start too")
+                .contains("button_stop: \"Start\" is also in optout.start")
         );
         assert!(
             refused(|k| k.marketing_error_codes.push("x".into()))
@@ -371,17 +363,18 @@ mod tests {
         );
         assert!(
             refused(|k| k.help.push("Stop!".into()))
-                .contains("help: \"Stop!\" is in optout.stop too")
+                .contains("help: \"Stop!\" is also in optout.stop")
         );
         assert!(
-            refused(|k| k.locales.push("xx".into())).contains("locales: \"xx\" is none of ar, da")
+            refused(|k| k.locales.push("xx".into()))
+                .contains("locales: \"xx\" must be one of ar, da")
         );
         assert!(refused(|k| k.error_codes.push("x".into())).contains("error_codes: \"x\" is no"));
         let clash = refused(|k| {
             k.locales.push("es".into());
             k.help.push("baja".into());
         });
-        assert!(clash.contains("locales, es: \"BAJA\" is in optout.help too"), "{clash}");
+        assert!(clash.contains("locales, es: \"BAJA\" is also in optout.help"), "{clash}");
     }
 
     #[test]

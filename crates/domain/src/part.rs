@@ -1,21 +1,23 @@
 //! Parts of a webhook's form: the text, the contact, the addresses, and technical parameters without personal data. An
 //! unknown parameter never counts as technical. Other modules decide how long a part is stored.
 
-/// Part of a stored webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
-    /// Text of the message.
-    Body,
-    /// URLs of media.
-    Media,
-    /// Name and location of the contact, without their address.
-    Person,
-    /// The addresses of both ends.
-    Addresses,
-    /// Parameters that no list contains.
-    Other,
-    /// Answer of the backend: not a parameter, but a column of its own.
-    Answer,
+twilio_edge_contract::string_enum! {
+    /// Part of a stored webhook.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Part {
+        /// Text of the message.
+        Body = "body",
+        /// URLs of media.
+        Media = "media",
+        /// Name and location of the contact, without their address.
+        Person = "person",
+        /// The addresses of both ends.
+        Addresses = "addresses",
+        /// Parameters that no list contains.
+        Other = "other",
+        /// Answer of the backend: not a parameter, but a column of its own.
+        Answer = "answer",
+    }
 }
 
 /// Parameters of each part (Twilio's guides to inbound messages and to status callbacks; twilio.com/docs/messaging). A
@@ -112,22 +114,6 @@ pub(super) fn listed() -> impl Iterator<Item = &'static str> {
 }
 
 impl Part {
-    /// Every part.
-    pub const ALL: [Part; 6] =
-        [Part::Body, Part::Media, Part::Person, Part::Addresses, Part::Other, Part::Answer];
-
-    /// Returns the word used in settings, metrics and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Part::Body => "body",
-            Part::Media => "media",
-            Part::Person => "person",
-            Part::Addresses => "addresses",
-            Part::Other => "other",
-            Part::Answer => "answer",
-        }
-    }
-
     /// Returns the part of a parameter, or `None` if it is technical. Twilio's names are case-sensitive.
     pub fn of(parameter: &str) -> Option<Part> {
         let is = |listed: &&str| match listed.strip_suffix('*') {

@@ -8,7 +8,7 @@ pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Returns the start of a day in UTC, in milliseconds since 1970.
 pub fn day(text: &str) -> Result<i64, String> {
-    let problem = || format!("{text} is no day: YYYY-MM-DD");
+    let problem = || format!("{text} is not a date: use YYYY-MM-DD");
     let day: Date = text.parse().map_err(|_| problem())?;
     let start: Timestamp = format!("{day}T00:00:00Z").parse().map_err(|_| problem())?;
     Ok(start.as_millisecond())
@@ -19,9 +19,9 @@ pub fn instant(text: &str) -> Result<i64, String> {
     match text.parse::<Timestamp>() {
         Ok(at) => Ok(at.as_millisecond()),
         // Without this check, a time without a zone would be parsed as a day, and its hours would be lost.
-        Err(_) if text.contains(['T', 't', ' ', ':']) => {
-            Err(format!("{text} is no time: 2026-11-23T12:00:00Z, with its zone"))
-        }
+        Err(_) if text.contains(['T', 't', ' ', ':']) => Err(format!(
+            "{text} is not a time: use RFC 3339 with a time zone, as in 2026-11-23T12:00:00Z"
+        )),
         Err(_) => day(text),
     }
 }

@@ -31,7 +31,9 @@ impl FromStr for Region {
         let code = is_country.then(|| text.to_ascii_uppercase().parse::<Code>().ok()).flatten();
         let known =
             code.filter(|code| PHONE_NUMBER_UTIL.get_country_code_for_region(*code).is_some());
-        known.map(Region).ok_or_else(|| format!("{text:?} is no country: two letters, as in FR"))
+        known
+            .map(Region)
+            .ok_or_else(|| format!("{text:?} is not a country: use two letters, as in FR"))
     }
 }
 
@@ -51,9 +53,11 @@ impl fmt::Display for Region {
 pub fn e164(text: &str, region: Option<Region>) -> Result<String, String> {
     let text = text.trim();
     if text.chars().count() > LONGEST {
-        return Err(format!("this is no phone number: it is longer than {LONGEST} characters"));
+        return Err(format!(
+            "the text is not a phone number: it is longer than {LONGEST} characters"
+        ));
     }
-    read(text, region).map_err(|problem| format!("{text:?} is no phone number: {problem}"))
+    read(text, region).map_err(|problem| format!("{text:?} is not a phone number: {problem}"))
 }
 
 fn read(text: &str, region: Option<Region>) -> Result<String, String> {
@@ -79,7 +83,7 @@ pub fn as_written(text: &str) -> Option<String> {
 
 /// Returns `+` and digits, or digits alone: the text without blanks and punctuation.
 fn plain(text: &str) -> Result<String, String> {
-    const HOLDS: &str = "it holds something else";
+    const HOLDS: &str = "it contains invalid characters";
     let has_scheme = text.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("tel:"));
     let number = if has_scheme { text.get(4..).unwrap_or_default() } else { text };
     let mut plain = String::with_capacity(number.len());
@@ -90,9 +94,9 @@ fn plain(text: &str) -> Result<String, String> {
             _ => match digit(character) {
                 Some(digit) => plain.push(digit),
                 None if has_extension(text) => {
-                    return Err("no message reaches an extension".to_owned());
+                    return Err("extensions cannot receive messages".to_owned());
                 }
-                None if character.is_alphabetic() => return Err("it holds letters".to_owned()),
+                None if character.is_alphabetic() => return Err("it contains letters".to_owned()),
                 None => return Err(HOLDS.to_owned()),
             },
         }
@@ -136,7 +140,7 @@ fn digit(character: char) -> Option<char> {
 
 /// Parses digits without a `+`, as callers in the region dial them.
 fn international(digits: &str, region: Option<Region>) -> Result<String, String> {
-    const UNCLEAR: &str = "write it as +, country code and number, or say of which region it is";
+    const UNCLEAR: &str = "write it as +, country code and number, or specify its region";
     let Some(Region(code)) = region else { return Err(UNCLEAR.to_owned()) };
     let number = PHONE_NUMBER_UTIL.parse(digits, Some(code)).map_err(|error| of_error(&error))?;
     check_length(&number)?;
@@ -158,15 +162,13 @@ fn formatted(number: &str) -> Result<String, String> {
         let next = parsed.format_as(PhoneNumberFormat::E164).into_owned();
         if next == number {
             return match has_needless_zero(&parsed) {
-                true => {
-                    Err("it has a 0 behind the country code that does not belong there".to_owned())
-                }
+                true => Err("it has a superfluous 0 after the country code".to_owned()),
                 false => Ok(next),
             };
         }
         number = next;
     }
-    Err("it can be read in more than one way".to_owned())
+    Err("it is ambiguous".to_owned())
 }
 
 /// Returns whether a number is valid only without its leading zeros: people dial them even in countries without a trunk
@@ -183,10 +185,10 @@ fn has_needless_zero(number: &PhoneNumber) -> bool {
 
 fn of_error(error: &ParseError) -> String {
     let problem = match error {
-        ParseError::InvalidCountryCode => "no country has that code",
+        ParseError::InvalidCountryCode => "its country code does not exist",
         ParseError::TooShortAfterIdd | ParseError::TooShortNsn => "it is too short",
         ParseError::TooLongNsn => "it is too long",
-        ParseError::NotANumber(_) => "it holds something else",
+        ParseError::NotANumber(_) => "it contains invalid characters",
     };
     problem.to_owned()
 }
@@ -195,12 +197,12 @@ fn check_length(number: &PhoneNumber) -> Result<(), String> {
     let kind = match number.is_possible_with_reason() {
         Ok(NumberLengthType::IsPossible) => return Ok(()),
         Ok(NumberLengthType::IsPossibleLocalOnly) => {
-            return Err("it has no area code: nobody outside of its area reaches it".to_owned());
+            return Err("its area code is missing".to_owned());
         }
         Err(ValidationError::TooShort) => "too short",
         Err(ValidationError::TooLong) => "too long",
         Err(ValidationError::InvalidCountryCode | ValidationError::InvalidLength) => {
-            "of no length that there is"
+            "of an invalid length"
         }
     };
     Err(format!("it is {kind} for country code {}", number.country_code))
@@ -421,23 +423,23 @@ mod tests {
     fn an_error_says_what_is_wrong() {
         for (text, of, problem) in [
             ("4155552671", None, "write it as +, country code and number"),
-            ("+999123456789", None, "no country has that code"),
-            ("hello", Some("US"), "it holds letters"),
-            ("+5511XXXXXXXXX", None, "it holds letters"),
-            ("+1510ABC-DEFG", None, "it holds letters"),
-            ("+1415555XXXX", None, "it holds letters"),
-            ("+1415\u{ff21}\u{ff22}\u{ff23}1234", None, "it holds letters"),
-            ("1-800-FLOWERS", Some("US"), "it holds letters"),
-            ("+1 415 555 2671 #5", None, "no message reaches an extension"),
-            ("+1*415*5552671", None, "it holds something else"),
-            ("+1+4155552671", None, "it holds something else"),
-            ("+14155552671,+14155552672", None, "it holds something else"),
-            ("+15550123", None, "it has no area code"),
-            ("", Some("US"), "it holds something else"),
+            ("+999123456789", None, "its country code does not exist"),
+            ("hello", Some("US"), "it contains letters"),
+            ("+5511XXXXXXXXX", None, "it contains letters"),
+            ("+1510ABC-DEFG", None, "it contains letters"),
+            ("+1415555XXXX", None, "it contains letters"),
+            ("+1415\u{ff21}\u{ff22}\u{ff23}1234", None, "it contains letters"),
+            ("1-800-FLOWERS", Some("US"), "it contains letters"),
+            ("+1 415 555 2671 #5", None, "extensions cannot receive messages"),
+            ("+1*415*5552671", None, "it contains invalid characters"),
+            ("+1+4155552671", None, "it contains invalid characters"),
+            ("+14155552671,+14155552672", None, "it contains invalid characters"),
+            ("+15550123", None, "its area code is missing"),
+            ("", Some("US"), "it contains invalid characters"),
             ("+1415", None, "it is too short"),
             ("+1415555267", None, "it is too short for country code 1"),
             ("+141555526712", None, "it is too long for country code 1"),
-            ("+14155552671 ext. 5", None, "no message reaches an extension"),
+            ("+14155552671 ext. 5", None, "extensions cannot receive messages"),
         ] {
             let said = e164(text, of.and_then(region)).unwrap_err();
             assert!(said.contains(problem), "{text}: {said}");

@@ -103,56 +103,30 @@ pub struct Freshness {
     pub days: u32,
 }
 
-/// Purpose of a message.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    /// Sells or promotes.
-    Marketing,
-    /// About something the contact has agreed to: an order, an appointment.
-    Utility,
-    /// One-time passwords.
-    Authentication,
-    /// An answer to a question of the contact.
-    Service,
-}
-
-impl Category {
-    /// Every category.
-    pub const ALL: [Category; 4] =
-        [Category::Marketing, Category::Utility, Category::Authentication, Category::Service];
-
-    /// Returns the word used in the API, the settings and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Category::Marketing => "marketing",
-            Category::Utility => "utility",
-            Category::Authentication => "authentication",
-            Category::Service => "service",
-        }
-    }
-}
-
-impl TryFrom<String> for Category {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Category, String> {
-        let found = Category::ALL.into_iter().find(|category| category.as_str() == text);
-        found.ok_or_else(|| {
-            format!("{text:?} is none of marketing, utility, authentication and service")
-        })
+twilio_edge_contract::string_enum! {
+    /// Purpose of a message.
+    #[derive(
+        Debug,
+        Clone,
+        Copy,
+        PartialEq,
+        Eq,
+        PartialOrd,
+        Ord,
+        Hash,
+        Serialize,
+        Deserialize,
+        utoipa::ToSchema,
+    )]
+    pub enum Category: serde {
+        /// Sells or promotes.
+        Marketing = "marketing",
+        /// About something the contact has agreed to: an order, an appointment.
+        Utility = "utility",
+        /// One-time passwords.
+        Authentication = "authentication",
+        /// An answer to a question of the contact.
+        Service = "service",
     }
 }
 
@@ -212,14 +186,15 @@ impl Policy {
             let is_code = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
             if !is_code && Source::try_from(word.clone()).is_err() {
                 problems.push(format!(
-                    "start_ends: {word:?} is neither a source of suppressions nor an error code"
+                    "start_ends: {word:?} must be a source of suppressions or an error code"
                 ));
             }
         }
         for channel in &self.windowed_channels {
             if channel.is_empty() || !channel.bytes().all(|byte| byte.is_ascii_lowercase()) {
-                problems
-                    .push(format!("windowed_channels: {channel:?} is no channel: whatsapp, .."));
+                problems.push(format!(
+                    "windowed_channels: {channel:?} is not a channel such as whatsapp"
+                ));
             }
         }
         let mut grouped = HashSet::new();
@@ -232,15 +207,16 @@ impl Policy {
                 let is_channel = (1..=32).contains(&channel.len())
                     && channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
                 if !is_channel {
-                    problems.push(format!("{path}: {channel:?} is no channel: sms, rcs, .."));
+                    problems
+                        .push(format!("{path}: {channel:?} is not a channel such as sms or rcs"));
                 } else if !grouped.insert(channel.as_str()) {
-                    problems.push(format!("{path}: {channel:?} is named twice"));
+                    problems.push(format!("{path}: {channel:?} occurs twice"));
                 }
             }
         }
         let rules = &self.consent.freshness;
         if rules.len() > MOST_RULES {
-            problems.push(format!("consent.freshness: at most {MOST_RULES} rules"));
+            problems.push(format!("consent.freshness: must have at most {MOST_RULES} rules"));
         }
         for (place, rule) in rules.iter().enumerate() {
             let path = format!("consent.freshness[{place}]");
@@ -251,14 +227,14 @@ impl Policy {
                 |code: &str| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase());
             if let Some(country) = rule.country.as_deref().filter(|code| !is_country(code)) {
                 problems.push(format!(
-                    "{path}.country: {country:?} is no country: two capital letters, as in FR"
+                    "{path}.country: {country:?} is not a country: use two capital letters, as in FR"
                 ));
             }
             let same = |other: &&Freshness| {
                 (other.category, &other.country) == (rule.category, &rule.country)
             };
             if rules.iter().take(place).any(|other| same(&other)) {
-                problems.push(format!("{path}: there is a rule for the same before it"));
+                problems.push(format!("{path}: an earlier rule has the same category and country"));
             }
         }
         problems
@@ -339,7 +315,7 @@ fn overlay(
                 *base = value.clone();
             }
             (Some(base), _) => problems.push(format!("{path}: must be {}", kind(base))),
-            (None, _) => problems.push(format!("{path}: there is no such setting")),
+            (None, _) => problems.push(format!("{path}: is not a setting")),
         }
     }
 }
@@ -349,7 +325,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
@@ -392,7 +368,7 @@ mod tests {
         let refused = |document: Value| shipped().with(&document).unwrap_err().join("\n");
         for (document, problem) in [
             (json!([]), "the policy: must be a JSON object"),
-            (json!({"resubscribes": "never"}), "resubscribes: there is no such setting"),
+            (json!({"resubscribes": "never"}), "resubscribes: is not a setting"),
             (
                 json!({"consent": {"survives_stop": "no"}}),
                 "consent.survives_stop: must be true or false",
@@ -405,11 +381,11 @@ mod tests {
             (json!({"start_ends": ["keywords"]}), "start_ends: \"keywords\" is neither"),
             (
                 json!({"shared_channels": [["sms", "Rcs"]]}),
-                "shared_channels[0]: \"Rcs\" is no channel",
+                "shared_channels[0]: \"Rcs\" is not a channel",
             ),
             (
                 json!({"shared_channels": [["sms", "rcs"], ["rcs", "whatsapp"]]}),
-                "shared_channels[1]: \"rcs\" is named twice",
+                "shared_channels[1]: \"rcs\" occurs twice",
             ),
             (
                 json!({"shared_channels": [["sms"]]}),
@@ -417,7 +393,7 @@ mod tests {
             ),
             (
                 json!({"windowed_channels": ["WhatsApp"]}),
-                "windowed_channels: \"WhatsApp\" is no channel",
+                "windowed_channels: \"WhatsApp\" is not a channel",
             ),
             (
                 json!({"consent": {"freshness": [{"category": "marketing", "days": 0}]}}),
@@ -425,11 +401,11 @@ mod tests {
             ),
             (
                 json!({"consent": {"freshness": [{"category": "marketing", "country": "France", "days": 1}]}}),
-                "consent.freshness[0].country: \"France\" is no country",
+                "consent.freshness[0].country: \"France\" is not a country",
             ),
             (
                 json!({"consent": {"freshness": [{"category": "utility", "days": 1}, {"category": "utility", "days": 2}]}}),
-                "consent.freshness[1]: there is a rule for the same before it",
+                "consent.freshness[1]: an earlier rule has the same category and country",
             ),
         ] {
             let said = refused(document);

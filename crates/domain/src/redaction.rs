@@ -17,27 +17,17 @@ pub const MARKER: &str = "[redacted]";
 /// Beginning of a hashed value; 16 hexadecimal digits and `]` follow.
 const HASHED: &str = "[redacted:";
 
-/// Means of redaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RedactionMethod {
-    /// `[redacted]` replaces the value.
-    Remove,
-    /// Every character becomes `*`, except the channel and the last two characters of an address. The length stays
-    /// visible, and a contact who asks can be matched to an address.
-    Mask,
-    /// A keyed digest replaces the value: equal values stay equal.
-    Hash,
-}
-
-impl RedactionMethod {
-    /// Returns the word used in the settings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RedactionMethod::Remove => "remove",
-            RedactionMethod::Mask => "mask",
-            RedactionMethod::Hash => "hash",
-        }
+twilio_edge_contract::string_enum! {
+    /// Means of redaction.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+    pub enum RedactionMethod: serde {
+        /// `[redacted]` replaces the value.
+        Remove = "remove",
+        /// Every character becomes `*`, except the channel and the last two characters of an address. The length stays
+        /// visible, and a contact who asks can be matched to an address.
+        Mask = "mask",
+        /// A keyed digest replaces the value: equal values stay equal.
+        Hash = "hash",
     }
 }
 

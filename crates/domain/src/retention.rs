@@ -56,7 +56,7 @@ impl FromStr for RetentionPeriod {
         let (count, unit) = units.ok_or_else(problem)?;
         let count: u32 = count.parse().map_err(|_| problem())?;
         match count {
-            0 => Err("must be at least 1h; none is what keeps nothing".to_owned()),
+            0 => Err("must be at least 1h; use none to store nothing".to_owned()),
             count => Ok(RetentionPeriod(i64::from(count).saturating_mul(*unit))),
         }
     }
@@ -205,18 +205,17 @@ impl Retention {
         let mut problems = Vec::new();
         if self.addresses.keep.is_less_than(LEAST_ADDRESSES_MS) {
             problems.push(
-                "addresses.keep: must be at least 2d: windows and STOP are by address".into(),
+                "addresses.keep: must be at least 2d, because conversation windows and opt-outs are found by address".into(),
             );
         }
         if self.events.is_less_than(result_ms) {
-            let problem =
-                "events: must be at least leases.result_ttl_s: a forgotten webhook is a new one";
+            let problem = "events: must be at least leases.result_ttl_s, because the sidecar accepts copies of a deleted webhook again";
             problems.push(problem.into());
         }
         for (part, rule) in self.rules() {
             if rule.redact == RedactionMethod::Hash && !hashes {
                 problems.push(format!(
-                    "{}.redact: hash needs redaction.hash_key: without one a number is found by trying",
+                    "{}.redact: hash requires redaction.hash_key, because an unkeyed digest of a number can be reversed by trying all numbers",
                     part.as_str()
                 ));
             }

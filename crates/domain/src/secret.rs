@@ -31,7 +31,7 @@ pub fn weakness(secret: &str) -> Option<String> {
     distinct.sort_unstable();
     distinct.dedup();
     let why = if is_published(secret) {
-        "is an example that everybody can read".to_owned()
+        "is a published example".to_owned()
     } else if secret.chars().count() < SHORTEST {
         format!("has fewer than {SHORTEST} characters")
     } else if distinct.len() < FEWEST_DISTINCT {
@@ -48,7 +48,7 @@ pub fn weakness_of_key(key: &[u8]) -> Option<String> {
     distinct.sort_unstable();
     distinct.dedup();
     (distinct.len() < FEWEST_DISTINCT).then(|| {
-        "is no random key; generate one with `echo whsec_$(openssl rand -base64 32)`".to_owned()
+        "is not a random key; generate one with `echo whsec_$(openssl rand -base64 32)`".to_owned()
     })
 }
 

@@ -2,85 +2,51 @@
 //! (docs: track-outbound-message-status), so the order of arrival decides nothing: the status that is furthest along
 //! wins, and no later callback takes it back. This module does not know where callbacks are stored.
 
-/// Twilio's thirteen statuses (API: `message_enum_status`), in the order in which one replaces another.
-///
-/// The order of the final statuses serves the operator and does not follow time: a failure needs attention, so a `read`
-/// never hides it; a message that was read was also delivered. Before them, each step towards the phone replaces the
-/// previous one. Twilio's documentation leaves the following cases open:
-///
-/// - `canceled` ends scheduled messages only; if the message was delivered nevertheless, the delivery wins;
-/// - `partially_delivered` means that some recipients got it, `delivered` that all of them did;
-/// - `failed` before `undelivered`: if both arrive, "never sent" is the stronger statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Status {
-    /// Waits for its scheduled time.
-    Scheduled,
-    /// Twilio is choosing a sender.
-    Accepted,
-    /// Waits in Twilio's queue.
-    Queued,
-    /// Twilio is handing it to the network.
-    Sending,
-    /// The network accepted it.
-    Sent,
-    /// Inbound, and Twilio is receiving it.
-    Receiving,
-    /// Inbound, and received.
-    Received,
-    /// Scheduled, then canceled.
-    Canceled,
-    /// Delivered to some of several recipients.
-    PartiallyDelivered,
-    /// Delivered.
-    Delivered,
-    /// Delivered and opened; not every channel reports this.
-    Read,
-    /// The network could not deliver it.
-    Undelivered,
-    /// Never sent.
-    Failed,
+twilio_edge_contract::string_enum! {
+    /// Twilio's thirteen statuses (API: `message_enum_status`), in the order in which one replaces another.
+    ///
+    /// The order of the final statuses serves the operator and does not follow time: a failure needs attention, so a `read`
+    /// never hides it; a message that was read was also delivered. Before them, each step towards the phone replaces the
+    /// previous one. Twilio's documentation leaves the following cases open:
+    ///
+    /// - `canceled` ends scheduled messages only; if the message was delivered nevertheless, the delivery wins;
+    /// - `partially_delivered` means that some recipients got it, `delivered` that all of them did;
+    /// - `failed` before `undelivered`: if both arrive, "never sent" is the stronger statement.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Status {
+        /// Waits for its scheduled time.
+        Scheduled = "scheduled",
+        /// Twilio is choosing a sender.
+        Accepted = "accepted",
+        /// Waits in Twilio's queue.
+        Queued = "queued",
+        /// Twilio is handing it to the network.
+        Sending = "sending",
+        /// The network accepted it.
+        Sent = "sent",
+        /// Inbound, and Twilio is receiving it.
+        Receiving = "receiving",
+        /// Inbound, and received.
+        Received = "received",
+        /// Scheduled, then canceled.
+        Canceled = "canceled",
+        /// Delivered to some of several recipients.
+        PartiallyDelivered = "partially_delivered",
+        /// Delivered.
+        Delivered = "delivered",
+        /// Delivered and opened; not every channel reports this.
+        Read = "read",
+        /// The network could not deliver it.
+        Undelivered = "undelivered",
+        /// Never sent.
+        Failed = "failed",
+    }
 }
 
 impl Status {
-    /// All statuses, in their order.
-    pub const ALL: [Status; 13] = [
-        Status::Scheduled,
-        Status::Accepted,
-        Status::Queued,
-        Status::Sending,
-        Status::Sent,
-        Status::Receiving,
-        Status::Received,
-        Status::Canceled,
-        Status::PartiallyDelivered,
-        Status::Delivered,
-        Status::Read,
-        Status::Undelivered,
-        Status::Failed,
-    ];
-
-    /// Returns Twilio's word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Scheduled => "scheduled",
-            Status::Accepted => "accepted",
-            Status::Queued => "queued",
-            Status::Sending => "sending",
-            Status::Sent => "sent",
-            Status::Receiving => "receiving",
-            Status::Received => "received",
-            Status::Canceled => "canceled",
-            Status::PartiallyDelivered => "partially_delivered",
-            Status::Delivered => "delivered",
-            Status::Read => "read",
-            Status::Undelivered => "undelivered",
-            Status::Failed => "failed",
-        }
-    }
-
     /// Parses Twilio's word. Returns `None` for a word that this version does not know.
     pub fn parse(word: &str) -> Option<Status> {
-        Status::ALL.into_iter().find(|status| status.as_str() == word)
+        word.parse().ok()
     }
 }
 

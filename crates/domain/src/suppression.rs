@@ -2,7 +2,7 @@
 //! and [`Policy`] decide which events create a reason, which channels it covers and which reasons a START ends. They do
 //! not know where suppressions are stored.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use twilio_edge_contract::Opt;
@@ -41,78 +41,42 @@ pub fn parse_contact(
     }
 }
 
-/// Origin of a suppression.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = SuppressionSource)]
-pub enum Source {
-    /// The contact sent an opt-out keyword.
-    Keyword,
-    /// The contact opted out through Twilio's Advanced Opt-Out.
-    OptOutType,
-    /// A status callback had an error code that suppresses the contact.
-    Callback,
-    /// An administrator, by API or command line.
-    Administrator,
-    /// An application, by API.
-    Application,
-    /// An imported list.
-    Import,
+twilio_edge_contract::string_enum! {
+    /// Origin of a suppression.
+    #[derive(
+        Debug,
+        Clone,
+        Copy,
+        PartialEq,
+        Eq,
+        PartialOrd,
+        Ord,
+        Hash,
+        Serialize,
+        Deserialize,
+        utoipa::ToSchema,
+    )]
+    #[schema(as = SuppressionSource)]
+    pub enum Source: serde {
+        /// The contact sent an opt-out keyword.
+        Keyword = "keyword",
+        /// The contact opted out through Twilio's Advanced Opt-Out.
+        OptOutType = "opt_out_type",
+        /// A status callback had an error code that suppresses the contact.
+        Callback = "callback",
+        /// An administrator, by API or command line.
+        Administrator = "administrator",
+        /// An application, by API.
+        Application = "application",
+        /// An imported list.
+        Import = "import",
+    }
 }
 
 impl Source {
-    /// Every source.
-    pub const ALL: [Source; 6] = [
-        Source::Keyword,
-        Source::OptOutType,
-        Source::Callback,
-        Source::Administrator,
-        Source::Application,
-        Source::Import,
-    ];
-
-    /// Returns the word used in the API, the settings and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Keyword => "keyword",
-            Source::OptOutType => "opt_out_type",
-            Source::Callback => "callback",
-            Source::Administrator => "administrator",
-            Source::Application => "application",
-            Source::Import => "import",
-        }
-    }
-
     /// Returns whether the contact caused it. Only such a suppression overtakes earlier consents.
     pub fn is_by_contact(self) -> bool {
         matches!(self, Source::Keyword | Source::OptOutType | Source::Callback)
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl TryFrom<String> for Source {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Source, String> {
-        let found = Source::ALL.into_iter().find(|source| source.as_str() == text);
-        found.ok_or_else(|| format!("{text:?} is no source of suppressions"))
     }
 }
 

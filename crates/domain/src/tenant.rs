@@ -122,7 +122,7 @@ impl Profile {
         )?;
         form(
             self.senders.len() <= MOST && self.services.len() <= MOST,
-            format!("senders, services: at most {MOST} each"),
+            format!("senders, services: must have at most {MOST} entries each"),
         )?;
         for sender in &self.senders {
             let problem =
@@ -134,7 +134,7 @@ impl Profile {
             form(is_service_sid(service), problem.into())?;
         }
         if self.parent_sid.as_deref() == Some(account_sid) {
-            return Err(ProfileError::Invalid("parent_sid: no account belongs to itself".into()));
+            return Err(ProfileError::Invalid("parent_sid: must be another account".into()));
         }
         self.rules(general).map(|_| ())
     }

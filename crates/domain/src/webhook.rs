@@ -421,14 +421,14 @@ fn decoded(text: &str) -> Cow<'_, str> {
 
 fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
     if identity.class == Class::Other {
-        return Err("class: `other` is forwarded without a claim".into());
+        return Err("class: must be inbound or status".into());
     }
     part("claim_id", claim_id)?;
     part("account_sid", &identity.account_sid)?;
     part("message_sid", &identity.message_sid)?;
     match (identity.class, &identity.status) {
         (Class::Status, None) => {
-            return Err("status: missing, and a status callback has one".into());
+            return Err("status: is required for a status callback".into());
         }
         (_, Some(status)) => part("status", status)?,
         (_, None) => {}
@@ -449,14 +449,14 @@ fn part(name: &str, value: &str) -> Result<(), String> {
         return Err(format!("{name}: must have 1 to {LONGEST_PART} characters"));
     }
     match value.chars().find(|c| *c == ':' || c.is_control()) {
-        Some(c) => Err(format!("{name}: must not hold {c:?}")),
+        Some(c) => Err(format!("{name}: must not contain {c:?}")),
         None => Ok(()),
     }
 }
 
 fn check_route(route: &str) -> Result<(), String> {
     match route.chars().any(char::is_control) {
-        true => Err("route: must not hold control characters".into()),
+        true => Err("route: must not contain control characters".into()),
         false => Ok(()),
     }
 }

@@ -14,60 +14,30 @@ tokio::task_local! {
     static TAKEN: RefCell<Vec<Step>>;
 }
 
-/// Store operation. A batch counts as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    /// Redis, or the memory of a sidecar without it: claims leases.
-    LeasesClaim,
-    /// Redis or memory: releases leases.
-    LeasesRelease,
-    /// Redis or memory: marks webhooks as settled.
-    LeasesCommit,
-    /// SQL: looks up webhooks and contacts.
-    LedgerLookUp,
-    /// SQL: decides claims that Redis or memory could not decide.
-    LedgerClaim,
-    /// SQL: decides releases.
-    LedgerRelease,
-    /// SQL: records STOP and START.
-    LedgerRecordOpts,
-    /// SQL: writes events.
-    LedgerWrite,
-    /// Spool: stores events until they are in SQL; SQL, if the spool has no room.
-    JournalNote,
-    /// SQL: writes the outcomes of webhooks, with their waiting events.
-    JournalWrite,
-}
-
-impl Operation {
-    /// All operations.
-    pub const ALL: [Operation; 10] = [
-        Operation::LeasesClaim,
-        Operation::LeasesRelease,
-        Operation::LeasesCommit,
-        Operation::LedgerLookUp,
-        Operation::LedgerClaim,
-        Operation::LedgerRelease,
-        Operation::LedgerRecordOpts,
-        Operation::LedgerWrite,
-        Operation::JournalNote,
-        Operation::JournalWrite,
-    ];
-
-    /// Returns the name of the operation in metrics and traces.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Operation::LeasesClaim => "leases_claim",
-            Operation::LeasesRelease => "leases_release",
-            Operation::LeasesCommit => "leases_commit",
-            Operation::LedgerLookUp => "ledger_look_up",
-            Operation::LedgerClaim => "ledger_claim",
-            Operation::LedgerRelease => "ledger_release",
-            Operation::LedgerRecordOpts => "ledger_record_opts",
-            Operation::LedgerWrite => "ledger_write",
-            Operation::JournalNote => "journal_note",
-            Operation::JournalWrite => "journal_write",
-        }
+twilio_edge_contract::string_enum! {
+    /// Store operation. A batch counts as one.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Operation {
+        /// Redis, or the memory of a sidecar without it: claims leases.
+        LeasesClaim = "leases_claim",
+        /// Redis or memory: releases leases.
+        LeasesRelease = "leases_release",
+        /// Redis or memory: marks webhooks as settled.
+        LeasesCommit = "leases_commit",
+        /// SQL: looks up webhooks and contacts.
+        LedgerLookUp = "ledger_look_up",
+        /// SQL: decides claims that Redis or memory could not decide.
+        LedgerClaim = "ledger_claim",
+        /// SQL: decides releases.
+        LedgerRelease = "ledger_release",
+        /// SQL: records STOP and START.
+        LedgerRecordOpts = "ledger_record_opts",
+        /// SQL: writes events.
+        LedgerWrite = "ledger_write",
+        /// Spool: stores events until they are in SQL; SQL, if the spool has no room.
+        JournalNote = "journal_note",
+        /// SQL: writes the outcomes of webhooks, with their waiting events.
+        JournalWrite = "journal_write",
     }
 }
 

@@ -199,7 +199,8 @@ async fn address(
     let address = spelling.person(permissions, account_sid, number).await?;
     match address.channel == EVERY_CHANNEL {
         true => {
-            Err(format!("{EVERY_CHANNEL:?} is no channel: sms, whatsapp, messenger, ..").into())
+            Err(format!("{EVERY_CHANNEL:?} is not a channel such as sms, whatsapp or messenger")
+                .into())
         }
         false => Ok(address),
     }

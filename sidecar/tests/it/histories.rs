@@ -111,7 +111,7 @@ async fn a_message_has_one_status_and_its_whole_story(world: World) {
     assert_eq!((message.first.from(), message.first.to()), (Some(OURS), Some(ALICE)));
     assert_eq!(message.first.channel(), Some("whatsapp"));
     let story: Vec<_> =
-        message.story().map(|h| (h.status.as_str(), h.outcome.as_deref().unwrap())).collect();
+        message.timeline().map(|h| (h.status.as_str(), h.outcome.as_deref().unwrap())).collect();
     let expected = [
         ("sent", "accepted"),
         ("undelivered", "accepted"),
@@ -215,13 +215,13 @@ async fn nothing_of_one_account_is_told_to_another(world: World) {
         let messages = histories.messages(&search).await.unwrap().found;
         assert!(!messages.is_empty());
         let events = histories.events(&search).await.unwrap().found;
-        let told = messages.iter().flat_map(|message| message.story()).chain(&events);
+        let told = messages.iter().flat_map(|message| message.timeline()).chain(&events);
         for heard in told {
             assert_eq!(heard.account_sid, ACCOUNT, "{search:?}");
         }
     }
     let shared = histories.message(ACCOUNT, "SM1").await.unwrap().unwrap();
-    assert_eq!((shared.story().count(), shared.first.account_sid.as_str()), (1, ACCOUNT));
+    assert_eq!((shared.timeline().count(), shared.first.account_sid.as_str()), (1, ACCOUNT));
     assert_eq!(histories.message(ACCOUNT, "SM9").await.unwrap(), None);
     for hostile in [format!("{ACCOUNT}:SM1"), format!("{OTHER}:SM9"), "' OR '1'='1".into()] {
         assert_eq!(histories.message(&hostile, "SM1").await.unwrap(), None);

@@ -163,7 +163,7 @@ fn looking(settings: &[(&str, &str)], lookup: Arc<dyn Lookup>) -> Media {
 async fn look(media: &Media, url: &str) -> Result<(), (MediaProblemKind, String)> {
     match media.look(ACCOUNT, "whatsapp", &[url.to_owned()]).await {
         MediaCheck::Valid => Ok(()),
-        MediaCheck::Invalid(0, unfit) => Err((unfit.why, unfit.detail)),
+        MediaCheck::Invalid(0, unfit) => Err((unfit.kind, unfit.detail)),
         other => panic!("{url}: {other:?}"),
     }
 }
@@ -197,7 +197,7 @@ async fn no_spelling_reaches_what_is_inside() {
         );
         let detail = told["detail"].as_str().unwrap();
         let is_letters =
-            ["user or a password", "backslash", "must begin with https://", "is no URL"];
+            ["user name or a password", "backslash", "must begin with https://", "is not a URL"];
         let is_known = detail == format!("media[0]: {NOT_PUBLIC}")
             || is_letters.iter().any(|part| detail.contains(part));
         assert!(is_known, "{url}: {detail}");

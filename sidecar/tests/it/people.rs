@@ -387,7 +387,7 @@ async fn sender_that_is_no_number_is_taken_once_it_wrote(world: World) {
         let refused = admin.send(Method::POST, &lists("consents"), list.clone()).await;
         assert_eq!(refused.status(), 422, "{sender}");
         let (success, _, err) = run(&world, &["suppressions", "add", sender]);
-        assert!(!success && err.contains("is no phone number"), "{sender}: {err}");
+        assert!(!success && err.contains("is not a phone number"), "{sender}: {err}");
 
         says(&sidecar, &format!("SM{n}"), sender, "STOP").await;
         assert_eq!(against(&app, sender, "session").await, ["suppressed"], "{sender}");
@@ -419,7 +419,7 @@ async fn sender_that_is_no_number_is_taken_once_it_wrote(world: World) {
     let everywhere = ["--channel", "*", "--category", "service", "--source", "call"];
     let (success, _, err) =
         run(&world, &[&["consents", "record", PERSON][..], &everywhere[..]].concat());
-    assert!(!success && err.contains("is no channel"), "{err}");
+    assert!(!success && err.contains("is not a channel"), "{err}");
 }
 
 async fn consent_under_a_trunk_prefix_counts_for_the_number(world: World) {

@@ -410,7 +410,7 @@ async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
     std::fs::write(&list, "number\n+14155552671\nnobody\n").unwrap();
     let list = list.to_str().unwrap();
     let (success, _, err) = run(&world, &["suppressions", "import", list]);
-    assert!(!success && err.contains("line 3: number: \"nobody\" is no phone number"), "{err}");
+    assert!(!success && err.contains("line 3: number: \"nobody\" is not a phone number"), "{err}");
     let told = ran(&world, &["suppressions", "import", list, "--partial"]);
     assert_eq!(told, "1 lines, 1 new suppressions\n");
     let listed: Value =
@@ -443,10 +443,10 @@ async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
 
     for (args, problem) in [
         (&["suppressions", "add", "5551230001"][..], "say of which region it is"),
-        (&["suppressions", "add", ALICE, "--region", "ZZ"], "\"ZZ\" is no country"),
+        (&["suppressions", "add", ALICE, "--region", "ZZ"], "\"ZZ\" is not a country"),
         (
             &["consents", "record", ALICE, "--category", "sales", "--source", "x"],
-            "is none of marketing",
+            "must be one of marketing",
         ),
         (
             &["consents", "record", ALICE, "--category", "utility", "--source", "x", "--ip", "y"],

@@ -67,7 +67,7 @@ fn every_problem_of_every_source_is_told_at_once() {
         "redis.url: must start with redis:// or rediss://",
         "log.level: must be",
         "optout.stop: \"no more please\" must have 1 to 2 words",
-        "optout.start: \"stop\" is in optout.stop too",
+        "optout.start: \"stop\" is also in optout.stop",
         "events.queue: must be at least 1",
         "archive.url: must be s3://BUCKET/PREFIX",
         "archive.endpoint: must start with https://",
@@ -268,10 +268,10 @@ fn weak_secrets_are_refused_outside_of_a_demo() {
     let output = twilio_edge(folder.path(), &["serve"], &weak);
     let said = stderr(&output);
     for problem in [
-        "token: is an example that everybody can read; generate one with `openssl rand -hex 32`",
+        "token: is a published example; generate one with `openssl rand -hex 32`",
         "redaction.hash_key: has fewer than 16 characters; generate one",
         "media.store.link_key: is an example",
-        "sink \"app\": secrets[0]: is no random key; generate one",
+        "sink \"app\": secrets[0]: is not a random key; generate one",
     ] {
         assert!(said.contains(problem), "{problem:?} is not in:\n{said}");
     }

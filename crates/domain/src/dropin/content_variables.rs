@@ -25,16 +25,16 @@ const LONGEST_NAME: usize = 64;
 pub fn read(json: &str) -> Result<BTreeMap<String, String>, DropInError> {
     let wrong = |what: String| DropInError::new(21656, format!("{INVALID}: {what}"));
     let Ok(Pairs(pairs)) = serde_json::from_str::<Pairs>(json) else {
-        return Err(wrong("it must be a JSON object with a text for each variable".to_owned()));
+        return Err(wrong("must be a JSON object with a string for each variable".to_owned()));
     };
     let mut variables = BTreeMap::new();
     for (name, value) in pairs {
         let shown_name = shown(&name);
         let text = text(value.get()).map_err(|kind| {
-            wrong(format!("variable \"{shown_name}\" is {kind}, and must be a text or a number"))
+            wrong(format!("variable \"{shown_name}\" is {kind}; it must be a string or a number"))
         })?;
         if variables.insert(name, text).is_some() {
-            return Err(wrong(format!("variable \"{shown_name}\" is there more than once")));
+            return Err(wrong(format!("variable \"{shown_name}\" occurs more than once")));
         }
     }
     Ok(variables)
@@ -43,14 +43,14 @@ pub fn read(json: &str) -> Result<BTreeMap<String, String>, DropInError> {
 /// The text that a JSON value means, or what kind of value it is.
 fn text(value: &str) -> Result<String, &'static str> {
     match value.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(value).map_err(|_| "no text"),
+        Some(b'"') => serde_json::from_str(value).map_err(|_| "not a string"),
         Some(b'-' | b'0'..=b'9') => Ok(value.to_owned()),
         Some(b'n') => Err("null"),
         Some(b't') => Err("true"),
         Some(b'f') => Err("false"),
         Some(b'[') => Err("a list"),
         Some(b'{') => Err("an object"),
-        _ => Err("no JSON value"),
+        _ => Err("not a JSON value"),
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
             (r#"{"1":false}"#, "\"1\" is false"),
             (r#"{"1":["Zebra"]}"#, "\"1\" is a list"),
             (r#"{"1":{"a":"Zebra"}}"#, "\"1\" is an object"),
-            (r#"{"1":"Zebra","1":"b"}"#, "\"1\" is there more than once"),
+            (r#"{"1":"Zebra","1":"b"}"#, "\"1\" occurs more than once"),
             (r#"["Zebra"]"#, "must be a JSON object"),
             ("null", "must be a JSON object"),
             ("Zebra", "must be a JSON object"),

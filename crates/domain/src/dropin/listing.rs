@@ -63,7 +63,7 @@ impl ListRequest {
                 "Page" => (number, page) = (whole()?, Some(value.to_string())),
                 "PageToken" => token = Some(value.to_string()),
                 _ => {
-                    let problem = format!("{name} is no parameter of a list");
+                    let problem = format!("{name} is not a parameter of this list");
                     return Err(DropInError::new(20001, problem));
                 }
             }
@@ -77,7 +77,7 @@ impl ListRequest {
         let place = match (token.as_deref(), page.as_deref()) {
             (Some(TWILIOS), _) => twilios(&[]),
             (Some(token), _) if token.starts_with(OURS) => parse_token(token)
-                .ok_or_else(|| DropInError::new(20001, "PageToken: is of no page"))?,
+                .ok_or_else(|| DropInError::new(20001, "PageToken: is invalid"))?,
             (Some(token), page) => twilios(&[("Page", page.unwrap_or("0")), ("PageToken", token)]),
             (None, Some(page)) if number > 0 => twilios(&[("Page", page)]),
             // Waiting messages have no date of sending.

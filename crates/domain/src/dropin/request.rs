@@ -84,7 +84,7 @@ impl MessageRequest {
             }
             // `From` can name a Messaging Service as well.
             (Some(Sender::Service(from)), Some(service)) if from != service => {
-                let problem = "From and MessagingServiceSid name two Messaging Services";
+                let problem = "From and MessagingServiceSid name different Messaging Services";
                 return Err(DropInError::new(20001, problem));
             }
             (Some(from), _) => Some(from),
@@ -112,7 +112,7 @@ fn once(pairs: &[(String, String)]) -> Result<(), DropInError> {
     for (at, (name, _)) in pairs.iter().enumerate() {
         let before = pairs.iter().take(at);
         if !LISTS.contains(&name.as_str()) && before.clone().any(|(other, _)| other == name) {
-            return Err(DropInError::new(20001, format!("{name} is there more than once")));
+            return Err(DropInError::new(20001, format!("{name} occurs more than once")));
         }
     }
     Ok(())
@@ -179,7 +179,7 @@ fn schedule(
 ) -> Result<Option<i64>, DropInError> {
     let send_at = match (kind, send_at) {
         (None, None) => return Ok(None),
-        (None, Some(_)) => return Err(DropInError::new(35112, "SendAt goes with ScheduleType")),
+        (None, Some(_)) => return Err(DropInError::new(35112, "SendAt requires ScheduleType")),
         (Some("fixed"), Some(send_at)) => send_at,
         (Some("fixed"), None) => {
             return Err(DropInError::new(35111, "SendAt is required to schedule a message"));

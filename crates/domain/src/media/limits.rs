@@ -50,7 +50,7 @@ pub fn check_same_type(head: &str, get: &str) -> Result<(), MediaProblem> {
         return Ok(());
     }
     let detail = format!(
-        "is {head} to who asks with HEAD and {get} to who asks with GET: whoever serves it has to say the same, or Twilio refuses it"
+        "has type {head} in the response to HEAD and {get} in the response to GET: the server must send the same type for both, or Twilio refuses the media item"
     );
     Err(MediaProblem::new(MediaProblemKind::Mismatch, detail))
 }
@@ -59,7 +59,7 @@ pub fn check_same_type(head: &str, get: &str) -> Result<(), MediaProblem> {
 pub fn check_content(content_type: &str, bytes: &[u8]) -> Result<(), MediaProblem> {
     let Some(other) = magic::contradiction(content_type, bytes) else { return Ok(()) };
     let detail = format!(
-        "is called {content_type}, and its bytes are {other}: whoever serves it has to call it what it is"
+        "has the declared type {content_type}, but its bytes are {other}: the server must declare the actual type"
     );
     Err(MediaProblem::new(MediaProblemKind::Mismatch, detail))
 }
@@ -83,7 +83,10 @@ impl MediaLimits {
         match count > self.count {
             true => Err(MediaProblem::new(
                 MediaProblemKind::Count,
-                format!("is one too many: this channel has {} in a message", self.count),
+                format!(
+                    "exceeds the limit of this channel: {} media items per message",
+                    self.count
+                ),
             )),
             false => Ok(()),
         }
@@ -97,7 +100,7 @@ impl MediaLimits {
             total = total.saturating_add(one.bytes);
             if total > self.total_bytes {
                 let detail = format!(
-                    "makes {total} bytes together: all media of a message on this channel have {} at most",
+                    "raises the total size to {total} bytes; the limit for a message on this channel is {} bytes",
                     self.total_bytes
                 );
                 return Err((n, MediaProblem::new(MediaProblemKind::Size, detail)));
@@ -109,7 +112,7 @@ impl MediaLimits {
     fn check_item(&self, found: &FetchedMedia) -> Result<(), MediaProblem> {
         let FetchedMedia { content_type, bytes } = found;
         if !self.types.is_empty() && !self.types.iter().any(|one| one == content_type) {
-            let detail = format!("is {content_type}, which this channel does not take");
+            let detail = format!("has type {content_type}, which this channel does not accept");
             return Err(MediaProblem::new(MediaProblemKind::Type, detail));
         }
         let most = match content_type.starts_with("image/") {
@@ -117,8 +120,9 @@ impl MediaLimits {
             false => self.other_bytes,
         };
         if *bytes > most {
-            let detail =
-                format!("has {bytes} bytes: {content_type} has {most} at most on this channel");
+            let detail = format!(
+                "has {bytes} bytes; the limit for {content_type} on this channel is {most} bytes"
+            );
             return Err(MediaProblem::new(MediaProblemKind::Size, detail));
         }
         Ok(())

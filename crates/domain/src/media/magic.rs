@@ -91,7 +91,7 @@ pub(super) fn contradiction(content_type: &str, bytes: &[u8]) -> Option<&'static
     let told = detected(bytes.get(..SNIFF_BYTES).unwrap_or(bytes));
     match (expected(declared), told) {
         (Some(kinds), Some(told)) if kinds.contains(&told) => None,
-        (Some(_), told) => Some(told.unwrap_or("something else")),
+        (Some(_), told) => Some(told.unwrap_or("of another type")),
         (None, Some(told)) if told != declared => Some(told),
         (None, _) => None,
     }
@@ -115,7 +115,7 @@ mod tests {
             ("image/jpg", jpeg, None),
             ("image/jpeg", png, Some("image/png")),
             ("image/png", html, Some("text/html")),
-            ("image/png", b"hello", Some("something else")),
+            ("image/png", b"hello", Some("of another type")),
             ("video/mp4", mp4, None),
             ("audio/mp4", mp4, None),
             ("video/3gpp", mp4, None),
@@ -140,7 +140,7 @@ mod tests {
             ("text/csv", b"a;b;c\n1;2;3\n", None),
             ("text/csv", png, Some("image/png")),
             ("video/h264", b"\0\0\0\x01\x67", None),
-            ("image/png", b"", Some("something else")),
+            ("image/png", b"", Some("of another type")),
         ] {
             assert_eq!(contradiction(content_type, bytes), expected, "{content_type} {bytes:?}");
         }

@@ -22,73 +22,37 @@ pub struct MediaProblem {
     pub is_temporary: bool,
 }
 
-/// Kinds of problems; they are labels of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MediaProblemKind {
-    /// More items than one message may have.
-    Count,
-    /// A URL that Twilio cannot fetch, or that two URL parsers may read differently.
-    Url,
-    /// Not at a public address. Names that do not exist get it as well, so that a caller cannot learn which names
-    /// exist.
-    NotPublic,
-    /// The server does not answer, or the answer breaks off.
-    Unreachable,
-    /// A status other than 200.
-    Status,
-    /// The answer takes too long.
-    Slow,
-    /// Too many redirects.
-    Redirects,
-    /// Larger than the channel permits.
-    Size,
-    /// A type that the channel does not permit, or no type.
-    Type,
-    /// HEAD, GET and the bytes disagree about the type.
-    Mismatch,
-    /// Compressed, although the request did not permit it.
-    Encoded,
-    /// No stored item has this id.
-    Missing,
-    /// Too many checks are in progress.
-    Busy,
-}
-
-impl MediaProblemKind {
-    /// Every kind.
-    pub const ALL: [MediaProblemKind; 13] = [
-        MediaProblemKind::Count,
-        MediaProblemKind::Url,
-        MediaProblemKind::NotPublic,
-        MediaProblemKind::Unreachable,
-        MediaProblemKind::Status,
-        MediaProblemKind::Slow,
-        MediaProblemKind::Redirects,
-        MediaProblemKind::Size,
-        MediaProblemKind::Type,
-        MediaProblemKind::Mismatch,
-        MediaProblemKind::Encoded,
-        MediaProblemKind::Missing,
-        MediaProblemKind::Busy,
-    ];
-
-    /// Returns the word used in the API and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MediaProblemKind::Count => "count",
-            MediaProblemKind::Url => "url",
-            MediaProblemKind::NotPublic => "not_public",
-            MediaProblemKind::Unreachable => "unreachable",
-            MediaProblemKind::Status => "status",
-            MediaProblemKind::Slow => "slow",
-            MediaProblemKind::Redirects => "redirects",
-            MediaProblemKind::Size => "size",
-            MediaProblemKind::Type => "type",
-            MediaProblemKind::Mismatch => "mismatch",
-            MediaProblemKind::Encoded => "encoded",
-            MediaProblemKind::Missing => "missing",
-            MediaProblemKind::Busy => "busy",
-        }
+twilio_edge_contract::string_enum! {
+    /// Kinds of problems; they are labels of metrics.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum MediaProblemKind {
+        /// More items than one message may have.
+        Count = "count",
+        /// A URL that Twilio cannot fetch, or that two URL parsers may read differently.
+        Url = "url",
+        /// Not at a public address. Names that do not exist get it as well, so that a caller cannot learn which names
+        /// exist.
+        NotPublic = "not_public",
+        /// The server does not answer, or the answer breaks off.
+        Unreachable = "unreachable",
+        /// A status other than 200.
+        Status = "status",
+        /// The answer takes too long.
+        Slow = "slow",
+        /// Too many redirects.
+        Redirects = "redirects",
+        /// Larger than the channel permits.
+        Size = "size",
+        /// A type that the channel does not permit, or no type.
+        Type = "type",
+        /// HEAD, GET and the bytes disagree about the type.
+        Mismatch = "mismatch",
+        /// Compressed, although the request did not permit it.
+        Encoded = "encoded",
+        /// No stored item has this id.
+        Missing = "missing",
+        /// Too many checks are in progress.
+        Busy = "busy",
     }
 }
 

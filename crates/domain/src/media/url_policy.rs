@@ -143,9 +143,11 @@ impl UrlPolicy {
         }
         // Parsers disagree about these characters: some drop them, some replace them.
         if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
-            return wrong("has a blank, a backslash or a control character: escape it");
+            return wrong(
+                "contains a space, a backslash or a control character: percent-encode it",
+            );
         }
-        let Ok(url) = Url::parse(text) else { return wrong("is no URL") };
+        let Ok(url) = Url::parse(text) else { return wrong("is not a URL") };
         let host = url.host_str().unwrap_or_default();
         let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
         let is_trusted = literal.is_some_and(|address| self.trusts(address));
@@ -154,13 +156,13 @@ impl UrlPolicy {
             "http" if is_trusted || self.http => {}
             "http" => {
                 return wrong(
-                    "must begin with https://: the operator permits http in media.allow_http",
+                    "must begin with https://; the setting media.allow_http does not permit http",
                 );
             }
-            _ => return wrong("must begin with https:// or http://, for Twilio to fetch it"),
+            _ => return wrong("must begin with https:// or http://, so that Twilio can fetch it"),
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return wrong("has a user or a password: Twilio fetches without");
+            return wrong("contains a user name or a password, which Twilio does not send");
         }
         match literal {
             Some(address) if !self.allows(address) => return Err(MediaProblem::not_public()),
@@ -170,7 +172,7 @@ impl UrlPolicy {
         let port = url.port_or_known_default().unwrap_or_default();
         let is_of_http = self.http && url.scheme() == "http" && port == 80;
         if !is_trusted && !is_of_http && !self.ports.contains(&port) {
-            let detail = format!("is at port {port}: the operator permits ports in media.ports");
+            let detail = format!("uses port {port}, which the setting media.ports does not permit");
             return Err(MediaProblem::new(MediaProblemKind::Url, detail));
         }
         Ok(url)

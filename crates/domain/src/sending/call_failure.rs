@@ -5,58 +5,32 @@ use super::{
     outcome::CallResponse,
 };
 
-/// Reason why a call created no message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallFailure {
-    /// Twilio throttled the call (429, 20429).
-    Throttled,
-    /// Code of a temporary error, which is retried.
-    Temporary,
-    /// Code that the operator can resolve.
-    Operator,
-    /// Code that the caller can resolve.
-    Caller,
-    /// Code that the recipient can resolve.
-    Recipient,
-    /// Code that is not in the table, or an answer without a code.
-    Other,
-    /// Twilio, or a proxy before it, failed.
-    Server,
-    /// No answer came.
-    Lost,
-    /// No connection could be opened.
-    NotConnected,
+twilio_edge_contract::string_enum! {
+    /// Reason why a call created no message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum CallFailure {
+        /// Twilio throttled the call (429, 20429).
+        Throttled = "throttled",
+        /// Code of a temporary error, which is retried.
+        Temporary = "temporary",
+        /// Code that the operator can resolve.
+        Operator = "operator",
+        /// Code that the caller can resolve.
+        Caller = "caller",
+        /// Code that the recipient can resolve.
+        Recipient = "recipient",
+        /// Code that is not in the table, or an answer without a code.
+        Other = "other",
+        /// Twilio, or a proxy before it, failed.
+        Server = "server",
+        /// No answer came.
+        Lost = "lost",
+        /// No connection could be opened.
+        NotConnected = "not_connected",
+    }
 }
 
 impl CallFailure {
-    /// All reasons.
-    pub const ALL: [CallFailure; 9] = [
-        CallFailure::Throttled,
-        CallFailure::Temporary,
-        CallFailure::Operator,
-        CallFailure::Caller,
-        CallFailure::Recipient,
-        CallFailure::Other,
-        CallFailure::Server,
-        CallFailure::Lost,
-        CallFailure::NotConnected,
-    ];
-
-    /// Returns the label value of the metric.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CallFailure::Throttled => "throttled",
-            CallFailure::Temporary => "temporary",
-            CallFailure::Operator => "operator",
-            CallFailure::Caller => "caller",
-            CallFailure::Recipient => "recipient",
-            CallFailure::Other => "other",
-            CallFailure::Server => "server",
-            CallFailure::Lost => "lost",
-            CallFailure::NotConnected => "not_connected",
-        }
-    }
-
     /// Returns the reason of an answer; `None` if the answer created a message.
     pub fn of(answer: &CallResponse, errors: &ErrorTable) -> Option<CallFailure> {
         let (status, body) = match answer {

@@ -14,73 +14,43 @@ const USUAL: &str = include_str!("../../errors.toml");
 /// Highest number of codes in a table; Twilio has fewer.
 const MOST: usize = 2000;
 
-/// Action on a message that Twilio refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Retry the message later.
-    Retry,
-    /// Mark the message as refused.
-    GiveUp,
-    /// Mark the message as refused, and send its fallback instead, if it has one.
-    Switch,
-}
-
-/// Kind of fallback that replaces a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = FallbackTo)]
-pub enum FallbackTarget {
-    /// A template.
-    Template,
-    /// A text on another channel.
-    Channel,
-}
-
-impl FallbackTarget {
-    /// Returns the name in files and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FallbackTarget::Template => "template",
-            FallbackTarget::Channel => "channel",
-        }
+twilio_edge_contract::string_enum! {
+    /// Action on a message that Twilio refused.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+    pub enum Action: serde {
+        /// Retry the message later.
+        Retry = "retry",
+        /// Mark the message as refused.
+        GiveUp = "give_up",
+        /// Mark the message as refused, and send its fallback instead, if it has one.
+        Switch = "switch",
     }
 }
 
-impl Action {
-    /// Returns the name in files and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Action::Retry => "retry",
-            Action::GiveUp => "give_up",
-            Action::Switch => "switch",
-        }
+twilio_edge_contract::string_enum! {
+    /// Kind of fallback that replaces a message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
+    #[schema(as = FallbackTo)]
+    pub enum FallbackTarget: serde {
+        /// A template.
+        Template = "template",
+        /// A text on another channel.
+        Channel = "channel",
     }
 }
 
-/// Party that can resolve the error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Actor {
-    /// The operator of the sidecar or of the Twilio account.
-    Operator,
-    /// The caller of the API.
-    Caller,
-    /// The recipient.
-    Recipient,
-    /// No party: the error is temporary.
-    None,
-}
-
-impl Actor {
-    /// Returns the name in files and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Actor::Operator => "operator",
-            Actor::Caller => "caller",
-            Actor::Recipient => "recipient",
-            Actor::None => "none",
-        }
+twilio_edge_contract::string_enum! {
+    /// Party that can resolve the error.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+    pub enum Actor: serde {
+        /// The operator of the sidecar or of the Twilio account.
+        Operator = "operator",
+        /// The caller of the API.
+        Caller = "caller",
+        /// The recipient.
+        Recipient = "recipient",
+        /// No party: the error is temporary.
+        None = "none",
     }
 }
 
@@ -124,14 +94,16 @@ impl ErrorTable {
             table.insert(code, Value::Table(known));
         }
         if table.len() > MOST {
-            return Err(vec![format!("there are more than {MOST} codes")]);
+            return Err(vec![format!("must have at most {MOST} codes")]);
         }
         let mut errors = BTreeMap::new();
         for (code, value) in table {
             let number = code.parse::<i64>().ok().filter(|number| number.to_string() == code);
             let number = number.filter(|number| (10_000..=99_999).contains(number));
             match (number, value.try_into::<ErrorEntry>()) {
-                (None, _) => problems.push(format!("{code}: is no code of Twilio: five digits")),
+                (None, _) => problems.push(format!(
+                    "{code}: is not an error code of Twilio: it must have five digits"
+                )),
                 (_, Err(error)) => problems.push(format!("{code}: {}", error.message().trim())),
                 (Some(number), Ok(entry)) => {
                     errors.insert(number, entry);

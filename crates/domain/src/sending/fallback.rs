@@ -110,7 +110,7 @@ impl Fallback {
                 }
                 (None, Some(_)) => problems
                     .push("template.content_sid: must be HX and 32 hexadecimal digits".to_owned()),
-                _ => problems.push("template: takes a name or a content_sid".to_owned()),
+                _ => problems.push("template: must have either a name or a content_sid".to_owned()),
             }
             if template.locale.as_deref().is_some_and(|locale| Locale::parse(locale).is_none()) {
                 problems.push("template.locale: must be a language such as en or pt_BR".to_owned());
@@ -122,16 +122,17 @@ impl Fallback {
         let of_channel = [&self.from, &self.messaging_service_sid, &self.body];
         if self.channel.is_none() && of_channel.into_iter().any(Option::is_some) {
             problems.push(
-                "channel: must be sms, where from, messaging_service_sid or body is".to_owned(),
+                "channel: must be sms if from, messaging_service_sid or body is set".to_owned(),
             );
         }
         match (&self.from, &self.messaging_service_sid) {
             (Some(_), Some(_)) => {
-                problems.push("from: there is a messaging_service_sid too".to_owned());
+                problems.push("from: must not be combined with messaging_service_sid".to_owned());
             }
             (Some(from), None) if !sends_sms(from) => {
                 problems.push(
-                    "from: must be a number, a short code or a name that sends SMS".to_owned(),
+                    "from: must be a number, a short code or an alphanumeric sender id for SMS"
+                        .to_owned(),
                 );
             }
             (None, Some(sid)) if !is_service(sid) => {

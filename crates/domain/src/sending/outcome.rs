@@ -88,9 +88,9 @@ pub fn send_outcome(answer: CallResponse, errors: &ErrorTable) -> SendOutcome {
         let created = serde_json::from_slice::<Created>(&body).ok();
         return match created.filter(|created| is_message_sid(&created.sid)) {
             Some(Created { sid }) => SendOutcome::Sent { message_sid: sid },
-            None => {
-                SendOutcome::Unknown { reason: format!("{status} without the sid of a message") }
-            }
+            None => SendOutcome::Unknown {
+                reason: format!("Twilio answered {status} without a message SID"),
+            },
         };
     }
     let said = serde_json::from_slice::<Failure>(&body).ok();

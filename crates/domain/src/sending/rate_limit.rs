@@ -31,7 +31,7 @@ impl Rate {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "looked at before"
+            reason = "the range was checked before"
         )]
         is_one.then_some(Rate((number * 1000.0).round() as u32))
     }

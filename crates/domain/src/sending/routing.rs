@@ -88,12 +88,12 @@ impl Routes {
     pub fn blocks(&self, country: Option<&str>) -> Option<String> {
         match country {
             Some(country) if self.deny.contains(country) => {
-                Some(format!("deny_countries of the routes has {country}"))
+                Some(format!("the routes deny the country {country} (deny_countries)"))
             }
             _ if self.allow.is_empty() => None,
             Some(country) if self.allow.contains(country) => None,
-            Some(country) => Some(format!("allow_countries of the routes has no {country}")),
-            None => Some("the number is of no country, and the routes have allow_countries".into()),
+            Some(country) => Some(format!("the routes do not allow the country {country} (allow_countries)")),
+            None => Some("the country of the number is unknown, and the routes allow only listed countries (allow_countries)".into()),
         }
     }
 }
@@ -140,14 +140,16 @@ fn routes(parent: &str, value: &Value, problems: &mut Vec<String>) -> Routes {
             "allow_countries" => routes.allow = countries(&path, value, problems),
             "fallback" => routes.fallback = fallback(&path, value, problems),
             "deny_countries" => routes.deny = countries(&path, value, problems),
-            _ => problems.push(format!("{path}: there is no such field; there are {FIELDS}")),
+            _ => problems.push(format!("{path}: is not a field; the fields are {FIELDS}")),
         }
     }
     if value.get("default").is_some() && value.get("default_messaging_service_sid").is_some() {
-        problems.push(format!("{parent}default: there is default_messaging_service_sid too"));
+        problems.push(format!(
+            "{parent}default: must not be combined with default_messaging_service_sid"
+        ));
     }
     for country in routes.allow.intersection(&routes.deny) {
-        problems.push(format!("{parent}deny_countries: {country} is in allow_countries too"));
+        problems.push(format!("{parent}deny_countries: {country} is also in allow_countries"));
     }
     routes
 }
@@ -180,14 +182,14 @@ fn fields<'v>(
 fn check_country(path: &str, country: &str, problems: &mut Vec<String>) {
     let is_capital = country.bytes().all(|byte| byte.is_ascii_uppercase());
     if !is_capital || country.parse::<Region>().is_err() {
-        problems.push(format!("{path}: must be a country of two capital letters, as in FR"));
+        problems.push(format!("{path}: must be a country code of two capital letters, as in FR"));
     }
 }
 
 fn countries(path: &str, value: &Value, problems: &mut Vec<String>) -> BTreeSet<String> {
     let listed: &[Value] = value.as_array().map_or(&[], Vec::as_slice);
     if listed.is_empty() {
-        problems.push(format!("{path}: must be a list of countries that is not empty"));
+        problems.push(format!("{path}: must be a non-empty list of countries"));
     }
     let mut countries = BTreeSet::new();
     for (n, country) in listed.iter().enumerate() {
@@ -205,7 +207,8 @@ fn targets(path: &str, value: &Value, problems: &mut Vec<String>) -> Targets {
             for (channel, value) in channels {
                 match sender(value) {
                     Some(Sender::From(from)) if from.channel != *channel => {
-                        problems.push(format!("{path}.{channel}: is a sender of another channel"));
+                        problems
+                            .push(format!("{path}.{channel}: must be a sender on this channel"));
                     }
                     Some(sender) => {
                         targets.insert(channel.clone(), sender);
@@ -219,7 +222,7 @@ fn targets(path: &str, value: &Value, problems: &mut Vec<String>) -> Targets {
             Some(Sender::From(from)) => Targets::from([(from.channel.clone(), Sender::From(from))]),
             Some(service) => Targets::from([(ANY.to_owned(), service)]),
             None => {
-                problems.push(format!("{path}: {NO_SENDER}, or a table of them by channel"));
+                problems.push(format!("{path}: {NO_SENDER}, or a table of senders by channel"));
                 Targets::new()
             }
         },
@@ -297,7 +300,7 @@ mod tests {
             "default_messaging_service_sid:",
             "by_country.uk: must be a country",
             "by_country.uk: must be MG",
-            "by_country.FR.sms: is a sender of another channel",
+            "by_country.FR.sms: must be a sender on this channel",
             "allow_countries:",
             "deny_countries[0]:",
             "routs:",

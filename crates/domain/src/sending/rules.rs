@@ -50,93 +50,50 @@ pub enum Rule {
     Media,
 }
 
-/// Reason why a message is refused; the meaning of a code never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = SendCode)]
-pub enum Code {
-    /// The operator has configured no credentials for the account.
-    NoCredentials,
-    /// No sender is specified, or the sender is on another channel.
-    SenderUnknown,
-    /// The recipient is a landline, which cannot receive SMS.
-    InvalidRecipient,
-    /// The text is too long.
-    ContentRejected,
-    /// The catalogue of the account has no such template.
-    TemplateUnknown,
-    /// WhatsApp does not allow the template, for now or for good.
-    TemplateNotApproved,
-    /// A variable of the template is missing or has an invalid value.
-    VariablesRejected,
-    /// The operator does not allow messages to that country.
-    RegionBlocked,
-    /// See [`check::Code`].
-    Suppressed,
-    /// See [`check::Code`].
-    NoConsent,
-    /// See [`check::Code`].
-    ConsentStale,
-    /// See [`check::Code`].
-    WindowClosed,
-    /// Twilio would refuse the media: not public, or of a type that the channel does not accept.
-    MediaRejected,
-    /// The message has more media than the channel allows (Twilio's 21623).
-    TooManyMedia,
-    /// The media are larger than the channel allows.
-    MediaTooLarge,
-    /// The media could not be fetched.
-    MediaUnreachable,
+twilio_edge_contract::string_enum! {
+    /// Reason why a message is refused; the meaning of a code never changes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
+    #[schema(as = SendCode)]
+    pub enum Code: serde {
+        /// The operator has configured no credentials for the account.
+        NoCredentials = "no_credentials",
+        /// No sender is specified, or the sender is on another channel.
+        SenderUnknown = "sender_unknown",
+        /// The recipient is a landline, which cannot receive SMS.
+        InvalidRecipient = "invalid_recipient",
+        /// The text is too long.
+        ContentRejected = "content_rejected",
+        /// The catalogue of the account has no such template.
+        TemplateUnknown = "template_unknown",
+        /// WhatsApp does not allow the template, for now or for good.
+        TemplateNotApproved = "template_not_approved",
+        /// A variable of the template is missing or has an invalid value.
+        VariablesRejected = "variables_rejected",
+        /// The operator does not allow messages to that country.
+        RegionBlocked = "region_blocked",
+        /// See [`check::Code`].
+        Suppressed = "suppressed",
+        /// See [`check::Code`].
+        NoConsent = "no_consent",
+        /// See [`check::Code`].
+        ConsentStale = "consent_stale",
+        /// See [`check::Code`].
+        WindowClosed = "window_closed",
+        /// Twilio would refuse the media: not public, or of a type that the channel does not accept.
+        MediaRejected = "media_rejected",
+        /// The message has more media than the channel allows (Twilio's 21623).
+        TooManyMedia = "too_many_media",
+        /// The media are larger than the channel allows.
+        MediaTooLarge = "media_too_large",
+        /// The media could not be fetched.
+        MediaUnreachable = "media_unreachable",
+    }
 }
 
 impl Rule {
     /// Returns whether the rule depends on the recipient, whose answer may change before the message is sent.
     pub fn is_about_recipient(self) -> bool {
         matches!(self, Rule::Suppression | Rule::Consent | Rule::Freshness | Rule::Window)
-    }
-}
-
-impl Code {
-    /// All codes.
-    pub const ALL: [Code; 16] = [
-        Code::NoCredentials,
-        Code::SenderUnknown,
-        Code::InvalidRecipient,
-        Code::ContentRejected,
-        Code::TemplateUnknown,
-        Code::TemplateNotApproved,
-        Code::VariablesRejected,
-        Code::RegionBlocked,
-        Code::Suppressed,
-        Code::NoConsent,
-        Code::ConsentStale,
-        Code::WindowClosed,
-        Code::MediaRejected,
-        Code::TooManyMedia,
-        Code::MediaTooLarge,
-        Code::MediaUnreachable,
-    ];
-
-    /// Returns the name in the API and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Code::NoCredentials => "no_credentials",
-            Code::SenderUnknown => "sender_unknown",
-            Code::InvalidRecipient => "invalid_recipient",
-            Code::ContentRejected => "content_rejected",
-            Code::TemplateUnknown => "template_unknown",
-            Code::TemplateNotApproved => "template_not_approved",
-            Code::VariablesRejected => "variables_rejected",
-            Code::RegionBlocked => "region_blocked",
-            Code::Suppressed => "suppressed",
-            Code::NoConsent => "no_consent",
-            Code::ConsentStale => "consent_stale",
-            Code::WindowClosed => "window_closed",
-            Code::MediaRejected => "media_rejected",
-            Code::TooManyMedia => "too_many_media",
-            Code::MediaTooLarge => "media_too_large",
-            Code::MediaUnreachable => "media_unreachable",
-        }
     }
 }
 
@@ -213,9 +170,13 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
 /// Returns the verdict about the media of a message, before or after they are fetched.
 pub fn media(looked: &MediaCheck) -> Verdict {
     match looked {
-        MediaCheck::NoMedia => pass(Rule::Media, "it has none"),
-        MediaCheck::NotFetched(why) => pass(Rule::Media, format!("they were not fetched: {why}")),
-        MediaCheck::Valid => pass(Rule::Media, "Twilio can fetch them, and the channel takes them"),
+        MediaCheck::NoMedia => pass(Rule::Media, "the message has no media"),
+        MediaCheck::NotFetched(why) => {
+            pass(Rule::Media, format!("the media were not fetched: {why}"))
+        }
+        MediaCheck::Valid => {
+            pass(Rule::Media, "Twilio can fetch the media, and the channel accepts them")
+        }
         MediaCheck::Invalid(n, unfit) => {
             let detail = format!("media[{n}]: {}", unfit.detail);
             refuse(Rule::Media, code_of_problem(unfit), Actor::Caller, detail)
@@ -255,53 +216,55 @@ fn refuse(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Ve
 
 fn credentials(has_credentials: bool) -> Verdict {
     if has_credentials {
-        return pass(Rule::Credentials, "there are credentials for the account");
+        return pass(Rule::Credentials, "the account has Twilio credentials");
     }
-    let detail = "name the account and its API key in the file of sending.file";
+    let detail = "the account has no Twilio credentials: add the account and its API key to the file of sending.file";
     refuse(Rule::Credentials, Code::NoCredentials, Actor::Operator, detail)
 }
 
 fn sender(request: &Request) -> Verdict {
     let unknown = |detail| refuse(Rule::Sender, Code::SenderUnknown, Actor::Caller, detail);
     match &request.sender {
-        None => unknown("say who sends: from or messaging_service_sid; no route says it"),
+        None => unknown(
+            "from: is missing, and no route names a sender: specify from or messaging_service_sid",
+        ),
         // Twilio's 21910.
         Some(Sender::From(from)) if from.channel != request.to.channel => {
-            unknown("from and to are on different channels")
+            unknown("from: must be on the same channel as to")
         }
         // Twilio's 63031.
-        Some(Sender::From(from)) if *from == request.to => unknown("from and to are the same"),
-        Some(Sender::From(from)) => pass(Rule::Sender, format!("{from} sends")),
-        Some(Sender::Service(sid)) => pass(Rule::Sender, format!("{sid} sends")),
+        Some(Sender::From(from)) if *from == request.to => unknown("from: must differ from to"),
+        Some(Sender::From(from)) => pass(Rule::Sender, format!("the sender is {from}")),
+        Some(Sender::Service(sid)) => pass(Rule::Sender, format!("the sender is {sid}")),
     }
 }
 
 fn recipient(request: &Request) -> Verdict {
     // Twilio reports it as 21614 or 30006 after the message was paid for.
     if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
-        let detail = "to: is a landline, which gets no SMS";
+        let detail = "to: is a landline, which cannot receive SMS";
         return refuse(Rule::Recipient, Code::InvalidRecipient, Actor::Caller, detail);
     }
-    pass(Rule::Recipient, "the recipient is none that cannot get it")
+    pass(Rule::Recipient, "the recipient can receive messages on this channel")
 }
 
 fn content(request: &Request) -> Verdict {
     let refused =
         |detail: String| refuse(Rule::Content, Code::ContentRejected, Actor::Caller, detail);
     let Content::Session { body, .. } = &request.content else {
-        return pass(Rule::Content, "a template");
+        return pass(Rule::Content, "the content is a template");
     };
     if body.chars().count() > MAX_BODY_CHARS {
         return refused(format!("body: has more than {MAX_BODY_CHARS} characters"));
     }
-    pass(Rule::Content, "Twilio can take it")
+    pass(Rule::Content, "Twilio accepts the content")
 }
 
 fn template(request: &Request, has_window: bool) -> Verdict {
     let unapproved =
         |detail: String| refuse(Rule::Template, Code::TemplateNotApproved, Actor::Operator, detail);
     let given = match &request.content {
-        Content::Session { .. } => return pass(Rule::Template, "no template"),
+        Content::Session { .. } => return pass(Rule::Template, "the content is not a template"),
         Content::Named { name, .. } => {
             let wanted = request.locale.clone().unwrap_or_else(Locale::default_locale);
             let chain: Vec<String> = wanted.chain().iter().map(Locale::to_string).collect();
@@ -321,15 +284,15 @@ fn template(request: &Request, has_window: bool) -> Verdict {
             SendPermission::FreeText if has_window => {}
             SendPermission::FreeText => {
                 return unapproved(format!(
-                    "WhatsApp has not approved it ({says}): it can be sent while the person's window is open"
+                    "WhatsApp has not approved the template ({says}): it can be sent only while the conversation window is open"
                 ));
             }
             SendPermission::Forbidden if template.reason.is_empty() => {
-                return unapproved(format!("WhatsApp does not let it be sent: {says}"));
+                return unapproved(format!("WhatsApp does not allow the template: {says}"));
             }
             SendPermission::Forbidden => {
                 return unapproved(format!(
-                    "WhatsApp does not let it be sent: {says}, {}",
+                    "WhatsApp does not allow the template: {says}, {}",
                     template.reason
                 ));
             }
@@ -343,7 +306,11 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     };
     let problems = variables::problems(asked, given);
     if problems.is_empty() {
-        let told = if known.is_some() { "it has what it needs" } else { "Twilio knows it" };
+        let told = if known.is_some() {
+            "every variable has a value"
+        } else {
+            "the catalogue does not have the template; Twilio validates it"
+        };
         return pass(Rule::Template, told);
     }
     let detail = format!("variables: {}", problems.join("; "));

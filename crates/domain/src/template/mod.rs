@@ -22,102 +22,69 @@ pub const MAX_TEXT_CHARS: usize = 1600;
 /// Maximum number of variables of one template.
 pub const MAX_VARIABLES: usize = 100;
 
-/// Origin of a template.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = TemplateSource)]
-pub enum Source {
-    /// An administrator registered it; this takes precedence over Twilio.
-    Administrator,
-    /// Twilio's Content API listed it.
-    Twilio,
-}
-
-impl Source {
-    /// Returns the word used in the API and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Administrator => "administrator",
-            Source::Twilio => "twilio",
-        }
+twilio_edge_contract::string_enum! {
+    /// Origin of a template.
+    #[derive(
+        Debug,
+        Clone,
+        Copy,
+        PartialEq,
+        Eq,
+        PartialOrd,
+        Ord,
+        Hash,
+        Serialize,
+        Deserialize,
+        utoipa::ToSchema,
+    )]
+    #[schema(as = TemplateSource)]
+    pub enum Source: serde {
+        /// An administrator registered it; this takes precedence over Twilio.
+        Administrator = "administrator",
+        /// Twilio's Content API listed it.
+        Twilio = "twilio",
     }
 }
 
-/// WhatsApp's approval of a template. Other channels need none.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = TemplateApproval)]
-pub enum Approval {
-    /// It may be sent at any time.
-    Approved,
-    /// WhatsApp is reviewing it; until then it is treated as free text.
-    Pending,
-    /// Not submitted for approval; it is treated as free text.
-    Unsubmitted,
-    /// It may not be sent for now: too many recipients rejected it.
-    Paused,
-    /// It may not be sent.
-    Rejected,
-    /// It may not be sent, permanently.
-    Disabled,
+twilio_edge_contract::string_enum! {
+    /// WhatsApp's approval of a template. Other channels need none.
+    #[derive(
+        Debug,
+        Clone,
+        Copy,
+        PartialEq,
+        Eq,
+        PartialOrd,
+        Ord,
+        Hash,
+        Serialize,
+        Deserialize,
+        utoipa::ToSchema,
+    )]
+    #[schema(as = TemplateApproval)]
+    pub enum Approval: serde {
+        /// It may be sent at any time.
+        Approved = "approved",
+        /// WhatsApp is reviewing it; until then it is treated as free text.
+        Pending = "pending",
+        /// Not submitted for approval; it is treated as free text.
+        Unsubmitted = "unsubmitted",
+        /// It may not be sent for now: too many recipients rejected it.
+        Paused = "paused",
+        /// It may not be sent.
+        Rejected = "rejected",
+        /// It may not be sent, permanently.
+        Disabled = "disabled",
+    }
 }
 
 impl Approval {
-    /// Every approval.
-    pub const ALL: [Approval; 6] = [
-        Approval::Approved,
-        Approval::Pending,
-        Approval::Unsubmitted,
-        Approval::Paused,
-        Approval::Rejected,
-        Approval::Disabled,
-    ];
-
-    /// Returns the word used in the API and the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Approval::Approved => "approved",
-            Approval::Pending => "pending",
-            Approval::Unsubmitted => "unsubmitted",
-            Approval::Paused => "paused",
-            Approval::Rejected => "rejected",
-            Approval::Disabled => "disabled",
-        }
-    }
-
     /// Parses our word or Twilio's. An unknown word is `Unsubmitted`.
     pub fn of(text: &str) -> Approval {
         let text = text.to_ascii_lowercase();
         match text.as_str() {
             "received" | "in_review" | "in_appeal" => Approval::Pending,
-            _ => Approval::ALL
-                .into_iter()
-                .find(|approval| approval.as_str() == text)
-                .unwrap_or(Approval::Unsubmitted),
+            _ => text.parse().unwrap_or(Approval::Unsubmitted),
         }
     }
 

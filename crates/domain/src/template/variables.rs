@@ -83,13 +83,14 @@ pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) ->
             true => "none".to_owned(),
             false => places.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
         };
-        problems.extend(
-            extra.map(|name| {
-                format!("{}: is none of its variables, which are {there}", short(name))
-            }),
-        );
+        problems.extend(extra.map(|name| {
+            format!(
+                "{}: is not a variable of the template, whose variables are {there}",
+                short(name)
+            )
+        }));
     } else if given.len() > MAX_VARIABLES {
-        problems.push(format!("there are more than {MAX_VARIABLES}"));
+        problems.push(format!("must have at most {MAX_VARIABLES} variables"));
     }
     let is_whatsapp = asked.channel == "whatsapp";
     let longest = if is_whatsapp && asked.has_others { LONGEST_BESIDE_OTHERS } else { LONGEST };
@@ -112,8 +113,9 @@ pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) ->
     if problems.is_empty() {
         let length = filled(asked.text, given).chars().count();
         if length > longest {
-            problems
-                .push(format!("the text is {length} characters with them, and may be {longest}"));
+            problems.push(format!(
+                "the text with these values has {length} characters; the limit is {longest}"
+            ));
         }
     }
     problems.truncate(MOST_TOLD);
@@ -195,7 +197,7 @@ mod tests {
             (
                 "whatsapp",
                 &[("1", "Ada"), ("2", "7"), ("3", "x")],
-                "3: is none of its variables, which are 1, 2",
+                "3: is not a variable of the template, whose variables are 1, 2",
             ),
             ("whatsapp", &[("1", " "), ("2", "7")], "1: is empty"),
             ("whatsapp", &[("1", "a\nb"), ("2", "7")], "1: has a line break or a tab"),
@@ -203,11 +205,19 @@ mod tests {
             ("whatsapp", &[("1", "a     b"), ("2", "7")], "1: has more than 4 spaces"),
             ("whatsapp", &[("1", "a    b"), ("2", "7")], ""),
             ("whatsapp card", &[("1", &long), ("2", "7")], "1: is longer than 1024"),
-            ("whatsapp card", &[("1", &less), ("2", "7")], "the text is 1035 characters"),
+            (
+                "whatsapp card",
+                &[("1", &less), ("2", "7")],
+                "the text with these values has 1035 characters",
+            ),
             ("sms card", &[("1", &long), ("2", "7")], ""),
             ("whatsapp", &[("1", &long), ("2", "7")], ""),
             ("whatsapp", &[("1", &longer), ("2", "7")], "1: is longer than 1600"),
-            ("whatsapp", &[("1", &most), ("2", "7")], "the text is 1605 characters"),
+            (
+                "whatsapp",
+                &[("1", &most), ("2", "7")],
+                "the text with these values has 1605 characters",
+            ),
             ("sms", &[("1", &less), ("2", "7")], ""),
             ("sms", &[("1", "a\nb     c"), ("2", "7")], ""),
         ] {

@@ -7,47 +7,27 @@ use super::catalogue::{Catalogue, Labels};
 /// Names of the listeners.
 const LISTENERS: [&str; 3] = ["main", "admin", "media"];
 
-/// Limit that was reached when a connection was refused or closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionRefusal {
-    /// Limit of one address.
-    Address,
-    /// Limit of the listener.
-    Listener,
-}
-
-impl ConnectionRefusal {
-    const ALL: [ConnectionRefusal; 2] = [ConnectionRefusal::Address, ConnectionRefusal::Listener];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            ConnectionRefusal::Address => "address",
-            ConnectionRefusal::Listener => "listener",
-        }
+twilio_edge_contract::string_enum! {
+    /// Limit that was reached when a connection was refused or closed.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum ConnectionRefusal {
+        /// Limit of one address.
+        Address = "address",
+        /// Limit of the listener.
+        Listener = "listener",
     }
 }
 
-/// Event for which a connection waited too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionWait {
-    /// The headers of a request.
-    Headers,
-    /// The next request.
-    Request,
-    /// The caller to read a response.
-    Response,
-}
-
-impl ConnectionWait {
-    const ALL: [ConnectionWait; 3] =
-        [ConnectionWait::Headers, ConnectionWait::Request, ConnectionWait::Response];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            ConnectionWait::Headers => "headers",
-            ConnectionWait::Request => "request",
-            ConnectionWait::Response => "response",
-        }
+twilio_edge_contract::string_enum! {
+    /// Event for which a connection waited too long.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum ConnectionWait {
+        /// The headers of a request.
+        Headers = "headers",
+        /// The next request.
+        Request = "request",
+        /// The caller to read a response.
+        Response = "response",
     }
 }
 
