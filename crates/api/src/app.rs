@@ -142,7 +142,7 @@ impl App {
                 media: config.media.largest(),
             },
             checks: Arc::new(sending.checks.clone()),
-            delivery_wakeup: claims.bell.clone(),
+            delivery_wakeup: claims.wakeup.clone(),
             histories,
             idempotency: stores.idempotency(hold, keep),
             keys,

@@ -106,7 +106,8 @@ async fn read<T: 'static>(
         };
         (list, checked, unread)
     });
-    reading.await.map_err(|error| Problem::internal(&error.to_string()))
+    // The text of the error would contain the message of the panic, and with it perhaps a line of the list.
+    reading.await.map_err(|_| Problem::internal("the check of the list panicked"))
 }
 
 /// Renders the result of an import.

@@ -226,7 +226,7 @@ async fn retry(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let decided = decide(&outbox, &caller, Fate::Retried, body).await;
-    wakeup.ring();
+    wakeup.wake();
     decided
 }
 

@@ -83,7 +83,8 @@ pub(super) async fn once(
     match answering.await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Err(Problem::too_slow(limit)),
-        Err(error) => Err(Problem::internal(&error.to_string())),
+        // Copies of the request wait until its hold ends; then the next one is carried out.
+        Err(_) => Err(Problem::internal("the handler panicked")),
     }
 }
 

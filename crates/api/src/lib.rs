@@ -49,6 +49,8 @@ use axum::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use twilio_edge_platform::tasks::{Panicked, catch_panic};
+
 pub use self::app::{App, Services};
 use self::{app::Timeouts, problem::Problem};
 
@@ -133,8 +135,9 @@ fn finish(app: &App, document: OpenApi, router: OpenApiRouter<App>) -> Router {
 }
 
 async fn in_time(State(timeouts): State<Timeouts>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(timeouts.request, next.run(request)).await {
-        Ok(response) => response,
+    match tokio::time::timeout(timeouts.request, catch_panic(next.run(request))).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(Panicked)) => Problem::internal("the handler panicked").into_response(),
         Err(_) => Problem::too_slow(timeouts.request).into_response(),
     }
 }

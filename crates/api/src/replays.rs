@@ -125,7 +125,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn start(
     State(sinks): State<Sinks>,
-    State(shelves): State<ReplaySources>,
+    State(replay_sources): State<ReplaySources>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -146,19 +146,19 @@ async fn start(
         let detail = "sink: none of the sinks file of this sidecar has that name";
         return Err(Problem::with(kinds::INVALID_FIELD, detail));
     }
-    if replay.is_of_archive() && shelves.archive.is_none() {
+    if replay.is_of_archive() && replay_sources.archive.is_none() {
         let detail = "from: this sidecar has no archive; set archive.url";
         return Err(Problem::with(kinds::INVALID_FIELD, detail));
     }
     if dry_run {
-        let counted = shelves.count(replay, MOST).await;
+        let counted = replay_sources.count(replay, MOST).await;
         let counted = counted.map_err(|stopped| match stopped {
             Stopped::Store(reason) => Problem::unavailable(&reason),
             Stopped::Archive(reason) => Problem::with(kinds::ARCHIVE_UNAVAILABLE, reason),
         })?;
         return Ok(json(&ReplayShown { id: None, ..ReplayShown::of(counted) }));
     }
-    let begun = replays::begin(&shelves.outbox, &caller, &replay).await;
+    let begun = replays::begin(&replay_sources.outbox, &caller, &replay).await;
     begun.map_err(|reason| Problem::unavailable(&reason))?;
     let mut response = json(&ReplayShown::of(replay));
     *response.status_mut() = StatusCode::ACCEPTED;

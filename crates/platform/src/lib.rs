@@ -1,4 +1,4 @@
-//! Process of the sidecar: configuration, clock, listeners, files, terminal, and telemetry.
+//! Process of the sidecar: configuration, clock, background tasks, listeners, files, terminal, and telemetry.
 //!
 //! Architecture invariant: knows no use case, no table of the store, and no remote service but the trace collector.
 
@@ -10,5 +10,6 @@ pub mod log;
 pub mod metrics;
 pub mod store_metrics;
 pub mod strict_toml;
+pub mod tasks;
 pub mod terminal;
 pub mod traces;

@@ -45,51 +45,51 @@ pub fn capacity(wanted: usize, listeners: usize) -> usize {
 
 /// Listen address, as in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenAddress {
     /// `127.0.0.1:8081`
     Address(SocketAddr),
     /// Absolute socket path, `unix:/run/twilio-edge/edge.sock`. A relative path would depend on the working directory.
     Socket(PathBuf),
 }
 
-impl FromStr for Place {
+impl FromStr for ListenAddress {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Place, ()> {
+    fn from_str(text: &str) -> Result<ListenAddress, ()> {
         match text.strip_prefix(UNIX).map(Path::new) {
-            Some(path) if path.is_absolute() => Ok(Place::Socket(path.to_owned())),
+            Some(path) if path.is_absolute() => Ok(ListenAddress::Socket(path.to_owned())),
             Some(_) => Err(()),
-            None => text.parse().map(Place::Address).map_err(drop),
+            None => text.parse().map(ListenAddress::Address).map_err(drop),
         }
     }
 }
 
 /// An open listener: the kernel queues connections from now on.
-pub enum Door {
+pub enum Listener {
     /// TCP listener, with the address it is bound to.
     Tcp(TcpListener, SocketAddr),
     /// Unix socket, with its path.
     Unix(UnixListener, PathBuf),
 }
 
-impl Door {
+impl Listener {
     /// Opens the listener that a setting names.
     ///
     /// # Errors
     ///
     /// The address is invalid or cannot be opened; the text names the setting to change.
-    pub async fn open(setting: &str, place: &str) -> Result<Door, String> {
+    pub async fn open(setting: &str, address: &str) -> Result<Listener, String> {
         let problem =
-            |error: io::Error| format!("cannot listen on {place}: {error}; change {setting}");
-        match place.parse() {
-            Ok(Place::Address(address)) => {
+            |error: io::Error| format!("cannot listen on {address}: {error}; change {setting}");
+        match address.parse() {
+            Ok(ListenAddress::Address(address)) => {
                 let listener = TcpListener::bind(address).await.map_err(problem)?;
                 let address = listener.local_addr().map_err(problem)?;
-                Ok(Door::Tcp(listener, address))
+                Ok(Listener::Tcp(listener, address))
             }
-            Ok(Place::Socket(path)) => {
+            Ok(ListenAddress::Socket(path)) => {
                 let listener = bind(&path).map_err(problem)?;
-                Ok(Door::Unix(listener, path))
+                Ok(Listener::Unix(listener, path))
             }
             Err(()) => Err(problem(io::ErrorKind::InvalidInput.into())),
         }
@@ -103,18 +103,18 @@ impl Door {
         stop: impl Future<Output = ()> + Send,
     ) {
         match self {
-            Door::Tcp(listener, _) => server::serve(listener, router, admission, stop).await,
-            Door::Unix(listener, _) => server::serve(listener, router, admission, stop).await,
+            Listener::Tcp(listener, _) => server::serve(listener, router, admission, stop).await,
+            Listener::Unix(listener, _) => server::serve(listener, router, admission, stop).await,
         }
     }
 }
 
 /// `http://127.0.0.1:8081` or `unix:/run/twilio-edge/edge.sock`.
-impl fmt::Display for Door {
+impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Door::Tcp(_, address) => write!(f, "http://{address}"),
-            Door::Unix(_, path) => write!(f, "{UNIX}{}", path.display()),
+            Listener::Tcp(_, address) => write!(f, "http://{address}"),
+            Listener::Unix(_, path) => write!(f, "{UNIX}{}", path.display()),
         }
     }
 }
@@ -152,11 +152,14 @@ mod tests {
 
     #[test]
     fn a_place_is_an_address_or_an_absolute_path() {
-        let tcp = "[::1]:8081".parse().map(Place::Address).unwrap();
+        let tcp = "[::1]:8081".parse().map(ListenAddress::Address).unwrap();
         assert_eq!("[::1]:8081".parse(), Ok(tcp));
-        assert_eq!("unix:/run/edge.sock".parse(), Ok(Place::Socket("/run/edge.sock".into())));
+        assert_eq!(
+            "unix:/run/edge.sock".parse(),
+            Ok(ListenAddress::Socket("/run/edge.sock".into()))
+        );
         for wrong in ["", "8081", "localhost:8081", "unix:", "unix:edge.sock", "/run/edge.sock"] {
-            assert_eq!(wrong.parse::<Place>(), Err(()), "{wrong}");
+            assert_eq!(wrong.parse::<ListenAddress>(), Err(()), "{wrong}");
         }
     }
 
@@ -164,29 +167,30 @@ mod tests {
     async fn a_socket_is_answered_at_and_guarded_by_its_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("edge.sock");
-        let place = format!("unix:{}", path.display());
-        let door = Door::open("listen", &place).await.unwrap();
-        assert_eq!(door.to_string(), place);
+        let address = format!("unix:{}", path.display());
+        let listener = Listener::open("listen", &address).await.unwrap();
+        assert_eq!(listener.to_string(), address);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
 
         let router = Router::new().route("/", axum::routing::get(async || "here"));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let metrics = crate::metrics::Metrics::default().listeners.listener("main");
         let admission = Admission::new(crate::config::defaults().connections.limits(), metrics);
-        let serving = tokio::spawn(door.serve(router, admission, async { drop(stopped.await) }));
+        let serving =
+            tokio::spawn(listener.serve(router, admission, async { drop(stopped.await) }));
         let mut caller = tokio::net::UnixStream::connect(&path).await.unwrap();
         caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         caller.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("here"), "{answer}");
 
-        let Err(taken) = Door::open("listen", &place).await else { panic!("taken twice") };
+        let Err(taken) = Listener::open("listen", &address).await else { panic!("taken twice") };
         assert!(taken.contains("another process has this socket; change listen"), "{taken}");
 
         stop.send(()).unwrap();
         serving.await.unwrap();
         assert!(path.exists(), "what a killed process leaves behind");
-        Door::open("listen", &place).await.unwrap();
+        Listener::open("listen", &address).await.unwrap();
     }
 
     #[tokio::test]
@@ -194,8 +198,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         fs::write(&path, "precious").unwrap();
-        let place = format!("unix:{}", path.display());
-        let Err(refused) = Door::open("admin.listen", &place).await else { panic!("taken") };
+        let address = format!("unix:{}", path.display());
+        let Err(refused) = Listener::open("admin.listen", &address).await else { panic!("taken") };
         assert!(refused.contains("no socket; change admin.listen"), "{refused}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }

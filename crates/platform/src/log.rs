@@ -4,12 +4,14 @@
 //! number.
 
 mod events;
+mod panics;
 mod repeats;
 
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use self::{
     events::reference,
+    panics::report_panics,
     repeats::{REFUSALS, Repeats},
 };
 use crate::{

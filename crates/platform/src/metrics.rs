@@ -10,6 +10,7 @@ mod process;
 mod requests;
 mod sends;
 mod sinks;
+mod tasks;
 mod templates;
 
 use std::{
@@ -33,6 +34,7 @@ use self::{
     requests::Requests,
     sends::SendMetrics,
     sinks::SinkMetrics,
+    tasks::TaskMetrics,
     templates::TemplateMetrics,
 };
 use crate::{store_metrics as steps, store_metrics::Operation};
@@ -135,6 +137,8 @@ pub struct Metrics {
     pub templates: TemplateMetrics,
     /// Metrics of deliveries to sinks.
     pub sinks: SinkMetrics,
+    /// Metrics of background tasks and panics.
+    pub tasks: TaskMetrics,
 }
 
 impl Default for Metrics {
@@ -289,6 +293,7 @@ impl Default for Metrics {
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
+            tasks: TaskMetrics::of(all),
             catalogue: Catalogue::default(),
         };
         all.info(

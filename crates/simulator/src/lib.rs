@@ -43,7 +43,7 @@ use self::limit::Limit;
 use self::state::Shared;
 pub use self::state::{Account, Settings};
 use twilio_edge_platform::{
-    listener as doors,
+    listener,
     listener::admission::{Admission, Limits},
     metrics::Metrics,
 };
@@ -75,7 +75,7 @@ pub async fn serve(
     let asked = Arc::clone(&stopping);
     let admission = Admission::new(Limits::local(), Metrics::default().listeners.listener("main"));
     let stopped = async move { asked.notified().await };
-    let served = doors::server::serve(line::Lines(listener), router, admission, stopped);
+    let served = listener::server::serve(line::Lines(listener), router, admission, stopped);
     let ending = async {
         stop.await;
         stopping.notify_one();

@@ -2,9 +2,10 @@
 //! the requests that arrive while it runs share the next transaction. A thousand requests thus cost the database a few
 //! transactions, and a single request does not wait for others. This module must not know what the requests contain.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
+use twilio_edge_platform::tasks::{Supervisor, Task, TaskHandle};
 
 use crate::error::StoreError;
 
@@ -24,18 +25,21 @@ struct Request<T, R> {
 pub(super) struct Group<T, R> {
     queue: mpsc::Sender<Request<T, R>>,
     timeout: Duration,
+    /// The last copy of the handle interrupts the task.
+    task: Arc<TaskHandle>,
 }
 
 impl<T, R> Clone for Group<T, R> {
     fn clone(&self) -> Self {
-        Group { queue: self.queue.clone(), timeout: self.timeout }
+        Group { queue: self.queue.clone(), timeout: self.timeout, task: self.task.clone() }
     }
 }
 
 impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
-    /// Starts the task. `work` answers a batch: one answer per item, in order. The task ends when every [`Group`] is
-    /// dropped.
+    /// Starts the task. `work` answers a batch: one answer per item, in order. The task ends with
+    /// the last copy of the [`Group`].
     pub(super) fn start<F>(
+        tasks: &Supervisor,
         timeout: Duration,
         work: impl Fn(Vec<T>, i64) -> F + Send + Sync + 'static,
     ) -> Self
@@ -43,7 +47,7 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
         F: Future<Output = Answer<R>> + Send,
     {
         let (queue, mut waiting) = mpsc::channel::<Request<T, R>>(WAITING);
-        tokio::spawn(async move {
+        let work = async move {
             while let Some(first) = waiting.recv().await {
                 let mut count = first.items.len();
                 let mut together = vec![first];
@@ -56,8 +60,9 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
                 together.retain(|request| !request.answer.is_closed());
                 answer_all(&work, together).await;
             }
-        });
-        Group { queue, timeout }
+        };
+        let task = Arc::new(tasks.spawn_owned(Task::GroupCommit, work));
+        Group { queue, timeout, task }
     }
 
     /// Returns the answers to `items`, in order. After the time limit it returns an error, although the work may still
@@ -122,7 +127,8 @@ mod tests {
     fn doubling(gate: Arc<Semaphore>) -> (Group<u32, u32>, Seen) {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = batches.clone();
-        let group = Group::start(Duration::from_secs(10), move |items: Vec<u32>, _| {
+        let tasks = Supervisor::new(Arc::default());
+        let group = Group::start(&tasks, Duration::from_secs(10), move |items: Vec<u32>, _| {
             seen.lock().unwrap().push(items.clone());
             let gate = gate.clone();
             async move {

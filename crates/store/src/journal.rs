@@ -14,7 +14,6 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot},
-    task::JoinHandle,
     time::Instant,
 };
 
@@ -24,7 +23,12 @@ use super::{
     spool::{Place, Spool},
 };
 use crate::error::StoreError;
-use twilio_edge_platform::{config, metrics::Metrics, store_metrics::Operation};
+use twilio_edge_platform::{
+    config,
+    metrics::Metrics,
+    store_metrics::Operation,
+    tasks::{Supervisor, Task, TaskHandle},
+};
 
 /// Minimum and maximum delay between two attempts to reach an unavailable database.
 const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
@@ -38,7 +42,7 @@ pub(super) struct Journal {
 /// Handle of the writer task, to await after everything else has stopped.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    task: TaskHandle,
 }
 
 struct Shared {
@@ -99,6 +103,7 @@ impl Journal {
         ledger: Arc<Ledger>,
         spool: Option<Spool>,
         metrics: Arc<Metrics>,
+        tasks: &Supervisor,
     ) -> (Journal, Writer) {
         let shared = Arc::new(Shared {
             ledger,
@@ -111,7 +116,7 @@ impl Journal {
             waiting: Mutex::default(),
             changed: Notify::new(),
         });
-        let task = tokio::spawn(run(shared.clone()));
+        let task = tasks.spawn_owned(Task::JournalWriter, run(shared.clone()));
         (Journal { shared: shared.clone() }, Writer { shared, task })
     }
 
@@ -168,11 +173,11 @@ impl Journal {
 
 impl Writer {
     /// Waits until everything is written. Returns `false` when that took longer than `limit`.
-    pub(super) async fn finish(mut self, limit: Duration) -> bool {
+    pub(super) async fn finish(self, limit: Duration) -> bool {
+        self.task.expect_end();
         self.shared.waiting().closing = true;
         self.shared.changed.notify_one();
-        let finished = tokio::time::timeout(limit, &mut self.task).await.is_ok();
-        self.task.abort();
+        let finished = self.task.finish(limit).await;
         if let Some(spool) = &self.shared.spool {
             spool.close();
         }

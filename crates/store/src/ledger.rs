@@ -44,7 +44,7 @@ use twilio_edge_domain::{
     suppression::{OptEvent, covers},
     webhook::{InboundMessage, Participants, Webhook},
 };
-use twilio_edge_platform::{config, metrics::Connections};
+use twilio_edge_platform::{config, metrics::Connections, tasks::Supervisor};
 
 /// Answer of the stores to one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,10 +105,11 @@ impl Ledger {
         settings: &config::Database,
         periods: Periods,
         policies: Policies,
+        tasks: &Supervisor,
     ) -> Result<Ledger, StoreError> {
         let timeout = Duration::from_millis(settings.timeout_ms);
         let database = Database::open(settings).await?;
-        let sends = OutboundMessages::of(database.clone(), timeout);
+        let sends = OutboundMessages::of(database.clone(), timeout, tasks);
         Ok(Ledger { database, timeout, sends, periods, policies })
     }
 
@@ -169,8 +170,12 @@ impl Ledger {
     }
 
     /// Registers this sidecar among its peers on the same database.
-    pub(super) async fn siblings(&self, outgoing: Outgoing) -> Result<Peers, StoreError> {
-        Peers::join(self.database.clone(), self.timeout, outgoing).await
+    pub(super) async fn siblings(
+        &self,
+        outgoing: Outgoing,
+        tasks: &Supervisor,
+    ) -> Result<Peers, StoreError> {
+        Peers::join(self.database.clone(), self.timeout, outgoing, tasks).await
     }
 
     /// Returns the outbound messages, in the same database.

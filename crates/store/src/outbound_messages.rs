@@ -9,7 +9,7 @@ mod pages;
 mod queues;
 mod writes;
 
-use std::{future::Future, slice, time::Duration};
+use std::{future::Future, slice, sync::Arc, time::Duration};
 use twilio_edge_domain::sending::backlog::MessageBacklog;
 
 use sqlx::FromRow;
@@ -25,7 +25,7 @@ use crate::{
     error::StoreError,
     idempotency::Done,
 };
-use twilio_edge_platform::config;
+use twilio_edge_platform::{config, tasks::Supervisor};
 
 /// Columns of an [`OutboundMessage`].
 macro_rules! outbound_message_columns {
@@ -192,8 +192,12 @@ impl OutboundMessage {
 }
 
 impl OutboundMessages {
-    pub(super) fn of(database: Database, timeout: Duration) -> OutboundMessages {
-        let writes = Writes::start(database.clone(), timeout);
+    pub(super) fn of(
+        database: Database,
+        timeout: Duration,
+        tasks: &Supervisor,
+    ) -> OutboundMessages {
+        let writes = Writes::start(database.clone(), timeout, tasks);
         OutboundMessages { database, timeout, writes }
     }
 
@@ -203,7 +207,9 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<OutboundMessages, StoreError> {
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
-        Ok(OutboundMessages::of(Database::open_beside(settings).await?, timeout))
+        // A command waits for each of its own writes, and reports its failure.
+        let tasks = Supervisor::new(Arc::default());
+        Ok(OutboundMessages::of(Database::open_beside(settings).await?, timeout, &tasks))
     }
 
     /// Closes the connections. Only for an instance from [`OutboundMessages::open`].

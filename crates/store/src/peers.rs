@@ -11,7 +11,6 @@ use serde::Serialize;
 use sqlx::FromRow;
 use tokio::{
     sync::{Mutex, Notify, RwLock},
-    task::JoinHandle,
     time::Instant,
 };
 
@@ -21,6 +20,7 @@ use crate::{
     error::StoreError,
     statements::SiblingStatements,
 };
+use twilio_edge_platform::tasks::{Supervisor, Task, TaskHandle};
 
 /// Interval of the heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
@@ -54,8 +54,8 @@ impl Outgoing {
 #[derive(Clone)]
 pub(super) struct Peers {
     shared: Arc<Shared>,
-    /// Heartbeat task; `None` where no peers are possible.
-    beats: Option<Arc<JoinHandle<()>>>,
+    /// Heartbeat task; `None` where no peers are possible, and after this sidecar has left.
+    heartbeat: Arc<Mutex<Option<TaskHandle>>>,
 }
 
 struct Shared {
@@ -106,6 +106,7 @@ impl Peers {
         database: Database,
         timeout: Duration,
         outgoing: Outgoing,
+        tasks: &Supervisor,
     ) -> Result<Peers, StoreError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)
@@ -122,13 +123,16 @@ impl Peers {
         shared.forget_the_dead().await?;
         shared.say(|statements| statements.beat, 0, 0).await?;
         // A SQLite file has no other sidecars.
-        let beats = (!alone).then(|| Arc::new(tokio::spawn(beat(shared.clone()))));
-        Ok(Peers { shared, beats })
+        let heartbeat =
+            (!alone).then(|| tasks.spawn_owned(Task::PeerHeartbeat, beat(shared.clone())));
+        Ok(Peers { shared, heartbeat: Arc::new(Mutex::new(heartbeat)) })
     }
 
     /// Unregisters this sidecar, which grants no more claims.
     pub(super) async fn leave(&self) {
-        self.beats.iter().for_each(|beats| beats.abort());
+        if let Some(heartbeat) = self.heartbeat.lock().await.take() {
+            heartbeat.interrupt().await;
+        }
         if let Err(reason) = self.shared.forget_the_dead().await {
             tracing::warn!(event = "siblings.not_left", %reason, "the sidecar could not unregister itself; other sidecars may wait for it for some seconds");
         }

@@ -440,7 +440,7 @@ mod tests {
     use twilio_edge_domain::{
         lease::Periods, optout::Lexicon, policy::Policies, retention::Retention, webhook::Webhook,
     };
-    use twilio_edge_platform::clock::now_ms;
+    use twilio_edge_platform::{clock::now_ms, tasks::Supervisor};
 
     const ACCOUNT: &str = "AC1";
     const DAY_MS: i64 = 86_400_000;
@@ -507,8 +507,9 @@ mod tests {
             ..defaults.database
         };
         let periods = Periods { lease_ms: 1000, result_ms: 7 * DAY_MS };
-        let ledger =
-            Ledger::open(&database, periods, Policies::new(defaults.policy)).await.unwrap();
+        let tasks = Supervisor::new(Arc::default());
+        let policies = Policies::new(defaults.policy);
+        let ledger = Ledger::open(&database, periods, policies, &tasks).await.unwrap();
         let sweeper = ledger.sweeper();
         let rules: Retention = defaults.retention;
         let sweep = async || {

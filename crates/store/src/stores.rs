@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::sync::Mutex;
 use twilio_edge_contract::SettlementResult;
 
 use super::{
@@ -35,6 +35,7 @@ use twilio_edge_platform::{
     config::{Config, without_password},
     metrics::{Metrics, Pool, RedisState},
     store_metrics::Operation,
+    tasks::{Supervisor, Task},
 };
 
 /// The stores that a sidecar uses.
@@ -44,8 +45,6 @@ pub struct Stores {
     pub(crate) leases: Leases,
     pub(crate) journal: Journal,
     pub(crate) writer: Arc<Mutex<Option<Writer>>>,
-    /// Task that recovers the spools of killed sidecars on the same host.
-    pub(crate) recovering: Option<Arc<JoinHandle<()>>>,
     /// Group commit of the claims that the ledger decides because no lease store can.
     pub(crate) claims: Group<Webhook, Decided>,
     pub(crate) releases: Group<SettlementInput, SettlementResult>,
@@ -79,21 +78,26 @@ impl Stores {
     /// # Errors
     /// A message for the operator, when the database is unavailable or refuses a migration.
     pub async fn migrate(config: &Config) -> Result<(), String> {
-        open_ledger(config).await?.close().await;
+        let tasks = Supervisor::new(Arc::default());
+        open_ledger(config, &tasks).await?.close().await;
         Ok(())
     }
 
     /// Connects to the database, migrates its schema, writes the events that a killed sidecar left in the spool, and
-    /// prepares Redis, which may be unavailable.
+    /// prepares Redis, which may be unavailable. The background tasks of the stores run under `tasks`.
     ///
     /// # Errors
     /// A message for the operator, when the database, the Redis URL or the spool folder cannot be used.
-    pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Stores, String> {
+    pub async fn open(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        tasks: &Supervisor,
+    ) -> Result<Stores, String> {
         let periods = config.leases.periods();
         let recall_ms =
             i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
         let timeout = Duration::from_millis(config.database.timeout_ms);
-        let ledger = Arc::new(open_ledger(config).await?);
+        let ledger = Arc::new(open_ledger(config, tasks).await?);
         let leases = match (config.redis.url.is_empty(), ledger.is_ours_alone()) {
             (false, _) => Leases::Redis(
                 Redis::open(&config.redis, periods, recall_ms)
@@ -108,15 +112,15 @@ impl Stores {
         })?;
         let (spool, recovery) = spool.unzip();
         // A SQLite file has exactly one sidecar, so there are no other spools to recover.
-        let recovery = recovery.filter(|_| !ledger.is_ours_alone());
-        let recovering =
-            recovery.map(|recovery| Arc::new(tokio::spawn(recovery.keep_recovering())));
+        if let Some(recovery) = recovery.filter(|_| !ledger.is_ours_alone()) {
+            tasks.spawn(Task::SpoolRecovery, recovery.keep_recovering());
+        }
         let (journal, writer) =
-            Journal::start(&config.events, timeout, ledger.clone(), spool, metrics.clone());
+            Journal::start(&config.events, timeout, ledger.clone(), spool, metrics.clone(), tasks);
         let outgoing = Outgoing { handing_out: Arc::default(), journal: journal.clone() };
         let siblings = match &leases {
             Leases::Redis(_) => {
-                let joined = ledger.siblings(outgoing.clone()).await;
+                let joined = ledger.siblings(outgoing.clone(), tasks).await;
                 Some(joined.map_err(|error| about_database(config, &error))?)
             }
             Leases::Memory(_) | Leases::Sql => None,
@@ -125,25 +129,24 @@ impl Stores {
         let (claiming, releasing, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
         let accepting = ledger.clone();
         Ok(Stores {
-            claims: Group::start(timeout, move |webhooks: Vec<Webhook>, now_ms| {
+            claims: Group::start(tasks, timeout, move |webhooks: Vec<Webhook>, now_ms| {
                 let ledger = claiming.clone();
                 async move { ledger.claim(&webhooks, now_ms).await }
             }),
-            releases: Group::start(timeout, move |settles: Vec<SettlementInput>, now_ms| {
+            releases: Group::start(tasks, timeout, move |settles: Vec<SettlementInput>, now_ms| {
                 let ledger = releasing.clone();
                 async move { ledger.release(&settles, now_ms).await }
             }),
-            opts: Group::start(timeout, move |said: Vec<OptEvent>, now_ms| {
+            opts: Group::start(tasks, timeout, move |said: Vec<OptEvent>, now_ms| {
                 let ledger = recording.clone();
                 async move { ledger.record_opts(&said, now_ms).await }
             }),
-            accepts: Group::start(timeout, move |accepted: Vec<Acceptance>, now_ms| {
+            accepts: Group::start(tasks, timeout, move |accepted: Vec<Acceptance>, now_ms| {
                 let ledger = accepting.clone();
                 async move { ledger.accept(&accepted, now_ms).await }
             }),
             contacts: ledger.contacts(),
             writer: Arc::new(Mutex::new(Some(writer))),
-            recovering,
             ledger,
             leases,
             journal,
@@ -317,7 +320,6 @@ impl Stores {
             Some(writer) => writer.finish(limit).await,
             None => true,
         };
-        self.recovering.iter().for_each(|recovering| recovering.abort());
         if let Some(siblings) = &self.siblings {
             siblings.leave().await;
         }
@@ -326,9 +328,9 @@ impl Stores {
     }
 }
 
-async fn open_ledger(config: &Config) -> Result<Ledger, String> {
+async fn open_ledger(config: &Config, tasks: &Supervisor) -> Result<Ledger, String> {
     let policies = Policies::new(config.policy.clone());
-    let ledger = Ledger::open(&config.database, config.leases.periods(), policies).await;
+    let ledger = Ledger::open(&config.database, config.leases.periods(), policies, tasks).await;
     ledger.map_err(|error| about_database(config, &error))
 }
 

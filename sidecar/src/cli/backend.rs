@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 
 use twilio_edge_demo::backend::{Answer, router};
 use twilio_edge_platform::{
-    listener as doors,
+    listener,
     listener::admission::{Admission, Limits},
     metrics::Metrics,
 };
@@ -47,6 +47,6 @@ async fn serve(args: Args) -> io::Result<()> {
     let listener = tokio::net::TcpListener::bind(args.listen).await?;
     let admission = Admission::new(Limits::local(), Metrics::default().listeners.listener("main"));
     let router = router(answer, terminal::print_line);
-    doors::server::serve(listener, router, admission, std::future::pending()).await;
+    listener::server::serve(listener, router, admission, std::future::pending()).await;
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 use twilio_edge_platform::terminal;
 
 use crate::cli::{failure::fail, sources::Sources};
-use twilio_edge_platform::listener::Place;
+use twilio_edge_platform::listener::ListenAddress;
 
 /// Time limit of each of these: connect, send the request, read the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -49,7 +49,7 @@ impl Args {
             None => self.sources.read().check().map_err(|error| error.to_string())?.listen,
         };
         let parsed = place
-            .parse::<Place>()
+            .parse::<ListenAddress>()
             .map_err(|()| format!("{place} is no ADDRESS:PORT and no unix:/PATH"))?;
         let answer = ask(&parsed, &self.path).map_err(|error| format!("{place}: {error}"))?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -61,15 +61,15 @@ impl Args {
     }
 }
 
-fn ask(place: &Place, path: &str) -> io::Result<String> {
-    match place {
-        Place::Address(address) => {
-            let stream = TcpStream::connect_timeout(&reachable(*address), PATIENCE)?;
+fn ask(address: &ListenAddress, path: &str) -> io::Result<String> {
+    match address {
+        ListenAddress::Address(tcp) => {
+            let stream = TcpStream::connect_timeout(&reachable(*tcp), PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
             exchange(stream, path)
         }
-        Place::Socket(socket) => {
+        ListenAddress::Socket(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;

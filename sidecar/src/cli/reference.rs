@@ -27,6 +27,8 @@ enum Subject {
     Metrics,
     /// Log events of the sidecar (docs/OBSERVABILITY.md)
     Events,
+    /// Background tasks of the sidecar (docs/ARCHITECTURE.md)
+    Tasks,
     /// Settings of the sidecar with their defaults
     Sidecar,
     /// Refusals of the API (docs/API.md)
@@ -54,6 +56,7 @@ pub(super) fn run(args: Args) -> ExitCode {
             metrics::reference() + "\n" + &twilio_edge_platform::metrics::reference()
         }
         Subject::Events => twilio_edge_platform::log::reference(),
+        Subject::Tasks => twilio_edge_platform::tasks::reference(),
         Subject::Sidecar => twilio_edge_platform::config::DEFAULTS.to_owned(),
         Subject::Problems => twilio_edge_api::kinds::reference(),
         Subject::Errors => twilio_edge_domain::sending::errors::reference(),

@@ -123,10 +123,10 @@ async fn replay(config: &Config, args: Args) -> Result<String, String> {
     let archive = Archive::open(&config.archive)?;
     let outbox = Outbox::open(&config.database).await.map_err(|reason| away(&reason))?;
     let queue = ArchiveQueue::open(&config.database).await.map_err(|reason| away(&reason))?;
-    let shelves = ReplaySources { outbox, queue, archive };
-    let said = carried_out(&shelves, args).await;
-    shelves.queue.close().await;
-    shelves.outbox.close().await;
+    let replay_sources = ReplaySources { outbox, queue, archive };
+    let said = carried_out(&replay_sources, args).await;
+    replay_sources.queue.close().await;
+    replay_sources.outbox.close().await;
     said.map_err(|refused| match refused {
         Refused::Asked(Refusal::Invalid(problem)) => problem,
         Refused::Asked(Refusal::Store(reason)) => away(&reason),
@@ -160,10 +160,10 @@ impl From<Stopped> for Refused {
     }
 }
 
-async fn carried_out(shelves: &ReplaySources, args: Args) -> Result<String, Refused> {
+async fn carried_out(replay_sources: &ReplaySources, args: Args) -> Result<String, Refused> {
     let user = variable("USER").unwrap_or_else(|| "unknown".into());
     let by = Caller::command_line(&user);
-    let outbox = &shelves.outbox;
+    let outbox = &replay_sources.outbox;
     let replay = match &args.resume {
         Some(id) => {
             let found = outbox.replay(id, args.tenant.as_deref()).await?;
@@ -183,17 +183,17 @@ async fn carried_out(shelves: &ReplaySources, args: Args) -> Result<String, Refu
         }
     };
     if args.dry_run {
-        let counted = shelves.count(replay, i64::MAX).await?;
+        let counted = replay_sources.count(replay, i64::MAX).await?;
         return Ok(format!("{} would be delivered to {}\n", counts(&counted), counted.sink));
     }
     if args.resume.is_none() {
         // The archive is listed before the replay is recorded as begun.
         if replay.is_of_archive() {
-            shelves.steps(&replay).await?;
+            replay_sources.steps(&replay).await?;
         }
         replays::begin(outbox, &by, &replay).await?;
     }
-    let done = told(shelves, replay, args.step).await?;
+    let done = told(replay_sources, replay, args.step).await?;
     Ok(format!("replay {}: {} on their way to {}\n", done.id, counts(&done), done.sink))
 }
 
@@ -203,7 +203,11 @@ fn counts(replay: &Replay) -> String {
 }
 
 /// Continues the replay to its end and prints its progress: as a bar on a terminal, else as lines.
-async fn told(shelves: &ReplaySources, mut replay: Replay, step: u32) -> Result<Replay, Refused> {
+async fn told(
+    replay_sources: &ReplaySources,
+    mut replay: Replay,
+    step: u32,
+) -> Result<Replay, Refused> {
     let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {msg} {elapsed}") {
         bar.set_style(style.progress_chars("#>-"));
@@ -212,7 +216,7 @@ async fn told(shelves: &ReplaySources, mut replay: Replay, step: u32) -> Result<
     let mut first_ms = None;
     let mut last_told: Option<Instant> = None;
     while !replay.is_done() {
-        let mut steps = shelves.steps(&replay).await?;
+        let mut steps = replay_sources.steps(&replay).await?;
         while !replay.is_done() && !steps.is_overtaken() {
             replay = steps.carry_on(&replay, step).await?;
             let part = match steps.objects() {
@@ -229,7 +233,7 @@ async fn told(shelves: &ReplaySources, mut replay: Replay, step: u32) -> Result<
         if !replay.is_done() {
             // A sidecar may continue the replay at the same time.
             tokio::time::sleep(LOOK).await;
-            let moved = shelves.outbox.replay(&id, None).await?;
+            let moved = replay_sources.outbox.replay(&id, None).await?;
             replay = moved.ok_or_else(|| Refusal::Invalid(format!("there is no replay {id}")))?;
         }
     }

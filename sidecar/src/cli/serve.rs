@@ -1,59 +1,38 @@
-//! `twilio-edge serve`: the sidecar, from its settings to its last written event. Starts the parts and stops them in order;
-//! their logic is elsewhere.
+//! `twilio-edge serve`, the composition root of the sidecar. [`serve`] reads from top to bottom: listeners, stores,
+//! services, background tasks, API, wait, shutdown. This file connects the parts; their logic is in the crates.
 
-use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
+mod listeners;
+mod services;
+mod stop_signal;
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-    time::Instant,
-};
+#[cfg(test)]
+mod tests;
 
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use self::{listeners::Listeners, services::Services, stop_signal::stop_signal};
 use super::preflight;
 use crate::cli::{failure::fail, sources::Sources};
-use twilio_edge_api as http;
-use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
+use twilio_edge_api::App;
 use twilio_edge_platform::{
+    clock::now_ms,
     config::{Config, without_password},
-    listener as doors,
-    listener::{
-        Door,
-        admission::{Admission, Limits},
-    },
     log::{self, Repeats},
     metrics::Metrics,
+    tasks::{Failure, Supervisor, Task},
     traces::Telemetry,
 };
 use twilio_edge_services::{
-    access::{permissions::Checks, tenants::Tenants, webhook_keys::Accounts},
-    inbound::{
-        claims::Claims,
-        dead_letters,
-        delivery_worker::{Couriers, Wakeup},
-        redirects::Redirects,
-        replays::{self, ReplaySources},
-    },
-    operations::{
-        archive::{Archive, Archivist},
-        retention::{Job, RetentionPolicies},
-    },
+    inbound::{dead_letters, delivery_worker::DeliveryWorkers, replays},
+    operations::{archive::Archivist, retention::Job},
     outbound::{
-        dispatcher as senders,
-        dispatcher::Dispatcher,
-        media::{Media, library::Library},
-        opt_out_from_error::Refusals,
-        outcome_waiters::OutcomeWaiters,
-        reconciler::Reconciler,
-        routing_file::Routes,
-        sending::{self, Sending},
-        templates::{Templates, sync::Syncer},
+        dispatcher::Dispatcher, opt_out_from_error::Refusals, reconciler::Reconciler,
+        templates::sync::Syncer,
     },
 };
 use twilio_edge_store::{StoreError, Stores, histories::Histories};
-
-/// Pause before another attempt at a database that did not answer at start.
-const AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -67,19 +46,26 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(problems) => return fail(problems),
     };
     let repeats = log::begin(&config.log);
-    warn(&config);
+    let metrics = Arc::new(Metrics::default());
+    log::report_panics(metrics.clone());
+    log_warnings(&config);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    match runtime.block_on(serve(config, repeats)) {
+    let tasks = Supervisor::new(metrics.clone());
+    exit_code(runtime.block_on(serve(config, repeats, metrics, tasks)))
+}
+
+fn exit_code(result: Result<(), String>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => fail(problem),
     }
 }
 
 /// Logs settings that are valid but rarely intended.
-fn warn(config: &Config) {
+fn log_warnings(config: &Config) {
     if config.demo {
         tracing::warn!(
             event = "demo.enabled",
@@ -91,170 +77,39 @@ fn warn(config: &Config) {
     }
 }
 
-async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
-    let door = Door::open("listen", &config.listen).await?;
-    let admin = match config.admin.address() {
-        Some(address) => Some(Door::open("admin.listen", address).await?),
-        None => None,
-    };
-    let links = match config.media.store.address() {
-        Some(address) => Some(Door::open("media.store.listen", address).await?),
-        None => None,
-    };
-    let lexicon = config.optout.lexicon().map_err(|problems| problems.join("; "))?;
-    let metrics = Arc::new(Metrics::default());
-    let connections = metrics.listeners.clone();
-    let telling = tokio::spawn(repeats.tell(metrics.clone()));
-    let accounts = match config.accounts.file.as_str() {
-        "" => None,
-        file => Some(
-            Accounts::open(file, metrics.clone())
-                .map_err(|problems| format!("accounts.file: {file}: {}", problems.join("; ")))?,
-        ),
-    };
-    let stores = Stores::open(&config, metrics.clone()).await?;
+/// Runs the sidecar until a stop signal or the failure of a background task.
+///
+/// # Errors
+///
+/// The sidecar could not start, or a background task failed. The text is for the operator.
+async fn serve(
+    config: Config,
+    repeats: Repeats,
+    metrics: Arc<Metrics>,
+    tasks: Supervisor,
+) -> Result<(), String> {
+    // Listeners. Another process at the same address ends the start here, before the stores are opened.
+    let listeners = Listeners::open(&config).await?;
+    tasks.spawn(Task::LogRepeats, repeats.report(metrics.clone()));
+
+    // Stores.
+    let stores = Stores::open(&config, metrics.clone(), &tasks).await?;
     let histories = Histories::open(&config.database).await.map_err(|error| {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
-    let sinks = match config.sinks.file.as_str() {
-        "" => Sinks::default(),
-        file => Sinks::read(file)
-            .map_err(|problems| format!("sinks.file: {file}: {}", problems.join("; ")))?,
-    };
-    let bell = Wakeup::default();
-    let name = courier_name();
-    let couriers = Couriers::start(&sinks, &stores.outbox(), &bell, &metrics, &name);
-    let watch = tokio::spawn(dead_letters::watch(stores.outbox(), sinks.clone(), metrics.clone()));
-    let archive = Archive::open(&config.archive)?;
-    let shelves = ReplaySources {
-        outbox: stores.outbox(),
-        queue: stores.archive_queue(),
-        archive: archive.clone(),
-    };
-    let replaying = tokio::spawn(replays::work(shelves.clone(), bell.clone()));
-    let archiving = archive_webhooks(archive, &stores, &metrics, &config, &name).await?;
+
+    // From here on a stop signal leads to an orderly shutdown; before, it ends the process at once.
     let stop = stop_signal().map_err(|error| error.to_string())?;
     let telemetry = Telemetry::start(&config.telemetry, metrics.clone())?;
-    let rulebook = RetentionPolicies::new(&config);
-    let job = Job {
-        sweeper: stores.sweeper(),
-        rulebook: rulebook.clone(),
-        metrics: metrics.clone(),
-        every: Duration::from_secs(config.redaction.every_s),
-        batch: config.redaction.batch,
-        busy: config.events.batch,
-    };
-    let retention = tokio::spawn(job.run());
-    let tenants = Tenants::new(stores.tenants(), stores.policies(), rulebook.clone(), &config);
-    // Loaded before the first webhook, so that each account has its profile.
-    let patience = Duration::from_millis(config.database.connect_timeout_ms);
-    let deadline = Instant::now() + patience;
-    read_first(|| tenants.refresh(), deadline)
-        .await
-        .map_err(|error| format!("what is said of accounts {error}"))?;
-    let refresh = tokio::spawn(tenants.clone().keep_fresh());
 
-    let twilio = Twilio::open(&config.sending)
-        .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
-    let (named, usual) = twilio.rates();
-    metrics.sends.name(named, usual);
-    let errors = sending::errors(&config.sending.errors_file)
-        .map_err(|problems| format!("sending.errors_file: {}", problems.join("; ")))?;
-    let routes = Routes::open(&config.sending.routing_file)
-        .map_err(|problems| format!("sending.routing_file: {}", problems.join("; ")))?;
-    let routing = tokio::spawn(routes.clone().keep_fresh());
-    let patience = Duration::from_millis(config.http.request_timeout_ms).mul_f64(0.8);
-    let library = Library::open(&config.media.store, stores.media())
-        .map_err(|problem| format!("media.store.{problem}"))?;
-    let cleaning = library.clone().map(|library| {
-        tokio::spawn(library.keep_clean(Duration::from_secs(config.redaction.every_s)))
-    });
-    let media = Media::open(&config.media, patience, &metrics)
-        .map_err(|problem| format!("media.{problem}"))?
-        .keeping(library);
-    let templates = Templates::new(stores.templates());
-    // Loaded before the first status, so that the fallback of a message is found.
-    read_first(|| templates.refresh(), deadline)
-        .await
-        .map_err(|error| format!("the templates {error}"))?;
-    let reading = tokio::spawn(templates.clone().keep_fresh());
-    let sending = Sending {
-        sends: stores.outbound_messages(),
-        checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
-        twilio,
-        bell: senders::Wakeup::default(),
-        errors: Arc::new(errors),
-        routes,
-        templates: templates.clone(),
-        answers: OutcomeWaiters::default(),
-        media,
-        metrics: metrics.clone(),
-    };
-    let claims = Claims {
-        stores: stores.clone(),
-        metrics,
-        lexicon: Arc::new(lexicon),
-        rulebook,
-        sinks,
-        bell,
-        sending: sending.clone(),
-        max_answer_bytes: config.leases.max_answer_bytes,
-        redirects: Redirects::default(),
-    };
-    // Without credentials no message is sent, and messages that were begun stay unchanged.
-    let senders = (!sending.twilio.is_off()).then(|| {
-        let refusals = Refusals {
-            stores: stores.clone(),
-            lexicon: claims.lexicon.clone(),
-            metrics: claims.metrics.clone(),
-        };
-        let (metrics, settings) = (&claims.metrics, &config.sending);
-        (
-            Dispatcher::start(&sending, stores.rate_limiter(), refusals, metrics, settings, &name),
-            Reconciler::start(&sending, metrics, settings),
-        )
-    });
-    let every = Duration::from_secs(config.sending.templates_every_s);
-    let syncing = (!every.is_zero() && !sending.twilio.is_off()).then(|| {
-        let twilio = sending.twilio.clone();
-        Syncer { templates, twilio, every }.start(claims.metrics.clone())
-    });
-    let services = http::Services {
-        claims,
-        webhook_keys: accounts,
-        histories: histories.clone(),
-        tenants,
-        telemetry: telemetry.clone(),
-        sending,
-        replay_sources: shelves,
-    };
-    let app = http::App::new(services, &config);
-    let listen = door.to_string();
-    let listeners = 1 + usize::from(admin.is_some()) + usize::from(links.is_some());
-    let max = doors::capacity(config.connections.max, listeners);
-    if max < config.connections.max {
-        tracing::warn!(
-            event = "connections.capped",
-            max,
-            wanted = config.connections.max,
-            "the limit of open files permitted fewer connections than connections.max; raise the limit (LimitNOFILE, ulimit -n)"
-        );
-    }
-    let limits = Limits {
-        max,
-        max_per_address: config.connections.max_per_address.min((max / 2).max(1)),
-        ..config.connections.limits()
-    };
-    let admission = |name| Admission::new(limits, connections.listener(name));
-    let mut serving = vec![(door, twilio_edge_api::router(&app), admission("main"))];
-    if let Some(door) = admin {
-        tracing::info!(event = "admin.listening", admin = %door, "the admin listener started on {door}");
-        serving.push((door, twilio_edge_api::admin_router(&app), admission("admin")));
-    }
-    if let Some(door) = links {
-        tracing::info!(event = "media.listening", links = %door, "the media listener started on {door}");
-        serving.push((door, twilio_edge_api::media_router(&app), admission("media")));
-    }
+    // Services, and the tasks that work for them in the background.
+    let services = Services::build(&config, &stores, &metrics).await?;
+    let workers = start_background_tasks(&config, &stores, &services, &metrics, &tasks).await?;
+
+    // API.
+    let app = App::new(services.for_api(histories.clone(), telemetry.clone()), &config);
+    let listen = listeners.main_address();
+    let serving = listeners.serve(&app, &config, &metrics, &tasks);
     drop(app);
     tracing::info!(
         event = "sidecar.listening",
@@ -264,38 +119,33 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
         listen,
         "twilio-edge started listening on {listen}",
     );
-    let limit = Duration::from_millis(config.http.shutdown_timeout_ms);
-    let deadline = until_stopped(serving, stop, limit).await?;
 
-    retention.abort();
-    archiving.iter().for_each(JoinHandle::abort);
-    watch.abort();
-    replaying.abort();
-    telling.abort();
-    refresh.abort();
-    routing.abort();
-    reading.abort();
-    syncing.inspect(tokio::task::JoinHandle::abort);
-    cleaning.iter().for_each(|cleaning| cleaning.abort());
-    // The routers are gone, and with them every claim and settlement.
-    histories.close().await;
-    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    if let Some((senders, reconciler)) = senders {
-        reconciler.finish().await;
-        if !senders.finish(left()).await {
-            tracing::error!(
-                event = "sidecar.left_sends",
-                "the shutdown deadline passed before Twilio answered; these messages become unknown"
-            );
-        }
+    // Wait.
+    tokio::select! {
+        () = stop => tracing::info!(
+            event = "sidecar.stopping",
+            reason = "signal",
+            "the sidecar received a stop signal; it completes open requests and writes its events"
+        ),
+        failure = tasks.failed() => tracing::info!(
+            event = "sidecar.stopping",
+            reason = %failure,
+            "a background task failed; the sidecar completes open requests and writes its events"
+        ),
     }
-    if !couriers.finish(left()).await {
+
+    // Shutdown: first the sources of work, then the workers, then the stores that both write to.
+    let deadline = Instant::now() + Duration::from_millis(config.http.shutdown_timeout_ms);
+    if !serving.finish(deadline).await {
         tracing::warn!(
-            event = "sidecar.left_deliveries",
-            "the shutdown deadline passed before every delivery ended; the deliveries are retried"
+            event = "sidecar.cut_requests",
+            "the shutdown deadline passed before every request was answered"
         );
     }
-    if !stores.close(left()).await {
+    tasks.stop();
+    histories.close().await;
+    workers.finish(deadline).await;
+    if !stores.close(remaining(deadline)).await {
         tracing::error!(
             event = "sidecar.left_events",
             "the shutdown deadline passed before every event was written; the spool contains them"
@@ -303,110 +153,136 @@ async fn serve(config: Config, repeats: Repeats) -> Result<(), String> {
     }
     telemetry.finish(Duration::from_millis(config.telemetry.timeout_ms)).await;
     tracing::info!(event = "sidecar.stopped", "the sidecar completed its shutdown");
-    Ok(())
+    tasks.failure().map_or(Ok(()), |failure: Failure| Err(failure.to_string()))
+}
+
+/// Background tasks that finish their work at shutdown.
+struct Workers {
+    delivery_workers: DeliveryWorkers,
+    /// `None` if no account has credentials.
+    senders: Option<(Dispatcher, Reconciler)>,
+}
+
+impl Workers {
+    async fn finish(self, deadline: Instant) {
+        if let Some((dispatcher, reconciler)) = self.senders {
+            reconciler.finish().await;
+            if !dispatcher.finish(remaining(deadline)).await {
+                tracing::error!(
+                    event = "sidecar.left_sends",
+                    "the shutdown deadline passed before Twilio answered; these messages become unknown"
+                );
+            }
+        }
+        if !self.delivery_workers.finish(remaining(deadline)).await {
+            tracing::warn!(
+                event = "sidecar.left_deliveries",
+                "the shutdown deadline passed before every delivery ended; the deliveries are retried"
+            );
+        }
+    }
+}
+
+/// Returns the time until the deadline, but at least one second, so that a step after slow requests is not skipped.
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
+}
+
+/// Starts the background tasks of the services. The stores have started their own.
+async fn start_background_tasks(
+    config: &Config,
+    stores: &Stores,
+    services: &Services,
+    metrics: &Arc<Metrics>,
+    tasks: &Supervisor,
+) -> Result<Workers, String> {
+    let name = process_name();
+    let cleanup_interval = Duration::from_secs(config.redaction.every_s);
+
+    // Webhooks: deliveries, dead letters, replays, archive.
+    let claims = &services.claims;
+    let (outbox, sinks) = (stores.outbox(), &claims.sinks);
+    let delivery_workers =
+        DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, metrics, &name, tasks);
+    if sinks.iter().next().is_some() {
+        let measuring = dead_letters::watch(outbox, sinks.clone(), metrics.clone());
+        tasks.spawn(Task::DeadLetterAge, measuring);
+    }
+    let replay_sources = services.replay_sources.clone();
+    tasks.spawn(Task::Replays, replays::work(replay_sources, claims.wakeup.clone()));
+    start_archivist(config, services, metrics, &name, tasks).await?;
+
+    // Stored data: retention, profiles of accounts, media, templates.
+    let retention = Job {
+        sweeper: stores.sweeper(),
+        retention_policies: claims.retention_policies.clone(),
+        metrics: metrics.clone(),
+        every: cleanup_interval,
+        batch: config.redaction.batch,
+        busy: config.events.batch,
+    };
+    tasks.spawn(Task::Retention, retention.run());
+    tasks.spawn(Task::TenantsRefresh, services.tenants.clone().keep_fresh());
+    let sending = &services.sending;
+    if let Some(library) = sending.media.library() {
+        tasks.spawn(Task::MediaCleanup, library.clone().keep_clean(cleanup_interval));
+    }
+    tasks.spawn(Task::TemplatesRefresh, sending.templates.clone().keep_fresh());
+
+    // Messages. Without credentials none is sent, and those that were begun stay unchanged.
+    if sending.routes.has_file() {
+        tasks.spawn(Task::RoutingFile, sending.routes.clone().keep_fresh());
+    }
+    if sending.twilio.is_off() {
+        return Ok(Workers { delivery_workers, senders: None });
+    }
+    let refusals = Refusals {
+        stores: stores.clone(),
+        lexicon: claims.lexicon.clone(),
+        metrics: metrics.clone(),
+    };
+    let (settings, rate_limiter) = (&config.sending, stores.rate_limiter());
+    let dispatcher =
+        Dispatcher::start(sending, rate_limiter, refusals, metrics, settings, &name, tasks);
+    let reconciler = Reconciler::start(sending, metrics, settings, tasks);
+    let every = Duration::from_secs(settings.templates_every_s);
+    if !every.is_zero() {
+        let (templates, twilio) = (sending.templates.clone(), sending.twilio.clone());
+        let syncer = Syncer { templates, twilio, every };
+        tasks.spawn(Task::TemplatesSync, syncer.run(metrics.clone()));
+    }
+    Ok(Workers { delivery_workers, senders: Some((dispatcher, reconciler)) })
 }
 
 /// Starts the archive queue and its worker, if an archive is configured.
-async fn archive_webhooks(
-    archive: Option<Archive>,
-    stores: &Stores,
-    metrics: &Arc<Metrics>,
+async fn start_archivist(
     config: &Config,
+    services: &Services,
+    metrics: &Arc<Metrics>,
     name: &str,
-) -> Result<Option<JoinHandle<()>>, String> {
-    let queue = stores.archive_queue();
-    let about = |reason: StoreError| format!("what waits for the archive: the database {reason}");
-    let Some(archive) = archive else {
-        if queue.since().await.map_err(about)?.is_some() {
+    tasks: &Supervisor,
+) -> Result<(), String> {
+    let queue = services.replay_sources.queue.clone();
+    let problem = |reason: StoreError| format!("the archive queue: the database {reason}");
+    let Some(archive) = services.replay_sources.archive.clone() else {
+        if queue.since().await.map_err(problem)?.is_some() {
             tracing::warn!(
                 event = "archive.missing",
                 "the sidecar found webhooks that are queued for an archive, but archive.url is not set; set it, or run `twilio-edge archive stop`"
             );
         }
-        return Ok(None);
+        return Ok(());
     };
-    queue.begin(twilio_edge_platform::clock::now_ms()).await.map_err(about)?;
+    queue.begin(now_ms()).await.map_err(problem)?;
     let (settings, metrics) = (config.archive.clone(), metrics.clone());
     let archivist = Archivist { archive, queue, settings, metrics, name: name.to_owned() };
-    Ok(Some(tokio::spawn(archivist.run())))
-}
-
-/// Retries a load until the deadline: the start may take longer than a claim, and a database can be slow at first.
-async fn read_first<R: Future<Output = Result<(), StoreError>>>(
-    refresh: impl Fn() -> R,
-    deadline: Instant,
-) -> Result<(), StoreError> {
-    loop {
-        match refresh().await {
-            Err(StoreError::Away(_)) if Instant::now() < deadline => {}
-            read => return read,
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+    tasks.spawn(Task::Archivist, archivist.run());
+    Ok(())
 }
 
 /// Returns a name that no other process has had, so that the leases of this process are not taken for those of its
 /// successor.
-fn courier_name() -> String {
-    let dice = getrandom::u64().unwrap_or_default();
-    format!("{}-{dice:016x}", std::process::id())
-}
-
-/// Serves until the stop signal and then until running requests are answered, at most for `limit`. Returns the time at which
-/// that limit ends.
-async fn until_stopped(
-    doors: Vec<(Door, axum::Router, Admission)>,
-    stop: impl Future<Output = ()> + Send + 'static,
-    limit: Duration,
-) -> Result<Instant, String> {
-    let (stopping, mut stopped) = watch::channel(None);
-    let mut serving = JoinSet::new();
-    for (door, router, admission) in doors {
-        let mut told = stopped.clone();
-        serving.spawn(door.serve(router, admission, async move {
-            let _ = told.wait_for(Option::is_some).await;
-        }));
-    }
-    tokio::spawn(async move {
-        stop.await;
-        tracing::info!(
-            event = "sidecar.stopping",
-            "the sidecar received a stop signal; it completes open requests and writes its events"
-        );
-        let _ = stopping.send(Some(Instant::now() + limit));
-    });
-    let served = async {
-        while let Some(ended) = serving.join_next().await {
-            ended.map_err(|error| error.to_string())?;
-        }
-        Ok::<(), String>(())
-    };
-    let too_late = async {
-        let deadline = match stopped.wait_for(Option::is_some).await {
-            Ok(deadline) => deadline.unwrap_or_else(Instant::now),
-            Err(_) => return std::future::pending().await,
-        };
-        tokio::time::sleep_until(deadline).await;
-        deadline
-    };
-    tokio::select! {
-        served = served => served?,
-        deadline = too_late => {
-            tracing::warn!(event = "sidecar.cut_requests", "the shutdown deadline passed before every request was answered");
-            return Ok(deadline);
-        }
-    }
-    Ok(Instant::now() + limit)
-}
-
-/// Resolves at SIGTERM (orchestrators) or SIGINT (Ctrl-C).
-fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
+fn process_name() -> String {
+    let random = getrandom::u64().unwrap_or_default();
+    format!("{}-{random:016x}", std::process::id())
 }

@@ -117,9 +117,9 @@ async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, Denied>>>(
         format!("the database {} {reason}", without_password(config.database.url.expose()))
     };
     let store = store::Tenants::open(&config.database).await.map_err(|reason| told(&reason))?;
-    let (policies, rulebook) =
+    let (policies, retention_policies) =
         (Policies::new(config.policy.clone()), RetentionPolicies::new(config));
-    let done = act(Tenants::new(store.clone(), policies, rulebook, config)).await;
+    let done = act(Tenants::new(store.clone(), policies, retention_policies, config)).await;
     store.close().await;
     done.map_err(|denied| match denied {
         Denied::Refused(Refusal::Store(reason)) => told(&reason),

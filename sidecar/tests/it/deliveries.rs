@@ -307,7 +307,7 @@ async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
         let event = got.event();
         let of = heard.entry(event["from"].as_str().unwrap().to_owned()).or_default();
         let n = event["body"].as_str().unwrap().parse().unwrap();
-        // At least once: what was under way when its courier died may come again, but never before its time.
+        // At least once: what was under way when its worker died may come again, but never before its time.
         if !of.contains(&n) {
             of.push(n);
         }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ffi::OsString, sync::Arc};
 use proptest::{prelude::*, test_runner::TestRunner};
 use twilio_edge_contract::{Outcome, SettlementResult};
 use twilio_edge_domain::{lease::ClaimOutcome, optout::Lexicon, webhook::Webhook};
-use twilio_edge_platform::{config::Merged, metrics::Metrics};
+use twilio_edge_platform::{config::Merged, tasks::Supervisor};
 use twilio_edge_store::{SettlementInput, Stores};
 
 use crate::{
@@ -102,7 +102,7 @@ pub(crate) async fn stores_with(world: &World, period_ms: i64) -> Stores {
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let config = Merged::read(None, settings.into_iter()).check().unwrap();
-    Stores::open(&config, Arc::new(Metrics::default())).await.unwrap()
+    Stores::open(&config, Arc::default(), &Supervisor::new(Arc::default())).await.unwrap()
 }
 
 /// Plays a history; where the stores first break a promise.

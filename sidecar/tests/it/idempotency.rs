@@ -9,7 +9,7 @@ use twilio_edge_domain::{
     api_key::Scope,
     idempotency::{Headers, Key, StoredResponse, fingerprint},
 };
-use twilio_edge_platform::{config::Merged, metrics::Metrics};
+use twilio_edge_platform::{config::Merged, tasks::Supervisor};
 use twilio_edge_store::{Admission, AuditEntry, Done, NewKey, Once, StoreError, Stores};
 
 use crate::{
@@ -207,7 +207,8 @@ async fn what_somebody_else_took_over_is_rolled_back(world: World) {
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let config = Merged::read(None, settings.into_iter()).check().unwrap();
-    let stores = Stores::open(&config, Arc::new(Metrics::default())).await.unwrap();
+    let stores =
+        Stores::open(&config, Arc::default(), &Supervisor::new(Arc::default())).await.unwrap();
     let second = std::time::Duration::from_secs(1);
     let requests = stores.idempotency(second, second * 60);
     let once = Once {

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use crate::file_access;
-use crate::listener as doors;
+use crate::listener::ListenAddress;
 use twilio_edge_domain::{archive, secret};
 
 /// Largest batch of the archive in bytes; it is held in memory as lines and as an object.
 const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
+
+/// Longest interval of a background task in seconds. A clock cannot represent the end of a much longer one.
+const YEAR_S: u64 = 365 * 86_400;
 
 impl Config {
     /// Returns warnings about limits that are valid by themselves but do not fit together.
@@ -63,11 +66,11 @@ impl Config {
             }
         };
         check(
-            self.listen.parse::<doors::Place>().is_ok(),
+            self.listen.parse::<ListenAddress>().is_ok(),
             "listen: must be ADDRESS:PORT, as in 127.0.0.1:8081 or [::1]:8081, or unix:/PATH",
         );
         check(
-            self.admin.address().is_none_or(|address| address.parse::<doors::Place>().is_ok()),
+            self.admin.address().is_none_or(|address| address.parse::<ListenAddress>().is_ok()),
             "admin.listen: must be ADDRESS:PORT, as in 127.0.0.1:8082, or unix:/PATH, or off",
         );
         check(
@@ -182,6 +185,12 @@ impl Config {
             ("http.request_timeout_ms", self.http.request_timeout_ms, 1),
         ] {
             check(value >= least, &format!("{path}: must be at least {least}"));
+        }
+        for (path, seconds) in [
+            ("redaction.every_s", self.redaction.every_s),
+            ("sending.templates_every_s", self.sending.templates_every_s),
+        ] {
+            check(seconds <= YEAR_S, &format!("{path}: must be at most {YEAR_S}, one year"));
         }
         check(
             self.log.level.split(',').all(|directive| {

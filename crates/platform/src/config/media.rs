@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{OFF, Secret};
 use crate::config::bucket_location::Place;
-use crate::listener as doors;
+use crate::listener::ListenAddress;
 use twilio_edge_domain::media::{limits::MediaLimits, link::MIN_KEY_BYTES, url_policy::UrlPolicy};
 
 /// Valid lifetime of a link, in seconds: Twilio fetches a message's media within ten minutes, and no bucket signs links
@@ -86,7 +86,7 @@ impl MediaStore {
             "public_url: missing; a folder hands out no links of its own",
         );
         check(
-            self.address().is_none_or(|address| address.parse::<doors::Place>().is_ok()),
+            self.address().is_none_or(|address| address.parse::<ListenAddress>().is_ok()),
             "listen: must be ADDRESS:PORT, as in 127.0.0.1:8084, or unix:/PATH, or off",
         );
         check(

@@ -33,6 +33,7 @@ use tokio::{
 };
 
 use super::admission::{Admission, Place, Shared};
+use crate::tasks::{Panicked, catch_panic};
 
 /// Time in which a closing connection must end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -192,10 +193,12 @@ impl Serving {
             let answered =
                 TowerToHyperService::new(router.clone()).call(request.map(Arriving::begin));
             async move {
-                let mut response: Response<Body> = answered.await?;
+                let mut response: Response<Body> = match catch_panic(answered).await {
+                    Ok(answered) => answered?,
+                    Err(Panicked) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+                };
                 if under_way.0.has_unread() {
-                    response = Response::default();
-                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                    response = empty(StatusCode::SERVICE_UNAVAILABLE);
                 }
                 Ok::<_, std::convert::Infallible>(
                     response.map(|body| Streamed::begin(body, &under_way.0)),
@@ -243,6 +246,12 @@ impl Serving {
             }
         }
     }
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
 }
 
 /// Guard of a request in a handler.

@@ -174,6 +174,11 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "The sidecar could not send its heartbeat to the other sidecars",
     ),
+    (
+        "process.panicked",
+        "error",
+        "The sidecar panicked, which is a defect of the program: `location`, and `reason` if it contains no data. Set `RUST_BACKTRACE=1` for a `backtrace`",
+    ),
     ("redis.away", "warn", "Redis did not answer; the database alone decides claims"),
     ("redis.back", "info", "Redis answered again"),
     (
@@ -311,6 +316,11 @@ const ALL: &[(&str, &str, &str)] = &[
         "The sidecar could not store reported statuses of sent messages: `count`",
     ),
     ("suppression.changed", "info", "An opt-out or opt-in changed a suppression"),
+    (
+        "task.failed",
+        "error",
+        "A background task panicked or ended too early; the sidecar shuts down with an error: `task`, `reason` (docs/ARCHITECTURE.md)",
+    ),
     (
         "templates.changed",
         "info",

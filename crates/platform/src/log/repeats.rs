@@ -23,7 +23,7 @@ const AT_ONCE: u32 = 10;
 const EACH: Duration = Duration::from_secs(1);
 
 /// Interval of reports about suppressed lines.
-const TELL: Duration = Duration::from_secs(5);
+const REPORT: Duration = Duration::from_secs(5);
 
 /// Target of the API's refusals, which a client with a wrong token may cause in any number.
 pub const REFUSALS: &str = "twilio_edge::refusals";
@@ -65,9 +65,9 @@ impl Allowance {
 
 impl Repeats {
     /// Reports and counts suppressed lines periodically. Runs until it is dropped.
-    pub async fn tell(self, metrics: Arc<Metrics>) {
+    pub async fn report(self, metrics: Arc<Metrics>) {
         loop {
-            tokio::time::sleep(TELL).await;
+            tokio::time::sleep(REPORT).await;
             for (of, count) in self.held_back() {
                 metrics.lines_held_back(count);
                 tracing::info!(

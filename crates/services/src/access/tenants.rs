@@ -32,7 +32,7 @@ pub struct Tenants {
     store: store::Tenants,
     usual: Arc<GeneralRules>,
     policies: Policies,
-    rulebook: RetentionPolicies,
+    retention_policies: RetentionPolicies,
     closed: Arc<RwLock<HashSet<String>>>,
 }
 
@@ -58,11 +58,11 @@ impl From<StoreError> for Denied {
 }
 
 impl Tenants {
-    /// Creates the service. `policies` and `rulebook` receive the settings of the profiles.
+    /// Creates the service. `policies` and `retention_policies` receive the settings of the profiles.
     pub fn new(
         store: store::Tenants,
         policies: Policies,
-        rulebook: RetentionPolicies,
+        retention_policies: RetentionPolicies,
         config: &Config,
     ) -> Tenants {
         let usual = GeneralRules {
@@ -72,7 +72,7 @@ impl Tenants {
             hashes: !config.redaction.hash_key.is_empty(),
         };
         let closed = Arc::default();
-        Tenants { store, usual: Arc::new(usual), policies, rulebook, closed }
+        Tenants { store, usual: Arc::new(usual), policies, retention_policies, closed }
     }
 
     /// Lists profiles after the SID `after`, ordered by SID; only that of `account_sid`, if given.
@@ -214,7 +214,7 @@ impl Tenants {
             }
         }
         self.policies.replace(policies);
-        self.rulebook.replace(retentions);
+        self.retention_policies.replace(retentions);
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = closed;
         Ok(())
     }

@@ -42,11 +42,11 @@ pub struct Claims {
     /// Sinks that accepted webhooks are delivered to.
     pub sinks: Sinks,
     /// Wakes the delivery workers.
-    pub bell: Wakeup,
+    pub wakeup: Wakeup,
     /// Keywords that make a message an opt-out or opt-in.
     pub lexicon: Arc<Lexicon>,
     /// Retention policies; they also decide which content is never stored.
-    pub rulebook: RetentionPolicies,
+    pub retention_policies: RetentionPolicies,
     /// Receives the statuses of our own messages.
     pub sending: Sending,
     /// Largest backend answer that is stored for duplicates, in bytes.
@@ -189,7 +189,7 @@ impl Claims {
             accepted.iter().map(|acceptance| acceptance.webhook.claim_id.clone()).collect();
         let durable = self.stores.accept(accepted, now_ms).await;
         if durable {
-            self.bell.ring();
+            self.wakeup.wake();
         }
         claim_ids.into_iter().map(|claim_id| (claim_id, durable)).collect()
     }
@@ -254,7 +254,7 @@ impl Claims {
     }
 
     fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, Unreadable> {
-        let rules = self.rulebook.now();
+        let rules = self.retention_policies.now();
         let read = claims.into_iter().enumerate().map(|(i, claim)| {
             Webhook::from_claim(claim, &self.lexicon)
                 .map(|webhook| {
@@ -262,7 +262,7 @@ impl Claims {
                     let class = webhook.identity.class;
                     let is_ours =
                         webhook.is_ours && self.sinks.of(&webhook.route, class).next().is_some();
-                    self.rulebook.before_writing(Webhook { is_ours, ..webhook }, &rules)
+                    self.retention_policies.before_writing(Webhook { is_ours, ..webhook }, &rules)
                 })
                 .map_err(|problem| Unreadable(format!("claims[{i}].{problem}")))
         });
@@ -273,10 +273,12 @@ impl Claims {
         &self,
         settlements: &[Settlement],
     ) -> Result<Vec<Option<Webhook>>, Unreadable> {
-        let rules = self.rulebook.now();
+        let rules = self.retention_policies.now();
         let read = settlements.iter().enumerate().map(|(i, settlement)| {
             Webhook::from_settlement(settlement, &self.lexicon)
-                .map(|webhook| webhook.map(|webhook| self.rulebook.before_writing(webhook, &rules)))
+                .map(|webhook| {
+                    webhook.map(|webhook| self.retention_policies.before_writing(webhook, &rules))
+                })
                 .map_err(|problem| Unreadable(format!("settlements[{i}].{problem}")))
         });
         read.collect()

@@ -9,12 +9,18 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    task::{JoinHandle, JoinSet},
+    task::{JoinError, JoinSet},
 };
 
 use twilio_edge_connectors::sinks::{Sink, Sinks};
-use twilio_edge_domain::delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy};
-use twilio_edge_platform::metrics::Metrics;
+use twilio_edge_domain::{
+    delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy},
+    event::Delivery,
+};
+use twilio_edge_platform::{
+    metrics::Metrics,
+    tasks::{Supervisor, Task, TaskHandle, catch_panic},
+};
 use twilio_edge_store::{Ended, Lane, Outbox, Round, StoreError};
 
 /// Time that a lane is claimed for, in addition to the longest try. If its worker dies, another one delivers it
@@ -28,9 +34,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const AWAY: Duration = Duration::from_secs(1);
 
 /// Delivery workers of a sidecar.
-pub struct Couriers {
+pub struct DeliveryWorkers {
     stop: watch::Sender<bool>,
-    working: Vec<JoinHandle<()>>,
+    working: Vec<TaskHandle>,
 }
 
 /// Wakes the delivery workers after a delivery was recorded, so that it does not wait for the next read.
@@ -39,47 +45,51 @@ pub struct Wakeup(Arc<Notify>);
 
 impl Wakeup {
     /// Reports that there is a delivery.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         self.0.notify_waiters();
     }
 }
 
-impl Couriers {
+impl DeliveryWorkers {
     /// Starts one worker for each sink; `name` identifies this sidecar among the others.
     pub fn start(
         sinks: &Sinks,
         outbox: &Outbox,
-        bell: &Wakeup,
+        wakeup: &Wakeup,
         metrics: &Arc<Metrics>,
         name: &str,
-    ) -> Couriers {
+        tasks: &Supervisor,
+    ) -> DeliveryWorkers {
         let (stop, stopping) = watch::channel(false);
         sinks.iter().for_each(|sink| metrics.sinks.begin(sink.name()));
         let names: Vec<String> = sinks.iter().map(|sink| sink.name().to_owned()).collect();
-        let couriers = names.into_iter().map(|sink| DeliveryWorker {
+        let workers = names.into_iter().map(|sink| DeliveryWorker {
             sinks: sinks.clone(),
             sink,
             outbox: outbox.clone(),
-            bell: bell.clone(),
+            wakeup: wakeup.clone(),
             metrics: metrics.clone(),
             name: name.to_owned(),
             breaker: CircuitBreaker::new(),
             running: JoinSet::new(),
             unwritten: Vec::new(),
         });
-        let working =
-            couriers.map(|courier| tokio::spawn(courier.work(stopping.clone()))).collect();
-        Couriers { stop, working }
+        let start = |worker: DeliveryWorker| {
+            tasks.spawn_owned(Task::DeliveryWorker, worker.work(stopping.clone()))
+        };
+        let working = workers.map(start).collect();
+        DeliveryWorkers { stop, working }
     }
 
     /// Claims no new lanes and waits for those in progress. Returns false if that takes longer than `limit`.
     pub async fn finish(self, limit: Duration) -> bool {
+        self.working.iter().for_each(TaskHandle::expect_end);
         let _ = self.stop.send(true);
         let deadline = tokio::time::Instant::now() + limit;
         let mut finished = true;
-        for mut courier in self.working {
-            finished &= tokio::time::timeout_at(deadline, &mut courier).await.is_ok();
-            courier.abort();
+        for worker in self.working {
+            let limit = deadline.saturating_duration_since(tokio::time::Instant::now());
+            finished &= worker.finish(limit).await;
         }
         finished
     }
@@ -89,7 +99,7 @@ struct DeliveryWorker {
     sinks: Sinks,
     sink: String,
     outbox: Outbox,
-    bell: Wakeup,
+    wakeup: Wakeup,
     metrics: Arc<Metrics>,
     name: String,
     breaker: CircuitBreaker,
@@ -103,10 +113,10 @@ impl DeliveryWorker {
     async fn work(mut self, mut stopping: watch::Receiver<bool>) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let bell = self.bell.clone();
+        let wakeup = self.wakeup.clone();
         loop {
             // The notification is requested before the outbox is read, so that no wakeup is lost in between.
-            let rung = bell.0.notified();
+            let woken = wakeup.0.notified();
             let stop = *stopping.borrow();
             let there = self.write().await && (stop || self.take().await);
             if stop && self.running.is_empty() && (self.unwritten.is_empty() || !there) {
@@ -117,13 +127,13 @@ impl DeliveryWorker {
                 continue;
             }
             tokio::select! {
-                Some(ended) = self.running.join_next() => self.came_back(ended.ok()),
-                () = rung, if !stop => {}
+                Some(ended) = self.running.join_next() => self.came_back(ended),
+                () = woken, if !stop => {}
                 _ = look.tick(), if !stop => {}
                 _ = stopping.changed(), if !stop => {}
             }
             while let Some(ended) = self.running.try_join_next() {
-                self.came_back(ended.ok());
+                self.came_back(ended);
             }
         }
     }
@@ -164,8 +174,12 @@ impl DeliveryWorker {
         true
     }
 
-    fn came_back(&mut self, ended: Option<(Round, Option<DeliveryOutcome>)>) {
-        let Some((round, last)) = ended else { return };
+    fn came_back(&mut self, ended: Result<(Round, Option<DeliveryOutcome>), JoinError>) {
+        let Ok((round, last)) = ended else {
+            // The round panicked. Its lane becomes due again when its hold ends.
+            self.breaker.cancel();
+            return;
+        };
         let was_open = self.breaker.probe_at_ms().is_some();
         match &last {
             Some(last) => self.breaker.end(last, now_ms()),
@@ -224,7 +238,7 @@ async fn bring(
             break;
         }
         let tried = match due.parcel() {
-            Some(parcel) => sink.deliver(&parcel).await,
+            Some(parcel) => deliver(sink, &parcel).await,
             None => DeliveryOutcome::Refused {
                 reason: "its event is not in the ledger any more".into(),
             },
@@ -259,6 +273,17 @@ async fn bring(
         }
     }
     (round, last)
+}
+
+/// Makes one try. A try that panicked counts as failed, so that its delivery becomes a dead letter and does not block its
+/// lane for ever.
+async fn deliver(sink: &Sink, delivery: &Delivery<'_>) -> DeliveryOutcome {
+    let tried = catch_panic(sink.deliver(delivery)).await;
+    tried.unwrap_or_else(|_| DeliveryOutcome::Failed {
+        reason: "the delivery panicked; the log has a line `process.panicked`".into(),
+        retry_after: None,
+        is_outage: false,
+    })
 }
 
 fn next(

@@ -241,14 +241,14 @@ impl Steps<'_> {
 
 /// Continues every running replay until the task is aborted, so that no replay ends with the command or the sidecar
 /// that started it.
-pub async fn work(shelves: ReplaySources, bell: Wakeup) {
+pub async fn work(replay_sources: ReplaySources, wakeup: Wakeup) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        for replay in shelves.outbox.running_replays().await.unwrap_or_default() {
+        for replay in replay_sources.outbox.running_replays().await.unwrap_or_default() {
             let id = replay.id.clone();
-            if let Err(reason) = finish(&shelves, replay, &bell).await {
+            if let Err(reason) = finish(&replay_sources, replay, &wakeup).await {
                 tracing::warn!(event = "replay.waiting", %reason, replay.id = id, "a replay could not continue; it waits and retries");
             }
         }
@@ -256,11 +256,15 @@ pub async fn work(shelves: ReplaySources, bell: Wakeup) {
 }
 
 /// Continues one replay to its end, or until another process continues it.
-async fn finish(shelves: &ReplaySources, mut replay: Replay, bell: &Wakeup) -> Result<(), Stopped> {
-    let mut steps = shelves.steps(&replay).await?;
+async fn finish(
+    replay_sources: &ReplaySources,
+    mut replay: Replay,
+    wakeup: &Wakeup,
+) -> Result<(), Stopped> {
+    let mut steps = replay_sources.steps(&replay).await?;
     while !replay.is_done() && !steps.is_overtaken() {
         replay = steps.carry_on(&replay, STEP).await?;
-        bell.ring();
+        wakeup.wake();
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ pub struct Job {
     /// Removes data from the store.
     pub sweeper: Sweeper,
     /// Policies to apply.
-    pub rulebook: RetentionPolicies,
+    pub retention_policies: RetentionPolicies,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Interval between rounds.
@@ -149,7 +149,7 @@ impl Job {
     /// Does all work that is due now.
     async fn round(&self) -> Result<(), StoreError> {
         let started_ms = now_ms();
-        let rules = self.rulebook.now();
+        let rules = self.retention_policies.now();
         let audit_until_ms = rules.everybody.retention.audit.cutoff_ms(started_ms);
         while self.sweeper.forget(audit_until_ms, now_ms()).await? > 0 {
             self.make_way().await;
@@ -188,7 +188,7 @@ impl Job {
         let mut done = SweepCounts::default();
         loop {
             self.make_way().await;
-            let key = self.rulebook.hash_key.as_ref();
+            let key = self.retention_policies.hash_key.as_ref();
             let swept = match step {
                 Step::Redact(due) => {
                     self.sweeper.redact(account_sid, due, key, most, now_ms()).await

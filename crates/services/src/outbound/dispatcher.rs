@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    task::{self, JoinError, JoinHandle, JoinSet},
+    task::{self, JoinError, JoinSet},
     time::Instant,
 };
 
@@ -24,7 +24,11 @@ use twilio_edge_domain::sending::{
     fair_scheduler::{FairScheduler, SenderQueue},
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_platform::{config, metrics::Metrics};
+use twilio_edge_platform::{
+    config,
+    metrics::Metrics,
+    tasks::{Supervisor, Task, TaskHandle},
+};
 use twilio_edge_store::{
     Asked, AttemptStart, OutboundMessage, QueuePosition, RateLimiter, StoreError,
 };
@@ -47,7 +51,7 @@ pub struct Wakeup(Arc<Notify>);
 
 impl Wakeup {
     /// Reports that there is a message to send.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         self.0.notify_one();
     }
 }
@@ -55,7 +59,7 @@ impl Wakeup {
 /// Dispatcher of one sidecar.
 pub struct Dispatcher {
     stop: watch::Sender<bool>,
-    working: JoinHandle<()>,
+    working: TaskHandle,
 }
 
 /// State of the dispatcher's task.
@@ -90,6 +94,7 @@ impl Dispatcher {
         metrics: &Arc<Metrics>,
         settings: &config::Sending,
         name: &str,
+        tasks: &Supervisor,
     ) -> Dispatcher {
         let (stop, stopping) = watch::channel(false);
         let (most, reserve) = (settings.concurrency.max(1), settings.authentication_reserve);
@@ -126,21 +131,21 @@ impl Dispatcher {
             dry: HashMap::new(),
             is_full: false,
         };
-        let working = tokio::spawn(sender.work(sending.bell.clone(), stopping));
+        let work = sender.work(sending.wakeup.clone(), stopping);
+        let working = tasks.spawn_owned(Task::Dispatcher, work);
         Dispatcher { stop, working }
     }
 
     /// Starts no new attempt and waits for those in progress. Returns false if that takes longer than `limit`.
-    pub async fn finish(mut self, limit: Duration) -> bool {
+    pub async fn finish(self, limit: Duration) -> bool {
+        self.working.expect_end();
         let _ = self.stop.send(true);
-        let finished = tokio::time::timeout(limit, &mut self.working).await.is_ok();
-        self.working.abort();
-        finished
+        self.working.finish(limit).await
     }
 }
 
 impl Sender {
-    async fn work(mut self, bell: Wakeup, mut stopping: watch::Receiver<bool>) {
+    async fn work(mut self, wakeup: Wakeup, mut stopping: watch::Receiver<bool>) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut count = tokio::time::interval(COUNT);
@@ -169,7 +174,7 @@ impl Sender {
                     self.ended(ended);
                     is_time = self.is_full;
                 }
-                () = bell.0.notified(), if !stop => {}
+                () = wakeup.0.notified(), if !stop => {}
                 () = next, if !stop => {}
                 _ = look.tick(), if !stop => self.expire().await,
                 _ = count.tick(), if !stop => self.count().await,
@@ -343,6 +348,7 @@ impl Sender {
     }
 
     fn ended(&mut self, ended: Result<(task::Id, CallOutcome), JoinError>) {
+        // The message of an attempt that panicked becomes `unknown` when its hold ends.
         let (call, told) = ended.unwrap_or_else(|error| (error.id(), CallOutcome::NoEvidence));
         let Some((account_sid, ticket)) = self.whose.remove(&call) else { return };
         if let Some(calls) = self.calls.get_mut(&account_sid) {

@@ -206,7 +206,7 @@ impl Sending {
     /// Counts and logs a fallback, and wakes the dispatcher.
     pub fn tell(&self, send: &OutboundMessage, code: &str, switched: &Switched) {
         self.metrics.sends.switched(switched.to);
-        self.bell.ring();
+        self.wakeup.wake();
         tracing::info!(event = "send.switched", send.id = %send.id, account.sid = %send.account_sid, code, to = switched.to.as_str(), instead = %switched.send.id, state = %switched.send.state, "the sidecar replaced a message that its channel did not accept");
     }
 }

@@ -4,10 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::outbound::{
     dispatcher::Wakeup,
@@ -22,7 +19,11 @@ use twilio_edge_domain::{
     },
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_platform::{config, metrics::Metrics};
+use twilio_edge_platform::{
+    config,
+    metrics::Metrics,
+    tasks::{Supervisor, Task, TaskHandle},
+};
 use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
 /// Interval between checks for messages that are due for a look.
@@ -40,14 +41,14 @@ const MOST_PAGES: usize = 5;
 /// Reconciler of one sidecar.
 pub struct Reconciler {
     stop: watch::Sender<bool>,
-    working: JoinHandle<()>,
+    working: TaskHandle,
 }
 
 #[derive(Clone)]
 struct Looker {
     sends: OutboundMessages,
     twilio: Twilio,
-    bell: Wakeup,
+    wakeup: Wakeup,
     metrics: Arc<Metrics>,
     /// Time after the hold has expired, in milliseconds, after which absence from the list counts; `None` if it never
     /// does.
@@ -64,26 +65,28 @@ impl Reconciler {
         sending: &Sending,
         metrics: &Arc<Metrics>,
         settings: &config::Sending,
+        tasks: &Supervisor,
     ) -> Reconciler {
         let ms = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
         let looker = Looker {
             sends: sending.sends.clone(),
             twilio: sending.twilio.clone(),
-            bell: sending.bell.clone(),
+            wakeup: sending.wakeup.clone(),
             metrics: metrics.clone(),
             absent_after_ms: (settings.absent_after_s > 0).then(|| ms(settings.absent_after_s)),
             reconcile_for_ms: ms(settings.reconcile_for_s),
             fallback_for_ms: ms(settings.fallback_for_s),
         };
         let (stop, stopping) = watch::channel(false);
-        Reconciler { stop, working: tokio::spawn(looker.work(stopping)) }
+        let working = tasks.spawn_owned(Task::Reconciler, looker.work(stopping));
+        Reconciler { stop, working }
     }
 
     /// Stops the reconciler. Another sidecar repeats a look that was in progress.
     pub async fn finish(self) {
+        self.working.expect_end();
         let _ = self.stop.send(true);
-        self.working.abort();
-        let _ = self.working.await;
+        self.working.interrupt().await;
     }
 }
 
@@ -111,6 +114,7 @@ impl Looker {
                 let this = self.clone();
                 looks.spawn(async move { this.look(&send).await });
             }
+            // A look that panicked is repeated when the message is due for its next look.
             while looks.join_next().await.is_some() {}
         }
     }
@@ -139,7 +143,7 @@ impl Looker {
                 if matches!(self.sends.requeue_absent(send, now_ms()).await, Ok(true)) {
                     self.metrics.sends.reconciled("absent", 1);
                     tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.looks + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
-                    self.bell.ring();
+                    self.wakeup.wake();
                 }
             }
             Ok(Match::Unclear) if next_ms == 0 => {
@@ -175,7 +179,11 @@ impl Looker {
         let owned: BTreeSet<String> =
             self.sends.own_message_sids(&candidates).await.map_err(away)?.into_iter().collect();
         let has_twin = self.sends.has_similar(send, &sought).await.map_err(away)?;
-        Ok(sought.find_match(&listed, &owned, ListCoverage { is_whole, at_ms, absent_from_ms, has_twin }))
+        Ok(sought.find_match(
+            &listed,
+            &owned,
+            ListCoverage { is_whole, at_ms, absent_from_ms, has_twin },
+        ))
     }
 
     /// Lists the messages under every spelling of recipient and sender. Returns them, and whether every list reaches

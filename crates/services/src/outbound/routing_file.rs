@@ -34,11 +34,13 @@ impl Routes {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Checks the file at an interval, for ever.
+    /// Returns whether the routes come from a file, which may change.
+    pub fn has_file(&self) -> bool {
+        !self.path.as_os_str().is_empty()
+    }
+
+    /// Checks the file at an interval, for ever. Returns only if a check panicked.
     pub async fn keep_fresh(self) {
-        if self.path.as_os_str().is_empty() {
-            return;
-        }
         let mut last = None;
         loop {
             let path = self.path.clone();

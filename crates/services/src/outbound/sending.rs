@@ -45,7 +45,7 @@ pub struct Sending {
     /// Client of Twilio, with the credentials of the accounts.
     pub twilio: Twilio,
     /// Wakes the dispatcher.
-    pub bell: Wakeup,
+    pub wakeup: Wakeup,
     /// Meaning of Twilio's error codes.
     pub errors: Arc<ErrorTable>,
     /// Routes that supply a sender and a fallback where the request names none.
@@ -219,7 +219,7 @@ impl Sending {
         done: Option<&Done>,
     ) -> Result<(), StoreError> {
         self.sends.add(send, priority(request.category()), done).await?;
-        self.bell.ring();
+        self.wakeup.wake();
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     idempotency::{self, Done},
     media,
 };
+use twilio_edge_platform::tasks::Supervisor;
 
 /// One write.
 #[derive(Debug, Clone)]
@@ -37,8 +38,8 @@ enum Value {
 pub(super) struct Writes(Group<Write, u64>);
 
 impl Writes {
-    pub(super) fn start(database: Database, timeout: Duration) -> Writes {
-        Writes(Group::start(timeout, move |writes: Vec<Write>, _| {
+    pub(super) fn start(database: Database, timeout: Duration, tasks: &Supervisor) -> Writes {
+        Writes(Group::start(tasks, timeout, move |writes: Vec<Write>, _| {
             let database = database.clone();
             async move {
                 let work = all(&database, writes);

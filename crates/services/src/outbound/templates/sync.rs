@@ -3,8 +3,6 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
-
 use super::Templates;
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::template::{
@@ -54,24 +52,22 @@ impl From<StoreError> for Unsynced {
 }
 
 impl Syncer {
-    /// Starts the synchronization of every account that has credentials. It runs for ever.
-    pub fn start(self, metrics: Arc<Metrics>) -> JoinHandle<()> {
-        tokio::spawn(async move {
-            let begun_ms = now_ms();
-            let mut told = BTreeSet::new();
-            loop {
-                for account_sid in self.twilio.account_sids() {
-                    self.turn(&account_sid, &metrics, &mut told).await;
-                }
-                let read_ms = |sid: String| match self.templates.age(&sid).synced_at_ms {
-                    0 => begun_ms,
-                    read_ms => read_ms,
-                };
-                let oldest_ms = self.twilio.account_sids().map(read_ms).min();
-                metrics.templates.read_at(oldest_ms.unwrap_or(begun_ms), now_ms());
-                tokio::time::sleep(LOOK).await;
+    /// Synchronizes every account that has credentials, until it is dropped.
+    pub async fn run(self, metrics: Arc<Metrics>) {
+        let begun_ms = now_ms();
+        let mut told = BTreeSet::new();
+        loop {
+            for account_sid in self.twilio.account_sids() {
+                self.turn(&account_sid, &metrics, &mut told).await;
             }
-        })
+            let read_ms = |sid: String| match self.templates.age(&sid).synced_at_ms {
+                0 => begun_ms,
+                read_ms => read_ms,
+            };
+            let oldest_ms = self.twilio.account_sids().map(read_ms).min();
+            metrics.templates.read_at(oldest_ms.unwrap_or(begun_ms), now_ms());
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn turn(&self, account_sid: &str, metrics: &Metrics, told: &mut BTreeSet<String>) {
