@@ -222,3 +222,30 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use crate::config::Merged;
+
+    #[test]
+    fn interval_of_a_background_task_is_at_most_one_year() {
+        let problem = |name: &str, seconds: &str| {
+            let setting = (OsString::from(name), OsString::from(seconds));
+            let checked = Merged::read(None, std::iter::once(setting)).check();
+            checked.err().map(|problems| problems.to_string()).unwrap_or_default()
+        };
+        for (name, path) in [
+            ("TWILIO_EDGE_REDACTION_EVERY_S", "redaction.every_s"),
+            ("TWILIO_EDGE_SENDING_TEMPLATES_EVERY_S", "sending.templates_every_s"),
+        ] {
+            assert_eq!(problem(name, "31536000"), "");
+            let expected = format!("{path}: must be at most 31536000, one year");
+            for seconds in ["31536001", "9223372036854775807"] {
+                let problem = problem(name, seconds);
+                assert!(problem.contains(&expected), "{problem}");
+            }
+        }
+    }
+}

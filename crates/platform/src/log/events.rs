@@ -285,7 +285,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("sidecar.listening", "info", "The sidecar started to listen: `version`, `stores`, `listen`"),
     ("sidecar.stopped", "info", "The sidecar completed its shutdown"),
-    ("sidecar.stopping", "info", "The sidecar received SIGTERM or SIGINT"),
+    (
+        "sidecar.stopping",
+        "info",
+        "The sidecar received SIGTERM or SIGINT, or a background task failed: `reason`",
+    ),
     ("sink.away", "warn", "A sink did not answer; its deliveries wait: `sink`, `reason`"),
     ("sink.back", "info", "A sink answered again"),
     ("spool.file_stays", "warn", "The sidecar could not remove a spool file"),
