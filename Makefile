@@ -63,7 +63,7 @@ burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two o
 		burst::one_sidecar burst::two_sidecars_with_redis --nocapture --test-threads=1
 
 # `make test` has a short one, with another seed every time.
-chaos: setup-test ## Nothing is lost, whatever is killed and stopped; SEED=1 WEBHOOKS=10000 KILLS=12 SEEDS=1
+chaos: setup-test ## Kills and stops processes and checks that nothing is lost; SEED=1 WEBHOOKS=10000 KILLS=12 SEEDS=1
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
 	@CHAOS="$(or $(WEBHOOKS),10000) $(or $(KILLS),12) $(or $(SEEDS),1)" CHAOS_SEED=$(SEED) \
@@ -107,8 +107,8 @@ fmt: ## Format all Rust code
 clean: ## Remove what was built (not what setup installed: .venv*, .tools)
 	rm -rf target dist
 
-# Cargo decides whether there is anything to do. The copy has one name whatever toolchain built it, and its time
-# changes only when it does.
+# Cargo decides whether the filter has to be built. The copy has the same name with every toolchain, and its modification time
+# changes only with its content.
 define WASM_BUILD
 @$(CARGO) --wasm build --profile wasm --package twilio-edge-filter --lib
 @mkdir -p $(dir $(WASM))

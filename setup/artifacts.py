@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Packs what a release is made of, byte for byte the same whoever does it, where and when.
+"""Packs what a release is made of, byte for byte the same on each machine and at each time.
 
-    artifacts.py tar FILE --folder NAME PATH=AS..    a gzipped tar: names sorted, nobody's, of one time
+    artifacts.py tar FILE --folder NAME PATH=AS..    a gzipped tar: names sorted, without an owner, all with one time
     artifacts.py oci FILE --module WASM --version V  an OCI image layout with plugin.wasm in its only layer, as Istio pulls it
     artifacts.py sbom FILE --package P --target T    CycloneDX of what cargo links into a package
     artifacts.py sums FOLDER                         SHA256SUMS of everything in it
