@@ -20,7 +20,7 @@ mod finding;
 mod health;
 mod idempotency;
 mod keys;
-pub mod kinds;
+mod kinds;
 mod media;
 mod media_links;
 mod messages;

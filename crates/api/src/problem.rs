@@ -1,4 +1,4 @@
-//! Refusals over HTTP: `application/problem+json` (RFC 9457), with a kind ([`super::kinds`]) and a detail for the
+//! Refusals over HTTP: `application/problem+json` (RFC 9457), with a code ([`RefusalCode`]) and a detail for the
 //! request, and their part of the OpenAPI document. Other modules decide when a refusal applies.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,9 +14,13 @@ use utoipa::{
     openapi::{ComponentsBuilder, Content, Ref, RefOr, ResponseBuilder},
 };
 
-use super::kinds::{self, Actor, Code, Kind};
-use twilio_edge_domain::{api_key::Scope, template::catalogue::OfferedTemplate};
-use twilio_edge_services::access::api_keys::Refusal;
+use twilio_edge_domain::{
+    actor::Actor,
+    api_key::Scope,
+    refusal::{Refusal, RefusalCode},
+    template::catalogue::OfferedTemplate,
+};
+use twilio_edge_services::access::api_keys;
 use twilio_edge_store::StoreError;
 
 /// A refusal. `code` never changes its meaning; `actor` is the one who must act.
@@ -28,12 +32,12 @@ pub(super) struct Problem {
     title: &'static str,
     /// HTTP status of the answer.
     status: u16,
-    #[schema(value_type = Code, inline)]
-    code: &'static str,
+    #[schema(inline)]
+    code: RefusalCode,
     /// Explanation for this request, or the remedy.
     detail: String,
-    #[schema(value_type = Actor, inline)]
-    actor: &'static str,
+    #[schema(inline)]
+    actor: Actor,
     /// Templates that may be sent instead, if the conversation window is closed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(inline)]
@@ -54,20 +58,21 @@ pub(super) struct Refused {
 }
 
 impl Problem {
-    /// Creates a refusal with the general remedy of its kind as the detail.
-    pub(super) fn of(kind: Kind) -> Problem {
-        Problem::with(kind, kind.remedy)
+    /// Creates a refusal with the general remedy of its code as the detail.
+    pub(super) fn of(code: RefusalCode) -> Problem {
+        Problem::with(code, code.row().remedy)
     }
 
     /// Creates a refusal with a detail for this request.
-    pub(super) fn with(kind: Kind, detail: impl Into<String>) -> Problem {
+    pub(super) fn with(code: RefusalCode, detail: impl Into<String>) -> Problem {
+        let Refusal { status, actor, title, .. } = code.row();
         Problem {
-            kind: format!("urn:twilio-edge:problem:{}", kind.code).into(),
-            title: kind.title,
-            status: kind.status.as_u16(),
-            code: kind.code,
+            kind: format!("urn:twilio-edge:problem:{}", code.as_str()).into(),
+            title,
+            status,
+            code,
             detail: detail.into(),
-            actor: kind.actor,
+            actor,
             templates: Vec::new(),
             retry_after: None,
             reason: None,
@@ -86,25 +91,25 @@ impl Problem {
     }
 
     /// Converts a refusal of a use case; `needed` is the scope that the operation needs.
-    pub(super) fn refused(refusal: Refusal, needed: Scope) -> Problem {
+    pub(super) fn refused(refusal: api_keys::Refusal, needed: Scope) -> Problem {
         match refusal {
-            Refusal::Unknown => Problem::unauthorized(needed),
-            Refusal::Scope { has, needed } => {
+            api_keys::Refusal::Unknown => Problem::unauthorized(needed),
+            api_keys::Refusal::Scope { has, needed } => {
                 let detail = format!("It has scope {has}, and this takes {needed}.");
-                Problem::with(kinds::WRONG_SCOPE, detail)
+                Problem::with(RefusalCode::WrongScope, detail)
             }
-            Refusal::BootstrapOver => Problem::of(kinds::BOOTSTRAP_OVER),
-            Refusal::Grant(scope) => {
+            api_keys::Refusal::BootstrapOver => Problem::of(RefusalCode::BootstrapOver),
+            api_keys::Refusal::Grant(scope) => {
                 let detail = format!(
                     "A key of scope {scope} reads what this key does not. On a machine that reaches the database: `twilio-edge keys create --scope {scope} --name ..`."
                 );
-                Problem::with(kinds::SCOPE_NOT_GRANTABLE, detail)
+                Problem::with(RefusalCode::ScopeNotGrantable, detail)
             }
-            Refusal::OtherAccount => Problem::other_account(),
-            Refusal::OwnKey => Problem::of(kinds::CANNOT_REVOKE_OWN_KEY),
-            Refusal::NoSuchKey => Problem::of(kinds::NO_SUCH_KEY),
-            Refusal::Invalid(problem) => Problem::unreadable(&problem),
-            Refusal::Store(reason) => Problem::unavailable(&reason),
+            api_keys::Refusal::OtherAccount => Problem::other_account(),
+            api_keys::Refusal::OwnKey => Problem::of(RefusalCode::CannotRevokeOwnKey),
+            api_keys::Refusal::NoSuchKey => Problem::of(RefusalCode::NoSuchKey),
+            api_keys::Refusal::Invalid(problem) => Problem::unreadable(&problem),
+            api_keys::Refusal::Store(reason) => Problem::unavailable(&reason),
         }
     }
 
@@ -115,68 +120,68 @@ impl Problem {
                 "Send an API key of scope {needed} as `Authorization: Bearer ..`; `twilio-edge keys create --scope {needed} --name ..` makes one. A revoked key is none."
             ),
         };
-        Problem::with(kinds::UNAUTHORIZED, detail)
+        Problem::with(RefusalCode::Unauthorized, detail)
     }
 
     pub(super) fn other_account() -> Problem {
-        Problem::of(kinds::OTHER_ACCOUNT)
+        Problem::of(RefusalCode::OtherAccount)
     }
 
     /// Changes the code of an impossible recipient: it has a code of its own, because only the contact's record can be
     /// corrected.
     pub(super) fn about_recipient(self) -> Problem {
-        match self.code == kinds::INVALID_FIELD.code {
-            true => Problem::with(kinds::INVALID_RECIPIENT, self.detail),
+        match self.code == RefusalCode::InvalidField {
+            true => Problem::with(RefusalCode::InvalidRecipient, self.detail),
             false => self,
         }
     }
 
     pub(super) fn unavailable(reason: &StoreError) -> Problem {
-        let problem = Problem::of(kinds::UNAVAILABLE).after(Duration::ZERO);
+        let problem = Problem::of(RefusalCode::Unavailable).after(Duration::ZERO);
         Problem { reason: Some(reason.to_string().into()), ..problem }
     }
 
     pub(super) fn still_running() -> Problem {
-        Problem::of(kinds::REQUEST_IN_PROGRESS).after(Duration::ZERO)
+        Problem::of(RefusalCode::RequestInProgress).after(Duration::ZERO)
     }
 
     pub(super) fn too_many(wait: Duration) -> Problem {
-        Problem::of(kinds::RATE_LIMITED).after(wait)
+        Problem::of(RefusalCode::RateLimited).after(wait)
     }
 
     pub(super) fn too_many_bad_tokens(wait: Duration) -> Problem {
-        Problem::of(kinds::TOO_MANY_BAD_TOKENS).after(wait)
+        Problem::of(RefusalCode::TooManyBadTokens).after(wait)
     }
 
     pub(super) fn not_found(paths: &str) -> Problem {
-        Problem::with(kinds::NOT_FOUND, format!("There is {paths}."))
+        Problem::with(RefusalCode::NotFound, format!("There is {paths}."))
     }
 
     pub(super) fn unreadable(problem: &str) -> Problem {
-        Problem::with(kinds::MALFORMED_REQUEST, problem)
+        Problem::with(RefusalCode::MalformedRequest, problem)
     }
 
     pub(super) fn unknown_version(version: f64) -> Problem {
         let detail = format!(
             "The request has v {version}, this sidecar speaks v {PROTOCOL_VERSION}: deploy a filter and a sidecar of the same release."
         );
-        Problem::with(kinds::UNKNOWN_VERSION, detail)
+        Problem::with(RefusalCode::UnknownVersion, detail)
     }
 
     pub(super) fn batch_too_large(size: usize) -> Problem {
         let detail = format!("The batch has {size} entries; split it to {MAX_BATCH} at most.");
-        Problem::with(kinds::BATCH_TOO_LARGE, detail)
+        Problem::with(RefusalCode::BatchTooLarge, detail)
     }
 
     pub(super) fn too_slow(limit: Duration) -> Problem {
         let detail = format!(
             "It took longer than http.request_timeout_ms ({limit:?}); sending it again is safe."
         );
-        Problem::with(kinds::TIMEOUT, detail)
+        Problem::with(RefusalCode::Timeout, detail)
     }
 
     pub(super) fn internal(problem: &str) -> Problem {
-        Problem { reason: Some(problem.into()), ..Problem::of(kinds::INTERNAL) }
+        Problem { reason: Some(problem.into()), ..Problem::of(RefusalCode::Internal) }
     }
 }
 
@@ -217,7 +222,7 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, body).into_response();
-        response.extensions_mut().insert(Refused { code: self.code, reason: self.reason });
+        response.extensions_mut().insert(Refused { code: self.code.as_str(), reason: self.reason });
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -226,5 +231,42 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Returns the code of every file of a folder, without its tests.
+    fn code_of(folder: &Path) -> String {
+        let mut code = String::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                code += &code_of(&path);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                code += text.split("#[cfg(test)]").next().unwrap();
+            }
+        }
+        code
+    }
+
+    #[test]
+    fn each_refusal_code_is_returned_by_a_handler_or_a_rule() {
+        let domain = Path::new(env!("CARGO_MANIFEST_DIR")).join("../domain/src");
+        let mut code = code_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        for rules in ["check.rs", "sending/rules.rs"] {
+            code += &fs::read_to_string(domain.join(rules)).unwrap();
+        }
+        let words: Vec<&str> = code.split(|c: char| !c.is_alphanumeric() && c != ':').collect();
+        for refusal in RefusalCode::ALL {
+            let name = format!("Code::{refusal:?}");
+            let is_returned = words.iter().any(|word| word.ends_with(&name));
+            assert!(is_returned, "no handler and no rule returns {}", refusal.as_str());
+        }
     }
 }

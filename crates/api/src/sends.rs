@@ -25,6 +25,7 @@ use crate::{
     app::App,
     body::{json, object},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     address::Address,
     idempotency::{Headers, StoredResponse},
@@ -35,7 +36,7 @@ use twilio_edge_domain::{
         errors::FallbackTarget,
         fallback::{self, Fallback},
         request::{Content, Request, Sender},
-        rules::{Code, Verdict},
+        rules::Verdict,
         sender::sender,
     },
     template::{is_content_sid, is_name, locale::Locale},
@@ -269,7 +270,7 @@ pub(super) async fn take_on(
     let Judged { request, verdicts, alternatives } = judged(sending, request).await?;
     if let Some((code, said)) = against(&verdicts, &alternatives) {
         sending.metrics.sends.refused(code);
-        return Err(refused(code, &said.detail).offering(said.templates.clone()));
+        return Err(Problem::with(code, said.detail.clone()).offering(said.templates.clone()));
     }
     let now_ms = as_of_ms(turn.clone());
     let mut send = sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
@@ -302,7 +303,10 @@ async fn judged(sending: &Sending, request: Request) -> Result<Judged, Problem> 
     for way in alternatives.iter().filter(|_| is_theirs) {
         let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_about_recipient());
         if let Some((code, said)) = wrong.and_then(|said| Some((said.code?, said))) {
-            return Err(refused(code, &format!("fallback, {}: {}", way.to.as_str(), said.detail)));
+            return Err(Problem::with(
+                code,
+                format!("fallback, {}: {}", way.to.as_str(), said.detail),
+            ));
         }
     }
     Ok(Judged { request, verdicts, alternatives })
@@ -312,32 +316,10 @@ async fn judged(sending: &Sending, request: Request) -> Result<Judged, Problem> 
 fn against<'v>(
     verdicts: &'v [Verdict],
     alternatives: &[Alternative],
-) -> Option<(Code, &'v Verdict)> {
+) -> Option<(RefusalCode, &'v Verdict)> {
     let has_other = alternatives.iter().any(Alternative::is_allowed);
-    let counts = |code: &Code| !(has_other && *code == Code::WindowClosed);
+    let counts = |code: &RefusalCode| !(has_other && *code == RefusalCode::WindowClosed);
     verdicts.iter().find_map(|said| Some((said.code.filter(counts)?, said)))
-}
-
-fn refused(code: Code, detail: &str) -> Problem {
-    let kind = match code {
-        Code::NoCredentials => kinds::NO_CREDENTIALS,
-        Code::SenderUnknown => kinds::SENDER_UNKNOWN,
-        Code::InvalidRecipient => kinds::INVALID_RECIPIENT,
-        Code::ContentRejected => kinds::CONTENT_REJECTED,
-        Code::TemplateUnknown => kinds::TEMPLATE_UNKNOWN,
-        Code::TemplateNotApproved => kinds::TEMPLATE_NOT_APPROVED,
-        Code::VariablesRejected => kinds::VARIABLES_REJECTED,
-        Code::RegionBlocked => kinds::REGION_BLOCKED,
-        Code::Suppressed => kinds::SUPPRESSED,
-        Code::NoConsent => kinds::NO_CONSENT,
-        Code::ConsentStale => kinds::CONSENT_STALE,
-        Code::WindowClosed => kinds::WINDOW_CLOSED,
-        Code::MediaRejected => kinds::MEDIA_REJECTED,
-        Code::TooManyMedia => kinds::TOO_MANY_MEDIA,
-        Code::MediaTooLarge => kinds::MEDIA_TOO_LARGE,
-        Code::MediaUnreachable => kinds::MEDIA_UNREACHABLE,
-    };
-    Problem::with(kind, detail)
 }
 
 /// Parses a language, or refuses it.

@@ -4,9 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    actor::Actor,
     consent::{Consent, State},
     contact,
     policy::{Category, Policy},
+    refusal::{CheckRefusalCode, RefusalCode},
     suppression::Suppression,
     window,
 };
@@ -74,35 +76,6 @@ pub enum Rule {
     Window,
 }
 
-twilio_edge_contract::string_enum! {
-    /// Reason why a message may not be sent. The meaning of a code never changes.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
-    #[schema(as = CheckCode)]
-    pub enum Code: serde {
-        /// The contact is suppressed: by an opt-out, a callback, an administrator, an application or an import.
-        Suppressed = "suppressed",
-        /// There is no consent, or it is no longer in effect.
-        NoConsent = "no_consent",
-        /// The consent is too old.
-        ConsentStale = "consent_stale",
-        /// The conversation window is not open.
-        WindowClosed = "window_closed",
-    }
-}
-
-/// Party that can change a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = CheckActor)]
-pub enum Actor {
-    /// The contact, by a START or a message.
-    Recipient,
-    /// An administrator.
-    Administrator,
-    /// The caller that wants to send.
-    Caller,
-}
-
 /// Verdict of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = CheckVerdict)]
@@ -112,7 +85,8 @@ pub struct Verdict {
     /// True if the rule permits the message.
     pub ok: bool,
     /// Reason why it does not.
-    pub code: Option<Code>,
+    #[schema(value_type = Option<CheckRefusalCode>)]
+    pub code: Option<RefusalCode>,
     /// Explanation for people, without any phone number.
     pub detail: String,
     /// Party that can change the verdict.
@@ -139,7 +113,7 @@ fn pass(rule: Rule, detail: impl Into<String>) -> Verdict {
     Verdict { rule, ok: true, code: None, detail: detail.into(), actor: None }
 }
 
-fn refuse(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
+fn refuse(rule: Rule, code: RefusalCode, actor: Actor, detail: impl Into<String>) -> Verdict {
     let (code, actor) = (Some(code), Some(actor));
     Verdict { rule, ok: false, code, detail: detail.into(), actor }
 }
@@ -170,13 +144,13 @@ fn suppression(policy: &Policy, question: &Question<'_>, facts: &Facts) -> Verdi
     match ends_by_start(known) {
         true => refuse(
             Rule::Suppression,
-            Code::Suppressed,
+            RefusalCode::Suppressed,
             Actor::Recipient,
             format!("suppressed since {since} ({of}); a START from the contact ends it"),
         ),
         false => refuse(
             Rule::Suppression,
-            Code::Suppressed,
+            RefusalCode::Suppressed,
             Actor::Administrator,
             format!("suppressed since {since} ({of}); only an administrator can end it"),
         ),
@@ -237,7 +211,7 @@ fn has_consent(
                 at(consent.at_ms),
                 consent.source
             );
-            return refuse(Rule::Consent, Code::NoConsent, Actor::Caller, detail);
+            return refuse(Rule::Consent, RefusalCode::NoConsent, Actor::Caller, detail);
         }
         EffectiveConsent::Overtaken(consent) => {
             ("a STOP came after the consent", Some(consent.at_ms))
@@ -245,7 +219,7 @@ fn has_consent(
     };
     let when = at_ms.map(|ms| format!(" of {}", at(ms))).unwrap_or_default();
     let detail = format!("{why}{when} to {category}: ask the contact, and record the consent");
-    refuse(Rule::Consent, Code::NoConsent, Actor::Caller, detail)
+    refuse(Rule::Consent, RefusalCode::NoConsent, Actor::Caller, detail)
 }
 
 fn freshness(
@@ -273,7 +247,7 @@ fn freshness(
         true => pass(Rule::Freshness, format!("valid until {} ({where_from})", at(until_ms))),
         false => refuse(
             Rule::Freshness,
-            Code::ConsentStale,
+            RefusalCode::ConsentStale,
             Actor::Caller,
             format!(
                 "the consent was valid until {} ({where_from}): ask the contact again, and record the consent",
@@ -297,7 +271,7 @@ fn open_window(policy: &Policy, question: &Question<'_>, facts: &Facts, now_ms: 
         }
         Some(until_ms) => refuse(
             Rule::Window,
-            Code::WindowClosed,
+            RefusalCode::WindowClosed,
             Actor::Caller,
             format!(
                 "the window closed {}: send a template, or wait for a message from the contact",
@@ -306,7 +280,7 @@ fn open_window(policy: &Policy, question: &Question<'_>, facts: &Facts, now_ms: 
         ),
         None => refuse(
             Rule::Window,
-            Code::WindowClosed,
+            RefusalCode::WindowClosed,
             Actor::Caller,
             "the contact has never sent a message to this sender: send a template",
         ),
@@ -364,7 +338,7 @@ mod tests {
     }
 
     /// Returns the failing codes for a marketing template to a Canadian number on WhatsApp.
-    fn refuse(facts: Facts) -> Vec<(Code, Actor)> {
+    fn refuse(facts: Facts) -> Vec<(RefusalCode, Actor)> {
         let question = Question {
             channel: "whatsapp",
             number: "+16132345678",
@@ -374,7 +348,7 @@ mod tests {
         codes(&question, &facts)
     }
 
-    fn codes(question: &Question<'_>, facts: &Facts) -> Vec<(Code, Actor)> {
+    fn codes(question: &Question<'_>, facts: &Facts) -> Vec<(RefusalCode, Actor)> {
         let policy: crate::policy::Policy = crate::defaults::section("policy");
         let verdicts = may_send(&policy, question, facts, NOW);
         assert_eq!(verdicts.len(), 4, "every rule answers");
@@ -393,13 +367,13 @@ mod tests {
         let with = |suppressions: Vec<Suppression>, consent| {
             refuse(Facts { suppressions, consent, ..Facts::default() })
         };
-        let recipient = (Code::Suppressed, Actor::Recipient);
-        let administrator = (Code::Suppressed, Actor::Administrator);
-        let no_consent = (Code::NoConsent, Actor::Caller);
+        let recipient = (RefusalCode::Suppressed, Actor::Recipient);
+        let administrator = (RefusalCode::Suppressed, Actor::Administrator);
+        let no_consent = (RefusalCode::NoConsent, Actor::Caller);
         assert_eq!(with(vec![], fresh()), []);
         assert_eq!(with(vec![], None), [no_consent]);
         assert_eq!(with(vec![], Some(consent(State::Withdrawn, NOW - DAY))), [no_consent]);
-        let stale = (Code::ConsentStale, Actor::Caller);
+        let stale = (RefusalCode::ConsentStale, Actor::Caller);
         assert_eq!(with(vec![], Some(consent(State::Granted, NOW - 180 * DAY))), [stale]);
         assert_eq!(with(vec![], Some(consent(State::Granted, NOW - 179 * DAY))), []);
 
@@ -428,7 +402,7 @@ mod tests {
             kind,
         };
         let wrote = |ago: i64| Facts { last_inbound_ms: Some(NOW - ago), ..Facts::default() };
-        let closed = [(Code::WindowClosed, Actor::Caller)];
+        let closed = [(RefusalCode::WindowClosed, Actor::Caller)];
         let session = question("whatsapp", Kind::Session);
         assert_eq!(codes(&session, &Facts::default()), closed);
         assert_eq!(codes(&session, &wrote(DAY)), closed);

@@ -3,6 +3,7 @@
 //!
 //! Architecture invariant: plain functions over plain values; no clock, no file, no network, no asynchronous code.
 
+pub mod actor;
 pub mod address;
 pub mod api_key;
 pub mod archive;
@@ -27,6 +28,7 @@ pub mod period;
 pub mod phone;
 pub mod policy;
 pub mod redaction;
+pub mod refusal;
 pub mod retention;
 pub mod secret;
 pub mod sending;

@@ -39,11 +39,7 @@ use self::{
 };
 use crate::{store_metrics as steps, store_metrics::Operation};
 use twilio_edge_domain::sweep_counts::SweepCounts;
-use twilio_edge_domain::{
-    check::{Code, Verdict},
-    part::Part,
-    suppression::Source,
-};
+use twilio_edge_domain::{check::Verdict, part::Part, refusal::RefusalCode, suppression::Source};
 
 /// Label of a check to which no rule objects.
 const ALLOWED: &str = "allowed";
@@ -325,7 +321,7 @@ impl Metrics {
         for opt in OPTS {
             self.opts.get_or_create(&[("opt", opt.as_str())]).inc_by(0);
         }
-        for verdict in Code::ALL.map(Code::as_str).into_iter().chain([ALLOWED]) {
+        for verdict in RefusalCode::of_check_rules().map(RefusalCode::as_str).chain([ALLOWED]) {
             self.checks.get_or_create(&[("verdict", verdict)]).inc_by(0);
         }
         for source in Source::ALL {
@@ -428,7 +424,7 @@ impl Metrics {
 
     /// Counts the verdicts of a check.
     pub fn checked(&self, verdicts: &[Verdict]) {
-        let against = verdicts.iter().filter_map(|verdict| verdict.code).map(Code::as_str);
+        let against = verdicts.iter().filter_map(|verdict| verdict.code).map(RefusalCode::as_str);
         let allowed = verdicts.iter().all(|verdict| verdict.ok).then_some(ALLOWED);
         for verdict in against.chain(allowed) {
             self.checks.get_or_create(&[("verdict", verdict)]).inc();

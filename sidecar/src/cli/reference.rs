@@ -58,7 +58,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Events => twilio_edge_platform::log::reference(),
         Subject::Tasks => twilio_edge_platform::tasks::reference(),
         Subject::Sidecar => twilio_edge_platform::config::DEFAULTS.to_owned(),
-        Subject::Problems => twilio_edge_api::kinds::reference(),
+        Subject::Problems => twilio_edge_domain::refusal::reference(),
         Subject::Errors => twilio_edge_domain::sending::errors::reference(),
         Subject::Retention => twilio_edge_domain::part::reference(),
         Subject::EventSchema => event::SCHEMA.to_owned(),

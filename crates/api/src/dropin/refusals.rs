@@ -12,13 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::{
-        kinds,
-        problem::{Problem, Refused},
-    },
+    super::problem::{Problem, Refused},
     codes,
 };
 use twilio_edge_domain::dropin::DropInError;
+use twilio_edge_domain::refusal::RefusalCode;
 
 /// Size limit of a refusal that is translated, in bytes. Every refusal of ours is smaller.
 const LARGEST: usize = 64 << 10;
@@ -33,7 +31,7 @@ const ELSEWHERE: &str = "the sidecar does not answer this request; call Twilio (
     docs/DROP-IN.md lists what the sidecar answers";
 
 /// Code in the log for refusals that have none of our codes.
-const MISTAKEN: &str = "malformed_request";
+const MISTAKEN: RefusalCode = RefusalCode::MalformedRequest;
 
 /// Refusal of a drop-in request.
 pub(super) enum Refusal {
@@ -62,7 +60,7 @@ impl IntoResponse for Refusal {
             Refusal::Ours(problem) => problem.into_response(),
             Refusal::Theirs(DropInError { code, status, message }) => {
                 let mut response = told(status, code, &message, None);
-                response.extensions_mut().insert(Refused { code: MISTAKEN, reason: None });
+                response.extensions_mut().insert(Refused { code: MISTAKEN.as_str(), reason: None });
                 response
             }
         }
@@ -89,16 +87,17 @@ pub(crate) async fn spoken(request: Request, next: Next) -> Response {
     let Ok(ours) = serde_json::from_slice::<Ours>(&body) else {
         return Response::from_parts(parts, Body::from(body));
     };
-    let codes::Told { code, status } = codes::of(&ours.code, parts.status);
+    let code = RefusalCode::find(&ours.code);
+    let (twilio_code, status) = codes::of(code, parts.status);
     let message = match parts.status {
         StatusCode::UNAUTHORIZED => AUTHENTICATE.to_owned(),
-        _ if ours.code == kinds::NOT_FOUND.code || ours.code == kinds::METHOD_NOT_ALLOWED.code => {
+        _ if matches!(code, Some(RefusalCode::NotFound | RefusalCode::MethodNotAllowed)) => {
             format!("{}: {ELSEWHERE}", ours.code)
         }
         _ => format!("{}: {}", ours.code, ours.detail),
     };
     let details = json!({"code": ours.code, "actor": ours.actor});
-    let (told, body) = told(status, code, &message, Some(details)).into_parts();
+    let (told, body) = told(status, twilio_code, &message, Some(details)).into_parts();
     parts.status = told.status;
     parts.headers.extend(told.headers);
     parts.headers.remove(header::CONTENT_LENGTH);

@@ -1,9 +1,7 @@
 //! Reason of a failed call of Twilio, as a closed set of words for a metric. It decides nothing about the message. Pure.
 
-use super::{
-    errors::{Actor, ErrorTable},
-    outcome::CallResponse,
-};
+use super::{errors::ErrorTable, outcome::CallResponse};
+use crate::actor::Actor;
 
 twilio_edge_contract::string_enum! {
     /// Reason why a call created no message.
@@ -47,7 +45,7 @@ impl CallFailure {
             429 => CallFailure::Throttled,
             300..=499 if status != 408 => match code().map(|entry| entry.actor) {
                 Some(Actor::None) => CallFailure::Temporary,
-                Some(Actor::Operator) => CallFailure::Operator,
+                Some(Actor::Operator | Actor::Administrator) => CallFailure::Operator,
                 Some(Actor::Caller) => CallFailure::Caller,
                 Some(Actor::Recipient) => CallFailure::Recipient,
                 None => CallFailure::Other,

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::{actor::Actor, refusal::RefusalCode};
+
 /// Built-in table.
 const USUAL: &str = include_str!("../../errors.toml");
 
@@ -36,21 +38,6 @@ twilio_edge_contract::string_enum! {
         Template = "template",
         /// A text on another channel.
         Channel = "channel",
-    }
-}
-
-twilio_edge_contract::string_enum! {
-    /// Party that can resolve the error.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-    pub enum Actor: serde {
-        /// The operator of the sidecar or of the Twilio account.
-        Operator = "operator",
-        /// The caller of the API.
-        Caller = "caller",
-        /// The recipient.
-        Recipient = "recipient",
-        /// No party: the error is temporary.
-        None = "none",
     }
 }
 
@@ -121,7 +108,7 @@ impl ErrorTable {
     /// Returns the fallbacks, in order of preference, of a message that ended with a code of Twilio or with `window_closed`.
     pub fn fallback_targets(&self, code: &str) -> &[FallbackTarget] {
         // Our rule refuses before the call what Twilio refuses with 63016 after it.
-        let code = if code == "window_closed" { "63016" } else { code };
+        let code = if code == RefusalCode::WindowClosed.as_str() { "63016" } else { code };
         let entry = code.parse().ok().and_then(|code| self.get(code));
         entry.filter(|entry| entry.action == Action::Switch).map_or(&[], |entry| &entry.to)
     }

@@ -9,9 +9,11 @@ use super::{
     routing::Routes,
 };
 use crate::{
+    actor::Actor,
     check, contact,
     media::{MediaCheck, MediaProblem, MediaProblemKind},
     phone,
+    refusal::{RefusalCode, SendRefusalCode},
     template::{
         SendPermission,
         catalogue::OfferedTemplate,
@@ -50,66 +52,11 @@ pub enum Rule {
     Media,
 }
 
-twilio_edge_contract::string_enum! {
-    /// Reason why a message is refused; the meaning of a code never changes.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
-    #[schema(as = SendCode)]
-    pub enum Code: serde {
-        /// The operator has configured no credentials for the account.
-        NoCredentials = "no_credentials",
-        /// No sender is specified, or the sender is on another channel.
-        SenderUnknown = "sender_unknown",
-        /// The recipient is a landline, which cannot receive SMS.
-        InvalidRecipient = "invalid_recipient",
-        /// The text is too long.
-        ContentRejected = "content_rejected",
-        /// The catalogue of the account has no such template.
-        TemplateUnknown = "template_unknown",
-        /// WhatsApp does not allow the template, for now or for good.
-        TemplateNotApproved = "template_not_approved",
-        /// A variable of the template is missing or has an invalid value.
-        VariablesRejected = "variables_rejected",
-        /// The operator does not allow messages to that country.
-        RegionBlocked = "region_blocked",
-        /// See [`check::Code`].
-        Suppressed = "suppressed",
-        /// See [`check::Code`].
-        NoConsent = "no_consent",
-        /// See [`check::Code`].
-        ConsentStale = "consent_stale",
-        /// See [`check::Code`].
-        WindowClosed = "window_closed",
-        /// Twilio would refuse the media: not public, or of a type that the channel does not accept.
-        MediaRejected = "media_rejected",
-        /// The message has more media than the channel allows (Twilio's 21623).
-        TooManyMedia = "too_many_media",
-        /// The media are larger than the channel allows.
-        MediaTooLarge = "media_too_large",
-        /// The media could not be fetched.
-        MediaUnreachable = "media_unreachable",
-    }
-}
-
 impl Rule {
     /// Returns whether the rule depends on the recipient, whose answer may change before the message is sent.
     pub fn is_about_recipient(self) -> bool {
         matches!(self, Rule::Suppression | Rule::Consent | Rule::Freshness | Rule::Window)
     }
-}
-
-/// Party that can resolve a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = SendActor)]
-pub enum Actor {
-    /// The operator of the sidecar.
-    Operator,
-    /// An administrator.
-    Administrator,
-    /// The caller of the API.
-    Caller,
-    /// The recipient.
-    Recipient,
 }
 
 /// Verdict of one rule.
@@ -120,8 +67,9 @@ pub struct Verdict {
     pub rule: Rule,
     /// True if the rule allows the message.
     pub ok: bool,
-    /// Code of the refusal.
-    pub code: Option<Code>,
+    /// RefusalCode of the refusal.
+    #[schema(value_type = Option<SendRefusalCode>)]
+    pub code: Option<RefusalCode>,
     /// Explanation in words, without the number of the recipient.
     pub detail: String,
     /// Party that can resolve the refusal.
@@ -148,7 +96,7 @@ pub struct Facts<'a> {
 
 /// Returns the verdict of every rule, in order. The message may be sent if all verdicts are `ok`.
 pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
-    let is_closed = |said: &check::Verdict| said.code == Some(check::Code::WindowClosed);
+    let is_closed = |said: &check::Verdict| said.code == Some(RefusalCode::WindowClosed);
     let has_window = !facts.checks.iter().any(is_closed);
     let mut verdicts = vec![
         credentials(facts.has_credentials),
@@ -160,7 +108,7 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     ];
     verdicts.extend(facts.checks.into_iter().map(of_check));
     verdicts.push(media(facts.media));
-    let closed = verdicts.iter_mut().find(|said| said.code == Some(Code::WindowClosed));
+    let closed = verdicts.iter_mut().find(|said| said.code == Some(RefusalCode::WindowClosed));
     if let Some(closed) = closed {
         closed.templates = facts.offers;
     }
@@ -185,21 +133,21 @@ pub fn media(looked: &MediaCheck) -> Verdict {
 }
 
 /// Returns the code for an unfit medium.
-pub fn code_of_problem(unfit: &MediaProblem) -> Code {
+pub fn code_of_problem(unfit: &MediaProblem) -> RefusalCode {
     match unfit.kind {
-        MediaProblemKind::Size => Code::MediaTooLarge,
+        MediaProblemKind::Size => RefusalCode::MediaTooLarge,
         MediaProblemKind::Unreachable
         | MediaProblemKind::Status
         | MediaProblemKind::Slow
-        | MediaProblemKind::Busy => Code::MediaUnreachable,
-        MediaProblemKind::Count => Code::TooManyMedia,
+        | MediaProblemKind::Busy => RefusalCode::MediaUnreachable,
+        MediaProblemKind::Count => RefusalCode::TooManyMedia,
         MediaProblemKind::Url
         | MediaProblemKind::NotPublic
         | MediaProblemKind::Redirects
         | MediaProblemKind::Type
         | MediaProblemKind::Mismatch
         | MediaProblemKind::Encoded
-        | MediaProblemKind::Missing => Code::MediaRejected,
+        | MediaProblemKind::Missing => RefusalCode::MediaRejected,
     }
 }
 
@@ -208,7 +156,7 @@ fn pass(rule: Rule, detail: impl Into<String>) -> Verdict {
     Verdict { rule, ok: true, code: None, detail, actor: None, templates }
 }
 
-fn refuse(rule: Rule, code: Code, actor: Actor, detail: impl Into<String>) -> Verdict {
+fn refuse(rule: Rule, code: RefusalCode, actor: Actor, detail: impl Into<String>) -> Verdict {
     let (code, actor) = (Some(code), Some(actor));
     let (detail, templates) = (detail.into(), Vec::new());
     Verdict { rule, ok: false, code, detail, actor, templates }
@@ -219,11 +167,11 @@ fn credentials(has_credentials: bool) -> Verdict {
         return pass(Rule::Credentials, "the account has Twilio credentials");
     }
     let detail = "the account has no Twilio credentials: add the account and its API key to the file of sending.file";
-    refuse(Rule::Credentials, Code::NoCredentials, Actor::Operator, detail)
+    refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
 }
 
 fn sender(request: &Request) -> Verdict {
-    let unknown = |detail| refuse(Rule::Sender, Code::SenderUnknown, Actor::Caller, detail);
+    let unknown = |detail| refuse(Rule::Sender, RefusalCode::SenderUnknown, Actor::Caller, detail);
     match &request.sender {
         None => unknown(
             "from: is missing, and no route names a sender: specify from or messaging_service_sid",
@@ -243,14 +191,14 @@ fn recipient(request: &Request) -> Verdict {
     // Twilio reports it as 21614 or 30006 after the message was paid for.
     if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
         let detail = "to: is a landline, which cannot receive SMS";
-        return refuse(Rule::Recipient, Code::InvalidRecipient, Actor::Caller, detail);
+        return refuse(Rule::Recipient, RefusalCode::InvalidRecipient, Actor::Caller, detail);
     }
     pass(Rule::Recipient, "the recipient can receive messages on this channel")
 }
 
 fn content(request: &Request) -> Verdict {
     let refused =
-        |detail: String| refuse(Rule::Content, Code::ContentRejected, Actor::Caller, detail);
+        |detail: String| refuse(Rule::Content, RefusalCode::ContentRejected, Actor::Caller, detail);
     let Content::Session { body, .. } = &request.content else {
         return pass(Rule::Content, "the content is a template");
     };
@@ -261,8 +209,9 @@ fn content(request: &Request) -> Verdict {
 }
 
 fn template(request: &Request, has_window: bool) -> Verdict {
-    let unapproved =
-        |detail: String| refuse(Rule::Template, Code::TemplateNotApproved, Actor::Operator, detail);
+    let unapproved = |detail: String| {
+        refuse(Rule::Template, RefusalCode::TemplateNotApproved, Actor::Operator, detail)
+    };
     let given = match &request.content {
         Content::Session { .. } => return pass(Rule::Template, "the content is not a template"),
         Content::Named { name, .. } => {
@@ -272,7 +221,7 @@ fn template(request: &Request, has_window: bool) -> Verdict {
                 "the catalogue of the account has no template {name:?} in {}; GET /v1/templates lists it",
                 chain.join(", ")
             );
-            return refuse(Rule::Template, Code::TemplateUnknown, Actor::Caller, detail);
+            return refuse(Rule::Template, RefusalCode::TemplateUnknown, Actor::Caller, detail);
         }
         Content::Template { variables, .. } => variables,
     };
@@ -314,24 +263,13 @@ fn template(request: &Request, has_window: bool) -> Verdict {
         return pass(Rule::Template, told);
     }
     let detail = format!("variables: {}", problems.join("; "));
-    refuse(Rule::Template, Code::VariablesRejected, Actor::Caller, detail)
+    refuse(Rule::Template, RefusalCode::VariablesRejected, Actor::Caller, detail)
 }
 
 fn region(request: &Request, routes: &Routes) -> Verdict {
     match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
-        Some(detail) => refuse(Rule::Region, Code::RegionBlocked, Actor::Operator, detail),
+        Some(detail) => refuse(Rule::Region, RefusalCode::RegionBlocked, Actor::Operator, detail),
         None => pass(Rule::Region, "the country is not blocked"),
-    }
-}
-
-impl From<check::Code> for Code {
-    fn from(code: check::Code) -> Code {
-        match code {
-            check::Code::Suppressed => Code::Suppressed,
-            check::Code::NoConsent => Code::NoConsent,
-            check::Code::ConsentStale => Code::ConsentStale,
-            check::Code::WindowClosed => Code::WindowClosed,
-        }
     }
 }
 
@@ -344,13 +282,9 @@ fn of_check(verdict: check::Verdict) -> Verdict {
             check::Rule::Window => Rule::Window,
         },
         ok: verdict.ok,
-        code: verdict.code.map(Code::from),
+        code: verdict.code,
         detail: verdict.detail,
-        actor: verdict.actor.map(|actor| match actor {
-            check::Actor::Recipient => Actor::Recipient,
-            check::Actor::Administrator => Actor::Administrator,
-            check::Actor::Caller => Actor::Caller,
-        }),
+        actor: verdict.actor,
         templates: Vec::new(),
     }
 }
@@ -403,7 +337,7 @@ mod tests {
         let facts = Facts { has_credentials: true, routes, checks, media, offers };
         let verdicts = evaluate(request, facts);
         assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
-        verdicts.iter().filter_map(|verdict| verdict.code.map(Code::as_str)).collect()
+        verdicts.iter().filter_map(|verdict| verdict.code.map(RefusalCode::as_str)).collect()
     }
 
     /// Returns the verdict about a template of the catalogue, on a channel, with an open or closed window.
@@ -424,7 +358,7 @@ mod tests {
         let window = check::Verdict {
             rule: check::Rule::Window,
             ok: !is_closed,
-            code: is_closed.then_some(check::Code::WindowClosed),
+            code: is_closed.then_some(RefusalCode::WindowClosed),
             detail: String::new(),
             actor: None,
         };
@@ -466,12 +400,6 @@ mod tests {
         let said = Request { category: Some(Category::Authentication), ..known };
         assert_eq!(said.category(), Category::Authentication);
         assert_eq!(request(None, text("hi", &[]), to).category(), Category::Service);
-    }
-
-    #[test]
-    fn each_code_has_a_word_of_its_own() {
-        let words: std::collections::BTreeSet<&str> = Code::ALL.map(Code::as_str).into();
-        assert_eq!(words.len(), Code::ALL.len());
     }
 
     #[test]

@@ -9,9 +9,10 @@ use prometheus_client::{
 };
 
 use super::catalogue::{Catalogue, Labels, Measure};
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::sending::backlog::MessageBacklog;
 use twilio_edge_domain::sending::{
-    call_failure::CallFailure, errors::FallbackTarget, rate_limit::Rate, rules::Code,
+    call_failure::CallFailure, errors::FallbackTarget, rate_limit::Rate,
 };
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
@@ -115,7 +116,7 @@ impl SendMetrics {
         for to in [FallbackTarget::Template, FallbackTarget::Channel] {
             self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
         }
-        for code in Code::ALL {
+        for code in RefusalCode::of_send_rules() {
             self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
         }
         for class in CallFailure::ALL {
@@ -150,7 +151,7 @@ impl SendMetrics {
     }
 
     /// Counts a message that a rule refused.
-    pub fn refused(&self, code: Code) {
+    pub fn refused(&self, code: RefusalCode) {
         self.refusals.get_or_create(&[("code", code.as_str())]).inc();
     }
 

@@ -20,6 +20,7 @@ use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::{
     address::Address,
     check, contact,
+    refusal::RefusalCode,
     sending::{
         errors::ErrorTable,
         fallback::FallbackPlan,
@@ -121,7 +122,7 @@ impl Sending {
         };
         let spelled = self.media.spelled(&request.to.channel, urls);
         let checks = self.checks.may_send(&intent, now_ms).await?;
-        let is_closed = checks.iter().any(|said| said.code == Some(check::Code::WindowClosed));
+        let is_closed = checks.iter().any(|said| said.code == Some(RefusalCode::WindowClosed));
         let offers = match is_closed {
             true => {
                 let catalogue = self.templates.of(&request.account_sid);
