@@ -426,6 +426,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use sqlx::{Connection, SqliteConnection};
     use twilio_edge_contract::{Claim, Class, Identity};
 

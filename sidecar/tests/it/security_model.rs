@@ -185,7 +185,7 @@ fn typed(folder: &Path, block: &str, variables: &[(&str, &str)]) -> String {
 }
 
 /// What filters are told of the account, once it is what `is` looks for.
-async fn wake(sidecar: &Sidecar, what: &str, is: impl Fn(&KeyRing) -> bool) {
+async fn ring(sidecar: &Sidecar, what: &str, is: impl Fn(&KeyRing) -> bool) {
     eventually(what, || async {
         let url = format!("{}{EDGE_CONFIG_PATH}", sidecar.base);
         let response = sidecar.client.get(url).bearer_auth(TOKEN).send().await.unwrap();
