@@ -6,11 +6,12 @@ MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
 CARGO := setup/cargo.sh
+STAGE := setup/stage.sh
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm run test test-fast e2e differential never-twice burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
+.PHONY: help setup setup-test build wasm wasm-build run test test-fast e2e differential never-twice burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
 
 help: ## This list
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -32,34 +33,37 @@ build: setup ## The sidecar and command line: target/debug/twilio-edge
 wasm: setup ## The filter: target/wasm/twilio_edge_filter.wasm
 	$(WASM_BUILD)
 
+wasm-build:
+	$(WASM_BUILD)
+
 run: build wasm ## Envoy with the filter, the sidecar and a demo backend; Ctrl-C stops all
 	@exec $(TARGET)/debug/twilio-edge demo
 
-# Most of them wait for something: twice as many as there are cores keep these busy.
+# setup/tests.py runs the test programs side by side. Its table has the time of each.
 test: setup-test ## All tests: unit, sidecar on real stores, the filter in the real Envoys; T=NAME for those with NAME in their name
-	$(WASM_BUILD)
-	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(( $$(nproc) * 2 ))} $(CARGO) test --workspace --no-fail-fast $(if $(T),-- $(T))
+	@$(STAGE) "filter for wasm" $(MAKE) --no-print-directory wasm-build
+	@setup/tests.py $(T)
 
-# No server, no Envoy: decisions and parsers alone.
-test-fast: ## Tests of the pure crates: contract, domain, filter; T=NAME for those with NAME in their name
-	@$(CARGO) test --quiet --package twilio-edge-contract --package twilio-edge-domain --package twilio-edge-filter $(if $(T),-- $(T))
+# Always the whole workspace: with one package alone, Cargo would choose other features and build its dependencies again.
+test-fast: ## Unit tests of all crates: no server, no Envoy; T=NAME for those with NAME in their name
+	@$(CARGO) test --quiet --workspace --lib $(if $(T),-- $(T))
 
 e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its options
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
-	@$(CARGO) test --package twilio-edge-wasm-tests --test e2e -- $(ARGS)
+	@$(CARGO) test --workspace --test e2e -- $(ARGS)
 
 # `make test` does it as well, with other webhooks every time.
 differential: setup-test ## The filter against Twilio's SDKs on invented webhooks; COUNT=20000 SEED=1
 	@TWILIO_EDGE_DIFFERENTIAL_COUNT=$(COUNT) TWILIO_EDGE_DIFFERENTIAL_SEED=$(SEED) \
-		$(CARGO) test --package twilio-edge --test cli -- oracle::
+		$(CARGO) test --workspace --test cli -- oracle::
 
 never-twice: setup-test ## 1,000 messages under 200 kills, on SQLite and on Redis and PostgreSQL; SENDS=1000 KILLS=200 NEVER_TWICE_SEED=1
-	@NEVER_TWICE="$(or $(SENDS),1000) $(or $(KILLS),200)" $(CARGO) test --package twilio-edge --test it -- \
+	@NEVER_TWICE="$(or $(SENDS),1000) $(or $(KILLS),200)" $(CARGO) test --workspace --test it -- \
 		never_twice::a_sidecar_that_is_killed --nocapture --test-threads=1
 
 burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two on Redis and PostgreSQL; COUNT=5000
-	@BURST="$(or $(COUNT),5000)" $(CARGO) test --package twilio-edge --test it -- \
+	@BURST="$(or $(COUNT),5000)" $(CARGO) test --workspace --test it -- \
 		burst::one_sidecar burst::two_sidecars_with_redis --nocapture --test-threads=1
 
 # `make test` has a short one, with another seed every time.
@@ -67,7 +71,7 @@ chaos: setup-test ## Kills and stops processes and checks that nothing is lost; 
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
 	@CHAOS="$(or $(WEBHOOKS),10000) $(or $(KILLS),12) $(or $(SEEDS),1)" CHAOS_SEED=$(SEED) \
-		$(CARGO) test --package twilio-edge-wasm-tests --test chaos
+		$(CARGO) test --workspace --test chaos
 
 fuzz: setup ## Fuzz what parses and decides; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
 	@fuzz/run.sh $(or $(SECONDS_EACH),60)
@@ -92,14 +96,14 @@ release-check: ## Builds a release twice, in two folders, and compares; takes lo
 
 lint: ## Format, spelling, clippy natively and for wasm, links in docstrings; unused dependencies, licences and sources
 	@setup/setup.sh lint
-	.tools/lint/bin/typos
-	.tools/lint/bin/cargo-shear
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
-	$(CARGO) --wasm clippy --quiet --package twilio-edge-filter --lib -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" \
-		$(CARGO) doc --quiet --workspace --no-deps --document-private-items
-	.tools/lint/bin/cargo-deny --workspace --log-level warn check bans licenses sources
+	@$(STAGE) "spelling" .tools/lint/bin/typos
+	@$(STAGE) "unused dependencies" .tools/lint/bin/cargo-shear
+	@$(STAGE) "format" $(CARGO) fmt --all --check
+	@$(STAGE) "clippy" $(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
+	@$(STAGE) "clippy for wasm" $(CARGO) --wasm clippy --quiet --package twilio-edge-filter --lib -- --deny warnings
+	@RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" \
+		$(STAGE) "links in docstrings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
+	@$(STAGE) "licences" .tools/lint/bin/cargo-deny --workspace --log-level warn check bans licenses sources
 
 fmt: ## Format all Rust code
 	@$(CARGO) fmt --all

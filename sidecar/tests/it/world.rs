@@ -65,7 +65,7 @@ impl World {
         let directory = TempDir::new().unwrap();
         let database_url = match kind {
             Kind::Sqlite | Kind::RedisSqlite => sqlite_url(directory.path()),
-            Kind::Postgres | Kind::RedisPostgres => Postgres::shared().await.database().await,
+            Kind::Postgres | Kind::RedisPostgres => Postgres::migrated_database().await,
         };
         let redis = match kind {
             Kind::Sqlite | Kind::Postgres => None,

@@ -118,8 +118,9 @@ pub(crate) fn run(
         machine: RwLock::new(()),
     });
     let mut trials = Vec::new();
+    let is_selected = selection();
     for (subject, scenarios) in subjects {
-        for scenario in scenarios {
+        for scenario in scenarios.into_iter().filter(|it| is_selected(it.setting)) {
             let versions: &[Version] = match scenario.setting {
                 Setting::Shared | Setting::Own(_) => &[Version::Newest, Version::Oldest],
                 Setting::Newest(_) | Setting::Alone(_) => &[Version::Newest],
@@ -132,6 +133,9 @@ pub(crate) fn run(
         }
     }
     for (subject, series) in series {
+        if !is_selected(Setting::Shared) {
+            break;
+        }
         trials.extend(trials_of(subject, series, &theatre));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -140,6 +144,16 @@ pub(crate) fn run(
         eprintln!("error: {error:#}");
     }
     if conclusion.has_failed() || judged.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Returns which scenarios run: all, those that need the machine to themselves, or the others. `setup/tests.py` runs the
+/// first when no other test program runs.
+fn selection() -> fn(Setting) -> bool {
+    match std::env::var("TWILIO_EDGE_E2E_ALONE").as_deref() {
+        Ok("only") => |setting| matches!(setting, Setting::Alone(_)),
+        Ok("none") => |setting| !matches!(setting, Setting::Alone(_)),
+        _ => |_| true,
+    }
 }
 
 /// A test for each thing. The first of each series come first, so that they are not all waiting for the same one.
