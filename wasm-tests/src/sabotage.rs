@@ -36,7 +36,7 @@ fn body_of(module: &[u8], export: &str) -> Result<Range<usize>> {
     for payload in Parser::new(0).parse_all(module) {
         match payload? {
             Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
+                for import in imports {
                     imported += usize::from(matches!(import?.ty, TypeRef::Func(_)));
                 }
             }

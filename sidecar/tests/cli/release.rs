@@ -148,7 +148,7 @@ fn the_sbom_is_cyclonedx_and_names_what_is_linked() {
             "twilio-edge",
             "x86_64-unknown-linux-gnu",
             ["axum", "ring", "libsqlite3-sys"],
-            ["proptest", "proxy-wasm", "wasmtime"],
+            ["proptest", "proxy-wasm", "wasmi"],
         ),
         (
             "twilio-edge-filter",

@@ -1,7 +1,7 @@
 //! The ABI's host calls (proxy-wasm 0.2.1), by their names, between a guest's memory and [`Proxy`]. Decides nothing.
 
 use anyhow::Result;
-use wasmtime::{Caller, Linker};
+use wasmi::{Caller, Linker};
 
 use super::guest::{Guest, encode};
 use super::proxy::{Answer, BufferKind, MapKind, Proxy, Status};
@@ -37,7 +37,7 @@ fn buffer_kind(number: u32) -> Answer<BufferKind> {
     }
 }
 
-pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Proxy>) -> Result<()> {
     link_maps(linker)?;
     link_streams(linker)?;
     link_metrics(linker)?;
@@ -83,7 +83,7 @@ pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn link_maps(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+fn link_maps(linker: &mut Linker<Proxy>) -> Result<()> {
     linker.func_wrap(
         "env",
         "proxy_get_header_map_pairs",
@@ -149,7 +149,7 @@ fn link_maps(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn link_streams(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+fn link_streams(linker: &mut Linker<Proxy>) -> Result<()> {
     linker.func_wrap(
         "env",
         "proxy_get_buffer_bytes",
@@ -255,7 +255,7 @@ fn link_streams(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn link_metrics(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+fn link_metrics(linker: &mut Linker<Proxy>) -> Result<()> {
     linker.func_wrap(
         "env",
         "proxy_define_metric",
@@ -295,7 +295,7 @@ fn link_metrics(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn link_queues(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+fn link_queues(linker: &mut Linker<Proxy>) -> Result<()> {
     linker.func_wrap(
         "env",
         "proxy_register_shared_queue",

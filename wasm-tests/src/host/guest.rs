@@ -1,7 +1,7 @@
 //! A guest's memory during a host call: pointers, lengths and the encoding of maps.
 
 use anyhow::{Context, Result};
-use wasmtime::{Caller, Extern, Memory};
+use wasmi::{Caller, Extern, Memory};
 
 use super::proxy::{Answer, Pairs, Proxy, Status};
 
@@ -36,7 +36,9 @@ impl<'a> Guest<'a> {
 
     pub(super) fn put(&mut self, to: u32, bytes: &[u8]) -> Result<()> {
         let memory = self.memory.context("no memory")?;
-        Ok(memory.write(&mut self.caller, usize::try_from(to)?, bytes)?)
+        Ok(memory
+            .write(&mut self.caller, usize::try_from(to)?, bytes)
+            .map_err(wasmi::Error::from)?)
     }
 
     pub(super) fn put_u32(&mut self, to: u32, value: u32) -> Result<()> {
@@ -62,9 +64,9 @@ impl<'a> Guest<'a> {
         if !bytes.is_empty() {
             let allocate = self.caller.get_export("proxy_on_memory_allocate");
             let allocate = allocate.and_then(Extern::into_func).context("no allocator")?;
-            let allocate = allocate.typed::<u32, u32>(&self.caller).map_err(told)?;
+            let allocate = allocate.typed::<u32, u32>(&self.caller)?;
             let length = u32::try_from(bytes.len())?;
-            pointer = allocate.call(&mut self.caller, length).map_err(told)?;
+            pointer = allocate.call(&mut self.caller, length)?;
             self.put(pointer, bytes)?;
         }
         self.put_u32(to_pointer, pointer)?;
@@ -122,9 +124,4 @@ fn decode(bytes: &[u8]) -> Option<Pairs> {
         Some((String::from_utf8_lossy(&name).into_owned(), value))
     });
     pairs.collect()
-}
-
-/// Converts an error of wasmtime, which is not a `std::error::Error`.
-pub(super) fn told(error: wasmtime::Error) -> anyhow::Error {
-    anyhow::anyhow!("{error:?}")
 }

@@ -1,22 +1,28 @@
-//! The compiled filter in a VM. The module is compiled once per process; each [`Compiled`] is an instance with its own
-//! memory, like that of each of Envoy's workers.
+//! The compiled filter in a VM: an interpreter, since callbacks are short and a compiler takes minutes to build. The module is
+//! translated once per process; each [`Compiled`] is an instance with its own memory, like that of each of Envoy's workers.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow, ensure};
-use wasmtime::{
-    Config, Engine, Instance, InstancePre, Linker, Module, Store, WasmParams, WasmResults,
+use wasmi::{
+    Caller, Config, Engine, Error, ExternType, Instance, Linker, Module, Store, Val, WasmParams,
+    WasmResults,
 };
 
 use super::filter::{Callback, Cost, Filter};
-use super::guest::told;
 use super::proxy::Proxy;
 use super::{calls, wasi};
 use crate::repository;
 
 /// Most instructions of one callback: far more than any needs, so that an endless loop ends.
 const FUEL: u64 = 2_000_000_000;
+
+/// The module, and what it imports.
+struct Program {
+    module: Module,
+    linker: Linker<Proxy>,
+}
 
 /// An instance of the compiled filter.
 pub struct Compiled {
@@ -28,22 +34,22 @@ pub struct Compiled {
 impl Compiled {
     /// Starts a VM on `proxy`.
     pub fn start(proxy: Proxy) -> Result<Self> {
-        static MODULE: OnceLock<Result<InstancePre<Proxy>, String>> = OnceLock::new();
-        let module = MODULE.get_or_init(|| load().map_err(|error| format!("{error:?}")));
-        let module = module.as_ref().map_err(|error| anyhow!("{error}"))?;
-        let mut store = Store::new(module.module().engine(), proxy);
-        store.set_fuel(FUEL).map_err(told)?;
-        let instance = module.instantiate(&mut store).map_err(told)?;
+        static PROGRAM: OnceLock<Result<Program, String>> = OnceLock::new();
+        let program = PROGRAM.get_or_init(|| load().map_err(|error| format!("{error:?}")));
+        let Program { module, linker } = program.as_ref().map_err(|error| anyhow!("{error}"))?;
+        let mut store = Store::new(module.engine(), proxy);
+        store.set_fuel(FUEL)?;
+        let instance = linker.instantiate_and_start(&mut store, module)?;
         let mut vm = Self { store, instance, instructions: 0 };
         vm.run::<_, ()>("_initialize", ())?;
         Ok(vm)
     }
 
     fn run<P: WasmParams, R: WasmResults>(&mut self, name: &str, arguments: P) -> Result<R> {
-        self.store.set_fuel(FUEL).map_err(told)?;
-        let function = self.instance.get_typed_func::<P, R>(&mut self.store, name);
-        let answer = function.and_then(|it| it.call(&mut self.store, arguments)).map_err(told)?;
-        self.instructions += FUEL - self.store.get_fuel().map_err(told)?;
+        self.store.set_fuel(FUEL)?;
+        let function = self.instance.get_typed_func::<P, R>(&self.store, name)?;
+        let answer = function.call(&mut self.store, arguments)?;
+        self.instructions += FUEL - self.store.get_fuel()?;
         Ok(answer)
     }
 
@@ -58,7 +64,7 @@ impl Filter for Compiled {
     }
 
     fn memory_bytes(&mut self) -> Option<usize> {
-        let memory = self.instance.get_memory(&mut self.store, "memory")?;
+        let memory = self.instance.get_memory(&self.store, "memory")?;
         Some(memory.data_size(&self.store))
     }
 
@@ -110,22 +116,29 @@ impl Filter for Compiled {
     }
 }
 
-fn load() -> Result<InstancePre<Proxy>> {
+fn load() -> Result<Program> {
     let path = std::env::var_os("TWILIO_EDGE_WASM")
         .map_or_else(|| repository().join("target/wasm/twilio_edge_filter.wasm"), PathBuf::from);
     ensure!(path.exists(), "there is no {}: run `make wasm`", path.display());
-    let engine = Engine::new(&configuration()).map_err(told)?;
-    let module = Module::from_file(&engine, &path).map_err(told)?;
+    let mut configuration = Config::default();
+    configuration.consume_fuel(true);
+    let engine = Engine::new(&configuration);
+    let module = Module::new(&engine, std::fs::read(&path)?)?;
     let mut linker = Linker::new(&engine);
-    calls::link(&mut linker).and_then(|()| wasi::link(&mut linker)).map_err(told)?;
-    // Imports that the filter never calls must be defined too; a call of one is a trap with its name.
-    linker.define_unknown_imports_as_traps(&module).map_err(told)?;
-    linker.instantiate_pre(&module).map_err(told)
+    calls::link(&mut linker)?;
+    wasi::link(&mut linker)?;
+    trap_unknown_imports(&mut linker, &module)?;
+    Ok(Program { module, linker })
 }
 
-/// Returns a configuration that suits one compilation and a run of a few seconds.
-fn configuration() -> Config {
-    let mut configuration = Config::new();
-    configuration.consume_fuel(true);
-    configuration
+/// Defines the imports that the filter never calls. A call of one is a trap with its name.
+fn trap_unknown_imports(linker: &mut Linker<Proxy>, module: &Module) -> Result<()> {
+    for import in module.imports() {
+        let ExternType::Func(kind) = import.ty() else { continue };
+        let message = format!("the filter called {}.{}", import.module(), import.name());
+        let trap =
+            move |_: Caller<'_, Proxy>, _: &[Val], _: &mut [Val]| Err(Error::new(message.clone()));
+        let _already_defined = linker.func_new(import.module(), import.name(), kind.clone(), trap);
+    }
+    Ok(())
 }

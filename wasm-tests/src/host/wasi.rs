@@ -2,7 +2,7 @@
 //! are the same in every run, so that a failure is reproducible.
 
 use anyhow::Result;
-use wasmtime::{Caller, Linker};
+use wasmi::{Caller, Error, Linker};
 
 use super::guest::Guest;
 use super::proxy::Proxy;
@@ -14,7 +14,7 @@ const FAULT: u32 = 21;
 /// Log level of text that is printed instead of logged.
 const WARN: u32 = 3;
 
-pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Proxy>) -> Result<()> {
     linker.func_wrap(MODULE, "environ_sizes_get", |caller: Caller<'_, Proxy>, count, bytes| {
         let mut guest = Guest::new(caller);
         let lines = lines(guest.proxy());
@@ -38,8 +38,8 @@ pub(super) fn link(linker: &mut Linker<Proxy>) -> wasmtime::Result<()> {
             code(print(&mut guest, vectors, count, written))
         },
     )?;
-    linker.func_wrap(MODULE, "proc_exit", |code: u32| -> wasmtime::Result<()> {
-        Err(wasmtime::format_err!("the filter exited with {code}"))
+    linker.func_wrap(MODULE, "proc_exit", |code: u32| -> Result<(), Error> {
+        Err(Error::new(format!("the filter exited with {code}")))
     })?;
     Ok(())
 }
