@@ -13,7 +13,7 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
 use crate::expect::{arrives, claimed, counts, refused, sent, willing};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// A route beside the shipped ones, whose webhooks Envoy forwards.
 const FORWARDED: &str = "/app/forwarded";
@@ -55,14 +55,14 @@ const NOBODY_THERE: Plan = Plan {
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let accept = told![Setting::Own(ACCEPT);
+    let accept = scenarios![Setting::Own(ACCEPT);
         what_is_accepted_is_answered_and_goes_nowhere,
         a_route_may_say_what_a_message_is_answered,
         without_a_verdict_the_policy_decides,
         who_did_not_ask_is_not_accepted,
     ];
-    let shadow = told![Setting::Newest(SHADOW); in_shadow_mode_the_backend_delivers];
-    let alone = told![Setting::Newest(NOBODY_THERE);
+    let shadow = scenarios![Setting::Newest(SHADOW); in_shadow_mode_the_backend_delivers];
+    let alone = scenarios![Setting::Newest(NOBODY_THERE);
         twilio_is_thanked_though_nobody_is_there,
     ];
     [accept.as_slice(), &shadow, &alone].concat()

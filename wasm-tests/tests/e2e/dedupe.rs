@@ -10,10 +10,10 @@ use twilio_edge_wasm_tests::recorder::{Answer, Gate};
 use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, Request, fresh_sid};
 
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let shared = told![Setting::Shared;
+    let shared = scenarios![Setting::Shared;
         a_message_is_delivered_once,
         a_copy_gets_the_first_answer,
         copy_of_an_answer_without_twiml_gets_an_empty_document,
@@ -22,12 +22,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         different_webhooks_are_no_copies,
         an_unsigned_copy_is_no_duplicate,
     ];
-    let alone = told![Setting::Own(Plan::new(SidecarPlan::Sqlite));
+    let alone = scenarios![Setting::Own(Plan::new(SidecarPlan::Sqlite));
         a_copy_waits_for_the_first_and_shares_its_success,
         a_copy_waits_for_the_first_and_follows_its_failure,
         many_copies_at_once_are_delivered_once,
     ];
-    let impatient = told![Setting::Newest(Plan::adapted(SidecarPlan::Sqlite, |config| {
+    let impatient = scenarios![Setting::Newest(Plan::adapted(SidecarPlan::Sqlite, |config| {
             config.plugin["sidecar"]["in_flight_wait_ms"] = 200.into();
             Ok(())
         }));

@@ -13,7 +13,7 @@ use twilio_edge_wasm_tests::stack::{
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, fresh_sid};
 
 use crate::expect::{arrived, is_refusal, refused};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// Routes that ask for the filter's word.
 const GATED: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
@@ -52,7 +52,7 @@ const LENIENT: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let shared = told![Setting::Shared;
+    let shared = scenarios![Setting::Shared;
         header_bytes_that_are_no_text_harm_nobody,
         forged_headers_never_reach_the_backend,
         what_is_no_webhook_passes_without_our_headers,
@@ -61,16 +61,16 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         headers_that_change_what_was_signed_reach_nobody,
         headers_of_a_get_are_checked_too,
     ];
-    let strict = told![Setting::Own(Plan::adapted(SidecarPlan::Absent, |config| {
+    let strict = scenarios![Setting::Own(Plan::adapted(SidecarPlan::Absent, |config| {
             // As shipped: no route of ours.
             config.routes()?.remove(0);
             Ok(())
         }));
         the_shipped_configuration_forwards_nothing_else,
     ];
-    let gated = told![Setting::Own(GATED); a_route_for_what_is_proven_takes_nothing_forged];
-    let lenient = told![Setting::Own(LENIENT); forged_headers_are_removed_in_every_mode];
-    let tidied = told![Setting::Own(TIDIED); paths_that_envoy_tidies_up_are_guarded];
+    let gated = scenarios![Setting::Own(GATED); a_route_for_what_is_proven_takes_nothing_forged];
+    let lenient = scenarios![Setting::Own(LENIENT); forged_headers_are_removed_in_every_mode];
+    let tidied = scenarios![Setting::Own(TIDIED); paths_that_envoy_tidies_up_are_guarded];
     [shared.as_slice(), &strict, &gated, &lenient, &tidied].concat()
 }
 

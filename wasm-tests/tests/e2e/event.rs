@@ -9,7 +9,7 @@ use twilio_edge_wasm_tests::recorder::Seen;
 use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, Request, fresh_sid};
 
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 const JSON: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
     for route in config.plugin["routes"].as_array_mut().context("routes")? {
@@ -27,16 +27,17 @@ const SHADOW: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let json = told![Setting::Own(JSON);
+    let json = scenarios![Setting::Own(JSON);
         a_message_is_told_as_an_event,
         statuses_and_the_rest_are_told_as_events,
         whatever_a_form_was_framed_like_its_event_is_whole,
         a_get_has_no_event,
     ];
-    let alone = told![Setting::Own(Plan { sidecar: SidecarPlan::Absent, ..JSON });
+    let alone = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Absent, ..JSON });
         without_a_sidecar_events_say_what_is_known,
     ];
-    let shadow = told![Setting::Own(SHADOW); in_shadow_mode_only_what_is_proven_becomes_an_event];
+    let shadow =
+        scenarios![Setting::Own(SHADOW); in_shadow_mode_only_what_is_proven_becomes_an_event];
     [json.as_slice(), &alone, &shadow].concat()
 }
 

@@ -15,7 +15,7 @@ use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Signing, St
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
 use crate::expect::{arrived, arrives, claimed, is_refusal, refused, willing};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// A backend that is sent trailers, which Envoy otherwise keeps from a server of HTTP/1.
 const TRAILING: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
@@ -30,15 +30,15 @@ const TRAILING: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let shipped = told![Setting::Own(Plan::new(SidecarPlan::Scripted));
+    let shipped = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
         ten_thousand_parameters_are_refused_however_they_come,
         parameters_up_to_the_cap_arrive,
         headers_up_to_the_limits_arrive,
         ninety_forged_names_are_all_removed,
     ];
     let logging =
-        told![Setting::Own(Plan::new(SidecarPlan::Absent)); forgeries_do_not_flood_the_log];
-    let trailing = told![Setting::Own(TRAILING); ninety_forged_trailers_are_all_removed];
+        scenarios![Setting::Own(Plan::new(SidecarPlan::Absent)); forgeries_do_not_flood_the_log];
+    let trailing = scenarios![Setting::Own(TRAILING); ninety_forged_trailers_are_all_removed];
     [shipped.as_slice(), &logging, &trailing].concat()
 }
 

@@ -13,7 +13,7 @@ use twilio_edge_wasm_tests::webhook::{
 };
 
 use crate::expect::{arrived, is_refusal, refused};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// A prefix route with the default methods and bodies.
 const BELOW: &str = "/app/statuses/";
@@ -41,7 +41,7 @@ const DEFAULTS: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let shared = told![Setting::Shared;
+    let shared = scenarios![Setting::Shared;
         text_is_not_cut_into_another_sender,
         text_is_not_cut_into_an_opt_out,
         status_is_not_cut_into_another_status,
@@ -49,7 +49,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         get_is_not_cut_into_a_form,
         form_is_not_cut_into_a_hashed_body,
     ];
-    let defaults = told![Setting::Own(DEFAULTS);
+    let defaults = scenarios![Setting::Own(DEFAULTS);
         default_route_refuses_a_get,
         default_route_refuses_a_hashed_body,
         prefix_route_takes_no_form_from_its_path,

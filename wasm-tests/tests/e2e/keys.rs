@@ -14,7 +14,7 @@ use twilio_edge_wasm_tests::stack::{EDGE_TOKEN, Plan, SidecarPlan, Signing, Stac
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, Request};
 
 use crate::expect::{arrives, is_refusal, refused, willing};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// The tokens of the accounts file. Envoy's environment has others.
 const FIRST: &str = "00000000111111112222222233333333";
@@ -50,15 +50,15 @@ const BOTH: Plan = Plan {
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let ring = told![Setting::Own(RING);
+    let ring = scenarios![Setting::Own(RING);
         a_rotation_is_live_without_touching_envoy,
         without_any_key_twilio_is_told_to_come_again,
         the_last_good_keys_outlive_the_sidecar_and_its_file,
     ];
-    let scripted = told![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..RING });
+    let scripted = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..RING });
         answers_that_are_no_keys_change_nothing,
     ];
-    let both = told![Setting::Newest(BOTH); keys_to_begin_with_give_way_to_the_sidecars];
+    let both = scenarios![Setting::Newest(BOTH); keys_to_begin_with_give_way_to_the_sidecars];
     [ring.as_slice(), &scripted, &both].concat()
 }
 

@@ -10,15 +10,15 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::Form;
 
 use crate::expect::{sent, willing};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let real = told![Setting::Own(Plan::new(SidecarPlan::Sqlite));
+    let real = scenarios![Setting::Own(Plan::new(SidecarPlan::Sqlite));
         while_it_waits_for_a_copy_in_flight,
         while_the_backend_works,
         in_the_middle_of_the_answer,
     ];
-    let scripted = told![Setting::Own(Plan::new(SidecarPlan::Scripted));
+    let scripted = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
         while_the_sidecar_thinks,
         while_a_release_holds_the_answer,
     ];

@@ -12,14 +12,14 @@ use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let exact = told![Setting::Alone(Plan::new(SidecarPlan::Sqlite));
+    let exact = scenarios![Setting::Alone(Plan::new(SidecarPlan::Sqlite));
         copies_among_a_thousand_are_delivered_once,
         a_killed_sidecar_loses_nothing,
     ];
-    let on_redis = told![Setting::Alone(Plan::new(SidecarPlan::Redis));
+    let on_redis = scenarios![Setting::Alone(Plan::new(SidecarPlan::Redis));
         copies_among_a_thousand_are_delivered_once_on_redis,
         a_killed_redis_loses_nothing,
     ];
@@ -28,7 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         settings: &[("TWILIO_EDGE_LEASES_PERIOD_MS", "2000")],
         ..Plan::new(SidecarPlan::Sqlite)
     };
-    let short = told![Setting::Alone(short_leases);
+    let short = scenarios![Setting::Alone(short_leases);
         a_killed_envoy_loses_nothing,
     ];
     [exact.as_slice(), &on_redis, &short].concat()

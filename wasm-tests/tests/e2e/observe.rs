@@ -16,7 +16,7 @@ use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, Plan, SidecarPlan, Signing, Stac
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
 use crate::expect::{arrives, counts, refused, willing};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// A route that only looks, beside the shipped ones.
 const SHADOWED: &str = "/app/shadowed";
@@ -34,18 +34,18 @@ const TALKATIVE: Plan = Plan {
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let scripted = told![Setting::Own(SCRIPTED);
+    let scripted = scenarios![Setting::Own(SCRIPTED);
         the_metrics_are_those_of_the_reference,
         what_alerts_ask_of_envoy_is_there,
         gauges_rise_and_come_back_to_zero,
         each_claim_of_a_callout_has_the_names_of_its_own_request,
         the_access_log_has_the_verdict,
     ];
-    let real = told![Setting::Own(TALKATIVE);
+    let real = scenarios![Setting::Own(TALKATIVE);
         keys_are_counted_by_their_slot,
         the_sidecar_logs_a_request_by_its_names,
     ];
-    let pushed = told![Setting::Own(Plan { pushed: true, ..Plan::new(SidecarPlan::Sqlite) });
+    let pushed = scenarios![Setting::Own(Plan { pushed: true, ..Plan::new(SidecarPlan::Sqlite) });
         a_start_is_told_with_version_and_configuration,
     ];
     [scripted.as_slice(), &real, &pushed].concat()

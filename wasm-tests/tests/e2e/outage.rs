@@ -11,7 +11,7 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
 
 use crate::expect::willing;
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// Messages are rejected, statuses forwarded while there is no verdict; and it is not waited for long.
 const MIXED: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
@@ -21,34 +21,34 @@ const MIXED: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let forwarding = told![Setting::Own(Plan::new(SidecarPlan::Sqlite));
+    let forwarding = scenarios![Setting::Own(Plan::new(SidecarPlan::Sqlite));
         while_the_sidecar_is_away_webhooks_are_forwarded,
     ];
-    let mixed = told![Setting::Own(MIXED);
+    let mixed = scenarios![Setting::Own(MIXED);
         while_the_sidecar_is_away_the_policy_of_the_class_decides,
         while_the_sidecar_hangs_the_policy_of_the_class_decides,
     ];
-    let scripted = told![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..MIXED });
+    let scripted = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..MIXED });
         a_sidecar_that_talks_nonsense_is_no_sidecar,
         a_reply_of_forty_megabytes_is_no_reply,
         a_sidecar_that_cannot_be_called_is_no_sidecar,
     ];
-    let absent = told![Setting::Own(Plan::new(SidecarPlan::Absent));
+    let absent = scenarios![Setting::Own(Plan::new(SidecarPlan::Absent));
         without_a_sidecar_webhooks_are_proven_and_forwarded,
     ];
-    let crash = told![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
+    let crash = scenarios![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
         a_stop_survives_a_sidecar_killed_right_after,
     ];
-    let killed = told![Setting::Newest(Plan {
+    let killed = scenarios![Setting::Newest(Plan {
             settings: &[("TWILIO_EDGE_LEASES_PERIOD_MS", "2000")],
             ..Plan::new(SidecarPlan::Sqlite)
         });
         envoy_killed_with_a_webhook_at_the_backend_delivers_it_again,
     ];
-    let double = told![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
+    let double = scenarios![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
         stop_is_answered_after_a_sidecar_that_restarts_has_it,
     ];
-    let redis = told![Setting::Newest(Plan::new(SidecarPlan::Redis));
+    let redis = scenarios![Setting::Newest(Plan::new(SidecarPlan::Redis));
         redis_may_die_and_come_back_empty,
     ];
     [forwarding.as_slice(), &mixed, &scripted, &absent, &crash, &killed, &double, &redis].concat()

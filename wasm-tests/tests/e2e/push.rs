@@ -16,12 +16,12 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
 use crate::expect::{arrives, refused};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 const PUSHED: Plan = Plan { pushed: true, ..Plan::new(SidecarPlan::Sqlite) };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    told![Setting::Own(PUSHED);
+    scenarios![Setting::Own(PUSHED);
         a_push_under_load_loses_nothing,
         what_began_before_a_push_ends_and_is_settled,
         what_outlasts_the_drain_is_cut_off_and_comes_again,

@@ -9,17 +9,17 @@ use twilio_edge_wasm_tests::stack::{ORIGIN, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, INBOUND, Request};
 
 use crate::expect::arrived;
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let shared = told![Setting::Shared;
+    let shared = scenarios![Setting::Shared;
         redirect_step_reaches_the_application,
         refused_step_reaches_the_application_again,
         fallback_after_a_lost_answer_is_a_duplicate,
         redirect_back_to_an_earlier_url_ends,
         redirect_to_ever_new_urls_ends,
     ];
-    let own = told![Setting::Own(Plan::new(SidecarPlan::Sqlite));
+    let own = scenarios![Setting::Own(Plan::new(SidecarPlan::Sqlite));
         redirect_step_is_known_after_a_restart,
         redirect_step_is_forwarded_without_a_sidecar,
     ];

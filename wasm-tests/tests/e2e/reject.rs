@@ -9,10 +9,10 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, Request, STATUS, fresh_sid};
 
 use crate::expect::{arrives, is_refusal, refused};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    told![Setting::Shared;
+    scenarios![Setting::Shared;
         what_was_tampered_with_is_rejected,
         what_is_signed_but_not_a_webhook_is_rejected,
         recut_parameters_are_rejected,

@@ -13,7 +13,7 @@ use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, Request, fresh_sid};
 
 use crate::disguise::with_forgeries;
 use crate::expect::refused;
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// Every form becomes JSON, with one connection to the backend at a time, so that what is left over of one request is the
 /// beginning of the next.
@@ -29,7 +29,7 @@ const JSON: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    told![Setting::Own(JSON);
+    scenarios![Setting::Own(JSON);
         nothing_is_smuggled_behind_a_body_that_was_rewritten,
         what_is_no_form_and_what_is_not_proven_is_not_rewritten,
     ]

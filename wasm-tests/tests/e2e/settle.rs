@@ -14,10 +14,10 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
 
 use crate::expect::{sent, willing};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let shared = told![Setting::Shared;
+    let shared = scenarios![Setting::Shared;
         what_the_backend_refused_is_delivered_again,
         what_the_backend_accepted_never_is,
         a_reset_before_the_answer_is_no_acceptance,
@@ -28,7 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         a_start_ends_it,
         help_changes_nothing,
     ];
-    let quick = told![Setting::Own(Plan::adapted(SidecarPlan::Sqlite, |config| {
+    let quick = scenarios![Setting::Own(Plan::adapted(SidecarPlan::Sqlite, |config| {
             for route in config.routes()? {
                 if let Some(timeout) = route.pointer_mut("/route/timeout") {
                     *timeout = json!("0.5s");
@@ -38,13 +38,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         }));
         a_backend_that_takes_too_long_is_tried_again,
     ];
-    let paused = told![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
+    let paused = scenarios![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
         a_client_that_leaves_before_the_verdict_gets_it_later,
     ];
-    let timed = told![Setting::Alone(Plan::new(SidecarPlan::Scripted));
+    let timed = scenarios![Setting::Alone(Plan::new(SidecarPlan::Scripted));
         a_failure_is_told_after_its_release_is_acknowledged,
     ];
-    let observed = told![Setting::Own(Plan::new(SidecarPlan::Scripted));
+    let observed = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
         a_failure_is_told_even_if_nobody_acknowledges_it,
         a_verdict_that_comes_too_late_reaches_nobody,
     ];

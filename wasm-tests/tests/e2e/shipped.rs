@@ -19,7 +19,7 @@ use twilio_edge_wasm_tests::tls::{self, Certificate};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, Request};
 
 use crate::expect::{arrived, arrives, is_refusal};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// The sidecar has the keys, as our resources for Kubernetes want it.
 const RING: Plan = Plan {
@@ -31,13 +31,13 @@ const RING: Plan = Plan {
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let variants = told![Setting::Shared;
+    let variants = scenarios![Setting::Shared;
         each_file_is_valid_as_it_stands,
         the_static_edge_ends_tls_and_takes_up_a_renewed_certificate,
         the_sidecar_on_a_unix_socket_decides,
         a_webhook_is_in_the_trace_it_came_with,
     ];
-    let meshes = told![Setting::Own(RING);
+    let meshes = scenarios![Setting::Own(RING);
         what_istio_makes_of_our_resources_works,
         what_envoy_gateway_makes_of_our_resources_works,
     ];

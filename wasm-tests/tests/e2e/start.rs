@@ -5,10 +5,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack, TOKEN};
 
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    told![Setting::Own(Plan::new(SidecarPlan::Absent)); what_no_signature_could_cover_is_refused]
+    scenarios![Setting::Own(Plan::new(SidecarPlan::Absent)); what_no_signature_could_cover_is_refused]
         .to_vec()
 }
 

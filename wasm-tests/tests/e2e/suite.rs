@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// A story with assertions.
 pub(crate) type Story = fn(&Stack) -> Pin<Box<dyn Future<Output = Result<()>> + '_>>;
 
-/// A story, and what it is told on.
+/// A story, and where it runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
     /// The function's name.
@@ -35,48 +35,48 @@ pub(crate) struct Scenario {
     pub(crate) setting: Setting,
 }
 
-/// What is found about each of many things, by its name.
+/// Results of the parts of a series, by name.
 pub(crate) type Findings = BTreeMap<String, Result<()>>;
 
-type Telling = Arc<
+type SeriesStory = Arc<
     dyn for<'a> Fn(&'a Stack) -> Pin<Box<dyn Future<Output = Result<Findings>> + 'a>> + Send + Sync,
 >;
 
-/// A story about many things on a stack of its own, told once, on the newest Envoy; each of the things is a test.
+/// A story with many parts on a separate stack. It runs once, on the newest Envoy; each part is a test.
 pub(crate) struct Series {
     name: String,
     plan: Plan,
     things: Vec<String>,
-    telling: Telling,
+    story: SeriesStory,
 }
 
 impl Series {
-    pub(crate) fn new<T>(name: String, plan: Plan, things: Vec<String>, telling: T) -> Self
+    pub(crate) fn new<T>(name: String, plan: Plan, things: Vec<String>, story: T) -> Self
     where
         T: for<'a> Fn(&'a Stack) -> Pin<Box<dyn Future<Output = Result<Findings>> + 'a>>
             + Send
             + Sync
             + 'static,
     {
-        Self { name, plan, things, telling: Arc::new(telling) }
+        Self { name, plan, things, story: Arc::new(story) }
     }
 }
 
 /// Where a scenario runs.
 #[derive(Clone, Copy)]
 pub(crate) enum Setting {
-    /// Among others, told apart by their MessageSids; on every Envoy.
+    /// On a stack shared with others, with separate MessageSids; on every Envoy.
     Shared,
-    /// On a stack of its own, on every Envoy.
+    /// On a separate stack, on every Envoy.
     Own(Plan),
-    /// On a stack of its own, on the newest Envoy: it is about the sidecar, or about the filter's own logic.
+    /// On a separate stack, on the newest Envoy: a scenario of the sidecar, or of the filter's own logic.
     Newest(Plan),
     /// As [`Setting::Newest`], with the machine to itself.
     Alone(Plan),
 }
 
 /// Scenarios in one setting, by the names of their functions.
-macro_rules! told {
+macro_rules! scenarios {
     ($setting:expr; $($name:ident),+ $(,)?) => {
         [$($crate::suite::Scenario {
             name: stringify!($name),
@@ -85,18 +85,18 @@ macro_rules! told {
         }),+]
     };
 }
-pub(crate) use told;
+pub(crate) use scenarios;
 
-/// What scenarios have in common, started when the first needs it.
-struct Theatre {
+/// Resources that scenarios share, started on first use.
+struct Runner {
     runtime: Runtime,
     bench: OnceCell<Arc<Bench>>,
     shared: HashMap<Version, OnceCell<Stack>>,
-    /// Held for reading by all, for writing by who must be alone.
+    /// Held for reading by all, for writing by a scenario that runs alone.
     machine: RwLock<()>,
 }
 
-/// Runs what the command line asks for.
+/// Runs the scenarios that the command line selects.
 pub(crate) fn run(
     subjects: impl IntoIterator<Item = (&'static str, Vec<Scenario>)>,
     series: impl IntoIterator<Item = (&'static str, Vec<Series>)>,
@@ -111,7 +111,7 @@ pub(crate) fn run(
             return ExitCode::FAILURE;
         }
     };
-    let theatre = Arc::new(Theatre {
+    let runner = Arc::new(Runner {
         runtime,
         bench: OnceCell::new(),
         shared: [Version::Newest, Version::Oldest].map(|version| (version, OnceCell::new())).into(),
@@ -127,8 +127,8 @@ pub(crate) fn run(
             };
             for &version in versions {
                 let name = format!("{}/{subject}/{}", version.as_str(), scenario.name);
-                let theatre = theatre.clone();
-                trials.push(Trial::test(name, move || theatre.play(scenario, version)));
+                let runner = runner.clone();
+                trials.push(Trial::test(name, move || runner.play(scenario, version)));
             }
         }
     }
@@ -136,10 +136,10 @@ pub(crate) fn run(
         if !is_selected(Setting::Shared) {
             break;
         }
-        trials.extend(trials_of(subject, series, &theatre));
+        trials.extend(trials_of(subject, series, &runner));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    let judged = theatre.close();
+    let judged = runner.close();
     if let Err(error) = &judged {
         eprintln!("error: {error:#}");
     }
@@ -156,19 +156,23 @@ fn selection() -> fn(Setting) -> bool {
     }
 }
 
-/// A test for each thing. The first of each series come first, so that they are not all waiting for the same one.
-fn trials_of(subject: &str, series: Vec<Series>, theatre: &Arc<Theatre>) -> Vec<Trial> {
+/// Returns a test for each part. The first parts of all series come first, so that threads do not wait for the same series.
+fn trials_of(subject: &str, series: Vec<Series>, runner: &Arc<Runner>) -> Vec<Trial> {
     let version = Version::Newest;
     let mut rows = Vec::new();
-    for Series { name, plan, things, telling } in series {
-        let told = Arc::new(OnceLock::new());
+    for Series { name, plan, things, story } in series {
+        let outcome = Arc::new(OnceLock::new());
         for (row, thing) in things.into_iter().enumerate() {
-            let (theatre, telling, told) = (theatre.clone(), telling.clone(), told.clone());
+            let (runner, story, outcome) = (runner.clone(), story.clone(), outcome.clone());
             let title = format!("{}/{subject}/{name}: {thing}", version.as_str());
             let trial = Trial::test(title, move || {
-                let found = told.get_or_init(|| theatre.find(&telling, version, plan));
+                let found = outcome.get_or_init(|| runner.find(&story, version, plan));
                 let found = found.as_ref().map_err(Failed::from)?;
-                found.get(&thing).ok_or("nothing was found")?.clone().map_err(Failed::from)
+                found
+                    .get(&thing)
+                    .ok_or("the series has no result for it")?
+                    .clone()
+                    .map_err(Failed::from)
             });
             rows.push((row, trial));
         }
@@ -178,12 +182,12 @@ fn trials_of(subject: &str, series: Vec<Series>, theatre: &Arc<Theatre>) -> Vec<
 }
 
 /// [`Findings`] that several tests look at.
-type Told = Result<BTreeMap<String, Result<(), String>>, String>;
+type SharedFindings = Result<BTreeMap<String, Result<(), String>>, String>;
 
-impl Theatre {
-    fn find(&self, telling: &Telling, version: Version, plan: Plan) -> Told {
+impl Runner {
+    fn find(&self, story: &SeriesStory, version: Version, plan: Plan) -> SharedFindings {
         let _turn = self.machine.read().unwrap_or_else(PoisonError::into_inner);
-        let found = self.on_own_stack(version, plan, |stack| telling(stack));
+        let found = self.on_own_stack(version, plan, |stack| story(stack));
         let found = found.map_err(|error| format!("{error:#}"))?.into_iter();
         let words = |found: Result<()>| found.map_err(|error| format!("{error:#}"));
         Ok(found.map(|(thing, found)| (thing, words(found))).collect())
@@ -191,7 +195,7 @@ impl Theatre {
 
     fn play(&self, scenario: Scenario, version: Version) -> Result<(), Failed> {
         let turn = self.machine.read().unwrap_or_else(PoisonError::into_inner);
-        let told = match scenario.setting {
+        let outcome = match scenario.setting {
             Setting::Shared => self.on_shared_stack(scenario.story, version),
             Setting::Own(plan) | Setting::Newest(plan) => {
                 self.on_own_stack(version, plan, scenario.story)
@@ -202,15 +206,15 @@ impl Theatre {
                 self.on_own_stack(version, plan, scenario.story)
             }
         };
-        // The causes alone: a backtrace would be the runner's.
-        told.map_err(|error| format!("{error:#}").into())
+        // Without a backtrace, which would be that of the runner.
+        outcome.map_err(|error| format!("{error:#}").into())
     }
 
     fn on_shared_stack(&self, story: Story, version: Version) -> Result<()> {
         let cell = self.shared.get(&version).context("no such Envoy")?;
         let plan = Plan::new(SidecarPlan::Sqlite);
         let stack = self.runtime.block_on(cell.get_or_try_init(|| self.set_up(version, plan)))?;
-        self.tell(story(stack)).map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
+        self.run_story(story(stack)).map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
     }
 
     fn on_own_stack<T>(
@@ -220,11 +224,11 @@ impl Theatre {
         story: impl for<'a> Fn(&'a Stack) -> Pin<Box<dyn Future<Output = Result<T>> + 'a>>,
     ) -> Result<T> {
         let stack = self.runtime.block_on(self.set_up(version, plan))?;
-        let told = self.tell(story(&stack)).and_then(|told| {
+        let outcome = self.run_story(story(&stack)).and_then(|outcome| {
             self.runtime.block_on(stack.judge())?;
-            Ok(told)
+            Ok(outcome)
         });
-        told.map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
+        outcome.map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
     }
 
     async fn set_up(&self, version: Version, plan: Plan) -> Result<Stack> {
@@ -232,11 +236,11 @@ impl Theatre {
         Stack::start(bench.await?, version, plan).await
     }
 
-    /// A panic is a failed assertion; where it was is on stderr already.
-    fn tell<T>(&self, story: impl Future<Output = Result<T>>) -> Result<T> {
-        let telling = || self.runtime.block_on(async { timeout(PATIENCE, story).await });
-        match catch_unwind(AssertUnwindSafe(telling)) {
-            Ok(told) => told.with_context(|| format!("took longer than {PATIENCE:?}"))?,
+    /// A panic is a failed assertion; its place is on stderr already.
+    fn run_story<T>(&self, story: impl Future<Output = Result<T>>) -> Result<T> {
+        let run = || self.runtime.block_on(async { timeout(PATIENCE, story).await });
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(ended) => ended.with_context(|| format!("took longer than {PATIENCE:?}"))?,
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -245,7 +249,7 @@ impl Theatre {
         }
     }
 
-    /// Judges the shared stacks. What broke them is in the scenarios' output above.
+    /// Checks the shared stacks. The output of the scenarios shows what broke them.
     fn close(&self) -> Result<()> {
         for (version, stack) in &self.shared {
             if let Some(stack) = stack.get() {

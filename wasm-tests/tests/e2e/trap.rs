@@ -11,7 +11,7 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack, connection_manager
 use twilio_edge_wasm_tests::webhook::Form;
 
 use crate::expect::{arrives, is_refusal};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// A request with trailers takes the VM down; Envoy and the sidecar clean up soon.
 const FRAGILE: Plan = Plan {
@@ -24,7 +24,7 @@ const FRAGILE: Plan = Plan {
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    told![Setting::Own(FRAGILE); a_dead_vm_lets_nothing_through_and_is_replaced].to_vec()
+    scenarios![Setting::Own(FRAGILE); a_dead_vm_lets_nothing_through_and_is_replaced].to_vec()
 }
 
 async fn a_dead_vm_lets_nothing_through_and_is_replaced(stack: &Stack) -> Result<()> {

@@ -14,7 +14,7 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Signing, Stack, connectio
 use twilio_edge_wasm_tests::webhook::Form;
 
 use crate::expect::{arrived, arrives, claimed, is_refusal, willing};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// As shipped, but for the time an upload may take.
 const HURRIED: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
@@ -30,9 +30,9 @@ const NARROW: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let hurried = told![Setting::Own(HURRIED); a_slow_upload_ends_and_reaches_nobody];
-    let narrow = told![Setting::Own(NARROW); what_envoy_refuses_itself_reaches_nobody];
-    let shipped = told![Setting::Own(Plan::new(SidecarPlan::Scripted));
+    let hurried = scenarios![Setting::Own(HURRIED); a_slow_upload_ends_and_reaches_nobody];
+    let narrow = scenarios![Setting::Own(NARROW); what_envoy_refuses_itself_reaches_nobody];
+    let shipped = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
         a_get_with_a_body_is_refused_however_it_comes,
     ];
     [hurried, narrow, shipped].concat()

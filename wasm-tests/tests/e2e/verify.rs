@@ -11,10 +11,10 @@ use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, ORIGIN, ORIGIN_WITH_PORT, Signin
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, OTHER, Request, STATUS, fresh_sid};
 
 use crate::expect::{arrives, refused};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    told![Setting::Shared;
+    scenarios![Setting::Shared;
         posted_forms_arrive_proven,
         webhooks_sent_as_get_arrive_proven,
         a_body_that_is_no_form_arrives_proven_by_its_hash,

@@ -12,7 +12,7 @@ use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, OTHER, Request, ST
 
 use crate::disguise::with_forgeries;
 use crate::expect::{arrived, is_refusal, refused};
-use crate::suite::{Scenario, Setting, told};
+use crate::suite::{Scenario, Setting, scenarios};
 
 /// An Envoy that lets no filter wait for a body: what everybody forgets.
 const WITHOUT_THE_FLAG: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
@@ -22,10 +22,10 @@ const WITHOUT_THE_FLAG: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let forgotten = told![Setting::Own(WITHOUT_THE_FLAG);
+    let forgotten = scenarios![Setting::Own(WITHOUT_THE_FLAG);
         where_no_body_can_arrive_nothing_hangs_and_the_reason_is_told,
     ];
-    let shared = told![Setting::Shared;
+    let shared = scenarios![Setting::Shared;
         chunks_and_trailers_over_http1,
         frames_and_trailers_over_http2,
         nothing_unproven_passes_with_trailers,
