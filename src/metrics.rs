@@ -103,27 +103,9 @@ impl Counter {
         all.extend(KeySlot::ALL.map(Counter::Matched));
         all.extend(Reason::ALL.map(Counter::Rejected));
         all.extend(Reason::ALL.map(Counter::Shadowed));
-        all.extend(
-            [
-                Decision::Proceed,
-                Decision::Duplicate,
-                Decision::InFlight,
-                Decision::Released,
-                Decision::Unavailable,
-                Decision::Accepted,
-            ]
-            .map(Counter::Verdict),
-        );
-        all.extend([Outcome::Commit, Outcome::Release].map(Counter::Settled));
-        all.extend(
-            [
-                SettlementResult::Settled,
-                SettlementResult::Tombstoned,
-                SettlementResult::Superseded,
-                SettlementResult::Unavailable,
-            ]
-            .map(Counter::Settlement),
-        );
+        all.extend(Decision::ALL.map(Counter::Verdict));
+        all.extend(Outcome::ALL.map(Counter::Settled));
+        all.extend(SettlementResult::ALL.map(Counter::Settlement));
         all.extend([Refresh::Updated, Refresh::Unchanged, Refresh::Failed].map(Counter::Refresh));
         all
     }
@@ -187,29 +169,10 @@ impl Counter {
             Counter::Matched(slot) => ("key", Some(slot.as_str())),
             Counter::Rejected(reason) => ("rejected", Some(reason.slug())),
             Counter::Shadowed(reason) => ("shadowed", Some(reason.slug())),
-            Counter::Verdict(decision) => {
-                let decision = match decision {
-                    Decision::Proceed => "proceed",
-                    Decision::Duplicate => "duplicate",
-                    Decision::InFlight => "in_flight",
-                    Decision::Released => "released",
-                    Decision::Unavailable => "unavailable",
-                    Decision::Accepted => "accepted",
-                };
-                ("verdict", Some(decision))
-            }
+            Counter::Verdict(decision) => ("verdict", Some(decision.as_str())),
             Counter::NoVerdict => ("verdict", Some("none")),
-            Counter::Settled(Outcome::Commit) => ("settled", Some("commit")),
-            Counter::Settled(Outcome::Release) => ("settled", Some("release")),
-            Counter::Settlement(result) => {
-                let result = match result {
-                    SettlementResult::Settled => "settled",
-                    SettlementResult::Tombstoned => "tombstoned",
-                    SettlementResult::Superseded => "superseded",
-                    SettlementResult::Unavailable => "unavailable",
-                };
-                ("settlement", Some(result))
-            }
+            Counter::Settled(outcome) => ("settled", Some(outcome.as_str())),
+            Counter::Settlement(result) => ("settlement", Some(result.as_str())),
             Counter::SettlementDropped => ("settlements_dropped", None),
             Counter::ClaimsFailed => ("callout_failed", Some("claims")),
             Counter::SettlementsFailed => ("callout_failed", Some("settlements")),

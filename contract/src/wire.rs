@@ -234,24 +234,25 @@ pub struct ClaimsRequest {
     pub claims: Vec<Claim>,
 }
 
-/// The sidecar's decision about one claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// The claim holds the lease: forward, then settle.
-    Proceed,
-    /// The backend already accepted this webhook: answer Twilio with a 2xx, forward nothing.
-    Duplicate,
-    /// Another request holds the lease: ask again until it is settled.
-    InFlight,
-    /// A release of this claim id came before the claim: its client has disconnected, and no lease was created.
-    Released,
-    /// The stores could not answer for this claim: the class's policy decides, as without a reply.
-    Unavailable,
-    /// Only for a claim with `delivery: accept`: it is recorded durably, and the sidecar will deliver it. Answer Twilio now,
-    /// forward nothing, settle nothing.
-    Accepted,
+crate::string_enum! {
+    /// The sidecar's decision about one claim.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+    pub enum Decision: serde {
+        /// The claim holds the lease: forward, then settle.
+        Proceed = "proceed",
+        /// The backend already accepted this webhook: answer Twilio with a 2xx, forward nothing.
+        Duplicate = "duplicate",
+        /// Another request holds the lease: ask again until it is settled.
+        InFlight = "in_flight",
+        /// A release of this claim id came before the claim: its client has disconnected, and no lease was created.
+        Released = "released",
+        /// The stores could not answer for this claim: the class's policy decides, as without a reply.
+        Unavailable = "unavailable",
+        /// Only for a claim with `delivery: accept`: it is recorded durably, and the sidecar will deliver it. Answer Twilio now,
+        /// forward nothing, settle nothing.
+        Accepted = "accepted",
+    }
 }
 
 crate::string_enum! {
@@ -323,15 +324,16 @@ pub struct ClaimsReply {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Outcome of a forwarded webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The backend accepted it: from now on it is a duplicate.
-    Commit,
-    /// The backend did not accept it: the next attempt counts as a first one.
-    Release,
+crate::string_enum! {
+    /// Outcome of a forwarded webhook.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+    pub enum Outcome: serde {
+        /// The backend accepted it: from now on it is a duplicate.
+        Commit = "commit",
+        /// The backend did not accept it: the next attempt counts as a first one.
+        Release = "release",
+    }
 }
 
 /// The end of one claim.
@@ -430,19 +432,20 @@ pub struct SettlementsRequest {
     pub settlements: Vec<Settlement>,
 }
 
-/// Result of one settlement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum SettlementResult {
-    /// Applied as requested, now or by an earlier copy of the same settlement.
-    Settled,
-    /// A release of an unknown claim: it is stored, and applied to the claim when it arrives.
-    Tombstoned,
-    /// The lease has expired and belongs to another claim by now: nothing was changed.
-    Superseded,
-    /// The stores could not record it: send it again.
-    Unavailable,
+crate::string_enum! {
+    /// Result of one settlement.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+    pub enum SettlementResult: serde {
+        /// Applied as requested, now or by an earlier copy of the same settlement.
+        Settled = "settled",
+        /// A release of an unknown claim: it is stored, and applied to the claim when it arrives.
+        Tombstoned = "tombstoned",
+        /// The lease has expired and belongs to another claim by now: nothing was changed.
+        Superseded = "superseded",
+        /// The stores could not record it: send it again.
+        Unavailable = "unavailable",
+    }
 }
 
 /// The sidecar's answer to one [`Settlement`].

@@ -242,15 +242,10 @@ impl Reading<'_> {
         let route = self.object(path, value, ROUTE);
         let at = |field: &str| format!("{path}.{field}");
         let word = |name: &str| field(route, name).map(|value| value.as_str().unwrap_or_default());
-        let class = match word("class") {
-            Some("inbound") => Some(Class::Inbound),
-            Some("status") => Some(Class::Status),
-            Some("other") => Some(Class::Other),
-            _ => {
-                self.problem(&at("class"), "is required: \"inbound\", \"status\" or \"other\"");
-                None
-            }
-        };
+        let class = word("class").and_then(|word| word.parse::<Class>().ok());
+        if class.is_none() {
+            self.problem(&at("class"), "is required: \"inbound\", \"status\" or \"other\"");
+        }
         let mode = match word("mode") {
             None | Some("enforce") => Mode::Enforce,
             Some("shadow") => Mode::Shadow,

@@ -108,18 +108,19 @@ pub(super) struct Links {
     cancel: Option<String>,
 }
 
-/// State of an outbound message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = SendState)]
-enum Reached {
-    Queued,
-    Attempting,
-    Sent,
-    Refused,
-    Unknown,
-    NotSent,
-    Canceled,
+twilio_edge_contract::string_enum! {
+    /// State of an outbound message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+    #[schema(as = SendState)]
+    enum Reached: serde {
+        Queued = "queued",
+        Attempting = "attempting",
+        Sent = "sent",
+        Refused = "refused",
+        Unknown = "unknown",
+        NotSent = "not_sent",
+        Canceled = "canceled",
+    }
 }
 
 /// Filter of the outbound messages.
@@ -369,20 +370,6 @@ fn without_wait(uri: &Uri) -> Uri {
         false => format!("{}?{}", uri.path(), others.join("&")),
     };
     target.parse().unwrap_or_else(|_| uri.clone())
-}
-
-impl Reached {
-    fn as_str(self) -> &'static str {
-        match self {
-            Reached::Queued => "queued",
-            Reached::Attempting => "attempting",
-            Reached::Sent => "sent",
-            Reached::Refused => "refused",
-            Reached::Unknown => "unknown",
-            Reached::NotSent => "not_sent",
-            Reached::Canceled => "canceled",
-        }
-    }
 }
 
 impl SendShown {

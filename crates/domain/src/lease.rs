@@ -75,15 +75,17 @@ impl Lease {
     }
 }
 
-/// End of one claim, stored so that late and repeated settlements are understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimEnd {
-    /// The owner released it.
-    Freed,
-    /// A release arrived before the claim, or without one.
-    Tombstone,
-    /// The lease period ended, and another claim took the webhook.
-    Superseded,
+twilio_edge_contract::string_enum! {
+    /// End of one claim, stored so that late and repeated settlements are understood.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum ClaimEnd {
+        /// The owner released it.
+        Freed = "freed",
+        /// A release arrived before the claim, or without one.
+        Tombstone = "tombstone",
+        /// The lease period ended, and another claim took the webhook.
+        Superseded = "superseded",
+    }
 }
 
 /// Result of a claim.

@@ -128,11 +128,8 @@ impl Webhook {
 
     /// Parses an archived webhook. Its opt-out keywords were applied when it arrived and are not applied again.
     pub fn from_archive(line: ArchivedWebhook) -> Result<Webhook, String> {
-        let class = match line.class.as_str() {
-            "inbound" => Class::Inbound,
-            "status" => Class::Status,
-            _ => return Err("class: must be inbound or status".to_owned()),
-        };
+        let class = line.class.parse().ok().filter(|class| *class != Class::Other);
+        let class = class.ok_or("class: must be inbound or status")?;
         let identity = Identity {
             class,
             account_sid: line.account_sid,

@@ -150,7 +150,7 @@ impl Default for Metrics {
             .iter()
             .flat_map(|decided| CLASSES.map(|class| (*decided, class)))
             .map(|(decided, class)| {
-                let labels = [("decision", decision(decided)), ("class", class.as_str())];
+                let labels = [("decision", decided.as_str()), ("class", class.as_str())];
                 claims.get_or_create(&labels).clone()
             });
         let claims = Series(claims.collect());
@@ -541,34 +541,12 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }
 
-/// Returns the name of a decision in metrics and traces.
-pub fn decision(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Proceed => "proceed",
-        Decision::Duplicate => "duplicate",
-        Decision::InFlight => "in_flight",
-        Decision::Released => "released",
-        Decision::Unavailable => "unavailable",
-        Decision::Accepted => "accepted",
-    }
-}
-
 fn suppression_labels(began: bool, source: Source) -> Labels<2> {
     [("change", if began { "began" } else { "ended" }), ("source", source.as_str())]
 }
 
 fn settlement_labels(outcome: Outcome, result: SettlementResult) -> Labels<2> {
-    let outcome = match outcome {
-        Outcome::Commit => "commit",
-        Outcome::Release => "release",
-    };
-    let result = match result {
-        SettlementResult::Settled => "settled",
-        SettlementResult::Tombstoned => "tombstoned",
-        SettlementResult::Superseded => "superseded",
-        SettlementResult::Unavailable => "unavailable",
-    };
-    [("outcome", outcome), ("result", result)]
+    [("outcome", outcome.as_str()), ("result", result.as_str())]
 }
 
 #[cfg(test)]
@@ -599,7 +577,7 @@ mod tests {
         let text = metrics.text();
         for (n, decided) in DECISIONS.into_iter().enumerate() {
             for (m, class) in CLASSES.into_iter().enumerate() {
-                let (decision, class) = (decision(decided), class.as_str());
+                let (decision, class) = (decided.as_str(), class.as_str());
                 let line = format!(
                     "twilio_edge_claims_total{{decision=\"{decision}\",class=\"{class}\"}} {}\n",
                     n * 3 + m + 1

@@ -31,7 +31,7 @@ use twilio_edge_contract::{Claim, Verdict};
 use crate::store_metrics::Step;
 use crate::{
     config,
-    metrics::{Metrics, decision},
+    metrics::Metrics,
 };
 use twilio_edge_domain::trace::{Trace, Traceparent};
 
@@ -194,7 +194,7 @@ impl Traced {
             let context = context(Some(&parent));
             let mut span = span.start_with_context(&self.exporting.tracer, &context);
             if let Some(verdict) = verdicts.get(place) {
-                span.set_attribute(KeyValue::new("decision", decision(verdict.decision)));
+                span.set_attribute(KeyValue::new("decision", verdict.decision.as_str()));
                 if let Some(attempt) = verdict.attempt {
                     span.set_attribute(KeyValue::new("attempt", i64::from(attempt)));
                 }

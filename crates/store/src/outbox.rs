@@ -101,11 +101,7 @@ impl PendingDelivery {
 
     /// Returns the class of the event; `None` for any other word.
     pub fn class(&self) -> Option<Class> {
-        match self.class.as_str() {
-            "inbound" => Some(Class::Inbound),
-            "status" => Some(Class::Status),
-            _ => None,
-        }
+        self.class.parse().ok()
     }
 }
 

@@ -97,27 +97,19 @@ pub(super) struct EndingRow {
 
 impl EndingRow {
     pub(super) fn of(key: &str, claim_id: &str, ending: ClaimEnd, forget_at_ms: i64) -> EndingRow {
-        let ending = match ending {
-            ClaimEnd::Freed => "freed",
-            ClaimEnd::Tombstone => "tombstone",
-            ClaimEnd::Superseded => "superseded",
-        };
         EndingRow {
             dedupe_key: key.to_owned(),
             claim_id: claim_id.to_owned(),
-            ending: ending.to_owned(),
+            ending: ending.as_str().to_owned(),
             forget_at_ms,
         }
     }
 
     /// Returns the end of the claim.
     pub(super) fn ending(&self) -> Result<ClaimEnd, StoreError> {
-        match self.ending.as_str() {
-            "freed" => Ok(ClaimEnd::Freed),
-            "tombstone" => Ok(ClaimEnd::Tombstone),
-            "superseded" => Ok(ClaimEnd::Superseded),
-            other => Err(StoreError::Refused(format!("endings.ending holds {other:?}"))),
-        }
+        self.ending
+            .parse()
+            .map_err(|problem| StoreError::Refused(format!("endings.ending: {problem}")))
     }
 }
 

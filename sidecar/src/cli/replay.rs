@@ -70,11 +70,8 @@ pub(super) struct Args {
 }
 
 fn class(text: &str) -> Result<Class, String> {
-    match text {
-        "inbound" => Ok(Class::Inbound),
-        "status" => Ok(Class::Status),
-        _ => Err("no class: inbound or status".to_owned()),
-    }
+    let class = text.parse().ok().filter(|class| *class != Class::Other);
+    class.ok_or_else(|| "must be inbound or status".to_owned())
 }
 
 fn origin(text: &str) -> Result<Origin, String> {

@@ -170,13 +170,13 @@ fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
 
 fn classes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<Class> {
     let names = reading.list(path, table.get("classes"), MAX_CLASSES);
-    let class = |(n, name): (usize, &Value)| match name.as_str() {
-        Some("inbound") => Some(Class::Inbound),
-        Some("status") => Some(Class::Status),
-        _ => {
+    let class = |(n, name): (usize, &Value)| {
+        let class = name.as_str().and_then(|name| name.parse().ok());
+        let class = class.filter(|class| *class != Class::Other);
+        if class.is_none() {
             reading.problem(&format!("{path}[{n}]"), "must be inbound or status");
-            None
         }
+        class
     };
     names.iter().enumerate().filter_map(class).collect()
 }

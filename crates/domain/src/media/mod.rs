@@ -1,5 +1,5 @@
-//! Decisions about media of a message: permitted locations (`place.rs`), limits of Twilio and the channel
-//! (`fitness.rs`), types detected from the bytes (`magic.rs`), and links to stored media (`link.rs`). Fetching media is
+//! Decisions about media of a message: permitted locations (`url_policy.rs`), limits of Twilio and the channel
+//! (`limits.rs`), types detected from the bytes (`magic.rs`), and links to stored media (`link.rs`). Fetching media is
 //! the caller's task.
 
 use form_urlencoded::Serializer;

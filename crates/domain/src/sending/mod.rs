@@ -1,7 +1,7 @@
 //! Decisions about an outbound message, from the request to Twilio's answer: the request (`request.rs`), the sender
 //! (`sender.rs`, `routing.rs`), the fallback (`fallback.rs`), the rules (`rules.rs`), the meaning of Twilio's answer
-//! (`outcome.rs`, `errors.rs`, `failing.rs`), the search for an `unknown` message in Twilio's list (`matching.rs`), the
-//! order of sending (`fair_scheduler.rs`), the rate (`pace.rs`) and the number of concurrent calls
+//! (`outcome.rs`, `errors.rs`, `call_failure.rs`), the search for an `unknown` message in Twilio's list (`matching.rs`), the
+//! order of sending (`fair_scheduler.rs`), the rate (`rate_limit.rs`) and the number of concurrent calls
 //! (`adaptive_concurrency.rs`). `backlog.rs` has the size of the backlog.
 
 pub mod adaptive_concurrency;

@@ -22,7 +22,6 @@ pub struct Catalogue {
 
 /// Template that may be sent at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[schema(as = TemplateOffered)]
 pub struct OfferedTemplate {
     /// Name of the template.
     pub name: String,
