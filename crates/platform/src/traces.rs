@@ -29,10 +29,7 @@ use opentelemetry_sdk::{
 use twilio_edge_contract::{Claim, Verdict};
 
 use crate::store_metrics::Step;
-use crate::{
-    config,
-    metrics::Metrics,
-};
+use crate::{config, metrics::Metrics};
 use twilio_edge_domain::trace::{Trace, Traceparent};
 
 /// Largest number of spans that wait for the collector; further ones are lost.

@@ -32,7 +32,7 @@ twilio_edge_contract::string_enum! {
 twilio_edge_contract::string_enum! {
     /// Kind of fallback that replaces a message.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
-    
+
     pub enum FallbackTarget: serde {
         /// A template.
         Template = "template",
