@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_prefix_is_the_channel() {
+    fn address_prefix_is_the_channel() {
         for (raw, channel, number) in [
             ("+15551234567", "sms", "+15551234567"),
             ("12345", "sms", "12345"),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_becomes_what_twilio_writes() {
+    fn address_is_normalized_to_the_form_of_twilio() {
         let us = "US".parse().ok();
         for (text, channel, region, written) in [
             ("+1 (415) 555-2671", None, None, "+14155552671"),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn no_log_line_holds_a_whole_number() {
+    fn address_in_a_log_line_hides_the_number() {
         let address = Address::parse("whatsapp:+15551234567").unwrap();
         assert_eq!(format!("{address} {address:?}"), "whatsapp:..67 whatsapp:..67");
         assert_eq!(Address::parse("7").unwrap().to_string(), "sms:..");

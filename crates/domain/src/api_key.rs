@@ -98,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_minted_key_proves_itself_and_no_other(a: [u8; 20], b: [u8; 20], c: [u8; 20], d: [u8; 20]) {
+        fn minted_key_matches_its_own_digest_only(a: [u8; 20], b: [u8; 20], c: [u8; 20], d: [u8; 20]) {
             let minted = |left: [u8; 20], right: [u8; 20]| {
                 let mut random = [0; RANDOM_BYTES];
                 random[..20].copy_from_slice(&left);
@@ -116,13 +116,13 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_never_panics(token: Vec<u8>) {
+        fn token_of_any_bytes_is_parsed_without_panic(token: Vec<u8>) {
             let _ = KeyToken::read(&token);
         }
     }
 
     #[test]
-    fn only_the_exact_form_is_a_key() {
+    fn token_must_have_the_exact_form() {
         let token = mint([7; RANDOM_BYTES]).token;
         assert!(KeyToken::read(token.as_bytes()).is_some());
         for other in [

@@ -96,7 +96,7 @@ pub struct Envelope {
 impl Envelope {
     /// Builds the envelope from the filter's. Its values came with the request and end in files of other parties: a
     /// value that is too long, or not plain ASCII, is omitted.
-    pub fn of(told: &twilio_edge_contract::Envelope, trace: &Trace) -> Envelope {
+    pub fn of(envelope: &twilio_edge_contract::Envelope, trace: &Trace) -> Envelope {
         let plain = |value: Option<&str>| {
             let is_plain = |value: &&str| {
                 value.len() <= LONGEST_VALUE
@@ -105,15 +105,15 @@ impl Envelope {
             value.filter(is_plain).map(str::to_owned)
         };
         let headers = [
-            ("content-type", plain(told.content_type.as_deref())),
-            ("i-twilio-idempotency-token", plain(told.idempotency_token.as_deref())),
+            ("content-type", plain(envelope.content_type.as_deref())),
+            ("i-twilio-idempotency-token", plain(envelope.idempotency_token.as_deref())),
             ("x-request-id", trace.request_id.clone()),
             ("traceparent", trace.parent.as_ref().map(|parent| parent.as_str().to_owned())),
         ];
         let there = headers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Envelope {
-            method: plain(told.method.as_deref()),
-            url: plain(told.url.as_deref()),
+            method: plain(envelope.method.as_deref()),
+            url: plain(envelope.url.as_deref()),
             headers: there.collect(),
         }
     }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_read_as_it_was_written_and_sorts_by_time() {
+    fn object_name_round_trips_and_sorts_by_time() {
         let first_ms = 1_795_436_897_042; // 2026-11-23T12:28:17.042Z
         let name = ObjectName {
             account_sid: "AC1".into(),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_tells_what_is_in_it() {
+    fn object_index_lists_its_messages_and_contacts() {
         let lines = [line("SM1", Some("+14155550123")), line("SM2", None), line("SM1", None)];
         let object = pack(&lines).unwrap();
         assert_eq!(object, pack(&lines).unwrap());
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_object_has_an_index() {
+    fn largest_object_has_an_index() {
         let lines: Vec<ArchivedWebhook> = (0..MAX_LINES)
             .map(|nth| line(&format!("SM{nth}"), Some(&format!("+1{nth}"))))
             .collect();
@@ -378,7 +378,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_complaint(bytes in any::<Vec<u8>>()) {
+        fn object_of_any_bytes_is_read_without_panic(bytes in any::<Vec<u8>>()) {
             let _ = unpack(&bytes);
             let _ = marks(&[&GZIP[..], &[HAS_EXTRA, 0, 0, 0, 0, 0, 0], &bytes].concat());
         }

@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the category of a message whose caller names none: the strictest possible one.
+    /// Returns the category of a message without a category: the strictest possible one.
     pub fn default_category(self) -> Category {
         match self {
             Kind::Session => Category::Service,
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_speaks_for_itself() {
+    fn rules_return_independent_verdicts() {
         let fresh = || Some(consent(State::Granted, NOW - 10 * DAY));
         let stop = |since| suppressed(Source::Keyword, "", "whatsapp", since);
         let ended = |known: Suppression| Suppression { in_force: false, ..known };

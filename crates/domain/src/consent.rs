@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_evidence_is_known_again_and_no_other() {
+    fn consent_id_identifies_equal_evidence() {
         let one = consent(State::Granted, 1000);
         let later = Consent { recorded_at_ms: 9, recorded_by: "key 2".into(), ..one.clone() };
         assert_eq!(one.id(), later.id());
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_field() {
+    fn consent_problem_names_its_field() {
         let good = consent(State::Granted, 1000);
         assert_eq!(good.check(1000), Ok(()));
         for (bad, problem) in [
@@ -199,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_in_which_it_is_recorded_does_not_matter(
+        fn current_consent_is_independent_of_recording_order(
             mut said in prop::collection::vec((any::<bool>(), 0..4_i64), 1..6), turn in 0..6_usize,
         ) {
             let read = |said: &[(bool, i64)]| {

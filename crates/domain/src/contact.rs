@@ -3,7 +3,7 @@
 
 use crate::{address::Address, phone};
 
-/// Channel whose users may have no phone number.
+/// Channel that has users without a phone number.
 pub const CHANNEL: &str = "whatsapp";
 
 /// Maximum length of the part after the country, in characters (Meta, business-scoped user ids).

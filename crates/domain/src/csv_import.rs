@@ -167,7 +167,7 @@ impl<C: AsRef<[u8]>, T> CsvList<C, T> {
         unread
     }
 
-    /// Returns the list with known addresses, whose lines are valid although a caller could not create such addresses.
+    /// Returns the list with known addresses. Their lines are valid although a caller could not create such addresses.
     pub fn with_known(mut self, known: BTreeSet<Address>) -> CsvList<C, T> {
         self.about.known = known;
         self

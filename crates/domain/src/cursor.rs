@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_of_this_version_is_read_by_the_next() {
+    fn cursor_format_is_stable() {
         let event = Cursor::Event { received_ms: 1_795_436_897_042, key: "inbound:AC1:SM1".into() };
         let text = "eyJlIjp7InQiOjE3OTU0MzY4OTcwNDIsImsiOiJpbmJvdW5kOkFDMTpTTTEifX0";
         assert_eq!((event.to_string().as_str(), text.parse()), (text, Ok(event)));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_database_takes_is_a_place() {
+    fn cursor_rejects_values_that_a_database_refuses() {
         for text in
             [r#"{"e":{"t":1,"k":"\u0000"}}"#, r#"{"w":{"o":"","c":"\u0000"}}"#, "{}", "\0", ""]
         {
@@ -230,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(received_ms: i64, key in "[^\0]{0,300}") {
+        fn cursor_round_trips(received_ms: i64, key in "[^\0]{0,300}") {
             let cursor = Cursor::Event { received_ms, key };
             let text = cursor.to_string();
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
@@ -240,7 +240,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_comes_panics(text: String, bytes: Vec<u8>) {
+        fn cursor_of_any_text_is_read_without_panic(text: String, bytes: Vec<u8>) {
             let _ = text.parse::<Cursor>();
             let _ = URL_SAFE_NO_PAD.encode(bytes).parse::<Cursor>();
         }

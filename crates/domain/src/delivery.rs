@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_means() {
+    fn response_status_decides_the_outcome() {
         let outage = |outcome| matches!(outcome, DeliveryOutcome::Failed { is_outage: true, .. });
         let mendable =
             |outcome| matches!(outcome, DeliveryOutcome::Failed { is_outage: false, .. });
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_for_too_long_is_given_up_and_what_is_refused_at_once() {
+    fn delivery_is_dead_after_its_age_limit_or_a_refusal() {
         let next = |outcome: &DeliveryOutcome, now| PATIENCE.next(outcome, 3, 1000, now, 7);
         assert_eq!(next(&DeliveryOutcome::Delivered, 9_999_999), NextStep::Done);
         assert_eq!(
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_asks_for_patience_gets_it_within_reason() {
+    fn retry_after_is_honoured_up_to_the_longest_pause() {
         let next = |seconds| PATIENCE.next(&failed(Some(seconds)), 1, 0, 0, 0);
         assert_eq!(next(0), NextStep::RetryAt(1));
         assert_eq!(next(7), NextStep::RetryAt(7000));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_tried_by_one_at_a_time_and_ever_more_rarely() {
+    fn open_breaker_permits_single_probes_at_growing_pauses() {
         let mut breaker = CircuitBreaker::new();
         for now in 0..4 {
             breaker.end(&failed(None), now);
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(breaker.permits(9, again), 1);
         breaker.begin();
         breaker.cancel();
-        assert_eq!(breaker.permits(9, again), 1, "nobody tried");
+        assert_eq!(breaker.permits(9, again), 1, "no attempt was made");
         breaker.begin();
         breaker.end(&DeliveryOutcome::Refused { reason: String::new() }, again);
         assert_eq!(breaker.permits(9, again), 9, "it is there");
@@ -279,7 +279,7 @@ mod tests {
 
         /// An open breaker admits one probe at a time, does not stay open forever, and closes after the first success.
         #[test]
-        fn a_breaker_always_comes_back(ends in prop::collection::vec(any::<bool>(), 0..60)) {
+        fn breaker_always_permits_another_probe(ends in prop::collection::vec(any::<bool>(), 0..60)) {
             let (mut breaker, mut now) = (CircuitBreaker::new(), 0);
             for works in ends {
                 let open = breaker.probe_at_ms();
@@ -300,7 +300,7 @@ mod tests {
         }
 
         #[test]
-        fn no_answer_panics(status in any::<u16>(), header in any::<String>(), said in any::<String>()) {
+        fn response_of_any_status_is_classified_without_panic(status in any::<u16>(), header in any::<String>(), said in any::<String>()) {
             outcome_of_response(status, parse_retry_after(&header), &said);
         }
     }

@@ -96,7 +96,7 @@ impl<'a> Values<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Builds the event from the form, whose signature was verified on arrival.
+    /// Builds the event from the form. Its signature was verified on arrival.
     pub fn of(known: WebhookFacts<'a>, form: &'a str) -> Event<'a> {
         let mut raw: BTreeMap<Cow<'a, str>, Values<'a>> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(form.as_bytes()) {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_published_as_documented() {
+    fn inbound_event_matches_the_documented_format() {
         let form = "From=whatsapp%3A%2B14155550123&To=whatsapp%3A%2B14155238886&Body=Where+is+it%3F&NumMedia=0&A=1&A=2";
         assert_eq!(
             published(KNOWN, form),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_is_about_whom_we_wrote_to_and_a_replay_says_so() {
+    fn status_event_names_the_recipient_and_a_replay_is_marked() {
         let known = WebhookFacts {
             class: Class::Status,
             status: Some("failed"),
@@ -263,7 +263,7 @@ mod tests {
     proptest! {
         /// Property: no parameter is lost.
         #[test]
-        fn every_parameter_is_in_it(pairs in prop::collection::vec((".{0,8}", ".{0,12}"), 0..12)) {
+        fn event_contains_every_parameter(pairs in prop::collection::vec((".{0,8}", ".{0,12}"), 0..12)) {
             let mut form = form_urlencoded::Serializer::new(String::new());
             pairs.iter().for_each(|(name, value)| { form.append_pair(name, value); });
             let event = published(KNOWN, &form.finish());

@@ -109,7 +109,7 @@ pub enum Verdict {
     KeyReused,
 }
 
-/// Decides what to do with a request whose key has this state.
+/// Decides what to do with a request, given the stored state of its key.
 pub fn decide(known: Option<StoredRequest>, fingerprint: &str, now_ms: i64) -> Verdict {
     let Some(known) = known.filter(|known| now_ms < known.forget_at_ms) else {
         return Verdict::Process { as_of_ms: now_ms };
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_may_be_quoted_or_not() {
+    fn key_may_be_quoted() {
         let long = "k".repeat(MAX_KEY_BYTES);
         for (sent, key) in [
             ("8e03978e-40d5-43e8-bc93-6894a57f9324", "8e03978e-40d5-43e8-bc93-6894a57f9324"),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_told_what_became_of_the_first() {
+    fn copy_gets_the_response_of_the_first_request() {
         let answer =
             StoredResponse { status: 201, headers: Headers::default(), body: "made".into() };
         let known = |state| StoredRequest {
@@ -168,7 +168,13 @@ mod tests {
         for (what, known, fingerprint, now_ms, verdict) in [
             ("new", None, "same", 10, Verdict::Process { as_of_ms: 10 }),
             ("runs", running(), "same", 29, Verdict::Running),
-            ("whoever ran it is gone", running(), "same", 30, Verdict::Process { as_of_ms: 10 }),
+            (
+                "the first worker has stopped",
+                running(),
+                "same",
+                30,
+                Verdict::Process { as_of_ms: 10 },
+            ),
             ("another, meanwhile", running(), "other", 29, Verdict::KeyReused),
             ("another, later", running(), "other", 30, Verdict::KeyReused),
             ("done", done(), "same", 99, Verdict::Replay(answer.clone())),
@@ -190,7 +196,7 @@ mod tests {
 
         /// Property: the pattern in the API description and the parser agree.
         #[test]
-        fn what_is_described_is_taken(key in "[!#-\\[\\]-~]{1,40}", quoted in "\"[ !#-\\[\\]-~]{1,40}\"") {
+        fn key_of_the_documented_syntax_is_accepted(key in "[!#-\\[\\]-~]{1,40}", quoted in "\"[ !#-\\[\\]-~]{1,40}\"") {
             prop_assert!(Key::read(key.as_bytes()).is_some());
             prop_assert!(Key::read(quoted.as_bytes()).is_some());
         }

@@ -43,7 +43,7 @@ pub enum LeaseState {
     },
     /// The backend accepted it.
     Done {
-        /// Claim whose commit made it done.
+        /// Claim that committed it.
         claim_id: String,
         /// Answer for duplicates, as the store saved it.
         answer: Option<String>,
@@ -276,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn one_claim_proceeds_and_hears_the_same_again() {
+    fn repeated_claim_gets_the_same_result() {
         let mut record = held_by("c1");
         assert_eq!(record.claim("c1", 1, PERIODS), proceed(1));
         assert_eq!(record.claim("c2", 1, PERIODS), ClaimOutcome::InFlight);
     }
 
     #[test]
-    fn what_the_backend_accepted_is_a_duplicate_with_its_first_answer() {
+    fn accepted_webhook_is_a_duplicate_with_its_first_answer() {
         let mut record = held_by("c1");
         for answer in ["first", "second"] {
             let answer = Some(answer.to_owned());
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_webhook_is_handed_out_again_but_not_to_the_same_claim() {
+    fn released_webhook_is_claimable_by_other_claims_only() {
         let mut record = held_by("c1");
         for _ in 0..2 {
             assert_eq!(record.release("c1", 1, PERIODS), SettlementResult::Settled);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_that_overtakes_its_claim_is_a_tombstone_and_frees_nobody_elses_lease() {
+    fn release_before_its_claim_is_a_tombstone_and_frees_no_other_lease() {
         let mut record = held_by("c1");
         for _ in 0..2 {
             assert_eq!(record.release("c2", 1, PERIODS), SettlementResult::Tombstoned);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_lease_goes_to_the_next_claim_and_the_first_one_cannot_take_it_away() {
+    fn expired_lease_belongs_to_the_next_claim() {
         let mut record = held_by("c1");
         assert_eq!(record.claim("c2", 29, PERIODS), ClaimOutcome::InFlight);
         assert_eq!(record.claim("c2", 30, PERIODS), proceed(2));
@@ -326,14 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_lease_nobody_took_is_still_its_owners() {
+    fn expired_lease_stays_with_its_owner_until_it_is_claimed() {
         let mut record = held_by("c1");
         assert_eq!(record.claim("c1", 100, PERIODS), proceed(1));
         assert_eq!(record.claim("c2", 101, PERIODS), ClaimOutcome::InFlight);
     }
 
     #[test]
-    fn a_late_commit_counts_whoever_holds_the_lease() {
+    fn late_commit_is_effective_under_any_lease() {
         let mut record = held_by("c1");
         assert_eq!(record.claim("c2", 30, PERIODS), proceed(2));
         assert_eq!(record.commit("c1", None, 31, PERIODS), SettlementResult::Settled);
@@ -342,19 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_undoes_what_is_done() {
+    fn done_state_is_final() {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
         record.commit("c2", Some("another answer".into()), 1, PERIODS);
-        let whose = LeaseState::Done { claim_id: "c1".into(), answer: None };
-        assert_eq!(record.lease().map(|lease| &lease.state), Some(&whose), "the first counts");
+        let first = LeaseState::Done { claim_id: "c1".into(), answer: None };
+        assert_eq!(record.lease().map(|lease| &lease.state), Some(&first), "the first counts");
         assert_eq!(record.release("c1", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.release("c2", 2, PERIODS), SettlementResult::Superseded);
         assert_eq!(record.claim("c3", 3, PERIODS), ClaimOutcome::Duplicate(None));
     }
 
     #[test]
-    fn a_result_is_forgotten_by_the_second_clock() {
+    fn result_expires_after_its_time_to_live() {
         let mut record = held_by("c1");
         record.commit("c1", None, 1, PERIODS);
         let mut later = record.clone();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_ledger_remembers_counts_when_it_is_ahead() {
+    fn lease_of_the_ledger_is_merged_if_it_is_ahead() {
         let held = |claim_id: &str, attempt| Lease {
             attempt,
             first_seen_ms: 0,

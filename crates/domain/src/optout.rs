@@ -30,7 +30,7 @@ pub struct Keywords {
     pub help: Vec<String>,
     /// Words that suppress as the reply of a button or a list row.
     pub button_stop: Vec<String>,
-    /// Languages whose words are also in effect: tags of [`LOCALES`].
+    /// Languages with keywords that are also in effect: tags of [`LOCALES`].
     pub locales: Vec<String>,
     /// Error codes of status callbacks that suppress the recipient.
     pub error_codes: Vec<String>,

@@ -188,20 +188,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_what_the_program_prints() {
+    fn parts_table_of_the_document_is_current() {
         let document = include_str!("../../../docs/RETENTION.md");
         assert!(document.contains(&reference()), "put in `twilio-edge reference retention`");
     }
 
     #[test]
-    fn every_parameter_is_in_one_list() {
+    fn parameter_is_in_one_list_only() {
         let mut names: Vec<&str> = listed().collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
         assert_eq!(Part::of("MediaUrl12"), Some(Part::Media));
-        assert_eq!(Part::of("body"), Some(Part::Other), "what nobody knows is not kept for ever");
+        assert_eq!(Part::of("body"), Some(Part::Other), "an unknown parameter is not technical");
         assert_eq!(Part::of("MessageSid"), None);
     }
 }

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_day_is_24_hours_of_utc() {
+    fn day_is_24_hours_of_utc() {
         assert_eq!(day("2026-11-23"), Ok(1_795_392_000_000));
         assert_eq!(instant("2026-11-23"), day("2026-11-23"));
         assert_eq!(instant("2026-11-23T01:00:00+01:00"), day("2026-11-23"));

@@ -19,7 +19,7 @@ const LONGEST: usize = 64;
 /// Number of rounds after which a number is refused if formatting it again still changes it.
 const MOST_ROUNDS: usize = 4;
 
-/// Region whose numbers may be written without their country code.
+/// Region of numbers without a country code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region(Code);
 

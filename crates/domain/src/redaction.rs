@@ -248,7 +248,7 @@ mod tests {
         MediaUrl0=https%3A%2F%2Fm&MediaUrl10=x&MediaUrlX=y&ProfileName=&NumMedia=2&odd";
 
     #[test]
-    fn each_part_goes_by_itself_and_the_rest_stays_as_it_is_spelled() {
+    fn redacted_part_leaves_the_rest_unchanged() {
         let redacted = |parts, means| plan(parts, means).redact(FORM, None).unwrap().form;
         assert_eq!(
             redacted(&[Part::Body], RedactionMethod::Remove),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_keeps_its_channel_and_two_characters() {
+    fn masked_address_keeps_its_channel_and_two_characters() {
         for (address, masked) in [
             ("whatsapp:+15551234567", "whatsapp:**********67"),
             ("+15551234567", "**********67"),
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_taken_out_of_texts() {
+    fn codes_are_removed_from_texts() {
         for (text, clean) in [
             ("Your code is 123456.", "Your code is [redacted]."),
             ("1234", "[redacted]"),
@@ -336,7 +336,7 @@ mod tests {
         );
     }
 
-    /// Generates forms whose values do not occur in any name or other value by chance.
+    /// Generates forms with values that do not occur in any name or other value by chance.
     fn form() -> impl Strategy<Value = Vec<(String, String)>> {
         let names: Vec<String> = part::listed().map(|name| name.replace('*', "3")).collect();
         let name = prop_oneof![proptest::sample::select(names), "[A-Za-z0-9 +&=%\u{e9}]{0,12}"];
@@ -346,7 +346,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_redacted_form_has_the_same_names_and_none_of_the_values(
+        fn redacted_form_has_the_same_names_and_none_of_the_values(
             form in form(),
             parts in proptest::sample::subsequence(Part::ALL.to_vec(), 0..6),
             means in proptest::sample::select(vec![RedactionMethod::Remove, RedactionMethod::Mask, RedactionMethod::Hash]),
@@ -381,7 +381,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_and_no_form_makes_it_panic(text in any::<String>()) {
+        fn redaction_of_any_text_never_panics(text in any::<String>()) {
             let mut all = plan(&Part::ALL, RedactionMethod::Mask);
             all.codes = true;
             let _ = all.redact(&text, None);

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_says_only_what_is_otherwise() {
+    fn tenant_overlay_contains_only_differences() {
         let overlay =
             r#"{"body": {"keep": "7d"}, "other": {"redact": "hash"}, "events": "forever"}"#;
         let overlay: RetentionOverlay = serde_json::from_str(overlay).unwrap();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_undo_a_window_or_a_duplicate_is_refused() {
+    fn retention_shorter_than_windows_or_duplicates_is_refused() {
         assert_eq!(rules().problems(7 * DAY_MS, false), Vec::<String>::new());
         let short: RetentionOverlay = serde_json::from_str(
             r#"{"addresses": {"keep": "47h"}, "events": "6d", "body": {"redact": "hash"}}"#,

@@ -142,12 +142,12 @@ mod tests {
     ];
 
     #[test]
-    fn every_history_ends_the_same_in_every_order_and_told_twice() {
+    fn current_status_is_independent_of_order_and_copies() {
         for (history, expected) in HISTORIES {
-            let mut told = [history, history].concat();
-            told.truncate(6.max(history.len()));
+            let mut reported = [history, history].concat();
+            reported.truncate(6.max(history.len()));
             let mut orders = 0;
-            permuted(&mut told, 0, &mut |order| {
+            permuted(&mut reported, 0, &mut |order| {
                 orders += 1;
                 assert_eq!(after(order), Some(expected), "{order:?}");
             });
@@ -156,21 +156,21 @@ mod tests {
     }
 
     #[test]
-    fn of_any_four_words_the_furthest_counts_in_every_order() {
+    fn furthest_of_four_statuses_wins_in_every_order() {
         let words = Status::ALL.map(Status::as_str);
         for set in 1u32..1 << words.len() {
             if set.count_ones() > 4 {
                 continue;
             }
             let chosen = words.iter().enumerate().filter(|(place, _)| set & (1 << place) != 0);
-            let mut told: Vec<_> = chosen.map(|(_, word)| (*word, "")).collect();
-            let furthest = *told.last().unwrap();
-            permuted(&mut told, 0, &mut |order| assert_eq!(after(order), Some(furthest)));
+            let mut reported: Vec<_> = chosen.map(|(_, word)| (*word, "")).collect();
+            let furthest = *reported.last().unwrap();
+            permuted(&mut reported, 0, &mut |order| assert_eq!(after(order), Some(furthest)));
         }
     }
 
     #[test]
-    fn a_failure_goes_before_read_before_delivered_before_what_is_under_way() {
+    fn failure_precedes_read_precedes_delivered() {
         let tiers: [&[&str]; 4] = [
             &["scheduled", "accepted", "queued", "sending", "sent"],
             &["delivered"],
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_nobody_knows_is_what_there_is_when_it_is_alone() {
+    fn unknown_word_is_the_status_if_it_is_alone() {
         assert_eq!(after(&[("teleported", "")]), Some(("teleported", "")));
         assert_eq!(after(&[("teleported", "99999"), ("queued", "")]), Some(("queued", "99999")));
         assert_eq!(after(&[]), None);
@@ -194,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_kept_when_the_last_word_came_without_one() {
+    fn error_code_survives_a_later_status_without_one() {
         let history = [("undelivered", "30003"), ("failed", "")];
         assert_eq!(after(&history), Some(("failed", "30003")));
     }
 
     #[test]
-    fn each_word_is_there_once() {
+    fn status_words_are_distinct() {
         let words: BTreeSet<_> = Status::ALL.map(Status::as_str).into();
         assert_eq!(words.len(), 13);
         assert!(Status::ALL.is_sorted());
@@ -218,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_order_matters_and_nothing_more_that_is_said_goes_back(
+        fn current_status_never_regresses(
             (history, shuffled) in anything().prop_flat_map(|history| {
                 (Just(history.clone()), Just(history).prop_shuffle())
             })

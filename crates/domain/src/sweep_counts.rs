@@ -20,7 +20,7 @@ pub struct SweepCounts {
 }
 
 impl SweepCounts {
-    /// Counts a row whose given parts were redacted.
+    /// Counts a row and its redacted parts.
     pub fn count(&mut self, parts: Parts) {
         self.rows += 1;
         parts.iter().for_each(|part| *self.redacted.entry(part).or_default() += 1);

@@ -174,7 +174,7 @@ mod tests {
     const SID: &str = "AC00112233445566778899aabbccddeeff";
 
     #[test]
-    fn what_is_said_counts_and_the_rest_is_as_for_all() {
+    fn profile_overrides_the_general_rules() {
         let general = general();
         let profile = Profile {
             policy: json!({"stop_reaches": "channel"}),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_named_by_its_field() {
+    fn profile_problem_names_its_field() {
         let empty = Profile::empty;
         for (profile, field) in [
             (Profile { parent_sid: Some("AC1".into()), ..empty() }, "parent_sid"),

@@ -88,7 +88,7 @@ mod tests {
     const HEADER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn a_traceparent_is_of_the_standards_form_or_none() {
+    fn traceparent_has_the_standard_form_or_none() {
         let parent = Traceparent::parse(HEADER).unwrap();
         assert_eq!(parent.as_str(), HEADER);
         assert_eq!(parent.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_is_short_and_visible_or_none() {
+    fn request_id_is_short_and_visible_or_none() {
         let read = |id: &str| {
             let json = serde_json::json!({
                 "claim_id": "c1", "class": "inbound", "account_sid": "AC1", "message_sid": "SM1",
@@ -135,7 +135,7 @@ mod tests {
     proptest! {
         /// Property: a parsed header has a fixed length and parses to itself.
         #[test]
-        fn what_is_kept_is_bounded(header in "[0-9a-f]{2}-[0-9a-f]{31,33}-[0-9a-f]{15,17}-[0-9a-f]{2}(-.{0,9})?|.*") {
+        fn trace_ids_are_bounded(header in "[0-9a-f]{2}-[0-9a-f]{31,33}-[0-9a-f]{15,17}-[0-9a-f]{2}(-.{0,9})?|.*") {
             if let Some(parent) = Traceparent::parse(&header) {
                 prop_assert_eq!(parent.as_str().len(), 55);
                 prop_assert_eq!(Traceparent::parse(parent.as_str()), Some(parent));

@@ -39,9 +39,9 @@ pub struct Webhook {
     pub route: String,
     /// Signed parameters, form-encoded, without NUL bytes, which a text column refuses.
     pub form: String,
-    /// Set for an inbound message whose sender has an address that can be answered.
+    /// Set for an inbound message if its sender has an address that can be answered.
     pub inbound: Option<InboundMessage>,
-    /// Set for a status whose contact is known: the two ends of its message.
+    /// Set for a status if its contact is known: the two ends of its message.
     pub outbound: Option<Participants>,
     /// True if a status is about a message that the contact sent to us.
     pub is_about_inbound: bool,
@@ -66,7 +66,7 @@ pub struct Webhook {
 /// Parsed content of an inbound message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboundMessage {
-    /// The pair whose conversation window it opens.
+    /// Participants of the conversation; the message opens its window.
     pub participants: Participants,
     /// User ids in the form beside the sender's number.
     pub links: Vec<Link>,
@@ -158,7 +158,7 @@ impl Webhook {
 
     /// Returns whether only the ledger can decide if a status is about a message which the contact sent to us. The
     /// status reports a failure, and neither its error code nor the signed URL names the direction of the message. An
-    /// error code that suppresses or withdraws never decides the direction, whatever codes the settings list.
+    /// error code that suppresses or withdraws never decides the direction, with any codes in the settings.
     pub fn may_be_about_inbound(&self) -> bool {
         let word = self.identity.status.as_deref().unwrap_or_default();
         let has_effect = self.suppresses || self.withdraws_marketing;

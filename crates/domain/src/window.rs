@@ -35,7 +35,7 @@ impl Window {
     }
 }
 
-/// Returns the latest arrival whose window is closed at `now_ms`, in milliseconds since 1970.
+/// Returns the latest arrival with a closed window at `now_ms`, in milliseconds since 1970.
 pub fn closed_by_ms(now_ms: i64) -> i64 {
     now_ms.saturating_sub(WINDOW_MS)
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_day_after_the_last_message() {
+    fn window_closes_a_day_after_the_last_message() {
         let last = 1_795_436_897_042; // 2026-11-23T12:28:17.042Z
         assert_eq!(rfc3339(last).unwrap(), "2026-11-23T12:28:17.042Z");
         assert_eq!(rfc3339(expires_ms(last)).unwrap(), "2026-11-24T12:28:17.042Z");

@@ -16,7 +16,7 @@ fn about() -> ImportContext {
 }
 
 #[test]
-fn every_bad_line_is_told_with_its_number() {
+fn invalid_line_is_reported_with_its_number() {
     let csv = "number,channel,note\r\n(415) 555-2671,sms,\"two\r\nlines\"\r\n12,whatsapp,\r\n\r\n\
                whatsapp:+14155552672,,\r\n+14155552673\r\n+1415,sms,x\r\n+14155552674,*,\r\n";
     let list = CsvList::of_suppressions(csv, about()).unwrap();
@@ -43,7 +43,7 @@ fn every_bad_line_is_told_with_its_number() {
 }
 
 #[test]
-fn a_consent_says_what_it_has_to() {
+fn consent_line_needs_its_required_fields() {
     let csv = "number,category,source,at,state,ip\n\
                +14155552671,marketing,form,2026-01-02,,192.0.2.1\n\
                +14155552671,sales,form,,,\n\
@@ -71,7 +71,7 @@ fn a_consent_says_what_it_has_to() {
 }
 
 #[test]
-fn address_that_the_account_knows_is_taken() {
+fn known_address_is_accepted() {
     let csv = "number,channel,category,source\nO'Reilly,,utility,form\n12,sms,utility,form\n\
                nobody,,utility,form\n+14155552671,sms,utility,form\n";
     let list = CsvList::of_consents(csv, about()).unwrap();
@@ -88,7 +88,7 @@ fn address_that_the_account_knows_is_taken() {
 }
 
 #[test]
-fn of_a_bad_list_the_first_lines_are_told_and_all_are_counted() {
+fn report_lists_the_first_invalid_lines_and_counts_all() {
     let csv = "number\n".to_owned() + &"nobody\n".repeat(1000) + "+14155552671\n";
     let checked = CsvList::of_suppressions(csv, about()).unwrap().check();
     assert_eq!((checked.valid, checked.invalid.len(), checked.invalid_lines), (1, 100, 1000));
@@ -98,7 +98,7 @@ fn of_a_bad_list_the_first_lines_are_told_and_all_are_counted() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again(
+    fn exported_consent_is_imported_unchanged(
         source in "[a-z][a-z ]{0,20}[a-z]", proof in "['=+@-]{0,2}[^\0\r]{0,60}", ip in prop::option::of(Just("::1")),
     ) {
         let proof = Some(proof).filter(|proof| !proof.is_empty());
@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_panics(csv: Vec<u8>, text in "(number|channel|category|source|,|\"|\r|\n|[+0-9a-z])*") {
+    fn list_of_any_bytes_is_read_without_panic(csv: Vec<u8>, text in "(number|channel|category|source|,|\"|\r|\n|[+0-9a-z])*") {
         let _ = CsvList::of_suppressions(csv.as_slice(), about()).map(|list| list.check());
         let _ = CsvList::of_consents(text, about()).map(|list| list.check());
         let named = [b"number\n", csv.as_slice()].concat();

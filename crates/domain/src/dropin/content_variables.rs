@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(text: String, name: String) {
+        fn variables_of_any_text_are_read_without_panic(text: String, name: String) {
             let _ = read(&text);
             let object = serde_json::json!({ name.as_str(): text });
             let variables = read(&object.to_string()).unwrap();

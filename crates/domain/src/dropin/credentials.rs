@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_never_panics(bytes: Vec<u8>, text: String) {
+        fn credentials_of_any_bytes_are_read_without_panic(bytes: Vec<u8>, text: String) {
             let _ = token(&bytes, ACCOUNT);
             let _ = token(&basic(&text, &text), ACCOUNT);
             let _ = token(&[b"Basic ".as_slice(), &bytes].concat(), ACCOUNT);

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_comes_first_and_leads_to_twilio() {
+    fn waiting_messages_precede_the_pages_of_twilio() {
         let first = ListRequest::read("To=%2B16132345678&PageSize=2").unwrap();
         assert_eq!(first.place, ListPosition::Waiting(i64::MAX, String::new()));
         let page = first.page("AC1", &[json!(1), json!(2)], Some((7, "ms_0a")));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_twilio_can_know_twilio_is_asked() {
+    fn date_filter_starts_with_the_pages_of_twilio() {
         for (query, asked) in [
             ("DateSent%3E=2026-11-24", "DateSent%3E=2026-11-24&PageSize=50"),
             ("PageSize=5000&Page=2", "PageSize=100&Page=2"),
@@ -179,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(query: String) {
+        fn list_query_of_any_text_is_read_without_panic(query: String) {
             let _ = ListRequest::read(&query);
             let _ = ListRequest::read(&format!("PageToken=WAITING-{query}"));
         }

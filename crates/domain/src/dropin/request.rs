@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_twilios_code() {
+    fn request_errors_have_the_codes_of_twilio() {
         let (long, service) = ("x".repeat(1601), format!("MG{}", "0".repeat(32)));
         let other = format!("MG{}", "1".repeat(32));
         let content = format!("HX{}", "0".repeat(32));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_rule_asks_about_is_handed_on() {
+    fn other_parameters_are_passed_on() {
         let asked = read(&[("ValidityPeriod", "60"), ("Tomorrow", "a b"), ("Body", "hi")]).unwrap();
         assert_eq!(asked.other_parameters, "ValidityPeriod=60&Tomorrow=a+b");
         let media = ("MediaUrl", "https://a.example/1");
@@ -304,7 +304,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(pairs in prop::collection::vec((prop::sample::select(OURS.to_vec()), any::<String>()), 0..8)) {
+        fn request_of_any_pairs_is_read_without_panic(pairs in prop::collection::vec((prop::sample::select(OURS.to_vec()), any::<String>()), 0..8)) {
             let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             let _ = MessageRequest::read(&pairs, NOW_MS, None);
         }

@@ -135,21 +135,21 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_twilios_in_form_and_leads_back() {
+    fn provisional_sid_has_the_form_of_twilio_and_maps_back() {
         assert_eq!(provisional_sid(ID), "SM00112233445566778899aabbccddeeff");
         assert_eq!(id_of_sid(&provisional_sid(ID)).as_deref(), Some(ID));
         assert_eq!(id_of_sid("MM00112233445566778899aabbccddeeff"), None);
     }
 
     #[test]
-    fn a_message_is_told_as_twilio_would() {
-        let told = message_resource(&known());
+    fn message_resource_has_the_format_of_twilio() {
+        let resource = message_resource(&known());
         assert_eq!(
-            (&told["sid"], &told["status"]),
+            (&resource["sid"], &resource["status"]),
             (&json!(provisional_sid(ID)), &json!("queued"))
         );
-        assert_eq!((&told["body"], &told["num_media"]), (&json!("hi"), &json!("1")));
-        assert_eq!(told["date_created"], "Thu, 01 Jan 1970 00:00:00 +0000");
+        assert_eq!((&resource["body"], &resource["num_media"]), (&json!("hi"), &json!("1")));
+        assert_eq!(resource["date_created"], "Thu, 01 Jan 1970 00:00:00 +0000");
         let service = "To=%2B16132345678&MessagingServiceSid=MG0&Body=hi";
         for (known, status, segments) in [
             (StoredMessage { form: service, ..known() }, "accepted", json!("0")),
@@ -157,22 +157,31 @@ mod tests {
             (StoredMessage { state: "unknown", ..known() }, "queued", json!("1")),
             (StoredMessage { state: "canceled", form: "", ..known() }, "canceled", json!(null)),
         ] {
-            let told = message_resource(&known);
-            assert_eq!((&told["status"], &told["num_segments"]), (&json!(status), &segments));
+            let resource = message_resource(&known);
+            assert_eq!(
+                (&resource["status"], &resource["num_segments"]),
+                (&json!(status), &segments)
+            );
         }
         let failed =
             StoredMessage { state: "refused", error_code: Some(21610), reason: "no", ..known() };
-        let told = message_resource(&failed);
-        assert_eq!((&told["error_code"], &told["error_message"]), (&json!(21610), &json!("no")));
+        let resource = message_resource(&failed);
+        assert_eq!(
+            (&resource["error_code"], &resource["error_message"]),
+            (&json!(21610), &json!("no"))
+        );
     }
 
     #[test]
-    fn what_was_shown_is_brought_up_to_date() {
-        let mut told = message_resource(&known());
+    fn message_resource_is_updated_in_place() {
+        let mut resource = message_resource(&known());
         let sid = "SMffffffffffffffffffffffffffffffff";
-        update(&mut told, &StoredMessage { state: "sent", message_sid: sid, form: "", ..known() });
-        assert_eq!((&told["sid"], &told["body"]), (&json!(sid), &json!("hi")));
-        assert!(told["uri"].as_str().unwrap().ends_with(&format!("/Messages/{sid}.json")));
+        update(
+            &mut resource,
+            &StoredMessage { state: "sent", message_sid: sid, form: "", ..known() },
+        );
+        assert_eq!((&resource["sid"], &resource["body"]), (&json!(sid), &json!("hi")));
+        assert!(resource["uri"].as_str().unwrap().ends_with(&format!("/Messages/{sid}.json")));
     }
 
     #[test]

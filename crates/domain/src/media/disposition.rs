@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_images_audio_video_and_pdf_are_shown_in_place() {
+    fn inline_types_are_images_audio_video_and_pdf() {
         for kind in [
             "image/png",
             "IMAGE/JPEG",

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn each_channel_has_the_limits_that_twilio_tells() {
+    fn channel_limits_are_those_of_twilio() {
         for (channel, found, expected) in [
             ("whatsapp", &[("image/jpeg", 5 * MB)][..], None),
             ("whatsapp", &[("image/jpeg", 5 * MB + 1)], Some((0, MediaProblemKind::Size))),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_names_a_type_or_none() {
+    fn content_type_header_is_parsed_strictly() {
         for (header, expected) in [
             ("image/png", Some("image/png")),
             (" Image/PNG ; charset=utf-8", Some("image/png")),

@@ -81,7 +81,7 @@ mod tests {
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn a_link_is_good_as_it_was_made_and_until_then() {
+    fn link_is_valid_unchanged_and_until_its_expiry() {
         let id = id(7);
         let link = path(KEY, &id, 1_800_000_000);
         let (at, query) = link.split_once('?').unwrap();

@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(content_type in "[a-z]{1,5}/[a-z0-9.+-]{1,20}", bytes: Vec<u8>) {
+        fn type_of_any_bytes_is_detected_without_panic(content_type in "[a-z]{1,5}/[a-z0-9.+-]{1,20}", bytes: Vec<u8>) {
             let _ = contradiction(&content_type, &bytes);
             for (begin, _) in [(&b"PK\x03\x04"[..], 0), (b"\xd0\xcf\x11\xe0", 0), (b"\0\0\0\x18ftyp", 0)] {
                 let _ = contradiction(&content_type, &[begin, &bytes].concat());

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_named_and_told_by_another_name() {
+    fn stored_media_are_referenced_and_renamed() {
         let name = reference_to("md_1");
         let form = "To=%2B1&MediaUrl=https%3A%2F%2Fa.example%2F1&MediaUrl=twilio-edge-media%3Amd_1&Body=twilio-edge-media%3Amd_1";
         assert_eq!(media_of_form(form), ["https://a.example/1", &name]);
@@ -131,8 +131,8 @@ mod tests {
             (referenced_id(&name), referenced_id("https://a.example/1")),
             (Some("md_1"), None)
         );
-        let told = with_renamed_media(form, &[(name, "https://b.example/?a=b&c".into())]);
+        let renamed = with_renamed_media(form, &[(name, "https://b.example/?a=b&c".into())]);
         let link = "https%3A%2F%2Fb.example%2F%3Fa%3Db%26c";
-        assert_eq!(told, form.replacen("twilio-edge-media%3Amd_1", link, 1));
+        assert_eq!(renamed, form.replacen("twilio-edge-media%3Amd_1", link, 1));
     }
 }

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_of_nobody_outside_is_not_public() {
+    fn special_purpose_addresses_are_not_public() {
         for address in [
             "0.0.0.0",
             "0.1.2.3",
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_public_and_spelled_well_may_be_fetched() {
+    fn public_urls_are_permitted() {
         for text in [
             "https://media.example.com/a.png",
             "https://media.example.com:443/a%20b.png?c=d&e#f",
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn other_urls_are_refused_for_what_they_are() {
+    fn invalid_urls_are_refused_with_their_reason() {
         for text in [
             "",
             "a.png",
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_trusted_is_an_exception_and_nothing_more() {
+    fn trusted_addresses_are_the_only_exceptions() {
         let trusting =
             UrlPolicy::new(&["127.0.0.2".into(), "fd00::/8".into()], &["443".into()], false);
         let trusting = trusting.unwrap();
@@ -399,7 +399,7 @@ mod tests {
     proptest! {
         /// Property: an address that is not public is refused in every spelling, and for that reason.
         #[test]
-        fn no_spelling_hides_an_address(index in 0..CLOSED_V4.len(), low: u32, how: u8, base: u8) {
+        fn private_address_is_refused_in_every_spelling(index in 0..CLOSED_V4.len(), low: u32, how: u8, base: u8) {
             let (first, length) = CLOSED_V4[index];
             let mask = u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
             let address = Ipv4Addr::from(u32::from(first) | (low & mask));
@@ -409,7 +409,7 @@ mod tests {
 
         /// Property: a parsed URL has a permitted host, uses https, has no user, and parses to itself.
         #[test]
-        fn what_is_read_is_as_it_must_be(text in "(https?://)?[\\PC]{0,40}", tail in "[a-z0-9.:@/\\[\\]%\\\\_-]{0,30}") {
+        fn permitted_url_satisfies_the_policy(text in "(https?://)?[\\PC]{0,40}", tail in "[a-z0-9.:@/\\[\\]%\\\\_-]{0,30}") {
             for text in [text.clone(), format!("https://{tail}"), format!("{text}{tail}")] {
                 let Ok(url) = places().read(&text) else { continue };
                 prop_assert_eq!(url.scheme(), "https");
@@ -424,7 +424,7 @@ mod tests {
         }
 
         #[test]
-        fn only_what_is_given_out_is_public(address: u128) {
+        fn public_addresses_are_global_unicast(address: u128) {
             let address = Ipv6Addr::from(address);
             let given_out = (0x2000..0x4000).contains(&address.segments()[0]);
             prop_assert!(given_out || !is_public(IpAddr::V6(address)));

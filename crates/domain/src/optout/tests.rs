@@ -28,7 +28,7 @@ fn every_language_is_whole_and_contradicts_no_other() {
             }
         }
         for word in locale.ambiguous.keys() {
-            assert_eq!(all.classify(word, None), None, "{word} is told to be left out");
+            assert_eq!(all.classify(word, None), None, "{word} is documented as left out");
         }
     }
 }
@@ -83,8 +83,8 @@ fn what_is_no_word_or_means_two_things_is_told() {
 fn the_guide_has_every_word() {
     let guide = include_str!("../../../../docs/COMPLIANCE.md");
     let table = reference(&crate::defaults::section("optout"));
-    let told = "docs/COMPLIANCE.md is not what `twilio-edge reference keywords` prints";
-    assert!(guide.contains(&table), "{told}:\n{table}");
+    let problem = "docs/COMPLIANCE.md is not what `twilio-edge reference keywords` prints";
+    assert!(guide.contains(&table), "{problem}:\n{table}");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_late_start_does_not_undo_a_stop_it_may_have_come_before() {
 
 proptest! {
     #[test]
-    fn a_keyword_is_found_however_it_is_dressed(
+    fn keyword_is_found_among_punctuation_and_emoji(
         pick in any::<prop::sample::Index>(),
         upper in prop::collection::vec(any::<bool>(), 16),
         wide in prop::collection::vec(any::<bool>(), 16),
@@ -228,7 +228,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_panics_and_folding_is_stable(body in any::<String>(), kind in any::<Option<String>>()) {
+    fn folding_is_idempotent_for_any_text(body in any::<String>(), kind in any::<Option<String>>()) {
         shipped().classify(&body, kind.as_deref());
         // Case folding may expose one more edge to trim ("ŉ" becomes "ʼn"), never two.
         let once = fold(&fold(&body));

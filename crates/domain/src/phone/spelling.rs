@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use super::is_e164;
 
 /// Number as the current numbering plan writes it, and as an older one does.
-struct Spelled {
+struct Spellings {
     today: String,
     before: String,
 }
 
-/// Trunk prefixes, each with the country codes whose numbers never begin with it. It is a table because computing it
+/// Trunk prefixes, each with the country codes of numbers that never begin with it. It is a table because computing it
 /// from the numbering plans would take too long at the first call; a test compares the two.
 const TRUNKS: [(&str, &[&str]); 4] = [
     (
@@ -72,7 +72,7 @@ pub fn identity(number: &str) -> Cow<'_, str> {
     }
     let base = trunk(number).0.map_or(Cow::Borrowed(number), Cow::Owned);
     match spelled(&base) {
-        Some(Spelled { today, .. }) => Cow::Owned(today),
+        Some(Spellings { today, .. }) => Cow::Owned(today),
         None => base,
     }
 }
@@ -84,11 +84,11 @@ pub fn is_same(one: &str, other: &str) -> bool {
 
 /// Returns the spelling of the same number in another plan of its country, if there is one.
 pub(super) fn second(e164: &str) -> Option<String> {
-    let Spelled { today, before } = spelled(e164)?;
+    let Spellings { today, before } = spelled(e164)?;
     Some(if today == e164 { before } else { today })
 }
 
-fn spelled(e164: &str) -> Option<Spelled> {
+fn spelled(e164: &str) -> Option<Spellings> {
     let rest = e164.strip_prefix('+').filter(|_| is_e164(e164))?;
     let of_country = |code: &str| rest.strip_prefix(code);
     of_country("52")
@@ -102,28 +102,28 @@ fn spelled(e164: &str) -> Option<Spelled> {
 }
 
 /// Parses a Mexican number: until 2019 a mobile had a 1 before its ten digits.
-fn mexico(rest: &str) -> Option<Spelled> {
+fn mexico(rest: &str) -> Option<Spellings> {
     let ten = match rest.len() {
         10 => Some(rest),
         11 => rest.strip_prefix('1'),
         _ => None,
     }?;
-    Some(Spelled { today: format!("+52{ten}"), before: format!("+521{ten}") })
+    Some(Spellings { today: format!("+52{ten}"), before: format!("+521{ten}") })
 }
 
 /// Parses an Argentine number: a mobile has a 9 before its ten digits in calls from abroad; many people write it
 /// without.
-fn argentina(rest: &str) -> Option<Spelled> {
+fn argentina(rest: &str) -> Option<Spellings> {
     let ten = match rest.len() {
         10 => Some(rest),
         11 => rest.strip_prefix('9'),
         _ => None,
     }?;
-    Some(Spelled { today: format!("+549{ten}"), before: format!("+54{ten}") })
+    Some(Spellings { today: format!("+549{ten}"), before: format!("+54{ten}") })
 }
 
 /// Parses a Brazilian number: since 2016 every mobile has a ninth digit, a 9 after the area code.
-fn brazil(rest: &str) -> Option<Spelled> {
+fn brazil(rest: &str) -> Option<Spellings> {
     let (area, number) = rest.split_at_checked(2)?;
     let eight = match number.len() {
         8 => Some(number),
@@ -131,13 +131,13 @@ fn brazil(rest: &str) -> Option<Spelled> {
         _ => None,
     };
     let eight = eight.filter(|eight| eight.starts_with(['6', '7', '8', '9']))?;
-    Some(Spelled { today: format!("+55{area}9{eight}"), before: format!("+55{area}{eight}") })
+    Some(Spellings { today: format!("+55{area}9{eight}"), before: format!("+55{area}{eight}") })
 }
 
 /// Parses an Ivorian number: since 31 January 2021 the operator's prefix precedes the eight digits (ARTCI). Mobiles
 /// have 01 (Moov), 05 (MTN) or 07 (Orange), by their second digit. Landlines begin with 2 or 3 and have 21, 25 or 27,
 /// by their third digit.
-fn ivory_coast(rest: &str) -> Option<Spelled> {
+fn ivory_coast(rest: &str) -> Option<Spellings> {
     let eight = match rest.len() {
         8 => Some(rest),
         10 => rest.get(2..),
@@ -153,18 +153,20 @@ fn ivory_coast(rest: &str) -> Option<Spelled> {
         _ => return None,
     };
     let is_its = rest.len() == 8 || rest.starts_with(prefix);
-    is_its
-        .then(|| Spelled { today: format!("+225{prefix}{eight}"), before: format!("+225{eight}") })
+    is_its.then(|| Spellings {
+        today: format!("+225{prefix}{eight}"),
+        before: format!("+225{eight}"),
+    })
 }
 
 /// Parses a Beninese number: since 30 November 2024 01 precedes the eight digits.
-fn benin(rest: &str) -> Option<Spelled> {
+fn benin(rest: &str) -> Option<Spellings> {
     let eight = match rest.len() {
         8 => Some(rest),
         10 => rest.strip_prefix("01"),
         _ => None,
     }?;
-    Some(Spelled { today: format!("+22901{eight}"), before: format!("+229{eight}") })
+    Some(Spellings { today: format!("+22901{eight}"), before: format!("+229{eight}") })
 }
 
 /// Returns the number without the trunk prefix after its country code, if it has one, and the number with it, if it has

@@ -241,7 +241,7 @@ fn other_spellings_of_one_mobile() {
 
 proptest! {
     #[test]
-    fn nothing_panics(text in "\\PC{0,70}|[+0-9 ().;=/#*x,-]{0,30}|.*", of in "[A-Z]{2}") {
+    fn number_of_any_text_is_parsed_without_panic(text in "\\PC{0,70}|[+0-9 ().;=/#*x,-]{0,30}|.*", of in "[A-Z]{2}") {
         let number = e164(&text, of.parse().ok());
         country(&text);
         spellings(&text);
@@ -253,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn a_number_survives_being_written_in_every_format(
+    fn number_is_parsed_from_every_format(
         text in "\\+(1[2-9][0-9]{9}|44[1-9][0-9]{9}|33[1-9][0-9]{8}|49[1-9][0-9]{9}|55[1-9]{2}9[0-9]{8}|91[6-9][0-9]{9}|7[3489][0-9]{9})",
     ) {
         let number = PHONE_NUMBER_UTIL.parse(&text, None).unwrap();

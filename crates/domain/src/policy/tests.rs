@@ -133,7 +133,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     /// A document is either refused with a reason, or its policy survives being stored whole.
     #[test]
-    fn a_document_is_refused_or_means_one_thing(document in any_json()) {
+    fn policy_document_is_refused_or_unambiguous(document in any_json()) {
         match shipped().with(&document) {
             Ok(policy) => {
                 let whole = serde_json::to_value(&policy).unwrap();

@@ -207,15 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn limit_is_halved_once_for_all_calls_under_way_and_grows_by_one() {
+    fn limit_is_halved_once_for_all_calls_in_flight_and_grows_by_one() {
         let mut calls = AdaptiveConcurrencyLimit::new(bounds(16, 1));
         let first = full(&mut calls, 0);
         assert_eq!((first.len(), calls.capacity(0).any), (16, 0));
         first.into_iter().enumerate().for_each(|(n, one)| calls.end(one, throttled(n), 0));
-        assert_eq!(calls.allowed(), 8, "sixteen were told the same");
+        assert_eq!(calls.allowed(), 8, "the sixteen answers are one event");
         let second = full(&mut calls, 0);
         calls.end(second[0], throttled(99), 0);
-        assert_eq!(calls.allowed(), 4, "that is news");
+        assert_eq!(calls.allowed(), 4, "a later call halves it again");
         second[1..].iter().for_each(|one| calls.end(*one, CallOutcome::NoEvidence, 0));
         for expected in [5, 6, 7] {
             full(&mut calls, 0)
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn one_throttled_recipient_says_nothing_of_the_account() {
+    fn throttled_recipient_alone_is_no_evidence() {
         let mut calls = AdaptiveConcurrencyLimit::new(bounds(16, 4));
         let pause = Duration::from_secs(30);
         for n in 0..1000 {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn twilio_is_left_alone_for_as_long_as_it_asks_and_a_minute_at_most() {
+    fn account_pauses_for_retry_after_and_at_most_a_minute() {
         let mut calls = AdaptiveConcurrencyLimit::new(bounds(4, 1));
         let outcome = |recipient, pause| CallOutcome::Throttled { pause, recipient };
         for recipient in 0..EVIDENCE as u64 {

@@ -61,7 +61,7 @@ mod tests {
     use crate::sending::errors::built_in;
 
     #[test]
-    fn every_failure_has_a_word() {
+    fn failure_of_each_kind_has_a_label() {
         let of = |status, code: u32| {
             let body = format!("{{\"code\":{code}}}").into_bytes();
             CallFailure::of(&CallResponse::Http { status, retry_after: None, body }, &built_in())

@@ -151,32 +151,32 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_the_table() {
+    fn errors_table_of_the_document_is_current() {
         let guide = include_str!("../../../../docs/ERRORS.md");
         assert!(guide.ends_with(&reference()), "print it with `twilio-edge reference errors`");
     }
 
     #[test]
-    fn only_what_twilio_did_not_process_is_tried_again() {
+    fn retried_codes_are_those_that_twilio_did_not_process() {
         let errors = built_in();
         let again: Vec<i64> =
             errors.0.keys().copied().filter(|code| errors.action(*code) == Action::Retry).collect();
         assert_eq!(again, [20429, 21611, 30001, 30022, 63017, 63018]);
-        assert_eq!(errors.action(99_999), Action::GiveUp, "what nobody knows");
+        assert_eq!(errors.action(99_999), Action::GiveUp, "unknown codes are not retried");
         for (code, entry) in &errors.0 {
             assert_eq!(entry.action == Action::Switch, !entry.to.is_empty(), "{code}");
             let passes = entry.actor == Actor::None;
             assert_eq!(
                 passes,
                 entry.action == Action::Retry,
-                "{code}: somebody acts, or it passes"
+                "{code}: a party acts, or the error is temporary"
             );
             assert!(!entry.title.is_empty() && entry.remedy.ends_with('.'), "{code}");
         }
     }
 
     #[test]
-    fn what_a_channel_does_not_take_goes_elsewhere() {
+    fn refusals_of_a_channel_have_fallback_targets() {
         let errors = built_in();
         assert_eq!(
             errors.fallback_targets("63016"),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_changes_what_differs() {
+    fn operator_table_overrides_single_fields() {
         let errors = of("[63018]\naction = \"give_up\"\nactor = \"operator\"").unwrap();
         let entry = errors.get(63018).unwrap();
         assert_eq!((entry.action, entry.actor), (Action::GiveUp, Actor::Operator));
@@ -209,7 +209,7 @@ mod tests {
     proptest! {
         /// Any file gives a table, or a problem for each code that is wrong.
         #[test]
-        fn any_table_is_read_or_refused(code in "[0-9a-z+ -]{0,8}", field in "title|action|actor|x", value: String) {
+        fn table_of_any_text_is_read_or_refused(code in "[0-9a-z+ -]{0,8}", field in "title|action|actor|x", value: String) {
             let entry = Table::from_iter([(field, Value::String(value))]);
             let table = Table::from_iter([(code.clone(), Value::Table(entry))]);
             match ErrorTable::of(table) {

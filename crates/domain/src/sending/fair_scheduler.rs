@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn one_with_very_much_to_send_delays_nobody() {
+    fn account_with_a_long_queue_delays_no_other_account() {
         let mut queues =
             [queue(1, "a", "x", 100_000), queue(1, "b", "y", 2), queue(1, "c", "z", 1)];
         let order = served(&mut FairScheduler::default(), &mut queues, 6);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_to_log_in_goes_first_and_an_offer_in_the_end() {
+    fn authentication_precedes_marketing() {
         let mut queues =
             [queue(0, "a", "x", 1000), queue(1, "b", "x", 1000), queue(2, "c", "x", 1000)];
         let order = served(&mut FairScheduler::default(), &mut queues, 100);
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn an_account_has_no_more_than_its_room_and_its_senders_take_turns() {
+    fn account_stays_within_its_capacity_and_its_senders_take_turns() {
         let queues = [queue(1, "a", "x", 9), queue(1, "a", "y", 9), queue(1, "b", "z", 9)];
         let capacity = |account: &str| all(if account == "a" { 3 } else { 0 });
         assert_eq!(FairScheduler::default().next(&queues, all(9), capacity, |_| 0), [0, 1, 0]);
     }
 
     #[test]
-    fn only_authentication_uses_the_reserve() {
+    fn reserve_is_for_authentication_only() {
         let queues = [queue(0, "a", "x", 9), queue(1, "b", "y", 9), queue(2, "c", "z", 9)];
         let next = |free, capacity: Capacity| {
             FairScheduler::default().next(&queues, free, |_| capacity, |_| 0)

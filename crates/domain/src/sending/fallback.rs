@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_there_is_goes() {
+    fn first_available_fallback_is_sent() {
         let both =
             kept(json!({"template": {"name": "a"}, "channel": "sms", "from": "+16135550100"}));
         let order = [FallbackTarget::Template, FallbackTarget::Channel];
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_named_by_its_field() {
+    fn fallback_problem_names_its_field() {
         let mg = format!("MG{}", "0".repeat(32));
         for (said, field) in [
             (json!({"template": {}}), "template"),
@@ -353,7 +353,7 @@ mod tests {
     proptest! {
         /// Every stored plan is read back, and a fallback message is never empty.
         #[test]
-        fn what_is_written_is_read_again(body: Option<String>, name: Option<String>, text: String, channel in prop::option::of("sms")) {
+        fn fallback_plan_round_trips(body: Option<String>, name: Option<String>, text: String, channel in prop::option::of("sms")) {
             let template = name.map(|name| FallbackTemplate { name: Some(name), ..FallbackTemplate::default() });
             let kept = FallbackPlan { fallback: Fallback { template, channel, body, ..Fallback::default() }, text, locale: None };
             prop_assert_eq!(FallbackPlan::read(&kept.to_json()), Some(kept.clone()));
@@ -367,7 +367,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(text in "\\PC{0,60}") {
+        fn fallback_plan_of_any_text_is_read_without_panic(text in "\\PC{0,60}") {
             let _ = FallbackPlan::read(&text);
         }
     }

@@ -51,7 +51,7 @@ pub struct MessageSearch {
     pub from: String,
     /// SID of the Messaging Service, or empty.
     pub service: String,
-    /// Text; `None` for a message with media alone, and for a template, whose text only Twilio has.
+    /// Text; `None` for a message with media alone, and for a template, because only Twilio has its text.
     pub body: Option<String>,
     /// Begin of the attempt, in milliseconds since 1970.
     pub begun_ms: i64,
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_only_where_it_can_be_no_other() {
+    fn message_is_found_only_if_the_match_is_unique() {
         let one = listed(1, "hello you", 1000);
         let found = Match::Found(one.sid.clone());
         assert_eq!(of(TEXT, std::slice::from_ref(&one), &[], late()), found);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_counts_late_and_whole() {
+    fn absence_is_proof_only_late_and_in_a_whole_list() {
         assert_eq!(of(TEXT, &[], &[], late()), Match::Absent);
         let from_ms = late().at_ms;
         let unclear = [
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_about_a_user_id_proves_nothing() {
+    fn absence_of_a_user_id_is_no_proof() {
         let form = "To=whatsapp%3AUS.3149&From=whatsapp%3A%2B1444&Body=hello+you";
         assert_eq!(of(form, &[], &[], late()), Match::Unclear);
         let mut search =
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_grow_rare_and_end() {
+    fn search_pauses_grow_and_searches_end() {
         assert_eq!(next_search_ms(0, 1_000_000, None, i64::MAX), 1_002_000);
         assert_eq!(next_search_ms(5, 1_000_000, None, i64::MAX), 1_064_000);
         assert_eq!(next_search_ms(5, 1_000_000, Some(1_010_000), i64::MAX), 1_010_000);
@@ -374,7 +374,7 @@ mod tests {
     proptest! {
         /// If Twilio lists a candidate, the result is never `Absent`.
         #[test]
-        fn nothing_that_may_be_it_is_overlooked(
+        fn candidate_in_the_list_is_never_absent(
             bodies in prop::collection::vec(("[a-c]{0,2}", -3_600_000i64..3_600_000), 1..6),
             text: bool, at_ms: i64, is_whole: bool, has_twin: bool,
         ) {

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_certainly_not_processed_goes_again() {
+    fn retried_responses_are_certainly_unprocessed() {
         let sid = r#"{"sid":"SM00112233445566778899aabbccddeeff"}"#;
         for (status, body, expected) in [
             (201, sid, "sent"),
@@ -181,10 +181,10 @@ mod tests {
     }
 
     proptest! {
-        /// A 5xx answer never leads to another post, whatever code it has and whatever the operator's table says of the
+        /// A 5xx answer never leads to another post, with any code and with any entry that the operator's table says of the
         /// code.
         #[test]
-        fn a_server_that_failed_may_have_sent_it(status in 500u16..600, code in 10_000..100_000, body: Option<Vec<u8>>) {
+        fn server_error_never_leads_to_a_retry(status in 500u16..600, code in 10_000..100_000, body: Option<Vec<u8>>) {
             let body = body.unwrap_or_else(|| format!("{{\"code\":{code}}}").into_bytes());
             let entry = "title = \"\"\naction = \"retry\"\nactor = \"none\"\nremedy = \"\"";
             let errors = ErrorTable::of(format!("[{code}]\n{entry}").parse().unwrap()).unwrap();

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_grows_and_honours_what_is_asked_for() {
+    fn retry_pause_grows_and_honours_retry_after() {
         assert_eq!(retry_pause(1, None, 199), Duration::from_millis(200));
         assert_eq!(retry_pause(2, None, 399), Duration::from_millis(400));
         assert_eq!(retry_pause(40, None, 29_999), Duration::from_secs(30));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_sends_one_in_three_seconds() {
+    fn sandbox_sends_one_message_in_three_seconds() {
         let rate = Rate::per_second(1.0 / 3.0).unwrap();
         let mut bucket = TokenBucket::new(0);
         assert_eq!(bucket.take(rate, 5, 0).count, 1);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_go_is_put_back() {
+    fn unused_tokens_are_returned() {
         let rate = Rate::whole(80);
         let mut bucket = TokenBucket::new(0);
         assert_eq!(bucket.take(rate, 100, 500).count, 41);
@@ -176,7 +176,7 @@ mod tests {
     proptest! {
         /// No span grants more than its rate and one bucket; and no token is withheld.
         #[test]
-        fn a_sender_is_never_faster_than_its_rate_nor_slower(
+        fn sender_uses_exactly_its_rate(
             rate in 1u32..200,
             asked in prop::collection::vec((0i64..50, 1u32..30), 1..200),
         ) {
@@ -206,7 +206,7 @@ mod tests {
 
         /// Any stored text gives a bucket that grants at most its capacity, or none.
         #[test]
-        fn any_text_is_a_bucket_or_none(level: i64, at_ms: i64, now_ms in 0i64..i64::MAX, text in "[0-9 -]{0,40}") {
+        fn bucket_of_any_text_is_bounded(level: i64, at_ms: i64, now_ms in 0i64..i64::MAX, text in "[0-9 -]{0,40}") {
             let _ = TokenBucket::read(&text);
             let mut bucket = TokenBucket::read(&format!("{level} {at_ms}")).unwrap();
             prop_assert!(bucket.take(Rate::whole(80), u32::MAX, now_ms).count <= 80);

@@ -160,16 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn twilio_is_told_in_its_own_words() {
+    fn form_has_the_parameters_of_twilio() {
         let media = vec!["https://a.example/1".into(), "https://a.example/2".into()];
         let text = request(Content::Session { body: "a & b".into(), media });
-        let told = "To=whatsapp%3A%2B15551234567&From=whatsapp%3A%2B15557654321";
+        let addresses = "To=whatsapp%3A%2B15551234567&From=whatsapp%3A%2B15557654321";
         let media = "MediaUrl=https%3A%2F%2Fa.example%2F1&MediaUrl=https%3A%2F%2Fa.example%2F2";
-        assert_eq!(text.form(), format!("{told}&Body=a+%26+b&{media}"));
+        assert_eq!(text.form(), format!("{addresses}&Body=a+%26+b&{media}"));
         let variables = BTreeMap::from([("1".to_owned(), "Ava".to_owned())]);
         let content_sid = "HXb5b62575e6e4ff6129ad7c8efe1f983e".to_owned();
         let template = request(Content::Template { content_sid: content_sid.clone(), variables });
-        let asked = format!("ContentSid={content_sid}&ContentVariables=%7B%221%22%3A%22Ava%22%7D");
-        assert_eq!(template.form(), format!("{told}&{asked}"));
+        let content =
+            format!("ContentSid={content_sid}&ContentVariables=%7B%221%22%3A%22Ava%22%7D");
+        assert_eq!(template.form(), format!("{addresses}&{content}"));
     }
 }

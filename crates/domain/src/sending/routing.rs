@@ -157,8 +157,8 @@ fn routes(parent: &str, value: &Value, problems: &mut Vec<String>) -> Routes {
 fn fallback(path: &str, value: &Value, problems: &mut Vec<String>) -> Fallback {
     match serde_json::from_value::<Fallback>(value.clone()) {
         Ok(fallback) => {
-            let told = fallback.problems();
-            problems.extend(told.into_iter().map(|problem| format!("{path}.{problem}")));
+            let found = fallback.problems();
+            problems.extend(found.into_iter().map(|problem| format!("{path}.{problem}")));
             fallback
         }
         Err(error) => {
@@ -261,12 +261,12 @@ mod tests {
         match sender {
             Some(Sender::Service(sid)) => sid.clone(),
             Some(Sender::From(from)) => from.written(),
-            None => "nobody".to_owned(),
+            None => "none".to_owned(),
         }
     }
 
     #[test]
-    fn a_country_goes_before_the_default_and_a_channel_before_any() {
+    fn country_precedes_the_default_and_a_channel_precedes_any() {
         let file = format!(
             "default_messaging_service_sid: {ONE}\nby_country:\n  GB: {TWO}\n  NO: \"whatsapp:+4740123456\"\n\
              allow_countries: [GB, NO, US]\naccounts:\n  {ACCOUNT}:\n    default: {{sms: {TWO}}}\n    deny_countries: [NO]\n"
@@ -280,7 +280,7 @@ mod tests {
             (usual, "whatsapp", Some("NO"), "whatsapp:+4740123456"),
             (usual, "sms", Some("NO"), ONE),
             (own, "sms", Some("GB"), TWO),
-            (own, "whatsapp", Some("GB"), "nobody"),
+            (own, "whatsapp", Some("GB"), "none"),
         ] {
             assert_eq!(name(routes.sender(channel, country)), expected, "{channel} {country:?}");
         }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn routes_report_all_problems_at_once() {
         let file = "default: +15551234567\ndefault_messaging_service_sid: MG1\nby_country: {uk: {}, FR: {sms: \"whatsapp:+33612345678\"}}\n\
             allow_countries: []\ndeny_countries: [XX]\nfallback: {channel: rcs}\nrouts: 1\naccounts: {AC1: 7}\n";
         let problems = Routing::parse(file).unwrap_err();
@@ -319,7 +319,7 @@ mod tests {
     proptest! {
         /// Any file is parsed or refused with a reason.
         #[test]
-        fn any_text_is_read_or_refused(text in "(default|by_country|accounts|MG0|GB|[a-z:{}\\[\\]&*!|>\n\" -]){0,60}") {
+        fn routes_of_any_text_are_read_or_refused(text in "(default|by_country|accounts|MG0|GB|[a-z:{}\\[\\]&*!|>\n\" -]){0,60}") {
             if let Err(problems) = Routing::parse(&text) {
                 prop_assert!(!problems.is_empty());
             }
@@ -327,7 +327,7 @@ mod tests {
 
         /// A number never sends on a channel other than its own.
         #[test]
-        fn a_number_sends_on_its_channel(on_whatsapp: bool, channel in "sms|whatsapp|messenger", country in "GB|FR") {
+        fn number_sends_on_its_own_channel(on_whatsapp: bool, channel in "sms|whatsapp|messenger", country in "GB|FR") {
             let ours = if on_whatsapp { "whatsapp:+447400123456" } else { "+447400123456" };
             let routing = Routing::parse(&format!("by_country: {{GB: \"{ours}\"}}\n")).unwrap();
             match routing.of(ACCOUNT).sender(&channel, Some(&country)) {

@@ -53,7 +53,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Returns whether the rule depends on the recipient, whose answer may change before the message is sent.
+    /// Returns whether the rule depends on the recipient; its verdict may change before the message is sent.
     pub fn is_about_recipient(self) -> bool {
         matches!(self, Rule::Suppression | Rule::Consent | Rule::Freshness | Rule::Window)
     }

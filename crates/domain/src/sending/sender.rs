@@ -105,14 +105,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatsapp_has_no_names(text in "[A-Za-z0-9 &_-]{1,11}") {
+        fn whatsapp_sender_is_a_number(text in "[A-Za-z0-9 &_-]{1,11}") {
             if let Ok(Sender::From(from)) = sender(&text, Some("whatsapp")) {
                 prop_assert!(from.number.starts_with('+'), "{}", text);
             }
         }
 
         #[test]
-        fn nothing_panics(text: String) {
+        fn sender_of_any_text_is_read_without_panic(text: String) {
             let _ = sender(&text, None);
             let _ = sender(&text, Some("whatsapp"));
         }

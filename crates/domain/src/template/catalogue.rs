@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_means_the_nearest_language_that_may_be_sent() {
+    fn template_name_selects_the_nearest_permitted_language() {
         use Approval::{Approved, Pending, Rejected};
         let catalogue = Catalogue::of(vec![
             template("a", "pt_BR", Rejected),
@@ -250,7 +250,11 @@ mod tests {
         };
         let some = |locale: &str, approval| Some((locale.to_owned(), approval));
         assert_eq!(found("a", "pt_BR", "whatsapp"), some("pt", Approved));
-        assert_eq!(found("a", "pt_BR", "sms"), some("pt_BR", Rejected), "nobody else asks");
+        assert_eq!(
+            found("a", "pt_BR", "sms"),
+            some("pt_BR", Rejected),
+            "other channels need no approval"
+        );
         assert_eq!(found("a", "fr", "whatsapp"), some("en_US", Approved));
         assert_eq!(found("b", "de_AT", "whatsapp"), some("en", Approved));
         assert_eq!(found("c", "fr", "whatsapp"), None, "no other language does instead");
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn an_administrator_knows_better() {
+    fn template_of_an_administrator_takes_precedence() {
         let theirs = template("a", "en_US", Approval::Rejected);
         let ours = Template {
             source: Source::Administrator,
@@ -279,21 +283,21 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told() {
+    fn template_changes_are_reported() {
         let one = template("a", "en", Approval::Pending);
         let approved = Template { approval: Approval::Approved, changed_at_ms: 9, ..one.clone() };
         let later = Template { changed_at_ms: 9, ..one.clone() };
         let text = Template { digest: "e".into(), ..one.clone() };
-        let told = |was: &[Template], is: &[Template]| {
+        let actions = |was: &[Template], is: &[Template]| {
             let changes = changes(was, is);
             changes.iter().map(|change| change.action).collect::<Vec<_>>()
         };
         let one = [one];
-        assert_eq!(told(&[], &one), ["template.added"]);
-        assert_eq!(told(&one, &[]), ["template.removed"]);
-        assert_eq!(told(&one, &[approved]), ["template.approval_changed"]);
-        assert_eq!(told(&one, &[text]), ["template.changed"]);
-        assert_eq!(told(&one, &[later]), [""; 0], "that it was read again is no change");
+        assert_eq!(actions(&[], &one), ["template.added"]);
+        assert_eq!(actions(&one, &[]), ["template.removed"]);
+        assert_eq!(actions(&one, &[approved]), ["template.approval_changed"]);
+        assert_eq!(actions(&one, &[text]), ["template.changed"]);
+        assert_eq!(actions(&one, &[later]), [""; 0], "that it was read again is no change");
     }
 
     proptest! {

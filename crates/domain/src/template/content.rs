@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_twilio_says_is_read() {
+    fn content_of_twilio_is_parsed() {
         let template = of(json!({})).unwrap();
         assert_eq!((template.name.as_str(), template.locale.as_str()), ("shipping", "pt_BR"));
         assert_eq!(
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_made_up() {
+    fn content_without_fields_stays_empty() {
         let bare = of(json!({"approval_requests": null, "types": null})).unwrap();
         assert_eq!((bare.approval, bare.category), (Approval::Unsubmitted, None));
         let named = of(json!({"friendly_name": ""})).unwrap();

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_language_is_written_in_one_way() {
+    fn locale_is_normalized() {
         for (text, written) in [
             ("en", Some("en")),
             ("pt-br", Some("pt_BR")),
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(text in "[a-zA-Z0-9_-]{0,12}|\\PC{0,8}") {
+        fn locale_round_trips(text in "[a-zA-Z0-9_-]{0,12}|\\PC{0,8}") {
             if let Some(locale) = Locale::parse(&text) {
                 prop_assert_eq!(Locale::parse(locale.as_str()), Some(locale.clone()));
                 prop_assert_eq!(&locale.chain()[0], &locale);

@@ -22,7 +22,7 @@ const MOST_SPACES: usize = 4;
 const LONGEST_KEY: usize = 64;
 
 /// Maximum number of problems reported at once.
-const MOST_TOLD: usize = 10;
+const MAX_PROBLEMS: usize = 10;
 
 /// Returns the names of all variables in a template's content: for `{"body": "Hello {{1}}"}` that is `1`.
 pub fn variable_names(shown: &Value) -> BTreeSet<String> {
@@ -72,7 +72,7 @@ pub struct VariableContext<'a> {
     pub channel: &'a str,
 }
 
-/// Returns the problems of the given values, at most `MOST_TOLD`. No problem repeats a value.
+/// Returns the problems of the given values, at most `MAX_PROBLEMS`. No problem repeats a value.
 pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(places) = asked.places {
@@ -118,14 +118,14 @@ pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) ->
             ));
         }
     }
-    problems.truncate(MOST_TOLD);
+    problems.truncate(MAX_PROBLEMS);
     problems
 }
 
 /// Shortens a caller's name of a variable for an error text.
 fn short(name: &str) -> String {
-    let told = name.chars().filter(|c| !c.is_control()).take(LONGEST_KEY).collect::<String>();
-    if told.is_empty() { "a name without letters".to_owned() } else { told }
+    let found = name.chars().filter(|c| !c.is_control()).take(LONGEST_KEY).collect::<String>();
+    if found.is_empty() { "a name without letters".to_owned() } else { found }
 }
 
 /// Returns the text with all variables replaced in one pass: a value that looks like a variable is not replaced again.
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_found_wherever_they_are() {
+    fn variable_names_are_found_in_all_content() {
         let shown = json!({
             "twilio/card": {"title": "Hi {{ 1 }}", "media": ["https://a.example/{{name}}.png"]},
             "twilio/text": {"body": "{{1}} {{}} {{not this}} {{2", "n": 3},
@@ -188,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn each_problem_names_its_variable() {
+    fn variable_problem_names_its_variable() {
         let (longer, most) = ("x".repeat(1601), "x".repeat(1590));
         let (long, less) = ("x".repeat(1025), "x".repeat(1020));
-        for (channel, pairs, told) in [
+        for (channel, pairs, found) in [
             ("whatsapp", &[("1", "Ada"), ("2", "7")][..], ""),
             ("whatsapp", &[("1", "Ada")], "2: is missing"),
             (
@@ -222,17 +222,17 @@ mod tests {
             ("sms", &[("1", "a\nb     c"), ("2", "7")], ""),
         ] {
             let problems = wrong(channel, pairs);
-            match told {
+            match found {
                 "" => assert!(problems.is_empty(), "{problems:?}"),
-                told => {
+                found => {
                     assert_eq!(problems.len(), 1, "{problems:?}");
-                    assert!(problems[0].starts_with(told), "{problems:?}");
+                    assert!(problems[0].starts_with(found), "{problems:?}");
                 }
             }
         }
         let unknown =
             VariableContext { places: None, text: "", has_others: false, channel: "whatsapp" };
-        assert!(problems(unknown, &given(&[("x", "y")])).is_empty(), "nobody knows its places");
+        assert!(problems(unknown, &given(&[("x", "y")])).is_empty(), "its variables are unknown");
         assert_eq!(problems(unknown, &given(&[("x", "")])), ["x: is empty"]);
     }
 
@@ -240,7 +240,7 @@ mod tests {
         /// Property: accepted values cover all variables and fit; otherwise there is a problem, and it repeats no
         /// value.
         #[test]
-        fn only_what_twilio_takes_passes(
+        fn accepted_variables_are_complete_and_fit(
             text in "[a-z {}12]{0,40}",
             values in prop::collection::btree_map("[123]|\\PC{0,3}", "[ \\n\\ta-c]{0,12}|Zebra", 0..4),
             channel in "whatsapp|sms",
@@ -248,8 +248,8 @@ mod tests {
             let places = variable_names(&json!(&text));
             let has_others = false;
             let asked = VariableContext { places: Some(&places), text: &text, has_others, channel: &channel };
-            let told = problems(asked, &values);
-            if told.is_empty() {
+            let found = problems(asked, &values);
+            if found.is_empty() {
                 prop_assert!(places.iter().eq(values.keys()));
                 for value in values.values() {
                     prop_assert!(!value.trim().is_empty());
@@ -259,13 +259,13 @@ mod tests {
                 }
                 prop_assert!(filled(&text, &values).chars().count() <= 1600);
             }
-            prop_assert!(told.len() <= MOST_TOLD);
-            prop_assert!(told.iter().all(|one| !one.contains("Zebra")));
+            prop_assert!(found.len() <= MAX_PROBLEMS);
+            prop_assert!(found.iter().all(|one| !one.contains("Zebra")));
         }
 
         /// Property: every variable is replaced once, and a value is never read as a variable.
         #[test]
-        fn what_is_given_is_no_place(value in "[{}12]{0,8}") {
+        fn variable_value_is_never_read_as_a_variable(value in "[{}12]{0,8}") {
             let values = given(&[("1", &value), ("2", "two")]);
             prop_assert_eq!(filled("<{{1}}|{{2}}>", &values), format!("<{value}|two>"));
         }

@@ -71,7 +71,7 @@ fn of_template(
 }
 
 #[test]
-fn a_template_is_one_that_may_be_sent() {
+fn template_verdict_follows_the_approval() {
     use Approval::{Approved, Paused, Pending, Rejected, Unsubmitted};
     let (whatsapp, sms) = ("whatsapp:+16132345678", "+16132345678");
     let ada = &[("1", "Ada")];
@@ -91,7 +91,7 @@ fn a_template_is_one_that_may_be_sent() {
 }
 
 #[test]
-fn what_it_is_for_is_as_it_is_registered() {
+fn category_is_that_of_the_registered_template() {
     use crate::{check::Kind, policy::Category};
     let content = || Content::Template { content_sid: "HX".into(), variables: BTreeMap::new() };
     let to = "whatsapp:+16132345678";
@@ -108,7 +108,7 @@ fn what_it_is_for_is_as_it_is_registered() {
 }
 
 #[test]
-fn each_rule_speaks_for_itself() {
+fn rules_return_independent_verdicts() {
     let (ours, to) = ("whatsapp:+16135550100", "whatsapp:+16132345678");
     let hello = || text("hello", &[]);
     assert_eq!(codes(Some(ours), hello(), to), [""; 0]);
