@@ -1,5 +1,5 @@
 //! Addresses of contacts and senders: Twilio's `From` and `To`, split into a channel and a number or id, and the
-//! spellings that people and applications use. This module knows only the syntax; other modules decide which messages
+//! spellings that contacts, operators and applications use. This module knows only the syntax; other modules decide which messages
 //! an address may receive.
 
 use std::fmt;

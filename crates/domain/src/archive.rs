@@ -34,7 +34,7 @@ pub const INDEX_BYTES: u64 = (HEADER + 2 + u16::MAX as usize) as u64;
 const LARGEST: u64 = 256 << 20;
 
 /// Maximum length of a stored header or URL, in bytes.
-const LONGEST_VALUE: usize = 2048;
+const MAX_VALUE_BYTES: usize = 2048;
 
 /// Length of a gzip header up to its `extra` field, in bytes.
 const HEADER: usize = 10;
@@ -76,7 +76,7 @@ pub struct ArchivedWebhook {
     pub form: String,
     /// Contact it is about; used for the index only.
     #[serde(skip)]
-    pub person: Option<String>,
+    pub contact: Option<String>,
 }
 
 /// Stored part of the request around a form: no signature covers it, and it contains no secret.
@@ -99,7 +99,7 @@ impl Envelope {
     pub fn of(envelope: &twilio_edge_contract::Envelope, trace: &Trace) -> Envelope {
         let plain = |value: Option<&str>| {
             let is_plain = |value: &&str| {
-                value.len() <= LONGEST_VALUE
+                value.len() <= MAX_VALUE_BYTES
                     && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
             };
             value.filter(is_plain).map(str::to_owned)
@@ -268,8 +268,8 @@ fn marks(start: &[u8]) -> Option<Vec<IndexMark>> {
 /// Packs at most [`MAX_LINES`] lines into an object. The same lines always give the same bytes.
 pub fn pack(lines: &[ArchivedWebhook]) -> std::io::Result<Vec<u8>> {
     let sids = lines.iter().map(|line| line.message_sid.as_str());
-    let people = lines.iter().filter_map(|line| line.person.as_deref());
-    let marks: BTreeSet<IndexMark> = sids.chain(people).map(IndexMark::of).collect();
+    let contacts = lines.iter().filter_map(|line| line.contact.as_deref());
+    let marks: BTreeSet<IndexMark> = sids.chain(contacts).map(IndexMark::of).collect();
     let data: Vec<u8> = marks.into_iter().flat_map(|IndexMark(bytes)| bytes).collect();
     let too_many = |_| std::io::Error::other("the object would have too many lines");
     let length = u16::try_from(data.len()).map_err(too_many)?;
@@ -301,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    fn line(sid: &str, person: Option<&str>) -> ArchivedWebhook {
+    fn line(sid: &str, contact: Option<&str>) -> ArchivedWebhook {
         ArchivedWebhook {
             event_id: format!("inbound:AC1:{sid}"),
             class: "inbound".into(),
@@ -317,7 +317,7 @@ mod tests {
                 headers: [("content-type".to_owned(), "text/plain".to_owned())].into(),
             },
             form: "Body=caf%C3%A9&Body=%22%0A%22".into(),
-            person: person.map(str::to_owned),
+            contact: contact.map(str::to_owned),
         }
     }
 

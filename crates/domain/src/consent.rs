@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::{address::Address, policy::Category};
 
 /// Maximum lengths of texts, in characters.
-const LONGEST_SOURCE: usize = 100;
-const LONGEST_PROOF: usize = 4_000;
-const LONGEST_USER_AGENT: usize = 500;
+const MAX_SOURCE_CHARS: usize = 100;
+const MAX_PROOF_CHARS: usize = 4_000;
+const MAX_USER_AGENT_CHARS: usize = 500;
 
 /// Tolerance for a recorder's clock that is ahead of ours, in milliseconds.
 const AHEAD_MS: i64 = 5 * 60 * 1000;
@@ -98,9 +98,9 @@ impl Consent {
         if self.source.trim().is_empty() {
             return Err("source: must name where the contact agreed or withdrew, for example a form or a call".to_owned());
         }
-        text("source", &self.source, LONGEST_SOURCE)?;
-        text("proof", self.proof.as_deref().unwrap_or_default(), LONGEST_PROOF)?;
-        text("user_agent", self.user_agent.as_deref().unwrap_or_default(), LONGEST_USER_AGENT)?;
+        text("source", &self.source, MAX_SOURCE_CHARS)?;
+        text("proof", self.proof.as_deref().unwrap_or_default(), MAX_PROOF_CHARS)?;
+        text("user_agent", self.user_agent.as_deref().unwrap_or_default(), MAX_USER_AGENT_CHARS)?;
         if let Some(ip) = self.ip.as_deref().filter(|ip| ip.parse::<IpAddr>().is_err()) {
             return Err(format!(
                 "ip: {:?} is not an IP address",

@@ -7,7 +7,7 @@ use crate::{address::Address, phone};
 pub const CHANNEL: &str = "whatsapp";
 
 /// Maximum length of the part after the country, in characters (Meta, business-scoped user ids).
-const LONGEST: usize = 128;
+const MAX_ID_CHARS: usize = 128;
 
 /// Mark of an id that several businesses of one owner share.
 const SHARED: &str = "ENT.";
@@ -101,7 +101,7 @@ pub fn is_user_id(text: &str) -> bool {
     let id = rest.strip_prefix(SHARED).unwrap_or(rest);
     country.len() == 2
         && country.bytes().all(|byte| byte.is_ascii_uppercase())
-        && (1..=LONGEST).contains(&id.len())
+        && (1..=MAX_ID_CHARS).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 

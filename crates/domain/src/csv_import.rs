@@ -108,8 +108,8 @@ impl<C: AsRef<[u8]>> CsvList<C, Address> {
         CsvList::new(csv, about, &["number"], |names, line, about| {
             let line: SuppressionLine = deserialized(names, line)?;
             let channel = about.channel_of(&line.number, line.channel.as_deref());
-            let person = suppression::parse_contact(&line.number, channel, about.region);
-            about.or_known(person, &line.number, channel).map_err(of_column("number"))
+            let contact = suppression::parse_contact(&line.number, channel, about.region);
+            about.or_known(contact, &line.number, channel).map_err(of_column("number"))
         })
     }
 }
@@ -146,12 +146,12 @@ impl<C: AsRef<[u8]>, T> CsvList<C, T> {
     /// Returns the first 1,000 addresses on invalid lines that a webhook may have named; the database decides whether
     /// one did.
     pub fn unparsed_addresses(&self) -> BTreeSet<Address> {
-        const MOST: usize = 1_000;
+        const MAX_ADDRESSES: usize = 1_000;
         let mut unread = BTreeSet::new();
         let mut reader = reader(self.csv.as_ref());
         let mut record = csv::ByteRecord::new();
         let is_named = reader.byte_headers().is_ok();
-        while is_named && unread.len() < MOST {
+        while is_named && unread.len() < MAX_ADDRESSES {
             match reader.read_byte_record(&mut record) {
                 Ok(true) => {}
                 Ok(false) => break,

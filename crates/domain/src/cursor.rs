@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{consent::Consent, suppression::Suppression};
 
 /// Maximum length of a cursor's text, in bytes.
-const LONGEST: usize = 4096;
+const MAX_LENGTH: usize = 4096;
 
 /// Position in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +194,7 @@ pub fn token(text: &str) -> String {
 
 /// Decodes a word of [`token`].
 pub fn read(word: &str) -> Option<String> {
-    if word.is_empty() || word.len() > LONGEST {
+    if word.is_empty() || word.len() > MAX_LENGTH {
         return None;
     }
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(word).ok()?).ok()?;
@@ -234,7 +234,7 @@ mod tests {
             let cursor = Cursor::Event { received_ms, key };
             let text = cursor.to_string();
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
-            if text.len() <= LONGEST {
+            if text.len() <= MAX_LENGTH {
                 prop_assert_eq!(text.parse(), Ok(cursor));
             }
         }

@@ -43,7 +43,7 @@ pub struct Event<'a> {
     #[serde(skip)]
     class: Class,
     #[serde(skip)]
-    is_from_person: bool,
+    is_from_contact: bool,
     event_id: &'a str,
     event_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,14 +109,14 @@ impl<'a> Event<'a> {
         }
         let text = |name: &str| raw.get(name).and_then(Values::first).cloned();
         let (from, to) = (text("From"), text("To"));
-        let is_from_person = known.class != Class::Status
+        let is_from_contact = known.class != Class::Status
             || is_of_inbound(known.status.unwrap_or_default(), known.error_code);
-        let person = if is_from_person { &from } else { &to };
-        let channel = person.as_deref().and_then(Address::parse).map(|address| address.channel);
+        let contact = if is_from_contact { &from } else { &to };
+        let channel = contact.as_deref().and_then(Address::parse).map(|address| address.channel);
         let num_media = text("NumMedia").filter(|count| count.len() <= COUNT_DIGITS);
         Event {
             class: known.class,
-            is_from_person,
+            is_from_contact,
             event_id: known.event_id,
             event_type: event_type(known.class),
             received_at: rfc3339(known.received_at_ms),
@@ -151,8 +151,8 @@ impl Event<'_> {
     /// Returns the ordering key: events with the same key stay in order. It is the contact's number or id, or the
     /// message SID if no contact is known.
     pub fn key(&self) -> String {
-        let person = if self.is_from_person { &self.from } else { &self.to };
-        let address = person.as_deref().and_then(Address::parse);
+        let contact = if self.is_from_contact { &self.from } else { &self.to };
+        let address = contact.as_deref().and_then(Address::parse);
         address.map_or_else(|| self.message_sid.to_owned(), |address| address.number)
     }
 }

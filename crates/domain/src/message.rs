@@ -58,10 +58,10 @@ twilio_edge_contract::string_enum! {
     }
 }
 
-/// Error codes that Twilio gives to messages which people sent to us (docs: twilio.com/docs/api/errors).
+/// Error codes that Twilio assigns to messages that contacts sent to us (docs: twilio.com/docs/api/errors).
 const INBOUND_ERROR_CODES: [&str; 1] = ["30039"];
 
-/// Returns whether a status with this word and error code is about a message that a person sent to us.
+/// Returns whether a status with this word and error code is about a message that a contact sent to us.
 pub fn is_of_inbound(word: &str, error_code: Option<&str>) -> bool {
     matches!(Status::parse(word), Some(Status::Receiving | Status::Received))
         || error_code.is_some_and(|code| INBOUND_ERROR_CODES.contains(&code))
@@ -74,7 +74,7 @@ const OUTBOUND_ERROR_CODES: [&str; 20] = [
     "30022", "30034", "63003", "63013", "63014", "63016", "63018", "63024", "63032", "63049",
 ];
 
-/// Returns whether a status with this word and error code may be about a message that a person sent to us, as far as
+/// Returns whether a status with this word and error code may be about a message that a contact sent to us, as far as
 /// the two show it: beside the statuses of [`is_of_inbound`], such a message only has the status `failed`.
 pub fn may_be_of_inbound(word: &str, error_code: Option<&str>) -> bool {
     Status::parse(word) == Some(Status::Failed)

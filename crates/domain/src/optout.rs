@@ -80,7 +80,7 @@ pub struct Lexicon {
 
 /// Upper bound of words in one keyword. While no sidecar is available, the filter holds back the answer to shorter
 /// messages.
-const MOST_WORDS: usize = 2;
+const MAX_WORDS: usize = 2;
 
 twilio_edge_contract::string_enum! {
     /// Reason why a message is an [`Opt`].
@@ -146,8 +146,8 @@ impl Keywords {
             for word in words {
                 let folded = fold(word);
                 let words = folded.split_whitespace().count();
-                if !(1..=MOST_WORDS).contains(&words) {
-                    problems.push(format!("{list}: {word:?} must have 1 to {MOST_WORDS} words"));
+                if !(1..=MAX_WORDS).contains(&words) {
+                    problems.push(format!("{list}: {word:?} must have 1 to {MAX_WORDS} words"));
                 }
                 longest = longest.max(words);
                 let (other, other_list) =
@@ -160,8 +160,8 @@ impl Keywords {
         for word in self.button_words() {
             let folded = fold(word);
             let words = folded.split_whitespace().count();
-            if !(1..=MOST_WORDS).contains(&words) {
-                problems.push(format!("button_stop: {word:?} must have 1 to {MOST_WORDS} words"));
+            if !(1..=MAX_WORDS).contains(&words) {
+                problems.push(format!("button_stop: {word:?} must have 1 to {MAX_WORDS} words"));
             }
             if let Some((_, list)) = meanings.get(&folded).filter(|(opt, _)| *opt != Opt::Stop) {
                 problems.push(format!("button_stop: {word:?} is also in optout.{list}"));

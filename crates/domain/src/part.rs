@@ -129,7 +129,7 @@ impl Part {
         Some(part.map_or(Part::Other, |(part, _)| *part))
     }
 
-    /// Returns the parameters of the part, as text for people.
+    /// Returns the parameters of the part, as text for the documents.
     pub fn parameters(self) -> String {
         match (self, PARAMETERS.iter().find(|(part, _)| *part == self)) {
             (_, Some((_, names))) => list(names),

@@ -1,4 +1,4 @@
-//! Phone numbers as people write them: normalization to E.164, alternative spellings of the same number, and the
+//! Phone numbers in any written form: normalization to E.164, alternative spellings of the same number, and the
 //! country of a number. libphonenumber provides the numbering plans of the world; `phone/spelling.rs` adds the
 //! alternative spellings.
 
@@ -14,10 +14,10 @@ use rlibphonenumber::{
 pub use self::spelling::{identity, is_same, of_each_plan, spellings};
 
 /// Maximum length of parsed text, in characters; the longest spelling of a number is well below it.
-const LONGEST: usize = 64;
+const MAX_CHARS: usize = 64;
 
 /// Number of rounds after which a number is refused if formatting it again still changes it.
-const MOST_ROUNDS: usize = 4;
+const MAX_ROUNDS: usize = 4;
 
 /// Region of numbers without a country code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +52,9 @@ impl fmt::Display for Region {
 /// extension.
 pub fn e164(text: &str, region: Option<Region>) -> Result<String, String> {
     let text = text.trim();
-    if text.chars().count() > LONGEST {
+    if text.chars().count() > MAX_CHARS {
         return Err(format!(
-            "the text is not a phone number: it is longer than {LONGEST} characters"
+            "the text is not a phone number: it is longer than {MAX_CHARS} characters"
         ));
     }
     read(text, region).map_err(|problem| format!("{text:?} is not a phone number: {problem}"))
@@ -156,7 +156,7 @@ fn international(digits: &str, region: Option<Region>) -> Result<String, String>
 /// Returns `+` and digits as libphonenumber formats them: without a trunk prefix after the country code, however often.
 fn formatted(number: &str) -> Result<String, String> {
     let mut number = number.to_owned();
-    for _ in 0..MOST_ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let parsed = PHONE_NUMBER_UTIL.parse(&number, None).map_err(|error| of_error(&error))?;
         check_length(&parsed)?;
         let next = parsed.format_as(PhoneNumberFormat::E164).into_owned();

@@ -19,10 +19,10 @@ use serde_json::{Map, Value};
 use crate::suppression::{EVERY_CHANNEL, Source};
 
 /// Upper bound of `days` of a freshness rule: a hundred years.
-const MOST_DAYS: u32 = 36_500;
+const MAX_DAYS: u32 = 36_500;
 
 /// Maximum number of freshness rules: enough for one per category and country of the world.
-const MOST_RULES: usize = 1_000;
+const MAX_RULES: usize = 1_000;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -215,13 +215,13 @@ impl Policy {
             }
         }
         let rules = &self.consent.freshness;
-        if rules.len() > MOST_RULES {
-            problems.push(format!("consent.freshness: must have at most {MOST_RULES} rules"));
+        if rules.len() > MAX_RULES {
+            problems.push(format!("consent.freshness: must have at most {MAX_RULES} rules"));
         }
         for (place, rule) in rules.iter().enumerate() {
             let path = format!("consent.freshness[{place}]");
-            if !(1..=MOST_DAYS).contains(&rule.days) {
-                problems.push(format!("{path}.days: must be 1 to {MOST_DAYS}"));
+            if !(1..=MAX_DAYS).contains(&rule.days) {
+                problems.push(format!("{path}.days: must be 1 to {MAX_DAYS}"));
             }
             let is_country =
                 |code: &str| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase());

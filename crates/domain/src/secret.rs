@@ -1,10 +1,10 @@
 //! Strength check of secrets that an operator chooses. Pure.
 
 /// Minimum length of a secret, in characters.
-const SHORTEST: usize = 16;
+const MIN_CHARS: usize = 16;
 
 /// Minimum number of distinct characters in a secret.
-const FEWEST_DISTINCT: usize = 6;
+const MIN_DISTINCT: usize = 6;
 
 /// Secrets published in this repository, its examples and its chart, without `-` and `_`.
 const PUBLISHED: [&str; 10] = [
@@ -32,10 +32,10 @@ pub fn weakness(secret: &str) -> Option<String> {
     distinct.dedup();
     let why = if is_published(secret) {
         "is a published example".to_owned()
-    } else if secret.chars().count() < SHORTEST {
-        format!("has fewer than {SHORTEST} characters")
-    } else if distinct.len() < FEWEST_DISTINCT {
-        format!("has fewer than {FEWEST_DISTINCT} different characters")
+    } else if secret.chars().count() < MIN_CHARS {
+        format!("has fewer than {MIN_CHARS} characters")
+    } else if distinct.len() < MIN_DISTINCT {
+        format!("has fewer than {MIN_DISTINCT} different characters")
     } else {
         return None;
     };
@@ -47,7 +47,7 @@ pub fn weakness_of_key(key: &[u8]) -> Option<String> {
     let mut distinct = key.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
-    (distinct.len() < FEWEST_DISTINCT).then(|| {
+    (distinct.len() < MIN_DISTINCT).then(|| {
         "is not a random key; generate one with `echo whsec_$(openssl rand -base64 32)`".to_owned()
     })
 }

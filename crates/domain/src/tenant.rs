@@ -10,17 +10,17 @@ use crate::{
 };
 
 /// Maximum length of a name, in characters.
-const LONGEST_NAME: usize = 100;
+const MAX_NAME_CHARS: usize = 100;
 
 /// Maximum number of senders, and of Messaging Services.
-const MOST: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 /// Profile of an account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
     /// Parent account of a subaccount.
     pub parent_sid: Option<String>,
-    /// Name for people.
+    /// Display name.
     pub friendly_name: String,
     /// Numbers and senders of the account.
     pub senders: Vec<String>,
@@ -115,14 +115,14 @@ impl Profile {
         )?;
         let name = &self.friendly_name;
         form(
-            name.chars().count() <= LONGEST_NAME && !name.chars().any(char::is_control),
+            name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control),
             format!(
-                "friendly_name: must be at most {LONGEST_NAME} characters, none of them a control character"
+                "friendly_name: must be at most {MAX_NAME_CHARS} characters, none of them a control character"
             ),
         )?;
         form(
-            self.senders.len() <= MOST && self.services.len() <= MOST,
-            format!("senders, services: must have at most {MOST} entries each"),
+            self.senders.len() <= MAX_ENTRIES && self.services.len() <= MAX_ENTRIES,
+            format!("senders, services: must have at most {MAX_ENTRIES} entries each"),
         )?;
         for sender in &self.senders {
             let problem =

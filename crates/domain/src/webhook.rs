@@ -187,8 +187,8 @@ impl Webhook {
     pub fn ordering_key(&self) -> String {
         match self.participants() {
             Some(participants) => {
-                let person = phone::identity(&participants.theirs.number);
-                format!("{}:{}:{person}", participants.account_sid, participants.theirs.channel)
+                let contact = phone::identity(&participants.theirs.number);
+                format!("{}:{}:{contact}", participants.account_sid, participants.theirs.channel)
             }
             None => format!("{}:{}", self.identity.account_sid, self.identity.message_sid),
         }

@@ -545,7 +545,7 @@ impl LineRow {
             route: self.route,
             envelope,
             form: self.form,
-            person: self.theirs,
+            contact: self.theirs,
         }
     }
 }

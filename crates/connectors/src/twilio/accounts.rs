@@ -111,7 +111,7 @@ fn rates(reading: &mut Reading, path: &str, value: Option<&Value>) -> BTreeMap<S
         let number =
             said.and_then(|said| said.as_float().or(said.as_integer().map(|whole| whole as f64)));
         let Some(rate) = number.and_then(Rate::per_second) else {
-            let problem = format_args!("must be a number from 0.001 to {}", Rate::MOST);
+            let problem = format_args!("must be a number from 0.001 to {}", Rate::MAX);
             reading.problem(&format!("{path}.per_second"), problem);
             continue;
         };

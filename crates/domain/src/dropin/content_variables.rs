@@ -15,7 +15,7 @@ use super::DropInError;
 const INVALID: &str = "The ContentVariables Parameter is invalid";
 
 /// Longest name that an error repeats, in characters.
-const LONGEST_NAME: usize = 64;
+const MAX_NAME_CHARS: usize = 64;
 
 /// Reads the parameter.
 ///
@@ -55,7 +55,7 @@ fn text(value: &str) -> Result<String, &'static str> {
 }
 
 fn shown(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
+    name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect()
 }
 
 /// The members of an object in their order, a name that occurs twice included.

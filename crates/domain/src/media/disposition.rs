@@ -7,7 +7,7 @@
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; sandbox";
 
 /// Maximum length of a file name's extension, in characters.
-const LONGEST_ENDING: usize = 8;
+const MAX_EXTENSION_CHARS: usize = 8;
 
 /// Returns the `Content-Disposition` of a stored item.
 pub fn disposition(id: &str, content_type: &str) -> String {
@@ -24,13 +24,14 @@ pub fn attachment(id: &str, content_type: &str) -> String {
         text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect()
     };
     let subtype = content_type.split(';').next().unwrap_or_default().split('/').nth(1);
-    let ending = subtype.unwrap_or_default().split('+').next().unwrap_or_default();
-    let ending = ending.rsplit('.').next().map(plain).unwrap_or_default().to_ascii_lowercase();
-    let ending = match ending.len() {
-        1..=LONGEST_ENDING => ending,
+    let extension = subtype.unwrap_or_default().split('+').next().unwrap_or_default();
+    let extension =
+        extension.rsplit('.').next().map(plain).unwrap_or_default().to_ascii_lowercase();
+    let extension = match extension.len() {
+        1..=MAX_EXTENSION_CHARS => extension,
         _ => "bin".to_owned(),
     };
-    format!("attachment; filename=\"{}.{ending}\"", plain(id))
+    format!("attachment; filename=\"{}.{extension}\"", plain(id))
 }
 
 fn is_shown_in_place(content_type: &str) -> bool {

@@ -11,10 +11,10 @@ use toml::{Table, Value};
 use crate::{actor::Actor, refusal::RefusalCode};
 
 /// Built-in table.
-const USUAL: &str = include_str!("../../errors.toml");
+const BUILT_IN: &str = include_str!("../../errors.toml");
 
 /// Highest number of codes in a table; Twilio has fewer.
-const MOST: usize = 2000;
+const MAX_CODES: usize = 2000;
 
 twilio_edge_contract::string_enum! {
     /// Action on a message that Twilio refused.
@@ -69,7 +69,7 @@ impl ErrorTable {
     /// Every problem of the operator's table.
     pub fn of(over: Table) -> Result<ErrorTable, Vec<String>> {
         let mut table =
-            USUAL.parse::<Table>().map_err(|error| vec![format!("errors.toml: {error}")])?;
+            BUILT_IN.parse::<Table>().map_err(|error| vec![format!("errors.toml: {error}")])?;
         let mut problems = Vec::new();
         for (code, said) in over {
             let Value::Table(said) = said else {
@@ -80,8 +80,8 @@ impl ErrorTable {
             known.extend(said);
             table.insert(code, Value::Table(known));
         }
-        if table.len() > MOST {
-            return Err(vec![format!("must have at most {MOST} codes")]);
+        if table.len() > MAX_CODES {
+            return Err(vec![format!("must have at most {MAX_CODES} codes")]);
         }
         let mut errors = BTreeMap::new();
         for (code, value) in table {

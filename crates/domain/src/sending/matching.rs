@@ -19,7 +19,7 @@ pub const FAR_MS: i64 = 3_600_000;
 const PAUSE_MS: i64 = 2_000;
 
 /// Longest pause between two lookups, in milliseconds.
-const LONGEST_PAUSE_MS: i64 = 300_000;
+const MAX_PAUSE_MS: i64 = 300_000;
 
 /// Message in Twilio's list.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -213,7 +213,7 @@ impl ListedMessage {
 /// once at the time from which an absence counts, and 0 if it would be after `last_ms`.
 pub fn next_search_ms(looks: i64, now_ms: i64, absent_from_ms: Option<i64>, last_ms: i64) -> i64 {
     let doublings = u32::try_from(looks.clamp(0, 16)).unwrap_or_default();
-    let pause_ms = PAUSE_MS.saturating_mul(1 << doublings).min(LONGEST_PAUSE_MS);
+    let pause_ms = PAUSE_MS.saturating_mul(1 << doublings).min(MAX_PAUSE_MS);
     let next_ms = now_ms.saturating_add(pause_ms);
     let next_ms = match absent_from_ms {
         Some(from_ms) if from_ms > now_ms => next_ms.min(from_ms),

@@ -23,11 +23,11 @@ pub struct Rate(u32);
 
 impl Rate {
     /// Highest rate in messages per second, far above every limit of Twilio.
-    pub const MOST: u32 = 10_000;
+    pub const MAX: u32 = 10_000;
 
-    /// Returns a rate of 0.001 to [`Rate::MOST`] messages per second; `None` outside of it.
+    /// Returns a rate of 0.001 to [`Rate::MAX`] messages per second; `None` outside of it.
     pub fn per_second(number: f64) -> Option<Rate> {
-        let is_one = (0.001..=f64::from(Rate::MOST)).contains(&number);
+        let is_one = (0.001..=f64::from(Rate::MAX)).contains(&number);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -38,7 +38,7 @@ impl Rate {
 
     /// Returns a rate of whole messages per second, at least one.
     pub fn whole(per_second: u32) -> Rate {
-        Rate(per_second.clamp(1, Rate::MOST) * 1000)
+        Rate(per_second.clamp(1, Rate::MAX) * 1000)
     }
 
     /// Returns the rate in messages per second.
@@ -124,9 +124,9 @@ impl TokenBucket {
 /// asks for.
 pub fn retry_pause(tries: i64, retry_after: Option<Duration>, dice: u64) -> Duration {
     const FIRST_MS: u64 = 200;
-    const LONGEST_MS: u64 = 30_000;
+    const MAX_MS: u64 = 30_000;
     let doublings = u32::try_from(tries.clamp(1, 16) - 1).unwrap_or_default();
-    let longest = FIRST_MS.saturating_mul(1 << doublings).min(LONGEST_MS);
+    let longest = FIRST_MS.saturating_mul(1 << doublings).min(MAX_MS);
     let asked = retry_after.unwrap_or_default().min(Duration::from_secs(3600));
     // Jitter also above `Retry-After`: callers that got the same value must not return at the same time.
     asked + Duration::from_millis(1 + dice % longest)

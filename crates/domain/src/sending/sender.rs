@@ -5,7 +5,7 @@ use super::request::Sender;
 use crate::address::Address;
 
 /// Longest alphanumeric sender id, in characters.
-const LONGEST_ID: usize = 11;
+const MAX_ID_CHARS: usize = 11;
 
 /// Characters of an alphanumeric sender id beside ASCII letters and digits (twilio-openapi, `AlphaSender`).
 const ID_MARKS: &[u8] = b" -_&+";
@@ -14,7 +14,7 @@ const ID_MARKS: &[u8] = b" -_&+";
 const SHORT_CODE: std::ops::RangeInclusive<usize> = 3..=8;
 
 /// Longest sender of all, in characters.
-const LONGEST: usize = 255;
+const MAX_CHARS: usize = 255;
 
 /// Channels on which alphanumeric sender ids and short codes send.
 const SMS: [&str; 2] = ["sms", "mms"];
@@ -28,8 +28,8 @@ pub fn sender(text: &str, channel: Option<&str>) -> Result<Sender, String> {
     if is_service(text) {
         return Ok(Sender::Service(text.to_owned()));
     }
-    if !(1..=LONGEST).contains(&text.chars().count()) {
-        return Err(format!("must be 1 to {LONGEST} characters"));
+    if !(1..=MAX_CHARS).contains(&text.chars().count()) {
+        return Err(format!("must be 1 to {MAX_CHARS} characters"));
     }
     let named = channel.unwrap_or("sms");
     if SMS.contains(&named) && is_alphanumeric_id(text) {
@@ -47,7 +47,7 @@ pub fn is_service(text: &str) -> bool {
 /// Returns whether the text is an alphanumeric sender id: up to 11 characters, at least one of them a letter.
 pub fn is_alphanumeric_id(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || ID_MARKS.contains(&byte);
-    (1..=LONGEST_ID).contains(&text.len())
+    (1..=MAX_ID_CHARS).contains(&text.len())
         && text.bytes().all(is_allowed)
         && text.bytes().any(|byte| byte.is_ascii_alphabetic())
 }

@@ -10,7 +10,7 @@ use super::{SendPermission, Source, Template, locale::Locale};
 use crate::policy::Category;
 
 /// Maximum number of offered templates.
-const MOST_OFFERED: usize = 20;
+const MAX_OFFERED: usize = 20;
 
 /// All templates of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Catalogue {
                 Some(_) => best,
             }
         });
-        offered.take(MOST_OFFERED).map(OfferedTemplate::of).collect()
+        offered.take(MAX_OFFERED).map(OfferedTemplate::of).collect()
     }
 }
 

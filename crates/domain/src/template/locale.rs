@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Default language, the last substitute of every other one.
-const USUAL: &str = "en_US";
+const DEFAULT: &str = "en_US";
 
 /// Language, optionally with script and country.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,7 +37,7 @@ impl Locale {
 
     /// Returns the default language.
     pub fn default_locale() -> Locale {
-        Locale(USUAL.to_owned())
+        Locale(DEFAULT.to_owned())
     }
 
     /// Returns the language as Twilio writes it.
@@ -49,7 +49,7 @@ impl Locale {
     /// language, likewise.
     pub fn chain(&self) -> Vec<Locale> {
         let mut chain: Vec<Locale> = Vec::new();
-        for locale in [self.0.as_str(), USUAL] {
+        for locale in [self.0.as_str(), DEFAULT] {
             let mut rest = Some(locale);
             while let Some(locale) = rest {
                 if !chain.iter().any(|have| have.0 == locale) {

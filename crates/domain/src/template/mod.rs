@@ -117,7 +117,7 @@ pub struct Template {
     pub source: Source,
     /// Twilio's id: `HX..`
     pub content_sid: String,
-    /// Name for people; the same in every language.
+    /// Display name; the same in every language.
     pub name: String,
     /// Language.
     pub locale: Locale,

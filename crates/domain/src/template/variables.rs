@@ -10,16 +10,16 @@ use super::MAX_VARIABLES;
 /// Maximum length of the filled text of a WhatsApp template that has more than a body (a header, buttons, media), in
 /// characters. Meta permits 32,768 where the body is the only component (Cloud API, template messages, parameter
 /// object).
-const LONGEST_BESIDE_OTHERS: usize = 1024;
+const MAX_CHARS_WITH_OTHERS: usize = 1024;
 
 /// Maximum length of any text at Twilio, in characters: of `twilio/text` and of one variable (Twilio's Content API).
-const LONGEST: usize = 1600;
+const MAX_CHARS: usize = 1600;
 
 /// Maximum number of consecutive spaces.
-const MOST_SPACES: usize = 4;
+const MAX_SPACES: usize = 4;
 
 /// Maximum length of a variable's name, in characters. Twilio documents 16; Twilio itself refuses longer ones.
-const LONGEST_KEY: usize = 64;
+const MAX_NAME_CHARS: usize = 64;
 
 /// Maximum number of problems reported at once.
 const MAX_PROBLEMS: usize = 10;
@@ -51,7 +51,7 @@ fn places_of(text: &str) -> impl Iterator<Item = &str> {
 /// `first_name`.
 pub fn is_variable_name(name: &str) -> bool {
     let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '{' | '}');
-    (1..=LONGEST_KEY).contains(&name.chars().count()) && name.chars().all(is_allowed)
+    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && name.chars().all(is_allowed)
 }
 
 /// Returns whether a set of names can be the variables of a template.
@@ -93,7 +93,7 @@ pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) ->
         problems.push(format!("must have at most {MAX_VARIABLES} variables"));
     }
     let is_whatsapp = asked.channel == "whatsapp";
-    let longest = if is_whatsapp && asked.has_others { LONGEST_BESIDE_OTHERS } else { LONGEST };
+    let longest = if is_whatsapp && asked.has_others { MAX_CHARS_WITH_OTHERS } else { MAX_CHARS };
     for (name, value) in given {
         let wrong = |what: &str| format!("{}: {what}", short(name));
         if value.trim().is_empty() {
@@ -104,9 +104,9 @@ pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) ->
         if is_whatsapp && value.contains(['\n', '\r', '\t']) {
             problems.push(wrong("has a line break or a tab, which WhatsApp refuses"));
         }
-        if is_whatsapp && value.contains(&" ".repeat(MOST_SPACES + 1)) {
+        if is_whatsapp && value.contains(&" ".repeat(MAX_SPACES + 1)) {
             problems.push(wrong(&format!(
-                "has more than {MOST_SPACES} spaces in a row, which WhatsApp refuses"
+                "has more than {MAX_SPACES} spaces in a row, which WhatsApp refuses"
             )));
         }
     }
@@ -124,7 +124,7 @@ pub fn problems(asked: VariableContext<'_>, given: &BTreeMap<String, String>) ->
 
 /// Shortens a caller's name of a variable for an error text.
 fn short(name: &str) -> String {
-    let found = name.chars().filter(|c| !c.is_control()).take(LONGEST_KEY).collect::<String>();
+    let found = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect::<String>();
     if found.is_empty() { "a name without letters".to_owned() } else { found }
 }
 

@@ -3,7 +3,7 @@
 use twilio_edge_contract::{Class, Identity};
 
 /// Maximum length of a claim id or an identity part, in characters. Twilio's own ids have 34.
-const LONGEST_PART: usize = 255;
+const MAX_PART_CHARS: usize = 255;
 
 /// Validates the claim id and the identity. The error names the field.
 pub(super) fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
@@ -26,14 +26,14 @@ pub(super) fn check(claim_id: &str, identity: &Identity) -> Result<(), String> {
 /// Validates one part. A `:` in it would let two identities share a dedupe key.
 fn part(name: &str, value: &str) -> Result<(), String> {
     // Twilio's own ids are ASCII: this fast path neither decodes characters nor finds the position of a bad one.
-    let is_short = (1..=LONGEST_PART).contains(&value.len());
+    let is_short = (1..=MAX_PART_CHARS).contains(&value.len());
     let refused = |byte: u8| (byte == b':') | byte.is_ascii_control();
     let has_refused = || value.bytes().fold(false, |found, byte| found | refused(byte));
     if is_short && value.is_ascii() && !has_refused() {
         return Ok(());
     }
-    if value.is_empty() || value.chars().count() > LONGEST_PART {
-        return Err(format!("{name}: must have 1 to {LONGEST_PART} characters"));
+    if value.is_empty() || value.chars().count() > MAX_PART_CHARS {
+        return Err(format!("{name}: must have 1 to {MAX_PART_CHARS} characters"));
     }
     match value.chars().find(|c| *c == ':' || c.is_control()) {
         Some(c) => Err(format!("{name}: must not contain {c:?}")),

@@ -42,7 +42,7 @@ pub(super) async fn work(
                 let address = address(&line);
                 let stays = !is_of(&erasure, &line, address.as_ref());
                 stays.then(|| ArchivedWebhook {
-                    person: address.map(|address| address.number),
+                    contact: address.map(|address| address.number),
                     ..line
                 })
             });
