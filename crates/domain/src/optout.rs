@@ -240,7 +240,7 @@ impl Lexicon {
 /// Returns the keyword table of docs/COMPLIANCE.md: the words of the settings and of each language.
 pub fn reference(usual: &Keywords) -> String {
     let mut text =
-        "| language | STOP | STOP as a button | START | HELP | left out, and what else it means |\n\
+        "| language | STOP | STOP as a button | START | HELP | excluded words, with their other meaning |\n\
          |---|---|---|---|---|---|\n"
             .to_owned();
     let mut row = |language: &str, lists: [&[String]; 4], left_out: &str| {

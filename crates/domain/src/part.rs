@@ -135,7 +135,7 @@ impl Part {
             (_, Some((_, names))) => list(names),
             (Part::Answer, _) => "the backend's answer (no parameter)".to_owned(),
             (_, None) => {
-                format!("every other, but for {}, which stay as long as their row", list(TECHNICAL))
+                format!("every other parameter except {}, which are stored as long as their row", list(TECHNICAL))
             }
         }
     }
@@ -164,7 +164,7 @@ impl Parts {
 
 /// Returns the parts as a Markdown table, which docs/RETENTION.md shows.
 pub fn reference() -> String {
-    let mut table = "| part | setting | made of |\n|---|---|---|\n".to_owned();
+    let mut table = "| part | setting | parameters |\n|---|---|---|\n".to_owned();
     for part in Part::ALL {
         let setting = match part {
             Part::Answer => "retention.answers".to_owned(),
@@ -174,7 +174,7 @@ pub fn reference() -> String {
         table.push_str(&row);
     }
     table
-        + "| the whole row | `retention.events` | everything that is left |\n\
+        + "| the whole row | `retention.events` | everything else |\n\
         | administrative changes | `retention.audit` | the audit |\n"
 }
 

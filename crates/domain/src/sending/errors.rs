@@ -122,7 +122,7 @@ impl ErrorTable {
 /// Renders the table in Markdown, as in docs/ERRORS.md.
 pub fn reference() -> String {
     let mut text =
-        "| code | what Twilio says | what is done | who must act | how |\n|---|---|---|---|---|\n"
+        "| code | title | action | actor | remedy |\n|---|---|---|---|---|\n"
             .to_owned();
     let errors = ErrorTable::of(Table::new()).map(|errors| errors.0).unwrap_or_default();
     for (code, ErrorEntry { title, action, actor, remedy, to }) in errors {
