@@ -34,7 +34,7 @@ pub(super) fn parameters<'a, const N: usize>(
 
 /// One parameter as it is encoded in the form: `Body=Hello+there`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parameter<'a>(&'a str);
+pub(super) struct Parameter<'a>(pub(super) &'a str);
 
 impl<'a> Parameter<'a> {
     /// Returns the encoded name and value.
