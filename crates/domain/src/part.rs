@@ -135,7 +135,10 @@ impl Part {
             (_, Some((_, names))) => list(names),
             (Part::Answer, _) => "the backend's answer (no parameter)".to_owned(),
             (_, None) => {
-                format!("every other parameter except {}, which are stored as long as their row", list(TECHNICAL))
+                format!(
+                    "every other parameter except {}, which are stored as long as their row",
+                    list(TECHNICAL)
+                )
             }
         }
     }

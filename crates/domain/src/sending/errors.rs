@@ -121,9 +121,7 @@ impl ErrorTable {
 
 /// Renders the table in Markdown, as in docs/ERRORS.md.
 pub fn reference() -> String {
-    let mut text =
-        "| code | title | action | actor | remedy |\n|---|---|---|---|---|\n"
-            .to_owned();
+    let mut text = "| code | title | action | actor | remedy |\n|---|---|---|---|---|\n".to_owned();
     let errors = ErrorTable::of(Table::new()).map(|errors| errors.0).unwrap_or_default();
     for (code, ErrorEntry { title, action, actor, remedy, to }) in errors {
         let (action, actor) = (action.as_str(), actor.as_str());
