@@ -122,6 +122,7 @@ async fn two_sidecars_without_redis_send_as_fast_as_one_may() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_all_of_a_sudden_nothing_is_lost_nor_much_faster() {
     let mut world = World::new(Kind::RedisPostgres).await;
+    world.own_redis().await;
     let simulator = Simulator::start(&world, &["--mps", "20"]);
     let file = simulator.credentials(&world);
     let settings = [

@@ -265,6 +265,7 @@ async fn every_history_of_words_ends_as_the_last_word_says(world: World) {
 
 /// Words of one person at once: whichever was recorded last, a STOP that was alone is known at once to all.
 async fn a_stop_answered_by_one_sidecar_is_known_to_the_others(mut world: World) {
+    world.own_redis().await;
     let (one, two) = tokio::join!(world.sidecar_with(&OFTEN), world.sidecar_with(&OFTEN));
     let key = application(&one, Some(ACCOUNT)).await;
     let (app_one, app_two) = (Caller::app(&one, &key), Caller::app(&two, &key));

@@ -209,7 +209,7 @@ async fn what_was_handed_out_a_moment_before_a_kill_is_not_handed_out_again(worl
     sidecar.commit(&claims[1]).await;
     sidecar.kill();
     if let Some(redis) = &world.redis {
-        redis.ask("FLUSHALL").await.unwrap();
+        redis.ask("FLUSHDB").await.unwrap();
     }
     let sidecar = world.sidecar_with(&late).await;
     let rows = "SELECT message_sid || ' ' || form FROM events";

@@ -153,6 +153,7 @@ async fn nothing_that_is_sent_makes_a_series() {
 #[tokio::test]
 async fn what_happens_is_measured() {
     let mut world = World::new(Kind::RedisPostgres).await;
+    world.own_redis().await;
     let settings = [
         ("TWILIO_EDGE_API_BURST", "1"),
         ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "1"),

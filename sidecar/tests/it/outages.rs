@@ -16,7 +16,7 @@ use crate::{
     concurrency::{Backend, one_request},
     servers::{Postgres, Redis, eventually},
     sidecar::{Sidecar, inbound, message, settlement, unclaimed},
-    world::{Kind, World},
+    world::{Kind, World, private_files},
 };
 
 const ALICE: &str = "whatsapp:+15551230001";
@@ -76,6 +76,7 @@ async fn a_database_that_recovers_is_waited_for() {
 async fn redis_killed_and_back_in_the_middle_of_a_storm_hands_nothing_out_twice() {
     for kind in [Kind::RedisSqlite, Kind::RedisPostgres] {
         let mut world = World::new(kind).await;
+        world.own_redis().await;
         let sidecar =
             Arc::new(world.sidecar_with(&[("TWILIO_EDGE_REDIS_RETRY_AFTER_MS", "50")]).await);
         let backend = Arc::new(Mutex::new(Backend::default()));
@@ -107,6 +108,7 @@ async fn redis_killed_and_back_in_the_middle_of_a_storm_hands_nothing_out_twice(
 #[tokio::test]
 async fn redis_is_used_again_as_soon_as_it_is_back() {
     let mut world = World::new(Kind::RedisSqlite).await;
+    world.own_redis().await;
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_REDIS_RETRY_AFTER_MS", "50")]).await;
     world.redis.as_mut().unwrap().kill();
     assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
@@ -140,7 +142,7 @@ async fn an_emptied_redis_forgets_nothing() {
     })
     .await;
     for round in 0..2 {
-        world.redis.as_ref().unwrap().ask("FLUSHALL").await.unwrap();
+        world.redis.as_ref().unwrap().ask("FLUSHDB").await.unwrap();
         // The second question finds what the first one left in Redis.
         for again in 0..2 {
             let id = |n: u32| format!("d{n}-{round}-{again}");
@@ -158,7 +160,8 @@ async fn an_emptied_redis_forgets_nothing() {
 
 #[tokio::test]
 async fn a_redis_that_hangs_costs_one_short_wait() {
-    let world = World::new(Kind::RedisSqlite).await;
+    let mut world = World::new(Kind::RedisSqlite).await;
+    world.own_redis().await;
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_REDIS_TIMEOUT_MS", "150")]).await;
     sidecar.claim(message("c0", "SM0")).await;
     world.redis.as_ref().unwrap().signal("STOP");
@@ -181,7 +184,8 @@ async fn a_redis_that_hangs_costs_one_short_wait() {
 
 #[tokio::test]
 async fn a_redis_far_away_is_used_while_it_answers_in_time_and_not_waited_for_when_it_does_not() {
-    let world = World::new(Kind::RedisSqlite).await;
+    let mut world = World::new(Kind::RedisSqlite).await;
+    world.own_redis().await;
     let network = world.redis.as_ref().unwrap().behind_a_slow_network().await;
     let url = format!("redis://127.0.0.1:{}", network.port);
     let settings = [
@@ -244,6 +248,7 @@ async fn a_redis_cluster_will_do() {
 #[tokio::test]
 async fn a_sidecar_starts_without_its_redis() {
     let mut world = World::new(Kind::RedisSqlite).await;
+    world.own_redis().await;
     world.redis.as_mut().unwrap().kill();
     let sidecar = world.sidecar().await;
     assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
@@ -253,6 +258,7 @@ async fn a_sidecar_starts_without_its_redis() {
 
 #[tokio::test]
 async fn without_its_database_a_sidecar_says_so_in_time_and_recovers() {
+    private_files();
     let mut postgres = Postgres::start().await;
     for redis in [None, Some(Redis::start().await)] {
         let directory = tempfile::TempDir::new().unwrap();

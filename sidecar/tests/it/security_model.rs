@@ -18,7 +18,7 @@ use crate::{
     api_keys::Caller,
     servers::{Postgres, Redis, eventually},
     sidecar::{ACCOUNT, Sidecar, TOKEN, message},
-    world::{Kind, World},
+    world::{Kind, World, private_files},
 };
 
 /// The commands of one heading, block by block.
@@ -53,6 +53,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 impl World {
     /// PostgreSQL and Redis with the rights that the security model gives a sidecar.
     async fn of_little_right() -> World {
+        private_files();
         let [once, before, after] = <[String; 3]>::try_from(blocks("The database", "sql")).unwrap();
         let server = Postgres::shared().await.url("postgres");
         // Roles are the server's, and the server is shared.

@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -125,25 +125,50 @@ pub(crate) async fn eventually_within<F: Future<Output = bool>>(
     }
 }
 
-/// A Redis that keeps nothing on disk.
+/// A Redis that keeps nothing on disk: a server of one test, or a database of the server that all tests share.
 pub(crate) struct Redis {
+    /// `None` while it is killed, and for a shared server, which no test may kill.
     server: Option<Guarded>,
     port: u16,
+    database: usize,
     /// Of the user it is given to, `name:password@`; empty: of the one that may do everything.
     credentials: String,
 }
 
+const NOT_OWNED: &str = "this Redis is shared or killed: see `World::own_redis`";
+/// Most tests of one program that use Redis.
+const REDIS_DATABASES: &str = "4096";
+
 impl Redis {
+    /// Returns an unused database of the server that all tests share.
+    pub(crate) async fn shared() -> Redis {
+        static SERVER: OnceCell<Redis> = OnceCell::const_new();
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let server = SERVER
+            .get_or_init(async || {
+                let mut server = Redis::stopped();
+                server.run(&["--databases", REDIS_DATABASES], None).await;
+                server
+            })
+            .await;
+        let database = NEXT.fetch_add(1, Ordering::Relaxed);
+        Redis { port: server.port, database, ..Redis::stopped() }
+    }
+
     pub(crate) async fn start() -> Redis {
-        let mut redis = Redis { server: None, port: free_port(), credentials: String::new() };
+        let mut redis = Redis::stopped();
         redis.start_again().await;
         redis
+    }
+
+    fn stopped() -> Redis {
+        Redis { server: None, port: free_port(), database: 0, credentials: String::new() }
     }
 
     /// A node of a cluster that has all of its slots: it refuses what a larger one would refuse, a script or a command over
     /// keys of different slots.
     pub(crate) async fn start_cluster() -> Redis {
-        let mut redis = Redis { server: None, port: free_port(), credentials: String::new() };
+        let mut redis = Redis::stopped();
         let folder = TempDir::new().unwrap().keep();
         let nodes = folder.join("nodes.conf").display().to_string();
         let cluster = ["--cluster-enabled", "yes", "--cluster-config-file", &nodes];
@@ -173,7 +198,11 @@ impl Redis {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://{}127.0.0.1:{}", self.credentials, self.port)
+        let Redis { credentials, port, database, .. } = self;
+        match database {
+            0 => format!("redis://{credentials}127.0.0.1:{port}"),
+            _ => format!("redis://{credentials}127.0.0.1:{port}/{database}"),
+        }
     }
 
     /// From now on its URL is that of a user who may do what a command makes it.
@@ -185,12 +214,12 @@ impl Redis {
 
     /// `kill -9`: everything it knew is gone.
     pub(crate) fn kill(&mut self) {
-        let server = self.server.take().unwrap();
+        let server = self.server.take().unwrap_or_else(|| panic!("{NOT_OWNED}"));
         server.signal("KILL");
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        self.server.as_ref().unwrap().signal(signal);
+        self.server.as_ref().unwrap_or_else(|| panic!("{NOT_OWNED}")).signal(signal);
     }
 
     pub(crate) async fn ask(&self, command: &str) -> Option<redis::Value> {
@@ -198,7 +227,8 @@ impl Redis {
     }
 
     pub(crate) async fn ask_all(&self, words: &[&str]) -> Option<redis::Value> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let url = format!("redis://127.0.0.1:{}/{}", self.port, self.database);
+        let client = redis::Client::open(url).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {

@@ -31,7 +31,8 @@ struct Pair {
 impl Pair {
     /// The near one writes what it hands out long after whoever only waited for that would have stopped waiting.
     async fn start() -> Pair {
-        let world = World::new(Kind::RedisPostgres).await;
+        let mut world = World::new(Kind::RedisPostgres).await;
+        world.own_redis().await;
         let network = world.redis.as_ref().unwrap().behind_a_slow_network().await;
         let late = ("TWILIO_EDGE_EVENTS_LINGER_MS", "20000");
         let near = Arc::new(world.sidecar_with(&[IN_TIME, HELD, late]).await);

@@ -221,6 +221,7 @@ async fn the_command_line_asks_as_an_application_does(world: World) {
 
 /// It is taken on by one sidecar; the STOP comes through another, while Redis, if there is one, is gone.
 async fn a_stop_that_another_sidecar_hears_stops_what_waits(mut world: World) {
+    world.own_redis().await;
     let simulator = Simulator::start(&world, &[]);
     let (one, two) = (started(&world, &simulator).await, started(&world, &simulator).await);
     let root = administrator(&one).await;

@@ -141,6 +141,7 @@ async fn a_claim_is_in_the_trace_of_its_webhook() {
 async fn what_a_store_did_not_do_is_in_the_trace() {
     let (collected, endpoint) = collector().await;
     let mut world = World::new(Kind::RedisPostgres).await;
+    world.own_redis().await;
     let sidecar = exporting(&world, &endpoint).await;
     world.redis.as_mut().unwrap().kill();
     let mut traced = inbound("c1", "SM1", ALICE, "hi");

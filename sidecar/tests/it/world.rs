@@ -69,9 +69,17 @@ impl World {
         };
         let redis = match kind {
             Kind::Sqlite | Kind::Postgres => None,
-            Kind::RedisSqlite | Kind::RedisPostgres => Some(Redis::start().await),
+            Kind::RedisSqlite | Kind::RedisPostgres => Some(Redis::shared().await),
         };
         World { kind, directory, database_url, redis }
+    }
+
+    /// Starts a Redis for this test alone in place of the shared one, if these stores have one. Needed before a test kills,
+    /// stops or slows Redis.
+    pub(crate) async fn own_redis(&mut self) {
+        if self.redis.is_some() {
+            self.redis = Some(Redis::start().await);
+        }
     }
 
     pub(crate) async fn sidecar(&self) -> Sidecar {
