@@ -104,7 +104,8 @@ def main():
     beside, alone = built(words)
     compiled = time.monotonic() - began
     cores = os.cpu_count() or 1
-    environment = {"RUST_TEST_THREADS": str(cores * 3)} | os.environ
+    # Most tests wait. More of them at the same time would wait for the processor.
+    environment = {"RUST_TEST_THREADS": str(cores * 5 // 2)} | os.environ
     LOGS.mkdir(parents=True, exist_ok=True)
     printing = threading.Lock()
 
