@@ -353,7 +353,7 @@ manifests() {
 
 # prism: holds what Twilio is asked against Twilio's descriptions on the way. In .tools, since nothing beside it needs it.
 prism() {
-    local folder=.tools/prism from=sidecar/tests/it/client/prism lock=package-lock.json
+    local folder=.tools/prism from=sidecar/tests/it/outbound/twilio_requests/prism lock=package-lock.json
     if ! cmp -s "$from/$lock" "$folder/node_modules/.$lock.installed"; then
         say prism "installing it into $folder"
         mkdir -p "$folder"

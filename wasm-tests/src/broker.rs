@@ -60,7 +60,7 @@ impl Broker {
     /// Returns all records of these topics, as librdkafka's client reads them: see `read.py`.
     pub async fn read(&self, topics: &[&str]) -> Result<Vec<Value>> {
         let mut python = isolated(installed("python")?);
-        python.arg(repository().join("sidecar/tests/it/kafka/read.py"));
+        python.arg(repository().join("sidecar/tests/it/inbound/kafka/read.py"));
         python.arg(self.address().to_string()).args(topics);
         let output =
             bounded("read the topics", async { Ok(python.kill_on_drop(true).output().await?) })

@@ -69,7 +69,7 @@ impl ObjectStore {
 
     async fn reader(&self, action: &str) -> Result<String> {
         let mut python = isolated(installed("python")?);
-        python.arg(repository().join("sidecar/tests/it/archives/reader.py"));
+        python.arg(repository().join("sidecar/tests/it/operations/archives/reader.py"));
         python.args([action, "s3", &format!("http://{}", self.line.far()), BUCKET]);
         let output = bounded("ask the object store", async {
             Ok(python.kill_on_drop(true).output().await?)

@@ -10,8 +10,8 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    program::{repository, twilio_edge},
     promql::{Told, promtool},
+    support::program::{repository, twilio_edge},
 };
 
 const TESTS: &str = ".test.yaml";

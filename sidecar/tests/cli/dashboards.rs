@@ -12,8 +12,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    program::repository,
     promql::{Told, promtool},
+    support::program::repository,
 };
 
 const FILE: &str = "envoy/dashboards/twilio-edge.json";
@@ -153,7 +153,7 @@ fn each_series_of_filter_and_sidecar_is_looked_at() {
     for entry in fs::read_dir(repository().join("envoy/alerts")).unwrap() {
         looked.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
     }
-    let reference = crate::program::twilio_edge(&["reference", "metrics"]).success();
+    let reference = crate::support::program::twilio_edge(&["reference", "metrics"]).success();
     let families = reference.lines().filter_map(|line| {
         let name = line.strip_prefix("| `")?.split(['`', '{']).next()?;
         let word = |at: usize| looked[at + name.len()..].chars().next();

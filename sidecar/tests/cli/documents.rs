@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::program::{repository, twilio_edge};
+use crate::support::program::{repository, twilio_edge};
 
 /// One document: its path from the root of the repository, and what is in it.
 struct Document {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::program::{Ran, file, run};
+use crate::support::program::{Ran, file, run};
 
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";
 const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";

@@ -1,6 +1,6 @@
 //! `twilio-edge messages` and `events`: what is asked for wrongly is said before any database is looked for.
 
-use crate::program::{run, twilio_edge};
+use crate::support::program::{run, twilio_edge};
 
 const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
 

@@ -79,7 +79,7 @@ fn accounts_of_the_simulator_that_others_may_read_are_refused() {
     let text = "[[account]]\nsid = \"AC00112233445566778899aabbccddeeff\"\nauth_token = \"hush\"\n";
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let ran = crate::program::twilio_edge(&[
+    let ran = crate::support::program::twilio_edge(&[
         "simulator",
         "--listen",
         "127.0.0.1:0",

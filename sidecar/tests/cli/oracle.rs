@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::program::{repository, run};
+use crate::support::program::{repository, run};
 
 /// Webhooks on which the two SDKs agree; those on which they do not are made on top of these.
 const COUNT: u64 = 20_000;

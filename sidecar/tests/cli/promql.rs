@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::program::{repository, twilio_edge};
+use crate::support::program::{repository, twilio_edge};
 
 /// One series: its labels, and every word its row has for their values.
 struct Series {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::program::repository;
+use crate::support::program::repository;
 
 const EPOCH: &str = "1790000000";
 

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
-use crate::program::{Ran, run, twilio_edge};
+use crate::support::program::{Ran, run, twilio_edge};
 
 const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";

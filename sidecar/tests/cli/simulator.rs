@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::{Timestamp, ToSpan};
 
-use crate::program::repository;
+use crate::support::program::repository;
 
 struct Simulator {
     child: Child,

@@ -1,6 +1,6 @@
 //! What commands print of captured requests: text of strangers, which must not command the terminal.
 
-use crate::program::run;
+use crate::support::program::run;
 
 const HOSTILE: &str = "\u{1b}[2J\u{9b}31m\u{202e}evil\u{200b}\u{7}";
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::program::{file, run, twilio_edge};
+use crate::support::program::{file, run, twilio_edge};
 
 /// Signed with the Python SDK, judged alike by the Python and the Node SDK: `twilio.jsonl` one case each,
 /// `randomized.jsonl` printed by `oracle/generate.py --seed 20261123 --count 400 --longest 1500`.

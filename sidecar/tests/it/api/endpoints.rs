@@ -1,0 +1,272 @@
+//! The endpoints as such: who may call, what is refused and how, what is counted.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use twilio_edge_contract::{CLAIMS_PATH, MAX_BATCH, SETTLEMENTS_PATH};
+
+use crate::{
+    access::api_keys::made_by_operator,
+    support::servers::eventually,
+    support::sidecar::{Sidecar, TOKEN, inbound, message, status},
+    support::world::{Kind, World},
+};
+
+async fn sidecar() -> (World, Sidecar) {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world.sidecar().await;
+    (world, sidecar)
+}
+
+/// Posts and expects a refusal; its status and its code.
+async fn refusal(sidecar: &Sidecar, path: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
+    refused(sidecar.post(path, body).await).await
+}
+
+pub(crate) async fn refused(response: reqwest::Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let kind = response.headers().get("content-type").cloned().unwrap();
+    let problem: Value = response.json().await.unwrap();
+    assert_eq!(kind, "application/problem+json", "{problem}");
+    assert_eq!(problem["status"], status);
+    let code = problem["code"].as_str().unwrap().to_owned();
+    assert_eq!(problem["type"], format!("urn:twilio-edge:problem:{code}"));
+    assert!(!problem["title"].as_str().unwrap().is_empty());
+    assert!(!problem["detail"].as_str().unwrap().is_empty());
+    assert!(["caller", "operator"].contains(&problem["actor"].as_str().unwrap()));
+    (status, code)
+}
+
+#[tokio::test]
+async fn only_the_bearer_of_the_token_is_answered() {
+    let (world, sidecar) = sidecar().await;
+    let body = json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string();
+    for path in [CLAIMS_PATH, SETTLEMENTS_PATH] {
+        for shown in [
+            None,
+            Some(String::new()),
+            Some(TOKEN.to_owned()),
+            Some("Bearer".to_owned()),
+            Some("Bearer ".to_owned()),
+            Some(format!("Basic {TOKEN}")),
+            Some(format!("Bearer {TOKEN}x")),
+            Some(format!("Bearer {}", TOKEN.trim_start_matches('a'))),
+            Some(format!("Bearer {}", TOKEN.to_uppercase())),
+        ] {
+            let mut request = sidecar.client.post(format!("{}{path}", sidecar.base));
+            if let Some(shown) = &shown {
+                request = request.header("authorization", shown);
+            }
+            let response = request.body(body.clone()).send().await.unwrap();
+            let expected = (401, "unauthorized".to_owned());
+            assert_eq!(refused(response).await, expected, "{path} {shown:?}");
+        }
+    }
+    let request = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base));
+    let request = request.header("authorization", format!("bearer {TOKEN}"));
+    assert_eq!(request.body(body).send().await.unwrap().status(), 200);
+    assert!(!sidecar.log().contains(TOKEN));
+    drop(world);
+}
+
+#[tokio::test]
+async fn who_shows_many_wrong_tokens_is_not_looked_up_any_more() {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_API_BAD_TOKENS_PER_MINUTE", "5")]).await;
+    let body = json!({"scope": "app", "name": "shop"}).to_string();
+    let make = sidecar.client.post(format!("{}/v1/keys", sidecar.admin())).bearer_auth(TOKEN);
+    let made: Value = make.body(body).send().await.unwrap().json().await.unwrap();
+    let ask = async |token: &str| {
+        let request = sidecar.client.get(format!("{}/v1/key", sidecar.base));
+        request.bearer_auth(token).send().await.unwrap()
+    };
+    let good = made["token"].as_str().unwrap();
+    assert_eq!(ask(good).await.status(), 200);
+    let mut refusals = Vec::new();
+    for n in 0..7 {
+        refusals.push(refused(ask(&format!("guess{n}")).await).await);
+    }
+    let (unknown, enough) = ((401, "unauthorized".into()), (429, "too_many_bad_tokens".into()));
+    assert_eq!(refusals[..5], vec![unknown; 5]);
+    assert_eq!(refusals[5..], vec![enough.clone(); 2]);
+    let again = ask("guess").await;
+    let wait = again.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
+    assert!((1..=13).contains(&wait), "{wait}");
+    // It is the same at the other listener, for a filter's token, and with none at all.
+    let keyless = sidecar.client.get(format!("{}/v1/keys", sidecar.admin())).send().await.unwrap();
+    assert_eq!(refused(keyless).await, enough);
+    let forged = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth("x");
+    assert_eq!(refused(forged.send().await.unwrap()).await, enough);
+    // Whoever is known from there goes on.
+    assert_eq!(ask(good).await.status(), 200);
+    sidecar.claim(message("c1", "SM1")).await;
+}
+
+#[tokio::test]
+async fn bad_tokens_lock_no_good_key_of_their_address_out() {
+    let world = World::new(Kind::Sqlite).await;
+    let few = [("TWILIO_EDGE_API_BAD_TOKENS_PER_MINUTE", "1")];
+    let sidecar = world.sidecar_with(&few).await;
+    let (used, good) = made_by_operator(&world, "app", None);
+    let (_, edge) = made_by_operator(&world, "edge", None);
+    let ask = async |token: &str| {
+        let request = sidecar.client.get(format!("{}/v1/key", sidecar.base));
+        request.bearer_auth(token).send().await.unwrap()
+    };
+    assert_eq!(refused(ask("guess").await).await, (401, "unauthorized".into()));
+    let enough = (429, "too_many_bad_tokens".to_owned());
+    assert_eq!(refused(ask("guess").await).await, enough);
+    // Nobody has shown these here before, and the address is used up.
+    assert_eq!(ask(&good).await.status(), 200);
+    let claims = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth(&edge);
+    let claims = claims.body(json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string());
+    assert_eq!(claims.send().await.unwrap().status(), 200);
+    // One that is made meanwhile is known within a second or so.
+    let (_, late) = made_by_operator(&world, "app", None);
+    eventually("the new key is good", async || ask(&late).await.status() == 200).await;
+    // The id of a good key does not open the door: its secret does.
+    let secret = good.rsplit('_').next().unwrap();
+    let forged = good.replace(secret, &secret.chars().rev().collect::<String>());
+    assert_eq!(refused(ask(&forged).await).await, enough);
+    let unknown = good.replace(&used, "00000000deadbeef");
+    assert_eq!(refused(ask(&unknown).await).await, enough);
+    assert_eq!(ask(&good).await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused_whole() {
+    let (world, sidecar) = sidecar().await;
+    let good = json!(message("c1", "SM1"));
+    let bad = |field: &str, value: Value| {
+        let mut claim = good.clone();
+        claim[field] = value;
+        json!({"v": 1, "claims": [good, claim]}).to_string()
+    };
+    for body in [
+        String::new(),
+        "null".into(),
+        "[]".into(),
+        "{".into(),
+        "\u{feff}{}".into(),
+        "{}".into(),
+        r#"{"v":1}"#.into(),
+        r#"{"v":"1","claims":[]}"#.into(),
+        r#"{"v":1,"claims":[]}"#.into(),
+        r#"{"v":1,"claims":{}}"#.into(),
+        bad("class", json!("other")),
+        bad("class", json!("inbund")),
+        bad("class", json!("status")),
+        bad("claim_id", json!("")),
+        bad("claim_id", json!("c\u{0}")),
+        bad("account_sid", json!("AC:1")),
+        bad("message_sid", json!("x".repeat(256))),
+        bad("form", json!(7)),
+        bad("form", Value::Null),
+    ] {
+        let refusal = refusal(&sidecar, CLAIMS_PATH, body.clone()).await;
+        assert_eq!(refusal, (400, "malformed_request".into()), "{body}");
+    }
+    let not_utf8 = b"{\"v\":1,\"claims\":[\"\xff\"]}".to_vec();
+    assert_eq!(refusal(&sidecar, CLAIMS_PATH, not_utf8).await, (400, "malformed_request".into()));
+    let problem: Value =
+        sidecar.post(CLAIMS_PATH, bad("claim_id", json!(""))).await.json().await.unwrap();
+    assert!(problem["detail"].as_str().unwrap().starts_with("claims[1].claim_id:"), "{problem}");
+    // Not even the good half of a batch was done.
+    let claim = sidecar.claim(message("c1", "SM1")).await;
+    assert_eq!(claim.attempt, Some(1));
+    sidecar.stop();
+    assert_eq!(world.stored("SELECT dedupe_key FROM events").await.len(), 1);
+}
+
+#[tokio::test]
+async fn another_version_is_told_so_whatever_else_it_says() {
+    let (_world, sidecar) = sidecar().await;
+    for body in [r#"{"v":2,"claims":[]}"#, r#"{"v":0}"#, r#"{"v":99,"anything":"else"}"#] {
+        for path in [CLAIMS_PATH, SETTLEMENTS_PATH] {
+            let refusal = refusal(&sidecar, path, body).await;
+            assert_eq!(refusal, (400, "unknown_version".into()), "{path} {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_are_kept_to_the_last_one() {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_HTTP_MAX_BODY_BYTES", "200000")]).await;
+    let batch =
+        |count: usize| (0..count).map(|i| status(&format!("c{i}"), &format!("SM{i}"), "sent"));
+    assert_eq!(sidecar.claim_all(batch(MAX_BATCH).collect()).await.len(), MAX_BATCH);
+    let claims: Vec<_> = batch(MAX_BATCH + 1).collect();
+    let body = json!({"v": 1, "claims": claims}).to_string();
+    assert_eq!(refusal(&sidecar, CLAIMS_PATH, body).await, (413, "batch_too_large".into()));
+    let body = json!({"v": 1, "claims": [inbound("c", "SM", "+1555", &"x".repeat(200_000))]});
+    let refusal = refusal(&sidecar, CLAIMS_PATH, body.to_string()).await;
+    assert_eq!(refusal, (413, "body_too_large".into()));
+}
+
+#[tokio::test]
+async fn the_largest_batch_of_the_largest_webhooks_fits_the_defaults() {
+    let (_world, sidecar) = sidecar().await;
+    let claims = (0..MAX_BATCH).map(|i| {
+        let claim = message(&format!("c{i}"), &format!("SM{i}"));
+        let form = format!("{}&Filler={}", claim.form, "x".repeat(65_000));
+        twilio_edge_contract::Claim { form, ..claim }
+    });
+    assert_eq!(sidecar.claim_all(claims.collect()).await.len(), MAX_BATCH);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_arrive_is_given_up() {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "300")]).await;
+    let address = sidecar.base.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST {CLAIMS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 10\r\n\r\n{{\"v\""
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let asked = Instant::now();
+    let mut reply = vec![0; 1024];
+    let read = stream.read(&mut reply).await.unwrap();
+    let reply = String::from_utf8_lossy(&reply[..read]).into_owned();
+    assert!(reply.starts_with("HTTP/1.1 503") && reply.contains("\"timeout\""), "{reply}");
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused_in_the_same_form() {
+    let (_world, sidecar) = sidecar().await;
+    assert_eq!(refusal(&sidecar, "/edge/v2/claims", "").await, (404, "not_found".into()));
+    let expected = (405, "method_not_allowed".to_owned());
+    assert_eq!(refusal(&sidecar, "/healthz", "").await, expected);
+    let get = sidecar.client.get(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth(TOKEN);
+    assert_eq!(refused(get.send().await.unwrap()).await, expected);
+}
+
+#[tokio::test]
+async fn health_and_metrics_tell_what_is_so() {
+    let (_world, sidecar) = sidecar().await;
+    assert_eq!(sidecar.get("/healthz").await, (200, "ok\n".into()));
+    assert_eq!(sidecar.get("/readyz").await, (200, r#"{"ready":true,"database":"ok"}"#.into()));
+
+    sidecar.claim_all(vec![message("c1", "SM1"), message("c2", "SM1")]).await;
+    let stop = inbound("c3", "SM3", "+15551230001", "STOP");
+    sidecar.claim(stop.clone()).await;
+    sidecar.commit(&stop).await;
+    sidecar.release(&message("c9", "SM9")).await;
+    for (series, value) in [
+        ("twilio_edge_claims_total{decision=\"proceed\",class=\"inbound\"}", 2.0),
+        ("twilio_edge_claims_total{decision=\"in_flight\",class=\"inbound\"}", 1.0),
+        ("twilio_edge_claims_total{decision=\"duplicate\",class=\"inbound\"}", 0.0),
+        ("twilio_edge_settlements_total{outcome=\"commit\",result=\"settled\"}", 1.0),
+        ("twilio_edge_settlements_total{outcome=\"release\",result=\"tombstoned\"}", 1.0),
+        ("twilio_edge_opt_events_total{opt=\"stop\"}", 1.0),
+        ("twilio_edge_opt_events_total{opt=\"start\"}", 0.0),
+        ("twilio_edge_claim_duration_seconds_count", 2.0),
+        ("twilio_edge_store_fallthroughs_total{store=\"redis\"}", 0.0),
+    ] {
+        assert_eq!(sidecar.metric(series).await, value, "{series}");
+    }
+    assert!(sidecar.metric("twilio_edge_event_queue_depth").await >= 0.0);
+}

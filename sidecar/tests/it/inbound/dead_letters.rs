@@ -1,0 +1,198 @@
+//! What sinks did not take, as administrators meet it over HTTP: listed, looked into, brought on its way again, discarded.
+
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use twilio_edge_contract::Decision;
+
+use crate::{
+    access::api_keys::{Caller, administrator, coded},
+    api::message_lists::{OTHER, of_other},
+    inbound::deliveries::{command, from, sinks, start},
+    support::receiver::Receiver,
+    support::servers::eventually,
+    support::sidecar::ACCOUNT,
+    support::world::{World, on_every_store},
+};
+
+on_every_store! {
+    an_administrator_decides_about_dead_letters,
+    a_key_of_one_account_decides_about_its_own,
+    a_command_for_one_account_decides_about_its_own,
+}
+
+async fn ask(of: &Caller<'_>, what: &str, body: Value) -> Value {
+    let answer = of.send(Method::POST, &format!("/v1/dead-letters/{what}"), body.to_string()).await;
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}
+
+/// How many dead letters are listed, of those that are asked for.
+async fn listed(of: &Caller<'_>, query: &str) -> usize {
+    of.get(&format!("/v1/dead-letters?{query}")).await["dead_letters"].as_array().unwrap().len()
+}
+
+pub(crate) async fn an_administrator_decides_about_dead_letters(world: World) {
+    let (app, crm) = (Receiver::start().await, Receiver::start().await);
+    app.answers(|_| 422);
+    crm.answers(|_| 400);
+    let file = sinks(&world, &[("app", &app, ""), ("crm", &crm, "")]);
+    let sidecar = start(&world, &file).await;
+    let root = administrator(&sidecar).await;
+    for person in 0..3 {
+        assert_eq!(sidecar.decide(from(person, 1)).await, Decision::Accepted);
+    }
+    eventually("all is given up", async || listed(&root, "limit=200").await == 6).await;
+
+    // Page by page, each once.
+    let mut ids = Vec::new();
+    let mut page = root.get("/v1/dead-letters?limit=4").await;
+    loop {
+        ids.extend(
+            page["dead_letters"].as_array().unwrap().iter().map(|one| one["id"].as_i64().unwrap()),
+        );
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        page = root.get(&format!("/v1/dead-letters?limit=4&cursor={cursor}")).await;
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 6);
+    assert_eq!(listed(&root, "sink=crm").await, 3);
+
+    let of_app = root.get("/v1/dead-letters?sink=app&limit=1").await;
+    let one = &of_app["dead_letters"][0];
+    assert_eq!((&one["reason"], &one["tries"]), (&json!("422"), &json!(1)));
+    let id = &one["id"];
+    let told = root.get(&format!("/v1/dead-letters/{id}")).await;
+    assert_eq!(told["state"], "dead");
+    assert_eq!(told["event"]["event_id"], told["event_id"]);
+    assert_eq!(told["event"]["body"], "1");
+
+    // Mended: one of them alone, then whatever else the sink did not take.
+    app.answers(|_| 200);
+    assert_eq!(
+        ask(&root, "retry", json!({"ids": [id], "sink": "app"})).await,
+        json!({"found": 1, "changed": 1, "complete": true})
+    );
+    eventually("it is delivered", async || app.taken().len() == 1).await;
+    eventually("it is written down", async || {
+        root.get(&format!("/v1/dead-letters/{id}")).await["state"] == "done"
+    })
+    .await;
+    let none = json!({"found": 1, "changed": 0, "complete": true});
+    assert_eq!(ask(&root, "retry", json!({"ids": [id]})).await, none, "it is none any more");
+    assert_eq!(
+        ask(&root, "retry", json!({"sink": "app"})).await,
+        json!({"found": 2, "changed": 2, "complete": true})
+    );
+    eventually("all of them are delivered", async || app.taken().len() == 3).await;
+    assert_eq!(listed(&root, "sink=crm").await, 3, "the other sink's are as they were");
+    assert_eq!(
+        ask(&root, "discard", json!({"sink": "crm"})).await,
+        json!({"found": 3, "changed": 3, "complete": true})
+    );
+    assert_eq!(listed(&root, "").await, 0);
+    assert_eq!(crm.got().len(), 3, "and are not tried again");
+
+    let audit = root.get(&format!("/v1/audit?account_sid={ACCOUNT}")).await;
+    let actions: Vec<&str> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions, ["delivery.discarded", "delivery.retried", "delivery.retried"]);
+    assert_eq!(audit["entries"][2]["detail"], json!({"ids": [id]}));
+
+    let refused = |what: &'static str, body: Value| {
+        let root = &root;
+        async move { root.refusal(Method::POST, &format!("/v1/dead-letters/{what}"), &body).await }
+    };
+    assert_eq!(refused("discard", json!({})).await, coded(409, "selector_required"));
+    assert_eq!(refused("retry", json!({"ids": []})).await, coded(400, "malformed_request"));
+    assert_eq!(refused("retry", json!({"sink": "a b"})).await, coded(400, "malformed_request"));
+    for nobody in ["0", "999999", "x"] {
+        let path = format!("/v1/dead-letters/{nobody}");
+        let refusal = root.refusal(Method::GET, &path, &json!(null)).await;
+        assert_eq!(refusal, coded(404, "no_such_dead_letter"), "{nobody}");
+    }
+}
+
+async fn a_key_of_one_account_decides_about_its_own(world: World) {
+    let app = Receiver::start().await;
+    app.answers(|_| 422);
+    let file = sinks(&world, &[("app", &app, "")]);
+    let sidecar = start(&world, &file).await;
+    let root = administrator(&sidecar).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    assert_eq!(sidecar.decide(of_other(from(1, 2))).await, Decision::Accepted);
+    eventually("both are given up", async || listed(&root, "").await == 2).await;
+    // Since when is asked every few seconds, and once at start.
+    let token = root.token.clone();
+    drop(sidecar);
+    let sidecar = start(&world, &file).await;
+    eventually("their age is known", async || {
+        sidecar.metric("twilio_edge_dead_letter_oldest_age_seconds{sink=\"app\"}").await > 0.0
+    })
+    .await;
+
+    let root = Caller::admin(&sidecar, &token);
+    let (_, token) = root.create("admin", Some(ACCOUNT), "ours").await;
+    let ours = Caller::admin(&sidecar, &token);
+    assert_eq!(listed(&ours, "").await, 1);
+    let theirs = root.get(&format!("/v1/dead-letters?account_sid={OTHER}")).await;
+    let theirs = theirs["dead_letters"][0]["id"].clone();
+    assert_eq!(
+        ask(&ours, "discard", json!({"ids": [theirs]})).await,
+        json!({"found": 1, "changed": 0, "complete": true})
+    );
+    let path = format!("/v1/dead-letters/{theirs}");
+    let hidden = ours.refusal(Method::GET, &path, &json!(null)).await;
+    assert_eq!(hidden, coded(404, "no_such_dead_letter"));
+    assert_eq!(
+        ask(&ours, "discard", json!({"sink": "app"})).await,
+        json!({"found": 1, "changed": 1, "complete": true})
+    );
+    assert_eq!(listed(&root, "").await, 1, "the other's is still there");
+}
+
+async fn a_command_for_one_account_decides_about_its_own(world: World) {
+    let app = Receiver::start().await;
+    app.answers(|_| 422);
+    let sidecar = start(&world, &sinks(&world, &[("app", &app, "")])).await;
+    let root = administrator(&sidecar).await;
+    for claim in [from(1, 1), of_other(from(1, 2)), of_other(from(2, 3))] {
+        assert_eq!(sidecar.decide(claim).await, Decision::Accepted);
+    }
+    eventually("all are given up", async || listed(&root, "").await == 3).await;
+
+    let letters = |tenant: &[&str]| -> Vec<Value> {
+        let told = command(&world, &[&["deliveries", "list", "--json"], tenant].concat());
+        serde_json::from_str(&told).unwrap()
+    };
+    assert_eq!(letters(&[]).len(), 3);
+    let theirs = letters(&["--tenant", OTHER]);
+    assert!(
+        theirs.len() == 2 && theirs.iter().all(|one| one["account_sid"] == OTHER),
+        "{theirs:?}"
+    );
+
+    // Named beside another's account, a number reaches nothing; an account alone says not which.
+    let id = theirs[0]["id"].to_string();
+    let deliveries = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+        command.arg("deliveries").args(arguments).env("DATABASE_URL", &world.database_url);
+        command.env("TWILIO_ACCOUNT_SID", ACCOUNT).output().unwrap()
+    };
+    let elsewhere = deliveries(&["discard", &id]);
+    assert_eq!(String::from_utf8(elsewhere.stdout).unwrap(), "0 of 1 are discarded\n");
+    assert_eq!(deliveries(&["discard"]).status.code(), Some(2));
+    assert_eq!(listed(&root, "").await, 3);
+
+    let all = command(&world, &["deliveries", "discard", "--all", "--tenant", OTHER]);
+    assert_eq!(all, "2 of 2 are discarded\n");
+    assert_eq!(letters(&[])[0]["account_sid"], ACCOUNT);
+    let audit = "SELECT action || ' ' || account_sid FROM audit WHERE action LIKE 'delivery.%'";
+    assert_eq!(world.stored(audit).await, [format!("delivery.discarded {OTHER}")]);
+}

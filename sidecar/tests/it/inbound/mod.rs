@@ -1,0 +1,14 @@
+//! Webhooks: claims, deliveries to sinks, dead letters, replays.
+
+pub(crate) mod claim_model;
+pub(crate) mod claims;
+pub(crate) mod concurrent_claims;
+pub(crate) mod dead_letters;
+pub(crate) mod deliveries;
+pub(crate) mod event_formats;
+pub(crate) mod kafka;
+pub(crate) mod kills;
+pub(crate) mod redirects;
+pub(crate) mod redis_streams;
+pub(crate) mod replays;
+pub(crate) mod sinks;

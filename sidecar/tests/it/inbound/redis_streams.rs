@@ -1,0 +1,109 @@
+//! The sink that is a pair of Redis Streams, on a real Redis, which is killed as well.
+
+use serde_json::Value;
+use twilio_edge_contract::Decision;
+
+use crate::{
+    inbound::deliveries::{accepted, from, start},
+    support::servers::{Redis, eventually},
+    support::sidecar::status,
+    support::world::{Kind, World},
+};
+
+const INBOUND: &str = "twilio.inbound.v1";
+
+fn sink(world: &World, redis: &Redis, more: &str) -> String {
+    let path = world.directory.path().join("sinks.toml");
+    let url = redis.url();
+    let sink = format!(
+        "[[sink]]\nname = \"live\"\ntype = \"redis-stream\"\nurl = \"{url}\"\n\
+         timeout_ms = 2000\nlongest_pause_ms = 200\n{more}\n"
+    );
+    std::fs::write(&path, sink).unwrap();
+    path.display().to_string()
+}
+
+/// The entries of a stream, oldest first: their fields with their values.
+async fn entries(redis: &Redis, stream: &str) -> Vec<Vec<(String, String)>> {
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let found: Vec<(String, Vec<(String, String)>)> =
+        redis::cmd("XRANGE").arg(&[stream, "-", "+"]).query_async(&mut connection).await.unwrap();
+    found.into_iter().map(|(_, fields)| fields).collect()
+}
+
+async fn nothing_is_owed(world: &World) {
+    eventually("everything is taken", async || {
+        world.stored("SELECT lane FROM lanes").await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_accepted_is_in_its_stream_and_nothing_is_lost_while_redis_is_away() {
+    let world = World::new(Kind::Sqlite).await;
+    let mut redis = Redis::start().await;
+    let sidecar = start(&world, &sink(&world, &redis, "streams = { status = \"st\" }")).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    let callback = accepted(status("s1", "SM9", "delivered"));
+    assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
+    nothing_is_owed(&world).await;
+    let inbound = entries(&redis, INBOUND).await;
+    let [fields] = inbound.as_slice() else { panic!("{inbound:?}") };
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["event", "key", "event_id", "delivery_id", "replay"]);
+    let values: Vec<&str> = fields.iter().map(|(_, value)| value.as_str()).collect();
+    let event: Value = serde_json::from_str(values[0]).unwrap();
+    assert_eq!((&event["message_sid"], &event["body"]), (&"SM1x1".into(), &"1".into()));
+    let id = event["event_id"].as_str().unwrap();
+    assert_eq!(values[1..], ["+15550000001", id, id, "false"]);
+    assert_eq!(entries(&redis, "st").await.len(), 1);
+
+    redis.kill();
+    for n in 2..12 {
+        assert_eq!(sidecar.decide(from(1, n)).await, Decision::Accepted);
+        assert_eq!(sidecar.decide(from(2, n)).await, Decision::Accepted);
+    }
+    let away = "twilio_edge_sink_unavailable{sink=\"live\"}";
+    eventually("it is noticed", async || sidecar.metric(away).await == 1.0).await;
+    redis.start_again().await;
+    nothing_is_owed(&world).await;
+    let mut heard: Vec<Vec<usize>> = vec![Vec::new(), Vec::new()];
+    for fields in entries(&redis, INBOUND).await {
+        let event: Value = serde_json::from_str(&fields[0].1).unwrap();
+        let body = event["body"].as_str().unwrap().parse().unwrap();
+        heard[usize::from(fields[1].1.ends_with('2'))].push(body);
+    }
+    heard.iter_mut().for_each(|of| of.dedup());
+    assert_eq!(heard, [(2..12).collect::<Vec<usize>>(), (2..12).collect()]);
+}
+
+#[tokio::test]
+async fn a_stream_is_no_longer_than_it_may_be_and_what_is_none_says_so() {
+    let world = World::new(Kind::Sqlite).await;
+    let redis = Redis::start().await;
+    let file =
+        sink(&world, &redis, "max_length = 3\ntrim = \"exact\"\nstreams = { status = \"st\" }");
+    assert!(redis.ask_all(&["SET", "st", "something else"]).await.is_some());
+    let sidecar = start(&world, &file).await;
+    for n in 0..8 {
+        assert_eq!(sidecar.decide(from(1, n)).await, Decision::Accepted);
+    }
+    nothing_is_owed(&world).await;
+    let sids: Vec<Value> = entries(&redis, INBOUND)
+        .await
+        .iter()
+        .map(|fields| serde_json::from_str::<Value>(&fields[0].1).unwrap()["body"].clone())
+        .collect();
+    assert_eq!(sids, ["5", "6", "7"], "the latest");
+
+    let callback = accepted(status("s1", "SM9", "delivered"));
+    assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
+    let reason = "SELECT reason FROM deliveries WHERE reason IS NOT NULL";
+    eventually("it is tried", async || !world.stored(reason).await.is_empty()).await;
+    let told = world.stored(reason).await.concat();
+    assert!(told.starts_with("st is no stream: whoever runs Redis has to move"), "{told}");
+    assert!(redis.ask_all(&["DEL", "st"]).await.is_some());
+    nothing_is_owed(&world).await;
+    assert_eq!(entries(&redis, "st").await.len(), 1);
+}

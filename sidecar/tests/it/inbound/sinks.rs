@@ -1,0 +1,78 @@
+//! What a sink is spared: no more at a time than it may have, no longer than it may take, and next to nothing while it is down.
+
+use twilio_edge_contract::Decision;
+
+use crate::{
+    inbound::deliveries::{from, sinks, start},
+    support::receiver::Receiver,
+    support::servers::eventually,
+    support::sidecar::Sidecar,
+    support::world::{World, on_every_store},
+};
+
+on_every_store! {
+    a_sink_has_no_more_at_a_time_than_it_may_have,
+    a_sink_that_is_too_slow_is_asked_again_and_keeps_no_other_waiting,
+    a_sink_that_is_down_is_asked_by_one_now_and_then,
+}
+
+const PEOPLE: usize = 12;
+
+/// One message of each of them.
+async fn accept(sidecar: &Sidecar, n: usize) {
+    let batch = (0..PEOPLE).map(|person| from(person, n)).collect();
+    let verdicts = sidecar.claim_all(batch).await;
+    assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Accepted));
+}
+
+async fn is_away(sidecar: &Sidecar) -> bool {
+    sidecar.metric("twilio_edge_sink_unavailable{sink=\"app\"}").await == 1.0
+}
+
+async fn a_sink_has_no_more_at_a_time_than_it_may_have(world: World) {
+    let app = Receiver::start().await;
+    app.is_slow(true);
+    let file = sinks(&world, &[("app", &app, "concurrency = 3\ntimeout_ms = 60000")]);
+    let sidecar = start(&world, &file).await;
+    accept(&sidecar, 1).await;
+    eventually("as many come as may", async || app.waiting() == 3).await;
+    app.is_slow(false);
+    eventually("all of them come", async || app.taken().len() == PEOPLE).await;
+    assert_eq!(app.most_at_a_time(), 3);
+}
+
+async fn a_sink_that_is_too_slow_is_asked_again_and_keeps_no_other_waiting(world: World) {
+    let (app, crm) = (Receiver::start().await, Receiver::start().await);
+    app.is_slow(true);
+    let slow = "timeout_ms = 100\nlongest_pause_ms = 100";
+    let file = sinks(&world, &[("app", &app, slow), ("crm", &crm, "timeout_ms = 20000")]);
+    let sidecar = start(&world, &file).await;
+    assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
+    eventually("the other has it", async || crm.taken().len() == 1).await;
+    let reason = "SELECT reason FROM deliveries WHERE reason IS NOT NULL AND tries > 1";
+    eventually("it is given up and asked again", async || !world.stored(reason).await.is_empty())
+        .await;
+    let said = world.stored(reason).await.concat();
+    assert!(said.contains("time"), "{said}");
+    assert!(app.got().is_empty() && app.most_at_a_time() <= 1, "in order, so one at a time");
+    app.is_slow(false);
+    eventually("it comes once it is quick", async || app.taken().len() == 1).await;
+    assert_eq!(crm.got().len(), 1);
+}
+
+async fn a_sink_that_is_down_is_asked_by_one_now_and_then(world: World) {
+    let app = Receiver::start().await;
+    app.answers(|_| 503);
+    let file = sinks(&world, &[("app", &app, "concurrency = 8\nlongest_pause_ms = 100")]);
+    let sidecar = start(&world, &file).await;
+    accept(&sidecar, 1).await;
+    eventually("it is noticed", async || is_away(&sidecar).await && app.waiting() == 0).await;
+    let (before, _) = (app.got().len(), app.most_at_a_time());
+    assert!(before <= 5 + 8, "{before} tries of {PEOPLE} people until it was left alone");
+    eventually("somebody asks now and then", async || app.got().len() >= before + 2).await;
+    assert_eq!(app.most_at_a_time(), 1, "one at a time");
+    assert!(is_away(&sidecar).await);
+    app.answers(|_| 200);
+    eventually("all of them come once it is back", async || app.taken().len() == PEOPLE).await;
+    eventually("it is noticed", async || !is_away(&sidecar).await).await;
+}

@@ -1,0 +1,166 @@
+//! `twilio-edge messages` and `events`, run by an operator while the sidecar is writing, and after it has gone.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::{
+    api::message_lists::{ALICE, BOB, OURS, accepted, from, of_other, told},
+    support::sidecar::ACCOUNT,
+    support::world::{World, on_every_store},
+};
+
+on_every_store!(
+    messages_are_listed_beside_a_running_sidecar,
+    the_whole_story_of_a_message_is_one_command,
+    webhooks_are_listed_with_every_parameter,
+    the_whole_story_of_a_number_is_one_command,
+    the_ledger_can_be_read_when_no_sidecar_runs,
+    reading_changes_nothing_and_names_who_must_act,
+);
+
+fn ran(world: &World, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
+        .args(arguments)
+        .env_clear()
+        .envs([("DATABASE_URL", world.database_url.as_str()), ("TWILIO_ACCOUNT_SID", ACCOUNT)])
+        .current_dir(world.directory.path())
+        .output()
+        .unwrap()
+}
+
+/// What a run that must have succeeded printed.
+fn out(world: &World, arguments: &[&str]) -> String {
+    let output = ran(world, arguments);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(world: &World, arguments: &[&str]) -> Value {
+    serde_json::from_str(&out(world, arguments)).unwrap()
+}
+
+fn column(rows: &Value, name: &str) -> Vec<String> {
+    rows.as_array().unwrap().iter().map(|row| row[name].as_str().unwrap().to_owned()).collect()
+}
+
+async fn messages_are_listed_beside_a_running_sidecar(world: World) {
+    let sidecar = world.sidecar().await;
+    let elsewhere = of_other(from("SM9", ALICE));
+    accepted(
+        &sidecar,
+        &[told("SM1", "read", None, ALICE), told("SM2", "failed", Some("21610"), BOB), elsewhere],
+    )
+    .await;
+    let table = out(&world, &["messages", "list"]);
+    let lines: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    assert_eq!(lines[0][..4], ["SID", "DIRECTION", "FROM", "TO"]);
+    assert_eq!(lines[1][..6], ["SM2", "outbound", OURS, BOB, "failed", "21610"]);
+    assert_eq!(lines[2][..5], ["SM1", "outbound", OURS, ALICE, "read"]);
+
+    let (day, _) = lines[1][6].split_once('T').unwrap();
+    for (filter, expected) in [
+        (&["--to", ALICE][..], &["SM1"][..]),
+        (&["--from", OURS, "--limit", "1"], &["SM2"]),
+        (&["--status", "failed"], &["SM2"]),
+        (&["--date-sent", day], &["SM2", "SM1"]),
+        (&["--date-sent", "2001-01-01"], &[]),
+        (&["--until", lines[1][6]], &["SM1"]),
+        (&["--since", lines[1][6]], &["SM2"]),
+    ] {
+        let rows = json(&world, &[&["messages", "list", "--json"], filter].concat());
+        assert_eq!(column(&rows, "sid"), expected, "{filter:?}");
+    }
+    let tsv = out(&world, &["messages", "list", "--output", "tsv", "--to", BOB]);
+    let cells: Vec<Vec<&str>> = tsv.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!((cells.len(), cells[1][4], cells[1].len()), (2, "failed", cells[0].len()));
+    // And the sidecar was not disturbed.
+    accepted(&sidecar, &[told("SM3", "sent", None, BOB)]).await;
+    assert_eq!(
+        column(&json(&world, &["messages", "list", "--json"]), "sid"),
+        ["SM3", "SM2", "SM1"]
+    );
+}
+
+async fn the_whole_story_of_a_message_is_one_command(world: World) {
+    let sidecar = world.sidecar().await;
+    let words = ["sent", "read", "delivered"];
+    accepted(&sidecar, &words.map(|word| told("SM1", word, None, ALICE))).await;
+    let message = json(&world, &["messages", "fetch", "SM1", "--json"]);
+    assert_eq!((&message["status"], &message["to"]), (&"read".into(), &ALICE.into()));
+    assert_eq!(column(&message["timeline"], "status"), words);
+    let text = out(&world, &["messages", "fetch", "SM1"]);
+    assert!(text.contains("/twilio/status") && text.contains(ALICE), "{text}");
+
+    let missing = ran(&world, &["messages", "fetch", "SM404"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("nothing was heard of SM404"));
+}
+
+async fn webhooks_are_listed_with_every_parameter(world: World) {
+    let sidecar = world.sidecar().await;
+    accepted(&sidecar, &[from("SM1", ALICE), told("SM2", "sent", None, BOB)]).await;
+    let rows = json(&world, &["events", "list", "--number", ALICE, "--json"]);
+    assert_eq!(column(&rows, "sid"), ["SM1"]);
+    let parameters = rows[0]["parameters"].as_array().unwrap();
+    assert!(parameters.contains(&serde_json::json!({"name": "Body", "value": "hello"})), "{rows}");
+    assert_eq!(column(&json(&world, &["events", "list", "--json"]), "sid"), ["SM2", "SM1"]);
+    let rows = json(&world, &["events", "list", "--sid", "SM2", "--json"]);
+    assert_eq!(
+        (column(&rows, "status"), &rows[0]["backend"]),
+        (vec!["sent".into()], &"accepted".into())
+    );
+}
+
+async fn the_whole_story_of_a_number_is_one_command(world: World) {
+    let sidecar = world.sidecar().await;
+    let elsewhere = of_other(from("SM9", ALICE));
+    accepted(
+        &sidecar,
+        &[
+            from("SM1", ALICE),
+            told("SM2", "failed", Some("63016"), ALICE),
+            from("SM3", BOB),
+            elsewhere,
+        ],
+    )
+    .await;
+    let text = out(&world, &["story", ALICE]);
+    assert!(text.starts_with(&format!("{ALICE} in {ACCOUNT}\n")), "{text}");
+    for part in ["Windows: ", "Messages, ", "Webhooks, ", "SM1", "SM2", "63016", OURS] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("SM3") && !text.contains("SM9"), "{text}");
+    let story = json(&world, &["story", &format!("whatsapp:{ALICE}"), "--json", "--limit", "1"]);
+    assert_eq!(column(&story["messages"], "sid"), ["SM2"]);
+    assert_eq!(
+        (&story["windows"][0]["open"], &story["channel"]),
+        (&true.into(), &"whatsapp".into())
+    );
+    let nothing = out(&world, &["story", "+15559999999"]);
+    assert!(nothing.contains("Nothing is known"), "{nothing}");
+}
+
+async fn the_ledger_can_be_read_when_no_sidecar_runs(world: World) {
+    let sidecar = world.sidecar().await;
+    accepted(&sidecar, &[told("SM1", "sent", None, ALICE)]).await;
+    sidecar.stop();
+    assert_eq!(column(&json(&world, &["messages", "list", "--json"]), "sid"), ["SM1"]);
+    let sidecar = world.sidecar().await;
+    accepted(&sidecar, &[told("SM2", "sent", None, ALICE)]).await;
+    sidecar.kill();
+    assert_eq!(column(&json(&world, &["messages", "list", "--json"]), "sid"), ["SM2", "SM1"]);
+}
+
+async fn reading_changes_nothing_and_names_who_must_act(world: World) {
+    // No sidecar ever ran here: there is nothing to read, and nothing is made.
+    let output = ran(&world, &["messages", "list"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{error}");
+    assert!(error.contains("twilio-edge migrate"), "{error}");
+    assert!(!error.contains("not-checked"), "no password: {error}");
+    assert!(!world.directory.path().join("data").exists());
+}

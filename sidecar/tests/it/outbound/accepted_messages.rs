@@ -1,0 +1,296 @@
+//! A message that was taken on: waiting for what Twilio says of it, taking it back, listing those of an account, and asking for one
+//! on the command line. And a STOP that another sidecar hears while it waits.
+
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
+
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::{
+    access::api_keys::{Caller, administrator, coded},
+    api::message_lists::OTHER,
+    support::servers::eventually,
+    support::sidecar::{ACCOUNT, Sidecar, inbound},
+    support::simulator::Simulator,
+    support::world::{Kind, World, on_every_shared_store},
+};
+
+crate::support::world::on_every_store!(@ sqlite Sqlite
+    who_waits_is_told_what_twilio_says what_waits_is_listed_and_taken_back the_command_line_asks_as_an_application_does);
+crate::support::world::on_every_store!(@ redis_postgres RedisPostgres
+    who_waits_is_told_what_twilio_says what_waits_is_listed_and_taken_back);
+on_every_shared_store!(a_stop_that_another_sidecar_hears_stops_what_waits);
+
+const OURS: &str = "+14155238886";
+
+async fn started(world: &World, simulator: &Simulator) -> Sidecar {
+    let file = simulator.credentials(world);
+    let settings = [
+        ("TWILIO_EDGE_SENDING_FILE", file.as_str()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", &simulator.base),
+        ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "2000"),
+    ];
+    world.sidecar_with(&settings).await
+}
+
+fn text(to: &str) -> Value {
+    json!({"account_sid": ACCOUNT, "to": to, "from": OURS, "body": "hi"})
+}
+
+fn later(to: &str, after: Duration) -> Value {
+    let mut wanted = text(to);
+    wanted["send_at"] = json!((jiff::Timestamp::now() + after).to_string());
+    wanted
+}
+
+async fn told(answer: Response) -> (u16, Value) {
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+async fn who_waits_is_told_what_twilio_says(world: World) {
+    let simulator = Simulator::start(&world, &[]);
+    let sidecar = started(&world, &simulator).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let ask = async |query: &str, wanted: Value, key: &str| {
+        let asked = sidecar.client.post(format!("{}/v1/messages{query}", sidecar.base));
+        let asked = asked.bearer_auth(&root.token).header("idempotency-key", key);
+        asked.body(wanted.to_string()).send().await.unwrap()
+    };
+    let (status, sent) = told(ask("?wait_ms=20000", text("+14155550101"), "a").await).await;
+    assert_eq!((status, &sent["state"]), (200, &json!("sent")), "{sent}");
+    let sid = sent["message_sid"].as_str().unwrap().to_owned();
+    assert!(simulator.made().await.contains_key(&sid));
+    assert_eq!(sent["links"]["message"], format!("/v1/messages/{sid}"));
+    assert_eq!(sent["links"]["cancel"], Value::Null);
+    // How long somebody waits is no part of what is asked for.
+    for (query, expected) in [("", 202), ("?wait_ms=1", 200), ("?wait_ms=9000&wait_ms=1", 400)] {
+        let copy = ask(query, text("+14155550101"), "a").await;
+        if expected == 400 {
+            assert_eq!(copy.status(), 400, "{query}");
+            continue;
+        }
+        assert_eq!(copy.headers()["idempotent-replayed"], "true");
+        let (status, copy) = told(copy).await;
+        assert_eq!((status, &copy["id"]), (expected, &sent["id"]), "{query}");
+    }
+    let (status, refused) = told(ask("?wait_ms=20000", text("+14155559002"), "b").await).await;
+    let said = (status, &refused["state"], &refused["code"], &refused["actor"]);
+    assert_eq!(said, (200, &json!("refused"), &json!("21211"), &json!("caller")));
+    let (status, unknown) = told(ask("?wait_ms=20000", text("+14155559005"), "c").await).await;
+    assert_eq!(status, 202, "nobody knows, and nobody can say when that is over: {unknown}");
+    assert_eq!(unknown["state"], "unknown");
+    let (status, scheduled) =
+        told(ask("?wait_ms=50", later("+14155550102", Duration::from_secs(3600)), "d").await).await;
+    assert_eq!((status, &scheduled["state"]), (202, &json!("queued")));
+    // What a rule is against is told as ever.
+    let nobody = ask("?wait_ms=20000", text("+1555"), "e").await;
+    assert_eq!(nobody.status(), 422);
+    for query in ["?wait_ms=60001", "?wait_ms=-1", "?wait_ms=soon", "?wait_ms="] {
+        assert_eq!(ask(query, text("+14155550103"), "f").await.status(), 400, "{query}");
+    }
+    // And of one that was taken on already.
+    let wanted = later("+14155550104", Duration::from_secs(1)).to_string();
+    let (_, taken) = told(app.send(Method::POST, "/v1/messages", wanted).await).await;
+    let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
+    assert_eq!(app.get(&format!("{place}&wait_ms=20000")).await["state"], "sent");
+    let too_long = app.send(Method::GET, &format!("{place}&wait_ms=60001"), String::new()).await;
+    assert_eq!(too_long.status(), 400);
+}
+
+async fn what_waits_is_listed_and_taken_back(world: World) {
+    let simulator = Simulator::start(&world, &[]);
+    let sidecar = started(&world, &simulator).await;
+    let root = administrator(&sidecar).await;
+    let (_, mine) = root.create("app", Some(ACCOUNT), "mine").await;
+    let (_, theirs) = root.create("app", Some(OTHER), "theirs").await;
+    let (app, other) = (Caller::app(&sidecar, &mine), Caller::app(&sidecar, &theirs));
+    let hour = Duration::from_secs(3600);
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let wanted = later(&format!("+1415555020{n}"), hour).to_string();
+        let (status, taken) = told(app.send(Method::POST, "/v1/messages", wanted).await).await;
+        assert_eq!(status, 202, "{taken}");
+        let id = taken["id"].as_str().unwrap().to_owned();
+        assert_eq!(taken["links"]["cancel"], format!("/v1/messages/{id}/cancel"));
+        ids.push(id);
+    }
+    let wanted = text("+14155550209").to_string();
+    let sent = told(app.send(Method::POST, "/v1/messages?wait_ms=20000", wanted).await).await.1;
+    let listed = async |query: &str| {
+        let (mut all, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+        loop {
+            let page = app.get(&format!("/v1/sends?limit=2{query}{cursor}")).await;
+            let rows = page["sends"].as_array().unwrap();
+            assert!(rows.len() <= 2);
+            all.extend(rows.iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+            pages += 1;
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return (all, pages),
+            }
+        }
+    };
+    let waiting: Vec<String> = ids.iter().rev().cloned().collect();
+    assert_eq!(listed("&state=queued").await, (waiting.clone(), 3), "the latest first");
+    let mut everything = listed("").await.0;
+    everything.sort();
+    let mut expected = [ids.clone(), vec![sent["id"].as_str().unwrap().to_owned()]].concat();
+    expected.sort();
+    assert_eq!(everything, expected);
+    let shown = app.get("/v1/sends?state=sent").await;
+    assert_eq!(shown["sends"][0]["to"], "sms:..09", "{shown}");
+    assert_eq!(other.get("/v1/sends").await, json!({"sends": [], "next_cursor": null}));
+    for query in ["?state=gone", "?limit=0", "?cursor=x", "?x=1"] {
+        let path = format!("/v1/sends{query}");
+        let status = app.send(Method::GET, &path, String::new()).await.status().as_u16();
+        assert!((400..500).contains(&status), "{query} {status}");
+    }
+
+    let cancel = |id: &str| format!("/v1/messages/{id}/cancel");
+    for _ in 0..2 {
+        let (status, taken_back) =
+            told(app.send(Method::POST, &cancel(&ids[0]), String::new()).await).await;
+        assert_eq!((status, &taken_back["state"]), (200, &json!("canceled")), "{taken_back}");
+        assert_eq!(taken_back["links"]["cancel"], Value::Null);
+    }
+    let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.canceled'").await;
+    assert_eq!(audit, [ids[0].as_str()], "once");
+    let refusal = async |caller: &Caller<'_>, id: &str| {
+        caller.refusal(Method::POST, &cancel(id), &json!(null)).await
+    };
+    assert_eq!(refusal(&app, sent["id"].as_str().unwrap()).await, coded(409, "not_cancelable"));
+    assert_eq!(refusal(&other, &ids[1]).await, coded(404, "no_such_message"));
+    for id in ["ms_0", "SM00112233445566778899aabbccddeeff", "%00", "ms_%00"] {
+        assert_eq!(refusal(&app, id).await, coded(404, "no_such_message"), "{id}");
+    }
+    assert_eq!(listed("&state=queued").await.0, waiting[..4]);
+    assert_eq!(listed("&state=canceled").await.0, [ids[0].as_str()]);
+    assert_eq!(simulator.made().await.len(), 1);
+}
+
+/// By its API, with a key of its own.
+async fn the_command_line_asks_as_an_application_does(world: World) {
+    let simulator = Simulator::start(&world, &[]);
+    let sidecar = started(&world, &simulator).await;
+    let root = administrator(&sidecar).await;
+    let (_, token) = root.create("app", Some(ACCOUNT), "cli").await;
+    let file = world.directory.path().join("app.key");
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    let run = |arguments: &[&str]| -> Output {
+        let to = ["send", "--to", "+14155550301", "--url", &sidecar.base, "--key-file"];
+        Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
+            .args(to)
+            .arg(&file)
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let shown = |output: &Output| -> Value {
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let said = |output: &Output| {
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr.clone()).unwrap()
+    };
+    let dry = shown(&run(&["--from", OURS, "--body", "hi", "--dry-run"]));
+    assert_eq!(dry["allowed"], true, "{dry}");
+    assert!(simulator.made().await.is_empty());
+    let once = ["--from", OURS, "--body", "hi", "--wait", "20", "--idempotency-key", "a"];
+    let sent = shown(&run(&once));
+    assert_eq!(sent["state"], "sent", "{sent}");
+    assert_eq!(shown(&run(&once))["id"], sent["id"], "the same request");
+    assert_eq!(simulator.made().await.len(), 1);
+    let nobody = said(&run(&["--body", "hi"]));
+    assert!(nobody.starts_with("twilio-edge: sender_unknown: "), "{nobody}");
+    assert!(said(&run(&["--from", OURS])).contains("--body"), "nothing to say");
+    let elsewhere = format!("http://127.0.0.1:{}", crate::support::servers::free_port());
+    let away = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
+        .args(["send", "--to", "+14155550301", "--body", "hi", "--url", &elsewhere, "--key-file"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let told = said(&away);
+    assert!(told.contains("--idempotency-key cli-") && !told.contains(&token), "{told}");
+}
+
+/// It is taken on by one sidecar; the STOP comes through another, while Redis, if there is one, is gone.
+async fn a_stop_that_another_sidecar_hears_stops_what_waits(mut world: World) {
+    world.own_redis().await;
+    let simulator = Simulator::start(&world, &[]);
+    let (one, two) = (started(&world, &simulator).await, started(&world, &simulator).await);
+    let root = administrator(&one).await;
+    let app = Caller::app(&one, &root.token);
+    let wait = Duration::from_secs(3);
+    let mut places = Vec::new();
+    for to in ["+14155550401", "+14155550402"] {
+        let (status, taken) =
+            told(app.send(Method::POST, "/v1/messages", later(to, wait).to_string()).await).await;
+        assert_eq!(status, 202, "{taken}");
+        places.push(format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap()));
+    }
+    if let Some(redis) = &mut world.redis {
+        redis.kill();
+    }
+    two.claim(inbound("c1", "SM1", "+14155550401", "STOP")).await;
+    eventually("it is refused", async || app.get(&places[0]).await["code"] == "suppressed").await;
+    eventually("the other one is sent", async || app.get(&places[1]).await["state"] == "sent")
+        .await;
+    let to: Vec<Value> =
+        simulator.listed(ACCOUNT).await.iter().map(|one| one["to"].clone()).collect();
+    assert_eq!(to, ["+14155550402"]);
+    let refused = "twilio_edge_send_refusals_total{code=\"suppressed\"}";
+    assert_eq!(one.metric(refused).await + two.metric(refused).await, 1.0);
+}
+
+/// What is told of sending is there, and only senders that the operator has named have a series.
+#[tokio::test]
+async fn a_sender_has_a_series_if_the_operator_has_named_it() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world, &["--requests-per-second", "3"]);
+    let file = world.directory.path().join("sending.toml");
+    let rates = format!("[[account.sender]]\nname = \"{OURS}\"\nper_second = 400\n");
+    std::fs::write(&file, [crate::support::simulator::account(ACCOUNT), rates].concat()).unwrap();
+    let settings = [
+        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", &simulator.base),
+    ];
+    let sidecar = world.sidecar_with(&settings).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    for n in 0..6 {
+        let mut wanted = text(&format!("+1415555050{n}"));
+        if n % 2 == 1 {
+            wanted["from"] = json!(format!("+1415555990{n}"));
+        }
+        app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
+    }
+    app.send(Method::POST, "/v1/messages", text("+14155559002").to_string()).await;
+    app.send(Method::POST, "/v1/messages", text("+493012345678").to_string()).await;
+    eventually("each has an end", async || {
+        let open = "SELECT id FROM sends WHERE state IN ('queued', 'attempting')";
+        world.stored(open).await.is_empty()
+    })
+    .await;
+    let metric = async |series: &str| sidecar.metric(&format!("twilio_edge_{series}")).await;
+    assert_eq!(metric(&format!("sender_messages_total{{sender=\"{OURS}\"}}")).await, 3.0);
+    assert_eq!(metric("sender_messages_total{sender=\"other\"}").await, 3.0);
+    assert_eq!(metric(&format!("sender_rate{{sender=\"{OURS}\"}}")).await, 400.0);
+    assert_eq!(metric("sender_rate{sender=\"other\"}").await, 80.0);
+    assert_eq!(metric("send_refusals_total{code=\"invalid_recipient\"}").await, 1.0);
+    assert_eq!(metric("twilio_errors_total{class=\"caller\"}").await, 1.0);
+    assert!(metric("twilio_errors_total{class=\"throttled\"}").await >= 1.0, "three a second");
+    let calls = metric("twilio_call_seconds_count").await;
+    assert!(calls >= 8.0, "{calls}");
+    let allowed = metric("twilio_calls_allowed").await;
+    assert!((1.0..30.0).contains(&allowed), "fewer at a time: {allowed}");
+    assert!(!sidecar.get("/metrics").await.1.contains("+141555599"), "nobody named these");
+    let log = sidecar.log();
+    let sent = log.lines().find(|line| line.contains("send.sent")).unwrap();
+    assert!(sent.contains("RQ") && !sent.contains("+1415555"), "{sent}");
+}

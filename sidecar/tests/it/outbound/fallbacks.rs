@@ -1,0 +1,299 @@
+//! What is sent instead of a message that its channel does not take: a template or an SMS, once, asked every rule again. Twilio
+//! is the simulator; its statuses are claimed as the filter would.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use twilio_edge_contract::{Claim, Decision};
+
+use crate::{
+    access::api_keys::{Caller, administrator, coded},
+    api::message_lists::accepted,
+    inbound::deliveries::command,
+    outbound::templates::{known, started},
+    support::servers::eventually,
+    support::sidecar::{ACCOUNT, Sidecar, inbound, status},
+    support::simulator::Simulator,
+    support::world::{World, on_every_store},
+};
+
+on_every_store! {
+    free_text_outside_of_the_window_becomes_a_template,
+    what_fails_later_is_sent_otherwise_once,
+    every_rule_is_asked_again,
+    who_dies_in_the_middle_sends_it_once,
+}
+
+/// On WhatsApp Twilio refuses a free text to it at once, fails it later, or has no such user.
+const REFUSED: &str = "whatsapp:+14155559015";
+const FAILS: &str = "whatsapp:+14155559010";
+const NOBODY: &str = "whatsapp:+14155559014";
+const PERSON: &str = "whatsapp:+14155550123";
+/// To whom people write in these tests.
+const OURS: &str = "whatsapp:+15550001111";
+const SMS: &str = "+15557654321";
+const NEWS: &str = "There is news about your order. Answer this message to read it.";
+
+/// A key of the account, to whose messages these people agreed, and who have written on WhatsApp.
+async fn application<'a>(sidecar: &'a Sidecar, root: &Caller<'_>, people: &[&str]) -> Caller<'a> {
+    let (_, token) = root.create("app", Some(ACCOUNT), "the shop").await;
+    let app = Caller::app(sidecar, &token);
+    known(&app).await;
+    for (n, person) in people.iter().enumerate() {
+        let agreed = json!({"number": person, "category": "utility", "source": "form", "at": "2026-11-01T10:00:00Z"});
+        let recorded = app.send(Method::POST, "/v1/consents", agreed.to_string()).await;
+        assert!(recorded.status().is_success());
+        accepted(sidecar, &[inbound(&format!("w{n}"), &format!("SMw{n}"), person, "hello")]).await;
+    }
+    app
+}
+
+fn text(to: &str, body: &str, fallback: Value) -> Value {
+    json!({"to": to, "from": OURS, "body": body, "fallback": fallback})
+}
+
+fn template() -> Value {
+    json!({"template": {"name": "may_we_write"}})
+}
+
+async fn taken(app: &Caller<'_>, wanted: &Value) -> String {
+    let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
+    let (status, taken) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!(status, 202, "{taken}");
+    taken["id"].as_str().unwrap().to_owned()
+}
+
+async fn reached(app: &Caller<'_>, id: &str, state: &str) -> Value {
+    let place = format!("/v1/messages/{id}");
+    eventually(&format!("{id} is {state}"), async || app.get(&place).await["state"] == state).await;
+    app.get(&place).await
+}
+
+/// What is sent instead of it, once that has got so far.
+async fn instead(app: &Caller<'_>, id: &str, state: &str) -> Value {
+    let place = format!("/v1/messages/{id}");
+    eventually("something is sent instead", async || app.get(&place).await["fallback"].is_string())
+        .await;
+    let other = app.get(&place).await["fallback"].as_str().unwrap().to_owned();
+    let other = reached(app, &other, state).await;
+    assert_eq!(other["fallback_of"], id);
+    other
+}
+
+async fn made(simulator: &Simulator, text: &str) -> usize {
+    simulator.made().await.values().filter(|made| *made == text).count()
+}
+
+/// As the filter claims that Twilio tells it.
+fn failed(claim_id: &str, send: &Value, code: &str) -> Claim {
+    let mut claim = status(claim_id, send["message_sid"].as_str().unwrap(), "failed");
+    claim.identity.error_code = Some(code.to_owned());
+    claim.form = format!("{}&ErrorCode={code}", claim.form);
+    claim.send_id = Some(send["id"].as_str().unwrap().to_owned());
+    claim
+}
+
+async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
+    let simulator = Simulator::start(&world, &["--no-windows"]);
+    let sidecar = started(&world, &simulator, &[]).await;
+    let root = administrator(&sidecar).await;
+    let app = application(&sidecar, &root, &[REFUSED]).await;
+    // Refused by Twilio.
+    let id = taken(&app, &text(REFUSED, "one", template())).await;
+    let other = instead(&app, &id, "sent").await;
+    let first = reached(&app, &id, "refused").await;
+    assert_eq!((&first["code"], &other["kind"]), (&json!("63016"), &json!("template")), "{first}");
+    assert_eq!(
+        first["links"]["fallback"],
+        format!("/v1/messages/{}", other["id"].as_str().unwrap())
+    );
+    assert_eq!((made(&simulator, "one").await, made(&simulator, NEWS).await), (0, 1));
+
+    // Refused here: it is taken on for what can be sent, and not without.
+    let agreed = json!({"number": PERSON, "category": "utility", "source": "form", "at": "2026-11-01T10:00:00Z"});
+    assert!(app.send(Method::POST, "/v1/consents", agreed.to_string()).await.status().is_success());
+    let refusal = async |wanted: Value| app.refusal(Method::POST, "/v1/messages", &wanted).await;
+    assert_eq!(refusal(text(PERSON, "two", json!({}))).await, coded(409, "window_closed"));
+    let mut dry = text(PERSON, "two", template());
+    dry["dry_run"] = json!(true);
+    let told = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
+    let told: Value = told.json().await.unwrap();
+    let way = &told["fallback"][0];
+    assert_eq!(
+        (&told["allowed"], &way["to"], &way["allowed"]),
+        (&json!(true), &json!("template"), &json!(true))
+    );
+    let id = taken(&app, &text(PERSON, "two", template())).await;
+    instead(&app, &id, "sent").await;
+    assert_eq!(reached(&app, &id, "refused").await["code"], "window_closed");
+    assert_eq!((made(&simulator, "two").await, made(&simulator, NEWS).await), (0, 2));
+    assert_eq!(sidecar.metric("twilio_edge_sends_switched_total{to=\"template\"}").await, 2.0);
+
+    // What could never be sent is told at once.
+    for (fallback, expected) in [
+        (json!({"template": {"name": "nothing"}}), coded(422, "template_unknown")),
+        (json!({"template": {"name": "shipping_update"}}), coded(422, "variables_rejected")),
+        (json!({"template": {"name": "winter_sale"}}), coded(409, "template_not_approved")),
+        (json!({"channel": "sms"}), coded(409, "sender_unknown")),
+        (json!({"channel": "rcs"}), coded(400, "malformed_request")),
+        (json!({"chanel": "sms"}), coded(400, "malformed_request")),
+    ] {
+        assert_eq!(refusal(text(REFUSED, "no", fallback.clone())).await, expected, "{fallback}");
+    }
+    let media = json!({"to": REFUSED, "from": OURS, "media": ["https://example.com/a.png"],
+        "fallback": {"channel": "sms", "from": SMS}});
+    assert_eq!(refusal(media).await, coded(422, "invalid_field"));
+}
+
+async fn what_fails_later_is_sent_otherwise_once(world: World) {
+    let simulator = Simulator::start(&world, &["--no-windows"]);
+    let routing = world.directory.path().join("routing.yaml");
+    std::fs::write(&routing, format!("fallback: {{channel: sms, from: \"{SMS}\"}}\n")).unwrap();
+    let errors = world.directory.path().join("errors.toml");
+    std::fs::write(&errors, "[63018]\naction = \"switch\"\nactor = \"caller\"\nto = [\"channel\"]\n[63032]\naction = \"give_up\"\n").unwrap();
+    let settings = [
+        ("TWILIO_EDGE_SENDING_ROUTING_FILE", routing.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_ERRORS_FILE", errors.to_str().unwrap()),
+    ];
+    let sidecar = started(&world, &simulator, &settings).await;
+    let root = administrator(&sidecar).await;
+    let app = application(&sidecar, &root, &[FAILS, NOBODY]).await;
+    // Told again and again, at the same time too: once.
+    let id = taken(&app, &text(FAILS, "one", template())).await;
+    let sent = reached(&app, &id, "sent").await;
+    let claims: Vec<Claim> = (0..6).map(|n| failed(&format!("a{n}"), &sent, "63016")).collect();
+    let told = claims.chunks(2).map(|some| sidecar.claim_all(some.to_vec()));
+    futures_util::future::join_all(told).await;
+    instead(&app, &id, "sent").await;
+    sidecar.claim(failed("late", &sent, "63016")).await;
+    let first = reached(&app, &id, "sent").await;
+    assert_eq!(first["code"], "63016", "Twilio had it: {first}");
+    assert_eq!(made(&simulator, NEWS).await, 1);
+    assert_eq!(world.stored("SELECT id FROM sends").await.len(), 2);
+
+    // No user of WhatsApp: as the operator says, in the words of the message.
+    let id = taken(&app, &json!({"to": NOBODY, "from": OURS, "body": "two"})).await;
+    let sent = reached(&app, &id, "sent").await;
+    sidecar.claim(failed("b", &sent, "63024")).await;
+    let other = instead(&app, &id, "sent").await;
+    assert_eq!((&other["sender"], &other["kind"]), (&json!(SMS), &json!("session")), "{other}");
+    assert_eq!(made(&simulator, "two").await, 2, "on WhatsApp, where it failed, and by SMS");
+
+    // The table is the operator's; and what arrives, and what nobody wants otherwise, is not sent again.
+    for (n, (body, code, fallback, is_sent)) in [
+        ("three", "63018", Value::Null, true),
+        ("four", "63032", Value::Null, false),
+        ("five", "30003", Value::Null, false),
+        ("six", "63024", json!({}), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut wanted = text(NOBODY, body, fallback.clone());
+        if fallback.is_null() {
+            wanted.as_object_mut().unwrap().remove("fallback");
+        }
+        let id = taken(&app, &wanted).await;
+        let sent = reached(&app, &id, "sent").await;
+        sidecar.claim(failed(&format!("c{n}"), &sent, code)).await;
+        if is_sent {
+            instead(&app, &id, "sent").await;
+        }
+        assert_eq!(
+            app.get(&format!("/v1/messages/{id}")).await["fallback"].is_string(),
+            is_sent,
+            "{body}"
+        );
+    }
+    let id = taken(&app, &json!({"to": NOBODY, "from": OURS, "body": "seven"})).await;
+    let sent = reached(&app, &id, "sent").await;
+    let mut arrived = failed("d1", &sent, "63024");
+    (arrived.identity.status, arrived.identity.error_code) = (Some("delivered".into()), None);
+    sidecar.claim(arrived).await;
+    sidecar.claim(failed("d2", &sent, "63024")).await;
+    assert!(app.get(&format!("/v1/messages/{id}")).await["fallback"].is_null());
+    // Nothing of it is kept any longer.
+    assert_eq!(
+        world.stored("SELECT id FROM sends WHERE fallback <> '' OR fallback_to <> ''").await,
+        [""; 0]
+    );
+}
+
+async fn every_rule_is_asked_again(world: World) {
+    let simulator = Simulator::start(&world, &["--no-windows"]);
+    let sidecar = started(&world, &simulator, &[]).await;
+    let root = administrator(&sidecar).await;
+    let app = application(&sidecar, &root, &[FAILS, NOBODY]).await;
+    let id = taken(&app, &text(FAILS, "one", template())).await;
+    let sent = reached(&app, &id, "sent").await;
+    sidecar.claim(inbound("stop", "SMstop", FAILS, "STOP")).await;
+    sidecar.claim(failed("a", &sent, "63016")).await;
+    let other = instead(&app, &id, "refused").await;
+    assert_eq!(
+        (&other["code"], made(&simulator, NEWS).await),
+        (&json!("suppressed"), 0),
+        "{other}"
+    );
+    let number = FAILS.trim_start_matches("whatsapp:");
+    assert!(!other.to_string().contains(number), "{other}");
+
+    // Whose data are taken out gets nothing any more.
+    let both = json!({"channel": "sms", "from": SMS});
+    let id = taken(&app, &text(NOBODY, "two", both)).await;
+    let sent = reached(&app, &id, "sent").await;
+    let number = NOBODY.trim_start_matches("whatsapp:");
+    assert_eq!(world.stored("SELECT fallback_to FROM sends WHERE fallback <> ''").await, [number]);
+    command(&world, &["redact", "--account", ACCOUNT, "--number", number]);
+    assert_eq!(
+        world.stored("SELECT id FROM sends WHERE fallback <> '' OR fallback_to <> ''").await,
+        [""; 0]
+    );
+    sidecar.claim(failed("b", &sent, "63024")).await;
+    assert!(app.get(&format!("/v1/messages/{id}")).await["fallback"].is_null());
+}
+
+/// A sidecar is killed somewhere around the switch, and Twilio tells the status until it is heard.
+async fn who_dies_in_the_middle_sends_it_once(world: World) {
+    let simulator = Simulator::start(&world, &["--no-windows"]);
+    // The reconciler looks for the attempt of a killed sidecar after its hold.
+    let soon =
+        [("TWILIO_EDGE_SENDING_TIMEOUT_MS", "1000"), ("TWILIO_EDGE_SENDING_ABSENT_AFTER_S", "1")];
+    let mut token = String::new();
+    for n in 0..5_u64 {
+        let sidecar = started(&world, &simulator, &soon).await;
+        if token.is_empty() {
+            let root = administrator(&sidecar).await;
+            token = application(&sidecar, &root, &[FAILS]).await.token;
+        }
+        let app = Caller::app(&sidecar, &token);
+        let id = taken(&app, &text(FAILS, &format!("text {n}"), template())).await;
+        let sent = reached(&app, &id, "sent").await;
+        let claim = failed(&format!("k{n}"), &sent, "63016");
+        let body = json!({"v": twilio_edge_contract::PROTOCOL_VERSION, "claims": [claim]});
+        let asked =
+            sidecar.client.post(format!("{}{}", sidecar.base, twilio_edge_contract::CLAIMS_PATH));
+        let asked = asked.bearer_auth(crate::support::sidecar::TOKEN).body(body.to_string());
+        let told = tokio::spawn(asked.send());
+        tokio::time::sleep(Duration::from_millis(n * 7)).await;
+        sidecar.kill();
+        let _ = told.await;
+        // As if the hold of its attempt had ended.
+        let end_hold = "UPDATE sends SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' RETURNING id";
+        world.stored(end_hold).await;
+        let sidecar = started(&world, &simulator, &soon).await;
+        let app = Caller::app(&sidecar, &token);
+        let again = failed(&format!("again{n}"), &sent, "63016");
+        assert_ne!(sidecar.decide(again).await, Decision::Unavailable);
+        let first = app.get(&format!("/v1/messages/{id}")).await;
+        let place = first["links"]["fallback"].as_str().unwrap().to_owned();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while app.get(&place).await["state"] != "sent" {
+            assert!(Instant::now() < deadline, "{}", app.get(&place).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let count = usize::try_from(n).unwrap() + 1;
+        assert_eq!(made(&simulator, NEWS).await, count, "one for each");
+        sidecar.stop();
+    }
+}

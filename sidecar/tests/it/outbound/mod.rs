@@ -1,0 +1,16 @@
+//! Messages: sending, scheduling, media, templates, the drop-in Twilio API.
+
+pub(crate) mod accepted_messages;
+pub(crate) mod checks;
+pub(crate) mod dropin;
+pub(crate) mod fair_scheduling;
+pub(crate) mod fallbacks;
+pub(crate) mod idempotency;
+pub(crate) mod media;
+pub(crate) mod never_twice;
+pub(crate) mod prism;
+pub(crate) mod reconciliation;
+pub(crate) mod sending;
+pub(crate) mod sending_rate;
+pub(crate) mod templates;
+pub(crate) mod twilio_requests;

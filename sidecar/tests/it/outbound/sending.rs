@@ -1,0 +1,385 @@
+//! Messages that are sent: once, whatever dies; only to whom they may be sent; and what is done about those of which nobody
+//! knows. Twilio is a small server here that counts, and fails as it is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::post};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    access::api_keys::{Caller, administrator, coded},
+    api::message_lists::OTHER,
+    inbound::deliveries::command,
+    support::servers::eventually,
+    support::sidecar::{ACCOUNT, Sidecar, inbound},
+    support::world::{World, on_every_store},
+};
+
+on_every_store! {
+    a_message_is_sent_once,
+    what_is_for_later_waits,
+    nobody_is_sent_what_they_do_not_want,
+    a_sidecar_that_dies_sends_nothing_twice,
+    what_may_have_left_is_not_sent_again,
+    the_operator_says_what_a_code_means,
+    a_message_goes_the_way_of_its_country,
+}
+
+const PERSON: &str = "whatsapp:+15550001234";
+const OURS: &str = "whatsapp:+15557654321";
+
+pub(crate) type Form = BTreeMap<String, String>;
+
+/// Twilio, as far as it makes messages.
+#[derive(Clone, Default)]
+pub(crate) struct Twilio {
+    /// Every message it made, by its SID.
+    pub(crate) made: Arc<Mutex<Vec<(String, Form)>>>,
+    /// How the next requests fail, the last first: a status, and whether the message is made all the same.
+    moods: Arc<Mutex<Vec<(u16, bool)>>>,
+}
+
+async fn create(
+    State(twilio): State<Twilio>,
+    headers: axum::http::HeaderMap,
+    body: String,
+) -> axum::response::Response {
+    // AC..:hush
+    let expected = reqwest::Client::new().get("http://localhost").basic_auth(ACCOUNT, Some("hush"));
+    let expected = expected.build().unwrap().headers()["authorization"].clone();
+    if headers.get("authorization") != Some(&expected) {
+        return (StatusCode::UNAUTHORIZED, r#"{"code":20003,"message":"Authenticate"}"#)
+            .into_response();
+    }
+    let form: BTreeMap<String, String> =
+        form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let mood = twilio.moods.lock().unwrap().pop();
+    if let Some((status, false)) = mood {
+        let wait = [("retry-after", "0")];
+        return (
+            StatusCode::from_u16(status).unwrap(),
+            wait,
+            r#"{"code":20429,"message":"Too Many Requests"}"#,
+        )
+            .into_response();
+    }
+    let sid = {
+        let mut made = twilio.made.lock().unwrap();
+        let sid = format!("SM{:032x}", made.len());
+        made.push((sid.clone(), form));
+        sid
+    };
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    match mood {
+        Some((status, _)) => StatusCode::from_u16(status).unwrap().into_response(),
+        None => (StatusCode::CREATED, json!({"sid": sid, "status": "queued"}).to_string())
+            .into_response(),
+    }
+}
+
+impl Twilio {
+    /// Its address, and what it has made.
+    pub(crate) async fn start() -> (String, Twilio) {
+        let twilio = Twilio::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let path = format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json");
+        let app = Router::new().route(&path, post(create)).with_state(twilio.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (format!("http://{address}"), twilio)
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        self.made.lock().unwrap().iter().map(|(_, form)| form["Body"].clone()).collect()
+    }
+}
+
+async fn started(world: &World, url: &str) -> Sidecar {
+    started_with(world, url, &[]).await
+}
+
+pub(crate) async fn started_with(world: &World, url: &str, settings: &[(&str, &str)]) -> Sidecar {
+    let file = world.directory.path().join("sending.toml");
+    let account = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_token = \"hush\"\n");
+    std::fs::write(&file, account).unwrap();
+    let ours = [
+        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", url),
+    ];
+    world.sidecar_with(&[&ours[..], settings].concat()).await
+}
+
+fn text(body: &str) -> Value {
+    json!({"account_sid": ACCOUNT, "to": PERSON, "from": OURS, "body": body})
+}
+
+/// Asks for it, with a key of its own for this text; what is answered.
+async fn ask(sidecar: &Sidecar, token: &str, wanted: &Value) -> Option<(u16, Value)> {
+    let key = format!("key-{}", wanted["body"].as_str().unwrap());
+    let request = sidecar
+        .client
+        .post(format!("{}/v1/messages", sidecar.base))
+        .bearer_auth(token)
+        .header("idempotency-key", key);
+    let answer = request.body(wanted.to_string()).send().await.ok()?;
+    Some((answer.status().as_u16(), answer.json().await.ok()?))
+}
+
+/// On a channel without a window.
+fn sms(body: &str) -> Value {
+    json!({"account_sid": ACCOUNT, "to": "+15550001234", "from": "+15557654321", "body": body})
+}
+
+pub(crate) async fn a_message_is_sent_once(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let sidecar = started(&world, &url).await;
+    let root = administrator(&sidecar).await;
+    twilio.moods.lock().unwrap().extend([(429, false), (429, false)]);
+    let (status, taken) = ask(&sidecar, &root.token, &sms("hello")).await.unwrap();
+    assert_eq!((status, &taken["state"]), (202, &json!("queued")), "{taken}");
+    let copy = ask(&sidecar, &root.token, &sms("hello")).await.unwrap();
+    assert_eq!(copy, (202, taken.clone()));
+    let app = Caller::app(&sidecar, &root.token);
+    let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
+    eventually("it is sent", async || app.get(&place).await["state"] == "sent").await;
+    let shown = app.get(&place).await;
+    assert_eq!(shown["attempts"], 3, "twice it was told to wait: {shown}");
+    let made = twilio.made.lock().unwrap().clone();
+    let [(sid, form)] = made.as_slice() else { panic!("{made:?}") };
+    assert_eq!(shown["message_sid"], *sid);
+    assert_eq!((form["To"].as_str(), form["From"].as_str()), ("+15550001234", "+15557654321"));
+    // Nobody else is told of it.
+    let (_, theirs) = root.create("app", Some(OTHER), "theirs").await;
+    let theirs = Caller::app(&sidecar, &theirs);
+    let place = taken["links"]["self"].as_str().unwrap();
+    assert_eq!(
+        theirs.refusal(Method::GET, place, &json!(null)).await,
+        coded(404, "no_such_message")
+    );
+    // What was asked for is not kept, nor to whom.
+    assert_eq!(world.stored("SELECT form FROM sends").await, [""]);
+    assert_eq!(world.stored("SELECT recipient FROM sends").await, ["sms:..34"]);
+    // Another body with the same key is another message's.
+    let other = sidecar.client.post(format!("{}/v1/messages", sidecar.base));
+    let other = other.bearer_auth(&root.token).header("idempotency-key", "key-hello");
+    let other = other.body(sms("other").to_string()).send().await.unwrap();
+    assert_eq!(other.status(), 422);
+    assert_eq!(twilio.bodies(), ["hello"]);
+}
+
+/// Twilio's codes are data: what is tried again by default is given up here, and who must act is told.
+async fn the_operator_says_what_a_code_means(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let file = world.directory.path().join("errors.toml");
+    std::fs::write(&file, "[20429]\naction = \"give_up\"\nactor = \"operator\"\n").unwrap();
+    let ours = [("TWILIO_EDGE_SENDING_ERRORS_FILE", file.to_str().unwrap())];
+    let sidecar = started_with(&world, &url, &ours).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    twilio.moods.lock().unwrap().push((400, false));
+    let (_, taken) = ask(&sidecar, &root.token, &sms("hello")).await.unwrap();
+    let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
+    eventually("it is refused", async || app.get(&place).await["state"] == "refused").await;
+    let shown = app.get(&place).await;
+    assert_eq!((&shown["code"], &shown["actor"]), (&json!("20429"), &json!("operator")), "{shown}");
+    assert!(shown["remedy"].as_str().is_some_and(|how| !how.is_empty()), "{shown}");
+    assert_eq!((&shown["attempts"], twilio.bodies().len()), (&json!(1), 0));
+}
+
+/// Who sends is said by a file, that counts as soon as it changes; one that is broken changes nothing.
+async fn a_message_goes_the_way_of_its_country(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let file = world.directory.path().join("routing.yaml");
+    let (one, two) = (format!("MG{}", "1".repeat(32)), format!("MG{}", "2".repeat(32)));
+    let routes = |britain: &str| {
+        format!("default: {one}\nby_country: {{GB: {britain}}}\ndeny_countries: [FR]\n")
+    };
+    std::fs::write(&file, routes(&two)).unwrap();
+    let ours = [("TWILIO_EDGE_SENDING_ROUTING_FILE", file.to_str().unwrap())];
+    let sidecar = started_with(&world, &url, &ours).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let wanted = |to: &str, body: &str| json!({"account_sid": ACCOUNT, "to": to, "body": body});
+    for (to, body) in [("+15550001234", "one"), ("+447400123456", "two")] {
+        let (status, taken) = ask(&sidecar, &root.token, &wanted(to, body)).await.unwrap();
+        assert_eq!(status, 202, "{taken}");
+    }
+    eventually("they are sent", async || twilio.bodies().len() == 2).await;
+    let by = || -> BTreeMap<String, String> {
+        let made = twilio.made.lock().unwrap();
+        made.iter()
+            .map(|(_, form)| (form["Body"].clone(), form["MessagingServiceSid"].clone()))
+            .collect()
+    };
+    assert_eq!((&by()["one"], &by()["two"]), (&one, &two));
+    let refusal =
+        async |to: &str| app.refusal(Method::POST, "/v1/messages", &wanted(to, "no")).await;
+    assert_eq!(refusal("+33612345678").await, coded(409, "region_blocked"));
+    assert_eq!(refusal("+493012345678").await, coded(422, "invalid_recipient"));
+
+    let mut dry = wanted("+447400123456", "hi");
+    dry["dry_run"] = json!(true);
+    let sends = async || {
+        let told = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
+        told.json::<Value>().await.unwrap()["verdicts"][1]["detail"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(sends().await, format!("{two} sends"));
+    std::fs::write(&file, routes(&one)).unwrap();
+    eventually("the file counts", async || sends().await == format!("{one} sends")).await;
+    std::fs::write(&file, "default: [").unwrap();
+    eventually("it is told", async || sidecar.log().contains("routing.unusable")).await;
+    assert_eq!(sends().await, format!("{one} sends"), "as it last was");
+}
+
+/// However far away that is: it is given up so long after it was to be sent, not after it was asked for.
+async fn what_is_for_later_waits(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let sidecar = started_with(&world, &url, &[("TWILIO_EDGE_SENDING_GIVE_UP_S", "1")]).await;
+    let root = administrator(&sidecar).await;
+    let mut later = sms("later");
+    let at = jiff::Timestamp::now() + Duration::from_secs(2);
+    later["send_at"] = json!(at.to_string());
+    assert_eq!(ask(&sidecar, &root.token, &later).await.unwrap().0, 202);
+    eventually("it is sent", async || twilio.bodies() == ["later"]).await;
+    assert!(jiff::Timestamp::now() >= at);
+}
+
+async fn nobody_is_sent_what_they_do_not_want(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let sidecar = started(&world, &url).await;
+    let root = administrator(&sidecar).await;
+    let app = Caller::app(&sidecar, &root.token);
+    let refusal = async |wanted: &Value| app.refusal(Method::POST, "/v1/messages", wanted).await;
+    assert_eq!(refusal(&text("hi")).await, coded(409, "window_closed"));
+    let nobody = json!({"account_sid": ACCOUNT, "to": "+1555", "from": OURS, "body": "hi"});
+    assert_eq!(refusal(&nobody).await, coded(422, "invalid_recipient"));
+    let anonymous = json!({"account_sid": ACCOUNT, "to": "+15550001234", "body": "hi"});
+    assert_eq!(refusal(&anonymous).await, coded(409, "sender_unknown"));
+    let empty = json!({"account_sid": ACCOUNT, "to": "+15550001234", "from": "+15557654321"});
+    assert_eq!(refusal(&empty).await, coded(409, "unclear_message"));
+    let template = json!({"account_sid": ACCOUNT, "to": PERSON, "from": OURS,
+        "content_sid": format!("HX{}", "0".repeat(32))});
+    assert_eq!(refusal(&template).await, coded(409, "no_consent"));
+
+    let mut dry = text("hi");
+    dry["dry_run"] = json!(true);
+    let told: Value =
+        app.send(Method::POST, "/v1/messages", dry.to_string()).await.json().await.unwrap();
+    let rules: Vec<&str> = told["verdicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|said| said["rule"].as_str().unwrap())
+        .collect();
+    let order = [
+        "credentials",
+        "sender",
+        "recipient",
+        "content",
+        "template",
+        "region",
+        "suppression",
+        "consent",
+        "freshness",
+        "window",
+        "media",
+    ];
+    assert_eq!((told["allowed"].as_bool(), rules.as_slice()), (Some(false), &order[..]));
+    let guide = include_str!("../../../../docs/SENDING.md");
+    let places: Vec<usize> =
+        order.iter().map(|rule| guide.find(&format!("| `{rule}` |")).unwrap()).collect();
+    assert!(places.is_sorted(), "docs/SENDING.md has the rules in their order");
+
+    // It was fine when it was asked for; a STOP comes before it is due.
+    let at = jiff::Timestamp::now() + Duration::from_millis(1500);
+    let mut later = sms("later");
+    later["send_at"] = json!(at.to_string());
+    let (status, taken) = ask(&sidecar, &root.token, &later).await.unwrap();
+    assert_eq!(status, 202, "{taken}");
+    sidecar.claim(inbound("c9", "SM9", "+15550001234", "STOP")).await;
+    let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
+    eventually("it is refused", async || app.get(&place).await["code"] == "suppressed").await;
+    assert_eq!(refusal(&sms("again")).await, coded(409, "suppressed"));
+    assert_eq!(twilio.bodies(), [""; 0]);
+}
+
+async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
+    const COUNT: usize = 120;
+    let (url, twilio) = Twilio::start().await;
+    let mut sidecar = started(&world, &url).await;
+    let token = administrator(&sidecar).await.token.clone();
+    let mut ids = BTreeMap::new();
+    for n in 0..COUNT {
+        let wanted = sms(&format!("m{n}"));
+        // As a client does it: the same request again, until it is answered.
+        while !ids.contains_key(&n) {
+            if let Some((202, taken)) = ask(&sidecar, &token, &wanted).await {
+                ids.insert(n, taken["id"].as_str().unwrap().to_owned());
+            } else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        if n % 20 == 13 {
+            sidecar.kill();
+            sidecar = started(&world, &url).await;
+        }
+    }
+    assert_eq!(ids.values().collect::<BTreeSet<_>>().len(), COUNT, "one message for each");
+    eventually("nothing is left to be sent", async || {
+        world.stored("SELECT id FROM sends WHERE state = 'queued'").await.is_empty()
+    })
+    .await;
+    // What was on its way when a sidecar died is nobody's any more once its hold is over.
+    eventually("the others are sent", async || {
+        let sent = world.stored("SELECT id FROM sends WHERE state = 'sent'").await.len();
+        sent + 6 * 16 >= COUNT
+    })
+    .await;
+    world.stored("UPDATE sends SET due_at_ms = 0 WHERE state = 'attempting' RETURNING id").await;
+    eventually("each has an end, or nobody knows", async || {
+        world
+            .stored("SELECT id FROM sends WHERE state IN ('queued', 'attempting')")
+            .await
+            .is_empty()
+    })
+    .await;
+    let bodies = twilio.bodies();
+    let once: BTreeSet<&String> = bodies.iter().collect();
+    assert_eq!(bodies.len(), once.len(), "none twice");
+    let sent = world.stored("SELECT message_sid FROM sends WHERE state = 'sent'").await;
+    let unknown = world.stored("SELECT id FROM sends WHERE state = 'unknown'").await;
+    assert_eq!(sent.len() + unknown.len(), COUNT);
+    assert!(bodies.len() >= sent.len() && bodies.len() <= sent.len() + unknown.len());
+    let made: BTreeSet<String> =
+        twilio.made.lock().unwrap().iter().map(|(sid, _)| sid.clone()).collect();
+    assert!(sent.iter().all(|sid| made.contains(sid)), "what is called sent is");
+}
+
+async fn what_may_have_left_is_not_sent_again(world: World) {
+    let (url, twilio) = Twilio::start().await;
+    let sidecar = started(&world, &url).await;
+    let root = administrator(&sidecar).await;
+    twilio.moods.lock().unwrap().push((503, true));
+    let (_, taken) = ask(&sidecar, &root.token, &sms("once")).await.unwrap();
+    let app = Caller::app(&sidecar, &root.token);
+    let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
+    eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
+    eventually("it is counted", async || sidecar.metric("twilio_edge_sends_unknown").await == 1.0)
+        .await;
+    assert_eq!(twilio.bodies(), ["once"], "and it is not tried again");
+    let id = taken["id"].as_str().unwrap();
+    let listed = command(&world, &["sends", "list", "--state", "unknown", "-o", "tsv"]);
+    assert!(listed.contains(id), "{listed}");
+    let sid = twilio.made.lock().unwrap()[0].0.clone();
+    command(&world, &["sends", "resolve", id, "--sent", &sid]);
+    let shown = app.get(&place).await;
+    assert_eq!((&shown["state"], &shown["message_sid"]), (&json!("sent"), &json!(sid)));
+    let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.resolved'").await;
+    assert_eq!(audit, [id]);
+    assert_eq!(world.stored("SELECT form FROM sends").await, [""]);
+}

@@ -1,0 +1,182 @@
+//! What the sidecar asks of Twilio, judged by Twilio's own OpenAPI: each request on the wire is one that Twilio describes, with
+//! no parameter that it does not, and each value as it has to be. The requests go to the simulator, through a recorder.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{
+    access::api_keys::{Caller, administrator},
+    api::message_lists::accepted,
+    support::servers::eventually,
+    support::sidecar::{ACCOUNT, inbound},
+    support::simulator::Simulator,
+    support::world::{Kind, World},
+};
+
+const TEMPLATE: &str = "HX00112233445566778899aabbccddeeff";
+
+/// Hands every request on to the simulator, and remembers it.
+#[derive(Clone)]
+struct Recorder {
+    simulator: String,
+    client: reqwest::Client,
+    seen: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Recorder {
+    /// Its address, and what it sees.
+    async fn start(simulator: &Simulator) -> (String, Recorder) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let recorder = Recorder {
+            simulator: simulator.base.clone(),
+            client: reqwest::Client::new(),
+            seen: Arc::default(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(hand_on).with_state(recorder.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (url, recorder)
+    }
+}
+
+async fn hand_on(State(recorder): State<Recorder>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body: Bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let text = |name: &str| {
+        let value = head.headers.get(name);
+        value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    recorder.seen.lock().unwrap().push(json!({
+        "method": head.method.as_str(), "target": head.uri.to_string(),
+        "type": text("content-type"), "authorization": text("authorization"),
+        "body": String::from_utf8(body.to_vec()).unwrap(),
+    }));
+    let url = format!("{}{}", recorder.simulator, head.uri);
+    let asked = recorder.client.request(head.method.clone(), url);
+    let asked = asked.header("authorization", text("authorization")).body(body);
+    let answer = asked.send().await.unwrap();
+    let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+    (status, [("content-type", "application/json")], answer.bytes().await.unwrap()).into_response()
+}
+
+#[tokio::test]
+async fn what_is_asked_of_twilio_is_what_twilio_describes() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world, &["--no-windows"]);
+    let (url, recorder) = Recorder::start(&simulator).await;
+    let file = simulator.credentials(&world);
+    let settings = [
+        ("TWILIO_EDGE_SENDING_FILE", file.as_str()),
+        ("TWILIO_EDGE_SENDING_BASE_URL", url.as_str()),
+        ("TWILIO_EDGE_SENDING_STATUS_CALLBACK_URL", "https://hooks.example.com/twilio/status#rc=3"),
+        ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "2000"),
+    ];
+    let sidecar = world.sidecar_with(&settings).await;
+    let root = administrator(&sidecar).await;
+    let (_, token) = root.create("app", Some(ACCOUNT), "shop").await;
+    let app = Caller::app(&sidecar, &token);
+    accepted(&sidecar, &[inbound("c1", "SM1", "whatsapp:+14155550123", "hello")]).await;
+    let service = format!("MG{}", "0".repeat(32));
+    let (sms, whatsapp) = ("+14155550123", "whatsapp:+14155550123");
+    let (ours, brand) = ("+14155238886", "whatsapp:+15550001111");
+    // As the template is registered.
+    eventually("the templates are known", async || {
+        let known = app.get("/v1/templates").await;
+        known["templates"].as_array().is_some_and(|known| !known.is_empty())
+    })
+    .await;
+    let agreed = json!({"number": whatsapp, "category": "utility", "source": "form",
+        "at": "2026-11-01T10:00:00Z"});
+    let recorded = app.send(Method::POST, "/v1/consents", agreed.to_string()).await;
+    assert!(recorded.status().is_success());
+    let wanted = [
+        json!({"to": sms, "from": ours, "body": "Ünï & 😀+ = %"}),
+        json!({"to": sms, "messaging_service_sid": service, "body": "hi"}),
+        json!({"to": whatsapp, "from": brand, "body": "hi",
+            "media": ["https://media.example.com/a.png?b=c&d"]}),
+        json!({"to": whatsapp, "from": brand, "content_sid": TEMPLATE,
+            "content_variables": {"1": "Ada \"A\"", "2": "7"}}),
+        // Twilio makes it and says 500: its list is asked.
+        json!({"to": "+14155559005", "from": ours, "body": "once"}),
+    ];
+    let mut places = Vec::new();
+    for one in &wanted {
+        let answer = app.send(Method::POST, "/v1/messages", one.to_string()).await;
+        assert_eq!(answer.status(), 202, "{one}");
+        let taken: Value = answer.json().await.unwrap();
+        places.push(taken["links"]["self"].as_str().unwrap().to_owned());
+    }
+    // In Twilio's words, with what no rule of ours asks about.
+    let basic = format!("Basic {}", STANDARD.encode(format!("{ACCOUNT}:{token}")));
+    let path = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages", sidecar.base);
+    let form = [
+        ("To", sms),
+        ("From", ours),
+        ("MessagingServiceSid", &service),
+        ("Body", "hi"),
+        ("MediaUrl", "https://media.example.com/1"),
+        ("MediaUrl", "https://media.example.com/2"),
+        ("ValidityPeriod", "60"),
+        ("SmartEncoded", "true"),
+        ("ContentRetention", "discard"),
+        ("StatusCallback", "https://own.example.com/s?a=b"),
+    ];
+    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let asked = sidecar.client.post(format!("{path}.json")).header("authorization", &basic);
+    let made: Value = asked.body(form).send().await.unwrap().json().await.unwrap();
+    let sid = made["sid"].as_str().unwrap();
+    let list = "?To=%2B14155550123&From=%2B14155238886&DateSent%3E=2026-11-01&PageSize=2";
+    for more in [format!("/{sid}.json"), format!(".json{list}")] {
+        let asked = sidecar.client.get(format!("{path}{more}")).header("authorization", &basic);
+        assert_eq!(asked.send().await.unwrap().status(), 200, "{more}");
+    }
+    eventually("each is sent", async || {
+        let mut sent = 0;
+        for place in &places {
+            sent += usize::from(app.get(place).await["state"] == "sent");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sent == places.len()
+    })
+    .await;
+
+    let seen = recorder.seen.lock().unwrap().clone();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let told = world.directory.path().join("seen.json");
+    std::fs::write(&told, Value::from(seen).to_string()).unwrap();
+    let specs = root.join(".tools/openapi");
+    let judged = Command::new(root.join(".tools/webhooks/bin/python"))
+        .arg(root.join("sidecar/tests/it/outbound/twilio_requests/judge.py"))
+        .args(["twilio_api_v2010.json", "twilio_content_v1.json"].map(|name| specs.join(name)))
+        .arg(&told)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&judged.stderr);
+    assert!(judged.status.success(), "run `make setup-test` if anything is missing: {said}");
+    let said = String::from_utf8(judged.stdout).unwrap();
+    let counted: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(counted["POST Messages.json"], 6, "each was asked for once: {counted}");
+    assert_eq!(counted["GET /v1/ContentAndApprovals"], 1, "{counted}");
+    assert_eq!(counted["GET Messages/{Sid}.json"], 1, "{counted}");
+    assert!(
+        counted["GET Messages.json"].as_u64() > Some(1),
+        "one by us, and one for it: {counted}"
+    );
+}

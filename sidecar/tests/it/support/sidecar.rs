@@ -1,0 +1,232 @@
+//! The `twilio-edge serve` process under test, and the filter's side of the conversation with it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
+
+use reqwest::{Client, Response, header};
+use serde_json::Value;
+use twilio_edge_contract::{
+    CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Class, Decision, Identity, Outcome,
+    PROTOCOL_VERSION, SETTLEMENTS_PATH, SavedAnswer, Settlement, SettlementResult,
+    SettlementsReply, SettlementsRequest, Unclaimed, Verdict,
+};
+
+use crate::support::servers::Guarded;
+
+pub(crate) const TOKEN: &str = "a-token-of-the-tests";
+pub(crate) const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
+
+pub(crate) struct Sidecar {
+    process: Guarded,
+    pub(crate) base: String,
+    pub(crate) client: Client,
+    log: Arc<Mutex<String>>,
+    /// Closed when the log has ended, and with it the process.
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Sidecar {
+    /// Starts it after a line of shell that takes something away from it.
+    pub(crate) async fn start(limit: &str, directory: &Path, settings: &[(&str, &str)]) -> Sidecar {
+        let fixed = [
+            ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
+            ("TWILIO_EDGE_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("TWILIO_EDGE_TOKEN", TOKEN),
+        ];
+        let home = directory.display().to_string();
+        let program = format!("cd '{home}' && {limit} && exec \"$0\" serve");
+        let mut process = Guarded::start(
+            Path::new("sh"),
+            &["-c", &program, env!("CARGO_BIN_EXE_twilio-edge")],
+            &[&fixed[..], settings].concat(),
+            "KILL",
+            None,
+            Stdio::piped(),
+        );
+        let log = Arc::new(Mutex::new(String::new()));
+        let (listening, listens) = tokio::sync::oneshot::channel();
+        let (stderr, lines) = (process.stderr(), log.clone());
+        let (end, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _until_the_end: mpsc::Sender<()> = end;
+            let mut listening = Some(listening);
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on ")
+                    && let Some(listening) = listening.take()
+                {
+                    let address = address.split([' ', '"']).next().unwrap();
+                    listening.send(address.to_owned()).unwrap();
+                }
+                lines.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let base = tokio::time::timeout(Duration::from_secs(30), listens).await.unwrap();
+        let base = base.unwrap_or_else(|_| panic!("no start:\n{}", log.lock().unwrap()));
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+        Sidecar { process, base, client, log, ended: Mutex::new(ended) }
+    }
+
+    /// Where administrators are answered.
+    pub(crate) fn admin(&self) -> String {
+        let log = self.log();
+        let (_, address) = log.split_once("the admin listener started on ").unwrap();
+        address.split([' ', '"']).next().unwrap().to_owned()
+    }
+
+    /// `kill -9`, and gone.
+    pub(crate) fn kill(self) {
+        self.process.signal("KILL");
+    }
+
+    /// SIGTERM, as an orchestrator stops it; everything it logged.
+    pub(crate) fn stop(self) -> String {
+        self.process.signal("TERM");
+        let end = self.ended.lock().unwrap().recv_timeout(Duration::from_secs(30));
+        let stopped = end == Err(mpsc::RecvTimeoutError::Disconnected);
+        assert!(stopped, "it did not stop:\n{}", self.log());
+        self.log()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// One batch of claims, answered as the filter demands it.
+    pub(crate) async fn claim_all(&self, claims: Vec<Claim>) -> Vec<Verdict> {
+        let ids: Vec<String> = claims.iter().map(|claim| claim.claim_id.clone()).collect();
+        let request = ClaimsRequest { v: PROTOCOL_VERSION, claims };
+        let reply: ClaimsReply = self.ask(CLAIMS_PATH, &request).await;
+        let answered: Vec<String> = reply.verdicts.iter().map(|v| v.claim_id.clone()).collect();
+        assert_eq!((reply.v, answered), (PROTOCOL_VERSION, ids));
+        reply.verdicts
+    }
+
+    pub(crate) async fn claim(&self, claim: Claim) -> Verdict {
+        self.claim_all(vec![claim]).await.remove(0)
+    }
+
+    /// Only what was decided.
+    pub(crate) async fn decide(&self, claim: Claim) -> Decision {
+        self.claim(claim).await.decision
+    }
+
+    pub(crate) async fn settle_all(&self, settlements: Vec<Settlement>) -> Vec<SettlementResult> {
+        let ids: Vec<String> = settlements.iter().map(|s| s.claim_id.clone()).collect();
+        let request = SettlementsRequest { v: PROTOCOL_VERSION, settlements };
+        let reply: SettlementsReply = self.ask(SETTLEMENTS_PATH, &request).await;
+        let answered: Vec<String> = reply.results.iter().map(|r| r.claim_id.clone()).collect();
+        assert_eq!((reply.v, answered), (PROTOCOL_VERSION, ids));
+        reply.results.into_iter().map(|settled| settled.result).collect()
+    }
+
+    pub(crate) async fn settle(&self, settlement: Settlement) -> SettlementResult {
+        self.settle_all(vec![settlement]).await.remove(0)
+    }
+
+    pub(crate) async fn commit(&self, claim: &Claim) -> SettlementResult {
+        self.settle(settlement(claim, Outcome::Commit)).await
+    }
+
+    pub(crate) async fn release(&self, claim: &Claim) -> SettlementResult {
+        self.settle(settlement(claim, Outcome::Release)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
+        let request = self.client.post(format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        request.body(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("{}{path}", self.base)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// The value of one series of `/metrics`.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl serde::Serialize,
+    ) -> T {
+        let response = self.post(path, serde_json::to_vec(request).unwrap()).await;
+        let status = response.status();
+        let kind = response.headers().get(header::CONTENT_TYPE).cloned();
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(kind.unwrap(), "application/json");
+        serde_json::from_value(body).unwrap()
+    }
+}
+
+/// A claim for an inbound message.
+pub(crate) fn inbound(claim_id: &str, message_sid: &str, from: &str, body: &str) -> Claim {
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("MessageSid", message_sid)
+        .append_pair("From", from)
+        .append_pair("To", "whatsapp:+15550001111")
+        .append_pair("Body", body)
+        .finish();
+    let identity = Identity {
+        class: Class::Inbound,
+        account_sid: ACCOUNT.into(),
+        message_sid: message_sid.into(),
+        status: None,
+        error_code: None,
+    };
+    Claim::new(claim_id.into(), identity, "/twilio/inbound".into(), form)
+}
+
+/// A claim for a message nobody in these tests looks into.
+pub(crate) fn message(claim_id: &str, message_sid: &str) -> Claim {
+    inbound(claim_id, message_sid, "whatsapp:+15551234567", "hello")
+}
+
+/// A claim for a status callback.
+pub(crate) fn status(claim_id: &str, message_sid: &str, status: &str) -> Claim {
+    let identity = Identity {
+        class: Class::Status,
+        account_sid: ACCOUNT.into(),
+        message_sid: message_sid.into(),
+        status: Some(status.into()),
+        error_code: None,
+    };
+    let form = format!("MessageSid={message_sid}&MessageStatus={status}");
+    Claim::new(claim_id.into(), identity, "/twilio/status".into(), form)
+}
+
+pub(crate) fn settlement(claim: &Claim, outcome: Outcome) -> Settlement {
+    Settlement {
+        claim_id: claim.claim_id.clone(),
+        identity: claim.identity.clone(),
+        outcome,
+        unclaimed: None,
+        answer: None,
+        target: claim.target.clone(),
+        step: None,
+    }
+}
+
+/// As the filter settles a webhook it forwarded without a verdict.
+pub(crate) fn unclaimed(claim: &Claim, outcome: Outcome) -> Settlement {
+    let unclaimed = Unclaimed {
+        route: claim.route.clone(),
+        form: claim.form.clone(),
+        envelope: claim.envelope.clone(),
+    };
+    Settlement { unclaimed: Some(unclaimed), ..settlement(claim, outcome) }
+}
+
+pub(crate) fn twiml(body: &str) -> SavedAnswer {
+    SavedAnswer { status: 200, content_type: "text/xml".into(), body: body.into() }
+}

@@ -1,0 +1,104 @@
+//! The simulator of Twilio, as a process of its own that nobody kills, and what it has made.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{support::servers::Guarded, support::sidecar::ACCOUNT, support::world::World};
+
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The simulator, and where it is.
+pub(crate) struct Simulator {
+    _process: Guarded,
+    pub(crate) base: String,
+}
+
+impl Simulator {
+    /// With these options beside those that make it quick.
+    pub(crate) fn start(world: &World, options: &[&str]) -> Simulator {
+        Simulator::of(world, &[ACCOUNT], options)
+    }
+
+    /// The same for these accounts, which all have one secret.
+    pub(crate) fn of(world: &World, account_sids: &[&str], options: &[&str]) -> Simulator {
+        let accounts = world.directory.path().join("accounts.toml");
+        let known: String = account_sids.iter().map(|sid| account(sid)).collect();
+        std::fs::write(&accounts, known).unwrap();
+        let told = world.directory.path().join("simulator.out");
+        let script = format!(
+            "exec \"$0\" simulator --listen 127.0.0.1:0 --step-ms 20 --accounts '{}' {} >'{}'",
+            accounts.display(),
+            options.join(" "),
+            told.display()
+        );
+        let program = env!("CARGO_BIN_EXE_twilio-edge");
+        let process = Guarded::start(
+            Path::new("sh"),
+            &["-c", &script, program],
+            &[],
+            "KILL",
+            None,
+            Stdio::null(),
+        );
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let line = std::fs::File::open(&told)
+                .ok()
+                .and_then(|file| BufReader::new(file).lines().next())
+                .and_then(Result::ok);
+            if let Some((_, base)) = line.as_deref().and_then(|line| line.split_once(" on ")) {
+                return Simulator { _process: process, base: base.trim().to_owned() };
+            }
+            assert!(Instant::now() < deadline, "no simulator");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A file with what a sidecar shows it.
+    pub(crate) fn credentials(&self, world: &World) -> String {
+        let file = world.directory.path().join("sending.toml");
+        std::fs::write(&file, account(ACCOUNT)).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    /// Every message it made: its text by its SID.
+    pub(crate) async fn made(&self) -> BTreeMap<String, String> {
+        let made = self.listed(ACCOUNT).await;
+        let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+        made.iter().map(|one| (text(one, "sid"), text(one, "body"))).collect()
+    }
+
+    /// Every message it made of an account, as it lists them, the first one first.
+    pub(crate) async fn listed(&self, account_sid: &str) -> Vec<Value> {
+        let client = reqwest::Client::new();
+        let mut listed = Vec::new();
+        let first = format!("/2010-04-01/Accounts/{account_sid}/Messages.json?PageSize=1000");
+        let mut next = Some(first);
+        while let Some(uri) = next {
+            let asked = client.get(format!("{}{uri}", self.base));
+            let asked = asked.basic_auth(account_sid, Some(SECRET));
+            let page: Value = asked.send().await.unwrap().json().await.unwrap();
+            listed.extend(page["messages"].as_array().unwrap().iter().cloned());
+            next = page["next_page_uri"].as_str().map(str::to_owned);
+        }
+        listed.reverse();
+        listed
+    }
+
+    /// How often what was answered how, as `POST Messages.json` and the like.
+    pub(crate) async fn answered(&self) -> Value {
+        let url = format!("{}/simulator/requests", self.base);
+        reqwest::get(url).await.unwrap().json().await.unwrap()
+    }
+}
+
+pub(crate) fn account(account_sid: &str) -> String {
+    format!("[[account]]\nsid = \"{account_sid}\"\nauth_token = \"{SECRET}\"\n")
+}
