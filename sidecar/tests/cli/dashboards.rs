@@ -76,7 +76,7 @@ fn grafana_takes_it() {
 
 /// Grafana takes two panels in one place, and shows one.
 #[test]
-fn no_two_panels_share_an_id_or_a_place() {
+fn panels_have_unique_ids_and_places() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
@@ -133,7 +133,7 @@ fn panels_name_metrics_and_variables_that_are_there() {
 
 /// A metric that is on no panel and in no alert is one nobody looks at.
 #[test]
-fn each_series_of_filter_and_sidecar_is_looked_at() {
+fn each_series_of_filter_and_sidecar_is_in_a_dashboard() {
     // Known from elsewhere: how much was held back or lost of the log and of traces, and where the retention job is.
     const ELSEWHERE: [&str; 12] = [
         "twilio_edge_generation",

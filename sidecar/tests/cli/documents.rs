@@ -286,7 +286,7 @@ fn blocks<'a>(document: &'a Document, language: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn what_is_to_be_run_is_well_formed() {
+fn code_blocks_are_well_formed() {
     let seen = RefCell::new(0);
     none_is_wrong(|document| {
         let parsers: [(&str, &[&str]); 4] = [
@@ -325,7 +325,7 @@ fn parsed(parser: &[&str], text: &str) -> Option<String> {
 }
 
 #[test]
-fn tests_that_are_named_are_there() {
+fn named_tests_exist() {
     let seen = RefCell::new(0);
     none_is_wrong(|document| {
         let prose = document.text.split('`').skip(1).step_by(2);

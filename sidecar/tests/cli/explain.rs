@@ -83,7 +83,7 @@ const URL: &str = "https://hooks.example.com/twilio/inbound?tenant=acme+inc&x=1"
 const ORIGIN: &[&str] = &["--json", "--origin", "https://hooks.example.com"];
 
 #[test]
-fn its_verdict_is_the_filters() {
+fn verdict_of_explain_is_that_of_the_filter() {
     let vectors = fs::read_to_string(file("vectors/twilio.jsonl")).unwrap();
     let mut accepted = 0;
     for line in vectors.lines() {
@@ -99,7 +99,7 @@ fn its_verdict_is_the_filters() {
 }
 
 #[test]
-fn what_a_proxy_did_to_the_url_is_found() {
+fn explain_finds_a_url_changed_by_a_proxy() {
     let signed = Dump::signed(URL, &["inbound"]);
     type Act = fn(&mut Dump);
     let cases: [(&[&str], Act, &[&str]); 15] = [
@@ -185,7 +185,7 @@ fn what_a_proxy_did_to_the_url_is_found() {
 }
 
 #[test]
-fn a_port_is_found_whichever_it_is() {
+fn every_port_is_found() {
     let signed = Dump::signed("https://hooks.example.com:9443/in", &["inbound"]);
     let report = explain(&signed, ORIGIN).json();
     assert_eq!(changes(&report), ["port"]);
@@ -196,7 +196,7 @@ fn a_port_is_found_whichever_it_is() {
 }
 
 #[test]
-fn what_was_done_to_the_parameters_is_found() {
+fn explain_finds_changed_parameters() {
     let url = "https://hooks.example.com/twilio/inbound";
     let arguments = ["inbound", "--channel", "sms", "--body", " caf\u{e9} <3 \r\nand & more "];
     let signed = Dump::signed(url, &arguments);
@@ -237,7 +237,7 @@ fn what_was_done_to_the_parameters_is_found() {
 }
 
 #[test]
-fn what_was_done_to_type_method_and_body_is_found() {
+fn explain_finds_a_changed_type_method_or_body() {
     let url = "https://hooks.example.com/in";
     let form = Dump::signed(url, &["inbound"]);
     let json = Dump::signed(url, &["other", "--json", "{\"a\": 1, \"b\": [2]}"]);
@@ -283,7 +283,7 @@ fn what_was_done_to_type_method_and_body_is_found() {
 }
 
 #[test]
-fn what_was_done_to_the_signature_or_the_token_is_found() {
+fn explain_finds_a_changed_signature_or_token() {
     let signed = Dump::signed(URL, &["inbound"]);
     let signature = signed.header("X-Twilio-Signature");
     for (value, words) in [
@@ -340,7 +340,7 @@ fn the_key_that_matches_is_named_and_none_is_shown() {
 }
 
 #[test]
-fn what_nothing_explains_gets_the_likeliest_causes() {
+fn unexplained_failure_lists_the_likeliest_causes() {
     let signed = Dump::signed(URL, &["inbound"]);
     let arguments = ["explain", "--request", "-", "--origin", "https://hooks.example.com"];
     let environment = [
@@ -368,7 +368,7 @@ fn what_nothing_explains_gets_the_likeliest_causes() {
 }
 
 #[test]
-fn the_shape_is_judged_too() {
+fn explain_checks_the_shape() {
     let status = Dump::signed(URL, &["status"]);
     let ran = explain(&status, &[ORIGIN, &["--class", "inbound"]].concat());
     let report = ran.json();
@@ -426,7 +426,7 @@ fn a_password_in_the_url_is_found_and_not_shown() {
 }
 
 #[test]
-fn input_that_is_no_request_is_refused() {
+fn input_without_a_request_is_refused() {
     for (arguments, environment, input, want) in [
         (&["--request", "-"][..], &OURS[..], "", "the request is empty"),
         (&["--request", "-"], &OURS, "hello\n", "is no request line"),

@@ -5,7 +5,7 @@ use crate::support::program::{run, twilio_edge};
 const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
 
 #[test]
-fn whose_messages_has_to_be_said() {
+fn account_option_is_required() {
     let ran = twilio_edge(&["messages", "list"]);
     assert_eq!(ran.code, 2);
     assert!(ran.err.contains("--account"), "{}", ran.err);
@@ -15,7 +15,7 @@ fn whose_messages_has_to_be_said() {
 }
 
 #[test]
-fn a_time_nobody_understands_is_refused() {
+fn malformed_time_is_refused() {
     for (option, value, problem) in [
         ("--date-sent", "yesterday", "YYYY-MM-DD"),
         ("--since", "2026-11-23T12:00", "with its zone"),
@@ -31,7 +31,7 @@ fn a_time_nobody_understands_is_refused() {
 }
 
 #[test]
-fn a_database_that_is_not_there_is_named_and_not_made() {
+fn missing_database_is_named_and_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("edge.db");
     let url = format!("sqlite://{}", path.display());

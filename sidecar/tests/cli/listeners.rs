@@ -47,7 +47,7 @@ fn opened(address: &str, sent: &[u8]) -> TcpStream {
 }
 
 #[test]
-fn half_open_connections_shut_nobody_out_of_simulator_and_backend() {
+fn half_open_connections_block_no_caller_of_simulator_and_backend() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     for (command, path) in [("simulator", "/simulator/healthz"), ("backend", "/healthz")] {
         let (_process, address) = started(command);

@@ -111,7 +111,7 @@ pub(crate) fn promtool(what: [&str; 2], files: impl IntoIterator<Item = String>)
 }
 
 #[test]
-fn what_nobody_tells_is_found() {
+fn unknown_series_are_found() {
     let told = Told::reference();
     for expression in [
         "rate(twilio_edge_spool_byte[5m]) > 0",

@@ -52,7 +52,7 @@ fn packed(name: &str, umask: &str) -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn the_same_is_packed_wherever_and_whenever() {
+fn release_archive_is_reproducible() {
     let ((_one, one), (_other, other)) = (packed("one", "022"), packed("another", "077"));
     let sums = |dist: &Path| fs::read_to_string(dist.join("SHA256SUMS")).unwrap();
     assert_eq!(sums(&one), sums(&other));

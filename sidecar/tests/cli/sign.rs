@@ -53,7 +53,7 @@ fn explained(request: &str, origin: &str) -> Ran {
 }
 
 #[test]
-fn what_is_sent_is_signed_for_the_public_origin() {
+fn signed_request_is_for_the_public_origin() {
     let origin = "https://hooks.example.com";
     for kind in [
         &["inbound", "--body", "Where's my order? ü😀 + & ="][..],
@@ -165,7 +165,7 @@ fn a_refusal_is_shown_and_fails() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_before_anything_is_sent() {
+fn impossible_request_is_reported_before_anything_is_sent() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nobody = format!("http://{nobody}");
     for (arguments, environment, want) in [

@@ -36,7 +36,7 @@ fn simulator(arguments: &[&str]) -> Simulator {
 }
 
 #[test]
-fn twilios_sdk_sends_and_its_validator_believes_what_is_told() {
+fn twilios_sdk_sends_and_its_validator_accepts_the_callbacks() {
     let root = repository();
     let python = root.join(".venv/bin/python");
     // The receiver's port is known only to the script; people's messages go where it says it listens.
@@ -67,7 +67,7 @@ const ACCOUNT: (&str, &str) =
     ("AC00112233445566778899aabbccddeeff", "0123456789abcdef0123456789abcdef");
 
 #[test]
-fn what_it_answers_is_as_twilio_describes_it() {
+fn answers_match_twilios_description() {
     let root = repository();
     let simulator = simulator(&["--step-ms", "20"]);
     let (later, soon) = (Timestamp::now() + 3600.seconds(), Timestamp::now() + 60.seconds());
@@ -90,7 +90,7 @@ fn what_it_answers_is_as_twilio_describes_it() {
 }
 
 #[test]
-fn more_requests_than_it_may_take_are_too_many() {
+fn requests_over_the_limit_get_429() {
     let simulator = simulator(&["--requests-per-second", "3"]);
     let agent: ureq::Agent =
         ureq::Agent::config_builder().proxy(None).http_status_as_error(false).build().into();

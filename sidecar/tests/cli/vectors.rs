@@ -37,7 +37,7 @@ fn a_disagreement_is_named_and_fails() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_with_its_line() {
+fn malformed_vector_is_reported_with_its_line() {
     let good = fs::read_to_string(file("vectors/twilio.jsonl")).unwrap();
     let good = good.lines().next().unwrap();
     for (input, want) in [

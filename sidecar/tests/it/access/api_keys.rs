@@ -17,12 +17,12 @@ use crate::{
 const OTHER: &str = "ACffffffffffffffffffffffffffffffff";
 
 crate::support::world::on_every_store!(@ sqlite Sqlite
-    a_key_is_shown_once_and_good_until_it_is_revoked a_scope_permits_what_it_says
-    nothing_of_one_tenant_is_seen_by_another pages_skip_nothing_and_repeat_nothing
+    a_key_is_shown_once_and_good_until_it_is_revoked scope_permits_only_its_requests
+    tenant_sees_only_its_own_keys pages_skip_nothing_and_repeat_nothing
     the_command_line_makes_keys_beside_a_sidecar_that_runs a_key_makes_no_key_that_reads_more);
 crate::support::world::on_every_store!(@ postgres Postgres
-    a_key_is_shown_once_and_good_until_it_is_revoked a_scope_permits_what_it_says
-    nothing_of_one_tenant_is_seen_by_another pages_skip_nothing_and_repeat_nothing
+    a_key_is_shown_once_and_good_until_it_is_revoked scope_permits_only_its_requests
+    tenant_sees_only_its_own_keys pages_skip_nothing_and_repeat_nothing
     the_command_line_makes_keys_beside_a_sidecar_that_runs);
 
 /// One caller of one listener.
@@ -150,7 +150,7 @@ pub(crate) async fn a_key_is_shown_once_and_good_until_it_is_revoked(world: Worl
     assert_eq!(entries[2]["actor"], "TWILIO_EDGE_TOKEN");
 }
 
-async fn a_scope_permits_what_it_says(world: World) {
+async fn scope_permits_only_its_requests(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let claims = json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string();
@@ -185,7 +185,7 @@ async fn a_scope_permits_what_it_says(world: World) {
     assert_eq!(filter.refusal(Method::GET, "/v1/key", &Value::Null).await, wrong);
 }
 
-async fn nothing_of_one_tenant_is_seen_by_another(world: World) {
+async fn tenant_sees_only_its_own_keys(world: World) {
     let file = format!(
         "[[account]]\nsid = \"{ACCOUNT}\"\nauth_tokens = [\"mine\"]\n\
          [[account]]\nsid = \"{OTHER}\"\nauth_tokens = [\"theirs\"]\n"
@@ -398,7 +398,7 @@ fn keys(world: &World, args: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn who_asks_too_often_is_told_when_to_come_back() {
+async fn caller_over_its_rate_gets_retry_after() {
     let world = World::new(Kind::Sqlite).await;
     let slow = [("TWILIO_EDGE_API_BURST", "3"), ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "1")];
     let sidecar = world.sidecar_with(&slow).await;
@@ -430,7 +430,7 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn what_an_administrator_may_not_send_is_refused_with_a_reason() {
+async fn invalid_key_request_is_refused_with_a_reason() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;

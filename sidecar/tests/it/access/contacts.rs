@@ -18,7 +18,7 @@ on_every_store!(
     number_that_claims_the_user_id_of_another_ends_no_stop,
     consent_and_window_follow_a_contact_to_the_user_id,
     stop_under_an_old_spelling_counts_for_the_new_one,
-    who_wrote_is_answered_whatever_the_numbering_plan_says,
+    contact_that_wrote_can_be_answered_outside_every_numbering_plan,
     number_that_cannot_be_one_person_is_refused_everywhere,
     erasure_reaches_every_spelling_and_user_id,
 );
@@ -156,7 +156,7 @@ async fn stop_under_an_old_spelling_counts_for_the_new_one(world: World) {
     assert_eq!(found["windows"].as_array().unwrap().len(), 1, "{found}");
 }
 
-async fn who_wrote_is_answered_whatever_the_numbering_plan_says(world: World) {
+async fn contact_that_wrote_can_be_answered_outside_every_numbering_plan(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);

@@ -40,7 +40,7 @@ async fn started(world: &World, settings: &[(&str, &str)]) -> Sidecar {
 }
 
 #[tokio::test]
-async fn what_the_sidecar_writes_is_its_own_whatever_the_umask() {
+async fn sidecar_writes_private_files_under_every_umask() {
     let world = World::new(Kind::Sqlite).await;
     let here = |name: &str| world.directory.path().join(name);
     let (archive, media) = (here("archive/of/ours"), here("media"));

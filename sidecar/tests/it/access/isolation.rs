@@ -30,9 +30,9 @@ const MEDIUM: &str = "text/plain";
 /// The number of what is counted up, and is A's: it has the first.
 const FIRST: &str = "1";
 
-on_every_store!(nothing_of_one_account_reaches_another);
+on_every_store!(accounts_are_isolated_on_every_endpoint);
 
-async fn nothing_of_one_account_reaches_another(world: World) {
+async fn accounts_are_isolated_on_every_endpoint(world: World) {
     let accounts = world.directory.path().join("accounts.toml");
     let keys = [(A, "token-of-A"), (B, "token-of-B")]
         .map(|(sid, token)| format!("[[account]]\nsid = \"{sid}\"\nauth_tokens = [\"{token}\"]\n"));

@@ -32,7 +32,7 @@ on_every_store!(
     status_of_an_inbound_message_is_shown_as_inbound,
     user_id_passes_through_every_list_and_command,
     address_of_no_numbering_plan_passes_through_every_list_and_command,
-    sender_that_is_no_number_is_taken_once_it_wrote,
+    sender_without_a_number_is_accepted_once_it_wrote,
     consent_under_a_trunk_prefix_counts_for_the_number,
     user_id_is_answered_inside_its_window,
     window_is_known_right_after_its_message,
@@ -370,7 +370,7 @@ async fn address_of_no_numbering_plan_passes_through_every_list_and_command(worl
     assert_eq!(refused.status(), 422);
 }
 
-async fn sender_that_is_no_number_is_taken_once_it_wrote(world: World) {
+async fn sender_without_a_number_is_accepted_once_it_wrote(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
     let impossible = coded(422, "invalid_field");

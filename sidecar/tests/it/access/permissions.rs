@@ -14,13 +14,13 @@ use crate::{
 };
 
 on_every_store!(
-    a_callback_that_says_so_suppresses_once,
-    what_people_say_leaves_what_others_decided,
-    a_policy_says_how_far_a_stop_reaches,
+    status_with_an_opt_out_error_suppresses_once,
+    keywords_leave_decisions_of_administrators,
+    stop_reaches_as_far_as_the_policy_says,
     suppressions_are_listed_page_by_page,
-    a_list_is_taken_whole_or_its_bad_lines_are_told,
+    imported_list_is_stored_whole_or_its_bad_lines_are_reported,
     consents_are_added_to_and_the_latest_counts,
-    nobody_sees_or_changes_another_tenants,
+    tenant_sees_and_changes_only_its_own_permissions,
     the_command_line_works_beside_a_sidecar_that_runs,
 );
 
@@ -60,7 +60,7 @@ pub(crate) async fn reasons(caller: &Caller<'_>, number: &str) -> Vec<String> {
     lines
 }
 
-async fn a_callback_that_says_so_suppresses_once(world: World) {
+async fn status_with_an_opt_out_error_suppresses_once(world: World) {
     let sidecar = world.sidecar().await;
     let (app, _) = both(&sidecar).await;
     let mut opted_out = told("SM1", "failed", Some("21610"), ALICE);
@@ -108,7 +108,7 @@ async fn a_callback_that_says_so_suppresses_once(world: World) {
     assert!(audit.contains(&"SM1 21610".to_owned()), "{audit:?}");
 }
 
-pub(crate) async fn what_people_say_leaves_what_others_decided(world: World) {
+pub(crate) async fn keywords_leave_decisions_of_administrators(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
     // An application may add, in any sensible spelling, and not remove.
@@ -148,7 +148,7 @@ pub(crate) async fn what_people_say_leaves_what_others_decided(world: World) {
     assert!(sidecar.claim(inbound("SM5", "SM5", BOB, "hi")).await.suppressed);
 }
 
-async fn a_policy_says_how_far_a_stop_reaches(world: World) {
+async fn stop_reaches_as_far_as_the_policy_says(world: World) {
     let every = [("TWILIO_EDGE_POLICY_STOP_REACHES", "every_channel")];
     let sidecar = world.sidecar_with(&every).await;
     assert!(sidecar.claim(said("SM1", ALICE, "STOP")).await.suppressed);
@@ -209,7 +209,7 @@ async fn suppressions_are_listed_page_by_page(world: World) {
     }
 }
 
-async fn a_list_is_taken_whole_or_its_bad_lines_are_told(world: World) {
+async fn imported_list_is_stored_whole_or_its_bad_lines_are_reported(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
     let csv = "number,channel\r\n\"+1 415 555 2671\",whatsapp\r\nnobody,\r\n4155552672,\r\n";
@@ -320,7 +320,7 @@ pub(crate) async fn consents_are_added_to_and_the_latest_counts(world: World) {
     assert!(audit.contains("consent.withdrawn") && audit.contains("consents.imported"), "{audit}");
 }
 
-async fn nobody_sees_or_changes_another_tenants(world: World) {
+async fn tenant_sees_and_changes_only_its_own_permissions(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let (_, theirs) = admin.create("app", Some(OTHER), "theirs").await;

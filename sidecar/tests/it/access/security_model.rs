@@ -99,18 +99,18 @@ macro_rules! with_little_right {
 }
 
 with_little_right!(
-    inbound::claims::what_the_backend_refused_goes_to_it_again,
-    inbound::claims::what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled,
-    access::permissions::what_people_say_leaves_what_others_decided,
+    inbound::claims::webhook_that_the_backend_refused_is_delivered_again,
+    inbound::claims::webhook_forwarded_without_a_verdict_is_recorded_when_it_is_settled,
+    access::permissions::keywords_leave_decisions_of_administrators,
     access::permissions::consents_are_added_to_and_the_latest_counts,
-    access::tenants::what_is_said_of_an_account_counts_for_it_alone,
+    access::tenants::tenant_profile_applies_to_its_account_alone,
     access::api_keys::a_key_is_shown_once_and_good_until_it_is_revoked,
-    outbound::idempotency::a_copy_is_answered_as_the_first_was_and_changes_nothing,
+    outbound::idempotency::repeated_request_gets_the_first_answer_and_changes_nothing,
     outbound::sending::a_message_is_sent_once,
-    inbound::replays::what_was_heard_is_delivered_once_more,
+    inbound::replays::recorded_webhook_is_replayed,
     inbound::dead_letters::an_administrator_decides_about_dead_letters,
-    operations::retention::old_rows_go_and_evidence_stays,
-    operations::retention::a_person_is_forgotten_but_not_written_to_again,
+    operations::retention::old_rows_are_deleted_and_evidence_stays,
+    operations::retention::erased_contact_stays_suppressed,
 );
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn a_sidecar_has_no_right_that_it_does_not_need() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_change_no_table_says_so_when_tables_are_to_be_changed() {
+async fn role_without_ddl_rights_is_reported_when_a_migration_is_due() {
     let world = World::of_little_right().await;
     let owner = world.database_url.replace("edge_sidecar:", "edge_owner:");
     let last =
@@ -196,7 +196,7 @@ async fn ring(sidecar: &Sidecar, what: &str, is: impl Fn(&KeyRing) -> bool) {
 }
 
 #[tokio::test]
-async fn the_commands_that_rotate_keys_of_twilio_reach_filters() {
+async fn documented_commands_rotate_twilio_keys_at_filters() {
     let world = World::new(Kind::Sqlite).await;
     let (folder, current, next) = (world.directory.path(), "1".repeat(32), "2".repeat(32));
     let variables = [
@@ -231,7 +231,7 @@ async fn the_commands_that_rotate_keys_of_twilio_reach_filters() {
 }
 
 #[tokio::test]
-async fn the_commands_that_rotate_keys_of_ours_do() {
+async fn documented_commands_rotate_our_keys() {
     let world = World::new(Kind::Postgres).await;
     let sidecar = world.sidecar().await;
     let folder = world.directory.path();

@@ -15,11 +15,11 @@ use crate::{
 };
 
 crate::support::world::on_every_store!(@ sqlite Sqlite
-    nobody_overwrites_what_they_have_not_seen what_is_said_of_an_account_counts_for_it_alone
-    a_closed_account_is_not_answered the_command_line_says_it_too);
+    stale_etag_overwrites_nothing tenant_profile_applies_to_its_account_alone
+    a_closed_account_is_not_answered tenants_are_changed_by_the_command_line);
 crate::support::world::on_every_store!(@ postgres Postgres
-    nobody_overwrites_what_they_have_not_seen what_is_said_of_an_account_counts_for_it_alone
-    a_closed_account_is_not_answered the_command_line_says_it_too);
+    stale_etag_overwrites_nothing tenant_profile_applies_to_its_account_alone
+    a_closed_account_is_not_answered tenants_are_changed_by_the_command_line);
 
 fn path(account: &str) -> String {
     format!("/v1/tenants/{account}")
@@ -38,7 +38,7 @@ fn etag(response: &Response) -> String {
     response.headers()["etag"].to_str().unwrap().to_owned()
 }
 
-async fn nobody_overwrites_what_they_have_not_seen(world: World) {
+async fn stale_etag_overwrites_nothing(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let nothing = coded(404, "no_such_tenant");
@@ -115,7 +115,7 @@ async fn futures<F: Future<Output = Response>>(all: impl Iterator<Item = F>) -> 
     ended
 }
 
-pub(crate) async fn what_is_said_of_an_account_counts_for_it_alone(world: World) {
+pub(crate) async fn tenant_profile_applies_to_its_account_alone(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     // One account keeps no bodies at all, and its STOPs are of every channel; the other is as usual.
@@ -172,7 +172,7 @@ async fn a_closed_account_is_not_answered(world: World) {
     assert_eq!(admin.get("/v1/audit").await["entries"][1]["action"], "tenant.closed");
 }
 
-async fn the_command_line_says_it_too(world: World) {
+async fn tenants_are_changed_by_the_command_line(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let ran = |args: &[&str]| -> Output {

@@ -89,7 +89,7 @@ fn auth_tokens(ring: &KeyRing) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_filter_gets_all_keys_once_and_then_hears_that_nothing_changed() {
+async fn filter_gets_all_keys_once_and_then_not_modified() {
     let shared = "[[account.shared_keys]]\nid = \"webhooks_sharedkey_a\"\nsecret = \"hush-3\"\n";
     let keys = Keys::of(&(tokens(&["hush-1", "hush-2"]) + shared)).await;
     let ring = keys.ask("").await;
@@ -129,7 +129,7 @@ async fn a_rotation_is_seen_within_a_second_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_broken_file_keeps_the_last_good_keys_and_is_told_of_once() {
+async fn broken_key_file_is_logged_once_and_keeps_the_last_good_keys() {
     let keys = Keys::of(&tokens(&["hush-good"])).await;
     let good = keys.ask("").await;
     let ready = async || keys.sidecar.get("/readyz").await;
@@ -198,7 +198,7 @@ async fn a_swapped_link_is_a_change() {
 }
 
 #[tokio::test]
-async fn who_shows_no_token_or_asks_where_there_is_nothing_gets_nothing() {
+async fn keys_are_withheld_without_a_token_or_accounts() {
     let keys = Keys::of(&tokens(&["hush"])).await;
     let url = format!("{}{EDGE_CONFIG_PATH}", keys.sidecar.base);
     for shown in [None, Some(""), Some("Bearer wrong"), Some(TOKEN)] {

@@ -39,7 +39,7 @@ pub(crate) async fn refused(response: reqwest::Response) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn only_the_bearer_of_the_token_is_answered() {
+async fn requests_without_the_token_are_refused() {
     let (world, sidecar) = sidecar().await;
     let body = json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string();
     for path in [CLAIMS_PATH, SETTLEMENTS_PATH] {
@@ -71,7 +71,7 @@ async fn only_the_bearer_of_the_token_is_answered() {
 }
 
 #[tokio::test]
-async fn who_shows_many_wrong_tokens_is_not_looked_up_any_more() {
+async fn caller_with_many_wrong_tokens_is_blocked() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_API_BAD_TOKENS_PER_MINUTE", "5")]).await;
     let body = json!({"scope": "app", "name": "shop"}).to_string();
@@ -135,7 +135,7 @@ async fn bad_tokens_lock_no_good_key_of_their_address_out() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused_whole() {
+async fn malformed_batch_is_refused_whole() {
     let (world, sidecar) = sidecar().await;
     let good = json!(message("c1", "SM1"));
     let bad = |field: &str, value: Value| {
@@ -180,7 +180,7 @@ async fn what_cannot_be_read_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn another_version_is_told_so_whatever_else_it_says() {
+async fn unknown_protocol_version_is_refused_before_its_contents() {
     let (_world, sidecar) = sidecar().await;
     for body in [r#"{"v":2,"claims":[]}"#, r#"{"v":0}"#, r#"{"v":99,"anything":"else"}"#] {
         for path in [CLAIMS_PATH, SETTLEMENTS_PATH] {
@@ -217,7 +217,7 @@ async fn the_largest_batch_of_the_largest_webhooks_fits_the_defaults() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_arrive_is_given_up() {
+async fn request_that_does_not_arrive_times_out() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "300")]).await;
     let address = sidecar.base.strip_prefix("http://").unwrap();
@@ -245,7 +245,7 @@ async fn other_paths_and_methods_are_refused_in_the_same_form() {
 }
 
 #[tokio::test]
-async fn health_and_metrics_tell_what_is_so() {
+async fn health_and_metrics_report_the_state() {
     let (_world, sidecar) = sidecar().await;
     assert_eq!(sidecar.get("/healthz").await, (200, "ok\n".into()));
     assert_eq!(sidecar.get("/readyz").await, (200, r#"{"ready":true,"database":"ok"}"#.into()));

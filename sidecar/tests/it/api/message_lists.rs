@@ -21,10 +21,10 @@ pub(crate) const BOB: &str = "+15551230002";
 pub(crate) const OURS: &str = "+15550001111";
 
 on_every_store!(
-    a_message_has_one_status_and_its_whole_story,
+    message_has_one_status_and_its_whole_timeline,
     messages_are_found_by_either_end_status_and_time,
     pages_have_each_message_once,
-    nothing_of_one_account_is_told_to_another,
+    account_reads_only_its_own_messages,
     a_status_opens_no_window,
 );
 
@@ -83,7 +83,7 @@ async fn listed(histories: &Histories, search: &Search) -> Vec<String> {
     page.found.iter().map(line).collect()
 }
 
-async fn a_message_has_one_status_and_its_whole_story(world: World) {
+async fn message_has_one_status_and_its_whole_timeline(world: World) {
     let sidecar = world.sidecar().await;
     accepted(
         &sidecar,
@@ -198,7 +198,7 @@ async fn pages_have_each_message_once(world: World) {
     }
 }
 
-async fn nothing_of_one_account_is_told_to_another(world: World) {
+async fn account_reads_only_its_own_messages(world: World) {
     let sidecar = world.sidecar().await;
     let mine = [from("SM1", ALICE), told("SM2", "sent", None, ALICE)];
     let theirs = [from("SM1", ALICE), from("SM8", ALICE), told("SM9", "failed", None, ALICE)];
@@ -241,7 +241,7 @@ async fn a_status_opens_no_window(world: World) {
 }
 
 #[tokio::test]
-async fn no_question_reads_the_whole_ledger_in_postgres() {
+async fn queries_never_read_the_whole_ledger_in_postgres() {
     let world = World::new(Kind::Postgres).await;
     drop(world.sidecar().await);
     let mut connection = PgConnection::connect(&world.database_url).await.unwrap();

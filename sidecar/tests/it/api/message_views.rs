@@ -14,13 +14,13 @@ use crate::{
 };
 
 on_every_store!(
-    a_message_is_found_and_tells_its_timeline,
-    webhooks_are_found_and_tell_every_parameter,
+    message_is_found_with_its_timeline,
+    webhooks_are_found_with_every_parameter,
     pages_go_on_where_the_last_one_ended,
-    a_window_is_where_the_last_message_put_it,
-    no_late_or_repeated_webhook_moves_a_window_back,
-    a_number_has_one_story,
-    what_cannot_be_asked_is_refused_with_its_field,
+    window_follows_the_last_message,
+    window_is_not_moved_back_by_a_late_or_repeated_webhook,
+    number_has_one_history,
+    invalid_query_is_refused_with_its_field,
 );
 
 /// A key of an application of the account.
@@ -32,7 +32,7 @@ pub(crate) fn column<'a>(rows: &'a Value, name: &str) -> Vec<&'a str> {
     rows.as_array().unwrap().iter().map(|row| row[name].as_str().unwrap()).collect()
 }
 
-async fn a_message_is_found_and_tells_its_timeline(world: World) {
+async fn message_is_found_with_its_timeline(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
@@ -95,7 +95,7 @@ async fn a_message_is_found_and_tells_its_timeline(world: World) {
     }
 }
 
-async fn webhooks_are_found_and_tell_every_parameter(world: World) {
+async fn webhooks_are_found_with_every_parameter(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
@@ -207,7 +207,7 @@ async fn window(app: &Caller<'_>) -> Option<(String, String)> {
     known.then(|| (text("last_inbound_at"), text("expires_at")))
 }
 
-async fn a_window_is_where_the_last_message_put_it(world: World) {
+async fn window_follows_the_last_message(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
@@ -250,7 +250,7 @@ async fn a_window_is_where_the_last_message_put_it(world: World) {
     assert_eq!(second["next_cursor"], Value::Null);
 }
 
-async fn no_late_or_repeated_webhook_moves_a_window_back(world: World) {
+async fn window_is_not_moved_back_by_a_late_or_repeated_webhook(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
@@ -289,7 +289,7 @@ async fn no_late_or_repeated_webhook_moves_a_window_back(world: World) {
     assert_eq!(window(&app).await.unwrap(), opened);
 }
 
-async fn a_number_has_one_story(world: World) {
+async fn number_has_one_history(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
@@ -337,7 +337,7 @@ async fn a_number_has_one_story(world: World) {
     assert_eq!(app.get("/v1/numbers/sms:+15551230001").await["suppressions"], json!([]));
 }
 
-async fn what_cannot_be_asked_is_refused_with_its_field(world: World) {
+async fn invalid_query_is_refused_with_its_field(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let (bound, unbound) = (

@@ -15,23 +15,23 @@ const ALICE: &str = "whatsapp:+15551230001";
 on_every_store!(
     a_webhook_goes_to_the_backend_once,
     first_answer_stays,
-    what_the_backend_refused_goes_to_it_again,
+    webhook_that_the_backend_refused_is_delivered_again,
     a_release_that_overtakes_its_claim_is_kept_for_it,
     every_verb_may_be_sent_twice,
-    a_lease_nobody_settles_ends_by_itself,
+    unsettled_lease_expires,
     a_batch_is_answered_claim_by_claim,
     statuses_of_one_message_are_different_webhooks,
     a_result_is_forgotten_after_its_time_to_live,
     a_stop_is_kept_before_it_is_answered,
     start_lifts_the_suppression_and_help_changes_nothing,
     an_old_stop_that_is_retried_does_not_undo_a_later_start,
-    within_a_batch_the_last_word_counts,
+    batch_applies_its_last_keyword,
     a_suppression_holds_for_one_account_channel_and_number,
     a_window_lasts_a_day_from_the_first_receipt,
-    what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled,
-    a_start_nobody_could_be_asked_about_does_not_undo_a_stop,
+    webhook_forwarded_without_a_verdict_is_recorded_when_it_is_settled,
+    start_during_an_outage_does_not_undo_a_stop,
     the_ledger_has_every_webhook_with_its_outcome,
-    what_waits_to_be_written_survives_a_stop,
+    unwritten_events_survive_a_shutdown,
     a_restart_forgets_nothing,
 );
 on_every_shared_store!(sidecars_on_the_same_stores_see_each_others_stop);
@@ -67,7 +67,7 @@ async fn first_answer_stays(world: World) {
     assert_eq!(sidecar.claim(message("c4", "SM1")).await.answer, Some(first));
 }
 
-pub(crate) async fn what_the_backend_refused_goes_to_it_again(world: World) {
+pub(crate) async fn webhook_that_the_backend_refused_is_delivered_again(world: World) {
     let sidecar = world.sidecar().await;
     for (attempt, claim_id) in (1..).zip(["c1", "c2", "c3"]) {
         let verdict = sidecar.claim(message(claim_id, "SM1")).await;
@@ -118,7 +118,7 @@ async fn every_verb_may_be_sent_twice(world: World) {
     }
 }
 
-async fn a_lease_nobody_settles_ends_by_itself(world: World) {
+async fn unsettled_lease_expires(world: World) {
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_LEASES_PERIOD_MS", "1500")]).await;
     assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
     assert_eq!(sidecar.decide(message("c2", "SM1")).await, Decision::InFlight);
@@ -260,7 +260,7 @@ async fn an_old_stop_that_is_retried_does_not_undo_a_later_start(world: World) {
     assert!(!sidecar.claim(inbound("c5", "SM5", ALICE, "hi")).await.suppressed);
 }
 
-async fn within_a_batch_the_last_word_counts(world: World) {
+async fn batch_applies_its_last_keyword(world: World) {
     let sidecar = world.sidecar().await;
     let bob = "whatsapp:+15551230002";
     let batch = vec![
@@ -320,7 +320,7 @@ async fn a_window_lasts_a_day_from_the_first_receipt(world: World) {
     assert_eq!(late.window_expires, Some(second));
 }
 
-pub(crate) async fn what_was_forwarded_without_a_verdict_is_recorded_when_it_is_settled(
+pub(crate) async fn webhook_forwarded_without_a_verdict_is_recorded_when_it_is_settled(
     world: World,
 ) {
     let sidecar = world.sidecar().await;
@@ -345,7 +345,7 @@ pub(crate) async fn what_was_forwarded_without_a_verdict_is_recorded_when_it_is_
     .await;
 }
 
-async fn a_start_nobody_could_be_asked_about_does_not_undo_a_stop(world: World) {
+async fn start_during_an_outage_does_not_undo_a_stop(world: World) {
     let sidecar = world.sidecar().await;
     sidecar.claim(inbound("c1", "SM1", ALICE, "STOP")).await;
     // Forwarded while no sidecar answered, and told now: was it said before the STOP, or after?
@@ -375,7 +375,7 @@ async fn the_ledger_has_every_webhook_with_its_outcome(world: World) {
     eventually("all of it is written", || async { world.stored(rows).await == expected }).await;
 }
 
-async fn what_waits_to_be_written_survives_a_stop(world: World) {
+async fn unwritten_events_survive_a_shutdown(world: World) {
     // Nothing is written before the sidecar is told to stop.
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")]).await;
     let claims: Vec<_> = (0..100).map(|i| message(&format!("c{i}"), &format!("SM{i}"))).collect();

@@ -12,7 +12,7 @@ use crate::{
     support::world::{World, on_every_shared_store, on_every_store},
 };
 
-on_every_store!(of_a_thousand_claims_one_at_a_time_has_each_webhook);
+on_every_store!(webhook_has_at_most_one_of_a_thousand_claims_at_a_time);
 on_every_shared_store!(claims_at_two_sidecars_never_both_proceed);
 
 const KEYS: usize = 50;
@@ -30,7 +30,7 @@ pub(crate) struct Backend {
     pub(crate) together: usize,
 }
 
-async fn of_a_thousand_claims_one_at_a_time_has_each_webhook(world: World) {
+async fn webhook_has_at_most_one_of_a_thousand_claims_at_a_time(world: World) {
     let _turn = TURN.lock().await;
     let sidecar = Arc::new(world.sidecar_with(&PATIENT).await);
     let backend = storm(vec![sidecar]).await;

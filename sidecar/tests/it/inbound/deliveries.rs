@@ -20,20 +20,20 @@ use crate::{
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 on_every_store! {
-    what_is_accepted_is_delivered_once_and_signed,
-    what_is_accepted_survives_the_sidecar_and_waits_for_the_application,
-    a_number_hears_everything_in_order,
-    what_is_never_taken_is_a_dead_letter_and_holds_nothing_up,
+    accepted_webhook_is_delivered_once_and_signed,
+    accepted_webhooks_survive_the_sidecar_and_wait_for_the_application,
+    deliveries_of_a_number_are_in_order,
+    refused_delivery_becomes_a_dead_letter_and_delays_nothing,
     every_sink_of_a_route_gets_it,
-    what_is_owed_outlives_its_time_and_goes_once_it_is_delivered,
-    what_is_redacted_is_not_delivered_any_more,
-    what_must_not_be_written_is_forwarded,
+    pending_delivery_outlives_its_retention_until_it_is_delivered,
+    redacted_webhook_is_not_delivered,
+    unwritable_webhook_is_forwarded,
     a_sink_gets_the_classes_it_asked_for,
 }
 
 on_every_shared_store! {
-    sidecars_share_the_work_and_one_that_dies_blocks_nobody,
-    what_is_recorded_first_comes_first_whoever_began_first,
+    deliveries_are_shared_by_sidecars_and_survive_one_that_dies,
+    deliveries_keep_the_order_of_their_records,
 }
 
 pub(crate) fn accepted(claim: Claim) -> Claim {
@@ -83,7 +83,7 @@ async fn take_from_the_dead(world: &World) {
     world.stored("UPDATE lanes SET due_at_ms = 0 WHERE held_by IS NOT NULL RETURNING lane").await;
 }
 
-async fn what_is_accepted_is_delivered_once_and_signed(world: World) {
+async fn accepted_webhook_is_delivered_once_and_signed(world: World) {
     let receiver = Receiver::start().await;
     let file = sinks(&world, &[("app", &receiver, &format!("secrets = [\"{SECRET}\"]"))]);
     let sidecar = start(&world, &file).await;
@@ -121,7 +121,7 @@ async fn what_is_accepted_is_delivered_once_and_signed(world: World) {
     assert_eq!(states, ["done 1", "done 1"]);
 }
 
-async fn what_is_accepted_survives_the_sidecar_and_waits_for_the_application(world: World) {
+async fn accepted_webhooks_survive_the_sidecar_and_wait_for_the_application(world: World) {
     let mut receiver = Receiver::start().await;
     let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
     receiver.leave();
@@ -152,7 +152,7 @@ async fn what_is_accepted_survives_the_sidecar_and_waits_for_the_application(wor
     assert!(said.contains("a sink did not answer") && !said.contains("hush"), "{said}");
 }
 
-async fn a_number_hears_everything_in_order(world: World) {
+async fn deliveries_of_a_number_are_in_order(world: World) {
     let receiver = Receiver::start().await;
     // Every third try of anything fails.
     let tries = std::sync::atomic::AtomicUsize::new(0);
@@ -180,7 +180,7 @@ async fn a_number_hears_everything_in_order(world: World) {
     }
 }
 
-async fn what_is_never_taken_is_a_dead_letter_and_holds_nothing_up(world: World) {
+async fn refused_delivery_becomes_a_dead_letter_and_delays_nothing(world: World) {
     let receiver = Receiver::start().await;
     receiver.answers(|body| if body.contains("SM1x1") { 422 } else { 200 });
     let file = sinks(&world, &[("app", &receiver, "")]);
@@ -281,7 +281,7 @@ async fn a_sink_gets_the_classes_it_asked_for(world: World) {
     assert_eq!((messages.got().len(), statuses.got().len()), (2, 1), "of its own class only");
 }
 
-async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
+async fn deliveries_are_shared_by_sidecars_and_survive_one_that_dies(world: World) {
     let receiver = Receiver::start().await;
     let file = sinks(&world, &[("app", &receiver, "concurrency = 4\nlongest_pause_ms = 100")]);
     let (one, other) = (start(&world, &file).await, start(&world, &file).await);
@@ -318,7 +318,7 @@ async fn sidecars_share_the_work_and_one_that_dies_blocks_nobody(world: World) {
 }
 
 /// One sidecar is in the middle of recording two webhooks of two people when another records one of one of them.
-async fn what_is_recorded_first_comes_first_whoever_began_first(world: World) {
+async fn deliveries_keep_the_order_of_their_records(world: World) {
     let receiver = Receiver::start().await;
     receiver.answers(|body| if body.contains("+15550000001") { 503 } else { 200 });
     let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
@@ -347,7 +347,7 @@ async fn what_is_recorded_first_comes_first_whoever_began_first(world: World) {
     assert_eq!(world.stored(recorded).await, came);
 }
 
-async fn what_is_owed_outlives_its_time_and_goes_once_it_is_delivered(world: World) {
+async fn pending_delivery_outlives_its_retention_until_it_is_delivered(world: World) {
     let mut receiver = Receiver::start().await;
     let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
     receiver.leave();
@@ -377,7 +377,7 @@ async fn what_is_owed_outlives_its_time_and_goes_once_it_is_delivered(world: Wor
     assert_eq!(world.stored("SELECT state || lane FROM deliveries").await, ["done"]);
 }
 
-async fn what_is_redacted_is_not_delivered_any_more(world: World) {
+async fn redacted_webhook_is_not_delivered(world: World) {
     let mut receiver = Receiver::start().await;
     let file = sinks(&world, &[("app", &receiver, "longest_pause_ms = 100")]);
     receiver.leave();
@@ -401,7 +401,7 @@ async fn what_is_redacted_is_not_delivered_any_more(world: World) {
     assert_eq!(sids, ["SM2x1"]);
 }
 
-async fn what_must_not_be_written_is_forwarded(world: World) {
+async fn unwritable_webhook_is_forwarded(world: World) {
     let receiver = Receiver::start().await;
     let file = sinks(&world, &[("app", &receiver, "")]);
     let settings =

@@ -122,7 +122,7 @@ fn forms(count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_event_is_of_the_schema_and_verifies_with_the_official_libraries() {
+async fn every_event_matches_the_schema_and_verifies_with_the_official_libraries() {
     let world = World::new(Kind::Sqlite).await;
     let app = Receiver::start().await;
     let secrets = format!("secrets = [\"{CURRENT}\", \"{BEFORE}\"]");

@@ -147,7 +147,7 @@ async fn accept(sidecar: &Sidecar, people: usize, numbers: std::ops::Range<usize
 }
 
 #[tokio::test]
-async fn what_is_accepted_is_in_its_topic_under_its_number() {
+async fn accepted_webhooks_reach_their_topic_keyed_by_number() {
     let world = World::new(Kind::Sqlite).await;
     let mut broker = Broker::to_come();
     broker.start().await;
@@ -188,7 +188,7 @@ async fn what_is_accepted_is_in_its_topic_under_its_number() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_while_brokers_and_sidecars_die() {
+async fn deliveries_survive_killed_brokers_and_sidecars() {
     let world = World::new(Kind::RedisPostgres).await;
     let mut broker = Broker::to_come();
     let file = broker.sink(&world);
@@ -233,7 +233,7 @@ async fn nothing_is_lost_while_brokers_and_sidecars_die() {
 }
 
 #[tokio::test]
-async fn a_topic_nobody_made_keeps_its_own_waiting_and_says_who_must_act() {
+async fn missing_topic_keeps_its_deliveries_waiting_and_reports_the_remedy() {
     let world = World::new(Kind::Sqlite).await;
     let mut broker = Broker::to_come();
     broker.start().await;
@@ -303,7 +303,7 @@ async fn brokers_and_sidecar_prove_to_each_other_who_they_are() {
 }
 
 #[tokio::test]
-async fn who_may_not_write_says_who_must_act_and_no_password() {
+async fn denied_producer_reports_the_remedy_and_no_password() {
     let world = World::new(Kind::Sqlite).await;
     let mut broker = Broker::to_come();
     broker.run(&["--authentication"]);

@@ -24,7 +24,7 @@ use crate::{
 
 on_every_store!(
     two_thousand_claims_under_kills_leave_no_answered_event_missing,
-    what_was_handed_out_a_moment_before_a_kill_is_not_handed_out_again,
+    claim_granted_just_before_a_kill_is_not_granted_again,
 );
 
 const CLAIMS: usize = 2000;
@@ -173,7 +173,7 @@ async fn two_thousand_claims_under_kills_leave_no_answered_event_missing(world: 
 /// One of two is killed; what it was told and had not written is written by its next start, and meanwhile the other one
 /// hands out nothing of it.
 #[tokio::test]
-async fn of_two_sidecars_on_redis_and_postgres_one_is_killed() {
+async fn one_of_two_sidecars_on_redis_and_postgres_is_killed() {
     let world = World::new(Kind::RedisPostgres).await;
     let (told, mut chance) = (Arc::new(Told::default()), Chance::new());
     let other = world.sidecar().await;
@@ -199,7 +199,7 @@ async fn of_two_sidecars_on_redis_and_postgres_one_is_killed() {
 }
 
 /// The last moments of a sidecar, made long: nothing of it has been written when it is killed.
-async fn what_was_handed_out_a_moment_before_a_kill_is_not_handed_out_again(world: World) {
+async fn claim_granted_just_before_a_kill_is_not_granted_again(world: World) {
     let late = [("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")];
     let sidecar = world.sidecar_with(&late).await;
     let claims: Vec<Claim> =
@@ -228,7 +228,7 @@ async fn what_was_handed_out_a_moment_before_a_kill_is_not_handed_out_again(worl
 
 /// The same with what the operator chose to lose: the test above can fail.
 #[tokio::test]
-async fn without_a_spool_the_last_moments_are_lost() {
+async fn sidecar_without_a_spool_loses_its_last_moments() {
     let world = World::new(Kind::Sqlite).await;
     let off = [("TWILIO_EDGE_EVENTS_LINGER_MS", "20000"), ("TWILIO_EDGE_EVENTS_SPOOL_DIR", "off")];
     let sidecar = world.sidecar_with(&off).await;
@@ -240,7 +240,7 @@ async fn without_a_spool_the_last_moments_are_lost() {
 }
 
 #[tokio::test]
-async fn where_the_disk_takes_no_spool_claims_wait_for_the_database_and_nothing_is_lost() {
+async fn claims_wait_for_the_database_when_the_disk_takes_no_spool() {
     let world = World::new(Kind::RedisPostgres).await;
     // No file of it may have more than 4 kB, as if the disk were full.
     let full = "trap '' XFSZ && ulimit -f 8";

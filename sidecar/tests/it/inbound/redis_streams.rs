@@ -40,7 +40,7 @@ async fn nothing_is_owed(world: &World) {
 }
 
 #[tokio::test]
-async fn what_is_accepted_is_in_its_stream_and_nothing_is_lost_while_redis_is_away() {
+async fn accepted_webhooks_reach_their_stream_despite_an_outage_of_redis() {
     let world = World::new(Kind::Sqlite).await;
     let mut redis = Redis::start().await;
     let sidecar = start(&world, &sink(&world, &redis, "streams = { status = \"st\" }")).await;
@@ -79,7 +79,7 @@ async fn what_is_accepted_is_in_its_stream_and_nothing_is_lost_while_redis_is_aw
 }
 
 #[tokio::test]
-async fn a_stream_is_no_longer_than_it_may_be_and_what_is_none_says_so() {
+async fn stream_is_trimmed_to_its_limit_and_a_wrong_type_is_reported() {
     let world = World::new(Kind::Sqlite).await;
     let redis = Redis::start().await;
     let file =

@@ -16,8 +16,8 @@ use crate::{
 };
 
 on_every_store! {
-    what_was_heard_is_delivered_once_more,
-    a_replay_whose_command_was_killed_is_carried_on,
+    recorded_webhook_is_replayed,
+    replay_continues_after_its_command_was_killed,
 }
 
 const PERSON: &str = "whatsapp:+15550001234";
@@ -34,7 +34,7 @@ async fn written(world: &World, count: usize) {
     .await;
 }
 
-pub(crate) async fn what_was_heard_is_delivered_once_more(world: World) {
+pub(crate) async fn recorded_webhook_is_replayed(world: World) {
     let app = Receiver::start().await;
     let file = sinks(&world, &[("app", &app, "")]);
     let sidecar = start(&world, &file).await;
@@ -110,7 +110,7 @@ pub(crate) async fn what_was_heard_is_delivered_once_more(world: World) {
     assert_eq!((audit.len(), &audit[0]), (3, &id));
 }
 
-async fn a_replay_whose_command_was_killed_is_carried_on(world: World) {
+async fn replay_continues_after_its_command_was_killed(world: World) {
     const COUNT: usize = 300;
     let app = Receiver::start().await;
     let file = sinks(&world, &[("app", &app, "concurrency = 64")]);

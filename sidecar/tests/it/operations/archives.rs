@@ -24,8 +24,8 @@ use crate::{
 };
 
 on_every_store! {
-    everything_that_comes_is_archived_as_it_was_signed,
-    what_the_ledger_has_lost_is_replayed_from_the_archive,
+    webhooks_are_archived_as_they_were_signed,
+    archive_replays_webhooks_that_the_ledger_lost,
 }
 
 on_every_shared_store! {
@@ -187,7 +187,7 @@ async fn archived(world: &World) {
     eventually("everything is archived", async || queued(world).await == 0).await;
 }
 
-async fn everything_that_comes_is_archived_as_it_was_signed(world: World) {
+async fn webhooks_are_archived_as_they_were_signed(world: World) {
     let app = Receiver::start().await;
     let file = sinks(&world, &[("app", &app, "")]);
     let more = [
@@ -304,7 +304,7 @@ async fn everything_that_comes_is_archived_as_it_was_signed(world: World) {
     assert_eq!(queued(&world).await, 0);
 }
 
-async fn what_the_ledger_has_lost_is_replayed_from_the_archive(world: World) {
+async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
     let app = Receiver::start().await;
     let file = sinks(&world, &[("app", &app, "")]);
     let with_sinks = [("TWILIO_EDGE_SINKS_FILE", file.as_str())];
@@ -498,12 +498,12 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_on_sqlite() {
+async fn archive_loses_nothing_during_an_outage_on_sqlite() {
     nothing_is_lost_while_the_store_is_away(World::new(Kind::Sqlite).await).await;
 }
 
 #[tokio::test]
-async fn nothing_is_lost_on_postgres() {
+async fn archive_loses_nothing_during_an_outage_on_postgres() {
     nothing_is_lost_while_the_store_is_away(World::new(Kind::RedisPostgres).await).await;
 }
 

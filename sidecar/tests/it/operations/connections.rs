@@ -64,7 +64,7 @@ pub(crate) async fn timed_out(sidecar: &Sidecar, listener: &str, waiting_for: &s
 }
 
 #[tokio::test]
-async fn half_open_connections_shut_nobody_out() {
+async fn half_open_connections_block_no_other_caller() {
     let world = World::new(Kind::Sqlite).await;
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let links = format!("127.0.0.1:{}", free_port());
@@ -110,7 +110,7 @@ async fn half_open_connections_shut_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_full_listener_takes_the_next_connection_all_the_same() {
+async fn full_listener_accepts_the_next_connection() {
     let world = World::new(Kind::Sqlite).await;
     let settings = [
         ("TWILIO_EDGE_CONNECTIONS_HEADER_TIMEOUT_MS", "600000"),
@@ -133,7 +133,7 @@ async fn a_full_listener_takes_the_next_connection_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_begin_or_end_its_headers_is_given_up() {
+async fn request_without_complete_headers_times_out() {
     let world = World::new(Kind::Sqlite).await;
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let links = format!("127.0.0.1:{}", free_port());

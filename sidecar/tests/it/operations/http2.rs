@@ -114,7 +114,7 @@ fn openings() -> [(&'static str, Vec<u8>); 5] {
 }
 
 #[tokio::test]
-async fn http2_strangers_shut_nobody_out() {
+async fn http2_strangers_block_no_other_caller() {
     let world = World::new(Kind::Sqlite).await;
     let settings = [
         // Only room is what closes them here.

@@ -12,9 +12,9 @@ use crate::{
 
 on_every_store!(
     messages_are_listed_beside_a_running_sidecar,
-    the_whole_story_of_a_message_is_one_command,
+    history_of_a_message_is_one_command,
     webhooks_are_listed_with_every_parameter,
-    the_whole_story_of_a_number_is_one_command,
+    history_of_a_number_is_one_command,
     the_ledger_can_be_read_when_no_sidecar_runs,
     reading_changes_nothing_and_names_who_must_act,
 );
@@ -85,7 +85,7 @@ async fn messages_are_listed_beside_a_running_sidecar(world: World) {
     );
 }
 
-async fn the_whole_story_of_a_message_is_one_command(world: World) {
+async fn history_of_a_message_is_one_command(world: World) {
     let sidecar = world.sidecar().await;
     let words = ["sent", "read", "delivered"];
     accepted(&sidecar, &words.map(|word| told("SM1", word, None, ALICE))).await;
@@ -115,7 +115,7 @@ async fn webhooks_are_listed_with_every_parameter(world: World) {
     );
 }
 
-async fn the_whole_story_of_a_number_is_one_command(world: World) {
+async fn history_of_a_number_is_one_command(world: World) {
     let sidecar = world.sidecar().await;
     let elsewhere = of_other(from("SM9", ALICE));
     accepted(

@@ -118,7 +118,7 @@ fn nothing_secret(log: &str, made: &[String]) {
 }
 
 #[tokio::test]
-async fn no_line_has_a_secret_and_every_line_has_an_event() {
+async fn log_lines_have_an_event_and_no_secret() {
     for format in ["json", "text"] {
         let world = World::new(Kind::RedisPostgres).await;
         let accounts = world.directory.path().join("accounts.toml");
@@ -228,7 +228,7 @@ fn every_line_is_whole(log: &str) {
 }
 
 #[tokio::test]
-async fn what_comes_again_and_again_is_told_a_few_times_and_counted() {
+async fn repeated_log_lines_are_limited_and_counted() {
     let world = World::new(Kind::Sqlite).await;
     let settings = [
         ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "30"),

@@ -115,7 +115,7 @@ async fn every_family_is_in_the_table_and_the_other_way_round() {
 }
 
 #[tokio::test]
-async fn nothing_that_is_sent_makes_a_series() {
+async fn metrics_have_no_label_from_a_request() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
@@ -151,7 +151,7 @@ async fn nothing_that_is_sent_makes_a_series() {
 }
 
 #[tokio::test]
-async fn what_happens_is_measured() {
+async fn metrics_count_each_operation() {
     let mut world = World::new(Kind::RedisPostgres).await;
     world.own_redis().await;
     let settings = [
@@ -231,7 +231,7 @@ async fn what_happens_is_measured() {
 }
 
 #[tokio::test]
-async fn what_the_database_does_not_take_grows_old() {
+async fn age_of_unwritten_events_grows_during_an_outage() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "200")]).await;
     let age = "twilio_edge_event_queue_age_seconds";

@@ -25,13 +25,13 @@ const SECRETS: [&str; 5] =
 
 on_every_store!(
     bodies_go_and_what_is_decided_by_stays,
-    what_is_not_kept_at_all_is_never_written,
+    fields_with_no_retention_are_never_written,
     a_job_that_is_killed_goes_on_where_it_was,
-    each_account_keeps_for_as_long_as_is_said_of_it,
-    old_rows_go_and_evidence_stays,
-    a_person_is_forgotten_but_not_written_to_again,
+    each_account_has_its_retention_period,
+    old_rows_are_deleted_and_evidence_stays,
+    erased_contact_stays_suppressed,
 );
-on_every_shared_store!(two_sidecars_do_it_once);
+on_every_shared_store!(retention_job_runs_once_on_two_sidecars);
 
 /// A message with everything a message can have.
 fn full(claim_id: &str, message_sid: &str, from: &str) -> Claim {
@@ -159,7 +159,7 @@ async fn bodies_go_and_what_is_decided_by_stays(world: World) {
     assert!(sidecar.metric("twilio_edge_retention_oldest_body_age_seconds").await < 86_400.0);
 }
 
-async fn what_is_not_kept_at_all_is_never_written(world: World) {
+async fn fields_with_no_retention_are_never_written(world: World) {
     let sidecar = world
         .sidecar_with(&[
             ("TWILIO_EDGE_RETENTION_MEDIA_KEEP", "none"),
@@ -228,7 +228,7 @@ async fn a_job_that_is_killed_goes_on_where_it_was(world: World) {
 }
 
 /// The job goes by what is said of each account while it runs, and by the configuration for all others.
-async fn each_account_keeps_for_as_long_as_is_said_of_it(world: World) {
+async fn each_account_has_its_retention_period(world: World) {
     const BRIEF: &str = "AC00000000000000000000000000000001";
     const LONG: &str = "AC00000000000000000000000000000002";
     let accounts = [BRIEF, LONG, ACCOUNT];
@@ -281,7 +281,7 @@ async fn each_account_keeps_for_as_long_as_is_said_of_it(world: World) {
     eventually("nothing is left", || async { left().await.is_empty() }).await;
 }
 
-async fn two_sidecars_do_it_once(world: World) {
+async fn retention_job_runs_once_on_two_sidecars(world: World) {
     let first = world.filling().await;
     fill(&first).await;
     first.stop();
@@ -299,7 +299,7 @@ async fn two_sidecars_do_it_once(world: World) {
     assert_eq!(one.metric(failures).await + two.metric(failures).await, 0.0);
 }
 
-pub(crate) async fn old_rows_go_and_evidence_stays(world: World) {
+pub(crate) async fn old_rows_are_deleted_and_evidence_stays(world: World) {
     let sidecar = world.filling().await;
     for (sid, from, body) in [("SM1", ALICE, "hi"), ("SM2", BOB, "STOP"), ("SM3", ALICE, "late")] {
         assert_eq!(sidecar.decide(inbound(sid, sid, from, body)).await, Decision::Proceed);
@@ -344,7 +344,7 @@ async fn redacted(sidecar: &Sidecar, wanted: &Value) -> Value {
     response.json().await.unwrap()
 }
 
-pub(crate) async fn a_person_is_forgotten_but_not_written_to_again(world: World) {
+pub(crate) async fn erased_contact_stays_suppressed(world: World) {
     let sidecar = world.filling().await;
     for (sid, from) in [("SM1", ALICE), ("SM2", ALICE), ("SM3", BOB), ("SM4", BOB), ("SM5", BOB)] {
         let claim = full(sid, sid, from);

@@ -28,7 +28,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn every_problem_of_every_source_is_told_at_once() {
+fn every_problem_of_every_source_is_reported_at_once() {
     private_files();
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("edge.toml");
@@ -116,7 +116,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
 }
 
 #[test]
-fn no_secret_is_shown() {
+fn secrets_are_never_shown() {
     let folder = TempDir::new().unwrap();
     for (variable, value, shown) in [
         ("TWILIO_EDGE_TOKEN", "hush", "token = \"***\""),
@@ -171,7 +171,7 @@ fn secrets_come_from_files_too() {
 }
 
 #[test]
-fn a_start_that_cannot_be_is_one_clear_line() {
+fn failed_start_is_one_clear_line() {
     let folder = TempDir::new().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -284,7 +284,7 @@ fn weak_secrets_are_refused_outside_of_a_demo() {
 }
 
 #[test]
-fn limits_that_do_not_fit_together_are_told() {
+fn contradicting_limits_are_reported() {
     let folder = TempDir::new().unwrap();
     let said = |settings: &[(&str, &str)]| {
         let output = twilio_edge(folder.path(), &["print-config"], settings);

@@ -64,7 +64,7 @@ async fn exporting(world: &World, endpoint: &str) -> Sidecar {
 
 // The collector goes on taking while the test waits for the end of the sidecar.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_is_in_the_trace_of_its_webhook() {
+async fn claim_is_in_the_trace_of_its_webhook() {
     let (collected, endpoint) = collector().await;
     let world = World::new(Kind::Sqlite).await;
     let sidecar = exporting(&world, &endpoint).await;
@@ -138,7 +138,7 @@ async fn a_claim_is_in_the_trace_of_its_webhook() {
 
 /// A store that is away is seen in the trace, with what was asked instead of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_store_did_not_do_is_in_the_trace() {
+async fn trace_shows_a_failed_store() {
     let (collected, endpoint) = collector().await;
     let mut world = World::new(Kind::RedisPostgres).await;
     world.own_redis().await;
@@ -161,7 +161,7 @@ async fn what_a_store_did_not_do_is_in_the_trace() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_or_does_not_answer_changes_nothing() {
+async fn unavailable_collector_changes_nothing() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     let away = format!("http://127.0.0.1:{}", free_port());

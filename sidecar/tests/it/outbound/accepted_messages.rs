@@ -19,10 +19,10 @@ use crate::{
 };
 
 crate::support::world::on_every_store!(@ sqlite Sqlite
-    who_waits_is_told_what_twilio_says what_waits_is_listed_and_taken_back the_command_line_asks_as_an_application_does);
+    waiting_request_gets_the_outcome_from_twilio queued_messages_are_listed_and_canceled the_command_line_asks_as_an_application_does);
 crate::support::world::on_every_store!(@ redis_postgres RedisPostgres
-    who_waits_is_told_what_twilio_says what_waits_is_listed_and_taken_back);
-on_every_shared_store!(a_stop_that_another_sidecar_hears_stops_what_waits);
+    waiting_request_gets_the_outcome_from_twilio queued_messages_are_listed_and_canceled);
+on_every_shared_store!(stop_at_one_sidecar_stops_queued_messages_of_another);
 
 const OURS: &str = "+14155238886";
 
@@ -50,7 +50,7 @@ async fn told(answer: Response) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-async fn who_waits_is_told_what_twilio_says(world: World) {
+async fn waiting_request_gets_the_outcome_from_twilio(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let sidecar = started(&world, &simulator).await;
     let root = administrator(&sidecar).await;
@@ -101,7 +101,7 @@ async fn who_waits_is_told_what_twilio_says(world: World) {
     assert_eq!(too_long.status(), 400);
 }
 
-async fn what_waits_is_listed_and_taken_back(world: World) {
+async fn queued_messages_are_listed_and_canceled(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let sidecar = started(&world, &simulator).await;
     let root = administrator(&sidecar).await;
@@ -220,7 +220,7 @@ async fn the_command_line_asks_as_an_application_does(world: World) {
 }
 
 /// It is taken on by one sidecar; the STOP comes through another, while Redis, if there is one, is gone.
-async fn a_stop_that_another_sidecar_hears_stops_what_waits(mut world: World) {
+async fn stop_at_one_sidecar_stops_queued_messages_of_another(mut world: World) {
     world.own_redis().await;
     let simulator = Simulator::start(&world, &[]);
     let (one, two) = (started(&world, &simulator).await, started(&world, &simulator).await);

@@ -17,10 +17,10 @@ use crate::{
 };
 
 on_every_store!(
-    every_rule_says_what_it_has_against_a_message,
+    every_rule_reports_its_verdict,
     a_window_is_open_as_soon_as_the_message_was_claimed,
-    a_stop_is_known_whatever_comes_with_it,
-    every_history_of_words_ends_as_the_last_word_says,
+    stop_takes_effect_with_any_other_field,
+    every_history_of_keywords_ends_as_its_last_keyword_says,
 );
 on_every_shared_store!(
     a_stop_answered_by_one_sidecar_is_known_to_the_others,
@@ -55,7 +55,7 @@ async fn is_refused(app: &Caller<'_>, number: &str) -> bool {
     !codes.is_empty()
 }
 
-async fn every_rule_says_what_it_has_against_a_message(world: World) {
+async fn every_rule_reports_its_verdict(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
@@ -144,7 +144,7 @@ fn word(sid: &str, number: &str, body: &str) -> Claim {
     inbound(&format!("c-{sid}"), sid, number, body)
 }
 
-async fn a_stop_is_known_whatever_comes_with_it(world: World) {
+async fn stop_takes_effect_with_any_other_field(world: World) {
     let sidecar = world.sidecar_with(&OFTEN).await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
@@ -192,7 +192,7 @@ enum Step {
 
 /// Many people at once, each with a history, told in random order to random sidecars; after each of their words the model
 /// knows whether they may be written to, and so has whoever is asked.
-async fn every_history_of_words_ends_as_the_last_word_says(world: World) {
+async fn every_history_of_keywords_ends_as_its_last_keyword_says(world: World) {
     let shared = matches!(world.kind, Kind::Postgres | Kind::RedisPostgres);
     let mut sidecars = vec![world.sidecar_with(&OFTEN).await];
     if shared {

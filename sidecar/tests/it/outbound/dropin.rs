@@ -20,10 +20,10 @@ use crate::{
 };
 
 crate::support::world::on_every_store!(@ sqlite Sqlite
-    the_python_sdk_is_at_home the_node_sdk_is_at_home resources_of_another_account_are_not_found
-    a_copy_is_told_what_became_of_the_first);
+    python_sdk_works_unchanged node_sdk_works_unchanged resources_of_another_account_are_not_found
+    repeated_create_returns_the_first_message);
 crate::support::world::on_every_store!(@ postgres Postgres
-    the_python_sdk_is_at_home resources_of_another_account_are_not_found a_copy_is_told_what_became_of_the_first);
+    python_sdk_works_unchanged resources_of_another_account_are_not_found repeated_create_returns_the_first_message);
 
 const STOPPED: &str = "+14155550177";
 const AGREED: &str = "whatsapp:+14155550166";
@@ -96,16 +96,16 @@ async fn judged(program: &str, script: &str, sdk: &str, world: &World) {
     assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged");
 }
 
-async fn the_python_sdk_is_at_home(world: World) {
+async fn python_sdk_works_unchanged(world: World) {
     judged(".venv/bin/python", "sdk.py", ".venv", &world).await;
 }
 
-async fn the_node_sdk_is_at_home(world: World) {
+async fn node_sdk_works_unchanged(world: World) {
     judged("node", "sdk.mjs", "wasm-tests/signers", &world).await;
 }
 
 #[tokio::test]
-async fn what_it_answers_is_as_twilio_describes_it() {
+async fn answers_match_twilios_description() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &[]);
     let (sidecar, [(_, token), _]) = prepared(&world, &simulator, &[]).await;
@@ -234,7 +234,7 @@ async fn resources_of_another_account_are_not_found(world: World) {
 }
 
 /// One message, whatever its client does, and each copy is told what is known when it asks.
-async fn a_copy_is_told_what_became_of_the_first(world: World) {
+async fn repeated_create_returns_the_first_message(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let (sidecar, [(_, token), _]) = prepared(&world, &simulator, &[]).await;
     let path = format!("Accounts/{ACCOUNT}/Messages.json");
@@ -270,7 +270,7 @@ async fn a_copy_is_told_what_became_of_the_first(world: World) {
 
 /// Who asks too often is told so as Twilio tells it.
 #[tokio::test]
-async fn who_asks_too_often_is_told_as_by_twilio() {
+async fn caller_over_its_rate_gets_twilios_error() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &[]);
     let rare = [("TWILIO_EDGE_API_BURST", "1"), ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "1")];
@@ -287,7 +287,7 @@ async fn who_asks_too_often_is_told_as_by_twilio() {
 
 /// The Node SDK asks again by itself if it is told to; what was refused for being asked too often was not taken on.
 #[tokio::test]
-async fn the_node_sdk_asks_again_if_it_is_told_to() {
+async fn node_sdk_retries_when_it_is_configured_to() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &[]);
     let rare = [("TWILIO_EDGE_API_BURST", "2"), ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "5")];

@@ -16,11 +16,11 @@ use crate::{
 };
 
 on_every_store! {
-    one_with_very_much_to_send_delays_nobody,
-    a_sender_that_may_not_yet_holds_up_nobody,
-    a_code_to_log_in_goes_before_an_offer,
-    calls_that_hang_delay_no_code_to_log_in,
-    one_throttled_recipient_does_not_hold_back_the_account,
+    account_with_a_long_queue_delays_no_other,
+    waiting_sender_delays_no_other,
+    login_code_is_sent_before_an_offer,
+    login_code_is_not_delayed_by_calls_that_hang,
+    throttled_recipient_does_not_delay_the_account,
 }
 
 const OURS: &str = "+14155238886";
@@ -66,7 +66,7 @@ async fn waiting(world: &World, account_sid: &str, sender: &str, priority: u8, c
 }
 
 /// All calls there may be hang, as Twilio's do at times: a code is sent all the same.
-async fn calls_that_hang_delay_no_code_to_log_in(world: World) {
+async fn login_code_is_not_delayed_by_calls_that_hang(world: World) {
     let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
     let few = [
         ("TWILIO_EDGE_SENDING_CONCURRENCY", "2"),
@@ -101,7 +101,7 @@ async fn calls_that_hang_delay_no_code_to_log_in(world: World) {
 }
 
 /// Twilio says 429 with 20429 of one number only, again and again.
-async fn one_throttled_recipient_does_not_hold_back_the_account(world: World) {
+async fn throttled_recipient_does_not_delay_the_account(world: World) {
     const ALLOWED: &str = "twilio_edge_twilio_calls_allowed";
     let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
     let settings =
@@ -140,7 +140,7 @@ async fn ask(app: &Caller<'_>, wanted: &Value) -> String {
     taken["links"]["self"].as_str().unwrap().to_owned()
 }
 
-async fn one_with_very_much_to_send_delays_nobody(world: World) {
+async fn account_with_a_long_queue_delays_no_other(world: World) {
     const MANY: u32 = 100_000;
     let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
     // The tables have to be there first.
@@ -164,7 +164,7 @@ async fn one_with_very_much_to_send_delays_nobody(world: World) {
     assert_eq!(first["body"], "mine");
 }
 
-async fn a_sender_that_may_not_yet_holds_up_nobody(world: World) {
+async fn waiting_sender_delays_no_other(world: World) {
     let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
     let sandbox = format!("[[account.sender]]\nname = \"{OURS}\"\nper_second = 0.01\n");
     let few = [("TWILIO_EDGE_SENDING_CONCURRENCY", "4")];
@@ -190,7 +190,7 @@ async fn a_sender_that_may_not_yet_holds_up_nobody(world: World) {
 }
 
 /// All of them wait for one sender, which sends one after another.
-async fn a_code_to_log_in_goes_before_an_offer(world: World) {
+async fn login_code_is_sent_before_an_offer(world: World) {
     let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
     let slow = format!("[[account.sender]]\nname = \"{OURS}\"\nper_second = 40\n");
     started(&world, &simulator, "", &[]).await.stop();

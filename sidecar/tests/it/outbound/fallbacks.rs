@@ -20,9 +20,9 @@ use crate::{
 
 on_every_store! {
     free_text_outside_of_the_window_becomes_a_template,
-    what_fails_later_is_sent_otherwise_once,
+    fallback_of_a_late_failure_is_sent_once,
     every_rule_is_asked_again,
-    who_dies_in_the_middle_sends_it_once,
+    sidecar_killed_during_a_fallback_sends_it_once,
 }
 
 /// On WhatsApp Twilio refuses a free text to it at once, fails it later, or has no such user.
@@ -146,7 +146,7 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
     assert_eq!(refusal(media).await, coded(422, "invalid_field"));
 }
 
-async fn what_fails_later_is_sent_otherwise_once(world: World) {
+async fn fallback_of_a_late_failure_is_sent_once(world: World) {
     let simulator = Simulator::start(&world, &["--no-windows"]);
     let routing = world.directory.path().join("routing.yaml");
     std::fs::write(&routing, format!("fallback: {{channel: sms, from: \"{SMS}\"}}\n")).unwrap();
@@ -254,7 +254,7 @@ async fn every_rule_is_asked_again(world: World) {
 }
 
 /// A sidecar is killed somewhere around the switch, and Twilio tells the status until it is heard.
-async fn who_dies_in_the_middle_sends_it_once(world: World) {
+async fn sidecar_killed_during_a_fallback_sends_it_once(world: World) {
     let simulator = Simulator::start(&world, &["--no-windows"]);
     // The reconciler looks for the attempt of a killed sidecar after its hold.
     let soon =

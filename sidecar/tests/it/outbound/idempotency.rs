@@ -24,10 +24,10 @@ const OTHER: &str = "ACffffffffffffffffffffffffffffffff";
 const ALICE: &str = "+14155552671";
 
 on_every_store!(
-    a_copy_is_answered_as_the_first_was_and_changes_nothing,
+    repeated_request_gets_the_first_answer_and_changes_nothing,
     sixteen_copies_at_once_are_one_request,
-    one_that_was_cut_short_is_carried_out_as_of_its_own_time,
-    what_somebody_else_took_over_is_rolled_back,
+    interrupted_request_is_carried_out_as_of_its_own_time,
+    request_that_another_sidecar_took_over_is_rolled_back,
 );
 
 async fn post(caller: &Caller<'_>, path: &str, key: &str, body: &str) -> Response {
@@ -44,7 +44,7 @@ async fn told(response: Response) -> (StatusCode, bool, Value) {
     (response.status(), replayed, response.json().await.unwrap())
 }
 
-pub(crate) async fn a_copy_is_answered_as_the_first_was_and_changes_nothing(world: World) {
+pub(crate) async fn repeated_request_gets_the_first_answer_and_changes_nothing(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let (_, token) = admin.create("app", Some(ACCOUNT), "shop").await;
@@ -157,7 +157,7 @@ async fn sixteen_copies_at_once_are_one_request(world: World) {
     assert_eq!(world.stored(audited).await.len(), 1);
 }
 
-async fn one_that_was_cut_short_is_carried_out_as_of_its_own_time(world: World) {
+async fn interrupted_request_is_carried_out_as_of_its_own_time(world: World) {
     let settings = [("TWILIO_EDGE_REDACTION_EVERY_S", "1")];
     let sidecar = world.sidecar_with(&settings).await;
     let admin = administrator(&sidecar).await;
@@ -196,7 +196,7 @@ async fn one_that_was_cut_short_is_carried_out_as_of_its_own_time(world: World) 
 
 /// The store itself, as whoever writes more than one row needs it: what a request changes and that it is done are one
 /// transaction, and of two that carry it out only one commits.
-async fn what_somebody_else_took_over_is_rolled_back(world: World) {
+async fn request_that_another_sidecar_took_over_is_rolled_back(world: World) {
     let redis_url =
         world.redis.as_ref().map(crate::support::servers::Redis::url).unwrap_or_default();
     let spool = world.directory.path().join("spool").display().to_string();

@@ -31,7 +31,7 @@ use crate::{
 };
 
 on_every_store! {
-    what_has_gone_meanwhile_is_not_sent,
+    media_that_disappeared_is_not_sent,
 }
 
 const INSIDE: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -172,7 +172,7 @@ async fn look(media: &Media, url: &str) -> Result<(), (MediaProblemKind, String)
 const NOT_PUBLIC: &str = "is not at a public address";
 
 #[tokio::test]
-async fn no_spelling_reaches_what_is_inside() {
+async fn internal_addresses_are_refused_in_every_spelling() {
     let world = World::new(crate::support::world::Kind::Sqlite).await;
     let (port, trap) = Trap::set((INSIDE, 0)).await;
     let (url, twilio) = Twilio::start().await;
@@ -232,7 +232,7 @@ async fn in_twilios_words(app: &Caller<'_>, form: &[(&str, &str)]) -> (u16, Valu
 }
 
 #[tokio::test]
-async fn no_redirect_leads_inside() {
+async fn redirects_to_internal_addresses_are_refused() {
     let (port, trap) = Trap::set((INSIDE, 0)).await;
     let server = Server::start().await;
     let allowed = format!("443,{port}");
@@ -257,7 +257,7 @@ async fn no_redirect_leads_inside() {
 
 /// A name that is outside when it is checked and inside when it is connected to.
 #[tokio::test]
-async fn who_answers_otherwise_the_next_time_gains_nothing() {
+async fn server_that_changes_its_answer_gains_nothing() {
     let (port, outside) = Trap::set((OUTSIDE, 0)).await;
     let (_, inside) = Trap::set((INSIDE, port)).await;
     let allowed = port.to_string();
@@ -285,7 +285,7 @@ async fn who_answers_otherwise_the_next_time_gains_nothing() {
 }
 
 #[tokio::test]
-async fn servers_are_not_believed() {
+async fn headers_of_media_servers_are_verified() {
     let server = Server::start().await;
     let media = looking(&[], Changing::through(&[]));
     for (path, expected) in [
@@ -321,7 +321,7 @@ async fn servers_are_not_believed() {
 }
 
 #[tokio::test]
-async fn one_picture_is_fetched_once_and_no_account_takes_all_there_is() {
+async fn media_probe_fetches_once_and_limits_each_account() {
     const OTHER: &str = "ACffffffffffffffffffffffffffffffff";
     let server = Server::start().await;
     let limits = [("CONCURRENCY", "3"), ("CONCURRENCY_PER_ACCOUNT", "2")];
@@ -348,7 +348,7 @@ async fn one_picture_is_fetched_once_and_no_account_takes_all_there_is() {
 }
 
 /// What was good when it was asked for is looked at again before Twilio is called.
-async fn what_has_gone_meanwhile_is_not_sent(world: World) {
+async fn media_that_disappeared_is_not_sent(world: World) {
     let (url, twilio) = Twilio::start().await;
     let server = Server::start().await;
     let outside = OUTSIDE.to_string();

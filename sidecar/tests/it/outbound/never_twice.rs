@@ -207,7 +207,7 @@ async fn a_sidecar_that_is_killed_sends_each_once_on_redis_and_postgres() {
 
 /// Twilio made the message and failed to say so; its callback tells, with our id in the URL, before anybody looks.
 #[tokio::test]
-async fn a_status_tells_of_a_message_of_which_nobody_knew() {
+async fn status_settles_an_unknown_attempt() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &["--mps", "1000"]);
     let file = world.directory.path().join("sending.toml");
@@ -258,7 +258,7 @@ async fn a_status_tells_of_a_message_of_which_nobody_knew() {
 
 /// Who does not want to be written to is known after one refusal of Twilio's.
 #[tokio::test]
-async fn a_refusal_suppresses_whom_it_is_about() {
+async fn refusal_suppresses_its_recipient() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &["--mps", "1000"]);
     let sidecar = started(&world, &simulator).await;
@@ -281,7 +281,7 @@ async fn a_refusal_suppresses_whom_it_is_about() {
 
 /// What waits is taken back, or taken out; neither is sent.
 #[tokio::test]
-async fn what_waits_can_be_taken_back_and_forgotten() {
+async fn queued_message_can_be_canceled_and_redacted() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let world = World::new(kind).await;
         let simulator = Simulator::start(&world, &["--mps", "1000"]);
@@ -329,7 +329,7 @@ async fn what_waits_can_be_taken_back_and_forgotten() {
 
 /// A line that breaks before Twilio has read anything: its list shows nothing, for long enough, and the message is due again.
 #[tokio::test]
-async fn what_certainly_never_arrived_is_sent_again() {
+async fn message_that_never_arrived_is_sent_again() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &["--mps", "1000"]);
     let sidecar = started(&world, &simulator).await;

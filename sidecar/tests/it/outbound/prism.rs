@@ -154,7 +154,7 @@ async fn a_wrong_request_is_caught(prism: &Prism) {
 }
 
 #[tokio::test]
-async fn every_request_is_let_on_by_twilios_own_description() {
+async fn every_request_passes_twilios_own_description() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &["--no-windows"]);
     let prism = Prism::start(&world, &simulator).await;

@@ -22,12 +22,12 @@ use crate::{
 
 on_every_store! {
     a_message_is_sent_once,
-    what_is_for_later_waits,
-    nobody_is_sent_what_they_do_not_want,
+    scheduled_message_waits_until_send_at,
+    unwanted_messages_are_refused,
     a_sidecar_that_dies_sends_nothing_twice,
-    what_may_have_left_is_not_sent_again,
-    the_operator_says_what_a_code_means,
-    a_message_goes_the_way_of_its_country,
+    message_that_may_have_been_sent_is_not_sent_again,
+    operator_defines_the_meaning_of_a_code,
+    message_takes_the_route_of_its_country,
 }
 
 const PERSON: &str = "whatsapp:+15550001234";
@@ -173,7 +173,7 @@ pub(crate) async fn a_message_is_sent_once(world: World) {
 }
 
 /// Twilio's codes are data: what is tried again by default is given up here, and who must act is told.
-async fn the_operator_says_what_a_code_means(world: World) {
+async fn operator_defines_the_meaning_of_a_code(world: World) {
     let (url, twilio) = Twilio::start().await;
     let file = world.directory.path().join("errors.toml");
     std::fs::write(&file, "[20429]\naction = \"give_up\"\nactor = \"operator\"\n").unwrap();
@@ -192,7 +192,7 @@ async fn the_operator_says_what_a_code_means(world: World) {
 }
 
 /// Who sends is said by a file, that counts as soon as it changes; one that is broken changes nothing.
-async fn a_message_goes_the_way_of_its_country(world: World) {
+async fn message_takes_the_route_of_its_country(world: World) {
     let (url, twilio) = Twilio::start().await;
     let file = world.directory.path().join("routing.yaml");
     let (one, two) = (format!("MG{}", "1".repeat(32)), format!("MG{}", "2".repeat(32)));
@@ -237,7 +237,7 @@ async fn a_message_goes_the_way_of_its_country(world: World) {
 }
 
 /// However far away that is: it is given up so long after it was to be sent, not after it was asked for.
-async fn what_is_for_later_waits(world: World) {
+async fn scheduled_message_waits_until_send_at(world: World) {
     let (url, twilio) = Twilio::start().await;
     let sidecar = started_with(&world, &url, &[("TWILIO_EDGE_SENDING_GIVE_UP_S", "1")]).await;
     let root = administrator(&sidecar).await;
@@ -249,7 +249,7 @@ async fn what_is_for_later_waits(world: World) {
     assert!(jiff::Timestamp::now() >= at);
 }
 
-async fn nobody_is_sent_what_they_do_not_want(world: World) {
+async fn unwanted_messages_are_refused(world: World) {
     let (url, twilio) = Twilio::start().await;
     let sidecar = started(&world, &url).await;
     let root = administrator(&sidecar).await;
@@ -360,7 +360,7 @@ async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
     assert!(sent.iter().all(|sid| made.contains(sid)), "what is called sent is");
 }
 
-async fn what_may_have_left_is_not_sent_again(world: World) {
+async fn message_that_may_have_been_sent_is_not_sent_again(world: World) {
     let (url, twilio) = Twilio::start().await;
     let sidecar = started(&world, &url).await;
     let root = administrator(&sidecar).await;

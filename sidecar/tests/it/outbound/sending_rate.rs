@@ -120,7 +120,7 @@ async fn two_sidecars_without_redis_send_as_fast_as_one_may() {
 
 /// Redis dies in the middle: both go by the database then, and by Redis again when it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_all_of_a_sudden_nothing_is_lost_nor_much_faster() {
+async fn loss_of_redis_loses_nothing_and_keeps_the_rate() {
     let mut world = World::new(Kind::RedisPostgres).await;
     world.own_redis().await;
     let simulator = Simulator::start(&world, &["--mps", "20"]);

@@ -16,13 +16,13 @@ use crate::{
 
 on_every_store! {
     a_template_is_asked_for_by_name,
-    what_changes_at_twilio_is_in_the_audit,
+    template_changes_at_twilio_are_in_the_audit,
     an_administrator_names_what_twilio_does_not_show,
     variables_have_the_names_and_lengths_of_twilio,
 }
 
 on_every_shared_store! {
-    one_sidecar_reads_for_all,
+    templates_are_read_by_one_sidecar_for_all,
 }
 
 const PERSON: &str = "whatsapp:+14155550123";
@@ -220,7 +220,7 @@ async fn a_template_is_asked_for_by_name(world: World) {
     assert_eq!(against, ["no_consent"], "it is marketing all the same: {told}");
 }
 
-async fn what_changes_at_twilio_is_in_the_audit(world: World) {
+async fn template_changes_at_twilio_are_in_the_audit(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let often = [("TWILIO_EDGE_SENDING_TEMPLATES_EVERY_S", "1")];
     let sidecar = started(&world, &simulator, &often).await;
@@ -356,7 +356,7 @@ async fn an_administrator_names_what_twilio_does_not_show(world: World) {
 }
 
 /// However many sidecars there are, Twilio is asked once, and all of them know.
-async fn one_sidecar_reads_for_all(world: World) {
+async fn templates_are_read_by_one_sidecar_for_all(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let sidecars = [started(&world, &simulator, &[]).await, started(&world, &simulator, &[]).await];
     let root = administrator(&sidecars[0]).await;

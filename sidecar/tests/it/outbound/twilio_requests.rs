@@ -76,7 +76,7 @@ async fn hand_on(State(recorder): State<Recorder>, request: Request) -> Response
 }
 
 #[tokio::test]
-async fn what_is_asked_of_twilio_is_what_twilio_describes() {
+async fn requests_to_twilio_match_its_description() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &["--no-windows"]);
     let (url, recorder) = Recorder::start(&simulator).await;

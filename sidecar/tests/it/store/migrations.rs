@@ -14,7 +14,7 @@ use crate::{
 };
 
 on_every_store!(
-    what_an_early_version_knew_counts_and_is_found,
+    data_of_an_early_version_is_in_effect_and_found,
     a_sidecar_starts_on_tables_of_a_newer_version,
 );
 
@@ -89,7 +89,7 @@ async fn at_first(world: &mut World, then_ms: i64) {
     }
 }
 
-async fn what_an_early_version_knew_counts_and_is_found(mut world: World) {
+async fn data_of_an_early_version_is_in_effect_and_found(mut world: World) {
     let now = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap();
     let (then, later) = (now - 48.hours(), now - 24.hours());
     at_first(&mut world, then.as_millisecond()).await;

@@ -183,7 +183,7 @@ async fn a_redis_that_hangs_costs_one_short_wait() {
 }
 
 #[tokio::test]
-async fn a_redis_far_away_is_used_while_it_answers_in_time_and_not_waited_for_when_it_does_not() {
+async fn slow_redis_is_used_while_it_answers_in_time() {
     let mut world = World::new(Kind::RedisSqlite).await;
     world.own_redis().await;
     let network = world.redis.as_ref().unwrap().behind_a_slow_network().await;
@@ -222,7 +222,7 @@ async fn a_redis_far_away_is_used_while_it_answers_in_time_and_not_waited_for_wh
 
 /// Every command and script stays within a slot: a cluster's node refuses nothing.
 #[tokio::test]
-async fn a_redis_cluster_will_do() {
+async fn redis_cluster_is_supported() {
     let mut world = World::new(Kind::Sqlite).await;
     world.redis = Some(Redis::start_cluster().await);
     let sidecar = world.sidecar().await;
@@ -257,7 +257,7 @@ async fn a_sidecar_starts_without_its_redis() {
 }
 
 #[tokio::test]
-async fn without_its_database_a_sidecar_says_so_in_time_and_recovers() {
+async fn sidecar_without_its_database_reports_unavailable_in_time_and_recovers() {
     private_files();
     let mut postgres = Postgres::start().await;
     for redis in [None, Some(Redis::start().await)] {

@@ -72,7 +72,7 @@ async fn ask(sidecar: Arc<Sidecar>, name: &'static str, keys: Vec<String>, winne
 }
 
 #[tokio::test]
-async fn redis_away_from_one_of_two_leaves_one_winner_for_each_webhook() {
+async fn redis_unavailable_to_one_of_two_leaves_one_winner_for_each_webhook() {
     let pair = Pair::start().await;
     let winners = Winners::default();
     let keys = |wave: usize, batch: usize| -> Vec<String> {
@@ -127,7 +127,7 @@ async fn redis_away_from_one_of_two_leaves_one_winner_for_each_webhook() {
 
 /// Whoever was handed something by Redis has it, however late that is written.
 #[tokio::test]
-async fn what_one_handed_out_by_redis_the_other_does_not_hand_out_without_it() {
+async fn claim_granted_in_redis_is_not_granted_by_the_peer_without_redis() {
     let pair = Pair::start().await;
     assert_eq!(pair.near.decide(message("near", "SM1")).await, Decision::Proceed);
     pair.cut();
@@ -145,7 +145,7 @@ async fn what_one_handed_out_by_redis_the_other_does_not_hand_out_without_it() {
 }
 
 #[tokio::test]
-async fn a_sidecar_that_is_gone_is_waited_for_only_for_a_while() {
+async fn dead_peer_is_waited_for_only_until_its_heartbeat_expires() {
     let pair = Pair::start().await;
     let Pair { near, far, network, _world } = pair;
     Arc::into_inner(near).unwrap().kill();

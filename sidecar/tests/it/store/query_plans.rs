@@ -56,7 +56,7 @@ async fn have_plans_told(world: &World) {
 }
 
 #[tokio::test]
-async fn no_list_reads_a_whole_table() {
+async fn lists_never_read_a_whole_table() {
     let world = World::new(Kind::Postgres).await;
     world.sidecar().await.stop();
     fill(&world).await;
@@ -156,7 +156,7 @@ fn assert_pages_end_at_their_limit(log: &str) {
 
 /// Whatever one account has waiting, a look for what is to be sent goes from lane to lane, and takes what is first in one.
 #[tokio::test]
-async fn what_is_to_be_sent_is_found_lane_by_lane() {
+async fn queued_messages_are_found_lane_by_lane() {
     let world = World::new(Kind::Postgres).await;
     world.sidecar().await.stop();
     let rows = format!(

@@ -21,7 +21,7 @@ use crate::{
 };
 
 on_every_store! {
-    what_is_kept_is_sent_by_a_link_and_forgotten,
+    stored_media_are_sent_by_a_link_and_deleted,
     kept_media_run_no_scripts,
 }
 
@@ -136,7 +136,7 @@ async fn kept_media_run_no_scripts(world: World) {
     }
 }
 
-async fn what_is_kept_is_sent_by_a_link_and_forgotten(world: World) {
+async fn stored_media_are_sent_by_a_link_and_deleted(world: World) {
     let (url, twilio) = Twilio::start().await;
     let folder = world.directory.path().join("bucket");
     let bucket = format!("file://{}", folder.display());
@@ -244,7 +244,7 @@ async fn what_is_kept_is_sent_by_a_link_and_forgotten(world: World) {
 }
 
 #[tokio::test]
-async fn a_bucket_hands_out_links_of_its_own() {
+async fn bucket_signs_its_links() {
     let world = World::new(Kind::Sqlite).await;
     let mut s3 = Objects::to_come("s3");
     s3.start().await;
@@ -322,7 +322,7 @@ async fn linking(world: &World, s3: &Objects, twilio: &str) -> Sidecar {
 }
 
 #[tokio::test]
-async fn while_the_bucket_is_away_nothing_is_taken_and_nothing_hangs() {
+async fn unavailable_bucket_refuses_media_without_hanging() {
     let world = World::new(Kind::Sqlite).await;
     let mut s3 = Objects::to_come("s3");
     s3.start().await;
@@ -354,7 +354,7 @@ async fn while_the_bucket_is_away_nothing_is_taken_and_nothing_hangs() {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_of_a_medium_is_given_up() {
+async fn stalled_media_download_is_dropped() {
     let world = World::new(Kind::Sqlite).await;
     let mut s3 = Objects::to_come("s3");
     s3.start().await;
@@ -387,7 +387,7 @@ async fn who_takes_nothing_of_a_medium_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_would_not_work_keeps_it_from_starting() {
+async fn unusable_media_store_prevents_the_start() {
     let folder = tempfile::TempDir::new().unwrap();
     let bucket = format!("file://{}", folder.path().display());
     for (settings, problem) in [
