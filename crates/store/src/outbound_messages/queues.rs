@@ -231,7 +231,7 @@ impl OutboundMessages {
 mod tests {
     use super::*;
 
-    /// Checks the plans of SQLite; tests/it/plans.rs checks those of PostgreSQL.
+    /// Checks the plans of SQLite; tests/it/store/query_plans.rs checks those of PostgreSQL.
     #[tokio::test]
     async fn a_look_jumps_from_lane_to_lane() {
         use sqlx::{Connection, SqliteConnection};

@@ -18,7 +18,7 @@ use twilio_edge_contract::{Claim, Decision};
 
 use crate::{
     inbound::deliveries::{accepted, from, sinks, start},
-    support::receiver::{Got, Receiver},
+    support::receiver::{Received, Receiver},
     support::servers::eventually,
     support::sidecar::{ACCOUNT, inbound, status},
     support::world::{Kind, World},
@@ -50,7 +50,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-fn judged(mut judge: Command, secrets: &[&str], deliveries: &[Got]) -> Vec<Judged> {
+fn judged(mut judge: Command, secrets: &[&str], deliveries: &[Received]) -> Vec<Judged> {
     let schema: Value =
         serde_json::from_slice(&std::fs::read(root().join("docs/event.schema.json")).unwrap())
             .unwrap();
@@ -201,9 +201,9 @@ async fn the_schema_refuses_what_is_no_event() {
         let headers =
             [("webhook-id", "i"), ("webhook-timestamp", "1"), ("webhook-signature", "v1,")];
         let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        Got { headers: headers.into_iter().collect(), body: event.to_string(), status: 200 }
+        Received { headers: headers.into_iter().collect(), body: event.to_string(), status: 200 }
     };
-    let events: Vec<Got> = changes.iter().map(changed).collect();
+    let events: Vec<Received> = changes.iter().map(changed).collect();
     let judgements = judged(python(), &[CURRENT], &events);
     let refused: Vec<bool> = judgements.iter().map(|judged| !judged.problems.is_empty()).collect();
     assert_eq!(refused, [&[false][..], &[true; 10]].concat(), "{judgements:?}");

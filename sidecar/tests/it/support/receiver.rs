@@ -1,4 +1,4 @@
-//! An application that receives deliveries: it remembers each, and answers as it was told to.
+//! An application that receives deliveries. It records each one, and answers as the test says.
 
 use std::{
     net::SocketAddr,
@@ -14,16 +14,16 @@ use axum::{
 use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
-/// One request it got.
+/// A received request.
 #[derive(Debug, Clone)]
-pub(crate) struct Got {
+pub(crate) struct Received {
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
-    /// What it was answered.
+    /// Status of the answer.
     pub(crate) status: u16,
 }
 
-impl Got {
+impl Received {
     pub(crate) fn event(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -33,20 +33,20 @@ impl Got {
     }
 }
 
-/// Decides the status of an answer from the body.
-type Mood = Arc<dyn Fn(&str) -> u16 + Send + Sync>;
+/// Computes the status of an answer from the body.
+type StatusRule = Arc<dyn Fn(&str) -> u16 + Send + Sync>;
 
 #[derive(Clone)]
 struct Shared {
-    got: Arc<Mutex<Vec<Got>>>,
-    mood: Arc<Mutex<Mood>>,
-    crowd: Arc<Mutex<Crowd>>,
+    got: Arc<Mutex<Vec<Received>>>,
+    status_rule: Arc<Mutex<StatusRule>>,
+    concurrent: Arc<Mutex<ConcurrentRequests>>,
     slow: watch::Sender<bool>,
 }
 
-/// How many requests are there at a time: now, and at most since somebody asked.
+/// Number of concurrent requests: now, and the maximum since the last query.
 #[derive(Default)]
-struct Crowd {
+struct ConcurrentRequests {
     now: usize,
     most: usize,
 }
@@ -54,17 +54,17 @@ struct Crowd {
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     shared: Shared,
-    /// Its own, so that its connections end with it.
+    /// Separate, so that its connections end with the receiver.
     serving: Option<Runtime>,
 }
 
 impl Receiver {
     pub(crate) async fn start() -> Receiver {
-        let mood: Mood = Arc::new(|_| 200);
+        let status_rule: StatusRule = Arc::new(|_| 200);
         let shared = Shared {
             got: Arc::default(),
-            mood: Arc::new(Mutex::new(mood)),
-            crowd: Arc::default(),
+            status_rule: Arc::new(Mutex::new(status_rule)),
+            concurrent: Arc::default(),
             slow: watch::Sender::new(false),
         };
         let mut receiver = Receiver { address: ([127, 0, 0, 1], 0).into(), shared, serving: None };
@@ -76,36 +76,36 @@ impl Receiver {
         format!("http://{}/hooks?token=hush", self.address)
     }
 
-    /// From now on it answers so.
-    pub(crate) fn answers(&self, mood: impl Fn(&str) -> u16 + Send + Sync + 'static) {
-        *self.shared.mood.lock().unwrap() = Arc::new(mood);
+    /// Sets the answer of later requests.
+    pub(crate) fn answers(&self, status_rule: impl Fn(&str) -> u16 + Send + Sync + 'static) {
+        *self.shared.status_rule.lock().unwrap() = Arc::new(status_rule);
     }
 
-    /// Says nothing to anybody, until it is told otherwise.
+    /// Leaves requests without an answer while `slow` is true.
     pub(crate) fn is_slow(&self, slow: bool) {
         self.shared.slow.send_replace(slow);
     }
 
-    /// How many requests are there now.
+    /// Returns the number of concurrent requests.
     pub(crate) fn waiting(&self) -> usize {
-        self.shared.crowd.lock().unwrap().now
+        self.shared.concurrent.lock().unwrap().now
     }
 
-    /// How many there were at a time, at most, since this was asked last.
+    /// Returns the maximum of concurrent requests since the last call.
     pub(crate) fn most_at_a_time(&self) -> usize {
-        let mut crowd = self.shared.crowd.lock().unwrap();
-        let now = crowd.now;
-        std::mem::replace(&mut crowd.most, now)
+        let mut concurrent = self.shared.concurrent.lock().unwrap();
+        let now = concurrent.now;
+        std::mem::replace(&mut concurrent.most, now)
     }
 
-    /// Nobody is there any more.
+    /// Closes the listener and all connections.
     pub(crate) fn leave(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.shutdown_background();
         }
     }
 
-    /// And is again, at the same place.
+    /// Listens again, at the same address.
     pub(crate) async fn listen(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -124,25 +124,25 @@ impl Receiver {
         self.serving = Some(runtime);
     }
 
-    pub(crate) fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<Received> {
         self.shared.got.lock().unwrap().clone()
     }
 
-    /// What it said yes to, in order.
-    pub(crate) fn taken(&self) -> Vec<Got> {
+    /// Returns the accepted requests, in order.
+    pub(crate) fn taken(&self) -> Vec<Received> {
         self.got().into_iter().filter(|got| got.status == 200).collect()
     }
 }
 
-/// One request that is there, until it is answered or given up.
-struct Present(Arc<Mutex<Crowd>>);
+/// A request in progress, until it is answered or dropped.
+struct Present(Arc<Mutex<ConcurrentRequests>>);
 
 impl Present {
-    fn among(crowd: &Arc<Mutex<Crowd>>) -> Present {
-        let mut here = crowd.lock().unwrap();
+    fn among(concurrent: &Arc<Mutex<ConcurrentRequests>>) -> Present {
+        let mut here = concurrent.lock().unwrap();
         here.now += 1;
         here.most = here.most.max(here.now);
-        Present(crowd.clone())
+        Present(concurrent.clone())
     }
 }
 
@@ -153,13 +153,13 @@ impl Drop for Present {
 }
 
 async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let _present = Present::among(&shared.crowd);
+    let _present = Present::among(&shared.concurrent);
     let mut slow = shared.slow.subscribe();
     let _ = slow.wait_for(|slow| !slow).await;
     let body = String::from_utf8(body.to_vec()).unwrap();
-    let mood = shared.mood.lock().unwrap().clone();
-    let status = mood(&body);
-    shared.got.lock().unwrap().push(Got { headers, body, status });
+    let status_rule = shared.status_rule.lock().unwrap().clone();
+    let status = status_rule(&body);
+    shared.got.lock().unwrap().push(Received { headers, body, status });
     StatusCode::from_u16(status).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! The `twilio-edge serve` process under test, and the filter's side of the conversation with it.
+//! `twilio-edge serve` under test, and a client that speaks the filter's protocol.
 
 use std::{
     io::{BufRead, BufReader},
@@ -26,12 +26,12 @@ pub(crate) struct Sidecar {
     pub(crate) base: String,
     pub(crate) client: Client,
     log: Arc<Mutex<String>>,
-    /// Closed when the log has ended, and with it the process.
+    /// Closed when the process has ended, and its log with it.
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Sidecar {
-    /// Starts it after a line of shell that takes something away from it.
+    /// Starts it after the line of shell `limit`, for instance a `ulimit`.
     pub(crate) async fn start(limit: &str, directory: &Path, settings: &[(&str, &str)]) -> Sidecar {
         let fixed = [
             ("TWILIO_EDGE_LISTEN", "127.0.0.1:0"),
@@ -72,24 +72,24 @@ impl Sidecar {
         Sidecar { process, base, client, log, ended: Mutex::new(ended) }
     }
 
-    /// Where administrators are answered.
+    /// Returns the origin of the admin listener.
     pub(crate) fn admin(&self) -> String {
         let log = self.log();
         let (_, address) = log.split_once("the admin listener started on ").unwrap();
         address.split([' ', '"']).next().unwrap().to_owned()
     }
 
-    /// `kill -9`, and gone.
+    /// Kills it with `kill -9`.
     pub(crate) fn kill(self) {
         self.process.signal("KILL");
     }
 
-    /// SIGTERM, as an orchestrator stops it; everything it logged.
+    /// Stops it with SIGTERM, as an orchestrator does, and returns its log.
     pub(crate) fn stop(self) -> String {
         self.process.signal("TERM");
         let end = self.ended.lock().unwrap().recv_timeout(Duration::from_secs(30));
         let stopped = end == Err(mpsc::RecvTimeoutError::Disconnected);
-        assert!(stopped, "it did not stop:\n{}", self.log());
+        assert!(stopped, "the sidecar did not stop:\n{}", self.log());
         self.log()
     }
 
@@ -97,7 +97,7 @@ impl Sidecar {
         self.log.lock().unwrap().clone()
     }
 
-    /// One batch of claims, answered as the filter demands it.
+    /// Sends a batch of claims and checks the shape of the reply, as the filter does.
     pub(crate) async fn claim_all(&self, claims: Vec<Claim>) -> Vec<Verdict> {
         let ids: Vec<String> = claims.iter().map(|claim| claim.claim_id.clone()).collect();
         let request = ClaimsRequest { v: PROTOCOL_VERSION, claims };
@@ -111,7 +111,7 @@ impl Sidecar {
         self.claim_all(vec![claim]).await.remove(0)
     }
 
-    /// Only what was decided.
+    /// Sends one claim and returns its decision.
     pub(crate) async fn decide(&self, claim: Claim) -> Decision {
         self.claim(claim).await.decision
     }
@@ -147,7 +147,7 @@ impl Sidecar {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// The value of one series of `/metrics`.
+    /// Returns the value of one series of `/metrics`.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let (_, text) = self.get("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
@@ -169,7 +169,7 @@ impl Sidecar {
     }
 }
 
-/// A claim for an inbound message.
+/// Returns a claim of an inbound message.
 pub(crate) fn inbound(claim_id: &str, message_sid: &str, from: &str, body: &str) -> Claim {
     let form = form_urlencoded::Serializer::new(String::new())
         .append_pair("MessageSid", message_sid)
@@ -187,12 +187,12 @@ pub(crate) fn inbound(claim_id: &str, message_sid: &str, from: &str, body: &str)
     Claim::new(claim_id.into(), identity, "/twilio/inbound".into(), form)
 }
 
-/// A claim for a message nobody in these tests looks into.
+/// Returns a claim of an inbound message with any text.
 pub(crate) fn message(claim_id: &str, message_sid: &str) -> Claim {
     inbound(claim_id, message_sid, "whatsapp:+15551234567", "hello")
 }
 
-/// A claim for a status callback.
+/// Returns a claim of a status callback.
 pub(crate) fn status(claim_id: &str, message_sid: &str, status: &str) -> Claim {
     let identity = Identity {
         class: Class::Status,
@@ -217,7 +217,7 @@ pub(crate) fn settlement(claim: &Claim, outcome: Outcome) -> Settlement {
     }
 }
 
-/// As the filter settles a webhook it forwarded without a verdict.
+/// Returns the settlement of a webhook that the filter forwarded without a verdict.
 pub(crate) fn unclaimed(claim: &Claim, outcome: Outcome) -> Settlement {
     let unclaimed = Unclaimed {
         route: claim.route.clone(),

@@ -1,4 +1,4 @@
-//! The simulator of Twilio, as a process of its own that nobody kills, and what it has made.
+//! The simulator of Twilio in a separate process, and the messages that it created.
 
 use std::{
     collections::BTreeMap,
@@ -14,19 +14,19 @@ use crate::{support::servers::Guarded, support::sidecar::ACCOUNT, support::world
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// The simulator, and where it is.
+/// A running simulator.
 pub(crate) struct Simulator {
     _process: Guarded,
     pub(crate) base: String,
 }
 
 impl Simulator {
-    /// With these options beside those that make it quick.
+    /// Starts it with these options, and with short delays.
     pub(crate) fn start(world: &World, options: &[&str]) -> Simulator {
         Simulator::of(world, &[ACCOUNT], options)
     }
 
-    /// The same for these accounts, which all have one secret.
+    /// Starts it for these accounts, which share one secret.
     pub(crate) fn of(world: &World, account_sids: &[&str], options: &[&str]) -> Simulator {
         let accounts = world.directory.path().join("accounts.toml");
         let known: String = account_sids.iter().map(|sid| account(sid)).collect();
@@ -61,21 +61,21 @@ impl Simulator {
         }
     }
 
-    /// A file with what a sidecar shows it.
+    /// Writes a sending file with its credentials.
     pub(crate) fn credentials(&self, world: &World) -> String {
         let file = world.directory.path().join("sending.toml");
         std::fs::write(&file, account(ACCOUNT)).unwrap();
         file.to_str().unwrap().to_owned()
     }
 
-    /// Every message it made: its text by its SID.
+    /// Returns the texts of all created messages, by SID.
     pub(crate) async fn made(&self) -> BTreeMap<String, String> {
         let made = self.listed(ACCOUNT).await;
         let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
         made.iter().map(|one| (text(one, "sid"), text(one, "body"))).collect()
     }
 
-    /// Every message it made of an account, as it lists them, the first one first.
+    /// Returns the created messages of an account, as it lists them, oldest first.
     pub(crate) async fn listed(&self, account_sid: &str) -> Vec<Value> {
         let client = reqwest::Client::new();
         let mut listed = Vec::new();
@@ -92,7 +92,7 @@ impl Simulator {
         listed
     }
 
-    /// How often what was answered how, as `POST Messages.json` and the like.
+    /// Returns the number of answers by request and status; a request is for instance `POST Messages.json`.
     pub(crate) async fn answered(&self) -> Value {
         let url = format!("{}/simulator/requests", self.base);
         reqwest::get(url).await.unwrap().json().await.unwrap()

@@ -1,4 +1,4 @@
-//! One combination of stores with a database of its own, and a look behind the sidecar's back: what is really stored.
+//! A combination of stores with a separate database, and queries of the stored rows.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     RedisPostgres,
 }
 
-/// Makes one test of each named behaviour for each combination of stores.
+/// Creates a test of each named behaviour on each combination of stores.
 macro_rules! on_every_store {
     ($($behaviour:ident),* $(,)?) => {
         $crate::support::world::on_every_store!(@ sqlite Sqlite $($behaviour)*);
@@ -40,7 +40,7 @@ macro_rules! on_every_store {
 }
 pub(crate) use on_every_store;
 
-/// The same for the stores that several sidecars may share.
+/// As `on_every_store`, on the stores that several sidecars can share.
 macro_rules! on_every_shared_store {
     ($($behaviour:ident),* $(,)?) => {
         mod shared {
@@ -86,13 +86,13 @@ impl World {
         self.sidecar_with(&[]).await
     }
 
-    /// Starts a sidecar on these stores, with more settings from the environment. It waits long for its stores: what
-    /// these tests ask is what is answered, not how fast a busy machine does it.
+    /// Starts a sidecar on these stores, with more settings from the environment. Its time limits for the stores are long, since
+    /// tests must pass on a busy machine.
     pub(crate) async fn sidecar_with(&self, settings: &[(&str, &str)]) -> Sidecar {
         self.sidecar_under("true", settings).await
     }
 
-    /// The same, after a line of shell that takes something away from it.
+    /// As [`World::sidecar_with`], after the line of shell `limit`, for instance a `ulimit`.
     pub(crate) async fn sidecar_under(&self, limit: &str, settings: &[(&str, &str)]) -> Sidecar {
         let redis_url = self.redis.as_ref().map(Redis::url).unwrap_or_default();
         let stores = [
@@ -102,14 +102,14 @@ impl World {
             ("TWILIO_EDGE_DATABASE_READ_TIMEOUT_MS", "20000"),
             ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "10000"),
             ("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", "25000"),
-            // Tests call nobody outside.
+            // Tests open no connection to the internet.
             ("TWILIO_EDGE_MEDIA_CHECK", "false"),
         ];
         let settings = [&stores[..], settings].concat();
         Sidecar::start(limit, self.directory.path(), &settings).await
     }
 
-    /// What a query finds: its one column, as text.
+    /// Returns the only column of a query, as text.
     pub(crate) async fn stored(&self, query: &str) -> Vec<String> {
         let query = query.to_owned();
         let rows: Vec<(String,)> = if self.database_url.starts_with("sqlite") {
@@ -123,12 +123,12 @@ impl World {
     }
 }
 
-/// In a folder that does not exist yet, as on a first start.
+/// Returns a URL in a folder that does not exist yet, as before a first start.
 pub(crate) fn sqlite_url(directory: &Path) -> String {
     format!("sqlite://{}/data/edge.db", directory.display())
 }
 
-/// From now on, what a test writes is its own: files with credentials that others may read are refused.
+/// Makes new files private, since the sidecar refuses credentials that others may read.
 pub(crate) fn private_files() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
