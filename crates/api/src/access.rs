@@ -25,7 +25,7 @@ use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{
     config,
-    listener::admission::{Connection, Standing},
+    listener::admission::{CallerKind, Connection},
     metrics::{Denial, Limit, Metrics},
 };
 use twilio_edge_services::access::{
@@ -119,8 +119,8 @@ async fn admitted(access: &Access, needed: Scope, mut request: Request, next: Ne
     };
     if let Some(connection) = request.extensions().get::<Connection>() {
         connection.prove(match caller.scope {
-            Scope::Edge => Standing::Filter,
-            Scope::App | Scope::Admin => Standing::Known,
+            Scope::Edge => CallerKind::Filter,
+            Scope::App | Scope::Admin => CallerKind::Known,
         });
     }
     let account_sid = caller.account_sid.as_deref();

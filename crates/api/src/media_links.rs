@@ -16,7 +16,7 @@ use object_store::GetRange;
 
 use crate::app::App;
 use twilio_edge_domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition};
-use twilio_edge_platform::listener::admission::{Connection, Standing};
+use twilio_edge_platform::listener::admission::{CallerKind, Connection};
 use twilio_edge_services::outbound::media::library::{Failure, Library};
 
 pub(super) fn router(app: &App) -> Router {
@@ -64,7 +64,7 @@ async fn fetch(
         Err(Failure::MediaProblem(_)) => return nothing(),
     };
     if let Some(Extension(connection)) = connection {
-        connection.prove(Standing::Known);
+        connection.prove(CallerKind::Known);
     }
     let (size, sent) = (got.meta.size, got.range.clone());
     let length = if is_head { size } else { sent.end.saturating_sub(sent.start) };

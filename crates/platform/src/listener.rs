@@ -2,6 +2,8 @@
 //! permissions protect. Opens and serves both, and does not know the requests.
 
 pub mod admission;
+mod bodies;
+mod capacity;
 pub mod server;
 
 use std::{
@@ -16,32 +18,16 @@ use std::{
 };
 
 use axum::Router;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 
 use self::admission::Admission;
+pub use self::capacity::capacity;
 
 /// Prefix of a socket path in the settings.
 const UNIX: &str = "unix:";
 
 /// Mode of a socket: its owner and its group may connect, so that Envoy can run as another user of that group.
 const MODE: u32 = 0o660;
-
-/// Divisor of the process's file descriptors: all listeners together may use this share, one half.
-const SHARE: u64 = 2;
-
-/// Smallest limit of connections per listener, independent of the number of file descriptors.
-const LEAST: usize = 16;
-
-/// Returns the limit of connections for each of `listeners`: `wanted`, within the limit of the kernel. Raises the
-/// process's own limit of file descriptors as far as permitted.
-pub fn capacity(wanted: usize, listeners: usize) -> usize {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let Some(files) = (if raised.is_ok() { maximum } else { current }) else { return wanted };
-    let share = usize::try_from(files / SHARE).unwrap_or(usize::MAX) / listeners.max(1);
-    wanted.min(share.max(LEAST))
-}
 
 /// Listen address, as in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,16 +110,16 @@ impl fmt::Display for Listener {
 fn bind(path: &Path) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            let told = "there is something that is no socket";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
+            let problem = "the path is a file that is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
         }
         Ok(_) => match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path)?;
             }
             _ => {
-                let told = "another process has this socket";
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, told));
+                let problem = "another process has this socket";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, problem));
             }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -151,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_an_address_or_an_absolute_path() {
+    fn listen_address_is_a_network_address_or_an_absolute_path() {
         let tcp = "[::1]:8081".parse().map(ListenAddress::Address).unwrap();
         assert_eq!("[::1]:8081".parse(), Ok(tcp));
         assert_eq!(
@@ -164,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_answered_at_and_guarded_by_its_permissions() {
+    async fn unix_socket_is_served_and_protected_by_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("edge.sock");
         let address = format!("unix:{}", path.display());
@@ -194,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_is_not_removed() {
+    async fn file_that_is_no_socket_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         fs::write(&path, "precious").unwrap();

@@ -413,7 +413,7 @@ impl Metrics {
     }
 
     /// Counts an opt-in, an opt-out or a request for help.
-    pub fn opt_heard(&self, opt: Opt) {
+    pub fn opt_received(&self, opt: Opt) {
         self.opts.get_or_create(&[("opt", opt.as_str())]).inc();
     }
 

@@ -3,20 +3,19 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::Body,
     extract::ConnectInfo,
     http::{Extensions, Request, Response, StatusCode, Version},
 };
 use hyper::{
-    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    body::Incoming,
     service::{Service as _, service_fn},
 };
 use hyper_util::{
@@ -25,14 +24,17 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
-    time::{Instant, Sleep},
+    time::Instant,
 };
 
-use super::admission::{Admission, Place, Shared};
+use super::{
+    admission::{Admission, ConnectionState, Slot},
+    bodies::{ObservedStream, RequestBody, ResponseBody},
+};
 use crate::tasks::{Panicked, catch_panic};
 
 /// Time in which a closing connection must end.
@@ -40,10 +42,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Pause of a listener after it could not accept a connection for lack of file descriptors.
 const RELIEF: Duration = Duration::from_millis(20);
-
-/// Time in which the body of a request must arrive, on every listener. Handlers of the sidecar have less time
-/// (`http.request_timeout_ms`).
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Interval of HTTP/2 pings to a caller, and the time in which it must answer one.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -127,14 +125,14 @@ pub async fn serve<A: Accept>(
         };
         match accepted {
             Ok((stream, address, extensions)) => {
-                if let Some(place) = admission.admit(address) {
-                    let connection = Serving {
+                if let Some(slot) = admission.admit(address) {
+                    let connection = ConnectionTask {
                         builder: Arc::clone(&builder),
                         router: router.clone(),
                         admission: admission.clone(),
                         stopped: stopped.clone(),
                     };
-                    connections.spawn(connection.run(stream, place, extensions));
+                    connections.spawn(connection.run(stream, slot, extensions));
                 }
             }
             Err(error) if is_of_caller(&error) => {}
@@ -172,40 +170,40 @@ fn builder(admission: &Admission) -> Builder<TokioExecutor> {
 }
 
 /// Everything that the task of a connection needs.
-struct Serving {
+struct ConnectionTask {
     builder: Arc<Builder<TokioExecutor>>,
     router: Router,
     admission: Admission,
     stopped: watch::Receiver<bool>,
 }
 
-impl Serving {
-    async fn run<S>(self, stream: S, place: Place, extensions: Extensions)
+impl ConnectionTask {
+    async fn run<S>(self, stream: S, slot: Slot, extensions: Extensions)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Serving { builder, router, admission, mut stopped } = self;
-        let (shared, connection) = (Arc::clone(&place.shared), place.connection());
+        let ConnectionTask { builder, router, admission, mut stopped } = self;
+        let (shared, connection) = (Arc::clone(&slot.shared), slot.connection());
         let service = service_fn(|mut request: Request<Incoming>| {
-            let under_way = UnderWay::begin(&shared, request.version() == Version::HTTP_2);
+            let in_flight = InFlightRequest::begin(&shared, request.version() == Version::HTTP_2);
             request.extensions_mut().extend(extensions.clone());
             request.extensions_mut().insert(connection.clone());
             let answered =
-                TowerToHyperService::new(router.clone()).call(request.map(Arriving::begin));
+                TowerToHyperService::new(router.clone()).call(request.map(RequestBody::begin));
             async move {
                 let mut response: Response<Body> = match catch_panic(answered).await {
                     Ok(answered) => answered?,
                     Err(Panicked) => empty(StatusCode::INTERNAL_SERVER_ERROR),
                 };
-                if under_way.0.has_unread() {
+                if in_flight.0.has_unread() {
                     response = empty(StatusCode::SERVICE_UNAVAILABLE);
                 }
                 Ok::<_, std::convert::Infallible>(
-                    response.map(|body| Streamed::begin(body, &under_way.0)),
+                    response.map(|body| ResponseBody::begin(body, &in_flight.0)),
                 )
             }
         });
-        let io = TokioIo::new(Watched { stream, shared: Arc::clone(&shared) });
+        let io = TokioIo::new(ObservedStream { stream, shared: Arc::clone(&shared) });
         let mut served = pin!(builder.serve_connection(io, service));
         let mut over: Option<Instant> = None;
         let mut is_stopping = false;
@@ -255,158 +253,17 @@ fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// Guard of a request in a handler.
-struct UnderWay(Arc<Shared>);
+struct InFlightRequest(Arc<ConnectionState>);
 
-impl UnderWay {
-    fn begin(shared: &Arc<Shared>, is_http2: bool) -> UnderWay {
-        shared.asked(is_http2);
-        UnderWay(Arc::clone(shared))
+impl InFlightRequest {
+    fn begin(shared: &Arc<ConnectionState>, is_http2: bool) -> InFlightRequest {
+        shared.begin_request(is_http2);
+        InFlightRequest(Arc::clone(shared))
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        self.0.answered();
-    }
-}
-
-/// Body of a request that ends with an error if it takes too long to arrive.
-struct Arriving {
-    body: Incoming,
-    begun: Instant,
-    /// Timer, created when the body has to be waited for.
-    late: Option<Pin<Box<Sleep>>>,
-}
-
-impl Arriving {
-    fn begin(body: Incoming) -> Arriving {
-        Arriving { body, begun: Instant::now(), late: None }
-    }
-}
-
-impl HttpBody for Arriving {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let until = self.begun + BODY_TIMEOUT;
-        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        late.as_mut().poll(cx).map(|()| Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Body of a response that records when all of it was taken.
-struct Streamed {
-    body: Body,
-    shared: Arc<Shared>,
-}
-
-impl Streamed {
-    fn begin(body: Body, shared: &Arc<Shared>) -> Streamed {
-        shared.streams(true);
-        Streamed { body, shared: Arc::clone(shared) }
-    }
-}
-
-impl Drop for Streamed {
-    fn drop(&mut self) {
-        self.shared.streams(false);
-    }
-}
-
-impl HttpBody for Streamed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_ready() {
-            self.shared.progressed();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Stream that records when bytes arrive and leave.
-struct Watched<S> {
-    stream: S,
-    shared: Arc<Shared>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.shared.read();
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if matches!(wrote, Poll::Ready(Ok(1..))) {
-            self.shared.wrote();
-        }
-        wrote
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        if matches!(wrote, Poll::Ready(Ok(1..))) {
-            self.shared.wrote();
-        }
-        wrote
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.0.end_request();
     }
 }

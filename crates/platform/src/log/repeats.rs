@@ -151,7 +151,7 @@ mod tests {
             }
             let held = repeats.held_back();
             prop_assert_eq!(held.iter().map(|(_, count)| count).sum::<u64>(), came - written);
-            prop_assert!(repeats.held_back().is_empty(), "told once");
+            prop_assert!(repeats.held_back().is_empty(), "reported once");
             prop_assert!(repeats.may_write("away".into(), now + EACH));
         }
     }

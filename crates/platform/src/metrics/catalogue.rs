@@ -26,12 +26,12 @@ pub(super) struct Catalogue {
     ours: Registry,
     /// Families with common names, without our prefix.
     common: Registry,
-    told: Vec<Told>,
+    families: Vec<Description>,
 }
 
 /// Description of one family.
 #[derive(Debug)]
-struct Told {
+struct Description {
     name: String,
     kind: &'static str,
     labels: String,
@@ -41,7 +41,7 @@ struct Told {
 impl Default for Catalogue {
     fn default() -> Catalogue {
         let (ours, common) = (Registry::with_prefix(PREFIX), Registry::default());
-        Catalogue { ours, common, told: Vec::new() }
+        Catalogue { ours, common, families: Vec::new() }
     }
 }
 
@@ -107,7 +107,7 @@ impl Catalogue {
         let info = prometheus_client::metrics::info::Info::new(labels);
         self.ours.register(name, meaning, info);
         let label = labels.map(|(name, _)| name);
-        self.tell(format!("{PREFIX}_{name}"), "info", &label, meaning);
+        self.describe(format!("{PREFIX}_{name}"), "info", &label, meaning);
     }
 
     /// Registers families that a collector reads at each scrape: name, kind and meaning of each, without our prefix.
@@ -118,7 +118,7 @@ impl Catalogue {
     ) {
         self.common.register_collector(Box::new(collector));
         for (name, kind, meaning) in families {
-            self.tell((*name).to_owned(), kind, &[], meaning);
+            self.describe((*name).to_owned(), kind, &[], meaning);
         }
     }
 
@@ -132,11 +132,17 @@ impl Catalogue {
         metric: M,
     ) -> M {
         self.ours.register(name, meaning, metric.clone());
-        self.tell(format!("{PREFIX}_{name}"), kind, labels, meaning);
+        self.describe(format!("{PREFIX}_{name}"), kind, labels, meaning);
         metric
     }
 
-    fn tell(&mut self, name: String, kind: &'static str, labels: &[&str], meaning: &'static str) {
+    fn describe(
+        &mut self,
+        name: String,
+        kind: &'static str,
+        labels: &[&str],
+        meaning: &'static str,
+    ) {
         // Name of the series, as queries use it.
         let suffix = match kind {
             "counter" => "_total",
@@ -144,7 +150,12 @@ impl Catalogue {
             _ => "",
         };
         let labels = labels.iter().map(|label| format!("{label}=\"..\"")).collect::<Vec<_>>();
-        self.told.push(Told { name: name + suffix, kind, labels: labels.join(","), meaning });
+        self.families.push(Description {
+            name: name + suffix,
+            kind,
+            labels: labels.join(","),
+            meaning,
+        });
     }
 
     /// Renders all series as OpenMetrics text.
@@ -161,8 +172,8 @@ impl Catalogue {
 
     /// Renders every family as the table of docs/METRICS.md.
     pub(super) fn reference(&self) -> String {
-        let mut table = String::from("| metric | kind | tells |\n|---|---|---|\n");
-        for Told { name, kind, labels, meaning } in &self.told {
+        let mut table = String::from("| metric | kind | meaning |\n|---|---|---|\n");
+        for Description { name, kind, labels, meaning } in &self.families {
             let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
             let _ = writeln!(table, "| `{name}{labels}` | {kind} | {meaning} |");
         }

@@ -404,7 +404,7 @@ impl Claims {
     fn report(&self, webhook: &Webhook, verdict: &Verdict) {
         self.metrics.claimed(verdict.decision, webhook.identity.class);
         if let (Some(1), Some(opt)) = (verdict.attempt, verdict.opt) {
-            self.metrics.opt_heard(opt);
+            self.metrics.opt_received(opt);
         }
         tracing::debug!(event = "claim.answered",
             webhook.sid = %webhook.identity.message_sid,
