@@ -52,7 +52,7 @@ async fn claim(
     if !request.claims.iter().all(|claim| caller.sees(&claim.identity.account_sid)) {
         return Err(Problem::other_account());
     }
-    claims.metrics.batched(Batch::Claims, request.claims.len());
+    claims.metrics.webhooks.batched(Batch::Claims, request.claims.len());
     let traced = telemetry.traced(&request.claims);
     let asked = Instant::now();
     // Boxed: the future has thousands of bytes, which every layer above would otherwise move.
@@ -62,7 +62,7 @@ async fn claim(
         None => (claiming.await, Vec::new()),
     };
     let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
-    claims.metrics.claims_took(asked.elapsed());
+    claims.metrics.webhooks.claims_took(asked.elapsed());
     if let Some(traced) = traced {
         traced.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout), &steps);
     }

@@ -101,6 +101,6 @@ async fn metrics(
     State(histories): State<Histories>,
 ) -> Response {
     stores.gauge();
-    metrics.connected(Pool::Readers, histories.connections());
+    metrics.stores.connected(Pool::Readers, histories.connections());
     ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.text()).into_response()
 }

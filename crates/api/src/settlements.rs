@@ -46,7 +46,7 @@ async fn settle(
     if !request.settlements.iter().all(|settled| caller.sees(&settled.identity.account_sid)) {
         return Err(Problem::other_account());
     }
-    claims.metrics.batched(Batch::Settlements, request.settlements.len());
+    claims.metrics.webhooks.batched(Batch::Settlements, request.settlements.len());
     // Boxed for the same reason as a claim: every layer above would otherwise move the whole future.
     let results = Box::pin(claims.settle(request.settlements, now_ms())).await;
     let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;

@@ -326,11 +326,12 @@ mod tests {
             assert!(telemetry.answering("POST", "/edge/v1/claims", None).is_none());
             assert!(telemetry.traced(&claims).is_none());
             for operation in Operation::ALL {
-                let done = metrics.timed(operation, async { Ok::<u8, u8>(1) }).now_or_never();
+                let done =
+                    metrics.stores.timed(operation, async { Ok::<u8, u8>(1) }).now_or_never();
                 assert_eq!(done, Some(Ok(1)));
             }
-            metrics.claimed(Decision::Proceed, Class::Inbound);
-            metrics.claims_took(Duration::from_millis(1));
+            metrics.webhooks.claimed(Decision::Proceed, Class::Inbound);
+            metrics.webhooks.claims_took(Duration::from_millis(1));
             metrics.answered("/edge/v1/claims", 200, Duration::from_millis(1));
         };
         // The first request of a route creates its series.

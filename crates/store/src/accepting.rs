@@ -64,7 +64,7 @@ impl Stores {
                 let settles: Vec<&SettlementInput> = settles.iter().collect();
                 if self.leases.commit(&settles, now_ms).await.is_err() {
                     // Redis learns a missed commit when the lease that it holds expires.
-                    self.metrics.redis_fell_through();
+                    self.metrics.stores.redis_fell_through();
                 }
                 true
             }

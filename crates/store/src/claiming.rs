@@ -28,12 +28,13 @@ impl Stores {
         let handing_out = self.outgoing.handing_out.read().await;
         let since = Instant::now();
         let taken = self.leases.claim(webhooks, now_ms).await;
-        let taken = taken.map(|taken| self.metrics.asked(Operation::LeasesClaim, since, taken));
+        let taken =
+            taken.map(|taken| self.metrics.stores.asked(Operation::LeasesClaim, since, taken));
         let mut grants = match taken {
             Some(Ok(taken)) => self.confirm(webhooks, taken, now_ms).await,
             Some(Err(_)) => {
                 drop(handing_out);
-                self.metrics.redis_fell_through();
+                self.metrics.stores.redis_fell_through();
                 self.decide_apart(webhooks, now_ms).await
             }
             None => self.decide(webhooks, now_ms).await,
@@ -58,7 +59,12 @@ impl Stores {
             .collect();
         let known = match asked.is_empty() {
             true => Ok(Known::default()),
-            false => self.metrics.timed(Operation::LedgerLookUp, self.ledger.look_up(&asked)).await,
+            false => {
+                self.metrics
+                    .stores
+                    .timed(Operation::LedgerLookUp, self.ledger.look_up(&asked))
+                    .await
+            }
         };
         let known = match known {
             Ok(known) => known,
@@ -84,7 +90,7 @@ impl Stores {
             .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
             .collect();
         if let Err(reason) =
-            self.metrics.timed(Operation::JournalNote, self.journal.note(&events)).await
+            self.metrics.stores.timed(Operation::JournalNote, self.journal.note(&events)).await
         {
             // The leases remain, but without the events there is no record of what arrived.
             tracing::warn!(event = "events.no_room", %reason, "the sidecar could not write events, and its queue was full");
@@ -210,7 +216,7 @@ impl Stores {
         // The claims that this sidecar granted a moment ago may not be in the ledger yet.
         self.journal.flush().await?;
         let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
-        self.metrics.timed(Operation::LedgerClaim, self.claims.ask(asks, now_ms)).await
+        self.metrics.stores.timed(Operation::LedgerClaim, self.claims.ask(asks, now_ms)).await
     }
 
     fn granted(

@@ -25,7 +25,7 @@ use super::{
 use crate::error::StoreError;
 use twilio_edge_platform::{
     config,
-    metrics::Metrics,
+    metrics::{Batch, Metrics},
     store_metrics::Operation,
     tasks::{Supervisor, Task, TaskHandle},
 };
@@ -250,7 +250,7 @@ impl Shared {
                 rest.push(*event);
             }
         }
-        self.metrics.queued(waiting.rows.len());
+        self.metrics.journal.queued(waiting.rows.len());
         if idle || waiting.rows.len() >= self.batch {
             self.changed.notify_one();
         }
@@ -321,7 +321,7 @@ impl Shared {
                             there = false;
                         }
                         Err(reason) => {
-                            self.metrics.event_refused();
+                            self.metrics.journal.event_refused();
                             tracing::error!(event = "event.refused", %reason, "the database rejected an event; the event is lost");
                             self.free(noted.place.into_iter().collect());
                         }
@@ -349,8 +349,9 @@ impl Shared {
         rows.sort_by_key(|row| row.dedupe_key());
         let events = each_once(rows.into_iter().map(EventRow::event).collect());
         let keep = self.ledger.keep_events(&events);
-        self.metrics.timed(Operation::LedgerWrite, keep).await?;
-        self.metrics.events_written(events.len());
+        self.metrics.stores.timed(Operation::LedgerWrite, keep).await?;
+        self.metrics.journal.events_written(events.len());
+        self.metrics.webhooks.batched(Batch::Events, events.len());
         Ok(())
     }
 
@@ -382,7 +383,7 @@ async fn run(shared: Arc<Shared>) {
                 waiting.stalled = (!there).then_some(since);
                 waiting.retry_at = (!there).then(|| Instant::now() + pause);
                 pause = if there { first } else { (pause * 2).min(longest) };
-                shared.metrics.queued(waiting.rows.len());
+                shared.metrics.journal.queued(waiting.rows.len());
             }
             Err(Some(until)) => {
                 tokio::select! {

@@ -78,7 +78,7 @@ impl Recovery {
             }
         }
         let (events, torn) = (orphan.rows.len(), orphan.torn);
-        self.metrics.spool_replayed(events, torn > 0);
+        self.metrics.journal.spool_replayed(events, torn > 0);
         if events > 0 || torn > 0 {
             let file = path.display();
             tracing::warn!(event = "spool.recovered", %file, events, torn, "the sidecar wrote the events of a killed sidecar from its spool");
@@ -96,7 +96,7 @@ async fn one_by_one(
     for row in rows {
         match ledger.keep_events(&[row.event()]).await {
             Err(StoreError::Refused(reason)) => {
-                metrics.event_refused();
+                metrics.journal.event_refused();
                 tracing::error!(event = "event.refused", %reason, "the database rejected an event; the event is lost");
             }
             written => written?,

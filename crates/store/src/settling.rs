@@ -36,14 +36,14 @@ impl Stores {
         }
         let events = settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
         let write = self.journal.write(events);
-        if let Err(reason) = self.metrics.timed(Operation::JournalWrite, write).await {
+        if let Err(reason) = self.metrics.stores.timed(Operation::JournalWrite, write).await {
             tracing::warn!(event = "settlements.unsettled", %reason, count = settles.len(), "the sidecar could not store settlements; filters send them again");
             return false;
         }
         let commit = self.leases.commit(settles, now_ms);
-        if self.metrics.timed(Operation::LeasesCommit, commit).await.is_err() {
+        if self.metrics.stores.timed(Operation::LeasesCommit, commit).await.is_err() {
             // Redis learns a missed commit when the lease that it holds expires.
-            self.metrics.redis_fell_through();
+            self.metrics.stores.redis_fell_through();
         }
         true
     }
@@ -58,11 +58,11 @@ impl Stores {
         }
         let since = Instant::now();
         let given_back = self.leases.release(settles, now_ms).await;
-        let asked = |answer| self.metrics.asked(Operation::LeasesRelease, since, answer);
+        let asked = |answer| self.metrics.stores.asked(Operation::LeasesRelease, since, answer);
         let given_back = match given_back.map(asked) {
             Some(Ok(given_back)) => self.recollect(settles, given_back, now_ms).await,
             Some(Err(reason)) => {
-                self.metrics.redis_fell_through();
+                self.metrics.stores.redis_fell_through();
                 Err(reason)
             }
             None => Err(StoreError::Away(String::new())),
@@ -75,7 +75,7 @@ impl Stores {
             ended.filter_map(|(settle, (result, record))| refusal(settle, *result, record, now_ms));
         let events: Vec<Event<'_>> = events.collect();
         let note = self.journal.note(&events);
-        if self.metrics.timed(Operation::JournalNote, note).await.is_err() {
+        if self.metrics.stores.timed(Operation::JournalNote, note).await.is_err() {
             return vec![None; settles.len()];
         }
         given_back.into_iter().map(|(result, _)| Some(result)).collect()
@@ -122,7 +122,7 @@ impl Stores {
         let released = match self.journal.flush().await {
             Ok(()) => {
                 let ask = self.releases.ask(asks, now_ms);
-                self.metrics.timed(Operation::LedgerRelease, ask).await
+                self.metrics.stores.timed(Operation::LedgerRelease, ask).await
             }
             Err(reason) => Err(reason),
         };

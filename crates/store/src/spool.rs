@@ -116,7 +116,7 @@ impl Spool {
             _ => {}
         }
         files.refuses = refuses;
-        self.metrics.spooled(files.bytes(), refuses);
+        self.metrics.journal.spooled(files.bytes(), refuses);
         kept.ok()
     }
 
@@ -131,7 +131,7 @@ impl Spool {
             });
         }
         files.clear();
-        self.metrics.spooled(files.bytes(), files.refuses);
+        self.metrics.journal.spooled(files.bytes(), files.refuses);
     }
 
     /// Deletes the files that are no longer needed. Files with rows that SQL lacks remain for the next start.

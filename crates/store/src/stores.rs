@@ -276,7 +276,7 @@ impl Stores {
         said: Vec<OptEvent>,
         now_ms: i64,
     ) -> Result<Vec<bool>, StoreError> {
-        self.metrics.timed(Operation::LedgerRecordOpts, self.opts.ask(said, now_ms)).await
+        self.metrics.stores.timed(Operation::LedgerRecordOpts, self.opts.ask(said, now_ms)).await
     }
 
     /// Returns the dedupe keys among `keys` that the ledger contains.
@@ -302,15 +302,15 @@ impl Stores {
 
     /// Sets the gauges of these stores: the Redis state, the connection pools and the age of the journal queue.
     pub fn gauge(&self) {
-        self.metrics.redis_is(match &self.leases {
+        self.metrics.stores.redis_is(match &self.leases {
             Leases::Redis(redis) if redis.is_away() => RedisState::Away,
             Leases::Redis(_) => RedisState::Up,
             Leases::Memory(_) | Leases::Sql => RedisState::None,
         });
         let [quick, durable] = self.ledger.connections();
-        self.metrics.connected(Pool::Quick, quick);
-        self.metrics.connected(Pool::Durable, durable);
-        self.metrics.queue_is_old(self.journal.age());
+        self.metrics.stores.connected(Pool::Quick, quick);
+        self.metrics.stores.connected(Pool::Durable, durable);
+        self.metrics.journal.queue_is_old(self.journal.age());
     }
 
     /// Writes all pending events and closes all connections. Returns `false` when the writes took longer than `limit`. The

@@ -277,7 +277,9 @@ impl Permissions {
 
     fn count(&self, changes: &[Suppression]) {
         if let Some(metrics) = &self.metrics {
-            changes.iter().for_each(|one| metrics.suppression_changed(one.in_force, one.source));
+            changes
+                .iter()
+                .for_each(|one| metrics.webhooks.suppression_changed(one.in_force, one.source));
         }
     }
 }
@@ -344,7 +346,7 @@ impl Checks {
         let question =
             Question { channel: &to.channel, number: &to.number, category: *category, kind: *kind };
         let verdicts = check::may_send(&policy, &question, &facts, now_ms);
-        self.metrics.checked(&verdicts);
+        self.metrics.webhooks.checked(&verdicts);
         Ok(verdicts)
     }
 }

@@ -237,7 +237,7 @@ impl Claims {
             .collect();
 
         let settled = settlements.into_iter().zip(results).map(|(settlement, result)| {
-            self.metrics.settled(settlement.outcome, result);
+            self.metrics.webhooks.settled(settlement.outcome, result);
             tracing::debug!(
                 event = "settlement.answered",
                 webhook.sid = %settlement.identity.message_sid,
@@ -363,7 +363,7 @@ impl Claims {
             Ok(changed) => {
                 let changes = said.iter().zip(changed).filter(|(_, changed)| *changed);
                 changes.for_each(|(said, _)| {
-                    self.metrics.suppression_changed(said.opt == Opt::Stop, said.source);
+                    self.metrics.webhooks.suppression_changed(said.opt == Opt::Stop, said.source);
                     log_change(said);
                 });
                 HashSet::new()
@@ -402,9 +402,9 @@ impl Claims {
     }
 
     fn report(&self, webhook: &Webhook, verdict: &Verdict) {
-        self.metrics.claimed(verdict.decision, webhook.identity.class);
+        self.metrics.webhooks.claimed(verdict.decision, webhook.identity.class);
         if let (Some(1), Some(opt)) = (verdict.attempt, verdict.opt) {
-            self.metrics.opt_received(opt);
+            self.metrics.webhooks.opt_received(opt);
         }
         tracing::debug!(event = "claim.answered",
             webhook.sid = %webhook.identity.message_sid,

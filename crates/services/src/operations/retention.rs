@@ -137,9 +137,9 @@ impl Job {
         loop {
             tick.tick().await;
             match self.round().await {
-                Ok(()) => self.metrics.retention_ran(now_ms()),
+                Ok(()) => self.metrics.retention.completed(now_ms()),
                 Err(reason) => {
-                    self.metrics.retention_failed();
+                    self.metrics.retention.failed();
                     tracing::warn!(event = "retention.failed", %reason, "a run of the retention job failed; the next run continues");
                 }
             }
@@ -168,7 +168,7 @@ impl Job {
             oldest = oldest.into_iter().chain(first).min();
         }
         let age_ms = oldest.map_or(0, |oldest| now_ms().saturating_sub(oldest));
-        self.metrics.oldest_body(age_ms);
+        self.metrics.retention.oldest_body(age_ms);
         if done.rows + done.deleted > 0 {
             tracing::info!(
                 event = "retention.done",
@@ -204,7 +204,7 @@ impl Job {
                 }
                 swept => swept?,
             };
-            self.metrics.swept(&swept);
+            self.metrics.retention.swept(&swept);
             let more = swept.more;
             done = done.and(swept);
             if !more {
@@ -216,7 +216,7 @@ impl Job {
     /// Waits while events wait to be written, because they have priority.
     async fn make_way(&self) {
         let patience = Instant::now() + PATIENCE;
-        while self.metrics.events_waiting() > self.busy && Instant::now() < patience {
+        while self.metrics.journal.events_waiting() > self.busy && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;
         }
         tokio::task::yield_now().await;

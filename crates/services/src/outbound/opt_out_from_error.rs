@@ -65,7 +65,7 @@ impl Refusals {
         match self.stores.record_opts(vec![said], now_ms()).await {
             Ok(changed) => {
                 if changed.contains(&true) {
-                    self.metrics.suppression_changed(true, Source::Callback);
+                    self.metrics.webhooks.suppression_changed(true, Source::Callback);
                 }
                 tracing::info!(event = "suppression.changed", send.id = %send.id, account.sid = %send.account_sid, address = %recipient, code, "the sidecar recorded a suppression");
             }
