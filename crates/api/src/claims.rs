@@ -53,18 +53,18 @@ async fn claim(
         return Err(Problem::other_account());
     }
     claims.metrics.webhooks.batched(Batch::Claims, request.claims.len());
-    let traced = telemetry.traced(&request.claims);
+    let spans = telemetry.claim_spans(&request.claims);
     let asked = Instant::now();
     // Boxed: the future has thousands of bytes, which every layer above would otherwise move.
     let claiming = Box::pin(claims.claim(request.claims, now_ms()));
-    let (verdicts, steps) = match traced {
-        Some(_) => steps::taken_by(claiming).await,
+    let (verdicts, steps) = match spans {
+        Some(_) => steps::record(claiming).await,
         None => (claiming.await, Vec::new()),
     };
     let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
     claims.metrics.webhooks.claims_took(asked.elapsed());
-    if let Some(traced) = traced {
-        traced.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout), &steps);
+    if let Some(spans) = spans {
+        spans.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout), &steps);
     }
     Ok(json(&ClaimsReply { v: PROTOCOL_VERSION, verdicts }))
 }

@@ -31,25 +31,25 @@ pub(super) async fn observed(
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let method = method(&request);
     let parent = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok());
-    let answering = match UNTRACED.contains(&route) {
+    let span = match UNTRACED.contains(&route) {
         true => None,
-        false => telemetry.answering(method, route, parent),
+        false => telemetry.request_span(method, route, parent),
     };
     let trace = parent.and_then(Traceparent::parse);
-    if let Some(answering) = &answering {
-        request.extensions_mut().insert(answering.callout());
+    if let Some(span) = &span {
+        request.extensions_mut().insert(span.callout());
     }
     let asked = Instant::now();
-    let (response, steps) = match answering {
-        Some(_) => steps::taken_by(next.run(request)).await,
+    let (response, steps) = match span {
+        Some(_) => steps::record(next.run(request)).await,
         None => (next.run(request).await, Vec::new()),
     };
     let status = response.status().as_u16();
     let took = asked.elapsed();
     metrics.answered(route, status, took);
     write_down(&response, [method, route], trace.as_ref(), took);
-    if let Some(answering) = answering {
-        answering.end(status, &steps);
+    if let Some(span) = span {
+        span.end(status, &steps);
     }
     response
 }

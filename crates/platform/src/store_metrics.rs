@@ -11,7 +11,7 @@ use std::{
 const MOST: usize = 8;
 
 tokio::task_local! {
-    static TAKEN: RefCell<Vec<Step>>;
+    static STEPS: RefCell<Vec<Step>>;
 }
 
 twilio_edge_contract::string_enum! {
@@ -55,23 +55,23 @@ pub struct Step {
 }
 
 /// Records every step of `work`, and returns the steps with its result.
-pub async fn taken_by<T>(work: impl Future<Output = T>) -> (T, Vec<Step>) {
-    TAKEN
+pub async fn record<T>(work: impl Future<Output = T>) -> (T, Vec<Step>) {
+    STEPS
         .scope(RefCell::default(), async {
             let done = work.await;
-            (done, TAKEN.with(RefCell::take))
+            (done, STEPS.with(RefCell::take))
         })
         .await
 }
 
 /// Records a step, if the current request is traced.
 pub fn note(operation: Operation, since: Instant, done: bool) {
-    let _ = TAKEN.try_with(|taken| {
-        let mut taken = taken.borrow_mut();
-        if taken.len() < MOST {
+    let _ = STEPS.try_with(|steps| {
+        let mut steps = steps.borrow_mut();
+        if steps.len() < MOST {
             let took = since.elapsed();
             let began = SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH);
-            taken.push(Step { operation, began, took, done });
+            steps.push(Step { operation, began, took, done });
         }
     });
 }

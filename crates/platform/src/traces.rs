@@ -40,19 +40,19 @@ const LONGEST_ANSWER: u64 = 65_536;
 
 /// Exporter of spans; empty if no endpoint is configured.
 #[derive(Debug, Clone, Default)]
-pub struct Telemetry(Option<Arc<Exporting>>);
+pub struct Telemetry(Option<Arc<Exporter>>);
 
 #[derive(Debug)]
-struct Exporting {
+struct Exporter {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
 }
 
 /// Span of a request in progress.
 #[derive(Debug)]
-pub struct Answering {
+pub struct RequestSpan {
     span: Span,
-    exporting: Arc<Exporting>,
+    exporter: Arc<Exporter>,
 }
 
 /// Context of a call, to which the spans of its claims are linked.
@@ -61,8 +61,8 @@ pub struct Callout(SpanContext);
 
 /// Traced claims of a batch, each with its index in the batch.
 #[derive(Debug)]
-pub struct Traced {
-    exporting: Arc<Exporting>,
+pub struct ClaimSpans {
+    exporter: Arc<Exporter>,
     claims: Vec<(usize, Traceparent, [KeyValue; 3])>,
     since: SystemTime,
 }
@@ -78,7 +78,8 @@ impl Telemetry {
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
             .build();
-        let client = Collector { agent: agent.into(), metrics, away: AtomicBool::new(false) };
+        let client =
+            Collector { agent: agent.into(), metrics, is_unavailable: AtomicBool::new(false) };
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
@@ -104,17 +105,17 @@ impl Telemetry {
             .with_resource(resource.build())
             .build();
         let tracer = provider.tracer("twilio-edge");
-        Ok(Telemetry(Some(Arc::new(Exporting { provider, tracer }))))
+        Ok(Telemetry(Some(Arc::new(Exporter { provider, tracer }))))
     }
 
     /// Starts the span of a request; `None` if tracing is disabled. `route` is a path template without identifiers.
-    pub fn answering(
+    pub fn request_span(
         &self,
         method: &str,
         route: &str,
         traceparent: Option<&str>,
-    ) -> Option<Answering> {
-        let exporting = self.0.as_ref()?;
+    ) -> Option<RequestSpan> {
+        let exporter = self.0.as_ref()?;
         let parent = traceparent.and_then(Traceparent::parse);
         let span = SpanBuilder::from_name(format!("{method} {route}"))
             .with_kind(SpanKind::Server)
@@ -122,14 +123,14 @@ impl Telemetry {
                 KeyValue::new("http.request.method", method.to_owned()),
                 KeyValue::new("http.route", route.to_owned()),
             ]);
-        let span = span.start_with_context(&exporting.tracer, &context(parent.as_ref()));
-        Some(Answering { span, exporting: exporting.clone() })
+        let span = span.start_with_context(&exporter.tracer, &context(parent.as_ref()));
+        Some(RequestSpan { span, exporter: exporter.clone() })
     }
 
     /// Returns the traced claims of a batch; `None` if tracing is disabled or no claim is traced.
-    pub fn traced(&self, claims: &[Claim]) -> Option<Traced> {
-        let exporting = self.0.as_ref()?;
-        let traced = claims.iter().enumerate().filter_map(|(place, claim)| {
+    pub fn claim_spans(&self, claims: &[Claim]) -> Option<ClaimSpans> {
+        let exporter = self.0.as_ref()?;
+        let spans = claims.iter().enumerate().filter_map(|(place, claim)| {
             let parent = Trace::of(claim).parent?;
             let identity = &claim.identity;
             let attributes = [
@@ -139,16 +140,16 @@ impl Telemetry {
             ];
             Some((place, parent, attributes))
         });
-        let claims: Vec<_> = traced.collect();
-        let traced = Traced { exporting: exporting.clone(), claims, since: SystemTime::now() };
-        (!traced.claims.is_empty()).then_some(traced)
+        let claims: Vec<_> = spans.collect();
+        let spans = ClaimSpans { exporter: exporter.clone(), claims, since: SystemTime::now() };
+        (!spans.claims.is_empty()).then_some(spans)
     }
 
     /// Exports the waiting spans, for at most `limit`.
     pub async fn finish(self, limit: Duration) {
-        let Some(exporting) = self.0 else { return };
+        let Some(exporter) = self.0 else { return };
         let finished = tokio::task::spawn_blocking(move || {
-            exporting.provider.shutdown_with_timeout(limit).is_ok()
+            exporter.provider.shutdown_with_timeout(limit).is_ok()
         });
         if !matches!(tokio::time::timeout(limit, finished).await, Ok(Ok(true))) {
             tracing::warn!(
@@ -159,7 +160,7 @@ impl Telemetry {
     }
 }
 
-impl Answering {
+impl RequestSpan {
     /// Returns the context to which the spans of the claims are linked.
     pub fn callout(&self) -> Callout {
         Callout(self.span.span_context().clone())
@@ -167,7 +168,7 @@ impl Answering {
 
     /// Ends the span with the status of the answer and its steps.
     pub fn end(mut self, status: u16, steps: &[Step]) {
-        self.exporting.tell_steps(&self.span, steps);
+        self.exporter.add_steps(&self.span, steps);
         self.span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
         if status >= 500 {
             self.span.set_status(Status::error(""));
@@ -176,8 +177,8 @@ impl Answering {
     }
 }
 
-impl Traced {
-    /// Writes a span for each claim into the trace of its webhook, from [`Telemetry::traced`] until now, with a child
+impl ClaimSpans {
+    /// Writes a span for each claim into the trace of its webhook, from [`Telemetry::claim_spans`] until now, with a child
     /// span for each step of the batch in the stores.
     pub fn end(self, verdicts: &[Verdict], callout: Option<&Callout>, steps: &[Step]) {
         let now = SystemTime::now();
@@ -189,22 +190,22 @@ impl Traced {
                 .with_attributes(attributes)
                 .with_links(links.into_iter().collect());
             let context = context(Some(&parent));
-            let mut span = span.start_with_context(&self.exporting.tracer, &context);
+            let mut span = span.start_with_context(&self.exporter.tracer, &context);
             if let Some(verdict) = verdicts.get(place) {
                 span.set_attribute(KeyValue::new("decision", verdict.decision.as_str()));
                 if let Some(attempt) = verdict.attempt {
                     span.set_attribute(KeyValue::new("attempt", i64::from(attempt)));
                 }
             }
-            self.exporting.tell_steps(&span, steps);
+            self.exporter.add_steps(&span, steps);
             span.end_with_timestamp(now);
         }
     }
 }
 
-impl Exporting {
+impl Exporter {
     /// Writes the store steps as children of a span, if the span is sampled.
-    fn tell_steps(&self, span: &Span, steps: &[Step]) {
+    fn add_steps(&self, span: &Span, steps: &[Step]) {
         if !span.is_recording() {
             return;
         }
@@ -215,7 +216,7 @@ impl Exporting {
                 .with_start_time(*began);
             let mut step = step.start_with_context(&self.tracer, &parent);
             if !done {
-                step.set_status(Status::error("not done in time, or not at all"));
+                step.set_status(Status::error("failed, or did not complete in time"));
             }
             step.end_with_timestamp(*began + *took);
         }
@@ -250,7 +251,7 @@ struct Collector {
     agent: ureq::Agent,
     metrics: Arc<Metrics>,
     /// True while the collector is unavailable, so that an outage is logged once and not for each batch.
-    away: AtomicBool,
+    is_unavailable: AtomicBool,
 }
 
 impl Collector {
@@ -263,15 +264,15 @@ impl Collector {
     }
 
     fn note(&self, problem: Option<String>) {
-        let was_away = self.away.swap(problem.is_some(), Ordering::Relaxed);
+        let was_unavailable = self.is_unavailable.swap(problem.is_some(), Ordering::Relaxed);
         if problem.is_some() {
             self.metrics.spans_lost();
         }
         match problem {
-            Some(reason) if !was_away => {
+            Some(reason) if !was_unavailable => {
                 tracing::warn!(event = "traces.not_taken", %reason, "the trace collector did not accept spans; spans are lost until it does");
             }
-            None if was_away => {
+            None if was_unavailable => {
                 tracing::info!(event = "traces.taken", "the trace collector accepted spans again")
             }
             _ => {}
@@ -310,7 +311,7 @@ mod tests {
 
     /// Tracing and metrics allocate nothing for a claim that is not traced.
     #[test]
-    fn where_nothing_is_traced_a_claim_makes_nothing_to_be_observed() {
+    fn claim_that_is_not_traced_allocates_nothing() {
         let (telemetry, metrics) = (Telemetry::default(), Metrics::default());
         let identity = Identity {
             class: Class::Inbound,
@@ -323,8 +324,8 @@ mod tests {
         claim.traceparent = Some(format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16)));
         let claims = [claim];
         let observe = || {
-            assert!(telemetry.answering("POST", "/edge/v1/claims", None).is_none());
-            assert!(telemetry.traced(&claims).is_none());
+            assert!(telemetry.request_span("POST", "/edge/v1/claims", None).is_none());
+            assert!(telemetry.claim_spans(&claims).is_none());
             for operation in Operation::ALL {
                 let done =
                     metrics.stores.timed(operation, async { Ok::<u8, u8>(1) }).now_or_never();
@@ -338,11 +339,11 @@ mod tests {
         observe();
         assert_eq!(allocation_counter::measure(observe).count_total, 0);
         let counts = allocation_counter::measure(|| drop(Metrics::default()));
-        assert!(counts.count_total > 0, "what is made is counted");
+        assert!(counts.count_total > 0, "the counter counts allocations");
     }
 
     #[test]
-    fn an_endpoint_is_a_base_or_the_path_itself() {
+    fn endpoint_is_a_base_url_or_the_path_of_traces() {
         for endpoint in ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"] {
             assert_eq!(traces_at(endpoint), "http://c:4318/v1/traces");
         }
