@@ -25,7 +25,7 @@ use super::{
 use crate::error::StoreError;
 use twilio_edge_platform::{
     config,
-    metrics::{Batch, Metrics},
+    metrics::{self, Metrics},
     store_metrics::Operation,
     tasks::{Supervisor, Task, TaskHandle},
 };
@@ -351,7 +351,7 @@ impl Shared {
         let keep = self.ledger.keep_events(&events);
         self.metrics.stores.timed(Operation::LedgerWrite, keep).await?;
         self.metrics.journal.events_written(events.len());
-        self.metrics.webhooks.batched(Batch::Events, events.len());
+        self.metrics.webhooks.batched(metrics::Batch::Events, events.len());
         Ok(())
     }
 

@@ -2,10 +2,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::{
-    catalogue::{Catalogue, Measure},
-    seconds,
-};
+use super::catalogue::{Catalogue, Measure, seconds};
 
 /// The series of the archive.
 #[derive(Debug)]

@@ -20,6 +20,11 @@ pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// Gauge of fractional seconds or bytes.
 pub(super) type Measure = Gauge<f64, AtomicU64>;
 
+/// Converts milliseconds to the value of a [`Measure`].
+pub(super) fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
 /// All families, in the order of their description.
 #[derive(Debug)]
 pub(super) struct Catalogue {

@@ -2,7 +2,7 @@
 
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
-use super::catalogue::{Catalogue, Labels, Measure};
+use super::catalogue::{Catalogue, Labels, Measure, seconds};
 use twilio_edge_domain::{part::Part, sweep_counts::SweepCounts};
 
 /// The series of the retention job.
@@ -69,8 +69,4 @@ impl RetentionMetrics {
     pub fn oldest_body(&self, age_ms: i64) {
         self.oldest_body_age.set(seconds(age_ms));
     }
-}
-
-fn seconds(ms: i64) -> f64 {
-    ms as f64 / 1000.0
 }
