@@ -187,7 +187,7 @@ async fn no_line_has_a_secret_and_every_line_has_an_event() {
             "admin.listening",
             "accounts.read",
             "accounts.unusable",
-            "redis.away",
+            "redis.unavailable",
             "claim.answered",
             "settlement.answered",
             "suppression.changed",
