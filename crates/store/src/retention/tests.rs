@@ -1,5 +1,7 @@
 //! Tests of retention: its statements use an index, and a row that is written late is redacted.
 
+use std::sync::Arc;
+
 use sqlx::{Connection, SqliteConnection};
 use twilio_edge_contract::{Claim, Class, Identity};
 
