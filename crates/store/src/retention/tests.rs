@@ -35,7 +35,7 @@ async fn sqlite_finds_everything_by_an_index() {
         (FIRST_AFTER, "events_account (account_sid=? AND received_at_ms>?)"),
         (DELETE_OLD, "events_account (account_sid=? AND received_at_ms<?)"),
         (DELETE_UNRECEIVED, "events_received (received_at_ms=?)"),
-        (DELETE_CLAIM_ENDS, "endings_forget (expires_at_ms<?)"),
+        (DELETE_CLAIM_ENDS, "claim_ends_expires (expires_at_ms<?)"),
         (DELETE_KEYS, "idempotency_keys_expires (expires_at_ms<?)"),
         (DELETE_DELIVERIES, "deliveries_done (ended_at_ms<?)"),
         (own.redact_events, "sqlite_autoindex_events_1 (dedupe_key=?)"),
