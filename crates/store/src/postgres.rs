@@ -165,15 +165,15 @@ const LOOK_UP: &str = "
         JOIN suppressions USING (tenant, number)
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number
     FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
-        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+        JOIN contact_links AS tied ON tied.tenant = input.tenant AND tied.number = input.number
         JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number
     FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
-        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+        JOIN contact_links AS tied ON tied.tenant = input.tenant AND tied.number = input.number
         JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
         JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
     WHERE suppressed
@@ -248,19 +248,19 @@ pub(super) async fn write_events(
 macro_rules! suppressions_after {
     ($source:literal) => {
         concat!(
-            "WITH asked AS MATERIALIZED (SELECT r.*, \
+            "WITH input AS MATERIALIZED (SELECT r.*, \
                     (SELECT array_agg(named.value) FROM json_array_elements_text(on_channels) AS named(value)) AS channels \
                 FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channels json, \
                     ended boolean, number text, channel text, error_code text, after_source text, most bigint) LIMIT 1) \
-            SELECT found.* FROM asked CROSS JOIN LATERAL (\
-                SELECT * FROM suppressions WHERE suppressions.tenant = asked.tenant ",
+            SELECT found.* FROM input CROSS JOIN LATERAL (\
+                SELECT * FROM suppressions WHERE suppressions.tenant = input.tenant ",
             $source,
             "AND (suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source) \
-                    > (asked.number, asked.channel, asked.error_code, asked.after_source) \
-                AND (suppressions.suppressed OR asked.ended) \
-                AND (asked.channels IS NULL OR suppressions.channel = ANY(asked.channels)) \
+                    > (input.number, input.channel, input.error_code, input.after_source) \
+                AND (suppressions.suppressed OR input.ended) \
+                AND (input.channels IS NULL OR suppressions.channel = ANY(input.channels)) \
                 ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
-                LIMIT asked.most) AS found \
+                LIMIT input.most) AS found \
             ORDER BY found.number, found.channel, found.error_code, found.source"
         )
     };
@@ -287,7 +287,7 @@ pub(super) const STATEMENTS: Statements = Statements {
         "SELECT ",
         webhook_columns!(),
         " FROM json_to_recordset($1::json) AS input(first text, last text) \
-            JOIN events ON dedupe_key BETWEEN asked.first AND asked.last"
+            JOIN events ON dedupe_key BETWEEN input.first AND input.last"
     ),
 
     find_claim_ends: "
@@ -328,36 +328,36 @@ pub(super) const STATEMENTS: Statements = Statements {
             ORDER BY account_sid, part FOR UPDATE SKIP LOCKED",
 
         keep_progress: "
-            UPDATE retention SET through_ms = asked.through_ms, through_key = asked.through_key
+            UPDATE retention SET through_ms = input.through_ms, through_key = input.through_key
             FROM json_to_recordset($1::json)
                 AS input(account_sid text, part text, through_ms bigint, through_key text)
-            WHERE retention.account_sid = asked.account_sid AND retention.part = asked.part",
+            WHERE retention.account_sid = input.account_sid AND retention.part = input.part",
 
         // The same order as in the other statements that lock these rows.
         rewind: "
             UPDATE retention SET through_ms = late.at_ms - 1, through_key = ''
-            FROM (SELECT account_sid, part, asked.at_ms
+            FROM (SELECT account_sid, part, input.at_ms
                 FROM json_to_recordset($1::json) AS input(account_sid text, at_ms bigint)
                     JOIN retention USING (account_sid) ORDER BY account_sid, part FOR UPDATE OF retention) AS late
             WHERE retention.account_sid = late.account_sid AND retention.part = late.part
                 AND through_ms >= late.at_ms",
 
         redact_events: "
-            UPDATE events SET form = coalesce(asked.form, events.form),
-                answer = CASE WHEN asked.no_answer THEN NULL ELSE events.answer END,
-                theirs = CASE WHEN asked.no_address THEN NULL ELSE events.theirs END,
-                redacted = asked.redacted, redacted_at_ms = asked.now_ms
+            UPDATE events SET form = coalesce(input.form, events.form),
+                answer = CASE WHEN input.no_answer THEN NULL ELSE events.answer END,
+                theirs = CASE WHEN input.no_address THEN NULL ELSE events.theirs END,
+                redacted = input.redacted, redacted_at_ms = input.now_ms
             FROM json_to_recordset($1::json) AS input(dedupe_key text, form text, no_answer boolean,
                 no_address boolean, redacted bigint, now_ms bigint)
-            WHERE events.dedupe_key = asked.dedupe_key",
+            WHERE events.dedupe_key = input.dedupe_key",
 
         delete_events: "
             DELETE FROM events USING json_to_recordset($1::json) AS input(dedupe_key text)
-            WHERE events.dedupe_key = asked.dedupe_key",
+            WHERE events.dedupe_key = input.dedupe_key",
 
         unqueue: "
             DELETE FROM archive_queue USING json_to_recordset($1::json) AS input(dedupe_key text)
-            WHERE archive_queue.dedupe_key = asked.dedupe_key",
+            WHERE archive_queue.dedupe_key = input.dedupe_key",
     },
 
     outbox: OutboxStatements {
@@ -489,33 +489,33 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         find_key: "
             SELECT api_keys.* FROM json_to_recordset($1::json) AS input(id text, account_sid text)
-                JOIN api_keys ON api_keys.id = asked.id
-            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid",
+                JOIN api_keys ON api_keys.id = input.id
+            WHERE input.account_sid IS NULL OR api_keys.account_sid = input.account_sid",
 
         find_scope: "
             SELECT api_keys.* FROM json_to_recordset($1::json) AS input(scope text)
-                JOIN api_keys ON api_keys.scope = asked.scope LIMIT 1",
+                JOIN api_keys ON api_keys.scope = input.scope LIMIT 1",
 
         list_keys: "
-            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
                 AS r(account_sid text, before_ms bigint, before_id text, most bigint))
-            SELECT api_keys.* FROM asked JOIN api_keys
-                ON (api_keys.created_at_ms, api_keys.id) < (asked.before_ms, asked.before_id)
-            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid
+            SELECT api_keys.* FROM input JOIN api_keys
+                ON (api_keys.created_at_ms, api_keys.id) < (input.before_ms, input.before_id)
+            WHERE input.account_sid IS NULL OR api_keys.account_sid = input.account_sid
             ORDER BY api_keys.created_at_ms DESC, api_keys.id DESC
-            LIMIT (SELECT most FROM asked)",
+            LIMIT (SELECT most FROM input)",
 
         revoke_key: "
-            UPDATE api_keys SET revoked_at_ms = asked.now_ms
+            UPDATE api_keys SET revoked_at_ms = input.now_ms
             FROM json_to_recordset($1::json) AS input(id text, account_sid text, now_ms bigint)
-            WHERE api_keys.id = asked.id AND revoked_at_ms IS NULL
-                AND (asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid)
+            WHERE api_keys.id = input.id AND revoked_at_ms IS NULL
+                AND (input.account_sid IS NULL OR api_keys.account_sid = input.account_sid)
             RETURNING api_keys.*",
 
         touch_key: "
-            UPDATE api_keys SET last_used_at_ms = asked.now_ms
+            UPDATE api_keys SET last_used_at_ms = input.now_ms
             FROM json_to_recordset($1::json) AS input(id text, now_ms bigint)
-            WHERE api_keys.id = asked.id AND coalesce(last_used_at_ms, 0) < asked.now_ms",
+            WHERE api_keys.id = input.id AND coalesce(last_used_at_ms, 0) < input.now_ms",
 
         // One writer at a time, so that ids become visible in order and a reader's cursor skips none.
     },
@@ -529,12 +529,12 @@ pub(super) const STATEMENTS: Statements = Statements {
                 action text, subject text, account_sid text, detail text)",
 
         list: "
-            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
                 AS r(account_sid text, before_id bigint, most bigint))
-            SELECT audit.* FROM asked JOIN audit ON audit.id < asked.before_id
-            WHERE asked.account_sid IS NULL OR audit.account_sid = asked.account_sid
+            SELECT audit.* FROM input JOIN audit ON audit.id < input.before_id
+            WHERE input.account_sid IS NULL OR audit.account_sid = input.account_sid
             ORDER BY audit.id DESC
-            LIMIT (SELECT most FROM asked)",
+            LIMIT (SELECT most FROM input)",
     },
 
     suppressions: SuppressionStatements {
@@ -565,15 +565,15 @@ pub(super) const STATEMENTS: Statements = Statements {
             "SELECT found.* FROM json_to_recordset($1::json) AS input(tenant text, number text) \
                 CROSS JOIN LATERAL (SELECT ",
             suppression_columns!(),
-            " FROM suppressions WHERE suppressions.tenant = asked.tenant \
-                AND suppressions.number = asked.number OFFSET 0) AS found"
+            " FROM suppressions WHERE suppressions.tenant = input.tenant \
+                AND suppressions.number = input.number OFFSET 0) AS found"
         ),
 
         list: suppressions_after!(""),
         list_of_source: suppressions_after!(
-            "AND suppressions.source = asked.source \
+            "AND suppressions.source = input.source \
                 AND (suppressions.number, suppressions.channel, suppressions.error_code) \
-                    >= (asked.number, asked.channel, asked.error_code) "
+                    >= (input.number, input.channel, input.error_code) "
         ),
     },
 
@@ -596,13 +596,13 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         leave: "
             DELETE FROM sidecars USING json_to_recordset($1::json) AS input(id text)
-            WHERE sidecars.id = asked.id
+            WHERE sidecars.id = input.id
                 OR alive_until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 86400000",
 
         state: "
             SELECT now_ms, (SELECT count(*) FROM sidecars WHERE partition_until_ms > now_ms) AS cut_off,
-                (SELECT count(*) FROM sidecars WHERE sidecars.id <> asked.id AND alive_until_ms > now_ms
-                    AND written_ms <= asked.since_ms) AS behind
+                (SELECT count(*) FROM sidecars WHERE sidecars.id <> input.id AND alive_until_ms > now_ms
+                    AND written_ms <= input.since_ms) AS behind
             FROM json_to_recordset($1::json) AS input(id text, since_ms bigint),
                 (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock",
     },
@@ -613,12 +613,12 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM json_array_elements($1::json) CROSS JOIN tenants",
 
         list: "
-            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
                 AS r(account_sid text, after text, most bigint))
-            SELECT tenants.* FROM asked JOIN tenants
-                ON tenants.account_sid > asked.after
-            WHERE asked.account_sid IS NULL OR tenants.account_sid = asked.account_sid
-            ORDER BY tenants.account_sid LIMIT (SELECT most FROM asked)",
+            SELECT tenants.* FROM input JOIN tenants
+                ON tenants.account_sid > input.after
+            WHERE input.account_sid IS NULL OR tenants.account_sid = input.account_sid
+            ORDER BY tenants.account_sid LIMIT (SELECT most FROM input)",
 
         keep: "
             INSERT INTO tenants (account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
@@ -649,34 +649,34 @@ pub(super) const STATEMENTS: Statements = Statements {
             "SELECT found.* FROM json_to_recordset($1::json) AS input(tenant text, number text) \
                 CROSS JOIN LATERAL (SELECT ",
             consent_columns!(),
-            " FROM consents WHERE consents.tenant = asked.tenant \
-                AND consents.number = asked.number OFFSET 0) AS found \
+            " FROM consents WHERE consents.tenant = input.tenant \
+                AND consents.number = input.number OFFSET 0) AS found \
                 ORDER BY at_ms DESC, id LIMIT 1000"
         ),
 
         // Read in index order up to the limit, like the page of suppressions.
         list: "
-            WITH asked AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
+            WITH input AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
                 in_category text, history boolean, number text, channel text, category text, at_ms bigint,
                 state text, id text, most bigint) LIMIT 1)
-            SELECT found.* FROM asked CROSS JOIN LATERAL (
-                SELECT consent.* FROM consents AS consent WHERE consent.tenant = asked.tenant
+            SELECT found.* FROM input CROSS JOIN LATERAL (
+                SELECT consent.* FROM consents AS consent WHERE consent.tenant = input.tenant
                     AND (consent.number, consent.channel, consent.category, consent.at_ms, consent.state, consent.id)
-                        > (asked.number, asked.channel, asked.category, asked.at_ms, asked.state, asked.id)
+                        > (input.number, input.channel, input.category, input.at_ms, input.state, input.id)
                     AND (on_channel IS NULL OR consent.channel = on_channel)
                     AND (in_category IS NULL OR consent.category = in_category)
-                    AND (asked.history OR NOT EXISTS (SELECT 1 FROM consents AS later
+                    AND (input.history OR NOT EXISTS (SELECT 1 FROM consents AS later
                         WHERE later.tenant = consent.tenant AND later.number = consent.number
                             AND later.channel = consent.channel AND later.category = consent.category
                             AND (later.at_ms, later.state, later.id) > (consent.at_ms, consent.state, consent.id)))
                 ORDER BY consent.number, consent.channel, consent.category, consent.at_ms, consent.state, consent.id
-                LIMIT asked.most) AS found
+                LIMIT input.most) AS found
             ORDER BY found.number, found.channel, found.category, found.at_ms, found.state, found.id",
 
         last_inbound: "
             SELECT ours, max(received_at_ms) AS last_inbound_ms
             FROM json_to_recordset($1::json) AS input(tenant text, channel text, number text) JOIN events
-                ON theirs = asked.number AND account_sid = asked.tenant AND events.channel = asked.channel
+                ON theirs = input.number AND account_sid = input.tenant AND events.channel = input.channel
             WHERE class = 'inbound' AND ours IS NOT NULL AND received_at_ms IS NOT NULL
             GROUP BY ours",
     },
@@ -698,25 +698,25 @@ pub(super) const STATEMENTS: Statements = Statements {
                 body = NULL, created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms",
 
         answer: "
-            UPDATE idempotency_keys AS stored SET status = asked.status, headers = asked.headers, body = asked.body
+            UPDATE idempotency_keys AS stored SET status = input.status, headers = input.headers, body = input.body
             FROM json_to_recordset($1::json) AS input(tenant text, principal text, idempotency_key text, owner text,
                 status bigint, headers text, body text)
-            WHERE stored.tenant = asked.tenant AND stored.principal = asked.principal
-                AND stored.idempotency_key = asked.idempotency_key AND stored.owner = asked.owner AND stored.status IS NULL
+            WHERE stored.tenant = input.tenant AND stored.principal = input.principal
+                AND stored.idempotency_key = input.idempotency_key AND stored.owner = input.owner AND stored.status IS NULL
             RETURNING stored.idempotency_key",
 
         give_up: "
             DELETE FROM idempotency_keys AS stored
             USING json_to_recordset($1::json)
                 AS input(tenant text, principal text, idempotency_key text, owner text)
-            WHERE stored.tenant = asked.tenant AND stored.principal = asked.principal
-                AND stored.idempotency_key = asked.idempotency_key AND stored.owner = asked.owner AND stored.status IS NULL",
+            WHERE stored.tenant = input.tenant AND stored.principal = input.principal
+                AND stored.idempotency_key = input.idempotency_key AND stored.owner = input.owner AND stored.status IS NULL",
 
         let_go: "
             UPDATE idempotency_keys AS stored SET held_until_ms = 0
             FROM json_to_recordset($1::json)
                 AS input(tenant text, principal text, idempotency_key text, owner text)
-            WHERE stored.tenant = asked.tenant AND stored.principal = asked.principal
-                AND stored.idempotency_key = asked.idempotency_key AND stored.owner = asked.owner AND stored.status IS NULL",
+            WHERE stored.tenant = input.tenant AND stored.principal = input.principal
+                AND stored.idempotency_key = input.idempotency_key AND stored.owner = input.owner AND stored.status IS NULL",
     },
 };
